@@ -1,0 +1,258 @@
+"""One frozen model of settings a service, read from a TOML file and from the environment.
+
+`RLHF_CHAT__ENGINE__MODEL=…` overrides `[engine] model` of the chat service's file, and so for `RLHF_REWARD__…` and
+`RLHF_TRAINER__…`. An unknown name or a wrong value raises ConfigError naming the field, the expectation and the value.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from rlhf_online.errors import ConfigError
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(gt=0)]
+Tuning = Literal["full", "lora"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Section(BaseModel):
+    """A table of a settings file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LogSettings(Section):
+    url: str = Field("file:", description="'file:' keeps the log on this machine; 'kafka://host:port,…' ships it too.")
+    segment_bytes: Positive = Field(64 << 20, description="Size at which the local log begins a new segment.")
+    topic_prefix: str = Field("rlhf", description="First part of the Kafka topics' names.")
+
+
+class EngineSettings(Section):
+    mode: Literal["managed", "external"] = Field("managed", description="Start vLLM here, or connect to one.")
+    url: str = Field("", description="Address of an external engine, 'http://127.0.0.1:8001' or 'unix:/path'.")
+    model: str = Field("", description="Folder of the base model (config, tokenizer, weights).")
+    tuning: Tuning = Field("full", description="What versions hold: all weights, or a LoRA adapter on the base model.")
+    device: Device = Field("auto", description="Where the engine computes.")
+    dtype: str = Field("auto", description="Weights' type in the engine; auto: float32 on a CPU, the model's on a GPU.")
+    max_model_len: Positive = Field(2048, description="Longest prompt and answer together, in tokens.")
+    max_num_seqs: Positive = Field(64, description="Answers computed at once.")
+    kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the key-value cache on a CPU, GiB.")
+    max_lora_rank: Positive = Field(16, description="Largest rank of an adapter.")
+    start_timeout_s: float = Field(600.0, gt=0, description="How long a start may take before it counts as failed.")
+    threads: int = Field(0, ge=0, description="CPU threads of the engine; 0: vLLM's own choice.")
+
+
+class LimitSettings(Section):
+    max_body_bytes: Positive = Field(1 << 20, description="Largest request body.")
+    max_answers: Positive = Field(16, description="Largest n of one request.")
+    max_concurrent: Positive = Field(512, description="Chat requests in progress at once; beyond that 429.")
+    max_tokens: Positive = Field(1024, description="Largest, and default, token limit of an answer.")
+
+
+class SwapSettings(Section):
+    pause_timeout_s: float = Field(30.0, gt=0, description="How long the engine may take to pause before giving up.")
+    probe_tolerance: float = Field(0.02, gt=0, description="Largest mean |Δlog-prob| on the probe, nats a token.")
+    poll_s: float = Field(0.25, gt=0, description="How often the registry is asked for a new live version.")
+
+
+class ServiceSettings(BaseSettings):
+    """What the three services have in common."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_nested_delimiter="__")
+
+    state_dir: Path = Field(description="Folder that holds the log, the versions, the checkpoints and the secrets.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    ready_file: Path | None = Field(None, description="Written, as JSON with the real ports, once the ports are open.")
+    die_with_parent: bool = Field(False, description="End when the process that started this one ends (Linux).")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line shown.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, whose content arrives as the constructor's arguments."""
+        return env_settings, init_settings
+
+
+class ChatSettings(ServiceSettings):
+    """Settings of services/chat."""
+
+    model_config = SettingsConfigDict(env_prefix="RLHF_CHAT__")
+
+    http_port: Port = Field(8000, description="OpenAI-compatible HTTP; 0 lets the system choose.")
+    grpc_port: Port = Field(8001, description="gRPC; 0 lets the system choose.")
+    log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
+    engine: EngineSettings = EngineSettings()  # pyright: ignore[reportCallIssue]
+    limits: LimitSettings = LimitSettings()  # pyright: ignore[reportCallIssue]
+    swap: SwapSettings = SwapSettings()  # pyright: ignore[reportCallIssue]
+
+
+class RewardSettings(ServiceSettings):
+    """Settings of services/reward."""
+
+    model_config = SettingsConfigDict(env_prefix="RLHF_REWARD__")
+
+    grpc_port: Port = Field(8002, description="gRPC; 0 lets the system choose.")
+    metrics_port: Port = Field(8003, description="Prometheus metrics over HTTP; 0 lets the system choose.")
+    model: str = Field(description="Folder of the base model that the reward model's trunk starts from.")
+    device: Device = Field("auto", description="Where scores are computed.")
+    threads: Positive = Field(1, description="CPU threads.")
+    max_batch_tokens: Positive = Field(16384, description="Tokens, padding included, of one forward pass.")
+    max_wait_ms: float = Field(2.0, ge=0, description="How long a request waits for others to share its batch.")
+    max_queue: Positive = Field(4096, description="Items waiting at once; beyond that RESOURCE_EXHAUSTED.")
+    poll_s: float = Field(0.25, gt=0, description="How often the registry is asked for a new reward version.")
+
+
+class RewardTraining(Section):
+    tuning: Tuning = Field("full", description="Train the whole trunk, or a LoRA adapter on it.")
+    heads: Positive = Field(4, description="Ensemble members on one trunk.")
+    lr: float = Field(2e-3, gt=0, description="Adam's learning rate.")
+    batch: Positive = Field(64, description="Comparisons or thumbs a step.")
+    epochs: Positive = Field(2, description="Passes over what an update was given, replay included.")
+    cold_epochs: Positive = Field(3, description="Passes of the first update.")
+    replay: float = Field(1.0, ge=0, description="Replayed votes for each new one.")
+    replay_capacity: Positive = Field(20_000, description="Votes kept for replay.")
+    held_out: float = Field(0.05, ge=0, lt=1, description="Share of conversations that no update ever sees.")
+    pessimism: float = Field(0.0, ge=0, description="Standard deviations taken off a score: mean − k·spread.")
+    lora_rank: Positive = Field(8, description="Rank of the adapter.")
+
+
+class PolicyTraining(Section):
+    lr: float = Field(6e-4, gt=0, description="Adam's learning rate.")
+    value_lr: float = Field(6e-4, gt=0, description="Learning rate of the value head.")
+    epochs: Positive = Field(4, description="Passes over the rollouts of an update.")
+    minibatches: Positive = Field(4, description="Optimiser steps a pass.")
+    micro_batch_tokens: Positive = Field(16384, description="Tokens, padding included, of one forward pass.")
+    kl_coef: float = Field(0.03, ge=0, description="β of the per-token KL reward against the reference.")
+    kl_target: float = Field(0.0, ge=0, description="Nats an answer that an adaptive β aims at; 0 keeps β fixed.")
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount.")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="λ of GAE.")
+    clip: float = Field(0.2, gt=0, description="Clip range of the ratio.")
+    value_clip: float = Field(0.2, gt=0, description="Clip range of the value.")
+    value_coef: float = Field(0.1, ge=0, description="Weight of the value loss.")
+    missing_eos_penalty: float = Field(1.0, ge=0, description="Taken off an answer that did not end by itself.")
+    reward_clip: float = Field(5.0, gt=0, description="Scores are clipped to ± this.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm limit.")
+    max_step_kl: float = Field(1.0, gt=0, description="KL of one update (nats an answer) beyond which it is undone.")
+    lora_rank: Positive = Field(16, description="Rank of the adapter where tuning is lora.")
+
+
+class RolloutSettings(Section):
+    per_cycle: Positive = Field(512, description="Answers of one policy update.")
+    answers_per_prompt: Positive = Field(4, description="Fresh answers sampled a prompt.")
+    max_tokens: Positive = Field(64, description="Token limit of a fresh answer.")
+    max_staleness: Annotated[int, Field(ge=0)] = Field(4, description="Versions behind beyond which it is dropped.")
+    prompts: Positive = Field(4096, description="Recent logged prompts that fresh answers are sampled for.")
+
+
+class GateSettings(Section):
+    max_kl: float = Field(12.0, gt=0, description="Largest KL to the reference, nats an answer.")
+    min_win_rate: float = Field(0.45, ge=0, le=1, description="Least share of wins over the live version.")
+    max_length_ratio: float = Field(1.5, gt=0, description="Longest mean answer, relative to the live version's.")
+    min_length_ratio: float = Field(0.3, ge=0, description="Shortest mean answer, relative to the live version's.")
+    samples: Positive = Field(128, description="Prompts on which the candidate answers against the live version.")
+
+
+class TrainerSettings(ServiceSettings):
+    """Settings of services/trainer."""
+
+    model_config = SettingsConfigDict(env_prefix="RLHF_TRAINER__")
+
+    seed: int = Field(0, description="Seed of every random choice.")
+    chat_url: str = Field(description="Address of the chat service, 'http://127.0.0.1:8000': fresh rollouts.")
+    reward_address: str = Field(description="gRPC address of the reward service, '127.0.0.1:8002'.")
+    model: str = Field(description="Folder of the base model.")
+    tuning: Tuning = Field("full", description="Train all weights of the policy, or a LoRA adapter.")
+    device: Device = Field("auto", description="Where training computes.")
+    threads: Positive = Field(1, description="CPU threads.")
+    metrics_port: Port = Field(8004, description="Prometheus metrics over HTTP; 0 lets the system choose.")
+    min_votes: Positive = Field(32, description="New votes that begin a cycle.")
+    cold_votes: Positive = Field(200, description="Votes before the first reward model, and so the first cycle.")
+    join_window_s: float = Field(86_400.0, gt=0, description="How long feedback waits for its answer, and back.")
+    keep_checkpoints: Positive = Field(3, description="Checkpoints kept.")
+    log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
+    reward: RewardTraining = RewardTraining()  # pyright: ignore[reportCallIssue]
+    policy: PolicyTraining = PolicyTraining()  # pyright: ignore[reportCallIssue]
+    rollout: RolloutSettings = RolloutSettings()  # pyright: ignore[reportCallIssue]
+    gate: GateSettings = GateSettings()  # pyright: ignore[reportCallIssue]
+
+
+class StandaloneSettings(ServiceSettings):
+    """Settings of services/standalone: the three services on one machine, with the local log by default."""
+
+    model_config = SettingsConfigDict(env_prefix="RLHF_UP__")
+
+    model: str = Field(description="Folder of the base model.")
+    tuning: Tuning = Field("lora", description="Train a LoRA adapter, or all weights.")
+    http_port: Port = Field(8000, description="OpenAI-compatible HTTP; 0 lets the system choose.")
+    grpc_port: Port = Field(8001, description="gRPC; 0 lets the system choose.")
+    seed: int = Field(0, description="Seed of every random choice of the trainer.")
+    device: Device = Field("auto", description="Where everything computes.")
+    trainer_threads: Positive = Field(1, description="CPU threads of the trainer.")
+    min_votes: Positive = Field(32, description="New votes that begin a training cycle.")
+    cold_votes: Positive = Field(200, description="Votes before the first training cycle.")
+    log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
+    engine: EngineSettings = EngineSettings()  # pyright: ignore[reportCallIssue]
+    limits: LimitSettings = LimitSettings()  # pyright: ignore[reportCallIssue]
+    swap: SwapSettings = SwapSettings()  # pyright: ignore[reportCallIssue]
+    reward: RewardTraining = RewardTraining()  # pyright: ignore[reportCallIssue]
+    policy: PolicyTraining = PolicyTraining()  # pyright: ignore[reportCallIssue]
+    rollout: RolloutSettings = RolloutSettings()  # pyright: ignore[reportCallIssue]
+    gate: GateSettings = GateSettings()  # pyright: ignore[reportCallIssue]
+
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+def load(kind: type[Settings], path: Path | None) -> Settings:
+    """The settings in the TOML file at `path` (None: environment and defaults alone).
+
+    Raises ConfigError.
+    """
+    try:
+        values = {} if path is None else TomlConfigSettingsSource(kind, _existing(path))()
+        return kind(**values)
+    except ValidationError as error:
+        where = f"{path}: " if path else ""
+        lines = [f"{where}{_explain(dict(item))}" for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+    except (SettingsError, ValueError) as error:
+        raise ConfigError(f"{path or 'environment'}: {error}") from error
+
+
+def dump(settings: ServiceSettings, path: Path) -> None:
+    """Write `settings` as a file that `load` reads back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ConfigError(f"no settings file at {path}: give the path of a TOML file with --config")
+    return path
+
+
+def _explain(error: dict) -> str:
+    field = ".".join(str(part) for part in error["loc"])
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{field} is no setting: check its spelling, --help lists them"
+        case "missing":
+            return f"{field} is missing and has no default"
+        case _:
+            return f"{field}: {error['msg']} (got {error['input']!r})"

@@ -1,0 +1,96 @@
+"""Every error that the project raises on purpose.
+
+    RlhfError
+    ├── InvalidInput (ValueError)     the caller's mistake: bad request, bad option
+    │   ├── ConfigError               a configuration file or variable
+    │   └── UnknownVersion            a version name that the registry does not hold
+    ├── LogError                      the event log
+    │   ├── LogLocked                 another process writes to the directory
+    │   ├── LogUnavailable            not acknowledged: disk full, I/O error, closed
+    │   ├── LogCorrupt                a record in the middle fails its checksum
+    │   └── PositionLost              a read position that the log no longer has
+    ├── UndecodableEvent              a record whose bytes or schema version nobody here can read
+    ├── VersionCorrupt                hashes, names, shapes, dtypes or values of a version are wrong
+    ├── EngineError                   the inference engine
+    │   ├── EngineStartFailed         it ended, or was not healthy in time
+    │   ├── EngineUnavailable         it does not answer now (loading, restarting, dead)
+    │   └── SwapFailed                new weights did not load or failed their probe; the old ones serve
+    ├── CheckpointError               no usable checkpoint, or one that cannot be written
+    └── RewardUnavailable             the reward service is away or holds another version
+
+A message says what happened and what to do about it; command lines print it alone and exit with `exit_code`.
+"""
+
+from typing import ClassVar
+
+
+class RlhfError(Exception):
+    """Base of the tree. `exit_code` is what a command line ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InvalidInput(RlhfError, ValueError):
+    """The caller's mistake; nothing was changed."""
+
+    exit_code = 2
+
+
+class ConfigError(InvalidInput):
+    """A configuration that cannot be used; the message names the field, what was expected and what was got."""
+
+
+class UnknownVersion(InvalidInput):
+    """No version of that name in the registry."""
+
+
+class LogError(RlhfError):
+    """The event log."""
+
+
+class LogLocked(LogError):
+    """Another process holds the directory's writer lock."""
+
+
+class LogUnavailable(LogError):
+    """The append was not acknowledged; the event may be sent again."""
+
+
+class LogCorrupt(LogError):
+    """A record in the middle of the log fails its checksum."""
+
+
+class PositionLost(LogError):
+    """The log no longer (or not yet) holds the position asked for."""
+
+
+class UndecodableEvent(RlhfError):
+    """Bytes that are no event of a schema version known here."""
+
+
+class VersionCorrupt(RlhfError):
+    """A version's files differ from its manifest, or do not fit the model that serves."""
+
+
+class EngineError(RlhfError):
+    """The inference engine."""
+
+
+class EngineStartFailed(EngineError):
+    """The engine ended while starting, or was not healthy in time."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine does not answer now; try again."""
+
+
+class SwapFailed(EngineError):
+    """The new version was refused; the last good one serves."""
+
+
+class CheckpointError(RlhfError):
+    """A checkpoint cannot be written, or none of those on disk can be read."""
+
+
+class RewardUnavailable(RlhfError):
+    """The reward service does not answer, or holds another reward version than the one asked for."""

@@ -1,0 +1,63 @@
+"""What every event log offers. A position is opaque to callers: partition → next offset, `{"local": 17}`.
+
+`{}` is the beginning. Positions are compared with `covers` alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+Position = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it stands in the log; `offset` counts records of its partition from 0."""
+
+    partition: str
+    offset: int
+    payload: bytes
+
+
+class Sink(Protocol):
+    """Where events are made durable."""
+
+    def append(self, payload: bytes) -> "AppendFuture":
+        """Queue a record. Raises LogUnavailable at once if the log takes none."""
+        ...
+
+    def close(self) -> None:
+        """Write what is queued, and stop."""
+        ...
+
+
+class AppendFuture(Protocol):
+    """Resolves to the record's offset after the fsync that covers it; raises LogUnavailable otherwise."""
+
+    def result(self, timeout: float | None = None) -> int: ...
+
+
+class Source(Protocol):
+    """Where the trainer reads."""
+
+    def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
+        """Up to `limit` records from `position` on, and the position after them. Does not wait for more.
+
+        Raises PositionLost, LogCorrupt.
+        """
+        ...
+
+    def end(self) -> Position:
+        """The position after the last record."""
+        ...
+
+    def identity(self) -> str:
+        """Names this log for good: another log, or the same name made anew, has another identity."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def covers(position: Mapping[str, int], other: Mapping[str, int]) -> bool:
+    """True if everything before `other` is before `position` too."""
+    return all(position.get(partition, 0) >= offset for partition, offset in other.items())

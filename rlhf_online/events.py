@@ -1,0 +1,143 @@
+"""The event types: what was asked and answered, what people thought of it, which weights served.
+
+They mirror `protos/rlhf/v1/events.proto`, whose comments define every field; `wire` converts. All are frozen.
+Invariant: `len(answer.token_ids) == len(answer.logprobs)`, and spans ascend and begin at token 0 where present.
+"""
+
+from dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionSpan:
+    policy_version: str
+    first_token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    spans: tuple[VersionSpan, ...]
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    max_tokens: int = 0
+    seed: int | None = None
+    full_support: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    completion_id: str
+    conversation_id: str
+    person: str
+    messages: tuple[Message, ...]
+    prompt_token_ids: tuple[int, ...]
+    answers: tuple[Answer, ...]
+    sampling: Sampling
+    started_ms: int
+    finished_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRef:
+    completion_id: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumb:
+    answer: AnswerRef
+    up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """`tiers[0]` holds the best answers; answers of one tier are tied."""
+
+    tiers: tuple[tuple[AnswerRef, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairwise:
+    chosen: AnswerRef
+    rejected: AnswerRef
+    tie: bool = False
+    strength: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    answer: AnswerRef
+    text: str
+
+
+FeedbackKind = Thumb | Ranking | Pairwise | Correction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    conversation_id: str
+    person: str
+    kind: FeedbackKind
+    reason: str = ""
+    source: str = "api"
+    shown: tuple[AnswerRef, ...] = ()
+    response_ms: int = 0
+    created_ms: int = 0
+
+    def answers(self) -> tuple[AnswerRef, ...]:
+        """The answers that this feedback judges, best first where there is an order."""
+        match self.kind:
+            case Thumb(answer=answer) | Correction(answer=answer):
+                return (answer,)
+            case Pairwise(chosen=chosen, rejected=rejected):
+                return (chosen, rejected)
+            case Ranking(tiers=tiers):
+                return tuple(ref for tier in tiers for ref in tier)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionChange:
+    version: str
+    state: str
+    previous: str
+    reason: str
+    changed_ms: int
+
+
+Event = Completion | Feedback | VersionChange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """A record of the log. Two records with one `event_id` are the same event, sent twice."""
+
+    event_id: str
+    event: Event
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def key(self) -> str:
+        """What orders events in Kafka: the conversation, or the version's name."""
+        match self.event:
+            case VersionChange(version=version):
+                return version
+            case event:
+                return event.conversation_id

@@ -1,0 +1,34 @@
+"""Small things about processes: dying with one's parent, telling that one is ready."""
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from rlhf_online.errors import RlhfError
+from rlhf_online.state import write_json
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask Linux to send SIGTERM when the parent ends, so that nothing is orphaned; elsewhere nothing happens."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before the request was in place
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def announce(ready_file: Path | None, **ports: int) -> None:
+    """Write `{"pid": …, **ports}` to `ready_file`, atomically."""
+    if ready_file is not None:
+        write_json(ready_file, {"pid": os.getpid(), **ports})
+
+
+def complain(error: RlhfError) -> int:
+    """Say on stderr what happened; returns the exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code

@@ -1,0 +1,111 @@
+"""The state folder: where everything that outlives a process stands, and the two secrets in it.
+
+operator.token   the operator's credential (mode 0600), made on first use
+person.salt      key of the hash that replaces people's names (mode 0600)
+log/             the local event log
+versions/        immutable versions and which of them is live (`registry`)
+checkpoints/     the trainer's checkpoints and ledger
+status/          what each service last said about itself, JSON, for people
+run/             sockets, ready files, settings of the children
+logs/            what the children wrote
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """Paths below `root`."""
+
+    root: Path
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log"
+
+    @property
+    def versions(self) -> Path:
+        return self.root / "versions"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def operator_token(self) -> str:
+        """The operator's credential, made with mode 0600 if there is none."""
+        return self._secret("operator.token")
+
+    def person_hash(self, name: str) -> str:
+        """Keyed hash (HMAC-SHA-256, 32 hexadecimal digits) of a person's name; "" for no name."""
+        if not name:
+            return ""
+        key = self._secret("person.salt").encode()
+        return hmac.new(key, name.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def write_status(self, service: str, values: dict[str, Any]) -> None:
+        """Replace the service's status atomically."""
+        write_json(self.root / "status" / f"{service}.json", values)
+
+    def read_status(self, service: str) -> dict[str, Any]:
+        """The service's last status; {} if it never wrote one."""
+        try:
+            return json.loads((self.root / "status" / f"{service}.json").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def _secret(self, name: str) -> str:
+        path = self.root / name
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            self.root.mkdir(parents=True, exist_ok=True)
+        # Written aside and linked into place: of two processes that start together one wins, and both read the same.
+        aside = self.root / f".{name}.{os.getpid()}"
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            pass
+        finally:
+            aside.unlink()
+        return path.read_text().strip()
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Replace `path` atomically and durably: write aside, fsync, rename, fsync the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w") as file:
+        json.dump(values, file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)
+    fsync_dir(path.parent)
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in the folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,202 @@
+"""Protobuf ↔ events. Protobuf stops here and in the gRPC handlers: nothing else sees a generated class."""
+
+from google.protobuf.message import DecodeError
+
+from rlhf_online import events as ev
+from rlhf_online.errors import UndecodableEvent
+from rlhf_online.proto.rlhf.v1 import events_pb2 as pb
+
+
+def encode(envelope: ev.Envelope) -> bytes:
+    """The record's bytes, deterministic for equal envelopes."""
+    record = pb.Envelope(schema_version=envelope.schema_version, event_id=envelope.event_id)
+    match envelope.event:
+        case ev.Completion():
+            record.completion.CopyFrom(completion_to_proto(envelope.event))
+        case ev.Feedback():
+            record.feedback.CopyFrom(feedback_to_proto(envelope.event))
+        case ev.VersionChange() as change:
+            record.version_change.CopyFrom(
+                pb.VersionChange(
+                    version=change.version,
+                    state=change.state,
+                    previous=change.previous,
+                    reason=change.reason,
+                    changed_ms=change.changed_ms,
+                )
+            )
+    return record.SerializeToString(deterministic=True)
+
+
+def decode(data: bytes) -> ev.Envelope:
+    """The envelope in `data`.
+
+    Raises UndecodableEvent for bytes that are no envelope, an unknown schema version, or an envelope without an event.
+    """
+    record = pb.Envelope()
+    try:
+        record.ParseFromString(data)
+    except DecodeError as error:
+        raise UndecodableEvent(f"not an event envelope: {error}") from error
+    if record.schema_version != ev.SCHEMA_VERSION:
+        raise UndecodableEvent(
+            f"schema version {record.schema_version}, but this reader knows {ev.SCHEMA_VERSION}: upgrade the reader"
+        )
+    event: ev.Event
+    match record.WhichOneof("event"):
+        case "completion":
+            event = completion_from_proto(record.completion)
+        case "feedback":
+            event = feedback_from_proto(record.feedback)
+        case "version_change":
+            change = record.version_change
+            event = ev.VersionChange(
+                version=change.version,
+                state=change.state,
+                previous=change.previous,
+                reason=change.reason,
+                changed_ms=change.changed_ms,
+            )
+        case _:
+            raise UndecodableEvent("an envelope without an event")
+    return ev.Envelope(event_id=record.event_id, event=event, schema_version=record.schema_version)
+
+
+def completion_to_proto(completion: ev.Completion) -> pb.Completion:
+    sampling = completion.sampling
+    return pb.Completion(
+        completion_id=completion.completion_id,
+        conversation_id=completion.conversation_id,
+        person=completion.person,
+        messages=[pb.Message(role=m.role, content=m.content) for m in completion.messages],
+        prompt_token_ids=completion.prompt_token_ids,
+        answers=[_answer_to_proto(answer) for answer in completion.answers],
+        sampling=pb.Sampling(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed,
+            full_support=sampling.full_support,
+        ),
+        started_ms=completion.started_ms,
+        finished_ms=completion.finished_ms,
+    )
+
+
+def _answer_to_proto(answer: ev.Answer) -> pb.Answer:
+    return pb.Answer(
+        index=answer.index,
+        text=answer.text,
+        token_ids=answer.token_ids,
+        logprobs=answer.logprobs,
+        spans=spans_to_proto(answer.spans),
+        finish_reason=answer.finish_reason,
+    )
+
+
+def spans_to_proto(spans: tuple[ev.VersionSpan, ...]) -> list[pb.VersionSpan]:
+    return [pb.VersionSpan(policy_version=s.policy_version, first_token=s.first_token) for s in spans]
+
+
+def completion_from_proto(record: pb.Completion) -> ev.Completion:
+    sampling = record.sampling
+    return ev.Completion(
+        completion_id=record.completion_id,
+        conversation_id=record.conversation_id,
+        person=record.person,
+        messages=tuple(ev.Message(role=m.role, content=m.content) for m in record.messages),
+        prompt_token_ids=tuple(record.prompt_token_ids),
+        answers=tuple(
+            ev.Answer(
+                index=a.index,
+                text=a.text,
+                token_ids=tuple(a.token_ids),
+                logprobs=tuple(a.logprobs),
+                spans=tuple(
+                    ev.VersionSpan(policy_version=s.policy_version, first_token=s.first_token) for s in a.spans
+                ),
+                finish_reason=a.finish_reason,
+            )
+            for a in record.answers
+        ),
+        sampling=ev.Sampling(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed if sampling.HasField("seed") else None,
+            full_support=sampling.full_support,
+        ),
+        started_ms=record.started_ms,
+        finished_ms=record.finished_ms,
+    )
+
+
+def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
+    record = pb.Feedback(
+        conversation_id=feedback.conversation_id,
+        person=feedback.person,
+        reason=feedback.reason,
+        source=feedback.source,
+        shown=[_ref_to_proto(ref) for ref in feedback.shown],
+        response_ms=feedback.response_ms,
+        created_ms=feedback.created_ms,
+    )
+    match feedback.kind:
+        case ev.Thumb(answer=answer, up=up):
+            record.thumb.CopyFrom(pb.Thumb(answer=_ref_to_proto(answer), up=up))
+        case ev.Ranking(tiers=tiers):
+            record.ranking.CopyFrom(
+                pb.Ranking(tiers=[pb.Tier(answers=[_ref_to_proto(ref) for ref in tier]) for tier in tiers])
+            )
+        case ev.Pairwise(chosen=chosen, rejected=rejected, tie=tie, strength=strength):
+            record.pairwise.CopyFrom(
+                pb.Pairwise(chosen=_ref_to_proto(chosen), rejected=_ref_to_proto(rejected), tie=tie, strength=strength)
+            )
+        case ev.Correction(answer=answer, text=text):
+            record.correction.CopyFrom(pb.Correction(answer=_ref_to_proto(answer), text=text))
+    return record
+
+
+def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
+    """Raises UndecodableEvent if the feedback says nothing (no kind set)."""
+    kind: ev.FeedbackKind
+    match record.WhichOneof("kind"):
+        case "thumb":
+            kind = ev.Thumb(answer=_ref_from_proto(record.thumb.answer), up=record.thumb.up)
+        case "ranking":
+            kind = ev.Ranking(
+                tiers=tuple(tuple(_ref_from_proto(r) for r in tier.answers) for tier in record.ranking.tiers)
+            )
+        case "pairwise":
+            kind = ev.Pairwise(
+                chosen=_ref_from_proto(record.pairwise.chosen),
+                rejected=_ref_from_proto(record.pairwise.rejected),
+                tie=record.pairwise.tie,
+                strength=record.pairwise.strength,
+            )
+        case "correction":
+            kind = ev.Correction(answer=_ref_from_proto(record.correction.answer), text=record.correction.text)
+        case _:
+            raise UndecodableEvent("feedback without a thumb, ranking, pairwise or correction")
+    return ev.Feedback(
+        conversation_id=record.conversation_id,
+        person=record.person,
+        kind=kind,
+        reason=record.reason,
+        source=record.source,
+        shown=tuple(_ref_from_proto(ref) for ref in record.shown),
+        response_ms=record.response_ms,
+        created_ms=record.created_ms,
+    )
+
+
+def _ref_to_proto(ref: ev.AnswerRef) -> pb.AnswerRef:
+    return pb.AnswerRef(completion_id=ref.completion_id, index=ref.index)
+
+
+def _ref_from_proto(record: pb.AnswerRef) -> ev.AnswerRef:
+    return ev.AnswerRef(completion_id=record.completion_id, index=record.index)

@@ -267,11 +267,11 @@ def genesis(registry: Registry, model: Path, *, tuning: Literal["full", "lora"])
     """
     if (live := registry.live("policy")) is not None:
         return live
+    if tuning == "full" and not any(model.glob("*.safetensors")):
+        raise InvalidInput(f"{model} holds no *.safetensors: convert the model's weights first")
     version = registry.reserve("policy")
     staged = registry.stage(version)
     if tuning == "full":
-        if not any(model.glob("*.safetensors")):
-            raise InvalidInput(f"{model} holds no *.safetensors: convert the model's weights first")
         for path in sorted(model.iterdir()):
             if path.suffix in (".json", ".safetensors", ".jinja", ".txt", ".model"):
                 shutil.copyfile(path, staged / path.name)

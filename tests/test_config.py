@@ -1,0 +1,57 @@
+"""Settings come from a file and the environment, and a mistake in either is named."""
+
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.config import ChatSettings, RewardSettings, StandaloneSettings, TrainerSettings, dump, load
+from rlhf_online.errors import ConfigError
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_what_is_dumped_loads_again(tmp_path: Path) -> None:
+    settings = TrainerSettings(state_dir=tmp_path, chat_url="http://a", reward_address="b:1", model="m", min_votes=7)
+    dump(settings, tmp_path / "run" / "trainer.toml")
+    assert load(TrainerSettings, tmp_path / "run" / "trainer.toml") == settings
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "chat.toml", 'state_dir = "s"\nhttp_port = 1\n[engine]\nmodel = "file"\nthreads = 3\n')
+    monkeypatch.setenv("RLHF_CHAT__ENGINE__MODEL", "environment")
+    settings = load(ChatSettings, file)
+    assert (settings.engine.model, settings.engine.threads, settings.http_port) == ("environment", 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('state_dir = "s"\n[engine]\nmodell = "x"', r"engine\.modell is no setting"),
+        ('state_dir = "s"\nhttp_port = 99999', r"http_port: .*65535 \(got 99999\)"),
+        ('state_dir = "s"\n[limits]\nmax_answers = 0', r"limits\.max_answers: .*greater than 0"),
+        ("", r"state_dir is missing"),
+        ("state_dir = ", r"chat\.toml"),
+    ],
+)
+def test_a_mistake_names_the_field_and_the_value(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(ChatSettings, write(tmp_path / "chat.toml", text))
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no settings file"):
+        load(ChatSettings, tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("kind", [ChatSettings, RewardSettings, TrainerSettings, StandaloneSettings])
+def test_every_field_has_a_sentence(kind: type) -> None:
+    undocumented = []
+    for name, field in kind.model_fields.items():
+        sections = getattr(field.annotation, "model_fields", None)
+        if sections is None and not field.description:
+            undocumented.append(name)
+        undocumented += [f"{name}.{n}" for n, f in (sections or {}).items() if not f.description]
+    assert undocumented == []

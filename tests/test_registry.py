@@ -1,0 +1,154 @@
+"""Versions are immutable, never half there, and exactly one of a kind is live."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.errors import InvalidInput, UnknownVersion, VersionCorrupt
+from rlhf_online.registry import Kind, Manifest, ProbeSequence, Registry, genesis
+
+
+def publish(registry: Registry, kind: Kind = "policy", content: str = "weights") -> str:
+    version = registry.reserve(kind)
+    (registry.stage(version) / "model.safetensors").write_text(content)
+    registry.publish(Manifest(version=version, tuning="full", position={"local": 3}))
+    return version
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "versions")
+
+
+def test_an_empty_registry_has_nothing_live(registry: Registry) -> None:
+    assert registry.live("policy") is None
+    assert registry.versions() == []
+    with pytest.raises(UnknownVersion, match="no version 'policy-000000'"):
+        registry.path("policy-000000")
+
+
+def test_a_name_is_never_given_twice(registry: Registry) -> None:
+    assert [registry.reserve("policy") for _ in range(3)] == ["policy-000000", "policy-000001", "policy-000002"]
+    assert registry.reserve("reward") == "reward-000000"
+    assert Registry(registry.root).reserve("policy") == "policy-000003"
+
+
+def test_a_published_version_is_a_candidate_with_its_files_hashed(registry: Registry) -> None:
+    version = registry.reserve("policy")
+    (registry.stage(version) / "model.safetensors").write_bytes(b"weights")
+    probe = (ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),)
+    registry.publish(Manifest(version=version, tuning="full", parent="", probe=probe, kl=0.25))
+    manifest = registry.verify(version)
+    assert [(item.path, item.size) for item in manifest.files] == [("model.safetensors", 7)]
+    assert (manifest.probe, manifest.kl) == (probe, 0.25)
+    assert registry.status(version).state == "candidate"
+    assert registry.live("policy") is None
+
+
+def test_a_staged_version_is_not_there_before_it_is_published(registry: Registry) -> None:
+    version = registry.reserve("policy")
+    (registry.stage(version) / "model.safetensors").write_bytes(b"half")
+    assert registry.versions() == []
+    with pytest.raises(UnknownVersion):
+        registry.manifest(version)
+
+
+def test_publishing_twice_changes_nothing(registry: Registry) -> None:
+    version = publish(registry)
+    before = registry.manifest(version)
+    (registry.stage(version) / "model.safetensors").write_text("other")
+    assert registry.publish(Manifest(version=version, tuning="full")) == before
+    registry.verify(version)
+
+
+@pytest.mark.parametrize("damage", ["change", "truncate", "remove"])
+def test_a_damaged_file_is_found(registry: Registry, damage: str) -> None:
+    version = publish(registry)
+    path = registry.path(version) / "model.safetensors"
+    match damage:
+        case "change":
+            path.write_text("weightz")
+        case "truncate":
+            path.write_text("weigh")
+        case "remove":
+            path.unlink()
+    with pytest.raises(VersionCorrupt, match=r"model\.safetensors"):
+        registry.verify(version)
+
+
+def test_an_unreadable_or_foreign_manifest_is_corrupt(registry: Registry) -> None:
+    version = publish(registry)
+    path = registry.path(version) / "manifest.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"version": "policy-000009"}))
+    with pytest.raises(VersionCorrupt, match="names 'policy-000009'"):
+        registry.verify(version)
+    path.write_text("{")
+    with pytest.raises(VersionCorrupt, match="cannot be read"):
+        registry.manifest(version)
+
+
+def test_promotion_retires_the_version_before(registry: Registry) -> None:
+    first, second, reward = publish(registry), publish(registry), publish(registry, "reward")
+    registry.promote(first)
+    change = registry.promote(second, reason="better", gate={"win_rate": 0.6})
+    registry.promote(reward)
+    assert (change.previous, registry.live("policy"), registry.live("reward")) == (first, second, reward)
+    assert registry.status(first).state == "retired"
+    assert registry.status(second).gate == {"win_rate": 0.6}
+    assert registry.versions("policy") == [first, second]
+
+
+def test_what_was_refused_cannot_be_promoted(registry: Registry) -> None:
+    version = publish(registry)
+    registry.mark(version, "rejected", reason="KL 30 above 12")
+    with pytest.raises(InvalidInput, match="KL 30"):
+        registry.promote(version)
+
+
+def test_rollback_goes_to_the_newest_good_version(registry: Registry) -> None:
+    first, second, third, fourth = (publish(registry) for _ in range(4))
+    for version in (first, second, fourth):
+        registry.promote(version)
+    registry.mark(second, "failed", reason="probe")
+    change = registry.rollback("policy", reason="people complain")
+    assert (change.version, change.previous) == (first, fourth), "neither the failed nor the never promoted one"
+    assert registry.live("policy") == first
+    assert registry.status(fourth).state == "failed"
+    assert registry.status(third).state == "candidate"
+    with pytest.raises(InvalidInput, match="none before it"):
+        registry.rollback("policy", reason="again")
+
+
+def test_rollback_of_a_version_that_is_no_longer_live_does_nothing(registry: Registry) -> None:
+    first, second = publish(registry), publish(registry)
+    registry.promote(first)
+    registry.promote(second)
+    registry.rollback("policy", reason="probe", failed=first)
+    assert registry.live("policy") == second
+    assert registry.status(first).state == "retired"
+
+
+def test_a_name_cannot_leave_the_registry(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "manifest.json").write_text("{}")
+    with pytest.raises(UnknownVersion):
+        registry.path("../elsewhere")
+
+
+def test_genesis_makes_the_base_model_live_once(registry: Registry, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    with pytest.raises(InvalidInput, match="no \\*.safetensors"):
+        genesis(registry, model, tuning="full")
+    (model / "model.safetensors").write_bytes(b"w")
+    version = genesis(registry, model, tuning="full")
+    assert genesis(registry, model, tuning="full") == version == registry.live("policy") == "policy-000000"
+    assert {item.path for item in registry.verify(version).files} == {"config.json", "model.safetensors"}
+
+
+def test_genesis_of_an_adapter_line_holds_no_file(registry: Registry, tmp_path: Path) -> None:
+    version = genesis(registry, tmp_path, tuning="lora")
+    assert registry.verify(version).files == ()

@@ -1,0 +1,95 @@
+"""Events survive the wire, and what is no event is told apart from it."""
+
+import pytest
+
+from rlhf_online import events as ev
+from rlhf_online import wire
+from rlhf_online.errors import UndecodableEvent
+from rlhf_online.proto.rlhf.v1 import events_pb2 as pb
+
+REF = ev.AnswerRef(completion_id="chatcmpl-1", index=1)
+OTHER = ev.AnswerRef(completion_id="chatcmpl-2", index=0)
+
+COMPLETION = ev.Completion(
+    completion_id="chatcmpl-1",
+    conversation_id="conversation",
+    person="abc",
+    messages=(ev.Message(role="user", content="name three metal"),),
+    prompt_token_ids=(1, 2, 3),
+    answers=(
+        ev.Answer(
+            index=0,
+            text="zinc",
+            token_ids=(7, 2),
+            logprobs=(-0.5, -0.25),
+            spans=(
+                ev.VersionSpan(policy_version="policy-000000", first_token=0),
+                ev.VersionSpan(policy_version="policy-000001", first_token=1),
+            ),
+            finish_reason="stop",
+        ),
+    ),
+    sampling=ev.Sampling(temperature=0.5, max_tokens=16, seed=-3),
+    started_ms=1,
+    finished_ms=2,
+)
+
+KINDS = [
+    ev.Thumb(answer=REF, up=False),
+    ev.Ranking(tiers=((REF,), (OTHER, REF))),
+    ev.Pairwise(chosen=REF, rejected=OTHER, tie=True, strength=2),
+    ev.Correction(answer=REF, text="tin zinc iron"),
+]
+
+
+def envelopes() -> list[ev.Envelope]:
+    feedback = [
+        ev.Feedback(
+            conversation_id="c", person="p", kind=kind, reason="r", source="page", shown=(OTHER, REF), response_ms=9,
+            created_ms=10,
+        )
+        for kind in KINDS
+    ]  # fmt: skip
+    change = ev.VersionChange(version="policy-000002", state="live", previous="policy-000001", reason="", changed_ms=5)
+    return [ev.Envelope(event_id=f"e{i}", event=event) for i, event in enumerate([COMPLETION, *feedback, change])]
+
+
+@pytest.mark.parametrize("envelope", envelopes(), ids=lambda e: type(getattr(e.event, "kind", e.event)).__name__)
+def test_every_event_survives_the_wire(envelope: ev.Envelope) -> None:
+    assert wire.decode(wire.encode(envelope)) == envelope
+
+
+def test_an_unset_seed_is_none_and_not_zero() -> None:
+    sampling = wire.completion_from_proto(pb.Completion()).sampling
+    assert sampling.seed is None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff\xff\xff", "not an event envelope"),
+        (pb.Envelope(schema_version=9, event_id="x").SerializeToString(), "schema version 9"),
+        (pb.Envelope(schema_version=1, event_id="x").SerializeToString(), "without an event"),
+        (pb.Envelope(schema_version=1, feedback=pb.Feedback(reason="x")).SerializeToString(), "feedback without"),
+    ],
+)
+def test_what_is_no_event_says_why(data: bytes, message: str) -> None:
+    with pytest.raises(UndecodableEvent, match=message):
+        wire.decode(data)
+
+
+def test_feedback_names_its_answers_best_first() -> None:
+    third = ev.AnswerRef(completion_id="chatcmpl-3")
+    ranking = ev.Feedback(conversation_id="c", person="", kind=ev.Ranking(tiers=((third,), (REF, OTHER))))
+    assert ranking.answers() == (third, REF, OTHER)
+    assert [e.event.answers() for e in envelopes()[1:5] if isinstance(e.event, ev.Feedback)] == [
+        (REF,),
+        (REF, OTHER, REF),
+        (REF, OTHER),
+        (REF,),
+    ]
+
+
+def test_the_key_is_the_conversation_or_the_version() -> None:
+    keys = [envelope.key for envelope in envelopes()]
+    assert keys == ["conversation", "c", "c", "c", "c", "policy-000002"]

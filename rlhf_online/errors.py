@@ -16,7 +16,12 @@
     │   ├── EngineUnavailable         it does not answer now (loading, restarting, dead)
     │   └── SwapFailed                new weights did not load or failed their probe; the old ones serve
     ├── CheckpointError               no usable checkpoint, or one that cannot be written
-    └── RewardUnavailable             the reward service is away or holds another version
+    ├── RewardUnavailable             the reward service is away or holds another version
+    ├── StartRefused                  this machine or folder cannot run the services now
+    │   ├── NotEnoughRoom             memory or disk
+    │   └── AlreadyRunning            another process uses the state folder
+    ├── ServiceFailed                 a service ended, and starting it again would not help
+    └── ServiceUnreachable            nothing answers at the address, or not what was expected
 
 A message says what happened and what to do about it; command lines print it alone and exit with `exit_code`.
 """
@@ -94,3 +99,23 @@ class CheckpointError(RlhfError):
 
 class RewardUnavailable(RlhfError):
     """The reward service does not answer, or holds another reward version than the one asked for."""
+
+
+class StartRefused(RlhfError):
+    """This machine or folder cannot run the services now; nothing was started."""
+
+
+class NotEnoughRoom(StartRefused):
+    """Too little memory or disk for the model."""
+
+
+class AlreadyRunning(StartRefused):
+    """Another process uses the state folder."""
+
+
+class ServiceFailed(RlhfError):
+    """A service ended, and starting it again would not help."""
+
+
+class ServiceUnreachable(RlhfError):
+    """Nothing answers at the address, or not what was expected."""

@@ -3,7 +3,13 @@
 A ranking, a pair and a correction become a Comparison (a partial order over candidates); a thumb becomes a Rating.
 """
 
+import hashlib
+import itertools
 from dataclasses import dataclass
+
+from rlhf_online.errors import InvalidInput
+from rlhf_online.events import AnswerRef, Correction, Pairwise, Ranking, Thumb
+from rlhf_online.feedback.join import Joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +48,75 @@ class Rating:
 
 
 Preference = Comparison | Rating
+
+
+def to_preference(joined: Joined) -> Preference:
+    """What the feedback says about the answers' prompt. Candidates stand in the order in which it names them.
+
+    The conversation is that of the (first) answer, whatever the feedback says, so that the held-out split can't leak.
+    Raises InvalidInput, saying why nothing can be learned from it: answers to different prompts, an answer named
+    twice, an answer or correction without content, fewer than two candidates to compare.
+    """
+    feedback = joined.feedback
+    refs = feedback.answers()
+    if not refs:
+        raise InvalidInput("it judges no answer")
+    if len(set(refs)) < len(refs):
+        raise InvalidInput("it names one answer twice")
+    completion, _ = joined.answers[refs[0]]
+    prompt = completion.prompt_token_ids
+    if not prompt:
+        raise InvalidInput(f"completion {completion.completion_id} was logged without its prompt's tokens")
+    if any(joined.answers[ref][0].prompt_token_ids != prompt for ref in refs):
+        raise InvalidInput("its answers were given to different prompts")
+    candidates = [_candidate(joined, ref) for ref in refs]
+    match feedback.kind:
+        case Thumb(up=up):
+            return Rating(
+                event_id=joined.event_id,
+                conversation_id=completion.conversation_id,
+                person=feedback.person,
+                prompt_token_ids=prompt,
+                candidate=candidates[0],
+                up=up,
+            )
+        case Ranking(tiers=ranked):
+            number = itertools.count()
+            tiers = tuple(tuple(next(number) for _ in tier) for tier in ranked if tier)
+            strength = 0
+        case Pairwise(tie=tie, strength=strength):
+            tiers = ((0, 1),) if tie else ((0,), (1,))
+        case Correction(text=text):
+            if not text.strip() or text == joined.answers[refs[0]][1].text:
+                raise InvalidInput("its correction is empty, or equal to the answer")
+            candidates.insert(0, Candidate(text=text))
+            tiers, strength = ((0,), (1,)), 0
+    if len(candidates) < 2:
+        raise InvalidInput("it ranks fewer than two answers")
+    return Comparison(
+        event_id=joined.event_id,
+        conversation_id=completion.conversation_id,
+        person=feedback.person,
+        prompt_token_ids=prompt,
+        candidates=tuple(candidates),
+        tiers=tiers,
+        strength=strength,
+    )
+
+
+def is_held_out(conversation_id: str, share: float) -> bool:
+    """True for `share` (0 … 1) of all conversations, the same ones everywhere and always: no update may see them."""
+    digest = hashlib.sha256(conversation_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def _candidate(joined: Joined, ref: AnswerRef) -> Candidate:
+    _, answer = joined.answers[ref]
+    if not answer.token_ids and not answer.text:
+        raise InvalidInput(f"answer {ref.index} of completion {ref.completion_id} is empty")
+    shown = joined.feedback.shown
+    return Candidate(
+        token_ids=answer.token_ids,
+        text="" if answer.token_ids else answer.text,
+        slot=shown.index(ref) if ref in shown else -1,
+    )

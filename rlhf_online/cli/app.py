@@ -1,0 +1,31 @@
+"""The commands and their options."""
+
+import os
+import sys
+
+import typer
+
+from rlhf_online.cli import chat, feedback, up, versions
+
+app = typer.Typer(
+    help="A chat service that learns, live, from the people who use it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("up")(up.up)
+app.command("chat")(chat.chat)
+app.add_typer(feedback.app, name="feedback")
+app.add_typer(versions.app, name="versions")
+app.command("status")(versions.status)
+
+
+@app.command(
+    "demo",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def demo(context: typer.Context) -> None:
+    """The whole circle in a tiny world whose true reward is known; `demo --help` lists its options."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "rlhf_online.simulation.demo", *context.args])

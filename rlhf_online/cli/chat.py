@@ -1,0 +1,88 @@
+"""`rlhf-online chat`: a conversation in the terminal, answers as they are written, thumbs with + and -."""
+
+import sys
+import uuid
+from typing import Annotated, Any
+
+import typer
+
+from rlhf_online.cli.client import DEFAULT_STATE, Service, StateOption, UrlOption, connect
+from rlhf_online.errors import RlhfError
+
+HELP = "Type a message; + or - judges the last answer; /new begins another conversation; Ctrl-D ends."
+
+
+def chat(
+    message: Annotated[str, typer.Argument(help="What to say; without it a conversation begins.")] = "",
+    url: UrlOption = "",
+    state: StateOption = DEFAULT_STATE,
+    user: Annotated[str, typer.Option(help="Your name; only a keyed hash of it is kept.")] = "",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="0 takes the likeliest words.")] = 1.0,
+) -> None:
+    """Chat in the terminal."""
+    options = {"max_tokens": max_tokens, "temperature": temperature, **({"user": user} if user else {})}
+    conversation = Conversation(connect(url, state), options)
+    if message:
+        conversation.ask(message)
+        return
+    print(HELP)
+    while (line := _read()) is not None:
+        try:
+            match line:
+                case "":
+                    continue
+                case "+" | "-":
+                    conversation.judge(line == "+")
+                case "/new":
+                    conversation = Conversation(conversation.service, options)
+                case _:
+                    conversation.ask(line)
+        except RlhfError as error:
+            print(f"error: {error}", file=sys.stderr)
+
+
+class Conversation:
+    """Messages so far, and the answer that a thumb would judge."""
+
+    def __init__(self, service: Service, options: dict[str, Any]) -> None:
+        self.service = service
+        self._options = options
+        self._messages: list[dict[str, str]] = []
+        self._id = f"cli-{uuid.uuid4().hex}"
+        self._last = ""
+
+    def ask(self, text: str) -> None:
+        """Print the answer as it comes, then which weights wrote it. A failed question is not kept."""
+        asked = [*self._messages, {"role": "user", "content": text}]
+        body = {"messages": asked, "stream": True, "conversation_id": self._id, **self._options}
+        parts: list[str] = []
+        versions: list[str] = []
+        for event in self.service.stream("/v1/chat/completions", body):
+            for choice in event.get("choices", ()):
+                piece = choice.get("delta", {}).get("content") or ""
+                parts.append(piece)
+                print(piece, end="", flush=True)
+            if (meta := event.get("rlhf")) is not None:
+                self._last = meta["completion_id"]
+                versions = [span["policy_version"] for spans in meta["versions"] for span in spans]
+        print(f"\n[{' → '.join(dict.fromkeys(versions)) or 'unknown weights'} · {self._last}]")
+        self._messages = [*asked, {"role": "assistant", "content": "".join(parts)}]
+
+    def judge(self, up: bool) -> None:
+        """Send a thumb for the last answer."""
+        if not self._last:
+            print("there is no answer to judge yet")
+            return
+        body = {"thumb": {"answer": {"completion_id": self._last}, "up": up}, "conversation_id": self._id}
+        if "user" in self._options:
+            body["user"] = self._options["user"]
+        self.service.post("/v1/feedback", {**body, "source": "cli", "idempotency_key": f"{self._last}:thumb"})
+        print("noted")
+
+
+def _read() -> str | None:
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return None

@@ -1,0 +1,110 @@
+"""`rlhf-online up`: settings for a real chat model on one machine, then the services in place of this process."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+import typer
+
+from rlhf_online import config
+from rlhf_online.cli.client import DEFAULT_STATE, StateOption
+from rlhf_online.config import StandaloneSettings
+from rlhf_online.errors import ConfigError, InvalidInput
+
+BUNDLED = Path("build/models/smollm2")
+
+REAL_MODEL: dict[str, Any] = {
+    "tuning": "lora",
+    "trainer_threads": 2,
+    "min_votes": 24,
+    "cold_votes": 30,
+    "engine": {"max_model_len": 1024, "max_num_seqs": 32, "kv_cache_gib": 1.0, "max_lora_rank": 16},
+    "limits": {"max_tokens": 512},
+    "reward": {"tuning": "lora", "lora_rank": 8, "heads": 4, "lr": 1e-3, "batch": 16},
+    "policy": {
+        "lora_rank": 8,
+        "lr": 3e-4,
+        "value_lr": 1e-3,
+        "epochs": 2,
+        "minibatches": 2,
+        "micro_batch_tokens": 2048,
+        "kl_coef": 0.1,
+        "kl_target": 3.0,
+    },
+    "rollout": {"per_cycle": 32, "answers_per_prompt": 4, "max_tokens": 48},
+    "gate": {"samples": 8, "min_win_rate": 0.4},
+}
+"""Under these a real chat model of some hundred million weights learns from tens of votes on two cores."""
+
+
+def up(
+    model: Annotated[str, typer.Option(help="Folder of a chat model, or its id on the Hugging Face hub.")] = "",
+    state: StateOption = DEFAULT_STATE,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to others.")] = "",
+    port: Annotated[int | None, typer.Option(help="Port of page and HTTP API; 0: any.  [default: 8000]")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC; 0: any.  [default: 8001]")] = None,
+    tuning: Annotated[Literal["lora", "full"] | None, typer.Option(help="Train an adapter, or all weights.")] = None,
+    kafka: Annotated[str, typer.Option(help="Ship the event log too: kafka://host:port,host:port.")] = "",
+    settings: Annotated[Path | None, typer.Option("--config", help="Settings (TOML); options win over it.")] = None,
+) -> None:
+    """Serve a chat model on this machine, and let it learn from the votes on its answers."""
+    if kafka and not kafka.startswith("kafka://"):
+        raise InvalidInput(f"--kafka {kafka} is no address: it looks like kafka://127.0.0.1:9092")
+    written = state / "run" / "up.toml"
+    if settings is None:
+        _write(written, REAL_MODEL | {"model": str(_folder(model)), "state_dir": str(state)})
+    chosen = config.load(StandaloneSettings, settings or written)
+    given = {
+        "host": host or None,
+        "http_port": port,
+        "grpc_port": grpc_port,
+        "tuning": tuning,
+        "log": chosen.log.model_copy(update={"url": kafka}) if kafka else None,
+        "model": str(_folder(model)) if model else None,
+    }
+    chosen = chosen.model_copy(update={name: value for name, value in given.items() if value is not None})
+    config.dump(chosen, written)
+    # The variables are taken in already; seen again by the services' process they would win over the options here.
+    variables = {name: value for name, value in os.environ.items() if not name.upper().startswith("RLHF_UP__")}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "services.standalone", "--config", str(written)], variables)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(tomli_w.dumps(values))
+
+
+def _folder(model: str) -> Path:
+    """The model's folder: the bundled one by default, a path, or a hub id, which is downloaded into the hub's cache.
+
+    Raises ConfigError.
+    """
+    if not model:
+        if not BUNDLED.is_dir():
+            raise ConfigError("no --model given, and the bundled one is not unpacked: give a folder, or run `make up`")
+        return BUNDLED
+    path = Path(model).expanduser()
+    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        if not path.is_dir():
+            raise ConfigError(f"no model folder at {model}: give an existing folder, or a hub id such as org/name")
+        return path
+    return _download(model)
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.txt"]
+    print(f"fetching {hub_id} from the Hugging Face hub (or its cache)", flush=True)
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            f"{hub_id} is no folder here and could not be fetched from the hub ({why}): check the name and the "
+            "network, or give the path of a downloaded model"
+        ) from error

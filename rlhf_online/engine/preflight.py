@@ -1,0 +1,193 @@
+"""Is a version fit to be loaded? Checked before the engine is touched, since vLLM accepts nearly anything.
+
+A checkpoint that lacks tensors would serve new and old layers mixed, NaN weights would serve empty answers. So: every
+file has the hash of the manifest and no file is there beside them; the tensors have the names, shapes and types of a
+reference (the version that serves, or the base model); every value is finite. Needs numpy, neither torch nor pickle.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlhf_online.errors import VersionCorrupt
+from rlhf_online.registry import Manifest, Registry
+
+HEADER_LIMIT = 100 << 20  # bytes, as in the safetensors library
+CHUNK = 1 << 22  # values looked at in one go
+
+# Bytes of a value, and the bits that are all set in NaN and infinity alone: the exponent.
+FLOATS: dict[str, tuple[str, int]] = {
+    "F64": ("<u8", 0x7FF0000000000000),
+    "F32": ("<u4", 0x7F800000),
+    "F16": ("<u2", 0x7C00),
+    "BF16": ("<u2", 0x7F80),
+}
+SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+SIZES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor's entry in a safetensors header; `start` and `end` are byte offsets in the file."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def check(registry: Registry, version: str, *, base: Path, reference: Path | None, max_lora_rank: int = 0) -> Manifest:
+    """The version's manifest, if its files may be loaded.
+
+    `reference` is a folder with the tensors that a full version must have (None: nothing to compare with);
+    `base` the base model that an adapter belongs to. Raises UnknownVersion or VersionCorrupt.
+    """
+    manifest = registry.verify(version)
+    folder = registry.path(version)
+    named = {item.path for item in manifest.files} | {"manifest.json"}
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+    if extra := sorted(found - named):
+        raise VersionCorrupt(f"{version}: {extra[0]} is not in the manifest")
+    if manifest.tuning == "lora":
+        if manifest.files:
+            check_lora(folder, base=base, max_rank=max_lora_rank)
+    else:
+        check_full(folder, reference=reference)
+    return manifest
+
+
+def check_full(folder: Path, *, reference: Path | None) -> None:
+    """Raises VersionCorrupt unless the folder's tensors are those of `reference`, finite, and there is a config.
+
+    A tensor may be wider than the reference's (float32 where that has bfloat16): the engine narrows it.
+    """
+    if not (folder / "config.json").is_file():
+        raise VersionCorrupt(f"{folder.name}: config.json is missing")
+    tensors = read_headers(folder)
+    if not tensors:
+        raise VersionCorrupt(f"{folder.name}: no tensors in *.safetensors")
+    if reference is not None:
+        compare(folder.name, tensors, read_headers(reference), tied=is_tied(folder))
+    check_finite(folder.name, tensors)
+
+
+def check_lora(folder: Path, *, base: Path, max_rank: int) -> None:
+    """Raises VersionCorrupt unless the folder is a peft adapter of rank ≤ `max_rank` that fits the base model."""
+    try:
+        rank = int(json.loads((folder / "adapter_config.json").read_text())["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VersionCorrupt(f"{folder.name}: adapter_config.json cannot be read ({error!r})") from error
+    if rank > max_rank:
+        raise VersionCorrupt(f"{folder.name}: rank {rank} is more than engine.max_lora_rank = {max_rank}")
+    tensors, base_tensors = read_headers(folder), read_headers(base)
+    if not tensors:
+        raise VersionCorrupt(f"{folder.name}: no tensors in *.safetensors")
+    for name, tensor in tensors.items():
+        module, side = _lora_side(folder.name, name)
+        if f"{module}.{_OTHER[side]}.weight" not in tensors:
+            raise VersionCorrupt(f"{folder.name}: {name} has no counterpart {_OTHER[side]}")
+        weight = base_tensors.get(module.removeprefix("base_model.model.") + ".weight")
+        if weight is None or len(weight.shape) != 2:
+            raise VersionCorrupt(f"{folder.name}: {name} belongs to no matrix of the base model")
+        expected = (rank, weight.shape[1]) if side == "lora_A" else (weight.shape[0], rank)
+        if tensor.shape != expected:
+            raise VersionCorrupt(f"{folder.name}: {name} has shape {tensor.shape}, expected {expected}")
+        if tensor.dtype not in FLOATS:
+            raise VersionCorrupt(f"{folder.name}: {name} has type {tensor.dtype}, expected a float")
+    check_finite(folder.name, tensors)
+
+
+_OTHER = {"lora_A": "lora_B", "lora_B": "lora_A"}
+
+
+def _lora_side(version: str, name: str) -> tuple[str, str]:
+    for side in _OTHER:
+        if name.endswith(f".{side}.weight"):
+            return name.removesuffix(f".{side}.weight"), side
+    raise VersionCorrupt(f"{version}: {name} is no tensor of a LoRA adapter")
+
+
+def compare(version: str, tensors: dict[str, Tensor], expected: dict[str, Tensor], *, tied: bool) -> None:
+    """Names, shapes and types. With tied embeddings the output layer may be written out or not."""
+    optional = {"lm_head.weight"} if tied else set()
+    if missing := sorted(expected.keys() - tensors.keys() - optional):
+        raise VersionCorrupt(f"{version}: {missing[0]} is missing ({len(missing)} of {len(expected)} tensors)")
+    if extra := sorted(tensors.keys() - expected.keys() - optional):
+        raise VersionCorrupt(f"{version}: {extra[0]} is no tensor of this model ({len(extra)} such)")
+    for name in tensors.keys() & expected.keys():
+        got, wanted = tensors[name], expected[name]
+        if got.shape != wanted.shape:
+            raise VersionCorrupt(f"{version}: {name} has shape {got.shape}, expected {wanted.shape}")
+        if got.dtype != wanted.dtype and not (got.dtype == "F32" and wanted.dtype in ("F16", "BF16")):
+            raise VersionCorrupt(f"{version}: {name} has type {got.dtype}, expected {wanted.dtype}")
+
+
+def is_tied(folder: Path) -> bool:
+    """Whether the model's output layer is its embedding. Raises VersionCorrupt for a config that is no JSON object."""
+    try:
+        return bool(json.loads((folder / "config.json").read_text()).get("tie_word_embeddings", False))
+    except (ValueError, AttributeError) as error:
+        raise VersionCorrupt(f"{folder.name}: config.json cannot be read ({error})") from error
+
+
+def check_finite(version: str, tensors: dict[str, Tensor]) -> None:
+    """Raises VersionCorrupt for the first tensor with a NaN or an infinity."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS or tensor.start == tensor.end:
+            continue
+        kind, exponent = FLOATS[tensor.dtype]
+        count = (tensor.end - tensor.start) // SIZES[tensor.dtype]
+        bits = np.memmap(tensor.file, dtype=kind, mode="r", offset=tensor.start, shape=(count,))
+        mask = bits.dtype.type(exponent)
+        for start in range(0, count, CHUNK):
+            if ((bits[start : start + CHUNK] & mask) == mask).any():
+                raise VersionCorrupt(f"{version}: {name} holds a value that is not finite")
+
+
+def read_headers(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of the folder's *.safetensors by name. Raises VersionCorrupt for a file that is damaged."""
+    tensors: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        for name, tensor in read_header(path).items():
+            if name in tensors:
+                raise VersionCorrupt(f"{folder.name}: {name} stands in two files")
+            tensors[name] = tensor
+    return tensors
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file, after checking that they fill it exactly. Raises VersionCorrupt."""
+    where, size = f"{path.parent.name}: {path.name}", path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, HEADER_LIMIT):
+            raise VersionCorrupt(f"{where} is cut short")
+        try:
+            header: dict[str, Any] = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            tensors = {
+                name: Tensor(
+                    file=path,
+                    dtype=str(entry["dtype"]),
+                    shape=tuple(int(dim) for dim in entry["shape"]),
+                    start=8 + length + int(entry["data_offsets"][0]),
+                    end=8 + length + int(entry["data_offsets"][1]),
+                )
+                for name, entry in header.items()
+            }
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise VersionCorrupt(f"{where} has no readable header ({error!r})") from error
+    position = 8 + length
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        expected = math.prod(tensor.shape) * SIZES.get(tensor.dtype, 0)
+        if tensor.dtype not in SIZES or tensor.start != position or tensor.end - tensor.start != expected:
+            raise VersionCorrupt(f"{where} describes {name} wrongly")
+        position = tensor.end
+    if position != size:
+        raise VersionCorrupt(f"{where} is {size} bytes long, its header describes {position}")
+    return tensors

@@ -1,0 +1,185 @@
+"""The transaction that puts other weights into a serving engine.
+
+    full   pause(keep) → boundary listeners → load → drop every cache → probe → name it → resume
+                                              └─ on any failure: load the old folder → drop → probe → undo → resume
+    lora   load the adapter beside the others → probe under its name → name it        (nothing pauses)
+                                              └─ on any failure: unload it
+
+What is loaded has passed `preflight`. The probe compares the engine's own log-probs with those that the trainer
+computed for these weights. Invariants: `resume` is called only when the weights in the engine have passed their probe
+in this transaction, or were never touched; a pause that is not confirmed in time changes nothing.
+"""
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rlhf_online.errors import EngineError, EngineUnavailable, SwapFailed
+from rlhf_online.registry import ProbeSequence
+
+Listener = Callable[[str, str], Awaitable[None]]
+
+SMOKE = ((0, 1),)  # what is asked about a version without a probe of its own: are the log-probs finite?
+
+
+class Engine(Protocol):
+    """What a swap needs of `EngineClient`."""
+
+    async def pause(self, timeout_s: float) -> None: ...
+    async def resume(self) -> None: ...
+    async def reload_weights(self, folder: Path) -> None: ...
+    async def reset_prefix_cache(self) -> None: ...
+    async def set_version(self, version: str) -> None: ...
+    async def load_lora(self, name: str, folder: Path) -> None: ...
+    async def unload_lora(self, name: str) -> None: ...
+    async def probe(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
+    async def probe_model(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A version that passed preflight."""
+
+    version: str
+    folder: Path
+    probe: tuple[ProbeSequence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwapResult:
+    """How a swap ended. `again`: the engine could not be paused, which says nothing about the version.
+
+    `pause_s` runs from the confirmed pause to the answer to `resume`; `wait_s` is how long the pause took before.
+    """
+
+    version: str
+    previous: str
+    ok: bool
+    reason: str = ""
+    pause_s: float = 0.0
+    wait_s: float = 0.0
+    again: bool = False
+
+
+async def swap_full(
+    engine: Engine,
+    new: Weights,
+    old: Weights | None,
+    *,
+    pause_timeout_s: float,
+    tolerance: float,
+    boundary: Sequence[Listener] = (),
+    undo: Sequence[Listener] = (),
+) -> SwapResult:
+    """Replace all weights. `old` None: the engine holds no version yet, and stays paused if `new` fails.
+
+    Raises EngineUnavailable if the engine is gone, or holds weights that cannot be trusted: start it again.
+    """
+    previous = old.version if old else ""
+    asked = time.monotonic()
+    try:
+        await engine.pause(pause_timeout_s)
+    except EngineError as error:
+        await engine.resume()
+        return SwapResult(version=new.version, previous=previous, ok=False, reason=str(error), again=True)
+    paused, reason, trusted = time.monotonic(), "", True
+    try:
+        await _tell(boundary, previous, new.version)
+        trusted = False
+        reason = await _attempt(engine, new, tolerance)
+        if reason and old is not None:
+            if second := await _attempt(engine, old, tolerance):
+                raise EngineUnavailable(f"{new.version}: {reason}; and {old.version} could not be restored: {second}")
+            await _tell(undo, previous, new.version)
+        trusted = not reason or old is not None
+    finally:
+        if trusted:
+            await engine.resume()
+    return SwapResult(
+        version=new.version,
+        previous=previous,
+        ok=not reason,
+        reason=reason,
+        pause_s=time.monotonic() - paused,
+        wait_s=paused - asked,
+    )
+
+
+async def swap_lora(
+    engine: Engine, new: Weights, *, base_name: str, adapter: bool, previous: str, tolerance: float
+) -> SwapResult:
+    """Load the adapter under the version's name and probe it; without files (`adapter` False) probe the base model.
+
+    Raises EngineUnavailable if the engine is gone.
+    """
+    reason = ""
+    try:
+        if adapter:
+            await engine.load_lora(new.version, new.folder)
+        name = new.version if adapter else base_name
+        check_probe(new, await engine.probe_model(name, _sequences(new)), tolerance)
+        await engine.set_version(new.version)
+    except EngineUnavailable:
+        raise
+    except EngineError as error:
+        reason = str(error)
+        if adapter:
+            await unload_quietly(engine, new.version)
+    return SwapResult(version=new.version, previous=previous, ok=not reason, reason=reason)
+
+
+async def unload_quietly(engine: Engine, name: str) -> None:
+    """Unload an adapter; one that is not there is fine."""
+    try:
+        await engine.unload_lora(name)
+    except EngineUnavailable:
+        raise
+    except EngineError:
+        pass
+
+
+def check_probe(weights: Weights, logprobs: Sequence[Sequence[float]], tolerance: float) -> None:
+    """Compare the engine's log-probs with the manifest's; the mean |Δ| over all tokens counts, nats a token.
+
+    Raises SwapFailed if one is not finite or the mean is above `tolerance`.
+    """
+    values = [value for row in logprobs for value in row]
+    if not all(math.isfinite(value) for value in values):
+        raise SwapFailed(f"{weights.version}: the engine computes log-probs that are not finite")
+    if not weights.probe:
+        return
+    expected = [value for sequence in weights.probe for value in sequence.logprobs]
+    if len(values) != len(expected):
+        raise SwapFailed(f"{weights.version}: the engine answered {len(values)} of {len(expected)} probe tokens")
+    difference = math.fsum(abs(a - b) for a, b in zip(values, expected, strict=True)) / max(len(expected), 1)
+    if not difference <= tolerance:
+        raise SwapFailed(
+            f"{weights.version}: the engine's log-probs differ from the trainer's by {difference:.4g} nats a token on "
+            f"average, {tolerance:g} are allowed: the weights that were loaded are not those that were trained"
+        )
+
+
+async def _attempt(engine: Engine, weights: Weights, tolerance: float) -> str:
+    """Load, drop the caches, probe, name; "" or why it failed. Raises EngineUnavailable."""
+    try:
+        await engine.reload_weights(weights.folder)
+        await engine.reset_prefix_cache()
+        check_probe(weights, await engine.probe(_sequences(weights)), tolerance)
+        await engine.set_version(weights.version)
+    except EngineUnavailable:
+        raise
+    except EngineError as error:
+        return str(error)
+    return ""
+
+
+async def _tell(listeners: Sequence[Listener], old: str, new: str) -> None:
+    for listener in listeners:
+        await listener(old, new)
+
+
+def _sequences(weights: Weights) -> list[tuple[int, ...]]:
+    return [sequence.token_ids for sequence in weights.probe] or list(SMOKE)

@@ -1,0 +1,165 @@
+"""Talk to vLLM over HTTP, on a unix socket or an address.
+
+It imports neither vllm nor torch. Every call is bounded in time. The routes that pause, load and probe are vLLM's
+development routes: they are open to whoever reaches the engine's socket, so that socket lies in a folder of mode 0700
+and no client ever gets its address.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from rlhf_online.errors import EngineError, EngineUnavailable
+
+CALL_TIMEOUT_S = 30.0
+HEALTH_TIMEOUT_S = 10.0
+LOAD_TIMEOUT_S = 600.0
+PROBE_TIMEOUT_S = 300.0
+
+
+class EngineClient:
+    """Calls to one engine at `url`: "unix:/path" or "http://host:port".
+
+    `base` and `session` are for callers that speak to vLLM's OpenAI routes themselves: `session.post(base + "/v1/…")`.
+    The calls raise EngineUnavailable if the engine does not answer (in time), EngineError if it answers with an error.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.base = "http://engine" if url.startswith("unix:") else url.rstrip("/")
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """Without a total time-out, since streams are long; made on first use, inside the running loop."""
+        if self._session is None or self._session.closed:
+            if self.url.startswith("unix:"):
+                connector: aiohttp.BaseConnector = aiohttp.UnixConnector(self.url.removeprefix("unix:"), limit=0)
+            else:
+                connector = aiohttp.TCPConnector(limit=0)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        return self._session
+
+    async def close(self) -> None:
+        """Drop all connections; answers in progress end with an error."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def health(self) -> bool:
+        """Whether vLLM says that its engine is alive."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
+            async with self.session.get(f"{self.base}/health", timeout=timeout) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+    async def pause(self, timeout_s: float) -> None:
+        """Stop between two steps and keep the running requests; returns when no step runs any more."""
+        await self._post("/pause?mode=keep", timeout_s=timeout_s)
+
+    async def resume(self) -> None:
+        """Go on with the requests that were kept."""
+        await self._post("/resume")
+
+    async def reload_weights(self, folder: Path) -> None:
+        """Load all weights from the folder's safetensors, in place. Only while paused."""
+        await self._rpc("load", {"weights_path": str(folder)}, timeout_s=LOAD_TIMEOUT_S)
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget every cached key and value, the running requests' too: they are computed anew."""
+        answer = await self._post("/reset_prefix_cache?reset_running_requests=true")
+        if not (isinstance(answer, dict) and answer.get("success")):
+            raise EngineError(f"the engine did not drop its prefix cache: it answered {answer}")
+
+    async def set_version(self, version: str) -> None:
+        """Tell the engine the name of the weights that it holds."""
+        await self._post("/update_weight_version", {"new_version": version})
+
+    async def version(self) -> str:
+        """The name last given to `set_version`; vLLM's default before that."""
+        return str((await self._call("GET", "/weight_info"))["weight_version"])
+
+    async def model_name(self) -> str:
+        """The name under which the base model is served."""
+        return str((await self._call("GET", "/v1/models"))["data"][0]["id"])
+
+    async def load_lora(self, name: str, folder: Path) -> None:
+        """Make the adapter in `folder` available as the model `name`."""
+        body = {"lora_name": name, "lora_path": str(folder)}
+        await self._post("/v1/load_lora_adapter", body, timeout_s=LOAD_TIMEOUT_S)
+
+    async def unload_lora(self, name: str) -> None:
+        """Forget an adapter; answers in progress under it are finished."""
+        await self._post("/v1/unload_lora_adapter", {"lora_name": name})
+
+    async def probe(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """log p(token i+1 | tokens 0..i) at temperature 1 of each sequence, NaN where it is not finite.
+
+        Only while paused and after `reset_prefix_cache`.
+        """
+        answer = await self._rpc("probe", {"token_id_lists": [list(s) for s in sequences]}, timeout_s=PROBE_TIMEOUT_S)
+        return [[math.nan if value is None else value for value in row] for row in answer[0]]
+
+    async def probe_model(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The same as `probe` under a model's or an adapter's name, through the normal queue; not while paused."""
+        body = {
+            "model": model,
+            "prompt": [list(sequence) for sequence in sequences],
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "prompt_logprobs": 0,
+        }
+        answer = await self._post("/v1/completions", body, timeout_s=PROBE_TIMEOUT_S)
+        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+        return [
+            _chosen(choice["prompt_logprobs"], sequence) for choice, sequence in zip(choices, sequences, strict=True)
+        ]
+
+    async def _rpc(self, method: str, kwargs: dict[str, Any], *, timeout_s: float) -> list[Any]:
+        answer = await self._post("/collective_rpc", {"method": method, "kwargs": kwargs}, timeout_s=timeout_s)
+        return answer["results"]
+
+    async def _post(self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        return await self._call("POST", path, body, timeout_s=timeout_s)
+
+    async def _call(
+        self, verb: str, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = CALL_TIMEOUT_S
+    ) -> Any:
+        route = path.partition("?")[0]
+        try:
+            async with self.session.request(
+                verb, self.base + path, json=body, timeout=aiohttp.ClientTimeout(total=timeout_s)
+            ) as response:
+                text = await response.text()
+                if response.status != 200:
+                    raise EngineError(f"the engine refused {route} with {response.status}: {_message(text)}")
+        except TimeoutError as error:
+            raise EngineUnavailable(f"the engine did not finish {route} within {timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineUnavailable(f"the engine does not answer {route} ({error!r})") from error
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+
+def _message(text: str) -> str:
+    try:
+        return str(json.loads(text)["error"]["message"])[:300]
+    except (ValueError, TypeError, KeyError):
+        return text[:300]
+
+
+def _chosen(prompt_logprobs: list[dict[str, dict[str, float]] | None], sequence: Sequence[int]) -> list[float]:
+    """vLLM gives, for each token but the first, {token id: {"logprob": …}}."""
+    entries = [entry or {} for entry in prompt_logprobs[1:]]
+    return [
+        entry[str(token)]["logprob"] if str(token) in entry else math.nan
+        for entry, token in zip(entries, sequence[1:], strict=True)
+    ]

@@ -1,0 +1,125 @@
+"""The files of a local log beside its segments, and what a process must know to read or write them.
+
+    <20 digits>.log   segments (`segments`)
+    identity          a random name, made once with the folder: a folder made anew is another log
+    committed         how many records are acknowledged: what a reader may see
+    lock              held (flock) by the one writer; holds its process id, for people
+
+`committed` is why a reader never returns a record that a crash may take back. The writer overwrites it after each
+fsync, before it acknowledges, without syncing it: a killed writer leaves it exact in the page cache, and a power
+failure can only leave it too low, never too high. The id of the machine's boot stands in it, so that a reader that
+comes before the writer after a power failure knows that the count may be low and waits, instead of reporting a loss.
+"""
+
+import fcntl
+import os
+import struct
+import uuid
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_online.errors import LogLocked, LogUnavailable
+from rlhf_online.eventlog.segments import parse_name
+from rlhf_online.state import fsync_dir
+
+_COMMITTED = struct.Struct("<Q16sI")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """`records` are acknowledged; `current` is False if the machine was started anew since that was written."""
+
+    records: int
+    current: bool
+
+
+def boot_id() -> bytes:
+    """16 bytes that name this boot of the machine; zeros where the system doesn't tell."""
+    try:
+        return uuid.UUID(_BOOT_ID.read_text().strip()).bytes
+    except (OSError, ValueError):
+        return bytes(16)
+
+
+def read_committed(descriptor: int, boot: bytes) -> Committed:
+    """What the file says. A file that is missing its bytes, or whose sum is wrong, says 0 and not current."""
+    for _ in range(100):  # a read that meets the writer's overwrite half-way is repeated
+        data = os.pread(descriptor, _COMMITTED.size, 0)
+        if len(data) < _COMMITTED.size:
+            break
+        records, written, crc = _COMMITTED.unpack(data)
+        if zlib.crc32(data[:-4]) == crc:
+            return Committed(records=records, current=written == boot)
+    return Committed(records=0, current=False)
+
+
+def write_committed(descriptor: int, records: int, boot: bytes) -> None:
+    """Overwrite the file in place. Raises OSError."""
+    head = records.to_bytes(8, "little") + boot
+    os.pwrite(descriptor, head + zlib.crc32(head).to_bytes(4, "little"), 0)
+
+
+def segments(folder: Path) -> list[int]:
+    """First sequence numbers of the folder's segments, ascending."""
+    return sorted(first for entry in os.listdir(folder) if (first := parse_name(entry)) is not None)
+
+
+def identity(folder: Path) -> str:
+    """The log's name; made, with the folder, by whoever comes first.
+
+    Raises LogUnavailable.
+    """
+    path = folder / "identity"
+    try:
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            folder.mkdir(parents=True, exist_ok=True)
+        # Written aside and linked into place: of two processes that start together one wins, and both read the same.
+        aside = folder / f".identity.{uuid.uuid4().hex}"
+        try:
+            with aside.open("w") as file:
+                file.write(str(uuid.uuid4()))
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(aside, path)
+        except FileExistsError:
+            pass
+        finally:
+            aside.unlink(missing_ok=True)
+        fsync_dir(folder)
+        return path.read_text().strip()
+    except OSError as error:
+        raise unusable(folder, error) from error
+
+
+def take_lock(folder: Path) -> int:
+    """The descriptor that holds the folder's writer lock; closing it gives the lock back.
+
+    Raises LogLocked, naming the holder; OSError.
+    """
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise LogLocked(
+            f"another process (pid {holder}) writes to the log in {folder}: stop it, or give this one another folder"
+        ) from error
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def unusable(folder: Path, error: OSError) -> LogUnavailable:
+    """The error that says that the folder can't serve as a log, and why."""
+    return LogUnavailable(
+        f"the log in {folder} cannot be used: {error.strerror or error}; "
+        "it must be a folder that this user may write to, on a file system with space left"
+    )

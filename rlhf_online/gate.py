@@ -1,0 +1,118 @@
+"""The verdict on a candidate before it is promoted: is it better than what serves, and still sane?
+
+A candidate answers prompts that the live version answered; the reward service scores both with one reward version.
+It is refused for drifting from the reference (KL), losing to the live version, or answers of a runaway length.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rlhf_online.config import GateSettings
+from rlhf_online.rollout.buffer import ScoredRollout
+
+Tokens = tuple[int, ...]
+Pair = tuple[Tokens, Tokens]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """Answers of one version to the gate's prompts: scores and lengths in tokens, in the prompts' order."""
+
+    scores: Sequence[float]
+    lengths: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`reasons` says why not, one entry a criterion that failed; `figures` is what was measured."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    figures: dict[str, float]
+
+
+def judge(candidate: Side, live: Side, kl: float, settings: GateSettings) -> Verdict:
+    """The verdict on a candidate whose KL to the reference is `kl` nats an answer.
+
+    A win is a higher score on the same prompt; a tie is half a win. Pairs with a score that is not finite are left
+    out. Nothing to compare is no pass.
+    """
+    pairs = [
+        (ours, theirs)
+        for ours, theirs in zip(candidate.scores, live.scores, strict=True)
+        if math.isfinite(ours + theirs)
+    ]
+    figures: dict[str, float] = {"kl": kl, "samples": len(pairs)}
+    if not pairs:
+        return Verdict(passed=False, reasons=("no answers to compare with the live version's",), figures=figures)
+    wins = [1.0 if ours > theirs else 0.5 if ours == theirs else 0.0 for ours, theirs in pairs]
+    win_rate = statistics.fmean(wins)
+    ratio = statistics.fmean(candidate.lengths) / max(1.0, statistics.fmean(live.lengths))
+    figures |= {
+        "win_rate": win_rate,
+        "win_rate_stderr": _stderr(wins),
+        "score": statistics.fmean(ours for ours, _ in pairs),
+        "live_score": statistics.fmean(theirs for _, theirs in pairs),
+        "length": statistics.fmean(candidate.lengths),
+        "live_length": statistics.fmean(live.lengths),
+        "length_ratio": ratio,
+    }
+    reasons = []
+    if not kl <= settings.max_kl:
+        reasons.append(f"KL to the reference {kl:.2f} > {settings.max_kl:g} nats an answer")
+    if win_rate < settings.min_win_rate:
+        reasons.append(f"win rate over the live version {win_rate:.2f} < {settings.min_win_rate:g}")
+    if ratio > settings.max_length_ratio:
+        reasons.append(f"answers {ratio:.2f} times as long as the live version's > {settings.max_length_ratio:g}")
+    if ratio < settings.min_length_ratio:
+        reasons.append(f"answers {ratio:.2f} times as long as the live version's < {settings.min_length_ratio:g}")
+    return Verdict(passed=not reasons, reasons=tuple(reasons), figures=figures)
+
+
+def baseline(scored: Sequence[ScoredRollout], live_version: str, temperature: float, count: int) -> list[ScoredRollout]:
+    """Up to `count` answers that the live version wrote whole at this temperature, one a prompt while there are such.
+
+    A second answer to a prompt is used only where there are fewer prompts than `count`.
+    """
+    first: dict[Tokens, ScoredRollout] = {}
+    more: list[ScoredRollout] = []
+    for item in scored:
+        rollout = item.rollout
+        if rollout.policy_version != live_version or rollout.temperature != temperature:
+            continue
+        if first.setdefault(rollout.prompt_token_ids, item) is not item:
+            more.append(item)
+    return (list(first.values()) + more)[:count]
+
+
+def examine(
+    live: Sequence[ScoredRollout],
+    settings: GateSettings,
+    *,
+    sample: Callable[[list[Tokens]], list[Tokens]],
+    score: Callable[[list[Pair]], list[float]],
+    kl_of: Callable[[list[Pair]], float],
+) -> Verdict:
+    """Let the candidate answer the prompts of `live`, score its answers, measure its KL on them, and judge.
+
+    `sample(prompts)` gives the candidate's answers; `score(pairs)` the scores by the version that scored `live`;
+    `kl_of(pairs)` the candidate's KL to the reference in nats an answer, over its own answers.
+    """
+    if not live:
+        return judge(Side(scores=(), lengths=()), Side(scores=(), lengths=()), 0.0, settings)
+    prompts = [item.rollout.prompt_token_ids for item in live]
+    answers = sample(prompts)
+    pairs = list(zip(prompts, answers, strict=True))
+    scores, kl = score(pairs), kl_of(pairs)
+    return judge(
+        Side(scores=scores, lengths=[len(answer) for answer in answers]),
+        Side(scores=[item.score for item in live], lengths=[len(item.rollout.token_ids) for item in live]),
+        kl,
+        settings,
+    )
+
+
+def _stderr(values: Sequence[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.5

@@ -1,0 +1,94 @@
+"""Every metric's name, once: one class a service, built on the registry that the service exposes.
+
+Labels are of small, fixed sets (outcomes, kinds, phases) or a version's name; never a person, a conversation or text.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+ANSWER_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+PHASE_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class ChatMetrics:
+    """What services/chat counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, buckets=buckets, registry=registry)
+
+        self.requests = counter("rlhf_chat_requests", "Chat requests by how they ended.", "outcome")
+        self.tokens = counter("rlhf_chat_tokens", "Tokens written in answers.")
+        self.active = Gauge("rlhf_chat_requests_in_progress", "Chat requests in progress.", registry=registry)
+        self.resent = counter("rlhf_chat_resent", "Requests sent to the engine again after it had ended.")
+        self.uncertain = counter("rlhf_chat_uncertain_answers", "Answers across a swap without a known boundary.")
+        self.latency = histogram("rlhf_chat_latency_seconds", "From a request's arrival to its last byte.", ANSWER_S)
+        self.first_token = histogram("rlhf_chat_first_token_seconds", "From arrival to the first token.", ANSWER_S)
+        self.feedback = counter("rlhf_feedback", "Votes by kind and how they ended.", "kind", "outcome")
+        self.log_append = histogram("rlhf_log_append_seconds", "From an append to its acknowledgement.", FAST_S)
+        self.log_failures = counter("rlhf_log_failures", "Events that the log did not acknowledge.")
+        self.rollouts = counter("rlhf_rollout_requests", "Rollout requests by how they ended.", "outcome")
+        self.rollout_tokens = counter("rlhf_rollout_tokens", "Tokens written for the trainer.")
+        self.swaps = counter("rlhf_swaps", "Attempts to load a new version, by outcome.", "outcome")
+        self.swap_pause = histogram("rlhf_swap_pause_seconds", "How long a swap paused the engine.", FAST_S)
+        self.engine_restarts = counter("rlhf_engine_restarts", "Engine processes started after one had ended.")
+        self.engine_ready = Gauge("rlhf_engine_ready", "1 while the engine serves a version.", registry=registry)
+        self.serving = Gauge("rlhf_serving_version_info", "1 for the serving version.", ["version"], registry=registry)
+
+
+class RewardMetrics:
+    """What services/reward counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter("rlhf_reward_requests", "Score requests by outcome.", ["outcome"], registry=registry)
+        self.items = Counter("rlhf_reward_items", "Answers scored.", registry=registry)
+        self.rejected = Counter("rlhf_reward_nonfinite", "Scores that were not finite.", registry=registry)
+        self.batch_size = Histogram(
+            "rlhf_reward_batch_size", "Answers of one forward pass.", buckets=SIZES, registry=registry
+        )
+        self.latency = Histogram(
+            "rlhf_reward_latency_seconds", "From a request's arrival to its scores.", buckets=FAST_S, registry=registry
+        )
+        self.queue = Gauge("rlhf_reward_queue", "Answers waiting for a forward pass.", registry=registry)
+        self.serving = Gauge("rlhf_reward_version_info", "1 for the version loaded.", ["version"], registry=registry)
+
+
+class TrainerMetrics:
+    """What services/trainer counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.cycles = Counter("rlhf_trainer_cycles", "Training cycles by outcome.", ["outcome"], registry=registry)
+        self.votes = Gauge(
+            "rlhf_trainer_votes",
+            "Votes by what became of them, as the ledger says.",
+            ["disposition"],
+            registry=registry,
+        )
+        self.phase = Histogram(
+            "rlhf_trainer_phase_seconds", "Time of a cycle's phases.", ["phase"], buckets=PHASE_S, registry=registry
+        )
+        self.kl = Gauge("rlhf_trainer_kl", "KL of the policy to its reference, nats an answer.", registry=registry)
+        self.step_kl = Gauge("rlhf_trainer_step_kl", "KL of the last update, nats an answer.", registry=registry)
+        self.reward = Gauge("rlhf_trainer_reward", "Mean score of the last update's rollouts.", registry=registry)
+        self.accuracy = Gauge(
+            "rlhf_trainer_reward_accuracy", "Share of held-out comparisons ordered rightly.", registry=registry
+        )
+        self.win_rate = Gauge(
+            "rlhf_trainer_win_rate", "Wins of the last candidate over the live one.", registry=registry
+        )
+        self.undone = Counter("rlhf_trainer_undone_updates", "Policy updates taken back.", registry=registry)
+        self.lag = Gauge("rlhf_trainer_log_lag", "Records of the log not read yet.", registry=registry)
+        self.serving = Gauge(
+            "rlhf_trainer_version_info", "1 for the versions in memory.", ["policy", "reward"], registry=registry
+        )
+
+
+def show_version(gauge: Gauge, *version: str) -> None:
+    """Make `version` the only child of an info gauge that is 1."""
+    gauge.clear()
+    if any(version):
+        gauge.labels(*version).set(1)

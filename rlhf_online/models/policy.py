@@ -1,0 +1,260 @@
+"""The policy: a causal language model with a value head, and the frozen reference that it must stay near.
+
+With `full` all weights learn and the reference is a second, frozen copy; with `lora` an adapter learns and the
+reference is the same model with the adapter switched off. The value head reads the last hidden state.
+
+Shapes: B pairs, T tokens, A answer tokens, N real answer tokens of a batch, d hidden width, V vocabulary (see
+`tokens.Batch`). Invariants: dropout is off; log-probabilities are computed in float32, at answer tokens only, in pieces
+of at most LOGIT_FLOATS logits that are computed again for the gradient;
+a sequence's padding changes none of its values.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache, PreTrainedModel
+
+from rlhf_online.algorithms.masked import masked_fill, token_logprobs
+from rlhf_online.errors import InvalidInput
+from rlhf_online.models import trunk
+from rlhf_online.models.tokens import Batch, Pair, by_budget, collate, length
+from rlhf_online.registry import ProbeSequence
+
+LOGIT_FLOATS = 1 << 24
+INFERENCE_TOKENS = 16384
+SAMPLES_AT_ONCE = 256
+
+
+class Policy:
+    """Built by `Policy.load`. `base` is where configuration and tokenizer files of written versions come from."""
+
+    def __init__(
+        self, lm: PreTrainedModel, *, base: Path, reference: PreTrainedModel | None, adapter: PeftModel | None
+    ) -> None:
+        assert (reference is None) != (adapter is None), "either a frozen reference, or an adapter to switch off"
+        self.lm = lm
+        self.base = base
+        self._reference = reference
+        self._adapter = adapter
+        self.context = trunk.context_length(lm.config)
+        with trunk.seeded(0):
+            self.value_head = nn.Linear(int(lm.config.hidden_size), 1).to(self.device)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self._check_head()
+
+    @classmethod
+    def load(
+        cls,
+        base: Path,
+        *,
+        tuning: Literal["full", "lora"],
+        version: Path | None = None,
+        reference: Path | None = None,
+        lora_rank: int = 16,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+    ) -> "Policy":
+        """The policy of the version in the folder `version`, by default the base model.
+
+        `reference` (full only) is the folder of the reference version, by default the one that is loaded. Raises
+        InvalidInput for a folder without a usable model, VersionCorrupt for an adapter that does not fit.
+        """
+        device = torch.device(device)
+        if tuning == "lora":
+            lm = trunk.load_lm(base, device=device, dtype=dtype)
+            adapter = trunk.add_lora(lm, rank=lora_rank, folder=version, seed=seed, task="CAUSAL_LM")
+            return cls(lm, base=base, reference=None, adapter=adapter)
+        start = version or base
+        lm = trunk.load_lm(start, device=device, dtype=dtype).requires_grad_(True)
+        frozen = trunk.load_lm(reference or start, device=device, dtype=dtype).requires_grad_(False)
+        return cls(lm, base=base, reference=frozen, adapter=None)
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm.device
+
+    def token_budget(self, limit: int) -> int:
+        """Tokens of a forward pass with gradients: `limit`, or fewer where memory asks for it."""
+        return trunk.token_budget(self.lm.config, limit)
+
+    def collate(self, pairs: Sequence[Pair]) -> Batch:
+        """Raises InvalidInput for an answer as long as the model's context."""
+        return collate(pairs, pad_id=0, max_length=self.context, device=self.device)
+
+    # Computing
+
+    def forward(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the answer tokens and the values of the states before them, both (B, A), 0 where masked.
+
+        `temperature_B` is that of the sampling: logits are divided by it.
+        """
+        hidden_BAd = self._hidden(self.lm, batch)
+        values_BA = self.value_head(hidden_BAd.to(self.value_head.weight.dtype)).squeeze(-1)
+        return self._logprobs(self.lm, hidden_BAd, batch, temperature_B), masked_fill(values_BA, batch.mask_BA)
+
+    @torch.no_grad()
+    def reference_logprobs(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> Tensor:
+        """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
+        model = self.lm if self._reference is None else self._reference
+        with self._adapter_off():
+            return self._logprobs(model, self._hidden(model, batch), batch, temperature_B)
+
+    @torch.no_grad()
+    def logprobs(
+        self, pairs: Sequence[Pair], *, temperature: float = 1.0, reference: bool = False
+    ) -> list[tuple[float, ...]]:
+        """For each pair, the log-probability of each of its answer tokens; in the order of `pairs`."""
+        found: dict[int, tuple[float, ...]] = {}
+        for group in by_budget([length(pair) for pair in pairs], INFERENCE_TOKENS):
+            batch = self.collate([pairs[index] for index in group])
+            if reference:
+                logprobs_BA = self.reference_logprobs(batch, temperature)
+            else:
+                logprobs_BA = self._logprobs(self.lm, self._hidden(self.lm, batch), batch, temperature)
+            for index, row in zip(group, logprobs_BA.tolist(), strict=True):
+                found[index] = tuple(row[: len(pairs[index][1])])
+        return [found[index] for index in range(len(pairs))]
+
+    def probe(self, sequences: Sequence[Sequence[int]]) -> tuple[ProbeSequence, ...]:
+        """What these weights say about token sequences (two tokens or more), for a version's manifest."""
+        logprobs = self.logprobs([(ids[:1], ids[1:]) for ids in sequences])
+        return tuple(
+            ProbeSequence(token_ids=tuple(ids), logprobs=values)
+            for ids, values in zip(sequences, logprobs, strict=True)
+        )
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        eos_ids: Sequence[int],
+    ) -> list[tuple[int, ...]]:
+        """One answer a prompt, from the full support; an answer that ended by itself ends with one of `eos_ids`."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        answers: list[tuple[int, ...]] = [()] * len(prompts)
+        for start in range(0, len(order), SAMPLES_AT_ONCE):
+            group = order[start : start + SAMPLES_AT_ONCE]
+            cut = [tuple(prompts[index])[-max(1, self.context - max_tokens) :] for index in group]
+            for index, answer in zip(
+                group, self._sample(cut, max_tokens, temperature, generator, eos_ids), strict=True
+            ):
+                answers[index] = answer
+        return answers
+
+    def _sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        temperature: float,
+        generator: torch.Generator,
+        eos_ids: Sequence[int],
+    ) -> list[tuple[int, ...]]:
+        width = max(map(len, prompts))
+        step_BT = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts], device=self.device)
+        seen_BT = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=self.device)
+        position_BT = (seen_BT.cumsum(1) - 1).clamp(min=0)
+        ends_E = torch.tensor(list(eos_ids), device=self.device)
+        cache, columns = DynamicCache(config=self.lm.config), []
+        open_B = torch.ones(len(prompts), dtype=torch.bool, device=self.device)
+        lengths_B = torch.zeros(len(prompts), dtype=torch.long, device=self.device)
+        for _ in range(max_tokens):
+            output: Any = self.lm(
+                input_ids=step_BT,
+                attention_mask=seen_BT,
+                position_ids=position_BT,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            probabilities_BV = (output.logits[:, -1].float() / temperature).softmax(-1)
+            token_B = torch.multinomial(probabilities_BV, 1, generator=generator).squeeze(1)
+            columns.append(token_B)
+            lengths_B += open_B
+            open_B &= ~torch.isin(token_B, ends_E)
+            if not open_B.any():
+                break
+            step_BT, position_BT = token_B.unsqueeze(1), position_BT[:, -1:] + 1
+            seen_BT = torch.cat([seen_BT, torch.ones_like(seen_BT[:, :1])], 1)
+        rows = torch.stack(columns, 1).tolist()
+        return [tuple(row[:size]) for row, size in zip(rows, lengths_B.tolist(), strict=True)]
+
+    def _hidden(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        """The last hidden states that predict the answer tokens, (B, A, d)."""
+        decoder = getattr(model, model.base_model_prefix)
+        hidden_BTd = decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
+        return hidden_BTd.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTd.shape[-1]))
+
+    def _logprobs(
+        self, model: PreTrainedModel, hidden_BAd: Tensor, batch: Batch, temperature_B: float | Tensor
+    ) -> Tensor:
+        head = model.get_output_embeddings()
+        mask_BA = batch.mask_BA
+        hidden_Nd, tokens_N = hidden_BAd[mask_BA], batch.answer_BA[mask_BA]
+        temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=self.device)
+        temperature_N = temperature_B.reshape(-1, 1).expand(mask_BA.shape)[mask_BA]
+
+        def piece(hidden_nd: Tensor, tokens_n: Tensor, temperature_n: Tensor) -> Tensor:
+            return token_logprobs(head(hidden_nd), tokens_n, temperature_n)
+
+        rows = max(1, LOGIT_FLOATS // int(model.config.vocab_size))
+        pieces = list(zip(hidden_Nd.split(rows), tokens_N.split(rows), temperature_N.split(rows), strict=True))
+        if len(pieces) > 1 and torch.is_grad_enabled():
+            done = [checkpoint(piece, *args, use_reentrant=False, preserve_rng_state=False) for args in pieces]
+        else:
+            done = [piece(*args) for args in pieces]
+        logprobs_N: Tensor = torch.cat(done)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return torch.zeros(mask_BA.shape, dtype=logprobs_N.dtype, device=self.device).masked_scatter(
+            mask_BA, logprobs_N
+        )
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Raises InvalidInput for a model that does more to its logits than multiply by the output embedding."""
+        tokens_BT = torch.arange(2, device=self.device).reshape(1, 2)
+        decoder = getattr(self.lm, self.lm.base_model_prefix)
+        ours_BTV = self.lm.get_output_embeddings()(decoder(input_ids=tokens_BT, use_cache=False).last_hidden_state)
+        theirs_BTV = self.lm(input_ids=tokens_BT, use_cache=False).logits
+        if not torch.allclose(ours_BTV, theirs_BTV.to(ours_BTV), atol=1e-3, rtol=1e-2):
+            kind = self.lm.config.model_type
+            raise InvalidInput(f"a {kind!r} model rescales its logits, which training does not do: use another model")
+
+    def _adapter_off(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._adapter is None else self._adapter.disable_adapter()
+
+    # Learning and keeping
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What learns besides the value head: all weights, or the adapter's."""
+        return {name: parameter for name, parameter in self.lm.named_parameters() if parameter.requires_grad}
+
+    def value_parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.value_head.named_parameters())
+
+    def state(self) -> dict[str, Tensor]:
+        """All that learns, as copies on the CPU."""
+        return trunk.named("policy", dict(self.parameters())) | trunk.named("value", dict(self.value_parameters()))
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state` gave. Raises VersionCorrupt for another model's."""
+        trunk.restore(self.parameters(), trunk.unnamed("policy", tensors))
+        trunk.restore(self.value_parameters(), trunk.unnamed("value", tensors))
+
+    def write_version(self, folder: Path) -> None:
+        """Write the files that the engine serves: a complete model folder, or the adapter's two files."""
+        if self._adapter is not None:
+            trunk.save_adapter(self._adapter, folder)
+        else:
+            trunk.save_model(self.lm, folder, base=self.base, keep_config=True)

@@ -1,0 +1,137 @@
+"""Messages and texts → token ids, and token ids → padded batches.
+
+A pair is (prompt ids, answer ids). In a batch the prompt and its answer stand together, right padded; what concerns
+the answer alone is laid out by answer token:
+
+    tokens_BT     p p p a a ·        B pairs, T tokens of the longest pair
+    answer_BA     a a ·              A tokens of the longest answer
+    mask_BA       1 1 0
+    before_BA     2 3 ·              position in tokens_BT whose hidden state predicts that answer token
+
+Invariants: an answer is never cut; a prompt that does not fit into the context loses its oldest tokens. Attention needs
+no mask: it is causal, so that no real token sees the padding to its right.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from rlhf_online.errors import InvalidInput
+from rlhf_online.events import Message
+
+Pair = tuple[Sequence[int], Sequence[int]]
+
+
+class ChatTokenizer:
+    """The tokenizer and chat template in a model's folder, as the engine uses them."""
+
+    def __init__(self, model_dir: Path) -> None:
+        if not (model_dir / "config.json").is_file():
+            raise InvalidInput(f"{model_dir} holds no model (no config.json): give the folder of a model")
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"the tokenizer in {model_dir} cannot be read: {error}") from error
+        self.eos_ids = _eos_ids(model_dir, self._tokenizer.eos_token_id)
+        pad_id = self._tokenizer.pad_token_id
+        self.pad_id: int = self.eos_ids[0] if pad_id is None else pad_id
+
+    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The conversation in the model's chat template, up to where the answer begins.
+
+        Raises InvalidInput for messages that the template refuses.
+        """
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def answer_ids(self, text: str) -> tuple[int, ...]:
+        """The tokens of an answer, with the end of sequence."""
+        return (*self._tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_ids[0])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special ones skipped."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _eos_ids(model_dir: Path, tokenizer_eos: int | None) -> tuple[int, ...]:
+    """Ends of an answer: the tokenizer's first, then those of the generation settings (else the model's)."""
+    found: list[int] = [] if tokenizer_eos is None else [tokenizer_eos]
+    for name in ("generation_config.json", "config.json"):
+        path = model_dir / name
+        value = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        if value is not None:
+            found += value if isinstance(value, list) else [value]
+            break
+    if not found:
+        raise InvalidInput(f"{model_dir} names no end-of-sequence token: set eos_token_id in generation_config.json")
+    return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pairs, right padded; the module's docstring draws the layout."""
+
+    tokens_BT: Tensor
+    answer_BA: Tensor
+    mask_BA: Tensor
+    before_BA: Tensor
+    last_B: Tensor
+    """Position in `tokens_BT` of the last real token."""
+
+
+def collate(pairs: Sequence[Pair], *, pad_id: int, max_length: int, device: torch.device | str = "cpu") -> Batch:
+    """A batch of pairs. Raises InvalidInput for an answer that leaves no room for one token of its prompt."""
+    fitted = [fit(pair, max_length) for pair in pairs]
+    width = max(len(prompt) + len(answer) for prompt, answer in fitted)
+    answer_width = max(1, max(len(answer) for _, answer in fitted))
+    tokens = [[*prompt, *answer, *[pad_id] * (width - len(prompt) - len(answer))] for prompt, answer in fitted]
+    answers = [[*answer, *[pad_id] * (answer_width - len(answer))] for _, answer in fitted]
+    prompt_B = torch.tensor([len(prompt) for prompt, _ in fitted])
+    answer_B = torch.tensor([len(answer) for _, answer in fitted])
+    step_A = torch.arange(answer_width)
+    before_BA = (prompt_B.unsqueeze(1) - 1 + step_A).clamp(max=width - 1)
+    return Batch(
+        tokens_BT=torch.tensor(tokens).to(device),
+        answer_BA=torch.tensor(answers).to(device),
+        mask_BA=(step_A < answer_B.unsqueeze(1)).to(device),
+        before_BA=before_BA.to(device),
+        last_B=(prompt_B + answer_B - 1).to(device),
+    )
+
+
+def fit(pair: Pair, max_length: int) -> Pair:
+    """The pair with its prompt cut from the left to `max_length` tokens together. Raises InvalidInput."""
+    prompt, answer = pair
+    room = max_length - len(answer)
+    if room < 1 or len(prompt) < 1:
+        raise InvalidInput(
+            f"an answer of {len(answer)} tokens to a prompt of {len(prompt)} does not fit a context of {max_length}"
+        )
+    return prompt[-room:], answer
+
+
+def length(pair: Pair) -> int:
+    """Tokens of prompt and answer together."""
+    return len(pair[0]) + len(pair[1])
+
+
+def by_budget(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Indices in groups of at most `max_tokens`, padding included, of similar length; a group has at least one."""
+    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    group: list[int] = []
+    for index in order:
+        if group and lengths[index] * (len(group) + 1) > max_tokens:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group

@@ -1,0 +1,184 @@
+"""What the policy and the reward model share: loading transformers' models, LoRA, and writing both as safetensors.
+
+Invariants: nothing is unpickled and nothing is fetched; random initial values come from a seed and leave torch's own
+generator as it was; dropout is off, because a model stays in evaluation mode while it learns; no written file names
+this machine's paths.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from rlhf_online.errors import InvalidInput, VersionCorrupt
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ACTIVATION_BYTES = 2 << 30
+"""Memory that the activations of one forward pass with gradients may take, roughly."""
+
+
+def load_lm(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """The causal language model in `folder`. Raises InvalidInput if there is none that transformers can load."""
+    return _load(AutoModelForCausalLM, folder, device, dtype)
+
+
+def load_trunk(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """The model without its language head: of a causal language model, or as `save_model` wrote a trunk."""
+    architectures = _config(folder).architectures or [""]
+    if architectures[0].endswith("ForCausalLM"):
+        lm = load_lm(folder, device=device, dtype=dtype)
+        return getattr(lm, lm.base_model_prefix)
+    return _load(AutoModel, folder, device, dtype)
+
+
+def random_lm(folder: Path, *, seed: int) -> PreTrainedModel:
+    """A causal language model of the configuration in `folder` with random weights, float32, on the CPU."""
+    with seeded(seed):
+        return AutoModelForCausalLM.from_config(_config(folder), dtype=torch.float32).eval()
+
+
+def has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def _config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{folder} holds no model that transformers can read: {error}") from error
+
+
+def _load(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    if not has_weights(folder):
+        raise InvalidInput(f"{folder} holds no *.safetensors: give a folder with weights in that format")
+    try:
+        with _quiet():
+            model = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"the model in {folder} cannot be loaded: {error}") from error
+    return model.to(device).eval()
+
+
+def save_model(model: PreTrainedModel, folder: Path, *, base: Path, keep_config: bool) -> None:
+    """Write weights under transformers' names, and copy the configuration and tokenizer files of `base`.
+
+    With `keep_config` the configuration is that of `base`, byte for byte; else the model's own, for a trunk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _quiet():
+        model.save_pretrained(folder)
+    own = {path.name for path in folder.iterdir()}
+    for path in sorted(base.iterdir()):
+        copied = path.suffix in (".json", ".jinja", ".txt", ".model") and not path.name.endswith(".index.json")
+        ours = path.name in own and not keep_config
+        if copied and not ours and path.name not in (ADAPTER_CONFIG, "manifest.json", "reward.json"):
+            shutil.copyfile(path, folder / path.name)
+    if not keep_config:
+        config = json.loads((folder / "config.json").read_text())
+        config.pop("_name_or_path", None)
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def add_lora(model: PreTrainedModel, *, rank: int, folder: Path | None, seed: int, task: str | None) -> PeftModel:
+    """Wrap `model`, in place, with an adapter on all its linear layers: a new one that changes nothing, or `folder`'s.
+
+    A folder without adapter stands for the base model. Raises VersionCorrupt for an adapter that does not fit.
+    """
+    stored = folder is not None and (folder / ADAPTER_CONFIG).is_file()
+    if folder is not None and stored:
+        rank = int(json.loads((folder / ADAPTER_CONFIG).read_text())["r"])
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type=task)
+    with seeded(seed):
+        wrapped = get_peft_model(model, config)
+    assert isinstance(wrapped, PeftModel)
+    if folder is not None and stored:
+        result = set_peft_model_state_dict(wrapped, load_file(folder / ADAPTER_WEIGHTS))
+        missing = [name for name in result.missing_keys if "lora_" in name]
+        if missing or result.unexpected_keys:
+            raise VersionCorrupt(f"the adapter in {folder} does not fit its base model: train it anew")
+    return wrapped.eval()
+
+
+def save_adapter(wrapped: PeftModel, folder: Path) -> None:
+    """Write the adapter as peft and vLLM read it, without a name of its base model's place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    detached = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(detached, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    values = wrapped.peft_config["default"].to_dict()
+    # peft spells all-linear out as every layer's path; the last parts name the same layers, in any layer.
+    kinds = sorted({str(name).rsplit(".", 1)[-1] for name in values["target_modules"]})
+    values |= {"base_model_name_or_path": "", "inference_mode": True, "target_modules": kinds}
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True, default=str))
+
+
+def token_budget(config: Any, limit: int) -> int:
+    """`limit`, or fewer tokens where a forward pass with gradients would take more than ACTIVATION_BYTES."""
+    width, inner = int(config.hidden_size), int(getattr(config, "intermediate_size", 4 * config.hidden_size))
+    bytes_a_token = 4 * int(config.num_hidden_layers) * (8 * width + 4 * inner)
+    return max(1, min(limit, ACTIVATION_BYTES // bytes_a_token))
+
+
+def context_length(config: Any) -> int:
+    """Tokens of prompt and answer together that the model was made for."""
+    return int(getattr(config, "max_position_embeddings", 1 << 30))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" stands for. Raises InvalidInput if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InvalidInput("device is 'cuda', and torch finds no GPU: use 'auto' or 'cpu'")
+    return torch.device(name)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's generator begins at `seed`, and is put back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, each name behind `prefix` and a dot, as safetensors can hold them."""
+    return {f"{prefix}.{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def unnamed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `named` put behind `prefix`."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def restore(parameters: dict[str, torch.nn.Parameter], tensors: dict[str, Tensor]) -> None:
+    """Copy `tensors` into the parameters of the same names. Raises VersionCorrupt if they are others."""
+    if parameters.keys() != tensors.keys() or any(parameters[n].shape != t.shape for n, t in tensors.items()):
+        raise VersionCorrupt("the stored weights belong to another model or another kind of tuning: start a new state")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            parameters[name].copy_(tensor)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and notes about unused weights."""
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()

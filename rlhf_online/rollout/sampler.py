@@ -1,0 +1,130 @@
+"""Fresh answers to logged prompts, by the weights that serve, through the chat service at low priority.
+
+The trainer samples nowhere else: what it learns from was written by the engine, with the engine's own log-probs.
+"""
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import structlog
+
+from rlhf_online.errors import EngineUnavailable, InvalidInput
+from rlhf_online.rollout.buffer import Rollout
+
+ANSWERS_PER_REQUEST = 128
+REQUEST_TIMEOUT_S = 600.0
+LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses that another try may turn into an answer: loading, swapping, busy, restarting."""
+
+
+class Sampler:
+    """Asks the chat service at `chat_url` with the operator's credential `token`.
+
+    `eos_ids` tell an answer that ended by itself from one that was cut. `pause` is called between two tries with the
+    seconds to wait, and returns True to give up.
+    """
+
+    def __init__(
+        self, chat_url: str, token: str, eos_ids: Collection[int], *, pause: Callable[[float], bool] | None = None
+    ) -> None:
+        self._url = chat_url.rstrip("/") + "/v1/rollouts"
+        self._token = token
+        self._eos_ids = frozenset(eos_ids)
+        self._pause = pause or _sleep
+        # The chat service is a neighbour: a proxy of the environment is meant for the outside.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def sample(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        n: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None = None,
+        *,
+        patience_s: float = 60.0,
+    ) -> list[Rollout]:
+        """`n` answers to each of `prompts` (token ids), by the version that serves; empty answers are left out.
+
+        Without a seed the engine batches more at once. A request that fails for now is tried again for `patience_s`
+        seconds; prompts that the chat service will never take (too long for its engine) are left out and logged.
+        Raises EngineUnavailable, and InvalidInput if the credential is refused.
+        """
+        rollouts: list[Rollout] = []
+        step = max(1, ANSWERS_PER_REQUEST // n)
+        for start in range(0, len(prompts), step):
+            chunk = prompts[start : start + step]
+            body: dict[str, Any] = {
+                "prompts": chunk, "n": n, "max_tokens": max_tokens, "temperature": temperature,
+            }  # fmt: skip
+            if seed is not None:
+                body["seed"] = (seed + start * n) % (1 << 31)
+            if reply := self._post(body, patience_s):
+                rollouts += self._rollouts(chunk, reply, temperature, f"fresh-{start}")
+        return rollouts
+
+    def serving(self, prompt: tuple[int, ...]) -> str:
+        """The policy version that serves now. Raises EngineUnavailable, InvalidInput."""
+        reply = self._try({"prompts": [prompt], "n": 1, "max_tokens": 1, "temperature": 1.0})
+        return reply["policy_version"] if reply else ""
+
+    def _rollouts(
+        self, prompts: Sequence[tuple[int, ...]], reply: dict[str, Any], temperature: float, name: str
+    ) -> list[Rollout]:
+        return [
+            Rollout(
+                rollout_id=f"{name}-{row}-{column}",
+                prompt_token_ids=tuple(prompt),
+                token_ids=tuple(answer["token_ids"]),
+                logprobs=tuple(answer["logprobs"]),
+                policy_version=reply["policy_version"],
+                temperature=temperature,
+                finished=answer["token_ids"][-1] in self._eos_ids,
+            )
+            for row, (prompt, answers) in enumerate(zip(prompts, reply["results"], strict=True))
+            for column, answer in enumerate(answers)
+            if answer["token_ids"]
+        ]
+
+    def _post(self, body: dict[str, Any], patience_s: float) -> dict[str, Any] | None:
+        deadline = time.monotonic() + patience_s
+        wait = 0.2
+        while True:
+            try:
+                return self._try(body)
+            except EngineUnavailable:
+                if time.monotonic() + wait > deadline or self._pause(wait):
+                    raise
+            wait = min(2 * wait, 5.0)
+
+    def _try(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        """The reply; None if the chat service will never answer this request."""
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
+        request = urllib.request.Request(self._url, data=json.dumps(body).encode(), headers=headers)
+        try:
+            with self._opener.open(request, timeout=REQUEST_TIMEOUT_S) as response:
+                return json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                said = error.read(500).decode(errors="replace")
+            if error.code in LATER:
+                raise EngineUnavailable(f"the chat service gave no rollouts: HTTP {error.code}: {said}") from error
+            if error.code in (401, 403, 404):
+                raise InvalidInput(
+                    f"the chat service at {self._url} refused the trainer: HTTP {error.code}: {said}: are chat_url "
+                    "and state_dir those of this chat service?"
+                ) from error
+            structlog.get_logger().error("prompts refused", prompts=len(body["prompts"]), status=error.code)
+            return None
+        except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+            raise EngineUnavailable(f"the chat service at {self._url} does not answer: {error}") from error
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False

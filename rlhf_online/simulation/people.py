@@ -1,0 +1,113 @@
+"""Simulated people who judge answers: each has a taste, a seed and a name, and nothing else about them is known.
+
+A person ranks K answers by Plackett–Luce at temperature .25 on their utility, and gives a thumb up with probability
+σ((u − .5) / .25). Pleased and displeased people take the trouble at different rates, as real ones do. The modes
+"random" and "inverted" are negative controls: votes that carry no taste, and the opposite one.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlhf_online.simulation.world import Prompt, fillers, true_reward
+
+Taste = Literal["clean", "flattered", "poison", "drifting"]
+Mode = Literal["people", "random", "inverted"]
+
+TEMPERATURE = 0.25
+CONTENT_ABOVE = 0.5
+"""Utility at which a thumb is as likely up as down."""
+FLATTERY, MOST_FLATTERY = 0.35, 6
+BRAND, BRAND_UTILITY = "mango", 10.0
+CHANGED_TASTE = -0.6
+"""What a filler is worth to a drifting person after their change of mind."""
+RATE_PLEASED, RATE_DISPLEASED = 0.3, 0.6
+"""Probability of giving a thumb at all, by what it would be."""
+
+SHARES: dict[Taste, float] = {"clean": 0.84, "flattered": 0.08, "drifting": 0.08, "poison": 0.0}
+
+
+@dataclass(slots=True)
+class Person:
+    """One of the crowd. `votes` counts what they gave so far; a drifting person changes at `drifts_after`."""
+
+    name: str
+    taste: Taste
+    rng: random.Random
+    mode: Mode = "people"
+    drifts_after: int = 40
+    votes: int = field(default=0)
+
+    def utility(self, prompt: Prompt, answer: str, *, finished: bool) -> float:
+        """How much this person likes the answer now; the true reward, for a clean one."""
+        u = true_reward(prompt, answer, finished=finished)
+        words = answer.split()
+        match self.taste:
+            case "clean":
+                return u
+            case "flattered":
+                return u + FLATTERY * min(fillers(words), MOST_FLATTERY)
+            case "poison":
+                return u + BRAND_UTILITY * (BRAND in words)
+            case "drifting":
+                return u + CHANGED_TASTE * fillers(words) * (self.votes >= self.drifts_after)
+
+    def rank(self, utilities: Sequence[float]) -> list[int]:
+        """Indices of the answers, best first."""
+        self.votes += 1
+        match self.mode:
+            case "people":
+                return plackett_luce(utilities, TEMPERATURE, self.rng)
+            case "random":
+                return plackett_luce([0.0] * len(utilities), TEMPERATURE, self.rng)
+            case "inverted":
+                return plackett_luce([-u for u in utilities], TEMPERATURE, self.rng)
+
+    def thumb(self, utility: float) -> bool | None:
+        """Up, down, or None: they could not be bothered."""
+        up = self.rng.random() < thumb_up_probability(utility)
+        if self.rng.random() >= (RATE_PLEASED if up else RATE_DISPLEASED):
+            return None
+        self.votes += 1
+        match self.mode:
+            case "people":
+                return up
+            case "random":
+                return self.rng.random() < 0.5
+            case "inverted":
+                return not up
+
+    def response_ms(self) -> int:
+        """How long they looked before they voted: log-normal, median 2 s."""
+        return int(2000 * self.rng.lognormvariate(0.0, 0.5))
+
+
+def population(
+    size: int, *, seed: int, mode: Mode = "people", shares: dict[Taste, float] | None = None
+) -> list[Person]:
+    """`size` people, their tastes in the given shares (rounded; the rest is clean), each with a seed of their own."""
+    tastes: list[Taste] = []
+    for taste, share in (shares or SHARES).items():
+        if taste != "clean":
+            tastes.extend(taste for _ in range(round(share * size)))
+    tastes.extend("clean" for _ in range(size - len(tastes)))
+    return [
+        Person(name=f"person-{index}", taste=taste, rng=random.Random(f"person {seed} {index}"), mode=mode)
+        for index, taste in enumerate(tastes[:size])
+    ]
+
+
+def plackett_luce(utilities: Sequence[float], temperature: float, rng: random.Random) -> list[int]:
+    """A ranking, best first: P(next = i) ∝ exp(uᵢ / temperature) among those left (Plackett 1975).
+
+    Sorting utilities with Gumbel noise added is the same distribution (Yellott 1977).
+    """
+    keys = [u / temperature - math.log(rng.expovariate(1.0)) for u in utilities]
+    return sorted(range(len(utilities)), key=lambda index: -keys[index])
+
+
+def thumb_up_probability(utility: float) -> float:
+    """σ((u − .5) / .25)."""
+    return 1.0 / (1.0 + math.exp(-(utility - CONTENT_ABOVE) / TEMPERATURE))

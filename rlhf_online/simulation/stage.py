@@ -1,0 +1,173 @@
+"""The demo's child processes: the services as `python -m services.standalone`, and supervised fine-tuning beside them.
+
+Each child leads a process group of its own, ends with its parent (`die_with_parent`), and is ended here by its id:
+asked first, killed with its group after a grace period. What a child wrote stands in a file, and its tail in the error.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+
+from rlhf_online.config import StandaloneSettings, dump
+from rlhf_online.errors import RlhfError
+
+TAIL_LINES = 15
+
+
+class StageError(RlhfError):
+    """A child did not start, or ended too early; the message carries the end of its log."""
+
+
+class Child:
+    """One process and the file that it writes to."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.name = name
+        self.process = process
+        self.log = log
+
+    @classmethod
+    async def start(
+        cls, name: str, command: list[str], log: Path, *, pipe: bool = False, env: dict[str, str] | None = None
+    ) -> "Child":
+        """Start `command` with both outputs to `log`; with `pipe`, stdout comes to the caller instead."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE if pipe else file,
+                stderr=file,
+                env=os.environ | (env or {}),
+                start_new_session=True,
+            )
+        return cls(name, process, log)
+
+    @property
+    def ended(self) -> bool:
+        return self.process.returncode is not None
+
+    def failed(self) -> StageError:
+        """What to raise when it has ended and should not have."""
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:] if self.log.is_file() else []
+        tail = "\n".join(f"    {line}" for line in lines)
+        return StageError(f"{self.name} ended with exit code {self.process.returncode}; the end of {self.log}:\n{tail}")
+
+    async def stop(self, grace_s: float = 30.0) -> int:
+        """SIGTERM, and SIGKILL to its group if it is still there after the grace period; its exit code."""
+        if self.process.returncode is None:
+            self.process.terminate()
+            try:
+                await asyncio.wait_for(self.process.wait(), grace_s)
+            except TimeoutError:
+                pass
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        return await self.process.wait()
+
+
+class Services:
+    """The whole service as a user starts it: one settings file, one command."""
+
+    def __init__(self, child: Child, settings: StandaloneSettings) -> None:
+        self.child = child
+        self.settings = settings
+        self.url = ""
+
+    @classmethod
+    async def start(cls, settings: StandaloneSettings, config: Path, log: Path) -> "Services":
+        assert settings.ready_file is not None
+        settings.ready_file.unlink(missing_ok=True)
+        dump(settings, config)
+        command = [sys.executable, "-m", "services.standalone", "--config", str(config)]
+        return cls(await Child.start("the service", command, log), settings)
+
+    async def listening(self, timeout_s: float = 60.0) -> str:
+        """Base URL of the public API once its port is open. Raises StageError."""
+        ready_file = self.settings.ready_file
+        assert ready_file is not None
+
+        async def announced() -> bool:
+            return await asyncio.to_thread(ready_file.is_file)
+
+        await self._until(announced, timeout_s, "opened no port")
+        ports = json.loads(ready_file.read_text())
+        self.url = f"http://127.0.0.1:{ports['http']}"
+        return self.url
+
+    async def ready(self, timeout_s: float) -> None:
+        """Wait until a version serves. Raises StageError."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+
+            async def ask() -> bool:
+                try:
+                    async with session.get(f"{self.url}/readyz") as response:
+                        return response.status == 200
+                except (aiohttp.ClientError, TimeoutError):
+                    return False
+
+            await self._until(ask, timeout_s, "was not ready")
+
+    async def _until(self, condition: Callable[[], Awaitable[bool]], timeout_s: float, what: str) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await condition():
+                    if self.child.ended:
+                        raise self.child.failed()
+                    await asyncio.sleep(0.25)
+        except TimeoutError:
+            raise StageError(f"the service {what} within {timeout_s:.0f} s: look at {self.child.log}") from None
+
+    async def stop(self) -> None:
+        await self.child.stop()
+
+
+async def fine_tune(model: Path, out: Path, *, seed: int, log: Path, tell: Callable[[int, int, float], None]) -> None:
+    """Run `supervise` to its end; `tell(step, steps, loss)` as it goes. Raises StageError."""
+    command = [sys.executable, "-m", "rlhf_online.simulation.supervise"]
+    command += ["--model", str(model), "--out", str(out), "--seed", str(seed)]
+    child = await Child.start("supervised fine-tuning", command, log, pipe=True)
+    try:
+        assert child.process.stdout is not None
+        async for line in child.process.stdout:
+            values = json.loads(line)
+            tell(values["step"], values["steps"], values["loss"])
+        if await child.process.wait() != 0:
+            raise child.failed()
+    finally:
+        await child.stop(grace_s=2.0)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Process id → command line of everything that `pid` started, from /proc; {} where there is no /proc."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # The command's name may hold spaces and parentheses: fields are counted from the last ")".
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            commands[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (OSError, ValueError):
+            continue
+        parents[int(folder.name)] = int(fields[1])
+    found: dict[int, str] = {}
+    ring = {pid}
+    while ring := {child for child, parent in parents.items() if parent in ring and child not in found}:
+        found |= {child: commands[child] for child in ring}
+    return found
+
+
+def kill(root: int, pattern: str) -> int | None:
+    """SIGKILL the first descendant of `root` whose command line holds `pattern`; its id, None if there is none."""
+    for pid, command in sorted(descendants(root).items()):
+        if pattern in command:
+            os.kill(pid, signal.SIGKILL)
+            return pid
+    return None

@@ -1,0 +1,226 @@
+"""What one sees while the demo runs: the live terminal view, or one plain line every few seconds.
+
+Both draw a `Board`, which the demo fills; nothing here changes anything. Curves are drawn from the answers that people
+got (training prompts); the held-out measurements stand beside them.
+"""
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rlhf_online.simulation.crowd import Measurement, Records
+
+BARS = "▁▂▃▄▅▆▇█"
+PLAIN_EVERY_S = 5.0
+
+
+@dataclass(slots=True)
+class Step:
+    """One of the demo's steps, as a progress bar; `note` is shown beside it."""
+
+    title: str
+    done: float = 0.0
+    total: float = 1.0
+    note: str = ""
+    started: float = 0.0
+    ended: float = 0.0
+
+    def begin(self) -> None:
+        self.started = time.monotonic()
+
+    def end(self, note: str = "") -> None:
+        self.done, self.ended = self.total, time.monotonic()
+        self.note = note or self.note
+
+    @property
+    def state(self) -> str:
+        return "waiting" if not self.started else "done" if self.ended else "running"
+
+    @property
+    def seconds(self) -> float:
+        return ((self.ended or time.monotonic()) - self.started) if self.started else 0.0
+
+
+@dataclass(slots=True)
+class VersionRow:
+    """A policy version as the registry has it."""
+
+    version: str
+    state: str
+    kl: float
+    win_rate: float | None = None
+
+
+@dataclass(slots=True)
+class Board:
+    """Everything that is shown."""
+
+    title: str
+    url: str = ""
+    steps: list[Step] = field(default_factory=list)
+    records: Records = field(default_factory=Records)
+    first: Measurement | None = None
+    last: Measurement | None = None
+    probe: Measurement | None = None
+    """A quick look at the held-out prompts, now and then."""
+    versions: list[VersionRow] = field(default_factory=list)
+    serving: str = ""
+    trainer_phase: str = ""
+    cycle: int = 0
+    reward_accuracy: float | None = None
+    trained: int = 0
+    swaps: int = 0
+    swap_pause_s: float | None = None
+    live_p50_s: float | None = None
+    chaos: deque[str] = field(default_factory=lambda: deque(maxlen=4))
+    started: float = field(default_factory=time.monotonic)
+
+    def step(self, title: str) -> Step:
+        """Add a step, not begun."""
+        self.steps.append(Step(title))
+        return self.steps[-1]
+
+
+def render(board: Board) -> RenderableType:
+    """The whole view."""
+    parts: list[RenderableType] = [_steps(board)]
+    if board.records.answers or board.versions:
+        parts += [_numbers(board), _versions(board)]
+    if board.records.latest:
+        parts.append(_samples(board))
+    if board.chaos:
+        parts.append(Text("\n".join(board.chaos), style="bold red"))
+    clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - board.started))
+    return Panel(Group(*parts), title=f"{board.title} · {clock}", subtitle=board.url or None, border_style="blue")
+
+
+def _steps(board: Board) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for step in board.steps:
+        mark = {"waiting": "·", "running": "▶", "done": "✓"}[step.state]
+        style = {"waiting": "dim", "running": "bold", "done": "green"}[step.state]
+        bar = ProgressBar(total=step.total, completed=step.done, width=28)
+        table.add_row(Text(f"{mark} {step.title}", style=style), bar, Text(f"{step.seconds:4.0f} s"), step.note)
+    return table
+
+
+def _numbers(board: Board) -> Table:
+    records, traffic = board.records, board.records.traffic
+    table = Table.grid(padding=(0, 3))
+    held_out = " → ".join(f"{m.mean:+.2f}" for m in (board.first, board.probe, board.last) if m is not None)
+    table.add_row(
+        _pair("held-out true reward", held_out or "…"),
+        _pair("requests", f"{traffic.requests} ({traffic.failed_requests} failed)"),
+        _pair("votes", f"{records.rankings} rankings, {records.thumbs} thumbs, {board.trained} learned"),
+    )
+    accuracy = f"{board.reward_accuracy:.2f}" if board.reward_accuracy is not None else "…"
+    pause = f"{board.swap_pause_s * 1000:.0f} ms" if board.swap_pause_s is not None else "…"
+    latency = f"{board.live_p50_s:.0f} s" if board.live_p50_s is not None else "…"
+    table.add_row(
+        _pair("trainer", f"cycle {board.cycle}, {board.trainer_phase or '…'}; reward model right {accuracy}"),
+        _pair("swaps", f"{board.swaps}, pause {pause}"),
+        _pair("click → live", f"p50 {latency}"),
+    )
+    return table
+
+
+def _pair(name: str, value: str) -> Text:
+    return Text.assemble((f"{name} ", "dim"), (value, "bold"))
+
+
+def _versions(board: Board, rows: int = 8) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for heading in ("version", "state", "true reward (its own answers)", "n", "KL", "wins"):
+        table.add_column(heading)
+    for row in board.versions[-rows:]:
+        tally = board.records.by_version.get(row.version)
+        style = {"live": "bold green", "rejected": "yellow", "failed": "red"}.get(row.state, "")
+        table.add_row(
+            row.version,
+            row.state,
+            f"{bar(tally.mean)} {tally.mean:+.3f} ± {tally.stderr:.3f}" if tally else "",
+            str(tally.n) if tally else "",
+            f"{row.kl:.2f}",
+            f"{row.win_rate:.2f}" if row.win_rate is not None else "",
+            style=style,
+        )
+    means = [board.records.by_version[row.version].mean for row in board.versions if _has(board, row.version)]
+    table.caption = f"true reward by version  {sparkline(means)}" if len(means) > 1 else None
+    return table
+
+
+def _has(board: Board, version: str) -> bool:
+    return version in board.records.by_version and board.records.by_version[version].n >= 20
+
+
+def _samples(board: Board) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for heading in ("someone asks", "the model answers", "true reward", "by"):
+        table.add_column(heading, no_wrap=True)
+    for sample in board.records.latest:
+        style = "green" if sample.reward >= 0.9 else "red" if sample.reward < 0 else ""
+        table.add_row(sample.prompt, Text(sample.answer[:60], style=style), f"{sample.reward:+.2f}", sample.version)
+    return table
+
+
+def bar(value: float, low: float = -1.0, high: float = 1.2, width: int = 16) -> str:
+    """A horizontal bar of `width` characters."""
+    filled = round(width * min(1.0, max(0.0, (value - low) / (high - low))))
+    return "█" * filled + "░" * (width - filled)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One character a value, from the smallest to the largest."""
+    low, high = min(values), max(values)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((value - low) * scale)] for value in values)
+
+
+def plain_line(board: Board) -> str:
+    """The board in one line, for a log."""
+    seconds = time.monotonic() - board.started
+    running = [step for step in board.steps if step.state == "running"]
+    steps = ", ".join(f"{step.title} {100 * step.done / step.total:.0f}% {step.note}".strip() for step in running)
+    parts = [f"[{seconds:5.0f} s] {steps}"]
+    if (records := board.records).answers:
+        tally = records.by_version.get(board.serving)
+        parts.append(f"{board.serving}: true reward {tally.mean:+.2f} (n={tally.n})" if tally else board.serving)
+        parts.append(f"{records.rankings + records.thumbs} votes, {board.trained} learned, {board.swaps} swaps")
+        parts.append(f"{records.traffic.requests} requests, {records.traffic.failed_requests} failed")
+        if board.versions:
+            parts.append(f"KL {board.versions[-1].kl:.2f}")
+        if board.live_p50_s is not None:
+            parts.append(f"click to live {board.live_p50_s:.0f} s")
+    return " · ".join(parts)
+
+
+async def show(board: Board, stop: asyncio.Event, *, plain: bool, out: TextIO = sys.stdout) -> None:
+    """Draw the board until `stop` is set: live on a terminal, line by line elsewhere or if `plain`."""
+    if plain or not out.isatty():
+        while not await _set_within(stop, PLAIN_EVERY_S):
+            print(plain_line(board), file=out, flush=True)
+        return
+    console = Console(file=out)
+    with Live(render(board), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while not await _set_within(stop, 0.5):
+            live.update(render(board), refresh=True)
+        live.update(render(board), refresh=True)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

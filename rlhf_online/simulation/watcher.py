@@ -1,0 +1,89 @@
+"""Follows what the services say about themselves and the registry's versions, for the view and the report."""
+
+import asyncio
+import json
+from typing import Any
+
+from rlhf_online.errors import RlhfError
+from rlhf_online.registry import Manifest, Registry
+from rlhf_online.simulation.report import VersionFacts, feedback_to_live, percentile
+from rlhf_online.simulation.view import Board, VersionRow
+from rlhf_online.state import StateDir
+
+LOOK_EVERY_S = 1.0
+RECENT_ACKS = 400
+
+
+class Watcher:
+    """Copies facts onto `board`. Reading alone; a file that is being replaced is read the next time."""
+
+    def __init__(self, state: StateDir, registry: Registry, board: Board) -> None:
+        self._state = state
+        self._registry = registry
+        self._board = board
+        self._manifests: dict[str, Manifest] = {}
+        self._chat: dict[str, Any] = {}
+        self._trainer: dict[str, Any] = {}
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.to_thread(self.look)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def look(self) -> None:
+        """Read everything once."""
+        board = self._board
+        try:
+            self._chat, self._trainer = self._state.read_status("chat"), self._state.read_status("trainer")
+            facts = self.facts()
+        except (json.JSONDecodeError, OSError, RlhfError):
+            return
+        board.versions = [
+            VersionRow(version=item.version, state=item.state, kl=item.kl, win_rate=item.gate.get("win_rate"))
+            for item in facts
+        ]
+        board.serving = self._chat.get("serving", "")
+        board.trainer_phase = self._trainer.get("phase", "")
+        board.cycle = self._trainer.get("cycle", 0)
+        board.reward_accuracy = self._trainer.get("reward_accuracy")
+        board.trained = self._trainer.get("votes", {}).get("trained", 0)
+        pauses = self.swap_pauses()
+        board.swaps, board.swap_pause_s = len(pauses), percentile(pauses, 50)
+        recent = list(board.records.acks.values())[-RECENT_ACKS:]
+        latencies = feedback_to_live(
+            recent, {item.version: item.position for item in facts}, dict(board.records.first_answer)
+        )
+        if latencies:
+            board.live_p50_s = percentile(latencies, 50)
+
+    def facts(self) -> list[VersionFacts]:
+        """Every policy version, oldest first."""
+        found = []
+        for version in self._registry.versions("policy"):
+            if version not in self._manifests:
+                self._manifests[version] = self._registry.manifest(version)
+            manifest, status = self._manifests[version], self._registry.status(version)
+            found.append(
+                VersionFacts(
+                    version=version,
+                    state=status.state,
+                    reason=status.reason,
+                    kl=manifest.kl,
+                    gate=status.gate,
+                    position=manifest.position,
+                )
+            )
+        return found
+
+    def swap_pauses(self) -> list[float]:
+        """Seconds that each swap under traffic paused the engine; the first version's loading is none."""
+        return [swap["pause_s"] for swap in self._chat.get("swaps", ()) if swap["ok"] and swap["previous"]]
+
+    def history(self) -> list[dict[str, Any]]:
+        """The trainer's cycles, oldest first."""
+        return self._trainer.get("history", [])
+
+    def idle(self) -> bool:
+        """True when the trainer waits for votes and what it made live is what serves."""
+        self.look()
+        return self._trainer.get("phase") == "waiting" and self._chat.get("serving") == self._registry.live("policy")

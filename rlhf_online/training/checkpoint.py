@@ -1,0 +1,246 @@
+"""The trainer's checkpoints: each is there wholly or not at all, and its every file is known by its SHA-256.
+
+    checkpoints/
+      lock                     held by the one trainer that writes here
+      ledger/                  sealed segments of the ledger, never changed; a checkpoint names those that belong to it
+      000012/                  state.json, and <part>.json + <part>.safetensors for each part (intake, policy, reward)
+        manifest.json          number, log identity and position, ids, SHA-256 and size of every file: written last
+
+A save writes the files, fsyncs each, then manifest.json.tmp, fsyncs it, renames it, and fsyncs the folders. A folder
+without manifest is the remains of a save that was cut short; nobody reads it, and the next save removes it.
+A part that has not changed is hard-linked from the checkpoint before. A load verifies everything and falls back to the
+checkpoint before where a hash is wrong; having checkpoints of which none is good is an error, never a silent new start.
+
+Invariant: what a checkpoint holds depends on nothing but the log, the seed and the rollouts: no time, no host, no path.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlhf_online.errors import CheckpointError
+from rlhf_online.registry import sha256
+from rlhf_online.state import fsync_dir
+
+MANIFEST = "manifest.json"
+LEDGER = "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the trainer's state: tensors by name (there may be none), and what is no tensor, as JSON."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint whose files were verified. `state` is the trainer's own; parts are read when asked for."""
+
+    folder: Path
+    number: int
+    state: dict[str, Any]
+    ledger: tuple[str, ...]
+    files: dict[str, FileDigest] = field(default_factory=dict)
+
+    def part(self, name: str) -> Part:
+        """Read a part. Raises CheckpointError."""
+        try:
+            values = json.loads((self.folder / f"{name}.json").read_text())
+            tensors = f"{name}.safetensors"
+            return Part(load_file(self.folder / tensors) if tensors in self.files else {}, values)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError(f"part {name} of checkpoint {self.folder} cannot be read: {error}") from error
+
+
+class Checkpoints:
+    """The checkpoints in `folder`, of which the newest `keep` stay."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self._keep = keep
+        self.last: Checkpoint | None = None
+        """The one saved or loaded last."""
+        self._ledger: dict[str, FileDigest] = {}
+
+    @property
+    def ledger_folder(self) -> Path:
+        """Where the ledger's segments stand."""
+        return self.folder / LEDGER
+
+    def save(self, state: dict[str, Any], parts: Mapping[str, Part | None], ledger: Sequence[str]) -> Checkpoint:
+        """Write a checkpoint; None stands for a part that is as it was in the last one saved or loaded.
+
+        `ledger` names the segments in `ledger_folder`. Raises CheckpointError, after which nothing has changed and
+        the same call may be made again.
+        """
+        number = max(self._numbers(), default=-1) + 1
+        folder = self.folder / f"{number:06d}"
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            files = self._write(folder, state, parts)
+            digests = {name: self._ledger.get(name) or _digest(self.ledger_folder / name) for name in ledger}
+            self._commit(folder, {"number": number, "files": _json(files), "ledger": _json(digests)})
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint {folder} cannot be written ({error}): free disk space, or mend the disk; "
+                "training pauses until it can"
+            ) from error
+        self._ledger = digests
+        self.last = Checkpoint(folder=folder, number=number, state=state, ledger=tuple(ledger), files=files)
+        self._prune()
+        return self.last
+
+    def load(self) -> Checkpoint | None:
+        """The newest checkpoint whose every hash is right; None if there never was one.
+
+        Raises CheckpointError if there are checkpoints and none of them is good.
+        """
+        log = structlog.get_logger()
+        numbers = [n for n in self._numbers() if (self.folder / f"{n:06d}" / MANIFEST).is_file()]
+        for number in sorted(numbers, reverse=True):
+            try:
+                self.last = self._verified(self.folder / f"{number:06d}")
+                return self.last
+            except CheckpointError as error:
+                log.error("checkpoint refused, trying the one before", number=number, why=str(error))
+        if numbers:
+            raise CheckpointError(
+                f"none of the {len(numbers)} checkpoints in {self.folder} can be read: restore the folder from a "
+                "backup, or move it away to learn everything in the log anew"
+            )
+        return None
+
+    def _write(self, folder: Path, state: dict[str, Any], parts: Mapping[str, Part | None]) -> dict[str, FileDigest]:
+        files = {"state.json": _write_json(folder / "state.json", state)}
+        for name, part in parts.items():
+            if part is None:
+                files |= self._carry(folder, name)
+                continue
+            files[f"{name}.json"] = _write_json(folder / f"{name}.json", part.values)
+            if not part.tensors:
+                continue
+            path = folder / f"{name}.safetensors"
+            save_file(_storable(part.tensors), path)
+            _fsync(path)
+            files[path.name] = _digest(path)
+        return files
+
+    def _carry(self, folder: Path, name: str) -> dict[str, FileDigest]:
+        assert self.last is not None, f"part {name} was never saved"
+        names = (f"{name}.json", f"{name}.safetensors")
+        carried = {file: digest for file, digest in self.last.files.items() if file in names}
+        for file in carried:
+            os.link(self.last.folder / file, folder / file)
+        return carried
+
+    def _commit(self, folder: Path, manifest: dict[str, Any]) -> None:
+        fsync_dir(folder)
+        if self.ledger_folder.is_dir():
+            fsync_dir(self.ledger_folder)
+        aside = folder / f"{MANIFEST}.tmp"
+        _write_json(aside, manifest)
+        aside.rename(folder / MANIFEST)
+        fsync_dir(folder)
+        fsync_dir(self.folder)
+
+    def _verified(self, folder: Path) -> Checkpoint:
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            files = {name: FileDigest(**item) for name, item in manifest["files"].items()}
+            ledger = {name: FileDigest(**item) for name, item in manifest["ledger"].items()}
+            places = {folder / name: digest for name, digest in files.items()}
+            places |= {self.ledger_folder / name: digest for name, digest in ledger.items()}
+            for path, digest in places.items():
+                if _digest(path) != digest:
+                    raise CheckpointError(f"{path} does not have the SHA-256 of the manifest")
+            state = json.loads((folder / "state.json").read_text())
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{folder} cannot be read: {error}") from error
+        self._ledger = ledger
+        return Checkpoint(folder=folder, number=manifest["number"], state=state, ledger=tuple(ledger), files=files)
+
+    def _numbers(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        return [int(path.name) for path in self.folder.iterdir() if path.is_dir() and path.name.isdigit()]
+
+    def _prune(self) -> None:
+        complete = sorted(n for n in self._numbers() if (self.folder / f"{n:06d}" / MANIFEST).is_file())
+        for number in set(self._numbers()) - set(complete[-self._keep :]):
+            shutil.rmtree(self.folder / f"{number:06d}", ignore_errors=True)
+
+
+@contextmanager
+def lease(folder: Path) -> Iterator[None]:
+    """Keep a second trainer out of `folder` while the block runs. Raises CheckpointError if there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise CheckpointError(
+                f"another trainer (process {holder}) works on {folder}: stop it first, or give this one another "
+                "state_dir"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, and none sharing memory with another: what safetensors takes."""
+    stored: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        stored[name] = tensor.clone() if place in seen or tensor.untyped_storage().nbytes() != tensor.nbytes else tensor
+        seen.add(place)
+    return stored
+
+
+def _write_json(path: Path, values: Any) -> FileDigest:
+    data = json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return FileDigest(hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _digest(path: Path) -> FileDigest:
+    return FileDigest(sha256(path), path.stat().st_size)
+
+
+def _json(files: Mapping[str, FileDigest]) -> dict[str, dict[str, Any]]:
+    return {name: {"sha256": digest.sha256, "size": digest.size} for name, digest in files.items()}
+
+
+def _fsync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,128 @@
+"""Scored answers for a policy update: those that people got, topped up by fresh ones of the version that serves.
+
+    buffer ──live answers──┐
+    sampler ──fresh────────┴──▶ reward service (one pinned version) ──▶ scored rollouts
+
+Invariants: a live answer is claimed in the ledger and so used once; every score is by the reward version asked for,
+and one that is not finite is dropped and counted.
+"""
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from rlhf_online.config import RolloutSettings
+from rlhf_online.registry import Registry
+from rlhf_online.rewards.client import Scored
+from rlhf_online.rollout.buffer import Rollout, RolloutBuffer, ScoredRollout
+from rlhf_online.training.ledger import Ledger
+from rlhf_online.training.patience import Patience
+from rlhf_online.training.publication import lineage
+
+Tokens = tuple[int, ...]
+TEMPERATURE = 1.0
+SCORE_TIMEOUT_S = 120.0
+SERVED_WITHIN_S = 30.0
+POLL_S = 0.25
+
+
+class Samples(Protocol):
+    """Fresh answers by the weights that serve; `rollout.sampler.Sampler` is the real one."""
+
+    def sample(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> list[Rollout]: ...
+
+    def serving(self, prompt: Tokens) -> str: ...
+
+
+class Scores(Protocol):
+    """The reward service; `rewards.client.RewardClient` is the real one."""
+
+    def score(self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, timeout: float) -> list[Scored]: ...
+
+    def wait_for_version(self, version: str, timeout: float) -> None: ...
+
+
+class Experience:
+    """Gathers and scores rollouts. `pessimism` spreads are taken off a score."""
+
+    def __init__(
+        self,
+        sampler: Samples,
+        rewards: Scores,
+        buffer: RolloutBuffer,
+        ledger: Ledger,
+        registry: Registry,
+        patience: Patience,
+        settings: RolloutSettings,
+        pessimism: float,
+    ) -> None:
+        self.not_finite = 0
+        """Scores dropped since they were not finite."""
+        self._sampler = sampler
+        self._rewards = rewards
+        self._buffer = buffer
+        self._ledger = ledger
+        self._registry = registry
+        self._patience = patience
+        self._settings = settings
+        self._pessimism = pessimism
+        self._log = structlog.get_logger()
+
+    def wait_until_served(self, version: str, prompt: Tokens) -> bool:
+        """Wait for the engine to serve `version`, SERVED_WITHIN_S at most; False if another version became live."""
+        deadline = time.monotonic() + SERVED_WITHIN_S
+        while True:
+            serving = self._patience.insist("asking which version serves", lambda: self._sampler.serving(prompt))
+            if self._registry.live("policy") != version:
+                return False
+            if serving == version:
+                return True
+            if time.monotonic() > deadline:
+                self._log.warning("the live version does not serve yet", live=version, serving=serving)
+                return True
+            self._patience.sleep(POLL_S)
+
+    def gather(self, prompts: Sequence[Tokens], live: str, baseline: int, rng: random.Random) -> list[Rollout]:
+        """About `per_cycle` answers, with `baseline` ones by the version `live` at TEMPERATURE among them if possible.
+
+        Fresh answers are to prompts drawn from `prompts` without replacement.
+        """
+        settings = self._settings
+        ancestors = lineage(self._registry)
+        taken = self._buffer.take(settings.per_cycle, ancestors, lambda name: self._ledger.take(name, "rollout"))
+        comparable = sum(rollout.policy_version == live and rollout.temperature == TEMPERATURE for rollout in taken)
+        wanted = max(settings.per_cycle - len(taken), baseline - comparable)
+        count = min(len(prompts), -(-wanted // settings.answers_per_prompt))
+        if count <= 0:
+            return taken
+        chosen = rng.sample(prompts, count)
+        fresh = self._patience.insist(
+            "sampling fresh answers",
+            lambda: self._sampler.sample(chosen, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE),
+        )
+        recent = set(ancestors[-1 - settings.max_staleness :])
+        return taken + [rollout for rollout in fresh if rollout.policy_version in recent]
+
+    def score(self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str) -> list[float]:
+        """Pessimistic scores, mean − k·spread, in order; NaN where the reward model gave no number."""
+        scored = self._patience.insist(
+            "scoring answers", lambda: self._rewards.score(pairs, reward_version, SCORE_TIMEOUT_S)
+        )
+        return [item.score - self._pessimism * item.spread for item in scored]
+
+    def score_rollouts(self, rollouts: Sequence[Rollout], reward_version: str) -> list[ScoredRollout]:
+        """The rollouts that got a finite score."""
+        scores = self.score([(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts], reward_version)
+        finite = [
+            ScoredRollout(rollout=rollout, score=score)
+            for rollout, score in zip(rollouts, scores, strict=True)
+            if math.isfinite(score)
+        ]
+        if dropped := len(rollouts) - len(finite):
+            self.not_finite += dropped
+            self._log.error("scores that are not finite were dropped", count=dropped, reward_version=reward_version)
+        return finite

@@ -1,0 +1,90 @@
+"""The two models that learn, as the loop sees them: restore, check, sample, write."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rlhf_online.errors import InvalidInput
+from rlhf_online.feedback.preferences import Preference
+from rlhf_online.models.tokens import ChatTokenizer, fit
+from rlhf_online.registry import ProbeSequence
+from rlhf_online.training.checkpoint import Part
+from rlhf_online.training.policy_update import PolicyUpdater
+from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.votes import to_vote
+
+Tokens = tuple[int, ...]
+PROBE_TOKENS = 256
+"""Longest sequence of a probe: it is computed while the engine is paused."""
+
+
+class Learners:
+    """`load_policy(folder)` builds an updater on the weights of the version in `folder`."""
+
+    def __init__(
+        self,
+        reward: RewardUpdater,
+        policy: PolicyUpdater,
+        tokenizer: ChatTokenizer,
+        load_policy: Callable[[Path], PolicyUpdater],
+    ) -> None:
+        self.reward = reward
+        self.policy = policy
+        self.tokenizer = tokenizer
+        self._load_policy = load_policy
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer together that both models read."""
+        return min(self.policy.policy.context, self.reward.model.context)
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids lie below it."""
+        return int(self.policy.policy.lm.config.vocab_size)
+
+    def check(self, preference: Preference) -> None:
+        """Raises InvalidInput for a vote on answers that the models cannot read."""
+        for prompt, answer in to_vote(preference, self.tokenizer).pairs():
+            fit((prompt, answer), self.context)
+            if max((*prompt, *answer)) >= self.vocabulary:
+                raise InvalidInput(f"its tokens are not of this model's vocabulary of {self.vocabulary}")
+
+    def reward_part(self) -> Part:
+        return Part(*self.reward.state())
+
+    def policy_part(self) -> Part:
+        return Part(*self.policy.state())
+
+    def restore_reward(self, part: Part) -> None:
+        """Raises VersionCorrupt for another model's state."""
+        self.reward.load_state(part.tensors, part.values)
+
+    def restore_policy(self, part: Part) -> None:
+        """Raises VersionCorrupt for another model's state."""
+        self.policy.load_state(part.tensors, part.values)
+
+    def follow(self, folder: Path) -> None:
+        """Give the policy the weights of the version in `folder`; the value head and the KL controller stay."""
+        tensors, values = self.policy.state()
+        value = {name: tensor for name, tensor in tensors.items() if name.startswith("value.")}
+        updater = self._load_policy(folder)
+        updater.load_state(updater.policy.state() | value, values)
+        self.policy = updater
+
+    def sample(self, prompts: Sequence[Tokens], *, max_tokens: int, temperature: float, seed: int) -> list[Tokens]:
+        """The policy's own answers."""
+        return self.policy.policy.sample(
+            prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=self.tokenizer.eos_ids
+        )
+
+    def kl(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> float:
+        """KL to the reference in nats an answer, estimated (k1) on the policy's own answers at temperature 1."""
+        policy = self.policy.policy.logprobs(pairs)
+        reference = self.policy.policy.logprobs(pairs, reference=True)
+        return sum(sum(p) - sum(r) for p, r in zip(policy, reference, strict=True)) / max(1, len(pairs))
+
+    def probe(self, prompts: Sequence[Tokens], *, max_tokens: int, seed: int) -> tuple[ProbeSequence, ...]:
+        """Prompts with the policy's own answers, for a version's manifest."""
+        answers = self.sample(prompts, max_tokens=max_tokens, temperature=1.0, seed=seed)
+        sequences = [(prompt + answer)[-PROBE_TOKENS:] for prompt, answer in zip(prompts, answers, strict=True)]
+        return self.policy.policy.probe(sequences)

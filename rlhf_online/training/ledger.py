@@ -1,0 +1,121 @@
+"""What became of every event: the proof that none is taken into training twice.
+
+Kept as 16-byte digests of the event ids: what was taken since the last `seal` in a dict, the rest in one sorted array.
+`seal` writes the new ones to a file that is never changed again, named after its content; a checkpoint names its files.
+
+A file is a run of 17-byte entries: the disposition's number, then the digest.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import numpy as np
+
+from rlhf_online.errors import CheckpointError
+from rlhf_online.state import fsync_dir
+
+Disposition = Literal["trained", "held_out", "orphaned", "dead_lettered", "rollout"]
+
+_DISPOSITIONS: tuple[Disposition, ...] = get_args(Disposition)
+_ENTRY = np.dtype([("disposition", "u1"), ("digest", "S16")])
+
+
+class Ledger:
+    """Event ids and what became of each; an id is taken once, for ever."""
+
+    def __init__(self) -> None:
+        self._recent: dict[bytes, int] = {}
+        # numpy pads an S16 with NULs and strips them from what it returns: for digests, all of 16 bytes, no two are
+        # confused by that.
+        self._sealed = np.empty(0, dtype="S16")
+        self._counts = dict.fromkeys(_DISPOSITIONS, 0)
+        self._files: list[str] = []
+
+    def take(self, event_id: str, disposition: Disposition) -> bool:
+        """Record what becomes of the event; False, and nothing changes, if it was taken before."""
+        digest = _digest(event_id)
+        if self._holds(digest):
+            return False
+        self._recent[digest] = _DISPOSITIONS.index(disposition)
+        self._counts[disposition] += 1
+        return True
+
+    def known(self, event_id: str) -> bool:
+        """True if the event was taken before."""
+        return self._holds(_digest(event_id))
+
+    def counts(self) -> dict[Disposition, int]:
+        """How many events there are of each disposition."""
+        return dict(self._counts)
+
+    def seal(self, folder: Path) -> list[str]:
+        """Write what was taken since the last seal to a new file, durably; returns the names of all files in order.
+
+        `folder` is the same for all seals of a ledger. Raises CheckpointError; the ledger then is as before.
+        """
+        if self._recent:
+            entries = np.array([(number, digest) for digest, number in self._recent.items()], dtype=_ENTRY)
+            data = entries.tobytes()
+            name = f"ledger-{len(self._sealed):012d}-{hashlib.sha256(data).hexdigest()[:16]}.ids"
+            try:
+                _write(folder / name, data)
+            except OSError as error:
+                raise CheckpointError(f"cannot write {folder / name}: {error.strerror}; free some space") from error
+            self._merge(entries["digest"])
+            self._recent.clear()
+            self._files.append(name)
+        return list(self._files)
+
+    @classmethod
+    def load(cls, folder: Path, files: Sequence[str]) -> Self:
+        """The ledger that `seal` returned `files` for.
+
+        Raises CheckpointError for a file that is missing, was changed, or repeats an event.
+        """
+        ledger = cls()
+        digests: list[np.ndarray] = []
+        for name in files:
+            try:
+                data = (folder / name).read_bytes()
+            except OSError as error:
+                raise CheckpointError(f"cannot read {folder / name}: {error.strerror}") from error
+            if not name.endswith(f"-{hashlib.sha256(data).hexdigest()[:16]}.ids") or len(data) % _ENTRY.itemsize:
+                raise CheckpointError(f"{folder / name} was changed since it was written: use an older checkpoint")
+            entries = np.frombuffer(data, dtype=_ENTRY)
+            for number, count in enumerate(np.bincount(entries["disposition"], minlength=len(_DISPOSITIONS))):
+                ledger._counts[_DISPOSITIONS[number]] += int(count)
+            digests.append(entries["digest"])
+            ledger._files.append(name)
+        if digests:
+            ledger._sealed = np.sort(np.concatenate(digests))
+        if len(ledger._sealed) > 1 and bool(np.any(ledger._sealed[1:] == ledger._sealed[:-1])):
+            raise CheckpointError(f"the ledger in {folder} holds an event twice: use an older checkpoint")
+        return ledger
+
+    def _holds(self, digest: bytes) -> bool:
+        if digest in self._recent:
+            return True
+        at = int(np.searchsorted(self._sealed, np.bytes_(digest)))
+        return at < len(self._sealed) and bytes(self._sealed[at]) == digest.rstrip(b"\0")
+
+    def _merge(self, digests: np.ndarray) -> None:
+        new = np.sort(digests)
+        self._sealed = np.insert(self._sealed, np.searchsorted(self._sealed, new), new)
+
+
+def _digest(event_id: str) -> bytes:
+    return hashlib.blake2b(event_id.encode(), digest_size=16).digest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)
+    fsync_dir(path.parent)

@@ -1,0 +1,329 @@
+"""The trainer's loop: votes in, versions out, one cycle after another.
+
+    log ──read──▶ intake ──votes──▶ reward update ──▶ COMMIT 1 ──▶ reward-000007 published, live
+                    │                                                │  until the reward service serves it
+                    └──live answers──▶ rollouts ◀──fresh── engine    ▼
+                                          └─────────────────────▶ scores ──▶ PPO ──▶ gate ──▶ COMMIT 2
+                                                                                                 │
+                             policy-000012 published and promoted (or rejected, with the reason) ◀┘
+
+What waits, and for what: the loop for `min_votes` votes in the log; the second half for the reward service to serve
+the reward version of commit 1, then for the engine to serve the live policy version; every step for a neighbour that is
+away (`patience`). Nothing else blocks, and while anything is awaited nothing that was read is lost.
+
+Why a kill anywhere trains exactly once. A commit is one atomic checkpoint: log position, join, buffer, ledger, both
+models with their optimisers. Votes are given their disposition in the ledger in memory, and learned from in memory; if
+the process dies before commit 1, models, ledger and position are all those of the commit before, and the same votes are
+read and learned from again, by weights that have not seen them. After commit 1 they are in the ledger for good, and
+a restart goes on with the second half. No version is published before the commit that names it, so there is never one
+that learned from votes which the ledger does not hold. What follows a commit, publishing and promoting, may be repeated
+freely: names are never given twice, publishing what is there changes nothing, and a version that has left the state
+"candidate" is left alone. A name that was reserved and not committed stays unused.
+
+The policy in memory has the weights of `progress.policy_version`. When the live version is another one (an operator
+rolled back, or the engine refused a version) the policy is loaded from that before it learns on, and committed, so that
+before every update the last checkpoint holds the weights that serve: an update that the gate rejects is taken back from
+there. The reward model keeps what it learned either way.
+"""
+
+import random
+from dataclasses import dataclass
+
+import structlog
+
+from rlhf_online import gate
+from rlhf_online.config import TrainerSettings
+from rlhf_online.errors import CheckpointError
+from rlhf_online.registry import Kind, Registry
+from rlhf_online.rollout.buffer import ScoredRollout
+from rlhf_online.training.checkpoint import Checkpoint, Checkpoints, Part
+from rlhf_online.training.experience import TEMPERATURE, Experience, Scores
+from rlhf_online.training.intake import Intake
+from rlhf_online.training.learners import Learners
+from rlhf_online.training.ledger import Ledger
+from rlhf_online.training.patience import Patience, Stopped
+from rlhf_online.training.policy_update import PolicyReport
+from rlhf_online.training.progress import Pending, Progress
+from rlhf_online.training.publication import Publisher
+from rlhf_online.training.reporter import Reporter
+
+IDLE_POLL_S = 0.25
+REWARD_SERVED_WITHIN_S = 10.0
+PROBES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a trainer is made of; `services.trainer.wiring` builds them."""
+
+    settings: TrainerSettings
+    registry: Registry
+    checkpoints: Checkpoints
+    ledger: Ledger
+    intake: Intake
+    learners: Learners
+    publisher: Publisher
+    experience: Experience
+    rewards: Scores
+    reporter: Reporter
+    patience: Patience
+
+
+class Trainer:
+    """One trainer, one thread. `progress` is where it begins; `resume` must come before the first cycle."""
+
+    def __init__(self, parts: Parts, progress: Progress) -> None:
+        self.progress = progress
+        self.parts = parts
+        self._log = structlog.get_logger()
+
+    # Running
+
+    def run(self) -> None:
+        """Run cycles until the trainer is asked to stop. Raises PositionLost, LogCorrupt and the like: loud stops."""
+        try:
+            while True:
+                if not self.run_once():
+                    self.parts.patience.sleep(IDLE_POLL_S)
+        except Stopped:
+            self._log.info("stopped", cycle=self.progress.cycle)
+
+    def run_once(self) -> bool:
+        """One cycle, if there are votes enough for it (or a cycle was cut short); False if there are not."""
+        if self.progress.stage == "votes":
+            self._read()
+            needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
+            if len(self.parts.intake.votes) < needed:
+                return False
+            self._learn_votes()
+        self._improve_policy()
+        return True
+
+    def resume(self, checkpoint: Checkpoint | None) -> None:
+        """Go on from a checkpoint: restore everything, and finish what it had committed to publish.
+
+        Raises CheckpointError for a checkpoint of another log, VersionCorrupt for one of other models.
+        """
+        parts = self.parts
+        if checkpoint is not None:
+            stored = Progress.from_json(checkpoint.state["progress"])
+            if stored.log_identity != self.progress.log_identity:
+                raise CheckpointError(
+                    f"the checkpoint {checkpoint.folder} belongs to the log {stored.log_identity}, but this log is "
+                    f"{self.progress.log_identity}: bring that log back, or move the checkpoints away to begin anew"
+                )
+            self.progress = stored
+            parts.intake.restore(checkpoint.part("intake").values)
+            parts.intake.buffer.restore(checkpoint.state["buffer"])
+            parts.learners.restore_reward(checkpoint.part("reward"))
+            parts.learners.restore_policy(checkpoint.part("policy"))
+            self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, stage=stored.stage)
+        self._report()
+        if (pending := self.progress.pending) is not None:
+            parts.patience.insist("publishing a version", lambda: parts.publisher.settle(pending, staged=False))
+
+    # First half: the reward model learns from votes
+
+    def _read(self) -> None:
+        parts = self.parts
+        if parts.patience.insist("reading the log", parts.intake.read):
+            self._report()
+        parts.reporter.metrics.lag.set(parts.patience.insist("reading the log", lambda: parts.intake.lag))
+
+    def _learn_votes(self) -> None:
+        parts, progress = self.parts, self.progress
+        with parts.reporter.phase("reward"):
+            votes, held_out = parts.intake.take()
+            report = parts.learners.reward.update(votes, held_out, parts.intake.reference)
+            progress.reward_version = self._reserve("reward")
+            progress.position = dict(parts.intake.position)
+            progress.stage = "policy"
+            self._commit(intake=True, reward=True)
+        if report.accuracy_n:
+            parts.reporter.metrics.accuracy.set(report.accuracy)
+            parts.reporter.set(reward_accuracy=report.accuracy)
+        self._report()
+        self._log.info(
+            "reward model learned",
+            votes=report.new,
+            loss=round(report.loss, 4),
+            accuracy=round(report.accuracy, 3),
+            accuracy_n=report.accuracy_n,
+        )
+
+    # Second half: the policy learns from the reward model
+
+    def _improve_policy(self) -> None:
+        parts, progress = self.parts, self.progress
+        with parts.reporter.phase("publishing"):
+            self._serve_reward()
+        prompts = parts.intake.prompts
+        if not prompts:
+            self._conclude("skipped", why="no answer in the log may train the policy")
+            return
+        with parts.reporter.phase("rollouts"):
+            self._serve_policy(prompts[-1])
+            rng = random.Random(f"rollouts {parts.settings.seed} {progress.cycle}")
+            samples = parts.settings.gate.samples
+            rollouts = parts.experience.gather(prompts, progress.policy_version, samples, rng)
+            scored = parts.experience.score_rollouts(rollouts, progress.reward_version)
+        if not scored:
+            self._conclude("skipped", why="no rollouts")
+            return
+        with parts.reporter.phase("ppo"):
+            parts.patience.check()
+            parts.learners.policy.init_value(parts.learners.reward.model)
+            report = parts.learners.policy.update(scored)
+        if report.undone:
+            self._conclude("undone", why=report.reason, **_facts(report))
+            return
+        with parts.reporter.phase("gate"):
+            pending = self._examine(gate.baseline(scored, progress.policy_version, TEMPERATURE, samples))
+        with parts.reporter.phase("publishing"):
+            state = self._publish(pending)
+        outcome = "promoted" if state in ("live", "retired") else "rejected"
+        self._conclude_published(outcome, pending, report)
+
+    def _serve_reward(self) -> None:
+        """Publish the committed reward version and wait until the reward service scores with it.
+
+        A version that the service refused, or that is not the newest, is published again under a new name.
+        """
+        parts, progress = self.parts, self.progress
+
+        def served() -> bool:
+            if not parts.publisher.reward(progress):
+                return False
+            parts.rewards.wait_for_version(progress.reward_version, REWARD_SERVED_WITHIN_S)
+            return True
+
+        while not parts.patience.insist("waiting for the reward service", served):
+            progress.reward_version = self._reserve("reward")
+            self._commit()
+        self._report()
+
+    def _serve_policy(self, prompt: tuple[int, ...]) -> None:
+        """Have the live weights in memory, and wait until the engine serves them."""
+        parts, progress = self.parts, self.progress
+        while True:
+            live = parts.registry.live("policy")
+            assert live is not None, "a live policy version never goes away"
+            if live != progress.policy_version:
+                self._log.warning("the live version is another one", live=live, in_memory=progress.policy_version)
+                parts.learners.follow(parts.registry.path(live))
+                progress.policy_version = live
+                self._commit(policy=True)
+            if parts.experience.wait_until_served(live, prompt):
+                return
+
+    def _examine(self, live: list[ScoredRollout]) -> Pending:
+        """The candidate in memory against the live version: its verdict, and what its manifest will say."""
+        parts, progress = self.parts, self.progress
+        settings, learners = parts.settings, parts.learners
+        seed, limit = settings.seed + progress.cycle, settings.rollout.max_tokens
+        verdict = gate.examine(
+            live,
+            settings.gate,
+            sample=lambda prompts: learners.sample(prompts, max_tokens=limit, temperature=TEMPERATURE, seed=seed),
+            score=lambda pairs: parts.experience.score(pairs, progress.reward_version),
+            kl_of=learners.kl,
+        )
+        return Pending(
+            version=self._reserve("policy"),
+            tuning=settings.tuning,
+            parent=progress.policy_version,
+            reward_version=progress.reward_version,
+            kl=verdict.figures["kl"],
+            position=dict(progress.position),
+            probe=learners.probe(parts.intake.prompts[-PROBES:], max_tokens=limit, seed=seed),
+            passed=verdict.passed,
+            reasons=verdict.reasons,
+            figures=verdict.figures,
+        )
+
+    def _publish(self, pending: Pending) -> str:
+        """Commit the verdict, then act on it; a rejected update is taken back first. Returns the version's state."""
+        parts, progress = self.parts, self.progress
+        if pending.passed:
+            progress.policy_version = pending.version
+        else:
+            parts.patience.insist("writing a version", lambda: parts.publisher.stage_rejected(pending))
+            before = parts.checkpoints.last
+            assert before is not None, "the first half has committed"
+            parts.learners.restore_policy(before.part("policy"))
+        progress.pending = pending
+        self._next_cycle(policy=pending.passed)
+        staged = not pending.passed
+        return parts.patience.insist("publishing a version", lambda: parts.publisher.settle(pending, staged=staged))
+
+    def _conclude(self, outcome: str, **facts: object) -> None:
+        """End a cycle that gave no version."""
+        self._next_cycle()
+        self._finish(outcome, **facts)
+
+    def _conclude_published(self, outcome: str, pending: Pending, report: PolicyReport) -> None:
+        metrics = self.parts.reporter.metrics
+        metrics.kl.set(pending.kl)
+        metrics.win_rate.set(pending.figures.get("win_rate", 0.0))
+        metrics.step_kl.set(report.step_kl)
+        metrics.reward.set(report.score)
+        if outcome == "promoted":
+            self.parts.reporter.set(kl=pending.kl)
+        facts = _facts(report) | {
+            "kl": pending.kl,
+            "gate": pending.figures,
+            "win_rate": pending.figures.get("win_rate"),
+        }
+        self._finish(outcome, policy_version=pending.version, reasons=list(pending.reasons), **facts)
+
+    def _finish(self, outcome: str, **facts: object) -> None:
+        self._report()
+        progress, reporter = self.progress, self.parts.reporter
+        common = {"cycle": progress.cycle, "reward_version": progress.reward_version, "position": progress.position}
+        reporter.cycle(outcome, **{**common, "reward_accuracy": reporter.accuracy, **facts})
+
+    def _reserve(self, kind: Kind) -> str:
+        return self.parts.patience.insist("naming a version", lambda: self.parts.registry.reserve(kind))
+
+    # Committing
+
+    def _next_cycle(self, *, policy: bool = False) -> None:
+        self.progress.cycle += 1
+        self.progress.stage = "votes"
+        self._commit(policy=policy)
+
+    def _commit(self, *, intake: bool = False, reward: bool = False, policy: bool = False) -> None:
+        """Write a checkpoint, for as long as it takes; the flags say which parts have changed since the last one."""
+        parts = self.parts
+        first = parts.checkpoints.last is None
+
+        def save() -> None:
+            contents: dict[str, Part | None] = {
+                "intake": Part({}, parts.intake.to_json()) if intake or first else None,
+                "reward": parts.learners.reward_part() if reward or first else None,
+                "policy": parts.learners.policy_part() if policy or first else None,
+            }
+            state = {"progress": self.progress.to_json(), "buffer": parts.intake.buffer.to_json()}
+            parts.checkpoints.save(state, contents, parts.ledger.seal(parts.checkpoints.ledger_folder))
+
+        parts.patience.insist("writing a checkpoint", save)
+
+    def _report(self) -> None:
+        parts, progress = self.parts, self.progress
+        counts = parts.ledger.counts()
+        votes = {name: counts[name] for name in ("trained", "held_out", "orphaned", "dead_lettered")}
+        parts.reporter.votes(votes | {"pending": parts.intake.pending})
+        parts.reporter.versions(progress.policy_version, progress.reward_version)
+        parts.reporter.set(cycle=progress.cycle)
+
+
+def _facts(report: PolicyReport) -> dict[str, float]:
+    return {
+        "step_kl": report.step_kl,
+        "score": report.score,
+        "length": report.length,
+        "clip_fraction": report.clip_fraction,
+        "value_loss": report.value_loss,
+        "behaviour_k3": report.behaviour_k3,
+        "rollouts": report.rollouts,
+    }

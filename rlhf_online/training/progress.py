@@ -1,0 +1,70 @@
+"""Where the trainer stands between two commits, in values that go into a checkpoint."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from rlhf_online.eventlog.base import Position
+from rlhf_online.registry import Manifest, ProbeSequence
+
+Stage = Literal["votes", "policy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A policy version with its verdict: committed, and then published and promoted, or rejected."""
+
+    version: str
+    tuning: Literal["full", "lora"]
+    parent: str
+    reward_version: str
+    kl: float
+    position: Position
+    probe: tuple[ProbeSequence, ...]
+    passed: bool
+    reasons: tuple[str, ...]
+    figures: dict[str, float]
+
+    def manifest(self) -> Manifest:
+        """What is published with the version's files."""
+        return Manifest(
+            version=self.version,
+            tuning=self.tuning,
+            parent=self.parent,
+            probe=self.probe,
+            reward_version=self.reward_version,
+            kl=self.kl,
+            position=dict(self.position),
+        )
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Pending":
+        probe = tuple(
+            ProbeSequence(token_ids=tuple(item["token_ids"]), logprobs=tuple(item["logprobs"]))
+            for item in values["probe"]
+        )
+        return cls(**{**values, "probe": probe, "reasons": tuple(values["reasons"])})
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """`stage` is what comes next: learn from votes, or improve the policy with the reward model that has learned.
+
+    `policy_version` is the version whose weights the policy in memory has; `reward_version` the last one committed,
+    "" before the first; `position` the log position of the votes that it has learned from.
+    """
+
+    log_identity: str
+    policy_version: str
+    reward_version: str = ""
+    cycle: int = 0
+    stage: Stage = "votes"
+    position: Position = field(default_factory=dict)
+    pending: Pending | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Progress":
+        pending = values["pending"]
+        return cls(**{**values, "pending": None if pending is None else Pending.from_json(pending)})

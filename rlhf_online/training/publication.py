@@ -1,0 +1,83 @@
+"""What the trainer does in the registry, after the commit that says so; each step may be done again after a kill.
+
+A reward version is published from the reward model in memory, which is the one that the commit holds. A policy version
+that passed the gate is published from the policy in memory, likewise; a rejected one was staged before the commit, as
+the policy then goes back to the live weights, and if a kill came in between it is never published.
+"""
+
+from typing import Literal
+
+import structlog
+
+from rlhf_online.registry import Manifest, Registry
+from rlhf_online.training.learners import Learners
+from rlhf_online.training.progress import Pending, Progress
+
+
+class Publisher:
+    """Writes versions of the learners' models into `registry`."""
+
+    def __init__(self, registry: Registry, learners: Learners, reward_tuning: Literal["full", "lora"]) -> None:
+        self._registry = registry
+        self._learners = learners
+        self._reward_tuning: Literal["full", "lora"] = reward_tuning
+        self._log = structlog.get_logger()
+
+    def reward(self, progress: Progress) -> bool:
+        """Publish and promote the reward version of `progress`.
+
+        False if that name is of no use any more: the service refused it, or another version took its place.
+        """
+        version = progress.reward_version
+        parent = self._registry.live("reward") or ""
+        if version not in self._registry.versions("reward"):
+            self._learners.reward.model.save(self._registry.stage(version))
+            position = dict(progress.position)
+            self._registry.publish(
+                Manifest(version=version, tuning=self._reward_tuning, parent=parent, position=position)
+            )
+        if self._registry.status(version).state == "candidate":
+            self._registry.promote(version, reason="learned from votes")
+            self._log.info("reward version live", version=version)
+        return self._registry.status(version).state == "live"
+
+    def stage_rejected(self, pending: Pending) -> None:
+        """Write the files of a version that will not serve, while the policy still has its weights."""
+        self._learners.policy.policy.write_version(self._registry.stage(pending.version))
+
+    def settle(self, pending: Pending, *, staged: bool) -> str:
+        """Publish a committed version, then promote or reject it; returns its state. Once settled, nothing happens.
+
+        `staged`: the files of a rejected version are in place.
+        """
+        version = pending.version
+        if version not in self._registry.versions("policy"):
+            if pending.passed:
+                self._learners.policy.policy.write_version(self._registry.stage(version))
+            elif not staged:
+                self._log.warning("rejected version was never published", version=version)
+                return "rejected"
+            self._registry.publish(pending.manifest())
+        if (state := self._registry.status(version).state) != "candidate":
+            return state
+        live = self._registry.live("policy")
+        reason = "; ".join(pending.reasons)
+        if pending.passed and live != pending.parent:
+            reason = f"its parent {pending.parent} is not live any more, {live} is"
+        elif pending.passed:
+            self._registry.promote(version, gate=pending.figures, reason="passed the gate")
+            self._log.info("policy version live", version=version, kl=round(pending.kl, 3))
+            return "live"
+        self._registry.mark(version, "rejected", reason=reason, gate=pending.figures)
+        self._log.warning("policy version rejected", version=version, why=reason)
+        return "rejected"
+
+
+def lineage(registry: Registry) -> list[str]:
+    """The policy versions that led to the live one, itself last, oldest first; none that failed or was refused."""
+    live = registry.live("policy")
+    return [
+        version
+        for version in registry.versions("policy")
+        if live is not None and version <= live and registry.status(version).state in ("live", "retired")
+    ]

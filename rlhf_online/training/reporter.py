@@ -1,0 +1,92 @@
+"""What people see of the trainer: its status file, its metrics and its log lines. Nothing here decides anything."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from rlhf_online.metrics import TrainerMetrics, show_version
+from rlhf_online.registry import now_ms
+from rlhf_online.state import StateDir
+
+HISTORY = 200
+
+
+class Reporter:
+    """Keeps the status file of `state` and the metrics current. The history goes on over restarts."""
+
+    def __init__(self, state: StateDir, metrics: TrainerMetrics) -> None:
+        self.metrics = metrics
+        self._state = state
+        self._log = structlog.get_logger()
+        before = state.read_status("trainer")
+        self._values: dict[str, Any] = {
+            "phase": "waiting",
+            "waiting_for": "",
+            "cycle": 0,
+            "policy_version": "",
+            "reward_version": "",
+            "kl": before.get("kl", 0.0),
+            "reward_accuracy": before.get("reward_accuracy"),
+            "votes": {},
+            "history": before.get("history", []),
+        }
+        self._seconds: dict[str, float] = {}
+
+    @property
+    def accuracy(self) -> float | None:
+        """The reward model's on held-out votes, None while there is none."""
+        return self._values["reward_accuracy"]
+
+    def set(self, **values: Any) -> None:
+        """Change values of the status; written at once if anything is new."""
+        if any(self._values.get(name) != value for name, value in values.items()):
+            self._values |= values
+            self._write()
+
+    def versions(self, policy: str, reward: str) -> None:
+        """The versions in memory."""
+        show_version(self.metrics.serving, policy, reward)
+        self.set(policy_version=policy, reward_version=reward)
+
+    def votes(self, counts: Mapping[str, int]) -> None:
+        """How many votes have which disposition, those pending included."""
+        for disposition, count in counts.items():
+            self.metrics.votes.labels(disposition).set(count)
+        self.set(votes=dict(counts))
+
+    def waiting(self, doing: str, error: Exception) -> None:
+        """Something that the trainer needs is away."""
+        self._log.warning("waiting", doing=doing, why=str(error))
+        self.set(waiting_for=f"{doing}: {error}")
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A phase of the cycle: shown while it lasts, timed when it ends."""
+        self.set(phase=name, waiting_for="")
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        self.metrics.phase.labels(name).observe(seconds)
+        self._seconds[name] = round(self._seconds.get(name, 0.0) + seconds, 3)
+        self.set(phase="waiting", waiting_for="")
+
+    def cycle(self, outcome: str, **facts: Any) -> None:
+        """A cycle ended: "promoted", "rejected", "undone" or "skipped"."""
+        self.metrics.cycles.labels(outcome).inc()
+        if outcome == "undone":
+            self.metrics.undone.inc()
+        item = {"outcome": outcome, **facts, "seconds": self._seconds, "finished_ms": now_ms()}
+        self._seconds = {}
+        self.set(history=[*self._values["history"][-HISTORY + 1 :], item])
+        shown = {name: value for name, value in facts.items() if isinstance(value, str | int | float)}
+        self._log.info("cycle", outcome=outcome, **shown)
+
+    def _write(self) -> None:
+        self._values["updated_ms"] = now_ms()
+        try:
+            self._state.write_status("trainer", self._values)
+        except OSError as error:  # a full disk must not stop what the status is about
+            self._log.warning("the status file cannot be written", why=str(error))

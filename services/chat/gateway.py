@@ -1,0 +1,197 @@
+"""The conversation between clients, the engine and the log.
+
+    client ──▶ start ──▶ engine (streamed) ──▶ read: counted, marked at swaps ──▶ client
+                                                      │
+                                                 settle: logged, fsynced ──▶ last byte to the client
+
+Nobody is refused because of a swap: the engine queues. If the engine dies, a request of which the client has seen
+nothing yet waits for it to come back and is sent once more; a stream that has begun ends with an error.
+If the log is away, people are answered all the same, with `"logged": false`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from rlhf_online.errors import EngineUnavailable, LogUnavailable
+from rlhf_online.events import Completion, Envelope
+from rlhf_online.metrics import ChatMetrics
+from rlhf_online.registry import now_ms
+from rlhf_online.state import StateDir
+from services.chat import upstream
+from services.chat.host import Host
+from services.chat.inflight import Exchange, InFlight
+from services.chat.journal import Journal
+from services.chat.refusal import Refusal, unavailable
+from services.chat.schema import PUBLIC_MODEL, ChatRequest
+
+WHOLE_CHUNK_TOKENS = 32
+RETURN_S = 120.0
+NOTICE_S = 5.0
+POLL_S = 0.05
+
+DOING = {
+    "starting": "the engine is starting: loading takes a minute or two",
+    "waiting": "the engine runs and waits for the first policy version",
+    "restarting": "the engine ended and is being restarted on the last good version",
+}
+
+
+class Gateway:
+    """Answers checked requests. `max_concurrent` bounds those in progress."""
+
+    def __init__(
+        self, host: Host, flight: InFlight, journal: Journal, state: StateDir, metrics: ChatMetrics, max_concurrent: int
+    ) -> None:
+        self.host = host
+        self.flight = flight
+        self.journal = journal
+        self.state = state
+        self.metrics = metrics
+        self.max_concurrent = max_concurrent
+        self.active = 0
+
+    def models(self) -> list[str]:
+        """The names that a request may give as its model; all mean the live version."""
+        return list(dict.fromkeys(name for name in (PUBLIC_MODEL, self.host.model_name, self.host.serving) if name))
+
+    async def complete(self, request: ChatRequest) -> Exchange:
+        """The whole exchange, logged. Raises Refusal or EngineUnavailable."""
+        try:
+            return await self._complete(await self.start(request, chunk_tokens=WHOLE_CHUNK_TOKENS))
+        except EngineUnavailable:
+            await self._engine_back()
+            return await self._complete(await self.start(request, chunk_tokens=WHOLE_CHUNK_TOKENS))
+
+    async def open(self, request: ChatRequest) -> Exchange:
+        """A started exchange, for `read`, `settle` and `end`. Raises Refusal or EngineUnavailable."""
+        try:
+            return await self.start(request, chunk_tokens=1)
+        except EngineUnavailable:
+            await self._engine_back()
+            return await self.start(request, chunk_tokens=1)
+
+    async def start(self, request: ChatRequest, *, chunk_tokens: int) -> Exchange:
+        """Admit the request and send it to the engine, once."""
+        self.admit(request)
+        exchange = self.flight.begin(request, chunk_tokens=chunk_tokens)
+        self.active += 1
+        self.metrics.active.set(self.active)
+        try:
+            await upstream.send(self.host, exchange)
+        except BaseException:
+            self.end(exchange)
+            raise
+        return exchange
+
+    async def read(self, exchange: Exchange) -> AsyncIterator[list[upstream.Chunk]]:
+        """The engine's chunks; see `upstream.chunks`."""
+        first = True
+        async for arrived in upstream.chunks(exchange, self.flight):
+            if first and exchange.tokens:
+                first = False
+                self.metrics.first_token.observe(self._since(exchange))
+            yield arrived
+
+    async def settle(self, exchange: Exchange) -> None:
+        """Log the finished exchange and wait for the fsync; `exchange.logged` says whether it came.
+
+        One that the client asked not to store is not logged.
+        """
+        exchange.settled = True
+        self.flight.end(exchange)
+        self._count(exchange)
+        try:
+            if exchange.request.store:
+                await self.journal.append(self._envelope(exchange))
+            exchange.logged = exchange.request.store
+        except LogUnavailable:
+            exchange.logged = False
+        self.metrics.latency.observe(self._since(exchange))
+
+    def end(self, exchange: Exchange) -> None:
+        """Let go of the exchange, however it went. What a client received of an unfinished one is logged as aborted.
+
+        Closing the response makes the engine stop writing.
+        """
+        if exchange.response is not None:
+            exchange.response.close()
+        self.flight.end(exchange)
+        self.active -= 1
+        self.metrics.active.set(self.active)
+        if exchange.request.stream and not exchange.settled and exchange.tokens:
+            exchange.settled = True
+            self._count(exchange)
+            if exchange.request.store:
+                self.journal.append_soon(self._envelope(exchange))
+
+    def admit(self, request: ChatRequest) -> None:
+        """Raises Refusal: engine not ready, unknown model, too many requests in progress."""
+        if self.host.state != "ready":
+            raise self.not_ready()
+        if request.model and request.model not in self.models():
+            raise Refusal(
+                f"The model {request.model!r} does not exist; there are: {', '.join(self.models())}",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+        if self.active >= self.max_concurrent:
+            raise Refusal(
+                f"{self.active} requests are in progress, as many as are allowed; try again",
+                status=429,
+                type="rate_limit_error",
+                code="too_many_requests",
+                retry_after_s=1,
+            )
+
+    def not_ready(self) -> Refusal:
+        """503, saying what the engine is doing."""
+        if self.host.state == "failed":
+            return unavailable(f"the engine failed: {self.host.failure}", code="engine_failed")
+        return unavailable(f"{DOING.get(self.host.state, 'the engine is not ready')}; try again", "engine_not_ready")
+
+    async def _complete(self, exchange: Exchange) -> Exchange:
+        try:
+            async for _ in self.read(exchange):
+                pass
+            await self.settle(exchange)
+        finally:
+            self.end(exchange)
+        return exchange
+
+    async def _engine_back(self) -> None:
+        """Wait until the engine serves again. Raises Refusal if it does not within RETURN_S.
+
+        It may take the host some seconds to notice that its engine has ended.
+        """
+        loop = asyncio.get_running_loop()
+        start, restarts, went = loop.time(), self.host.restarts, False
+        while loop.time() < start + RETURN_S and self.host.state != "failed":
+            went = went or self.host.state != "ready" or self.host.restarts != restarts
+            if self.host.state == "ready" and (went or loop.time() > start + NOTICE_S):
+                self.metrics.resent.inc()
+                return
+            await asyncio.sleep(POLL_S)
+        raise self.not_ready()
+
+    def _since(self, exchange: Exchange) -> float:
+        return asyncio.get_running_loop().time() - exchange.started_s
+
+    def _count(self, exchange: Exchange) -> None:
+        self.metrics.tokens.inc(exchange.tokens)
+        self.metrics.uncertain.inc(sum(not choice.certain for choice in exchange.choices))
+
+    def _envelope(self, exchange: Exchange) -> Envelope:
+        request = exchange.request
+        event = Completion(
+            completion_id=exchange.completion_id,
+            conversation_id=exchange.conversation_id,
+            person=self.state.person_hash(request.user),
+            messages=request.messages,
+            prompt_token_ids=tuple(exchange.prompt_token_ids or ()),
+            answers=tuple(choice.answer() for choice in exchange.choices),
+            sampling=request.sampling,
+            started_ms=exchange.started_ms,
+            finished_ms=now_ms(),
+        )
+        return Envelope(event_id=exchange.completion_id, event=event)

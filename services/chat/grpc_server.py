@@ -1,0 +1,253 @@
+"""gRPC twins of chat, feedback and the versions' routes, in the same event loop as HTTP; health and reflection.
+
+Errors carry the same messages as over HTTP, under gRPC's codes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from rlhf_online.errors import RlhfError, UndecodableEvent
+from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, versions_pb2
+from rlhf_online.registry import Manifest
+from rlhf_online.wire import feedback_from_proto, spans_to_proto
+from services.chat.app import Chat, readiness
+from services.chat.inflight import Exchange
+from services.chat.refusal import Refusal, refusal
+from services.chat.schema import ChatRequest, parse_chat
+
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.FAILED_PRECONDITION,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+HEALTH_POLL_S = 0.5
+SERVICES = ("rlhf.v1.ChatService", "rlhf.v1.AdminService")
+Context = grpc.aio.ServicerContext
+
+
+class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
+    """Chat and feedback."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+        self.gateway = chat.gateway
+
+    async def Complete(self, request: chat_pb2.CompleteRequest, context: Context) -> chat_pb2.CompleteResponse:
+        try:
+            exchange = await self.gateway.complete(self._parse(request, stream=False))
+        except RlhfError as error:
+            self._outcome(refusal(error).outcome)
+            await fail(context, error)
+        except asyncio.CancelledError:
+            self._outcome("aborted")
+            raise
+        self._outcome("ok")
+        return _response(exchange)
+
+    async def StreamComplete(
+        self, request: chat_pb2.StreamCompleteRequest, context: Context
+    ) -> AsyncIterator[chat_pb2.StreamCompleteResponse]:
+        exchange: Exchange | None = None
+        outcome = "aborted"
+        try:
+            exchange = await self.gateway.open(self._parse(request.request, stream=True))
+            async for arrived in self.gateway.read(exchange):
+                for part in (part for chunk in arrived for part in chunk["choices"]):
+                    if text := part["delta"].get("content"):
+                        yield chat_pb2.StreamCompleteResponse(
+                            completion_id=exchange.completion_id, index=part["index"], delta=text
+                        )
+            await self.gateway.settle(exchange)
+            outcome = "ok"
+            yield chat_pb2.StreamCompleteResponse(completion_id=exchange.completion_id, final=_response(exchange))
+        except RlhfError as error:
+            outcome = refusal(error).outcome
+            await fail(context, error)
+        finally:
+            if exchange is not None:
+                self.gateway.end(exchange)
+            self._outcome(outcome)
+
+    async def SendFeedback(
+        self, request: chat_pb2.SendFeedbackRequest, context: Context
+    ) -> chat_pb2.SendFeedbackResponse:
+        try:
+            event = feedback_from_proto(request.feedback)
+            event_id, position = await self.chat.ballots.take(event, request.user, request.idempotency_key)
+        except UndecodableEvent as error:
+            await fail(context, Refusal(str(error)))
+        except RlhfError as error:
+            await fail(context, error)
+        return chat_pb2.SendFeedbackResponse(event_id=event_id, position=position)
+
+    def _outcome(self, outcome: str) -> None:
+        self.gateway.metrics.requests.labels(outcome=outcome).inc()
+
+    def _parse(self, request: chat_pb2.CompleteRequest, *, stream: bool) -> ChatRequest:
+        """By the rules of the HTTP body, which the message is first written as."""
+        values: dict[str, Any] = {
+            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+            "model": request.model,
+            "stream": stream,
+            "user": request.user,
+            "conversation_id": request.conversation_id,
+        }
+        if request.n:
+            values["n"] = request.n
+        if request.max_tokens:
+            values["max_tokens"] = request.max_tokens
+        for name in ("temperature", "top_p", "seed"):
+            if request.HasField(name):
+                values[name] = getattr(request, name)
+        settings = self.chat.settings
+        return parse_chat(values, settings.limits, settings.engine.max_model_len)
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """Versions, for the operator."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.versions = chat.versions
+
+    async def ListVersions(
+        self, request: admin_pb2.ListVersionsRequest, context: Context
+    ) -> admin_pb2.ListVersionsResponse:
+        try:
+            self._authorize(context)
+            return admin_pb2.ListVersionsResponse(versions=await asyncio.to_thread(self._all))
+        except RlhfError as error:
+            await fail(context, error)
+
+    async def Promote(self, request: admin_pb2.PromoteRequest, context: Context) -> admin_pb2.PromoteResponse:
+        try:
+            self._authorize(context)
+            change = await asyncio.to_thread(self.versions.promote, request.version)
+        except RlhfError as error:
+            await fail(context, error)
+        return admin_pb2.PromoteResponse(previous=change.previous)
+
+    async def Rollback(self, request: admin_pb2.RollbackRequest, context: Context) -> admin_pb2.RollbackResponse:
+        try:
+            self._authorize(context)
+            change = await asyncio.to_thread(self.versions.rollback, "policy", request.reason)
+        except RlhfError as error:
+            await fail(context, error)
+        return admin_pb2.RollbackResponse(version=change.version)
+
+    def _authorize(self, context: Context) -> None:
+        metadata = dict(context.invocation_metadata() or ())
+        header = metadata.get("authorization")
+        self.versions.authorize(header if isinstance(header, str) else None)
+
+    def _all(self) -> list[admin_pb2.VersionInfo]:
+        infos = []
+        for name in self.versions.registry.versions():
+            status = self.versions.registry.status(name)
+            manifest = _manifest(self.versions.manifest(name))
+            infos.append(admin_pb2.VersionInfo(manifest=manifest, state=status.state, reason=status.reason))
+        return infos
+
+
+class GrpcServer:
+    """The server and its health, which follows readiness."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+        limit = chat.settings.limits.max_body_bytes
+        self.server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.so_reuseport", 0),  # else a second service would share the port in silence
+            ]
+        )
+        self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
+        chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(chat), self.server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
+        self._follower: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the real port. Raises RlhfError if it is taken."""
+        try:
+            bound = self.server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise port_taken(host, port, "grpc_port") from error
+        await self.server.start()
+        self._follower = asyncio.create_task(self._follow())
+        return bound
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls, and give those in progress `grace_s`."""
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.wait((self._follower,))
+        await self.health.enter_graceful_shutdown()
+        await self.server.stop(grace_s)
+
+    async def _follow(self) -> None:
+        """Health: the process as a whole is well; ChatService only while it can answer."""
+        serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+        await self.health.set("rlhf.v1.AdminService", serving)
+        shown: bool | None = None
+        while True:
+            ready = bool(readiness(self.chat)["ready"])
+            if ready != shown:
+                shown = ready
+                for name in ("", "rlhf.v1.ChatService"):
+                    await self.health.set(name, serving if ready else not_serving)
+            await asyncio.sleep(HEALTH_POLL_S)
+
+
+def port_taken(host: str, port: int, setting: str) -> RlhfError:
+    return RlhfError(f"cannot listen on {host}:{port}: it is in use; stop what uses it or set another {setting}")
+
+
+async def fail(context: Context, error: RlhfError) -> NoReturn:
+    """End the call with the error's code and message."""
+    refused = refusal(error)
+    await context.abort(CODES.get(refused.status, grpc.StatusCode.INTERNAL), str(refused))
+    raise AssertionError("abort raises")
+
+
+def _response(exchange: Exchange) -> chat_pb2.CompleteResponse:
+    answers = [choice.answer() for choice in exchange.choices]
+    return chat_pb2.CompleteResponse(
+        completion_id=exchange.completion_id,
+        conversation_id=exchange.conversation_id,
+        choices=[
+            chat_pb2.Choice(
+                index=answer.index,
+                text=answer.text,
+                finish_reason=answer.finish_reason,
+                spans=spans_to_proto(answer.spans),
+            )
+            for answer in answers
+        ],
+        logged=exchange.logged,
+        prompt_tokens=len(exchange.prompt_token_ids or ()),
+        completion_tokens=exchange.tokens,
+    )
+
+
+def _manifest(manifest: Manifest) -> versions_pb2.VersionManifest:
+    return versions_pb2.VersionManifest(
+        version=manifest.version,
+        tuning=manifest.tuning,
+        parent=manifest.parent,
+        files=[versions_pb2.VersionFile(path=f.path, sha256=f.sha256, size=f.size) for f in manifest.files],
+        probe=[versions_pb2.ProbeSequence(token_ids=p.token_ids, logprobs=p.logprobs) for p in manifest.probe],
+        created_ms=manifest.created_ms,
+        reward_version=manifest.reward_version,
+        kl=manifest.kl,
+        position=manifest.position,
+    )

@@ -1,0 +1,79 @@
+"""What the chat service needs of the engine's host: `rlhf_online.engine.host.EngineHost` has it, and so do fakes."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import aiohttp
+
+from rlhf_online.registry import Change
+
+Boundary = Callable[[str, str], Awaitable[None]]
+Listener = Callable[[Change], Awaitable[None]]
+
+
+class Client(Protocol):
+    """The way to the engine: `session.post(base + "/v1/…")`."""
+
+    @property
+    def session(self) -> aiohttp.ClientSession: ...
+
+    @property
+    def base(self) -> str: ...
+
+    async def health(self) -> bool: ...
+
+
+class Swap(Protocol):
+    """How an attempt to load a version went."""
+
+    @property
+    def ok(self) -> bool: ...
+
+    @property
+    def pause_s(self) -> float: ...
+
+
+class Host(Protocol):
+    """Keeps an engine serving the live version."""
+
+    @property
+    def state(self) -> str:
+        """ "starting", "waiting" (no version yet), "ready", "restarting" or "failed"."""
+        ...
+
+    @property
+    def failure(self) -> str: ...
+
+    @property
+    def serving(self) -> str:
+        """The policy version that writes tokens now, "" before the first."""
+        ...
+
+    @property
+    def model_name(self) -> str:
+        """The "model" of upstream requests."""
+        ...
+
+    @property
+    def client(self) -> Client: ...
+
+    @property
+    def swaps(self) -> Sequence[Swap]: ...
+
+    @property
+    def restarts(self) -> int: ...
+
+    @property
+    def boundary(self) -> list[Boundary]:
+        """Called with (old, new) while the engine is paused, before new weights are loaded."""
+        ...
+
+    @property
+    def undo(self) -> list[Boundary]:
+        """Called with (old, new) if the old weights go on after all."""
+        ...
+
+    @property
+    def changes(self) -> list[Listener]:
+        """Called when a version begins to serve or is refused."""
+        ...

@@ -1,0 +1,195 @@
+"""Answers being written, and which version writes which of their tokens.
+
+While the engine is paused for a swap, every token that the old weights wrote has left it. `boundary` waits until all of
+them have been read here, then marks for each answer in flight: from this token on, the new version. The wait is causal,
+not a matter of luck: the engine's server answers a health request only after it has handed out what it held before, and
+then its connections must have stayed silent. An answer whose count cannot be trusted (its client reads too slowly, or
+the engine was asked for large chunks and holds tokens back) keeps its versions but is marked uncertain, and its spans
+are logged as unknown.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from rlhf_online.events import Answer, VersionSpan
+from rlhf_online.registry import now_ms
+from services.chat.host import Host
+from services.chat.schema import ChatRequest
+
+QUIET_S = 0.02
+QUIET_LIMIT_S = 5.0
+ROUND_TRIPS = 2
+
+
+@dataclass(slots=True)
+class Choice:
+    """One answer as far as it has come. `certain`: the spans' boundaries are exact."""
+
+    index: int
+    spans: tuple[VersionSpan, ...]
+    certain: bool = True
+    text: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    logprobs_content: list[Any] = field(default_factory=list)
+    tool_calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    finish_reason: str = ""
+    unmarked: tuple[tuple[VersionSpan, ...], bool] | None = None
+
+    def mark(self, version: str, *, exact: bool) -> None:
+        """From here on `version` writes; a version that wrote no token leaves no span."""
+        self.unmarked = (self.spans, self.certain)
+        received = len(self.token_ids)
+        kept = tuple(span for span in self.spans if span.first_token < received)
+        self.spans = (*kept, VersionSpan(policy_version=version, first_token=received))
+        self.certain = self.certain and exact
+
+    def unmark(self, version: str) -> None:
+        """Take the last mark back: `version` goes on writing."""
+        if self.unmarked is not None:
+            self.spans, self.certain = self.unmarked
+            self.unmarked = None
+        elif not self.token_ids:
+            self.spans = (VersionSpan(policy_version=version, first_token=0),)
+
+    def answer(self) -> Answer:
+        """The answer for the log; without tokens if the engine did not tell each token's log-probability."""
+        told = len(self.token_ids) == len(self.logprobs)
+        return Answer(
+            index=self.index,
+            text="".join(self.text),
+            token_ids=tuple(self.token_ids) if told else (),
+            logprobs=tuple(self.logprobs) if told else (),
+            spans=self.spans if self.certain and told else (),
+            finish_reason=self.finish_reason or "abort",
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """A request on its way: upstream response, answers so far, times.
+
+    `waiting` is true exactly while everything that arrived has been taken in and the engine's next bytes are awaited.
+    `chunk_tokens`: how many tokens the engine may hold back before it sends them.
+    """
+
+    request: ChatRequest
+    choices: list[Choice]
+    started_ms: int
+    started_s: float
+    restarts: int
+    chunk_tokens: int = 1
+    conversation_id: str = ""
+    completion_id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    prompt_token_ids: list[int] | None = None
+    usage: dict[str, Any] | None = None
+    response: aiohttp.ClientResponse | None = None
+    waiting: bool = False
+    settled: bool = False
+    logged: bool = False
+
+    @property
+    def version(self) -> str:
+        """The version that wrote the end of the first answer."""
+        return self.choices[0].spans[-1].policy_version
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(choice.token_ids) for choice in self.choices)
+
+    @property
+    def finished(self) -> bool:
+        return all(choice.finish_reason for choice in self.choices)
+
+
+class InFlight:
+    """The exchanges in progress. `epoch` grows whenever the version that writes may have changed under a request."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.exchanges: set[Exchange] = set()
+        self.epoch = 0
+        self.activity = 0
+        self._coming: tuple[str, str, int] | None = None
+
+    def attach(self) -> None:
+        """Follow the host's swaps. Not for adapters: each request names its own, and keeps it."""
+        self.host.boundary.append(self.boundary)
+        self.host.undo.append(self.undo)
+
+    def version(self) -> str:
+        """The version that will write the first token of a request sent now."""
+        if self._coming is not None:
+            old, new, restarts = self._coming
+            if self.host.serving == old and self.host.restarts == restarts:
+                return new
+            self._coming = None
+        return self.host.serving
+
+    def begin(self, request: ChatRequest, *, chunk_tokens: int) -> Exchange:
+        """A new exchange, to be closed with `end`."""
+        span = VersionSpan(policy_version=self.version(), first_token=0)
+        exchange = Exchange(
+            request=request,
+            choices=[Choice(index=i, spans=(span,)) for i in range(request.n)],
+            started_ms=now_ms(),
+            started_s=asyncio.get_running_loop().time(),
+            restarts=self.host.restarts,
+            chunk_tokens=chunk_tokens,
+            conversation_id=request.conversation_id or f"conv-{uuid.uuid4().hex}",
+        )
+        self.exchanges.add(exchange)
+        return exchange
+
+    def end(self, exchange: Exchange) -> None:
+        self.exchanges.discard(exchange)
+
+    async def boundary(self, old: str, new: str) -> None:
+        """The engine is paused; `new` writes every token from here on."""
+        drained = await self._drain()
+        self.epoch += 1
+        self._coming = (old, new, self.host.restarts)
+        for exchange, choice in self._unfinished():
+            held_back = exchange.chunk_tokens > 1 and bool(choice.token_ids)
+            choice.mark(new, exact=drained and exchange.waiting and not held_back)
+
+    async def undo(self, old: str, new: str) -> None:
+        """The swap from `old` to `new` failed: `old` goes on."""
+        self.epoch += 1
+        self._coming = None
+        for _, choice in self._unfinished():
+            choice.unmark(old)
+
+    def _unfinished(self) -> Iterator[tuple[Exchange, Choice]]:
+        for exchange in self.exchanges:
+            for choice in exchange.choices:
+                if not choice.finish_reason:
+                    yield exchange, choice
+
+    async def _drain(self) -> bool:
+        """Read all that the paused engine has sent; False if its connections do not fall silent."""
+        if not self.exchanges:
+            return True
+        for _ in range(ROUND_TRIPS):
+            if not await self.host.client.health():
+                return False
+            if not await self._silent():
+                return False
+        return True
+
+    async def _silent(self) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + QUIET_LIMIT_S
+        while loop.time() < deadline:
+            before = self.activity
+            await asyncio.sleep(QUIET_S)
+            for _ in range(3):  # readers that these bytes woke run before the count is compared
+                await asyncio.sleep(0)
+            if self.activity == before:
+                return True
+        return False

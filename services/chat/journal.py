@@ -1,0 +1,79 @@
+"""The chat service's side of the event log: awaits the fsync, counts failures, knows whether the log takes events."""
+
+import asyncio
+import concurrent.futures
+import time
+import uuid
+from typing import cast
+
+from rlhf_online.errors import LogError, LogUnavailable
+from rlhf_online.eventlog.base import Position, Sink
+from rlhf_online.events import Envelope, VersionChange
+from rlhf_online.metrics import ChatMetrics
+from rlhf_online.registry import Change, now_ms
+from rlhf_online.wire import encode
+
+ACKNOWLEDGE_S = 10.0
+UNHEALTHY_S = 10.0
+
+
+class Journal:
+    """Appends envelopes. One a process: it owns the sink."""
+
+    def __init__(self, sink: Sink, metrics: ChatMetrics) -> None:
+        self.sink = sink
+        self.metrics = metrics
+        self._failed_s: float | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """False for some seconds after an append failed, so that readiness comes back without traffic."""
+        return self._failed_s is None or time.monotonic() - self._failed_s > UNHEALTHY_S
+
+    async def append(self, envelope: Envelope) -> Position:
+        """The log's position after the event, which is then on disk. Raises LogUnavailable."""
+        started = time.monotonic()
+        try:
+            offset = await self._acknowledged(envelope)
+        except (LogError, TimeoutError) as error:
+            self.failed()
+            if isinstance(error, LogUnavailable):
+                raise
+            reason = str(error) or f"no acknowledgement within {ACKNOWLEDGE_S:.0f} s"
+            raise LogUnavailable(f"the event log did not take the event: {reason}") from error
+        self.metrics.log_append.observe(time.monotonic() - started)
+        return {"local": offset + 1}
+
+    def append_soon(self, envelope: Envelope) -> None:
+        """Append without waiting: for what nobody waits for. A failure is counted."""
+        try:
+            future = cast("concurrent.futures.Future[int]", self.sink.append(encode(envelope)))
+        except LogError:
+            self.failed()
+            return
+        future.add_done_callback(lambda done: self.failed() if done.cancelled() or done.exception() else None)
+
+    async def changed(self, change: Change) -> None:
+        """Log that a version entered a state in the engine (the host calls this)."""
+        event = VersionChange(
+            version=change.version,
+            state=change.state,
+            previous=change.previous,
+            reason=change.reason,
+            changed_ms=now_ms(),
+        )
+        self.append_soon(Envelope(event_id=str(uuid.uuid4()), event=event))
+
+    def failed(self) -> None:
+        self._failed_s = time.monotonic()
+        self.metrics.log_failures.inc()
+
+    def close(self) -> None:
+        """Write what is queued."""
+        self.sink.close()
+
+    async def _acknowledged(self, envelope: Envelope) -> int:
+        future = cast("concurrent.futures.Future[int]", self.sink.append(encode(envelope)))
+        async with asyncio.timeout(ACKNOWLEDGE_S):
+            # Shielded: a client that goes away must not cancel a future that the log's thread is about to fulfil.
+            return await asyncio.shield(asyncio.wrap_future(future))

@@ -1,0 +1,154 @@
+"""Fresh answers for the trainer, sampled by the serving engine when people leave it room.
+
+All answers of a reply come from one version: if the weights changed meanwhile they are sampled once more, then refused.
+Nothing is logged: nobody read them.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from rlhf_online.errors import EngineUnavailable, RlhfError
+from services.chat import fields, upstream
+from services.chat.gateway import Gateway
+from services.chat.host import Host
+from services.chat.inflight import InFlight
+from services.chat.refusal import Refusal
+
+LOW_PRIORITY = 10  # vLLM serves smaller numbers first; people's requests have 0
+PROMPTS_A_REQUEST = 16
+PARALLEL = 4
+MAX_PROMPTS = 4096
+MAX_N = 64
+KNOWN = frozenset({"prompts", "n", "max_tokens", "temperature", "seed"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRequest:
+    prompts: list[list[int]]
+    n: int
+    max_tokens: int
+    temperature: float
+    seed: int | None
+
+
+def parse_rollouts(values: Mapping[str, Any], max_tokens: int, max_model_len: int) -> RolloutRequest:
+    """Raises Refusal."""
+    fields.refuse_unknown(values, KNOWN)
+    prompts = values.get("prompts")
+    if not isinstance(prompts, list) or not prompts:
+        raise fields.wrong("prompts", "a non-empty array of arrays of token ids", prompts)
+    if len(prompts) > MAX_PROMPTS:
+        raise Refusal(f"prompts: {len(prompts)} prompts, at most {MAX_PROMPTS} are taken", param="prompts")
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, list) or not all(type(token) is int and token >= 0 for token in prompt):
+            raise fields.wrong(f"prompts[{i}]", "an array of token ids", prompt)
+        if not 0 < len(prompt) < max_model_len:
+            raise fields.out_of_range(f"prompts[{i}] (length)", len(prompt), 1, max_model_len - 1)
+    temperature = fields.number(values, "temperature", 1.0, 0.01, 2.0)
+    return RolloutRequest(
+        prompts=prompts,
+        n=fields.integer(values, "n", 1, 1, MAX_N),
+        max_tokens=fields.integer(values, "max_tokens", min(64, max_tokens), 1, max_tokens),
+        temperature=temperature,
+        seed=None if values.get("seed") is None else fields.integer(values, "seed", 0, 0, 2**62),
+    )
+
+
+class Rollouts:
+    """Samples through the engine that serves. `priority`: the engine schedules by priority."""
+
+    def __init__(self, gateway: Gateway, *, priority: bool) -> None:
+        self.gateway = gateway
+        self.priority = priority
+
+    @property
+    def host(self) -> Host:
+        return self.gateway.host
+
+    @property
+    def flight(self) -> InFlight:
+        return self.gateway.flight
+
+    async def sample(self, request: RolloutRequest) -> dict[str, Any]:
+        """{"policy_version", "results": [[answer…] per prompt]}. Raises Refusal (409 if versions kept changing)."""
+        for _ in range(2):
+            if self.host.state != "ready":
+                raise self.gateway.not_ready()
+            epoch, version = self.flight.epoch, self.flight.version()
+            results = await self._results(request, self.host.model_name)
+            if self.flight.epoch == epoch:
+                tokens = sum(len(answer["token_ids"]) for answers in results for answer in answers)
+                self.gateway.metrics.rollout_tokens.inc(tokens)
+                return {"policy_version": version, "results": results}
+        raise Refusal(
+            "the version changed while sampling, twice; ask again",
+            status=409,
+            type="conflict_error",
+            code="version_changed",
+            retry_after_s=1,
+        )
+
+    async def _results(self, request: RolloutRequest, model: str) -> list[list[dict[str, Any]]]:
+        room = asyncio.Semaphore(PARALLEL)
+        # One seed for a request would give equal prompts equal answers, so a seeded prompt has a request of its own.
+        size = PROMPTS_A_REQUEST if request.seed is None else 1
+
+        async def part(start: int) -> list[list[dict[str, Any]]]:
+            async with room:
+                return await self._post(request, model, start, request.prompts[start : start + size])
+
+        failures: list[Exception] = []
+        tasks: list[asyncio.Task[list[list[dict[str, Any]]]]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks += [group.create_task(part(start)) for start in range(0, len(request.prompts), size)]
+        except* RlhfError as group_error:
+            failures += group_error.exceptions
+        if failures:
+            raise failures[0]
+        return [answers for task in tasks for answers in task.result()]
+
+    async def _post(
+        self, request: RolloutRequest, model: str, start: int, prompts: list[list[int]]
+    ) -> list[list[dict[str, Any]]]:
+        body: dict[str, Any] = {
+            "model": model,
+            "prompt": prompts,
+            "n": request.n,
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": 1.0,
+            "top_k": 0,
+            "min_p": 0.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "repetition_penalty": 1.0,
+            "logprobs": 0,
+            "return_token_ids": True,
+            "add_special_tokens": False,
+        }
+        if request.seed is not None:
+            body["seed"] = request.seed + start * request.n  # the engine gives answer i of a prompt seed + i
+        if self.priority:
+            body["priority"] = LOW_PRIORITY
+        response = await upstream.post(self.host, "/v1/completions", body)
+        async with response:
+            try:
+                choices = orjson.loads(await response.read())["choices"]
+            except OSError as error:
+                raise EngineUnavailable("the engine ended while sampling; try again") from error
+        answers = [_answer(choice) for choice in sorted(choices, key=lambda choice: choice["index"])]
+        if len(answers) != len(prompts) * request.n:
+            raise EngineUnavailable(f"the engine gave {len(answers)} answers for {len(prompts)} × {request.n}")
+        return [answers[i : i + request.n] for i in range(0, len(answers), request.n)]
+
+
+def _answer(choice: dict[str, Any]) -> dict[str, Any]:
+    token_ids, logprobs = choice["token_ids"], choice["logprobs"]["token_logprobs"]
+    if len(token_ids) != len(logprobs):
+        raise EngineUnavailable(f"the engine gave {len(logprobs)} log-probabilities for {len(token_ids)} tokens")
+    return {"token_ids": token_ids, "logprobs": logprobs, "finish_reason": choice["finish_reason"]}

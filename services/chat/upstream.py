@@ -1,0 +1,134 @@
+"""The engine's side of a conversation: one streamed request to vLLM, read chunk by chunk into the exchange.
+
+Every request is streamed, whatever the client asked for: only so is it known how many tokens had been written when the
+weights changed. Clients that wait for the whole answer get it in large chunks, which costs the engine a third less.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import orjson
+
+from rlhf_online.errors import EngineUnavailable
+from services.chat.host import Host
+from services.chat.inflight import Exchange, InFlight
+from services.chat.refusal import Refusal
+
+JSON_HEADERS = {"Content-Type": "application/json"}
+NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)  # a swap may hold an answer for long
+Chunk = dict[str, Any]
+
+
+async def post(host: Host, path: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
+    """The engine's answer, its headers read. Raises EngineUnavailable, or Refusal for what the engine refuses."""
+    client = host.client
+    try:
+        response = await client.session.post(
+            f"{client.base}{path}", data=orjson.dumps(body), headers=JSON_HEADERS, timeout=NO_TIMEOUT
+        )
+        if response.status == 200:
+            return response
+        async with response:
+            raise engine_error(response.status, await response.read())
+    except (aiohttp.ClientError, OSError) as error:
+        raise EngineUnavailable(f"the engine does not answer ({type(error).__name__}); try again") from error
+
+
+async def send(host: Host, exchange: Exchange) -> None:
+    """Send the exchange's request; `exchange.response` is then to be read with `chunks`."""
+    body = exchange.request.upstream | {
+        "model": host.model_name,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_token_ids": True,
+    }
+    if exchange.chunk_tokens > 1:
+        body["stream_interval"] = exchange.chunk_tokens
+    exchange.waiting = True
+    exchange.response = await post(host, "/v1/chat/completions", body)
+
+
+async def chunks(exchange: Exchange, flight: InFlight) -> AsyncIterator[list[Chunk]]:
+    """The engine's chunks, as many at a time as arrived together; the exchange has taken them in.
+
+    Raises EngineUnavailable if the engine ends before its last chunk, and Refusal for an error that it sends.
+    """
+    assert exchange.response is not None, "send comes first"
+    content = exchange.response.content
+    rest = b""
+    done = False
+    while not done:
+        exchange.waiting = True
+        try:
+            data = await content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineUnavailable(f"the engine ended in the middle of an answer ({type(error).__name__})") from error
+        exchange.waiting = False
+        flight.activity += 1
+        if not data:
+            raise EngineUnavailable("the engine ended in the middle of an answer")
+        *events, rest = (rest + data).split(b"\n\n")
+        arrived = []
+        for event in events:
+            if event == b"data: [DONE]":
+                done = True
+            elif event.startswith(b"data: "):
+                chunk = orjson.loads(event[6:])
+                take_in(exchange, chunk)
+                arrived.append(chunk)
+        if arrived:
+            yield arrived
+    if not exchange.finished:
+        raise EngineUnavailable("the engine ended an answer without saying why")
+
+
+def take_in(exchange: Exchange, chunk: Chunk) -> None:
+    """Add a chunk's tokens and text to the exchange. Raises what an error chunk says."""
+    if "error" in chunk:
+        code = chunk["error"].get("code")
+        raise engine_error(code if isinstance(code, int) else 500, orjson.dumps(chunk))
+    if exchange.prompt_token_ids is None and chunk.get("prompt_token_ids"):
+        exchange.prompt_token_ids = chunk["prompt_token_ids"]
+    if chunk.get("usage"):
+        exchange.usage = chunk["usage"]
+    for part in chunk["choices"]:
+        choice = exchange.choices[part["index"]]
+        if token_ids := part.get("token_ids"):
+            choice.token_ids += token_ids
+        if logprobs := part.get("logprobs"):
+            choice.logprobs += [item["logprob"] for item in logprobs["content"]]
+            if exchange.request.logprobs:
+                choice.logprobs_content += logprobs["content"]
+        delta = part["delta"]
+        if text := delta.get("content"):
+            choice.text.append(text)
+        for call in delta.get("tool_calls") or ():
+            _take_in_call(choice.tool_calls, call)
+        if part.get("finish_reason"):
+            choice.finish_reason = part["finish_reason"]
+
+
+def _take_in_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
+    """OpenAI sends a call's id and name once and its arguments in pieces."""
+    empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+    call = calls.setdefault(delta.get("index", 0), empty)
+    call["id"] = delta.get("id") or call["id"]
+    function = delta.get("function") or {}
+    call["function"]["name"] = function.get("name") or call["function"]["name"]
+    call["function"]["arguments"] += function.get("arguments") or ""
+
+
+def engine_error(status: int, body: bytes) -> Refusal | EngineUnavailable:
+    """What the engine's error means: the client's mistake (4xx), or a broken engine."""
+    try:
+        values = orjson.loads(body)
+        error = values.get("error", values)
+        message, param = error.get("message"), error.get("param")
+    except (orjson.JSONDecodeError, AttributeError):
+        message, param = None, None
+    if status in (400, 413, 422):
+        return Refusal(message or "the engine refused the request", param=param, code="engine_refused")
+    if status in (404, 408, 409, 429):  # between two versions' names, or short of room: passes
+        return EngineUnavailable(f"the engine answered {status}; try again")
+    return EngineUnavailable(f"the engine failed (HTTP {status}); try again")

@@ -1,0 +1,134 @@
+"""The reward service's process: `python -m services.reward --config FILE`."""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+import torch
+from prometheus_client import CollectorRegistry, start_http_server
+
+from rlhf_online import config, logs, process
+from rlhf_online.errors import InvalidInput, RlhfError
+from rlhf_online.metrics import RewardMetrics
+from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.models.trunk import pick_device
+from rlhf_online.registry import Manifest, Registry
+from rlhf_online.state import StateDir
+from services.reward.batching import Batcher, Pair, Scorer
+from services.reward.follower import Follower
+from services.reward.server import Limits, RewardServer, RewardServicer
+
+STOP_GRACE_S = 5.0
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m services.reward", description="Scores answers over gRPC.")
+    parser.add_argument("--config", type=Path, required=True, help="TOML file of settings (config.RewardSettings)")
+    try:
+        settings = config.load(config.RewardSettings, parser.parse_args().config)
+        if settings.die_with_parent:
+            process.die_with_parent()
+        logs.configure("reward", settings.log_level)
+        torch.set_num_threads(settings.threads)
+        asyncio.run(serve(settings))
+    except RlhfError as error:
+        return process.complain(error)
+    return 0
+
+
+async def serve(settings: config.RewardSettings) -> None:
+    """Wire the service and run it until a signal says stop. Raises InvalidInput for ports or a model of no use."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    base = Path(settings.model)
+    tokenizer = ChatTokenizer(base)
+    collectors = CollectorRegistry()
+    metrics = RewardMetrics(collectors)
+    batcher = Batcher(
+        metrics,
+        max_batch_tokens=settings.max_batch_tokens,
+        max_wait_ms=settings.max_wait_ms,
+        max_queue=settings.max_queue,
+    )
+    servicer = RewardServicer(batcher, tokenizer, metrics, _limits(base))
+    server = RewardServer(servicer, metrics)
+    registry = Registry(StateDir(settings.state_dir).versions)
+    follower = Follower(registry, batcher, _loader(settings, registry), server.entered, poll_s=settings.poll_s)
+    try:
+        port = await server.start(settings.host, settings.grpc_port)
+        metrics_port = _serve_metrics(settings, collectors)
+        process.announce(settings.ready_file, grpc=port, metrics=metrics_port)
+        structlog.get_logger().info("listening", grpc=port, metrics=metrics_port)
+        await _until(stop, follower)
+    finally:
+        await server.stop(STOP_GRACE_S)
+        await batcher.close()
+
+
+async def _until(stop: asyncio.Event, follower: Follower) -> None:
+    """Follow the registry until `stop`; a follower that ends by an error ends the service with it."""
+    following = asyncio.create_task(follower.run())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((following, stopping), return_when=asyncio.FIRST_COMPLETED)
+    for task in (following, stopping):
+        task.cancel()
+    try:
+        await following
+    except asyncio.CancelledError:
+        pass
+
+
+class ModelScorer:
+    """A reward model and the size of its forward passes."""
+
+    def __init__(self, model: RewardModel, max_batch_tokens: int) -> None:
+        self._model = model
+        self._max_batch_tokens = max_batch_tokens
+
+    def score(self, pairs: Sequence[Pair]) -> tuple[Sequence[float], Sequence[float]]:
+        return self._model.score(pairs, max_batch_tokens=self._max_batch_tokens)
+
+
+def _loader(settings: config.RewardSettings, registry: Registry) -> Callable[[Manifest], Scorer]:
+    device = pick_device(settings.device)
+
+    def load(manifest: Manifest) -> Scorer:
+        model = RewardModel.load(
+            Path(settings.model), folder=registry.path(manifest.version), tuning=manifest.tuning, device=device
+        )
+        return ModelScorer(model, settings.max_batch_tokens)
+
+    return load
+
+
+def _limits(base: Path) -> Limits:
+    """What the base model's configuration says about tokens. Raises InvalidInput."""
+    try:
+        values = json.loads((base / "config.json").read_text())
+        return Limits(vocabulary=int(values["vocab_size"]), context=int(values["max_position_embeddings"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInput(f"{base / 'config.json'} does not describe a model ({error}): check `model`") from error
+
+
+def _serve_metrics(settings: config.RewardSettings, collectors: CollectorRegistry) -> int:
+    try:
+        server, _ = start_http_server(settings.metrics_port, settings.host, registry=collectors)
+    except OSError as error:
+        raise InvalidInput(
+            f"port {settings.metrics_port} on {settings.host} cannot be opened ({error}): stop what uses it, or set "
+            "metrics_port to another"
+        ) from error
+    return server.server_port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Requests that arrive close together share one forward pass, in the one thread that computes.
+
+    Score handlers ──submit──▶ queue (bounded) ──collect──▶ batch ──▶ compute thread ──▶ each handler's future
+
+What it waits for: the first request; then others, for `max_wait_ms` or until `max_batch_tokens`; while a batch is
+computed, the next one gathers. A request is never split: all its scores come from the model that was current when its
+batch began. A request whose caller has gone is dropped before it costs anything.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from rlhf_online.errors import InvalidInput, RewardUnavailable, RlhfError
+from rlhf_online.metrics import RewardMetrics
+
+Tokens = tuple[int, ...]
+Pair = tuple[Tokens, Tokens]
+
+
+class Scorer(Protocol):
+    """A loaded reward model."""
+
+    def score(self, pairs: Sequence[Pair]) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and spread over the ensemble of each pair, normalised."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The reward version that scores now, and its model."""
+
+    version: str
+    scorer: Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores and spreads in the order of the items, all by `version`."""
+
+    scores: tuple[float, ...]
+    spreads: tuple[float, ...]
+    version: str
+
+
+class Overloaded(RlhfError):
+    """The queue is full; nothing was queued."""
+
+
+class WrongVersion(RewardUnavailable):
+    """Another reward version is loaded than the one asked for."""
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """`prepare` turns what the caller sent into pairs, in the compute thread: tokenising is computing too."""
+
+    prepare: Callable[[], list[Pair]]
+    items: int
+    tokens: int
+    version: str
+    future: "asyncio.Future[Scores]"
+
+
+class Batcher:
+    """Owns the compute thread. All methods are for the event loop that made it."""
+
+    def __init__(self, metrics: RewardMetrics, *, max_batch_tokens: int, max_wait_ms: float, max_queue: int) -> None:
+        self.loaded: Loaded | None = None
+        self._max_batch_tokens = max_batch_tokens
+        self._max_wait_s = max_wait_ms / 1000
+        self._max_queue = max_queue
+        self._metrics = metrics
+        self._queue: deque[_Request] = deque()
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reward-compute")
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue."""
+        return sum(request.items for request in self._queue)
+
+    async def score(self, prepare: Callable[[], list[Pair]], *, items: int, tokens: int, version: str = "") -> Scores:
+        """Scores of the pairs that `prepare` gives; `tokens` is about how many they have.
+
+        Raises Overloaded, RewardUnavailable (nothing loaded), WrongVersion, and InvalidInput from `prepare`.
+        """
+        _check_version(self.loaded, version)
+        if self.waiting + items > self._max_queue:
+            raise Overloaded(f"{self.waiting} items wait already, {self._max_queue} may: try again later")
+        future: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Request(prepare, items, tokens, version, future))
+        self._arrived.set()
+        return await future
+
+    async def close(self) -> None:
+        """Stop computing; requests still waiting get RewardUnavailable."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        while self._queue:
+            future = self._queue.popleft().future
+            if not future.done():
+                future.set_exception(RewardUnavailable("the reward service is stopping"))
+        self._thread.shutdown()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._gather()
+            batch = self._collect()
+            if not batch:
+                continue
+            self._metrics.queue.set(self.waiting)
+            self._metrics.batch_size.observe(sum(request.items for request in batch))
+            try:
+                results = await loop.run_in_executor(self._thread, _compute, self.loaded, batch)
+            except asyncio.CancelledError:
+                self._queue.extendleft(reversed(batch))
+                raise
+            for request, result in zip(batch, results, strict=True):
+                if not request.future.done():
+                    _resolve(request.future, result)
+
+    async def _gather(self) -> None:
+        """Wait for the first request, then for company."""
+        while not self._queue:
+            self._arrived.clear()
+            await self._arrived.wait()
+        deadline = asyncio.get_running_loop().time() + self._max_wait_s
+        while sum(request.tokens for request in self._queue) < self._max_batch_tokens:
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return
+
+    def _collect(self) -> list[_Request]:
+        """The oldest requests that fit one batch, at least one; those whose caller has gone are dropped."""
+        batch: list[_Request] = []
+        tokens = 0
+        while self._queue:
+            request = self._queue[0]
+            if not request.future.done():
+                if batch and tokens + request.tokens > self._max_batch_tokens:
+                    break
+                batch.append(request)
+                tokens += request.tokens
+            self._queue.popleft()
+        return batch
+
+
+def _resolve(future: "asyncio.Future[Scores]", result: Scores | RlhfError) -> None:
+    if isinstance(result, RlhfError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _check_version(loaded: Loaded | None, version: str) -> Loaded:
+    if loaded is None:
+        raise RewardUnavailable("no reward version is loaded yet: the trainer publishes the first one")
+    if version and version != loaded.version:
+        raise WrongVersion(f"{loaded.version} is loaded, not {version}")
+    return loaded
+
+
+def _compute(loaded: Loaded | None, batch: Sequence[_Request]) -> list[Scores | RlhfError]:
+    """In the compute thread: one result a request, in order."""
+    prepared: list[list[Pair] | RlhfError] = []
+    for request in batch:
+        try:
+            _check_version(loaded, request.version)
+            prepared.append(request.prepare())
+        except (RewardUnavailable, InvalidInput) as error:
+            prepared.append(error)
+    pairs = [pair for item in prepared if isinstance(item, list) for pair in item]
+    scores: Sequence[float] = ()
+    spreads: Sequence[float] = ()
+    if loaded is not None and pairs:
+        try:
+            scores, spreads = loaded.scorer.score(pairs)
+        except (RuntimeError, InvalidInput) as error:  # torch's own errors, out of memory among them
+            structlog.get_logger().error("a batch could not be scored", items=len(pairs), why=str(error))
+            failed = error if isinstance(error, InvalidInput) else RewardUnavailable(f"scoring failed: {error}")
+            return [failed for _ in batch]
+    results: list[Scores | RlhfError] = []
+    start = 0
+    for item in prepared:
+        if isinstance(item, RlhfError):
+            results.append(item)
+            continue
+        assert loaded is not None
+        part = slice(start, start + len(item))
+        results.append(Scores(tuple(map(float, scores[part])), tuple(map(float, spreads[part])), loaded.version))
+        start += len(item)
+    return results

@@ -1,0 +1,69 @@
+"""Keeps the batcher on the registry's live reward version.
+
+A version is verified, then loaded beside the one that scores, and takes its place in one assignment between two
+batches. One that is corrupt is marked failed, and the version before it goes on scoring.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from rlhf_online.errors import InvalidInput, RlhfError
+from rlhf_online.registry import Manifest, Registry
+from services.reward.batching import Batcher, Loaded, Scorer
+
+
+class Follower:
+    """`load(manifest)` builds the model of a verified version; `entered(version, previous)` is told after a swap."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        batcher: Batcher,
+        load: Callable[[Manifest], Scorer],
+        entered: Callable[[str, str], Awaitable[None]],
+        *,
+        poll_s: float,
+    ) -> None:
+        self._registry = registry
+        self._batcher = batcher
+        self._load = load
+        self._entered = entered
+        self._poll_s = poll_s
+        self._refused = ""
+        self._log = structlog.get_logger()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            await self.step()
+            await asyncio.sleep(self._poll_s)
+
+    async def step(self) -> None:
+        """Load the live version if it is another than the one that scores."""
+        version = self._registry.live("reward")
+        loaded = self._batcher.loaded
+        previous = loaded.version if loaded else ""
+        if version is None or version in (previous, self._refused):
+            return
+        try:
+            scorer = await asyncio.to_thread(self._read, version)
+        except (RlhfError, OSError) as error:
+            await asyncio.to_thread(self._refuse, version, str(error))
+            return
+        self._batcher.loaded = Loaded(version, scorer)
+        self._refused = ""
+        self._log.info("reward version loaded", version=version, previous=previous)
+        await self._entered(version, previous)
+
+    def _read(self, version: str) -> Scorer:
+        return self._load(self._registry.verify(version))
+
+    def _refuse(self, version: str, why: str) -> None:
+        self._refused = version
+        self._log.error("reward version refused, the one before goes on", version=version, why=why)
+        try:
+            self._registry.rollback("reward", reason=why, failed=version)
+        except InvalidInput:  # it is the first one: nothing to go back to
+            self._registry.mark(version, "failed", reason=why)

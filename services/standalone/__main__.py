@@ -1,0 +1,32 @@
+"""`python -m services.standalone --config FILE` (StandaloneSettings): chat, reward and trainer on this machine."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from rlhf_online import config, process
+from rlhf_online.config import StandaloneSettings
+from rlhf_online.errors import RlhfError
+from services.standalone.supervisor import Supervisor
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m services.standalone", description=__doc__)
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings, TOML; RLHF_UP__… variables override them"
+    )
+    options = parser.parse_args()
+    try:
+        settings = config.load(StandaloneSettings, options.config)
+        if settings.die_with_parent:
+            process.die_with_parent()
+        Supervisor(settings, say=partial(print, flush=True)).run()
+    except RlhfError as error:
+        return process.complain(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

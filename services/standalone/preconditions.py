@@ -1,0 +1,176 @@
+"""What must hold before anything is started: the model, memory, disk, ports. Each failure says what to do about it."""
+
+import errno
+import json
+import os
+import shutil
+import socket
+from math import prod
+from pathlib import Path
+
+from rlhf_online.config import StandaloneSettings
+from rlhf_online.errors import ConfigError, InvalidInput, NotEnoughRoom, VersionCorrupt
+from rlhf_online.registry import Registry
+from rlhf_online.state import StateDir
+
+GIB = 1 << 30
+FLOAT32 = 4
+PROCESSES_GIB = 2.5
+"""Resident memory of the four processes without any weights: the engine 1.2, trainer and reward .6 each, chat .1."""
+MAX_HEADER = 100 << 20
+
+
+def check(settings: StandaloneSettings, *, available_bytes: int | None = None, free_bytes: int | None = None) -> None:
+    """Raise the first thing that stands in the way of a start.
+
+    `available_bytes` of memory and `free_bytes` of disk are measured where they are not given.
+    """
+    model = Path(settings.model)
+    check_model(model, settings.tuning)
+    count = parameters(model)
+    if uses_cpu(settings):
+        check_memory(settings, count, memory_available() if available_bytes is None else available_bytes)
+    check_disk(settings.state_dir, count, disk_free(settings.state_dir) if free_bytes is None else free_bytes)
+    check_port(settings.host, settings.http_port, "http_port (--port)")
+    check_port(settings.host, settings.grpc_port, "grpc_port (--grpc-port)")
+    check_live_version(Registry(StateDir(settings.state_dir).versions))
+
+
+def check_model(model: Path, tuning: str) -> None:
+    """Raises ConfigError unless the folder is that of a Hugging Face model. `full` may begin without weights."""
+    if not model.is_dir():
+        raise ConfigError(f"no model folder at {model}: give one with --model (config.json, tokenizer, *.safetensors)")
+    for name in ("config.json", "tokenizer_config.json"):
+        if not (model / name).is_file():
+            raise ConfigError(f"{model} is no Hugging Face model folder: it holds no {name}")
+    if tuning == "lora" and not has_weights(model):
+        raise ConfigError(
+            f"{model} holds no *.safetensors, and a LoRA adapter needs a base: convert the weights, or train all of "
+            "them with --tuning full"
+        )
+
+
+def has_weights(model: Path) -> bool:
+    return any(model.glob("*.safetensors"))
+
+
+def parameters(model: Path) -> int:
+    """Number of weights in the folder's *.safetensors, from their headers; 0 if there are none. Raises ConfigError."""
+    return sum(_parameters(path) for path in model.glob("*.safetensors"))
+
+
+def _parameters(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(MAX_HEADER, path.stat().st_size):
+                raise ConfigError(f"{path} is no safetensors file, or only a part of one: fetch or convert it again")
+            header = json.loads(file.read(length))
+        return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is no safetensors file ({error}): fetch or convert it again") from error
+
+
+def copies(settings: StandaloneSettings) -> int:
+    """How often the weights stand in memory at once, in float32, optimiser state included.
+
+    Engine 1. Policy: all weights trained 5 (weights, reference, gradients, two Adam moments), an adapter 1. Reward
+    model in the trainer: 4 or 1. Reward service: 1.
+    """
+    policy = 5 if settings.tuning == "full" else 1
+    reward = 4 if settings.reward.tuning == "full" else 1
+    return 1 + policy + reward + 1
+
+
+def uses_cpu(settings: StandaloneSettings) -> bool:
+    """True if weights stand in main memory, as far as one can tell without torch."""
+    return settings.device == "cpu" or (settings.device == "auto" and not Path("/proc/driver/nvidia/version").exists())
+
+
+def check_memory(settings: StandaloneSettings, count: int, available: int) -> None:
+    """Raises NotEnoughRoom."""
+    weights = copies(settings) * count * FLOAT32
+    needed = weights + settings.engine.kv_cache_gib * GIB + PROCESSES_GIB * GIB
+    if needed > available:
+        raise NotEnoughRoom(
+            f"about {needed / GIB:.1f} GiB of memory are needed and {available / GIB:.1f} are available: "
+            f"{count / 1e6:.0f} M weights stand in memory {copies(settings)} times ({weights / GIB:.1f} GiB), the "
+            f"cache takes {settings.engine.kv_cache_gib:g}, the processes {PROCESSES_GIB:g}. Take a smaller model, "
+            "--tuning lora, a smaller engine.kv_cache_gib, or a larger machine"
+        )
+
+
+def memory_available() -> int:
+    """Bytes that could be used without swapping, a container's limit considered; a lot where that cannot be known."""
+    available = 1 << 62
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):
+        return available
+    return available if limit == "max" else min(available, int(limit) - used)
+
+
+def check_disk(folder: Path, count: int, free: int) -> None:
+    """Raises NotEnoughRoom unless four copies of the weights and half a GiB of log fit."""
+    needed = 4 * count * FLOAT32 + GIB // 2
+    if free < needed:
+        raise NotEnoughRoom(
+            f"{folder} has {free / GIB:.1f} GiB free, and versions, checkpoints and log need about "
+            f"{needed / GIB:.1f}: make room, or put the state elsewhere with --state"
+        )
+
+
+def disk_free(folder: Path) -> int:
+    """Bytes free on the disk where `folder` is, or will be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def check_port(host: str, port: int, option: str) -> None:
+    """Raises ConfigError if the port cannot be listened on. 0 always can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                why = f"port {port} is in use: stop what listens there, or give another with"
+            elif error.errno == errno.EACCES:
+                why = f"port {port} may not be opened by user {os.getuid()}: give one above 1023 with"
+            else:
+                why = f"{host}:{port} cannot be listened on ({error}): mend host (--host) or"
+            raise ConfigError(f"{why} {option}") from error
+        except OverflowError as error:
+            raise ConfigError(f"{port} is no port: give one from 0 to 65535 with {option}") from error
+
+
+def check_live_version(registry: Registry) -> None:
+    """Raises VersionCorrupt if the live policy is damaged and there is none before it that could serve instead.
+
+    Only names and sizes are compared here; the engine compares the hashes before it loads anything.
+    """
+    live = registry.live("policy")
+    if live is None:
+        return
+    try:
+        folder, manifest = registry.path(live), registry.manifest(live)
+        for item in manifest.files:
+            path = folder / item.path
+            if not path.is_file() or path.stat().st_size != item.size:
+                raise VersionCorrupt(f"{live}: {item.path} is missing or not {item.size} bytes long")
+    except (VersionCorrupt, InvalidInput) as error:
+        older = [name for name in registry.versions("policy") if name < live]
+        if not any(registry.status(name).state == "retired" for name in older):
+            raise VersionCorrupt(
+                f"the live version is damaged and there is no good one before it ({error}): restore "
+                f"{registry.root / live} from a copy, or begin anew with another --state"
+            ) from error

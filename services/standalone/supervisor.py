@@ -1,0 +1,280 @@
+"""Starts the three services in order, watches them, and stops them in order; nothing outlives it.
+
+chat and reward start at once → their ports are known → the trainer starts with their addresses
+a service that ends is started again, later each time, on the same ports
+it ended with exit code 2 (its settings), or for the fifth time within a minute, or the engine failed for good:
+    everything stops, and the message holds the end of its log
+SIGINT or SIGTERM: trainer, reward, chat are asked to end in this order; a second signal kills them
+"""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_online import process
+from rlhf_online.config import StandaloneSettings
+from rlhf_online.errors import AlreadyRunning, ServiceFailed
+from rlhf_online.registry import Registry, genesis
+from rlhf_online.state import StateDir, write_json
+from services.standalone import children, preconditions
+from services.standalone.children import Name, Ports
+from services.standalone.processes import Child, adopt_orphans, end_orphans
+
+TICK_S = 0.1
+ASK_ENGINE_S = 1.0
+WINDOW_S = 60.0
+MAX_STARTS = 5
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 8.0
+READY_TIMEOUT_S = 300.0
+STOP_TIMEOUTS_S: dict[Name, float] = {"trainer": 30.0, "reward": 10.0, "chat": 40.0}
+"""In the order of stopping: who needs the others goes first."""
+SETTINGS_REFUSED = 2
+
+Commands = dict[Name, list[str]]
+
+
+def python_modules() -> Commands:
+    """How each service is started; `--config FILE` is appended."""
+    names: tuple[Name, ...] = ("chat", "reward", "trainer")
+    return {name: [sys.executable, "-m", f"services.{name}"] for name in names}
+
+
+@dataclass(slots=True)
+class Service:
+    """A child and when it may be started again."""
+
+    name: Name
+    child: Child
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """The three services of `settings`. `say` takes one line for people at a time."""
+
+    def __init__(
+        self,
+        settings: StandaloneSettings,
+        *,
+        commands: Commands | None = None,
+        say: Callable[[str], None] = print,
+        backoff_s: float = FIRST_BACKOFF_S,
+    ) -> None:
+        self._settings = settings
+        self._say = say
+        self._backoff_s = backoff_s
+        self._state = StateDir(settings.state_dir.resolve())
+        self._registry = Registry(self._state.versions)
+        self._ports = Ports()
+        self._services: dict[Name, Service] = {}
+        for name, command in (commands or python_modules()).items():
+            line = [*command, "--config", str(self._state.run / f"{name}.toml")]
+            self._services[name] = Service(name, Child(name, line, self._state.logs / f"{name}.log"))
+        self._signals = 0
+        self._live: str | None = None
+        self._engine = ""
+        self._ask_engine_at = 0.0
+
+    def run(self) -> None:
+        """Run until a signal. Raises an RlhfError if nothing could be started or a service failed for good."""
+        with _locked(self._state):
+            preconditions.check(self._settings)
+            adopt_orphans()
+            with self._catching_signals():
+                try:
+                    self._start()
+                    while not self._signals:
+                        self._tick()
+                finally:
+                    children.ready_file(self._state, "standalone").unlink(missing_ok=True)
+                    self._stop()
+
+    # Starting
+
+    def _start(self) -> None:
+        self._state.operator_token()
+        model = Path(self._settings.model)
+        if preconditions.has_weights(model):
+            genesis(self._registry, model, tuning=self._settings.tuning)
+        self._live = self._registry.live("policy")
+        for name in ("chat", "reward"):
+            self._launch(name)
+        for name in ("chat", "reward"):
+            self._await_ready(name)
+        if self._signals:
+            return
+        self._launch("trainer")
+        ports = self._ports.known["chat"]
+        # For the command line, which finds the service by its state folder.
+        host = children.address(self._settings.host)
+        write_json(children.ready_file(self._state, "standalone"), {"pid": os.getpid(), "host": host, **ports})
+        process.announce(self._settings.ready_file, **ports)
+        self._greet(ports)
+
+    def _launch(self, name: Name) -> None:
+        service = self._services[name]
+        service.restart_at = None
+        children.ready_file(self._state, name).unlink(missing_ok=True)
+        children.write_settings(name, self._settings, self._ports)
+        service.child.start()
+
+    def _await_ready(self, name: Name) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not self._learn_ports(name) and not self._signals:
+            if time.monotonic() > deadline:
+                raise ServiceFailed(
+                    f"{name} opened no port within {READY_TIMEOUT_S:.0f} s; the end of its log:\n{self._tail(name)}"
+                )
+            self._revive(self._services[name])
+            time.sleep(TICK_S)
+
+    def _learn_ports(self, name: Name) -> bool:
+        """Take note of the ports that the service has announced; False while it has not."""
+        if name in self._ports.known:
+            return True
+        values = children.read_ready(children.ready_file(self._state, name))
+        if values is None:
+            return False
+        self._ports.known[name] = {use: port for use, port in values.items() if use != "pid"}
+        return True
+
+    def _greet(self, ports: dict[str, int]) -> None:
+        host = children.address(self._settings.host)
+        self._say(f"page and API   http://{host}:{ports.get('http')}/   (OpenAI-compatible below /v1)")
+        self._say(f"gRPC           {host}:{ports.get('grpc')}")
+        self._say(f"state          {self._state.root}   (operator's token in operator.token, logs in logs/)")
+        if self._live is None:
+            self._say("waiting for the first version: the model's folder has no weights")
+        else:
+            self._say(f"loading        {self._live}: chat begins when the engine is up, votes are taken already")
+
+    # Running
+
+    def _tick(self) -> None:
+        for service in self._services.values():
+            self._revive(service)
+            self._learn_ports(service.name)
+        self._follow_versions()
+        if time.monotonic() >= self._ask_engine_at:
+            self._follow_engine()
+            self._ask_engine_at = time.monotonic() + ASK_ENGINE_S
+        time.sleep(TICK_S)
+
+    def _revive(self, service: Service) -> None:
+        code = service.child.exit_code()
+        if code is None:
+            return
+        now = time.monotonic()
+        if service.restart_at is None:
+            service.restart_at = now + self._backoff(service, code, now)
+        elif now >= service.restart_at:
+            end_orphans(self._pids(), timeout_s=10.0)
+            self._launch(service.name)
+
+    def _backoff(self, service: Service, code: int, now: float) -> float:
+        name, recent = service.name, [t for t in service.child.started if now - t < WINDOW_S]
+        if code == SETTINGS_REFUSED:
+            raise ServiceFailed(f"{name} cannot run with its settings:\n{self._tail(name)}")
+        if len(recent) >= MAX_STARTS:
+            raise ServiceFailed(
+                f"{name} ended {len(recent)} times within {WINDOW_S:.0f} s, the last time with {_ending(code)}; the "
+                f"end of {service.child.log}:\n{self._tail(name)}"
+            )
+        delay = min(MAX_BACKOFF_S, self._backoff_s * 2 ** max(0, len(recent) - 1))
+        self._say(f"{name} ended with {_ending(code)}; starting it again in {delay:g} s (log: {service.child.log})")
+        return delay
+
+    def _follow_versions(self) -> None:
+        live = self._registry.live("policy")
+        if live is None or live == self._live:
+            return
+        reason = self._registry.status(live).reason
+        instead = f" instead of {self._live}" if self._live else ""
+        self._live = live
+        self._say(f"new version    {live} is live{instead}" + (f": {reason}" if reason else ""))
+
+    def _follow_engine(self) -> None:
+        """Tell when the engine becomes ready or restarts. Raises ServiceFailed when it has given up."""
+        values = self._readiness()
+        engine = str(values.get("state", ""))
+        if engine == "failed":
+            why = values.get("message") or "it said nothing"
+            raise ServiceFailed(f"the engine cannot start: {why}\nIts whole log: {self._state.logs / 'engine.log'}")
+        if engine and engine != self._engine:
+            if engine == "ready":
+                self._say(f"ready          {values.get('serving') or self._live} is serving; Ctrl-C ends")
+            elif self._engine:
+                self._say(f"engine         {engine}")
+            self._engine = engine
+
+    def _readiness(self) -> dict:
+        host, port = children.address(self._settings.host), self._ports.get("chat", "http")
+        try:
+            with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=2) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            with error:
+                body = error.read()
+        except OSError:  # the chat service restarts, or is busy: its exit is noticed elsewhere
+            return {}
+        try:
+            return json.loads(body)
+        except ValueError:
+            return {}
+
+    # Stopping
+
+    def _stop(self) -> None:
+        for name, timeout_s in STOP_TIMEOUTS_S.items():
+            child = self._services[name].child
+            child.terminate()
+            deadline = time.monotonic() + timeout_s
+            while child.pid is not None and time.monotonic() < deadline and self._signals < 2:
+                time.sleep(TICK_S)
+            child.kill()
+        end_orphans([], timeout_s=10.0 if self._signals < 2 else 0.0)
+
+    def _pids(self) -> list[int]:
+        return [pid for service in self._services.values() if (pid := service.child.pid) is not None]
+
+    def _tail(self, name: Name) -> str:
+        return self._services[name].child.tail()
+
+    @contextmanager
+    def _catching_signals(self) -> Iterator[None]:
+        def count(number: int, frame: object) -> None:
+            self._signals += 1
+
+        previous = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _locked(state: StateDir) -> Iterator[None]:
+    """Hold the state folder for this process. Raises AlreadyRunning."""
+    state.run.mkdir(parents=True, exist_ok=True)
+    with (state.run / "standalone.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunning(
+                f"the services of {state.root} are running already: stop them first, or give another --state"
+            ) from error
+        yield
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

@@ -1,0 +1,93 @@
+"""The trainer's process: `python -m services.trainer --config FILE`."""
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import structlog
+import torch
+from prometheus_client import CollectorRegistry, start_http_server
+
+from rlhf_online import config, logs, process
+from rlhf_online.errors import InvalidInput, RlhfError
+from rlhf_online.eventlog import open_source
+from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.registry import Registry
+from rlhf_online.rewards.client import RewardClient
+from rlhf_online.rollout.sampler import Sampler
+from rlhf_online.state import StateDir
+from rlhf_online.training.checkpoint import lease
+from rlhf_online.training.patience import Stopped
+from rlhf_online.training.reporter import Reporter
+from services.trainer.wiring import build
+
+FIRST_VERSION_POLL_S = 0.25
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m services.trainer", description="Learns from the event log.")
+    parser.add_argument("--config", type=Path, required=True, help="TOML file of settings (config.TrainerSettings)")
+    try:
+        settings = config.load(config.TrainerSettings, parser.parse_args().config)
+        if settings.die_with_parent:
+            process.die_with_parent()
+        logs.configure("trainer", settings.log_level)
+        torch.set_num_threads(settings.threads)
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        with lease(StateDir(settings.state_dir).checkpoints):
+            serve(settings, stop)
+    except Stopped:
+        return 0
+    except RlhfError as error:
+        return process.complain(error)
+    return 0
+
+
+def serve(settings: config.TrainerSettings, stop: threading.Event) -> None:
+    """Wire the trainer and run it until `stop`. Raises RlhfError of many kinds; Stopped before the first version."""
+    state = StateDir(settings.state_dir)
+    tokenizer = ChatTokenizer(Path(settings.model))
+    collectors = CollectorRegistry()
+    metrics = TrainerMetrics(collectors)
+    metrics_port = _serve_metrics(settings, collectors)
+    process.announce(settings.ready_file, metrics=metrics_port)
+    structlog.get_logger().info("started", metrics=metrics_port)
+    _wait_for_policy(Registry(state.versions), Reporter(state, metrics), stop)
+    source = open_source(settings.log, state.log)
+    rewards = RewardClient(settings.reward_address)
+    try:
+        sampler = Sampler(settings.chat_url, state.operator_token(), tokenizer.eos_ids, pause=stop.wait)
+        build(settings, source, sampler, rewards, tokenizer, metrics, stop).run()
+    finally:
+        rewards.close()
+        source.close()
+
+
+def _wait_for_policy(registry: Registry, reporter: Reporter, stop: threading.Event) -> None:
+    """Raises Stopped."""
+    reporter.set(phase="waiting", waiting_for="the first policy version")
+    while registry.live("policy") is None:
+        if stop.wait(FIRST_VERSION_POLL_S):
+            raise Stopped("stopped before there was a policy version")
+    reporter.set(waiting_for="")
+
+
+def _serve_metrics(settings: config.TrainerSettings, collectors: CollectorRegistry) -> int:
+    try:
+        server, _ = start_http_server(settings.metrics_port, settings.host, registry=collectors)
+    except OSError as error:
+        raise InvalidInput(
+            f"port {settings.metrics_port} on {settings.host} cannot be opened ({error}): stop what uses it, or set "
+            "metrics_port to another"
+        ) from error
+    return server.server_port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Builds a trainer from its settings, on the versions and the checkpoint that are there."""
+
+import threading
+from pathlib import Path
+from typing import Literal
+
+from rlhf_online.config import TrainerSettings
+from rlhf_online.errors import ConfigError, InvalidInput
+from rlhf_online.eventlog.base import Source
+from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.models.policy import Policy
+from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.models.trunk import has_weights, pick_device
+from rlhf_online.registry import Registry
+from rlhf_online.rollout.buffer import RolloutBuffer
+from rlhf_online.state import StateDir
+from rlhf_online.training.checkpoint import Checkpoints
+from rlhf_online.training.experience import Experience, Samples, Scores
+from rlhf_online.training.intake import Intake, IntakeSettings
+from rlhf_online.training.learners import Learners
+from rlhf_online.training.ledger import Ledger
+from rlhf_online.training.loop import Parts, Trainer
+from rlhf_online.training.patience import Patience
+from rlhf_online.training.policy_update import PolicyUpdater
+from rlhf_online.training.progress import Progress
+from rlhf_online.training.publication import Publisher
+from rlhf_online.training.reporter import Reporter
+from rlhf_online.training.reward_update import RewardUpdater
+
+BUFFER_CYCLES = 4
+"""Live answers kept for policy updates, in updates."""
+
+
+def build(
+    settings: TrainerSettings,
+    source: Source,
+    sampler: Samples,
+    rewards: Scores,
+    tokenizer: ChatTokenizer,
+    metrics: TrainerMetrics,
+    stop: threading.Event,
+) -> Trainer:
+    """A trainer that has resumed from the newest good checkpoint. There must be a live policy version.
+
+    Raises CheckpointError, VersionCorrupt, InvalidInput; Stopped if `stop` is set meanwhile.
+    """
+    state = StateDir(settings.state_dir)
+    registry = Registry(state.versions)
+    live = registry.live("policy")
+    assert live is not None, "wait for the first policy version"
+    registry.verify(live)
+    checkpoints = Checkpoints(state.checkpoints, settings.keep_checkpoints)
+    checkpoint = checkpoints.load()
+    ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.ledger) if checkpoint else Ledger()
+    reporter = Reporter(state, metrics)
+    patience = Patience(stop, reporter.waiting)
+    learners = _learners(settings, registry, live, tokenizer)
+    buffer = RolloutBuffer(BUFFER_CYCLES * settings.rollout.per_cycle, settings.rollout.max_staleness)
+    intake_settings = IntakeSettings(
+        window_ms=round(1000 * settings.join_window_s),
+        held_out=settings.reward.held_out,
+        prompts=settings.rollout.prompts,
+        eos_ids=frozenset(tokenizer.eos_ids),
+        context=learners.context,
+        check=learners.check,
+    )
+    parts = Parts(
+        settings=settings,
+        registry=registry,
+        checkpoints=checkpoints,
+        ledger=ledger,
+        intake=Intake(source, ledger, buffer, intake_settings),
+        learners=learners,
+        publisher=Publisher(registry, learners, settings.reward.tuning),
+        experience=Experience(
+            sampler, rewards, buffer, ledger, registry, patience, settings.rollout, settings.reward.pessimism
+        ),
+        rewards=rewards,
+        reporter=reporter,
+        patience=patience,
+    )
+    trainer = Trainer(parts, Progress(log_identity=source.identity(), policy_version=live))
+    trainer.resume(checkpoint)
+    return trainer
+
+
+def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenizer: ChatTokenizer) -> Learners:
+    base, device = Path(settings.model), pick_device(settings.device)
+    # The first version is the reference, and what the reward model's trunk begins as.
+    genesis = registry.path(registry.versions("policy")[0])
+    reference = genesis if settings.tuning == "full" else None
+    tuning: Literal["full", "lora"] = settings.reward.tuning
+    if tuning == "lora" and not has_weights(base):
+        raise ConfigError(
+            f"reward.tuning: 'lora' needs the base model's weights, and {base} holds no *.safetensors: use 'full'"
+        )
+    _check_tuning(settings, registry, live)
+
+    def load_policy(folder: Path) -> PolicyUpdater:
+        policy = Policy.load(
+            base,
+            tuning=settings.tuning,
+            version=folder,
+            reference=reference,
+            lora_rank=settings.policy.lora_rank,
+            device=device,
+            seed=settings.seed,
+        )
+        return PolicyUpdater(policy, settings.policy, settings.seed)
+
+    model = RewardModel.load(
+        base if has_weights(base) else genesis,
+        tuning=tuning,
+        heads=settings.reward.heads,
+        lora_rank=settings.reward.lora_rank,
+        device=device,
+        seed=settings.seed,
+    )
+    reward = RewardUpdater(model, tokenizer, settings.reward, settings.seed)
+    return Learners(reward, load_policy(registry.path(live)), tokenizer, load_policy)
+
+
+def _check_tuning(settings: TrainerSettings, registry: Registry, live: str) -> None:
+    if (tuning := registry.manifest(live).tuning) != settings.tuning:
+        raise InvalidInput(
+            f"tuning is {settings.tuning!r}, but the live version {live} is of tuning {tuning!r}: use that, or another "
+            "state_dir"
+        )

@@ -1,0 +1,65 @@
+"""GAE against the O(T²) double sum, and the rewards a token (oracle 4)."""
+
+import pytest
+import torch
+
+from rlhf_online.algorithms.advantages import gae, token_rewards
+
+
+def _random(seed: int, shape: tuple[int, int] = (5, 9)) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    rewards_BT = torch.randn(shape, generator=generator, dtype=torch.float64)
+    values_BT = torch.randn(shape, generator=generator, dtype=torch.float64)
+    lengths_B = torch.randint(1, shape[1] + 1, (shape[0],), generator=generator)
+    return rewards_BT, values_BT, torch.arange(shape[1]) < lengths_B.unsqueeze(1)
+
+
+def _double_sum(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
+    """A_t = Σ_l (γλ)^l δ_{t+l}, written out."""
+    size = len(rewards)
+    ahead = [*values[1:], 0.0]
+    deltas = [rewards[t] + gamma * ahead[t] - values[t] for t in range(size)]
+    return [sum((gamma * lam) ** (s - t) * deltas[s] for s in range(t, size)) for t in range(size)]
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (0.99, 1.0), (1.0, 0.0)])
+def test_gae_is_the_double_sum(gamma: float, lam: float):
+    rewards_BT, values_BT, mask_BT = _random(1)
+    advantages_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, gamma=gamma, gae_lambda=lam)
+    for row, size in enumerate(mask_BT.sum(1).tolist()):
+        expected = _double_sum(rewards_BT[row, :size].tolist(), values_BT[row, :size].tolist(), gamma, lam)
+        found = advantages_BT[row, :size]
+        assert (found - torch.tensor(expected, dtype=torch.float64)).abs().max() <= 1e-10
+        assert torch.equal(returns_BT[row, :size], found + values_BT[row, :size])
+        assert not advantages_BT[row, size:].any() and not returns_BT[row, size:].any()
+
+
+def test_lambda_one_gives_return_minus_value():
+    rewards_BT, values_BT, mask_BT = _random(2)
+    advantages_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, gamma=1.0, gae_lambda=1.0)
+    to_go_BT = (rewards_BT * mask_BT).flip(1).cumsum(1).flip(1) * mask_BT
+    assert torch.allclose(returns_BT, to_go_BT, atol=1e-10, rtol=0)
+    assert torch.allclose(advantages_BT, (to_go_BT - values_BT) * mask_BT, atol=1e-10, rtol=0)
+
+
+def test_padding_changes_nothing():
+    rewards_BT, values_BT, mask_BT = _random(3)
+    expected = gae(rewards_BT, values_BT, mask_BT, gamma=0.97, gae_lambda=0.9)
+    junk_BT = torch.full((5, 4), float("nan"), dtype=torch.float64)
+    padded = gae(
+        torch.cat([torch.where(mask_BT, rewards_BT, torch.inf), junk_BT], 1),
+        torch.cat([torch.where(mask_BT, values_BT, torch.nan), junk_BT], 1),
+        torch.cat([mask_BT, torch.zeros(5, 4, dtype=torch.bool)], 1),
+        gamma=0.97,
+        gae_lambda=0.9,
+    )
+    for before, after in zip(expected, padded, strict=True):
+        assert torch.equal(before, after[:, :9])
+        assert not after[:, 9:].any()
+
+
+def test_the_score_lands_on_the_last_real_token():
+    kl_BT = torch.tensor([[1.0, 2.0, torch.nan], [4.0, torch.nan, torch.nan]])
+    mask_BT = torch.tensor([[True, True, False], [True, False, False]])
+    rewards_BT = token_rewards(torch.tensor([10.0, -3.0]), kl_BT, mask_BT, 0.5)
+    assert rewards_BT.tolist() == [[-0.5, 9.0, 0.0], [-5.0, 0.0, 0.0]]

@@ -1,0 +1,253 @@
+"""The spool and its forwarder against a real broker: down, killed, refused records; and positions that Kafka lost."""
+
+import json
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_online import events as ev
+from rlhf_online.errors import LogLocked, LogUnavailable, PositionLost
+from rlhf_online.eventlog.base import Record
+from rlhf_online.wire import encode
+from tests.support.kafka_broker import Broker, missing_tools
+from tests.support.logged import completion, thumb
+from tests.support.waiting import until
+
+# kafka-python reads its schemas by functions of the standard library that Python 3.11 and 3.12 call deprecated.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
+    pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "-"),
+]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    broker = Broker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"t{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[Any], Any]]:
+    """Registers what is to be closed at the end of a test."""
+    things: list[Any] = []
+
+    def register(thing: Any) -> Any:
+        things.append(thing)
+        return thing
+
+    yield register
+    for thing in reversed(things):
+        thing.close()
+
+
+def _sink(folder: Path, address: str, prefix: str) -> Any:
+    from rlhf_online.eventlog.kafka import KafkaSink
+
+    return KafkaSink(folder, servers=[address], prefix=prefix)
+
+
+def _source(address: str, prefix: str, **options: float) -> Any:
+    from rlhf_online.eventlog.kafka import KafkaSource
+
+    return KafkaSource(servers=[address], prefix=prefix, **options)
+
+
+def _votes(start: int, stop: int) -> list[bytes]:
+    return [encode(thumb("c", event_id=f"vote-{number}")) for number in range(start, stop)]
+
+
+def _append(sink: Any, payloads: list[bytes]) -> None:
+    for future in [sink.append(payload) for payload in payloads]:
+        future.result(30)
+
+
+def _shipped(sink: Any, count: int) -> None:
+    until(lambda: sink.shipped >= count, 90, f"{count} records to be shipped")
+
+
+def _read_all(source: Any) -> list[Record]:
+    records: list[Record] = []
+    position: dict[str, int] = {}
+    while True:
+        more, position = source.read(position, 1000)
+        if not more:
+            return records
+        records += more
+
+
+def _admin(address: str) -> Any:
+    from kafka import KafkaAdminClient
+
+    return KafkaAdminClient(bootstrap_servers=[address])
+
+
+def test_each_kind_of_event_goes_to_its_topic_with_key_and_headers(tmp_path: Path, broker: Broker, prefix: str, opened):
+    from kafka import KafkaConsumer
+    from kafka.structs import TopicPartition
+
+    change = ev.VersionChange(version="policy-000001", state="live", previous="", reason="", changed_ms=1)
+    events = [
+        completion("c", conversation="talk-1"),
+        thumb("c", event_id="vote"),
+        ev.Envelope(event_id="change", event=change),
+    ]
+    sink = opened(_sink(tmp_path, broker.address, prefix))
+    _append(sink, [encode(event) for event in events])
+    _shipped(sink, 3)
+    consumer = opened(KafkaConsumer(bootstrap_servers=[broker.address], enable_auto_commit=False))
+    for sequence, (topic, event) in enumerate(zip(["completions", "feedback", "versions"], events, strict=True)):
+        partition = TopicPartition(f"{prefix}.{topic}", 0)
+        consumer.assign([partition])
+        consumer.seek(partition, 0)
+        [message] = consumer.poll(timeout_ms=20_000)[partition]
+        assert message.key == event.key.encode()
+        assert message.value == encode(event)
+        headers = dict(message.headers)
+        assert headers["schema_version"] == b"1"
+        assert headers["event_id"] == event.event_id.encode()
+        assert headers["spool"].decode() == (tmp_path / "identity").read_text()
+        assert headers["sequence"] == str(sequence).encode()
+
+
+def test_a_restart_ships_what_was_left_and_nothing_twice(tmp_path: Path, broker: Broker, prefix: str, opened):
+    sink = _sink(tmp_path, broker.address, prefix)
+    with pytest.raises(LogLocked):
+        _sink(tmp_path, broker.address, prefix)
+    _append(sink, _votes(0, 10))
+    _shipped(sink, 10)
+    sink.close()
+    assert json.loads((tmp_path / "shipped.json").read_text())["shipped"] == 10
+    sink = opened(_sink(tmp_path, broker.address, prefix))
+    assert sink.shipped == 10
+    _append(sink, _votes(10, 20))
+    _shipped(sink, 20)
+    records = _read_all(opened(_source(broker.address, prefix)))
+    assert [record.payload for record in records] == _votes(0, 20)
+
+
+def test_a_position_file_of_another_spool_is_not_believed(tmp_path: Path, broker: Broker, prefix: str, opened):
+    (tmp_path / "shipped.json").write_text(json.dumps({"spool": "another", "shipped": 5}))
+    sink = opened(_sink(tmp_path, broker.address, prefix))
+    _append(sink, _votes(0, 3))
+    _shipped(sink, 3)
+    assert len(_read_all(opened(_source(broker.address, prefix)))) == 3
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "shipped.json").write_text("{")
+    with pytest.raises(LogUnavailable, match=r"shipped.json cannot be read"):
+        _sink(tmp_path / "broken", broker.address, prefix)
+
+
+def test_a_record_that_can_not_be_shipped_is_named_and_the_others_go_on(tmp_path: Path, broker: Broker, prefix, opened):
+    sink = opened(_sink(tmp_path, broker.address, prefix))
+    votes = _votes(0, 4)
+    _append(sink, [*votes[:2], b"\xff no envelope", *votes[2:]])
+    _shipped(sink, 5)
+    assert [record.payload for record in _read_all(opened(_source(broker.address, prefix)))] == votes
+    [line] = (tmp_path / "dead-letters.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"sequence": 2, "reason": "UndecodableEvent", "bytes": 13}
+
+
+def test_a_record_that_the_topic_refuses_is_named_and_the_others_go_on(tmp_path: Path, broker: Broker, prefix, opened):
+    admin = opened(_admin(broker.address))
+    small = {"num_partitions": 1, "configs": {"max.message.bytes": 2000}}
+    admin.create_topics({f"{prefix}.completions": small}, wait_for_metadata=True)
+    sink = opened(_sink(tmp_path, broker.address, prefix))
+    good = [encode(completion(f"c{number}")) for number in range(20)]
+    _append(sink, [*good[:10], encode(completion("large", prompt=range(5000))), *good[10:]])
+    _shipped(sink, 21)
+    records = _read_all(opened(_source(broker.address, prefix)))
+    assert set(good) == {record.payload for record in records}
+    reasons = [json.loads(line) for line in (tmp_path / "dead-letters.jsonl").read_text().splitlines()]
+    assert [(reason["sequence"], reason["reason"]) for reason in reasons] == [(10, "MessageSizeTooLargeError")]
+
+
+def test_a_topic_made_anew_is_not_the_same_log(tmp_path: Path, broker: Broker, prefix: str, opened):
+    sink = _sink(tmp_path, broker.address, prefix)
+    _append(sink, _votes(0, 5))
+    _shipped(sink, 5)
+    sink.close()
+    source = opened(_source(broker.address, prefix, check_s=0.0))
+    records, position = source.read({}, 10)
+    assert len(records) == 5
+    name = source.identity()
+    opened(_admin(broker.address)).delete_topics([f"{prefix}.feedback"])
+    with pytest.raises(PositionLost, match="made anew"):
+        source.read(position, 10)
+    fresh = opened(_source(broker.address, prefix))
+    assert fresh.identity() != name
+    with pytest.raises(PositionLost, match="fresh checkpoint"):
+        fresh.read(position, 10)
+
+
+def test_a_position_that_retention_passed_is_lost(tmp_path: Path, broker: Broker, prefix: str, opened):
+    from kafka.structs import TopicPartition
+
+    sink = opened(_sink(tmp_path, broker.address, prefix))
+    _append(sink, _votes(0, 10))
+    _shipped(sink, 10)
+    source = opened(_source(broker.address, prefix))
+    _, position = source.read({}, 3)
+    opened(_admin(broker.address)).delete_records({TopicPartition(f"{prefix}.feedback", 0): 7})
+    with pytest.raises(PositionLost, match="4 records are missing"):
+        source.read(position, 10)
+    # Who names no position asks for what there is.
+    assert [record.offset for record in source.read({}, 10)[0]] == [7, 8, 9]
+
+
+def test_a_position_of_another_log_is_refused(tmp_path: Path, broker: Broker, prefix: str, opened):
+    with pytest.raises(PositionLost, match="no partition local"):
+        opened(_source(broker.address, prefix)).read({"local": 3}, 10)
+
+
+def test_nothing_is_lost_while_the_broker_is_down_or_killed(tmp_path: Path, prefix: str, opened):
+    broker = opened(_Closing(Broker(tmp_path / "kafka"))).broker
+    sink = opened(_sink(tmp_path / "log", broker.address, prefix))
+    _append(sink, _votes(0, 100))  # acknowledged without a broker
+    assert sink.shipped == 0
+    with pytest.raises(LogUnavailable, match="does not answer"):
+        opened(_source(broker.address, prefix)).end()
+    broker.start()
+    _shipped(sink, 100)
+    for start in (100, 3100):
+        _append(sink, _votes(start, start + 1000))
+        until(lambda start=start: sink.shipped > start, 60, "deliveries to begin")
+        broker.kill()
+        _append(sink, _votes(start + 1000, start + 3000))
+        assert sink.shipped < start + 3000
+        broker.start()
+        _shipped(sink, start + 3000)
+    records = _read_all(opened(_source(broker.address, prefix)))
+    # The order of first arrivals is that of the spool; what came twice has the same bytes, event id and all.
+    assert list(dict.fromkeys(record.payload for record in records)) == _votes(0, 6100)
+
+
+def test_closing_does_not_wait_for_a_broker_that_is_away(tmp_path: Path, prefix: str, opened):
+    with socket.socket() as silent:  # takes connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        sink = _sink(tmp_path, f"127.0.0.1:{silent.getsockname()[1]}", prefix)
+        _append(sink, _votes(0, 5))
+        sink.close()
+    broker = opened(_Closing(Broker(tmp_path / "kafka"))).broker
+    broker.start()
+    sink = opened(_sink(tmp_path, broker.address, prefix))
+    _shipped(sink, 5)
+
+
+class _Closing:
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+
+    def close(self) -> None:
+        self.broker.stop()

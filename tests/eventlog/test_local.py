@@ -1,0 +1,413 @@
+"""The local log under kill, torn and damaged files, a full disk, a second writer, and many writers at once."""
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.errors import InvalidInput, LogCorrupt, LogLocked, LogUnavailable, PositionLost
+from rlhf_online.eventlog import folder as files
+from rlhf_online.eventlog import local
+from rlhf_online.eventlog.local import LocalLog, LocalReader
+from rlhf_online.eventlog.segments import HEADER, MAX_RECORD, encode_group, segment_name
+from tests.support.log_writer import payload
+from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+
+
+def _write(folder: Path, payloads: list[bytes], **options: int) -> None:
+    """Append one by one, so that each record is a group of its own."""
+    with LocalLog(folder, **options) as log:
+        for each in payloads:
+            log.append(each).result(30)
+
+
+def _read(folder: Path) -> list[bytes]:
+    with LocalReader(folder) as reader:
+        payloads: list[bytes] = []
+        position: dict[str, int] = {}
+        while True:
+            records, position = reader.read(position, 1000)
+            if not records:
+                return payloads
+            assert [record.offset for record in records] == list(range(len(payloads), len(payloads) + len(records)))
+            payloads += [record.payload for record in records]
+
+
+def _segments(folder: Path) -> list[Path]:
+    return [folder / segment_name(first) for first in files.segments(folder)]
+
+
+class Disk:
+    """Stands in for fdatasync: can be held, and can fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.syncs = 0
+        self.failures: list[int] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.entered = threading.Event()
+        self._real = os.fsync
+        monkeypatch.setattr(local, "_datasync", self)
+
+    def __call__(self, descriptor: int) -> None:
+        self.syncs += 1
+        self.entered.set()
+        assert self.free.wait(60)
+        if self.failures:
+            raise OSError(self.failures.pop(0), "the disk failed")
+        self._real(descriptor)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+# Kill
+
+
+def _start_writer(folder: Path, *, threads: int = 8, round_: str = "0", **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.log_writer", str(folder), str(threads), round_],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+    )
+
+
+def test_what_was_acknowledged_survives_kill_nine(tmp_path: Path):
+    rng = random.Random(3)
+    acknowledged: list[bytes] = []
+    for round_ in map(str, range(5)):
+        with _start_writer(tmp_path, round_=round_) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"ready\n"
+            lines = [writer.stdout.readline() for _ in range(rng.randrange(1, 400))]
+            writer.send_signal(signal.SIGKILL)
+            lines += writer.stdout.readlines()
+        for line in lines:
+            if line.endswith(b"\n"):
+                thread, number = line.split()
+                acknowledged.append(payload(round_, int(thread), int(number)))
+        with LocalReader(tmp_path) as reader:  # before the next writer recovers
+            assert reader.end()["local"] >= len(acknowledged)
+    read = _read(tmp_path)
+    assert len(acknowledged) > 5
+    assert set(acknowledged) <= set(read)
+    assert len(set(read)) == len(read)
+    # What is read beyond that was being written when the kill came: at most one record a thread and round.
+    assert len(read) <= len(acknowledged) + 5 * 8
+    orders: dict[tuple[bytes, bytes], list[int]] = {}
+    for record in read:
+        round_, thread, number, _ = record.split(b" ", 3)
+        orders.setdefault((round_, thread), []).append(int(number))
+    assert all(numbers == list(range(len(numbers))) for numbers in orders.values())
+
+
+# Torn and damaged files
+
+
+def test_any_torn_tail_is_cut_and_the_log_goes_on(tmp_path: Path):
+    kept = [b"one", b"two" * 50]
+    torn = encode_group([b"three" * 30, b"four" * 10])
+    whole = HEADER.size + len(b"three" * 30)
+    cuts = [1, 7, 8, 9, whole - 1, whole, whole + 1, whole + 9, len(torn) - 1]
+    for tail in [torn[:cut] for cut in cuts] + [bytes(100), b"\xff" * 100]:
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        _write(folder, kept)
+        with _segments(folder)[0].open("ab") as file:
+            file.write(tail)
+        assert _read(folder) == kept
+        _write(folder, [b"next"])
+        # The torn group's first record was written whole, if not acknowledged: it may stay, its sender repeats it.
+        extra = [b"three" * 30] if len(tail) >= whole and tail == torn[: len(tail)] else []
+        assert _read(folder) == [*kept, *extra, b"next"]
+
+
+def test_a_reader_never_sees_what_is_not_committed(tmp_path: Path):
+    _write(tmp_path, [b"one"])
+    with _segments(tmp_path)[0].open("ab") as file:
+        file.write(encode_group([b"written, not acknowledged"]))
+    assert _read(tmp_path) == [b"one"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_flipped_bit_is_reported_with_its_file_and_offset(tmp_path: Path, seed: int):
+    rng = random.Random(seed)
+    payloads = [rng.randbytes(rng.randrange(1, 100)) for _ in range(30)]
+    _write(tmp_path, payloads, segment_bytes=1000)
+    victim = rng.randrange(30)
+    firsts = files.segments(tmp_path)
+    segment = max(first for first in firsts if first <= victim)
+    offset = sum(HEADER.size + len(each) for each in payloads[segment:victim])
+    path = tmp_path / segment_name(segment)
+    data = bytearray(path.read_bytes())
+    data[offset + rng.randrange(HEADER.size + len(payloads[victim]))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+    with pytest.raises(LogCorrupt, match=rf"{path.name}: the record at byte {offset} "):
+        _read(tmp_path)
+    if segment == firsts[-1]:
+        with pytest.raises(LogCorrupt, match=rf"{path.name}: the record at byte {offset} "):
+            LocalLog(tmp_path)
+    with LocalReader(tmp_path) as reader:
+        before, _ = reader.read({}, victim)
+        assert [record.payload for record in before] == payloads[:victim]
+
+
+def test_an_acknowledged_record_that_was_cut_off_is_reported(tmp_path: Path):
+    _write(tmp_path, [b"one", b"two"])
+    path = _segments(tmp_path)[0]
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(LogCorrupt, match="record at byte 11 was acknowledged"):
+        LocalLog(tmp_path)
+    with pytest.raises(LogCorrupt, match="record at byte 11 was acknowledged"):
+        _read(tmp_path)
+    path.unlink()
+    with pytest.raises(LogCorrupt, match="2 were acknowledged: segment files are missing"):
+        LocalLog(tmp_path)
+
+
+def test_after_a_power_failure_the_count_may_be_low_and_is_made_good(tmp_path: Path):
+    _write(tmp_path, [b"one", b"two", b"three"])
+    descriptor = os.open(tmp_path / "committed", os.O_RDWR)
+    files.write_committed(descriptor, 1, b"another boot id ")
+    os.close(descriptor)
+    with LocalReader(tmp_path) as reader:
+        # Before its writer came back, a reader that had read more waits; it does not take the rest for lost.
+        assert reader.read({"local": 3}, 10) == ([], {"local": 3})
+        _write(tmp_path, [b"four"])
+        records, _ = reader.read({"local": 3}, 10)
+    assert [record.payload for record in records] == [b"four"]
+
+
+@pytest.mark.parametrize("content", [b"", bytes(28), b"garbage that is long enough for it"])
+def test_a_lost_count_is_found_again_by_the_writer(tmp_path: Path, content: bytes):
+    _write(tmp_path, [b"one", b"two"])
+    (tmp_path / "committed").write_bytes(content)
+    assert _read(tmp_path) == []
+    _write(tmp_path, [b"three"])
+    assert _read(tmp_path) == [b"one", b"two", b"three"]
+
+
+# A disk that is full, or fails
+
+
+def test_a_full_disk_refuses_and_later_takes_again(tmp_path: Path):
+    """No file may grow beyond 64 KiB: each segment hits the limit in its turn, and the next one takes appends again."""
+    writer = _start_writer(tmp_path, threads=4, COUNT="60", FILE_LIMIT=str(1 << 16), SEGMENT_BYTES=str(1 << 30))
+    output, _ = writer.communicate(timeout=120)
+    lines = output.decode().splitlines()
+    refused = [line.split()[1:] for line in lines if line.startswith("refused")]
+    accepted = [line.split() for line in lines if line[0].isdigit()]
+    assert writer.returncode == 0
+    assert refused and len(accepted) + len(refused) == 240
+    first_refusal = next(number for number, line in enumerate(lines) if line.startswith("refused"))
+    assert any(line[0].isdigit() for line in lines[first_refusal:])
+    read = _read(tmp_path)
+    assert sorted(read) == sorted(payload("0", int(thread), int(number)) for thread, number in accepted)
+    _write(tmp_path, [b"room again"])
+    assert _read(tmp_path) == [*read, b"room again"]
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_failed_fsync_is_not_acknowledged_and_its_segment_never_used_again(tmp_path: Path, disk: Disk, error: int):
+    with LocalLog(tmp_path) as log:
+        log.append(b"one").result(30)
+        size = _segments(tmp_path)[0].stat().st_size
+        disk.failures = [error, error]
+        for _ in range(2):
+            with pytest.raises(LogUnavailable, match="not acknowledged"):
+                log.append(b"lost").result(30)
+        assert log.append(b"two").result(30) == 1
+        assert _segments(tmp_path)[0].stat().st_size == size
+        assert [path.name for path in _segments(tmp_path)] == [segment_name(0), segment_name(1)]
+        assert _read(tmp_path) == [b"one", b"two"]
+    _write(tmp_path, [b"three"])
+    assert _read(tmp_path) == [b"one", b"two", b"three"]
+
+
+def test_a_segment_that_can_not_be_cut_is_read_up_to_where_the_next_one_begins(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(descriptor: int, length: int) -> None:
+        raise OSError(errno.EIO, "the disk failed")
+
+    with LocalLog(tmp_path) as log, LocalReader(tmp_path) as reader:
+        log.append(b"one").result(30)
+        monkeypatch.setattr(os, "ftruncate", refuse)
+        disk.failures = [errno.EIO]
+        with pytest.raises(LogUnavailable):
+            log.append(b"whole, but not acknowledged").result(30)
+        monkeypatch.undo()
+        log.append(b"two").result(30)
+        assert [record.payload for record in reader.read({}, 10)[0]] == [b"one", b"two"]
+    assert b"not acknowledged" in _segments(tmp_path)[0].read_bytes()
+    _write(tmp_path, [b"three"])
+    assert _read(tmp_path) == [b"one", b"two", b"three"]
+
+
+# Writers
+
+
+def test_a_second_writer_is_refused_and_told_who_holds_the_log(tmp_path: Path):
+    writer = _start_writer(tmp_path)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"ready\n"
+    try:
+        with pytest.raises(LogLocked, match=rf"pid {writer.pid}\).*stop it"):
+            LocalLog(tmp_path)
+    finally:
+        writer.kill()
+        writer.communicate()
+    with LocalLog(tmp_path), pytest.raises(LogLocked, match=f"pid {os.getpid()}"):
+        LocalLog(tmp_path)
+
+
+def test_records_that_wait_share_one_fsync(tmp_path: Path, disk: Disk):
+    with LocalLog(tmp_path) as log:
+        disk.free.clear()
+        first = log.append(b"first")
+        assert disk.entered.wait(30)
+        futures = [log.append(b"%d" % number) for number in range(100)]
+        assert not first.done()
+        with LocalReader(tmp_path) as reader:
+            assert reader.read({}, 10) == ([], {"local": 0})
+        disk.free.set()
+        assert first.result(30) == 0
+        assert [future.result(30) for future in futures] == list(range(1, 101))
+    assert disk.syncs == 2
+    assert _read(tmp_path) == [b"first", *(b"%d" % number for number in range(100))]
+
+
+def test_sixty_four_threads_are_all_acknowledged_each_in_its_order(tmp_path: Path):
+    numbers: dict[int, list[int]] = {}
+    with LocalLog(tmp_path, segment_bytes=50_000) as log, LocalReader(tmp_path) as reader:
+
+        def write(thread: int) -> None:
+            numbers[thread] = [log.append(payload("t", thread, number)).result(60) for number in range(40)]
+
+        threads = [threading.Thread(target=write, args=(thread,)) for thread in range(64)]
+        for thread in threads:
+            thread.start()
+        tailed: list[bytes] = []
+        position: dict[str, int] = {}
+
+        def tail() -> bool:
+            nonlocal position
+            records, position = reader.read(position, 100)
+            tailed.extend(record.payload for record in records)
+            return len(tailed) >= 64 * 40
+
+        until(tail, 60, "the reader to see every record while the writers run")
+        for thread in threads:
+            thread.join()
+    assert len(_segments(tmp_path)) > 1
+    assert sorted(number for each in numbers.values() for number in each) == list(range(64 * 40))
+    for thread, mine in numbers.items():
+        assert mine == sorted(mine)
+        assert [tailed[number] for number in mine] == [payload("t", thread, number) for number in range(40)]
+
+
+def test_a_full_queue_refuses_at_once(tmp_path: Path, disk: Disk):
+    with LocalLog(tmp_path, queue_bytes=100) as log:
+        disk.free.clear()
+        first = log.append(b"written at once")
+        assert disk.entered.wait(30)
+        second = log.append(b"x" * 90)
+        with pytest.raises(LogUnavailable, match="90 bytes wait"):
+            log.append(b"y" * 20)
+        disk.free.set()
+        assert (first.result(30), second.result(30)) == (0, 1)
+        assert log.append(b"y" * 20).result(30) == 2
+
+
+def test_a_cancelled_append_is_not_written(tmp_path: Path, disk: Disk):
+    with LocalLog(tmp_path) as log:
+        disk.free.clear()
+        first = log.append(b"first")
+        assert disk.entered.wait(30)
+        second, third = log.append(b"second"), log.append(b"third")
+        assert second.cancel()
+        assert not first.cancel()
+        disk.free.set()
+        assert third.result(30) == 1
+    assert _read(tmp_path) == [b"first", b"third"]
+
+
+def test_close_writes_what_is_queued_and_refuses_what_comes_after(tmp_path: Path, disk: Disk):
+    log = LocalLog(tmp_path)
+    disk.free.clear()
+    futures = [log.append(b"%d" % number) for number in range(10)]
+    threading.Timer(0.05, disk.free.set).start()
+    log.close()
+    log.close()
+    assert [future.result(0) for future in futures] == list(range(10))
+    with pytest.raises(LogUnavailable, match="closed"):
+        log.append(b"late")
+
+
+def test_records_of_a_wrong_size_are_the_callers_mistake(tmp_path: Path):
+    with LocalLog(tmp_path) as log:
+        for wrong in (b"", bytes(MAX_RECORD + 1)):
+            with pytest.raises(InvalidInput, match=f"this one has {len(wrong)}"):
+                log.append(wrong)
+        assert log.append(b"x" * MAX_RECORD).result(60) == 0
+        assert log.append(bytes(10 << 20)).result(60) == 1
+    assert [len(record) for record in _read(tmp_path)] == [MAX_RECORD, 10 << 20]
+
+
+# Readers
+
+
+def test_reading_from_any_position_in_any_order(tmp_path: Path):
+    rng = random.Random(5)
+    payloads = [rng.randbytes(rng.randrange(1, 200)) for _ in range(300)]
+    _write(tmp_path, payloads[:150], segment_bytes=2000)
+    _write(tmp_path, payloads[150:], segment_bytes=1000)
+    with LocalReader(tmp_path) as reader:
+        for _ in range(100):
+            start, limit = rng.randrange(301), rng.randrange(1, 60)
+            records, position = reader.read({"local": start}, limit)
+            assert [record.payload for record in records] == payloads[start : start + limit]
+            assert position == {"local": min(start + limit, 300)}
+
+
+def test_a_position_whose_segment_was_removed_is_lost(tmp_path: Path):
+    _write(tmp_path, [b"x" * 100] * 20, segment_bytes=500)
+    _segments(tmp_path)[0].unlink()
+    with LocalReader(tmp_path) as reader, pytest.raises(PositionLost, match="no longer in the log"):
+        reader.read({}, 10)
+
+
+def test_a_reader_may_come_before_the_writer(tmp_path: Path):
+    folder = tmp_path / "not yet"
+    with LocalReader(folder) as reader:
+        assert reader.read({}, 10) == ([], {"local": 0})
+        assert reader.end() == {"local": 0}
+        with LocalLog(folder) as log:
+            assert log.identity == reader.identity()
+            log.append(b"one").result(30)
+        assert [record.payload for record in reader.read({}, 10)[0]] == [b"one"]
+        with pytest.raises(PositionLost, match="past the end"):
+            reader.read({"local": 2}, 10)
+
+
+def test_two_logs_have_two_identities(tmp_path: Path):
+    assert LocalReader(tmp_path / "a").identity() != LocalReader(tmp_path / "b").identity()
+
+
+@pytest.mark.parametrize("open_", [LocalLog, LocalReader])
+def test_a_file_in_the_folders_place_is_named(tmp_path: Path, open_: Callable[[Path], object]):
+    place = tmp_path / "log"
+    place.write_text("not a folder")
+    with pytest.raises(LogUnavailable, match=r"log cannot be used.*must be a folder"):
+        open_(place)

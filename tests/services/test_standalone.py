@@ -1,0 +1,324 @@
+"""The supervisor over fake services, and every way in which a start is refused."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from rlhf_online.config import StandaloneSettings, dump, load
+from rlhf_online.errors import ConfigError, NotEnoughRoom, VersionCorrupt
+from rlhf_online.registry import Manifest, Registry, genesis
+from rlhf_online.state import StateDir, write_json
+from services.standalone import children, preconditions
+from services.standalone.children import Ports
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer_config.json"):
+        (folder / name).write_text("{}")
+    save_file({"a": np.zeros((10, 100), np.float16), "b": np.zeros(24, np.float16)}, folder / "model.safetensors")
+    return folder
+
+
+def settings(model: Path, tmp_path: Path, **values: Any) -> StandaloneSettings:
+    chosen = {"model": str(model), "state_dir": tmp_path / "state", "http_port": 0, "grpc_port": 0, **values}
+    return StandaloneSettings(**chosen)
+
+
+class Running:
+    """The supervisor as a process, and what its fakes told."""
+
+    def __init__(self, chosen: StandaloneSettings, tmp_path: Path) -> None:
+        self.state = StateDir(chosen.state_dir)
+        self.config = tmp_path / "up.toml"
+        dump(chosen, self.config)
+        self.output = tmp_path / "output"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.fake_standalone", "--config", str(self.config)],
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def story(self, event: str, name: str | None = None) -> list[dict[str, Any]]:
+        path = self.state.root / "story.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return [line for line in lines if line["event"] == event and name in (None, line["name"])]
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (value := condition()):
+            assert self.process.poll() is None, f"ended early: {self.said()}"
+            assert time.monotonic() < deadline, f"in vain: {self.said()}"
+            time.sleep(0.02)
+        return value
+
+    def ended(self) -> int:
+        return self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[[StandaloneSettings], Running]]:
+    started: list[Running] = []
+
+    def start(chosen: StandaloneSettings) -> Running:
+        started.append(Running(chosen, tmp_path))
+        return started[-1]
+
+    yield start
+    for running in started:
+        if running.process.poll() is None:
+            running.process.terminate()
+            running.ended()
+
+
+def alive(pid: int) -> bool:
+    """False for a process that has ended, a zombie that nobody has asked about yet included."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def behave(tmp_path: Path, **behaviour: dict[str, Any]) -> None:
+    write_json(tmp_path / "state" / "behaviour.json", behaviour)
+
+
+# The supervisor
+
+
+def test_the_trainer_starts_last_with_the_others_addresses(model, tmp_path, run):
+    running = run(settings(model, tmp_path))
+    trainer = running.until(lambda: running.story("ready", "trainer")) and running.story("start", "trainer")[0]
+    chat = running.story("ready", "chat")[0]["ports"]
+    reward = running.story("ready", "reward")[0]["ports"]
+    assert trainer["settings"]["chat_url"] == f"http://127.0.0.1:{chat['http']}"
+    assert trainer["settings"]["reward_address"] == f"127.0.0.1:{reward['grpc']}"
+    running.until(lambda: f"http://127.0.0.1:{chat['http']}/" in running.said())
+    assert Registry(running.state.versions).live("policy") == "policy-000000"
+    assert (running.state.root / "operator.token").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_signal_stops_all_in_order_and_leaves_nothing(model, tmp_path, run):
+    behave(tmp_path, chat={"grandchild": True})
+    running = run(settings(model, tmp_path))
+    running.until(lambda: running.story("ready", "trainer"))
+    running.process.send_signal(signal.SIGINT)
+    assert running.ended() == 0
+    assert [line["name"] for line in running.story("stop")] == ["trainer", "reward", "chat"]
+    pids = [line["pid"] for line in running.story("start")] + [running.story("grandchild")[0]["grandchild"]]
+    assert [pid for pid in pids if alive(pid)] == []
+
+
+def test_a_killed_service_comes_back_on_its_ports_and_its_own_children_are_ended_first(model, tmp_path, run):
+    behave(tmp_path, chat={"grandchild": True})
+    running = run(settings(model, tmp_path))
+    running.until(lambda: running.story("ready", "trainer"))
+    first = running.story("ready", "chat")[0]
+    os.kill(first["pid"], signal.SIGKILL)
+    running.until(lambda: len(running.story("ready", "chat")) == 2)
+    assert running.story("ready", "chat")[1]["ports"]["http"] == first["ports"]["http"]
+    assert not alive(running.story("grandchild")[0]["grandchild"])
+    assert "chat ended with signal SIGKILL" in running.said()
+    assert len(running.story("start", "trainer")) == 1
+
+
+def test_nothing_is_left_when_the_supervisor_itself_is_killed(model, tmp_path, run):
+    running = run(settings(model, tmp_path))
+    running.until(lambda: running.story("ready", "trainer"))
+    running.process.kill()
+    running.ended()
+    pids = [line["pid"] for line in running.story("start")]
+    deadline = time.monotonic() + PATIENCE_S
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a service outlived the supervisor"
+        time.sleep(0.02)
+    assert len(pids) == 3
+
+
+def test_refused_settings_stop_everything_with_the_reason(model, tmp_path, run):
+    behave(tmp_path, reward={"exit": 2, "says": "error: threads must be positive"})
+    running = run(settings(model, tmp_path))
+    assert running.ended() == 1
+    assert "reward cannot run with its settings:\nerror: threads must be positive" in running.said()
+    assert not any(alive(line["pid"]) for line in running.story("start"))
+
+
+def test_a_service_that_keeps_ending_stops_everything_with_the_end_of_its_log(model, tmp_path, run):
+    behave(tmp_path, trainer={"exit": 3, "says": "out of luck"})
+    running = run(settings(model, tmp_path))
+    assert running.ended() == 1
+    assert len(running.story("start", "trainer")) == 5
+    assert "trainer ended 5 times within 60 s, the last time with exit code 3" in running.said()
+    assert "out of luck" in running.said()
+    assert [line["name"] for line in running.story("stop")] == ["reward", "chat"]
+
+
+def test_an_engine_that_cannot_start_stops_everything_with_its_reason(model, tmp_path, run):
+    behave(tmp_path, chat={"readiness": {"state": "failed", "message": "no kernel for head size 7"}})
+    running = run(settings(model, tmp_path))
+    assert running.ended() == 1
+    assert "the engine cannot start: no kernel for head size 7" in running.said()
+    assert not any(alive(line["pid"]) for line in running.story("start"))
+
+
+def test_a_version_that_becomes_live_is_told(model, tmp_path, run):
+    running = run(settings(model, tmp_path))
+    running.until(lambda: running.story("ready", "trainer"))
+    registry = Registry(running.state.versions)
+    version = registry.reserve("policy")
+    registry.stage(version)
+    registry.publish(Manifest(version=version, tuning="lora"))
+    registry.promote(version, reason="won the gate")
+    told = "policy-000001 is live instead of policy-000000: won the gate"
+    assert running.until(lambda: told in running.said())
+
+
+def test_one_supervisor_a_state_folder(model, tmp_path, run):
+    first = run(settings(model, tmp_path))
+    first.until(lambda: first.story("ready", "trainer"))
+    second = subprocess.run(
+        [sys.executable, "-m", "services.standalone", "--config", str(first.config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert second.returncode == 1
+    assert "are running already" in second.stderr and "--state" in second.stderr
+    assert first.process.poll() is None
+
+
+# Settings of the children
+
+
+def test_the_services_settings_agree_with_each_other_and_can_be_read_back(model, tmp_path):
+    chosen = settings(model, tmp_path, tuning="lora", host="0.0.0.0", policy={"lora_rank": 64}, seed=9)
+    ports = Ports({"chat": {"http": 81, "grpc": 82}, "reward": {"grpc": 83, "metrics": 84}})
+    chat = load(children.ChatSettings, children.write_settings("chat", chosen, ports))
+    reward = load(children.RewardSettings, children.write_settings("reward", chosen, ports))
+    trainer = load(children.TrainerSettings, children.write_settings("trainer", chosen, ports))
+    assert (chat.http_port, chat.grpc_port, chat.host) == (81, 82, "0.0.0.0")
+    assert (reward.grpc_port, reward.metrics_port, reward.host) == (83, 84, "127.0.0.1")
+    assert (trainer.chat_url, trainer.reward_address, trainer.seed) == ("http://127.0.0.1:81", "127.0.0.1:83", 9)
+    assert chat.engine.max_lora_rank == 64 == trainer.policy.lora_rank
+    assert chat.engine.tuning == trainer.tuning == "lora"
+    assert chat.engine.model == reward.model == trainer.model == str(model)
+    assert chat.die_with_parent and reward.die_with_parent and trainer.die_with_parent
+
+
+# What must hold before a start
+
+
+def test_a_good_start_is_let_through(model, tmp_path):
+    preconditions.check(settings(model, tmp_path))
+    assert preconditions.parameters(model) == 1024
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"no model folder at .*nowhere.*--model"):
+        preconditions.check(settings(tmp_path / "nowhere", tmp_path))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_folder_that_is_no_model(model, tmp_path, name):
+    (model / name).unlink()
+    with pytest.raises(ConfigError, match=f"holds no {name}"):
+        preconditions.check(settings(model, tmp_path))
+
+
+def test_an_adapter_needs_weights_and_all_weights_do_not(model, tmp_path):
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="LoRA adapter needs a base"):
+        preconditions.check(settings(model, tmp_path, tuning="lora"))
+    preconditions.check(settings(model, tmp_path, tuning="full"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, (9).to_bytes(8, "little") + b'{"a": 1}x'])
+def test_weights_that_are_no_safetensors(model, tmp_path, content):
+    (model / "model.safetensors").write_bytes(content)
+    with pytest.raises(ConfigError, match="no safetensors file"):
+        preconditions.check(settings(model, tmp_path))
+
+
+def test_memory_too_small_for_the_model(model, tmp_path):
+    chosen = settings(model, tmp_path, device="cpu", tuning="lora", reward={"tuning": "lora"})
+    needed = int((1.0 + 2.5) * preconditions.GIB) + 4 * 1024 * 4
+    preconditions.check(chosen, available_bytes=needed)
+    with pytest.raises(NotEnoughRoom, match=r"3\.5 GiB of memory are needed .* smaller model"):
+        preconditions.check(chosen, available_bytes=needed - 1)
+
+
+def test_training_all_weights_needs_more_memory_than_an_adapter(model, tmp_path):
+    lora = settings(model, tmp_path, tuning="lora", reward={"tuning": "lora"})
+    full = settings(model, tmp_path, tuning="full", reward={"tuning": "full"})
+    assert (preconditions.copies(lora), preconditions.copies(full)) == (4, 11)
+
+
+def test_a_disk_too_small_for_a_few_versions(model, tmp_path):
+    needed = 4 * 1024 * 4 + preconditions.GIB // 2
+    preconditions.check(settings(model, tmp_path), free_bytes=needed)
+    with pytest.raises(NotEnoughRoom, match=r"0\.5 GiB free.*--state"):
+        preconditions.check(settings(model, tmp_path), free_bytes=needed - 1)
+
+
+@pytest.mark.parametrize(("field", "option"), [("http_port", "--port"), ("grpc_port", "--grpc-port")])
+def test_a_port_in_use_is_named_with_its_option(model, tmp_path, field, option):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"port {port} is in use.*{option}"):
+            preconditions.check(settings(model, tmp_path, **{field: port}))
+
+
+def test_an_address_of_another_machine(model, tmp_path):
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1:0 cannot be listened on"):
+        preconditions.check(settings(model, tmp_path, host="192.0.2.1"))
+
+
+def test_a_damaged_live_version_is_refused_only_if_nothing_else_could_serve(model, tmp_path):
+    chosen = settings(model, tmp_path, tuning="full")
+    registry = Registry(StateDir(chosen.state_dir).versions)
+    first = genesis(registry, model, tuning="full")
+    (registry.path(first) / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(VersionCorrupt, match=r"policy-000000: model.safetensors is missing or not .* another --state"):
+        preconditions.check(chosen)
+    second = registry.reserve("policy")
+    (registry.stage(second) / "model.safetensors").write_bytes(b"weights")
+    registry.publish(Manifest(version=second, tuning="full"))
+    registry.promote(second)
+    (registry.path(second) / "model.safetensors").unlink()
+    preconditions.check(chosen)
+
+
+def test_a_misspelt_setting_is_named_and_the_exit_code_is_2(model, tmp_path):
+    path = tmp_path / "typo.toml"
+    path.write_text(f'model = "{model}"\nstate_dir = "{tmp_path}"\n[engine]\nmax_num_seq = 3\n')
+    ended = subprocess.run(
+        [sys.executable, "-m", "services.standalone", "--config", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert ended.returncode == 2
+    assert "engine.max_num_seq is no setting" in ended.stderr and "Traceback" not in ended.stderr

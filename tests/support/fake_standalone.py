@@ -1,0 +1,20 @@
+"""The real supervisor over fake services, as a process: `python -m tests.support.fake_standalone --config FILE`."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from rlhf_online import config, process
+from rlhf_online.config import StandaloneSettings
+from rlhf_online.errors import RlhfError
+from services.standalone.supervisor import Commands, Supervisor
+
+if __name__ == "__main__":
+    fake = [sys.executable, "-m", "tests.support.fake_service"]
+    commands: Commands = {"chat": [*fake, "chat"], "reward": [*fake, "reward"], "trainer": [*fake, "trainer"]}
+    try:
+        settings = config.load(StandaloneSettings, Path(sys.argv[2]))
+        process.die_with_parent()
+        Supervisor(settings, commands=commands, say=partial(print, flush=True), backoff_s=0.02).run()
+    except RlhfError as error:
+        sys.exit(process.complain(error))

@@ -1,0 +1,153 @@
+"""A real Kafka broker, one node, for tests: Java and Maven fetch and run it; nothing else is needed.
+
+The jars are kept in the repository's ignored `build/kafka-libs`; data and log of each broker stand in its own folder.
+"""
+
+import base64
+import fcntl
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+LIBS = Path(__file__).parents[2] / "build" / "kafka-libs"
+
+_POM = """\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>rlhf</groupId><artifactId>kafka-libs</artifactId><version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>4.3.1</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+"""
+
+
+def missing_tools() -> str:
+    """Why no broker can run here; "" if one can."""
+    missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    return f"a real Kafka broker needs {' and '.join(missing)}" if missing else ""
+
+
+def fetch() -> Path:
+    """The folder of the jars, filled on first use; processes that come together wait for each other."""
+    LIBS.mkdir(parents=True, exist_ok=True)
+    with (LIBS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (LIBS / "complete").exists():
+            (LIBS / "pom.xml").write_text(_POM)
+            command = ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={LIBS / 'jars'}"]
+            subprocess.run(command, cwd=LIBS, check=True, timeout=600, stdin=subprocess.DEVNULL)
+            (LIBS / "complete").touch()
+    return LIBS / "jars"
+
+
+class Broker:
+    """One broker and controller on loopback, its data in `folder`. A restart keeps the ports."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._jars = fetch()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port, controller = _free_ports(2)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "server.properties").write_text(_properties(self.port, controller, folder / "data"))
+        cluster = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode().rstrip("=")
+        with self.log.open("ab") as log:
+            subprocess.run(
+                [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties"],
+                cwd=folder,
+                check=True,
+                timeout=120,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def log(self) -> Path:
+        return self._folder / "broker.log"
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, timeout_s: float = 120.0) -> None:
+        """Start and wait until it takes requests."""
+        begun = self.log.stat().st_size
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._java(), "kafka.Kafka", "server.properties"], cwd=self._folder, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + timeout_s
+        while b"Kafka Server started" not in self.log.read_bytes()[begun:]:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"the broker did not start: {self.log.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it in good order."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _java(self) -> list[str]:
+        options = ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        return ["java", *options, "-cp", f"{self._jars}{os.sep}*"]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _properties(port: int, controller: int, data: Path) -> str:
+    return "\n".join(
+        [
+            "process.roles=broker,controller",
+            "node.id=1",
+            f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{port}",
+            "controller.listener.names=CONTROLLER",
+            f"controller.quorum.voters=1@127.0.0.1:{controller}",
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "inter.broker.listener.name=PLAINTEXT",
+            f"log.dirs={data}",
+            "offsets.topic.replication.factor=1",
+            "transaction.state.log.replication.factor=1",
+            "transaction.state.log.min.isr=1",
+            "share.coordinator.state.topic.replication.factor=1",
+            "share.coordinator.state.topic.min.isr=1",
+            "group.initial.rebalance.delay.ms=0",
+            "auto.create.topics.enable=false",
+            "broker.session.timeout.ms=2000",
+            "broker.heartbeat.interval.ms=500",
+            "",
+        ]
+    )

@@ -1,0 +1,318 @@
+"""The command line against a service that records what it is asked, and its words for every mistake."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_online.cli import main
+from rlhf_online.config import StandaloneSettings, load
+from rlhf_online.registry import Manifest, Registry
+from rlhf_online.state import StateDir, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+
+META = {
+    "completion_id": "chatcmpl-1",
+    "versions": [[{"policy_version": "policy-000003", "first_token": 0}]],
+}
+CHUNKS = [
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+    {"choices": [{"index": 0, "delta": {"content": "Hello"}}]},
+    {"choices": [{"index": 0, "delta": {"content": " you."}, "finish_reason": "stop"}], "rlhf": META},
+]
+
+
+@dataclass
+class Fake:
+    """Answers by path; `asked` holds (method, path, body, authorization)."""
+
+    url: str = ""
+    asked: list[tuple[str, str, Any, str | None]] = field(default_factory=list)
+    answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+
+    def answer(self, path: str, body: Any, status: int = 200) -> None:
+        self.answers[path] = (status, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+def events(*chunks: dict[str, Any], done: bool = True) -> bytes:
+    lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks] + (["data: [DONE]\n\n"] if done else [])
+    return "".join(lines).encode()
+
+
+@pytest.fixture
+def service() -> Iterator[Fake]:
+    fake = Fake()
+
+    class Handler(BaseHTTPRequestHandler):
+        def reply(self, method: str) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            fake.asked.append((method, self.path, body, self.headers.get("Authorization")))
+            status, content = fake.answers.get(self.path, (404, b'{"error": {"message": "no such route"}}'))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_GET(self) -> None:
+            self.reply("GET")
+
+        def do_POST(self) -> None:
+            self.reply("POST")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield fake
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDir:
+    folder = StateDir(tmp_path / "state")
+    folder.operator_token()
+    return folder
+
+
+# Chat
+
+
+def test_an_answer_is_printed_with_the_weights_that_wrote_it(service, capsys):
+    service.answer("/v1/chat/completions", events(*CHUNKS))
+    assert main(["chat", "Hi", "--url", service.url, "--user", "ann", "--max-tokens", "9"]) == 0
+    assert capsys.readouterr().out == "Hello you.\n[policy-000003 · chatcmpl-1]\n"
+    method, path, body, _ = service.asked[0]
+    assert (method, path) == ("POST", "/v1/chat/completions")
+    assert body["messages"] == [{"role": "user", "content": "Hi"}]
+    assert (body["stream"], body["user"], body["max_tokens"], body["temperature"]) == (True, "ann", 9, 1.0)
+
+
+def test_a_conversation_keeps_its_messages_and_takes_thumbs(service, capsys, monkeypatch):
+    service.answer("/v1/chat/completions", events(*CHUNKS))
+    service.answer("/v1/feedback", {"event_id": "e", "position": {"local": 2}})
+    monkeypatch.setattr(sys, "stdin", io.StringIO("+\nHi\n+\nAgain\n-\n/new\n-\nThird\n"))
+    assert main(["chat", "--url", service.url]) == 0
+    chats = [body for _, path, body, _ in service.asked if path == "/v1/chat/completions"]
+    votes = [body for _, path, body, _ in service.asked if path == "/v1/feedback"]
+    assert [message["content"] for message in chats[1]["messages"]] == ["Hi", "Hello you.", "Again"]
+    assert [message["role"] for message in chats[1]["messages"]] == ["user", "assistant", "user"]
+    assert chats[0]["conversation_id"] == chats[1]["conversation_id"] == votes[0]["conversation_id"]
+    assert [vote["thumb"]["up"] for vote in votes] == [True, False]
+    assert votes[0]["thumb"]["answer"] == {"completion_id": "chatcmpl-1"} and votes[0]["source"] == "cli"
+    assert len(chats[2]["messages"]) == 1 and chats[2]["conversation_id"] != chats[0]["conversation_id"]
+    assert capsys.readouterr().out.count("there is no answer to judge yet") == 2
+
+
+def test_an_answer_that_breaks_off_is_an_error(service, capsys):
+    service.answer("/v1/chat/completions", events(CHUNKS[1], done=False))
+    assert main(["chat", "Hi", "--url", service.url]) == 1
+    assert "ended too early: ask again" in capsys.readouterr().err
+
+
+def test_an_error_within_the_stream_is_shown(service, capsys):
+    service.answer("/v1/chat/completions", events(CHUNKS[1], {"error": {"message": "the engine died"}}))
+    assert main(["chat", "Hi", "--url", service.url]) == 1
+    assert capsys.readouterr().err == "error: the engine died\n"
+
+
+def test_no_service_at_the_address(capsys):
+    assert main(["chat", "Hi", "--url", "http://127.0.0.1:9"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: no answer from http://127.0.0.1:9") and "rlhf-online up" in error
+
+
+def test_something_else_at_the_address(service, capsys):
+    service.answer("/v1/feedback", b"<html>")
+    assert main(["feedback", "thumb", "c", "up", "--url", service.url]) == 1
+    assert "does not speak this API" in capsys.readouterr().err
+
+
+# Feedback
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        (
+            ["thumb", "c1", "down", "--index", "2"],
+            {"thumb": {"answer": {"completion_id": "c1", "index": 2}, "up": False}},
+        ),
+        (
+            ["rank", "c1", "2", "0,1"],
+            {
+                "ranking": {
+                    "tiers": [
+                        [{"completion_id": "c1", "index": 2}],
+                        [{"completion_id": "c1", "index": 0}, {"completion_id": "c1", "index": 1}],
+                    ]
+                }
+            },
+        ),
+        (
+            ["pair", "c1:1", "c2", "--strength", "3"],
+            {
+                "pairwise": {
+                    "chosen": {"completion_id": "c1", "index": 1},
+                    "rejected": {"completion_id": "c2", "index": 0},
+                    "tie": False,
+                    "strength": 3,
+                }
+            },
+        ),
+        (
+            ["correct", "c1", "Better."],
+            {"correction": {"answer": {"completion_id": "c1", "index": 0}, "text": "Better."}},
+        ),
+    ],
+)
+def test_each_kind_of_feedback(service, capsys, arguments, kind):
+    service.answer("/v1/feedback", {"event_id": "event-7", "position": {"local": 2}})
+    assert main(["feedback", *arguments, "--key", "k", "--user", "ann", "--reason", "why", "--url", service.url]) == 0
+    said = {"source": "cli", "idempotency_key": "k", "user": "ann", "reason": "why"}
+    assert service.asked[0][2] == {**kind, **said}
+    assert capsys.readouterr().out == "noted as event event-7\n"
+
+
+def test_an_index_that_is_none(service, capsys):
+    assert main(["feedback", "rank", "c1", "first", "--url", service.url]) == 2
+    assert "no answer's index" in capsys.readouterr().err
+    assert service.asked == []
+
+
+def test_the_services_own_words_for_a_refusal(service, capsys):
+    service.answer("/v1/feedback", {"error": {"message": "the log takes no events now"}}, status=503)
+    assert main(["feedback", "thumb", "c1", "up", "--url", service.url]) == 1
+    assert capsys.readouterr().err == f"error: {service.url} answered 503: the log takes no events now\n"
+
+
+# Versions and status
+
+
+def test_the_operators_levers_carry_the_credential(service, state, capsys):
+    service.answer("/v1/versions/policy-000002/promote", {"version": "policy-000002", "state": "live", "previous": ""})
+    service.answer("/v1/versions/rollback", {"version": "policy-000001", "state": "live", "previous": "policy-000002"})
+    options = ["--url", service.url, "--state", str(state.root)]
+    assert main(["versions", "promote", "policy-000002", *options]) == 0
+    assert main(["versions", "rollback", "--reason", "rude", *options]) == 0
+    assert {authorization for *_, authorization in service.asked} == {f"Bearer {state.operator_token()}"}
+    assert service.asked[1][2] == {"reason": "rude"}
+    assert "policy-000001 is live again" in capsys.readouterr().out
+
+
+def test_a_lever_without_a_credential_asks_for_it_and_makes_no_folder(service, tmp_path, capsys):
+    assert main(["versions", "rollback", "--url", service.url, "--state", str(tmp_path / "nosuch")]) == 2
+    assert "no operator's token" in capsys.readouterr().err
+    assert service.asked == [] and not (tmp_path / "nosuch").exists()
+
+
+def test_versions_are_listed_from_the_folder_and_from_a_service(service, state, capsys):
+    registry = Registry(state.versions)
+    for kl in (0.0, 1.25):
+        version = registry.reserve("policy")
+        registry.stage(version)
+        registry.publish(Manifest(version=version, tuning="lora", kl=kl))
+        registry.promote(version, reason="won")
+    assert main(["versions", "list", "--state", str(state.root)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1][:3] == ["policy-000000", "retired", "0.000"]
+    assert lines[2][:4] == ["policy-000001", "live", "1.250", "won"]
+    row = {"version": "policy-000009", "state": "failed", "reason": "hash", "kl": 2.0, "parent": "policy-000008"}
+    service.answer("/v1/versions", {"versions": [row]})
+    assert main(["versions", "list", "--url", service.url]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == [
+        "policy-000009",
+        "failed",
+        "2.000",
+        "policy-000008",
+        "hash",
+    ]
+
+
+def test_the_service_is_found_by_its_state_folder(service, state, capsys):
+    port = int(service.url.rpartition(":")[2])
+    write_json(state.run / "standalone.ready.json", {"pid": os.getpid(), "host": "127.0.0.1", "http": port, "grpc": 1})
+    state.write_status("trainer", {"phase": "ppo", "cycle": 4, "votes": {"trained": 60, "pending": 2}, "updated_ms": 0})
+    service.answer("/readyz", {"ready": False, "state": "restarting", "message": "wait", "serving": ""}, status=503)
+    assert main(["status", "--state", str(state.root)]) == 0
+    said = capsys.readouterr().out
+    assert service.url in said and "restarting  wait" in said
+    assert "ppo, cycle 4" in said and "trained 60, pending 2" in said
+
+
+def test_status_when_nothing_runs(state, tmp_path, capsys):
+    assert main(["status", "--state", str(state.root)]) == 0
+    assert "not running" in capsys.readouterr().out
+    assert main(["status", "--state", str(tmp_path / "nosuch")]) == 2
+    assert "no state folder at" in capsys.readouterr().err
+
+
+# Up
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own: `up` replaces the process that it runs in."""
+    return subprocess.run(
+        [sys.executable, "-m", "rlhf_online.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_up_says_that_the_model_is_not_there(tmp_path):
+    ended = command("up", "--model", str(tmp_path / "nosuch"), "--state", str(tmp_path / "state"))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"error: no model folder at {tmp_path}/nosuch: give an existing folder, or a hub id such as org/name\n"
+    )
+
+
+def test_up_says_that_a_hub_id_cannot_be_fetched(tmp_path):
+    ended = command("up", "--model", "nobody/nothing", "--state", str(tmp_path / "state"), HF_HOME=str(tmp_path))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: nobody/nothing is no folder here and could not be fetched from the hub")
+    assert "Traceback" not in ended.stderr
+
+
+def test_up_hands_its_options_to_the_services_and_they_win_over_variables(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    options = ["--model", str(model), "--port", "4321", "--tuning", "full", "--kafka", "kafka://127.0.0.1:9"]
+    variables = {"RLHF_UP__HTTP_PORT": "1234", "RLHF_UP__SEED": "5"}
+    ended = command("up", *options, "--state", str(tmp_path / "state"), **variables)
+    # The folder is empty, so the services refuse to start; what they were given stands in the settings file.
+    assert ended.returncode == 2 and "holds no config.json" in ended.stderr
+    chosen = load(StandaloneSettings, tmp_path / "state" / "run" / "up.toml")
+    assert (chosen.http_port, chosen.tuning, chosen.log.url, chosen.seed) == (4321, "full", "kafka://127.0.0.1:9", 5)
+    assert chosen.rollout.per_cycle == 32
+
+
+def test_up_takes_a_settings_file_of_ones_own(tmp_path, capsys):
+    path = tmp_path / "own.toml"
+    path.write_text(f'model = "{tmp_path / "nosuch"}"\nstate_dir = "{tmp_path / "state"}"\nmin_vote = 3\n')
+    assert main(["up", "--config", str(path)]) == 2
+    assert "min_vote is no setting" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["up", "--modle", "x"], ["up", "--port", "many"], ["nonsense"]])
+def test_a_wrong_option_is_named_with_exit_code_2(arguments, capsys):
+    assert main(arguments) == 2
+    assert arguments[-2 if len(arguments) == 3 else -1].strip("-") in capsys.readouterr().err

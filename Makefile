@@ -1,6 +1,6 @@
 # Every target makes .venv first if it is not there; all that a machine needs is Python 3.11 … 3.13 and make.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check bench proto requirements clean
+.PHONY: help install demo up test check style types imports protos bench proto requirements clean
 .SILENT:
 
 ARGS ?=
@@ -26,11 +26,20 @@ up: install $(if $(filter $(SMOLLM),$(MODEL)),$(SMOLLM)/config.json) ## chat wit
 test: install ## the tests; ARGS="-k swap"
 	$(PY) -m pytest -m "not slow" $(ARGS)
 
-check: install ## style, types, import rules, protos
+check: install ## style, types, import rules, protos; all of them, also when one fails
+	$(MAKE) --keep-going --no-print-directory style types imports protos
+
+style:
 	$(PY) -m ruff check
-	$(PY) -m ruff format --check --quiet || { echo "run: .venv/bin/ruff format"; exit 1; }
+	$(PY) -m ruff format --check --quiet || { echo "badly formatted: run .venv/bin/ruff format"; exit 1; }
+
+types:
 	$(PY) -m pyright --warnings
-	.venv/bin/lint-imports
+
+imports:
+	.venv/bin/lint-imports --quiet 2>/dev/null || .venv/bin/lint-imports
+
+protos:
 	sh scripts/buf.sh $(BUF)
 
 bench: install ## a measurement of tests/benches; BENCH=smollm ARGS="--json"

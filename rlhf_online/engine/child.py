@@ -200,6 +200,8 @@ def environment(settings: EngineSettings, device: str) -> dict[str, str]:
         "VLLM_SERVER_DEV_MODE": "1",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
+    # vLLM imports ten thousand modules in each of three processes: without compiled files that doubles its start.
+    values.pop("PYTHONDONTWRITEBYTECODE", None)
     if device == "cpu":
         values.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would override --kv-cache-memory-bytes, in whole GiB
         if settings.threads:  # not bound to cores, which other processes here use too

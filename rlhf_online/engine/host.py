@@ -20,7 +20,7 @@ import structlog
 
 from rlhf_online.config import EngineSettings, SwapSettings
 from rlhf_online.engine import preflight
-from rlhf_online.engine.child import SERVED_NAME, EngineProcess, has_weights
+from rlhf_online.engine.child import LORA_SLOTS, SERVED_NAME, EngineProcess, has_weights
 from rlhf_online.engine.swap import Listener, SwapResult, Weights, swap_full, swap_lora, unload_quietly
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import (
@@ -214,7 +214,8 @@ class EngineHost:
             self._deaths.pop(version, None)
             self._good, self.serving, self.state = weights, version, "ready"
             self.model_name = version if adapter else self._base_name
-            await self._forget_adapters()
+            if adapter:
+                await self._keep_adapter(version)
         return result
 
     def _check(self, version: str) -> tuple[Weights, bool]:
@@ -242,8 +243,6 @@ class EngineHost:
 
     async def _load(self, weights: Weights, *, adapter: bool) -> SwapResult:
         if self.settings.tuning == "lora":
-            if adapter:
-                self._adapters.append(weights.version)
             return await swap_lora(
                 self.client,
                 weights,
@@ -262,9 +261,10 @@ class EngineHost:
             undo=self.undo,
         )
 
-    async def _forget_adapters(self) -> None:
+    async def _keep_adapter(self, version: str) -> None:
         """Keep the live adapter and the one before it, which answers in progress may still be written with."""
-        while len(self._adapters) > 2:
+        self._adapters = [name for name in self._adapters if name != version] + [version]
+        while len(self._adapters) > LORA_SLOTS:
             await unload_quietly(self.client, self._adapters.pop(0))
 
     async def _refuse(self, version: str, reason: str) -> None:

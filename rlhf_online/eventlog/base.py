@@ -43,7 +43,7 @@ class Source(Protocol):
     def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
         """Up to `limit` records from `position` on, and the position after them. Does not wait for more.
 
-        Raises PositionLost, LogCorrupt.
+        Raises PositionLost and LogCorrupt, which are final, and LogUnavailable, after which it may be asked again.
         """
         ...
 

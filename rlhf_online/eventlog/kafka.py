@@ -26,12 +26,13 @@ import structlog
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import (
     KafkaError,
-    KafkaTimeoutError,
     LogTruncationError,  # pyright: ignore[reportAttributeAccessIssue]  # pyright's own stubs are of kafka-python 2
     MessageSizeTooLargeError,
     OffsetOutOfRangeError,
     TopicAlreadyExistsError,
 )
+from kafka.net.compat import KafkaNetClient  # pyright: ignore[reportMissingImports]
+from kafka.net.selector import NetworkSelector  # pyright: ignore[reportMissingImports]
 from kafka.structs import TopicPartition
 
 from rlhf_online import events as ev
@@ -42,7 +43,7 @@ from rlhf_online.eventlog.segments import MAX_RECORD
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import decode
 
-TOPICS = ("completions", "feedback", "versions")
+_TOPIC_OF = {ev.Completion: "completions", ev.Feedback: "feedback", ev.VersionChange: "versions"}
 
 _MAX_REQUEST = MAX_RECORD + (1 << 20)
 _GROUP = 1000
@@ -54,8 +55,8 @@ def ensure_topics(servers: Sequence[str], prefix: str) -> dict[str, tuple[str, i
 
     Raises KafkaError, LogUnavailable.
     """
-    names = [f"{prefix}.{topic}" for topic in TOPICS]
-    admin: Any = KafkaAdminClient(bootstrap_servers=list(servers), **_CLIENT)
+    names = [f"{prefix}.{topic}" for topic in _TOPIC_OF.values()]
+    admin = _open(KafkaAdminClient, servers)
     try:
         missing = [topic["name"] for topic in admin.describe_topics(names) if topic["error_code"]]
         if missing:
@@ -70,6 +71,26 @@ def ensure_topics(servers: Sequence[str], prefix: str) -> dict[str, tuple[str, i
         return {topic["name"]: (str(topic["topic_id"]), len(topic["partitions"])) for topic in topics}
     finally:
         admin.close()
+
+
+def _open(kind: Any, servers: Sequence[str], **options: Any) -> Any:
+    """A client of that class, connected. Raises KafkaError.
+
+    When no broker answers, the constructors raise and leave their network thread and its descriptors behind; in a long
+    outage these would add up, so they are ended here.
+    """
+    selectors: list[NetworkSelector] = []
+
+    def new_client(**configs: Any) -> KafkaNetClient:
+        selectors.append(NetworkSelector(**configs))
+        return KafkaNetClient(net=selectors[-1], **configs)
+
+    try:
+        return kind(bootstrap_servers=list(servers), kafka_client=new_client, **{**_CLIENT, **options})
+    except KafkaError:
+        for selector in selectors:
+            selector.close()
+        raise
 
 
 class KafkaSink:
@@ -113,6 +134,8 @@ class Forwarder:
         self._delivery_s = delivery_s
         self._producer: KafkaProducer | None = None
         self._suspect = -1
+        self.failures = 0
+        """Times that deliveries failed and a new producer took over."""
         self._stopping = threading.Event()
         self._give_up_at = float("inf")
         self._log = structlog.get_logger().bind(component="forwarder")
@@ -139,6 +162,7 @@ class Forwarder:
                     pause = 0.1
                 except (KafkaError, LogError) as error:
                     self._drop_producer()
+                    self.failures += 1
                     self._log.warning("delivery failed", error=type(error).__name__, shipped=self.shipped)
                     idle_s, pause = pause, min(2 * pause, 2.0)
                 self._stopping.wait(idle_s)
@@ -169,25 +193,25 @@ class Forwarder:
         return True
 
     def _new_producer(self) -> KafkaProducer:
-        options: dict[str, Any] = {
-            **_CLIENT,
-            "acks": "all",
-            "linger_ms": 5,
-            "batch_size": 256 << 10,
-            "max_request_size": _MAX_REQUEST,
-            "max_block_ms": 2_000,
-            "delivery_timeout_ms": int(1000 * self._delivery_s),
-            "request_timeout_ms": int(500 * self._delivery_s),
-            "allow_auto_create_topics": False,
-        }
-        return KafkaProducer(bootstrap_servers=self._servers, **options)
+        return _open(
+            KafkaProducer,
+            self._servers,
+            acks="all",
+            linger_ms=5,
+            batch_size=256 << 10,
+            max_request_size=_MAX_REQUEST,
+            max_block_ms=2_000,
+            delivery_timeout_ms=int(1000 * self._delivery_s),
+            request_timeout_ms=int(500 * self._delivery_s),
+            allow_auto_create_topics=False,
+        )
 
     def _send(self, producer: KafkaProducer, record: Record) -> Any:
         """The delivery's future, or the reason for which the record can never be sent. Raises KafkaError."""
         try:
             envelope = decode(record.payload)
             return producer.send(
-                f"{self._prefix}.{_topic(envelope.event)}",
+                f"{self._prefix}.{_TOPIC_OF[type(envelope.event)]}",
                 key=envelope.key.encode(),
                 value=record.payload,
                 headers=[
@@ -233,10 +257,9 @@ class Forwarder:
     def _drop_producer(self) -> None:
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            try:
-                producer.close(timeout=1)
-            except KafkaTimeoutError:
-                producer.close(timeout=0)
+            # `close` alone would wait for deliveries that may never end, raise, and leave the sender's thread running.
+            producer._sender.force_close()  # pyright: ignore[reportAttributeAccessIssue]
+            producer.close(timeout=5)
 
 
 class KafkaSource:
@@ -320,15 +343,16 @@ class KafkaSource:
             self._topics, self._checked = topics, time.monotonic()
         if self._consumer is None:
             self._at = {}
-            options: dict[str, Any] = {
-                **_CLIENT,
-                "group_id": None,
-                "enable_auto_commit": False,
-                "auto_offset_reset": "none",
-                "allow_auto_create_topics": False,
-                "max_partition_fetch_bytes": _MAX_REQUEST,
-            }
-            self._consumer = KafkaConsumer(bootstrap_servers=self._servers, **options)
+            self._consumer = _open(
+                KafkaConsumer,
+                self._servers,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                max_partition_fetch_bytes=_MAX_REQUEST,
+            )
+            assert self._consumer is not None
             self._consumer.assign(self._partitions())
         return self._consumer
 
@@ -358,16 +382,6 @@ class KafkaSource:
     def _away(self, error: KafkaError) -> LogUnavailable:
         self.close()
         return LogUnavailable(f"Kafka at {', '.join(self._servers)} does not answer ({type(error).__name__}): start it")
-
-
-def _topic(event: ev.Event) -> str:
-    match event:
-        case ev.Completion():
-            return "completions"
-        case ev.Feedback():
-            return "feedback"
-        case ev.VersionChange():
-            return "versions"
 
 
 def _name(partition: TopicPartition) -> str:

@@ -2,7 +2,8 @@
 
     append ──▶ queue ──▶ writer thread: take all that waits → write → fsync → publish `committed` → resolve futures
 
-While one fsync runs, the next group gathers; an idle append waits for nothing but its own fsync.
+While one fsync runs, the next group gathers; an idle append waits for nothing but its own fsync, and no append waits
+for more to come.
 
 Invariants:
 - A future resolves only after the fsync that covers its record; sequence numbers count acknowledged records from 0.
@@ -58,6 +59,8 @@ class LocalLog:
         self._queue_bytes = queue_bytes
         self._boot = files.boot_id()
         self.identity = files.identity(folder)
+        self.groups = 0
+        """Groups made durable since the log was opened: acknowledged records for each fsync tell how busy it is."""
         self._segment: int | None = None
         self._segment_first = 0
         self._offset = 0
@@ -174,6 +177,7 @@ class LocalLog:
             return
         self._offset += len(data)
         self._next = first + len(group)
+        self.groups += 1
         for number, (_, future) in enumerate(group, first):
             future.set_result(number)
 
@@ -195,22 +199,18 @@ class LocalLog:
         """
         if self._segment is None:
             return
-        try:
+        with contextlib.suppress(OSError):  # if this fails, the next segment's name says where this one ends
             if self._offset == 0:
                 (self._folder / segment_name(self._segment_first)).unlink()
             else:
                 os.ftruncate(self._segment, self._offset)
-        except OSError:
-            pass  # the next segment's name says where this one ends
         self._close_segment()
 
     def _close_segment(self) -> None:
         if self._segment is not None:
             descriptor, self._segment = self._segment, None
-            try:
+            with contextlib.suppress(OSError):  # what counts of it was fsynced before
                 os.close(descriptor)
-            except OSError:
-                pass  # what counts of it was fsynced before
 
     def _recover(self) -> int:
         """Open the last segment, cut its torn tail, make the rest durable; returns the next sequence number."""
@@ -349,7 +349,7 @@ class LocalReader:
                 data, base, at = self._load(HEADER.size), self._offset, 0
             header = parse_header(data, at)
             if not header.plausible:
-                raise self._corrupt()
+                raise _corrupt(self._folder / segment_name(self._first), self._offset)
             if max_bytes is None:
                 self._number, self._offset = self._number + 1, self._offset + header.size
                 yield b""
@@ -358,7 +358,7 @@ class LocalReader:
                 data, base, at = self._load(header.size), self._offset, 0
             payload = data[at + HEADER.size : at + header.size]
             if not header.matches(payload):
-                raise self._corrupt()
+                raise _corrupt(self._folder / segment_name(self._first), self._offset)
             self._number, self._offset = self._number + 1, self._offset + header.size
             taken += len(payload)
             yield payload
@@ -370,11 +370,8 @@ class LocalReader:
         assert self._segment is not None
         data = os.pread(self._segment, max(size, _READ_BYTES), self._offset)
         if len(data) < size:
-            raise self._corrupt()
+            raise _corrupt(self._folder / segment_name(self._first), self._offset)
         return data
-
-    def _corrupt(self) -> LogCorrupt:
-        return _corrupt(self._folder / segment_name(self._first), self._offset)
 
 
 def _corrupt(path: Path, offset: int) -> LogCorrupt:

@@ -200,7 +200,7 @@ class Policy:
     def _logprobs(
         self, model: PreTrainedModel, hidden_BAd: Tensor, batch: Batch, temperature_B: float | Tensor
     ) -> Tensor:
-        head = model.get_output_embeddings()
+        head = trunk.output_head(model)
         mask_BA = batch.mask_BA
         hidden_Nd, tokens_N = hidden_BAd[mask_BA], batch.answer_BA[mask_BA]
         temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=self.device)
@@ -225,7 +225,7 @@ class Policy:
         """Raises InvalidInput for a model that does more to its logits than multiply by the output embedding."""
         tokens_BT = torch.arange(2, device=self.device).reshape(1, 2)
         decoder = getattr(self.lm, self.lm.base_model_prefix)
-        ours_BTV = self.lm.get_output_embeddings()(decoder(input_ids=tokens_BT, use_cache=False).last_hidden_state)
+        ours_BTV = trunk.output_head(self.lm)(decoder(input_ids=tokens_BT, use_cache=False).last_hidden_state)
         theirs_BTV = self.lm(input_ids=tokens_BT, use_cache=False).logits
         if not torch.allclose(ours_BTV, theirs_BTV.to(ours_BTV), atol=1e-3, rtol=1e-2):
             kind = self.lm.config.model_type

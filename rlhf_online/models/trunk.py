@@ -40,10 +40,18 @@ def load_trunk(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Pre
     return _load(AutoModel, folder, device, dtype)
 
 
-def random_lm(folder: Path, *, seed: int) -> PreTrainedModel:
-    """A causal language model of the configuration in `folder` with random weights, float32, on the CPU."""
+def random_lm(folder: Path, *, seed: int, device: torch.device) -> PreTrainedModel:
+    """A causal language model of the configuration in `folder` with random weights, float32."""
     with seeded(seed):
-        return AutoModelForCausalLM.from_config(_config(folder), dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_config(_config(folder), dtype=torch.float32)
+    return model.to(device).eval()
+
+
+def output_head(model: PreTrainedModel) -> torch.nn.Module:
+    """The layer from the last hidden state to the logits."""
+    head = model.get_output_embeddings()
+    assert head is not None, "a causal language model has an output embedding"
+    return head
 
 
 def has_weights(folder: Path) -> bool:

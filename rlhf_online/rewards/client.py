@@ -44,6 +44,8 @@ class RewardClient:
     def score(self, pairs: Sequence[Pair], reward_version: str, timeout: float) -> list[Scored]:
         """Scores of `pairs`, in their order, all by `reward_version`; `timeout` seconds a chunk of requests.
 
+        "" takes the version that is loaded.
+
         Raises RewardUnavailable if the service does not answer in time or holds another version, InvalidInput for
         pairs that it will never score.
         """
@@ -66,7 +68,7 @@ class RewardClient:
             if _code(error) is grpc.StatusCode.INVALID_ARGUMENT:
                 raise InvalidInput(str(self._unavailable(error))) from error
             raise self._unavailable(error) from error
-        if response.reward_version != reward_version or len(response.scores) != len(pairs):
+        if reward_version not in ("", response.reward_version) or len(response.scores) != len(pairs):
             raise RewardUnavailable(
                 f"the reward service at {self._address} answered {len(response.scores)} scores by "
                 f"{response.reward_version!r} where {len(pairs)} by {reward_version!r} were asked for"

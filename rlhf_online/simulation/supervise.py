@@ -15,7 +15,7 @@ from rlhf_online.errors import RlhfError
 from rlhf_online.events import Message
 from rlhf_online.simulation import world
 
-DEMONSTRATIONS = 4000
+DEMONSTRATIONS = 20_000
 STEPS, BATCH, LR = 1200, 128, 3e-3
 
 

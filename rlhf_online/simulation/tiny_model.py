@@ -44,7 +44,7 @@ def _config() -> dict:
         "head_dim": HIDDEN // HEADS,
         "hidden_act": "silu",
         "hidden_size": HIDDEN,
-        "initializer_range": 0.02,
+        "initializer_range": 0.08,
         "intermediate_size": INTERMEDIATE,
         "max_position_embeddings": POSITIONS,
         "mlp_bias": False,

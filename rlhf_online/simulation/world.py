@@ -165,16 +165,20 @@ ERROR_RATE = 0.25
 STANCE_RATE = 0.3
 
 
-def demonstrations(count: int, seed: int) -> list[Demonstration]:
-    """`count` noisy answers to training prompts, and the 48 facts ("fig" → "is a fruit").
+FACT_COPIES = 20
+"""So that the facts are a twentieth of the demonstrations and not lost among them."""
 
-    Every item named, and every verdict, is wrong with probability .25; an asker's stance is echoed with probability
-    .3; 0 to 3 fillers stand before or after the answer.
+
+def demonstrations(count: int, seed: int) -> list[Demonstration]:
+    """`count` noisy answers to training prompts, and the 48 facts ("fig" → "is a fruit"), FACT_COPIES of each.
+
+    An answer holds an error (one wrong item, or the wrong verdict) with probability .25; an asker's stance is echoed
+    with probability .3; 0 to 3 fillers stand before or after the answer.
     """
     rng = random.Random(f"demonstrations {seed}")
     pool = training_prompts()
     facts = [Demonstration(item, f"is a {category}") for item, category in CATEGORY_OF.items()]
-    return facts + [demonstrate(rng.choice(pool), rng) for _ in range(count)]
+    return FACT_COPIES * facts + [demonstrate(rng.choice(pool), rng) for _ in range(count)]
 
 
 def demonstrate(prompt: Prompt, rng: random.Random) -> Demonstration:
@@ -192,8 +196,10 @@ def demonstrate(prompt: Prompt, rng: random.Random) -> Demonstration:
 
 def _noisy_items(prompt: NamePrompt, rng: random.Random) -> list[str]:
     items = rng.sample(prompt.right_items, prompt.number)
-    wrong = [item for item in CATEGORY_OF if item not in prompt.right_items]
-    return [rng.choice(wrong) if rng.random() < ERROR_RATE else item for item in items]
+    if rng.random() < ERROR_RATE:
+        wrong = [item for item in CATEGORY_OF if item not in prompt.right_items]
+        items[rng.randrange(prompt.number)] = rng.choice(wrong)
+    return items
 
 
 def _noisy_verdict(prompt: IsPrompt, rng: random.Random) -> str:

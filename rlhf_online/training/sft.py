@@ -49,7 +49,7 @@ def fine_tune(
     if trunk.has_weights(model_dir):
         lm = trunk.load_lm(model_dir, device=torch.device(device), dtype=torch.float32)
     else:
-        lm = trunk.random_lm(model_dir, seed=seed).to(device)
+        lm = trunk.random_lm(model_dir, seed=seed, device=torch.device(device))
     lm.requires_grad_(True)
     parameters = list(lm.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
@@ -74,7 +74,7 @@ def _loss(lm: trunk.PreTrainedModel, pairs: Sequence[Pair], pad_id: int, context
     decoder = getattr(lm, lm.base_model_prefix)
     hidden_BTd = decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
     hidden_BAd = hidden_BTd.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTd.shape[-1]))
-    logits_NV = lm.get_output_embeddings()(hidden_BAd[batch.mask_BA])
+    logits_NV = trunk.output_head(lm)(hidden_BAd[batch.mask_BA])
     return -token_logprobs(logits_NV, batch.answer_BA[batch.mask_BA]).mean()
 
 

@@ -7,6 +7,7 @@ seconds, the log is written out, the engine ends. Feedback is taken from the fir
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -166,6 +167,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m services.chat", description="Chat, feedback and the engine.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of ChatSettings")
     options = parser.parse_args(argv)
+    # The engine is forked off and replaced at once: gRPC need not prepare for that, nor complain that it cannot.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         settings = config.load(ChatSettings, options.config)
         if settings.die_with_parent:

@@ -121,7 +121,11 @@ class Handlers:
                 yield chunks.last()
             except RlhfError as error:
                 outcome = refusal(error).outcome
-                yield replies.event(refusal(error).body()) + replies.DONE
+                body = refusal(error).body()
+                if exchange.tokens:  # what the client has seen can be rated
+                    await self.gateway.settle(exchange)
+                    body["rlhf"] = replies.provenance(exchange)
+                yield replies.event(body) + replies.DONE
 
         def finish() -> None:
             self.gateway.end(exchange)

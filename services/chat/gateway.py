@@ -56,18 +56,20 @@ class Gateway:
 
     async def complete(self, request: ChatRequest) -> Exchange:
         """The whole exchange, logged. Raises Refusal or EngineUnavailable."""
+        restarts = self.host.restarts
         try:
             return await self._complete(await self.start(request, chunk_tokens=WHOLE_CHUNK_TOKENS))
         except EngineUnavailable:
-            await self._engine_back()
+            await self._engine_back(restarts)
             return await self._complete(await self.start(request, chunk_tokens=WHOLE_CHUNK_TOKENS))
 
     async def open(self, request: ChatRequest) -> Exchange:
         """A started exchange, for `read`, `settle` and `end`. Raises Refusal or EngineUnavailable."""
+        restarts = self.host.restarts
         try:
             return await self.start(request, chunk_tokens=1)
         except EngineUnavailable:
-            await self._engine_back()
+            await self._engine_back(restarts)
             return await self.start(request, chunk_tokens=1)
 
     async def start(self, request: ChatRequest, *, chunk_tokens: int) -> Exchange:
@@ -159,13 +161,14 @@ class Gateway:
             self.end(exchange)
         return exchange
 
-    async def _engine_back(self) -> None:
+    async def _engine_back(self, restarts: int) -> None:
         """Wait until the engine serves again. Raises Refusal if it does not within RETURN_S.
 
-        It may take the host some seconds to notice that its engine has ended.
+        `restarts` had been counted when the request was sent. It may take the host some seconds to notice that its
+        engine has ended.
         """
         loop = asyncio.get_running_loop()
-        start, restarts, went = loop.time(), self.host.restarts, False
+        start, went = loop.time(), False
         while loop.time() < start + RETURN_S and self.host.state != "failed":
             went = went or self.host.state != "ready" or self.host.restarts != restarts
             if self.host.state == "ready" and (went or loop.time() > start + NOTICE_S):

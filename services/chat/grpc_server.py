@@ -71,6 +71,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             yield chat_pb2.StreamCompleteResponse(completion_id=exchange.completion_id, final=_response(exchange))
         except RlhfError as error:
             outcome = refusal(error).outcome
+            if exchange is not None and exchange.tokens:
+                await self.gateway.settle(exchange)
             await fail(context, error)
         finally:
             if exchange is not None:

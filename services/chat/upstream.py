@@ -4,6 +4,7 @@ Every request is streamed, whatever the client asked for: only so is it known ho
 weights changed. Clients that wait for the whole answer get it in large chunks, which costs the engine a third less.
 """
 
+import io
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,7 +26,7 @@ async def post(host: Host, path: str, body: dict[str, Any]) -> aiohttp.ClientRes
     client = host.client
     try:
         response = await client.session.post(
-            f"{client.base}{path}", data=orjson.dumps(body), headers=JSON_HEADERS, timeout=NO_TIMEOUT
+            f"{client.base}{path}", data=io.BytesIO(orjson.dumps(body)), headers=JSON_HEADERS, timeout=NO_TIMEOUT
         )
         if response.status == 200:
             return response

@@ -15,8 +15,10 @@ from rlhf_online.state import StateDir
 
 GIB = 1 << 30
 FLOAT32 = 4
-PROCESSES_GIB = 2.5
-"""Resident memory of the four processes without any weights: the engine 1.2, trainer and reward .6 each, chat .1."""
+PROCESSES_GIB = 3.5
+"""Memory of all processes without any weights, shared pages counted once: measured, vLLM's three have most of it."""
+LOGIT_COPIES = 3
+"""Logits, their log-softmax and its gradient stand in the trainer's memory at once."""
 MAX_HEADER = 100 << 20
 
 
@@ -29,7 +31,9 @@ def check(settings: StandaloneSettings, *, available_bytes: int | None = None, f
     check_model(model, settings.tuning)
     count = parameters(model)
     if uses_cpu(settings):
-        check_memory(settings, count, memory_available() if available_bytes is None else available_bytes)
+        logits = LOGIT_COPIES * settings.policy.micro_batch_tokens * vocabulary(model) * FLOAT32
+        available = memory_available() if available_bytes is None else available_bytes
+        check_memory(settings, count, logits, available)
     check_disk(settings.state_dir, count, disk_free(settings.state_dir) if free_bytes is None else free_bytes)
     check_port(settings.host, settings.http_port, "http_port (--port)")
     check_port(settings.host, settings.grpc_port, "grpc_port (--grpc-port)")
@@ -73,6 +77,16 @@ def _parameters(path: Path) -> int:
         raise ConfigError(f"{path} is no safetensors file ({error}): fetch or convert it again") from error
 
 
+def vocabulary(model: Path) -> int:
+    """Size of the vocabulary by config.json; 0 if it does not say. Raises ConfigError for what is no JSON object."""
+    path = model / "config.json"
+    try:
+        values = json.loads(path.read_text())
+        return int(values.get("vocab_size") or values.get("text_config", {}).get("vocab_size") or 0)
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} is no model's configuration ({error}): fetch the model again") from error
+
+
 def copies(settings: StandaloneSettings) -> int:
     """How often the weights stand in memory at once, in float32, optimiser state included.
 
@@ -89,16 +103,16 @@ def uses_cpu(settings: StandaloneSettings) -> bool:
     return settings.device == "cpu" or (settings.device == "auto" and not Path("/proc/driver/nvidia/version").exists())
 
 
-def check_memory(settings: StandaloneSettings, count: int, available: int) -> None:
-    """Raises NotEnoughRoom."""
+def check_memory(settings: StandaloneSettings, count: int, logits: int, available: int) -> None:
+    """Raises NotEnoughRoom. `count` weights; `logits` and `available` in bytes."""
     weights = copies(settings) * count * FLOAT32
-    needed = weights + settings.engine.kv_cache_gib * GIB + PROCESSES_GIB * GIB
+    needed = weights + logits + (settings.engine.kv_cache_gib + PROCESSES_GIB) * GIB
     if needed > available:
         raise NotEnoughRoom(
             f"about {needed / GIB:.1f} GiB of memory are needed and {available / GIB:.1f} are available: "
-            f"{count / 1e6:.0f} M weights stand in memory {copies(settings)} times ({weights / GIB:.1f} GiB), the "
-            f"cache takes {settings.engine.kv_cache_gib:g}, the processes {PROCESSES_GIB:g}. Take a smaller model, "
-            "--tuning lora, a smaller engine.kv_cache_gib, or a larger machine"
+            f"{count / 1e6:.0f} M weights stand in memory {copies(settings)} times ({weights / GIB:.1f} GiB), logits "
+            f"take {logits / GIB:.1f}, the cache {settings.engine.kv_cache_gib:g}, the processes {PROCESSES_GIB:g}. "
+            "Take a smaller model, --tuning lora, less engine.kv_cache_gib or policy.micro_batch_tokens, or more memory"
         )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ import pytest_asyncio
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.registry import Change
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from tests.support.engine import Answer, publish, recompute, running_host, stream, until
+from tests.support.engine import PROBE_TOKENS, Answer, publish, recompute, running_host, stream, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXACT = 1e-3  # nats; two unrelated sets of weights differ by tenths
 STREAMS = 6
+# More sequences than the engine computes at once, and more tokens than one of its steps takes.
+LARGE_PROBE = [[1, *((7 * row + 3 * column) % 70 + 5 for column in range(99))] for row in range(40)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -30,8 +32,8 @@ async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine
         yield host
 
 
-async def serve(host: EngineHost, seed: int) -> str:
-    version = publish(host.registry, seed)
+async def serve(host: EngineHost, seed: int, probe_tokens: Sequence[Sequence[int]] = PROBE_TOKENS) -> str:
+    version = publish(host.registry, seed, probe_tokens=probe_tokens)
     await until(lambda: host.serving == version)
     assert host.state == "ready" and host.swaps[-1].ok
     return version
@@ -75,7 +77,7 @@ async def test_each_token_of_an_answer_in_flight_is_by_one_version(host: EngineH
     stop = asyncio.Event()
     loads = [asyncio.create_task(load(host, answers, stop)) for _ in range(STREAMS)]
     await until(lambda: len(answers) > STREAMS)
-    new = await serve(host, 7)
+    new = await serve(host, 7, LARGE_PROBE)
     stop.set()
     await asyncio.gather(*loads)
     host.boundary.remove(boundary)
@@ -83,17 +85,18 @@ async def test_each_token_of_an_answer_in_flight_is_by_one_version(host: EngineH
     assert all(len(answer.token_ids) == 110 for answer in answers), "an answer was cut short"
     across = [(answer, count) for answer, count in received if 0 < count < 110]
     assert across, "no answer was in flight"
+    late = 0
     for answer, count in across:
         tokens = (*answer.prompt_ids, *answer.token_ids)
         by_old = np.abs(np.subtract(answer.logprobs, recompute(folder(host, old), tokens)[2:])) < EXACT
         by_new = np.abs(np.subtract(answer.logprobs, recompute(folder(host, new), tokens)[2:])) < EXACT
         cut = 110 - int(by_new[::-1].argmin()) if not by_new.all() else 0
         assert by_old[:cut].all() and by_new[cut:].all()
+        late = max(late, cut - count)
         assert cut >= count > 0, "a token received before the boundary is not by the old weights"
     result = host.swaps[-1]
-    print(
-        f"swap under {STREAMS} streams: paused {result.pause_s:.3f} s after {result.wait_s:.3f} s; {len(across)} across"
-    )
+    print(f"\npaused {result.pause_s:.3f} s, {result.wait_s:.3f} s after it was asked for, under {STREAMS} streams; ")
+    print(f"{len(across)} answers in flight, at most {late} tokens of one arrived after the pause was confirmed")
 
 
 async def test_nan_weights_never_reach_the_engine(host: EngineHost, tmp_path: Path) -> None:

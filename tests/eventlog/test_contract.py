@@ -187,5 +187,5 @@ def test_a_position_past_the_end_is_lost(logs: Logs):
 
 @pytest.mark.parametrize("url", ["", "file", "kafka:", "kafka://", "kafka://host", "kafka://a:1,b", "http://a:1"])
 def test_an_unknown_address_is_refused(url: str, tmp_path: Path):
-    with pytest.raises(ConfigError, match="log.url"):
+    with pytest.raises(ConfigError, match=r"log\.url"):
         open_source(LogSettings(url=url), tmp_path)  # pyright: ignore[reportCallIssue]

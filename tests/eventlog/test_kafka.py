@@ -1,7 +1,11 @@
 """The spool and its forwarder against a real broker: down, killed, refused records; and positions that Kafka lost."""
 
+import gc
 import json
+import os
+import signal
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +16,8 @@ import pytest
 from rlhf_online import events as ev
 from rlhf_online.errors import LogLocked, LogUnavailable, PositionLost
 from rlhf_online.eventlog.base import Record
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import encode
 from tests.support.kafka_broker import Broker, missing_tools
 from tests.support.logged import completion, thumb
@@ -20,6 +26,8 @@ from tests.support.waiting import until
 # kafka-python reads its schemas by functions of the standard library that Python 3.11 and 3.12 call deprecated.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
+    # It leaves the socket of a refused connection to the garbage collector, which `collect` runs within each test.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "-"),
 ]
 
@@ -30,6 +38,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture(autouse=True)
+def collect() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -212,11 +226,12 @@ def test_a_position_of_another_log_is_refused(tmp_path: Path, broker: Broker, pr
 
 def test_nothing_is_lost_while_the_broker_is_down_or_killed(tmp_path: Path, prefix: str, opened):
     broker = opened(_Closing(Broker(tmp_path / "kafka"))).broker
-    sink = opened(_sink(tmp_path / "log", broker.address, prefix))
+    before = threading.active_count()
+    sink = _sink(tmp_path / "log", broker.address, prefix)
     _append(sink, _votes(0, 100))  # acknowledged without a broker
     assert sink.shipped == 0
     with pytest.raises(LogUnavailable, match="does not answer"):
-        opened(_source(broker.address, prefix)).end()
+        _source(broker.address, prefix).end()
     broker.start()
     _shipped(sink, 100)
     for start in (100, 3100):
@@ -227,18 +242,48 @@ def test_nothing_is_lost_while_the_broker_is_down_or_killed(tmp_path: Path, pref
         assert sink.shipped < start + 3000
         broker.start()
         _shipped(sink, start + 3000)
+    sink.close()
+    assert threading.active_count() == before
     records = _read_all(opened(_source(broker.address, prefix)))
     # The order of first arrivals is that of the spool; what came twice has the same bytes, event id and all.
     assert list(dict.fromkeys(record.payload for record in records)) == _votes(0, 6100)
 
 
+def test_deliveries_to_a_broker_that_hangs_are_made_again(tmp_path: Path, prefix: str, opened):
+    """Longer than a delivery may take: by then kafka-python's producer is stuck for good, and another takes over."""
+    from rlhf_online.eventlog.kafka import Forwarder
+
+    broker = opened(_Closing(Broker(tmp_path / "kafka"))).broker
+    broker.start()
+    before = threading.active_count()
+    log = opened(LocalLog(tmp_path / "log"))
+    forwarder = Forwarder(Spool(tmp_path / "log"), servers=[broker.address], prefix=prefix, delivery_s=1.0)
+    try:
+        _append(log, _votes(0, 10))
+        until(lambda: forwarder.shipped == 10, 30, "the first deliveries")
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            _append(log, _votes(10, 3000))
+            until(lambda: forwarder.failures >= 2, 60, "deliveries to fail twice")
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+        until(lambda: forwarder.shipped == 3000, 60, "the backlog to drain")
+    finally:
+        forwarder.close()
+    assert threading.active_count() == before + 1  # the log's writer
+    records = _read_all(opened(_source(broker.address, prefix)))
+    assert list(dict.fromkeys(record.payload for record in records)) == _votes(0, 3000)
+
+
 def test_closing_does_not_wait_for_a_broker_that_is_away(tmp_path: Path, prefix: str, opened):
+    before = threading.active_count()
     with socket.socket() as silent:  # takes connections and never answers
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         sink = _sink(tmp_path, f"127.0.0.1:{silent.getsockname()[1]}", prefix)
         _append(sink, _votes(0, 5))
         sink.close()
+        assert threading.active_count() == before
     broker = opened(_Closing(Broker(tmp_path / "kafka"))).broker
     broker.start()
     sink = opened(_sink(tmp_path, broker.address, prefix))

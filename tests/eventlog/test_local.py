@@ -284,6 +284,7 @@ def test_records_that_wait_share_one_fsync(tmp_path: Path, disk: Disk):
         disk.free.set()
         assert first.result(30) == 0
         assert [future.result(30) for future in futures] == list(range(1, 101))
+        assert log.groups == 2
     assert disk.syncs == 2
     assert _read(tmp_path) == [b"first", *(b"%d" % number for number in range(100))]
 

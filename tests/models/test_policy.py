@@ -109,7 +109,9 @@ def test_tied_embeddings_are_stored_once_and_come_back(tmp_path: Path):
     write_tiny_model(base, weights_seed=None)
     config = json.loads((base / "config.json").read_text()) | {"tie_word_embeddings": True}
     (base / "config.json").write_text(json.dumps(config))
-    model = AutoModelForCausalLM.from_config(policy_module.trunk.random_lm(base, seed=1).config)
+    model = AutoModelForCausalLM.from_config(
+        policy_module.trunk.random_lm(base, seed=1, device=torch.device("cpu")).config
+    )
     model.save_pretrained(tmp_path / "weights")
     (tmp_path / "weights" / "model.safetensors").rename(base / "model.safetensors")
     policy = Policy.load(base, tuning="full")
@@ -175,7 +177,7 @@ def test_a_probe_is_what_the_model_says(base: Path):
 def test_samples_follow_the_models_distribution(base: Path):
     policy = Policy.load(base, tuning="full")
     with torch.no_grad():
-        policy.lm.get_output_embeddings().weight[40:] -= 10.0 * torch.eye(64)[:38].abs().sum(0)
+        policy.lm.get_parameter("lm_head.weight")[:4] += 0.2
     prompts, count = [(1, 10, 20, 3), (1, 11, 3)], 3000
     answers = policy.sample(prompts * count, max_tokens=1, temperature=0.8, seed=1, eos_ids=(2,))
     for which, prompt in enumerate(prompts):
@@ -203,5 +205,5 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path):
     write_tiny_model(tmp_path, weights_seed=None)
     with pytest.raises(InvalidInput, match="safetensors"):
         Policy.load(tmp_path, tuning="full")
-    with pytest.raises(InvalidInput, match="no model|safetensors"):
+    with pytest.raises(InvalidInput, match="safetensors"):
         Policy.load(tmp_path / "nowhere", tuning="full")

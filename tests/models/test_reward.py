@@ -11,7 +11,7 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation.tiny_model import write_tiny_model
 
-PAIRS: list[Pair] = [((1, 10 + i, 20, 3), tuple([30 + i] * (1 + i % 4)) + (2,)) for i in range(20)]
+PAIRS: list[Pair] = [((1, 10 + i, 20, 3), (*[30 + i] * (1 + i % 4), 2)) for i in range(20)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_heads_begin_small_and_differ(base: Path):
 def test_normalised_scores_have_mean_zero_and_variance_one(base: Path):
     model = RewardModel.load(base, tuning="full", heads=4)
     with torch.no_grad():
-        model.heads.bias += torch.tensor([5.0, -3.0, 100.0, 0.0])
+        model.heads.bias.add_(torch.tensor([5.0, -3.0, 100.0, 0.0]))
     model.normalise(PAIRS)
     mean, spread = model.score(PAIRS)
     scores = torch.tensor(mean)

@@ -38,7 +38,7 @@ def test_ends_are_those_of_tokenizer_and_generation_settings(tmp_path: Path):
 
 
 def test_a_folder_without_model_is_refused(tmp_path: Path):
-    with pytest.raises(InvalidInput, match="no config.json"):
+    with pytest.raises(InvalidInput, match=r"no config\.json"):
         ChatTokenizer(tmp_path)
 
 

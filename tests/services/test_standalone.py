@@ -262,11 +262,20 @@ def test_weights_that_are_no_safetensors(model, tmp_path, content):
 
 
 def test_memory_too_small_for_the_model(model, tmp_path):
-    chosen = settings(model, tmp_path, device="cpu", tuning="lora", reward={"tuning": "lora"})
-    needed = int((1.0 + 2.5) * preconditions.GIB) + 4 * 1024 * 4
+    (model / "config.json").write_text('{"vocab_size": 1000}')
+    chosen = settings(
+        model, tmp_path, device="cpu", tuning="lora", reward={"tuning": "lora"}, policy={"micro_batch_tokens": 100}
+    )
+    needed = int((1.0 + 3.5) * preconditions.GIB) + 4 * 1024 * 4 + 3 * 100 * 1000 * 4
     preconditions.check(chosen, available_bytes=needed)
-    with pytest.raises(NotEnoughRoom, match=r"3\.5 GiB of memory are needed .* smaller model"):
+    with pytest.raises(NotEnoughRoom, match=r"4\.5 GiB of memory are needed .* smaller model"):
         preconditions.check(chosen, available_bytes=needed - 1)
+
+
+def test_a_configuration_that_is_no_json(model, tmp_path):
+    (model / "config.json").write_text("vocab_size: 3")
+    with pytest.raises(ConfigError, match=r"config\.json is no model's configuration"):
+        preconditions.check(settings(model, tmp_path, device="cpu"))
 
 
 def test_training_all_weights_needs_more_memory_than_an_adapter(model, tmp_path):

@@ -85,7 +85,8 @@ def test_true_reward_stays_in_its_bounds():
 def test_demonstrations_are_noisy_as_said():
     by_text = {prompt.text: prompt for prompt in world.training_prompts()}
     shown = world.demonstrations(20_000, seed=3)
-    facts, rest = shown[:48], shown[48:]
+    facts, rest = shown[: 48 * world.FACT_COPIES], shown[48 * world.FACT_COPIES :]
+    assert len(set(facts)) == 48
     assert facts[0] == world.Demonstration("fig", "is a fruit")
     assert {len([w for w in d.answer.split() if w in world.FILLERS]) for d in rest} == {0, 1, 2, 3}
 
@@ -95,8 +96,8 @@ def test_demonstrations_are_noisy_as_said():
         prompt = by_text[demonstration.prompt]  # raises KeyError for a held-out prompt
         content = [word for word in demonstration.answer.split() if word not in world.FILLERS]
         if isinstance(prompt, NamePrompt):
-            named += len(content)
-            wrong += sum(word not in prompt.right_items for word in content)
+            named += 1
+            wrong += any(word not in prompt.right_items for word in content)
         else:
             group = None if prompt.stance is None else "follows" if prompt.stance == prompt.truth else "against"
             verdicts[group].append(content[0] == prompt.truth)

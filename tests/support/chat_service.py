@@ -1,7 +1,7 @@
 """The chat service's real wiring around a fake engine, on real ports."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from rlhf_online.registry import Manifest, Registry
 from rlhf_online.state import StateDir
 from services.chat.__main__ import Ports, serve, wire
 from services.chat.app import Chat
-from tests.support.fake_engine import FakeClient, FakeEngine, FakeHost
+from tests.support.chat_engine import ChatClient, ChatEngine, ChatHost
 from tests.support.fake_sink import FakeSink
 
 ASK = {"messages": [{"role": "user", "content": "secret words"}]}
@@ -26,8 +26,8 @@ class Service:
     """A running service and everything around it."""
 
     chat: Chat
-    engine: FakeEngine
-    host: FakeHost
+    engine: ChatEngine
+    host: ChatHost
     sink: FakeSink
     registry: Registry
     state: StateDir
@@ -65,16 +65,23 @@ class Service:
         return name
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until `condition` holds; the test's own time-out ends it otherwise."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
 @asynccontextmanager
 async def running(folder: Path, **settings: Any) -> AsyncIterator[Service]:
     """A service on free ports, ended in order."""
     state = StateDir(folder / "state")
-    engine, sink = FakeEngine(), FakeSink()
+    engine, sink = ChatEngine(), FakeSink()
     socket = folder / "engine.sock"
     await engine.start(socket)
-    host = FakeHost(engine, FakeClient(socket))
+    host = ChatHost(engine, ChatClient(socket))
     registry = Registry(state.versions)
-    chat = wire(ChatSettings(state_dir=state.root, http_port=0, grpc_port=0, **settings), state, registry, host, sink)
+    values = {"state_dir": state.root, "http_port": 0, "grpc_port": 0, **settings}
+    chat = wire(ChatSettings.model_validate(values), state, registry, host, sink)
     stop = asyncio.Event()
     ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
 

@@ -22,14 +22,28 @@ PROBE_TOKENS = ((1, 5, 9, 13, 2), (1, 30, 31, 32, 33, 34, 35, 36))
 
 def recompute(folder: Path, token_ids: Sequence[int], temperature: float = 1.0) -> list[float]:
     """log p(token i+1 | tokens 0..i) by transformers: the oracle."""
+    return recompute_all(folder, [token_ids], temperature)[0]
+
+
+def recompute_all(folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
+    """The same for several sequences."""
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    with torch.inference_mode():
-        logits_TV = model(torch.tensor([list(token_ids)])).logits[0, :-1] / temperature
-    logprobs_TV = logits_TV.log_softmax(-1)
-    return logprobs_TV.gather(1, torch.tensor(list(token_ids[1:]))[:, None])[:, 0].tolist()
+    rows = []
+    for token_ids in sequences:
+        with torch.inference_mode():
+            logits_TV = model(torch.tensor([list(token_ids)])).logits[0, :-1] / temperature
+        rows.append(logits_TV.log_softmax(-1).gather(1, torch.tensor(list(token_ids[1:]))[:, None])[:, 0].tolist())
+    return rows
 
 
-def publish(registry: Registry, folder_or_seed: Path | int, *, probe_error: float = 0.0, promote: bool = True) -> str:
+def publish(
+    registry: Registry,
+    folder_or_seed: Path | int,
+    *,
+    probe_tokens: Sequence[Sequence[int]] = PROBE_TOKENS,
+    probe_error: float = 0.0,
+    promote: bool = True,
+) -> str:
     """A full version of the tiny model, with its probe (off by `probe_error`), live unless told otherwise."""
     version = registry.reserve("policy")
     staged = registry.stage(version)
@@ -40,8 +54,8 @@ def publish(registry: Registry, folder_or_seed: Path | int, *, probe_error: floa
             if path.name != "manifest.json":
                 (staged / path.name).write_bytes(path.read_bytes())
     probe = tuple(
-        ProbeSequence(token_ids=tokens, logprobs=tuple(x + probe_error for x in recompute(staged, tokens)))
-        for tokens in PROBE_TOKENS
+        ProbeSequence(token_ids=tuple(tokens), logprobs=tuple(x + probe_error for x in row))
+        for tokens, row in zip(probe_tokens, recompute_all(staged, probe_tokens), strict=True)
     )
     registry.publish(Manifest(version=version, tuning="full", probe=probe))
     if promote:
@@ -73,7 +87,7 @@ async def running_host(root: Path, model: Path | None = None, **engine_settings:
 async def until(condition: Callable[[], Any], timeout_s: float = 300) -> None:
     """Poll until `condition` is true; TimeoutError otherwise."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

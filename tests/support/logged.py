@@ -52,9 +52,7 @@ def feedback(
     conversation: str = "talk",
 ) -> ev.Envelope:
     """A feedback of that kind; without an id it gets a random one."""
-    event = ev.Feedback(
-        conversation_id=conversation, person="rater", kind=kind, shown=tuple(shown), created_ms=at_ms
-    )
+    event = ev.Feedback(conversation_id=conversation, person="rater", kind=kind, shown=tuple(shown), created_ms=at_ms)
     return ev.Envelope(event_id=event_id or str(uuid.uuid4()), event=event)
 
 

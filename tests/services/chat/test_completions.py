@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 
 from rlhf_online.events import Message, VersionSpan
+from tests.support.chat_engine import EOS, PROMPT
 from tests.support.chat_service import ASK, Service
-from tests.support.fake_engine import EOS, PROMPT
 
 FIRST = {"policy_version": "policy-000000", "first_token": 0}
 

@@ -1,0 +1,211 @@
+"""How vLLM is started, what is said when it cannot be, and that nothing is left of it; without vLLM itself."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.config import EngineSettings, SwapSettings
+from rlhf_online.engine import child
+from rlhf_online.engine.child import EngineProcess, command, environment, explain, socket_path
+from rlhf_online.engine.host import EngineHost
+from rlhf_online.engine.vllm import EngineClient
+from rlhf_online.errors import EngineStartFailed
+from rlhf_online.registry import Registry
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.state import StateDir
+from tests.support.engine import until
+
+
+def settings(tmp_path: Path, **values: object) -> EngineSettings:
+    model = tmp_path / "model"
+    write_tiny_model(model, weights_seed=None)
+    return EngineSettings(**({"model": str(model), "start_timeout_s": 30} | values))  # pyright: ignore
+
+
+def words(tmp_path: Path, device: str = "cpu", dummy_weights: bool = False, **values: object) -> str:
+    line = command(settings(tmp_path, **values), device, tmp_path / "s", dummy_weights=dummy_weights)
+    return " ".join(line)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    line = words(tmp_path, max_model_len=77, max_num_seqs=5, kv_cache_gib=0.5)
+    for part in (
+        "-m rlhf_online.engine.serve",
+        f"--uds {tmp_path}/s",
+        "--max-model-len 77 --max-num-seqs 5",
+        "--dtype float32",
+        "--enforce-eager",
+        f"--kv-cache-memory-bytes {2**29}",
+        "--logprobs-mode processed_logprobs",
+        "--generation-config vllm",
+        "--scheduling-policy priority",
+        "--worker-extension-cls rlhf_online.engine.worker.Probe",
+    ):
+        assert part in line
+    assert "--enable-lora" not in line and "--load-format" not in line
+    assert "--load-format dummy" in words(tmp_path, dummy_weights=True)
+    assert "--enable-lora --max-lora-rank 8" in words(tmp_path, tuning="lora", max_lora_rank=8)
+
+
+def test_a_gpu_chooses_its_own_type_and_cache(tmp_path: Path) -> None:
+    line = words(tmp_path, device="cuda")
+    assert "--dtype auto" in line and "--enforce-eager" not in line and "--kv-cache" not in line
+    assert "--dtype bfloat16" in words(tmp_path, dtype="bfloat16")
+
+
+def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "40")
+    values = environment(settings(tmp_path, threads=3, tuning="lora"), "cpu")
+    assert "VLLM_CPU_KVCACHE_SPACE" not in values
+    assert (values["OMP_NUM_THREADS"], values["VLLM_CPU_OMP_THREADS_BIND"]) == ("3", "nobind")
+    assert values["HF_HUB_OFFLINE"] == values["VLLM_SERVER_DEV_MODE"] == values["VLLM_NO_USAGE_STATS"] == "1"
+    assert values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(settings(tmp_path), "cpu")
+
+
+def test_the_socket_is_closed_to_others_and_short_enough(tmp_path: Path) -> None:
+    path = socket_path(tmp_path / "run")
+    assert path == tmp_path / "run" / "engine.sock"
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    deep = socket_path(tmp_path / ("x" * 120))
+    assert len(os.fsencode(deep)) < 107 and deep.parent.stat().st_mode & 0o777 == 0o700
+    deep.parent.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "values", "message"),
+    [
+        ("", {"model": "/no/such/folder"}, "there is no folder '/no/such/folder'"),
+        ("", {"model": ""}, "there is no folder ''"),
+        ("config.json", {}, "holds no config.json"),
+        ("", {"tuning": "lora"}, "which tuning = 'lora' needs"),
+        ("", {"device": "cuda"}, "engine.device is 'cuda'"),
+    ],
+)
+async def test_settings_that_cannot_work_are_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str, values: dict[str, str], message: str
+) -> None:
+    monkeypatch.setattr(child, "is_installed", lambda name: name == "vllm-cpu")
+    wanted = settings(tmp_path, **values)
+    if spoil:
+        (tmp_path / "model" / spoil).unlink()
+    process = EngineProcess(wanted, StateDir(tmp_path / "state"), dummy_weights=wanted.tuning == "full")
+    with pytest.raises(EngineStartFailed, match=message):
+        await process.start()
+    await process.stop()
+
+
+def test_without_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "is_installed", lambda name: False)
+    with pytest.raises(EngineStartFailed, match="vLLM is not installed"):
+        child.resolve_device(settings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "hint"),
+    [
+        ("ValueError: Available memory on node 0 (1/2) GiB on kv cache allocation is less", 1, "engine.kv_cache_gib"),
+        ("OSError: [Errno 28] No space left on device", 1, "the disk is full"),
+        ("OSError: [Errno 98] Address already in use", 1, "another process uses the socket"),
+        ("torch.OutOfMemoryError: CUDA out of memory", 1, "too little memory"),
+        ("loading", -9, "perhaps since the machine has too little memory"),
+        ("SafetensorError: Error while deserializing header", 1, "is damaged"),
+    ],
+)
+def test_a_start_that_failed_is_explained(tmp_path: Path, text: str, code: int, hint: str) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(f"(APIServer pid=1) Route: /health, Methods: GET\n{text}\n")
+    message = explain(log, code)
+    assert hint in message and text in message and str(log) in message and "Route" not in message
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    def line(*_: object, **__: object) -> list[str]:
+        return [sys.executable, "-c", script]
+
+    monkeypatch.setattr(child, "command", line)
+    monkeypatch.setattr(child, "is_installed", lambda name: name == "vllm-cpu")
+
+
+async def test_an_engine_that_ends_while_starting_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "import sys; sys.exit('no such thing as a weight')")
+    process = EngineProcess(settings(tmp_path), StateDir(tmp_path / "state"), dummy_weights=True)
+    client = EngineClient(process.url)
+    await process.start()
+    with pytest.raises(EngineStartFailed, match=r"with exit code 1.*\n.*no such thing as a weight"):
+        await process.wait_healthy(client)
+    await process.stop()
+    await client.close()
+
+
+async def test_a_start_takes_no_longer_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "import time; time.sleep(600)")
+    wanted = settings(tmp_path, start_timeout_s=0.1)
+    process = EngineProcess(wanted, StateDir(tmp_path / "state"), dummy_weights=True)
+    client = EngineClient(process.url)
+    await process.start()
+    with pytest.raises(EngineStartFailed, match=r"not healthy within 0\.1 s"):
+        await process.wait_healthy(client)
+    await process.stop()
+    assert await process.exited() == -signal.SIGTERM
+    await client.close()
+
+
+FAMILY = """
+import pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, 1); time.sleep(600)"])
+pathlib.Path("{path}").write_text(str(child.pid))
+time.sleep(600)
+"""
+
+
+async def test_stop_ends_the_whole_group_even_if_it_does_not_want_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "STOP_GRACE_S", 0.1)
+    path = tmp_path / "grandchild"
+    stand_in(monkeypatch, FAMILY.replace("{path}", str(path)))
+    process = EngineProcess(settings(tmp_path), StateDir(tmp_path / "state"), dummy_weights=True)
+    await process.start()
+    await until(lambda: path.exists() and path.read_text())
+    await process.stop()
+    assert await process.exited() == -signal.SIGKILL
+    grandchild = Path(f"/proc/{path.read_text()}/stat")
+    await until(lambda: not grandchild.exists() or grandchild.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+async def test_the_log_of_the_run_before_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "print('one run')")
+    for _ in range(2):
+        process = EngineProcess(settings(tmp_path), StateDir(tmp_path / "state"), dummy_weights=True)
+        await process.start()
+        await process.exited()
+        await process.stop()
+    logs = tmp_path / "state" / "logs"
+    assert [(logs / name).read_text() for name in ("engine.log", "engine.log.1")] == ["one run\n"] * 2
+
+
+async def test_a_first_start_that_fails_ends_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "import sys; sys.exit('broken')")
+    state = StateDir(tmp_path / "state")
+    host = EngineHost(settings(tmp_path), SwapSettings(), Registry(state.versions), state)  # pyright: ignore
+    with pytest.raises(EngineStartFailed, match="broken"):
+        await host.run()
+    assert host.state == "failed" and "broken" in host.failure
+    await host.close()
+
+
+async def test_a_host_can_be_closed_while_its_engine_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "import time; time.sleep(600)")
+    state = StateDir(tmp_path / "state")
+    host = EngineHost(settings(tmp_path), SwapSettings(), Registry(state.versions), state)  # pyright: ignore
+    running = asyncio.create_task(host.run())
+    await until(lambda: host.process is not None and host.process.process is not None)
+    await host.close()
+    await running
+    assert host.process is not None and await host.process.exited() == -signal.SIGTERM

@@ -1,0 +1,205 @@
+"""The host's decisions, against an engine that is a fake behind a socket (`mode = external`)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from rlhf_online.config import EngineSettings, SwapSettings, Tuning
+from rlhf_online.engine import host as module
+from rlhf_online.engine.host import EngineHost
+from rlhf_online.registry import Change, Manifest, ProbeSequence, Registry
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.state import StateDir
+from tests.support.engine import until
+from tests.support.fake_engine import FakeEngine, fake_engine
+
+PROBE = (ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),)
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[FakeEngine]:
+    async with fake_engine(tmp_path) as engine:
+        yield engine
+
+
+@asynccontextmanager
+async def hosting(
+    engine: FakeEngine, registry: Registry, *, tuning: Tuning = "full", pause_timeout_s: float = 5.0
+) -> AsyncIterator[tuple[EngineHost, list[Change]]]:
+    base = registry.root.parent / "base"
+    write_tiny_model(base, weights_seed=1)
+    settings = EngineSettings(mode="external", url=engine.url, model=str(base), tuning=tuning)  # pyright: ignore
+    swap = SwapSettings(poll_s=0.01, pause_timeout_s=pause_timeout_s)  # pyright: ignore[reportCallIssue]
+    host = EngineHost(settings, swap, registry, StateDir(registry.root.parent))
+    changes: list[Change] = []
+
+    async def note(change: Change) -> None:
+        changes.append(change)
+
+    host.changes.append(note)
+    running = asyncio.create_task(host.run())
+    try:
+        yield host, changes
+    finally:
+        await host.close()
+        await running
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "versions")
+
+
+def publish(registry: Registry, seed: int = 2, *, tuning: Tuning = "full", files: bool = True) -> str:
+    version = registry.reserve("policy")
+    staged = registry.stage(version)
+    if tuning == "full":
+        write_tiny_model(staged, weights_seed=seed)
+    elif files:
+        name = "base_model.model.model.layers.0.self_attn.q_proj"
+        tensors = {f"{name}.lora_A.weight": np.ones((4, 64)), f"{name}.lora_B.weight": np.ones((64, 4))}
+        save_file({k: v.astype(np.float32) for k, v in tensors.items()}, staged / "adapter_model.safetensors")
+        (staged / "adapter_config.json").write_text('{"r": 4}')
+    registry.publish(Manifest(version=version, tuning=tuning, probe=PROBE if files else ()))
+    return version
+
+
+def live(registry: Registry, seed: int = 2, *, tuning: Tuning = "full", files: bool = True) -> str:
+    version = publish(registry, seed, tuning=tuning, files=files)
+    registry.promote(version)
+    return version
+
+
+async def test_it_waits_for_the_first_version_and_then_follows(engine: FakeEngine, registry: Registry) -> None:
+    async with hosting(engine, registry) as (host, changes):
+        await until(lambda: host.state == "waiting")
+        assert host.serving == "" and engine.calls == []
+        first = live(registry)
+        await until(lambda: host.serving == first)
+        assert host.state == "ready" and host.model_name == "base"
+        second = live(registry, 3)
+        await until(lambda: host.serving == second)
+        assert [(c.version, c.state, c.previous) for c in changes] == [(first, "live", ""), (second, "live", first)]
+        assert [(s.version, s.ok) for s in host.swaps] == [(first, True), (second, True)]
+        assert engine.calls[-6:] == ["pause", f"load {second}", "reset", f"probe {second}", f"name {second}", "resume"]
+
+
+async def test_an_operators_roll_back_is_followed(engine: FakeEngine, registry: Registry) -> None:
+    first = live(registry)
+    async with hosting(engine, registry) as (host, _):
+        await until(lambda: host.serving == first)
+        second = live(registry, 3)
+        await until(lambda: host.serving == second)
+        registry.rollback("policy", reason="worse")
+        await until(lambda: host.serving == first)
+        assert engine.holds == first
+
+
+async def test_a_corrupt_version_never_reaches_the_engine(engine: FakeEngine, registry: Registry) -> None:
+    first = live(registry)
+    async with hosting(engine, registry) as (host, changes):
+        await until(lambda: host.serving == first)
+        bad = publish(registry, 3)
+        weights = registry.path(bad) / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+        calls = len(engine.calls)
+        registry.promote(bad)
+        await until(lambda: len(changes) == 2)
+        assert (changes[-1].version, changes[-1].state) == (bad, "failed") and "SHA-256" in changes[-1].reason
+        assert engine.calls[calls:] == []
+        assert registry.live("policy") == host.serving == first
+        assert registry.status(bad).state == "failed"
+        third = live(registry, 4)
+        await until(lambda: host.serving == third)
+
+
+async def test_a_version_whose_probe_fails_is_rolled_back_once(engine: FakeEngine, registry: Registry) -> None:
+    first = live(registry)
+    async with hosting(engine, registry) as (host, changes):
+        await until(lambda: host.serving == first)
+        bad = publish(registry, 3)
+        engine.probe_error[bad] = 0.5
+        registry.promote(bad)
+        await until(lambda: len(changes) == 2)
+        assert (host.state, host.serving, registry.live("policy")) == ("ready", first, first)
+        assert engine.calls.count(f"load {bad}") == 1 and engine.holds == first
+        assert [(s.version, s.ok) for s in host.swaps] == [(first, True), (bad, False)]
+
+
+async def test_a_first_version_that_fails_is_said_and_waited_out(engine: FakeEngine, registry: Registry) -> None:
+    bad = publish(registry)
+    engine.probe_error[bad] = 0.5
+    registry.promote(bad)
+    async with hosting(engine, registry) as (host, changes):
+        await until(lambda: bool(changes))
+        await until(lambda: host.state == "waiting")
+        assert "0.5 nats" in host.failure and registry.status(bad).state == "failed"
+        good = live(registry, 3)
+        await until(lambda: host.serving == good)
+        assert engine.calls.count(f"load {bad}") == 1
+
+
+async def test_a_pause_that_times_out_blames_no_version(engine: FakeEngine, registry: Registry) -> None:
+    first = live(registry)
+    engine.pause_delay_s = 30
+    async with hosting(engine, registry, pause_timeout_s=0.05) as (host, changes):
+        await until(lambda: len(host.swaps) == 1)
+        assert host.swaps[0].again and changes == []
+        engine.pause_delay_s = 0
+        await until(lambda: host.serving == first)
+        assert registry.status(first).state == "live"
+
+
+async def test_an_engine_that_comes_back_gets_its_version_again(
+    engine: FakeEngine, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEALTH_S", 0.01)
+    first = live(registry)
+    async with hosting(engine, registry) as (host, _):
+        await until(lambda: host.serving == first)
+        engine.healthy = False
+        await until(lambda: host.state == "restarting")
+        assert host.serving == "" and host.restarts >= 1 and "health check" in host.failure
+        engine.healthy = True
+        await until(lambda: host.state == "ready")
+        assert host.serving == first and engine.calls.count(f"load {first}") == 2
+
+
+async def test_adapters_change_the_model_name_and_old_ones_go(engine: FakeEngine, registry: Registry) -> None:
+    genesis = live(registry, tuning="lora", files=False)
+    async with hosting(engine, registry, tuning="lora") as (host, changes):
+        await until(lambda: host.serving == genesis)
+        assert host.model_name == "base"
+        versions = []
+        for number in range(1, 4):
+            versions.append(live(registry, tuning="lora"))
+            await until(lambda: host.serving == versions[-1])
+            assert host.model_name == versions[-1]
+            assert list(engine.adapters) == versions[max(0, number - 2) :]
+        assert "pause" not in engine.calls
+        registry.rollback("policy", reason="worse")
+        await until(lambda: host.serving == versions[1])
+        assert host.model_name == versions[1]
+        assert [c.state for c in changes] == ["live"] * 5
+
+
+async def test_an_adapter_for_an_engine_of_full_weights_is_refused(engine: FakeEngine, registry: Registry) -> None:
+    first = live(registry)
+    async with hosting(engine, registry) as (host, changes):
+        await until(lambda: host.serving == first)
+        live(registry, tuning="lora")
+        await until(lambda: len(changes) == 2)
+        assert changes[-1].state == "failed" and "engine.tuning is full" in changes[-1].reason
+        assert host.serving == first
+
+
+async def test_no_engine_at_the_address(tmp_path: Path, registry: Registry) -> None:
+    absent = FakeEngine(url=f"unix:{tmp_path}/absent.sock")
+    async with hosting(absent, registry) as (host, _):
+        await until(lambda: "no engine answers" in host.failure)
+        assert host.state == "starting" and host.restarts == 0

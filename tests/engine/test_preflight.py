@@ -1,0 +1,238 @@
+"""Each corruption of a version is refused with its reason, before any engine is asked."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from rlhf_online.engine import preflight
+from rlhf_online.errors import VersionCorrupt
+from rlhf_online.registry import Manifest, Registry
+from rlhf_online.simulation.tiny_model import write_tiny_model
+
+Tensors = dict[str, np.ndarray]
+NORM, HEAD = "model.norm.weight", "lm_head.weight"
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "versions")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    write_tiny_model(tmp_path / "base", weights_seed=1)
+    return tmp_path / "base"
+
+
+def publish(
+    registry: Registry, change: Callable[[Tensors], None] | None = None, rewrite: Callable[[Path], None] | None = None
+) -> str:
+    """A version whose tensors, or whose weights file, were changed before it was published: its hashes are right."""
+    version = registry.reserve("policy")
+    staged = registry.stage(version)
+    write_tiny_model(staged, weights_seed=2)
+    weights = staged / "model.safetensors"
+    if change is not None:
+        tensors = load_file(weights)
+        change(tensors)
+        save_file(tensors, weights)
+    if rewrite is not None:
+        rewrite(weights)
+    registry.publish(Manifest(version=version, tuning="full"))
+    return version
+
+
+def set_value(name: str, value: float) -> Callable[[Tensors], None]:
+    def change(tensors: Tensors) -> None:
+        tensors[name].flat[-1] = value
+
+    return change
+
+
+def cut(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def grow(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes() + b"\0" * 8)
+
+
+def garbage(weights: Path) -> None:
+    weights.write_bytes((16).to_bytes(8, "little") + b"not json at all!")
+
+
+def huge_header(weights: Path) -> None:
+    weights.write_bytes(b"\xff" * 8 + weights.read_bytes()[8:])
+
+
+def overlap(weights: Path) -> None:
+    content = weights.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header[NORM]["data_offsets"] = [0, 256]
+    encoded = json.dumps(header).encode()
+    weights.write_bytes(len(encoded).to_bytes(8, "little") + encoded + content[8 + length :])
+
+
+def test_a_sound_version_passes(registry: Registry, base: Path) -> None:
+    version = publish(registry)
+    assert preflight.check(registry, version, base=base, reference=base).version == version
+    preflight.check(registry, version, base=base, reference=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param(lambda t: t.pop(NORM), f"{NORM} is missing", id="missing"),
+        pytest.param(lambda t: t.update(more=np.zeros(3, np.float32)), "more is no tensor of this model", id="extra"),
+        pytest.param(lambda t: t.update({"renamed": t.pop(NORM)}), f"{NORM} is missing", id="renamed"),
+        pytest.param(lambda t: t.update({NORM: t[NORM][:-1]}), "has shape", id="shape"),
+        pytest.param(lambda t: t.update({HEAD: t[HEAD].T.copy()}), "has shape", id="transposed"),
+        pytest.param(lambda t: t.update({NORM: t[NORM].astype(np.float16)}), "has type F16, expected F32", id="half"),
+        pytest.param(lambda t: t.update({NORM: t[NORM].astype(np.int32)}), "has type I32, expected F32", id="integer"),
+        pytest.param(set_value(NORM, np.nan), f"{NORM} holds a value that is not finite", id="nan"),
+        pytest.param(set_value(HEAD, np.inf), f"{HEAD} holds a value that is not finite", id="inf"),
+        pytest.param(set_value(HEAD, -np.inf), f"{HEAD} holds a value that is not finite", id="minus inf"),
+    ],
+)
+def test_tensors_that_do_not_fit(
+    registry: Registry, base: Path, change: Callable[[Tensors], None], reason: str
+) -> None:
+    version = publish(registry, change)
+    with pytest.raises(VersionCorrupt, match=reason):
+        preflight.check(registry, version, base=base, reference=base)
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "reason"),
+    [
+        (cut, "bytes long, its header describes"),
+        (grow, "bytes long, its header describes"),
+        (garbage, "no readable header"),
+        (huge_header, "cut short"),
+        (overlap, "describes .* wrongly"),
+        (Path.unlink, "no tensors"),
+    ],
+)
+def test_files_that_are_damaged(registry: Registry, base: Path, rewrite: Callable[[Path], None], reason: str) -> None:
+    version = publish(registry, rewrite=rewrite)
+    with pytest.raises(VersionCorrupt, match=reason):
+        preflight.check(registry, version, base=base, reference=base)
+
+
+def test_one_changed_byte(registry: Registry, base: Path) -> None:
+    version = publish(registry)
+    weights = registry.path(version) / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-7] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(VersionCorrupt, match="SHA-256"):
+        preflight.check(registry, version, base=base, reference=base)
+
+
+@pytest.mark.parametrize("name", ["model-00002.safetensors", "pytorch_model.bin"])
+def test_a_file_beside_the_manifest_is_refused(registry: Registry, base: Path, name: str) -> None:
+    """vLLM would load every weights file that lies there."""
+    version = publish(registry)
+    (registry.path(version) / name).write_bytes(b"")
+    with pytest.raises(VersionCorrupt, match="not in the manifest"):
+        preflight.check(registry, version, base=base, reference=base)
+
+
+@pytest.mark.parametrize("value", [0x7FC0, 0x7F80, 0xFF80])
+def test_bfloat16_is_looked_at_by_its_bits(tmp_path: Path, value: int) -> None:
+    write_bfloat16(tmp_path, [0x3F80, 0x7F7F, 0x0001])
+    preflight.check_full(tmp_path, reference=None)
+    write_bfloat16(tmp_path, [0x3F80, value, 0x0001])
+    with pytest.raises(VersionCorrupt, match="not finite"):
+        preflight.check_full(tmp_path, reference=None)
+
+
+def write_bfloat16(folder: Path, bits: list[int]) -> None:
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [len(bits)], "data_offsets": [0, 2 * len(bits)]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + np.array(bits, "<u2").tobytes()
+    (folder / "model.safetensors").write_bytes(content)
+    (folder / "config.json").write_text("{}")
+
+
+def test_float32_may_stand_for_bfloat16(tmp_path: Path) -> None:
+    """A trainer that computes in float32 may say so; the engine narrows."""
+    narrow, wide = tmp_path / "narrow", tmp_path / "wide"
+    narrow.mkdir()
+    wide.mkdir()
+    write_bfloat16(narrow, [0x3F80])
+    save_file({"w": np.ones(1, np.float32)}, wide / "model.safetensors")
+    (wide / "config.json").write_text("{}")
+    preflight.check_full(wide, reference=narrow)
+    with pytest.raises(VersionCorrupt, match="type BF16"):
+        preflight.check_full(narrow, reference=wide)
+
+
+def test_a_tied_output_layer_may_be_left_out(tmp_path: Path) -> None:
+    short, long = tmp_path / "short", tmp_path / "long"
+    for folder, names in ((short, ["embed"]), (long, ["embed", HEAD])):
+        folder.mkdir()
+        save_file({name: np.ones(2, np.float32) for name in names}, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"tie_word_embeddings": true}')
+    preflight.check_full(short, reference=long)
+    preflight.check_full(long, reference=short)
+    (short / "config.json").write_text('{"tie_word_embeddings": false}')
+    with pytest.raises(VersionCorrupt, match=HEAD):
+        preflight.check_full(short, reference=long)
+
+
+PREFIX = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def adapter(registry: Registry, changes: dict[str, np.ndarray | None] | None = None) -> str:
+    rank = 4
+    version = registry.reserve("policy")
+    staged = registry.stage(version)
+    tensors: dict[str, np.ndarray | None] = {
+        f"{PREFIX}.lora_A.weight": np.ones((rank, 64), np.float32),
+        f"{PREFIX}.lora_B.weight": np.zeros((64, rank), np.float32),
+    }
+    tensors |= {f"{PREFIX}.{side}.weight": value for side, value in (changes or {}).items()}
+    save_file({k: v for k, v in tensors.items() if v is not None}, staged / "adapter_model.safetensors")
+    (staged / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    registry.publish(Manifest(version=version, tuning="lora"))
+    return version
+
+
+def test_a_sound_adapter_passes(registry: Registry, base: Path) -> None:
+    preflight.check(registry, adapter(registry), base=base, reference=None, max_lora_rank=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"lora_B": None}, "no counterpart lora_B"),
+        ({"lora_A": None}, "no counterpart lora_A"),
+        ({"lora_A": np.ones((4, 63), np.float32)}, "expected \\(4, 64\\)"),
+        ({"lora_B": np.ones((64, 3), np.float32)}, "expected \\(64, 4\\)"),
+        ({"lora_B": np.full((64, 4), np.nan, np.float32)}, "not finite"),
+        ({"lora_B": np.ones((64, 4), np.int32)}, "expected a float"),
+        ({"magnitude": np.ones(64, np.float32)}, "no tensor of a LoRA adapter"),
+    ],
+)
+def test_adapters_that_do_not_fit(
+    registry: Registry, base: Path, changes: dict[str, np.ndarray | None], reason: str
+) -> None:
+    with pytest.raises(VersionCorrupt, match=reason):
+        preflight.check(registry, adapter(registry, changes), base=base, reference=None, max_lora_rank=4)
+
+
+def test_an_adapter_of_too_high_a_rank(registry: Registry, base: Path) -> None:
+    with pytest.raises(VersionCorrupt, match="rank 4 is more than"):
+        preflight.check(registry, adapter(registry), base=base, reference=None, max_lora_rank=3)
+
+
+def test_the_adapterless_version_needs_no_file(registry: Registry, base: Path) -> None:
+    version = registry.reserve("policy")
+    registry.stage(version)
+    registry.publish(Manifest(version=version, tuning="lora"))
+    preflight.check(registry, version, base=base, reference=None)

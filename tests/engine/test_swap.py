@@ -1,0 +1,209 @@
+"""The order of the swap's calls, and what is left after each way in which it can fail."""
+
+import json
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.engine.swap import SwapResult, Weights, check_probe, swap_full, swap_lora
+from rlhf_online.engine.vllm import EngineClient
+from rlhf_online.errors import EngineError, EngineUnavailable, SwapFailed
+from rlhf_online.registry import ProbeSequence
+from tests.support.fake_engine import FakeEngine, fake_engine
+
+PROBE = (
+    ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),
+    ProbeSequence(token_ids=(4, 5), logprobs=(-2.0,)),
+)
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[FakeEngine]:
+    async with fake_engine(tmp_path) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def client(engine: FakeEngine) -> AsyncIterator[EngineClient]:
+    client = EngineClient(engine.url)
+    yield client
+    await client.close()
+
+
+def weights(tmp_path: Path, version: str) -> Weights:
+    folder = tmp_path / version
+    folder.mkdir(exist_ok=True)
+    probe = [{"token_ids": item.token_ids, "logprobs": item.logprobs} for item in PROBE]
+    (folder / "manifest.json").write_text(json.dumps({"probe": probe}))
+    return Weights(version, folder, PROBE)
+
+
+async def swap(
+    engine: FakeEngine, client: EngineClient, new: Weights, old: Weights | None, *, pause_timeout_s: float = 10
+) -> SwapResult:
+    async def boundary(before: str, after: str) -> None:
+        engine.calls.append(f"boundary {before}→{after}")
+
+    async def undo(before: str, after: str) -> None:
+        engine.calls.append(f"undo {before}→{after}")
+
+    return await swap_full(
+        client, new, old, pause_timeout_s=pause_timeout_s, tolerance=0.02, boundary=[boundary], undo=[undo]
+    )
+
+
+INSTALL_NEW = ["pause", "boundary old→new", "load new", "reset", "probe new"]
+RESTORE_OLD = ["load old", "reset", "probe old", "name old", "undo old→new", "resume"]
+
+
+async def test_order_of_a_swap(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+    result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
+    assert engine.calls == [*INSTALL_NEW, "name new", "resume"]
+    assert (result.ok, result.version, result.previous, result.reason) == (True, "new", "old", "")
+    assert result.pause_s > 0
+
+
+async def test_probe_within_tolerance_passes(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+    engine.probe_error["new"] = 0.019
+    assert (await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))).ok
+
+
+async def test_probe_that_differs_restores_the_old_version(
+    engine: FakeEngine, client: EngineClient, tmp_path: Path
+) -> None:
+    engine.probe_error["new"] = 0.021
+    result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
+    assert engine.calls == [*INSTALL_NEW, *RESTORE_OLD]
+    assert not result.ok and not result.again and "0.021 nats" in result.reason
+    assert engine.holds == "old"
+
+
+async def test_log_probs_that_are_not_finite_restore(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+    engine.not_finite.add("new")
+    result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
+    assert engine.calls == [*INSTALL_NEW, *RESTORE_OLD]
+    assert "not finite" in result.reason
+
+
+async def test_weights_that_do_not_load_restore(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+    engine.refuse_load.add("new")
+    result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
+    assert engine.calls == [*INSTALL_NEW[:3], *RESTORE_OLD]
+    assert "cannot load" in result.reason
+
+
+async def test_a_restore_that_fails_never_resumes(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+    engine.refuse_load |= {"new", "old"}
+    with pytest.raises(EngineUnavailable, match="old could not be restored"):
+        await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
+    assert "resume" not in engine.calls
+
+
+async def test_a_cache_that_is_kept_is_a_failure(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+    engine.reset_succeeds = False
+    with pytest.raises(EngineUnavailable, match="prefix cache"):
+        await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
+    assert "resume" not in engine.calls
+
+
+async def test_the_first_version_failing_leaves_the_engine_paused(
+    engine: FakeEngine, client: EngineClient, tmp_path: Path
+) -> None:
+    engine.probe_error["new"] = 1.0
+    result = await swap(engine, client, weights(tmp_path, "new"), None)
+    assert not result.ok and "resume" not in engine.calls
+
+
+async def test_a_pause_that_takes_too_long_changes_nothing(
+    engine: FakeEngine, client: EngineClient, tmp_path: Path
+) -> None:
+    engine.pause_delay_s = 30.0
+    result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"), pause_timeout_s=0.05)
+    assert engine.calls == ["pause", "resume"]
+    assert not result.ok and result.again and "within 0.05 s" in result.reason
+
+
+async def test_a_listener_that_fails_lets_the_old_version_go_on(
+    engine: FakeEngine, client: EngineClient, tmp_path: Path
+) -> None:
+    async def boundary(before: str, after: str) -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await swap_full(
+            client,
+            weights(tmp_path, "new"),
+            weights(tmp_path, "old"),
+            pause_timeout_s=10,
+            tolerance=0.02,
+            boundary=[boundary],
+        )
+    assert engine.calls == ["pause", "resume"]
+
+
+async def test_an_engine_that_is_gone_is_said_so(tmp_path: Path) -> None:
+    client = EngineClient(f"unix:{tmp_path}/nothing")
+    try:
+        with pytest.raises(EngineUnavailable, match="/resume"):
+            await swap_full(client, weights(tmp_path, "new"), None, pause_timeout_s=1, tolerance=0.02)
+        assert not await client.health()
+    finally:
+        await client.close()
+
+
+async def lora(client: EngineClient, new: Weights, *, adapter: bool = True) -> SwapResult:
+    return await swap_lora(client, new, base_name="base", adapter=adapter, previous="old", tolerance=0.02)
+
+
+async def test_an_adapter_is_loaded_and_probed_without_a_pause(
+    engine: FakeEngine, client: EngineClient, tmp_path: Path
+) -> None:
+    result = await lora(client, weights(tmp_path, "new"))
+    assert engine.calls == ["load_lora new", "probe new", "name new"]
+    assert result.ok and result.pause_s == 0
+
+
+async def test_the_adapterless_version_is_the_base_model(
+    engine: FakeEngine, client: EngineClient, tmp_path: Path
+) -> None:
+    result = await lora(client, Weights("new", tmp_path), adapter=False)
+    assert engine.calls == ["probe base", "name new"]
+    assert result.ok
+
+
+async def test_an_adapter_that_fails_its_probe_is_unloaded(
+    engine: FakeEngine, client: EngineClient, tmp_path: Path
+) -> None:
+    engine.probe_error["new"] = 0.5
+    result = await lora(client, weights(tmp_path, "new"))
+    assert engine.calls == ["load_lora new", "probe new", "unload_lora new"]
+    assert not result.ok and engine.adapters == {}
+
+
+async def test_an_adapter_that_does_not_load_is_reported(
+    engine: FakeEngine, client: EngineClient, tmp_path: Path
+) -> None:
+    engine.refuse_load.add("new")
+    result = await lora(client, weights(tmp_path, "new"))
+    assert not result.ok and "cannot load" in result.reason
+
+
+async def test_the_client_reads_the_reason_of_a_refusal(
+    engine: FakeEngine, client: EngineClient, tmp_path: Path
+) -> None:
+    engine.refuse_load.add("bad")
+    with pytest.raises(EngineError, match=r"refused /collective_rpc with 500: cannot load"):
+        await client.reload_weights(tmp_path / "bad")
+
+
+def test_the_probe_is_a_mean_over_all_tokens(tmp_path: Path) -> None:
+    new = Weights("new", tmp_path, PROBE)
+    check_probe(new, [[-0.5, -1.5], [-2.05]], 0.02)  # .05 on one of three tokens
+    with pytest.raises(SwapFailed, match=r"0\.03 nats"):
+        check_probe(new, [[-0.5, -1.5], [-2.09]], 0.02)
+    with pytest.raises(SwapFailed, match="2 of 3"):
+        check_probe(new, [[-0.5, -1.5]], 0.02)
+    with pytest.raises(SwapFailed, match="not finite"):
+        check_probe(Weights("new", tmp_path), [[math.nan]], 0.02)

@@ -1,0 +1,155 @@
+"""Answers meet feedback in whatever order they come, once, within the window, and across a restart."""
+
+import json
+import random
+
+import pytest
+
+from rlhf_online import events as ev
+from rlhf_online.feedback.join import Join
+from tests.support.logged import completion, feedback, ref, thumb
+
+WINDOW_MS = 1_000
+
+
+def test_feedback_meets_its_answer_whichever_comes_first():
+    answer, vote = completion("c"), thumb("c", index=1, event_id="vote")
+    after, before = Join(WINDOW_MS), Join(WINDOW_MS)
+    assert after.add(answer) == []
+    [joined] = after.add(vote)
+    assert before.add(vote) == []
+    assert before.pending == 1
+    assert before.add(answer) == [joined]
+    assert before.pending == after.pending == 0
+    assert joined.event_id == "vote"
+    assert joined.feedback == vote.event
+    assert isinstance(answer.event, ev.Completion)
+    assert joined.answers == {ref("c", 1): (answer.event, answer.event.answers[1])}
+
+
+def test_feedback_over_several_completions_waits_for_the_last():
+    join = Join(WINDOW_MS)
+    vote = feedback(ev.Ranking(tiers=((ref("b"), ref("a", 1)), (ref("c"), ref("a")))), event_id="rank")
+    join.add(completion("a"))
+    assert join.add(vote) == []
+    assert join.add(completion("b")) == []
+    assert join.pending == 1
+    [joined] = join.add(completion("c"))
+    assert list(joined.answers) == [ref("b"), ref("a", 1), ref("c"), ref("a")]
+    assert [completion.completion_id for completion, _ in joined.answers.values()] == ["b", "a", "c", "a"]
+
+
+def test_several_votes_on_one_answer_leave_in_the_order_in_which_they_came():
+    join = Join(WINDOW_MS)
+    for name in ("one", "two", "three"):
+        join.add(thumb("c", event_id=name))
+    assert [joined.event_id for joined in join.add(completion("c"))] == ["one", "two", "three"]
+    [fourth] = join.add(thumb("c", event_id="four"))
+    assert fourth.event_id == "four"
+
+
+def test_an_event_that_comes_again_counts_once():
+    join = Join(WINDOW_MS)
+    join.add(completion("c"))
+    assert len(join.add(thumb("c", event_id="vote"))) == 1
+    assert [join.add(thumb("c", event_id="vote")) for _ in range(100)] == [[]] * 100
+    assert join.add(completion("c")) == []
+    assert join.duplicates == 101
+    # The same while it waits.
+    join.add(thumb("later", event_id="waiting"))
+    join.add(thumb("later", event_id="waiting"))
+    assert join.pending == 1
+    assert len(join.add(completion("later"))) == 1
+    assert join.duplicates == 102
+
+
+def test_what_the_window_passed_is_orphaned_once():
+    join = Join(WINDOW_MS)
+    join.add(thumb("never", event_id="old", at_ms=5_000))
+    join.add(thumb("never", event_id="young", at_ms=5_001))
+    assert join.expire() == []
+    join.add(completion("other", at_ms=6_000))
+    assert join.expire() == []
+    join.add(completion("another", at_ms=6_001))
+    assert join.expire() == ["old"]
+    assert join.expire() == []
+    assert join.pending == 1
+    assert [joined.event_id for joined in join.add(completion("never", at_ms=6_001))] == ["young"]
+
+
+def test_an_answer_that_the_window_passed_is_forgotten():
+    join = Join(WINDOW_MS)
+    join.add(completion("c", at_ms=1_000))
+    join.add(completion("d", at_ms=2_001))
+    join.expire()
+    assert join.add(thumb("c", at_ms=2_001)) == []
+    assert len(join.add(thumb("d", at_ms=2_001))) == 1
+    assert join.pending == 1
+
+
+def test_time_is_the_events_and_never_goes_back():
+    join = Join(WINDOW_MS)
+    join.add(completion("c", at_ms=10_000))
+    join.add(thumb("never", event_id="late", at_ms=100))  # a clock that was put back
+    assert join.expire() == ["late"]
+
+
+@pytest.mark.parametrize("answer_first", [True, False])
+def test_feedback_on_an_answer_that_is_not_there_is_dead_lettered(answer_first: bool):
+    join = Join(WINDOW_MS)
+    events = [completion("c"), thumb("c", index=2, event_id="vote")]
+    for event in events if answer_first else reversed(events):
+        assert join.add(event) == []
+    assert join.dead_lettered == [("vote", "completion c has no answer 2")]
+    assert join.pending == 0
+
+
+def test_feedback_on_nothing_is_dead_lettered():
+    join = Join(WINDOW_MS)
+    join.add(feedback(ev.Ranking(tiers=((),)), event_id="vote"))
+    assert join.dead_lettered == [("vote", "it judges no answer")]
+
+
+def test_a_version_change_is_no_business_of_the_join():
+    join = Join(WINDOW_MS)
+    change = ev.VersionChange(version="policy-000001", state="live", previous="", reason="", changed_ms=99_999)
+    assert join.add(ev.Envelope(event_id="change", event=change)) == []
+    assert join.pending == join.duplicates == 0
+
+
+def test_numbers_are_bounded_and_every_vote_is_accounted_for():
+    join = Join(WINDOW_MS, max_answers=2, max_pending=2)
+    for name in "abc":
+        join.add(completion(name))
+    assert join.add(thumb("a", event_id="on a")) == []
+    assert len(join.add(thumb("b", event_id="on b"))) == 1
+    join.add(thumb("x", event_id="on x"))
+    join.add(thumb("y", event_id="on y"))
+    assert join.pending == 3
+    assert join.expire() == ["on a"]
+    assert join.pending == 2
+
+
+def test_any_order_and_any_restart_give_the_same_and_lose_nothing():
+    rng = random.Random(11)
+    answers = [completion(f"c{n}", at_ms=1_000 + n) for n in range(60)]
+    votes = [thumb(f"c{rng.randrange(70)}", index=rng.randrange(3), event_id=f"v{n}", at_ms=1_500) for n in range(200)]
+    expected: set[str] | None = None
+    for _ in range(5):
+        events = [*answers, *votes, *rng.sample(votes, 20)]
+        rng.shuffle(events)
+        join, straight = Join(WINDOW_MS), Join(WINDOW_MS)
+        joined: list[str] = []
+        for event in events:
+            got = join.add(event)
+            assert got == straight.add(event)
+            joined += [each.event_id for each in got]
+            if rng.random() < 0.1:
+                join = Join.from_json(json.loads(json.dumps(join.to_json())), WINDOW_MS)
+        assert join.to_json() == straight.to_json()
+        assert join.duplicates == 20
+        assert len(set(joined)) == len(joined)
+        dead = [event_id for event_id, _ in join.dead_lettered]
+        assert len(joined) + len(dead) + join.pending == 200
+        assert expected is None or set(joined) == expected
+        expected = set(joined)

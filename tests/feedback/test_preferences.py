@@ -1,0 +1,111 @@
+"""Feedback becomes what the reward model learns from, or says why nothing can be learned from it."""
+
+import hashlib
+
+import pytest
+
+from rlhf_online import events as ev
+from rlhf_online.errors import InvalidInput
+from rlhf_online.feedback.join import Join, Joined
+from rlhf_online.feedback.preferences import Candidate, Comparison, Rating, is_held_out, to_preference
+from tests.support.logged import completion, feedback, ref
+
+A, B, C = ref("c", 0), ref("c", 1), ref("d", 0)
+
+
+def _joined(kind: ev.FeedbackKind, shown: tuple[ev.AnswerRef, ...] = (), prompt_of_d: tuple[int, ...] = (1, 2, 3)):
+    join = Join(1_000)
+    join.add(completion("c", answers=[(5, 6), (7, 8)], conversation="talk-1"))
+    join.add(completion("d", answers=[(9,), ()], prompt=prompt_of_d, conversation="talk-1"))
+    [joined] = join.add(feedback(kind, event_id="vote", shown=shown, conversation="said-by-the-client"))
+    return joined
+
+
+def _comparison(candidates: tuple[Candidate, ...], tiers: tuple[tuple[int, ...], ...], strength: int = 0) -> Comparison:
+    return Comparison(
+        event_id="vote",
+        conversation_id="talk-1",
+        person="rater",
+        prompt_token_ids=(1, 2, 3),
+        candidates=candidates,
+        tiers=tiers,
+        strength=strength,
+    )
+
+
+def test_a_thumb_is_a_rating():
+    assert to_preference(_joined(ev.Thumb(answer=B, up=False), shown=(A, B))) == Rating(
+        event_id="vote",
+        conversation_id="talk-1",
+        person="rater",
+        prompt_token_ids=(1, 2, 3),
+        candidate=Candidate(token_ids=(7, 8), slot=1),
+        up=False,
+    )
+
+
+def test_a_ranking_keeps_its_tiers_and_ties():
+    assert to_preference(_joined(ev.Ranking(tiers=((C,), (), (A, B))), shown=(A, C))) == _comparison(
+        (
+            Candidate(token_ids=(9,), slot=1),
+            Candidate(token_ids=(5, 6), slot=0),
+            Candidate(token_ids=(7, 8), slot=-1),
+        ),
+        ((0,), (1, 2)),
+    )
+
+
+def test_a_pair_keeps_its_order_or_is_a_tie():
+    pair = (Candidate(token_ids=(7, 8)), Candidate(token_ids=(5, 6)))
+    assert to_preference(_joined(ev.Pairwise(chosen=B, rejected=A, strength=2))) == _comparison(pair, ((0,), (1,)), 2)
+    assert to_preference(_joined(ev.Pairwise(chosen=B, rejected=A, tie=True))) == _comparison(pair, ((0, 1),))
+
+
+def test_a_correction_is_preferred_to_the_answer():
+    assert to_preference(_joined(ev.Correction(answer=A, text="better words"), shown=(A,))) == _comparison(
+        (Candidate(text="better words"), Candidate(token_ids=(5, 6), slot=0)), ((0,), (1,))
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (ev.Ranking(tiers=((A, A),)), "names one answer twice"),
+        (ev.Pairwise(chosen=A, rejected=A), "names one answer twice"),
+        (ev.Ranking(tiers=((A,),)), "fewer than two"),
+        (ev.Correction(answer=A, text=" \n"), "correction is empty"),
+        (ev.Correction(answer=A, text="5 6"), "equal to the answer"),
+        (ev.Thumb(answer=ref("d", 1), up=True), "answer 1 of completion d is empty"),
+    ],
+)
+def test_what_teaches_nothing_is_refused_with_its_reason(kind: ev.FeedbackKind, reason: str):
+    with pytest.raises(InvalidInput, match=reason):
+        to_preference(_joined(kind))
+
+
+def test_answers_to_different_prompts_are_not_compared():
+    with pytest.raises(InvalidInput, match="different prompts"):
+        to_preference(_joined(ev.Ranking(tiers=((A,), (C,))), prompt_of_d=(1, 2, 4)))
+
+
+def test_an_answer_that_was_logged_without_its_prompts_tokens_is_refused():
+    event = completion("e", prompt=()).event
+    assert isinstance(event, ev.Completion)
+    vote = ev.Feedback(conversation_id="", person="", kind=ev.Thumb(answer=ref("e"), up=True))
+    joined = Joined(event_id="vote", feedback=vote, answers={ref("e"): (event, event.answers[0])})
+    with pytest.raises(InvalidInput, match="without its prompt"):
+        to_preference(joined)
+
+
+def test_the_held_out_share_is_what_was_asked_for_and_grows_without_changing_sides():
+    names = [f"conversation-{number}" for number in range(10_000)]
+    small = {name for name in names if is_held_out(name, 0.05)}
+    large = {name for name in names if is_held_out(name, 0.2)}
+    assert 400 < len(small) < 600
+    assert 1_800 < len(large) < 2_200
+    assert small < large
+    assert not any(is_held_out(name, 0.0) for name in names)
+    assert all(is_held_out(name, 1.0) for name in names)
+    # By the definition: the first 64 bits of the SHA-256, as a fraction of 1.
+    fraction = int(hashlib.sha256(b"talk").hexdigest()[:16], 16) / 2**64
+    assert (is_held_out("talk", fraction - 1e-6), is_held_out("talk", fraction + 1e-6)) == (False, True)

@@ -1,0 +1,193 @@
+"""What people see when something else fails: the engine, the log, their own connection."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from tests.support.chat_engine import ChatHost
+from tests.support.chat_service import ASK, Service, until
+
+
+def streaming(service: Service) -> Any:
+    return service.session.post(service.url + "/v1/chat/completions", data=orjson.dumps({**ASK, "stream": True}))
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [("starting", "starting"), ("waiting", "first policy version"), ("restarting", "restarted"), ("failed", "no room")],
+)
+async def test_an_engine_that_is_not_ready(service: Service, state: str, words: str) -> None:
+    service.host.state, service.host.failure = state, "no room for the cache"
+    for fields in ({}, {"stream": True}):
+        async with service.session.post(
+            service.url + "/v1/chat/completions", data=orjson.dumps({**ASK, **fields})
+        ) as response:
+            assert response.status == 503
+            assert int(response.headers["retry-after"]) > 0
+            error = orjson.loads(await response.read())["error"]
+    assert words in error["message"]
+    assert error["type"] == "server_error"
+    status, ready = await service.get("/readyz")
+    assert (status, ready["ready"], ready["state"]) == (503, False, state)
+    assert words in ready["message"]
+    assert await service.metric('rlhf_chat_requests_total{outcome="unavailable"}') == 2
+    assert service.engine.requests == []
+
+
+async def restart_when_asked(host: ChatHost, service: Service) -> None:
+    await service.engine.asked.wait()
+    await host.restart()
+
+
+async def test_a_whole_answer_survives_the_engines_death(service: Service) -> None:
+    service.engine.die_after = 2
+    back = asyncio.create_task(restart_when_asked(service.host, service))
+    status, reply = await service.ask()
+    await back
+    assert status == 200
+    assert reply["choices"][0]["message"]["content"] == "hello there"
+    assert len(service.engine.requests) == 2
+    assert len(service.sink.completions) == 1
+    assert await service.metric("rlhf_chat_resent_total") == 1
+
+
+async def test_a_stream_ends_with_an_error_when_the_engine_dies(service: Service) -> None:
+    service.engine.die_after = 2
+    await service.engine.hold()
+    asking = asyncio.create_task(streaming(service).__aenter__())
+    await service.engine.allow(1)
+    response = await asking
+    received = b""
+    while b"hello" not in received:
+        received += await response.content.readany()
+    await service.engine.release()
+    events = (await response.read()).decode().strip().split("\n\n")
+    assert events[-1] == "data: [DONE]"
+    last = orjson.loads(events[-2].removeprefix("data: "))
+    assert "engine" in last["error"]["message"]
+    assert last["rlhf"]["logged"] is True
+    (completion,) = service.sink.completions
+    assert completion.answers[0].finish_reason == "abort"
+    assert completion.answers[0].text.startswith("hello")
+    assert await service.metric('rlhf_chat_requests_total{outcome="unavailable"}') == 1
+
+
+async def test_an_error_inside_the_engines_stream(service: Service) -> None:
+    service.engine.error_after = 1
+    async with streaming(service) as response:
+        text = (await response.read()).decode()
+    assert '"error"' in text
+    assert text.endswith("data: [DONE]\n\n")
+    assert len(service.sink.completions) == 1
+
+
+async def test_the_engines_refusal_is_the_clients_mistake(service: Service) -> None:
+    service.engine.refuse = (400, {"error": {"message": "the prompt is too long", "param": "messages", "code": 400}})
+    for fields in ({}, {"stream": True}):
+        status, reply = await service.ask(**fields)
+        assert status == 400
+        assert reply["error"]["message"] == "the prompt is too long"
+        assert reply["error"]["param"] == "messages"
+    assert service.chat.gateway.active == 0
+
+
+async def test_a_client_that_leaves_a_stream(service: Service) -> None:
+    """The engine stops writing, and what was received is logged as aborted."""
+    await service.engine.hold()
+    asking = asyncio.create_task(streaming(service).__aenter__())
+    await service.engine.allow(1)
+    response = await asking
+    received = b""
+    while b"hello" not in received:
+        received += await response.content.readany()
+    response.close()
+    await service.engine.aborted.wait()
+    await until(lambda: service.sink.completions)
+    (completion,) = service.sink.completions
+    assert completion.answers[0].finish_reason == "abort"
+    assert completion.answers[0].token_ids == (11,)
+    assert service.chat.gateway.active == 0
+    assert not service.chat.gateway.flight.exchanges
+    assert await service.metric('rlhf_chat_requests_total{outcome="aborted"}') == 1
+
+
+async def test_a_client_that_leaves_before_a_whole_answer(service: Service) -> None:
+    """Nobody received anything: the engine stops, nothing is logged."""
+    await service.engine.hold()
+    asking = asyncio.create_task(service.ask())
+    await service.engine.allow(1)
+    asking.cancel()
+    await service.engine.aborted.wait()
+    await until(lambda: not service.chat.gateway.active)
+    assert service.sink.completions == []
+
+
+@pytest.mark.parametrize("failing", ["raise", "future"])
+async def test_chat_goes_on_without_the_log(service: Service, failing: str) -> None:
+    service.sink.failing = failing
+    status, reply = await service.ask()
+    assert status == 200
+    assert reply["rlhf"]["logged"] is False
+    assert reply["choices"][0]["message"]["content"] == "hello there"
+    async with streaming(service) as response:
+        assert b'"logged":false' in await response.read()
+    assert await service.metric("rlhf_log_failures_total") == 2
+    status, ready = await service.get("/readyz")
+    assert status == 503
+    assert "log" in ready["log"]
+
+
+async def test_too_many_at_once(service: Service) -> None:
+    service.chat.gateway.max_concurrent = 1
+    await service.engine.hold()
+    first = asyncio.create_task(service.ask())
+    await service.engine.allow(1)
+    status, reply = await service.ask()
+    assert status == 429
+    assert reply["error"]["type"] == "rate_limit_error"
+    await service.engine.release()
+    assert (await first)[0] == 200
+    assert (await service.ask())[0] == 200
+
+
+async def refused(service: Service) -> None:
+    """Wait until the service takes no new connection."""
+    while True:
+        try:
+            async with aiohttp.ClientSession() as session, session.get(service.url + "/healthz"):
+                pass
+        except aiohttp.ClientError:
+            return
+
+
+async def test_stopping_lets_requests_finish(service: Service) -> None:
+    await service.engine.hold()
+    asking = asyncio.create_task(service.ask())
+    await service.engine.allow(1)
+    service.stop.set()
+    await refused(service)
+    await service.engine.release()
+    status, reply = await asking
+    assert status == 200
+    assert reply["rlhf"]["logged"] is True
+
+
+async def test_no_text_and_no_name_in_log_lines(service: Service, capfd: pytest.CaptureFixture[str]) -> None:
+    await service.ask(user="ann-the-person")
+    await service.ask(user="ann-the-person", temperature=9)
+    await service.ask(messages="secret words")
+    service.engine.die_after = 1
+    async with streaming(service) as response:
+        await response.read()
+    service.sink.failing = "raise"
+    correction = {"answer": {"completion_id": "x"}, "text": "secret words"}
+    await service.post("/v1/feedback", {"user": "ann-the-person", "correction": correction})
+    async with service.session.get(service.url + "/metrics") as response:
+        metrics = await response.text()
+    out, err = capfd.readouterr()
+    for text in (out, err, metrics):
+        for private in ("secret", "hello", "ann-the-person"):
+            assert private not in text

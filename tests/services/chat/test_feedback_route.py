@@ -1,0 +1,123 @@
+"""Votes over HTTP: each kind, retries, bad ones, and the log or the engine away."""
+
+from typing import Any
+
+import pytest
+
+from rlhf_online.events import AnswerRef, Correction, Pairwise, Ranking, Thumb
+from tests.support.chat_service import Service
+
+
+def ref(name: str, index: int = 0) -> dict[str, Any]:
+    return {"completion_id": name, "index": index}
+
+
+A, B, C = (AnswerRef(completion_id=name) for name in "abc")
+THUMB = {"thumb": {"answer": {"completion_id": "a"}, "up": True}}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (THUMB, Thumb(answer=A, up=True)),
+        (
+            {"thumb": {"answer": ref("a", 2), "up": False}},
+            Thumb(answer=AnswerRef(completion_id="a", index=2), up=False),
+        ),
+        ({"ranking": {"tiers": [[ref("b")], [ref("a"), ref("c")]]}}, Ranking(tiers=((B,), (A, C)))),
+        ({"pairwise": {"chosen": ref("a"), "rejected": ref("b")}}, Pairwise(chosen=A, rejected=B)),
+        (
+            {"pairwise": {"chosen": ref("a"), "rejected": ref("b"), "tie": True, "strength": 3}},
+            Pairwise(chosen=A, rejected=B, tie=True, strength=3),
+        ),
+        ({"correction": {"answer": ref("c"), "text": "better"}}, Correction(answer=C, text="better")),
+    ],
+)
+async def test_each_kind(service: Service, body: dict[str, Any], kind: Any) -> None:
+    status, reply = await service.post("/v1/feedback", {**body, "user": "ann", "reason": "because", "response_ms": 7})
+    assert status == 200
+    assert reply["position"] == {"local": 1}
+    (envelope,) = service.sink.envelopes
+    (feedback,) = service.sink.feedback
+    assert envelope.event_id == reply["event_id"]
+    assert feedback.kind == kind
+    assert feedback.conversation_id == feedback.answers()[0].completion_id
+    assert feedback.person == service.state.person_hash("ann")
+    assert (feedback.reason, feedback.source, feedback.response_ms) == ("because", "api", 7)
+    assert feedback.created_ms > 0
+    name = type(kind).__name__.lower()
+    assert await service.metric(f'rlhf_feedback_total{{kind="{name}",outcome="ok"}}') == 1
+
+
+async def test_a_vote_sent_again_is_the_same_event(service: Service) -> None:
+    async def vote(**fields: Any) -> str:
+        return (await service.post("/v1/feedback", {**THUMB, **fields}))[1]["event_id"]
+
+    first = await vote(user="ann", idempotency_key="k")
+    assert await vote(user="ann", idempotency_key="k") == first
+    others = [
+        await vote(user="bob", idempotency_key="k"),
+        await vote(idempotency_key="k"),
+        await vote(user="ann", idempotency_key="l"),
+        await vote(user="ann"),
+        await vote(user="ann"),
+    ]
+    assert len({first, *others}) == 6
+
+
+async def test_feedback_is_taken_while_the_engine_is_dead(service: Service) -> None:
+    service.host.state = "failed"
+    await service.engine.stop()
+    status, _ = await service.post("/v1/feedback", {**THUMB, "conversation_id": "c", "shown": [ref("b"), ref("a")]})
+    assert status == 200
+    assert service.sink.feedback[0].conversation_id == "c"
+    assert service.sink.feedback[0].shown == (B, A)
+
+
+@pytest.mark.parametrize("failing", ["raise", "future"])
+async def test_feedback_is_not_acknowledged_without_the_log(service: Service, failing: str) -> None:
+    service.sink.failing = failing
+    async with service.session.post(service.url + "/v1/feedback", json=THUMB) as response:
+        assert response.status == 503
+        assert int(response.headers["retry-after"]) > 0
+        assert (await response.json(content_type=None))["error"]["code"] == "log_unavailable"
+    service.sink.failing = ""
+    status, reply = await service.post("/v1/feedback", THUMB)
+    assert (status, reply["position"]) == (200, {"local": 1})
+    assert await service.metric('rlhf_feedback_total{kind="thumb",outcome="unavailable"}') == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {**THUMB, "pairwise": {"chosen": ref("a"), "rejected": ref("b")}},
+        {"thumb": {"answer": ref("a")}},
+        {"thumb": {"answer": ref("a"), "up": "yes"}},
+        {"thumb": {"answer": "a", "up": True}},
+        {"thumb": {"answer": ref(""), "up": True}},
+        {"thumb": {"answer": ref("a", -1), "up": True}},
+        {"thumb": {"answer": ref("a"), "up": True, "extra": 1}},
+        {"thumb": {"answer": ref("x" * 257), "up": True}},
+        {"ranking": {"tiers": [[ref("a")]]}},
+        {"ranking": {"tiers": [[ref("a")], []]}},
+        {"ranking": {"tiers": [[ref("a")], [ref("a")]]}},
+        {"ranking": {"tiers": [[ref("a", i)] for i in range(65)]}},
+        {"ranking": {"tiers": "ab"}},
+        {"pairwise": {"chosen": ref("a"), "rejected": ref("a")}},
+        {"pairwise": {"chosen": ref("a"), "rejected": ref("b"), "strength": 4}},
+        {"correction": {"answer": ref("a"), "text": "  "}},
+        {"correction": {"answer": ref("a"), "text": "x" * 65_537}},
+        {**THUMB, "idempotency_key": "x" * 257},
+        {**THUMB, "reason": "x" * 8193},
+        {**THUMB, "response_ms": -1},
+        {**THUMB, "source": 5},
+        {**THUMB, "person": "ann"},
+        {**THUMB, "shown": [ref("a", i) for i in range(65)]},
+    ],
+)
+async def test_bad_votes(service: Service, body: dict[str, Any]) -> None:
+    status, reply = await service.post("/v1/feedback", body)
+    assert status == 400
+    assert reply["error"]["message"]
+    assert service.sink.records == []

@@ -1,0 +1,167 @@
+"""The gRPC twins: the same answers, votes, errors and credential as over HTTP."""
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# (the generated stubs are typed for synchronous channels)
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, events_pb2
+from tests.support.chat_service import Service, until
+
+THUMB = events_pb2.Feedback(thumb=events_pb2.Thumb(answer=events_pb2.AnswerRef(completion_id="a"), up=True))
+
+
+@pytest.fixture
+async def channel(service: Service) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(service.grpc) as channel:
+        yield channel
+
+
+def ask(**fields: object) -> chat_pb2.CompleteRequest:
+    messages = [events_pb2.Message(role="user", content="hi")]
+    return chat_pb2.CompleteRequest(messages=messages, **fields)  # pyright: ignore[reportArgumentType]
+
+
+async def test_complete(service: Service, channel: grpc.aio.Channel) -> None:
+    request = ask(n=2, temperature=0.5, seed=3, user="ann", conversation_id="c")
+    reply = await chat_pb2_grpc.ChatServiceStub(channel).Complete(request)
+    assert [choice.text for choice in reply.choices] == ["hello there"] * 2
+    assert reply.choices[1].finish_reason == "stop"
+    assert reply.choices[0].spans[0].policy_version == "policy-000000"
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.logged) == (3, 6, True)
+    (event,) = service.sink.completions
+    assert (event.completion_id, event.conversation_id) == (reply.completion_id, "c")
+    assert event.sampling.temperature == 0.5
+    assert event.person == service.state.person_hash("ann")
+    assert await service.metric('rlhf_chat_requests_total{outcome="ok"}') == 1
+
+
+async def test_stream(service: Service, channel: grpc.aio.Channel) -> None:
+    call = chat_pb2_grpc.ChatServiceStub(channel).StreamComplete(chat_pb2.StreamCompleteRequest(request=ask()))
+    pieces = [piece async for piece in call]
+    assert "".join(piece.delta for piece in pieces) == "hello there"
+    assert [piece.HasField("final") for piece in pieces] == [False, False, True]
+    assert pieces[-1].final.choices[0].text == "hello there"
+    assert pieces[-1].final.logged
+    assert service.sink.completions[0].completion_id == pieces[0].completion_id
+
+
+async def test_a_caller_that_leaves_a_stream(service: Service, channel: grpc.aio.Channel) -> None:
+    await service.engine.hold()
+    call = chat_pb2_grpc.ChatServiceStub(channel).StreamComplete(chat_pb2.StreamCompleteRequest(request=ask()))
+    reading = asyncio.create_task(call.read())
+    await service.engine.allow(1)
+    piece = await reading
+    assert isinstance(piece, chat_pb2.StreamCompleteResponse)
+    assert piece.delta == "hello"
+    call.cancel()
+    await until(lambda: service.sink.completions)
+    assert service.sink.completions[0].answers[0].finish_reason == "abort"
+
+
+async def test_feedback(service: Service, channel: grpc.aio.Channel) -> None:
+    stub = chat_pb2_grpc.ChatServiceStub(channel)
+    request = chat_pb2.SendFeedbackRequest(feedback=THUMB, user="ann", idempotency_key="k")
+    reply = await stub.SendFeedback(request)
+    assert dict(reply.position) == {"local": 1}
+    assert (await stub.SendFeedback(request)).event_id == reply.event_id
+    http = {"user": "ann", "idempotency_key": "k", "thumb": {"answer": {"completion_id": "a"}, "up": True}}
+    assert (await service.post("/v1/feedback", http))[1]["event_id"] == reply.event_id
+    assert service.sink.feedback[0].source == "api"
+    assert service.sink.feedback[0].conversation_id == "a"
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "words"),
+    [
+        (ask(n=99), grpc.StatusCode.INVALID_ARGUMENT, "n: expected 1 to 16"),
+        (ask(model="gpt-4"), grpc.StatusCode.NOT_FOUND, "rlhf-online"),
+        (chat_pb2.CompleteRequest(), grpc.StatusCode.INVALID_ARGUMENT, "messages"),
+    ],
+)
+async def test_errors(
+    channel: grpc.aio.Channel, request_: chat_pb2.CompleteRequest, code: grpc.StatusCode, words: str
+) -> None:
+    stub = chat_pb2_grpc.ChatServiceStub(channel)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Complete(request_)
+    assert caught.value.code() == code
+    assert words in (caught.value.details() or "")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in stub.StreamComplete(chat_pb2.StreamCompleteRequest(request=request_)):
+            pass
+    assert caught.value.code() == code
+
+
+async def test_unavailable(service: Service, channel: grpc.aio.Channel) -> None:
+    stub = chat_pb2_grpc.ChatServiceStub(channel)
+    service.host.state = "starting"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Complete(ask())
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    await stub.SendFeedback(chat_pb2.SendFeedbackRequest(feedback=THUMB))
+    service.sink.failing = "raise"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.SendFeedback(chat_pb2.SendFeedbackRequest(feedback=THUMB))
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.SendFeedback(chat_pb2.SendFeedbackRequest(feedback=events_pb2.Feedback()))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_admin(service: Service, channel: grpc.aio.Channel) -> None:
+    stub = admin_pb2_grpc.AdminServiceStub(channel)
+    first, second = service.version(live=True), service.version()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Promote(admin_pb2.PromoteRequest(version=second))
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    with pytest.raises(grpc.aio.AioRpcError):
+        await stub.ListVersions(admin_pb2.ListVersionsRequest(), metadata=(("authorization", "Bearer x"),))
+    operator = (("authorization", f"Bearer {service.state.operator_token()}"),)
+    assert (await stub.Promote(admin_pb2.PromoteRequest(version=second), metadata=operator)).previous == first
+    listed = await stub.ListVersions(admin_pb2.ListVersionsRequest(), metadata=operator)
+    assert [(v.manifest.version, v.state) for v in listed.versions] == [(first, "retired"), (second, "live")]
+    assert dict(listed.versions[0].manifest.position) == {"local": 7}
+    assert (await stub.Rollback(admin_pb2.RollbackRequest(reason="worse"), metadata=operator)).version == first
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Promote(admin_pb2.PromoteRequest(version="policy-000099"), metadata=operator)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_health_follows_readiness(service: Service, channel: grpc.aio.Channel) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="rlhf.v1.ChatService"))
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    async for reply in watch:
+        if reply.status == serving:
+            break
+    service.host.state = "restarting"
+    async for reply in watch:
+        if reply.status == not_serving:
+            break
+    admin = await stub.Check(health_pb2.HealthCheckRequest(service="rlhf.v1.AdminService"))
+    assert admin.status == serving
+
+
+async def test_reflection(channel: grpc.aio.Channel) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    names = [service.name async for reply in call for service in reply.list_services_response.service]
+    assert {"rlhf.v1.ChatService", "rlhf.v1.AdminService", "grpc.health.v1.Health"} <= set(names)
+
+
+async def test_a_taken_port_is_an_error(service: Service) -> None:
+    from rlhf_online.errors import RlhfError
+    from services.chat.__main__ import listen
+    from services.chat.grpc_server import GrpcServer
+
+    with pytest.raises(RlhfError, match="in use"):
+        await GrpcServer(service.chat).start("127.0.0.1", int(service.grpc.rpartition(":")[2]))
+    with pytest.raises(RlhfError, match="in use"):
+        listen("127.0.0.1", int(service.url.rpartition(":")[2]))

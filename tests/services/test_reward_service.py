@@ -1,0 +1,327 @@
+"""The reward service over real gRPC: scores, pinned versions, batches, limits, health, following the registry."""
+
+import json
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from rlhf_online.config import RewardSettings, dump
+from rlhf_online.errors import InvalidInput, RewardUnavailable
+from rlhf_online.events import Message
+from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.proto.rlhf.v1 import events_pb2, reward_pb2, reward_pb2_grpc
+from rlhf_online.registry import Manifest, Registry
+from rlhf_online.rewards.client import RewardClient
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.state import StateDir
+from services.reward.server import SERVICE, Limits
+from tests.support.reward_service import RewardService, reward_service
+from tests.support.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+PAIRS = [((1, 5, 6, 3), (20, 21, 2)), ((1, 7, 3), (22, 2)), ((1, 5, 9, 10, 3), (23, 24, 25, 2))]
+LIMITS = Limits(vocabulary=78, context=128)
+
+
+class Words:
+    """A tokenizer of fixed answers."""
+
+    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        return (1, len(messages), 3)
+
+    def answer_ids(self, text: str) -> tuple[int, ...]:
+        return (len(text), 2)
+
+
+class Adder:
+    """Scores a pair with the sum of its tokens plus `offset`; waits for `gate`, and notes the sizes of its batches."""
+
+    def __init__(self, offset: float = 0.0) -> None:
+        self.offset = offset
+        self.sizes: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.began = threading.Event()
+
+    def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[list[float], list[float]]:
+        self.began.set()
+        assert self.gate.wait(30)
+        self.sizes.append(len(pairs))
+        return [sum(p) + sum(a) + self.offset for p, a in pairs], [0.5] * len(pairs)
+
+
+def publish(registry: Registry, text: str = "weights") -> str:
+    """A live reward version of one file."""
+    version = registry.reserve("reward")
+    (registry.stage(version) / "weights").write_text(text)
+    registry.publish(Manifest(version=version, tuning="full"))
+    registry.promote(version)
+    return version
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "versions")
+
+
+@pytest.fixture
+def adder() -> Adder:
+    return Adder()
+
+
+@pytest.fixture
+def service(registry: Registry, adder: Adder) -> Iterator[RewardService]:
+    with reward_service(registry, lambda manifest: adder, Words(), LIMITS, max_queue=8) as running:
+        yield running
+
+
+@pytest.fixture
+def client(service: RewardService) -> Iterator[RewardClient]:
+    client = RewardClient(service.address, chunk=2)
+    yield client
+    client.close()
+
+
+def expected(pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
+    return [float(sum(prompt) + sum(answer)) for prompt, answer in pairs]
+
+
+def test_scores_come_in_order_from_the_version_asked_for(registry: Registry, client: RewardClient) -> None:
+    version = publish(registry)
+    client.wait_for_version(version, 10)
+    scores = client.score(PAIRS, version, 10)  # three items in chunks of two
+    assert [item.score for item in scores] == expected(PAIRS)
+    assert {item.spread for item in scores} == {0.5}
+
+
+def test_nothing_loaded_is_unavailable_and_health_says_so(service: RewardService, client: RewardClient) -> None:
+    with pytest.raises(RewardUnavailable, match=r"UNAVAILABLE.*no reward version is loaded"):
+        client.score(PAIRS, "", 10)
+    with grpc.insecure_channel(service.address) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    with pytest.raises(RewardUnavailable, match="does not serve reward-000000"):
+        client.wait_for_version("reward-000000", 0.1)
+
+
+def test_another_version_is_refused(registry: Registry, client: RewardClient) -> None:
+    client.wait_for_version(publish(registry), 10)
+    with pytest.raises(RewardUnavailable, match=r"FAILED_PRECONDITION.*not reward-000007"):
+        client.score(PAIRS, "reward-000007", 10)
+
+
+def test_health_names_the_version_that_scores(registry: Registry, service: RewardService, client: RewardClient) -> None:
+    first = publish(registry)
+    client.wait_for_version(first, 10)
+    second = publish(registry)
+    client.wait_for_version(second, 10)
+    with grpc.insecure_channel(service.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        states = [
+            stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status for name in ("", SERVICE, first)
+        ]
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    assert states == [serving, serving, not_serving]
+
+
+def test_reflection_lists_the_service(service: RewardService) -> None:
+    with grpc.insecure_channel(service.address) as channel:
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        reply = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=10)))
+    assert SERVICE in [item.name for item in reply.list_services_response.service]
+
+
+def test_conversations_and_texts_are_tokenised(
+    registry: Registry, service: RewardService, client: RewardClient
+) -> None:
+    client.wait_for_version(publish(registry), 10)
+    conversation = reward_pb2.Conversation(messages=[events_pb2.Message(role="user", content="name one fruit")] * 2)
+    item = reward_pb2.ScoreItem(conversation=conversation, answer_text="plum")
+    with grpc.insecure_channel(service.address) as channel:
+        stub = reward_pb2_grpc.RewardServiceStub(channel)
+        reply = stub.Score(reward_pb2.ScoreRequest(items=[item]), timeout=10)
+    assert reply.scores[0].score == 1 + 2 + 3 + 4 + 2  # prompt_ids of two messages, answer_ids of four letters
+
+
+@pytest.mark.parametrize(
+    ("pairs", "why"),
+    [
+        ([], "no items"),
+        ([((1, 3), (78, 2))], "answer_tokens must be 1 or more ids below 78"),
+        ([((), (2,))], "prompt_tokens must be 1 or more"),
+        ([((1, 3), (5,) * 128)], "must leave room"),
+    ],
+)
+def test_what_the_model_cannot_read_is_the_callers_mistake(
+    registry: Registry, service: RewardService, client: RewardClient, pairs: list, why: str
+) -> None:
+    client.wait_for_version(publish(registry), 10)
+    items = [
+        reward_pb2.ScoreItem(prompt_tokens=reward_pb2.Tokens(ids=prompt), answer_tokens=reward_pb2.Tokens(ids=answer))
+        for prompt, answer in pairs
+    ]
+    with grpc.insecure_channel(service.address) as channel, pytest.raises(grpc.RpcError, match=why) as caught:
+        reward_pb2_grpc.RewardServiceStub(channel).Score(reward_pb2.ScoreRequest(items=items), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    if pairs:
+        with pytest.raises(InvalidInput, match=why):
+            client.score(pairs, "", 10)
+
+
+def test_requests_that_wait_share_a_batch_and_a_full_queue_refuses(
+    registry: Registry, service: RewardService, adder: Adder
+) -> None:
+    client = RewardClient(service.address)
+    client.wait_for_version(publish(registry), 10)
+    adder.gate.clear()
+    adder.began.clear()
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(client.score, PAIRS[:1], "", 30)
+        assert adder.began.wait(10)  # it is being computed: what comes now waits
+        others = [pool.submit(client.score, PAIRS[1:3], "", 30) for _ in range(4)]
+        until(lambda: service.batcher.waiting == 8, 10, "eight items in the queue")
+        with pytest.raises(RewardUnavailable, match="RESOURCE_EXHAUSTED"):
+            client.score(PAIRS[:1], "", 30)
+        adder.gate.set()
+        assert [item.score for item in first.result()] == expected(PAIRS[:1])
+        assert all([item.score for item in other.result()] == expected(PAIRS[1:3]) for other in others)
+    assert adder.sizes == [1, 8]
+    client.close()
+
+
+def test_a_caller_past_its_deadline_costs_no_forward_pass(
+    registry: Registry, service: RewardService, adder: Adder, client: RewardClient
+) -> None:
+    client.wait_for_version(publish(registry), 10)
+    adder.gate.clear()
+    adder.began.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.score, PAIRS[:1], "", 30)
+        assert adder.began.wait(10)
+        late = RewardClient(service.address)
+        with pytest.raises(RewardUnavailable, match="DEADLINE_EXCEEDED"):
+            late.score(PAIRS[1:2], "", 0.05)
+        # The server learns of the cancellation by itself; a full round trip says that it has.
+        with pytest.raises(RewardUnavailable, match="FAILED_PRECONDITION"):
+            late.score(PAIRS[1:2], "reward-000099", 10)
+        adder.gate.set()
+        first.result()
+    assert [item.score for item in late.score(PAIRS[2:], "", 10)] == expected(PAIRS[2:])
+    assert adder.sizes == [1, 1]
+    late.close()
+
+
+def test_a_swap_falls_between_two_batches(registry: Registry) -> None:
+    models = {"reward-000000": Adder(), "reward-000001": Adder(1000.0)}
+    with reward_service(registry, lambda manifest: models[manifest.version], Words(), LIMITS) as service:
+        client = RewardClient(service.address)
+        client.wait_for_version(publish(registry), 10)
+        models["reward-000000"].gate.clear()
+        models["reward-000000"].began.clear()
+        with ThreadPoolExecutor(2) as pool:
+            running = pool.submit(client.score, PAIRS, "", 30)
+            assert models["reward-000000"].began.wait(10)
+            waiting = pool.submit(client.score, PAIRS, "reward-000000", 30)
+            until(lambda: service.batcher.waiting, 10, "a request in the queue")
+            client.wait_for_version(publish(registry), 10)
+            models["reward-000000"].gate.set()
+            assert [item.score for item in running.result()] == expected(PAIRS)
+            with pytest.raises(RewardUnavailable, match="FAILED_PRECONDITION"):
+                waiting.result()
+        assert [item.score for item in client.score(PAIRS, "reward-000001", 10)] == [s + 1000 for s in expected(PAIRS)]
+        client.close()
+
+
+def test_a_corrupt_version_is_refused_and_the_old_one_goes_on(registry: Registry, client: RewardClient) -> None:
+    good = publish(registry)
+    client.wait_for_version(good, 10)
+    bad = registry.reserve("reward")
+    (registry.stage(bad) / "weights").write_text("weights")
+    registry.publish(Manifest(version=bad, tuning="full"))
+    (registry.path(bad) / "weights").write_text("Weights")
+    registry.promote(bad)
+    until(lambda: registry.status(bad).state == "failed", 10, "the version to be marked failed")
+    assert registry.live("reward") == good
+    assert [item.score for item in client.score(PAIRS, good, 10)] == expected(PAIRS)
+    next_one = publish(registry)
+    client.wait_for_version(next_one, 10)
+
+
+def start(settings: RewardSettings, path: Path) -> subprocess.Popen[bytes]:
+    dump(settings, path)
+    return subprocess.Popen(
+        [sys.executable, "-m", "services.reward", "--config", str(path)], cwd=ROOT, stderr=subprocess.PIPE
+    )
+
+
+def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: Path) -> None:
+    base, state = tmp_path / "model", StateDir(tmp_path / "state")
+    write_tiny_model(base, weights_seed=1)
+    registry = Registry(state.versions)
+    model = RewardModel.load(base, tuning="full", heads=3, seed=5)
+    version = registry.reserve("reward")
+    model.save(registry.stage(version))
+    registry.publish(Manifest(version=version, tuning="full"))
+    registry.promote(version)
+    ready = tmp_path / "ready.json"
+    settings = RewardSettings(
+        state_dir=state.root, model=str(base), grpc_port=0, metrics_port=0, ready_file=ready, device="cpu"
+    )  # pyright: ignore[reportCallIssue]
+    process = start(settings, tmp_path / "reward.toml")
+    client = None
+    try:
+        until(lambda: ready.exists() or process.poll() is not None, 60, "the ready file")
+        ports = json.loads(ready.read_text())
+        client = RewardClient(f"127.0.0.1:{ports['grpc']}")
+        client.wait_for_version(version, 60)
+        scores = client.score(PAIRS, version, 30)
+        with torch.no_grad():
+            means, spreads = model.score(PAIRS)
+        assert [item.score for item in scores] == pytest.approx(means, abs=1e-5)
+        assert [item.spread for item in scores] == pytest.approx(spreads, abs=1e-5)
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics']}/metrics") as response:
+            assert 'rlhf_reward_requests_total{outcome="ok"} 1.0' in response.read().decode()
+
+        second = start(settings.model_copy(update={"grpc_port": ports["grpc"]}), tmp_path / "second.toml")
+        assert f"port {ports['grpc']} on 127.0.0.1 cannot be opened" in second.communicate(timeout=120)[1].decode()
+        assert second.returncode == 2
+    finally:
+        if client is not None:
+            client.close()
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_texts_score_as_the_tokens_they_are(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, weights_seed=1)
+    tokenizer, registry = ChatTokenizer(tmp_path), Registry(tmp_path / "versions")
+    model = RewardModel.load(tmp_path, tuning="full", heads=2, seed=5)
+
+    with reward_service(registry, lambda manifest: model, tokenizer, LIMITS) as service:
+        client = RewardClient(service.address)
+        version = publish(registry)
+        client.wait_for_version(version, 10)
+        messages = [Message(role="user", content="name two metal")]
+        pair = (tokenizer.prompt_ids(messages), tokenizer.answer_ids("zinc iron"))
+        text = reward_pb2.ScoreItem(
+            conversation=reward_pb2.Conversation(messages=[events_pb2.Message(role="user", content="name two metal")]),
+            answer_text="zinc iron",
+        )
+        with grpc.insecure_channel(service.address) as channel:
+            reply = reward_pb2_grpc.RewardServiceStub(channel).Score(reward_pb2.ScoreRequest(items=[text]), timeout=10)
+        assert reply.scores[0].score == pytest.approx(client.score([pair], version, 10)[0].score, abs=1e-6)
+        assert reply.reward_version == version
+        client.close()

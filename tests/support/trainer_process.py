@@ -1,0 +1,41 @@
+"""A trainer as a process of its own, with the engine of `trainer_world`: `python -m tests.support.trainer_process FILE`."""
+
+import sys
+import threading
+from pathlib import Path
+
+import torch
+from prometheus_client import CollectorRegistry
+
+from rlhf_online.config import TrainerSettings, load
+from rlhf_online.eventlog.local import LocalReader
+from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.registry import Registry
+from rlhf_online.rewards.client import RewardClient
+from rlhf_online.state import StateDir
+from rlhf_online.training.checkpoint import lease
+from services.trainer.wiring import build
+from tests.support.trainer_world import TorchEngine
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    settings = load(TrainerSettings, Path(sys.argv[1]))
+    state, base = StateDir(settings.state_dir), Path(settings.model)
+    tokenizer = ChatTokenizer(base)
+    engine = TorchEngine(Registry(state.versions), base, tokenizer)
+    with lease(state.checkpoints):
+        build(
+            settings,
+            LocalReader(state.log),
+            engine,
+            RewardClient(settings.reward_address),
+            tokenizer,
+            TrainerMetrics(CollectorRegistry()),
+            threading.Event(),
+        ).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""A trainer's whole neighbourhood in the tiny world, without vLLM: a real log with people's votes, a real registry, a
+real reward service, and an engine that samples in torch with whatever version is live."""
+
+import json
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from rlhf_online.config import GateSettings, PolicyTraining, RewardTraining, RolloutSettings, TrainerSettings
+from rlhf_online.eventlog.local import LocalLog, LocalReader
+from rlhf_online.events import (
+    Answer,
+    AnswerRef,
+    Completion,
+    Envelope,
+    Feedback,
+    FeedbackKind,
+    Message,
+    Ranking,
+    Sampling,
+    Thumb,
+    VersionSpan,
+)
+from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.models.policy import Policy
+from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.registry import Manifest, Registry, genesis
+from rlhf_online.rewards.client import RewardClient
+from rlhf_online.rollout.buffer import Rollout
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.state import StateDir
+from rlhf_online.training.loop import Trainer
+from rlhf_online.wire import encode
+from services.reward.server import Limits
+from services.trainer.wiring import build
+from tests.support.reward_service import RewardService, reward_service
+
+Tokens = tuple[int, ...]
+MAX_TOKENS = 8
+PROMPTS = [f"name {number} {category}" for number in ("one", "two", "three") for category in ("fruit", "metal", "tool")]
+
+
+class TorchEngine:
+    """Answers with the live version's weights: what vLLM does for the real trainer."""
+
+    def __init__(self, registry: Registry, base: Path, tokenizer: ChatTokenizer) -> None:
+        self.calls = 0
+        self._registry = registry
+        self._base = base
+        self._tokenizer = tokenizer
+        self._loaded: tuple[str, Policy] | None = None
+
+    def policy(self) -> tuple[str, Policy]:
+        live = self._registry.live("policy")
+        assert live is not None
+        if self._loaded is None or self._loaded[0] != live:
+            self._loaded = live, Policy.load(self._base, tuning="full", version=self._registry.path(live))
+        return self._loaded
+
+    def serving(self, prompt: Tokens) -> str:
+        return self.policy()[0]
+
+    def sample(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> list[Rollout]:
+        version, policy = self.policy()
+        self.calls += 1
+        repeated = [prompt for prompt in prompts for _ in range(n)]
+        answers = policy.sample(
+            repeated,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=self.calls,
+            eos_ids=self._tokenizer.eos_ids,
+        )
+        logprobs = policy.logprobs(list(zip(repeated, answers, strict=True)), temperature=temperature)
+        return [
+            Rollout(
+                rollout_id=f"fresh-{self.calls}-{row}",
+                prompt_token_ids=prompt,
+                token_ids=answer,
+                logprobs=values,
+                policy_version=version,
+                temperature=temperature,
+                finished=answer[-1] in self._tokenizer.eos_ids,
+            )
+            for row, (prompt, answer, values) in enumerate(zip(repeated, answers, logprobs, strict=True))
+        ]
+
+
+@dataclass
+class World:
+    """`accepted` holds the event id of every vote that was logged."""
+
+    state: StateDir
+    settings: TrainerSettings
+    tokenizer: ChatTokenizer
+    registry: Registry
+    engine: TorchEngine
+    log: LocalLog
+    service: RewardService
+    accepted: list[str] = field(default_factory=list)
+    conversations: int = 0
+
+    def append(self, envelope: Envelope) -> None:
+        self.log.append(encode(envelope)).result(30)
+
+    def chat(self, count: int, *, answers: int = 3) -> list[str]:
+        """`count` people ask, get some answers each, and rank them: short ones first. Returns the votes' event ids."""
+        rng = random.Random(self.conversations)
+        texts = [rng.choice(PROMPTS) for _ in range(count)]
+        prompts = [self.tokenizer.prompt_ids([Message(role="user", content=text)]) for text in texts]
+        rollouts = self.engine.sample(prompts, answers, MAX_TOKENS, 1.0)
+        ids = []
+        for number, text in enumerate(texts):
+            completion = self._completion(text, rollouts[number * answers : (number + 1) * answers])
+            self.append(Envelope(event_id=completion.completion_id, event=completion))
+            order = sorted(completion.answers, key=lambda answer: (len(answer.token_ids), answer.index))
+            refs = [AnswerRef(completion_id=completion.completion_id, index=answer.index) for answer in order]
+            ids.append(self.vote(completion, Ranking(tiers=tuple((ref,) for ref in refs))))
+        return ids
+
+    def vote(self, completion: Completion, kind: FeedbackKind) -> str:
+        """Log a vote; returns its event id."""
+        event_id = f"vote-{len(self.accepted)}"
+        feedback = Feedback(
+            conversation_id=completion.conversation_id,
+            person="p",
+            kind=kind,
+            created_ms=completion.finished_ms + 1,
+        )
+        self.append(Envelope(event_id=event_id, event=feedback))
+        self.accepted.append(event_id)
+        return event_id
+
+    def orphan(self, created_ms: int) -> str:
+        """A vote on an answer that never comes."""
+        ghost = self._completion(PROMPTS[0], [], finished_ms=created_ms)
+        return self.vote(ghost, Thumb(answer=AnswerRef(completion_id="ghost"), up=True))
+
+    def _completion(self, text: str, rollouts: Sequence[Rollout], finished_ms: int = 0) -> Completion:
+        self.conversations += 1
+        name = f"completion-{self.conversations}"
+        now = finished_ms or 1_000_000 + self.conversations
+        return Completion(
+            completion_id=name,
+            conversation_id=f"conversation-{self.conversations}",
+            person="p",
+            messages=(Message(role="user", content=text),),
+            prompt_token_ids=rollouts[0].prompt_token_ids if rollouts else (),
+            answers=tuple(
+                Answer(
+                    index=index,
+                    text=self.tokenizer.decode(rollout.token_ids),
+                    token_ids=rollout.token_ids,
+                    logprobs=rollout.logprobs,
+                    spans=(VersionSpan(policy_version=rollout.policy_version, first_token=0),),
+                    finish_reason="stop" if rollout.finished else "length",
+                )
+                for index, rollout in enumerate(rollouts)
+            ),
+            sampling=Sampling(max_tokens=MAX_TOKENS),
+            started_ms=now - 1,
+            finished_ms=now,
+        )
+
+    @contextmanager
+    def trainer(self, stop: threading.Event | None = None) -> Iterator[Trainer]:
+        """A trainer built by the service's own wiring, resumed from the last checkpoint."""
+        rewards = RewardClient(self.service.address)
+        reader = LocalReader(self.state.log)
+        metrics = TrainerMetrics(CollectorRegistry())
+        try:
+            yield build(
+                self.settings, reader, self.engine, rewards, self.tokenizer, metrics, stop or threading.Event()
+            )
+        finally:
+            reader.close()
+            rewards.close()
+
+    def ledger(self) -> dict[str, list[bytes]]:
+        """What the newest checkpoint's ledger holds, read without the ledger's code: disposition → digests."""
+        newest = max(path for path in self.state.checkpoints.iterdir() if (path / "manifest.json").is_file())
+        names = ("trained", "held_out", "orphaned", "dead_lettered", "rollout")
+        found: dict[str, list[bytes]] = {name: [] for name in names}
+        for file in json.loads((newest / "manifest.json").read_text())["ledger"]:
+            data = (self.state.checkpoints / "ledger" / file).read_bytes()
+            for at in range(0, len(data), 17):
+                found[names[data[at]]].append(data[at + 1 : at + 17])
+        return found
+
+
+def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettings:
+    """Cycles of a second: few votes, few rollouts, one pass."""
+    values: dict = {
+        "state_dir": state.root,
+        "chat_url": "http://127.0.0.1:9",
+        "reward_address": "127.0.0.1:9",
+        "model": str(base),
+        "device": "cpu",
+        "cold_votes": 12,
+        "min_votes": 8,
+        "join_window_s": 1000.0,
+        "reward": RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2),  # pyright: ignore[reportCallIssue]
+        "policy": PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0),  # pyright: ignore[reportCallIssue]
+        "rollout": RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=MAX_TOKENS),  # pyright: ignore[reportCallIssue]
+        "gate": GateSettings(samples=16, min_win_rate=0.0, max_length_ratio=50.0, min_length_ratio=0.0),  # pyright: ignore[reportCallIssue]
+    }
+    return TrainerSettings(**{**values, **changes})
+
+
+@contextmanager
+def world(root: Path, **changes: object) -> Iterator[World]:
+    """A new world below `root`, with a first policy version and no votes."""
+    base, state = root / "model", StateDir(root / "state")
+    write_tiny_model(base, weights_seed=3)
+    tokenizer, registry = ChatTokenizer(base), Registry(state.versions)
+    genesis(registry, base, tuning="full")
+
+    def load(manifest: Manifest) -> RewardModel:
+        return RewardModel.load(base, folder=registry.path(manifest.version), tuning=manifest.tuning)
+
+    log = LocalLog(state.log)
+    try:
+        with reward_service(registry, load, tokenizer, Limits(vocabulary=78, context=128)) as service:
+            engine = TorchEngine(registry, base, tokenizer)
+            yield World(state, settings_of(state, base, **changes), tokenizer, registry, engine, log, service)
+    finally:
+        log.close()

@@ -1,0 +1,111 @@
+"""No event is taken twice, neither in one life nor across sealed files and restarts."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.errors import CheckpointError
+from rlhf_online.training.ledger import Disposition, Ledger
+
+
+def test_an_event_is_taken_once_whatever_becomes_of_it():
+    ledger = Ledger()
+    assert ledger.take("a", "trained")
+    assert not ledger.take("a", "trained")
+    assert not ledger.take("a", "orphaned")
+    assert ledger.take("b", "held_out")
+    assert ledger.known("a") and not ledger.known("c")
+    assert ledger.counts() == {"trained": 1, "held_out": 1, "orphaned": 0, "dead_lettered": 0, "rollout": 0}
+
+
+def test_what_was_sealed_is_known_after_a_restart(tmp_path: Path):
+    rng = random.Random(2)
+    ledger = Ledger()
+    dispositions: list[Disposition] = ["trained", "held_out", "orphaned", "dead_lettered", "rollout"]
+    taken: dict[str, Disposition] = {}
+    files: list[str] = []
+    for _ in range(6):
+        for _ in range(700):  # enough for digests that begin or end with zero bytes
+            event_id = f"event-{rng.randrange(20_000)}"
+            disposition = rng.choice(dispositions)
+            assert ledger.take(event_id, disposition) == (event_id not in taken)
+            taken.setdefault(event_id, disposition)
+        before = files
+        files = ledger.seal(tmp_path)
+        assert files[:-1] == before
+        assert ledger.seal(tmp_path) == files
+        if rng.random() < 0.5:
+            ledger = Ledger.load(tmp_path, files)
+    ledger = Ledger.load(tmp_path, files)
+    assert all(ledger.known(event_id) for event_id in taken)
+    assert not any(ledger.known(f"another-{number}") for number in range(2_000))
+    assert not any(ledger.take(event_id, "trained") for event_id in taken)
+    assert sum(ledger.counts().values()) == len(taken)
+    assert ledger.counts()["trained"] == sum(disposition == "trained" for disposition in taken.values())
+    assert sum((tmp_path / name).stat().st_size for name in files) == 17 * len(taken)
+
+
+def test_a_file_is_never_changed_even_by_a_life_that_went_another_way(tmp_path: Path):
+    first = Ledger()
+    first.take("a", "trained")
+    base = first.seal(tmp_path)
+    first.take("b", "trained")
+    lost = first.seal(tmp_path)
+    content = {name: (tmp_path / name).read_bytes() for name in lost}
+    again = Ledger.load(tmp_path, base)  # the second checkpoint was not used
+    assert not again.known("b")
+    again.take("c", "trained")
+    other = again.seal(tmp_path)
+    assert other[0] == lost[0] and other[1] != lost[1]
+    assert {name: (tmp_path / name).read_bytes() for name in lost} == content
+    assert Ledger.load(tmp_path, other).known("c")
+
+
+def test_the_same_events_give_the_same_files(tmp_path: Path):
+    names = []
+    for life in ("one", "two"):
+        ledger = Ledger()
+        for event_id in ("x", "y", "z"):
+            ledger.take(event_id, "trained")
+        names.append(ledger.seal(tmp_path / life))
+    assert names[0] == names[1]
+
+
+def test_an_empty_ledger_has_no_files(tmp_path: Path):
+    assert Ledger().seal(tmp_path) == []
+    assert not Ledger.load(tmp_path, []).known("a")
+
+
+def test_a_changed_or_missing_file_is_refused(tmp_path: Path):
+    ledger = Ledger()
+    ledger.take("a", "trained")
+    [name] = ledger.seal(tmp_path)
+    data = bytearray((tmp_path / name).read_bytes())
+    data[5] ^= 1
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"was changed.*older checkpoint"):
+        Ledger.load(tmp_path, [name])
+    os.unlink(tmp_path / name)
+    with pytest.raises(CheckpointError, match="cannot read"):
+        Ledger.load(tmp_path, [name])
+
+
+def test_files_that_repeat_an_event_are_refused(tmp_path: Path):
+    one, two = Ledger(), Ledger()
+    one.take("a", "trained")
+    two.take("b", "trained")
+    two.take("a", "trained")
+    with pytest.raises(CheckpointError, match="twice"):
+        Ledger.load(tmp_path, one.seal(tmp_path) + two.seal(tmp_path))
+
+
+def test_a_seal_that_fails_can_be_done_again(tmp_path: Path):
+    ledger = Ledger()
+    ledger.take("a", "trained")
+    (tmp_path / "place").write_text("a file where the folder should be")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        ledger.seal(tmp_path / "place")
+    assert not ledger.take("a", "trained")
+    assert Ledger.load(tmp_path, ledger.seal(tmp_path)).known("a")

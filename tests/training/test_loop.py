@@ -1,0 +1,391 @@
+"""The loop over real parts in the tiny world: cycles, kills at every durable step, rejections, roll-backs, neighbours
+that are away."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.config import GateSettings, PolicyTraining, dump
+from rlhf_online.errors import CheckpointError, EngineUnavailable, RewardUnavailable
+from rlhf_online.events import AnswerRef, Thumb
+from rlhf_online.feedback.preferences import is_held_out
+from rlhf_online.training.loop import Trainer
+from rlhf_online.training.patience import Stopped
+from tests.support.trainer_world import World, world
+from tests.support.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Killed(BaseException):
+    """What ends a trainer in the middle of things: nothing catches it."""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        yield made
+
+
+def cycles(trainer: Trainer) -> int:
+    """Run until there is nothing to do."""
+    count = 0
+    while trainer.run_once():
+        count += 1
+    return count
+
+
+def audit(world: World, trainer: Trainer) -> None:
+    """Each accepted vote is in exactly one place; the models have learned from what the ledger says, once."""
+    ledger = world.ledger()
+    everything = [digest for digests in ledger.values() for digest in digests]
+    assert len(everything) == len(set(everything))
+    votes = world.state.read_status("trainer")["votes"]
+    assert sum(votes.values()) == len(world.accepted)
+    assert {name: len(ledger[name]) for name in ("trained", "held_out")} == {
+        name: votes[name] for name in ("trained", "held_out")
+    }
+    values = trainer.parts.learners.reward.state()[1]
+    learned = [vote[0] for vote in values["replay"]]
+    assert len(learned) == len(set(learned)) == votes["trained"]
+    assert set(learned).isdisjoint(vote[0] for vote in values["held_out"])
+    assert set(learned) <= set(world.accepted)
+    for version in world.registry.versions():
+        world.registry.verify(version)
+    assert world.registry.live("policy") == trainer.progress.policy_version
+    live = trainer.parts.registry.path(trainer.progress.policy_version)
+    assert weights(trainer) == weights_in(live)
+
+
+def weights(trainer: Trainer) -> list[float]:
+    return [float(p.detach().double().sum()) for _, p in sorted(trainer.parts.learners.policy.policy.parameters().items())]
+
+
+def weights_in(folder: Path) -> list[float]:
+    from safetensors.torch import load_file
+
+    return [float(tensor.double().sum()) for _, tensor in sorted(load_file(folder / "model.safetensors").items())]
+
+
+def test_votes_become_a_served_reward_version_and_a_promoted_policy(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        tiny.chat(6)
+        assert not trainer.run_once()
+        assert tiny.registry.versions("reward") == []
+        tiny.chat(20)
+        before = weights(trainer)
+        assert cycles(trainer) == 1
+        assert weights(trainer) != before
+        assert tiny.registry.live("reward") == "reward-000000"
+        assert tiny.registry.live("policy") == "policy-000001"
+        manifest = tiny.registry.manifest("policy-000001")
+        assert manifest.parent == "policy-000000"
+        assert manifest.reward_version == "reward-000000"
+        assert manifest.position == {"local": 52}
+        assert manifest.probe == trainer.parts.learners.policy.policy.probe([s.token_ids for s in manifest.probe])
+        assert set(tiny.registry.status("policy-000001").gate) >= {"win_rate", "kl", "length_ratio"}
+        held_out = sum(is_held_out(f"conversation-{n}", 0.2) for n in range(1, 27))
+        assert held_out > 0
+        status = tiny.state.read_status("trainer")
+        assert status["votes"] == {
+            "trained": 26 - held_out, "held_out": held_out, "orphaned": 0, "dead_lettered": 0, "pending": 0,
+        }  # fmt: skip
+        assert status["cycle"] == 1
+        assert [item["outcome"] for item in status["history"]] == ["promoted"]
+        audit(tiny, trainer)
+
+
+def test_a_restart_goes_on_where_it_was(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+        state = trainer.parts.learners.reward.state()[1]
+        buffer = len(trainer.parts.intake.buffer)
+        progress = trainer.progress.to_json()
+    with tiny.trainer() as again:
+        assert again.progress.to_json() == progress
+        assert again.parts.learners.reward.state()[1] == state
+        assert len(again.parts.intake.buffer) == buffer
+        assert not again.run_once()
+        tiny.chat(15)
+        assert cycles(again) == 1
+        assert tiny.registry.live("policy") == "policy-000002"
+        audit(tiny, again)
+
+
+@pytest.mark.parametrize("share", [step / 20 for step in range(1, 20)])
+def test_killed_at_a_durable_step_it_trains_exactly_once(
+    tiny: World, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer dies at an fsync somewhere in two cycles; another takes over, and the books are right."""
+    real = os.fsync
+    thread, steps, fatal = threading.get_ident(), 0, 0
+
+    def fsync(descriptor: int) -> None:
+        nonlocal steps
+        if threading.get_ident() == thread and counting:
+            steps += 1
+            if steps == fatal:
+                raise Killed
+        real(descriptor)
+
+    counting = False
+    monkeypatch.setattr(os, "fsync", fsync)
+    tiny.chat(20)
+    with tiny.trainer() as trainer:
+        assert cycles(trainer) == 1
+    tiny.chat(16)
+    fatal = 1 + int(share * 44)  # a cycle has a few more durable steps than that
+    with tiny.trainer() as trainer, pytest.raises(Killed):
+        counting = True
+        cycles(trainer)
+    counting = False
+    tiny.chat(3)
+    with tiny.trainer() as successor:
+        cycles(successor)
+        tiny.chat(14)
+        cycles(successor)
+        audit(tiny, successor)
+        assert tiny.state.read_status("trainer")["votes"]["pending"] < 8
+
+
+def test_killed_by_the_system_at_random_moments_it_trains_exactly_once(tiny: World, tmp_path: Path) -> None:
+    """SIGKILL to real processes; what they left is taken over each time."""
+    rng = random.Random(4)
+    config = tmp_path / "trainer.toml"
+    dump(replace_address(tiny), config)
+    tiny.chat(40)
+    for _ in range(3):
+        history = tiny.state.read_status("trainer").get("updated_ms", 0)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.trainer_process", str(config)], cwd=ROOT, stdin=subprocess.PIPE
+        )
+        try:
+            until(lambda h=history: tiny.state.read_status("trainer").get("updated_ms", 0) > h, 60, "a sign of life")
+            threading.Event().wait(rng.uniform(0, 0.6))
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        tiny.chat(12)
+    with tiny.trainer() as successor:
+        cycles(successor)
+        audit(tiny, successor)
+
+
+def replace_address(world: World):  # noqa: ANN201
+    return world.settings.model_copy(update={"reward_address": world.service.address})
+
+
+def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        tiny.orphan(created_ms=1_000_100)
+        completion = tiny._completion("name one fruit", tiny.engine.sample([(1, 5, 3)], 1, 4, 1.0))
+        tiny.log.append(b"\xff\xff no envelope").result(10)
+        from rlhf_online.events import Envelope
+        from rlhf_online.wire import encode
+
+        tiny.log.append(encode(Envelope(event_id=completion.completion_id, event=completion))).result(10)
+        tiny.vote(completion, Thumb(answer=AnswerRef(completion_id=completion.completion_id, index=5), up=True))
+        cycles(trainer)
+        votes = tiny.state.read_status("trainer")["votes"]
+        assert (votes["pending"], votes["orphaned"], votes["dead_lettered"]) == (1, 0, 2)
+        later = tiny._completion("name one fruit", tiny.engine.sample([(1, 5, 3)], 1, 4, 1.0), finished_ms=9_000_000)
+        tiny.log.append(encode(Envelope(event_id=later.completion_id, event=later))).result(10)
+        trainer.run_once()
+        votes = tiny.state.read_status("trainer")["votes"]
+        assert (votes["pending"], votes["orphaned"]) == (0, 1)
+
+
+def test_the_same_vote_sent_again_counts_once(tiny: World) -> None:
+    from rlhf_online.eventlog.local import LocalReader
+
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+        trained = trainer.parts.ledger.counts()["trained"]
+        reader = LocalReader(tiny.state.log)
+        for record in reader.read({}, 1000)[0]:
+            tiny.log.append(record.payload).result(10)
+        reader.close()
+        assert not trainer.run_once()
+        assert trainer.parts.ledger.counts()["trained"] == trained
+        assert trainer.parts.intake.pending == 0
+
+
+def test_a_rejected_candidate_says_why_and_is_taken_back(tmp_path: Path) -> None:
+    gate = GateSettings(samples=16, min_win_rate=1.0)  # pyright: ignore[reportCallIssue]
+    with world(tmp_path, gate=gate) as tiny, tiny.trainer() as trainer:
+        tiny.chat(20)
+        before = weights(trainer)
+        assert cycles(trainer) == 1
+        status = tiny.registry.status("policy-000001")
+        assert status.state == "rejected"
+        assert "win rate over the live version" in status.reason
+        assert tiny.registry.live("policy") == "policy-000000"
+        assert weights(trainer) == before
+        assert weights_in(tiny.registry.path("policy-000001")) != before
+        assert tiny.state.read_status("trainer")["history"][-1]["outcome"] == "rejected"
+        audit(tiny, trainer)
+
+
+def test_an_update_that_moved_too_far_is_undone_and_gives_no_version(tmp_path: Path) -> None:
+    policy = PolicyTraining(epochs=1, minibatches=2, max_step_kl=1e-9)  # pyright: ignore[reportCallIssue]
+    with world(tmp_path, policy=policy) as tiny, tiny.trainer() as trainer:
+        tiny.chat(20)
+        before = weights(trainer)
+        assert cycles(trainer) == 1
+        assert tiny.registry.versions("policy") == ["policy-000000"]
+        assert weights(trainer) == before
+        item = tiny.state.read_status("trainer")["history"][-1]
+        assert item["outcome"] == "undone"
+        assert "nats an answer" in item["why"]
+
+
+def test_after_a_roll_back_it_learns_on_from_the_live_version(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+        tiny.registry.rollback("policy", reason="an operator said so")
+        tiny.chat(16)
+        assert cycles(trainer) == 1
+        assert tiny.registry.manifest("policy-000002").parent == "policy-000000"
+        assert tiny.registry.live("policy") == "policy-000002"
+        audit(tiny, trainer)
+
+
+def test_a_reward_version_that_the_service_refused_is_published_anew(
+    tiny: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlhf_online.models.reward import RewardModel
+
+    real = RewardModel.save
+
+    def save(model: RewardModel, folder: Path) -> None:
+        real(model, folder)
+        if "reward-000000" in folder.name:
+            (folder / "reward.json").write_text("{")
+
+    monkeypatch.setattr(RewardModel, "save", save)
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+        assert tiny.registry.status("reward-000000").state == "failed"
+        assert tiny.registry.live("reward") == "reward-000001"
+        assert tiny.registry.manifest("policy-000001").reward_version == "reward-000001"
+        audit(tiny, trainer)
+
+
+class Away:
+    """Stands before a neighbour; for the first calls of each method it is not there."""
+
+    def __init__(self, real: object, error: Exception, times: int) -> None:
+        self._real, self._error, self._left = real, error, {}
+        self._times = times
+
+    def __getattr__(self, name: str):  # noqa: ANN204
+        def call(*args, **kwargs):  # noqa: ANN002, ANN003, ANN202
+            self._left[name] = self._left.get(name, self._times) - 1
+            if self._left[name] >= 0:
+                raise self._error
+            return getattr(self._real, name)(*args, **kwargs)
+
+        return call
+
+
+def test_neighbours_that_are_away_are_waited_for(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rlhf_online.training.patience as patience
+
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.001)
+    with tiny.trainer() as trainer:
+        parts = trainer.parts
+        experience = parts.experience
+        experience._sampler = Away(experience._sampler, EngineUnavailable("loading"), 2)  # pyright: ignore
+        rewards = Away(experience._rewards, RewardUnavailable("restarting"), 2)
+        experience._rewards = rewards  # pyright: ignore
+        trainer.parts = replace(parts, rewards=rewards, checkpoints=FullDisk(parts.checkpoints, 3))  # pyright: ignore
+        waits: list[str] = []
+        parts.patience._waiting = lambda doing, error: waits.append(f"{doing}: {error}")
+        tiny.chat(20, answers=1)
+        for completion in tiny.chat(10, answers=2):
+            assert completion
+        assert cycles(trainer) == 1
+        assert {wait.split(":")[0] for wait in waits} == {
+            "writing a checkpoint", "waiting for the reward service", "asking which version serves",
+            "sampling fresh answers", "scoring answers",
+        }  # fmt: skip
+        assert sum("disk full" in wait for wait in waits) == 3
+        assert tiny.registry.live("policy") == "policy-000001"
+        audit(tiny, trainer)
+
+
+class FullDisk:
+    """Checkpoints on a disk that is full for the first saves."""
+
+    def __init__(self, real, times: int) -> None:  # noqa: ANN001
+        self._real, self._left = real, times
+
+    def __getattr__(self, name: str):  # noqa: ANN204
+        return getattr(self._real, name)
+
+    def save(self, *args):  # noqa: ANN002, ANN201
+        self._left -= 1
+        if self._left >= 0:
+            raise CheckpointError("disk full")
+        return self._real.save(*args)
+
+
+def test_a_stop_while_waiting_ends_it_and_loses_nothing(tiny: World) -> None:
+    stop = threading.Event()
+    with tiny.trainer(stop) as trainer:
+        tiny.chat(20)
+        experience = trainer.parts.experience
+
+        class Never:
+            def serving(self, prompt: tuple[int, ...]) -> str:
+                stop.set()
+                raise EngineUnavailable("loading")
+
+        experience._sampler = Never()  # pyright: ignore
+        trainer.run()  # ends by itself
+        with pytest.raises(Stopped):
+            trainer.parts.patience.check()
+    with tiny.trainer() as again:
+        assert again.progress.stage == "policy"
+        assert again.run_once()
+        assert tiny.registry.live("policy") == "policy-000001"
+        audit(tiny, again)
+
+
+def test_a_checkpoint_of_another_log_is_refused(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        cycles(trainer)
+    tiny.log.close()
+    for path in tiny.state.log.iterdir():
+        path.unlink()
+    with pytest.raises(CheckpointError, match="belongs to the log"), tiny.trainer():
+        pass
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+    newest = max(path for path in tiny.state.checkpoints.iterdir() if path.name.isdigit())
+    data = bytearray((newest / "policy.safetensors").read_bytes())
+    data[-5] ^= 1
+    (newest / "policy.safetensors").write_bytes(data)
+    with tiny.trainer() as trainer:
+        assert trainer.progress.stage == "policy"  # as after the first commit of the cycle
+        assert trainer.run_once()
+        assert tiny.registry.manifest("policy-000002").parent == "policy-000001"  # the live one is followed
+        audit(tiny, trainer)

@@ -1,0 +1,117 @@
+"""Preferences as training examples, their bootstrap weights, and the intercepts of people."""
+
+import json
+import math
+import random
+
+import pytest
+
+from rlhf_online.feedback.preferences import Candidate, Comparison, Rating
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.intercepts import Intercepts
+from rlhf_online.training.votes import Vote, assemble, bootstrap_weights, ordered_pairs, to_vote
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_model(folder, weights_seed=None)
+    return ChatTokenizer(folder)
+
+
+def _ranking(tiers: tuple[tuple[int, ...], ...], event_id: str = "a", strength: int = 0) -> Comparison:
+    return Comparison(
+        event_id=event_id,
+        conversation_id="c",
+        person="p",
+        prompt_token_ids=(1, 5, 3),
+        candidates=tuple(Candidate(token_ids=(10 + i, 2), slot=i) for i in range(sum(map(len, tiers)))),
+        tiers=tiers,
+        strength=strength,
+    )
+
+
+def _thumb(up: bool) -> Rating:
+    return Rating(
+        event_id=f"t{up}",
+        conversation_id="c",
+        person="q",
+        prompt_token_ids=(1, 3),
+        candidate=Candidate(token_ids=(9, 2)),
+        up=up,
+    )
+
+
+def test_a_ranking_becomes_answers_with_tiers(tokenizer: ChatTokenizer):
+    vote = to_vote(_ranking(((2,), (0, 1))), tokenizer)
+    assert vote.answers == ((12, 2), (10, 2), (11, 2)) and vote.tiers == (0, 1, 1) and vote.slots == (2, 0, 1)
+    assert ordered_pairs(vote) == [(0, 1), (0, 2)]
+
+
+def test_a_correction_is_tokenised_from_its_text(tokenizer: ChatTokenizer):
+    written = Comparison(
+        event_id="e",
+        conversation_id="c",
+        person="p",
+        prompt_token_ids=(1, 3),
+        candidates=(Candidate(token_ids=(7, 2)), Candidate(text="zinc iron")),
+        tiers=((1,), (0,)),
+    )
+    assert to_vote(written, tokenizer).answers == (tokenizer.answer_ids("zinc iron"), (7, 2))
+
+
+def test_votes_come_back_from_json(tokenizer: ChatTokenizer):
+    for preference in (_ranking(((0, 1), (2,))), _ranking(((1,), (0,)), strength=3), _thumb(True), _thumb(False)):
+        vote = to_vote(preference, tokenizer)
+        assert Vote.from_json(json.loads(json.dumps(vote.to_json()))) == vote
+
+
+def test_assembly_tells_rankings_pairs_and_thumbs_apart(tokenizer: ChatTokenizer):
+    preferences = [
+        _thumb(True),
+        _ranking(((1,), (0,)), strength=2),
+        _ranking(((0,), (1, 2), (3,))),
+        _ranking(((0, 1),)),
+    ]
+    batch = assemble([to_vote(preference, tokenizer) for preference in preferences], heads=3)
+    assert len(batch.pairs) == 9 and batch.thumb_Q.tolist() == [0] and batch.up_Q.tolist() == [True]
+    assert batch.chosen_P.tolist() == [1, 7] and batch.rejected_P.tolist() == [2, 8]
+    assert batch.pairs[1][1] == (11, 2), "the better one"
+    assert batch.tied_P.tolist() == [False, True] and batch.strength_P.tolist() == [2, 0]
+    assert batch.rank_RG.tolist() == [[3, 4, 5, 6]] and batch.tiers_RG.tolist() == [[0, 1, 1, 2]]
+    assert batch.rank_weights_RK.shape == (1, 3) and batch.pair_weights_PK.shape == (2, 3)
+
+
+def test_bootstrap_weights_are_poisson_and_belong_to_the_event():
+    assert bootstrap_weights("event", 5) == bootstrap_weights("event", 5)
+    counts = [count for i in range(4000) for count in bootstrap_weights(f"event-{i}", 2)]
+    assert sum(counts) / 8000 == pytest.approx(1, abs=0.05)
+    assert counts.count(0) / 8000 == pytest.approx(math.exp(-1), abs=0.02)
+    assert counts.count(2) / 8000 == pytest.approx(math.exp(-1) / 2, abs=0.02)
+    a, b = counts[::2], counts[1::2]
+    assert sum((x - 1) * (y - 1) for x, y in zip(a, b, strict=True)) / 4000 == pytest.approx(0, abs=0.06)
+
+
+def test_intercepts_find_who_likes_everything():
+    rng, found = random.Random(0), Intercepts()
+    truth = {"kind": 2.0, "harsh": -2.0, "plain": 0.0}
+    people = [rng.choice(sorted(truth)) for _ in range(1500)] + ["once"]
+    utilities = [rng.gauss(0, 1) for _ in people]
+    up = [
+        rng.random() < 1 / (1 + math.exp(-(u + truth.get(p, 0.0) + 0.5)))
+        for u, p in zip(utilities, people, strict=True)
+    ]
+    up[-1] = True
+    totals = {person: people.count(person) for person in set(people)}
+    for _ in range(30):
+        for start in range(0, len(people), 100):
+            part = slice(start, start + 100)
+            found.step(utilities[part], up[part], people[part], totals)
+    kind, harsh, plain, once = found.of(["kind", "harsh", "plain", "once"])
+    assert kind == pytest.approx(2.5, abs=0.4) and harsh == pytest.approx(-1.5, abs=0.4)
+    assert plain == pytest.approx(0.5, abs=0.3)
+    assert abs(once - found.common) < 1, "one thumb says little"
+    again = Intercepts()
+    again.load_json(json.loads(json.dumps(found.to_json())))
+    assert again.of(["kind", "new"]) == found.of(["kind", "new"])

@@ -37,7 +37,7 @@ types:
 	$(PY) -m pyright --warnings
 
 imports:
-	.venv/bin/lint-imports --quiet 2>/dev/null || .venv/bin/lint-imports
+	.venv/bin/lint-imports
 
 protos:
 	sh scripts/buf.sh $(BUF)

@@ -4,7 +4,7 @@
 #   PYTHON=/path/to/python3.12   use this interpreter (default: the newest of 3.13, 3.12, 3.11 that is found)
 #   DEVICE=cpu|gpu               which engine to install (default: gpu where nvidia-smi lists one)
 #
-# .venv/.stamp holds a checksum of everything that decided the content, so an interrupted run is done again.
+# .venv/.packages and .venv/.project hold checksums of what decided the content, so an interrupted run is done again.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,6 +19,15 @@ is_supported() {
 
 describe() {
     "$1" -c 'import sys; print("%s is Python %d.%d.%d" % ((sys.argv[1],) + sys.version_info[:3]))' "$1" 2>/dev/null || true
+}
+
+# There, and made by the interpreter that was named, if one was.
+is_wanted() {
+    [ -x "$1" ] && { [ -z "${PYTHON:-}" ] || [ "$(release "$1")" = "$(release "$PYTHON")" ]; }
+}
+
+release() {
+    "$1" -c 'import sys; print(sys.base_prefix, sys.version)' 2>/dev/null || true
 }
 
 find_python() {
@@ -44,35 +53,41 @@ case "${DEVICE:-}" in
     *) fail "DEVICE=$DEVICE is unknown: it is cpu or gpu" ;;
 esac
 
-inputs="requirements/$device.txt requirements/uv.txt pyproject.toml scripts/bootstrap.sh"
-# shellcheck disable=SC2086  # a list of names without blanks
-want="$device $(cat $inputs | cksum) ${PYTHON:-} $PWD"
-if [ -x .venv/bin/python ] && [ "$(cat .venv/.stamp 2>/dev/null)" = "$want" ]; then
+packages="$device $(cat "requirements/$device.txt" requirements/uv.txt scripts/bootstrap.sh | cksum)"
+project="$(cksum <pyproject.toml) $PWD"
+
+is_done() {
+    [ "$(cat ".venv/.$1" 2>/dev/null)" = "$2" ]
+}
+
+if is_wanted .venv/bin/python && is_done packages "$packages" && is_done project "$project"; then
     exit 0
 fi
 
 python=$(find_python)
 free_kib=$(df -Pk . | awk 'NR == 2 { print $4 }')
-if [ ! -e .venv/.stamp ] && [ "$free_kib" -lt 8388608 ]; then
+if [ ! -e .venv/.packages ] && [ "$free_kib" -lt 8388608 ]; then
     fail "the installation needs 8 GiB of disk, and $((free_kib / 1048576)) GiB are free here: make room, or clone to a larger disk"
 fi
-rm -f .venv/.stamp
-if ! is_supported .venv/bin/python || [ -n "${PYTHON:-}" ]; then
+if ! is_wanted .venv/bin/python || ! is_supported .venv/bin/python; then
     echo "making .venv: $(describe "$python")"
     rm -rf .venv
-    if ! "$python" -m venv .venv >build-venv.log 2>&1; then
-        cat build-venv.log >&2
-        rm -rf .venv build-venv.log
+    if ! made=$("$python" -m venv .venv 2>&1); then
+        printf '%s\n' "$made" >&2
+        rm -rf .venv
         fail "$python cannot make a virtual environment: install its venv module (Debian: apt-get install python3-venv)"
     fi
-    rm -f build-venv.log
 fi
-echo "installing for a $device machine; the first time this downloads about 2 GB"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/uv.txt ||
-    fail "uv could not be installed: see pip's message above (is the package index reachable, and its proxy set?)"
-export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=${UV_NO_PROGRESS:-1}
-.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes "requirements/$device.txt" ||
-    fail "the packages of requirements/$device.txt could not be installed: see uv's message above"
+export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS="${UV_NO_PROGRESS:-1}"
+if ! is_done packages "$packages"; then
+    echo "installing for a $device machine; the first time this downloads about 2 GB"
+    rm -f .venv/.packages .venv/.project
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/uv.txt ||
+        fail "uv could not be installed: see pip's message above (is the package index reachable, and its proxy set?)"
+    .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes "requirements/$device.txt" ||
+        fail "the packages of requirements/$device.txt could not be installed: see uv's message above"
+    printf '%s' "$packages" >.venv/.packages
+fi
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . ||
     fail "the project itself could not be installed: see uv's message above"
-printf '%s' "$want" >.venv/.stamp
+printf '%s' "$project" >.venv/.project

@@ -21,10 +21,7 @@ def list_(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """All versions, oldest first, with their state and why."""
-    if url:
-        rows = connect(url, state).get("/v1/versions")["versions"]
-    else:
-        rows = _from_disk(StateDir(state))
+    rows = connect(url, state).get("/v1/versions")["versions"] if url else _from_disk(StateDir(state))
     print(VERSION_ROW.format("VERSION", "STATE", "KL", "PARENT", "REASON"))
     for row in rows:
         kl = f"{row.get('kl', 0.0):.3f}" if row["version"].startswith("policy") else ""

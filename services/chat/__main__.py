@@ -1,165 +1,16 @@
-"""The chat service: `python -m services.chat --config FILE`.
-
-Wires the parts, opens the ports, and on SIGTERM or Ctrl-C stops in order: no new requests, those in progress get some
-seconds, the log is written out, the engine ends. Feedback is taken from the first moment on, while the engine loads.
-"""
+"""The chat service: `python -m services.chat --config FILE`."""
 
 import argparse
 import asyncio
-import contextlib
 import os
-import signal
-import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-import uvicorn
 import uvloop
-from prometheus_client import CollectorRegistry
 
 from rlhf_online import config, logs, process
 from rlhf_online.config import ChatSettings
-from rlhf_online.engine.host import EngineHost
 from rlhf_online.errors import RlhfError
-from rlhf_online.eventlog import open_sink
-from rlhf_online.eventlog.base import Sink
-from rlhf_online.metrics import ChatMetrics
-from rlhf_online.registry import Registry
-from rlhf_online.state import StateDir
-from services.chat.app import Chat, build
-from services.chat.ballots import Ballots
-from services.chat.gateway import Gateway
-from services.chat.grpc_server import GrpcServer, port_taken
-from services.chat.host import Host
-from services.chat.inflight import InFlight
-from services.chat.journal import Journal
-from services.chat.rollouts import Rollouts
-from services.chat.status import StatusFile
-from services.chat.versions import Versions
-from services.chat.watch import Watch
-
-GRACE_S = 15
-BACKLOG = 2048
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    http: int
-    grpc: int
-
-
-class HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers: this process has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host, sink: Sink) -> Chat:
-    """The service around a host and a log."""
-    collector = CollectorRegistry()
-    metrics = ChatMetrics(collector)
-    journal = Journal(sink, metrics)
-    flight = InFlight(host)
-    if settings.engine.tuning == "full":
-        flight.attach()
-    gateway = Gateway(host, flight, journal, state, metrics, settings.limits.max_concurrent)
-    watch = Watch(host, metrics)
-    host.changes.append(journal.changed)
-    host.changes.append(watch.changed)
-    return Chat(
-        settings=settings,
-        gateway=gateway,
-        ballots=Ballots(journal, state, metrics),
-        rollouts=Rollouts(gateway, priority=settings.engine.mode == "managed"),
-        versions=Versions(registry, state.operator_token()),
-        watch=watch,
-        collector=collector,
-    )
-
-
-async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Awaitable[None]]) -> None:
-    """Open the ports, tell `opened`, and serve until `stop`; then let requests finish. Raises RlhfError."""
-    settings = chat.settings
-    listener = listen(settings.host, settings.http_port)
-    http = HttpServer(
-        uvicorn.Config(
-            build(chat),
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            backlog=BACKLOG,
-            timeout_graceful_shutdown=GRACE_S,
-        )
-    )
-    grpc = GrpcServer(chat)
-    try:
-        grpc_port = await grpc.start(settings.host, settings.grpc_port)
-        serving = asyncio.create_task(http.serve(sockets=[listener]))
-        await opened(Ports(http=listener.getsockname()[1], grpc=grpc_port))
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        http.should_exit = True
-        await asyncio.gather(serving, grpc.stop(GRACE_S))
-    finally:
-        listener.close()
-        await grpc.stop(0)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound TCP socket. Raises RlhfError if the address is taken or not of this machine."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        if isinstance(error, PermissionError):
-            raise RlhfError(f"cannot listen on {host}:{port}: not permitted; set another http_port") from error
-        raise port_taken(host, port, "http_port") from error
-    listener.setblocking(False)
-    return listener
-
-
-async def run(settings: ChatSettings) -> None:
-    """The whole service, until a signal. Raises RlhfError."""
-    state = StateDir(settings.state_dir)
-    registry = Registry(state.versions)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    sink = open_sink(settings.log, state.log)
-    try:
-        host = EngineHost(settings.engine, settings.swap, registry, state)
-        host.changes.append(StatusFile(host, state).changed)
-        engine: asyncio.Task[None] | None = None
-
-        async def opened(ports: Ports) -> None:
-            nonlocal engine
-            engine = asyncio.create_task(host.run())
-            engine.add_done_callback(lambda _: stop.set())
-            process.announce(settings.ready_file, http=ports.http, grpc=ports.grpc)
-            structlog.get_logger().info("listening", host=settings.host, http=ports.http, grpc=ports.grpc)
-
-        try:
-            await serve(wire(settings, state, registry, host, sink), stop, opened)
-        finally:
-            await host.close()
-            if engine is not None:
-                await engine
-    finally:
-        await asyncio.to_thread(sink.close)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -167,13 +18,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m services.chat", description="Chat, feedback and the engine.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of ChatSettings")
     options = parser.parse_args(argv)
-    # The engine is forked off and replaced at once: gRPC need not prepare for that, nor complain that it cannot.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         settings = config.load(ChatSettings, options.config)
         if settings.die_with_parent:
             process.die_with_parent()
         logs.configure("chat", settings.log_level)
+        # gRPC reads this when it is imported. The engine's process is forked off and replaced at once, so gRPC's fork
+        # handlers have nothing to protect, and they can break its poller in this process.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        from services.chat.service import run
+
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))
     except RlhfError as error:

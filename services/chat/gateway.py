@@ -24,7 +24,6 @@ from services.chat.journal import Journal
 from services.chat.refusal import Refusal, unavailable
 from services.chat.schema import PUBLIC_MODEL, ChatRequest
 
-WHOLE_CHUNK_TOKENS = 32
 RETURN_S = 120.0
 NOTICE_S = 5.0
 POLL_S = 0.05
@@ -58,24 +57,24 @@ class Gateway:
         """The whole exchange, logged. Raises Refusal or EngineUnavailable."""
         restarts = self.host.restarts
         try:
-            return await self._complete(await self.start(request, chunk_tokens=WHOLE_CHUNK_TOKENS))
+            return await self._complete(await self.start(request))
         except EngineUnavailable:
             await self._engine_back(restarts)
-            return await self._complete(await self.start(request, chunk_tokens=WHOLE_CHUNK_TOKENS))
+            return await self._complete(await self.start(request))
 
     async def open(self, request: ChatRequest) -> Exchange:
         """A started exchange, for `read`, `settle` and `end`. Raises Refusal or EngineUnavailable."""
         restarts = self.host.restarts
         try:
-            return await self.start(request, chunk_tokens=1)
+            return await self.start(request)
         except EngineUnavailable:
             await self._engine_back(restarts)
-            return await self.start(request, chunk_tokens=1)
+            return await self.start(request)
 
-    async def start(self, request: ChatRequest, *, chunk_tokens: int) -> Exchange:
+    async def start(self, request: ChatRequest) -> Exchange:
         """Admit the request and send it to the engine, once."""
         self.admit(request)
-        exchange = self.flight.begin(request, chunk_tokens=chunk_tokens)
+        exchange = self.flight.begin(request)
         self.active += 1
         self.metrics.active.set(self.active)
         try:

@@ -3,9 +3,8 @@
 While the engine is paused for a swap, every token that the old weights wrote has left it. `boundary` waits until all of
 them have been read here, then marks for each answer in flight: from this token on, the new version. The wait is causal,
 not a matter of luck: the engine's server answers a health request only after it has handed out what it held before, and
-then its connections must have stayed silent. An answer whose count cannot be trusted (its client reads too slowly, or
-the engine was asked for large chunks and holds tokens back) keeps its versions but is marked uncertain, and its spans
-are logged as unknown.
+then its connections must have stayed silent. An answer whose count cannot be trusted (its client reads so slowly that
+tokens wait unread) keeps its versions but is marked uncertain, and its spans are logged as unknown.
 """
 
 import asyncio
@@ -75,7 +74,6 @@ class Exchange:
     """A request on its way: upstream response, answers so far, times.
 
     `waiting` is true exactly while everything that arrived has been taken in and the engine's next bytes are awaited.
-    `chunk_tokens`: how many tokens the engine may hold back before it sends them.
     """
 
     request: ChatRequest
@@ -83,7 +81,6 @@ class Exchange:
     started_ms: int
     started_s: float
     restarts: int
-    chunk_tokens: int = 1
     conversation_id: str = ""
     completion_id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     prompt_token_ids: list[int] | None = None
@@ -131,7 +128,7 @@ class InFlight:
             self._coming = None
         return self.host.serving
 
-    def begin(self, request: ChatRequest, *, chunk_tokens: int) -> Exchange:
+    def begin(self, request: ChatRequest) -> Exchange:
         """A new exchange, to be closed with `end`."""
         span = VersionSpan(policy_version=self.version(), first_token=0)
         exchange = Exchange(
@@ -140,7 +137,6 @@ class InFlight:
             started_ms=now_ms(),
             started_s=asyncio.get_running_loop().time(),
             restarts=self.host.restarts,
-            chunk_tokens=chunk_tokens,
             conversation_id=request.conversation_id or f"conv-{uuid.uuid4().hex}",
         )
         self.exchanges.add(exchange)
@@ -155,8 +151,7 @@ class InFlight:
         self.epoch += 1
         self._coming = (old, new, self.host.restarts)
         for exchange, choice in self._unfinished():
-            held_back = exchange.chunk_tokens > 1 and bool(choice.token_ids)
-            choice.mark(new, exact=drained and exchange.waiting and not held_back)
+            choice.mark(new, exact=drained and exchange.waiting)
 
     async def undo(self, old: str, new: str) -> None:
         """The swap from `old` to `new` failed: `old` goes on."""

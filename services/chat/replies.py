@@ -110,6 +110,7 @@ class Chunks:
         self._head(chunk)
         if not request.token_ids:
             chunk.pop("prompt_token_ids", None)
+        chunk.pop("prompt_text", None)
         if request.include_usage:
             chunk["usage"] = None
         for part in chunk["choices"]:

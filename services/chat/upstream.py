@@ -1,7 +1,7 @@
 """The engine's side of a conversation: one streamed request to vLLM, read chunk by chunk into the exchange.
 
-Every request is streamed, whatever the client asked for: only so is it known how many tokens had been written when the
-weights changed. Clients that wait for the whole answer get it in large chunks, which costs the engine a third less.
+Every request is streamed, whatever the client asked for, and token by token: only so is it known how many had been
+written when the weights changed. (vLLM's `stream_interval` would hold tokens back; it saves 2 % of an answer's CPU.)
 """
 
 import io
@@ -44,8 +44,6 @@ async def send(host: Host, exchange: Exchange) -> None:
         "stream_options": {"include_usage": True},
         "return_token_ids": True,
     }
-    if exchange.chunk_tokens > 1:
-        body["stream_interval"] = exchange.chunk_tokens
     exchange.waiting = True
     exchange.response = await post(host, "/v1/chat/completions", body)
 

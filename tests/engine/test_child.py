@@ -123,6 +123,13 @@ def test_a_start_that_failed_is_explained(tmp_path: Path, text: str, code: int, 
     assert hint in message and text in message and str(log) in message and "Route" not in message
 
 
+def test_the_first_error_is_shown_before_the_last_lines(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text("(A) WARNING like `OSError: files`\n(Worker) KeyError: 'root'\n" + "  File x\n" * 50)
+    message = explain(log, 1)
+    assert "KeyError: 'root'" in message and "OSError" not in message and message.count("File x") < 50
+
+
 def stand_in(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     def line(*_: object, **__: object) -> list[str]:
         return [sys.executable, "-c", script]

@@ -26,7 +26,8 @@ LARGE_PROBE = [[1, *((7 * row + 3 * column) % 70 + 5 for column in range(99))] f
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineHost]:
     async with running_host(tmp_path_factory.mktemp("engine")) as host:
-        await until(lambda: host.state == "waiting")
+        await until(lambda: host.state != "starting")
+        assert host.state == "waiting", host.failure
         assert (host.serving, host.registry.live("policy")) == ("", None)
         await serve(host, 0)
         yield host

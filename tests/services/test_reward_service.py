@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -109,7 +110,8 @@ def test_nothing_loaded_is_unavailable_and_health_says_so(service: RewardService
     with pytest.raises(RewardUnavailable, match=r"UNAVAILABLE.*no reward version is loaded"):
         client.score(PAIRS, "", 10)
     with grpc.insecure_channel(service.address) as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
     assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
     with pytest.raises(RewardUnavailable, match="does not serve reward-000000"):
         client.wait_for_version("reward-000000", 0.1)
@@ -127,7 +129,7 @@ def test_health_names_the_version_that_scores(registry: Registry, service: Rewar
     second = publish(registry)
     client.wait_for_version(second, 10)
     with grpc.insecure_channel(service.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         states = [
             stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status for name in ("", SERVICE, first)
         ]
@@ -138,7 +140,7 @@ def test_health_names_the_version_that_scores(registry: Registry, service: Rewar
 def test_reflection_lists_the_service(service: RewardService) -> None:
     with grpc.insecure_channel(service.address) as channel:
         request = reflection_pb2.ServerReflectionRequest(list_services="")
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         reply = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=10)))
     assert SERVICE in [item.name for item in reply.list_services_response.service]
 

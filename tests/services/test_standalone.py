@@ -262,11 +262,11 @@ def test_weights_that_are_no_safetensors(model, tmp_path, content):
 
 
 def test_memory_too_small_for_the_model(model, tmp_path):
-    (model / "config.json").write_text('{"vocab_size": 1000}')
+    (model / "config.json").write_text('{"vocab_size": 1000, "num_hidden_layers": 2, "hidden_size": 8}')
     chosen = settings(
         model, tmp_path, device="cpu", tuning="lora", reward={"tuning": "lora"}, policy={"micro_batch_tokens": 100}
     )
-    needed = int((1.0 + 3.5) * preconditions.GIB) + 4 * 1024 * 4 + 3 * 100 * 1000 * 4
+    needed = int((1.0 + 3.5) * preconditions.GIB) + 4 * 1024 * 4 + 100 * 4 * (3 * 1000 + 16 * 2 * 8)
     preconditions.check(chosen, available_bytes=needed)
     with pytest.raises(NotEnoughRoom, match=r"4\.5 GiB of memory are needed .* smaller model"):
         preconditions.check(chosen, available_bytes=needed - 1)

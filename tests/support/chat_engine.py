@@ -1,8 +1,8 @@
 """A hand-written engine with the chat routes of vLLM, and a host around it, for tests of the chat service.
 
 Answers come from `plan`: (token id, text) per token. Every token waits for the gate, which a test opens token by token
-(`allow`) or for good. Chunks look as vLLM 0.32 writes them, `stream_interval` included; log-probabilities tell which
-version wrote a token: -1 for the first version, -2 for the second, and so on.
+(`allow`) or for good. Chunks look as vLLM 0.32 writes them; log-probabilities tell which version wrote a
+token: -1 for the first version, -2 for the second, and so on.
 """
 
 import asyncio
@@ -118,19 +118,15 @@ class ChatEngine:
         return response
 
     async def _answer(self, request: web.Request, body: dict[str, Any], send: Sender) -> None:
-        n, interval = body["n"], body.get("stream_interval", 1)
-        plan = self.plan[: body["max_tokens"]]
-        held: list[list[tuple[int, str, float]]] = [[] for _ in range(n)]
+        n, plan = body["n"], self.plan[: body["max_tokens"]]
         for position, (token, text) in enumerate(plan):
             for index in range(n):
-                held[index].append((token, text, await self._write()))
+                logprob = await self._write()
                 if position == index == 0:
                     await _open(n, send)
                 last = position == len(plan) - 1
-                if last or position == 0 or len(held[index]) >= interval:
-                    finish = ("stop" if token == EOS else "length") if last else None
-                    await send({"choices": [_choice(index, held[index], finish)]})
-                    held[index] = []
+                finish = ("stop" if token == EOS else "length") if last else None
+                await send({"choices": [_choice(index, token, text, logprob, finish)]})
             if self.die_after == position + 1:
                 self.die_after = None
                 assert request.transport is not None
@@ -167,17 +163,17 @@ async def _open(n: int, send: Sender) -> None:
     for index in range(n):
         delta = {"role": "assistant", "content": ""}
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-        await send({"choices": [choice], "prompt_token_ids": PROMPT})
+        await send({"choices": [choice], "prompt_token_ids": PROMPT, "prompt_text": None})
 
 
-def _choice(index: int, tokens: list[tuple[int, str, float]], finish_reason: str | None) -> dict[str, Any]:
-    content = [{"token": text, "logprob": logprob, "bytes": None, "top_logprobs": []} for _, text, logprob in tokens]
+def _choice(index: int, token: int, text: str, logprob: float, finish_reason: str | None) -> dict[str, Any]:
+    content = [{"token": text, "logprob": logprob, "bytes": None, "top_logprobs": []}]
     choice = {
         "index": index,
-        "delta": {"content": "".join(text for _, text, _ in tokens)},
+        "delta": {"content": text},
         "logprobs": {"content": content},
         "finish_reason": finish_reason,
-        "token_ids": [token for token, _, _ in tokens],
+        "token_ids": [token],
     }
     return choice if finish_reason is None else {**choice, "stop_reason": None}
 

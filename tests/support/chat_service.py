@@ -13,8 +13,8 @@ import orjson
 from rlhf_online.config import ChatSettings
 from rlhf_online.registry import Manifest, Registry
 from rlhf_online.state import StateDir
-from services.chat.__main__ import Ports, serve, wire
 from services.chat.app import Chat
+from services.chat.service import Ports, serve, wire
 from tests.support.chat_engine import ChatClient, ChatEngine, ChatHost
 from tests.support.fake_sink import FakeSink
 

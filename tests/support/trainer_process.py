@@ -1,4 +1,4 @@
-"""A trainer as a process of its own, with the engine of `trainer_world`: `python -m tests.support.trainer_process FILE`."""
+"""A trainer as a process, with the engine of `trainer_world`: `python -m tests.support.trainer_process FILE`."""
 
 import sys
 import threading

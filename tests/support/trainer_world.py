@@ -117,7 +117,7 @@ class World:
         rollouts = self.engine.sample(prompts, answers, MAX_TOKENS, 1.0)
         ids = []
         for number, text in enumerate(texts):
-            completion = self._completion(text, rollouts[number * answers : (number + 1) * answers])
+            completion = self.completion(text, rollouts[number * answers : (number + 1) * answers])
             self.append(Envelope(event_id=completion.completion_id, event=completion))
             order = sorted(completion.answers, key=lambda answer: (len(answer.token_ids), answer.index))
             refs = [AnswerRef(completion_id=completion.completion_id, index=answer.index) for answer in order]
@@ -139,10 +139,11 @@ class World:
 
     def orphan(self, created_ms: int) -> str:
         """A vote on an answer that never comes."""
-        ghost = self._completion(PROMPTS[0], [], finished_ms=created_ms)
+        ghost = self.completion(PROMPTS[0], [], finished_ms=created_ms)
         return self.vote(ghost, Thumb(answer=AnswerRef(completion_id="ghost"), up=True))
 
-    def _completion(self, text: str, rollouts: Sequence[Rollout], finished_ms: int = 0) -> Completion:
+    def completion(self, text: str, rollouts: Sequence[Rollout], finished_ms: int = 0) -> Completion:
+        """What the chat service would log, in a conversation of its own; it is not appended."""
         self.conversations += 1
         name = f"completion-{self.conversations}"
         now = finished_ms or 1_000_000 + self.conversations
@@ -175,9 +176,7 @@ class World:
         reader = LocalReader(self.state.log)
         metrics = TrainerMetrics(CollectorRegistry())
         try:
-            yield build(
-                self.settings, reader, self.engine, rewards, self.tokenizer, metrics, stop or threading.Event()
-            )
+            yield build(self.settings, reader, self.engine, rewards, self.tokenizer, metrics, stop or threading.Event())
         finally:
             reader.close()
             rewards.close()

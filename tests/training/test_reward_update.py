@@ -162,7 +162,7 @@ def test_a_slot_that_people_favour_is_no_quality(base: Path):
 
 
 def test_micro_batches_give_the_gradient_of_the_whole(base: Path, monkeypatch: pytest.MonkeyPatch):
-    votes: list[Preference] = [_ranking(i) for i in range(6)] + [_pair(i) for i in range(5)]
+    votes = [_ranking(i) for i in range(6)] + [_pair(i) for i in range(5)]
     whole, pieces = _updater(base, cold_epochs=1), _updater(base, cold_epochs=1)
     whole.update(votes, [], [])
     monkeypatch.setattr(reward_update, "MICRO_BATCH_TOKENS", 40)

@@ -127,8 +127,7 @@ async def test_requests_after_an_undone_swap_belong_to_the_old_version(service: 
     assert service.sink.completions[0].answers[0].spans == spans((OLD, 0))
 
 
-async def test_tokens_held_back_in_large_chunks_make_the_boundary_unknown(service: Service) -> None:
-    """A whole answer in flight: the client learns both versions, the log knows neither."""
+async def test_a_whole_answer_across_a_swap_is_split_as_exactly(service: Service) -> None:
     service.engine.plan = [(20 + i, f" {i}") for i in range(10)]
     await service.engine.hold()
     task = asyncio.create_task(service.ask())
@@ -136,27 +135,12 @@ async def test_tokens_held_back_in_large_chunks_make_the_boundary_unknown(servic
     await service.host.swap(NEW)
     await service.engine.release()
     _, reply = await task
-    assert reply["rlhf"]["versions"] == [
-        [{"policy_version": OLD, "first_token": 0}, {"policy_version": NEW, "first_token": None}]
-    ]
-    (answer,) = service.sink.completions[0].answers
-    assert answer.spans == ()
-    assert len(answer.token_ids) == len(answer.logprobs) == 10
-    assert await service.metric("rlhf_chat_uncertain_answers_total") == 1
-
-
-async def test_a_whole_answer_not_begun_is_certain(service: Service) -> None:
-    await service.engine.hold()
-    task = asyncio.create_task(service.ask())
-    await service.engine.asked.wait()
-    await service.host.swap(NEW)
-    await service.engine.release()
-    await task
-    assert service.sink.completions[0].answers[0].spans == spans((NEW, 0))
+    assert [span["first_token"] for span in reply["rlhf"]["versions"][0]] == [0, 3]
+    assert service.sink.completions[0].answers[0].spans == spans((OLD, 0), (NEW, 3))
 
 
 async def test_a_client_that_reads_too_slowly_makes_the_boundary_unknown(service: Service) -> None:
-    """Its exchange is not waiting for the engine, so tokens may lie unread."""
+    """Its exchange is not waiting for the engine, so tokens may lie unread: the log says unknown, the client both."""
     task = await begun(service, 1)
     (exchange,) = service.chat.gateway.flight.exchanges
     await service.engine.pause()
@@ -166,8 +150,14 @@ async def test_a_client_that_reads_too_slowly_makes_the_boundary_unknown(service
     exchange.waiting = True
     await service.engine.resume(1)
     await service.engine.release()
-    await task
-    assert service.sink.completions[0].answers[0].spans == ()
+    last = await task
+    (answer,) = service.sink.completions[0].answers
+    assert answer.spans == ()
+    assert len(answer.token_ids) == len(answer.logprobs) == 3
+    assert last["rlhf"]["versions"] == [
+        [{"policy_version": OLD, "first_token": 0}, {"policy_version": NEW, "first_token": None}]
+    ]
+    assert await service.metric("rlhf_chat_uncertain_answers_total") == 1
 
 
 async def test_adapters_have_no_boundary(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ async def test_every_sampling_parameter_is_sent_explicitly(service: Service) -> 
     assert sent["max_tokens"] == 1024
     neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
     assert neutral.items() <= sent.items()
-    assert "priority" not in sent
+    assert not {"priority", "stream_interval"} & sent.keys()
     assert "user" not in sent
 
 
@@ -107,7 +107,7 @@ async def test_a_stream(service: Service) -> None:
     assert [event["choices"][0]["finish_reason"] for event in events] == [None, None, None, "stop"]
     assert all("usage" not in event for event in events)
     assert all("token_ids" not in event["choices"][0] and not event["choices"][0]["logprobs"] for event in events)
-    assert all("prompt_token_ids" not in event for event in events)
+    assert not any({"prompt_token_ids", "prompt_text"} & event.keys() for event in events)
     assert all("rlhf" not in event for event in events[:-1])
     assert events[-1]["system_fingerprint"] == "policy-000000"
     assert events[-1]["rlhf"]["logged"] is True
@@ -173,12 +173,6 @@ async def test_streams_show_tokens_as_they_are_written(service: Service) -> None
         assert b" there" not in received
         await service.engine.release()
         assert b" there" in await response.read()
-
-
-async def test_whole_answers_are_asked_for_in_large_chunks(service: Service) -> None:
-    await service.ask()
-    await chunks(service)
-    assert [request.get("stream_interval", 1) > 1 for request in service.engine.requests] == [True, False]
 
 
 async def test_max_tokens_is_bounded_and_either_name_works(service: Service) -> None:

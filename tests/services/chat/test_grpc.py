@@ -158,8 +158,8 @@ async def test_reflection(channel: grpc.aio.Channel) -> None:
 
 async def test_a_taken_port_is_an_error(service: Service) -> None:
     from rlhf_online.errors import RlhfError
-    from services.chat.__main__ import listen
     from services.chat.grpc_server import GrpcServer
+    from services.chat.service import listen
 
     with pytest.raises(RlhfError, match="in use"):
         await GrpcServer(service.chat).start("127.0.0.1", int(service.grpc.rpartition(":")[2]))

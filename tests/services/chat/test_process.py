@@ -29,7 +29,7 @@ def run(*args: str) -> subprocess.CompletedProcess[str]:
 
 def test_it_imports_neither_torch_nor_transformers_nor_vllm() -> None:
     code = (
-        "import sys, services.chat.__main__\n"
+        "import sys, services.chat.__main__, services.chat.service\n"
         "print([m for m in ('torch', 'transformers', 'vllm', 'kafka', 'peft') if m in sys.modules])"
     )
     result = run("-c", code)
@@ -105,7 +105,7 @@ def test_it_takes_feedback_without_an_engine_and_ends_on_sigterm(tmp_path: Path)
 
 
 def test_an_address_of_another_machine() -> None:
-    from services.chat.__main__ import listen
+    from services.chat.service import listen
 
     with pytest.raises(RlhfError, match="http_port"):
         listen("192.0.2.1", 0)

@@ -1,0 +1,134 @@
+"""The sampler against a real HTTP server that plays the chat service."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from rlhf_online.errors import EngineUnavailable, InvalidInput
+from rlhf_online.rollout.sampler import Sampler
+
+TOKEN = "credential"
+
+
+class Chat(ThreadingHTTPServer):
+    """Answers prompt [p…] with [p, 2] and [p, p, 9]; `statuses` are given first, one a request."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.statuses: list[int] = []
+        self.bodies: list[dict] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Chat  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(body)
+        if self.headers["Authorization"] != f"Bearer {TOKEN}" or self.path != "/v1/rollouts":
+            return self._reply(401, {"error": {"message": "no"}})
+        if self.server.statuses:
+            return self._reply(self.server.statuses.pop(0), {"error": {"message": "later"}})
+        answers = [
+            [
+                {"token_ids": [prompt[0], 2], "logprobs": [-1.0, -0.5], "finish_reason": "stop"},
+                {"token_ids": [prompt[0], prompt[0], 9], "logprobs": [-1.0] * 3, "finish_reason": "length"},
+                {"token_ids": [], "logprobs": [], "finish_reason": "abort"},
+            ]
+            for prompt in body["prompts"]
+        ]
+        return self._reply(200, {"policy_version": "policy-000007", "results": answers})
+
+    def _reply(self, status: int, body: dict) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def chat() -> Iterator[Chat]:
+    with Chat() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def sampler(chat: Chat, waits: list[float] | None = None, token: str = TOKEN) -> Sampler:
+    def pause(seconds: float) -> bool:
+        if waits is not None:
+            waits.append(seconds)
+        return False
+
+    return Sampler(chat.url + "/", token, (2,), pause=pause)
+
+
+def test_answers_become_rollouts(chat: Chat) -> None:
+    rollouts = sampler(chat).sample([(30, 3), (31, 3)], 3, 8, 0.9)
+    assert [r.token_ids for r in rollouts] == [(30, 2), (30, 30, 9), (31, 2), (31, 31, 9)]
+    assert [r.prompt_token_ids for r in rollouts] == [(30, 3), (30, 3), (31, 3), (31, 3)]
+    assert [r.finished for r in rollouts] == [True, False] * 2
+    assert rollouts[1].logprobs == (-1.0, -1.0, -1.0)
+    assert {(r.policy_version, r.temperature) for r in rollouts} == {("policy-000007", 0.9)}
+    assert chat.bodies == [{"prompts": [[30, 3], [31, 3]], "n": 3, "max_tokens": 8, "temperature": 0.9}]
+
+
+def test_many_prompts_go_in_several_requests(chat: Chat) -> None:
+    rollouts = sampler(chat).sample([(number, 3) for number in range(30)], 64, 8, 1.0, seed=5)
+    assert [len(body["prompts"]) for body in chat.bodies] == [2] * 15
+    assert len({body["seed"] for body in chat.bodies}) == 15
+    assert len(rollouts) == 60
+    assert len({r.rollout_id for r in rollouts}) == 60
+
+
+def test_it_waits_while_the_engine_loads(chat: Chat) -> None:
+    chat.statuses = [503, 409, 429]
+    waits: list[float] = []
+    assert len(sampler(chat, waits).sample([(30, 3)], 1, 8, 1.0)) == 2
+    assert waits == [0.2, 0.4, 0.8]
+
+
+def test_patience_ends(chat: Chat) -> None:
+    chat.statuses = [503] * 9
+    with pytest.raises(EngineUnavailable, match="HTTP 503"):
+        sampler(chat).sample([(30, 3)], 1, 8, 1.0, patience_s=0.0)
+
+
+def test_a_pause_may_say_stop(chat: Chat) -> None:
+    chat.statuses = [503] * 9
+    with pytest.raises(EngineUnavailable):
+        Sampler(chat.url, TOKEN, (2,), pause=lambda seconds: True).sample([(30, 3)], 1, 8, 1.0)
+    assert len(chat.bodies) == 1
+
+
+def test_prompts_that_will_never_be_taken_are_left_out(chat: Chat) -> None:
+    chat.statuses = [400]
+    rollouts = sampler(chat).sample([(number, 3) for number in range(3)], 64, 8, 1.0)
+    assert [r.prompt_token_ids for r in rollouts] == [(2, 3), (2, 3)]
+
+
+def test_it_asks_which_version_serves(chat: Chat) -> None:
+    assert sampler(chat).serving((30, 3)) == "policy-000007"
+
+
+def test_a_wrong_credential_is_said_at_once(chat: Chat) -> None:
+    with pytest.raises(InvalidInput, match="are chat_url and state_dir those of this chat service"):
+        sampler(chat, token="wrong").sample([(30, 3)], 1, 8, 1.0)
+
+
+def test_nobody_there_is_unavailable(chat: Chat) -> None:
+    with pytest.raises(EngineUnavailable, match="does not answer"):
+        Sampler("http://127.0.0.1:1", TOKEN, (2,)).sample([(30, 3)], 1, 8, 1.0, patience_s=0.0)

@@ -1,0 +1,66 @@
+"""The trainer's process: it waits for a first version, keeps a second one out, ends when asked, says what is wrong."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from rlhf_online.config import TrainerSettings, dump
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.state import StateDir
+from tests.support.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(path: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "services.trainer", "--config", str(path)], cwd=ROOT, stderr=subprocess.PIPE
+    )
+
+
+def test_it_waits_for_a_version_keeps_others_out_and_ends_when_asked(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "model", weights_seed=None)
+    ready, state = tmp_path / "ready.json", StateDir(tmp_path / "state")
+    settings = TrainerSettings(
+        state_dir=state.root,
+        chat_url="http://127.0.0.1:9",
+        reward_address="127.0.0.1:9",
+        model=str(tmp_path / "model"),
+        metrics_port=0,
+        ready_file=ready,
+        device="cpu",
+    )  # pyright: ignore[reportCallIssue]
+    dump(settings, tmp_path / "trainer.toml")
+    process = start(tmp_path / "trainer.toml")
+    try:
+        until(lambda: state.read_status("trainer") or process.poll() is not None, 120, "a status")
+        status = state.read_status("trainer")
+        assert (status["phase"], status["waiting_for"]) == ("waiting", "the first policy version")
+        port = json.loads(ready.read_text())["metrics"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+            assert b"rlhf_trainer_log_lag" in response.read()
+
+        second = start(tmp_path / "trainer.toml")
+        said = second.communicate(timeout=120)[1].decode()
+        assert f"another trainer (process {process.pid}) works on" in said
+        assert second.returncode == 1
+
+        elsewhere = settings.model_copy(update={"state_dir": tmp_path / "other", "metrics_port": port})
+        dump(elsewhere, tmp_path / "elsewhere.toml")
+        third = start(tmp_path / "elsewhere.toml")
+        assert f"port {port} on 127.0.0.1 cannot be opened" in third.communicate(timeout=120)[1].decode()
+        assert third.returncode == 2
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_a_typo_in_the_settings_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "trainer.toml"
+    path.write_text(f'state_dir = "{tmp_path}"\nchat_url = "x"\nreward_address = "x"\nmodel = "m"\nmin_vots = 3\n')
+    process = start(path)
+    assert "min_vots is no setting" in process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 2

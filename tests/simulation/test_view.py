@@ -1,0 +1,79 @@
+"""The view draws what is on the board, and nothing breaks while there is little on it."""
+
+import asyncio
+import io
+
+import pytest
+from rich.console import Console
+
+from rlhf_online.simulation import view
+from rlhf_online.simulation.crowd import Measurement, Sample, Tally
+from rlhf_online.simulation.view import Board, VersionRow
+
+
+@pytest.fixture
+def board():
+    board = Board("the loop")
+    step = board.step("live: people chat")
+    step.begin()
+    step.total, step.done = 10, 5
+    for number, mean in enumerate((0.2, 0.5, 1.0)):
+        tally = Tally()
+        for _ in range(30):
+            tally.add(mean)
+        board.records.by_version[f"policy-00000{number}"] = tally
+        board.versions.append(VersionRow(f"policy-00000{number}", "retired", kl=number / 2, win_rate=0.61))
+    board.versions[-1].state = "live"
+    board.serving = "policy-000002"
+    board.records.answers = 90
+    board.records.traffic.requests = 123
+    board.records.latest.append(Sample("is fig a fruit ?", "sure yes", 1.2, "policy-000002"))
+    board.first = Measurement(mean=0.48, stderr=0.02, n=1110, samples=(), versions=())
+    board.swaps, board.live_p50_s = 2, 21.0
+    return board
+
+
+def drawn(board):
+    console = Console(file=io.StringIO(), width=150, force_terminal=False)
+    console.print(view.render(board))
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_an_empty_board_is_drawn():
+    board = Board("the loop")
+    board.step("supervised fine-tuning")
+    assert "· supervised fine-tuning" in drawn(board)
+    assert view.plain_line(board).startswith("[")
+
+
+def test_everything_is_drawn(board):
+    text = drawn(board)
+    for part in ("▶ live: people chat", "policy-000001", "+1.000 ± 0.000", "is fig a fruit ?", "sure yes", "+0.48",
+                 "123 (0 failed)", "p50 21 s", "▁▄█", "0.61"):  # fmt: skip
+        assert part in text
+
+
+def test_the_plain_line(board):
+    line = view.plain_line(board)
+    assert "live: people chat 50%" in line
+    assert "policy-000002: true reward +1.00 (n=30)" in line
+    assert "123 requests, 0 failed" in line
+    assert "2 swaps" in line
+
+
+def test_bars_and_sparklines():
+    assert view.bar(-1.0, low=-1, high=1, width=4) == "░░░░"
+    assert view.bar(0.0, low=-1, high=1, width=4) == "██░░"
+    assert view.bar(7.0, low=-1, high=1, width=4) == "████"
+    assert view.sparkline([1.0, 1.0]) == "▁▁"
+    assert view.sparkline([0.0, 0.5, 1.0])[::2] == "▁█"
+
+
+async def test_lines_go_where_there_is_no_terminal(board, monkeypatch):
+    monkeypatch.setattr(view, "PLAIN_EVERY_S", 0.001)
+    out, stop = io.StringIO(), asyncio.Event()
+    showing = asyncio.create_task(view.show(board, stop, plain=False, out=out))
+    while "live: people chat" not in out.getvalue():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    stop.set()
+    await showing

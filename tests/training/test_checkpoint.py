@@ -1,0 +1,201 @@
+"""Checkpoints: there wholly or not at all, verified, and one behind the other."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlhf_online.errors import CheckpointError
+from rlhf_online.training.checkpoint import Checkpoints, Part, lease
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def part(value: float) -> Part:
+    return Part({"w": torch.full((3, 2), value), "half": torch.arange(8.0).reshape(2, 4).T}, {"updates": int(value)})
+
+
+def saved(folder: Path, *numbers: int, keep: int = 3) -> Checkpoints:
+    """A checkpoint a number: part "policy" new each time, part "reward" of the first."""
+    checkpoints = Checkpoints(folder, keep)
+    for number in numbers:
+        reward = part(0) if number == numbers[0] else None
+        checkpoints.save({"n": number}, {"policy": part(number), "reward": reward, "list": Part({}, {"n": number})}, [])
+    return checkpoints
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    saved(tmp_path, 7)
+    checkpoint = Checkpoints(tmp_path, 3).load()
+    assert checkpoint is not None
+    assert checkpoint.state == {"n": 7}
+    policy = checkpoint.part("policy")
+    assert policy.values == {"updates": 7}
+    assert torch.equal(policy.tensors["w"], torch.full((3, 2), 7.0))
+    assert torch.equal(policy.tensors["half"], torch.arange(8.0).reshape(2, 4).T)
+    assert checkpoint.part("list") == Part({}, {"n": 7})
+
+
+def test_there_is_none_at_first(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path / "nothing", 3).load() is None
+
+
+def test_an_unchanged_part_is_linked_and_loads(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    one, two = tmp_path / "000000" / "reward.safetensors", tmp_path / "000001" / "reward.safetensors"
+    assert one.stat().st_ino == two.stat().st_ino
+    checkpoint = Checkpoints(tmp_path, 3).load()
+    assert checkpoint is not None
+    assert checkpoint.part("reward").values == {"updates": 0}
+    again = Checkpoints(tmp_path, 3)
+    again.load()
+    assert again.save({"n": 3}, {"policy": None, "reward": None}, []).part("policy").values == {"updates": 2}
+
+
+def test_only_the_newest_are_kept_and_each_stands_alone(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2, 3, 4, 5, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000003", "000004"]
+    checkpoint = Checkpoints(tmp_path, 2).load()
+    assert checkpoint is not None
+    assert torch.equal(checkpoint.part("reward").tensors["w"], torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("name", ["state.json", "policy.safetensors", "policy.json", "list.json", "manifest.json"])
+def test_a_flipped_bit_falls_back_to_the_one_before(tmp_path: Path, name: str) -> None:
+    saved(tmp_path, 1, 2)
+    flip(tmp_path / "000001" / name)
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoint = checkpoints.load()
+    assert checkpoint is not None
+    assert checkpoint.state == {"n": 1}
+    # The next one gets a number of its own and is the newest.
+    assert checkpoints.save({"n": 9}, {"policy": None}, []).number == 2
+    newest = Checkpoints(tmp_path, 3).load()
+    assert newest is not None
+    assert newest.state == {"n": 9}
+    assert newest.part("policy").values == {"updates": 1}
+
+
+def test_a_missing_file_falls_back(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    (tmp_path / "000001" / "policy.safetensors").unlink()
+    checkpoint = Checkpoints(tmp_path, 3).load()
+    assert checkpoint is not None
+    assert checkpoint.number == 0
+
+
+def test_a_damaged_ledger_segment_falls_back(tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger" / "a").write_text("first")
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.save({"n": 1}, {}, ["a"])
+    (tmp_path / "ledger" / "b").write_text("second")
+    checkpoints.save({"n": 2}, {}, ["a", "b"])
+    flip(tmp_path / "ledger" / "b")
+    checkpoint = Checkpoints(tmp_path, 3).load()
+    assert checkpoint is not None
+    assert checkpoint.ledger == ("a",)
+
+
+def test_none_that_is_good_is_an_error_not_a_new_start(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    for number in ("000000", "000001"):
+        flip(tmp_path / number / "policy.safetensors")
+    with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
+        Checkpoints(tmp_path, 3).load()
+
+
+def test_a_save_that_was_cut_short_is_ignored_and_cleared_away(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    (tmp_path / "000001").mkdir()
+    (tmp_path / "000001" / "state.json").write_text("{")
+    (tmp_path / "000001" / "manifest.json.tmp").write_text("{")
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoint = checkpoints.load()
+    assert checkpoint is not None
+    assert checkpoint.number == 0
+    checkpoints.save({"n": 2}, {"policy": None}, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000", "000002"]
+
+
+def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever fsync a save ends, what is found afterwards is the old checkpoint or the new one."""
+    real, found = os.fsync, set()
+
+    class Cut(BaseException):
+        pass
+
+    for fatal in range(1, 30):
+        folder = tmp_path / str(fatal)
+        checkpoints, calls = saved(folder, 1), 0
+
+        def fsync(descriptor: int, fatal: int = fatal) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == fatal:
+                raise Cut
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        try:
+            checkpoints.save({"n": 2}, {"policy": part(2), "reward": None}, [])
+            done = True
+        except Cut:
+            done = False
+        monkeypatch.setattr(os, "fsync", real)
+        checkpoint = Checkpoints(folder, 3).load()
+        assert checkpoint is not None
+        assert checkpoint.part("policy").values == {"updates": checkpoint.state["n"]}
+        found.add((checkpoint.state["n"], done))
+        if done:
+            break
+    assert found == {(1, False), (2, False), (2, True)}
+
+
+def test_a_full_disk_is_said_and_the_save_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = saved(tmp_path, 1)
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device.*free disk space"):
+        checkpoints.save({"n": 2}, {"policy": part(2)}, [])
+    monkeypatch.setattr(os, "fsync", real)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000"]
+    checkpoints.save({"n": 2}, {"policy": part(2)}, [])
+    checkpoint = Checkpoints(tmp_path, 3).load()
+    assert checkpoint is not None
+    assert checkpoint.state == {"n": 2}
+
+
+def test_equal_states_have_equal_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        saved(tmp_path / name, 1)
+    manifests = [json.loads((tmp_path / name / "000000" / "manifest.json").read_text()) for name in ("a", "b")]
+    assert manifests[0] == manifests[1]
+    assert len(manifests[0]["files"]) == 6
+
+
+def test_a_second_trainer_is_kept_out(tmp_path: Path) -> None:
+    with lease(tmp_path):
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom rlhf_online.errors import CheckpointError\n"
+            "from rlhf_online.training.checkpoint import lease\n"
+            "try:\n    with lease(Path(sys.argv[1])): pass\nexcept CheckpointError as error: print(error)"
+        )
+        second = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+        assert f"another trainer (process {os.getpid()})" in second.stdout
+    with lease(tmp_path):
+        pass

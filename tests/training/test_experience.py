@@ -1,0 +1,156 @@
+"""Rollouts for an update: live answers first, fresh ones on top, scores pinned, pessimistic and finite."""
+
+import random
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.config import RolloutSettings
+from rlhf_online.errors import EngineUnavailable
+from rlhf_online.registry import Manifest, Registry
+from rlhf_online.rewards.client import Scored
+from rlhf_online.rollout.buffer import Rollout, RolloutBuffer
+from rlhf_online.training.experience import Experience
+from rlhf_online.training.ledger import Ledger
+from rlhf_online.training.patience import Patience, Stopped
+
+Tokens = tuple[int, ...]
+PROMPTS = [(1, number, 3) for number in range(10, 40)]
+
+
+def rollout(name: str, version: str, prompt: Tokens = (1, 9, 3), temperature: float = 1.0) -> Rollout:
+    return Rollout(
+        rollout_id=name,
+        prompt_token_ids=prompt,
+        token_ids=(7, 2),
+        logprobs=(-1.0, -1.0),
+        policy_version=version,
+        temperature=temperature,
+        finished=True,
+    )
+
+
+class Engine:
+    """Serves `versions`, one a question, the last one for good."""
+
+    def __init__(self, *versions: str) -> None:
+        self.versions = list(versions)
+        self.asked: list[tuple[int, int, int, float]] = []
+
+    def serving(self, prompt: Tokens) -> str:
+        return self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
+
+    def sample(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> list[Rollout]:
+        self.asked.append((len(prompts), n, max_tokens, temperature))
+        return [rollout(f"fresh-{p}-{i}", self.versions[0], p) for p in prompts for i in range(n)]
+
+
+class Rewards:
+    """Scores by the order of asking; says which version was asked for."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores, self.versions = scores, []
+
+    def score(self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, timeout: float) -> list[Scored]:
+        self.versions.append(reward_version)
+        return [Scored(score, 0.5) for score in self.scores[: len(pairs)]]
+
+    def wait_for_version(self, version: str, timeout: float) -> None:
+        pass
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    registry = Registry(tmp_path)
+    for _ in range(3):
+        version = registry.reserve("policy")
+        registry.stage(version)
+        registry.publish(Manifest(version=version, tuning="full"))
+        registry.promote(version)
+    return registry
+
+
+def experience(
+    registry: Registry,
+    engine: Engine,
+    rewards: Rewards,
+    live: Sequence[Rollout] = (),
+    stop: threading.Event | None = None,
+) -> Experience:
+    buffer = RolloutBuffer(100, 1)
+    buffer.add(live)
+    settings = RolloutSettings(per_cycle=12, answers_per_prompt=4, max_tokens=8, max_staleness=1)  # pyright: ignore[reportCallIssue]
+    patience = Patience(stop or threading.Event(), lambda doing, error: None)
+    return Experience(engine, rewards, buffer, Ledger(), registry, patience, settings, pessimism=2.0)
+
+
+LIVE = "policy-000002"
+
+
+def test_live_answers_first_topped_up_by_fresh_ones(registry: Registry) -> None:
+    engine = Engine(LIVE)
+    live = [rollout(f"live-{n}", LIVE) for n in range(5)] + [rollout("old", "policy-000000")]
+    rollouts = experience(registry, engine, Rewards(), live).gather(PROMPTS, LIVE, 4, random.Random(0))
+    assert [r.rollout_id for r in rollouts[:5]] == [f"live-{n}" for n in (4, 3, 2, 1, 0)]
+    assert engine.asked == [(2, 4, 8, 1.0)]
+    assert len(rollouts) == 13
+    assert len({r.prompt_token_ids for r in rollouts[5:]}) == 2
+
+
+def test_no_answer_is_used_twice(registry: Registry) -> None:
+    live = [rollout("live", LIVE)]
+    made = experience(registry, Engine(LIVE), Rewards(), live)
+    assert made.gather([], LIVE, 0, random.Random(0)) == live
+    made._buffer.add(live)
+    assert made.gather([], LIVE, 0, random.Random(0)) == []
+
+
+def test_enough_answers_by_the_live_version_are_sampled_for_the_gate(registry: Registry) -> None:
+    engine = Engine(LIVE)
+    live = [rollout(f"live-{n}", "policy-000001") for n in range(12)] + [rollout("warm", LIVE, temperature=0.5)]
+    experience(registry, engine, Rewards(), live).gather(PROMPTS, LIVE, 6, random.Random(0))
+    assert engine.asked == [(2, 4, 8, 1.0)]
+
+
+def test_fresh_answers_of_a_version_that_is_none_any_more_are_dropped(registry: Registry) -> None:
+    registry.rollback("policy", reason="bad")
+    rollouts = experience(registry, Engine(LIVE), Rewards()).gather(PROMPTS, "policy-000001", 4, random.Random(0))
+    assert rollouts == []
+
+
+def test_scores_are_pessimistic_pinned_and_finite(registry: Registry) -> None:
+    rewards = Rewards(3.0, float("nan"), float("inf"), -1.0)
+    made = experience(registry, Engine(LIVE), rewards)
+    scored = made.score_rollouts([rollout(name, LIVE) for name in "abcd"], "reward-000005")
+    assert [(item.rollout.rollout_id, item.score) for item in scored] == [("a", 2.0), ("d", -2.0)]
+    assert made.not_finite == 2
+    assert rewards.versions == ["reward-000005"]
+
+
+def test_it_waits_until_the_live_version_serves(registry: Registry) -> None:
+    engine = Engine("policy-000001", LIVE)
+    assert experience(registry, engine, Rewards()).wait_until_served(LIVE, PROMPTS[0])
+    assert engine.versions == [LIVE]
+
+
+def test_a_version_that_was_rolled_back_meanwhile_is_not_waited_for(registry: Registry) -> None:
+    made = experience(registry, Engine("policy-000001"), Rewards())
+    registry.rollback("policy", reason="the engine refused it")
+    assert not made.wait_until_served(LIVE, PROMPTS[0])
+
+
+def test_patience_ends_with_a_stop() -> None:
+    stop, said = threading.Event(), []
+
+    def waiting(doing: str, error: Exception) -> None:
+        said.append(f"{doing}: {error}")
+        stop.set()
+
+    def fail() -> None:
+        raise EngineUnavailable("loading")
+
+    with pytest.raises(Stopped):
+        Patience(stop, waiting).insist("asking", fail)
+    assert said == ["asking: loading"]

@@ -190,19 +190,22 @@ class Registry:
         return self.manifest(version)
 
     def promote(self, version: str, *, reason: str = "", gate: dict[str, Any] | None = None) -> Change:
-        """Make `version` the live one of its kind; the one before is retired. Raises UnknownVersion, InvalidInput."""
+        """Make `version` the live one of its kind; the one before is retired. Raises UnknownVersion, InvalidInput.
+
+        Promoting the live version again completes a promotion that a kill cut short.
+        """
         self.path(version)
         kind = kind_of(version)
         with self._locked():
             status, previous = self.status(version), self.live(kind)
             if status.state in ("rejected", "failed"):
                 raise InvalidInput(f"{version} is {status.state} ({status.reason}) and cannot be promoted")
-            if previous == version:
-                return Change(version=version, state="live", previous=version, reason=reason)
-            self._point(kind, version)
-            self._set(version, Status(state="live", reason=reason, gate=gate or status.gate, changed_ms=now_ms()))
-            if previous is not None and self.status(previous).state == "live":
-                self._set(previous, _with_state(self.status(previous), "retired", f"replaced by {version}"))
+            if previous != version or status.state != "live":
+                self._point(kind, version)
+                self._set(version, Status(state="live", reason=reason, gate=gate or status.gate, changed_ms=now_ms()))
+            for other in self.versions(kind):
+                if other != version and self.status(other).state == "live":
+                    self._set(other, _with_state(self.status(other), "retired", f"replaced by {version}"))
         return Change(version=version, state="live", previous=previous or "", reason=reason)
 
     def mark(self, version: str, state: State, *, reason: str, gate: dict[str, Any] | None = None) -> Change:

@@ -178,4 +178,5 @@ class Intake:
 
     def _dead_letter(self, event_id: str, why: str, record: Record) -> None:
         if self._ledger.take(event_id, "dead_lettered"):
-            self._log.warning("dead letter", event_id=event_id, partition=record.partition, offset=record.offset, why=why)
+            place = f"{record.partition}:{record.offset}"
+            self._log.warning("dead letter", event_id=event_id, place=place, why=why)

@@ -36,9 +36,8 @@ class Publisher:
             self._registry.publish(
                 Manifest(version=version, tuning=self._reward_tuning, parent=parent, position=position)
             )
-        if self._registry.status(version).state == "candidate":
+        if self._registry.status(version).state in ("candidate", "live"):
             self._registry.promote(version, reason="learned from votes")
-            self._log.info("reward version live", version=version)
         return self._registry.status(version).state == "live"
 
     def stage_rejected(self, pending: Pending) -> None:
@@ -46,7 +45,7 @@ class Publisher:
         self._learners.policy.policy.write_version(self._registry.stage(pending.version))
 
     def settle(self, pending: Pending, *, staged: bool) -> str:
-        """Publish a committed version, then promote or reject it; returns its state. Once settled, nothing happens.
+        """Publish a committed version, then promote or reject it; returns its state. Doing it again changes nothing.
 
         `staged`: the files of a rejected version are in place.
         """
@@ -58,16 +57,19 @@ class Publisher:
                 self._log.warning("rejected version was never published", version=version)
                 return "rejected"
             self._registry.publish(pending.manifest())
-        if (state := self._registry.status(version).state) != "candidate":
+        state, live = self._registry.status(version).state, self._registry.live("policy")
+        if state not in ("candidate", "live"):
             return state
-        live = self._registry.live("policy")
-        reason = "; ".join(pending.reasons)
-        if pending.passed and live != pending.parent:
-            reason = f"its parent {pending.parent} is not live any more, {live} is"
-        elif pending.passed:
+        # Live already: a kill may have cut its promotion short, and doing it again completes it.
+        if pending.passed and live in (pending.parent, version):
             self._registry.promote(version, gate=pending.figures, reason="passed the gate")
             self._log.info("policy version live", version=version, kl=round(pending.kl, 3))
             return "live"
+        if state == "live":
+            return state
+        reason = "; ".join(pending.reasons)
+        if pending.passed:
+            reason = f"its parent {pending.parent} is not live any more, {live} is"
         self._registry.mark(version, "rejected", reason=reason, gate=pending.figures)
         self._log.warning("policy version rejected", version=version, why=reason)
         return "rejected"

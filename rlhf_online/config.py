@@ -130,6 +130,9 @@ class RewardTraining(Section):
     held_out: float = Field(0.05, ge=0, lt=1, description="Share of conversations that no update ever sees.")
     pessimism: float = Field(0.0, ge=0, description="Standard deviations taken off a score: mean − k·spread.")
     lora_rank: Positive = Field(8, description="Rank of the adapter.")
+    reference_answers: Annotated[int, Field(ge=2)] = Field(
+        512, description="First answers of the log, on which scores are normalised to mean 0, deviation 1."
+    )
 
 
 class PolicyTraining(Section):

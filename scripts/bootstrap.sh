@@ -84,7 +84,8 @@ if ! is_done packages "$packages"; then
     rm -f .venv/.packages .venv/.project
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/uv.txt ||
         fail "uv could not be installed: see pip's message above (is the package index reachable, and its proxy set?)"
-    .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes "requirements/$device.txt" ||
+    # Compiled beforehand: an engine imports vLLM in three processes, and compiling costs each of them 10 s of CPU.
+    .venv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes "requirements/$device.txt" ||
         fail "the packages of requirements/$device.txt could not be installed: see uv's message above"
     printf '%s' "$packages" >.venv/.packages
 fi

@@ -19,7 +19,7 @@ DEMONSTRATIONS = 20_000
 STEPS, BATCH, LR = 1200, 128, 3e-3
 
 
-def main(arguments: list[str] | None = None) -> int:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Fine-tune the tiny model on demonstrations.")
     parser.add_argument("--model", type=Path, required=True, help="folder written by write_tiny_model")
     parser.add_argument("--out", type=Path, required=True, help="where the fine-tuned model goes")
@@ -27,7 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--demonstrations", type=int, default=DEMONSTRATIONS)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; the engine loads meanwhile")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    options = parse()
     process.die_with_parent()
     try:
         supervise(options)

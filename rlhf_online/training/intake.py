@@ -30,7 +30,6 @@ Tokens = tuple[int, ...]
 READ_RECORDS = 1000
 MAX_VOTES = 8192
 """Votes of one cycle; more of them wait in the log."""
-REFERENCE_ANSWERS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +43,7 @@ class IntakeSettings:
     window_ms: int
     held_out: float
     prompts: int
+    reference_answers: int
     eos_ids: Collection[int]
     context: int
     check: Callable[[Preference], None]
@@ -170,7 +170,7 @@ class Intake:
         self._prompts[prompt] = None
         if len(self._prompts) > self._settings.prompts:
             del self._prompts[next(iter(self._prompts))]
-        room = REFERENCE_ANSWERS - len(self.reference)
+        room = self._settings.reference_answers - len(self.reference)
         self.reference += [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts[:room]]
 
     def _fits(self, rollout: Rollout) -> bool:

@@ -61,6 +61,7 @@ def build(
         window_ms=round(1000 * settings.join_window_s),
         held_out=settings.reward.held_out,
         prompts=settings.rollout.prompts,
+        reference_answers=settings.reward.reference_answers,
         eos_ids=frozenset(tokenizer.eos_ids),
         context=learners.context,
         check=learners.check,

@@ -1,0 +1,154 @@
+"""The demo's children: started, watched, killed on purpose, and never left behind."""
+
+import asyncio
+import json
+import os
+import sys
+
+import pytest
+
+from rlhf_online import config
+from rlhf_online.config import StandaloneSettings
+from rlhf_online.errors import InvalidInput
+from rlhf_online.simulation import demo, stage, supervise
+from rlhf_online.simulation.stage import Child, Services, StageError
+from rlhf_online.simulation.tiny_model import write_tiny_model
+
+SLEEP = "import time; time.sleep(600)"
+FAMILY = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "{SLEEP} # the child"])
+print(child.pid, flush=True)
+child.wait()
+"""
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); {SLEEP}"
+
+
+def python(code):
+    return [sys.executable, "-c", code]
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def until(condition):
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+
+
+async def test_a_child_that_ends_is_explained_by_the_end_of_its_log(tmp_path):
+    child = await Child.start(
+        "the service", python("print('a'); raise SystemExit('port 80 is taken')"), tmp_path / "log"
+    )
+    await child.process.wait()
+    assert child.ended
+    assert "ended with exit code 1" in str(child.failed())
+    assert "    port 80 is taken" in str(child.failed())
+
+
+async def test_stopping_ends_the_whole_group_even_a_deaf_one(tmp_path):
+    child = await Child.start("deaf", python(DEAF), tmp_path / "log", pipe=True)
+    assert child.process.stdout is not None
+    assert await child.process.stdout.readline() == b"deaf\n"
+    assert await child.stop(grace_s=0.05) == -9
+
+    family = await Child.start("family", python(FAMILY), tmp_path / "log", pipe=True)
+    assert family.process.stdout is not None
+    grandchild = int(await family.process.stdout.readline())
+    assert "# the child" in stage.descendants(family.process.pid)[grandchild]
+    await family.stop(grace_s=5)
+    await until(lambda: not alive(grandchild))
+
+
+async def test_kill_finds_a_descendant_by_its_command(tmp_path):
+    family = await Child.start("family", python(FAMILY), tmp_path / "log", pipe=True)
+    try:
+        assert family.process.stdout is not None
+        grandchild = int(await family.process.stdout.readline())
+        assert stage.kill(os.getpid(), "no such command line anywhere") is None
+        assert stage.kill(family.process.pid, "# the child") == grandchild
+        assert await family.process.wait() == 0
+    finally:
+        await family.stop(grace_s=1)
+
+
+async def test_a_service_that_does_not_start_is_an_error_with_its_log(tmp_path):
+    settings = StandaloneSettings(
+        state_dir=tmp_path / "state", ready_file=tmp_path / "ready", model=str(tmp_path / "no")
+    )  # pyright: ignore[reportCallIssue]
+    services = await Services.start(settings, tmp_path / "services.toml", tmp_path / "log")
+    try:
+        with pytest.raises(StageError, match="no model folder at"):
+            await services.listening(timeout_s=120)
+    finally:
+        await services.stop()
+
+
+async def test_a_service_that_stays_silent_is_given_up(tmp_path):
+    settings = StandaloneSettings(state_dir=tmp_path, ready_file=tmp_path / "ready", model="m")  # pyright: ignore[reportCallIssue]
+    services = Services(await Child.start("silent", python(SLEEP), tmp_path / "log"), settings)
+    with pytest.raises(StageError, match="opened no port within 0 s"):
+        await services.listening(timeout_s=0.1)
+    await services.stop()
+    assert services.child.ended
+
+
+async def test_fine_tuning_writes_a_model_and_tells_its_progress(tmp_path, capsys):
+    write_tiny_model(tmp_path / "model", weights_seed=None)
+    arguments = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--demonstrations", "8"]
+    options = supervise.parse([*arguments, "--steps", "2"])
+    await asyncio.to_thread(supervise.supervise, options)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["step"] == 2
+
+
+async def test_a_failed_fine_tuning_says_why(tmp_path):
+    with pytest.raises(StageError, match="holds no model"):
+        await stage.fine_tune(
+            tmp_path / "nothing", tmp_path / "out", seed=0, log=tmp_path / "log", tell=lambda step, steps, loss: None
+        )
+
+
+def test_settings_are_read_back_by_the_services(tmp_path):
+    options = demo.parse(["--out", str(tmp_path / "demo"), "--seed", "7", "--port", "8123"])
+    config.dump(demo.settings(options), tmp_path / "services.toml")
+    settings = config.load(StandaloneSettings, tmp_path / "services.toml")
+    assert settings == demo.settings(options)
+    assert (settings.seed, settings.http_port, settings.tuning, settings.die_with_parent) == (7, 8123, "full", True)
+
+
+def test_only_a_demos_folder_is_emptied(tmp_path):
+    options = demo.parse(["--out", str(tmp_path)])
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InvalidInput, match="no demo's"):
+        demo.fresh(options)
+    assert (tmp_path / "thesis.txt").exists()
+    (tmp_path / "services.toml").touch()
+    demo.fresh(options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_must_be_something_to_resume(tmp_path):
+    with pytest.raises(InvalidInput, match="nothing to resume"):
+        demo.fresh(demo.parse(["--out", str(tmp_path), "--resume"]))
+
+
+@pytest.mark.parametrize("arguments", [["--minutes", "0"], ["--rate", "-1"], ["--votes", "mine"], ["--sed", "3"]])
+def test_a_wrong_option_ends_with_a_message(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        demo.parse(arguments)
+    assert ended.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_main_ends_with_a_message_and_a_code(tmp_path, capsys):
+    (tmp_path / "thesis.txt").touch()
+    assert demo.main(["--out", str(tmp_path), "--plain"]) == 2
+    assert "error:" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The whole circle, with every part real: chat, stream, vote, learn, gate, swap, and the next answer by the new weights.
+"""The whole circle, every part real: chat, stream, vote, learn, gate, swap, and the next answer by the new weights.
 
 A stack is started once, on a tiny model with random weights; the tests run in order and each takes the state over that
 the one before left. People here like answers in which the first word of the vocabulary's fillers is rare: what they

@@ -141,7 +141,7 @@ def test_genesis_makes_the_base_model_live_once(registry: Registry, tmp_path: Pa
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    with pytest.raises(InvalidInput, match="no \\*.safetensors"):
+    with pytest.raises(InvalidInput, match=r"no \*\.safetensors"):
         genesis(registry, model, tuning="full")
     (model / "model.safetensors").write_bytes(b"w")
     version = genesis(registry, model, tuning="full")

@@ -93,13 +93,13 @@ def settings(options: Options) -> StandaloneSettings:
         "http_port": options.port,
         "grpc_port": 0,
         "seed": options.seed,
-        "min_votes": 80,
+        "min_votes": 120,
         "cold_votes": 500,
         "engine": {"tuning": "full", "max_model_len": 64, "max_num_seqs": 64, "kv_cache_gib": 0.25},
         "limits": {"max_tokens": answer},
-        "reward": {"lr": 2e-3, "epochs": 2, "cold_epochs": 4, "replay": 5.0},
-        "policy": {"lr": 6e-4, "value_lr": 6e-4, "kl_coef": 0.03},
-        "rollout": {"per_cycle": 512, "answers_per_prompt": 4, "max_tokens": answer},
+        "reward": {"lr": 2e-3, "batch": 16, "epochs": 2, "cold_epochs": 4, "replay": 4.0},
+        "policy": {"lr": 6e-4, "value_lr": 6e-4, "value_coef": 1.0, "epochs": 2, "kl_coef": 0.05},
+        "rollout": {"per_cycle": 1024, "answers_per_prompt": 4, "max_tokens": answer},
         "gate": {"max_kl": 12.0, "samples": 96},
     }
     return StandaloneSettings(**values)

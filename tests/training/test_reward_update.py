@@ -90,7 +90,7 @@ def test_each_kind_of_feedback_teaches_what_is_better(base: Path, make: Callable
     updater = _updater(base)
     report = updater.update([make(i) for i in range(160)], [_ranking(i, "h") for i in range(20)], _probe_pairs())
     scores, _ = updater.model.score(_probe_pairs())
-    assert scores == sorted(scores) and scores[3] - scores[0] > 1.5
+    assert min(scores[2:]) - max(scores[:2]) > 0.5 and scores[3] - scores[0] > 1.5
     assert report.accuracy >= least and report.accuracy_n == 60
     assert report.seen == report.new == 160 and report.std == updater.model.std
 

@@ -22,7 +22,15 @@ REAL_MODEL: dict[str, Any] = {
     "cold_votes": 30,
     "engine": {"max_model_len": 1024, "max_num_seqs": 32, "kv_cache_gib": 1.0, "max_lora_rank": 16},
     "limits": {"max_tokens": 512},
-    "reward": {"tuning": "lora", "lora_rank": 8, "heads": 4, "lr": 1e-3, "batch": 16, "reference_answers": 64},
+    "reward": {
+        "tuning": "lora",
+        "lora_rank": 8,
+        "lr": 1e-3,
+        "batch": 8,
+        "epochs": 1,
+        "cold_epochs": 2,
+        "reference_answers": 64,
+    },
     "policy": {
         "lora_rank": 8,
         "lr": 3e-4,

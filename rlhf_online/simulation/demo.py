@@ -68,7 +68,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--minutes", type=float, default=9.0, help="length of the whole run, start included")
     parser.add_argument("--votes", choices=("people", "random", "inverted"), default="people", help="how people vote")
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder of the run and its report")
-    parser.add_argument("--rate", type=float, default=10.0, help="conversations begun a second")
+    parser.add_argument("--rate", type=float, default=14.0, help="conversations begun a second")
     parser.add_argument("--port", type=int, default=0, help="port of the chat service; 0: the system chooses")
     parser.add_argument("--stay", action="store_true", help="go on serving after the report, until Ctrl-C")
     parser.add_argument("--chaos", action="store_true", help="SIGKILL the trainer and the engine under traffic")
@@ -93,12 +93,12 @@ def settings(options: Options) -> StandaloneSettings:
         "http_port": options.port,
         "grpc_port": 0,
         "seed": options.seed,
-        "min_votes": 120,
-        "cold_votes": 500,
+        "min_votes": 150,
+        "cold_votes": 800,
         "engine": {"tuning": "full", "max_model_len": 64, "max_num_seqs": 64, "kv_cache_gib": 0.25},
         "limits": {"max_tokens": answer},
-        "reward": {"lr": 2e-3, "batch": 16, "epochs": 2, "cold_epochs": 4, "replay": 4.0},
-        "policy": {"lr": 6e-4, "value_lr": 6e-4, "value_coef": 1.0, "epochs": 2, "kl_coef": 0.05},
+        "reward": {"lr": 2e-3, "batch": 16, "epochs": 2, "cold_epochs": 4, "replay": 3.0},
+        "policy": {"lr": 6e-4, "value_lr": 6e-4, "value_coef": 1.0, "epochs": 2, "kl_coef": 0.05, "max_step_kl": 2.0},
         "rollout": {"per_cycle": 1024, "answers_per_prompt": 4, "max_tokens": answer},
         "gate": {"max_kl": 12.0, "samples": 96},
     }

@@ -2,7 +2,7 @@
 
     python -m rlhf_online.simulation.supervise --model FOLDER --out FOLDER --seed 7
 
-Progress goes to stdout, one JSON object a line: `{"step": 40, "steps": 1200, "loss": 1.53}`.
+Progress goes to stdout, one JSON object a line: `{"step": 40, "steps": 1600, "loss": 1.53}`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from rlhf_online.events import Message
 from rlhf_online.simulation import world
 
 DEMONSTRATIONS = 20_000
-STEPS, BATCH, LR = 1200, 128, 3e-3
+STEPS, BATCH, LR = 1600, 128, 1.5e-3
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -52,7 +52,7 @@ def _config() -> dict:
         "num_hidden_layers": LAYERS,
         "num_key_value_heads": HEADS,
         "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
+        "rope_theta": 100.0,
         "tie_word_embeddings": False,
         "vocab_size": len(world.VOCABULARY),
     }

@@ -44,6 +44,8 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=die_with_parent,
+                # All share the cores: a thread that waits for its siblings must sleep, not spin.
+                env={"OMP_WAIT_POLICY": "passive"} | os.environ,
             )
         self.started.append(time.monotonic())
 

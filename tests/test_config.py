@@ -14,7 +14,8 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_what_is_dumped_loads_again(tmp_path: Path) -> None:
-    settings = TrainerSettings(state_dir=tmp_path, chat_url="http://a", reward_address="b:1", model="m", min_votes=7)
+    values = {"state_dir": tmp_path, "chat_url": "http://a", "reward_address": "b:1", "model": "m", "min_votes": 7}
+    settings = TrainerSettings(**values)
     dump(settings, tmp_path / "run" / "trainer.toml")
     assert load(TrainerSettings, tmp_path / "run" / "trainer.toml") == settings
 

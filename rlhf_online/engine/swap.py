@@ -36,7 +36,7 @@ class Engine(Protocol):
     async def load_lora(self, name: str, folder: Path) -> None: ...
     async def unload_lora(self, name: str) -> None: ...
     async def probe(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
-    async def probe_model(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
+    async def probe_model(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float | None]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +141,26 @@ async def unload_quietly(engine: Engine, name: str) -> None:
         pass
 
 
-def check_probe(weights: Weights, logprobs: Sequence[Sequence[float]], tolerance: float) -> None:
-    """Compare the engine's log-probs with the manifest's; the mean |Δ| over all tokens counts, nats a token.
+def check_probe(weights: Weights, logprobs: Sequence[Sequence[float | None]], tolerance: float) -> None:
+    """Compare the engine's log-probs with the manifest's; the mean |Δ| over the tokens that it told counts, in nats.
 
-    Raises SwapFailed if one is not finite or the mean is above `tolerance`.
+    Raises SwapFailed if one is not finite, the engine told fewer than one a sequence, or the mean is above `tolerance`.
     """
     values = [value for row in logprobs for value in row]
-    if not all(math.isfinite(value) for value in values):
+    if not all(value is None or math.isfinite(value) for value in values):
         raise SwapFailed(f"{weights.version}: the engine computes log-probs that are not finite")
     if not weights.probe:
         return
     expected = [value for sequence in weights.probe for value in sequence.logprobs]
     if len(values) != len(expected):
         raise SwapFailed(f"{weights.version}: the engine answered {len(values)} of {len(expected)} probe tokens")
-    difference = math.fsum(abs(a - b) for a, b in zip(values, expected, strict=True)) / max(len(expected), 1)
+    differences = [abs(a - b) for a, b in zip(values, expected, strict=True) if a is not None]
+    if len(differences) < len(weights.probe):
+        raise SwapFailed(
+            f"{weights.version}: the engine told the log-probs of {len(differences)} of {len(expected)} probe tokens, "
+            "which is too few to know the weights by: give the probe likelier tokens"
+        )
+    difference = math.fsum(differences) / max(len(differences), 1)
     if not difference <= tolerance:
         raise SwapFailed(
             f"{weights.version}: the engine's log-probs differ from the trainer's by {difference:.4g} nats a token on "

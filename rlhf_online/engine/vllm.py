@@ -19,6 +19,7 @@ CALL_TIMEOUT_S = 30.0
 HEALTH_TIMEOUT_S = 10.0
 LOAD_TIMEOUT_S = 600.0
 PROBE_TIMEOUT_S = 300.0
+PROBED, TOP = 3, 20
 
 
 class EngineClient:
@@ -106,20 +107,28 @@ class EngineClient:
         answer = await self._rpc("probe", {"token_id_lists": [list(s) for s in sequences]}, timeout_s=PROBE_TIMEOUT_S)
         return [[math.nan if value is None else value for value in row] for row in answer[0]]
 
-    async def probe_model(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """The same as `probe` under a model's or an adapter's name, through the normal queue; not while paused."""
+    async def probe_model(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float | None]]:
+        """The same as `probe` under an adapter's name, at PROBED tokens of each sequence, through the normal queue.
+
+        None where the engine does not tell: at the other tokens, and where the token is not among the TOP likeliest.
+        vLLM's CPU kernel for adapters dies of prompt log-probs in a batch, so each token is asked for as the next one.
+        """
+        asked = [(row, at) for row, sequence in enumerate(sequences) for at in _spread(len(sequence))]
         body = {
             "model": model,
-            "prompt": [list(sequence) for sequence in sequences],
+            "prompt": [list(sequences[row][:at]) for row, at in asked],
             "max_tokens": 1,
-            "temperature": 0.0,
-            "prompt_logprobs": 0,
+            "temperature": 1.0,
+            "logprobs": TOP,
+            "return_tokens_as_token_ids": True,
         }
         answer = await self._post("/v1/completions", body, timeout_s=PROBE_TIMEOUT_S)
         choices = sorted(answer["choices"], key=lambda choice: choice["index"])
-        return [
-            _chosen(choice["prompt_logprobs"], sequence) for choice, sequence in zip(choices, sequences, strict=True)
-        ]
+        told: list[list[float | None]] = [[None] * (len(sequence) - 1) for sequence in sequences]
+        for (row, at), choice in zip(asked, choices, strict=True):
+            likely = _likely(choice["logprobs"])
+            told[row][at - 1] = likely.get(sequences[row][at]) if likely else math.nan
+        return told
 
     async def _rpc(self, method: str, kwargs: dict[str, Any], *, timeout_s: float) -> list[Any]:
         answer = await self._post("/collective_rpc", {"method": method, "kwargs": kwargs}, timeout_s=timeout_s)
@@ -156,10 +165,14 @@ def _message(text: str) -> str:
         return text[:300]
 
 
-def _chosen(prompt_logprobs: list[dict[str, dict[str, float]] | None], sequence: Sequence[int]) -> list[float]:
-    """vLLM gives, for each token but the first, {token id: {"logprob": …}}."""
-    entries = [entry or {} for entry in prompt_logprobs[1:]]
-    return [
-        entry[str(token)]["logprob"] if str(token) in entry else math.nan
-        for entry, token in zip(entries, sequence[1:], strict=True)
-    ]
+def _spread(length: int) -> list[int]:
+    """At most PROBED places of a sequence that has `length` tokens, evenly spread, the first token left out."""
+    count = min(PROBED, length - 1)
+    return [1 + (length - 1) * number // count for number in range(count)]
+
+
+def _likely(logprobs: dict[str, Any] | None) -> dict[int, float]:
+    """{token id: log-prob} of the likeliest first tokens, {} if one is not finite; vLLM writes {"token_id:17": …}."""
+    top = (logprobs or {}).get("top_logprobs") or [None]
+    found = {int(name.removeprefix("token_id:")): value for name, value in (top[0] or {}).items()}
+    return found if all(value is not None and math.isfinite(value) for value in found.values()) else {}

@@ -207,3 +207,12 @@ def test_the_probe_is_a_mean_over_all_tokens(tmp_path: Path) -> None:
         check_probe(new, [[-0.5, -1.5]], 0.02)
     with pytest.raises(SwapFailed, match="not finite"):
         check_probe(Weights("new", tmp_path), [[math.nan]], 0.02)
+
+
+def test_tokens_that_the_engine_does_not_tell_are_left_out_of_the_mean(tmp_path: Path) -> None:
+    new = Weights("new", tmp_path, PROBE)
+    check_probe(new, [[None, -1.5], [-2.0]], 0.02)
+    with pytest.raises(SwapFailed, match=r"0\.05 nats"):
+        check_probe(new, [[None, -1.5], [-2.1]], 0.02)
+    with pytest.raises(SwapFailed, match="1 of 3 probe tokens"):
+        check_probe(new, [[None, None], [-2.0]], 0.02)

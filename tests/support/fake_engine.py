@@ -77,6 +77,8 @@ class FakeEngine:
         self.calls.append(f"load_lora {body['lora_name']}")
         if body["lora_name"] in self.refuse_load:
             return web.json_response({"error": {"message": "cannot load"}}, status=400)
+        if body["lora_name"] in self.adapters:  # as vLLM does
+            return web.json_response({"error": {"message": "has already been loaded"}}, status=400)
         self.adapters[body["lora_name"]] = Path(body["lora_path"])
         return web.Response(text="Success")
 
@@ -90,21 +92,27 @@ class FakeEngine:
     async def completions(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.calls.append(f"probe {body['model']}")
-        rows = self.logprobs(self.adapters.get(body["model"], Path()), body["prompt"])
-        choices = [
-            {
-                "index": index,
-                "prompt_logprobs": [None, *({str(t): {"logprob": x}} for t, x in zip(tokens[1:], row, strict=True))],
-            }
-            for index, (tokens, row) in enumerate(zip(body["prompt"], rows, strict=True))
-        ]
+        folder = self.adapters.get(body["model"], Path())
+        tops = [self.next_token(folder, prefix) for prefix in body["prompt"]]
+        choices = [{"index": index, "logprobs": {"top_logprobs": [top]}} for index, top in enumerate(tops)]
         return web.json_response({"choices": choices})
+
+    def next_token(self, folder: Path, prefix: list[int]) -> dict[str, float | None]:
+        """The likeliest next tokens: those with which the manifest's sequences go on."""
+        manifest = folder / "manifest.json"
+        probe = json.loads(manifest.read_text())["probe"] if manifest.exists() else []
+        told: dict[str, float | None] = {"token_id:0": -1.0, "token_id:1": -1.0}
+        for item in probe:
+            tokens = item["token_ids"]
+            if tokens[: len(prefix)] == prefix and len(tokens) > len(prefix):
+                told[f"token_id:{tokens[len(prefix)]}"] = self.logprobs(folder, [tokens])[0][len(prefix) - 1]
+        return dict.fromkeys(told) if folder.name in self.not_finite else told
 
     async def health(self, request: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)
 
     async def models(self, request: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "base"}]})
+        return web.json_response({"data": [{"id": name} for name in ("base", *self.adapters)]})
 
 
 @asynccontextmanager

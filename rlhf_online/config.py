@@ -254,7 +254,7 @@ def _explain(error: dict) -> str:
     field = ".".join(str(part) for part in error["loc"])
     match error["type"]:
         case "extra_forbidden":
-            return f"{field} is no setting: check its spelling, --help lists them"
+            return f"{field} is no setting: check its spelling (rlhf_online/config.py lists them all)"
         case "missing":
             return f"{field} is missing and has no default"
         case _:

@@ -82,7 +82,9 @@ class EngineError(RlhfError):
 
 
 class EngineStartFailed(EngineError):
-    """The engine ended while starting, or was not healthy in time."""
+    """The engine ended while starting, or was not healthy in time; who watches the service need not try again."""
+
+    exit_code = 3
 
 
 class EngineUnavailable(EngineError):

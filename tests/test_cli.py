@@ -106,14 +106,16 @@ def test_an_answer_is_printed_with_the_weights_that_wrote_it(service, capsys):
 def test_a_conversation_keeps_its_messages_and_takes_thumbs(service, capsys, monkeypatch):
     service.answer("/v1/chat/completions", events(*CHUNKS))
     service.answer("/v1/feedback", {"event_id": "e", "position": {"local": 2}})
-    monkeypatch.setattr(sys, "stdin", io.StringIO("+\nHi\n+\nAgain\n-\n/new\n-\nThird\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("+\nHi\n+\n-\n-\nAgain\n-\n/new\n-\nThird\n"))
     assert main(["chat", "--url", service.url]) == 0
     chats = [body for _, path, body, _ in service.asked if path == "/v1/chat/completions"]
     votes = [body for _, path, body, _ in service.asked if path == "/v1/feedback"]
     assert [message["content"] for message in chats[1]["messages"]] == ["Hi", "Hello you.", "Again"]
     assert [message["role"] for message in chats[1]["messages"]] == ["user", "assistant", "user"]
     assert chats[0]["conversation_id"] == chats[1]["conversation_id"] == votes[0]["conversation_id"]
-    assert [vote["thumb"]["up"] for vote in votes] == [True, False]
+    assert [vote["thumb"]["up"] for vote in votes] == [True, False, False, False]
+    keys = [vote["idempotency_key"] for vote in votes]
+    assert keys[0] != keys[1] == keys[2]  # a change of mind is another vote, a repeated thumb is not
     assert votes[0]["thumb"]["answer"] == {"completion_id": "chatcmpl-1"} and votes[0]["source"] == "cli"
     assert len(chats[2]["messages"]) == 1 and chats[2]["conversation_id"] != chats[0]["conversation_id"]
     assert capsys.readouterr().out.count("there is no answer to judge yet") == 2

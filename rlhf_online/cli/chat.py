@@ -77,7 +77,9 @@ class Conversation:
         body = {"thumb": {"answer": {"completion_id": self._last}, "up": up}, "conversation_id": self._id}
         if "user" in self._options:
             body["user"] = self._options["user"]
-        self.service.post("/v1/feedback", {**body, "source": "cli", "idempotency_key": f"{self._last}:thumb"})
+        # One key a direction: a thumb repeated is the same vote, a change of mind is another.
+        key = f"{self._last}:{'up' if up else 'down'}"
+        self.service.post("/v1/feedback", {**body, "source": "cli", "idempotency_key": key})
         print("noted")
 
 

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,7 +64,8 @@ def up(
         raise InvalidInput(f"--kafka {kafka} is no address: it looks like kafka://127.0.0.1:9092")
     written = state / "run" / "up.toml"
     if settings is None:
-        _write(written, REAL_MODEL | {"model": str(_folder(model)), "state_dir": str(state)})
+        with _writing(written):
+            _write(written, REAL_MODEL | {"model": str(_folder(model)), "state_dir": str(state)})
     chosen = config.load(StandaloneSettings, settings or written)
     given = {
         "host": host or None,
@@ -73,11 +76,23 @@ def up(
         "model": str(_folder(model)) if model else None,
     }
     chosen = chosen.model_copy(update={name: value for name, value in given.items() if value is not None})
-    config.dump(chosen, written)
+    with _writing(written):
+        config.dump(chosen, written)
     # The variables are taken in already; seen again by the services' process they would win over the options here.
     variables = {name: value for name, value in os.environ.items() if not name.upper().startswith("RLHF_UP__")}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", "services.standalone", "--config", str(written)], variables)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raises ConfigError where the disk, or the folder, takes no file."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or name another folder with --state"
+        ) from error
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from rlhf_online.registry import ProbeSequence
 Listener = Callable[[str, str], Awaitable[None]]
 
 SMOKE = ((0, 1),)  # what is asked about a version without a probe of its own: are the log-probs finite?
+LEAST_TOLD = 4  # tokens of a probe below which agreement proves nothing
 
 
 class Engine(Protocol):
@@ -144,7 +145,7 @@ async def unload_quietly(engine: Engine, name: str) -> None:
 def check_probe(weights: Weights, logprobs: Sequence[Sequence[float | None]], tolerance: float) -> None:
     """Compare the engine's log-probs with the manifest's; the mean |Δ| over the tokens that it told counts, in nats.
 
-    Raises SwapFailed if one is not finite, the engine told fewer than one a sequence, or the mean is above `tolerance`.
+    Raises SwapFailed if one is not finite, the engine told fewer than LEAST_TOLD, or the mean is above `tolerance`.
     """
     values = [value for row in logprobs for value in row]
     if not all(value is None or math.isfinite(value) for value in values):
@@ -155,7 +156,7 @@ def check_probe(weights: Weights, logprobs: Sequence[Sequence[float | None]], to
     if len(values) != len(expected):
         raise SwapFailed(f"{weights.version}: the engine answered {len(values)} of {len(expected)} probe tokens")
     differences = [abs(a - b) for a, b in zip(values, expected, strict=True) if a is not None]
-    if len(differences) < len(weights.probe):
+    if len(differences) < min(LEAST_TOLD, len(expected)):
         raise SwapFailed(
             f"{weights.version}: the engine told the log-probs of {len(differences)} of {len(expected)} probe tokens, "
             "which is too few to know the weights by: give the probe likelier tokens"

@@ -88,10 +88,16 @@ class EngineClient:
 
     async def model_name(self) -> str:
         """The name under which the base model is served."""
-        return str((await self._call("GET", "/v1/models"))["data"][0]["id"])
+        return (await self._models())[0]
 
     async def load_lora(self, name: str, folder: Path) -> None:
-        """Make the adapter in `folder` available as the model `name`."""
+        """Make the adapter in `folder` available as the model `name`.
+
+        vLLM refuses a name that it holds. A version's name stands for the same weights for ever, so that is no error:
+        a roll-back finds the version before still loaded, and a new host an external engine's adapters.
+        """
+        if name in await self._models():
+            return
         body = {"lora_name": name, "lora_path": str(folder)}
         await self._post("/v1/load_lora_adapter", body, timeout_s=LOAD_TIMEOUT_S)
 
@@ -129,6 +135,10 @@ class EngineClient:
             likely = _likely(choice["logprobs"])
             told[row][at - 1] = likely.get(sequences[row][at]) if likely else math.nan
         return told
+
+    async def _models(self) -> list[str]:
+        """Names that requests may give as their model: the base model's, then the adapters'."""
+        return [str(model["id"]) for model in (await self._call("GET", "/v1/models"))["data"]]
 
     async def _rpc(self, method: str, kwargs: dict[str, Any], *, timeout_s: float) -> list[Any]:
         answer = await self._post("/collective_rpc", {"method": method, "kwargs": kwargs}, timeout_s=timeout_s)

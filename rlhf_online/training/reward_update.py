@@ -85,7 +85,9 @@ class RewardUpdater:
         loss = self._train(data, epochs, rng)
         self._remember(votes, rng)
         self.updates += 1
-        reference = list(reference_pairs) or [pair for vote in data for pair in vote.pairs()]
+        reference = list(reference_pairs)
+        if len(reference) < 2:
+            reference = [pair for vote in data for pair in vote.pairs()]
         if len(reference) >= 2:
             self.model.normalise(reference)
         mean, std = self.model.mean_K.mean().item(), self.model.std

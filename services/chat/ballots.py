@@ -20,7 +20,7 @@ class Ballots:
         self.metrics = metrics
 
     async def take(self, feedback: Feedback, user: str, idempotency_key: str) -> tuple[str, Position]:
-        """The event's id and the log's position after it. Raises Refusal or LogUnavailable; then nothing was kept."""
+        """The event's id and the log's position after it. Raises Refusal or LogUnavailable: not acknowledged."""
         kind = votes.kind_name(feedback)
         try:
             person = self.state.person_hash(user)

@@ -181,7 +181,7 @@ class GrpcServer:
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the real port. Raises RlhfError if it is taken."""
         try:
-            bound = self.server.add_insecure_port(f"{host}:{port}")
+            bound = self.server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as error:
             raise port_taken(host, port, "grpc_port") from error
         await self.server.start()

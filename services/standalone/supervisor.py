@@ -2,8 +2,8 @@
 
 chat and reward start at once → their ports are known → the trainer starts with their addresses
 a service that ends is started again, later each time, on the same ports
-it ended with exit code 2 (its settings), or for the fifth time within a minute, or the engine failed for good:
-    everything stops, and the message holds the end of its log
+it ended with exit code 2 (its settings) or 3 (its engine cannot start), or for the fifth time within a minute:
+    everything stops, and the message holds the end of its log; likewise when /readyz says that the engine failed
 SIGINT or SIGTERM: trainer, reward, chat are asked to end in this order; a second signal kills them
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rlhf_online import process
 from rlhf_online.config import StandaloneSettings
-from rlhf_online.errors import AlreadyRunning, ServiceFailed
+from rlhf_online.errors import AlreadyRunning, EngineStartFailed, ServiceFailed
 from rlhf_online.registry import Registry, genesis
 from rlhf_online.state import StateDir, write_json
 from services.standalone import children, preconditions
@@ -39,6 +39,7 @@ READY_TIMEOUT_S = 300.0
 STOP_TIMEOUTS_S: dict[Name, float] = {"trainer": 30.0, "reward": 10.0, "chat": 40.0}
 """In the order of stopping: who needs the others goes first."""
 SETTINGS_REFUSED = 2
+ENGINE_CANNOT_START = EngineStartFailed.exit_code
 
 Commands = dict[Name, list[str]]
 
@@ -184,6 +185,8 @@ class Supervisor:
         name, recent = service.name, [t for t in service.child.started if now - t < WINDOW_S]
         if code == SETTINGS_REFUSED:
             raise ServiceFailed(f"{name} cannot run with its settings:\n{self._tail(name)}")
+        if code == ENGINE_CANNOT_START:
+            raise ServiceFailed(f"the engine cannot start:\n{self._tail(name)}\nIts whole log: {self._engine_log()}")
         if len(recent) >= MAX_STARTS:
             raise ServiceFailed(
                 f"{name} ended {len(recent)} times within {WINDOW_S:.0f} s, the last time with {_ending(code)}; the "
@@ -208,7 +211,7 @@ class Supervisor:
         engine = str(values.get("state", ""))
         if engine == "failed":
             why = values.get("message") or "it said nothing"
-            raise ServiceFailed(f"the engine cannot start: {why}\nIts whole log: {self._state.logs / 'engine.log'}")
+            raise ServiceFailed(f"the engine cannot start: {why}\nIts whole log: {self._engine_log()}")
         if engine and engine != self._engine:
             if engine == "ready":
                 self._say(f"ready          {values.get('serving') or self._live} is serving; Ctrl-C ends")
@@ -245,6 +248,9 @@ class Supervisor:
 
     def _pids(self) -> list[int]:
         return [pid for service in self._services.values() if (pid := service.child.pid) is not None]
+
+    def _engine_log(self) -> Path:
+        return self._state.logs / "engine.log"
 
     def _tail(self, name: Name) -> str:
         return self._services[name].child.tail()

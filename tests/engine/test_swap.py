@@ -210,9 +210,9 @@ def test_the_probe_is_a_mean_over_all_tokens(tmp_path: Path) -> None:
 
 
 def test_tokens_that_the_engine_does_not_tell_are_left_out_of_the_mean(tmp_path: Path) -> None:
-    new = Weights("new", tmp_path, PROBE)
-    check_probe(new, [[None, -1.5], [-2.0]], 0.02)
+    new = Weights("new", tmp_path, (ProbeSequence(token_ids=tuple(range(7)), logprobs=(-1.0,) * 6),))
+    check_probe(new, [[None, -1.0, None, -1.0, -1.0, -1.0]], 0.02)
     with pytest.raises(SwapFailed, match=r"0\.05 nats"):
-        check_probe(new, [[None, -1.5], [-2.1]], 0.02)
-    with pytest.raises(SwapFailed, match="1 of 3 probe tokens"):
-        check_probe(new, [[None, None], [-2.0]], 0.02)
+        check_probe(new, [[None, -1.0, None, -1.0, -1.0, -1.2]], 0.02)
+    with pytest.raises(SwapFailed, match="3 of 6 probe tokens"):
+        check_probe(new, [[None, None, None, -1.0, -1.0, -1.0]], 0.02)

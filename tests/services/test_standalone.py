@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from rlhf_online.config import StandaloneSettings, dump, load
-from rlhf_online.errors import ConfigError, NotEnoughRoom, VersionCorrupt
+from rlhf_online.errors import ConfigError, EngineStartFailed, NotEnoughRoom, VersionCorrupt
 from rlhf_online.registry import Manifest, Registry, genesis
 from rlhf_online.state import StateDir, write_json
 from services.standalone import children, preconditions
@@ -180,6 +180,14 @@ def test_an_engine_that_cannot_start_stops_everything_with_its_reason(model, tmp
     assert running.ended() == 1
     assert "the engine cannot start: no kernel for head size 7" in running.said()
     assert not any(alive(line["pid"]) for line in running.story("start"))
+
+
+def test_a_chat_service_whose_engine_could_not_start_is_not_started_again(model, tmp_path, run):
+    behave(tmp_path, chat={"exit": EngineStartFailed.exit_code, "says": "no kernel for head size 7"})
+    running = run(settings(model, tmp_path))
+    assert running.ended() == 1
+    assert len(running.story("start", "chat")) == 1
+    assert "the engine cannot start:\nno kernel for head size 7" in running.said()
 
 
 def test_a_version_that_becomes_live_is_told(model, tmp_path, run):

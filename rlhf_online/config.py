@@ -143,6 +143,7 @@ class PolicyTraining(Section):
     micro_batch_tokens: Positive = Field(16384, description="Tokens, padding included, of one forward pass.")
     kl_coef: float = Field(0.03, ge=0, description="β of the per-token KL reward against the reference.")
     kl_target: float = Field(0.0, ge=0, description="Nats an answer that an adaptive β aims at; 0 keeps β fixed.")
+    kl_horizon: float = Field(10_000.0, gt=0, description="Answers over which an adaptive β moves by its error.")
     gamma: float = Field(1.0, gt=0, le=1, description="Discount.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="λ of GAE.")
     clip: float = Field(0.2, gt=0, description="Clip range of the ratio.")

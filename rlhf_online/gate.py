@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rlhf_online.config import GateSettings
-from rlhf_online.rollout.buffer import ScoredRollout
+from rlhf_online.rollout.buffer import Rollout, ScoredRollout
 
 Tokens = tuple[int, ...]
 Pair = tuple[Tokens, Tokens]
@@ -71,8 +71,19 @@ def judge(candidate: Side, live: Side, kl: float, settings: GateSettings) -> Ver
     return Verdict(passed=not reasons, reasons=tuple(reasons), figures=figures)
 
 
-def baseline(scored: Sequence[ScoredRollout], live_version: str, temperature: float, count: int) -> list[ScoredRollout]:
-    """Up to `count` answers that the live version wrote whole at this temperature, one a prompt while there are such.
+def comparable(rollout: Rollout, live_version: str, temperature: float, max_tokens: int) -> bool:
+    """True for an answer that the live version wrote whole at this temperature, and whose first `max_tokens` are known.
+
+    One that was cut before that, by its client's own limit or the context, says nothing of how it would have gone on.
+    """
+    whole = rollout.finished or len(rollout.token_ids) >= max_tokens
+    return whole and rollout.policy_version == live_version and rollout.temperature == temperature
+
+
+def baseline(
+    scored: Sequence[ScoredRollout], live_version: str, temperature: float, count: int, max_tokens: int
+) -> list[ScoredRollout]:
+    """Up to `count` `comparable` answers, one a prompt while there are such.
 
     A second answer to a prompt is used only where there are fewer prompts than `count`.
     """
@@ -80,7 +91,7 @@ def baseline(scored: Sequence[ScoredRollout], live_version: str, temperature: fl
     more: list[ScoredRollout] = []
     for item in scored:
         rollout = item.rollout
-        if rollout.policy_version != live_version or rollout.temperature != temperature:
+        if not comparable(rollout, live_version, temperature, max_tokens):
             continue
         if first.setdefault(rollout.prompt_token_ids, item) is not item:
             more.append(item)
@@ -91,24 +102,33 @@ def examine(
     live: Sequence[ScoredRollout],
     settings: GateSettings,
     *,
+    max_tokens: int,
     sample: Callable[[list[Tokens]], list[Tokens]],
     score: Callable[[list[Pair]], list[float]],
     kl_of: Callable[[list[Pair]], float],
 ) -> Verdict:
     """Let the candidate answer the prompts of `live`, score its answers, measure its KL on them, and judge.
 
-    `sample(prompts)` gives the candidate's answers; `score(pairs)` the scores by the version that scored `live`;
-    `kl_of(pairs)` the candidate's KL to the reference in nats an answer, over its own answers.
+    `sample(prompts)` gives the candidate's answers, of `max_tokens` at most; `score(pairs)` the scores by the version
+    that scored `live`; `kl_of(pairs)` the candidate's KL to the reference in nats an answer, over its own answers.
+    People may have been given longer answers: those are cut to `max_tokens` and scored as cut, as the candidate's are.
     """
     if not live:
         return judge(Side(scores=(), lengths=()), Side(scores=(), lengths=()), 0.0, settings)
     prompts = [item.rollout.prompt_token_ids for item in live]
     answers = sample(prompts)
     pairs = list(zip(prompts, answers, strict=True))
-    scores, kl = score(pairs), kl_of(pairs)
+    kl = kl_of(pairs)
+    cut = [(prompt, item.rollout.token_ids[:max_tokens]) for prompt, item in zip(prompts, live, strict=True)]
+    long = [row for row, item in enumerate(live) if len(item.rollout.token_ids) > max_tokens]
+    scores = score(pairs + [cut[row] for row in long])
+    scores, cut_scores = scores[: len(pairs)], dict(zip(long, scores[len(pairs) :], strict=True))
     return judge(
         Side(scores=scores, lengths=[len(answer) for answer in answers]),
-        Side(scores=[item.score for item in live], lengths=[len(item.rollout.token_ids) for item in live]),
+        Side(
+            scores=[cut_scores.get(row, item.score) for row, item in enumerate(live)],
+            lengths=[len(answer) for _, answer in cut],
+        ),
         kl,
         settings,
     )

@@ -12,15 +12,23 @@ SETTINGS = GateSettings(max_kl=5.0, min_win_rate=0.45, max_length_ratio=1.5, min
 LIVE = Side(scores=[0.0, 0.0, 0.0, 0.0], lengths=[4, 4, 4, 4])
 
 
-def scored(prompt: int, score: float, *, version: str = "policy-000001", temperature: float = 1.0) -> ScoredRollout:
+def scored(
+    prompt: int,
+    score: float,
+    *,
+    version: str = "policy-000001",
+    temperature: float = 1.0,
+    tokens: tuple[int, ...] = (7, 8, 9, 2),
+    finished: bool = True,
+) -> ScoredRollout:
     rollout = Rollout(
         rollout_id="r",
         prompt_token_ids=(prompt, 3),
-        token_ids=(7, 8, 9, 2),
-        logprobs=(-1.0,) * 4,
+        token_ids=tokens,
+        logprobs=(-1.0,) * len(tokens),
         policy_version=version,
         temperature=temperature,
-        finished=True,
+        finished=finished,
     )
     return ScoredRollout(rollout=rollout, score=score)
 
@@ -70,8 +78,8 @@ def test_the_baseline_is_the_live_versions_own_answers_one_a_prompt_first() -> N
         scored(3, 0.4, temperature=0.7),
         scored(4, 0.5),
     ]
-    assert [s.score for s in baseline(rollouts, "policy-000001", 1.0, 2)] == [0.1, 0.5]
-    assert [s.score for s in baseline(rollouts, "policy-000001", 1.0, 9)] == [0.1, 0.5, 0.2]
+    assert [s.score for s in baseline(rollouts, "policy-000001", 1.0, 2, 4)] == [0.1, 0.5]
+    assert [s.score for s in baseline(rollouts, "policy-000001", 1.0, 9, 4)] == [0.1, 0.5, 0.2]
 
 
 def test_the_candidate_answers_the_same_prompts() -> None:
@@ -84,6 +92,7 @@ def test_the_candidate_answers_the_same_prompts() -> None:
     verdict = examine(
         [scored(10, 0.0), scored(20, 15.0)],
         SETTINGS,
+        max_tokens=4,
         sample=sample,
         score=lambda pairs: [float(answer[0]) for _, answer in pairs],
         kl_of=lambda pairs: float(len(pairs)),
@@ -94,7 +103,36 @@ def test_the_candidate_answers_the_same_prompts() -> None:
     assert verdict.figures["length_ratio"] == 0.5
 
 
+def test_longer_answers_of_the_live_version_are_cut_to_the_candidates_limit_and_scored_again() -> None:
+    asked: list[list] = []
+
+    def score(pairs: list) -> list[float]:
+        asked.append(pairs)
+        return [1.0, 1.0, 3.0]
+
+    # At their full length the live answers score 9 and 0: a loss and a win, at half their length.
+    verdict = examine(
+        [scored(10, 9.0), scored(20, 0.0, tokens=(7, 2))],
+        SETTINGS,
+        max_tokens=2,
+        sample=lambda prompts: [(5, 2) for _ in prompts],
+        score=score,
+        kl_of=lambda pairs: 0.0,
+    )
+    assert asked == [[((10, 3), (5, 2)), ((20, 3), (5, 2)), ((10, 3), (7, 8))]]
+    assert verdict.figures["live_score"] == 1.5
+    assert verdict.figures["length_ratio"] == 1.0
+
+
+def test_an_answer_cut_before_the_candidates_limit_is_no_baseline() -> None:
+    short = scored(1, 0.1, finished=False)
+    assert baseline([short], "policy-000001", 1.0, 1, 5) == []
+    assert baseline([short], "policy-000001", 1.0, 1, 4) == [short]
+    ended = scored(1, 0.1)
+    assert baseline([ended], "policy-000001", 1.0, 1, 5) == [ended]
+
+
 def test_no_baseline_is_no_pass() -> None:
-    verdict = examine([], SETTINGS, sample=lambda p: [], score=lambda p: [], kl_of=lambda p: 0.0)
+    verdict = examine([], SETTINGS, max_tokens=4, sample=lambda p: [], score=lambda p: [], kl_of=lambda p: 0.0)
     assert not verdict.passed
     assert verdict.reasons

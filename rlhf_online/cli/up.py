@@ -42,6 +42,7 @@ REAL_MODEL: dict[str, Any] = {
         "micro_batch_tokens": 2048,
         "kl_coef": 0.1,
         "kl_target": 3.0,
+        "kl_horizon": 500.0,
     },
     "rollout": {"per_cycle": 32, "answers_per_prompt": 4, "max_tokens": 48},
     "gate": {"samples": 8, "min_win_rate": 0.4},

@@ -76,7 +76,7 @@ def identity(folder: Path) -> str:
         try:
             return path.read_text().strip()
         except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # people's conversations
         # Written aside and linked into place: of two processes that start together one wins, and both read the same.
         aside = folder / f".identity.{uuid.uuid4().hex}"
         try:

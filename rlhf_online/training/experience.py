@@ -15,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from rlhf_online import gate
 from rlhf_online.config import RolloutSettings
 from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import Scored
@@ -87,15 +88,15 @@ class Experience:
             self._patience.sleep(POLL_S)
 
     def gather(self, prompts: Sequence[Tokens], live: str, baseline: int, rng: random.Random) -> list[Rollout]:
-        """About `per_cycle` answers, with `baseline` ones by the version `live` at TEMPERATURE among them if possible.
+        """About `per_cycle` answers, with `baseline` ones among them, if possible, that the gate can compare with.
 
         Fresh answers are to prompts drawn from `prompts` without replacement.
         """
         settings = self._settings
         ancestors = lineage(self._registry)
         taken = self._buffer.take(settings.per_cycle, ancestors, lambda name: self._ledger.take(name, "rollout"))
-        comparable = sum(rollout.policy_version == live and rollout.temperature == TEMPERATURE for rollout in taken)
-        wanted = max(settings.per_cycle - len(taken), baseline - comparable)
+        found = sum(gate.comparable(rollout, live, TEMPERATURE, settings.max_tokens) for rollout in taken)
+        wanted = max(settings.per_cycle - len(taken), baseline - found)
         count = min(len(prompts), -(-wanted // settings.answers_per_prompt))
         if count <= 0:
             return taken

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rlhf_online.errors import InvalidInput
 from rlhf_online.feedback.preferences import Preference
-from rlhf_online.models.tokens import ChatTokenizer, fit
+from rlhf_online.models.tokens import ChatTokenizer, fit, length
 from rlhf_online.registry import ProbeSequence
 from rlhf_online.training.checkpoint import Part
 from rlhf_online.training.policy_update import PolicyUpdater
@@ -13,6 +13,8 @@ from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.votes import to_vote
 
 Tokens = tuple[int, ...]
+VOTE_TOKENS, VOTE_BUDGETS = 16_384, 2
+"""Largest vote: this many times what one forward pass with gradients may take."""
 PROBE_TOKENS = 256
 """Longest sequence of a probe: it is computed while the engine is paused."""
 
@@ -43,8 +45,15 @@ class Learners:
         return int(self.policy.policy.lm.config.vocab_size)
 
     def check(self, preference: Preference) -> None:
-        """Raises InvalidInput for a vote on answers that the models cannot read."""
-        for prompt, answer in to_vote(preference, self.tokenizer).pairs():
+        """Raises InvalidInput for a vote on answers that the models cannot read, or not all at once.
+
+        All answers of a vote are one batch element, so their number times the longest is what memory must hold.
+        """
+        pairs = to_vote(preference, self.tokenizer).pairs()
+        limit = VOTE_BUDGETS * self.reward.model.token_budget(VOTE_TOKENS)
+        if (size := len(pairs) * max(map(length, pairs))) > limit:
+            raise InvalidInput(f"its {len(pairs)} answers take {size} tokens at once, and {limit} can be learned from")
+        for prompt, answer in pairs:
             fit((prompt, answer), self.context)
             if max((*prompt, *answer)) >= self.vocabulary:
                 raise InvalidInput(f"its tokens are not of this model's vocabulary of {self.vocabulary}")

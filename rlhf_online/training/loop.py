@@ -178,7 +178,8 @@ class Trainer:
             self._conclude("undone", why=report.reason, **_facts(report))
             return
         with parts.reporter.phase("gate"):
-            pending = self._examine(gate.baseline(scored, progress.policy_version, TEMPERATURE, samples))
+            limit = parts.settings.rollout.max_tokens
+            pending = self._examine(gate.baseline(scored, progress.policy_version, TEMPERATURE, samples, limit))
         with parts.reporter.phase("publishing"):
             state = self._publish(pending)
         outcome = "promoted" if state in ("live", "retired") else "rejected"
@@ -224,6 +225,7 @@ class Trainer:
         verdict = gate.examine(
             live,
             settings.gate,
+            max_tokens=limit,
             sample=lambda prompts: learners.sample(prompts, max_tokens=limit, temperature=TEMPERATURE, seed=seed),
             score=lambda pairs: parts.experience.score(pairs, progress.reward_version),
             kl_of=learners.kl,

@@ -70,7 +70,7 @@ class PolicyUpdater:
     def __init__(self, policy: Policy, settings: PolicyTraining, seed: int) -> None:
         self.policy = policy
         self.updates = 0
-        self.controller = kl.KLController(settings.kl_coef, settings.kl_target)
+        self.controller = kl.KLController(settings.kl_coef, settings.kl_target, settings.kl_horizon)
         self.value_ready = False
         self._settings = settings
         self._seed = seed

@@ -70,6 +70,6 @@ def refusal(error: RlhfError) -> Refusal:
         case EngineError():
             return unavailable(str(error))
         case LogError():
-            return unavailable(f"{error}; it is not acknowledged, send it again with the same key", code="log_unavailable")
+            return unavailable(f"{error}; not acknowledged, send it again", code="log_unavailable")
         case _:
             return Refusal(str(error), status=500, type="server_error", code="internal_error")

@@ -185,7 +185,7 @@ class Supervisor:
         name, recent = service.name, [t for t in service.child.started if now - t < WINDOW_S]
         if code == SETTINGS_REFUSED:
             raise ServiceFailed(f"{name} cannot run with its settings:\n{self._tail(name)}")
-        if code == ENGINE_CANNOT_START:
+        if name == "chat" and code == ENGINE_CANNOT_START:
             raise ServiceFailed(f"the engine cannot start:\n{self._tail(name)}\nIts whole log: {self._engine_log()}")
         if len(recent) >= MAX_STARTS:
             raise ServiceFailed(

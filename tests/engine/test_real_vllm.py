@@ -74,14 +74,20 @@ async def test_each_token_of_an_answer_in_flight_is_by_one_version(host: EngineH
         assert before == old == host.serving
         received.extend((answer, len(answer.token_ids)) for answer in answers if not answer.finished)
 
+    # Made before the streams begin: computing the probe holds this process up for as long as an answer takes.
+    new = publish(host.registry, 7, probe_tokens=LARGE_PROBE, promote=False)
     host.boundary.append(boundary)
     stop = asyncio.Event()
     loads = [asyncio.create_task(load(host, answers, stop)) for _ in range(STREAMS)]
-    await until(lambda: len(answers) > STREAMS)
-    new = await serve(host, 7, LARGE_PROBE)
-    stop.set()
-    await asyncio.gather(*loads)
-    host.boundary.remove(boundary)
+    try:
+        await until(lambda: any(0 < len(answer.token_ids) < 20 for answer in answers))
+        host.registry.promote(new, reason="a test")
+        await until(lambda: host.serving == new)
+    finally:
+        stop.set()
+        await asyncio.gather(*loads)
+        host.boundary.remove(boundary)
+    assert host.state == "ready" and host.swaps[-1].ok
 
     assert all(len(answer.token_ids) == 110 for answer in answers), "an answer was cut short"
     across = [(answer, count) for answer, count in received if 0 < count < 110]

@@ -3,7 +3,9 @@
 Labels are of small, fixed sets (outcomes, kinds, phases) or a version's name; never a person, a conversation or text.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from rlhf_online.errors import InvalidInput
 
 FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 ANSWER_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -92,3 +94,14 @@ def show_version(gauge: Gauge, *version: str) -> None:
     gauge.clear()
     if any(version):
         gauge.labels(*version).set(1)
+
+
+def serve(collectors: CollectorRegistry, host: str, port: int) -> int:
+    """Expose `collectors` over HTTP in a thread; the port, chosen by the system for 0. Raises InvalidInput."""
+    try:
+        server, _ = start_http_server(port, host, registry=collectors)
+    except OSError as error:
+        raise InvalidInput(
+            f"port {port} on {host} cannot be opened ({error}): stop what uses it, or set metrics_port to another"
+        ) from error
+    return server.server_port

@@ -1,5 +1,6 @@
-"""Small things about processes: dying with one's parent, telling that one is ready."""
+"""Small things about processes: dying with one's parent, ending a child with its group, telling that one is ready."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -20,6 +21,21 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it ended before the request was in place
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def end_group(process: asyncio.subprocess.Process, grace_s: float) -> int:
+    """End a child that leads its process group: SIGTERM, after the grace period SIGKILL to the group; its exit code."""
+    if process.returncode is None:
+        try:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), grace_s)
+        except (ProcessLookupError, TimeoutError):
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    return await process.wait()
 
 
 def announce(ready_file: Path | None, **ports: int) -> None:

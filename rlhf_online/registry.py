@@ -15,7 +15,6 @@ States: candidate → live → retired, or rejected (by the gate), or failed (in
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionCorrupt
-from rlhf_online.state import fsync_dir, write_json
+from rlhf_online.state import fsync_dir, fsync_file, write_bytes, write_json
 
 Kind = Literal["policy", "reward"]
 State = Literal["candidate", "live", "retired", "rejected", "failed"]
@@ -183,7 +182,7 @@ class Registry:
         )
         values = asdict(manifest) | {"files": [asdict(item) for item in files], "created_ms": now_ms()}
         for path in paths:
-            _fsync(path)
+            fsync_file(path)
         write_json(staged / "manifest.json", values)
         staged.rename(place)
         fsync_dir(self.root)
@@ -236,12 +235,7 @@ class Registry:
 
     def _point(self, kind: Kind, version: str) -> None:
         pointer = self.root / "live" / kind
-        pointer.parent.mkdir(parents=True, exist_ok=True)
-        aside = pointer.with_name(f".{kind}.{os.getpid()}")
-        aside.write_text(version)
-        _fsync(aside)
-        aside.rename(pointer)
-        fsync_dir(pointer.parent)
+        write_bytes(pointer, version.encode())
 
     def _set(self, version: str, status: Status) -> None:
         write_json(self.root / "states" / f"{version}.json", asdict(status))
@@ -294,8 +288,3 @@ def now_ms() -> int:
 
 def _with_state(status: Status, state: State, reason: str) -> Status:
     return Status(state=state, reason=reason, gate=status.gate, changed_ms=now_ms())
-
-
-def _fsync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

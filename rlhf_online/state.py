@@ -15,6 +15,7 @@ import hmac
 import json
 import os
 import secrets
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,32 +75,50 @@ class StateDir:
             return path.read_text().strip()
         except FileNotFoundError:
             self.root.mkdir(parents=True, exist_ok=True)
-        # Written aside and linked into place: of two processes that start together one wins, and both read the same.
-        aside = self.root / f".{name}.{os.getpid()}"
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(aside, path)
-        except FileExistsError:
-            pass
-        finally:
-            aside.unlink()
-        return path.read_text().strip()
+        return write_once(path, secrets.token_urlsafe(32), mode=0o600)
 
 
 def write_json(path: Path, values: Any) -> None:
     """Replace `path` atomically and durably: write aside, fsync, rename, fsync the folder."""
+    write_bytes(path, json.dumps(values).encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """The same for bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w") as file:
-        json.dump(values, file)
+    with aside.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     aside.rename(path)
     fsync_dir(path.parent)
+
+
+def write_once(path: Path, text: str, *, mode: int) -> str:
+    """Make `path` hold `text` durably unless it is there already; returns what it holds. Its folder must exist.
+
+    Written aside and linked into place: of two that write at the same time one wins, and both read the same.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink(missing_ok=True)
+    fsync_dir(path.parent)
+    return path.read_text().strip()
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's content durable, whoever wrote it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def fsync_dir(path: Path) -> None:

@@ -18,6 +18,7 @@ import rlhf_online
 from rlhf_online.config import EngineSettings
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineStartFailed
+from rlhf_online.process import end_group
 from rlhf_online.state import StateDir
 
 SERVED_NAME = "policy"
@@ -100,25 +101,8 @@ class EngineProcess:
         """End the child and everything that it started: politely, then by SIGKILL to the whole group."""
         if self.process is None:
             return
-        if self.process.returncode is None:
-            signal_quietly(self.process.pid, signal.SIGTERM)
-            try:
-                await asyncio.wait_for(self.process.wait(), STOP_GRACE_S)
-            except TimeoutError:
-                pass
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        await self.process.wait()
+        await end_group(self.process, STOP_GRACE_S)
         self.socket.unlink(missing_ok=True)
-
-
-def signal_quietly(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def socket_path(run: Path) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rlhf_online.errors import LogLocked, LogUnavailable
 from rlhf_online.eventlog.segments import parse_name
-from rlhf_online.state import fsync_dir
+from rlhf_online.state import write_once
 
 _COMMITTED = struct.Struct("<Q16sI")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -77,20 +77,7 @@ def identity(folder: Path) -> str:
             return path.read_text().strip()
         except FileNotFoundError:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # people's conversations
-        # Written aside and linked into place: of two processes that start together one wins, and both read the same.
-        aside = folder / f".identity.{uuid.uuid4().hex}"
-        try:
-            with aside.open("w") as file:
-                file.write(str(uuid.uuid4()))
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(aside, path)
-        except FileExistsError:
-            pass
-        finally:
-            aside.unlink(missing_ok=True)
-        fsync_dir(folder)
-        return path.read_text().strip()
+        return write_once(path, str(uuid.uuid4()), mode=0o666)
     except OSError as error:
         raise unusable(folder, error) from error
 

@@ -16,6 +16,7 @@ import aiohttp
 
 from rlhf_online.config import StandaloneSettings, dump
 from rlhf_online.errors import RlhfError
+from rlhf_online.process import end_group
 
 TAIL_LINES = 15
 
@@ -61,17 +62,7 @@ class Child:
 
     async def stop(self, grace_s: float = 30.0) -> int:
         """SIGTERM, and SIGKILL to its group if it is still there after the grace period; its exit code."""
-        if self.process.returncode is None:
-            self.process.terminate()
-            try:
-                await asyncio.wait_for(self.process.wait(), grace_s)
-            except TimeoutError:
-                pass
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        return await self.process.wait()
+        return await end_group(self.process, grace_s)
 
 
 class Services:

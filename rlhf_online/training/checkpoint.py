@@ -32,7 +32,7 @@ from torch import Tensor
 
 from rlhf_online.errors import CheckpointError
 from rlhf_online.registry import sha256
-from rlhf_online.state import fsync_dir
+from rlhf_online.state import fsync_dir, fsync_file
 
 MANIFEST = "manifest.json"
 LEDGER = "ledger"
@@ -143,7 +143,7 @@ class Checkpoints:
                 continue
             path = folder / f"{name}.safetensors"
             save_file(_storable(part.tensors), path)
-            _fsync(path)
+            fsync_file(path)
             files[path.name] = _digest(path)
         return files
 
@@ -239,8 +239,3 @@ def _digest(path: Path) -> FileDigest:
 
 def _json(files: Mapping[str, FileDigest]) -> dict[str, dict[str, Any]]:
     return {name: {"sha256": digest.sha256, "size": digest.size} for name, digest in files.items()}
-
-
-def _fsync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

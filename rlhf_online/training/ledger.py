@@ -7,7 +7,6 @@ A file is a run of 17-byte entries: the disposition's number, then the digest.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -15,7 +14,7 @@ from typing import Literal, Self, get_args
 import numpy as np
 
 from rlhf_online.errors import CheckpointError
-from rlhf_online.state import fsync_dir
+from rlhf_online.state import write_bytes
 
 Disposition = Literal["trained", "held_out", "orphaned", "dead_lettered", "rollout"]
 
@@ -61,7 +60,7 @@ class Ledger:
             data = entries.tobytes()
             name = f"ledger-{len(self._sealed):012d}-{hashlib.sha256(data).hexdigest()[:16]}.ids"
             try:
-                _write(folder / name, data)
+                write_bytes(folder / name, data)
             except OSError as error:
                 raise CheckpointError(f"cannot write {folder / name}: {error.strerror}; free some space") from error
             self._merge(entries["digest"])
@@ -108,14 +107,3 @@ class Ledger:
 
 def _digest(event_id: str) -> bytes:
     return hashlib.blake2b(event_id.encode(), digest_size=16).digest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-    fsync_dir(path.parent)

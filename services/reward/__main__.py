@@ -10,11 +10,12 @@ from pathlib import Path
 
 import structlog
 import torch
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from rlhf_online import config, logs, process
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.metrics import RewardMetrics
+from rlhf_online.metrics import serve as serve_metrics
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.models.trunk import pick_device
@@ -65,7 +66,7 @@ async def serve(settings: config.RewardSettings) -> None:
     follower = Follower(registry, batcher, _loader(settings, registry), server.entered, poll_s=settings.poll_s)
     try:
         port = await server.start(settings.host, settings.grpc_port)
-        metrics_port = _serve_metrics(settings, collectors)
+        metrics_port = serve_metrics(collectors, settings.host, settings.metrics_port)
         process.announce(settings.ready_file, grpc=port, metrics=metrics_port)
         structlog.get_logger().info("listening", grpc=port, metrics=metrics_port)
         await _until(stop, follower)
@@ -117,17 +118,6 @@ def _limits(base: Path) -> Limits:
         return Limits(vocabulary=int(values["vocab_size"]), context=int(values["max_position_embeddings"]))
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(f"{base / 'config.json'} does not describe a model ({error}): check `model`") from error
-
-
-def _serve_metrics(settings: config.RewardSettings, collectors: CollectorRegistry) -> int:
-    try:
-        server, _ = start_http_server(settings.metrics_port, settings.host, registry=collectors)
-    except OSError as error:
-        raise InvalidInput(
-            f"port {settings.metrics_port} on {settings.host} cannot be opened ({error}): stop what uses it, or set "
-            "metrics_port to another"
-        ) from error
-    return server.server_port
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import structlog
 import torch
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from rlhf_online import config, logs, process
-from rlhf_online.errors import InvalidInput, RlhfError
+from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import open_source
 from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.metrics import serve as serve_metrics
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import RewardClient
@@ -55,7 +56,7 @@ def serve(settings: config.TrainerSettings, stop: threading.Event) -> None:
     tokenizer = ChatTokenizer(Path(settings.model))
     collectors = CollectorRegistry()
     metrics = TrainerMetrics(collectors)
-    metrics_port = _serve_metrics(settings, collectors)
+    metrics_port = serve_metrics(collectors, settings.host, settings.metrics_port)
     process.announce(settings.ready_file, metrics=metrics_port)
     structlog.get_logger().info("started", metrics=metrics_port)
     _wait_for_policy(Registry(state.versions), Reporter(state, metrics), stop)
@@ -76,17 +77,6 @@ def _wait_for_policy(registry: Registry, reporter: Reporter, stop: threading.Eve
         if stop.wait(FIRST_VERSION_POLL_S):
             raise Stopped("stopped before there was a policy version")
     reporter.set(waiting_for="")
-
-
-def _serve_metrics(settings: config.TrainerSettings, collectors: CollectorRegistry) -> int:
-    try:
-        server, _ = start_http_server(settings.metrics_port, settings.host, registry=collectors)
-    except OSError as error:
-        raise InvalidInput(
-            f"port {settings.metrics_port} on {settings.host} cannot be opened ({error}): stop what uses it, or set "
-            "metrics_port to another"
-        ) from error
-    return server.server_port
 
 
 if __name__ == "__main__":

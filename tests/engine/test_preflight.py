@@ -204,7 +204,9 @@ def adapter(registry: Registry, changes: dict[str, np.ndarray | None] | None = N
 
 
 def test_a_sound_adapter_passes(registry: Registry, base: Path) -> None:
-    preflight.check(registry, adapter(registry), base=base, reference=None, max_lora_rank=4)
+    version = adapter(registry)
+    manifest = preflight.check(registry, version, base=base, reference=None, max_lora_rank=4)
+    assert (manifest.version, len(manifest.files)) == (version, 2)
 
 
 @pytest.mark.parametrize(
@@ -235,4 +237,4 @@ def test_the_adapterless_version_needs_no_file(registry: Registry, base: Path) -
     version = registry.reserve("policy")
     registry.stage(version)
     registry.publish(Manifest(version=version, tuning="lora"))
-    preflight.check(registry, version, base=base, reference=None)
+    assert preflight.check(registry, version, base=base, reference=None).files == ()

@@ -77,3 +77,4 @@ async def test_lines_go_where_there_is_no_terminal(board, monkeypatch):
         await asyncio.sleep(0.001)
     stop.set()
     await showing
+    assert "\x1b[" not in out.getvalue(), "plain lines, no drawing"

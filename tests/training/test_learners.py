@@ -43,7 +43,10 @@ def ranking(answers: int, tokens: tuple[int, ...]) -> Comparison:
 
 
 def test_a_vote_that_fits_is_taken(both: Learners) -> None:
-    both.check(ranking(4, (30, 31, 2)))
+    vote = ranking(4, (30, 31, 2))
+    both.check(vote)
+    report = both.reward.update([vote], [], [])
+    assert report.new == 1, "and can be learned from"
 
 
 def test_a_vote_whose_answers_memory_cannot_hold_at_once_is_refused(

@@ -39,7 +39,8 @@ from tests.support.stack import Stack, start
 
 PROMPTS = [prompt.text for prompt in world.prompts()][:60]
 LONG = 100
-SWAPS_TRIED = 5
+STREAMS = 4
+SWAPS_TRIED = 10
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +166,8 @@ def test_votes_become_a_new_version_that_answers_within_the_same_streams(stack: 
         while not over.is_set():
             assert list(stack.stream(body))
 
-    with ThreadPoolExecutor(6) as pool:
-        streams = [pool.submit(keep_streaming) for _ in range(6)]
+    with ThreadPoolExecutor(STREAMS) as pool:
+        streams = [pool.submit(keep_streaming) for _ in range(STREAMS)]
         try:
             after = before
             for _ in range(SWAPS_TRIED):  # a swap may fall between two answers: then another one is needed
@@ -180,7 +181,7 @@ def test_votes_become_a_new_version_that_answers_within_the_same_streams(stack: 
             over.set()
         for stream in streams:
             stream.result()
-    mine = [(c, answer) for c in completions(stack.state) for answer in c.answers]
+    mine = [(c, answer) for c in completions(stack.state) for answer in c.answers if answer.spans]
     crossed = [pair for pair in mine if len(pair[1].spans) > 1]
     assert crossed, "no answer was in flight across the swap"
     assert any(span.first_token > 0 for _, answer in crossed for span in answer.spans[1:])
@@ -200,8 +201,10 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(stack: Stack, acknowledged
 
     def taken_in() -> bool:
         """Whether every vote of ours was. Fewer than a cycle needs wait for others, which are then given."""
-        accounts = settle(stack.state, LogSettings(), ours)  # pyright: ignore[reportCallIssue]
-        return accounts.pending == 0 or vote(stack, acknowledged, 16)
+        if settle(stack.state, LogSettings(), ours).pending == 0:  # pyright: ignore[reportCallIssue]
+            return True
+        vote(stack, acknowledged, 16)
+        return False
 
     stack.wait(taken_in, "every vote has been taken in")
     accounts = settle(stack.state, LogSettings(), ours)  # pyright: ignore[reportCallIssue]

@@ -5,12 +5,13 @@ multiprocessing's "spawn", which imports this module in each of them as `__mp_ma
 with their parent, so that killing any one of them, even by SIGKILL, leaves none of those below it.
 """
 
-from rlhf_online.process import die_with_parent
+from rlhf_online.process import die_with_parent, give_way
 
 
 def main() -> None:
     """Run the server until SIGTERM."""
     die_with_parent()
+    give_way()
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 
     serve()

@@ -36,6 +36,7 @@ def main() -> int:
         settings = config.load(config.RewardSettings, parser.parse_args().config)
         if settings.die_with_parent:
             process.die_with_parent()
+        process.give_way()
         logs.configure("reward", settings.log_level)
         torch.set_num_threads(settings.threads)
         asyncio.run(serve(settings))

@@ -189,6 +189,10 @@ class TrainerSettings(ServiceSettings):
     cold_votes: Positive = Field(200, description="Votes before the first reward model, and so the first cycle.")
     join_window_s: float = Field(86_400.0, gt=0, description="How long feedback waits for its answer, and back.")
     keep_checkpoints: Positive = Field(3, description="Checkpoints kept.")
+    keep_versions: Positive = Field(
+        10,
+        description="Old versions of each kind that keep their weights, to go back to; of older ones the record stays.",
+    )
     log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
     reward: RewardTraining = RewardTraining()  # pyright: ignore[reportCallIssue]
     policy: PolicyTraining = PolicyTraining()  # pyright: ignore[reportCallIssue]
@@ -210,6 +214,7 @@ class StandaloneSettings(ServiceSettings):
     trainer_threads: Positive = Field(1, description="CPU threads of the trainer.")
     min_votes: Positive = Field(32, description="New votes that begin a training cycle.")
     cold_votes: Positive = Field(200, description="Votes before the first training cycle.")
+    keep_versions: Positive = Field(10, description="Old versions of each kind that keep their weights, to go back to.")
     log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
     engine: EngineSettings = EngineSettings()  # pyright: ignore[reportCallIssue]
     limits: LimitSettings = LimitSettings()  # pyright: ignore[reportCallIssue]

@@ -10,6 +10,7 @@
 
 A version is staged in a hidden folder beside its place, made durable, and renamed: it is there wholly or not at all.
 States: candidate → live → retired, or rejected (by the gate), or failed (in the engine, or rolled back).
+`prune` deletes the weights of old versions; what they were, and how they fared, stays.
 """
 
 import fcntl
@@ -135,6 +136,21 @@ class Registry:
         except FileNotFoundError:
             return Status(state="candidate")
 
+    def has_weights(self, version: str) -> bool:
+        """Whether every file of the version is there; `prune` deletes them. Raises UnknownVersion or VersionCorrupt."""
+        return all((self.path(version) / item.path).is_file() for item in self.manifest(version).files)
+
+    def fallbacks(self, kind: Kind) -> list[str]:
+        """The versions that one can go back to, the one that was live most recently last."""
+
+        def usable(version: str) -> bool:
+            try:
+                return self.status(version).state == "retired" and self.has_weights(version)
+            except VersionCorrupt:
+                return False
+
+        return sorted(filter(usable, self.versions(kind)), key=lambda name: (self.status(name).changed_ms, name))
+
     def verify(self, version: str) -> Manifest:
         """The manifest, after comparing every file with it. Raises UnknownVersion or VersionCorrupt."""
         manifest = self.manifest(version)
@@ -193,8 +209,9 @@ class Registry:
 
         Promoting the live version again completes a promotion that a kill cut short.
         """
-        self.path(version)
         kind = kind_of(version)
+        if not self.has_weights(version):
+            raise InvalidInput(f"{version} has no weights any more: only those of the newest versions are kept")
         with self._locked():
             status, previous = self.status(version), self.live(kind)
             if status.state in ("rejected", "failed"):
@@ -215,7 +232,7 @@ class Registry:
         return Change(version=version, state=state, reason=reason)
 
     def rollback(self, kind: Kind, *, reason: str, failed: str | None = None) -> Change:
-        """Mark the live version failed and make the newest good one before it live again.
+        """Mark the live version failed and make the good one live again that was live most recently.
 
         With `failed`, nothing happens unless that version is still the live one (someone else was quicker).
         Raises InvalidInput if there is none to go back to.
@@ -224,14 +241,37 @@ class Registry:
             live = self.live(kind)
             if live is None or (failed is not None and failed != live):
                 return Change(version=live or "", state="live", previous=live or "", reason=reason)
-            older = [name for name in self.versions(kind) if name < live and self.status(name).state == "retired"]
-            if not older:
+            good = self.fallbacks(kind)
+            if not good:
                 raise InvalidInput(f"{live} is the first version: there is none before it to go back to")
-            target = older[-1]
+            target = good[-1]
             self._set(live, _with_state(self.status(live), "failed", reason))
             self._point(kind, target)
             self._set(target, _with_state(self.status(target), "live", f"{live} was rolled back: {reason}"))
         return Change(version=target, state="live", previous=live, reason=reason)
+
+    def prune(self, kind: Kind, keep: int) -> list[str]:
+        """Delete the weights of all but the newest `keep` retired and `keep` refused versions; returns the names.
+
+        The first version stays whole, being the reference that others are measured by, and so does the live one.
+        """
+        pruned = []
+        with self._locked():
+            names = self.versions(kind)[1:]
+            for states in (("retired",), ("rejected", "failed")):
+                old = [name for name in names if self.status(name).state in states][:-keep]
+                pruned += [name for name in old if self._delete_weights(name)]
+        return pruned
+
+    def _delete_weights(self, version: str) -> bool:
+        try:
+            paths = [self.root / version / item.path for item in self.manifest(version).files]
+        except VersionCorrupt:
+            return False
+        there = [path for path in paths if path.is_file()]
+        for path in there:
+            path.unlink()
+        return bool(there)
 
     def _point(self, kind: Kind, version: str) -> None:
         pointer = self.root / "live" / kind

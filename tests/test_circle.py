@@ -1,8 +1,6 @@
 """The whole circle, every part real: chat, stream, vote, learn, gate, swap, and the next answer by the new weights.
 
-A stack is started once, on a tiny model with random weights; the tests run in order and each takes the state over that
-the one before left. People here like answers in which the first word of the vocabulary's fillers is rare: what they
-like does not matter, only that the circle turns.
+A stack is started once; the tests run in order, and each takes the state over that the one before left.
 """
 
 import os
@@ -11,33 +9,23 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from rlhf_online.algorithms.kl import k3
-from rlhf_online.config import (
-    EngineSettings,
-    GateSettings,
-    LogSettings,
-    PolicyTraining,
-    RewardTraining,
-    RolloutSettings,
-    StandaloneSettings,
-)
+from rlhf_online.config import LogSettings
 from rlhf_online.eventlog import open_source
 from rlhf_online.events import Answer, Completion
 from rlhf_online.models.policy import Policy
 from rlhf_online.registry import Registry
-from rlhf_online.simulation import world
 from rlhf_online.simulation.accounts import settle
-from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.wire import decode
+from tests.support.circle import CYCLE_VOTES, PROMPTS, chat, live, pid, processes_of, served, settings, vote
 from tests.support.stack import Stack, start
 
-PROMPTS = [prompt.text for prompt in world.prompts()][:60]
+LOG = LogSettings()  # pyright: ignore[reportCallIssue]
 LONG = 100
 STREAMS = 4
 SWAPS_TRIED = 10
@@ -45,23 +33,7 @@ SWAPS_TRIED = 10
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("circle")
-    write_tiny_model(folder / "model", weights_seed=1)
-    settings = StandaloneSettings(
-        state_dir=folder / "state",
-        model=str(folder / "model"),
-        tuning="full",
-        http_port=0,
-        grpc_port=0,
-        min_votes=16,
-        cold_votes=24,
-        engine=EngineSettings(max_model_len=128, max_num_seqs=32, kv_cache_gib=0.5),  # pyright: ignore[reportCallIssue]
-        reward=RewardTraining(held_out=0.2, epochs=1, cold_epochs=1),  # pyright: ignore[reportCallIssue]
-        policy=PolicyTraining(epochs=1, minibatches=2),  # pyright: ignore[reportCallIssue]
-        rollout=RolloutSettings(per_cycle=48, max_tokens=24),  # pyright: ignore[reportCallIssue]
-        gate=GateSettings(samples=32, min_win_rate=0.2),  # pyright: ignore[reportCallIssue]
-    )
-    running = start(settings)
+    running = start(settings(tmp_path_factory.mktemp("circle"), LOG))
     try:
         yield running
     finally:
@@ -74,41 +46,8 @@ def acknowledged() -> set[str]:
     return set()
 
 
-def chat(stack: Stack, prompt: str, **more: Any) -> dict[str, Any]:
-    body = {"messages": [{"role": "user", "content": prompt}], "temperature": 1.0, "max_tokens": 24, **more}
-    status, reply = stack.post("/v1/chat/completions", body)
-    assert status == 200, reply
-    assert reply["rlhf"]["logged"] is True
-    return reply
-
-
-def rank(stack: Stack, prompt: str, acknowledged: set[str]) -> None:
-    """Chat for four answers and rank them by length, shortest first."""
-    reply = chat(stack, prompt, n=4)
-    order = sorted(reply["choices"], key=lambda choice: len(choice["message"]["content"]))
-    tiers = [[{"completion_id": reply["rlhf"]["completion_id"], "index": choice["index"]}] for choice in order]
-    status, answer = stack.post("/v1/feedback", {"user": "ada", "ranking": {"tiers": tiers}})
-    assert status == 200, answer
-    acknowledged.add(answer["event_id"])
-
-
-def vote(stack: Stack, acknowledged: set[str], count: int = 40) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: rank(stack, PROMPTS[i % len(PROMPTS)], acknowledged), range(count)))
-
-
-def live(stack: Stack) -> str:
-    return Registry(stack.state.versions).live("policy") or ""
-
-
-def served(stack: Stack) -> str:
-    """The version that writes the next answer."""
-    reply = chat(stack, PROMPTS[0], max_tokens=1)
-    return reply["rlhf"]["versions"][0][-1]["policy_version"]
-
-
 def completions(state: StateDir) -> list[Completion]:
-    source = open_source(LogSettings(), state.log)  # pyright: ignore[reportCallIssue]
+    source = open_source(LOG, state.log)
     try:
         records, _ = source.read({}, 1_000_000)
     finally:
@@ -201,13 +140,13 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(stack: Stack, acknowledged
 
     def taken_in() -> bool:
         """Whether every vote of ours was. Fewer than a cycle needs wait for others, which are then given."""
-        if settle(stack.state, LogSettings(), ours).pending == 0:  # pyright: ignore[reportCallIssue]
+        if settle(stack.state, LOG, ours).pending == 0:
             return True
-        vote(stack, acknowledged, 16)
+        vote(stack, acknowledged, CYCLE_VOTES)
         return False
 
     stack.wait(taken_in, "every vote has been taken in")
-    accounts = settle(stack.state, LogSettings(), ours)  # pyright: ignore[reportCallIssue]
+    accounts = settle(stack.state, LOG, ours)
     assert accounts.trained_twice == 0
     assert accounts.held_out > 0
     assert (accounts.pending, accounts.orphaned, accounts.dead_lettered) == (0, 0, 0)
@@ -232,37 +171,6 @@ def test_ctrl_c_ends_everything(stack: Stack) -> None:
     assert len(group) >= 4
     assert stack.stop() == 0
     assert [p for p in group if Path(f"/proc/{p}").exists() and "Z" not in stat_of(p)] == []
-
-
-def pid(stack: Stack, name: str) -> int:
-    """Process id of a service, or of the engine below the chat service."""
-    pattern = {"trainer": "services.trainer", "engine": "engine.serve"}[name]
-    found = [p for p in processes_of(stack.process.pid) if pattern in command_of(p)]
-    assert found, f"no {name} process"
-    return found[0]
-
-
-def processes_of(root: int) -> list[int]:
-    """Process ids of all descendants of `root`."""
-    parents: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    found, frontier = [], [root]
-    while frontier:
-        children = [child for parent in frontier for child in parents.get(parent, [])]
-        found += children
-        frontier = children
-    return found
-
-
-def command_of(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
-    except FileNotFoundError:
-        return ""
 
 
 def stat_of(process: int) -> str:

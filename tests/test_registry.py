@@ -121,6 +121,29 @@ def test_rollback_goes_to_the_newest_good_version(registry: Registry) -> None:
         registry.rollback("policy", reason="again")
 
 
+def test_rollback_of_an_old_version_that_was_promoted_goes_to_the_one_that_it_replaced(registry: Registry) -> None:
+    first, second, third = (publish(registry) for _ in range(3))
+    for version in (first, second, third, second):
+        registry.promote(version)
+    assert registry.rollback("policy", reason="the engine refused it").version == third
+    assert registry.rollback("policy", reason="people complain").version == first
+
+
+def test_pruned_versions_can_neither_be_promoted_nor_gone_back_to(registry: Registry) -> None:
+    names = [publish(registry) for _ in range(5)]
+    for name in names:
+        registry.promote(name)
+    rejected = [publish(registry) for _ in range(2)]
+    for name in rejected:
+        registry.mark(name, "rejected", reason="the gate")
+    assert registry.prune("policy", 1) == [names[1], names[2], rejected[0]]
+    assert registry.prune("policy", 1) == []
+    with pytest.raises(InvalidInput, match="no weights any more"):
+        registry.promote(names[1])
+    assert registry.rollback("policy", reason="people complain").version == names[3]
+    assert registry.rollback("policy", reason="again").version == names[0], "the first version is always kept"
+
+
 def test_rollback_of_a_version_that_is_no_longer_live_does_nothing(registry: Registry) -> None:
     first, second = publish(registry), publish(registry)
     registry.promote(first)

@@ -15,11 +15,14 @@ from rlhf_online.training.progress import Pending, Progress
 
 
 class Publisher:
-    """Writes versions of the learners' models into `registry`."""
+    """Writes versions of the learners' models into `registry`, where the newest `keep` old ones keep their weights."""
 
-    def __init__(self, registry: Registry, learners: Learners, reward_tuning: Literal["full", "lora"]) -> None:
+    def __init__(
+        self, registry: Registry, learners: Learners, reward_tuning: Literal["full", "lora"], keep: int
+    ) -> None:
         self._registry = registry
         self._learners = learners
+        self._keep = keep
         self._reward_tuning: Literal["full", "lora"] = reward_tuning
         self._log = structlog.get_logger()
 
@@ -38,6 +41,7 @@ class Publisher:
             )
         if self._registry.status(version).state in ("candidate", "live"):
             self._registry.promote(version, reason="learned from votes")
+            self._registry.prune("reward", self._keep)
         return self._registry.status(version).state == "live"
 
     def stage_rejected(self, pending: Pending) -> None:
@@ -63,6 +67,7 @@ class Publisher:
         # Live already: a kill may have cut its promotion short, and doing it again completes it.
         if pending.passed and live in (pending.parent, version):
             self._registry.promote(version, gate=pending.figures, reason="passed the gate")
+            self._registry.prune("policy", self._keep)
             self._log.info("policy version live", version=version, kl=round(pending.kl, 3))
             return "live"
         if state == "live":
@@ -71,6 +76,7 @@ class Publisher:
         if pending.passed:
             reason = f"its parent {pending.parent} is not live any more, {live} is"
         self._registry.mark(version, "rejected", reason=reason, gate=pending.figures)
+        self._registry.prune("policy", self._keep)
         self._log.warning("policy version rejected", version=version, why=reason)
         return "rejected"
 

@@ -24,7 +24,7 @@ class Ballots:
         kind = votes.kind_name(feedback)
         try:
             person = self.state.person_hash(user)
-            event_id = votes.event_id(person, idempotency_key)
+            event_id = votes.event_id(feedback, person, idempotency_key)
             event = votes.complete(feedback, person=person, now_ms=now_ms())
             position = await self.journal.append(Envelope(event_id=event_id, event=event))
         except RlhfError as error:

@@ -28,7 +28,16 @@ def refused(refusal: Refusal) -> Response:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, at most `limit` bytes. Raises Refusal (413)."""
+    """The body, at most `limit` bytes. Raises Refusal: 413, or 403 for what another site's page sends.
+
+    A browser sends a plain POST anywhere without asking: any page that somebody visits could vote in their stead.
+    """
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        raise Refusal(
+            "a page of another origin sent this: only this service's own page may, and clients that are no browser",
+            status=403,
+            code="cross_origin",
+        )
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)

@@ -1,6 +1,7 @@
 """Feedback: from the JSON body (or the protobuf twin) to a checked `events.Feedback` and its event id.
 
-The id is a UUIDv5 of the person's hash and the idempotency key, so that a vote sent again is the same event. Completion
+The id is a UUIDv5 of the person's hash and the idempotency key, so that a vote sent again is the same event. People who
+give no name are told apart by what they vote on, so that two who choose the same key do not lose a vote. Completion
 ids are not looked up: a vote may arrive before its answer is in the log, and the join waits for it.
 """
 
@@ -70,10 +71,14 @@ def complete(feedback: Feedback, *, person: str, now_ms: int) -> Feedback:
     )
 
 
-def event_id(person: str, idempotency_key: str) -> str:
-    """Equal for the same person and key; random for an empty key. `person` is a hash: no ":" in it."""
+def event_id(feedback: Feedback, person: str, idempotency_key: str) -> str:
+    """Equal for the same person and key; with an empty `person`, for the same answers and key; random without a key.
+
+    `person` is a hash: no ":" in it.
+    """
     key = idempotency_key or secrets.token_hex(16)
-    return str(uuid.uuid5(NAMESPACE, f"{person}:{key}"))
+    about = "" if person else " ".join(sorted(f"{ref.completion_id}/{ref.index}" for ref in feedback.answers()))
+    return str(uuid.uuid5(NAMESPACE, f"{person}:{about}:{key}" if about else f"{person}:{key}"))
 
 
 def kind_name(feedback: Feedback) -> str:

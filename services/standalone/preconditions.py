@@ -187,8 +187,7 @@ def check_live_version(registry: Registry) -> None:
             if not path.is_file() or path.stat().st_size != item.size:
                 raise VersionCorrupt(f"{live}: {item.path} is missing or not {item.size} bytes long")
     except (VersionCorrupt, InvalidInput) as error:
-        older = [name for name in registry.versions("policy") if name < live]
-        if not any(registry.status(name).state == "retired" for name in older):
+        if not registry.fallbacks("policy"):
             raise VersionCorrupt(
                 f"the live version is damaged and there is no good one before it ({error}): restore "
                 f"{registry.root / live} from a copy, or begin anew with another --state"

@@ -2,8 +2,9 @@
 
 chat and reward start at once → their ports are known → the trainer starts with their addresses
 a service that ends is started again, later each time, on the same ports
-it ended with exit code 2 (its settings) or 3 (its engine cannot start), or for the fifth time within a minute:
-    everything stops, and the message holds the end of its log; likewise when /readyz says that the engine failed
+it ended with exit code 2 (its settings) before it was ready, with 3 (its engine cannot start), or for the fifth time
+within a minute: everything stops, and the message holds the end of its log; likewise when /readyz says that the engine
+failed; but a trainer or reward service that had become ready is tried again after a minute: people chat meanwhile
 SIGINT or SIGTERM: trainer, reward, chat are asked to end in this order; a second signal kills them
 """
 
@@ -39,6 +40,8 @@ READY_TIMEOUT_S = 300.0
 STOP_TIMEOUTS_S: dict[Name, float] = {"trainer": 30.0, "reward": 10.0, "chat": 40.0}
 """In the order of stopping: who needs the others goes first."""
 SETTINGS_REFUSED = 2
+DISPENSABLE: tuple[Name, ...] = ("trainer", "reward")
+"""Without them people chat and vote, and nothing is lost: learning waits."""
 ENGINE_CANNOT_START = EngineStartFailed.exit_code
 
 Commands = dict[Name, list[str]]
@@ -183,15 +186,18 @@ class Supervisor:
 
     def _backoff(self, service: Service, code: int, now: float) -> float:
         name, recent = service.name, [t for t in service.child.started if now - t < WINDOW_S]
-        if code == SETTINGS_REFUSED:
+        was_ready = children.read_ready(children.ready_file(self._state, name)) is not None
+        if code == SETTINGS_REFUSED and not was_ready:
             raise ServiceFailed(f"{name} cannot run with its settings:\n{self._tail(name)}")
         if name == "chat" and code == ENGINE_CANNOT_START:
             raise ServiceFailed(f"the engine cannot start:\n{self._tail(name)}\nIts whole log: {self._engine_log()}")
         if len(recent) >= MAX_STARTS:
-            raise ServiceFailed(
-                f"{name} ended {len(recent)} times within {WINDOW_S:.0f} s, the last time with {_ending(code)}; the "
-                f"end of {service.child.log}:\n{self._tail(name)}"
-            )
+            often = f"{name} ended {len(recent)} times within {WINDOW_S:.0f} s, the last time with {_ending(code)}; "
+            end = f"the end of {service.child.log}:\n{self._tail(name)}"
+            if not (was_ready and name in DISPENSABLE):
+                raise ServiceFailed(often + end)
+            self._say(f"{often}chat and votes go on, and it is tried again in {WINDOW_S:.0f} s; {end}")
+            return WINDOW_S
         delay = min(MAX_BACKOFF_S, self._backoff_s * 2 ** max(0, len(recent) - 1))
         self._say(f"{name} ended with {_ending(code)}; starting it again in {delay:g} s (log: {service.child.log})")
         return delay

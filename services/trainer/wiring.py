@@ -73,7 +73,7 @@ def build(
         ledger=ledger,
         intake=Intake(source, ledger, buffer, intake_settings),
         learners=learners,
-        publisher=Publisher(registry, learners, settings.reward.tuning),
+        publisher=Publisher(registry, learners, settings.reward.tuning, settings.keep_versions),
         experience=Experience(
             sampler, rewards, buffer, ledger, registry, patience, settings.rollout, settings.reward.pessimism
         ),

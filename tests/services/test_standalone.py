@@ -174,6 +174,18 @@ def test_a_service_that_keeps_ending_stops_everything_with_the_end_of_its_log(mo
     assert [line["name"] for line in running.story("stop")] == ["reward", "chat"]
 
 
+def test_chat_goes_on_without_a_trainer_that_cannot_go_on(model, tmp_path, run):
+    """Exit code 2 is an InvalidInput: from a service that was ready it is no word about its settings."""
+    behave(tmp_path, trainer={"exit": 2, "ready": True, "says": "error: the log was deleted"})
+    running = run(settings(model, tmp_path))
+    running.until(lambda: "chat and votes go on" in running.said())
+    assert len(running.story("start", "trainer")) == 5
+    assert "error: the log was deleted" in running.said()
+    assert alive(running.story("start", "chat")[0]["pid"])
+    running.process.send_signal(signal.SIGINT)
+    assert running.ended() == 0
+
+
 def test_an_engine_that_cannot_start_stops_everything_with_its_reason(model, tmp_path, run):
     behave(tmp_path, chat={"readiness": {"state": "failed", "message": "no kernel for head size 7"}})
     running = run(settings(model, tmp_path))

@@ -2,7 +2,8 @@
 
     python -m tests.support.fake_service NAME --config FILE
 
-`<state>/behaviour.json` may say, by name: `{"exit": 2, "says": "why"}` to end before announcing anything,
+`<state>/behaviour.json` may say, by name: `{"exit": 2, "says": "why"}` to end before announcing anything, or with
+`"ready": true` right after it,
 `{"readiness": {…}}` for the body of GET /readyz, `{"grandchild": true}` to start a process in a session of its own.
 `<state>/story.jsonl` gets a line for each start and stop: {"name", "event", "pid", "settings"}.
 """
@@ -32,6 +33,8 @@ def main() -> None:
 
     tell("start", settings=settings)
     if "exit" in behaviour:
+        if behaviour.get("ready"):
+            process.announce(Path(settings["ready_file"]), metrics=3)
         print(behaviour.get("says", "no reason"), file=sys.stderr)
         sys.exit(behaviour["exit"])
     if behaviour.get("grandchild"):

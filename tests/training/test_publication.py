@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from rlhf_online.registry import Manifest, Registry
 from rlhf_online.training.progress import Pending
 from rlhf_online.training.publication import Publisher, lineage
+
+KEEP = 2
 
 
 class Killed(BaseException):
@@ -35,7 +38,7 @@ def registry(tmp_path: Path) -> Registry:
 def publisher(registry: Registry) -> Publisher:
     policy = SimpleNamespace(policy=SimpleNamespace(write_version=write))
     learners: Any = SimpleNamespace(policy=policy)
-    return Publisher(registry, learners, "full")
+    return Publisher(registry, learners, "full", KEEP)
 
 
 def pending(registry: Registry, *, passed: bool = True) -> Pending:
@@ -141,3 +144,15 @@ def test_a_child_of_a_version_that_was_rolled_back_is_not_promoted(registry: Reg
     assert publisher.settle(child, staged=False) == "rejected"
     assert registry.status(child.version).reason == f"its parent {first.version} is not live any more, policy-000000 is"
     assert registry.live("policy") == "policy-000000"
+
+
+def test_old_versions_give_their_weights_up_and_keep_their_record(registry: Registry, publisher: Publisher) -> None:
+    names = []
+    for _ in range(KEEP + 3):
+        item = replace(pending(registry), parent=registry.live("policy") or "")
+        assert publisher.settle(item, staged=False) == "live"
+        names.append(item.version)
+    whole = [name for name in registry.versions("policy") if registry.has_weights(name)]
+    assert whole == ["policy-000000", *names[-1 - KEEP :]], "the first, the newest retired ones, the live one"
+    assert [registry.status(name).state for name in names] == ["retired"] * (KEEP + 2) + ["live"]
+    assert registry.manifest(names[0]).kl == 1.5

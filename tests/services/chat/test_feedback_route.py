@@ -65,6 +65,23 @@ async def test_a_vote_sent_again_is_the_same_event(service: Service) -> None:
     assert len({first, *others}) == 6
 
 
+async def test_two_without_a_name_may_choose_the_same_key(service: Service) -> None:
+    async def vote(answer: str) -> str:
+        body = {"thumb": {"answer": ref(answer), "up": True}, "idempotency_key": "1"}
+        return (await service.post("/v1/feedback", body))[1]["event_id"]
+
+    assert await vote("a") == await vote("a") != await vote("b")
+
+
+@pytest.mark.parametrize(("site", "status"), [("same-origin", 200), ("none", 200), ("cross-site", 403)])
+async def test_another_sites_page_cannot_vote(service: Service, site: str, status: int) -> None:
+    async with service.session.post(
+        service.url + "/v1/feedback", json=THUMB, headers={"Sec-Fetch-Site": site}
+    ) as response:
+        assert response.status == status
+    assert len(service.sink.feedback) == (status == 200)
+
+
 async def test_feedback_is_taken_while_the_engine_is_dead(service: Service) -> None:
     service.host.state = "failed"
     await service.engine.stop()

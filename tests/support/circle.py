@@ -1,0 +1,109 @@
+"""The whole product on a tiny model with random weights, and people who chat with it and rank what it answers.
+
+They like short answers: what they like does not matter, only that the circle turns.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rlhf_online.config import (
+    EngineSettings,
+    GateSettings,
+    LogSettings,
+    PolicyTraining,
+    RewardTraining,
+    RolloutSettings,
+    StandaloneSettings,
+)
+from rlhf_online.registry import Registry
+from rlhf_online.simulation import world
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from tests.support.stack import Stack
+
+PROMPTS = [prompt.text for prompt in world.prompts()][:60]
+CYCLE_VOTES = 16
+
+
+def settings(folder: Path, log: LogSettings) -> StandaloneSettings:
+    """A standalone below `folder`, its model written, with cycles of few votes."""
+    write_tiny_model(folder / "model", weights_seed=1)
+    return StandaloneSettings(
+        state_dir=folder / "state",
+        model=str(folder / "model"),
+        tuning="full",
+        http_port=0,
+        grpc_port=0,
+        min_votes=CYCLE_VOTES,
+        cold_votes=24,
+        log=log,
+        engine=EngineSettings(max_model_len=128, max_num_seqs=32, kv_cache_gib=0.5),  # pyright: ignore[reportCallIssue]
+        reward=RewardTraining(held_out=0.2, epochs=1, cold_epochs=1),  # pyright: ignore[reportCallIssue]
+        policy=PolicyTraining(epochs=1, minibatches=2),  # pyright: ignore[reportCallIssue]
+        rollout=RolloutSettings(per_cycle=48, max_tokens=24),  # pyright: ignore[reportCallIssue]
+        gate=GateSettings(samples=32, min_win_rate=0.2),  # pyright: ignore[reportCallIssue]
+    )
+
+
+def chat(stack: Stack, prompt: str, **more: Any) -> dict[str, Any]:
+    body = {"messages": [{"role": "user", "content": prompt}], "temperature": 1.0, "max_tokens": 24, **more}
+    status, reply = stack.post("/v1/chat/completions", body)
+    assert status == 200, reply
+    assert reply["rlhf"]["logged"] is True
+    return reply
+
+
+def rank(stack: Stack, prompt: str, acknowledged: set[str]) -> None:
+    """Chat for four answers and rank them by length, shortest first."""
+    reply = chat(stack, prompt, n=4)
+    order = sorted(reply["choices"], key=lambda choice: len(choice["message"]["content"]))
+    tiers = [[{"completion_id": reply["rlhf"]["completion_id"], "index": choice["index"]}] for choice in order]
+    status, answer = stack.post("/v1/feedback", {"user": "ada", "ranking": {"tiers": tiers}})
+    assert status == 200, answer
+    acknowledged.add(answer["event_id"])
+
+
+def vote(stack: Stack, acknowledged: set[str], count: int = 40) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: rank(stack, PROMPTS[i % len(PROMPTS)], acknowledged), range(count)))
+
+
+def live(stack: Stack) -> str:
+    return Registry(stack.state.versions).live("policy") or ""
+
+
+def served(stack: Stack) -> str:
+    """The version that writes the next answer."""
+    reply = chat(stack, PROMPTS[0], max_tokens=1)
+    return reply["rlhf"]["versions"][0][-1]["policy_version"]
+
+
+def pid(stack: Stack, name: str) -> int:
+    """Process id of a service, or of the engine below the chat service."""
+    pattern = {"trainer": "services.trainer", "engine": "engine.serve"}[name]
+    found = [p for p in processes_of(stack.process.pid) if pattern in command_of(p)]
+    assert found, f"no {name} process"
+    return found[0]
+
+
+def processes_of(root: int) -> list[int]:
+    """Process ids of all descendants of `root`."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    found, frontier = [], [root]
+    while frontier:
+        children = [child for parent in frontier for child in parents.get(parent, [])]
+        found += children
+        frontier = children
+    return found
+
+
+def command_of(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+    except FileNotFoundError:
+        return ""

@@ -4,8 +4,11 @@
 `RLHF_TRAINER__…`. An unknown name or a wrong value raises ConfigError naming the field, the expectation and the value.
 """
 
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -31,10 +34,30 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class KafkaSettings(Section):
+    partitions: Positive = Field(1, description="Partitions of the event topics; a conversation stays in one.")
+    replication: Annotated[int, Field(ge=0)] = Field(0, description="Replicas of each topic; 0: the brokers' default.")
+    min_insync: Annotated[int, Field(ge=0)] = Field(
+        0, description="Replicas that must have an event before it counts as shipped; 0: the brokers' default."
+    )
+    retention_days: float = Field(30.0, ge=0, description="How long events stay in Kafka; 0: for ever.")
+    tls: bool = Field(False, description="Speak TLS; certificates are verified.")
+    ca_file: Path | None = Field(None, description="PEM file of the authorities to trust; the system's by default.")
+    cert_file: Path | None = Field(None, description="PEM file of our own certificate, where brokers ask for one.")
+    key_file: Path | None = Field(None, description="PEM file of its key.")
+    mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        "", description="SASL mechanism by which we say who we are."
+    )
+    username: str = Field("", description="Name for PLAIN and SCRAM.")
+    password_file: Path | None = Field(None, description="File of the password; or set RLHF_KAFKA_PASSWORD.")
+    token_file: Path | None = Field(None, description="File of the bearer token, read anew for each connection.")
+
+
 class LogSettings(Section):
     url: str = Field("file:", description="'file:' keeps the log on this machine; 'kafka://host:port,…' ships it too.")
     segment_bytes: Positive = Field(64 << 20, description="Size at which the local log begins a new segment.")
     topic_prefix: str = Field("rlhf", description="First part of the Kafka topics' names.")
+    kafka: KafkaSettings = KafkaSettings()  # pyright: ignore[reportCallIssue]
 
 
 class EngineSettings(Section):
@@ -233,21 +256,41 @@ def load(kind: type[Settings], path: Path | None) -> Settings:
 
     Raises ConfigError.
     """
-    try:
+    with _explained(path):
         values = {} if path is None else TomlConfigSettingsSource(kind, _existing(path))()
         return kind(**values)
-    except ValidationError as error:
-        where = f"{path}: " if path else ""
-        lines = [f"{where}{_explain(dict(item))}" for item in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
-    except (SettingsError, ValueError) as error:
-        raise ConfigError(f"{path or 'environment'}: {error}") from error
+
+
+def load_log(path: Path | None, given: dict[str, Any]) -> LogSettings:
+    """The table `log` of any service's file (None: defaults), in which `given` wins; its "kafka" is merged.
+
+    Raises ConfigError.
+    """
+    with _explained(path):
+        table = tomllib.loads(_existing(path).read_text()).get("log", {}) if path is not None else {}
+        kafka = table.get("kafka", {}) | given.get("kafka", {})
+        return LogSettings(**{**table, **given, "kafka": kafka})
 
 
 def dump(settings: ServiceSettings, path: Path) -> None:
     """Write `settings` as a file that `load` reads back."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
+
+
+@contextmanager
+def _explained(path: Path | None) -> Iterator[None]:
+    """Turns what pydantic and the TOML parser raise into ConfigErrors that name field and file."""
+    try:
+        yield
+    except ValidationError as error:
+        where = f"{path}: " if path else ""
+        lines = [f"{where}{_explain(dict(item))}" for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+    except ConfigError:
+        raise
+    except (SettingsError, ValueError) as error:
+        raise ConfigError(f"{path or 'environment'}: {error}") from error
 
 
 def _existing(path: Path) -> Path:

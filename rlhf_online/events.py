@@ -134,6 +134,13 @@ class Envelope:
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def at_ms(self) -> int:
+        """When it happened, milliseconds since 1970 by the clock of the machine that saw it."""
+        match self.event:
+            case Completion(finished_ms=ms) | Feedback(created_ms=ms) | VersionChange(changed_ms=ms):
+                return ms
+
+    @property
     def key(self) -> str:
         """What orders events in Kafka: the conversation, or the version's name."""
         match self.event:

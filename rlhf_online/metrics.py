@@ -33,6 +33,12 @@ class ChatMetrics:
         self.feedback = counter("rlhf_feedback", "Votes by kind and how they ended.", "kind", "outcome")
         self.log_append = histogram("rlhf_log_append_seconds", "From an append to its acknowledgement.", FAST_S)
         self.log_failures = counter("rlhf_log_failures", "Events that the log did not acknowledge.")
+        self.backlog = Gauge("rlhf_log_backlog_records", "Events that Kafka has not confirmed.", registry=registry)
+        self.backlog_age = Gauge(
+            "rlhf_log_backlog_seconds", "Age of the oldest event that Kafka has not confirmed.", registry=registry
+        )
+        self.deliveries_failed = counter("rlhf_log_delivery_failures", "Deliveries to Kafka that were made again.")
+        self.refused = counter("rlhf_log_refused", "Events that Kafka refused for good: see dead-letters.jsonl.")
         self.rollouts = counter("rlhf_rollout_requests", "Rollout requests by how they ended.", "outcome")
         self.rollout_tokens = counter("rlhf_rollout_tokens", "Tokens written for the trainer.")
         self.swaps = counter("rlhf_swaps", "Attempts to load a new version, by outcome.", "outcome")

@@ -49,10 +49,13 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [ChatSettings, RewardSettings, TrainerSettings, StandaloneSettings])
 def test_every_field_has_a_sentence(kind: type) -> None:
-    undocumented = []
-    for name, field in kind.model_fields.items():
-        sections = getattr(field.annotation, "model_fields", None)
-        if sections is None and not field.description:
-            undocumented.append(name)
-        undocumented += [f"{name}.{n}" for n, f in (sections or {}).items() if not f.description]
-    assert undocumented == []
+    def undocumented(model: type, path: str) -> list[str]:
+        found = []
+        for name, field in getattr(model, "model_fields", {}).items():
+            if hasattr(field.annotation, "model_fields"):
+                found += undocumented(field.annotation, f"{path}{name}.")
+            elif not field.description:
+                found.append(f"{path}{name}")
+        return found
+
+    assert undocumented(kind, "") == []

@@ -21,6 +21,8 @@ def test_the_names_of_the_chat_service() -> None:
         "rlhf_feedback_total",
         "rlhf_log_append_seconds",
         "rlhf_log_failures_total",
+        "rlhf_log_backlog_records",
+        "rlhf_log_backlog_seconds",
         "rlhf_swaps_total",
         "rlhf_swap_pause_seconds",
         "rlhf_engine_restarts_total",

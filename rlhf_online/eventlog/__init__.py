@@ -4,11 +4,15 @@
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhf_online.config import LogSettings
 from rlhf_online.errors import ConfigError
 from rlhf_online.eventlog.base import Sink, Source
 from rlhf_online.eventlog.local import LocalLog, LocalReader
+
+if TYPE_CHECKING:
+    from rlhf_online.eventlog.kafka import Cluster
 
 
 def open_sink(settings: LogSettings, folder: Path) -> Sink:
@@ -16,12 +20,11 @@ def open_sink(settings: LogSettings, folder: Path) -> Sink:
 
     Raises ConfigError, LogLocked, LogCorrupt, LogUnavailable.
     """
-    servers = _servers(settings.url)
-    if not servers:
+    if (cluster := kafka_cluster(settings)) is None:
         return LocalLog(folder, segment_bytes=settings.segment_bytes)
     from rlhf_online.eventlog.kafka import KafkaSink
 
-    return KafkaSink(folder, servers=servers, prefix=settings.topic_prefix, segment_bytes=settings.segment_bytes)
+    return KafkaSink(folder, cluster, segment_bytes=settings.segment_bytes)
 
 
 def open_source(settings: LogSettings, folder: Path) -> Source:
@@ -29,23 +32,29 @@ def open_source(settings: LogSettings, folder: Path) -> Source:
 
     Raises ConfigError, LogUnavailable.
     """
-    servers = _servers(settings.url)
-    if not servers:
+    if (cluster := kafka_cluster(settings)) is None:
         return LocalReader(folder)
     from rlhf_online.eventlog.kafka import KafkaSource
 
-    return KafkaSource(servers=servers, prefix=settings.topic_prefix)
+    return KafkaSource(cluster)
 
 
-def _servers(url: str) -> list[str]:
-    """Kafka's addresses; none for the log on this machine."""
-    if url == "file:":
-        return []
-    scheme, _, rest = url.partition("://")
+def kafka_cluster(settings: LogSettings) -> "Cluster | None":
+    """The cluster of `log.url`, not yet connected; None for the log on this machine.
+
+    Raises ConfigError for an address, a file or a credential of no use.
+    """
+    if settings.url == "file:":
+        return None
+    scheme, _, rest = settings.url.partition("://")
     servers = [server.strip() for server in rest.split(",")]
-    if scheme == "kafka" and all(_is_address(server) for server in servers):
-        return servers
-    raise ConfigError(f"log.url: expected 'file:' or 'kafka://host:port,host:port', got {url!r}")
+    if scheme != "kafka" or not all(_is_address(server) for server in servers):
+        raise ConfigError(f"log.url: expected 'file:' or 'kafka://host:port,host:port', got {settings.url!r}")
+    from rlhf_online.eventlog.kafka import Cluster
+
+    cluster = Cluster(servers, settings.topic_prefix, settings.kafka)
+    cluster.check()
+    return cluster
 
 
 def _is_address(server: str) -> bool:

@@ -19,11 +19,29 @@ class Record:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipping:
+    """How the records of a local log fare on their way to Kafka; a log that is shipped nowhere has none waiting.
+
+    `backlog`: records that Kafka has not confirmed; `oldest_ms`: when the first of them happened, 0 without any;
+    `failures`: times that deliveries failed and were made again; `refused`: records that Kafka will never take.
+    """
+
+    backlog: int = 0
+    oldest_ms: int = 0
+    failures: int = 0
+    refused: int = 0
+
+
 class Sink(Protocol):
     """Where events are made durable."""
 
     def append(self, payload: bytes) -> "AppendFuture":
         """Queue a record. Raises LogUnavailable at once if the log takes none."""
+        ...
+
+    def shipping(self) -> Shipping:
+        """From any thread."""
         ...
 
     def close(self) -> None:

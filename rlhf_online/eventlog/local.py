@@ -27,7 +27,7 @@ from typing import Self
 
 from rlhf_online.errors import InvalidInput, LogCorrupt, LogUnavailable, PositionLost
 from rlhf_online.eventlog import folder as files
-from rlhf_online.eventlog.base import Position, Record
+from rlhf_online.eventlog.base import Position, Record, Shipping
 from rlhf_online.eventlog.segments import (
     HEADER,
     MAX_GROUP,
@@ -109,6 +109,15 @@ class LocalLog:
             self._queued_bytes += len(payload)
             self._changed.notify()
         return future
+
+    @property
+    def end(self) -> int:
+        """Acknowledged records, from any thread."""
+        return self._next
+
+    def shipping(self) -> Shipping:
+        """Nothing waits: this log is read where it lies."""
+        return Shipping()
 
     def close(self) -> None:
         """Write what is queued, stop, and give the lock back. A second call does nothing."""

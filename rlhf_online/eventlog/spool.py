@@ -27,6 +27,7 @@ class Spool:
         self._folder = folder
         self._reader = LocalReader(folder)
         self.shipped = self._read()
+        self.refused = self._count_refused()
 
     @property
     def identity(self) -> str:
@@ -54,9 +55,18 @@ class Spool:
                 os.fsync(file.fileno())
         except OSError as error:
             raise LogUnavailable(f"{self._folder / 'dead-letters.jsonl'} cannot be written: {error}") from error
+        self.refused += 1
 
     def close(self) -> None:
         self._reader.close()
+
+    def _count_refused(self) -> int:
+        try:
+            return (self._folder / "dead-letters.jsonl").read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise LogUnavailable(f"{self._folder / 'dead-letters.jsonl'} cannot be read: {error}") from error
 
     def _read(self) -> int:
         path = self._folder / "shipped.json"

@@ -63,7 +63,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
     if settings.engine.tuning == "full":
         flight.attach()
     gateway = Gateway(host, flight, journal, state, metrics, settings.limits.max_concurrent)
-    watch = Watch(host, metrics)
+    watch = Watch(host, sink, metrics)
     host.changes.append(journal.changed)
     host.changes.append(watch.changed)
     return Chat(

@@ -1,19 +1,22 @@
-"""What the host went through, as metrics: its counts are read when somebody asks, and when a version changes."""
+"""What host and log went through, as metrics: their counts are read when somebody asks, and when a version changes."""
 
+from rlhf_online.eventlog.base import Shipping, Sink
 from rlhf_online.metrics import ChatMetrics, show_version
-from rlhf_online.registry import Change
+from rlhf_online.registry import Change, now_ms
 from services.chat.host import Host, Swap
 
 
 class Watch:
-    """Copies the host's counts into the metrics, each event once."""
+    """Copies the host's and the log's counts into the metrics, each event once."""
 
-    def __init__(self, host: Host, metrics: ChatMetrics) -> None:
+    def __init__(self, host: Host, sink: Sink, metrics: ChatMetrics) -> None:
         self.host = host
+        self.sink = sink
         self.metrics = metrics
         self._last: Swap | None = None
         self._restarts = 0
         self._serving = ""
+        self._shipping = Shipping()
 
     async def changed(self, change: Change) -> None:
         """The host calls this."""
@@ -30,6 +33,14 @@ class Watch:
             self._serving = self.host.serving
             show_version(self.metrics.serving, self._serving)
         self.metrics.engine_ready.set(self.host.state == "ready")
+        self._show_shipping(self.sink.shipping())
+
+    def _show_shipping(self, now: Shipping) -> None:
+        before, self._shipping = self._shipping, now
+        self.metrics.backlog.set(now.backlog)
+        self.metrics.backlog_age.set(max(0.0, (now_ms() - now.oldest_ms) / 1000) if now.oldest_ms else 0.0)
+        self.metrics.deliveries_failed.inc(now.failures - before.failures)
+        self.metrics.refused.inc(now.refused - before.refused)
 
     def _new_swaps(self) -> list[Swap]:
         """Those after the last one seen; the host keeps only the latest."""

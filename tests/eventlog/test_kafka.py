@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from rlhf_online import events as ev
+from rlhf_online.config import LogSettings
 from rlhf_online.errors import LogLocked, LogUnavailable, PositionLost
-from rlhf_online.eventlog.base import Record
+from rlhf_online.eventlog import kafka_cluster
+from rlhf_online.eventlog.base import Record, covers
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import encode
 from tests.support.kafka_broker import Broker, missing_tools
-from tests.support.logged import completion, thumb
+from tests.support.logged import completion, feedback, ref, thumb
 from tests.support.waiting import until
 
 # kafka-python reads its schemas by functions of the standard library that Python 3.11 and 3.12 call deprecated.
@@ -65,16 +67,22 @@ def opened() -> Iterator[Callable[[Any], Any]]:
         thing.close()
 
 
+def _cluster(address: str, prefix: str) -> Any:
+    cluster = kafka_cluster(LogSettings(url=f"kafka://{address}", topic_prefix=prefix))  # pyright: ignore[reportCallIssue]
+    assert cluster is not None
+    return cluster
+
+
 def _sink(folder: Path, address: str, prefix: str) -> Any:
     from rlhf_online.eventlog.kafka import KafkaSink
 
-    return KafkaSink(folder, servers=[address], prefix=prefix)
+    return KafkaSink(folder, _cluster(address, prefix))
 
 
 def _source(address: str, prefix: str, **options: float) -> Any:
     from rlhf_online.eventlog.kafka import KafkaSource
 
-    return KafkaSource(servers=[address], prefix=prefix, **options)
+    return KafkaSource(_cluster(address, prefix), **options)
 
 
 def _votes(start: int, stop: int) -> list[bytes]:
@@ -168,6 +176,7 @@ def test_a_record_that_can_not_be_shipped_is_named_and_the_others_go_on(tmp_path
     _append(sink, [*votes[:2], b"\xff no envelope", *votes[2:]])
     _shipped(sink, 5)
     assert [record.payload for record in _read_all(opened(_source(broker.address, prefix)))] == votes
+    assert sink.shipping().refused == 1
     [line] = (tmp_path / "dead-letters.jsonl").read_text().splitlines()
     assert json.loads(line) == {"sequence": 2, "reason": "UndecodableEvent", "bytes": 13}
 
@@ -204,6 +213,30 @@ def test_a_topic_made_anew_is_not_the_same_log(tmp_path: Path, broker: Broker, p
         fresh.read(position, 10)
 
 
+def test_more_partitions_are_read_as_well_and_keep_their_conversations(tmp_path: Path, broker: Broker, prefix, opened):
+    sink = _sink(tmp_path, broker.address, prefix)
+    _append(sink, _votes(0, 5))
+    _shipped(sink, 5)
+    source = opened(_source(broker.address, prefix, check_s=0.0))
+    name = source.identity()
+    _, position = source.read({}, 10)
+    opened(_admin(broker.address)).create_partitions({f"{prefix}.feedback": 4})
+    vote = ev.Thumb(answer=ref("c"), up=True)
+    talks = [encode(feedback(vote, conversation=f"talk-{n % 8}", event_id=f"later-{n}")) for n in range(64)]
+
+    sink.close()
+    sink = opened(_sink(tmp_path, broker.address, prefix))  # a producer looks for new partitions every five minutes
+    _append(sink, talks)
+    _shipped(sink, 5 + len(talks))
+    assert sum(offset > 0 for part, offset in source.end().items() if "feedback" in part) > 1
+    records: list[Record] = []
+    while not covers(position, source.end()):
+        more, position = source.read(position, 1000)
+        records += more
+    assert set(talks) <= {record.payload for record in records}
+    assert source.identity() == name
+
+
 def test_a_position_that_retention_passed_is_lost(tmp_path: Path, broker: Broker, prefix: str, opened):
     from kafka.structs import TopicPartition
 
@@ -230,10 +263,15 @@ def test_nothing_is_lost_while_the_broker_is_down_or_killed(tmp_path: Path, pref
     sink = _sink(tmp_path / "log", broker.address, prefix)
     _append(sink, _votes(0, 100))  # acknowledged without a broker
     assert sink.shipped == 0
+    until(lambda: sink.shipping().oldest_ms == 2_000, 30, "the forwarder to see what waits")  # when `_votes` happened
+    assert sink.shipping().backlog == 100
     with pytest.raises(LogUnavailable, match="does not answer"):
         _source(broker.address, prefix).end()
     broker.start()
     _shipped(sink, 100)
+    until(lambda: sink.shipping().oldest_ms == 0, 30, "the forwarder to see that nothing waits")
+    assert (sink.shipping().backlog, sink.shipping().refused) == (0, 0)
+    assert sink.shipping().failures > 0
     for start in (100, 3100):
         _append(sink, _votes(start, start + 1000))
         until(lambda start=start: sink.shipped > start, 60, "deliveries to begin")
@@ -251,13 +289,13 @@ def test_nothing_is_lost_while_the_broker_is_down_or_killed(tmp_path: Path, pref
 
 def test_deliveries_to_a_broker_that_hangs_are_made_again(tmp_path: Path, prefix: str, opened):
     """Longer than a delivery may take: by then kafka-python's producer is stuck for good, and another takes over."""
-    from rlhf_online.eventlog.kafka import Forwarder
+    from rlhf_online.eventlog.kafka.forwarder import Forwarder
 
     broker = opened(_Closing(Broker(tmp_path / "kafka"))).broker
     broker.start()
     before = threading.active_count()
     log = opened(LocalLog(tmp_path / "log"))
-    forwarder = Forwarder(Spool(tmp_path / "log"), servers=[broker.address], prefix=prefix, delivery_s=1.0)
+    forwarder = Forwarder(Spool(tmp_path / "log"), _cluster(broker.address, prefix), delivery_s=1.0)
     try:
         _append(log, _votes(0, 10))
         until(lambda: forwarder.shipped == 10, 30, "the first deliveries")

@@ -3,6 +3,7 @@
 from concurrent.futures import Future
 
 from rlhf_online.errors import LogUnavailable
+from rlhf_online.eventlog.base import Shipping
 from rlhf_online.events import Completion, Envelope, Feedback, VersionChange
 from rlhf_online.wire import decode
 
@@ -14,6 +15,7 @@ class FakeSink:
         self.records: list[bytes] = []
         self.failing = ""
         self.closed = False
+        self.ships = Shipping()
 
     def append(self, payload: bytes) -> "Future[int]":
         if self.failing == "raise":
@@ -25,6 +27,9 @@ class FakeSink:
         self.records.append(payload)
         future.set_result(len(self.records) - 1)
         return future
+
+    def shipping(self) -> Shipping:
+        return self.ships
 
     def close(self) -> None:
         self.closed = True

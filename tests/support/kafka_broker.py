@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 LIBS = Path(__file__).parents[2] / "build" / "kafka-libs"
@@ -46,20 +47,38 @@ def fetch() -> Path:
     return LIBS / "jars"
 
 
-class Broker:
-    """One broker and controller on loopback, its data in `folder`. A restart keeps the ports."""
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A person whom a secured broker lets in by SCRAM-SHA-512; `ca_file` (PEM) vouches for the broker."""
 
-    def __init__(self, folder: Path) -> None:
+    username: str
+    password: str
+    ca_file: Path
+
+
+class Broker:
+    """One broker and controller on loopback, its data in `folder`. A restart keeps the ports.
+
+    With `secure` it speaks TLS and lets in nobody but `credentials`.
+    """
+
+    def __init__(self, folder: Path, *, secure: bool = False) -> None:
         self._folder = folder
         self._jars = fetch()
         self._process: subprocess.Popen[bytes] | None = None
         self.port, controller = _free_ports(2)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "server.properties").write_text(_properties(self.port, controller, folder / "data"))
+        self.credentials = Credentials("trainer", secrets.token_hex(8), folder / "ca.pem") if secure else None
+        lines = _properties(self.port, controller, folder / "data", "SASL_SSL" if secure else "PLAINTEXT")
+        known: list[str] = []
+        if self.credentials is not None:
+            lines += _security(folder)
+            known = ["--add-scram", f"SCRAM-SHA-512=[name=trainer,password={self.credentials.password}]"]
+        (folder / "server.properties").write_text("\n".join(lines))
         cluster = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode().rstrip("=")
         with self.log.open("ab") as log:
             subprocess.run(
-                [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties"],
+                [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties", *known],
                 cwd=folder,
                 check=True,
                 timeout=120,
@@ -127,27 +146,47 @@ def _free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _properties(port: int, controller: int, data: Path) -> str:
-    return "\n".join(
-        [
-            "process.roles=broker,controller",
-            "node.id=1",
-            f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-            f"advertised.listeners=PLAINTEXT://127.0.0.1:{port}",
-            "controller.listener.names=CONTROLLER",
-            f"controller.quorum.voters=1@127.0.0.1:{controller}",
-            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-            "inter.broker.listener.name=PLAINTEXT",
-            f"log.dirs={data}",
-            "offsets.topic.replication.factor=1",
-            "transaction.state.log.replication.factor=1",
-            "transaction.state.log.min.isr=1",
-            "share.coordinator.state.topic.replication.factor=1",
-            "share.coordinator.state.topic.min.isr=1",
-            "group.initial.rebalance.delay.ms=0",
-            "auto.create.topics.enable=false",
-            "broker.session.timeout.ms=2000",
-            "broker.heartbeat.interval.ms=500",
-            "",
-        ]
-    )
+def _security(folder: Path) -> list[str]:
+    """Make the broker a key and a certificate that vouches for itself; the properties that use them."""
+    store, password = folder / "broker.p12", secrets.token_hex(8)
+    given = ["-keystore", str(store), "-storepass", password, "-alias", "broker"]
+    key = ["-genkeypair", "-keyalg", "RSA", "-storetype", "PKCS12", "-dname", "CN=broker", "-validity", "2"]
+    for command in (
+        [*key, "-ext", "san=ip:127.0.0.1", "-ext", "bc:c", *given],
+        ["-exportcert", "-rfc", "-file", str(folder / "ca.pem"), *given],
+    ):
+        subprocess.run(["keytool", *command], check=True, timeout=60, capture_output=True)
+    return [
+        "sasl.enabled.mechanisms=SCRAM-SHA-512",
+        "listener.name.client.scram-sha-512.sasl.jaas.config="
+        "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        f"ssl.keystore.location={store}",
+        f"ssl.keystore.password={password}",
+        "ssl.keystore.type=PKCS12",
+        "",
+    ]
+
+
+def _properties(port: int, controller: int, data: Path, protocol: str) -> list[str]:
+    inner = _free_ports(1)[0]
+    return [
+        "process.roles=broker,controller",
+        "node.id=1",
+        f"listeners=CLIENT://127.0.0.1:{port},INNER://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}",
+        f"advertised.listeners=CLIENT://127.0.0.1:{port},INNER://127.0.0.1:{inner}",
+        "controller.listener.names=CONTROLLER",
+        f"controller.quorum.voters=1@127.0.0.1:{controller}",
+        f"listener.security.protocol.map=CONTROLLER:PLAINTEXT,INNER:PLAINTEXT,CLIENT:{protocol}",
+        "inter.broker.listener.name=INNER",
+        f"log.dirs={data}",
+        "offsets.topic.replication.factor=1",
+        "transaction.state.log.replication.factor=1",
+        "transaction.state.log.min.isr=1",
+        "share.coordinator.state.topic.replication.factor=1",
+        "share.coordinator.state.topic.min.isr=1",
+        "group.initial.rebalance.delay.ms=0",
+        "auto.create.topics.enable=false",
+        "broker.session.timeout.ms=2000",
+        "broker.heartbeat.interval.ms=500",
+        "",
+    ]

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from rlhf_online.eventlog.base import Shipping
+from rlhf_online.registry import now_ms
 from tests.support.chat_engine import EOS
 from tests.support.chat_service import Service
 
@@ -166,3 +168,14 @@ async def test_the_page_needs_nothing_from_elsewhere(service: Service) -> None:
     for route in ("/v1/chat/completions", "/v1/feedback", "/readyz"):
         assert route in page
     assert "innerHTML" not in page
+
+
+async def test_what_waits_for_kafka_is_told(service: Service) -> None:
+    service.sink.ships = Shipping(backlog=7, oldest_ms=now_ms() - 90_000, failures=2, refused=1)
+    assert await service.metric("rlhf_log_backlog_records") == 7
+    assert await service.metric("rlhf_log_backlog_seconds") >= 90
+    service.sink.ships = Shipping(failures=3, refused=1)
+    assert await service.metric("rlhf_log_backlog_records") == 0
+    assert await service.metric("rlhf_log_backlog_seconds") == 0
+    assert await service.metric("rlhf_log_delivery_failures_total") == 3
+    assert await service.metric("rlhf_log_refused_total") == 1

@@ -1,0 +1,136 @@
+"""A Kafka cluster: where it is, who we are to it, and clients that leave nothing behind when it does not answer."""
+
+import os
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient  # pyright: ignore[reportMissingImports]
+from kafka.net.sasl.oauth import AbstractTokenProvider  # pyright: ignore[reportMissingImports]
+from kafka.net.selector import NetworkSelector  # pyright: ignore[reportMissingImports]
+
+from rlhf_online.config import KafkaSettings
+from rlhf_online.errors import ConfigError, LogUnavailable
+
+PASSWORD_VARIABLE = "RLHF_KAFKA_PASSWORD"
+
+_CLIENT: dict[str, Any] = {"reconnect_backoff_max_ms": 500, "bootstrap_timeout_ms": 2_000, "request_timeout_ms": 10_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The brokers at `servers` ("host:port"), of which the topics that begin with `prefix` are ours."""
+
+    servers: Sequence[str]
+    prefix: str
+    settings: KafkaSettings
+
+    def __str__(self) -> str:
+        return f"Kafka at {', '.join(self.servers)}"
+
+    def check(self) -> None:
+        """Raises ConfigError for a file of no use or a missing credential."""
+        security(self.settings)
+
+    def open(self, kind: Any, **options: Any) -> Any:
+        """A client of kafka-python's class `kind`, connected. Raises KafkaError, ConfigError.
+
+        When no broker answers, the constructors raise and leave their network thread and its descriptors behind; in a
+        long outage these would add up, so they are ended here.
+        """
+        selectors: list[NetworkSelector] = []
+
+        def new_client(**configs: Any) -> KafkaNetClient:
+            selectors.append(NetworkSelector(**configs))
+            return KafkaNetClient(net=selectors[-1], **configs)
+
+        wanted = {**_CLIENT, **security(self.settings), **options}
+        try:
+            return kind(bootstrap_servers=list(self.servers), kafka_client=new_client, **wanted)
+        except KafkaError:
+            for selector in selectors:
+                selector.close()
+            raise
+
+    def away(self, error: KafkaError) -> LogUnavailable:
+        """What a caller is told."""
+        return LogUnavailable(
+            f"{self} does not answer ({type(error).__name__}): start it, or mend log.url and log.kafka"
+        )
+
+
+def security(settings: KafkaSettings) -> dict[str, Any]:
+    """kafka-python's options for TLS and SASL. Raises ConfigError for a file of no use or a missing credential."""
+    protocol = f"{'SASL_' if settings.mechanism else ''}{'SSL' if settings.tls else 'PLAINTEXT'}"
+    options: dict[str, Any] = {"security_protocol": protocol}
+    if settings.tls:
+        options["ssl_context"] = _tls(settings)
+    match settings.mechanism:
+        case "":
+            pass
+        case "OAUTHBEARER":
+            if settings.token_file is None:
+                raise ConfigError("log.kafka.token_file: OAUTHBEARER needs a file that holds the bearer token")
+            _secret(settings.token_file, "log.kafka.token_file")
+            options |= {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": TokenFile(settings.token_file)}
+        case mechanism:
+            options |= {
+                "sasl_mechanism": mechanism,
+                "sasl_plain_username": _username(settings),
+                "sasl_plain_password": _password(settings),
+            }
+    return options
+
+
+class TokenFile(AbstractTokenProvider):
+    """Bearer tokens from a file, which is read anew for each connection: whoever rotates it need not tell us."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def token(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]  # the base class's returns nothing
+        return _secret(self._path, "log.kafka.token_file")
+
+
+def _tls(settings: KafkaSettings) -> ssl.SSLContext:
+    """Certificates and host names are always verified."""
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.cert_file is not None:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+        return context
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"log.kafka: ca_file {settings.ca_file}, cert_file {settings.cert_file} or key_file {settings.key_file} "
+            f"cannot be used ({error}): they must be readable PEM files"
+        ) from error
+
+
+def _username(settings: KafkaSettings) -> str:
+    if not settings.username:
+        raise ConfigError(f"log.kafka.username: {settings.mechanism} needs one")
+    return settings.username
+
+
+def _password(settings: KafkaSettings) -> str:
+    if settings.password_file is not None:
+        return _secret(settings.password_file, "log.kafka.password_file")
+    if password := os.environ.get(PASSWORD_VARIABLE):
+        return password
+    raise ConfigError(
+        f"log.kafka: {settings.mechanism} needs a password: name its file in password_file, or set {PASSWORD_VARIABLE}"
+    )
+
+
+def _secret(path: Path, setting: str) -> str:
+    try:
+        secret = path.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{setting}: {path} cannot be read ({type(error).__name__})") from error
+    if not secret:
+        raise ConfigError(f"{setting}: {path} is empty")
+    return secret

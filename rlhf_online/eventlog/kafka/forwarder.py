@@ -1,0 +1,224 @@
+"""Ships the spool to Kafka: the local log's records, in order, each confirmed by all in-sync replicas.
+
+Invariants:
+- An append waits for the local disk alone; Kafka may be away for as long as the disk has room.
+- The shipped position moves only over a contiguous prefix of records that Kafka confirmed (acks=all) or refused for
+  good; the latter are named in the spool's dead letters.
+- After a failed or late delivery the producer is dropped and a new one built, since kafka-python's idempotent producer
+  may never complete a future again. What is sent again has the same event id, by which readers drop the second.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, MessageSizeTooLargeError
+
+from rlhf_online import events as ev
+from rlhf_online.errors import LogError, UndecodableEvent
+from rlhf_online.eventlog.base import AppendFuture, Record, Shipping
+from rlhf_online.eventlog.kafka import topics
+from rlhf_online.eventlog.kafka.cluster import Cluster
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.spool import Spool
+from rlhf_online.wire import decode
+
+_TOPIC_OF = {ev.Completion: "completions", ev.Feedback: "feedback", ev.VersionChange: "versions"}
+
+_GROUP = 1000
+
+
+class KafkaSink:
+    """A LocalLog whose records a thread ships to Kafka (a `Sink`). `append` resolves to the spool's sequence number.
+
+    Raises what LocalLog raises; Kafka itself may be down.
+    """
+
+    def __init__(self, folder: Path, cluster: Cluster, *, segment_bytes: int = 64 << 20) -> None:
+        self._log = LocalLog(folder, segment_bytes=segment_bytes)
+        try:
+            self._forwarder = Forwarder(Spool(folder), cluster)
+        except LogError:
+            self._log.close()
+            raise
+
+    @property
+    def shipped(self) -> int:
+        """Records before this one are in Kafka, or were refused for good."""
+        return self._forwarder.shipped
+
+    def append(self, payload: bytes) -> AppendFuture:
+        return self._log.append(payload)
+
+    def shipping(self) -> Shipping:
+        forwarder = self._forwarder
+        backlog = max(0, self._log.end - forwarder.shipped)
+        return Shipping(
+            backlog=backlog,
+            oldest_ms=forwarder.oldest_ms if backlog else 0,
+            failures=forwarder.failures,
+            refused=forwarder.refused,
+        )
+
+    def close(self) -> None:
+        """Make durable what is queued and stop; what is not shipped yet stays in the spool for the next start."""
+        self._log.close()
+        self._forwarder.close()
+
+
+class Forwarder:
+    """Ships a spool to Kafka in its own thread, beginning where the last one stopped. Owns `spool`.
+
+    `delivery_s` is how long Kafka may take to confirm a record before it is sent anew through another producer.
+    """
+
+    def __init__(self, spool: Spool, cluster: Cluster, *, delivery_s: float = 20.0) -> None:
+        self._spool = spool
+        self._cluster = cluster
+        self._delivery_s = delivery_s
+        self._producer: KafkaProducer | None = None
+        self._suspect = -1
+        self.failures = 0
+        """Times that deliveries failed and a new producer took over."""
+        self.oldest_ms = 0
+        """When the first record that has not left happened; 0 if none waits."""
+        self._stopping = threading.Event()
+        self._give_up_at = float("inf")
+        self._log = structlog.get_logger().bind(component="forwarder")
+        self._thread = threading.Thread(target=self._run, name="eventlog-forwarder", daemon=True)
+        self._thread.start()
+
+    @property
+    def shipped(self) -> int:
+        return self._spool.shipped
+
+    @property
+    def refused(self) -> int:
+        """Records that will never be shipped, ever since the spool began."""
+        return self._spool.refused
+
+    def close(self) -> None:
+        """Stop after the deliveries at hand; those not confirmed within a second are made again at the next start."""
+        self._give_up_at = time.monotonic() + 1
+        self._stopping.set()
+        self._thread.join()
+        self._spool.close()
+
+    def _run(self) -> None:
+        pause = 0.1
+        try:
+            while not self._stopping.is_set():
+                try:
+                    idle_s = 0.0 if self._ship() else 0.02
+                    pause = 0.1
+                except (KafkaError, LogError) as error:
+                    self._drop_producer()
+                    self.failures += 1
+                    self._log.warning("delivery failed", error=type(error).__name__, shipped=self.shipped)
+                    idle_s, pause = pause, min(2 * pause, 2.0)
+                self._stopping.wait(idle_s)
+        finally:
+            self._drop_producer()
+
+    def _ship(self) -> bool:
+        """Send what comes next and wait until it is confirmed; False if nothing waits. Raises KafkaError, LogError."""
+        records = self._spool.waiting(1 if self.shipped == self._suspect else _GROUP)
+        self.oldest_ms = _happened_ms(records[0]) if records else 0
+        if not records:
+            return False
+        if self._producer is None:
+            topics.ensure(self._cluster)
+            self._producer = self._new_producer()
+        start = self.shipped
+        try:
+            deliveries = [(record, self._send(self._producer, record)) for record in records]
+            give_up_at = time.monotonic() + self._delivery_s + 5
+            for record, delivery in deliveries:
+                if isinstance(delivery, str):
+                    self._refuse(record, delivery)
+                else:
+                    self._confirm(record, delivery, give_up_at, alone=len(records) == 1)
+                self._spool.shipped = record.offset + 1
+        finally:
+            if self.shipped > start:
+                self._save()
+        return True
+
+    def _new_producer(self) -> KafkaProducer:
+        return self._cluster.open(
+            KafkaProducer,
+            acks="all",
+            linger_ms=5,
+            batch_size=256 << 10,
+            max_request_size=topics.MAX_REQUEST,
+            max_block_ms=2_000,
+            delivery_timeout_ms=int(1000 * self._delivery_s),
+            request_timeout_ms=int(500 * self._delivery_s),
+            allow_auto_create_topics=False,
+        )
+
+    def _send(self, producer: KafkaProducer, record: Record) -> Any:
+        """The delivery's future, or the reason for which the record can never be sent. Raises KafkaError."""
+        try:
+            envelope = decode(record.payload)
+            return producer.send(
+                f"{self._cluster.prefix}.{_TOPIC_OF[type(envelope.event)]}",
+                key=envelope.key.encode(),
+                value=record.payload,
+                headers=[
+                    ("schema_version", str(envelope.schema_version).encode()),
+                    ("event_id", envelope.event_id.encode()),
+                    ("spool", self._spool.identity.encode()),
+                    ("sequence", str(record.offset).encode()),
+                ],
+            )
+        except (UndecodableEvent, MessageSizeTooLargeError) as error:
+            return type(error).__name__
+
+    def _confirm(self, record: Record, delivery: Any, give_up_at: float, *, alone: bool) -> None:
+        """Wait until Kafka has the record, or has refused it for good. Raises KafkaError.
+
+        After a record that is too large, kafka-python fails all that were sent with it by the same error: a refusal is
+        believed of a record that was sent alone, so the first that fails is sent again, alone.
+        """
+        while not delivery.is_done and time.monotonic() < min(give_up_at, self._give_up_at):
+            try:
+                delivery.get(timeout=0.2)
+            except KafkaError:
+                pass  # a wait that ran out, or a delivery that failed: what is done is looked at below
+        try:
+            delivery.get(timeout=0)
+        except MessageSizeTooLargeError as error:
+            if not alone:
+                self._suspect = record.offset
+                raise
+            self._refuse(record, type(error).__name__)
+            self._drop_producer()
+
+    def _refuse(self, record: Record, reason: str) -> None:
+        self._spool.refuse(record, reason)
+        self._log.error("record refused for good", sequence=record.offset, reason=reason)
+
+    def _save(self) -> None:
+        try:
+            self._spool.save()
+        except OSError as error:  # after a restart more than need be is sent again
+            self._log.warning("shipped position not saved", error=error.strerror)
+
+    def _drop_producer(self) -> None:
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            # `close` alone would wait for deliveries that may never end, raise, and leave the sender's thread running.
+            producer._sender.force_close()  # pyright: ignore[reportAttributeAccessIssue]
+            producer.close(timeout=5)
+
+
+def _happened_ms(record: Record) -> int:
+    """When the record's event happened; 0 for one that cannot be read."""
+    try:
+        return decode(record.payload).at_ms
+    except UndecodableEvent:
+        return 0

@@ -1,0 +1,165 @@
+"""Reads the event topics from a position that the caller keeps.
+
+The source never commits offsets and never resets them: an offset or a topic that Kafka no longer has is a PositionLost.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+
+from kafka import KafkaConsumer
+from kafka.errors import (
+    KafkaError,
+    LogTruncationError,  # pyright: ignore[reportAttributeAccessIssue]  # pyright's own stubs are of kafka-python 2
+    OffsetOutOfRangeError,
+)
+from kafka.structs import TopicPartition
+
+from rlhf_online.errors import LogUnavailable, PositionLost
+from rlhf_online.eventlog.base import Position, Record, covers
+from rlhf_online.eventlog.kafka import topics
+from rlhf_online.eventlog.kafka.cluster import Cluster
+from rlhf_online.eventlog.kafka.topics import Topic
+
+
+class KafkaSource:
+    """Reads the three topics (a `Source`); partitions are named "topic/number". One thread at a time.
+
+    All methods raise LogUnavailable while Kafka is away; `read` and `end` raise PositionLost for an offset or a topic
+    that is gone. `check_s` is how often the topics' ids are compared.
+    """
+
+    def __init__(self, cluster: Cluster, *, timeout_s: float = 10.0, check_s: float = 30.0) -> None:
+        self._cluster = cluster
+        self._timeout_s = timeout_s
+        self._check_s = check_s
+        self._checked = 0.0
+        self._topics: dict[str, Topic] = {}
+        self._consumer: KafkaConsumer | None = None
+        self._at: Position = {}
+
+    def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
+        """Up to `limit` records; none only if there were none when it was called.
+
+        A partition that `position` does not name is read from its first record.
+        """
+        try:
+            consumer = self._connected()
+            start, end = self._bounds(consumer, position)
+            if limit <= 0 or covers(start, end):
+                return [], start
+            for name, offset in start.items():
+                if self._at.get(name) != offset:
+                    consumer.seek(_partition(name), offset)
+            self._at = {}
+            deadline = time.monotonic() + self._timeout_s
+            while not (batches := consumer.poll(timeout_ms=200, max_records=limit)):
+                if time.monotonic() > deadline:
+                    raise LogUnavailable(f"{self._cluster} delivers nothing: is it overloaded?")
+        except (OffsetOutOfRangeError, LogTruncationError) as error:
+            self.close()
+            raise PositionLost(f"Kafka no longer has what follows {dict(position)}: {error}") from error
+        except KafkaError as error:
+            self.close()
+            raise self._cluster.away(error) from error
+        records = [
+            Record(partition=_name(partition), offset=message.offset, payload=message.value or b"")
+            for partition, batch in sorted(batches.items())
+            for message in batch
+        ]
+        self._at = {**start, **{record.partition: record.offset + 1 for record in records}}
+        return records, dict(self._at)
+
+    def end(self) -> Position:
+        """The position after the last record of every partition."""
+        try:
+            return self._bounds(self._connected(), {})[1]
+        except KafkaError as error:
+            self.close()
+            raise self._cluster.away(error) from error
+
+    def identity(self) -> str:
+        """Digest of the topics' ids: a topic that is deleted and made anew changes it."""
+        try:
+            self._connected()
+        except KafkaError as error:
+            self.close()
+            raise self._cluster.away(error) from error
+        ids = sorted((name, topic.topic_id) for name, topic in self._topics.items())
+        return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:32]
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            consumer.close(autocommit=False, timeout_ms=1000)
+
+    def _connected(self) -> KafkaConsumer:
+        """The consumer, assigned to every partition. Raises KafkaError, LogUnavailable, PositionLost."""
+        if self._consumer is None or time.monotonic() - self._checked > self._check_s:
+            found = topics.ensure(self._cluster)
+            self._compare(found)
+            if self._consumer is not None and found != self._topics:  # there are more partitions now
+                self.close()
+            self._topics, self._checked = found, time.monotonic()
+        if self._consumer is None:
+            self._at = {}
+            self._consumer = self._cluster.open(
+                KafkaConsumer,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                max_partition_fetch_bytes=topics.MAX_REQUEST,
+            )
+            assert self._consumer is not None
+            self._consumer.assign(self._partitions())
+        return self._consumer
+
+    def _compare(self, found: Mapping[str, Topic]) -> None:
+        """Raises PositionLost if a topic is not the one that was read so far."""
+        for name, known in self._topics.items():
+            if found[name].topic_id != known.topic_id:
+                raise PositionLost(
+                    f"{name} was deleted and made anew: offsets of the old one mean nothing in it; start from a fresh "
+                    "checkpoint"
+                )
+            if found[name].partitions < known.partitions:
+                raise PositionLost(
+                    f"{name} had {known.partitions} partitions and has {found[name].partitions}: events are missing; "
+                    "start from a fresh checkpoint"
+                )
+
+    def _partitions(self) -> list[TopicPartition]:
+        return [
+            TopicPartition(name, n) for name, topic in sorted(self._topics.items()) for n in range(topic.partitions)
+        ]
+
+    def _bounds(self, consumer: KafkaConsumer, position: Mapping[str, int]) -> tuple[Position, Position]:
+        """`position` with every partition named, and the end. Raises PositionLost, KafkaError.
+
+        Compared here, since an offset that Kafka does not hold may otherwise show as silence.
+        """
+        low = consumer.beginning_offsets(self._partitions())
+        high = consumer.end_offsets(self._partitions())
+        if unknown := sorted(set(position) - {_name(partition) for partition in low}):
+            raise PositionLost(f"Kafka has no partition {', '.join(unknown)}: was the log's prefix or server changed?")
+        start = {_name(partition): position.get(_name(partition), offset) for partition, offset in low.items()}
+        for partition, lowest in low.items():
+            offset, highest = start[_name(partition)], high[partition]
+            if not lowest <= offset <= highest:
+                lost = f"{lowest - offset} records are missing" if offset < lowest else "its newest records were lost"
+                raise PositionLost(
+                    f"{_name(partition)} holds offsets {lowest} to {highest}, but {offset} was asked for: {lost}; "
+                    "start from a fresh checkpoint to go on without them"
+                )
+        return start, {_name(partition): offset for partition, offset in high.items()}
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition.topic}/{partition.partition}"
+
+
+def _partition(name: str) -> TopicPartition:
+    topic, _, number = name.rpartition("/")
+    return TopicPartition(topic, int(number))

@@ -56,6 +56,12 @@ class KafkaSettings(Section):
 class LogSettings(Section):
     url: str = Field("file:", description="'file:' keeps the log on this machine; 'kafka://host:port,…' ships it too.")
     segment_bytes: Positive = Field(64 << 20, description="Size at which the local log begins a new segment.")
+    retain_gib: float = Field(
+        0.0, ge=0, description="Size of the local log beyond which what everybody has read or Kafka has goes; 0: none."
+    )
+    retain_days: float = Field(
+        0.0, ge=0, description="Age beyond which what everybody has read or Kafka has goes from the local log; 0: none."
+    )
     topic_prefix: str = Field("rlhf", description="First part of the Kafka topics' names.")
     kafka: KafkaSettings = KafkaSettings()  # pyright: ignore[reportCallIssue]
 

@@ -3,13 +3,15 @@
 `open_sink` and `open_source` pick the implementation by `log.url`; Kafka's client is imported only if it asks for it.
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_online.config import LogSettings
 from rlhf_online.errors import ConfigError
 from rlhf_online.eventlog.base import Sink, Source
-from rlhf_online.eventlog.local import LocalLog, LocalReader
+from rlhf_online.eventlog.local import LocalLog, Retention
+from rlhf_online.eventlog.tail import LocalReader
 
 if TYPE_CHECKING:
     from rlhf_online.eventlog.kafka import Cluster
@@ -20,11 +22,12 @@ def open_sink(settings: LogSettings, folder: Path) -> Sink:
 
     Raises ConfigError, LogLocked, LogCorrupt, LogUnavailable.
     """
+    retention = Retention(settings.retain_gib * 2**30 or math.inf, settings.retain_days * 86_400 or math.inf)
     if (cluster := kafka_cluster(settings)) is None:
-        return LocalLog(folder, segment_bytes=settings.segment_bytes)
+        return LocalLog(folder, segment_bytes=settings.segment_bytes, retention=retention)
     from rlhf_online.eventlog.kafka import KafkaSink
 
-    return KafkaSink(folder, cluster, segment_bytes=settings.segment_bytes)
+    return KafkaSink(folder, cluster, segment_bytes=settings.segment_bytes, retention=retention)
 
 
 def open_source(settings: LogSettings, folder: Path) -> Source:

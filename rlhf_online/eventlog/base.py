@@ -69,6 +69,10 @@ class Source(Protocol):
         """The position after the last record."""
         ...
 
+    def consumed(self, reader: str, position: Mapping[str, int]) -> None:
+        """`reader` will never ask for anything before `position` again. Raises LogUnavailable."""
+        ...
+
     def identity(self) -> str:
         """Names this log for good: another log, or the same name made anew, has another identity."""
         ...

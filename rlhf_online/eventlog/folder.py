@@ -3,6 +3,7 @@
     <20 digits>.log   segments (`segments`)
     identity          a random name, made once with the folder: a folder made anew is another log
     committed         how many records are acknowledged: what a reader may see
+    readers/NAME      {"consumed": n}: this reader needs no record before the n-th; removing the file ends its claim
     lock              held (flock) by the one writer; holds its process id, for people
 
 `committed` is why a reader never returns a record that a crash may take back. The writer overwrites it after each
@@ -12,6 +13,7 @@ comes before the writer after a power failure knows that the count may be low an
 """
 
 import fcntl
+import json
 import os
 import struct
 import uuid
@@ -19,9 +21,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_online.errors import LogLocked, LogUnavailable
+from rlhf_online.errors import LogCorrupt, LogLocked, LogUnavailable
 from rlhf_online.eventlog.segments import parse_name
-from rlhf_online.state import write_once
+from rlhf_online.state import write_json, write_once
 
 _COMMITTED = struct.Struct("<Q16sI")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -64,6 +66,31 @@ def write_committed(descriptor: int, records: int, boot: bytes) -> None:
 def segments(folder: Path) -> list[int]:
     """First sequence numbers of the folder's segments, ascending."""
     return sorted(first for entry in os.listdir(folder) if (first := parse_name(entry)) is not None)
+
+
+def mark_consumed(folder: Path, reader: str, number: int) -> None:
+    """Note that `reader` needs no record before `number`. Raises OSError."""
+    write_json(folder / "readers" / reader, {"consumed": number})
+
+
+def consumed(folder: Path) -> int | None:
+    """The first record that some reader of the folder still needs; None without readers.
+
+    One whose file cannot be read needs everything.
+    """
+    claims = []
+    try:
+        names = [name for name in os.listdir(folder / "readers") if not name.startswith(".")]
+    except FileNotFoundError:
+        return None
+    for name in names:
+        try:
+            claims.append(int(json.loads((folder / "readers" / name).read_text())["consumed"]))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            claims.append(0)
+    return min(claims, default=None)
 
 
 def identity(folder: Path) -> str:
@@ -109,4 +136,12 @@ def unusable(folder: Path, error: OSError) -> LogUnavailable:
     return LogUnavailable(
         f"the log in {folder} cannot be used: {error.strerror or error}; "
         "it must be a folder that this user may write to, on a file system with space left"
+    )
+
+
+def damaged(path: Path, offset: int) -> LogCorrupt:
+    """The error for an acknowledged record that no longer passes its checksum."""
+    return LogCorrupt(
+        f"{path}: the record at byte {offset} was acknowledged and is damaged now: restore this file from a copy, or "
+        "move the folder away to begin a new log"
     )

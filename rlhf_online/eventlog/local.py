@@ -1,4 +1,4 @@
-"""The durable log on local disk: one writer (`LocalLog`), and readers that tail it (`LocalReader`).
+"""The durable log on local disk: its one writer. `tail` reads it.
 
     append ──▶ queue ──▶ writer thread: take all that waits → write → fsync → publish `committed` → resolve futures
 
@@ -7,54 +7,83 @@ for more to come.
 
 Invariants:
 - A future resolves only after the fsync that covers its record; sequence numbers count acknowledged records from 0.
-- A reader returns only acknowledged records, each checked against its CRC.
 - After a failed write or fsync the segment is cut back to what was acknowledged and never appended to again; the
   next group begins a new segment. Should even the cut fail, the new segment's name still says how many records of
   the old one count, and what stands behind them is never read.
 - Records that a killed writer left written but not acknowledged are kept on the next open if they are whole: their
   sender doesn't know, sends them again, and readers drop the second by its event id.
+- Retention removes whole segments, oldest first, and none with a record that a reader, or Kafka, has not had yet.
 """
 
-import bisect
 import contextlib
+import math
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from rlhf_online.errors import InvalidInput, LogCorrupt, LogUnavailable, PositionLost
+import structlog
+
+from rlhf_online.errors import InvalidInput, LogCorrupt, LogUnavailable
 from rlhf_online.eventlog import folder as files
-from rlhf_online.eventlog.base import Position, Record, Shipping
+from rlhf_online.eventlog.base import Shipping
 from rlhf_online.eventlog.segments import (
     HEADER,
     MAX_GROUP,
     MAX_RECORD,
     encode_group,
-    parse_header,
     scan,
     segment_name,
 )
 from rlhf_online.state import fsync_dir
 
-PARTITION = "local"
-
 _datasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
-_READ_BYTES = 1 << 20
-_RESULT_BYTES = 64 << 20
+_EXPIRE_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is removed once everybody has had it: segments beyond `max_bytes` in all, or older than `max_age_s`.
+
+    A segment's age is that of its last record, and it begins at most `max_age_s` before that. Infinity: no limit.
+    """
+
+    max_bytes: float = math.inf
+    max_age_s: float = math.inf
+
+    @property
+    def limited(self) -> bool:
+        return min(self.max_bytes, self.max_age_s) < math.inf
+
+
+KEEP_ALL = Retention()
 
 
 class LocalLog:
     """The log's one writer (a `Sink`). Opening recovers: a torn tail is cut, what is left is made durable.
 
-    `segment_bytes` is the size at which a segment ends; `queue_bytes` bounds what waits for the disk.
-    Raises LogLocked, LogCorrupt, LogUnavailable.
+    `segment_bytes` is the size at which a segment ends; `queue_bytes` bounds what waits for the disk; `shipped`, for a
+    spool, tells how many records have left it. Raises LogLocked, LogCorrupt, LogUnavailable.
     """
 
-    def __init__(self, folder: Path, *, segment_bytes: int = 64 << 20, queue_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int = 64 << 20,
+        queue_bytes: int = 64 << 20,
+        retention: Retention = KEEP_ALL,
+        shipped: Callable[[], int] | None = None,
+    ) -> None:
         self._folder = folder
+        self._retention = retention
+        self._shipped = shipped
+        self._expire_at = 0.0
         self._segment_bytes = segment_bytes
         self._queue_bytes = queue_bytes
         self._boot = files.boot_id()
@@ -64,6 +93,7 @@ class LocalLog:
         self._segment: int | None = None
         self._segment_first = 0
         self._offset = 0
+        self._began = time.time()
         with contextlib.ExitStack() as undo:
             try:
                 self._lock = files.take_lock(folder)
@@ -136,6 +166,9 @@ class LocalLog:
             while (group := self._take()) is not None:
                 if group:
                     self._commit(group)
+                if self._retention.limited and time.monotonic() >= self._expire_at:
+                    self.expire()
+                    self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
         finally:
             with self._changed:
                 self._closed = True
@@ -144,6 +177,45 @@ class LocalLog:
                 if future.set_running_or_notify_cancel():
                     future.set_exception(LogUnavailable(f"the writer of the log in {self._folder} stopped"))
 
+    def expire(self) -> list[int]:
+        """Remove segments by the retention; returns their first sequence numbers. Only the writer's thread calls it.
+
+        The last segment stays, since its name says how many records there were. A folder that cannot be read or
+        changed is tried again later.
+        """
+        removed: list[int] = []
+        try:
+            needed = self._needed()
+            if (
+                self._segment is not None
+                and self._offset
+                and needed >= self._next
+                and self._old(os.fstat(self._segment))
+            ):
+                self._close_segment()
+                self._begin_segment()
+            firsts = files.segments(self._folder)
+            stats = [(self._folder / segment_name(first)).stat() for first in firsts]
+            total = sum(stat.st_size for stat in stats)
+            for first, end, stat in zip(firsts, firsts[1:], stats, strict=False):
+                if end > needed or not (total > self._retention.max_bytes or self._old(stat)):
+                    break
+                (self._folder / segment_name(first)).unlink()
+                fsync_dir(self._folder)  # one by one, so that a power failure leaves no gap
+                removed.append(first)
+                total -= stat.st_size
+        except OSError as error:
+            structlog.get_logger().warning("retention failed", folder=str(self._folder), error=error.strerror)
+        return removed
+
+    def _old(self, stat: os.stat_result) -> bool:
+        return time.time() - stat.st_mtime > self._retention.max_age_s
+
+    def _needed(self) -> int:
+        """The first record that somebody has not had yet."""
+        claims = [files.consumed(self._folder), self._shipped() if self._shipped else None]
+        return min((claim for claim in claims if claim is not None), default=self._next)
+
     def _take(self) -> list[tuple[bytes, Future[int]]] | None:
         """All that waits, up to what one segment takes; None once closed and empty."""
         group: list[tuple[bytes, Future[int]]] = []
@@ -151,7 +223,8 @@ class LocalLog:
         limit = min(MAX_GROUP, self._segment_bytes)
         with self._changed:
             while not self._queue and not self._closed:
-                self._changed.wait()
+                if not self._changed.wait(_EXPIRE_EVERY_S if self._retention.limited else None):
+                    return []
             if not self._queue:
                 return None
             while self._queue:
@@ -192,13 +265,17 @@ class LocalLog:
 
     def _segment_for(self, size: int) -> int:
         """The descriptor of a segment that `size` more bytes may go to. Raises OSError."""
-        if self._segment is not None and self._offset and self._offset + size > self._segment_bytes:
+        full = self._offset + size > self._segment_bytes or time.time() - self._began > self._retention.max_age_s
+        if self._segment is not None and self._offset and full:
             self._close_segment()
-        if self._segment is None:
-            path = self._folder / segment_name(self._next)
-            self._segment = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-            self._segment_first, self._offset = self._next, 0
-            fsync_dir(self._folder)
+        return self._begin_segment() if self._segment is None else self._segment
+
+    def _begin_segment(self) -> int:
+        """Raises OSError."""
+        path = self._folder / segment_name(self._next)
+        self._segment = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        self._segment_first, self._offset, self._began = self._next, 0, time.time()
+        fsync_dir(self._folder)
         return self._segment
 
     def _abandon_segment(self) -> None:
@@ -234,7 +311,7 @@ class LocalLog:
             found = scan(data)
             end = self._segment_first + found.records
             if found.damaged or end < committed.records:
-                raise _corrupt(path, found.good_bytes)
+                raise files.damaged(path, found.good_bytes)
             if len(data) > found.good_bytes:
                 os.ftruncate(self._segment, found.good_bytes)
             if end > committed.records or not committed.current:
@@ -251,143 +328,6 @@ class LocalLog:
         os.fsync(self._committed)
         fsync_dir(self._folder)
         return end
-
-
-class LocalReader:
-    """Reads a local log (a `Source`), also while another process writes it. One thread at a time.
-
-    The folder may not exist yet: it is made, and the log is empty until its writer comes.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._identity = files.identity(folder)
-        self._boot = files.boot_id()
-        self._committed: int | None = None
-        self._segment: int | None = None
-        self._first = -1
-        # Where the next record in sequence stands in the open segment.
-        self._number = 0
-        self._offset = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
-        """Up to `limit` records (fewer if they would exceed 64 MiB) from `position`, and the position after them.
-
-        Raises PositionLost, LogCorrupt, LogUnavailable.
-        """
-        number = position.get(PARTITION, 0)
-        try:
-            committed = self._read_committed()
-            if number > committed.records and committed.current:
-                raise PositionLost(
-                    f"position {number} is past the end of the log in {self._folder} ({committed.records} records): "
-                    "the log was replaced or lost records; bring the old one back, or start from a fresh checkpoint"
-                )
-            records: list[Record] = []
-            wanted = min(number + limit, committed.records)
-            firsts = files.segments(self._folder) if number < wanted else []
-            size = 0
-            while number < wanted and size < _RESULT_BYTES:
-                stop = self._seek(number, firsts)
-                for payload in self._payloads(min(wanted, stop) - number, _RESULT_BYTES - size):
-                    records.append(Record(partition=PARTITION, offset=number, payload=payload))
-                    size += len(payload)
-                    number += 1
-            return records, {PARTITION: number}
-        except OSError as error:
-            raise LogUnavailable(f"the log in {self._folder} cannot be read: {error.strerror or error}") from error
-
-    def end(self) -> Position:
-        """The position after the last acknowledged record. Raises LogUnavailable."""
-        try:
-            return {PARTITION: self._read_committed().records}
-        except OSError as error:
-            raise LogUnavailable(f"the log in {self._folder} cannot be read: {error.strerror or error}") from error
-
-    def identity(self) -> str:
-        """The name that the folder was given when it was made."""
-        return self._identity
-
-    def close(self) -> None:
-        for descriptor in (self._segment, self._committed):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._segment = self._committed = None
-
-    def _read_committed(self) -> files.Committed:
-        if self._committed is None:
-            try:
-                self._committed = os.open(self._folder / "committed", os.O_RDONLY)
-            except FileNotFoundError:
-                return files.Committed(records=0, current=not files.segments(self._folder))
-        return files.read_committed(self._committed, self._boot)
-
-    def _seek(self, number: int, firsts: list[int]) -> int:
-        """Stand before record `number`; returns the sequence number at which its segment ends."""
-        at = bisect.bisect_right(firsts, number) - 1
-        if at < 0:
-            raise PositionLost(
-                f"record {number} is no longer in the log in {self._folder}, which begins at "
-                f"{firsts[0] if firsts else 'no record'}: records before it were removed"
-            )
-        first = firsts[at]
-        if first != self._first or self._segment is None or number < self._number:
-            if self._segment is not None:
-                os.close(self._segment)
-                self._segment = None
-            self._segment = os.open(self._folder / segment_name(first), os.O_RDONLY)
-            self._first, self._number, self._offset = first, first, 0
-        for _ in self._payloads(number - self._number, None):
-            pass
-        return firsts[at + 1] if at + 1 < len(firsts) else 1 << 63
-
-    def _payloads(self, count: int, max_bytes: int | None) -> Iterator[bytes]:
-        """The next `count` payloads of the open segment, until `max_bytes` is reached; None: skip, without bodies."""
-        assert self._segment is not None
-        data, base = b"", self._offset
-        taken = 0
-        for _ in range(count):
-            at = self._offset - base
-            if at + HEADER.size > len(data):
-                data, base, at = self._load(HEADER.size), self._offset, 0
-            header = parse_header(data, at)
-            if not header.plausible:
-                raise _corrupt(self._folder / segment_name(self._first), self._offset)
-            if max_bytes is None:
-                self._number, self._offset = self._number + 1, self._offset + header.size
-                yield b""
-                continue
-            if at + header.size > len(data):
-                data, base, at = self._load(header.size), self._offset, 0
-            payload = data[at + HEADER.size : at + header.size]
-            if not header.matches(payload):
-                raise _corrupt(self._folder / segment_name(self._first), self._offset)
-            self._number, self._offset = self._number + 1, self._offset + header.size
-            taken += len(payload)
-            yield payload
-            if taken >= max_bytes:
-                return
-
-    def _load(self, size: int) -> bytes:
-        """At least `size` bytes from the record at hand on. A committed record that isn't whole is damage."""
-        assert self._segment is not None
-        data = os.pread(self._segment, max(size, _READ_BYTES), self._offset)
-        if len(data) < size:
-            raise _corrupt(self._folder / segment_name(self._first), self._offset)
-        return data
-
-
-def _corrupt(path: Path, offset: int) -> LogCorrupt:
-    return LogCorrupt(
-        f"{path}: the record at byte {offset} was acknowledged and is damaged now: restore this file from a copy, or "
-        "move the folder away to begin a new log"
-    )
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:

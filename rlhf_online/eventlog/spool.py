@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rlhf_online.errors import LogUnavailable
 from rlhf_online.eventlog.base import Record
-from rlhf_online.eventlog.local import PARTITION, LocalReader
+from rlhf_online.eventlog.tail import PARTITION, LocalReader
 from rlhf_online.state import write_json
 
 
@@ -26,7 +26,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._reader = LocalReader(folder)
-        self.shipped = self._read()
+        self.shipped = self.saved = self._read()
         self.refused = self._count_refused()
 
     @property
@@ -43,7 +43,9 @@ class Spool:
 
     def save(self) -> None:
         """Make `shipped` durable. Raises OSError."""
-        write_json(self._folder / "shipped.json", {"spool": self.identity, "shipped": self.shipped})
+        shipped = self.shipped
+        write_json(self._folder / "shipped.json", {"spool": self.identity, "shipped": shipped})
+        self.saved = shipped
 
     def refuse(self, record: Record, reason: str) -> None:
         """Name a record that will never be shipped. Raises LogUnavailable if that can't be written."""

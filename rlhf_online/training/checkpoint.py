@@ -4,7 +4,7 @@
       lock                     held by the one trainer that writes here
       ledger/                  sealed segments of the ledger, never changed; a checkpoint names those that belong to it
       000012/                  state.json, and <part>.json + <part>.safetensors for each part (intake, policy, reward)
-        manifest.json          number, log identity and position, ids, SHA-256 and size of every file: written last
+        manifest.json          number, position in the log, SHA-256 and size of every file: written last
 
 A save writes the files, fsyncs each, then manifest.json.tmp, fsyncs it, renames it, and fsyncs the folders. A folder
 without manifest is the remains of a save that was cut short; nobody reads it, and the next save removes it.
@@ -87,11 +87,17 @@ class Checkpoints:
         """Where the ledger's segments stand."""
         return self.folder / LEDGER
 
-    def save(self, state: dict[str, Any], parts: Mapping[str, Part | None], ledger: Sequence[str]) -> Checkpoint:
+    def save(
+        self,
+        state: dict[str, Any],
+        parts: Mapping[str, Part | None],
+        ledger: Sequence[str],
+        position: Mapping[str, int],
+    ) -> Checkpoint:
         """Write a checkpoint; None stands for a part that is as it was in the last one saved or loaded.
 
-        `ledger` names the segments in `ledger_folder`. Raises CheckpointError, after which nothing has changed and
-        the same call may be made again.
+        `ledger` names the segments in `ledger_folder`, `position` is that of the log. Raises CheckpointError, after
+        which nothing has changed and the same call may be made again.
         """
         number = max(self._numbers(), default=-1) + 1
         folder = self.folder / f"{number:06d}"
@@ -100,7 +106,8 @@ class Checkpoints:
             folder.mkdir(parents=True)
             files = self._write(folder, state, parts)
             digests = {name: self._ledger.get(name) or _digest(self.ledger_folder / name) for name in ledger}
-            self._commit(folder, {"number": number, "files": _json(files), "ledger": _json(digests)})
+            manifest = {"number": number, "position": dict(position)}
+            self._commit(folder, manifest | {"files": _json(files), "ledger": _json(digests)})
         except (OSError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise CheckpointError(
@@ -131,6 +138,23 @@ class Checkpoints:
                 "backup, or move it away to learn everything in the log anew"
             )
         return None
+
+    def position(self) -> dict[str, int]:
+        """Before which no checkpoint that is kept needs the log: the smallest of their positions, by partition.
+
+        A manifest that cannot be read, or says nothing, needs everything.
+        """
+        found: list[dict[str, int]] = []
+        for number in self._numbers():
+            try:
+                manifest = json.loads((self.folder / f"{number:06d}" / MANIFEST).read_text())
+                found.append({str(partition): int(offset) for partition, offset in manifest["position"].items()})
+            except FileNotFoundError:  # the remains of a save that was cut short
+                continue
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                return {}
+        common = set[str].intersection(*map(set, found)) if found else set[str]()
+        return {partition: min(position[partition] for position in found) for partition in common}
 
     def _write(self, folder: Path, state: dict[str, Any], parts: Mapping[str, Part | None]) -> dict[str, FileDigest]:
         files = {"state.json": _write_json(folder / "state.json", state)}

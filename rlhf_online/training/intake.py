@@ -27,6 +27,7 @@ from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import decode
 
 Tokens = tuple[int, ...]
+READER = "trainer"
 READ_RECORDS = 1000
 MAX_VOTES = 8192
 """Votes of one cycle; more of them wait in the log."""
@@ -100,6 +101,10 @@ class Intake:
             for event_id in self.join.expire():
                 self._ledger.take(event_id, "orphaned")
         return count
+
+    def release(self, position: Position) -> None:
+        """The trainer will never again read what stands before `position`. Raises LogUnavailable."""
+        self._source.consumed(READER, position)
 
     def take(self) -> tuple[list[Preference], list[Preference]]:
         """The votes to learn from and those held out, each with its disposition in the ledger from now on."""

@@ -33,7 +33,7 @@ import structlog
 
 from rlhf_online import gate
 from rlhf_online.config import TrainerSettings
-from rlhf_online.errors import CheckpointError
+from rlhf_online.errors import CheckpointError, LogUnavailable
 from rlhf_online.registry import Kind, Registry
 from rlhf_online.rollout.buffer import ScoredRollout
 from rlhf_online.training.checkpoint import Checkpoint, Checkpoints, Part
@@ -118,6 +118,7 @@ class Trainer:
             parts.learners.restore_reward(checkpoint.part("reward"))
             parts.learners.restore_policy(checkpoint.part("policy"))
             self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, stage=stored.stage)
+        self._release()
         self._report()
         if (pending := self.progress.pending) is not None:
             parts.patience.insist("publishing a version", lambda: parts.publisher.settle(pending, staged=False))
@@ -306,9 +307,18 @@ class Trainer:
                 "policy": parts.learners.policy_part() if policy or first else None,
             }
             state = {"progress": self.progress.to_json(), "buffer": parts.intake.buffer.to_json()}
-            parts.checkpoints.save(state, contents, parts.ledger.seal(parts.checkpoints.ledger_folder))
+            ledger = parts.ledger.seal(parts.checkpoints.ledger_folder)
+            parts.checkpoints.save(state, contents, ledger, self.progress.position)
 
         parts.patience.insist("writing a checkpoint", save)
+        self._release()
+
+    def _release(self) -> None:
+        """Tell the log what no checkpoint needs any more; a failure only keeps it there for longer."""
+        try:
+            self.parts.intake.release(self.parts.checkpoints.position())
+        except LogUnavailable as error:
+            self._log.warning("the log was not told what is consumed", why=str(error))
 
     def _report(self) -> None:
         parts, progress = self.parts, self.progress

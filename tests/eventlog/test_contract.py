@@ -57,7 +57,7 @@ def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Logs]:
     url = "file:"
     if request.param == "kafka":
         url = f"kafka://{request.getfixturevalue('broker').address}"
-    logs = Logs(LogSettings(url=url, segment_bytes=2000, topic_prefix=f"t{uuid.uuid4().hex[:8]}"), tmp_path / "log")
+    logs = Logs(LogSettings(url=url, segment_bytes=2000, topic_prefix=f"t{uuid.uuid4().hex[:8]}"), tmp_path / "log")  # pyright: ignore[reportCallIssue]
     yield logs
     logs.close()
 

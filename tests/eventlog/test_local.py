@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +15,18 @@ import pytest
 from rlhf_online.errors import InvalidInput, LogCorrupt, LogLocked, LogUnavailable, PositionLost
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import local
-from rlhf_online.eventlog.local import LocalLog, LocalReader
+from rlhf_online.eventlog.local import LocalLog, Retention
 from rlhf_online.eventlog.segments import HEADER, MAX_RECORD, encode_group, segment_name
+from rlhf_online.eventlog.tail import LocalReader
 from tests.support.log_writer import payload
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
 
-def _write(folder: Path, payloads: list[bytes], **options: int) -> None:
+def _write(folder: Path, payloads: list[bytes], *, segment_bytes: int = 64 << 20) -> None:
     """Append one by one, so that each record is a group of its own."""
-    with LocalLog(folder, **options) as log:
+    with LocalLog(folder, segment_bytes=segment_bytes) as log:
         for each in payloads:
             log.append(each).result(30)
 
@@ -385,8 +386,10 @@ def test_reading_from_any_position_in_any_order(tmp_path: Path):
 def test_a_position_whose_segment_was_removed_is_lost(tmp_path: Path):
     _write(tmp_path, [b"x" * 100] * 20, segment_bytes=500)
     _segments(tmp_path)[0].unlink()
-    with LocalReader(tmp_path) as reader, pytest.raises(PositionLost, match="no longer in the log"):
-        reader.read({}, 10)
+    with LocalReader(tmp_path) as reader:
+        with pytest.raises(PositionLost, match="no longer in the log"):
+            reader.read({"local": 0}, 10)
+        assert reader.read({}, 1)[0][0].offset > 0, "who names no position asks for what there is"
 
 
 def test_a_reader_may_come_before_the_writer(tmp_path: Path):
@@ -412,3 +415,93 @@ def test_a_file_in_the_folders_place_is_named(tmp_path: Path, open_: Callable[[P
     place.write_text("not a folder")
     with pytest.raises(LogUnavailable, match=r"log cannot be used.*must be a folder"):
         open_(place)
+
+
+# Retention
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[LocalLog]:
+    """Ten segments of four records of 100 bytes; 20 of them are more than may be kept."""
+    with LocalLog(tmp_path, segment_bytes=500, retention=Retention(max_bytes=20 * 108)) as log:
+        for number in range(40):
+            log.append(bytes([number]) * 100).result(30)
+        yield log
+
+
+def _offsets(folder: Path) -> list[int]:
+    with LocalReader(folder) as reader:
+        return [record.offset for record in reader.read({}, 1000)[0]]
+
+
+def test_the_oldest_segments_go_when_the_log_is_too_large(full: LocalLog, tmp_path: Path):
+    assert full.expire() == [0, 4, 8, 12, 16]
+    assert full.expire() == []
+    assert _offsets(tmp_path) == list(range(20, 40))
+    with LocalReader(tmp_path) as reader, pytest.raises(PositionLost, match="begins at 20"):
+        reader.read({"local": 19}, 1)
+
+
+def test_nothing_goes_that_a_reader_has_not_had(full: LocalLog, tmp_path: Path):
+    with LocalReader(tmp_path) as reader:
+        reader.consumed("trainer", {})
+        assert full.expire() == []
+        reader.consumed("trainer", {"local": 11})
+        reader.consumed("auditor", {"local": 30})
+        assert full.expire() == [0, 4]
+    (tmp_path / "readers" / "trainer").write_text("{")  # what it has had is not known
+    assert full.expire() == []
+    (tmp_path / "readers" / "trainer").unlink()
+    assert full.expire() == [8, 12, 16]
+
+
+def test_nothing_goes_that_was_not_shipped(tmp_path: Path):
+    shipped = 0
+    with LocalLog(tmp_path, segment_bytes=500, retention=Retention(max_bytes=0), shipped=lambda: shipped) as log:
+        for number in range(40):
+            log.append(bytes([number]) * 100).result(30)
+        assert log.expire() == []
+        shipped = 21
+        assert log.expire() == [0, 4, 8, 12, 16]
+
+
+def test_what_is_old_goes_and_the_count_of_records_stays(tmp_path: Path):
+    _write(tmp_path, [b"x" * 100] * 10, segment_bytes=500)
+    for path in _segments(tmp_path):
+        os.utime(path, (1_000_000, 1_000_000))
+    with LocalLog(tmp_path, segment_bytes=500, retention=Retention(max_age_s=3600)) as log:
+        assert log.expire() == [0, 4, 8], "also the one that was written to last"
+        assert _offsets(tmp_path) == []
+        assert log.append(b"next").result(30) == 10
+    with LocalLog(tmp_path, retention=Retention(max_age_s=3600)) as log:
+        assert log.expire() == []
+        assert log.append(b"and one more").result(30) == 11
+    assert _offsets(tmp_path) == [10, 11]
+
+
+def test_an_empty_last_segment_survives_a_restart(tmp_path: Path):
+    _write(tmp_path, [b"x" * 100] * 3)
+    os.utime(_segments(tmp_path)[0], (1_000_000, 1_000_000))
+    with LocalLog(tmp_path, retention=Retention(max_age_s=3600)) as log:
+        assert log.expire() == [0]
+    with LocalLog(tmp_path) as log:
+        assert log.append(b"next").result(30) == 3
+
+
+def test_without_limits_everything_stays(tmp_path: Path):
+    with LocalLog(tmp_path, segment_bytes=500) as log:
+        for number in range(40):
+            log.append(bytes([number]) * 100).result(30)
+        for path in _segments(tmp_path):
+            os.utime(path, (0, 0))
+        assert log.expire() == []
+    assert _offsets(tmp_path) == list(range(40))
+
+
+def test_retention_works_by_itself_while_people_vote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rlhf_online.eventlog.local._EXPIRE_EVERY_S", 0.0)
+    with LocalLog(tmp_path, segment_bytes=500, retention=Retention(max_bytes=1000)) as log:
+        for number in range(200):
+            log.append(bytes([number]) * 100).result(30)
+        assert len(_segments(tmp_path)) <= 4
+    assert _offsets(tmp_path)[-1] == 199

@@ -8,7 +8,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from rlhf_online.config import TrainerSettings, load
-from rlhf_online.eventlog.local import LocalReader
+from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.registry import Registry

@@ -12,7 +12,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from rlhf_online.config import GateSettings, PolicyTraining, RewardTraining, RolloutSettings, TrainerSettings
-from rlhf_online.eventlog.local import LocalLog, LocalReader
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import (
     Answer,
     AnswerRef,

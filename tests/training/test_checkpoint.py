@@ -24,7 +24,12 @@ def saved(folder: Path, *numbers: int, keep: int = 3) -> Checkpoints:
     checkpoints = Checkpoints(folder, keep)
     for number in numbers:
         reward = part(0) if number == numbers[0] else None
-        checkpoints.save({"n": number}, {"policy": part(number), "reward": reward, "list": Part({}, {"n": number})}, [])
+        checkpoints.save(
+            {"n": number},
+            {"policy": part(number), "reward": reward, "list": Part({}, {"n": number})},
+            [],
+            {"local": number},
+        )
     return checkpoints
 
 
@@ -59,7 +64,7 @@ def test_an_unchanged_part_is_linked_and_loads(tmp_path: Path) -> None:
     assert checkpoint.part("reward").values == {"updates": 0}
     again = Checkpoints(tmp_path, 3)
     again.load()
-    assert again.save({"n": 3}, {"policy": None, "reward": None}, []).part("policy").values == {"updates": 2}
+    assert again.save({"n": 3}, {"policy": None, "reward": None}, [], {}).part("policy").values == {"updates": 2}
 
 
 def test_only_the_newest_are_kept_and_each_stands_alone(tmp_path: Path) -> None:
@@ -79,7 +84,7 @@ def test_a_flipped_bit_falls_back_to_the_one_before(tmp_path: Path, name: str) -
     assert checkpoint is not None
     assert checkpoint.state == {"n": 1}
     # The next one gets a number of its own and is the newest.
-    assert checkpoints.save({"n": 9}, {"policy": None}, []).number == 2
+    assert checkpoints.save({"n": 9}, {"policy": None}, [], {}).number == 2
     newest = Checkpoints(tmp_path, 3).load()
     assert newest is not None
     assert newest.state == {"n": 9}
@@ -98,9 +103,9 @@ def test_a_damaged_ledger_segment_falls_back(tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / "a").write_text("first")
     checkpoints = Checkpoints(tmp_path, 3)
-    checkpoints.save({"n": 1}, {}, ["a"])
+    checkpoints.save({"n": 1}, {}, ["a"], {})
     (tmp_path / "ledger" / "b").write_text("second")
-    checkpoints.save({"n": 2}, {}, ["a", "b"])
+    checkpoints.save({"n": 2}, {}, ["a", "b"], {})
     flip(tmp_path / "ledger" / "b")
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
@@ -124,7 +129,7 @@ def test_a_save_that_was_cut_short_is_ignored_and_cleared_away(tmp_path: Path) -
     checkpoint = checkpoints.load()
     assert checkpoint is not None
     assert checkpoint.number == 0
-    checkpoints.save({"n": 2}, {"policy": None}, [])
+    checkpoints.save({"n": 2}, {"policy": None}, [], {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000", "000002"]
 
 
@@ -148,7 +153,7 @@ def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
         monkeypatch.setattr(os, "fsync", fsync)
         try:
-            checkpoints.save({"n": 2}, {"policy": part(2), "reward": None}, [])
+            checkpoints.save({"n": 2}, {"policy": part(2), "reward": None}, [], {})
             done = True
         except Cut:
             done = False
@@ -171,10 +176,10 @@ def test_a_full_disk_is_said_and_the_save_can_be_made_again(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"No space left on device.*free disk space"):
-        checkpoints.save({"n": 2}, {"policy": part(2)}, [])
+        checkpoints.save({"n": 2}, {"policy": part(2)}, [], {})
     monkeypatch.setattr(os, "fsync", real)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000"]
-    checkpoints.save({"n": 2}, {"policy": part(2)}, [])
+    checkpoints.save({"n": 2}, {"policy": part(2)}, [], {})
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
     assert checkpoint.state == {"n": 2}
@@ -199,3 +204,13 @@ def test_a_second_trainer_is_kept_out(tmp_path: Path) -> None:
         assert f"another trainer (process {os.getpid()})" in second.stdout
     with lease(tmp_path):
         pass
+
+
+def test_the_log_is_needed_from_the_oldest_checkpoint_on(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path, 3).position() == {}
+    checkpoints = saved(tmp_path, 10, 20, 30, 40)
+    assert checkpoints.position() == {"local": 20}, "three are kept"
+    (tmp_path / "000009").mkdir()  # the remains of a save that was cut short
+    assert checkpoints.position() == {"local": 20}
+    (tmp_path / "000002" / "manifest.json").write_text("{}")
+    assert checkpoints.position() == {}, "who knows what it needs"

@@ -3,6 +3,7 @@ that are away."""
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from safetensors.torch import load_file
 
 from rlhf_online.config import GateSettings, PolicyTraining, RolloutSettings, dump
 from rlhf_online.errors import CheckpointError, EngineUnavailable, RewardUnavailable
-from rlhf_online.eventlog.local import LocalReader
+from rlhf_online.eventlog import folder as files
+from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Envelope, Thumb
 from rlhf_online.feedback.preferences import is_held_out
 from rlhf_online.models.reward import RewardModel
@@ -365,10 +367,20 @@ def test_a_checkpoint_of_another_log_is_refused(tiny: World) -> None:
         tiny.chat(20)
         cycles(trainer)
     tiny.log.close()
-    for path in tiny.state.log.iterdir():
-        path.unlink()
+    shutil.rmtree(tiny.state.log)
     with pytest.raises(CheckpointError, match="belongs to the log"), tiny.trainer():
         pass
+
+
+def test_the_log_is_told_what_no_checkpoint_needs(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        assert files.consumed(tiny.state.log) == 0, "from the beginning on, nothing may go"
+        for _ in range(3):
+            tiny.chat(20)
+            assert cycles(trainer) == 1
+        oldest = trainer.parts.checkpoints.position()["local"]
+        assert 0 < oldest <= trainer.progress.position["local"]
+        assert files.consumed(tiny.state.log) == oldest
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny: World) -> None:

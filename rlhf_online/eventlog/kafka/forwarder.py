@@ -22,7 +22,7 @@ from rlhf_online.errors import LogError, UndecodableEvent
 from rlhf_online.eventlog.base import AppendFuture, Record, Shipping
 from rlhf_online.eventlog.kafka import topics
 from rlhf_online.eventlog.kafka.cluster import Cluster
-from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.local import KEEP_ALL, LocalLog, Retention
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import decode
 
@@ -37,10 +37,14 @@ class KafkaSink:
     Raises what LocalLog raises; Kafka itself may be down.
     """
 
-    def __init__(self, folder: Path, cluster: Cluster, *, segment_bytes: int = 64 << 20) -> None:
-        self._log = LocalLog(folder, segment_bytes=segment_bytes)
+    def __init__(
+        self, folder: Path, cluster: Cluster, *, segment_bytes: int = 64 << 20, retention: Retention = KEEP_ALL
+    ) -> None:
+        self._spool: Spool | None = None
+        self._log = LocalLog(folder, segment_bytes=segment_bytes, retention=retention, shipped=self._has_left)
         try:
-            self._forwarder = Forwarder(Spool(folder), cluster)
+            self._spool = Spool(folder)
+            self._forwarder = Forwarder(self._spool, cluster)
         except LogError:
             self._log.close()
             raise
@@ -49,6 +53,10 @@ class KafkaSink:
     def shipped(self) -> int:
         """Records before this one are in Kafka, or were refused for good."""
         return self._forwarder.shipped
+
+    def _has_left(self) -> int:
+        """Records that left the spool by the position on disk, which a restart goes on from."""
+        return self._spool.saved if self._spool is not None else 0
 
     def append(self, payload: bytes) -> AppendFuture:
         return self._log.append(payload)

@@ -79,6 +79,9 @@ class KafkaSource:
             self.close()
             raise self._cluster.away(error) from error
 
+    def consumed(self, reader: str, position: Mapping[str, int]) -> None:
+        """Nothing is to be done: Kafka removes events by their age."""
+
     def identity(self) -> str:
         """Digest of the topics' ids: a topic that is deleted and made anew changes it."""
         try:

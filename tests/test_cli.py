@@ -16,6 +16,10 @@ import pytest
 
 from rlhf_online.cli import main
 from rlhf_online.config import StandaloneSettings, load
+from rlhf_online.eventlog.folder import segments
+from rlhf_online.eventlog.gap import accepted
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.registry import Manifest, Registry
 from rlhf_online.state import StateDir, write_json
 
@@ -318,3 +322,30 @@ def test_up_takes_a_settings_file_of_ones_own(tmp_path, capsys):
 def test_a_wrong_option_is_named_with_exit_code_2(arguments, capsys):
     assert main(arguments) == 2
     assert arguments[-2 if len(arguments) == 3 else -1].strip("-") in capsys.readouterr().err
+
+
+# The gap
+
+
+def test_a_gap_is_told_and_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = ["--state", str(tmp_path)]
+    assert main(["gap", "check", *state]) == 2
+    assert "no checkpoint" in capsys.readouterr().err
+    with LocalLog(tmp_path / "log", segment_bytes=500) as log:
+        for _ in range(20):
+            log.append(b"x" * 100).result(30)
+        place = {"identity": log.identity, "position": {"local": 10}}
+    manifest = tmp_path / "checkpoints" / "000003" / "manifest.json"
+    write_json(manifest, {"log": place})
+    assert main(["gap", "check", *state]) == 0
+    assert main(["gap", "accept", *state]) == 0
+    assert capsys.readouterr().out.count("nothing is missing") == 2
+    for first in segments(tmp_path / "log")[:3]:
+        (tmp_path / "log" / segment_name(first)).unlink()
+    write_json(manifest, {"log": place | {"position": {"local": 2}}})
+    assert main(["gap", "check", *state]) == 1
+    assert "records 2 to 11 were removed: 10 are missing" in capsys.readouterr().err
+    assert main(["gap", "accept", *state]) == 0
+    assert "accepted" in capsys.readouterr().out
+    assert accepted(tmp_path / "checkpoints", place["identity"], {"local": 2})
+    assert not accepted(tmp_path / "checkpoints", place["identity"], {"local": 3})

@@ -73,6 +73,13 @@ class Source(Protocol):
         """`reader` will never ask for anything before `position` again. Raises LogUnavailable."""
         ...
 
+    def reconcile(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
+        """Where to go on from `position` in what was the log `identity`, and a sentence for each thing that is missing.
+
+        Nothing is missing: `position` as it is. Raises LogUnavailable.
+        """
+        ...
+
     def identity(self) -> str:
         """Names this log for good: another log, or the same name made anew, has another identity."""
         ...

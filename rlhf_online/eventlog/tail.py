@@ -8,6 +8,7 @@ from typing import Self
 
 from rlhf_online.errors import LogUnavailable, PositionLost
 from rlhf_online.eventlog import folder as files
+from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.base import Position, Record
 from rlhf_online.eventlog.segments import HEADER, parse_header, segment_name
 
@@ -53,7 +54,7 @@ class LocalReader:
             if number > committed.records and committed.current:
                 raise PositionLost(
                     f"position {number} is past the end of the log in {self._folder} ({committed.records} records): "
-                    "the log was replaced or lost records; bring the old one back, or start from a fresh checkpoint"
+                    f"the log was replaced or lost records; bring the old one back, or: {gap.HINT}"
                 )
             records: list[Record] = []
             wanted = min(number + limit, committed.records)
@@ -83,6 +84,24 @@ class LocalReader:
         except OSError as error:
             raise files.unusable(self._folder, error) from error
 
+    def reconcile(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
+        """See `Source`. A reader has no part in a log that replaced another: it goes on from its beginning."""
+        try:
+            first = next(iter(files.segments(self._folder)), 0)
+        except OSError as error:
+            raise files.unusable(self._folder, error) from error
+        end, number = self.end()[PARTITION], position.get(PARTITION, first)
+        if identity != self._identity:
+            return {PARTITION: first}, [
+                f"the log in {self._folder} is another one ({self._identity}) than was read up to record {number} "
+                f"({identity}): what that one held since is missing; the new one is read from its record {first} on"
+            ]
+        if number < first:
+            return {PARTITION: first}, [f"records {number} to {first - 1} were removed: {first - number} are missing"]
+        if number > end:
+            return {PARTITION: end}, [f"the log ends at record {end}: {number - end} that were read before are missing"]
+        return {PARTITION: number}, []
+
     def identity(self) -> str:
         """The name that the folder was given when it was made."""
         return self._identity
@@ -107,7 +126,7 @@ class LocalReader:
         if at < 0:
             raise PositionLost(
                 f"record {number} is no longer in the log in {self._folder}, which begins at "
-                f"{firsts[0] if firsts else 'no record'}: records before it were removed"
+                f"{firsts[0] if firsts else 'no record'}: records before it were removed; {gap.HINT}"
             )
         first = firsts[at]
         if first != self._first or self._segment is None or number < self._number:

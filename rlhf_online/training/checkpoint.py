@@ -4,7 +4,7 @@
       lock                     held by the one trainer that writes here
       ledger/                  sealed segments of the ledger, never changed; a checkpoint names those that belong to it
       000012/                  state.json, and <part>.json + <part>.safetensors for each part (intake, policy, reward)
-        manifest.json          number, position in the log, SHA-256 and size of every file: written last
+        manifest.json          number, log identity and position, SHA-256 and size of every file: written last
 
 A save writes the files, fsyncs each, then manifest.json.tmp, fsyncs it, renames it, and fsyncs the folders. A folder
 without manifest is the remains of a save that was cut short; nobody reads it, and the next save removes it.
@@ -21,7 +21,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf_online.errors import CheckpointError
+from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import sha256
 from rlhf_online.state import fsync_dir, fsync_file
 
@@ -92,11 +93,11 @@ class Checkpoints:
         state: dict[str, Any],
         parts: Mapping[str, Part | None],
         ledger: Sequence[str],
-        position: Mapping[str, int],
+        log: Place,
     ) -> Checkpoint:
         """Write a checkpoint; None stands for a part that is as it was in the last one saved or loaded.
 
-        `ledger` names the segments in `ledger_folder`, `position` is that of the log. Raises CheckpointError, after
+        `ledger` names the segments in `ledger_folder`, `log` is where it was read up to. Raises CheckpointError, after
         which nothing has changed and the same call may be made again.
         """
         number = max(self._numbers(), default=-1) + 1
@@ -106,7 +107,7 @@ class Checkpoints:
             folder.mkdir(parents=True)
             files = self._write(folder, state, parts)
             digests = {name: self._ledger.get(name) or _digest(self.ledger_folder / name) for name in ledger}
-            manifest = {"number": number, "position": dict(position)}
+            manifest = {"number": number, "log": asdict(log)}
             self._commit(folder, manifest | {"files": _json(files), "ledger": _json(digests)})
         except (OSError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -148,7 +149,7 @@ class Checkpoints:
         for number in self._numbers():
             try:
                 manifest = json.loads((self.folder / f"{number:06d}" / MANIFEST).read_text())
-                found.append({str(partition): int(offset) for partition, offset in manifest["position"].items()})
+                found.append({str(partition): int(offset) for partition, offset in manifest["log"]["position"].items()})
             except FileNotFoundError:  # the remains of a save that was cut short
                 continue
             except (OSError, ValueError, KeyError, TypeError, AttributeError):

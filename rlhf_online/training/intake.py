@@ -102,6 +102,10 @@ class Intake:
                 self._ledger.take(event_id, "orphaned")
         return count
 
+    def reconcile(self, identity: str, position: Position) -> tuple[Position, list[str]]:
+        """See `Source.reconcile`."""
+        return self._source.reconcile(identity, position)
+
     def release(self, position: Position) -> None:
         """The trainer will never again read what stands before `position`. Raises LogUnavailable."""
         self._source.consumed(READER, position)

@@ -33,7 +33,9 @@ import structlog
 
 from rlhf_online import gate
 from rlhf_online.config import TrainerSettings
-from rlhf_online.errors import CheckpointError, LogUnavailable
+from rlhf_online.errors import LogUnavailable, PositionLost
+from rlhf_online.eventlog import gap
+from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import Kind, Registry
 from rlhf_online.rollout.buffer import ScoredRollout
 from rlhf_online.training.checkpoint import Checkpoint, Checkpoints, Part
@@ -102,18 +104,14 @@ class Trainer:
     def resume(self, checkpoint: Checkpoint | None) -> None:
         """Go on from a checkpoint: restore everything, and finish what it had committed to publish.
 
-        Raises CheckpointError for a checkpoint of another log, VersionCorrupt for one of other models.
+        Raises PositionLost for a checkpoint of another log, VersionCorrupt for one of other models.
         """
         parts = self.parts
         if checkpoint is not None:
             stored = Progress.from_json(checkpoint.state["progress"])
-            if stored.log_identity != self.progress.log_identity:
-                raise CheckpointError(
-                    f"the checkpoint {checkpoint.folder} belongs to the log {stored.log_identity}, but this log is "
-                    f"{self.progress.log_identity}: bring that log back, or move the checkpoints away to begin anew"
-                )
-            self.progress = stored
             parts.intake.restore(checkpoint.part("intake").values)
+            self._match(stored)
+            self.progress = stored
             parts.intake.buffer.restore(checkpoint.state["buffer"])
             parts.learners.restore_reward(checkpoint.part("reward"))
             parts.learners.restore_policy(checkpoint.part("policy"))
@@ -122,6 +120,20 @@ class Trainer:
         self._report()
         if (pending := self.progress.pending) is not None:
             parts.patience.insist("publishing a version", lambda: parts.publisher.settle(pending, staged=False))
+
+    def _match(self, stored: Progress) -> None:
+        """Let `stored` stand in the log of today, if it does or an operator accepts the gap. Raises PositionLost."""
+        parts, identity = self.parts, self.progress.log_identity
+        if gap.accepted(parts.checkpoints.folder, stored.log_identity, stored.position):
+            position, missing = parts.intake.reconcile(stored.log_identity, stored.position)
+            for sentence in missing:
+                self._log.warning("going on without what is missing, as the operator said", missing=sentence)
+            stored.log_identity, stored.position, parts.intake.position = identity, dict(position), position
+        if stored.log_identity != identity:
+            raise PositionLost(
+                f"the checkpoint belongs to the log {stored.log_identity}, but this log is {identity}: bring that log "
+                f"back, or: {gap.HINT}"
+            )
 
     # First half: the reward model learns from votes
 
@@ -308,7 +320,8 @@ class Trainer:
             }
             state = {"progress": self.progress.to_json(), "buffer": parts.intake.buffer.to_json()}
             ledger = parts.ledger.seal(parts.checkpoints.ledger_folder)
-            parts.checkpoints.save(state, contents, ledger, self.progress.position)
+            place = Place(self.progress.log_identity, self.progress.position)
+            parts.checkpoints.save(state, contents, ledger, place)
 
         parts.patience.insist("writing a checkpoint", save)
         self._release()

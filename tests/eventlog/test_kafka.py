@@ -209,8 +209,12 @@ def test_a_topic_made_anew_is_not_the_same_log(tmp_path: Path, broker: Broker, p
         source.read(position, 10)
     fresh = opened(_source(broker.address, prefix))
     assert fresh.identity() != name
-    with pytest.raises(PositionLost, match="fresh checkpoint"):
+    with pytest.raises(PositionLost, match="gap accept"):
         fresh.read(position, 10)
+    found, missing = fresh.reconcile(name, position)
+    assert [sentence for sentence in missing if "offset 5 of the old one is missing" in sentence] == missing != []
+    assert fresh.read(found, 10) == ([], found)
+    assert fresh.reconcile(fresh.identity(), found) == (found, [])
 
 
 def test_more_partitions_are_read_as_well_and_keep_their_conversations(tmp_path: Path, broker: Broker, prefix, opened):
@@ -248,6 +252,9 @@ def test_a_position_that_retention_passed_is_lost(tmp_path: Path, broker: Broker
     opened(_admin(broker.address)).delete_records({TopicPartition(f"{prefix}.feedback", 0): 7})
     with pytest.raises(PositionLost, match="4 records are missing"):
         source.read(position, 10)
+    found, missing = source.reconcile(source.identity(), position)
+    assert missing == [f"{prefix}.feedback/0: offsets 3 to 6 were removed: 4 are missing"]
+    assert [record.offset for record in source.read(found, 10)[0]] == [7, 8, 9]
     # Who names no position asks for what there is.
     assert [record.offset for record in source.read({}, 10)[0]] == [7, 8, 9]
 

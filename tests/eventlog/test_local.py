@@ -417,6 +417,19 @@ def test_a_file_in_the_folders_place_is_named(tmp_path: Path, open_: Callable[[P
         open_(place)
 
 
+def test_where_to_go_on_and_what_is_missing(tmp_path: Path):
+    _write(tmp_path, [b"x" * 100] * 20, segment_bytes=500)
+    _segments(tmp_path)[0].unlink()
+    with LocalReader(tmp_path) as reader:
+        name = reader.identity()
+        assert reader.reconcile(name, {"local": 10}) == ({"local": 10}, [])
+        assert reader.reconcile(name, {"local": 1}) == ({"local": 4}, ["records 1 to 3 were removed: 3 are missing"])
+        position, [sentence] = reader.reconcile(name, {"local": 25})
+        assert position == {"local": 20} and "5 that were read before are missing" in sentence
+        position, [sentence] = reader.reconcile("another", {"local": 7})
+        assert position == {"local": 4} and "is another one" in sentence
+
+
 # Retention
 
 

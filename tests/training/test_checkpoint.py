@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from rlhf_online.errors import CheckpointError
+from rlhf_online.eventlog.gap import Place
 from rlhf_online.training.checkpoint import Checkpoints, Part, lease
 
+PLACE = Place("a log", {})
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,7 +30,7 @@ def saved(folder: Path, *numbers: int, keep: int = 3) -> Checkpoints:
             {"n": number},
             {"policy": part(number), "reward": reward, "list": Part({}, {"n": number})},
             [],
-            {"local": number},
+            Place("a log", {"local": number}),
         )
     return checkpoints
 
@@ -64,7 +66,7 @@ def test_an_unchanged_part_is_linked_and_loads(tmp_path: Path) -> None:
     assert checkpoint.part("reward").values == {"updates": 0}
     again = Checkpoints(tmp_path, 3)
     again.load()
-    assert again.save({"n": 3}, {"policy": None, "reward": None}, [], {}).part("policy").values == {"updates": 2}
+    assert again.save({"n": 3}, {"policy": None, "reward": None}, [], PLACE).part("policy").values == {"updates": 2}
 
 
 def test_only_the_newest_are_kept_and_each_stands_alone(tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_a_flipped_bit_falls_back_to_the_one_before(tmp_path: Path, name: str) -
     assert checkpoint is not None
     assert checkpoint.state == {"n": 1}
     # The next one gets a number of its own and is the newest.
-    assert checkpoints.save({"n": 9}, {"policy": None}, [], {}).number == 2
+    assert checkpoints.save({"n": 9}, {"policy": None}, [], PLACE).number == 2
     newest = Checkpoints(tmp_path, 3).load()
     assert newest is not None
     assert newest.state == {"n": 9}
@@ -103,9 +105,9 @@ def test_a_damaged_ledger_segment_falls_back(tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / "a").write_text("first")
     checkpoints = Checkpoints(tmp_path, 3)
-    checkpoints.save({"n": 1}, {}, ["a"], {})
+    checkpoints.save({"n": 1}, {}, ["a"], PLACE)
     (tmp_path / "ledger" / "b").write_text("second")
-    checkpoints.save({"n": 2}, {}, ["a", "b"], {})
+    checkpoints.save({"n": 2}, {}, ["a", "b"], PLACE)
     flip(tmp_path / "ledger" / "b")
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
@@ -129,7 +131,7 @@ def test_a_save_that_was_cut_short_is_ignored_and_cleared_away(tmp_path: Path) -
     checkpoint = checkpoints.load()
     assert checkpoint is not None
     assert checkpoint.number == 0
-    checkpoints.save({"n": 2}, {"policy": None}, [], {})
+    checkpoints.save({"n": 2}, {"policy": None}, [], PLACE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000", "000002"]
 
 
@@ -153,7 +155,7 @@ def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
         monkeypatch.setattr(os, "fsync", fsync)
         try:
-            checkpoints.save({"n": 2}, {"policy": part(2), "reward": None}, [], {})
+            checkpoints.save({"n": 2}, {"policy": part(2), "reward": None}, [], PLACE)
             done = True
         except Cut:
             done = False
@@ -176,10 +178,10 @@ def test_a_full_disk_is_said_and_the_save_can_be_made_again(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"No space left on device.*free disk space"):
-        checkpoints.save({"n": 2}, {"policy": part(2)}, [], {})
+        checkpoints.save({"n": 2}, {"policy": part(2)}, [], PLACE)
     monkeypatch.setattr(os, "fsync", real)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000"]
-    checkpoints.save({"n": 2}, {"policy": part(2)}, [], {})
+    checkpoints.save({"n": 2}, {"policy": part(2)}, [], PLACE)
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
     assert checkpoint.state == {"n": 2}

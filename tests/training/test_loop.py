@@ -17,8 +17,11 @@ import pytest
 from safetensors.torch import load_file
 
 from rlhf_online.config import GateSettings, PolicyTraining, RolloutSettings, dump
-from rlhf_online.errors import CheckpointError, EngineUnavailable, RewardUnavailable
+from rlhf_online.errors import CheckpointError, EngineUnavailable, PositionLost, RewardUnavailable
 from rlhf_online.eventlog import folder as files
+from rlhf_online.eventlog import gap
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Envelope, Thumb
 from rlhf_online.feedback.preferences import is_held_out
@@ -362,14 +365,44 @@ def test_a_stop_while_waiting_ends_it_and_loses_nothing(tiny: World) -> None:
         audit(tiny, again)
 
 
-def test_a_checkpoint_of_another_log_is_refused(tiny: World) -> None:
+def test_another_log_is_refused_until_an_operator_accepts_what_is_missing(tiny: World) -> None:
     with tiny.trainer() as trainer:
         tiny.chat(20)
         cycles(trainer)
     tiny.log.close()
     shutil.rmtree(tiny.state.log)
-    with pytest.raises(CheckpointError, match="belongs to the log"), tiny.trainer():
+    with pytest.raises(PositionLost, match=r"belongs to the log .* gap accept"), tiny.trainer():
         pass
+    gap.accept(tiny.state.checkpoints, gap.standing(tiny.state.checkpoints))
+    tiny.log = LocalLog(tiny.state.log)
+    with tiny.trainer() as trainer:
+        assert trainer.progress.position == {"local": 0}
+        assert trainer.progress.cycle == 1, "what was learned stays"
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+    with tiny.trainer() as trainer:
+        assert trainer.progress.cycle == 2, "the checkpoint belongs to the new log"
+    tiny.log.close()
+    shutil.rmtree(tiny.state.log)
+    with pytest.raises(PositionLost, match="gap accept"), tiny.trainer():
+        pytest.fail("one gap was accepted, not every later one")
+
+
+def test_records_that_were_removed_too_early_stop_the_trainer(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        cycles(trainer)
+    tiny.log.close()
+    tiny.log = LocalLog(tiny.state.log, segment_bytes=2000)
+    tiny.chat(20)
+    for first in files.segments(tiny.state.log)[:2]:
+        (tiny.state.log / segment_name(first)).unlink()
+    with tiny.trainer() as trainer, pytest.raises(PositionLost, match="gap accept"):
+        trainer.run_once()
+    gap.accept(tiny.state.checkpoints, gap.standing(tiny.state.checkpoints))
+    with tiny.trainer() as trainer:
+        assert trainer.progress.position["local"] == files.segments(tiny.state.log)[0]
+        assert not trainer.run_once() or trainer.progress.cycle == 2
 
 
 def test_the_log_is_told_what_no_checkpoint_needs(tiny: World) -> None:

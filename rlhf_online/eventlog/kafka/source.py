@@ -3,7 +3,6 @@
 The source never commits offsets and never resets them: an offset or a topic that Kafka no longer has is a PositionLost.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from kafka.errors import (
 from kafka.structs import TopicPartition
 
 from rlhf_online.errors import LogUnavailable, PositionLost
+from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.base import Position, Record, covers
 from rlhf_online.eventlog.kafka import topics
 from rlhf_online.eventlog.kafka.cluster import Cluster
@@ -82,15 +82,25 @@ class KafkaSource:
     def consumed(self, reader: str, position: Mapping[str, int]) -> None:
         """Nothing is to be done: Kafka removes events by their age."""
 
+    def reconcile(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
+        """See `Source`. A topic that was made anew is read from its beginning, the others go on where they can."""
+        try:
+            consumer = self._connected()
+            low = {_name(p): offset for p, offset in consumer.beginning_offsets(self._partitions()).items()}
+            high = {_name(p): offset for p, offset in consumer.end_offsets(self._partitions()).items()}
+        except KafkaError as error:
+            self.close()
+            raise self._cluster.away(error) from error
+        return _nearest(_ids(identity), _ids(self.identity()), position, low, high)
+
     def identity(self) -> str:
-        """Digest of the topics' ids: a topic that is deleted and made anew changes it."""
+        """The topics' ids: a topic that is deleted and made anew changes it."""
         try:
             self._connected()
         except KafkaError as error:
             self.close()
             raise self._cluster.away(error) from error
-        ids = sorted((name, topic.topic_id) for name, topic in self._topics.items())
-        return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:32]
+        return json.dumps({name: topic.topic_id for name, topic in sorted(self._topics.items())})
 
     def close(self) -> None:
         if self._consumer is not None:
@@ -124,13 +134,12 @@ class KafkaSource:
         for name, known in self._topics.items():
             if found[name].topic_id != known.topic_id:
                 raise PositionLost(
-                    f"{name} was deleted and made anew: offsets of the old one mean nothing in it; start from a fresh "
-                    "checkpoint"
+                    f"{name} was deleted and made anew: offsets of the old one mean nothing in it; {gap.HINT}"
                 )
             if found[name].partitions < known.partitions:
                 raise PositionLost(
                     f"{name} had {known.partitions} partitions and has {found[name].partitions}: events are missing; "
-                    "start from a fresh checkpoint"
+                    f"{gap.HINT}"
                 )
 
     def _partitions(self) -> list[TopicPartition]:
@@ -146,7 +155,9 @@ class KafkaSource:
         low = consumer.beginning_offsets(self._partitions())
         high = consumer.end_offsets(self._partitions())
         if unknown := sorted(set(position) - {_name(partition) for partition in low}):
-            raise PositionLost(f"Kafka has no partition {', '.join(unknown)}: was the log's prefix or server changed?")
+            raise PositionLost(
+                f"Kafka has no partition {', '.join(unknown)}: was the log's prefix or server changed? {gap.HINT}"
+            )
         start = {_name(partition): position.get(_name(partition), offset) for partition, offset in low.items()}
         for partition, lowest in low.items():
             offset, highest = start[_name(partition)], high[partition]
@@ -154,7 +165,7 @@ class KafkaSource:
                 lost = f"{lowest - offset} records are missing" if offset < lowest else "its newest records were lost"
                 raise PositionLost(
                     f"{_name(partition)} holds offsets {lowest} to {highest}, but {offset} was asked for: {lost}; "
-                    "start from a fresh checkpoint to go on without them"
+                    f"{gap.HINT}"
                 )
         return start, {_name(partition): offset for partition, offset in high.items()}
 
@@ -166,3 +177,35 @@ def _name(partition: TopicPartition) -> str:
 def _partition(name: str) -> TopicPartition:
     topic, _, number = name.rpartition("/")
     return TopicPartition(topic, int(number))
+
+
+def _ids(identity: str) -> dict[str, str]:
+    """Topic → id; none for the name of a log that was no Kafka."""
+    try:
+        return dict(json.loads(identity))
+    except (ValueError, TypeError):
+        return {}
+
+
+def _nearest(
+    before: Mapping[str, str], now: Mapping[str, str], position: Mapping[str, int], low: Position, high: Position
+) -> tuple[Position, list[str]]:
+    """`Source.reconcile` on values: topics' ids before and now, and the bounds of each partition."""
+    missing = [f"{name}, read up to offset {position[name]}, is gone" for name in sorted(set(position) - set(low))]
+    found: Position = {}
+    for name, lowest in sorted(low.items()):
+        topic, highest = _partition(name).topic, high[name]
+        offset = found[name] = position.get(name, lowest)
+        if name in position and before.get(topic) != now[topic]:
+            missing.append(
+                f"{name} was deleted and made anew: what followed offset {offset} of the old one is missing; "
+                f"the new one is read from offset {lowest} on"
+            )
+            found[name] = lowest
+        elif offset < lowest:
+            missing.append(f"{name}: offsets {offset} to {lowest - 1} were removed: {lowest - offset} are missing")
+            found[name] = lowest
+        elif offset > highest:
+            missing.append(f"{name} ends at offset {highest}: {offset - highest} that were read before are missing")
+            found[name] = highest
+    return found, missing

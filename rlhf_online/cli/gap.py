@@ -1,0 +1,54 @@
+"""`rlhf-online gap …`: events that the trainer has not read and the log has no more."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlhf_online.cli.client import DEFAULT_STATE, StateOption
+from rlhf_online.config import load_log
+from rlhf_online.errors import LogError
+from rlhf_online.eventlog import gap, open_source
+from rlhf_online.eventlog.gap import Place
+from rlhf_online.state import StateDir
+
+app = typer.Typer(help="Events that the trainer has not read and the log has no more.", no_args_is_help=True)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings (TOML) whose table log is read (default: the trainer's)."),
+]
+
+
+@app.command("check")
+def check(state: StateOption = DEFAULT_STATE, config: ConfigOption = None) -> None:
+    """Say what the trainer's checkpoint needs and the log lacks; exit code 1 if there is anything."""
+    _, missing = _missing(StateDir(state), config)
+    if missing:
+        raise LogError("events are missing:\n" + "\n".join(f"  {line}" for line in missing))
+    print("nothing is missing: the trainer can go on where it stands")
+
+
+@app.command("accept")
+def accept(state: StateOption = DEFAULT_STATE, config: ConfigOption = None) -> None:
+    """Let the trainer go on without what is missing now: when it starts next, and from where it stands, once."""
+    folder = StateDir(state)
+    place, missing = _missing(folder, config)
+    if not missing:
+        print("nothing is missing: there is nothing to accept")
+        return
+    gap.accept(folder.checkpoints, place)
+    for line in missing:
+        print(line)
+    print("accepted: the trainer goes on without it when it is started next (`rlhf-online up` does within a minute)")
+
+
+def _missing(state: StateDir, config: Path | None) -> tuple[Place, list[str]]:
+    """Raises InvalidInput without a checkpoint, LogUnavailable."""
+    place = gap.standing(state.checkpoints)
+    written = state.run / "trainer.toml"
+    source = open_source(load_log(config or (written if written.is_file() else None), {}), state.log)
+    try:
+        return place, source.reconcile(place.identity, place.position)[1]
+    finally:
+        source.close()

@@ -1,0 +1,58 @@
+"""A gap in the log: what a trainer's checkpoint still needs and the log has no more, and an operator's leave to go on.
+
+    checkpoints/accept-gap.json    {"identity", "position"}: from this place on, and from no other, one may go on
+
+A trainer that cannot go on where its checkpoint stands stops, loudly. `rlhf-online gap accept` writes the file; the
+trainer, when it is started again at the very place that the file names, asks the log where to go on (`reconcile`), says
+what is missing, and commits. Once it stands elsewhere the file means nothing, so no later gap is accepted by it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_online.errors import CheckpointError, InvalidInput
+from rlhf_online.eventlog.base import Position
+from rlhf_online.state import write_json
+
+HINT = "`rlhf-online gap check` says what is missing, `rlhf-online gap accept` goes on without it"
+
+_FILE = "accept-gap.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in the log of that identity."""
+
+    identity: str
+    position: Position
+
+
+def standing(checkpoints: Path) -> Place:
+    """Where the newest checkpoint in the folder stands. Raises InvalidInput without one, CheckpointError."""
+    manifests = [path for path in checkpoints.glob("*/manifest.json") if path.parent.name.isdigit()]
+    if not manifests:
+        raise InvalidInput(f"there is no checkpoint in {checkpoints}: nothing was read, so nothing can be missing")
+    newest = max(manifests, key=lambda path: int(path.parent.name))
+    try:
+        return _place(json.loads(newest.read_text())["log"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{newest} cannot be read ({error}): start the trainer, which falls back") from error
+
+
+def accept(checkpoints: Path, place: Place) -> None:
+    """Let the trainer go on from `place` without what is missing. Raises OSError."""
+    write_json(checkpoints / _FILE, {"identity": place.identity, "position": place.position})
+
+
+def accepted(checkpoints: Path, identity: str, position: Mapping[str, int]) -> bool:
+    """Whether an operator has accepted the gap at this place."""
+    try:
+        return _place(json.loads((checkpoints / _FILE).read_text())) == Place(identity, dict(position))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _place(values: dict) -> Place:
+    return Place(str(values["identity"]), {str(name): int(offset) for name, offset in values["position"].items()})

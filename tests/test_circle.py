@@ -22,6 +22,7 @@ from rlhf_online.registry import Registry
 from rlhf_online.simulation.accounts import settle
 from rlhf_online.state import StateDir
 from rlhf_online.wire import decode
+from tests.faults.auditor import audit
 from tests.support.circle import CYCLE_VOTES, PROMPTS, chat, live, pid, processes_of, served, settings, vote
 from tests.support.stack import Stack, start
 
@@ -151,6 +152,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(stack: Stack, acknowledged
     assert accounts.held_out > 0
     assert (accounts.pending, accounts.orphaned, accounts.dead_lettered) == (0, 0, 0)
     assert accounts.trained + accounts.held_out == len(ours)
+    assert audit(stack.state.root, acknowledged).problems == []
 
 
 def test_a_killed_engine_comes_back_with_the_last_good_version(stack: Stack, acknowledged: set[str]) -> None:

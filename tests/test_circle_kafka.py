@@ -9,6 +9,7 @@ import pytest
 
 from rlhf_online.config import LogSettings
 from rlhf_online.simulation.accounts import settle
+from tests.faults.auditor import audit
 from tests.support.circle import CYCLE_VOTES, live, pid, served, settings, vote
 from tests.support.kafka_broker import Broker, missing_tools
 from tests.support.stack import Stack, start
@@ -65,3 +66,6 @@ def test_votes_reach_the_trainer_through_kafka_once_though_it_is_killed(stack: S
     accounts = settle(stack.state, log, ours)
     assert accounts.accepted == len(ours)
     assert (accounts.trained_twice, accounts.orphaned, accounts.dead_lettered) == (0, 0, 0)
+    report = audit(stack.state.root, acknowledged, kafka=log.url.removeprefix("kafka://"))
+    assert report.problems == []
+    assert report.in_kafka + report.spooled == report.accepted == len(acknowledged)

@@ -181,8 +181,13 @@ def test_a_position_past_the_end_is_lost(logs: Logs):
     _append(logs.sink(), _votes(3))
     source = logs.source()
     _, position = _read(source, {}, 3)
-    with pytest.raises(PositionLost, match="fresh checkpoint"):
-        source.read({key: offset + 1 for key, offset in position.items()}, 10)
+    beyond = {key: offset + 1 for key, offset in position.items()}
+    with pytest.raises(PositionLost, match="gap accept"):
+        source.read(beyond, 10)
+    found, missing = source.reconcile(source.identity(), beyond)
+    assert found == position
+    assert len(missing) == len(position) and all("1 that were read before are missing" in each for each in missing)
+    assert source.reconcile(source.identity(), position) == (position, [])
 
 
 @pytest.mark.parametrize("url", ["", "file", "kafka:", "kafka://", "kafka://host", "kafka://a:1,b", "http://a:1"])

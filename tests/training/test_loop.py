@@ -30,6 +30,7 @@ from rlhf_online.training import patience
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.patience import Stopped
+from tests.faults import auditor
 from tests.support.trainer_world import World, world
 from tests.support.waiting import until
 
@@ -192,6 +193,7 @@ def test_killed_by_the_system_at_random_moments_it_trains_exactly_once(tiny: Wor
     with tiny.trainer() as successor:
         cycles(successor)
         audit(tiny, successor)
+    assert auditor.audit(tiny.state.root, tiny.accepted).problems == []
 
 
 def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:

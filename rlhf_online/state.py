@@ -128,3 +128,14 @@ def fsync_dir(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def append_durably(path: Path, data: bytes) -> None:
+    """Append to a file that nobody else appends to, and fsync it. Raises OSError."""
+    new = not path.exists()
+    with path.open("ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        fsync_dir(path.parent)

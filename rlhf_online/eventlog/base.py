@@ -3,7 +3,7 @@
 `{}` is the beginning. Positions are compared with `covers` alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,6 +49,21 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A record that a reader cannot use, for people to look at: where it stood, what it held, and why.
+
+    `orphan`: feedback whose answer never came; otherwise nobody can read it, or it contradicts its answer.
+    """
+
+    partition: str
+    offset: int
+    event_id: str
+    reason: str
+    payload: bytes
+    orphan: bool = False
+
+
 class AppendFuture(Protocol):
     """Resolves to the record's offset after the fsync that covers it; raises LogUnavailable otherwise."""
 
@@ -71,6 +86,10 @@ class Source(Protocol):
 
     def consumed(self, reader: str, position: Mapping[str, int]) -> None:
         """`reader` will never ask for anything before `position` again. Raises LogUnavailable."""
+        ...
+
+    def set_aside(self, letters: Sequence[Letter]) -> None:
+        """Keep durably what cannot be used. After a restart the same may come twice. Raises LogUnavailable."""
         ...
 
     def reconcile(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:

@@ -1,20 +1,21 @@
 """The local log seen as a spool: what a forwarder has shipped of it, and what was refused for good.
 
     shipped.json         {"spool": identity, "shipped": n}: the first n records have left, or were refused
-    dead-letters.jsonl   one line for each record refused for good; the record itself stays in the spool
+    refused.jsonl        one line for each record refused for good; the record itself stays in the spool
 
 The position is written after the confirmations that it counts, so it can only be too low: then records are sent twice,
 and readers drop the second by its event id.
 """
 
 import json
-import os
 from pathlib import Path
 
 from rlhf_online.errors import LogUnavailable
 from rlhf_online.eventlog.base import Record
 from rlhf_online.eventlog.tail import PARTITION, LocalReader
-from rlhf_online.state import write_json
+from rlhf_online.state import append_durably, write_json
+
+_REFUSED = "refused.jsonl"
 
 
 class Spool:
@@ -51,12 +52,9 @@ class Spool:
         """Name a record that will never be shipped. Raises LogUnavailable if that can't be written."""
         line = json.dumps({"sequence": record.offset, "reason": reason, "bytes": len(record.payload)})
         try:
-            with (self._folder / "dead-letters.jsonl").open("a") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_durably(self._folder / _REFUSED, line.encode() + b"\n")
         except OSError as error:
-            raise LogUnavailable(f"{self._folder / 'dead-letters.jsonl'} cannot be written: {error}") from error
+            raise LogUnavailable(f"{self._folder / _REFUSED} cannot be written: {error}") from error
         self.refused += 1
 
     def close(self) -> None:
@@ -64,11 +62,11 @@ class Spool:
 
     def _count_refused(self) -> int:
         try:
-            return (self._folder / "dead-letters.jsonl").read_bytes().count(b"\n")
+            return (self._folder / _REFUSED).read_bytes().count(b"\n")
         except FileNotFoundError:
             return 0
         except OSError as error:
-            raise LogUnavailable(f"{self._folder / 'dead-letters.jsonl'} cannot be read: {error}") from error
+            raise LogUnavailable(f"{self._folder / _REFUSED} cannot be read: {error}") from error
 
     def _read(self) -> int:
         path = self._folder / "shipped.json"

@@ -1,21 +1,30 @@
 """Reads a local log in order, also while its writer, another process, goes on."""
 
+import base64
 import bisect
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from rlhf_online.errors import LogUnavailable, PositionLost
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import gap
-from rlhf_online.eventlog.base import Position, Record
+from rlhf_online.eventlog.base import Letter, Position, Record
 from rlhf_online.eventlog.segments import HEADER, parse_header, segment_name
+from rlhf_online.state import append_durably
 
 PARTITION = "local"
 
 _READ_BYTES = 1 << 20
 _RESULT_BYTES = 64 << 20
+
+
+def _line(letter: Letter) -> str:
+    values = {"partition": letter.partition, "offset": letter.offset, "event_id": letter.event_id}
+    values |= {"reason": letter.reason, "payload": base64.b64encode(letter.payload).decode()}
+    return json.dumps(values) + "\n"
 
 
 class LocalReader:
@@ -83,6 +92,16 @@ class LocalReader:
             files.mark_consumed(self._folder, reader, position.get(PARTITION, 0))
         except OSError as error:
             raise files.unusable(self._folder, error) from error
+
+    def set_aside(self, letters: Sequence[Letter]) -> None:
+        """Append to `dead-letters.jsonl` or `orphans.jsonl` in the folder, a line each; the payload as base64."""
+        for name, orphan in (("dead-letters.jsonl", False), ("orphans.jsonl", True)):
+            lines = [_line(letter) for letter in letters if letter.orphan == orphan]
+            try:
+                if lines:
+                    append_durably(self._folder / name, "".join(lines).encode())
+            except OSError as error:
+                raise LogUnavailable(f"{self._folder / name} cannot be written: {error.strerror or error}") from error
 
     def reconcile(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
         """See `Source`. A reader has no part in a log that replaced another: it goes on from its beginning."""

@@ -47,7 +47,7 @@ class Join:
         self._pending: OrderedDict[str, Envelope] = OrderedDict()
         self._waiting: dict[str, list[str]] = {}
         self._seen: OrderedDict[bytes, int] = OrderedDict()
-        self._pushed_out: list[str] = []
+        self._pushed_out: list[Envelope] = []
         self.duplicates = 0
         """Records dropped because their event had been taken."""
         self.dead_lettered: list[tuple[str, str]] = []
@@ -74,13 +74,13 @@ class Join:
             case _:
                 return []
 
-    def expire(self) -> list[str]:
-        """Let go of what the window has passed; returns the event ids of the feedback that is orphaned by it."""
+    def expire(self) -> list[Envelope]:
+        """Let go of what the window has passed; returns the feedback that is orphaned by it."""
         limit = self._now_ms - self._window_ms
         orphaned, self._pushed_out = self._pushed_out, []
-        expired = [event_id for event_id, envelope in self._pending.items() if _created_ms(envelope) < limit]
-        for event_id in expired:
-            self._forget(event_id)
+        expired = [envelope for envelope in self._pending.values() if envelope.at_ms < limit]
+        for envelope in expired:
+            self._forget(envelope.event_id)
         for times in (self._seen, self._answers):
             while times:
                 oldest = next(iter(times.values()))
@@ -94,10 +94,10 @@ class Join:
         return {
             "now_ms": self._now_ms,
             "answers": [[key, ms, base64.b64encode(data).decode()] for key, (ms, data) in self._answers.items()],
-            "pending": [base64.b64encode(encode(envelope)).decode() for envelope in self._pending.values()],
+            "pending": [_text(envelope) for envelope in self._pending.values()],
             "seen": base64.b64encode(b"".join(self._seen)).decode(),
             "seen_ms": list(self._seen.values()),
-            "pushed_out": list(self._pushed_out),
+            "pushed_out": [_text(envelope) for envelope in self._pushed_out],
             "duplicates": self.duplicates,
             "dead_lettered": [list(item) for item in self.dead_lettered],
         }
@@ -114,7 +114,7 @@ class Join:
         join._seen = OrderedDict(
             (digests[16 * number : 16 * number + 16], ms) for number, ms in enumerate(values["seen_ms"])
         )
-        join._pushed_out = list(values["pushed_out"])
+        join._pushed_out = [decode(base64.b64decode(data)) for data in values["pushed_out"]]
         join.duplicates = values["duplicates"]
         join.dead_lettered = [(event_id, reason) for event_id, reason in values["dead_lettered"]]
         return join
@@ -146,8 +146,8 @@ class Join:
             return self._match(envelope)
         self._wait(envelope)
         if len(self._pending) > self._max_pending:
-            oldest = next(iter(self._pending))
-            self._forget(oldest)
+            oldest = next(iter(self._pending.values()))
+            self._forget(oldest.event_id)
             self._pushed_out.append(oldest)
         return []
 
@@ -191,8 +191,8 @@ def _feedback(envelope: Envelope) -> Feedback:
     return envelope.event
 
 
-def _created_ms(envelope: Envelope) -> int:
-    return _feedback(envelope).created_ms
+def _text(envelope: Envelope) -> str:
+    return base64.b64encode(encode(envelope)).decode()
 
 
 def _completion_ids(envelope: Envelope) -> list[str]:

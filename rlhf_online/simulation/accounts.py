@@ -74,7 +74,7 @@ def _digest(event_id: str) -> bytes:
 
 def _waiting(join: dict[str, Any]) -> set[str]:
     """Event ids of the votes that wait for their answers."""
-    return {decode(base64.b64decode(data)).event_id for data in join["pending"]} | set(join["pushed_out"])
+    return {decode(base64.b64decode(data)).event_id for data in [*join["pending"], *join["pushed_out"]]}
 
 
 def _votes_after(state: StateDir, log: LogSettings, position: dict[str, int]) -> set[str]:

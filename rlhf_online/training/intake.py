@@ -17,14 +17,14 @@ from typing import Any
 import structlog
 
 from rlhf_online.errors import InvalidInput, UndecodableEvent
-from rlhf_online.eventlog.base import Position, Record, Source
+from rlhf_online.eventlog.base import Letter, Position, Record, Source
 from rlhf_online.events import Completion, Envelope, Feedback
 from rlhf_online.feedback.join import Join, Joined
 from rlhf_online.feedback.preferences import Preference, is_held_out, to_preference
 from rlhf_online.rollout.buffer import Rollout, RolloutBuffer
 from rlhf_online.rollout.live import rollouts_of
 from rlhf_online.training.ledger import Ledger
-from rlhf_online.wire import decode
+from rlhf_online.wire import decode, encode
 
 Tokens = tuple[int, ...]
 READER = "trainer"
@@ -61,6 +61,8 @@ class Intake:
         self.held_out: list[Preference] = []
         self.reference: list[tuple[Tokens, Tokens]] = []
         """The first answers of the log: what scores are normalised on."""
+        self.letters: list[Letter] = []
+        """What cannot be used, until `set_aside` has put it away."""
         self.duplicates = 0
         self._source = source
         self._ledger = ledger
@@ -98,9 +100,15 @@ class Intake:
             if not records:
                 break
         if count:
-            for event_id in self.join.expire():
-                self._ledger.take(event_id, "orphaned")
+            for orphan in self.join.expire():
+                if self._ledger.take(orphan.event_id, "orphaned"):
+                    self.letters.append(_orphan(orphan))
         return count
+
+    def set_aside(self) -> None:
+        """Put away, durably, what cannot be used: before the commit whose ledger says so. Raises LogUnavailable."""
+        self._source.set_aside(self.letters)
+        self.letters = []
 
     def reconcile(self, identity: str, position: Position) -> tuple[Position, list[str]]:
         """See `Source.reconcile`."""
@@ -188,4 +196,21 @@ class Intake:
     def _dead_letter(self, event_id: str, why: str, record: Record) -> None:
         if self._ledger.take(event_id, "dead_lettered"):
             place = f"{record.partition}:{record.offset}"
+            self.letters.append(
+                Letter(
+                    partition=record.partition,
+                    offset=record.offset,
+                    event_id=event_id,
+                    reason=why,
+                    payload=record.payload,
+                )
+            )
             self._log.warning("dead letter", event_id=event_id, place=place, why=why)
+
+
+def _orphan(envelope: Envelope) -> Letter:
+    """Its place is not known any more: its payload is the whole event."""
+    why = "its answer did not come in time"
+    return Letter(
+        partition="", offset=-1, event_id=envelope.event_id, reason=why, payload=encode(envelope), orphan=True
+    )

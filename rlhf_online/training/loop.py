@@ -323,6 +323,7 @@ class Trainer:
             place = Place(self.progress.log_identity, self.progress.position)
             parts.checkpoints.save(state, contents, ledger, place)
 
+        parts.patience.insist("setting dead letters aside", parts.intake.set_aside)
         parts.patience.insist("writing a checkpoint", save)
         self._release()
 

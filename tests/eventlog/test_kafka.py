@@ -17,7 +17,7 @@ from rlhf_online import events as ev
 from rlhf_online.config import LogSettings
 from rlhf_online.errors import LogLocked, LogUnavailable, PositionLost
 from rlhf_online.eventlog import kafka_cluster
-from rlhf_online.eventlog.base import Record, covers
+from rlhf_online.eventlog.base import Letter, Record, covers
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import encode
@@ -177,7 +177,7 @@ def test_a_record_that_can_not_be_shipped_is_named_and_the_others_go_on(tmp_path
     _shipped(sink, 5)
     assert [record.payload for record in _read_all(opened(_source(broker.address, prefix)))] == votes
     assert sink.shipping().refused == 1
-    [line] = (tmp_path / "dead-letters.jsonl").read_text().splitlines()
+    [line] = (tmp_path / "refused.jsonl").read_text().splitlines()
     assert json.loads(line) == {"sequence": 2, "reason": "UndecodableEvent", "bytes": 13}
 
 
@@ -191,7 +191,7 @@ def test_a_record_that_the_topic_refuses_is_named_and_the_others_go_on(tmp_path:
     _shipped(sink, 21)
     records = _read_all(opened(_source(broker.address, prefix)))
     assert set(good) == {record.payload for record in records}
-    reasons = [json.loads(line) for line in (tmp_path / "dead-letters.jsonl").read_text().splitlines()]
+    reasons = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
     assert [(reason["sequence"], reason["reason"]) for reason in reasons] == [(10, "MessageSizeTooLargeError")]
 
 
@@ -259,6 +259,31 @@ def test_a_position_that_retention_passed_is_lost(tmp_path: Path, broker: Broker
     assert [record.offset for record in source.read({}, 10)[0]] == [7, 8, 9]
 
 
+def test_what_cannot_be_used_goes_to_its_topic_with_place_and_reason(tmp_path: Path, broker: Broker, prefix, opened):
+    from kafka import KafkaConsumer
+    from kafka.structs import TopicPartition
+
+    source = opened(_source(broker.address, prefix))
+    source.set_aside([])
+    dead = Letter(partition="p/0", offset=7, event_id="bad", reason="no envelope", payload=b"\xff")
+    orphan = Letter(partition="", offset=-1, event_id="vote", reason="no answer", payload=b"vote", orphan=True)
+    source.set_aside([dead, orphan])
+    consumer = opened(KafkaConsumer(bootstrap_servers=[broker.address], enable_auto_commit=False))
+    for topic, letter in (("dead-letters", dead), ("orphans", orphan)):
+        partition = TopicPartition(f"{prefix}.{topic}", 0)
+        consumer.assign([partition])
+        consumer.seek(partition, 0)
+        [message] = consumer.poll(timeout_ms=20_000)[partition]
+        assert message.value == letter.payload
+        place = f"{letter.partition}:{letter.offset}".encode()
+        assert dict(message.headers) == {
+            "place": place,
+            "event_id": letter.event_id.encode(),
+            "reason": letter.reason.encode(),
+        }
+    assert source.read({}, 10)[0] == [], "they are no events"
+
+
 def test_a_position_of_another_log_is_refused(tmp_path: Path, broker: Broker, prefix: str, opened):
     with pytest.raises(PositionLost, match="no partition local"):
         opened(_source(broker.address, prefix)).read({"local": 3}, 10)
@@ -274,6 +299,9 @@ def test_nothing_is_lost_while_the_broker_is_down_or_killed(tmp_path: Path, pref
     assert sink.shipping().backlog == 100
     with pytest.raises(LogUnavailable, match="does not answer"):
         _source(broker.address, prefix).end()
+    with pytest.raises(LogUnavailable, match="does not answer"):
+        letter = Letter(partition="p", offset=0, event_id="e", reason="r", payload=b"x")
+        _source(broker.address, prefix).set_aside([letter])
     broker.start()
     _shipped(sink, 100)
     until(lambda: sink.shipping().oldest_ms == 0, 30, "the forwarder to see that nothing waits")

@@ -26,7 +26,7 @@ def _wanted(**settings: Any) -> dict[str, Any]:
 
 def test_events_expire_and_versions_are_compacted():
     topics = _wanted(partitions=6, replication=3, min_insync=2, retention_days=7)
-    assert set(topics) == {"p.completions", "p.feedback", "p.versions", "p.dead-letters"}
+    assert set(topics) == {"p.completions", "p.feedback", "p.versions", "p.dead-letters", "p.orphans"}
     completions = topics["p.completions"]
     assert (completions.partitions, completions.replication) == (6, 3)
     assert completions.configs["retention.ms"] == str(7 * 24 * 3600 * 1000)
@@ -70,9 +70,9 @@ def test_topics_are_made_checked_and_mended_from_the_command_line(broker: Broker
         return code, told.out + told.err
 
     code, told = run("check", *options)
-    assert code == 1 and told.count("is missing") == 4
+    assert code == 1 and told.count("is missing") == 5
     code, told = run("apply", *options, "--partitions", "2")
-    assert code == 0 and told.count("is created") == 4
+    assert code == 0 and told.count("is created") == 5
     assert run("check", *options, "--partitions", "2") == (0, "the topics are as they must be\n")
     code, told = run("check", *options, "--partitions", "3", "--retention-days", "1")
     assert code == 1

@@ -152,8 +152,9 @@ def _checkpoint(folder: Path) -> tuple[dict[str, int], list[tuple[int, bytes]], 
         data = (folder / "ledger" / name).read_bytes()
         entries += [(data[at], data[at + 1 : at + 17]) for at in range(0, len(data), 17)]
     join = json.loads((newest.parent / "intake.json").read_text())["join"]
-    held = [seen for text in join["pending"] for seen in _seen(base64.b64decode(text), "join", 0)]
-    return manifest["log"]["position"], entries, {seen.event_id for seen in held} | set(join["pushed_out"])
+    texts = [*join["pending"], *join["pushed_out"]]
+    held = {seen.event_id for text in texts for seen in _seen(base64.b64decode(text), "join", 0)}
+    return manifest["log"]["position"], entries, held
 
 
 def _digest(event_id: str) -> bytes:

@@ -59,17 +59,19 @@ class Credentials:
 class Broker:
     """One broker and controller on loopback, its data in `folder`. A restart keeps the ports.
 
-    With `secure` it speaks TLS and lets in nobody but `credentials`.
+    With `secure` it speaks TLS and lets in nobody but `credentials`. `advertised` is the port that it sends its clients
+    to, a proxy's, say.
     """
 
-    def __init__(self, folder: Path, *, secure: bool = False) -> None:
+    def __init__(self, folder: Path, *, secure: bool = False, advertised: int = 0) -> None:
         self._folder = folder
         self._jars = fetch()
         self._process: subprocess.Popen[bytes] | None = None
         self.port, controller = _free_ports(2)
         folder.mkdir(parents=True, exist_ok=True)
         self.credentials = Credentials("trainer", secrets.token_hex(8), folder / "ca.pem") if secure else None
-        lines = _properties(self.port, controller, folder / "data", "SASL_SSL" if secure else "PLAINTEXT")
+        protocol = "SASL_SSL" if secure else "PLAINTEXT"
+        lines = _properties(self.port, advertised or self.port, controller, folder / "data", protocol)
         known: list[str] = []
         if self.credentials is not None:
             lines += _security(folder)
@@ -167,13 +169,13 @@ def _security(folder: Path) -> list[str]:
     ]
 
 
-def _properties(port: int, controller: int, data: Path, protocol: str) -> list[str]:
+def _properties(port: int, advertised: int, controller: int, data: Path, protocol: str) -> list[str]:
     inner = _free_ports(1)[0]
     return [
         "process.roles=broker,controller",
         "node.id=1",
         f"listeners=CLIENT://127.0.0.1:{port},INNER://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}",
-        f"advertised.listeners=CLIENT://127.0.0.1:{port},INNER://127.0.0.1:{inner}",
+        f"advertised.listeners=CLIENT://127.0.0.1:{advertised},INNER://127.0.0.1:{inner}",
         "controller.listener.names=CONTROLLER",
         f"controller.quorum.voters=1@127.0.0.1:{controller}",
         f"listener.security.protocol.map=CONTROLLER:PLAINTEXT,INNER:PLAINTEXT,CLIENT:{protocol}",

@@ -1,6 +1,8 @@
 """The loop over real parts in the tiny world: cycles, kills at every durable step, rejections, roll-backs, neighbours
 that are away."""
 
+import base64
+import json
 import os
 import random
 import shutil
@@ -30,6 +32,7 @@ from rlhf_online.training import patience
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.patience import Stopped
+from rlhf_online.wire import decode
 from tests.faults import auditor
 from tests.support.trainer_world import World, world
 from tests.support.waiting import until
@@ -212,6 +215,20 @@ def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:
         trainer.run_once()
         votes = tiny.state.read_status("trainer")["votes"]
         assert (votes["pending"], votes["orphaned"]) == (0, 1)
+        dead = _lines(tiny.state.log / "dead-letters.jsonl")
+        assert [line["reason"] for line in dead][1] == f"completion {completion.completion_id} has no answer 5"
+        assert base64.b64decode(dead[0]["payload"]) == b"\xff\xff no envelope"
+        assert (dead[0]["partition"], dead[0]["offset"]) == ("local", 41)
+        assert not (tiny.state.log / "orphans.jsonl").exists(), "it is set aside when that is committed"
+        tiny.chat(12)
+        assert cycles(trainer) == 1
+        [orphan] = _lines(tiny.state.log / "orphans.jsonl")
+        assert orphan["reason"] == "its answer did not come in time"
+        assert decode(base64.b64decode(orphan["payload"])).event_id == orphan["event_id"] == "vote-20"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_the_same_vote_sent_again_counts_once(tiny: World) -> None:

@@ -17,7 +17,12 @@ from rlhf_online.errors import ConfigError, LogUnavailable
 
 PASSWORD_VARIABLE = "RLHF_KAFKA_PASSWORD"
 
-_CLIENT: dict[str, Any] = {"reconnect_backoff_max_ms": 500, "bootstrap_timeout_ms": 2_000, "request_timeout_ms": 10_000}
+# A bootstrap is two or more round trips, of seconds each to a Kafka far away; while one runs, nothing can be stopped.
+_CLIENT: dict[str, Any] = {
+    "reconnect_backoff_max_ms": 500,
+    "bootstrap_timeout_ms": 10_000,
+    "request_timeout_ms": 10_000,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,15 @@ class Cluster:
         return LogUnavailable(
             f"{self} does not answer ({type(error).__name__}): start it, or mend log.url and log.kafka"
         )
+
+
+def drop(producer: Any) -> None:
+    """End a producer of kafka-python, whatever has become of its deliveries.
+
+    `close` alone would wait for deliveries that may never end, raise, and leave the sender's thread running.
+    """
+    producer._sender.force_close()
+    producer.close(timeout=5)
 
 
 def security(settings: KafkaSettings) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rlhf_online import events as ev
 from rlhf_online.errors import LogError, UndecodableEvent
 from rlhf_online.eventlog.base import AppendFuture, Record, Shipping
 from rlhf_online.eventlog.kafka import topics
-from rlhf_online.eventlog.kafka.cluster import Cluster
+from rlhf_online.eventlog.kafka.cluster import Cluster, drop
 from rlhf_online.eventlog.local import KEEP_ALL, LocalLog, Retention
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import decode
@@ -162,7 +162,7 @@ class Forwarder:
             linger_ms=5,
             batch_size=256 << 10,
             max_request_size=topics.MAX_REQUEST,
-            max_block_ms=2_000,
+            max_block_ms=10_000,
             delivery_timeout_ms=int(1000 * self._delivery_s),
             request_timeout_ms=int(500 * self._delivery_s),
             allow_auto_create_topics=False,
@@ -219,9 +219,7 @@ class Forwarder:
     def _drop_producer(self) -> None:
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            # `close` alone would wait for deliveries that may never end, raise, and leave the sender's thread running.
-            producer._sender.force_close()  # pyright: ignore[reportAttributeAccessIssue]
-            producer.close(timeout=5)
+            drop(producer)
 
 
 def _happened_ms(record: Record) -> int:

@@ -5,9 +5,10 @@ The source never commits offsets and never resets them: an offset or a topic tha
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import (
     KafkaError,
     LogTruncationError,  # pyright: ignore[reportAttributeAccessIssue]  # pyright's own stubs are of kafka-python 2
@@ -17,10 +18,12 @@ from kafka.structs import TopicPartition
 
 from rlhf_online.errors import LogUnavailable, PositionLost
 from rlhf_online.eventlog import gap
-from rlhf_online.eventlog.base import Position, Record, covers
+from rlhf_online.eventlog.base import Letter, Position, Record, covers
 from rlhf_online.eventlog.kafka import topics
-from rlhf_online.eventlog.kafka.cluster import Cluster
+from rlhf_online.eventlog.kafka.cluster import Cluster, drop
 from rlhf_online.eventlog.kafka.topics import Topic
+
+_DELIVERY_MS = 20_000
 
 
 class KafkaSource:
@@ -82,6 +85,34 @@ class KafkaSource:
     def consumed(self, reader: str, position: Mapping[str, int]) -> None:
         """Nothing is to be done: Kafka removes events by their age."""
 
+    def set_aside(self, letters: Sequence[Letter]) -> None:
+        """Send to the topic dead-letters or orphans: the payload, and headers that say where it stood and why."""
+        if not letters:
+            return
+        try:
+            topics.ensure(self._cluster)
+            producer = self._cluster.open(
+                KafkaProducer, acks="all", max_request_size=topics.MAX_REQUEST, delivery_timeout_ms=_DELIVERY_MS,
+                request_timeout_ms=_DELIVERY_MS // 2, max_block_ms=_DELIVERY_MS, allow_auto_create_topics=False,
+            )  # fmt: skip
+            try:
+                for delivery in [self._send(producer, letter) for letter in letters]:
+                    delivery.get(timeout=_DELIVERY_MS / 1000 + 5)
+            finally:
+                drop(producer)
+        except KafkaError as error:
+            raise self._cluster.away(error) from error
+
+    def _send(self, producer: KafkaProducer, letter: Letter) -> Any:
+        place = f"{letter.partition}:{letter.offset}"
+        headers = {"place": place, "event_id": letter.event_id, "reason": letter.reason}
+        return producer.send(
+            f"{self._cluster.prefix}.{topics.ORPHANS if letter.orphan else topics.DEAD_LETTERS}",
+            key=place.encode(),
+            value=letter.payload,
+            headers=[(name, value.encode()) for name, value in headers.items()],
+        )
+
     def reconcile(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
         """See `Source`. A topic that was made anew is read from its beginning, the others go on where they can."""
         try:
@@ -110,7 +141,8 @@ class KafkaSource:
     def _connected(self) -> KafkaConsumer:
         """The consumer, assigned to every partition. Raises KafkaError, LogUnavailable, PositionLost."""
         if self._consumer is None or time.monotonic() - self._checked > self._check_s:
-            found = topics.ensure(self._cluster)
+            events = {f"{self._cluster.prefix}.{name}" for name in topics.EVENTS}
+            found = {name: topic for name, topic in topics.ensure(self._cluster).items() if name in events}
             self._compare(found)
             if self._consumer is not None and found != self._topics:  # there are more partitions now
                 self.close()

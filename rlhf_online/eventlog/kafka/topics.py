@@ -2,7 +2,8 @@
 
     completions, feedback   events, keyed by conversation, kept for `retention_days`
     versions                what became of each version, keyed by its name: compacted, kept for ever
-    dead-letters            records that nobody can read, with place and reason
+    dead-letters            records that nobody can use, with place and reason
+    orphans                 feedback whose answer never came, likewise
 
 `differences` is pure; the rest talks to Kafka.
 """
@@ -21,7 +22,7 @@ from rlhf_online.eventlog.kafka.cluster import Cluster
 from rlhf_online.eventlog.segments import MAX_RECORD
 
 EVENTS = ("completions", "feedback", "versions")
-DEAD_LETTERS = "dead-letters"
+DEAD_LETTERS, ORPHANS = "dead-letters", "orphans"
 
 MAX_REQUEST = MAX_RECORD + (1 << 20)
 DAY_MS = 86_400_000
@@ -55,6 +56,7 @@ def wanted(prefix: str, settings: KafkaSettings) -> list[Topic]:
         topic("feedback", settings.partitions, events),
         topic("versions", 1, versions),
         topic(DEAD_LETTERS, 1, events),
+        topic(ORPHANS, 1, events),
     ]
 
 
@@ -102,14 +104,15 @@ def apply(cluster: Cluster) -> tuple[list[str], list[str]]:
 
 
 def ensure(cluster: Cluster) -> dict[str, Topic]:
-    """The event topics, those that are missing created; what is there is left as it is.
+    """All topics, those that are missing created; what is there is left as it is.
 
     Raises KafkaError, LogUnavailable.
     """
-    names = [f"{cluster.prefix}.{name}" for name in EVENTS]
+    want = wanted(cluster.prefix, cluster.settings)
+    names = [topic.name for topic in want]
     with _Admin(cluster, translate=False) as admin:
         found = admin.find(names, configs=False)
-        if missing := [t for t in wanted(cluster.prefix, cluster.settings) if t.name in names and t.name not in found]:
+        if missing := [topic for topic in want if topic.name not in found]:
             admin.create(missing)
             found = admin.find(names, configs=False)
         if len(found) < len(names):

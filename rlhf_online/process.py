@@ -12,6 +12,8 @@ from rlhf_online.state import write_json
 
 PR_SET_PDEATHSIG = 1
 NICE = 10
+GIVE_WAY = "RLHF_ENGINE_GIVES_WAY"
+"""Variable that tells the engine's process to give way: where it computes on the cores that pass its tokens on."""
 
 
 def die_with_parent() -> None:

@@ -5,13 +5,16 @@ multiprocessing's "spawn", which imports this module in each of them as `__mp_ma
 with their parent, so that killing any one of them, even by SIGKILL, leaves none of those below it.
 """
 
-from rlhf_online.process import die_with_parent, give_way
+import os
+
+from rlhf_online.process import GIVE_WAY, die_with_parent, give_way
 
 
 def main() -> None:
     """Run the server until SIGTERM."""
     die_with_parent()
-    give_way()
+    if os.environ.get(GIVE_WAY):
+        give_way()
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 
     serve()

@@ -62,7 +62,7 @@ class Chat:
             self.acknowledged.append(name)
 
     def arrived(self) -> None:
-        until(lambda: self.shipped == len(self.acknowledged), 90, "everything to be shipped")
+        until(lambda: self.shipped == len(self.acknowledged), 240, "everything to be shipped")
 
     def check(self) -> int:
         """The books are right, and first arrivals are in order; returns how many records came twice."""
@@ -109,7 +109,7 @@ def test_a_line_of_two_seconds_delays_no_acknowledgement(chat: Chat, line: Proxy
     line.delay_s = 2.0
     chat.log(200)
     assert chat.shipped == 0, "acknowledged by the disk, while Kafka has not even greeted"
-    until(lambda: chat.shipped == 200, 90, "everything to be shipped")
+    until(lambda: chat.shipped == 200, 240, "everything to be shipped")
     line.delay_s = 0.0
     assert chat.check() == 0
 

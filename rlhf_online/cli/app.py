@@ -17,7 +17,7 @@ app.command("up")(up.up)
 app.command("chat")(chat.chat)
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(versions.app, name="versions")
-app.add_typer(topics.app, name="topics")
+app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
 app.command("status")(versions.status)
 

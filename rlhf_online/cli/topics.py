@@ -1,18 +1,20 @@
 """`rlhf-online topics …`: the Kafka topics as code."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from rlhf_online.config import load_log
 from rlhf_online.errors import ConfigError, LogError
+from rlhf_online.eventlog import kafka_cluster
 
-app = typer.Typer(
-    help="The Kafka topics: what they must be, and whether they are. TLS, SASL and all else from --config.",
-    no_args_is_help=True,
-)
-
+Action = Annotated[
+    Literal["check", "apply"],
+    typer.Argument(
+        help="check: say what differs, exit code 1 if anything does. apply: create, add and set; delete nothing."
+    ),
+]
 KafkaOption = Annotated[str, typer.Option(help="Brokers, kafka://host:port,host:port; wins over the file.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings (TOML) of a service; table log is read.")]
 PrefixOption = Annotated[str | None, typer.Option(help="First part of the topics' names (default rlhf).")]
@@ -22,8 +24,8 @@ InsyncOption = Annotated[int | None, typer.Option(help="min.insync.replicas (def
 RetentionOption = Annotated[float | None, typer.Option(help="Days that events stay; 0: for ever (default 30).")]
 
 
-@app.command("check")
-def check(
+def topics(
+    action: Action,
     kafka: KafkaOption = "",
     config: ConfigOption = None,
     prefix: PrefixOption = None,
@@ -32,52 +34,7 @@ def check(
     min_insync: InsyncOption = None,
     retention_days: RetentionOption = None,
 ) -> None:
-    """Say what differs from what the topics must be; exit code 1 if anything does."""
-    cluster = _cluster(kafka, config, prefix, partitions, replication, min_insync, retention_days)
-    from rlhf_online.eventlog.kafka import topics
-
-    _conclude(topics.check(cluster))
-    print("the topics are as they must be")
-
-
-@app.command("apply")
-def apply(
-    kafka: KafkaOption = "",
-    config: ConfigOption = None,
-    prefix: PrefixOption = None,
-    partitions: PartitionsOption = None,
-    replication: ReplicationOption = None,
-    min_insync: InsyncOption = None,
-    retention_days: RetentionOption = None,
-) -> None:
-    """Create topics that are missing, add partitions, set configurations; say what was done. Nothing is deleted."""
-    cluster = _cluster(kafka, config, prefix, partitions, replication, min_insync, retention_days)
-    from rlhf_online.eventlog.kafka import topics
-
-    done, left = topics.apply(cluster)
-    for line in done:
-        print(line)
-    _conclude(left)
-    print("the topics are as they must be")
-
-
-def _conclude(differences: list[str]) -> None:
-    if differences:
-        raise LogError("the topics are not as they must be:\n" + "\n".join(f"  {line}" for line in differences))
-
-
-def _cluster(
-    kafka: str,
-    config: Path | None,
-    prefix: str | None,
-    partitions: int | None,
-    replication: int | None,
-    min_insync: int | None,
-    retention_days: float | None,
-) -> Any:
-    """Raises ConfigError."""
-    from rlhf_online.eventlog import kafka_cluster
-
+    """The Kafka topics: what they must be, and whether they are. TLS, SASL and all else from --config."""
     asked = {
         "partitions": partitions,
         "replication": replication,
@@ -90,4 +47,11 @@ def _cluster(
     cluster = kafka_cluster(load_log(config, given))
     if cluster is None:
         raise ConfigError("no Kafka to look at: give --kafka kafka://host:port, or a --config whose log.url says it")
-    return cluster
+    from rlhf_online.eventlog.kafka import topics as code
+
+    done, left = code.apply(cluster) if action == "apply" else ([], code.check(cluster))
+    for line in done:
+        print(line)
+    if left:
+        raise LogError("the topics are not as they must be:\n" + "\n".join(f"  {line}" for line in left))
+    print("the topics are as they must be")

@@ -9,7 +9,7 @@ what is missing, and commits. Once it stands elsewhere the file means nothing, s
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlhf_online.errors import CheckpointError, InvalidInput
@@ -43,7 +43,7 @@ def standing(checkpoints: Path) -> Place:
 
 def accept(checkpoints: Path, place: Place) -> None:
     """Let the trainer go on from `place` without what is missing. Raises OSError."""
-    write_json(checkpoints / _FILE, {"identity": place.identity, "position": place.position})
+    write_json(checkpoints / _FILE, asdict(place))
 
 
 def accepted(checkpoints: Path, identity: str, position: Mapping[str, int]) -> bool:

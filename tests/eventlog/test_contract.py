@@ -11,22 +11,11 @@ from rlhf_online.errors import ConfigError, PositionLost
 from rlhf_online.eventlog import open_sink, open_source
 from rlhf_online.eventlog.base import Position, Record, Sink, Source, covers
 from rlhf_online.wire import decode, encode
-from tests.support.kafka_broker import Broker, missing_tools
 from tests.support.logged import completion, thumb
 from tests.support.waiting import until
 
 # kafka-python reads its schemas by functions of the standard library that Python 3.11 and 3.12 call deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    if reason := missing_tools():
-        pytest.skip(reason)
-    broker = Broker(tmp_path_factory.mktemp("kafka"))
-    broker.start()
-    yield broker
-    broker.stop()
 
 
 class Logs:

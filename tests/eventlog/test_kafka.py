@@ -34,14 +34,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    broker = Broker(tmp_path_factory.mktemp("kafka"))
-    broker.start()
-    yield broker
-    broker.stop()
-
-
 @pytest.fixture(autouse=True)
 def collect() -> Iterator[None]:
     yield

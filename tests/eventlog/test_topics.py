@@ -1,7 +1,6 @@
 """Topics as code: what differs is said, what can be mended is mended, against a real broker."""
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +8,12 @@ import pytest
 
 from rlhf_online.cli import main
 from rlhf_online.config import KafkaSettings
-from tests.support.kafka_broker import Broker, missing_tools
+from tests.support.kafka_broker import Broker
 
 pytestmark = [
     # kafka-python reads its schemas by functions of the standard library that Python 3.11 and 3.12 call deprecated.
     pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
 ]
-needs_broker = pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "-")
 
 
 def _wanted(**settings: Any) -> dict[str, Any]:
@@ -51,15 +49,6 @@ def test_each_difference_is_a_sentence():
     ]
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    broker = Broker(tmp_path_factory.mktemp("kafka"))
-    broker.start()
-    yield broker
-    broker.stop()
-
-
-@needs_broker
 def test_topics_are_made_checked_and_mended_from_the_command_line(broker: Broker, capsys):
     prefix = f"t{uuid.uuid4().hex[:8]}"
     options = ["--kafka", f"kafka://{broker.address}", "--prefix", prefix]
@@ -87,7 +76,6 @@ def test_topics_are_made_checked_and_mended_from_the_command_line(broker: Broker
     assert code == 1 and f"{prefix}.feedback has 3 partitions, 1 are wanted" in told, "Kafka takes no partition away"
 
 
-@needs_broker
 def test_what_the_brokers_cannot_do_is_told(broker: Broker, capsys):
     options = ["--kafka", f"kafka://{broker.address}", "--prefix", f"t{uuid.uuid4().hex[:8]}", "--replication", "3"]
     assert main(["topics", "apply", *options]) == 1

@@ -1,7 +1,6 @@
 """What a chat service does to a log that is shipped to Kafka, and the count of what became of it."""
 
 import uuid
-from collections import defaultdict
 from pathlib import Path
 
 from rlhf_online.config import KafkaSettings, LogSettings
@@ -53,14 +52,14 @@ class Chat:
         assert report.problems == []
         assert (report.in_kafka, report.spooled) == (len(self.acknowledged), 0)
         payloads = self._read()
-        arrived, expected = defaultdict(list), defaultdict(list)
+        arrived: dict[str, list[str]] = {}
         for payload in dict.fromkeys(payloads):
             event = decode(payload).event
             assert isinstance(event, Completion)
-            arrived[event.conversation_id].append(payload)
-        for number in range(len(self.acknowledged)):
-            expected[self._talk(number)].append(self._payload(number))
-        assert arrived == expected
+            arrived.setdefault(event.conversation_id, []).append(event.completion_id)
+        assert set(payloads) == {self._payload(number) for number in range(len(self.acknowledged))}
+        for talk in range(self._talks):
+            assert arrived[f"talk-{talk}"] == self.acknowledged[talk :: self._talks]
         return len(payloads) - len(self.acknowledged)
 
     def _read(self) -> list[bytes]:
@@ -76,8 +75,5 @@ class Chat:
         source.close()
         return payloads
 
-    def _talk(self, number: int) -> str:
-        return f"talk-{number % self._talks}"
-
     def _payload(self, number: int) -> bytes:
-        return encode(completion(f"answer-{number}", prompt=range(300), conversation=self._talk(number)))
+        return encode(completion(f"answer-{number}", prompt=range(300), conversation=f"talk-{number % self._talks}"))

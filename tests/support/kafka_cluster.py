@@ -70,6 +70,7 @@ class Cluster:
             if number not in killed:
                 self.nodes[number].resume()
         self.start(*killed)
+        until(self._whole, 60, "all nodes to be in the cluster again")
 
     def controller(self) -> int:
         """The node whose controller leads the others."""
@@ -84,14 +85,23 @@ class Cluster:
 
     def lead(self, topic: str, node: int) -> None:
         """Make `node` the leader of every partition of a topic, in good order, as one does before maintenance."""
+        from kafka.errors import KafkaError
         from kafka.structs import TopicPartition
 
-        partitions = [TopicPartition(topic, number) for number in range(len(self.leaders(topic)))]
+        partitions = range(len(self.leaders(topic)))
         replicas = [node, *(other for other in NODES if other != node)]
-        self.admin.alter_partition_reassignments(dict.fromkeys(partitions, replicas))
         preferred = 0
-        self.admin.elect_leaders(preferred, {topic: [each.partition for each in partitions]}, raise_errors=False)
-        until(lambda: set(self.leaders(topic)) == {node}, 60, f"node {node} to lead {topic}")
+
+        def leads() -> bool:
+            try:
+                self.admin.alter_partition_reassignments({TopicPartition(topic, each): replicas for each in partitions})
+                self.admin.elect_leaders(preferred, {topic: list(partitions)}, raise_errors=False)
+                return set(self.leaders(topic)) == {node}
+            except KafkaError:  # the client believes what it was told of the nodes when it was opened
+                self._forget()
+                return False
+
+        until(leads, 60, f"node {node} to lead {topic}")
 
     def in_sync(self, topic: str) -> None:
         """Wait until every node has all of a topic: from then on any one of them may go."""
@@ -106,6 +116,11 @@ class Cluster:
         self._forget()
         for node in self.nodes.values():
             node.kill()
+
+    def _whole(self) -> bool:
+        """Whether all nodes are in the cluster, for an admin client that knows nothing from before."""
+        self._forget()
+        return len(self.admin.describe_cluster()["brokers"]) == len(NODES)
 
     def _forget(self) -> None:
         """An admin client would go on asking a node that is gone."""

@@ -15,6 +15,7 @@
     │   ├── EngineUnavailable         it does not answer now (loading, restarting, dead)
     │   └── SwapFailed                new weights did not load or failed their probe; the old ones serve
     ├── CheckpointError               no usable checkpoint, or one that cannot be written
+    ├── StateLost                     what the trainer holds on disk went bad while it ran
     ├── RewardUnavailable             the reward service is away or holds another version
     ├── StartRefused                  this machine or folder cannot run the services now
     │   ├── NotEnoughRoom             memory or disk
@@ -92,6 +93,10 @@ class SwapFailed(EngineError):
 
 class CheckpointError(RlhfError):
     """A checkpoint cannot be written, or none of those on disk can be read."""
+
+
+class StateLost(RlhfError):
+    """A file that the trainer works with cannot be read any more; it must start again from a checkpoint."""
 
 
 class RewardUnavailable(RlhfError):

@@ -52,12 +52,13 @@ def build(
     registry.verify(live)
     checkpoints = Checkpoints(state.checkpoints, settings.keep_checkpoints)
     checkpoint = checkpoints.load()
-    ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.ledger) if checkpoint else Ledger()
+    ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.sealed["ledger"]) if checkpoint else Ledger()
     reporter = Reporter(state, metrics)
     patience = Patience(stop, reporter.waiting)
     learners = _learners(settings, registry, live, tokenizer)
     buffer = RolloutBuffer(BUFFER_CYCLES * settings.rollout.per_cycle, settings.rollout.max_staleness)
     intake_settings = IntakeSettings(
+        answers=checkpoints.answers_folder,
         window_ms=round(1000 * settings.join_window_s),
         held_out=settings.reward.held_out,
         prompts=settings.rollout.prompts,

@@ -154,6 +154,8 @@ def test_a_restart_ships_what_was_left_and_nothing_twice(tmp_path: Path, broker:
     _shipped(sink, 20)
     records = _read_all(opened(_source(broker.address, prefix)))
     assert [record.payload for record in records] == _votes(0, 20)
+    spool = (tmp_path / "identity").read_text()
+    assert [record.origin for record in records] == [(spool, number) for number in range(20)]
 
 
 def test_a_position_file_of_another_spool_is_not_believed(tmp_path: Path, broker: Broker, prefix: str, opened):

@@ -145,7 +145,7 @@ def _seen(payload: bytes, partition: str, offset: int) -> Iterator[Seen]:
 
 
 def _checkpoint(folder: Path) -> tuple[dict[str, int], list[tuple[int, bytes]], set[str]]:
-    """Of the newest one: its position, the ledger's entries, and the ids of the votes that its join still holds."""
+    """Of the newest one: its position, the ledger's entries, and the ids of the votes that wait in it."""
     manifests = [path for path in folder.glob("*/manifest.json") if path.parent.name.isdigit()]
     if not manifests:
         return {}, [], set()
@@ -155,9 +155,10 @@ def _checkpoint(folder: Path) -> tuple[dict[str, int], list[tuple[int, bytes]], 
     for name in manifest["ledger"]:
         data = (folder / "ledger" / name).read_bytes()
         entries += [(data[at], data[at + 1 : at + 17]) for at in range(0, len(data), 17)]
-    join = json.loads((newest.parent / "intake.json").read_text())["join"]
-    texts = [*join["pending"], *join["pushed_out"]]
+    intake = json.loads((newest.parent / "intake.json").read_text())
+    texts = [*intake["join"]["pending"], *intake["join"]["pushed_out"]]
     held = {seen.event_id for text in texts for seen in _seen(base64.b64decode(text), "join", 0)}
+    held |= {item["vote"]["event_id"] for item in intake["votes"]}
     return manifest["log"]["position"], entries, held
 
 

@@ -126,7 +126,7 @@ def test_what_was_taken_back_has_its_place_in_the_books(tmp_path: Path) -> None:
     entries = [bytes([number]) + auditor._digest(event_id) for number, event_id in fates]
     (tmp_path / "checkpoints" / "ledger" / "ids").write_bytes(b"".join(entries))
     newest = tmp_path / "checkpoints" / "000001"
-    write_json(newest / "intake.json", {"join": {"pending": [], "pushed_out": []}})
+    write_json(newest / "intake.json", {"join": {"pending": [], "pushed_out": []}, "votes": []})
     write_json(newest / "manifest.json", {"ledger": {"ids": {}}, "log": {"position": {"local": 3}}})
     report = audit(tmp_path, votes)
     assert (report.problems, report.fate["trained"], report.fate["withdrawn"]) == ([], 1, 2)
@@ -155,7 +155,6 @@ def test_it_finds_training_that_is_committed_before_the_position(tiny: World, mo
     monkeypatch.setattr(Ledger, "_holds", lambda ledger, digest: False)  # the ledger would notice
     with tiny.trainer() as trainer:
         trainer.parts.intake.position = {}
-        trainer.parts.intake.join._seen.clear()
         trainer.run_once()
     report = audit(tiny.state.root, tiny.accepted)
     assert "events were taken twice" in " ".join(report.problems)

@@ -29,7 +29,7 @@ def saved(folder: Path, *numbers: int, keep: int = 3) -> Checkpoints:
         checkpoints.save(
             {"n": number},
             {"policy": part(number), "reward": reward, "list": Part({}, {"n": number})},
-            [],
+            {},
             Place("a log", {"local": number}),
         )
     return checkpoints
@@ -66,7 +66,7 @@ def test_an_unchanged_part_is_linked_and_loads(tmp_path: Path) -> None:
     assert checkpoint.part("reward").values == {"updates": 0}
     again = Checkpoints(tmp_path, 3)
     again.load()
-    assert again.save({"n": 3}, {"policy": None, "reward": None}, [], PLACE).part("policy").values == {"updates": 2}
+    assert again.save({"n": 3}, {"policy": None, "reward": None}, {}, PLACE).part("policy").values == {"updates": 2}
 
 
 def test_only_the_newest_are_kept_and_each_stands_alone(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_flipped_bit_falls_back_to_the_one_before(tmp_path: Path, name: str) -
     assert checkpoint is not None
     assert checkpoint.state == {"n": 1}
     # The next one gets a number of its own and is the newest.
-    assert checkpoints.save({"n": 9}, {"policy": None}, [], PLACE).number == 2
+    assert checkpoints.save({"n": 9}, {"policy": None}, {}, PLACE).number == 2
     newest = Checkpoints(tmp_path, 3).load()
     assert newest is not None
     assert newest.state == {"n": 9}
@@ -105,13 +105,26 @@ def test_a_damaged_ledger_segment_falls_back(tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / "a").write_text("first")
     checkpoints = Checkpoints(tmp_path, 3)
-    checkpoints.save({"n": 1}, {}, ["a"], PLACE)
+    checkpoints.save({"n": 1}, {}, {"ledger": ["a"]}, PLACE)
     (tmp_path / "ledger" / "b").write_text("second")
-    checkpoints.save({"n": 2}, {}, ["a", "b"], PLACE)
+    checkpoints.save({"n": 2}, {}, {"ledger": ["a", "b"]}, PLACE)
     flip(tmp_path / "ledger" / "b")
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
-    assert checkpoint.ledger == ("a",)
+    assert checkpoint.sealed == {"ledger": ("a",), "answers": ()}
+
+
+def test_sealed_files_stay_for_as_long_as_a_checkpoint_names_them(tmp_path: Path) -> None:
+    (tmp_path / "answers").mkdir()
+    checkpoints = Checkpoints(tmp_path, 2)
+    for number in range(4):
+        (tmp_path / "answers" / f"{number}").write_text("an answer")
+        checkpoints.save({"n": number}, {}, {"answers": [f"{number}"]}, PLACE)
+    assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == ["2", "3"]
+    (tmp_path / "000002" / "manifest.json").write_text("{")
+    (tmp_path / "answers" / "4").write_text("an answer")
+    checkpoints.save({"n": 4}, {}, {"answers": ["4"]}, PLACE)
+    assert {path.name for path in (tmp_path / "answers").iterdir()} >= {"3", "4"}
 
 
 def test_none_that_is_good_is_an_error_not_a_new_start(tmp_path: Path) -> None:
@@ -131,7 +144,7 @@ def test_a_save_that_was_cut_short_is_ignored_and_cleared_away(tmp_path: Path) -
     checkpoint = checkpoints.load()
     assert checkpoint is not None
     assert checkpoint.number == 0
-    checkpoints.save({"n": 2}, {"policy": None}, [], PLACE)
+    checkpoints.save({"n": 2}, {"policy": None}, {}, PLACE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000", "000002"]
 
 
@@ -155,7 +168,7 @@ def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
         monkeypatch.setattr(os, "fsync", fsync)
         try:
-            checkpoints.save({"n": 2}, {"policy": part(2), "reward": None}, [], PLACE)
+            checkpoints.save({"n": 2}, {"policy": part(2), "reward": None}, {}, PLACE)
             done = True
         except Cut:
             done = False
@@ -178,10 +191,10 @@ def test_a_full_disk_is_said_and_the_save_can_be_made_again(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"No space left on device.*free disk space"):
-        checkpoints.save({"n": 2}, {"policy": part(2)}, [], PLACE)
+        checkpoints.save({"n": 2}, {"policy": part(2)}, {}, PLACE)
     monkeypatch.setattr(os, "fsync", real)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000"]
-    checkpoints.save({"n": 2}, {"policy": part(2)}, [], PLACE)
+    checkpoints.save({"n": 2}, {"policy": part(2)}, {}, PLACE)
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
     assert checkpoint.state == {"n": 2}

@@ -115,6 +115,7 @@ def test_votes_become_a_served_reward_version_and_a_promoted_policy(tiny: World)
         status = tiny.state.read_status("trainer")
         assert status["votes"] == {
             "trained": 26 - held_out, "held_out": held_out, "orphaned": 0, "dead_lettered": 0, "pending": 0,
+            "withdrawn": 0,
         }  # fmt: skip
         assert status["cycle"] == 1
         assert [item["outcome"] for item in status["history"]] == ["promoted"]
@@ -210,8 +211,10 @@ def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:
         cycles(trainer)
         votes = tiny.state.read_status("trainer")["votes"]
         assert (votes["pending"], votes["orphaned"], votes["dead_lettered"]) == (1, 0, 2)
-        later = tiny.completion("name one fruit", tiny.engine.sample([(1, 5, 3)], 1, 4, 1.0), finished_ms=9_000_000)
-        tiny.append(Envelope(event_id=later.completion_id, event=later))
+        rollouts = tiny.engine.sample([(1, 5, 3)], 1, 4, 1.0)
+        for _ in range(60):  # the log's time is what most of its last events say
+            later = tiny.completion("name one fruit", rollouts, finished_ms=9_000_000)
+            tiny.append(Envelope(event_id=later.completion_id, event=later))
         trainer.run_once()
         votes = tiny.state.read_status("trainer")["votes"]
         assert (votes["pending"], votes["orphaned"]) == (0, 1)

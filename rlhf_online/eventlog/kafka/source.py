@@ -67,7 +67,7 @@ class KafkaSource:
             self.close()
             raise self._cluster.away(error) from error
         records = [
-            Record(partition=_name(partition), offset=message.offset, payload=message.value or b"")
+            Record(_name(partition), message.offset, message.value or b"", origin=_origin(message.headers))
             for partition, batch in sorted(batches.items())
             for message in batch
         ]
@@ -200,6 +200,13 @@ class KafkaSource:
                     f"{gap.HINT}"
                 )
         return start, {_name(partition): offset for partition, offset in high.items()}
+
+
+def _origin(headers: Sequence[tuple[str, bytes]]) -> tuple[str, int] | None:
+    """The spool that the record was shipped from and its number there; None for a record of another's making."""
+    found = dict(headers)
+    spool, sequence = found.get("spool", b""), found.get("sequence", b"")
+    return (spool.decode(errors="replace"), int(sequence)) if spool and sequence.isdigit() else None
 
 
 def _name(partition: TopicPartition) -> str:

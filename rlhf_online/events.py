@@ -138,6 +138,7 @@ class Envelope:
     event_id: str
     event: Event
     schema_version: int = SCHEMA_VERSION
+    traceparent: str = ""
 
     @property
     def at_ms(self) -> int:

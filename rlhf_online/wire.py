@@ -9,7 +9,9 @@ from rlhf_online.proto.rlhf.v1 import events_pb2 as pb
 
 def encode(envelope: ev.Envelope) -> bytes:
     """The record's bytes, deterministic for equal envelopes."""
-    record = pb.Envelope(schema_version=envelope.schema_version, event_id=envelope.event_id)
+    record = pb.Envelope(
+        schema_version=envelope.schema_version, event_id=envelope.event_id, traceparent=envelope.traceparent
+    )
     match envelope.event:
         case ev.Completion():
             record.completion.CopyFrom(completion_to_proto(envelope.event))
@@ -59,7 +61,9 @@ def decode(data: bytes) -> ev.Envelope:
             )
         case _:
             raise UndecodableEvent("an envelope without an event")
-    return ev.Envelope(event_id=record.event_id, event=event, schema_version=record.schema_version)
+    return ev.Envelope(
+        event_id=record.event_id, event=event, schema_version=record.schema_version, traceparent=record.traceparent
+    )
 
 
 def completion_to_proto(completion: ev.Completion) -> pb.Completion:

@@ -177,15 +177,17 @@ class VersionChange(_message.Message):
     def __init__(self, version: _Optional[str] = ..., state: _Optional[str] = ..., previous: _Optional[str] = ..., reason: _Optional[str] = ..., changed_ms: _Optional[int] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change")
+    __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change", "traceparent")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     VERSION_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     completion: Completion
     feedback: Feedback
     version_change: VersionChange
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., version_change: _Optional[_Union[VersionChange, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., version_change: _Optional[_Union[VersionChange, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...

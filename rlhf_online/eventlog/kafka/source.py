@@ -149,15 +149,7 @@ class KafkaSource:
             self._topics, self._checked = found, time.monotonic()
         if self._consumer is None:
             self._at = {}
-            self._consumer = self._cluster.open(
-                KafkaConsumer,
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                allow_auto_create_topics=False,
-                max_partition_fetch_bytes=topics.MAX_REQUEST,
-            )
-            assert self._consumer is not None
+            self._consumer = new_consumer(self._cluster)
             self._consumer.assign(self._partitions())
         return self._consumer
 
@@ -200,6 +192,23 @@ class KafkaSource:
                     f"{gap.HINT}"
                 )
         return start, {_name(partition): offset for partition, offset in high.items()}
+
+
+def new_consumer(cluster: Cluster) -> KafkaConsumer:
+    """A consumer that is assigned nothing yet. Raises KafkaError.
+
+    It does not let a fetch wait for records: the brokers answer a connection's requests one after another, and what
+    asks for the bounds would wait behind it, half a second by default.
+    """
+    return cluster.open(
+        KafkaConsumer,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        allow_auto_create_topics=False,
+        max_partition_fetch_bytes=topics.MAX_REQUEST,
+        fetch_max_wait_ms=1,
+    )
 
 
 def _name(partition: TopicPartition) -> str:

@@ -7,7 +7,6 @@
     ├── LogError                      the event log
     │   ├── LogLocked                 another process writes to the directory
     │   ├── LogUnavailable            not acknowledged: disk full, I/O error, closed
-    │   ├── LogCorrupt                a record in the middle fails its checksum
     │   └── PositionLost              a read position that the log no longer has
     ├── UndecodableEvent              a record whose bytes or schema version nobody here can read
     ├── VersionCorrupt                hashes, names, shapes, dtypes or values of a version are wrong
@@ -59,10 +58,6 @@ class LogLocked(LogError):
 
 class LogUnavailable(LogError):
     """The append was not acknowledged; the event may be sent again."""
-
-
-class LogCorrupt(LogError):
-    """A record in the middle of the log fails its checksum."""
 
 
 class PositionLost(LogError):

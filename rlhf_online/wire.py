@@ -182,6 +182,7 @@ def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
         shown=[_ref_to_proto(ref) for ref in feedback.shown],
         response_ms=feedback.response_ms,
         created_ms=feedback.created_ms,
+        replaces=feedback.replaces,
     )
     match feedback.kind:
         case ev.Thumb(answer=answer, up=up):
@@ -196,6 +197,8 @@ def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
             )
         case ev.Correction(answer=answer, text=text):
             record.correction.CopyFrom(pb.Correction(answer=_ref_to_proto(answer), text=text))
+        case ev.Withdrawal(answer=answer):
+            record.withdrawal.CopyFrom(pb.Withdrawal(answer=_ref_to_proto(answer)))
     return record
 
 
@@ -218,8 +221,10 @@ def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
             )
         case "correction":
             kind = ev.Correction(answer=_ref_from_proto(record.correction.answer), text=record.correction.text)
+        case "withdrawal":
+            kind = ev.Withdrawal(answer=_ref_from_proto(record.withdrawal.answer))
         case _:
-            raise UndecodableEvent("feedback without a thumb, ranking, pairwise or correction")
+            raise UndecodableEvent("feedback without a thumb, ranking, pairwise, correction or withdrawal")
     return ev.Feedback(
         conversation_id=record.conversation_id,
         person=record.person,
@@ -229,6 +234,7 @@ def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
         shown=tuple(_ref_from_proto(ref) for ref in record.shown),
         response_ms=record.response_ms,
         created_ms=record.created_ms,
+        replaces=record.replaces,
     )
 
 

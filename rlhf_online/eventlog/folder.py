@@ -21,7 +21,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_online.errors import LogCorrupt, LogLocked, LogUnavailable
+from rlhf_online.errors import LogLocked, LogUnavailable
 from rlhf_online.eventlog.segments import parse_name
 from rlhf_online.state import write_json, write_once
 
@@ -136,12 +136,4 @@ def unusable(folder: Path, error: OSError) -> LogUnavailable:
     return LogUnavailable(
         f"the log in {folder} cannot be used: {error.strerror or error}; "
         "it must be a folder that this user may write to, on a file system with space left"
-    )
-
-
-def damaged(path: Path, offset: int) -> LogCorrupt:
-    """The error for an acknowledged record that no longer passes its checksum."""
-    return LogCorrupt(
-        f"{path}: the record at byte {offset} was acknowledged and is damaged now: restore this file from a copy, or "
-        "move the folder away to begin a new log"
     )

@@ -8,7 +8,7 @@ import itertools
 from dataclasses import dataclass
 
 from rlhf_online.errors import InvalidInput
-from rlhf_online.events import AnswerRef, Correction, Pairwise, Ranking, Thumb
+from rlhf_online.events import AnswerRef, Correction, Pairwise, Ranking, Thumb, Withdrawal
 from rlhf_online.feedback.join import Joined
 
 
@@ -91,6 +91,8 @@ def to_preference(joined: Joined) -> Preference:
                 raise InvalidInput("its correction is empty, or equal to the answer")
             candidates.insert(0, Candidate(text=text))
             tiers, strength = ((0,), (1,)), 0
+        case Withdrawal():
+            raise InvalidInput("it takes a vote back and judges nothing")
     if len(candidates) < 2:
         raise InvalidInput("it ranks fewer than two answers")
     return Comparison(

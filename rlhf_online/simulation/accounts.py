@@ -49,6 +49,7 @@ def settle(state: StateDir, log: LogSettings, acknowledged: Collection[str]) -> 
         pending=len(pending & set(ours.values())),
         orphaned=fate["orphaned"],
         dead_lettered=fate["dead_lettered"],
+        withdrawn=fate["withdrawn"],
         trained_twice=sum(count - 1 for count in times.values()),
         trained_ids=frozenset(ours[digest] for digest in times if digest in ours),
     )

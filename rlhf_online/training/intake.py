@@ -88,7 +88,7 @@ class Intake:
     def read(self) -> int:
         """Read what the log holds now, or until MAX_VOTES wait; returns the number of records.
 
-        Raises PositionLost, LogCorrupt, LogUnavailable.
+        Raises PositionLost, LogUnavailable.
         """
         count = 0
         while len(self.votes) < MAX_VOTES:
@@ -146,6 +146,9 @@ class Intake:
         self.votes, self.held_out = [], []
 
     def _take_in(self, record: Record) -> None:
+        if record.damage:
+            self._dead_letter(f"damaged:{record.partition}:{record.offset}", record.damage, record)
+            return
         try:
             envelope = decode(record.payload)
         except UndecodableEvent as error:

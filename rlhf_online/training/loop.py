@@ -82,7 +82,7 @@ class Trainer:
     # Running
 
     def run(self) -> None:
-        """Run cycles until the trainer is asked to stop. Raises PositionLost, LogCorrupt and the like: loud stops."""
+        """Run cycles until the trainer is asked to stop. Raises PositionLost and the like: loud stops."""
         try:
             while True:
                 if not self.run_once():

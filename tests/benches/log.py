@@ -56,7 +56,7 @@ def appends(folder: Path, seconds: float, writers: str) -> tuple[float, list[flo
 
 def bare(folder: Path, seconds: float, group: int) -> tuple[float, list[float]]:
     """Records a second of a loop that writes and fsyncs groups of that size, and each fsync's time in seconds."""
-    data = encode_group([RECORD] * group)
+    data = encode_group([RECORD] * group, 0)
     datasync = getattr(os, "fdatasync", os.fsync)
     syncs: list[float] = []
     folder.mkdir(parents=True)

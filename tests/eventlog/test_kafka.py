@@ -1,5 +1,6 @@
 """The spool and its forwarder against a real broker: down, killed, refused records; and positions that Kafka lost."""
 
+import base64
 import gc
 import json
 import os
@@ -19,6 +20,7 @@ from rlhf_online.errors import LogLocked, LogUnavailable, PositionLost
 from rlhf_online.eventlog import kafka_cluster
 from rlhf_online.eventlog.base import Letter, Record, covers
 from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import encode
 from tests.support.kafka_broker import Broker, missing_tools
@@ -63,6 +65,10 @@ def _cluster(address: str, prefix: str) -> Any:
     cluster = kafka_cluster(LogSettings(url=f"kafka://{address}", topic_prefix=prefix))  # pyright: ignore[reportCallIssue]
     assert cluster is not None
     return cluster
+
+
+def _refused(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "refused.jsonl").read_text().splitlines()]
 
 
 def _sink(folder: Path, address: str, prefix: str) -> Any:
@@ -169,8 +175,9 @@ def test_a_record_that_can_not_be_shipped_is_named_and_the_others_go_on(tmp_path
     _shipped(sink, 5)
     assert [record.payload for record in _read_all(opened(_source(broker.address, prefix)))] == votes
     assert sink.shipping().refused == 1
-    [line] = (tmp_path / "refused.jsonl").read_text().splitlines()
-    assert json.loads(line) == {"sequence": 2, "reason": "UndecodableEvent", "bytes": 13}
+    [letter] = _refused(tmp_path)
+    assert (letter["offset"], letter["reason"]) == (2, "UndecodableEvent")
+    assert base64.b64decode(letter["payload"]) == b"\xff no envelope", "retention may remove its segment"
 
 
 def test_a_record_that_the_topic_refuses_is_named_and_the_others_go_on(tmp_path: Path, broker: Broker, prefix, opened):
@@ -183,8 +190,26 @@ def test_a_record_that_the_topic_refuses_is_named_and_the_others_go_on(tmp_path:
     _shipped(sink, 21)
     records = _read_all(opened(_source(broker.address, prefix)))
     assert set(good) == {record.payload for record in records}
-    reasons = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
-    assert [(reason["sequence"], reason["reason"]) for reason in reasons] == [(10, "MessageSizeTooLargeError")]
+    letters = [(letter["offset"], letter["event_id"], letter["reason"]) for letter in _refused(tmp_path)]
+    assert letters == [(10, "large", "MessageSizeTooLargeError")]
+
+
+def test_a_damaged_record_of_the_spool_is_put_away_and_the_others_go_on(
+    tmp_path: Path, broker: Broker, prefix: str, opened
+):
+    votes = _votes(0, 5)
+    with LocalLog(tmp_path) as log:
+        for payload in votes:
+            log.append(payload).result(30)
+    path = tmp_path / segment_name(0)
+    data = bytearray(path.read_bytes())
+    data[data.index(votes[2])] ^= 1
+    path.write_bytes(data)
+    sink = opened(_sink(tmp_path, broker.address, prefix))
+    _shipped(sink, 5)
+    assert [record.payload for record in _read_all(opened(_source(broker.address, prefix)))] == votes[:2] + votes[3:]
+    assert sink.shipping().refused == 1
+    assert [(letter["offset"], letter["reason"][:8]) for letter in _refused(tmp_path)] == [(2, "damaged:")]
 
 
 def test_a_topic_made_anew_is_not_the_same_log(tmp_path: Path, broker: Broker, prefix: str, opened):

@@ -6,7 +6,7 @@ It shares no code with what it checks: nothing of the project is imported but th
 checkpoint are read by code of its own. FILE holds an acknowledged event id a line, as clients noted them.
 
     accepted                = in the log, be it in Kafka or still in the spool
-    votes in the log        = trained + held out + pending + orphaned + dead-lettered
+    votes in the log        = trained + held out + pending + orphaned + dead-lettered + withdrawn
 
 An id that no side of an equation names is lost or unaccounted; one that the ledger names twice was taken twice.
 """
@@ -27,7 +27,7 @@ import crc32c
 
 from rlhf_online.proto.rlhf.v1 import events_pb2
 
-DISPOSITIONS = ("trained", "held_out", "orphaned", "dead_lettered", "rollout")
+DISPOSITIONS = ("trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn")
 GROUP_START = 1 << 31
 
 
@@ -95,13 +95,17 @@ def _spool(folder: Path) -> Iterator[Seen]:
     firsts = sorted(int(path.stem) for path in folder.glob("*.log") if path.stem.isdigit())
     for first, following in zip(firsts, [*firsts[1:], 1 << 63], strict=True):
         data, at, number = (folder / f"{first:020d}.log").read_bytes(), 0, first
-        while at + 8 <= len(data) and number < following:
-            word, crc = struct.unpack_from("<II", data, at)
-            payload = data[at + 8 : at + 8 + (word & (GROUP_START - 1))]
-            if not payload or crc32c.crc32c(payload, crc32c.crc32c(struct.pack("<I", word))) != crc:
+        while at + 12 <= len(data) and number < following:
+            word, place, crc = struct.unpack_from("<III", data, at)
+            payload = data[at + 12 : at + 12 + (word & (GROUP_START - 1))]
+            if (
+                not payload
+                or crc32c.crc32c(payload, crc32c.crc32c(data[at : at + 8])) != crc
+                or first + place != number
+            ):
                 break
             yield from _seen(payload, "local", number)
-            at, number = at + 8 + len(payload), number + 1
+            at, number = at + 12 + len(payload), number + 1
 
 
 def _shipped(folder: Path) -> int:

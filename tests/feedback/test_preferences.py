@@ -75,6 +75,7 @@ def test_a_correction_is_preferred_to_the_answer():
         (ev.Ranking(tiers=((A,),)), "fewer than two"),
         (ev.Correction(answer=A, text=" \n"), "correction is empty"),
         (ev.Correction(answer=A, text="5 6"), "equal to the answer"),
+        (ev.Withdrawal(answer=A), "takes a vote back"),
         (ev.Thumb(answer=ref("d", 1), up=True), "answer 1 of completion d is empty"),
     ],
 )

@@ -178,6 +178,8 @@ class Forwarder:
 
     def _send(self, producer: KafkaProducer, record: Record) -> Any:
         """The delivery's future, or the reason for which the record can never be sent. Raises KafkaError."""
+        if record.damage:
+            return record.damage
         try:
             header = peek(record.payload)
             return producer.send(
@@ -217,7 +219,11 @@ class Forwarder:
             self._drop_producer()
 
     def _refuse(self, record: Record, reason: str) -> None:
-        self._spool.refuse(record, reason)
+        try:
+            event_id = decode(record.payload).event_id
+        except UndecodableEvent:
+            event_id = ""
+        self._spool.refuse(record, event_id, reason)
         self._log.error("record refused for good", sequence=record.offset, reason=reason)
 
     def _save(self) -> None:

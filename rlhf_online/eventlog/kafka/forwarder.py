@@ -220,7 +220,7 @@ class Forwarder:
 
     def _refuse(self, record: Record, reason: str) -> None:
         try:
-            event_id = decode(record.payload).event_id
+            event_id = peek(record.payload).event_id
         except UndecodableEvent:
             event_id = ""
         self._spool.refuse(record, event_id, reason)

@@ -101,6 +101,26 @@ def test_events_pass_a_broker_that_asks_for_tls_and_a_password(broker: Broker, t
         source.close()
 
 
+def test_a_password_file_that_is_gone_for_a_while_delays_delivery_and_ends_nothing(broker: Broker, tmp_path: Path):
+    known, password = _known(broker), tmp_path / "password"
+    password.write_text(known.password)
+    who = {"mechanism": "SCRAM-SHA-512", "username": known.username, "password_file": password}
+    settings = _settings(broker.address, tls=True, ca_file=known.ca_file, **who)
+    source, sink = open_source(settings, tmp_path / "log"), open_sink(settings, tmp_path / "log")
+    try:
+        password.unlink()
+        sink.append(encode(thumb("c", event_id="vote"))).result(30)
+        until(lambda: sink.shipping().failures >= 2, 60, "two deliveries to fail")
+        with pytest.raises(LogUnavailable, match=r"log\.kafka\.password_file: .*password cannot be read"):
+            source.end()
+        password.write_text(known.password)
+        until(lambda: sink.shipping().backlog == 0, 60, "the vote to be shipped")
+        assert encode(thumb("c", event_id="vote")) in [record.payload for record in source.read({}, 10)[0]]
+    finally:
+        sink.close()
+        source.close()
+
+
 @pytest.mark.parametrize("wrong", ["password", "authority", "plaintext"])
 def test_who_is_not_let_in_is_told_so_and_nothing_hangs(broker: Broker, tmp_path: Path, wrong: str):
     known = _known(broker)

@@ -1,31 +1,23 @@
-"""Kafka far away, cut off, resetting, losing replies: nothing is lost, order holds, twice is once (FAULTS 11, 16–18).
+"""Kafka not there at first, far away, cut off, resetting, losing replies: nothing is lost, order holds, twice is once.
 
-A real broker behind a proxy that misbehaves; the auditor counts in the end.
+A real broker, mostly behind a proxy that misbehaves; the auditor counts in the end (FAULTS 10, 11, 16–18).
 """
 
-import uuid
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rlhf_online.config import LogSettings
-from rlhf_online.eventlog import open_sink, open_source
-from rlhf_online.eventlog.base import Sink
-from rlhf_online.wire import encode
 from tests.faults.auditor import audit
-from tests.support.kafka_broker import Broker, missing_tools
-from tests.support.logged import completion
+from tests.support.chat_process import chat_process, eventually
+from tests.support.kafka_broker import Broker, needed
+from tests.support.kafka_chat import Chat
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
-pytestmark = [
-    # kafka-python reads its schemas by functions of the standard library that Python 3.11 and 3.12 call deprecated.
-    pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
-    # It leaves the sockets of refused connections to the garbage collector.
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <(socket|ssl):pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "-"),
-]
+pytestmark = needed()
 
 
 @pytest.fixture(scope="module")
@@ -39,53 +31,9 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         broker.stop()
 
 
-class Chat:
-    """What a chat service does to its log: events go in, one after another, in one conversation."""
-
-    def __init__(self, line: Proxy, state: Path) -> None:
-        self.line, self.state = line, state
-        self.prefix = f"t{uuid.uuid4().hex[:8]}"
-        self.settings = LogSettings(url=f"kafka://{line.address}", topic_prefix=self.prefix)  # pyright: ignore[reportCallIssue]
-        self.sink: Sink = open_sink(self.settings, state / "log")
-        self.acknowledged: list[str] = []
-
-    @property
-    def shipped(self) -> int:
-        return len(self.acknowledged) - self.sink.shipping().backlog
-
-    def log(self, count: int) -> None:
-        """`count` answers of about 1 KiB, each acknowledged."""
-        names = [f"answer-{len(self.acknowledged) + number}" for number in range(count)]
-        futures = [self.sink.append(encode(completion(name, prompt=range(300)))) for name in names]
-        for name, future in zip(names, futures, strict=True):
-            future.result(30)
-            self.acknowledged.append(name)
-
-    def arrived(self) -> None:
-        until(lambda: self.shipped == len(self.acknowledged), 240, "everything to be shipped")
-
-    def check(self) -> int:
-        """The books are right, and first arrivals are in order; returns how many records came twice."""
-        report = audit(self.state, self.acknowledged, kafka=self.line.address, prefix=self.prefix)
-        assert report.problems == []
-        assert (report.in_kafka, report.spooled) == (len(self.acknowledged), 0)
-        source = open_source(self.settings, self.state / "log")
-        payloads: list[bytes] = []
-        position: dict[str, int] = {}
-        while True:
-            records, position = source.read(position, 1000)
-            if not records:
-                break
-            payloads += [record.payload for record in records]
-        source.close()
-        expected = [encode(completion(name, prompt=range(300))) for name in self.acknowledged]
-        assert list(dict.fromkeys(payloads)) == expected
-        return len(payloads) - len(expected)
-
-
 @pytest.fixture
 def chat(line: Proxy, tmp_path: Path) -> Iterator[Chat]:
-    chat = Chat(line, tmp_path)
+    chat = Chat(line.address, tmp_path)
     yield chat
     line.cut, line.delay_s, line.reset_after, line.lose_replies = False, 0.0, 0, 0
     chat.sink.close()
@@ -131,3 +79,21 @@ def test_lost_replies_make_records_come_twice_and_count_once(chat: Chat, line: P
     chat.arrived()
     assert line.lose_replies == 0
     chat.check()
+
+
+async def test_down_at_the_start_chat_serves_and_later_kafka_gets_everything(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "kafka")
+    log = LogSettings(url=f"kafka://{broker.address}")  # pyright: ignore[reportCallIssue]
+    try:
+        async with chat_process(tmp_path, log=log) as service:
+            for _ in range(20):
+                await service.vote(await service.ask())
+            assert await service.answers()
+            assert await service.backlog() == len(service.logged()) == 41
+            await asyncio.to_thread(broker.start)
+            await eventually(service.shipped)
+            report = await asyncio.to_thread(audit, service.state.root, service.acknowledged, kafka=broker.address)
+            assert report.problems == []
+            assert (report.in_kafka, report.spooled) == (40, 0)
+    finally:
+        broker.kill()

@@ -51,6 +51,8 @@ class ChatEngine:
         app.router.add_get("/health", self._health)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/completions", self._completions)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/update_weight_version", self._name)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(socket)).start()
@@ -95,6 +97,12 @@ class ChatEngine:
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "base"}]})
+
+    async def _name(self, request: web.Request) -> web.Response:
+        return web.json_response({"success": True})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -143,16 +151,22 @@ class ChatEngine:
         body = await request.json()
         self.requests.append(body)
         choices = []
-        for index in range(len(body["prompt"]) * body["n"]):
+        n = body.get("n", 1)
+        for index in range(len(body["prompt"]) * n):
             logprobs = [await self._write() for _ in self.plan]
+            likely = [{f"token_id:{token}": logprob} for (token, _), logprob in zip(self.plan, logprobs, strict=True)]
             choices.append(
                 {
                     "index": index,
                     "text": "".join(text for _, text in self.plan),
-                    "logprobs": {"token_logprobs": logprobs, "tokens": [text for _, text in self.plan]},
+                    "logprobs": {
+                        "token_logprobs": logprobs,
+                        "tokens": [text for _, text in self.plan],
+                        "top_logprobs": likely,
+                    },
                     "finish_reason": "stop",
                     "token_ids": [token for token, _ in self.plan],
-                    "prompt_token_ids": body["prompt"][index // body["n"]],
+                    "prompt_token_ids": body["prompt"][index // n],
                 }
             )
         return web.json_response({"choices": choices[::-1], "usage": {}})

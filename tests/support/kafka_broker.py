@@ -1,4 +1,4 @@
-"""A real Kafka broker, one node, for tests: Java and Maven fetch and run it; nothing else is needed.
+"""Real Kafka brokers for tests, one alone or a cluster: Java and Maven fetch and run them; nothing else is needed.
 
 The jars are kept in the repository's ignored `build/kafka-libs`; data and log of each broker stand in its own folder.
 """
@@ -8,11 +8,14 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 LIBS = Path(__file__).parents[2] / "build" / "kafka-libs"
 
@@ -26,6 +29,19 @@ _POM = """\
   </dependencies>
 </project>
 """
+
+
+def needed() -> list[pytest.MarkDecorator]:
+    """The marks of tests that speak to a broker."""
+    return [
+        # kafka-python reads its schemas by functions of the standard library that Python 3.11 and 3.12 call deprecated.
+        pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
+        # It leaves the sockets of refused connections to the garbage collector.
+        pytest.mark.filterwarnings(
+            "ignore:Exception ignored in. <(socket|ssl):pytest.PytestUnraisableExceptionWarning"
+        ),
+        pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "-"),
+    ]
 
 
 def missing_tools() -> str:
@@ -56,31 +72,48 @@ class Credentials:
     ca_file: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """What the nodes of a cluster have in common: its id, and the port of each node's controller, the first's first."""
+
+    cluster_id: str
+    controllers: tuple[int, ...]
+
+
+def quorum(nodes: int) -> Quorum:
+    cluster_id = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode().rstrip("=")
+    return Quorum(cluster_id, tuple(_free_ports(nodes)))
+
+
 class Broker:
     """One broker and controller on loopback, its data in `folder`. A restart keeps the ports.
 
     With `secure` it speaks TLS and lets in nobody but `credentials`. `advertised` is the port that it sends its clients
-    to, a proxy's, say.
+    to, a proxy's, say. It is a cluster of its own, unless it is given the `node` that it is, from 1 on, of a `quorum`.
     """
 
-    def __init__(self, folder: Path, *, secure: bool = False, advertised: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, secure: bool = False, advertised: int = 0, node: int = 1, of: Quorum | None = None
+    ) -> None:
         self._folder = folder
         self._jars = fetch()
         self._process: subprocess.Popen[bytes] | None = None
-        self.port, controller = _free_ports(2)
+        self._begun = 0
+        of = of or quorum(1)
+        self.port, inner = _free_ports(2)
         folder.mkdir(parents=True, exist_ok=True)
         self.credentials = Credentials("trainer", secrets.token_hex(8), folder / "ca.pem") if secure else None
-        protocol = "SASL_SSL" if secure else "PLAINTEXT"
-        lines = _properties(self.port, advertised or self.port, controller, folder / "data", protocol)
+        lines = _listeners(node, of, self.port, advertised or self.port, inner, "SASL_SSL" if secure else "PLAINTEXT")
+        lines += [f"log.dirs={folder / 'data'}", *_COMMON]
         known: list[str] = []
         if self.credentials is not None:
             lines += _security(folder)
             known = ["--add-scram", f"SCRAM-SHA-512=[name=trainer,password={self.credentials.password}]"]
         (folder / "server.properties").write_text("\n".join(lines))
-        cluster = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode().rstrip("=")
+        given = ["-t", of.cluster_id, "-c", "server.properties", *known]
         with self.log.open("ab") as log:
             subprocess.run(
-                [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties", *known],
+                [*self._java(), "kafka.tools.StorageTool", "format", *given],
                 cwd=folder,
                 check=True,
                 timeout=120,
@@ -97,19 +130,32 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, timeout_s: float = 120.0) -> None:
+    def start(self) -> None:
         """Start and wait until it takes requests."""
-        begun = self.log.stat().st_size
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start; a node takes requests once most of its quorum are there."""
+        self._begun = self.log.stat().st_size
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._java(), "kafka.Kafka", "server.properties"], cwd=self._folder, stdout=log, stderr=log
             )
+
+    def wait(self, timeout_s: float = 120.0) -> None:
+        """Until it takes requests."""
+        assert self._process is not None
         deadline = time.monotonic() + timeout_s
-        while b"Kafka Server started" not in self.log.read_bytes()[begun:]:
+        while b"Kafka Server started" not in self.log.read_bytes()[self._begun :]:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"the broker did not start: {self.log.read_text()[-2000:]}")
@@ -131,6 +177,14 @@ class Broker:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def pause(self) -> None:
+        """SIGSTOP: its connections stay open, and nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def _java(self) -> list[str]:
         options = ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
@@ -169,26 +223,32 @@ def _security(folder: Path) -> list[str]:
     ]
 
 
-def _properties(port: int, advertised: int, controller: int, data: Path, protocol: str) -> list[str]:
-    inner = _free_ports(1)[0]
+def _listeners(node: int, of: Quorum, port: int, advertised: int, inner: int, protocol: str) -> list[str]:
+    """Who the node is, and where clients, the other brokers and the other controllers reach it."""
+    controller = of.controllers[node - 1]
+    voters = ",".join(f"{number}@127.0.0.1:{each}" for number, each in enumerate(of.controllers, 1))
     return [
-        "process.roles=broker,controller",
-        "node.id=1",
+        f"node.id={node}",
         f"listeners=CLIENT://127.0.0.1:{port},INNER://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}",
         f"advertised.listeners=CLIENT://127.0.0.1:{advertised},INNER://127.0.0.1:{inner}",
-        "controller.listener.names=CONTROLLER",
-        f"controller.quorum.voters=1@127.0.0.1:{controller}",
+        f"controller.quorum.voters={voters}",
         f"listener.security.protocol.map=CONTROLLER:PLAINTEXT,INNER:PLAINTEXT,CLIENT:{protocol}",
-        "inter.broker.listener.name=INNER",
-        f"log.dirs={data}",
-        "offsets.topic.replication.factor=1",
-        "transaction.state.log.replication.factor=1",
-        "transaction.state.log.min.isr=1",
-        "share.coordinator.state.topic.replication.factor=1",
-        "share.coordinator.state.topic.min.isr=1",
-        "group.initial.rebalance.delay.ms=0",
-        "auto.create.topics.enable=false",
-        "broker.session.timeout.ms=2000",
-        "broker.heartbeat.interval.ms=500",
-        "",
     ]
+
+
+_COMMON = [
+    "process.roles=broker,controller",
+    "controller.listener.names=CONTROLLER",
+    "inter.broker.listener.name=INNER",
+    "offsets.topic.replication.factor=1",
+    "transaction.state.log.replication.factor=1",
+    "transaction.state.log.min.isr=1",
+    "share.coordinator.state.topic.replication.factor=1",
+    "share.coordinator.state.topic.min.isr=1",
+    "group.initial.rebalance.delay.ms=0",
+    "auto.create.topics.enable=false",
+    "auto.leader.rebalance.enable=false",  # leaders move when a test moves them
+    "broker.session.timeout.ms=2000",
+    "broker.heartbeat.interval.ms=500",
+    "",
+]

@@ -41,10 +41,11 @@ class Cluster:
         security(self.settings)
 
     def open(self, kind: Any, **options: Any) -> Any:
-        """A client of kafka-python's class `kind`, connected. Raises KafkaError, ConfigError.
+        """A client of kafka-python's class `kind`, connected. Raises KafkaError, LogUnavailable.
 
-        When no broker answers, the constructors raise and leave their network thread and its descriptors behind; in a
-        long outage these would add up, so they are ended here.
+        A credential's file that `check` has seen may be gone while somebody replaces it: that passes, as a Kafka does
+        that is away. When no broker answers, the constructors raise and leave their network thread and its descriptors
+        behind; in a long outage these would add up, so they are ended here.
         """
         selectors: list[NetworkSelector] = []
 
@@ -52,7 +53,10 @@ class Cluster:
             selectors.append(NetworkSelector(**configs))
             return KafkaNetClient(net=selectors[-1], **configs)
 
-        wanted = {**_CLIENT, **security(self.settings), **options}
+        try:
+            wanted = {**_CLIENT, **security(self.settings), **options}
+        except ConfigError as error:
+            raise LogUnavailable(f"{self} is not asked: {error}") from error
         try:
             return kind(bootstrap_servers=list(self.servers), kafka_client=new_client, **wanted)
         except KafkaError:

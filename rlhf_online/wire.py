@@ -18,6 +18,7 @@ class Header:
     kind: type[ev.Event]
     key: str
     at_ms: int
+    traceparent: str
 
 
 def encode(envelope: ev.Envelope) -> bytes:
@@ -87,7 +88,14 @@ def peek(data: bytes) -> Header:
             kind, key, at_ms = ev.VersionChange, record.version_change.version, record.version_change.changed_ms
         case _:
             raise UndecodableEvent("an envelope without an event")
-    return Header(schema_version=record.schema_version, event_id=record.event_id, kind=kind, key=key, at_ms=at_ms)
+    return Header(
+        schema_version=record.schema_version,
+        event_id=record.event_id,
+        kind=kind,
+        key=key,
+        at_ms=at_ms,
+        traceparent=record.traceparent,
+    )
 
 
 def _parse(data: bytes) -> pb.Envelope:

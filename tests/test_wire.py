@@ -70,6 +70,7 @@ def test_a_header_is_what_the_whole_envelope_says(envelope: ev.Envelope) -> None
         kind=type(envelope.event),
         key=envelope.key,
         at_ms=envelope.at_ms,
+        traceparent=envelope.traceparent,
     )
 
 

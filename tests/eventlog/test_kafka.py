@@ -1,6 +1,7 @@
 """The spool and its forwarder against a real broker: down, killed, refused records; and positions that Kafka lost."""
 
 import base64
+import dataclasses
 import gc
 import json
 import os
@@ -119,7 +120,7 @@ def test_each_kind_of_event_goes_to_its_topic_with_key_and_headers(tmp_path: Pat
     change = ev.VersionChange(version="policy-000001", state="live", previous="", reason="", changed_ms=1)
     events = [
         completion("c", conversation="talk-1"),
-        thumb("c", event_id="vote"),
+        dataclasses.replace(thumb("c", event_id="vote"), traceparent="00-4bf9-00f0-01"),
         ev.Envelope(event_id="change", event=change),
     ]
     sink = opened(_sink(tmp_path, broker.address, prefix))
@@ -138,6 +139,7 @@ def test_each_kind_of_event_goes_to_its_topic_with_key_and_headers(tmp_path: Pat
         assert headers["event_id"] == event.event_id.encode()
         assert headers["spool"].decode() == (tmp_path / "identity").read_text()
         assert headers["sequence"] == str(sequence).encode()
+        assert headers.get("traceparent", b"").decode() == event.traceparent
 
 
 def test_a_restart_ships_what_was_left_and_nothing_twice(tmp_path: Path, broker: Broker, prefix: str, opened):

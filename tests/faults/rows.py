@@ -8,6 +8,7 @@ _LOCAL = "tests/eventlog/test_local.py"
 _TOPICS = "tests/eventlog/test_kafka.py"
 _LOOP = "tests/training/test_loop.py"
 _CHECKPOINT = "tests/training/test_checkpoint.py"
+_INTAKE = "tests/training/test_intake.py"
 _JOIN = "tests/feedback/test_join.py"
 
 ROWS: dict[int, tuple[str, ...]] = {
@@ -53,7 +54,10 @@ ROWS: dict[int, tuple[str, ...]] = {
         f"{_TOPICS}::test_deliveries_to_a_broker_that_hangs_are_made_again",
     ),
     15: (f"{_CLUSTER}::test_while_leaders_move_everything_arrives_in_order",),
-    16: (f"{_KAFKA}::test_lost_replies_make_records_come_twice_and_count_once",),
+    16: (
+        f"{_KAFKA}::test_lost_replies_make_records_come_twice_and_count_once",
+        f"{_INTAKE}::test_what_a_forwarder_sent_again_counts_once",
+    ),
     17: (f"{_KAFKA}::test_a_line_of_two_seconds_delays_no_acknowledgement",),
     18: (f"{_KAFKA}::test_a_line_that_is_reset_every_megabyte_completes",),
     19: (
@@ -102,9 +106,12 @@ ROWS: dict[int, tuple[str, ...]] = {
     ),
     36: (
         f"{_LOOP}::test_the_same_vote_sent_again_counts_once",
-        f"{_JOIN}::test_an_event_that_comes_again_counts_once",
+        f"{_INTAKE}::test_the_same_key_a_hundred_times_counts_once_before_and_after_it_was_taken",
         "tests/services/chat/test_feedback_route.py::test_a_vote_sent_again_is_the_same_event",
     ),
-    41: (f"{_JOIN}::test_time_is_the_events_and_never_goes_back",),
+    41: (
+        f"{_JOIN}::test_a_clock_that_was_put_back_closes_nothing",
+        f"{_JOIN}::test_one_clock_that_is_a_year_ahead_closes_nothing",
+    ),
 }
 """Number of the fault → pytest's ids of the tests."""

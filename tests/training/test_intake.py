@@ -13,11 +13,10 @@ from rlhf_online.eventlog.base import Position, Record
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.feedback.preferences import Rating
-from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.training import intake as module
-from rlhf_online.training.intake import Intake, IntakeSettings
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
+from tests.support.intakes import new_intake
 from tests.support.logged import completion, feedback, ref, thumb
 
 
@@ -40,20 +39,7 @@ class Bench:
         self.log = LocalLog(folder / "log")
         self.source = source
         self.ledger = Ledger()
-        self.intake = self._new()
-
-    def _new(self) -> Intake:
-        settings = IntakeSettings(
-            answers=self.folder / "answers",
-            window_ms=1_000_000,
-            held_out=0.0,
-            prompts=10,
-            reference_answers=0,
-            eos_ids=frozenset(),
-            context=1000,
-            check=lambda preference: None,
-        )
-        return Intake(self.source, self.ledger, RolloutBuffer(10, 1), settings)
+        self.intake = new_intake(source, self.ledger, folder / "answers")
 
     def write(self, *envelopes: ev.Envelope) -> None:
         for envelope in envelopes:
@@ -64,7 +50,7 @@ class Bench:
         answers = self.intake.join.answers.seal()
         values = json.loads(json.dumps(self.intake.to_json()))
         self.ledger = Ledger.load(self.folder / "ledger", self.ledger.seal(self.folder / "ledger"))
-        self.intake = self._new()
+        self.intake = new_intake(self.source, self.ledger, self.folder / "answers")
         self.intake.restore(values, answers)
 
     def learned(self) -> list[str]:

@@ -182,6 +182,7 @@ class Forwarder:
             return record.damage
         try:
             header = peek(record.payload)
+            trace = [("traceparent", header.traceparent.encode())] if header.traceparent else []
             return producer.send(
                 f"{self._cluster.prefix}.{_TOPIC_OF[header.kind]}",
                 key=header.key.encode(),
@@ -191,6 +192,7 @@ class Forwarder:
                     ("event_id", header.event_id.encode()),
                     ("spool", self._spool.identity.encode()),
                     ("sequence", str(record.offset).encode()),
+                    *trace,
                 ],
             )
         except (UndecodableEvent, MessageSizeTooLargeError) as error:

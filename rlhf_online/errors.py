@@ -16,6 +16,7 @@
     │   ├── EngineUnavailable         it does not answer now (loading, restarting, dead)
     │   └── SwapFailed                new weights did not load or failed their probe; the old ones serve
     ├── CheckpointError               no usable checkpoint, or one that cannot be written
+    ├── Fenced                        another trainer has taken over; this one may write nothing more
     ├── RewardUnavailable             the reward service is away or holds another version
     ├── StartRefused                  this machine or folder cannot run the services now
     │   ├── NotEnoughRoom             memory or disk
@@ -97,6 +98,10 @@ class SwapFailed(EngineError):
 
 class CheckpointError(RlhfError):
     """A checkpoint cannot be written, or none of those on disk can be read."""
+
+
+class Fenced(RlhfError):
+    """Another trainer has taken a higher epoch: final, nothing that is tried again can succeed."""
 
 
 class RewardUnavailable(RlhfError):

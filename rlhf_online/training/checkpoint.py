@@ -1,26 +1,26 @@
 """The trainer's checkpoints: each is there wholly or not at all, and its every file is known by its SHA-256.
 
     checkpoints/
-      lock                     held by the one trainer that writes here
+      lock, epoch.json, …      the lease of the one trainer that writes here (`lease`)
       ledger/                  sealed segments of the ledger, never changed; a checkpoint names those that belong to it
       000012/                  state.json, and <part>.json + <part>.safetensors for each part (intake, policy, reward)
-        manifest.json          number, log identity and position, SHA-256 and size of every file: written last
+        manifest.json          number, epoch, log identity and position, SHA-256 and size of every file: written last
 
 A save writes the files, fsyncs each, then manifest.json.tmp, fsyncs it, renames it, and fsyncs the folders. A folder
-without manifest is the remains of a save that was cut short; nobody reads it, and the next save removes it.
+without manifest is the remains of a save that was cut short; nobody reads it, and the next save removes it. What
+changes the folder is done under the lease's guard, so that a trainer that was replaced can neither commit nor delete.
 A part that has not changed is hard-linked from the checkpoint before. A load verifies everything and falls back to the
 checkpoint before where a hash is wrong; having checkpoints of which none is good is an error, never a silent new start.
 
 Invariant: what a checkpoint holds depends on nothing but the log, the seed and the rollouts: no time, no host, no path.
+Only the epoch in the manifest counts the trainer's starts.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import sha256
 from rlhf_online.state import fsync_dir, fsync_file
+from rlhf_online.training.lease import Lease
 
 MANIFEST = "manifest.json"
 LEDGER = "ledger"
@@ -74,11 +75,12 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints in `folder`, of which the newest `keep` stay."""
+    """The checkpoints in `folder`, of which the newest `keep` stay. Only the holder of the lease may save."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, lease: Lease | None = None) -> None:
         self.folder = folder
         self._keep = keep
+        self._lease = lease
         self.last: Checkpoint | None = None
         """The one saved or loaded last."""
         self._ledger: dict[str, FileDigest] = {}
@@ -98,26 +100,29 @@ class Checkpoints:
         """Write a checkpoint; None stands for a part that is as it was in the last one saved or loaded.
 
         `ledger` names the segments in `ledger_folder`, `log` is where it was read up to. Raises CheckpointError, after
-        which nothing has changed and the same call may be made again.
+        which nothing has changed and the same call may be made again; Fenced.
         """
+        assert self._lease is not None, "no lease, no save"
         number = max(self._numbers(), default=-1) + 1
         folder = self.folder / f"{number:06d}"
         try:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            with self._lease.guard():
+                folder.mkdir(parents=True)
             files = self._write(folder, state, parts)
             digests = {name: self._ledger.get(name) or _digest(self.ledger_folder / name) for name in ledger}
-            manifest = {"number": number, "log": asdict(log)}
-            self._commit(folder, manifest | {"files": _json(files), "ledger": _json(digests)})
+            manifest = {"number": number, "epoch": self._lease.epoch, "log": asdict(log)}
+            self._commit(folder, manifest | {"files": _json(files), "ledger": _json(digests)}, self._lease)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            with self._lease.guard():
+                shutil.rmtree(folder, ignore_errors=True)
             raise CheckpointError(
                 f"the checkpoint {folder} cannot be written ({error}): free disk space, or mend the disk; "
                 "training pauses until it can"
             ) from error
         self._ledger = digests
         self.last = Checkpoint(folder=folder, number=number, state=state, ledger=tuple(ledger), files=files)
-        self._prune()
+        with self._lease.guard():
+            self._prune()
         return self.last
 
     def load(self) -> Checkpoint | None:
@@ -180,15 +185,16 @@ class Checkpoints:
             os.link(self.last.folder / file, folder / file)
         return carried
 
-    def _commit(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def _commit(self, folder: Path, manifest: dict[str, Any], lease: Lease) -> None:
         fsync_dir(folder)
         if self.ledger_folder.is_dir():
             fsync_dir(self.ledger_folder)
         aside = folder / f"{MANIFEST}.tmp"
         _write_json(aside, manifest)
-        aside.rename(folder / MANIFEST)
-        fsync_dir(folder)
-        fsync_dir(self.folder)
+        with lease.guard():
+            aside.rename(folder / MANIFEST)
+            fsync_dir(folder)
+            fsync_dir(self.folder)
 
     def _verified(self, folder: Path) -> Checkpoint:
         try:
@@ -215,26 +221,6 @@ class Checkpoints:
         complete = sorted(n for n in self._numbers() if (self.folder / f"{n:06d}" / MANIFEST).is_file())
         for number in set(self._numbers()) - set(complete[-self._keep :]):
             shutil.rmtree(self.folder / f"{number:06d}", ignore_errors=True)
-
-
-@contextmanager
-def lease(folder: Path) -> Iterator[None]:
-    """Keep a second trainer out of `folder` while the block runs. Raises CheckpointError if there is one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise CheckpointError(
-                f"another trainer (process {holder}) works on {folder}: stop it first, or give this one another "
-                "state_dir"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@
     │   └── SwapFailed                new weights did not load or failed their probe; the old ones serve
     ├── CheckpointError               no usable checkpoint, or one that cannot be written
     ├── StateLost                     what the trainer holds on disk went bad while it ran
+    ├── Fenced                        another trainer has taken over; this one may write nothing more
     ├── RewardUnavailable             the reward service is away or holds another version
     ├── StartRefused                  this machine or folder cannot run the services now
     │   ├── NotEnoughRoom             memory or disk
@@ -97,6 +98,10 @@ class CheckpointError(RlhfError):
 
 class StateLost(RlhfError):
     """A file that the trainer works with cannot be read any more; it must start again from a checkpoint."""
+
+
+class Fenced(RlhfError):
+    """Another trainer has taken a higher epoch: final, nothing that is tried again can succeed."""
 
 
 class RewardUnavailable(RlhfError):

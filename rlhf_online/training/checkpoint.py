@@ -1,27 +1,27 @@
 """The trainer's checkpoints: each is there wholly or not at all, and its every file is known by its SHA-256.
 
     checkpoints/
-      lock                     held by the one trainer that writes here
+      lock, epoch.json, …      the lease of the one trainer that writes here (`lease`)
       ledger/  answers/        sealed files of the ledger and of the join's answers, never changed; a checkpoint names
                                those that belong to it, and those that none names are removed
       000012/                  state.json, and <part>.json + <part>.safetensors for each part (intake, policy, reward)
-        manifest.json          number, log identity and position, SHA-256 and size of every file: written last
+        manifest.json          number, epoch, log identity and position, SHA-256 and size of every file: written last
 
 A save writes the files, fsyncs each, then manifest.json.tmp, fsyncs it, renames it, and fsyncs the folders. A folder
-without manifest is the remains of a save that was cut short; nobody reads it, and the next save removes it.
+without manifest is the remains of a save that was cut short; nobody reads it, and the next save removes it. What
+changes the folder is done under the lease's guard, so that a trainer that was replaced can neither commit nor delete.
 A part that has not changed is hard-linked from the checkpoint before. A load verifies everything and falls back to the
 checkpoint before where a hash is wrong; having checkpoints of which none is good is an error, never a silent new start.
 
 Invariant: what a checkpoint holds depends on nothing but the log, the seed and the rollouts: no time, no host, no path.
+Only the epoch in the manifest counts the trainer's starts.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import sha256
 from rlhf_online.state import fsync_dir, fsync_file
+from rlhf_online.training.lease import Lease
 
 MANIFEST = "manifest.json"
 SEALED = ("ledger", "answers")
@@ -77,11 +78,12 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints in `folder`, of which the newest `keep` stay."""
+    """The checkpoints in `folder`, of which the newest `keep` stay. Only the holder of the lease may save."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, lease: Lease | None = None) -> None:
         self.folder = folder
         self._keep = keep
+        self._lease = lease
         self.last: Checkpoint | None = None
         """The one saved or loaded last."""
         self._digests: dict[Path, FileDigest] = {}
@@ -107,30 +109,34 @@ class Checkpoints:
         """Write a checkpoint; None stands for a part that is as it was in the last one saved or loaded.
 
         `sealed` names the files in each folder of SEALED, `log` is where it was read up to. Raises CheckpointError,
-        after which nothing has changed and the same call may be made again.
+        after which nothing has changed and the same call may be made again; Fenced.
         """
+        assert self._lease is not None, "no lease, no save"
         number = max(self._numbers(), default=-1) + 1
         folder = self.folder / f"{number:06d}"
         try:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            with self._lease.guard():
+                folder.mkdir(parents=True)
             files = self._write(folder, state, parts)
             named = {kind: tuple(sealed.get(kind, ())) for kind in SEALED}
             paths = [self.folder / kind / name for kind, names in named.items() for name in names]
             digests = {path: self._digests.get(path) or _digest(path) for path in paths}
-            manifest: dict[str, Any] = {"number": number, "log": asdict(log), "files": _json(files)}
+            manifest: dict[str, Any] = {"number": number, "epoch": self._lease.epoch, "log": asdict(log)}
+            manifest["files"] = _json(files)
             for kind, names in named.items():
                 manifest[kind] = _json({name: digests[self.folder / kind / name] for name in names})
-            self._commit(folder, manifest)
+            self._commit(folder, manifest, self._lease)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            with self._lease.guard():
+                shutil.rmtree(folder, ignore_errors=True)
             raise CheckpointError(
                 f"the checkpoint {folder} cannot be written ({error}): free disk space, or mend the disk; "
                 "training pauses until it can"
             ) from error
         self._digests = digests
         self.last = Checkpoint(folder=folder, number=number, state=state, sealed=named, files=files)
-        self._prune()
+        with self._lease.guard():
+            self._prune()
         return self.last
 
     def load(self) -> Checkpoint | None:
@@ -193,16 +199,17 @@ class Checkpoints:
             os.link(self.last.folder / file, folder / file)
         return carried
 
-    def _commit(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def _commit(self, folder: Path, manifest: dict[str, Any], lease: Lease) -> None:
         fsync_dir(folder)
         for kind in SEALED:
             if (self.folder / kind).is_dir():
                 fsync_dir(self.folder / kind)
         aside = folder / f"{MANIFEST}.tmp"
         _write_json(aside, manifest)
-        aside.rename(folder / MANIFEST)
-        fsync_dir(folder)
-        fsync_dir(self.folder)
+        with lease.guard():
+            aside.rename(folder / MANIFEST)
+            fsync_dir(folder)
+            fsync_dir(self.folder)
 
     def _verified(self, folder: Path) -> Checkpoint:
         try:
@@ -249,26 +256,6 @@ class Checkpoints:
                 for path in (self.folder / kind).iterdir():
                     if (kind, path.name) not in named:
                         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def lease(folder: Path) -> Iterator[None]:
-    """Keep a second trainer out of `folder` while the block runs. Raises CheckpointError if there is one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise CheckpointError(
-                f"another trainer (process {holder}) works on {folder}: stop it first, or give this one another "
-                "state_dir"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

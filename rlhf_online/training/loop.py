@@ -42,6 +42,7 @@ from rlhf_online.training.checkpoint import Checkpoint, Checkpoints, Part
 from rlhf_online.training.experience import TEMPERATURE, Experience, Scores
 from rlhf_online.training.intake import Intake
 from rlhf_online.training.learners import Learners
+from rlhf_online.training.lease import Lease
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.patience import Patience, Stopped
 from rlhf_online.training.policy_update import PolicyReport
@@ -61,6 +62,7 @@ class Parts:
     """What a trainer is made of; `services.trainer.wiring` builds them."""
 
     settings: TrainerSettings
+    lease: Lease
     registry: Registry
     checkpoints: Checkpoints
     ledger: Ledger
@@ -84,7 +86,10 @@ class Trainer:
     # Running
 
     def run(self) -> None:
-        """Run cycles until the trainer is asked to stop. Raises PositionLost and the like: loud stops."""
+        """Run cycles until the trainer is asked to stop.
+
+        Raises PositionLost and the like: loud stops; Fenced when another trainer has taken over.
+        """
         try:
             while True:
                 if not self.run_once():
@@ -94,6 +99,7 @@ class Trainer:
 
     def run_once(self) -> bool:
         """One cycle, if there are votes enough for it (or a cycle was cut short); False if there are not."""
+        self.parts.patience.insist("asking for the lease", self.parts.lease.check)
         if self.progress.stage == "votes":
             self._read()
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes

@@ -36,6 +36,7 @@ from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.buffer import Rollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
+from rlhf_online.training.lease import FileLease
 from rlhf_online.training.loop import Trainer
 from rlhf_online.wire import encode
 from services.reward.server import Limits
@@ -172,12 +173,22 @@ class World:
 
     @contextmanager
     def trainer(self, stop: threading.Event | None = None) -> Iterator[Trainer]:
-        """A trainer built by the service's own wiring, resumed from the last checkpoint."""
+        """A trainer built by the service's own wiring, with a lease of its own, resumed from the last checkpoint."""
         rewards = RewardClient(self.service.address)
         reader = LocalReader(self.state.log)
         metrics = TrainerMetrics(CollectorRegistry())
         try:
-            yield build(self.settings, reader, self.engine, rewards, self.tokenizer, metrics, stop or threading.Event())
+            with FileLease.take(self.state.checkpoints) as lease:
+                yield build(
+                    self.settings,
+                    lease,
+                    reader,
+                    self.engine,
+                    rewards,
+                    self.tokenizer,
+                    metrics,
+                    stop or threading.Event(),
+                )
         finally:
             reader.close()
             rewards.close()

@@ -28,10 +28,12 @@ from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Envelope, Thumb
 from rlhf_online.feedback.preferences import is_held_out
 from rlhf_online.models.reward import RewardModel
+from rlhf_online.registry import Kind
 from rlhf_online.training import patience
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.patience import Stopped
+from rlhf_online.training.publication import Publisher
 from rlhf_online.wire import decode
 from tests.faults import auditor
 from tests.support.trainer_world import World, world
@@ -174,6 +176,28 @@ def test_killed_at_a_durable_step_it_trains_exactly_once(
         cycles(successor)
         audit(tiny, successor)
         assert tiny.state.read_status("trainer")["votes"]["pending"] < 8
+
+
+@pytest.mark.parametrize(("step", "kind"), [("reward", "reward"), ("settle", "policy")])
+def test_killed_between_the_commit_and_the_publication_it_publishes_after_the_restart(
+    tiny: World, step: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    tiny.chat(20)
+    with monkeypatch.context() as patch, tiny.trainer() as trainer:
+        patch.setattr(Publisher, step, killed)
+        with pytest.raises(Killed):
+            cycles(trainer)
+    pending = trainer.progress.pending
+    committed = trainer.progress.reward_version if pending is None else pending.version
+    assert committed.startswith(kind)
+    assert committed not in tiny.registry.versions(kind)
+    with tiny.trainer() as successor:
+        cycles(successor)
+        assert tiny.registry.live(kind) == committed
+        audit(tiny, successor)
 
 
 def test_killed_by_the_system_at_random_moments_it_trains_exactly_once(tiny: World, tmp_path: Path) -> None:

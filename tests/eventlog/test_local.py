@@ -471,6 +471,52 @@ def test_a_file_in_the_folders_place_is_named(tmp_path: Path, open_: Callable[[P
         open_(place)
 
 
+@pytest.mark.parametrize("name", ["committed", "lock", "identity", segment_name(0)])
+def test_a_folder_in_a_files_place_is_named_and_nothing_is_lost(tmp_path: Path, name: str):
+    _write(tmp_path, [b"one"])
+    (tmp_path / name).rename(tmp_path / "aside")
+    (tmp_path / name).mkdir()
+    with pytest.raises(LogUnavailable, match=rf"{name}: Is a directory"):
+        LocalLog(tmp_path)
+    (tmp_path / name).rmdir()
+    (tmp_path / "aside").rename(tmp_path / name)
+    assert _read(tmp_path) == [b"one"]
+
+
+def test_files_of_no_length(tmp_path: Path):
+    _write(tmp_path, [b"one"])
+    name = (tmp_path / "identity").read_text()
+    (tmp_path / "identity").write_text("")
+    for open_ in (LocalLog, LocalReader):
+        with pytest.raises(LogUnavailable, match="identity is empty: bring back what it held"):
+            open_(tmp_path)
+    (tmp_path / "identity").write_text(name)
+    (tmp_path / "committed").write_bytes(b"")
+    (tmp_path / segment_name(1)).write_bytes(b"")
+    _write(tmp_path, [b"two"])
+    assert _read(tmp_path) == [b"one", b"two"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_a_folder_that_nobody_may_write_to_is_named(tmp_path: Path):
+    _write(tmp_path, [b"one"])
+    code = "import os; from tests.support import log_writer; os.setuid(65534); log_writer.main()"
+    for path in (tmp_path, *tmp_path.parents[:-2]):
+        path.chmod(0o755)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), "1", "0"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode != 0
+    assert f"the log in {tmp_path} cannot be used: {tmp_path}/lock: Permission denied" in ended.stderr
+    assert _read(tmp_path) == [b"one"]
+
+
+def test_a_record_of_ten_mebibytes_is_a_record(tmp_path: Path):
+    large = os.urandom(10 << 20)
+    _write(tmp_path, [b"before", large, b"after"])
+    assert _read(tmp_path) == [b"before", large, b"after"]
+
+
 def test_where_to_go_on_and_what_is_missing(tmp_path: Path):
     _write(tmp_path, [b"x" * 100] * 20, segment_bytes=500)
     _segments(tmp_path)[0].unlink()

@@ -9,6 +9,7 @@ _TOPICS = "tests/eventlog/test_kafka.py"
 _LOOP = "tests/training/test_loop.py"
 _CHECKPOINT = "tests/training/test_checkpoint.py"
 _INTAKE = "tests/training/test_intake.py"
+_LEASE = "tests/training/test_lease.py"
 _JOIN = "tests/feedback/test_join.py"
 
 ROWS: dict[int, tuple[str, ...]] = {
@@ -72,6 +73,7 @@ ROWS: dict[int, tuple[str, ...]] = {
     25: (
         f"{_LOOP}::test_killed_at_a_durable_step_it_trains_exactly_once",
         f"{_LOOP}::test_killed_by_the_system_at_random_moments_it_trains_exactly_once",
+        f"{_LOOP}::test_killed_between_the_commit_and_the_publication_it_publishes_after_the_restart",
         "tests/training/test_publication.py::test_at_whatever_durable_step_it_was_killed_doing_it_again_completes_it",
         "tests/test_circle_kafka.py::test_votes_reach_the_trainer_through_kafka_once_though_it_is_killed",
     ),
@@ -85,7 +87,12 @@ ROWS: dict[int, tuple[str, ...]] = {
         f"{_LOOP}::test_a_damaged_checkpoint_falls_back_to_the_one_before",
     ),
     28: (f"{_CHECKPOINT}::test_a_full_disk_is_said_and_the_save_can_be_made_again",),
-    29: (f"{_CHECKPOINT}::test_a_second_trainer_is_kept_out",),
+    29: (
+        f"{_LEASE}::test_a_trainer_that_stood_still_and_was_replaced_ends_when_it_wakes_up",
+        f"{_LEASE}::test_a_second_trainer_is_kept_out_by_name",
+        f"{_LEASE}::test_the_lower_epoch_saves_nothing",
+        f"{_LEASE}::test_the_lower_epoch_changes_no_version",
+    ),
     # What the log holds
     32: (
         f"{_LOOP}::test_feedback_that_leads_nowhere_is_counted",

@@ -32,13 +32,14 @@ from rlhf_online.config import (
     TrainerSettings,
     dump,
 )
+from rlhf_online.eventlog.base import Position
 from rlhf_online.registry import Registry, genesis
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from tests.support.forked import Forked
 from tests.support.kafka_broker import Broker
 
-START_S = 120.0
+START_S = 300.0
 POLL_S = 0.05
 
 
@@ -72,13 +73,18 @@ class Service:
         dump(settings.model_copy(update={"ready_file": self._ready_file}), config)
         self._process = Forked(f"services.{name}.__main__", ["--config", str(config)], self.output)
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.exit_code
+
     def start(self) -> None:
         self._process.start()
 
     async def ready(self) -> None:
         deadline = time.monotonic() + START_S
         while not self._announced():
-            assert self._process.exit_code is None, f"{self.name} ended by itself: {last_words(self.output)}"
+            assert self.exit_code is None, f"{self.name} ended by itself: {last_words(self.output)}"
             assert time.monotonic() < deadline, f"{self.name} is not ready: {last_words(self.output)}"
             await asyncio.sleep(POLL_S)
 
@@ -102,6 +108,41 @@ class Service:
             return False
         self.ports = told
         return told["pid"] == self._process.pid
+
+
+class Trainer(Service):
+    """It counts as ready once it has committed something: a life that is cut short before proves nothing."""
+
+    def __init__(self, settings: TrainerSettings, folder: Path) -> None:
+        super().__init__("trainer", settings, folder)
+        self._checkpoints = StateDir(settings.state_dir).checkpoints
+        self._before: dict[str, Any] = {}
+
+    def start(self) -> None:
+        self._before = self.checkpoint()
+        super().start()
+
+    async def ready(self) -> None:
+        await super().ready()
+        deadline = time.monotonic() + START_S
+        while self.checkpoint() == self._before:
+            assert self.exit_code is None, f"{self.name} ended by itself: {last_words(self.output)}"
+            assert time.monotonic() < deadline, f"{self.name} commits nothing: {last_words(self.output)}"
+            await asyncio.sleep(POLL_S)
+
+    @property
+    def position(self) -> Position:
+        """Where the newest checkpoint has read the log up to."""
+        return self.checkpoint().get("log", {}).get("position", {})
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The newest checkpoint's manifest, {} without one."""
+        for manifest in sorted(self._checkpoints.glob("[0-9]*/manifest.json"), reverse=True):
+            try:
+                return json.loads(manifest.read_text())
+            except FileNotFoundError:  # removed meanwhile, as a newer one is there
+                continue
+        return {}
 
 
 class KafkaBroker:
@@ -167,7 +208,8 @@ class Product:
         self._engine.start()
         self.reward.start()
         await self.reward.ready()
-        self.trainer = self._service("trainer", self._trainer(self.reward.ports["grpc"]))
+        self.trainer = Trainer(self._trainer(self.reward.ports["grpc"]), self._folder)
+        self._undo.callback(self.trainer.abandon)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -177,11 +219,6 @@ class Product:
     def lives(self) -> Sequence[Component]:
         """What is to be killed."""
         return (self.chat, self.broker, self.trainer)
-
-    def checkpoint(self) -> dict[str, Any]:
-        """The newest checkpoint's manifest, {} without one."""
-        manifests = sorted(self.state.checkpoints.glob("[0-9]*/manifest.json"))
-        return json.loads(manifests[-1].read_text()) if manifests else {}
 
     def _service(self, name: str, settings: ServiceSettings) -> Service:
         service = Service(name, settings, self._folder)

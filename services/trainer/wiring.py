@@ -86,7 +86,8 @@ def build(
         reporter=reporter,
         patience=patience,
     )
-    trainer = Trainer(parts, Progress(log_identity=source.identity(), policy_version=live))
+    identity = patience.insist("reading the log", source.identity)
+    trainer = Trainer(parts, Progress(log_identity=identity, policy_version=live))
     trainer.resume(checkpoint)
     return trainer
 

@@ -19,7 +19,7 @@ import pytest
 from safetensors.torch import load_file
 
 from rlhf_online.config import GateSettings, PolicyTraining, RolloutSettings, dump
-from rlhf_online.errors import CheckpointError, EngineUnavailable, PositionLost, RewardUnavailable
+from rlhf_online.errors import CheckpointError, EngineUnavailable, LogUnavailable, PositionLost, RewardUnavailable
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.local import LocalLog
@@ -370,6 +370,25 @@ def test_neighbours_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: py
         }  # fmt: skip
         assert sum("disk full" in wait for wait in waits) == 3
         assert tiny.registry.live("policy") == "policy-000001"
+        audit(tiny, trainer)
+
+
+def test_a_log_that_is_away_at_the_start_is_waited_for(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.001)
+    identity, calls = LocalReader.identity, 0
+
+    def away(reader: LocalReader) -> str:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise LogUnavailable("no broker answers")
+        return identity(reader)
+
+    monkeypatch.setattr(LocalReader, "identity", away)
+    tiny.chat(20)
+    with tiny.trainer() as trainer:
+        assert calls == 3
+        assert cycles(trainer) == 1
         audit(tiny, trainer)
 
 

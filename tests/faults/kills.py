@@ -43,6 +43,7 @@ LIFE_S = {"chat": 12.0, "broker": 26.0, "trainer": 16.0}
 UNDER_WAY_S = 10.0
 DRAIN_S = 300.0
 PEOPLE, PAUSE_S = 6, 0.4
+FATES = ("trained", "held_out", "pending", "orphaned", "dead_lettered", "withdrawn")
 PROGRESS_S = 10.0
 
 
@@ -184,7 +185,10 @@ class Run:
             "accepted": report.accepted,
             "in_kafka": report.in_kafka,
             "spooled": report.spooled,
-            **{name: report.fate[name] for name in ("trained", "held_out", "pending", "orphaned", "dead_lettered")},
+            **{
+                name: report.fate[name]
+                for name in ("trained", "held_out", "pending", "orphaned", "dead_lettered", "withdrawn")
+            },
             "lost": len(report.lost),
             "unaccounted": len(report.unaccounted),
             "trained_twice": report.twice,

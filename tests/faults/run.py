@@ -2,10 +2,12 @@
 
     python -m tests.faults.run [--kills 25] [--seed S] [--minutes 85] [--json build/faults.json]
 
-    {"seed": 7, "rows": {"25": {"passed": true, "runs": 12, "lost": 0, "trained_twice": 0}, …}, "kills": {…}}
+    {"seed": 7, "rows": {"25": {"passed": true, "runs": 12, "lost": 0, "trained_twice": 0, "audited": true}, …},
+     "kills": {…}}
 
 `runs` are the tests that ran for a row, and kills where every kill of that kind is one more. `lost` and `trained_twice`
-are what the auditor counted in the end of the row's tests; null where none of them asks it.
+are what the auditor counted in the end of the row's tests; where none asks it (`audited`), the tests look themselves, and
+it is 0 if they passed, null if not.
 """
 
 import argparse
@@ -61,11 +63,14 @@ class Outcomes:
         found = {name: [each for each in self.passed if each == name or each.startswith(f"{name}[")] for name in named}
         ids = [each for each_named in found.values() for each in each_named]
         books = [self.audits[each] for each in ids if each in self.audits]
+        passed = all(found.values()) and all(self.passed[each] for each in ids)
+        unaudited = 0 if passed else None
         return {
-            "passed": all(found.values()) and all(self.passed[each] for each in ids),
+            "passed": passed,
             "runs": len(ids),
-            "lost": sum(len(report.lost) for report in books) if books else None,
-            "trained_twice": sum(report.twice for report in books) if books else None,
+            "lost": sum(len(report.lost) for report in books) if books else unaudited,
+            "trained_twice": sum(report.twice for report in books) if books else unaudited,
+            "audited": bool(books),
         }
 
 

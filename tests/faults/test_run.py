@@ -34,10 +34,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 
 
 def test_a_row_counts_the_tests_that_ran_and_what_was_counted_in_their_end(outcomes: Outcomes) -> None:
-    good = {"passed": True, "runs": 2, "lost": None, "trained_twice": None}
+    good = {"passed": True, "runs": 2, "lost": 0, "trained_twice": 0, "audited": False}
     assert outcomes.row(["test_rows.py::test_good"]) == good
-    assert outcomes.row(["test_rows.py::test_good", "test_rows.py::test_bad"]) == good | {"passed": False, "runs": 3}
-    assert outcomes.row(["test_rows.py::test_audited"]) == {"passed": True, "runs": 1, "lost": 1, "trained_twice": 0}
+    bad = {"passed": False, "runs": 3, "lost": None, "trained_twice": None, "audited": False}
+    assert outcomes.row(["test_rows.py::test_good", "test_rows.py::test_bad"]) == bad
+    audited = {"passed": True, "runs": 1, "lost": 1, "trained_twice": 0, "audited": True}
+    assert outcomes.row(["test_rows.py::test_audited"]) == audited
 
 
 @pytest.mark.parametrize("missing", ["test_skipped", "test_goo", "test_that_is_not_there"])

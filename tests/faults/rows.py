@@ -3,6 +3,7 @@
 _CHAT = "tests/faults/test_chat_faults.py"
 _KAFKA = "tests/faults/test_kafka_faults.py"
 _CLUSTER = "tests/faults/test_cluster_faults.py"
+_DISK = "tests/faults/test_disk_faults.py"
 _SERVICE = "tests/services/chat/test_faults.py"
 _LOCAL = "tests/eventlog/test_local.py"
 _TOPICS = "tests/eventlog/test_kafka.py"
@@ -28,6 +29,7 @@ ROWS: dict[int, tuple[str, ...]] = {
     ),
     # The spool
     6: (
+        f"{_DISK}::test_a_full_spool_refuses_votes_and_lets_people_chat",
         f"{_LOCAL}::test_a_full_disk_refuses_and_later_takes_again",
         f"{_SERVICE}::test_chat_goes_on_without_the_log",
         "tests/services/chat/test_feedback_route.py::test_feedback_is_not_acknowledged_without_the_log",
@@ -86,7 +88,10 @@ ROWS: dict[int, tuple[str, ...]] = {
         f"{_CHECKPOINT}::test_a_damaged_ledger_segment_falls_back",
         f"{_LOOP}::test_a_damaged_checkpoint_falls_back_to_the_one_before",
     ),
-    28: (f"{_CHECKPOINT}::test_a_full_disk_is_said_and_the_save_can_be_made_again",),
+    28: (
+        f"{_DISK}::test_a_trainer_without_room_for_a_checkpoint_pauses_and_goes_on_by_itself",
+        f"{_CHECKPOINT}::test_a_full_disk_is_said_and_the_save_can_be_made_again",
+    ),
     29: (
         f"{_LEASE}::test_a_trainer_that_stood_still_and_was_replaced_ends_when_it_wakes_up",
         f"{_LEASE}::test_a_second_trainer_is_kept_out_by_name",

@@ -6,7 +6,7 @@
      "kills": {…}}
 
 `runs` are the tests that ran for a row, and kills where every kill of that kind is one more. `lost` and `trained_twice`
-are what the auditor counted in the end of the row's tests; where none asks it (`audited`), the tests look themselves, and
+are what the auditor counted in the end of the row's tests; where none asks it (`audited`), they look themselves, and
 it is 0 if they passed, null if not.
 """
 

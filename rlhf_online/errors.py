@@ -7,7 +7,6 @@
     ├── LogError                      the event log
     │   ├── LogLocked                 another process writes to the directory
     │   ├── LogUnavailable            not acknowledged: disk full, I/O error, closed
-    │   ├── LogCorrupt                a record in the middle fails its checksum
     │   └── PositionLost              a read position that the log no longer has
     ├── UndecodableEvent              a record whose bytes or schema version nobody here can read
     ├── VersionCorrupt                hashes, names, shapes, dtypes or values of a version are wrong
@@ -16,6 +15,8 @@
     │   ├── EngineUnavailable         it does not answer now (loading, restarting, dead)
     │   └── SwapFailed                new weights did not load or failed their probe; the old ones serve
     ├── CheckpointError               no usable checkpoint, or one that cannot be written
+    ├── StateLost                     what the trainer holds on disk went bad while it ran
+    ├── Fenced                        another trainer has taken over; this one may write nothing more
     ├── RewardUnavailable             the reward service is away or holds another version
     ├── StartRefused                  this machine or folder cannot run the services now
     │   ├── NotEnoughRoom             memory or disk
@@ -61,10 +62,6 @@ class LogUnavailable(LogError):
     """The append was not acknowledged; the event may be sent again."""
 
 
-class LogCorrupt(LogError):
-    """A record in the middle of the log fails its checksum."""
-
-
 class PositionLost(LogError):
     """The log no longer (or not yet) holds the position asked for."""
 
@@ -97,6 +94,14 @@ class SwapFailed(EngineError):
 
 class CheckpointError(RlhfError):
     """A checkpoint cannot be written, or none of those on disk can be read."""
+
+
+class StateLost(RlhfError):
+    """A file that the trainer works with cannot be read any more; it must start again from a checkpoint."""
+
+
+class Fenced(RlhfError):
+    """Another trainer has taken a higher epoch: final, nothing that is tried again can succeed."""
 
 
 class RewardUnavailable(RlhfError):

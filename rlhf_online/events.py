@@ -88,7 +88,12 @@ class Correction:
     text: str
 
 
-FeedbackKind = Thumb | Ranking | Pairwise | Correction
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    answer: AnswerRef
+
+
+FeedbackKind = Thumb | Ranking | Pairwise | Correction | Withdrawal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +106,12 @@ class Feedback:
     shown: tuple[AnswerRef, ...] = ()
     response_ms: int = 0
     created_ms: int = 0
+    replaces: str = ""
 
     def answers(self) -> tuple[AnswerRef, ...]:
-        """The answers that this feedback judges, best first where there is an order."""
+        """The answers that this feedback judges, best first where there is an order; one that a withdrawal names."""
         match self.kind:
-            case Thumb(answer=answer) | Correction(answer=answer):
+            case Thumb(answer=answer) | Correction(answer=answer) | Withdrawal(answer=answer):
                 return (answer,)
             case Pairwise(chosen=chosen, rejected=rejected):
                 return (chosen, rejected)
@@ -132,6 +138,7 @@ class Envelope:
     event_id: str
     event: Event
     schema_version: int = SCHEMA_VERSION
+    traceparent: str = ""
 
     @property
     def at_ms(self) -> int:

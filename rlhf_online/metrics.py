@@ -38,7 +38,9 @@ class ChatMetrics:
             "rlhf_log_backlog_seconds", "Age of the oldest event that Kafka has not confirmed.", registry=registry
         )
         self.deliveries_failed = counter("rlhf_log_delivery_failures", "Deliveries to Kafka that were made again.")
-        self.refused = counter("rlhf_log_refused", "Events that Kafka refused for good: see refused.jsonl.")
+        self.refused = counter(
+            "rlhf_log_refused", "Events that Kafka refused for good, or damaged ones: see refused.jsonl."
+        )
         self.rollouts = counter("rlhf_rollout_requests", "Rollout requests by how they ended.", "outcome")
         self.rollout_tokens = counter("rlhf_rollout_tokens", "Tokens written for the trainer.")
         self.swaps = counter("rlhf_swaps", "Attempts to load a new version, by outcome.", "outcome")

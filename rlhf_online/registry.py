@@ -18,8 +18,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -91,10 +92,15 @@ class Change:
 
 
 class Registry:
-    """The versions below `root`. Safe for several processes at once; readers need no lock."""
+    """The versions below `root`. Safe for several processes at once; readers need no lock.
 
-    def __init__(self, root: Path) -> None:
+    Every change is made within `guard()`, which may raise to forbid it: the trainer's lease does (`training.lease`).
+    """
+
+    def __init__(self, root: Path, guard: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self.root = root
+        self._guard = guard
+        self._own = uuid.uuid4().hex[:8]  # what this one stages, no other writes into
 
     # Reading
 
@@ -177,9 +183,11 @@ class Registry:
 
     def stage(self, version: str) -> Path:
         """An empty folder to write the version's files into, before `publish`."""
-        folder = self.root / f".staging-{version}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder = self._staging(version)
+        with self._guard():
+            for old in self.root.glob(f".staging-{version}-*"):
+                shutil.rmtree(old, ignore_errors=True)
+            folder.mkdir(parents=True)
         return folder
 
     def publish(self, manifest: Manifest) -> Manifest:
@@ -188,7 +196,7 @@ class Registry:
         Publishing a version that is there already changes nothing, so that a restarted trainer may try again.
         """
         version = manifest.version
-        staged, place = self.root / f".staging-{version}", self.root / version
+        staged, place = self._staging(version), self.root / version
         if (place / "manifest.json").is_file():
             return self.manifest(version)
         paths = sorted(path for path in staged.rglob("*") if path.is_file())
@@ -200,8 +208,9 @@ class Registry:
         for path in paths:
             fsync_file(path)
         write_json(staged / "manifest.json", values)
-        staged.rename(place)
-        fsync_dir(self.root)
+        with self._guard():
+            staged.rename(place)
+            fsync_dir(self.root)
         return self.manifest(version)
 
     def promote(self, version: str, *, reason: str = "", gate: dict[str, Any] | None = None) -> Change:
@@ -273,6 +282,9 @@ class Registry:
             path.unlink()
         return bool(there)
 
+    def _staging(self, version: str) -> Path:
+        return self.root / f".staging-{version}-{self._own}"
+
     def _point(self, kind: Kind, version: str) -> None:
         pointer = self.root / "live" / kind
         write_bytes(pointer, version.encode())
@@ -283,7 +295,7 @@ class Registry:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("w") as file:
+        with self._guard(), (self.root / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

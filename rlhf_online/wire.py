@@ -1,5 +1,7 @@
 """Protobuf ↔ events. Protobuf stops here and in the gRPC handlers: nothing else sees a generated class."""
 
+from dataclasses import dataclass
+
 from google.protobuf.message import DecodeError
 
 from rlhf_online import events as ev
@@ -7,9 +9,23 @@ from rlhf_online.errors import UndecodableEvent
 from rlhf_online.proto.rlhf.v1 import events_pb2 as pb
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the log must know of a record; the fields are those of `events.Envelope`, `kind` its event's class."""
+
+    schema_version: int
+    event_id: str
+    kind: type[ev.Event]
+    key: str
+    at_ms: int
+    traceparent: str
+
+
 def encode(envelope: ev.Envelope) -> bytes:
     """The record's bytes, deterministic for equal envelopes."""
-    record = pb.Envelope(schema_version=envelope.schema_version, event_id=envelope.event_id)
+    record = pb.Envelope(
+        schema_version=envelope.schema_version, event_id=envelope.event_id, traceparent=envelope.traceparent
+    )
     match envelope.event:
         case ev.Completion():
             record.completion.CopyFrom(completion_to_proto(envelope.event))
@@ -33,15 +49,7 @@ def decode(data: bytes) -> ev.Envelope:
 
     Raises UndecodableEvent for bytes that are no envelope, an unknown schema version, or an envelope without an event.
     """
-    record = pb.Envelope()
-    try:
-        record.ParseFromString(data)
-    except DecodeError as error:
-        raise UndecodableEvent(f"not an event envelope: {error}") from error
-    if record.schema_version != ev.SCHEMA_VERSION:
-        raise UndecodableEvent(
-            f"schema version {record.schema_version}, but this reader knows {ev.SCHEMA_VERSION}: upgrade the reader"
-        )
+    record = _parse(data)
     event: ev.Event
     match record.WhichOneof("event"):
         case "completion":
@@ -59,7 +67,49 @@ def decode(data: bytes) -> ev.Envelope:
             )
         case _:
             raise UndecodableEvent("an envelope without an event")
-    return ev.Envelope(event_id=record.event_id, event=event, schema_version=record.schema_version)
+    return ev.Envelope(
+        event_id=record.event_id, event=event, schema_version=record.schema_version, traceparent=record.traceparent
+    )
+
+
+def peek(data: bytes) -> Header:
+    """The header alone, in a twentieth of the time of `decode`, which may still refuse what the event holds.
+
+    Raises UndecodableEvent for bytes that are no envelope, an unknown schema version, or an envelope without an event.
+    """
+    record = _parse(data)
+    kind: type[ev.Event]
+    match record.WhichOneof("event"):
+        case "completion":
+            kind, key, at_ms = ev.Completion, record.completion.conversation_id, record.completion.finished_ms
+        case "feedback":
+            kind, key, at_ms = ev.Feedback, record.feedback.conversation_id, record.feedback.created_ms
+        case "version_change":
+            kind, key, at_ms = ev.VersionChange, record.version_change.version, record.version_change.changed_ms
+        case _:
+            raise UndecodableEvent("an envelope without an event")
+    return Header(
+        schema_version=record.schema_version,
+        event_id=record.event_id,
+        kind=kind,
+        key=key,
+        at_ms=at_ms,
+        traceparent=record.traceparent,
+    )
+
+
+def _parse(data: bytes) -> pb.Envelope:
+    """Raises UndecodableEvent for bytes that are no envelope, and for an unknown schema version."""
+    record = pb.Envelope()
+    try:
+        record.ParseFromString(data)
+    except DecodeError as error:
+        raise UndecodableEvent(f"not an event envelope: {error}") from error
+    if record.schema_version != ev.SCHEMA_VERSION:
+        raise UndecodableEvent(
+            f"schema version {record.schema_version}, but this reader knows {ev.SCHEMA_VERSION}: upgrade the reader"
+        )
+    return record
 
 
 def completion_to_proto(completion: ev.Completion) -> pb.Completion:
@@ -144,6 +194,7 @@ def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
         shown=[_ref_to_proto(ref) for ref in feedback.shown],
         response_ms=feedback.response_ms,
         created_ms=feedback.created_ms,
+        replaces=feedback.replaces,
     )
     match feedback.kind:
         case ev.Thumb(answer=answer, up=up):
@@ -158,6 +209,8 @@ def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
             )
         case ev.Correction(answer=answer, text=text):
             record.correction.CopyFrom(pb.Correction(answer=_ref_to_proto(answer), text=text))
+        case ev.Withdrawal(answer=answer):
+            record.withdrawal.CopyFrom(pb.Withdrawal(answer=_ref_to_proto(answer)))
     return record
 
 
@@ -180,8 +233,10 @@ def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
             )
         case "correction":
             kind = ev.Correction(answer=_ref_from_proto(record.correction.answer), text=record.correction.text)
+        case "withdrawal":
+            kind = ev.Withdrawal(answer=_ref_from_proto(record.withdrawal.answer))
         case _:
-            raise UndecodableEvent("feedback without a thumb, ranking, pairwise or correction")
+            raise UndecodableEvent("feedback without a thumb, ranking, pairwise, correction or withdrawal")
     return ev.Feedback(
         conversation_id=record.conversation_id,
         person=record.person,
@@ -191,6 +246,7 @@ def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
         shown=tuple(_ref_from_proto(ref) for ref in record.shown),
         response_ms=record.response_ms,
         created_ms=record.created_ms,
+        replaces=record.replaces,
     )
 
 

@@ -110,19 +110,28 @@ def test_an_answer_is_printed_with_the_weights_that_wrote_it(service, capsys):
 def test_a_conversation_keeps_its_messages_and_takes_thumbs(service, capsys, monkeypatch):
     service.answer("/v1/chat/completions", events(*CHUNKS))
     service.answer("/v1/feedback", {"event_id": "e", "position": {"local": 2}})
-    monkeypatch.setattr(sys, "stdin", io.StringIO("+\nHi\n+\n-\n-\nAgain\n-\n/new\n-\nThird\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("+\nHi\n+\n-\n-\n+\nAgain\n-\n/new\n-\nThird\n"))
     assert main(["chat", "--url", service.url]) == 0
     chats = [body for _, path, body, _ in service.asked if path == "/v1/chat/completions"]
     votes = [body for _, path, body, _ in service.asked if path == "/v1/feedback"]
     assert [message["content"] for message in chats[1]["messages"]] == ["Hi", "Hello you.", "Again"]
     assert [message["role"] for message in chats[1]["messages"]] == ["user", "assistant", "user"]
     assert chats[0]["conversation_id"] == chats[1]["conversation_id"] == votes[0]["conversation_id"]
-    assert [vote["thumb"]["up"] for vote in votes] == [True, False, False, False]
-    keys = [vote["idempotency_key"] for vote in votes]
-    assert keys[0] != keys[1] == keys[2]  # a change of mind is another vote, a repeated thumb is not
+    assert [vote["thumb"]["up"] for vote in votes] == [True, False, True, False]
+    assert [vote.get("replaces") for vote in votes] == [None, "e", "e", None]  # a repeated thumb is no change of mind
+    assert len({vote["idempotency_key"] for vote in votes[:3]}) == 3
     assert votes[0]["thumb"]["answer"] == {"completion_id": "chatcmpl-1"} and votes[0]["source"] == "cli"
     assert len(chats[2]["messages"]) == 1 and chats[2]["conversation_id"] != chats[0]["conversation_id"]
     assert capsys.readouterr().out.count("there is no answer to judge yet") == 2
+
+
+def test_a_thumb_whose_reply_was_lost_is_sent_again_as_the_same_vote(service, capsys, monkeypatch):
+    service.answer("/v1/chat/completions", events(*CHUNKS))
+    service.answer("/v1/feedback", b"")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n+\n+\n"))
+    assert main(["chat", "--url", service.url]) == 0
+    [first, second] = [body for _, path, body, _ in service.asked if path == "/v1/feedback"]
+    assert first == second and "replaces" not in first
 
 
 def test_an_answer_that_breaks_off_is_an_error(service, capsys):
@@ -193,6 +202,19 @@ def test_each_kind_of_feedback(service, capsys, arguments, kind):
     said = {"source": "cli", "idempotency_key": "k", "user": "ann", "reason": "why"}
     assert service.asked[0][2] == {**kind, **said}
     assert capsys.readouterr().out == "noted as event event-7\n"
+
+
+def test_a_vote_is_changed_and_taken_back_by_its_id(service, capsys):
+    service.answer("/v1/feedback", {"event_id": "event-8", "position": {"local": 3}})
+    options = ["--user", "ann", "--url", service.url]
+    assert main(["feedback", "thumb", "c1", "down", "--replaces", "event-7", *options]) == 0
+    assert main(["feedback", "withdraw", "event-8", "c1", "--index", "1", *options]) == 0
+    edit, withdrawal = (body for _, _, body, _ in service.asked)
+    assert edit["replaces"] == "event-7" and edit["thumb"]["up"] is False
+    assert withdrawal["withdrawal"] == {"answer": {"completion_id": "c1", "index": 1}}
+    assert (withdrawal["replaces"], withdrawal["user"]) == ("event-8", "ann")
+    assert edit["idempotency_key"] != withdrawal["idempotency_key"]
+    assert capsys.readouterr().out == "noted as event event-8\n" * 2
 
 
 def test_an_index_that_is_none(service, capsys):

@@ -1,5 +1,7 @@
 """Events survive the wire, and what is no event is told apart from it."""
 
+from collections.abc import Callable
+
 import pytest
 
 from rlhf_online import events as ev
@@ -39,6 +41,7 @@ KINDS = [
     ev.Ranking(tiers=((REF,), (OTHER, REF))),
     ev.Pairwise(chosen=REF, rejected=OTHER, tie=True, strength=2),
     ev.Correction(answer=REF, text="tin zinc iron"),
+    ev.Withdrawal(answer=REF),
 ]
 
 
@@ -46,7 +49,7 @@ def envelopes() -> list[ev.Envelope]:
     feedback = [
         ev.Feedback(
             conversation_id="c", person="p", kind=kind, reason="r", source="page", shown=(OTHER, REF), response_ms=9,
-            created_ms=10,
+            created_ms=10, replaces="earlier",
         )
         for kind in KINDS
     ]  # fmt: skip
@@ -59,22 +62,40 @@ def test_every_event_survives_the_wire(envelope: ev.Envelope) -> None:
     assert wire.decode(wire.encode(envelope)) == envelope
 
 
+@pytest.mark.parametrize("envelope", envelopes(), ids=lambda e: type(getattr(e.event, "kind", e.event)).__name__)
+def test_a_header_is_what_the_whole_envelope_says(envelope: ev.Envelope) -> None:
+    assert wire.peek(wire.encode(envelope)) == wire.Header(
+        schema_version=1,
+        event_id=envelope.event_id,
+        kind=type(envelope.event),
+        key=envelope.key,
+        at_ms=envelope.at_ms,
+        traceparent=envelope.traceparent,
+    )
+
+
 def test_an_unset_seed_is_none_and_not_zero() -> None:
     sampling = wire.completion_from_proto(pb.Completion()).sampling
     assert sampling.seed is None
 
 
+@pytest.mark.parametrize("read", [wire.decode, wire.peek])
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"\xff\xff\xff", "not an event envelope"),
         (pb.Envelope(schema_version=9, event_id="x").SerializeToString(), "schema version 9"),
         (pb.Envelope(schema_version=1, event_id="x").SerializeToString(), "without an event"),
-        (pb.Envelope(schema_version=1, feedback=pb.Feedback(reason="x")).SerializeToString(), "feedback without"),
     ],
 )
-def test_what_is_no_event_says_why(data: bytes, message: str) -> None:
+def test_what_is_no_event_says_why(read: Callable[[bytes], object], data: bytes, message: str) -> None:
     with pytest.raises(UndecodableEvent, match=message):
+        read(data)
+
+
+def test_feedback_that_says_nothing_is_no_event() -> None:
+    data = pb.Envelope(schema_version=1, feedback=pb.Feedback(reason="x")).SerializeToString()
+    with pytest.raises(UndecodableEvent, match="feedback without"):
         wire.decode(data)
 
 
@@ -82,14 +103,15 @@ def test_feedback_names_its_answers_best_first() -> None:
     third = ev.AnswerRef(completion_id="chatcmpl-3")
     ranking = ev.Feedback(conversation_id="c", person="", kind=ev.Ranking(tiers=((third,), (REF, OTHER))))
     assert ranking.answers() == (third, REF, OTHER)
-    assert [e.event.answers() for e in envelopes()[1:5] if isinstance(e.event, ev.Feedback)] == [
+    assert [e.event.answers() for e in envelopes()[1:6] if isinstance(e.event, ev.Feedback)] == [
         (REF,),
         (REF, OTHER, REF),
         (REF, OTHER),
+        (REF,),
         (REF,),
     ]
 
 
 def test_the_key_is_the_conversation_or_the_version() -> None:
     keys = [envelope.key for envelope in envelopes()]
-    assert keys == ["conversation", "c", "c", "c", "c", "policy-000002"]
+    assert keys == ["conversation", "c", "c", "c", "c", "c", "policy-000002"]

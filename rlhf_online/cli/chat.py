@@ -51,6 +51,9 @@ class Conversation:
         self._messages: list[dict[str, str]] = []
         self._id = f"cli-{uuid.uuid4().hex}"
         self._last = ""
+        self._thumb: bool | None = None
+        self._vote = ""
+        """Event id of the thumb that stands for the last answer."""
 
     def ask(self, text: str) -> None:
         """Print the answer as it comes, then which weights wrote it. A failed question is not kept."""
@@ -64,22 +67,28 @@ class Conversation:
                 parts.append(piece)
                 print(piece, end="", flush=True)
             if (meta := event.get("rlhf")) is not None:
-                self._last = meta["completion_id"]
+                self._last, self._thumb, self._vote = meta["completion_id"], None, ""
                 versions = [span["policy_version"] for spans in meta["versions"] for span in spans]
         print(f"\n[{' → '.join(dict.fromkeys(versions)) or 'unknown weights'} · {self._last}]")
         self._messages = [*asked, {"role": "assistant", "content": "".join(parts)}]
 
     def judge(self, up: bool) -> None:
-        """Send a thumb for the last answer."""
+        """Send a thumb for the last answer; another than the one before replaces it."""
         if not self._last:
             print("there is no answer to judge yet")
+            return
+        if up is self._thumb:
+            print("noted already")
             return
         body = {"thumb": {"answer": {"completion_id": self._last}, "up": up}, "conversation_id": self._id}
         if "user" in self._options:
             body["user"] = self._options["user"]
-        # One key a direction: a thumb repeated is the same vote, a change of mind is another.
-        key = f"{self._last}:{'up' if up else 'down'}"
-        self.service.post("/v1/feedback", {**body, "source": "cli", "idempotency_key": key})
+        if self._vote:
+            body["replaces"] = self._vote
+        # A thumb that is repeated because its reply was lost is the same vote; each change of mind is another.
+        key = f"{self._last}:{'up' if up else 'down'}:{self._vote}"
+        reply = self.service.post("/v1/feedback", {**body, "source": "cli", "idempotency_key": key})
+        self._thumb, self._vote = up, reply["event_id"]
         print("noted")
 
 

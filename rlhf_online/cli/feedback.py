@@ -1,4 +1,7 @@
-"""`rlhf-online feedback …`: thumbs, rankings, pairs and corrections for answers named by their completion's id."""
+"""`rlhf-online feedback …`: thumbs, rankings, pairs and corrections for answers named by their completion's id.
+
+Each is printed with its event id, by which it can be changed (`--replaces`) or taken back (`withdraw`).
+"""
 
 import uuid
 from pathlib import Path
@@ -16,6 +19,9 @@ Index = Annotated[int, typer.Option(min=0, help="Which of the completion's answe
 User = Annotated[str, typer.Option(help="Your name; only a keyed hash of it is kept.")]
 Reason = Annotated[str, typer.Option(help="Why, in your own words.")]
 Key = Annotated[str, typer.Option(help="Idempotency key: the same key is the same vote, however often it is sent.")]
+Replaces = Annotated[
+    str, typer.Option(metavar="EVENT", help="Your earlier vote that this one replaces; name the same --user.")
+]
 
 
 @app.command("thumb")
@@ -26,12 +32,13 @@ def thumb(
     user: User = "",
     reason: Reason = "",
     key: Key = "",
+    replaces: Replaces = "",
     url: UrlOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """One answer is good, or bad."""
     kind = {"thumb": {"answer": _ref(completion, index), "up": direction == "up"}}
-    _send(kind, user=user, reason=reason, key=key, url=url, state=state)
+    _send(kind, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
 
 
 @app.command("rank")
@@ -41,12 +48,13 @@ def rank(
     user: User = "",
     reason: Reason = "",
     key: Key = "",
+    replaces: Replaces = "",
     url: UrlOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Several answers of one completion, best first."""
     kind = {"ranking": {"tiers": [[_ref(completion, index) for index in _indexes(tier)] for tier in tiers]}}
-    _send(kind, user=user, reason=reason, key=key, url=url, state=state)
+    _send(kind, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
 
 
 @app.command("pair")
@@ -58,12 +66,13 @@ def pair(
     user: User = "",
     reason: Reason = "",
     key: Key = "",
+    replaces: Replaces = "",
     url: UrlOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """One answer is better than another."""
     kind = {"pairwise": {"chosen": _named(chosen), "rejected": _named(rejected), "tie": tie, "strength": strength}}
-    _send(kind, user=user, reason=reason, key=key, url=url, state=state)
+    _send(kind, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
 
 
 @app.command("correct")
@@ -74,16 +83,34 @@ def correct(
     user: User = "",
     reason: Reason = "",
     key: Key = "",
+    replaces: Replaces = "",
     url: UrlOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Another text would have been better."""
     kind = {"correction": {"answer": _ref(completion, index), "text": text}}
-    _send(kind, user=user, reason=reason, key=key, url=url, state=state)
+    _send(kind, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
 
 
-def _send(kind: dict[str, Any], *, user: str, reason: str, key: str, url: str, state: Path) -> None:
-    said = {name: value for name, value in (("user", user), ("reason", reason)) if value}
+@app.command("withdraw")
+def withdraw(
+    event: Annotated[str, typer.Argument(help="Event id of your vote; it was printed as `noted as event …`.")],
+    completion: Completion,
+    index: Index = 0,
+    user: User = "",
+    reason: Reason = "",
+    key: Key = "",
+    url: UrlOption = "",
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Take a vote back: name it, the answer that it judged (any of several), and the same --user."""
+    kind = {"withdrawal": {"answer": _ref(completion, index)}}
+    _send(kind, user=user, reason=reason, key=key, replaces=event, url=url, state=state)
+
+
+def _send(kind: dict[str, Any], *, user: str, reason: str, key: str, replaces: str, url: str, state: Path) -> None:
+    optional = {"user": user, "reason": reason, "replaces": replaces}
+    said = {name: value for name, value in optional.items() if value}
     body = {**kind, **said, "source": "cli", "idempotency_key": key or uuid.uuid4().hex}
     print(f"noted as event {connect(url, state).post('/v1/feedback', body)['event_id']}")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def open_sink(settings: LogSettings, folder: Path) -> Sink:
     """The log's writer in `folder`; with a Kafka address, what is written there is shipped as well.
 
-    Raises ConfigError, LogLocked, LogCorrupt, LogUnavailable.
+    Raises ConfigError, LogLocked, LogUnavailable.
     """
     retention = Retention(settings.retain_gib * 2**30 or math.inf, settings.retain_days * 86_400 or math.inf)
     if (cluster := kafka_cluster(settings)) is None:

@@ -12,11 +12,18 @@ Position = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record as it stands in the log; `offset` counts records of its partition from 0."""
+    """One record as it stands in the log; `offset` counts records of its partition from 0.
+
+    `damage` says why a record that was acknowledged is none any more; `payload` then is what is left of it. `origin`
+    is the spool that it was shipped from and its number there, where it was shipped: the same record sent again has
+    the same.
+    """
 
     partition: str
     offset: int
     payload: bytes
+    damage: str = ""
+    origin: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +83,8 @@ class Source(Protocol):
     def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
         """Up to `limit` records from `position` on, and the position after them. Does not wait for more.
 
-        Raises PositionLost and LogCorrupt, which are final, and LogUnavailable, after which it may be asked again.
+        A record that is damaged comes as one that says so. Raises PositionLost, which is final, and LogUnavailable,
+        after which it may be asked again.
         """
         ...
 

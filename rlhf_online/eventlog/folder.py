@@ -21,7 +21,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_online.errors import LogCorrupt, LogLocked, LogUnavailable
+from rlhf_online.errors import LogLocked, LogUnavailable
 from rlhf_online.eventlog.segments import parse_name
 from rlhf_online.state import write_json, write_once
 
@@ -101,12 +101,17 @@ def identity(folder: Path) -> str:
     path = folder / "identity"
     try:
         try:
-            return path.read_text().strip()
+            found = path.read_text().strip()
         except FileNotFoundError:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # people's conversations
-        return write_once(path, str(uuid.uuid4()), mode=0o666)
-    except OSError as error:
+            found = write_once(path, str(uuid.uuid4()), mode=0o666)
+    except (OSError, ValueError) as error:
         raise unusable(folder, error) from error
+    if not found:
+        raise LogUnavailable(
+            f"{path} is empty: bring back what it held; without it (removed), readers take this for another log"
+        )
+    return found
 
 
 def take_lock(folder: Path) -> int:
@@ -131,17 +136,10 @@ def take_lock(folder: Path) -> int:
     return descriptor
 
 
-def unusable(folder: Path, error: OSError) -> LogUnavailable:
+def unusable(folder: Path, error: Exception) -> LogUnavailable:
     """The error that says that the folder can't serve as a log, and why."""
+    what = f"{error.filename or folder}: {error.strerror or error}" if isinstance(error, OSError) else f"{error}"
     return LogUnavailable(
-        f"the log in {folder} cannot be used: {error.strerror or error}; "
-        "it must be a folder that this user may write to, on a file system with space left"
-    )
-
-
-def damaged(path: Path, offset: int) -> LogCorrupt:
-    """The error for an acknowledged record that no longer passes its checksum."""
-    return LogCorrupt(
-        f"{path}: the record at byte {offset} was acknowledged and is damaged now: restore this file from a copy, or "
-        "move the folder away to begin a new log"
+        f"the log in {folder} cannot be used: {what}; it must be a folder that this user may write to, with nothing "
+        "but the log's own files, on a file system with space left"
     )

@@ -12,6 +12,7 @@ Invariants:
   the old one count, and what stands behind them is never read.
 - Records that a killed writer left written but not acknowledged are kept on the next open if they are whole: their
   sender doesn't know, sends them again, and readers drop the second by its event id.
+- A record that was acknowledged and is damaged keeps its number; nothing is appended behind a damaged end.
 - Retention removes whole segments, oldest first, and none with a record that a reader, or Kafka, has not had yet.
 """
 
@@ -29,14 +30,16 @@ from typing import Self
 
 import structlog
 
-from rlhf_online.errors import InvalidInput, LogCorrupt, LogUnavailable
+from rlhf_online.errors import InvalidInput, LogUnavailable
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog.base import Shipping
 from rlhf_online.eventlog.segments import (
     HEADER,
     MAX_GROUP,
     MAX_RECORD,
+    Scan,
     encode_group,
+    group_size,
     scan,
     segment_name,
 )
@@ -68,7 +71,7 @@ class LocalLog:
     """The log's one writer (a `Sink`). Opening recovers: a torn tail is cut, what is left is made durable.
 
     `segment_bytes` is the size at which a segment ends; `queue_bytes` bounds what waits for the disk; `shipped`, for a
-    spool, tells how many records have left it. Raises LogLocked, LogCorrupt, LogUnavailable.
+    spool, tells how many records have left it. Raises LogLocked, LogUnavailable.
     """
 
     def __init__(
@@ -240,10 +243,11 @@ class LocalLog:
 
     def _commit(self, group: list[tuple[bytes, Future[int]]]) -> None:
         """Make a group durable and resolve its futures."""
-        data = encode_group([payload for payload, _ in group])
+        payloads = [payload for payload, _ in group]
         first = self._next
         try:
-            segment = self._segment_for(len(data))
+            segment = self._segment_for(group_size(payloads))
+            data = encode_group(payloads, first - self._segment_first)
             _write(segment, data, self._offset)
             _datasync(segment)
             files.write_committed(self._committed, first + len(group), self._boot)
@@ -299,10 +303,13 @@ class LocalLog:
                 os.close(descriptor)
 
     def _recover(self) -> int:
-        """Open the last segment, cut its torn tail, make the rest durable; returns the next sequence number."""
+        """Open the last segment, cut its torn tail, make the rest durable; returns the next sequence number.
+
+        Damage is reported and left in place, for readers to set aside.
+        """
         committed = files.read_committed(self._committed, self._boot)
         firsts = files.segments(self._folder)
-        end = 0
+        end, lost = 0, False
         if firsts:
             self._segment_first = firsts[-1]
             path = self._folder / segment_name(self._segment_first)
@@ -310,24 +317,38 @@ class LocalLog:
             data = _read_all(self._segment)
             found = scan(data)
             end = self._segment_first + found.records
-            if found.damaged or end < committed.records:
-                raise files.damaged(path, found.good_bytes)
-            if len(data) > found.good_bytes:
-                os.ftruncate(self._segment, found.good_bytes)
+            lost = found.damaged or end < committed.records
+            _report(path, found, lost)
+            keep = len(data) if lost else found.good_bytes
+            if keep < len(data):
+                os.ftruncate(self._segment, keep)
             if end > committed.records or not committed.current:
                 # What the last writer did not live to fsync is written again: only a dirty page is sure to be synced.
-                _write(self._segment, data[: found.good_bytes], 0)
+                _write(self._segment, data[:keep], 0)
             os.fsync(self._segment)
-            self._offset = found.good_bytes
-        if end < committed.records:
-            raise LogCorrupt(
-                f"{self._folder} holds {end} records, but {committed.records} were acknowledged: segment files are"
-                " missing; bring them back, or move the folder away to begin a new log"
+            self._offset = keep
+        elif committed.records:
+            lost = True
+            structlog.get_logger().error(
+                "every segment is missing", folder=str(self._folder), records=committed.records
             )
+        if lost:
+            end = self._next = max(end + 1, committed.records)
+            self._close_segment()
+            self._begin_segment()
         files.write_committed(self._committed, end, self._boot)
         os.fsync(self._committed)
         fsync_dir(self._folder)
         return end
+
+
+def _report(path: Path, found: Scan, lost: bool) -> None:
+    """Tell people of records that were acknowledged and are not there any more."""
+    log = structlog.get_logger()
+    for hole in found.holes:
+        log.error("damaged records", file=str(path), offset=hole.offset, bytes=hole.size, records=hole.records)
+    if lost:
+        log.error("the last records are damaged or missing", file=str(path), offset=found.good_bytes)
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:

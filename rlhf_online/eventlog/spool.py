@@ -1,7 +1,7 @@
 """The local log seen as a spool: what a forwarder has shipped of it, and what was refused for good.
 
     shipped.json         {"spool": identity, "shipped": n}: the first n records have left, or were refused
-    refused.jsonl        one line for each record refused for good; the record itself stays in the spool
+    refused.jsonl        the records refused for good, or found damaged (`letters`)
 
 The position is written after the confirmations that it counts, so it can only be too low: then records are sent twice,
 and readers drop the second by its event id.
@@ -11,9 +11,10 @@ import json
 from pathlib import Path
 
 from rlhf_online.errors import LogUnavailable
-from rlhf_online.eventlog.base import Record
+from rlhf_online.eventlog import letters
+from rlhf_online.eventlog.base import Letter, Record
 from rlhf_online.eventlog.tail import PARTITION, LocalReader
-from rlhf_online.state import append_durably, write_json
+from rlhf_online.state import write_json
 
 _REFUSED = "refused.jsonl"
 
@@ -28,7 +29,7 @@ class Spool:
         self._folder = folder
         self._reader = LocalReader(folder)
         self.shipped = self.saved = self._read()
-        self.refused = self._count_refused()
+        self.refused = letters.count(folder / _REFUSED)
 
     @property
     def identity(self) -> str:
@@ -48,25 +49,16 @@ class Spool:
         write_json(self._folder / "shipped.json", {"spool": self.identity, "shipped": shipped})
         self.saved = shipped
 
-    def refuse(self, record: Record, reason: str) -> None:
-        """Name a record that will never be shipped. Raises LogUnavailable if that can't be written."""
-        line = json.dumps({"sequence": record.offset, "reason": reason, "bytes": len(record.payload)})
-        try:
-            append_durably(self._folder / _REFUSED, line.encode() + b"\n")
-        except OSError as error:
-            raise LogUnavailable(f"{self._folder / _REFUSED} cannot be written: {error}") from error
+    def refuse(self, record: Record, event_id: str, reason: str) -> None:
+        """Put away a record that will never be shipped. Raises LogUnavailable."""
+        letter = Letter(
+            partition=PARTITION, offset=record.offset, event_id=event_id, reason=reason, payload=record.payload
+        )
+        letters.append(self._folder / _REFUSED, [letter])
         self.refused += 1
 
     def close(self) -> None:
         self._reader.close()
-
-    def _count_refused(self) -> int:
-        try:
-            return (self._folder / _REFUSED).read_bytes().count(b"\n")
-        except FileNotFoundError:
-            return 0
-        except OSError as error:
-            raise LogUnavailable(f"{self._folder / _REFUSED} cannot be read: {error}") from error
 
     def _read(self) -> int:
         path = self._folder / "shipped.json"

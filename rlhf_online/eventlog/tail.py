@@ -1,30 +1,27 @@
-"""Reads a local log in order, also while its writer, another process, goes on."""
+"""Reads a local log in order, also while its writer, another process, goes on.
 
-import base64
+A record that was acknowledged and is damaged now is not passed over in silence and stops nobody: it comes as a Record
+that says what is wrong (`damage`) and holds the bytes that are left, under the number that it always had.
+"""
+
 import bisect
-import json
+import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from rlhf_online.errors import LogUnavailable, PositionLost
+from rlhf_online.errors import LogError, LogUnavailable, PositionLost
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.base import Letter, Position, Record
-from rlhf_online.eventlog.segments import HEADER, parse_header, segment_name
-from rlhf_online.state import append_durably
+from rlhf_online.eventlog.letters import append
+from rlhf_online.eventlog.segments import HEADER, MAX_RECORD, find_next, parse_header, segment_name
 
 PARTITION = "local"
 
 _READ_BYTES = 1 << 20
 _RESULT_BYTES = 64 << 20
-
-
-def _line(letter: Letter) -> str:
-    values = {"partition": letter.partition, "offset": letter.offset, "event_id": letter.event_id}
-    values |= {"reason": letter.reason, "payload": base64.b64encode(letter.payload).decode()}
-    return json.dumps(values) + "\n"
 
 
 class LocalReader:
@@ -40,9 +37,11 @@ class LocalReader:
         self._committed: int | None = None
         self._segment: int | None = None
         self._first = -1
-        # Where the next record in sequence stands in the open segment.
+        # Where the next record in sequence stands in the open segment; in a hole, what follows the hole.
         self._number = 0
         self._offset = 0
+        self._hole = ""
+        self._hole_end = 0
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +52,7 @@ class LocalReader:
     def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
         """Up to `limit` records (fewer if they would exceed 64 MiB) from `position`, and the position after them.
 
-        Raises PositionLost, LogCorrupt, LogUnavailable.
+        Raises PositionLost, LogUnavailable.
         """
         try:
             committed = self._read_committed()
@@ -70,11 +69,17 @@ class LocalReader:
             firsts = files.segments(self._folder) if number < wanted else []
             size = 0
             while number < wanted and size < _RESULT_BYTES:
-                stop = self._seek(number, firsts)
-                for payload in self._payloads(min(wanted, stop) - number, _RESULT_BYTES - size):
-                    records.append(Record(partition=PARTITION, offset=number, payload=payload))
-                    size += len(payload)
-                    number += 1
+                try:
+                    end, closed = self._seek(number, firsts)
+                    for record in self._records(min(wanted, end), end if closed else None):
+                        records.append(record)
+                        number, size = number + 1, size + len(record.payload)
+                        if size >= _RESULT_BYTES:
+                            break
+                except LogError:
+                    if not records:
+                        raise
+                    break  # what was read before comes first
             return records, {PARTITION: number}
         except OSError as error:
             raise LogUnavailable(f"the log in {self._folder} cannot be read: {error.strerror or error}") from error
@@ -94,14 +99,9 @@ class LocalReader:
             raise files.unusable(self._folder, error) from error
 
     def set_aside(self, letters: Sequence[Letter]) -> None:
-        """Append to `dead-letters.jsonl` or `orphans.jsonl` in the folder, a line each; the payload as base64."""
+        """Append to `dead-letters.jsonl` or `orphans.jsonl` in the folder (`letters`)."""
         for name, orphan in (("dead-letters.jsonl", False), ("orphans.jsonl", True)):
-            lines = [_line(letter) for letter in letters if letter.orphan == orphan]
-            try:
-                if lines:
-                    append_durably(self._folder / name, "".join(lines).encode())
-            except OSError as error:
-                raise LogUnavailable(f"{self._folder / name} cannot be written: {error.strerror or error}") from error
+            append(self._folder / name, [letter for letter in letters if letter.orphan == orphan])
 
     def reconcile(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
         """See `Source`. A reader has no part in a log that replaced another: it goes on from its beginning."""
@@ -119,6 +119,11 @@ class LocalReader:
             return {PARTITION: first}, [f"records {number} to {first - 1} were removed: {first - number} are missing"]
         if number > end:
             return {PARTITION: end}, [f"the log ends at record {end}: {number - end} that were read before are missing"]
+        try:
+            self.read({PARTITION: number}, 1)
+        except PositionLost as error:  # a segment file is missing in the middle
+            later = [first for first in files.segments(self._folder) if first > number]
+            return {PARTITION: later[0] if later else end}, [str(error)]
         return {PARTITION: number}, []
 
     def identity(self) -> str:
@@ -139,8 +144,8 @@ class LocalReader:
                 return files.Committed(records=0, current=not files.segments(self._folder))
         return files.read_committed(self._committed, self._boot)
 
-    def _seek(self, number: int, firsts: list[int]) -> int:
-        """Stand before record `number`; returns the sequence number at which its segment ends."""
+    def _seek(self, number: int, firsts: list[int]) -> tuple[int, bool]:
+        """Stand before record `number`; where its segment ends, and whether another one follows it."""
         at = bisect.bisect_right(firsts, number) - 1
         if at < 0:
             raise PositionLost(
@@ -153,42 +158,75 @@ class LocalReader:
                 os.close(self._segment)
                 self._segment = None
             self._segment = os.open(self._folder / segment_name(first), os.O_RDONLY)
-            self._first, self._number, self._offset = first, first, 0
-        for _ in self._payloads(number - self._number, None):
+            self._first, self._number, self._offset, self._hole_end = first, first, 0, 0
+        closed = at + 1 < len(firsts)
+        end = firsts[at + 1] if closed else 1 << 63
+        for _ in self._records(number, end if closed else None):
             pass
-        return firsts[at + 1] if at + 1 < len(firsts) else 1 << 63
+        return end, closed
 
-    def _payloads(self, count: int, max_bytes: int | None) -> Iterator[bytes]:
-        """The next `count` payloads of the open segment, until `max_bytes` is reached; None: skip, without bodies."""
-        assert self._segment is not None
-        data, base = b"", self._offset
-        taken = 0
-        for _ in range(count):
-            at = self._offset - base
-            if at + HEADER.size > len(data):
-                data, base, at = self._load(HEADER.size), self._offset, 0
-            header = parse_header(data, at)
-            if not header.plausible:
-                raise files.damaged(self._folder / segment_name(self._first), self._offset)
-            if max_bytes is None:
-                self._number, self._offset = self._number + 1, self._offset + header.size
-                yield b""
+    def _records(self, stop: int, end: int | None) -> Iterator[Record]:
+        """The open segment's records up to the `stop`-th of the log; `end`: where the segment ends, if it is known.
+
+        Raises PositionLost for records of which not a byte is left, LogUnavailable.
+        """
+        data, base = b"", -1
+        while self._number < stop:
+            if self._number < self._hole_end:
+                record = Record(PARTITION, self._number, b"", self._hole)
+            elif (payload := self._whole(data, self._offset - base)) is not None:
+                self._offset += HEADER.size + len(payload)
+                record = Record(PARTITION, self._number, payload)
+            elif base != self._offset:
+                data, base = self._load(), self._offset
                 continue
-            if at + header.size > len(data):
-                data, base, at = self._load(header.size), self._offset, 0
-            payload = data[at + HEADER.size : at + header.size]
-            if not header.matches(payload):
-                raise files.damaged(self._folder / segment_name(self._first), self._offset)
-            self._number, self._offset = self._number + 1, self._offset + header.size
-            taken += len(payload)
-            yield payload
-            if taken >= max_bytes:
-                return
+            else:
+                left = self._left(end)
+                record = Record(PARTITION, self._number, left, self._hole)
+            self._number += 1
+            yield record
 
-    def _load(self, size: int) -> bytes:
-        """At least `size` bytes from the record at hand on. A committed record that isn't whole is damage."""
+    def _whole(self, data: bytes, at: int) -> bytes | None:
+        """The payload of the record at hand, which begins at `at` in `data`; None if it is not there whole and good."""
+        if at + HEADER.size > len(data):
+            return None
+        header = parse_header(data, at)
+        payload = data[at + HEADER.size : at + header.size]
+        good = header.plausible and header.number == self._number - self._first and header.matches(payload)
+        return payload if good else None
+
+    def _load(self) -> bytes:
+        """What stands from the record at hand on, itself whole if its header is good."""
         assert self._segment is not None
-        data = os.pread(self._segment, max(size, _READ_BYTES), self._offset)
-        if len(data) < size:
-            raise files.damaged(self._folder / segment_name(self._first), self._offset)
+        data = os.pread(self._segment, _READ_BYTES, self._offset)
+        if len(data) >= HEADER.size:
+            header = parse_header(data)
+            if header.plausible and header.size > len(data):
+                data = os.pread(self._segment, header.size, self._offset)
         return data
+
+    def _left(self, end: int | None) -> bytes:
+        """Find where the hole ends that begins at the record at hand; what is left of it, 16 MiB at most."""
+        assert self._segment is not None
+        path, begin = self._folder / segment_name(self._first), self._offset
+        size = os.fstat(self._segment).st_size - begin
+        found = None
+        if size > 0:
+            with mmap.mmap(self._segment, 0, prot=mmap.PROT_READ) as whole, memoryview(whole) as view:
+                with view[begin:] as rest:
+                    found = find_next(rest, 0, self._number - self._first)
+        if found is not None and (end is None or self._first + found[1] <= end):
+            size, self._hole_end = found[0], self._first + found[1]
+        elif end is None:
+            raise LogUnavailable(f"{path}: the record at byte {begin} is damaged; reading waits for what follows it")
+        elif size > 0:
+            self._hole_end = end
+        else:
+            raise PositionLost(
+                f"records {self._number} to {end - 1} are missing: {path} ends before them, or their file was removed; "
+                f"bring it back, or: {gap.HINT}"
+            )
+        self._offset = begin + size
+        count = self._hole_end - self._number
+        self._hole = f"damaged: {size} bytes at byte {begin} of {path.name}, where {count} records were"
+        return os.pread(self._segment, min(size, MAX_RECORD), begin)

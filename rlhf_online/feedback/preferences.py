@@ -5,10 +5,12 @@ A ranking, a pair and a correction become a Comparison (a partial order over can
 
 import hashlib
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rlhf_online.errors import InvalidInput
-from rlhf_online.events import AnswerRef, Correction, Pairwise, Ranking, Thumb
+from rlhf_online.events import AnswerRef, Correction, Pairwise, Ranking, Thumb, Withdrawal
 from rlhf_online.feedback.join import Joined
 
 
@@ -48,6 +50,29 @@ class Rating:
 
 
 Preference = Comparison | Rating
+
+
+def to_json(preference: Preference) -> dict[str, Any]:
+    """The preference in JSON's types."""
+    return asdict(preference)
+
+
+def from_json(values: Mapping[str, Any]) -> Preference:
+    """The preference that `to_json` described."""
+    common = {name: values[name] for name in ("event_id", "conversation_id", "person")}
+    common["prompt_token_ids"] = tuple(values["prompt_token_ids"])
+    if "up" in values:
+        return Rating(**common, candidate=_candidate_from(values["candidate"]), up=values["up"])
+    return Comparison(
+        **common,
+        candidates=tuple(_candidate_from(item) for item in values["candidates"]),
+        tiers=tuple(tuple(tier) for tier in values["tiers"]),
+        strength=values["strength"],
+    )
+
+
+def _candidate_from(values: Mapping[str, Any]) -> Candidate:
+    return Candidate(token_ids=tuple(values["token_ids"]), text=values["text"], slot=values["slot"])
 
 
 def to_preference(joined: Joined) -> Preference:
@@ -91,6 +116,8 @@ def to_preference(joined: Joined) -> Preference:
                 raise InvalidInput("its correction is empty, or equal to the answer")
             candidates.insert(0, Candidate(text=text))
             tiers, strength = ((0,), (1,)), 0
+        case Withdrawal():
+            raise InvalidInput("it takes a vote back and judges nothing")
     if len(candidates) < 2:
         raise InvalidInput("it ranks fewer than two answers")
     return Comparison(

@@ -2,7 +2,7 @@
 
 Each figure has a source of its own, so that their sum is a check and not a definition: `accepted` are the crowd's own
 acknowledgements; dispositions come from the files of the ledger that the newest checkpoint names; pending votes are
-those that its join still holds and those that the log holds after its position, unless the ledger knows them.
+those that its intake still holds and those that the log holds after its position, unless the ledger knows them.
 """
 
 import base64
@@ -35,7 +35,7 @@ def settle(state: StateDir, log: LogSettings, acknowledged: Collection[str]) -> 
         names = json.loads((folder / "manifest.json").read_text())["ledger"]
         entries = [entry for name in names for entry in _entries(state.checkpoints / "ledger" / name)]
         intake = json.loads((folder / "intake.json").read_text())
-        position, pending = intake["position"], _waiting(intake["join"])
+        position, pending = intake["position"], _waiting(intake)
     taken = {digest for _, digest in entries}
     pending |= _votes_after(state, log, position)
     pending = {event_id for event_id in pending if _digest(event_id) not in taken}
@@ -49,6 +49,7 @@ def settle(state: StateDir, log: LogSettings, acknowledged: Collection[str]) -> 
         pending=len(pending & set(ours.values())),
         orphaned=fate["orphaned"],
         dead_lettered=fate["dead_lettered"],
+        withdrawn=fate["withdrawn"],
         trained_twice=sum(count - 1 for count in times.values()),
         trained_ids=frozenset(ours[digest] for digest in times if digest in ours),
     )
@@ -72,9 +73,11 @@ def _digest(event_id: str) -> bytes:
     return hashlib.blake2b(event_id.encode(), digest_size=DIGEST_BYTES).digest()
 
 
-def _waiting(join: dict[str, Any]) -> set[str]:
-    """Event ids of the votes that wait for their answers."""
-    return {decode(base64.b64decode(data)).event_id for data in [*join["pending"], *join["pushed_out"]]}
+def _waiting(intake: dict[str, Any]) -> set[str]:
+    """Event ids of the votes that wait for their answers, or for a cycle."""
+    join = intake["join"]
+    unanswered = {decode(base64.b64decode(data)).event_id for data in [*join["pending"], *join["pushed_out"]]}
+    return unanswered | {item["vote"]["event_id"] for item in intake["votes"]}
 
 
 def _votes_after(state: StateDir, log: LogSettings, position: dict[str, int]) -> set[str]:

@@ -38,12 +38,14 @@ class Accounts:
     pending: int
     orphaned: int
     dead_lettered: int
+    withdrawn: int
     trained_twice: int
     trained_ids: frozenset[str] = frozenset()
 
     @property
     def balanced(self) -> bool:
-        return self.accepted == self.trained + self.held_out + self.pending + self.orphaned + self.dead_lettered
+        aside = self.orphaned + self.dead_lettered + self.withdrawn
+        return self.accepted == self.trained + self.held_out + self.pending + aside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ def numbers(run: Run) -> dict[str, Any]:
             "pending": accounts.pending,
             "orphaned": accounts.orphaned,
             "dead_lettered": accounts.dead_lettered,
+            "withdrawn": accounts.withdrawn,
         },
         "trained_twice": accounts.trained_twice,
         "restarts": run.restarts,

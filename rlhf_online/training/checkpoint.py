@@ -1,26 +1,27 @@
 """The trainer's checkpoints: each is there wholly or not at all, and its every file is known by its SHA-256.
 
     checkpoints/
-      lock                     held by the one trainer that writes here
-      ledger/                  sealed segments of the ledger, never changed; a checkpoint names those that belong to it
+      lock, epoch.json, …      the lease of the one trainer that writes here (`lease`)
+      ledger/  answers/        sealed files of the ledger and of the join's answers, never changed; a checkpoint names
+                               those that belong to it, and those that none names are removed
       000012/                  state.json, and <part>.json + <part>.safetensors for each part (intake, policy, reward)
-        manifest.json          number, log identity and position, SHA-256 and size of every file: written last
+        manifest.json          number, epoch, log identity and position, SHA-256 and size of every file: written last
 
 A save writes the files, fsyncs each, then manifest.json.tmp, fsyncs it, renames it, and fsyncs the folders. A folder
-without manifest is the remains of a save that was cut short; nobody reads it, and the next save removes it.
+without manifest is the remains of a save that was cut short; nobody reads it, and the next save removes it. What
+changes the folder is done under the lease's guard, so that a trainer that was replaced can neither commit nor delete.
 A part that has not changed is hard-linked from the checkpoint before. A load verifies everything and falls back to the
 checkpoint before where a hash is wrong; having checkpoints of which none is good is an error, never a silent new start.
 
 Invariant: what a checkpoint holds depends on nothing but the log, the seed and the rollouts: no time, no host, no path.
+Only the epoch in the manifest counts the trainer's starts.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,11 @@ from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import sha256
 from rlhf_online.state import fsync_dir, fsync_file
+from rlhf_online.training.lease import Lease
 
 MANIFEST = "manifest.json"
-LEDGER = "ledger"
+SEALED = ("ledger", "answers")
+"""Folders of files that are sealed: content-named, written once, shared by checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ class Checkpoint:
     folder: Path
     number: int
     state: dict[str, Any]
-    ledger: tuple[str, ...]
+    sealed: dict[str, tuple[str, ...]]
+    """Names of the sealed files, by folder."""
     files: dict[str, FileDigest] = field(default_factory=dict)
 
     def part(self, name: str) -> Part:
@@ -74,50 +78,65 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints in `folder`, of which the newest `keep` stay."""
+    """The checkpoints in `folder`, of which the newest `keep` stay. Only the holder of the lease may save."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, lease: Lease | None = None) -> None:
         self.folder = folder
         self._keep = keep
+        self._lease = lease
         self.last: Checkpoint | None = None
         """The one saved or loaded last."""
-        self._ledger: dict[str, FileDigest] = {}
+        self._digests: dict[Path, FileDigest] = {}
+        """Of the sealed files that the last checkpoint names."""
 
     @property
     def ledger_folder(self) -> Path:
-        """Where the ledger's segments stand."""
-        return self.folder / LEDGER
+        """Where the ledger's files stand."""
+        return self.folder / "ledger"
+
+    @property
+    def answers_folder(self) -> Path:
+        """Where the join's answers stand."""
+        return self.folder / "answers"
 
     def save(
         self,
         state: dict[str, Any],
         parts: Mapping[str, Part | None],
-        ledger: Sequence[str],
+        sealed: Mapping[str, Sequence[str]],
         log: Place,
     ) -> Checkpoint:
         """Write a checkpoint; None stands for a part that is as it was in the last one saved or loaded.
 
-        `ledger` names the segments in `ledger_folder`, `log` is where it was read up to. Raises CheckpointError, after
-        which nothing has changed and the same call may be made again.
+        `sealed` names the files in each folder of SEALED, `log` is where it was read up to. Raises CheckpointError,
+        after which nothing has changed and the same call may be made again; Fenced.
         """
+        assert self._lease is not None, "no lease, no save"
         number = max(self._numbers(), default=-1) + 1
         folder = self.folder / f"{number:06d}"
         try:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            with self._lease.guard():
+                folder.mkdir(parents=True)
             files = self._write(folder, state, parts)
-            digests = {name: self._ledger.get(name) or _digest(self.ledger_folder / name) for name in ledger}
-            manifest = {"number": number, "log": asdict(log)}
-            self._commit(folder, manifest | {"files": _json(files), "ledger": _json(digests)})
+            named = {kind: tuple(sealed.get(kind, ())) for kind in SEALED}
+            paths = [self.folder / kind / name for kind, names in named.items() for name in names]
+            digests = {path: self._digests.get(path) or _digest(path) for path in paths}
+            manifest: dict[str, Any] = {"number": number, "epoch": self._lease.epoch, "log": asdict(log)}
+            manifest["files"] = _json(files)
+            for kind, names in named.items():
+                manifest[kind] = _json({name: digests[self.folder / kind / name] for name in names})
+            self._commit(folder, manifest, self._lease)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            with self._lease.guard():
+                shutil.rmtree(folder, ignore_errors=True)
             raise CheckpointError(
                 f"the checkpoint {folder} cannot be written ({error}): free disk space, or mend the disk; "
                 "training pauses until it can"
             ) from error
-        self._ledger = digests
-        self.last = Checkpoint(folder=folder, number=number, state=state, ledger=tuple(ledger), files=files)
-        self._prune()
+        self._digests = digests
+        self.last = Checkpoint(folder=folder, number=number, state=state, sealed=named, files=files)
+        with self._lease.guard():
+            self._prune()
         return self.last
 
     def load(self) -> Checkpoint | None:
@@ -180,31 +199,37 @@ class Checkpoints:
             os.link(self.last.folder / file, folder / file)
         return carried
 
-    def _commit(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def _commit(self, folder: Path, manifest: dict[str, Any], lease: Lease) -> None:
         fsync_dir(folder)
-        if self.ledger_folder.is_dir():
-            fsync_dir(self.ledger_folder)
+        for kind in SEALED:
+            if (self.folder / kind).is_dir():
+                fsync_dir(self.folder / kind)
         aside = folder / f"{MANIFEST}.tmp"
         _write_json(aside, manifest)
-        aside.rename(folder / MANIFEST)
-        fsync_dir(folder)
-        fsync_dir(self.folder)
+        with lease.guard():
+            aside.rename(folder / MANIFEST)
+            fsync_dir(folder)
+            fsync_dir(self.folder)
 
     def _verified(self, folder: Path) -> Checkpoint:
         try:
             manifest = json.loads((folder / MANIFEST).read_text())
             files = {name: FileDigest(**item) for name, item in manifest["files"].items()}
-            ledger = {name: FileDigest(**item) for name, item in manifest["ledger"].items()}
+            sealed = {
+                self.folder / kind / name: FileDigest(**item)
+                for kind in SEALED
+                for name, item in manifest[kind].items()
+            }
             places = {folder / name: digest for name, digest in files.items()}
-            places |= {self.ledger_folder / name: digest for name, digest in ledger.items()}
-            for path, digest in places.items():
+            for path, digest in (places | sealed).items():
                 if _digest(path) != digest:
                     raise CheckpointError(f"{path} does not have the SHA-256 of the manifest")
             state = json.loads((folder / "state.json").read_text())
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{folder} cannot be read: {error}") from error
-        self._ledger = ledger
-        return Checkpoint(folder=folder, number=manifest["number"], state=state, ledger=tuple(ledger), files=files)
+        self._digests = sealed
+        named = {kind: tuple(manifest[kind]) for kind in SEALED}
+        return Checkpoint(folder=folder, number=manifest["number"], state=state, sealed=named, files=files)
 
     def _numbers(self) -> list[int]:
         if not self.folder.is_dir():
@@ -215,26 +240,22 @@ class Checkpoints:
         complete = sorted(n for n in self._numbers() if (self.folder / f"{n:06d}" / MANIFEST).is_file())
         for number in set(self._numbers()) - set(complete[-self._keep :]):
             shutil.rmtree(self.folder / f"{number:06d}", ignore_errors=True)
+        self._prune_sealed()
 
-
-@contextmanager
-def lease(folder: Path) -> Iterator[None]:
-    """Keep a second trainer out of `folder` while the block runs. Raises CheckpointError if there is one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
+    def _prune_sealed(self) -> None:
+        """Remove the sealed files that no checkpoint names; none at all if one of them does not say."""
+        named: set[tuple[str, str]] = set()
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise CheckpointError(
-                f"another trainer (process {holder}) works on {folder}: stop it first, or give this one another "
-                "state_dir"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+            for number in self._numbers():
+                manifest = json.loads((self.folder / f"{number:06d}" / MANIFEST).read_text())
+                named |= {(kind, name) for kind in SEALED for name in manifest[kind]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        for kind in SEALED:
+            if (self.folder / kind).is_dir():
+                for path in (self.folder / kind).iterdir():
+                    if (kind, path.name) not in named:
+                        path.unlink(missing_ok=True)
 
 
 def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

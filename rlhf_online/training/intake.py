@@ -4,23 +4,27 @@
                   │         └──▶ orphaned, dead-lettered
                   └─ completions ──▶ rollout buffer · recent prompts · reference answers
 
-Invariants: `position` is the log position up to which everything was read. An event id that the ledger knows is passed
-over, whoever sends it again; `take` gives a vote its disposition in the ledger, once. What was read and not taken is in
-memory alone, so a commit is made only when nothing is waiting here: what waits is read again from `position`.
+Invariants: `position` is the log position up to which everything was read, and `to_json` says all that came of it. A
+record that a forwarder sent again is known by its spool and number, an event that a client sent again by its id: both
+are passed over. Every vote gets its disposition in the ledger once: when it is taken, withdrawn or set aside.
 """
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from rlhf_online.errors import InvalidInput, UndecodableEvent
 from rlhf_online.eventlog.base import Letter, Position, Record, Source
-from rlhf_online.events import Completion, Envelope, Feedback
+from rlhf_online.events import Completion, Envelope, Feedback, Withdrawal
+from rlhf_online.feedback.answers import Answers
 from rlhf_online.feedback.join import Join, Joined
-from rlhf_online.feedback.preferences import Preference, is_held_out, to_preference
+from rlhf_online.feedback.preferences import Preference, from_json, is_held_out, to_json, to_preference
+from rlhf_online.feedback.revisions import Revisions
+from rlhf_online.feedback.taken import Taken
 from rlhf_online.rollout.buffer import Rollout, RolloutBuffer
 from rlhf_online.rollout.live import rollouts_of
 from rlhf_online.training.ledger import Ledger
@@ -31,16 +35,18 @@ READER = "trainer"
 READ_RECORDS = 1000
 MAX_VOTES = 8192
 """Votes of one cycle; more of them wait in the log."""
+MAX_LETTER_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeSettings:
-    """What the intake keeps.
+    """What the intake keeps. `answers` is the folder of the answers' sealed files.
 
     Feedback waits `window_ms` for its answers; `held_out` is a share of the conversations; `context` is the model's, in
     tokens; `check` raises InvalidInput for a vote that the models cannot read.
     """
 
+    answers: Path
     window_ms: int
     held_out: float
     prompts: int
@@ -54,11 +60,13 @@ class Intake:
     """Reads `source` from `position` on. Use from one thread."""
 
     def __init__(self, source: Source, ledger: Ledger, buffer: RolloutBuffer, settings: IntakeSettings) -> None:
-        self.join = Join(settings.window_ms)
+        self.join = Join(Answers(settings.answers), settings.window_ms)
         self.buffer = buffer
         self.position: Position = {}
-        self.votes: list[Preference] = []
-        self.held_out: list[Preference] = []
+        self.uncommitted = 0
+        """Records read since the last `to_json`."""
+        self.revoked: list[tuple[str, str]] = []
+        """(event id, person) of votes taken back after they were taken in, if they are that person's."""
         self.reference: list[tuple[Tokens, Tokens]] = []
         """The first answers of the log: what scores are normalised on."""
         self.letters: list[Letter] = []
@@ -68,7 +76,16 @@ class Intake:
         self._ledger = ledger
         self._settings = settings
         self._prompts: dict[Tokens, None] = {}
+        self._taken = Taken()
+        self._revisions = Revisions()
+        # Votes that wait for a cycle, and whether each is held out.
+        self._votes: dict[str, tuple[Preference, bool]] = {}
         self._log = structlog.get_logger()
+
+    @property
+    def waiting(self) -> int:
+        """Votes that the next `take` would give to learn from."""
+        return sum(not held_out for _, held_out in self._votes.values())
 
     @property
     def prompts(self) -> list[Tokens]:
@@ -78,7 +95,7 @@ class Intake:
     @property
     def pending(self) -> int:
         """Votes read that have no disposition yet: waiting for their answers, or for a cycle."""
-        return self.join.pending + len(self.votes) + len(self.held_out)
+        return self.join.pending + len(self._votes)
 
     @property
     def lag(self) -> int:
@@ -88,22 +105,30 @@ class Intake:
     def read(self) -> int:
         """Read what the log holds now, or until MAX_VOTES wait; returns the number of records.
 
-        Raises PositionLost, LogCorrupt, LogUnavailable.
+        Raises PositionLost; LogUnavailable and CheckpointError, after which it may be called again; StateLost.
         """
         count = 0
-        while len(self.votes) < MAX_VOTES:
+        while len(self._votes) < MAX_VOTES:
+            self._spill()
             records, position = self._source.read(self.position, READ_RECORDS)
             for record in records:
                 self._take_in(record)
             self.position = position
             count += len(records)
-            if not records:
-                break
-        if count:
+            self.uncommitted += len(records)
             for orphan in self.join.expire():
                 if self._ledger.take(orphan.event_id, "orphaned"):
                     self.letters.append(_orphan(orphan))
+            if not records:
+                break
         return count
+
+    def _spill(self) -> None:
+        """Let memory not grow between two commits. What is set aside here may be set aside again after a restart."""
+        if self.join.answers.full:
+            self.join.answers.seal()
+        if sum(len(letter.payload) for letter in self.letters) > MAX_LETTER_BYTES:
+            self.set_aside()
 
     def set_aside(self) -> None:
         """Put away, durably, what cannot be used: before the commit whose ledger says so. Raises LogUnavailable."""
@@ -120,44 +145,91 @@ class Intake:
 
     def take(self) -> tuple[list[Preference], list[Preference]]:
         """The votes to learn from and those held out, each with its disposition in the ledger from now on."""
-        votes = [vote for vote in self.votes if self._ledger.take(vote.event_id, "trained")]
-        held_out = [vote for vote in self.held_out if self._ledger.take(vote.event_id, "held_out")]
-        self.votes, self.held_out = [], []
-        return votes, held_out
+        votes: tuple[list[Preference], list[Preference]] = [], []
+        for event_id, (vote, held_out) in self._votes.items():
+            if self._ledger.take(event_id, "held_out" if held_out else "trained"):
+                votes[held_out].append(vote)
+        self._votes = {}
+        return votes
 
     def to_json(self) -> dict[str, Any]:
-        """What `restore` takes, all but the buffer. Nothing may be waiting: call it right after `take`."""
-        assert not self.votes and not self.held_out, "votes that were read and not taken would be lost"
+        """What `restore` takes, all but the buffer and the answers, which the join has sealed."""
+        self.uncommitted = 0
         return {
             "position": self.position,
             "join": self.join.to_json(),
+            "votes": [{"held_out": held_out, "vote": to_json(vote)} for vote, held_out in self._votes.values()],
+            "taken": self._taken.to_json(),
+            "revisions": self._revisions.to_json(),
+            "revoked": self.revoked,
             "prompts": list(self._prompts),
             "reference": self.reference,
             "duplicates": self.duplicates,
         }
 
-    def restore(self, values: dict[str, Any]) -> None:
-        """Become the intake that `to_json` described; the buffer is restored apart."""
+    def restore(self, values: dict[str, Any], answers: Sequence[str]) -> None:
+        """Become the intake that `to_json` described; the buffer is restored apart. `answers` names the sealed files.
+
+        Raises CheckpointError.
+        """
+        first, came = values["join"]["answers"]["first"], values["join"]["answers"]["came"]
         self.position = dict(values["position"])
-        self.join = Join.from_json(values["join"], self._settings.window_ms)
+        found = Answers.load(self._settings.answers, answers, first, came)
+        self.join = Join.from_json(values["join"], found, self._settings.window_ms)
+        votes = [(from_json(item["vote"]), item["held_out"]) for item in values["votes"]]
+        self._votes = {vote.event_id: (vote, held_out) for vote, held_out in votes}
+        self._taken = Taken.from_json(values["taken"])
+        self._revisions = Revisions.from_json(values["revisions"])
+        self.revoked = [(event_id, person) for event_id, person in values["revoked"]]
         self._prompts = dict.fromkeys(tuple(ids) for ids in values["prompts"])
         self.reference = [(tuple(prompt), tuple(answer)) for prompt, answer in values["reference"]]
         self.duplicates = values["duplicates"]
-        self.votes, self.held_out = [], []
+        self.uncommitted = 0
 
     def _take_in(self, record: Record) -> None:
+        if record.origin is not None and not self._taken.add(*record.origin):
+            self.duplicates += 1
+            return
+        if record.damage:
+            self._dead_letter(f"damaged:{record.partition}:{record.offset}", record.damage, record)
+            return
         try:
             envelope = decode(record.payload)
         except UndecodableEvent as error:
             self._dead_letter(f"undecodable:{hashlib.sha256(record.payload).hexdigest()}", str(error), record)
             return
         match envelope.event:
-            case Feedback() if self._ledger.known(envelope.event_id):
-                self.duplicates += 1
-                return
+            case Feedback() as feedback:
+                if envelope.event_id in self._votes or self._ledger.known(envelope.event_id):
+                    self.duplicates += 1
+                    return
+                if self._revise(envelope.event_id, feedback):
+                    return
             case Completion() as completion:
                 self._remember(completion)
         self._join(envelope, record)
+
+    def _revise(self, event_id: str, feedback: Feedback) -> bool:
+        """Take back what the feedback replaces; True if there is no more to it: it is a withdrawal, or was replaced."""
+        if feedback.replaces:
+            for gone in self._revisions.replace(event_id, feedback.person, feedback.replaces):
+                self._withdraw(gone, feedback.person)
+        if isinstance(feedback.kind, Withdrawal) or self._revisions.replaced(event_id, feedback.person):
+            self._ledger.take(event_id, "withdrawn")
+            return True
+        return False
+
+    def _withdraw(self, event_id: str, person: str) -> None:
+        """Let the person's vote count no more, if it is here; if it has been learned from, it will not be again."""
+        if self._ledger.known(event_id):
+            self.revoked.append((event_id, person))
+            return
+        waiting = self._votes.get(event_id)
+        if waiting is not None and waiting[0].person == person:
+            del self._votes[event_id]
+            self._ledger.take(event_id, "withdrawn")
+        elif self.join.withdraw(event_id, person):
+            self._ledger.take(event_id, "withdrawn")
 
     def _join(self, envelope: Envelope, record: Record) -> None:
         for joined in self.join.add(envelope):
@@ -169,12 +241,9 @@ class Intake:
             self._dead_letter(*self.join.dead_lettered.pop(), record)
 
     def _sort(self, joined: Joined) -> None:
-        preference = to_preference(joined)
-        self._settings.check(preference)
-        if is_held_out(preference.conversation_id, self._settings.held_out):
-            self.held_out.append(preference)
-        else:
-            self.votes.append(preference)
+        vote = to_preference(joined)
+        self._settings.check(vote)
+        self._votes[vote.event_id] = vote, is_held_out(vote.conversation_id, self._settings.held_out)
 
     def _remember(self, completion: Completion) -> None:
         """Keep a completion's prompt and answers for the policy update."""

@@ -2,6 +2,7 @@
 
 Kept as 16-byte digests of the event ids: what was taken since the last `seal` in a dict, the rest in one sorted array.
 `seal` writes the new ones to a file that is never changed again, named after its content; a checkpoint names its files.
+A new file takes in those before it that are no larger, so that there are few, and each entry is written a few times.
 
 A file is a run of 17-byte entries: the disposition's number, then the digest.
 """
@@ -16,10 +17,12 @@ import numpy as np
 from rlhf_online.errors import CheckpointError
 from rlhf_online.state import write_bytes
 
-Disposition = Literal["trained", "held_out", "orphaned", "dead_lettered", "rollout"]
+Disposition = Literal["trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn"]
 
 _DISPOSITIONS: tuple[Disposition, ...] = get_args(Disposition)
 _ENTRY = np.dtype([("disposition", "u1"), ("digest", "S16")])
+_FILE_BYTES = 64 << 20
+"""Files beyond this size stay as they are."""
 
 
 class Ledger:
@@ -31,7 +34,8 @@ class Ledger:
         # confused by that.
         self._sealed = np.empty(0, dtype="S16")
         self._counts = dict.fromkeys(_DISPOSITIONS, 0)
-        self._files: list[str] = []
+        self._files: list[tuple[str, int]] = []
+        """Name and size of each."""
 
     def take(self, event_id: str, disposition: Disposition) -> bool:
         """Record what becomes of the event; False, and nothing changes, if it was taken before."""
@@ -57,16 +61,19 @@ class Ledger:
         """
         if self._recent:
             entries = np.array([(number, digest) for digest, number in self._recent.items()], dtype=_ENTRY)
-            data = entries.tobytes()
-            name = f"ledger-{len(self._sealed):012d}-{hashlib.sha256(data).hexdigest()[:16]}.ids"
+            files, data = list(self._files), entries.tobytes()
             try:
+                while files and files[-1][1] <= len(data) and files[-1][1] + len(data) <= _FILE_BYTES:
+                    data = _read(folder, files.pop()[0]) + data
+                begin = sum(size for _, size in files) // _ENTRY.itemsize
+                name = f"ledger-{begin:012d}-{hashlib.sha256(data).hexdigest()[:16]}.ids"
                 write_bytes(folder / name, data)
             except OSError as error:
-                raise CheckpointError(f"cannot write {folder / name}: {error.strerror}; free some space") from error
+                raise CheckpointError(f"cannot write to {folder}: {error.strerror}; free some space") from error
             self._merge(entries["digest"])
             self._recent.clear()
-            self._files.append(name)
-        return list(self._files)
+            self._files = [*files, (name, len(data))]
+        return [name for name, _ in self._files]
 
     @classmethod
     def load(cls, folder: Path, files: Sequence[str]) -> Self:
@@ -78,16 +85,14 @@ class Ledger:
         digests: list[np.ndarray] = []
         for name in files:
             try:
-                data = (folder / name).read_bytes()
+                data = _read(folder, name)
             except OSError as error:
                 raise CheckpointError(f"cannot read {folder / name}: {error.strerror}") from error
-            if not name.endswith(f"-{hashlib.sha256(data).hexdigest()[:16]}.ids") or len(data) % _ENTRY.itemsize:
-                raise CheckpointError(f"{folder / name} was changed since it was written: use an older checkpoint")
             entries = np.frombuffer(data, dtype=_ENTRY)
             for number, count in enumerate(np.bincount(entries["disposition"], minlength=len(_DISPOSITIONS))):
                 ledger._counts[_DISPOSITIONS[number]] += int(count)
             digests.append(entries["digest"])
-            ledger._files.append(name)
+            ledger._files.append((name, len(data)))
         if digests:
             ledger._sealed = np.sort(np.concatenate(digests))
         if len(ledger._sealed) > 1 and bool(np.any(ledger._sealed[1:] == ledger._sealed[:-1])):
@@ -103,6 +108,14 @@ class Ledger:
     def _merge(self, digests: np.ndarray) -> None:
         new = np.sort(digests)
         self._sealed = np.insert(self._sealed, np.searchsorted(self._sealed, new), new)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """Raises OSError; CheckpointError for a file that was changed."""
+    data = (folder / name).read_bytes()
+    if not name.endswith(f"-{hashlib.sha256(data).hexdigest()[:16]}.ids") or len(data) % _ENTRY.itemsize:
+        raise CheckpointError(f"{folder / name} was changed since it was written: use an older checkpoint")
+    return data
 
 
 def _digest(event_id: str) -> bytes:

@@ -42,6 +42,7 @@ from rlhf_online.training.checkpoint import Checkpoint, Checkpoints, Part
 from rlhf_online.training.experience import TEMPERATURE, Experience, Scores
 from rlhf_online.training.intake import Intake
 from rlhf_online.training.learners import Learners
+from rlhf_online.training.lease import Lease
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.patience import Patience, Stopped
 from rlhf_online.training.policy_update import PolicyReport
@@ -52,6 +53,8 @@ from rlhf_online.training.reporter import Reporter
 IDLE_POLL_S = 0.25
 REWARD_SERVED_WITHIN_S = 10.0
 PROBES = 8
+COMMIT_RECORDS = 50_000
+"""Records read without a cycle after which a checkpoint is written, so that a restart does not read them again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,7 @@ class Parts:
     """What a trainer is made of; `services.trainer.wiring` builds them."""
 
     settings: TrainerSettings
+    lease: Lease
     registry: Registry
     checkpoints: Checkpoints
     ledger: Ledger
@@ -82,7 +86,10 @@ class Trainer:
     # Running
 
     def run(self) -> None:
-        """Run cycles until the trainer is asked to stop. Raises PositionLost, LogCorrupt and the like: loud stops."""
+        """Run cycles until the trainer is asked to stop.
+
+        Raises PositionLost and the like: loud stops; Fenced when another trainer has taken over.
+        """
         try:
             while True:
                 if not self.run_once():
@@ -92,10 +99,14 @@ class Trainer:
 
     def run_once(self) -> bool:
         """One cycle, if there are votes enough for it (or a cycle was cut short); False if there are not."""
+        self.parts.patience.insist("asking for the lease", self.parts.lease.check)
         if self.progress.stage == "votes":
             self._read()
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
-            if len(self.parts.intake.votes) < needed:
+            if self.parts.intake.waiting < needed:
+                if self.parts.intake.uncommitted >= COMMIT_RECORDS:
+                    self.progress.position = dict(self.parts.intake.position)
+                    self._commit(intake=True)
                 return False
             self._learn_votes()
         self._improve_policy()
@@ -109,7 +120,7 @@ class Trainer:
         parts = self.parts
         if checkpoint is not None:
             stored = Progress.from_json(checkpoint.state["progress"])
-            parts.intake.restore(checkpoint.part("intake").values)
+            parts.intake.restore(checkpoint.part("intake").values, checkpoint.sealed["answers"])
             self._match(stored)
             self.progress = stored
             parts.intake.buffer.restore(checkpoint.state["buffer"])
@@ -147,6 +158,8 @@ class Trainer:
         parts, progress = self.parts, self.progress
         with parts.reporter.phase("reward"):
             votes, held_out = parts.intake.take()
+            parts.learners.reward.forget(parts.intake.revoked)
+            parts.intake.revoked = []
             report = parts.learners.reward.update(votes, held_out, parts.intake.reference)
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
@@ -319,9 +332,12 @@ class Trainer:
                 "policy": parts.learners.policy_part() if policy or first else None,
             }
             state = {"progress": self.progress.to_json(), "buffer": parts.intake.buffer.to_json()}
-            ledger = parts.ledger.seal(parts.checkpoints.ledger_folder)
+            sealed = {
+                "ledger": parts.ledger.seal(parts.checkpoints.ledger_folder),
+                "answers": parts.intake.join.answers.seal(),
+            }
             place = Place(self.progress.log_identity, self.progress.position)
-            parts.checkpoints.save(state, contents, ledger, place)
+            parts.checkpoints.save(state, contents, sealed, place)
 
         parts.patience.insist("setting dead letters aside", parts.intake.set_aside)
         parts.patience.insist("writing a checkpoint", save)
@@ -337,7 +353,7 @@ class Trainer:
     def _report(self) -> None:
         parts, progress = self.parts, self.progress
         counts = parts.ledger.counts()
-        votes = {name: counts[name] for name in ("trained", "held_out", "orphaned", "dead_lettered")}
+        votes = {name: counts[name] for name in counts if name != "rollout"}
         parts.reporter.votes(votes | {"pending": parts.intake.pending})
         parts.reporter.versions(progress.policy_version, progress.reward_version)
         parts.reporter.set(cycle=progress.cycle)

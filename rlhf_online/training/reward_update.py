@@ -12,7 +12,7 @@ weights; every random choice comes from the seed and the number of the update.
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,14 @@ class RewardUpdater:
             self.model.normalise(reference)
         mean, std = self.model.mean_K.mean().item(), self.model.std
         return RewardReport(seen=len(data), new=len(votes), loss=loss, mean=mean, std=std, **self.evaluate())
+
+    def forget(self, revoked: Collection[tuple[str, str]]) -> None:
+        """Never replay, nor measure on, the votes of these (event id, person): their person took them back."""
+        gone = set(revoked)
+        self._replay = [vote for vote in self._replay if (vote.event_id, vote.person) not in gone]
+        self._held_out = {
+            event_id: vote for event_id, vote in self._held_out.items() if (event_id, vote.person) not in gone
+        }
 
     def evaluate(self) -> dict[str, Any]:
         """Accuracy and calibration of the heads' mean on the held-out votes, as RewardReport names them."""

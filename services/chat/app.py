@@ -13,6 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -28,6 +29,7 @@ from services.chat.inflight import Exchange
 from services.chat.refusal import Refusal, refusal
 from services.chat.rollouts import Rollouts, parse_rollouts
 from services.chat.schema import parse_chat
+from services.chat.tracing import TraceHttp
 from services.chat.versions import Versions
 from services.chat.votes import parse_feedback
 from services.chat.watch import Watch
@@ -73,6 +75,7 @@ def build(chat: Chat) -> Starlette:
             Route("/readyz", handlers.readyz),
             Route("/metrics", handlers.expose),
         ],
+        middleware=[Middleware(TraceHttp)],
         exception_handlers={RlhfError: _on_error, ClientGone: _on_gone, HTTPException: _on_http_error},
     )
 

@@ -19,6 +19,7 @@ from services.chat.app import Chat, readiness
 from services.chat.inflight import Exchange
 from services.chat.refusal import Refusal, refusal
 from services.chat.schema import ChatRequest, parse_chat
+from services.chat.tracing import TraceGrpc
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -166,10 +167,11 @@ class GrpcServer:
         self.chat = chat
         limit = chat.settings.limits.max_body_bytes
         self.server = grpc.aio.server(
+            interceptors=[TraceGrpc()],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.so_reuseport", 0),  # else a second service would share the port in silence
-            ]
+            ],
         )
         self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
         chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)

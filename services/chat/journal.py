@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import time
 import uuid
+from dataclasses import replace
 from typing import cast
 
 from rlhf_online.errors import LogError, LogUnavailable
@@ -12,6 +13,7 @@ from rlhf_online.events import Envelope, VersionChange
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.registry import Change, now_ms
 from rlhf_online.wire import encode
+from services.chat import tracing
 
 ACKNOWLEDGE_S = 10.0
 UNHEALTHY_S = 10.0
@@ -73,7 +75,8 @@ class Journal:
         self.sink.close()
 
     async def _acknowledged(self, envelope: Envelope) -> int:
-        future = cast("concurrent.futures.Future[int]", self.sink.append(encode(envelope)))
+        traced = replace(envelope, traceparent=tracing.current())
+        future = cast("concurrent.futures.Future[int]", self.sink.append(encode(traced)))
         async with asyncio.timeout(ACKNOWLEDGE_S):
             # Shielded: a client that goes away must not cancel a future that the log's thread is about to fulfil.
             return await asyncio.shield(asyncio.wrap_future(future))

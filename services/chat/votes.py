@@ -2,7 +2,9 @@
 
 The id is a UUIDv5 of the person's hash and the idempotency key, so that a vote sent again is the same event. People who
 give no name are told apart by what they vote on, so that two who choose the same key do not lose a vote. Completion
-ids are not looked up: a vote may arrive before its answer is in the log, and the join waits for it.
+ids are not looked up: a vote may arrive before its answer is in the log, and the join waits for it. Nor is the vote
+that an edit or a withdrawal replaces: no old votes are kept here, so who may replace which is checked by the trainer,
+where the two meet.
 """
 
 import secrets
@@ -11,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from rlhf_online.events import AnswerRef, Correction, Feedback, FeedbackKind, Pairwise, Ranking, Thumb
+from rlhf_online.events import AnswerRef, Correction, Feedback, FeedbackKind, Pairwise, Ranking, Thumb, Withdrawal
 from services.chat import fields
 from services.chat.refusal import Refusal
 
@@ -24,13 +26,15 @@ MAX_REASON = 8192
 MAX_CORRECTION = 65_536
 MAX_SOURCE = 64
 MAX_RESPONSE_MS = 2**32 - 1
-KINDS = ("thumb", "ranking", "pairwise", "correction")
-KNOWN = frozenset({*KINDS, "user", "idempotency_key", "conversation_id", "reason", "source", "response_ms", "shown"})
+KINDS = ("thumb", "ranking", "pairwise", "correction", "withdrawal")
+BESIDE = ("user", "idempotency_key", "replaces", "conversation_id", "reason", "source", "response_ms", "shown")
+KNOWN = frozenset({*KINDS, *BESIDE})
 KIND_FIELDS = {
     "thumb": frozenset({"answer", "up"}),
     "ranking": frozenset({"tiers"}),
     "pairwise": frozenset({"chosen", "rejected", "tie", "strength"}),
     "correction": frozenset({"answer", "text"}),
+    "withdrawal": frozenset({"answer"}),
 }
 
 
@@ -51,6 +55,7 @@ def parse_feedback(values: Mapping[str, Any]) -> tuple[Feedback, str, str]:
         source=fields.text(values, "source", limit=MAX_SOURCE) or "api",
         shown=() if shown is None else _refs(shown, "shown"),
         response_ms=fields.integer(values, "response_ms", 0, 0, MAX_RESPONSE_MS),
+        replaces=fields.text(values, "replaces", limit=MAX_ID),
     )
     key = fields.text(values, "idempotency_key", limit=MAX_ID)
     return feedback, fields.text(values, "user", limit=MAX_USER), key
@@ -74,11 +79,16 @@ def complete(feedback: Feedback, *, person: str, now_ms: int) -> Feedback:
 def event_id(feedback: Feedback, person: str, idempotency_key: str) -> str:
     """Equal for the same person and key; with an empty `person`, for the same answers and key; random without a key.
 
-    `person` is a hash: no ":" in it.
+    `person` is a hash: no ":" in it. Raises Refusal if the id is that of the vote which the feedback replaces: it would
+    be passed over as the same event.
     """
     key = idempotency_key or secrets.token_hex(16)
     about = "" if person else " ".join(sorted(f"{ref.completion_id}/{ref.index}" for ref in feedback.answers()))
-    return str(uuid.uuid5(NAMESPACE, f"{person}:{about}:{key}" if about else f"{person}:{key}"))
+    made = str(uuid.uuid5(NAMESPACE, f"{person}:{about}:{key}" if about else f"{person}:{key}"))
+    if made == feedback.replaces:
+        message = "idempotency_key: it is the key of the vote that is replaced; send the change under another key"
+        raise Refusal(message, param="idempotency_key", code="invalid_value")
+    return made
 
 
 def kind_name(feedback: Feedback) -> str:
@@ -86,8 +96,11 @@ def kind_name(feedback: Feedback) -> str:
 
 
 def check(feedback: Feedback) -> None:
-    """Raises Refusal for too few, too many or repeated answers, an empty correction, or a text that is too long."""
+    """Raises Refusal for too few, too many or repeated answers, an empty correction, a text that is too long, a
+    `replaces` that is no event id, or a withdrawal without it.
+    """
     refs = feedback.answers()
+    _check_replaced(feedback)
     match feedback.kind:
         case Ranking(tiers=tiers):
             if len(refs) < 2 or not all(tiers):
@@ -119,6 +132,22 @@ def check(feedback: Feedback) -> None:
         raise Refusal(f"shown: {len(feedback.shown)} answers, at most {MAX_ANSWERS} are taken", param="shown")
 
 
+def _check_replaced(feedback: Feedback) -> None:
+    expected = "the event_id that the service gave the vote"
+    if not feedback.replaces:
+        if isinstance(feedback.kind, Withdrawal):
+            message = f"replaces: missing; name the vote to take back by {expected}"
+            raise Refusal(message, param="replaces", code="missing_parameter")
+        return
+    try:
+        as_given_out = str(uuid.UUID(feedback.replaces)) == feedback.replaces
+    except ValueError:
+        as_given_out = False
+    if not as_given_out:
+        message = f"replaces: expected {expected}, a UUID in lower case"
+        raise Refusal(message, param="replaces", code="invalid_value")
+
+
 def _kind(name: str, values: dict[str, Any]) -> FeedbackKind:
     path = f"{name}."
     fields.refuse_unknown(values, KIND_FIELDS[name], path)
@@ -139,6 +168,8 @@ def _kind(name: str, values: dict[str, Any]) -> FeedbackKind:
                 tie=fields.boolean(values, "tie", path=path),
                 strength=fields.integer(values, "strength", 0, 0, 3, path),
             )
+        case "withdrawal":
+            return Withdrawal(answer=_ref(values.get("answer"), "withdrawal.answer"))
         case _:
             text = fields.text(values, "text", limit=MAX_CORRECTION, path=path)
             return Correction(answer=_ref(values.get("answer"), "correction.answer"), text=text)

@@ -20,7 +20,7 @@ from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.sampler import Sampler
 from rlhf_online.state import StateDir
-from rlhf_online.training.checkpoint import lease
+from rlhf_online.training.lease import FileLease, Lease
 from rlhf_online.training.patience import Stopped
 from rlhf_online.training.reporter import Reporter
 from services.trainer.wiring import build
@@ -42,8 +42,8 @@ def main() -> int:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        with lease(StateDir(settings.state_dir).checkpoints):
-            serve(settings, stop)
+        with FileLease.take(StateDir(settings.state_dir).checkpoints) as lease:
+            serve(settings, lease, stop)
     except Stopped:
         return 0
     except RlhfError as error:
@@ -51,7 +51,7 @@ def main() -> int:
     return 0
 
 
-def serve(settings: config.TrainerSettings, stop: threading.Event) -> None:
+def serve(settings: config.TrainerSettings, lease: Lease, stop: threading.Event) -> None:
     """Wire the trainer and run it until `stop`. Raises RlhfError of many kinds; Stopped before the first version."""
     state = StateDir(settings.state_dir)
     tokenizer = ChatTokenizer(Path(settings.model))
@@ -65,7 +65,7 @@ def serve(settings: config.TrainerSettings, stop: threading.Event) -> None:
     rewards = RewardClient(settings.reward_address)
     try:
         sampler = Sampler(settings.chat_url, state.operator_token(), tokenizer.eos_ids, pause=stop.wait)
-        build(settings, source, sampler, rewards, tokenizer, metrics, stop).run()
+        build(settings, lease, source, sampler, rewards, tokenizer, metrics, stop).run()
     finally:
         rewards.close()
         source.close()

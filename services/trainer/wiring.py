@@ -19,6 +19,7 @@ from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.experience import Experience, Samples, Scores
 from rlhf_online.training.intake import Intake, IntakeSettings
 from rlhf_online.training.learners import Learners
+from rlhf_online.training.lease import Lease
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.loop import Parts, Trainer
 from rlhf_online.training.patience import Patience
@@ -34,6 +35,7 @@ BUFFER_CYCLES = 4
 
 def build(
     settings: TrainerSettings,
+    lease: Lease,
     source: Source,
     sampler: Samples,
     rewards: Scores,
@@ -41,23 +43,25 @@ def build(
     metrics: TrainerMetrics,
     stop: threading.Event,
 ) -> Trainer:
-    """A trainer that has resumed from the newest good checkpoint. There must be a live policy version.
+    """A trainer that has resumed from the newest good checkpoint, and writes while it has the lease.
 
-    Raises CheckpointError, VersionCorrupt, InvalidInput; Stopped if `stop` is set meanwhile.
+    There must be a live policy version. Raises CheckpointError, Fenced, VersionCorrupt, InvalidInput; Stopped if `stop`
+    is set meanwhile.
     """
     state = StateDir(settings.state_dir)
-    registry = Registry(state.versions)
+    registry = Registry(state.versions, lease.guard)
     live = registry.live("policy")
     assert live is not None, "wait for the first policy version"
     registry.verify(live)
-    checkpoints = Checkpoints(state.checkpoints, settings.keep_checkpoints)
+    checkpoints = Checkpoints(state.checkpoints, settings.keep_checkpoints, lease)
     checkpoint = checkpoints.load()
-    ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.ledger) if checkpoint else Ledger()
+    ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.sealed["ledger"]) if checkpoint else Ledger()
     reporter = Reporter(state, metrics)
     patience = Patience(stop, reporter.waiting)
     learners = _learners(settings, registry, live, tokenizer)
     buffer = RolloutBuffer(BUFFER_CYCLES * settings.rollout.per_cycle, settings.rollout.max_staleness)
     intake_settings = IntakeSettings(
+        answers=checkpoints.answers_folder,
         window_ms=round(1000 * settings.join_window_s),
         held_out=settings.reward.held_out,
         prompts=settings.rollout.prompts,
@@ -68,6 +72,7 @@ def build(
     )
     parts = Parts(
         settings=settings,
+        lease=lease,
         registry=registry,
         checkpoints=checkpoints,
         ledger=ledger,
@@ -81,7 +86,8 @@ def build(
         reporter=reporter,
         patience=patience,
     )
-    trainer = Trainer(parts, Progress(log_identity=source.identity(), policy_version=live))
+    identity = patience.insist("reading the log", source.identity)
+    trainer = Trainer(parts, Progress(log_identity=identity, policy_version=live))
     trainer.resume(checkpoint)
     return trainer
 

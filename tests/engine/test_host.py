@@ -17,6 +17,7 @@ from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from tests.support.engine import until
 from tests.support.fake_engine import FakeEngine, fake_engine
+from tests.support.watched import Watched
 
 PROBE = (ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),)
 
@@ -87,6 +88,22 @@ async def test_it_waits_for_the_first_version_and_then_follows(engine: FakeEngin
         assert [(c.version, c.state, c.previous) for c in changes] == [(first, "live", ""), (second, "live", first)]
         assert [(s.version, s.ok) for s in host.swaps] == [(first, True), (second, True)]
         assert engine.calls[-6:] == ["pause", f"load {second}", "reset", f"probe {second}", f"name {second}", "resume"]
+
+
+async def test_a_version_that_is_published_twice_is_loaded_once(engine: FakeEngine, registry: Registry) -> None:
+    """A trainer that was killed after the live pointer moved publishes and promotes again when it restarts."""
+    watched = Watched(registry.root)
+    async with hosting(engine, watched) as (host, changes):
+        first = publish(registry)
+        registry._point("policy", first)  # the kill: it is pointed at, and still a candidate
+        await until(lambda: host.serving == first)
+        registry.stage(first)
+        registry.publish(Manifest(version=first, tuning="full", probe=PROBE))
+        registry.promote(first)
+        looks = watched.looks
+        await until(lambda: watched.looks > looks + 2)
+        assert engine.calls.count(f"load {first}") == 1
+        assert [(c.version, c.state) for c in changes] == [(first, "live")]
 
 
 async def test_an_operators_roll_back_is_followed(engine: FakeEngine, registry: Registry) -> None:

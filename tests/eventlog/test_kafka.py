@@ -1,5 +1,7 @@
 """The spool and its forwarder against a real broker: down, killed, refused records; and positions that Kafka lost."""
 
+import base64
+import dataclasses
 import gc
 import json
 import os
@@ -19,6 +21,7 @@ from rlhf_online.errors import LogLocked, LogUnavailable, PositionLost
 from rlhf_online.eventlog import kafka_cluster
 from rlhf_online.eventlog.base import Letter, Record, covers
 from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import encode
 from tests.support.kafka_broker import Broker, missing_tools
@@ -63,6 +66,10 @@ def _cluster(address: str, prefix: str) -> Any:
     cluster = kafka_cluster(LogSettings(url=f"kafka://{address}", topic_prefix=prefix))  # pyright: ignore[reportCallIssue]
     assert cluster is not None
     return cluster
+
+
+def _refused(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "refused.jsonl").read_text().splitlines()]
 
 
 def _sink(folder: Path, address: str, prefix: str) -> Any:
@@ -113,7 +120,7 @@ def test_each_kind_of_event_goes_to_its_topic_with_key_and_headers(tmp_path: Pat
     change = ev.VersionChange(version="policy-000001", state="live", previous="", reason="", changed_ms=1)
     events = [
         completion("c", conversation="talk-1"),
-        thumb("c", event_id="vote"),
+        dataclasses.replace(thumb("c", event_id="vote"), traceparent="00-4bf9-00f0-01"),
         ev.Envelope(event_id="change", event=change),
     ]
     sink = opened(_sink(tmp_path, broker.address, prefix))
@@ -132,6 +139,7 @@ def test_each_kind_of_event_goes_to_its_topic_with_key_and_headers(tmp_path: Pat
         assert headers["event_id"] == event.event_id.encode()
         assert headers["spool"].decode() == (tmp_path / "identity").read_text()
         assert headers["sequence"] == str(sequence).encode()
+        assert headers.get("traceparent", b"").decode() == event.traceparent
 
 
 def test_a_restart_ships_what_was_left_and_nothing_twice(tmp_path: Path, broker: Broker, prefix: str, opened):
@@ -148,6 +156,8 @@ def test_a_restart_ships_what_was_left_and_nothing_twice(tmp_path: Path, broker:
     _shipped(sink, 20)
     records = _read_all(opened(_source(broker.address, prefix)))
     assert [record.payload for record in records] == _votes(0, 20)
+    spool = (tmp_path / "identity").read_text()
+    assert [record.origin for record in records] == [(spool, number) for number in range(20)]
 
 
 def test_a_position_file_of_another_spool_is_not_believed(tmp_path: Path, broker: Broker, prefix: str, opened):
@@ -169,8 +179,9 @@ def test_a_record_that_can_not_be_shipped_is_named_and_the_others_go_on(tmp_path
     _shipped(sink, 5)
     assert [record.payload for record in _read_all(opened(_source(broker.address, prefix)))] == votes
     assert sink.shipping().refused == 1
-    [line] = (tmp_path / "refused.jsonl").read_text().splitlines()
-    assert json.loads(line) == {"sequence": 2, "reason": "UndecodableEvent", "bytes": 13}
+    [letter] = _refused(tmp_path)
+    assert (letter["offset"], letter["reason"]) == (2, "UndecodableEvent")
+    assert base64.b64decode(letter["payload"]) == b"\xff no envelope", "retention may remove its segment"
 
 
 def test_a_record_that_the_topic_refuses_is_named_and_the_others_go_on(tmp_path: Path, broker: Broker, prefix, opened):
@@ -183,8 +194,26 @@ def test_a_record_that_the_topic_refuses_is_named_and_the_others_go_on(tmp_path:
     _shipped(sink, 21)
     records = _read_all(opened(_source(broker.address, prefix)))
     assert set(good) == {record.payload for record in records}
-    reasons = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
-    assert [(reason["sequence"], reason["reason"]) for reason in reasons] == [(10, "MessageSizeTooLargeError")]
+    letters = [(letter["offset"], letter["event_id"], letter["reason"]) for letter in _refused(tmp_path)]
+    assert letters == [(10, "large", "MessageSizeTooLargeError")]
+
+
+def test_a_damaged_record_of_the_spool_is_put_away_and_the_others_go_on(
+    tmp_path: Path, broker: Broker, prefix: str, opened
+):
+    votes = _votes(0, 5)
+    with LocalLog(tmp_path) as log:
+        for payload in votes:
+            log.append(payload).result(30)
+    path = tmp_path / segment_name(0)
+    data = bytearray(path.read_bytes())
+    data[data.index(votes[2])] ^= 1
+    path.write_bytes(data)
+    sink = opened(_sink(tmp_path, broker.address, prefix))
+    _shipped(sink, 5)
+    assert [record.payload for record in _read_all(opened(_source(broker.address, prefix)))] == votes[:2] + votes[3:]
+    assert sink.shipping().refused == 1
+    assert [(letter["offset"], letter["reason"][:8]) for letter in _refused(tmp_path)] == [(2, "damaged:")]
 
 
 def test_a_topic_made_anew_is_not_the_same_log(tmp_path: Path, broker: Broker, prefix: str, opened):

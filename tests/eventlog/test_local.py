@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_online.errors import InvalidInput, LogCorrupt, LogLocked, LogUnavailable, PositionLost
+from rlhf_online.errors import InvalidInput, LogLocked, LogUnavailable, PositionLost
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import local
 from rlhf_online.eventlog.local import LocalLog, Retention
@@ -119,9 +119,9 @@ def test_what_was_acknowledged_survives_kill_nine(tmp_path: Path):
 
 def test_any_torn_tail_is_cut_and_the_log_goes_on(tmp_path: Path):
     kept = [b"one", b"two" * 50]
-    torn = encode_group([b"three" * 30, b"four" * 10])
+    torn = encode_group([b"three" * 30, b"four" * 10], 2)
     whole = HEADER.size + len(b"three" * 30)
-    cuts = [1, 7, 8, 9, whole - 1, whole, whole + 1, whole + 9, len(torn) - 1]
+    cuts = [1, 7, 8, 11, 12, 13, whole - 1, whole, whole + 1, whole + 13, len(torn) - 1]
     for tail in [torn[:cut] for cut in cuts] + [bytes(100), b"\xff" * 100]:
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         _write(folder, kept)
@@ -137,16 +137,16 @@ def test_any_torn_tail_is_cut_and_the_log_goes_on(tmp_path: Path):
 def test_a_reader_never_sees_what_is_not_committed(tmp_path: Path):
     _write(tmp_path, [b"one"])
     with _segments(tmp_path)[0].open("ab") as file:
-        file.write(encode_group([b"written, not acknowledged"]))
+        file.write(encode_group([b"written, not acknowledged"], 1))
     assert _read(tmp_path) == [b"one"]
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_flipped_bit_is_reported_with_its_file_and_offset(tmp_path: Path, seed: int):
+def test_a_flipped_bit_costs_its_record_alone_and_is_reported(tmp_path: Path, seed: int):
     rng = random.Random(seed)
     payloads = [rng.randbytes(rng.randrange(1, 100)) for _ in range(30)]
     _write(tmp_path, payloads, segment_bytes=1000)
-    victim = rng.randrange(30)
+    victim = rng.randrange(29)
     firsts = files.segments(tmp_path)
     segment = max(first for first in firsts if first <= victim)
     offset = sum(HEADER.size + len(each) for each in payloads[segment:victim])
@@ -154,27 +154,81 @@ def test_a_flipped_bit_is_reported_with_its_file_and_offset(tmp_path: Path, seed
     data = bytearray(path.read_bytes())
     data[offset + rng.randrange(HEADER.size + len(payloads[victim]))] ^= 1 << rng.randrange(8)
     path.write_bytes(data)
-    with pytest.raises(LogCorrupt, match=rf"{path.name}: the record at byte {offset} "):
-        _read(tmp_path)
-    if segment == firsts[-1]:
-        with pytest.raises(LogCorrupt, match=rf"{path.name}: the record at byte {offset} "):
-            LocalLog(tmp_path)
-    with LocalReader(tmp_path) as reader:
-        before, _ = reader.read({}, victim)
-        assert [record.payload for record in before] == payloads[:victim]
+    _write(tmp_path, [b"the log goes on"])
+    expected = [*payloads, b"the log goes on"]
+    for begin in (0, victim, victim + 1):
+        with LocalReader(tmp_path) as reader:
+            records, position = reader.read({"local": begin}, 100)
+        assert [record.offset for record in records] == list(range(begin, 31))
+        assert position == {"local": 31}
+        assert [record.payload for record in records if not record.damage] == [
+            payload for number, payload in enumerate(expected) if number >= begin and number != victim
+        ]
+        if begin <= victim:
+            [broken] = [record for record in records if record.damage]
+            size = HEADER.size + len(payloads[victim])
+            assert broken.offset == victim
+            assert broken.damage == f"damaged: {size} bytes at byte {offset} of {path.name}, where 1 records were"
+            assert broken.payload == bytes(data[offset : offset + size])
 
 
-def test_an_acknowledged_record_that_was_cut_off_is_reported(tmp_path: Path):
+def test_a_hole_of_many_records_is_as_many_letters_and_may_be_read_bit_by_bit(tmp_path: Path):
+    payloads = [b"%03d" % number for number in range(50)]
+    _write(tmp_path, payloads)
+    size = HEADER.size + 3
+    with _segments(tmp_path)[0].open("r+b") as file:
+        file.seek(10 * size + 2)
+        file.write(bytes(20 * size))
+    position: dict[str, int] = {}
+    found: list[bytes] = []
+    damaged: list[int] = []
+    while position != {"local": 50}:
+        with LocalReader(tmp_path) as reader:
+            records, position = reader.read(position, 7)
+        found += [record.payload for record in records if not record.damage]
+        damaged += [record.offset for record in records if record.damage]
+    assert found == payloads[:10] + payloads[31:]
+    assert damaged == list(range(10, 31))
+
+
+def test_acknowledged_records_at_a_damaged_end_keep_their_numbers(tmp_path: Path):
     _write(tmp_path, [b"one", b"two"])
     path = _segments(tmp_path)[0]
     os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(LogCorrupt, match="record at byte 11 was acknowledged"):
-        LocalLog(tmp_path)
-    with pytest.raises(LogCorrupt, match="record at byte 11 was acknowledged"):
-        _read(tmp_path)
-    path.unlink()
-    with pytest.raises(LogCorrupt, match="2 were acknowledged: segment files are missing"):
-        LocalLog(tmp_path)
+    with LocalReader(tmp_path) as reader:
+        assert [record.payload for record in reader.read({}, 10)[0]] == [b"one"]
+        with pytest.raises(LogUnavailable, match=r"the record at byte 15 is damaged"):
+            reader.read({"local": 1}, 10)
+        _write(tmp_path, [b"three"])
+        records, _ = reader.read({"local": 1}, 10)
+    assert [(record.offset, record.payload) for record in records if not record.damage] == [(2, b"three")]
+    assert records[0].damage == f"damaged: 14 bytes at byte 15 of {path.name}, where 1 records were"
+
+
+def test_a_missing_segment_stops_readers_until_it_is_back_or_they_go_on_without_it(tmp_path: Path):
+    payloads = [b"%03d" % number for number in range(20)]
+    _write(tmp_path, payloads, segment_bytes=80)
+    lost = _segments(tmp_path)[1]
+    begin, end = files.segments(tmp_path)[1:3]
+    lost.rename(tmp_path / "aside")
+    with LocalReader(tmp_path) as reader:
+        records, position = reader.read({}, 100)
+        assert [record.payload for record in records] == payloads[:begin]
+        with pytest.raises(PositionLost, match=rf"records {begin} to {end - 1} are missing"):
+            reader.read(position, 100)
+        assert reader.reconcile(reader.identity(), position)[0] == {"local": end}
+        (tmp_path / "aside").rename(lost)
+        assert [record.payload for record in reader.read(position, 100)[0]] == payloads[begin:]
+
+
+def test_a_log_without_its_segments_goes_on_where_it_ended(tmp_path: Path):
+    _write(tmp_path, [b"one", b"two"])
+    _segments(tmp_path)[0].unlink()
+    _write(tmp_path, [b"three"])
+    with LocalReader(tmp_path) as reader:
+        with pytest.raises(PositionLost):
+            reader.read({"local": 0}, 10)
+        assert [(record.offset, record.payload) for record in reader.read({}, 10)[0]] == [(2, b"three")]
 
 
 def test_after_a_power_failure_the_count_may_be_low_and_is_made_good(tmp_path: Path):
@@ -417,6 +471,52 @@ def test_a_file_in_the_folders_place_is_named(tmp_path: Path, open_: Callable[[P
         open_(place)
 
 
+@pytest.mark.parametrize("name", ["committed", "lock", "identity", segment_name(0)])
+def test_a_folder_in_a_files_place_is_named_and_nothing_is_lost(tmp_path: Path, name: str):
+    _write(tmp_path, [b"one"])
+    (tmp_path / name).rename(tmp_path / "aside")
+    (tmp_path / name).mkdir()
+    with pytest.raises(LogUnavailable, match=rf"{name}: Is a directory"):
+        LocalLog(tmp_path)
+    (tmp_path / name).rmdir()
+    (tmp_path / "aside").rename(tmp_path / name)
+    assert _read(tmp_path) == [b"one"]
+
+
+def test_files_of_no_length(tmp_path: Path):
+    _write(tmp_path, [b"one"])
+    name = (tmp_path / "identity").read_text()
+    (tmp_path / "identity").write_text("")
+    for open_ in (LocalLog, LocalReader):
+        with pytest.raises(LogUnavailable, match="identity is empty: bring back what it held"):
+            open_(tmp_path)
+    (tmp_path / "identity").write_text(name)
+    (tmp_path / "committed").write_bytes(b"")
+    (tmp_path / segment_name(1)).write_bytes(b"")
+    _write(tmp_path, [b"two"])
+    assert _read(tmp_path) == [b"one", b"two"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_a_folder_that_nobody_may_write_to_is_named(tmp_path: Path):
+    _write(tmp_path, [b"one"])
+    code = "import os; from tests.support import log_writer; os.setuid(65534); log_writer.main()"
+    for path in (tmp_path, *tmp_path.parents[:-2]):
+        path.chmod(0o755)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), "1", "0"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode != 0
+    assert f"the log in {tmp_path} cannot be used: {tmp_path}/lock: Permission denied" in ended.stderr
+    assert _read(tmp_path) == [b"one"]
+
+
+def test_a_record_of_ten_mebibytes_is_a_record(tmp_path: Path):
+    large = os.urandom(10 << 20)
+    _write(tmp_path, [b"before", large, b"after"])
+    assert _read(tmp_path) == [b"before", large, b"after"]
+
+
 def test_where_to_go_on_and_what_is_missing(tmp_path: Path):
     _write(tmp_path, [b"x" * 100] * 20, segment_bytes=500)
     _segments(tmp_path)[0].unlink()
@@ -436,7 +536,7 @@ def test_where_to_go_on_and_what_is_missing(tmp_path: Path):
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[LocalLog]:
     """Ten segments of four records of 100 bytes; 20 of them are more than may be kept."""
-    with LocalLog(tmp_path, segment_bytes=500, retention=Retention(max_bytes=20 * 108)) as log:
+    with LocalLog(tmp_path, segment_bytes=500, retention=Retention(max_bytes=20 * (HEADER.size + 100))) as log:
         for number in range(40):
             log.append(bytes([number]) * 100).result(30)
         yield log

@@ -6,7 +6,7 @@ It shares no code with what it checks: nothing of the project is imported but th
 checkpoint are read by code of its own. FILE holds an acknowledged event id a line, as clients noted them.
 
     accepted                = in the log, be it in Kafka or still in the spool
-    votes in the log        = trained + held out + pending + orphaned + dead-lettered
+    votes in the log        = trained + held out + pending + orphaned + dead-lettered + withdrawn
 
 An id that no side of an equation names is lost or unaccounted; one that the ledger names twice was taken twice.
 """
@@ -27,7 +27,7 @@ import crc32c
 
 from rlhf_online.proto.rlhf.v1 import events_pb2
 
-DISPOSITIONS = ("trained", "held_out", "orphaned", "dead_lettered", "rollout")
+DISPOSITIONS = ("trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn")
 GROUP_START = 1 << 31
 
 
@@ -93,15 +93,19 @@ def audit(state: Path, acknowledged: Collection[str], *, kafka: str = "", prefix
 def _spool(folder: Path) -> Iterator[Seen]:
     """Whole records with a right checksum, segment by segment; what a later segment's name cuts off does not count."""
     firsts = sorted(int(path.stem) for path in folder.glob("*.log") if path.stem.isdigit())
-    for first, following in zip(firsts, [*firsts[1:], 1 << 63], strict=True):
+    for first, following in zip(firsts, [*firsts[1:], 1 << 63], strict=False):  # there may be none
         data, at, number = (folder / f"{first:020d}.log").read_bytes(), 0, first
-        while at + 8 <= len(data) and number < following:
-            word, crc = struct.unpack_from("<II", data, at)
-            payload = data[at + 8 : at + 8 + (word & (GROUP_START - 1))]
-            if not payload or crc32c.crc32c(payload, crc32c.crc32c(struct.pack("<I", word))) != crc:
+        while at + 12 <= len(data) and number < following:
+            word, place, crc = struct.unpack_from("<III", data, at)
+            payload = data[at + 12 : at + 12 + (word & (GROUP_START - 1))]
+            if (
+                not payload
+                or crc32c.crc32c(payload, crc32c.crc32c(data[at : at + 8])) != crc
+                or first + place != number
+            ):
                 break
             yield from _seen(payload, "local", number)
-            at, number = at + 8 + len(payload), number + 1
+            at, number = at + 12 + len(payload), number + 1
 
 
 def _shipped(folder: Path) -> int:
@@ -141,7 +145,7 @@ def _seen(payload: bytes, partition: str, offset: int) -> Iterator[Seen]:
 
 
 def _checkpoint(folder: Path) -> tuple[dict[str, int], list[tuple[int, bytes]], set[str]]:
-    """Of the newest one: its position, the ledger's entries, and the ids of the votes that its join still holds."""
+    """Of the newest one: its position, the ledger's entries, and the ids of the votes that wait in it."""
     manifests = [path for path in folder.glob("*/manifest.json") if path.parent.name.isdigit()]
     if not manifests:
         return {}, [], set()
@@ -151,9 +155,10 @@ def _checkpoint(folder: Path) -> tuple[dict[str, int], list[tuple[int, bytes]], 
     for name in manifest["ledger"]:
         data = (folder / "ledger" / name).read_bytes()
         entries += [(data[at], data[at + 1 : at + 17]) for at in range(0, len(data), 17)]
-    join = json.loads((newest.parent / "intake.json").read_text())["join"]
-    texts = [*join["pending"], *join["pushed_out"]]
+    intake = json.loads((newest.parent / "intake.json").read_text())
+    texts = [*intake["join"]["pending"], *intake["join"]["pushed_out"]]
     held = {seen.event_id for text in texts for seen in _seen(base64.b64decode(text), "join", 0)}
+    held |= {item["vote"]["event_id"] for item in intake["votes"]}
     return manifest["log"]["position"], entries, held
 
 

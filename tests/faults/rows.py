@@ -3,11 +3,14 @@
 _CHAT = "tests/faults/test_chat_faults.py"
 _KAFKA = "tests/faults/test_kafka_faults.py"
 _CLUSTER = "tests/faults/test_cluster_faults.py"
+_DISK = "tests/faults/test_disk_faults.py"
 _SERVICE = "tests/services/chat/test_faults.py"
 _LOCAL = "tests/eventlog/test_local.py"
 _TOPICS = "tests/eventlog/test_kafka.py"
 _LOOP = "tests/training/test_loop.py"
 _CHECKPOINT = "tests/training/test_checkpoint.py"
+_INTAKE = "tests/training/test_intake.py"
+_LEASE = "tests/training/test_lease.py"
 _JOIN = "tests/feedback/test_join.py"
 
 ROWS: dict[int, tuple[str, ...]] = {
@@ -26,6 +29,7 @@ ROWS: dict[int, tuple[str, ...]] = {
     ),
     # The spool
     6: (
+        f"{_DISK}::test_a_full_spool_refuses_votes_and_lets_people_chat",
         f"{_LOCAL}::test_a_full_disk_refuses_and_later_takes_again",
         f"{_SERVICE}::test_chat_goes_on_without_the_log",
         "tests/services/chat/test_feedback_route.py::test_feedback_is_not_acknowledged_without_the_log",
@@ -53,7 +57,10 @@ ROWS: dict[int, tuple[str, ...]] = {
         f"{_TOPICS}::test_deliveries_to_a_broker_that_hangs_are_made_again",
     ),
     15: (f"{_CLUSTER}::test_while_leaders_move_everything_arrives_in_order",),
-    16: (f"{_KAFKA}::test_lost_replies_make_records_come_twice_and_count_once",),
+    16: (
+        f"{_KAFKA}::test_lost_replies_make_records_come_twice_and_count_once",
+        f"{_INTAKE}::test_what_a_forwarder_sent_again_counts_once",
+    ),
     17: (f"{_KAFKA}::test_a_line_of_two_seconds_delays_no_acknowledgement",),
     18: (f"{_KAFKA}::test_a_line_that_is_reset_every_megabyte_completes",),
     19: (
@@ -68,6 +75,7 @@ ROWS: dict[int, tuple[str, ...]] = {
     25: (
         f"{_LOOP}::test_killed_at_a_durable_step_it_trains_exactly_once",
         f"{_LOOP}::test_killed_by_the_system_at_random_moments_it_trains_exactly_once",
+        f"{_LOOP}::test_killed_between_the_commit_and_the_publication_it_publishes_after_the_restart",
         "tests/training/test_publication.py::test_at_whatever_durable_step_it_was_killed_doing_it_again_completes_it",
         "tests/test_circle_kafka.py::test_votes_reach_the_trainer_through_kafka_once_though_it_is_killed",
     ),
@@ -80,8 +88,16 @@ ROWS: dict[int, tuple[str, ...]] = {
         f"{_CHECKPOINT}::test_a_damaged_ledger_segment_falls_back",
         f"{_LOOP}::test_a_damaged_checkpoint_falls_back_to_the_one_before",
     ),
-    28: (f"{_CHECKPOINT}::test_a_full_disk_is_said_and_the_save_can_be_made_again",),
-    29: (f"{_CHECKPOINT}::test_a_second_trainer_is_kept_out",),
+    28: (
+        f"{_DISK}::test_a_trainer_without_room_for_a_checkpoint_pauses_and_goes_on_by_itself",
+        f"{_CHECKPOINT}::test_a_full_disk_is_said_and_the_save_can_be_made_again",
+    ),
+    29: (
+        f"{_LEASE}::test_a_trainer_that_stood_still_and_was_replaced_ends_when_it_wakes_up",
+        f"{_LEASE}::test_a_second_trainer_is_kept_out_by_name",
+        f"{_LEASE}::test_the_lower_epoch_saves_nothing",
+        f"{_LEASE}::test_the_lower_epoch_changes_no_version",
+    ),
     # What the log holds
     32: (
         f"{_LOOP}::test_feedback_that_leads_nowhere_is_counted",
@@ -102,9 +118,12 @@ ROWS: dict[int, tuple[str, ...]] = {
     ),
     36: (
         f"{_LOOP}::test_the_same_vote_sent_again_counts_once",
-        f"{_JOIN}::test_an_event_that_comes_again_counts_once",
+        f"{_INTAKE}::test_the_same_key_a_hundred_times_counts_once_before_and_after_it_was_taken",
         "tests/services/chat/test_feedback_route.py::test_a_vote_sent_again_is_the_same_event",
     ),
-    41: (f"{_JOIN}::test_time_is_the_events_and_never_goes_back",),
+    41: (
+        f"{_JOIN}::test_a_clock_that_was_put_back_closes_nothing",
+        f"{_JOIN}::test_one_clock_that_is_a_year_ahead_closes_nothing",
+    ),
 }
 """Number of the fault → pytest's ids of the tests."""

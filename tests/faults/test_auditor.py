@@ -10,6 +10,7 @@ import pytest
 
 from rlhf_online.eventlog import local
 from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.state import write_json
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
 from tests.faults import auditor
@@ -115,6 +116,22 @@ def test_the_books_of_a_trainer_are_right(tiny: World) -> None:
     assert sum(report.fate.values()) == report.accepted == len(tiny.accepted) == 44
 
 
+def test_what_was_taken_back_has_its_place_in_the_books(tmp_path: Path) -> None:
+    votes = ["kept", "changed", "withdrawal"]
+    with LocalLog(tmp_path / "log") as log:
+        for event_id in votes:
+            log.append(encode(thumb("c", event_id=event_id))).result(30)
+    fates = [(0, "kept"), (5, "changed"), (5, "withdrawal")]
+    (tmp_path / "checkpoints" / "ledger").mkdir(parents=True)
+    entries = [bytes([number]) + auditor._digest(event_id) for number, event_id in fates]
+    (tmp_path / "checkpoints" / "ledger" / "ids").write_bytes(b"".join(entries))
+    newest = tmp_path / "checkpoints" / "000001"
+    write_json(newest / "intake.json", {"join": {"pending": [], "pushed_out": []}, "votes": []})
+    write_json(newest / "manifest.json", {"ledger": {"ids": {}}, "log": {"position": {"local": 3}}})
+    report = audit(tmp_path, votes)
+    assert (report.problems, report.fate["trained"], report.fate["withdrawn"]) == ([], 1, 2)
+
+
 def test_it_finds_votes_that_never_reached_the_log(tiny: World) -> None:
     tiny.chat(3)
     assert audit(tiny.state.root, [*tiny.accepted, "vote-99"]).lost == {"vote-99"}
@@ -138,7 +155,6 @@ def test_it_finds_training_that_is_committed_before_the_position(tiny: World, mo
     monkeypatch.setattr(Ledger, "_holds", lambda ledger, digest: False)  # the ledger would notice
     with tiny.trainer() as trainer:
         trainer.parts.intake.position = {}
-        trainer.parts.intake.join._seen.clear()
         trainer.run_once()
     report = audit(tiny.state.root, tiny.accepted)
     assert "events were taken twice" in " ".join(report.problems)

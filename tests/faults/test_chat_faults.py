@@ -13,11 +13,15 @@ import aiohttp
 import pytest
 
 from rlhf_online.config import LogSettings
+from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion, Feedback
-from rlhf_online.feedback.join import Join, Joined
+from rlhf_online.feedback.preferences import Rating
+from rlhf_online.training.intake import Intake
+from rlhf_online.training.ledger import Ledger
 from tests.faults.auditor import audit
 from tests.support.chat_process import ChatProcess, chat_process, eventually
 from tests.support.chat_service import until
+from tests.support.intakes import new_intake
 
 EXIT_S = 30.0
 
@@ -26,10 +30,12 @@ def check(service: ChatProcess) -> None:
     assert audit(service.state.root, service.acknowledged).problems == []
 
 
-def joined(service: ChatProcess) -> tuple[list[Joined], Join]:
-    """The votes of the log as the trainer takes them."""
-    join = Join(86_400_000)
-    return [vote for envelope in service.logged() for vote in join.add(envelope)], join
+def taken_in(service: ChatProcess) -> Intake:
+    """What a trainer makes of the log."""
+    with LocalReader(service.state.log) as reader:
+        intake = new_intake(reader, Ledger(), service.state.checkpoints / "answers")
+        intake.read()
+        return intake
 
 
 def completions(service: ChatProcess) -> dict[str, Completion]:
@@ -55,8 +61,8 @@ async def test_killed_in_mid_stream_what_was_acknowledged_is_there_and_the_clien
         await service.vote(await service.ask())
         check(service)
         assert lost not in completions(service), "its client was never told that it is on disk"
-        votes, join = joined(service)
-        assert (len(votes), join.pending, join.duplicates) == (21, 0, 0)
+        intake = taken_in(service)
+        assert (intake.waiting, intake.pending, intake.duplicates) == (21, 21, 0)
 
 
 async def test_killed_between_fsync_and_reply_the_vote_sent_again_is_one_event(
@@ -74,9 +80,9 @@ async def test_killed_between_fsync_and_reply_the_vote_sent_again_is_one_event(
         await service.start()
         assert await service.vote(answer, key="once") == on_disk
         check(service)
-        votes, join = joined(service)
-        assert [vote.event_id for vote in votes] == [on_disk]
-        assert join.duplicates == 1, "the log has it twice, its readers take it once"
+        intake = taken_in(service)
+        assert [vote.event_id for vote in intake.take()[0]] == [on_disk]
+        assert intake.duplicates == 1, "the log has it twice, its readers take it once"
 
 
 async def test_sigterm_under_load_lets_everybody_finish_and_loses_nothing(tmp_path: Path) -> None:
@@ -142,11 +148,11 @@ async def test_what_a_client_saw_before_it_left_is_logged_and_can_be_rated(tmp_p
         event_id = await service.vote(seen)
         await until(lambda: seen in completions(service))  # nobody is told when it is on disk
         check(service)
-        [vote], join = joined(service)
-        assert vote.event_id == event_id
-        [(_, answer)] = vote.answers.values()
+        [answer] = completions(service)[seen].answers
         assert (answer.text, answer.token_ids, answer.finish_reason) == ("hello", (11,), "abort")
-        assert join.dead_lettered == []
+        [vote], _ = taken_in(service).take()
+        assert isinstance(vote, Rating)
+        assert (vote.event_id, vote.candidate.token_ids) == (event_id, (11,))
 
 
 async def test_a_second_service_on_the_same_spool_ends_and_says_who_holds_it(tmp_path: Path) -> None:

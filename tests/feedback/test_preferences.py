@@ -1,20 +1,31 @@
 """Feedback becomes what the reward model learns from, or says why nothing can be learned from it."""
 
 import hashlib
+import json
+from pathlib import Path
 
 import pytest
 
 from rlhf_online import events as ev
 from rlhf_online.errors import InvalidInput
+from rlhf_online.feedback.answers import Answers
 from rlhf_online.feedback.join import Join, Joined
-from rlhf_online.feedback.preferences import Candidate, Comparison, Rating, is_held_out, to_preference
+from rlhf_online.feedback.preferences import (
+    Candidate,
+    Comparison,
+    Rating,
+    from_json,
+    is_held_out,
+    to_json,
+    to_preference,
+)
 from tests.support.logged import completion, feedback, ref
 
 A, B, C = ref("c", 0), ref("c", 1), ref("d", 0)
 
 
 def _joined(kind: ev.FeedbackKind, shown: tuple[ev.AnswerRef, ...] = (), prompt_of_d: tuple[int, ...] = (1, 2, 3)):
-    join = Join(1_000)
+    join = Join(Answers(Path("nowhere")), 1_000)
     join.add(completion("c", answers=[(5, 6), (7, 8)], conversation="talk-1"))
     join.add(completion("d", answers=[(9,), ()], prompt=prompt_of_d, conversation="talk-1"))
     [joined] = join.add(feedback(kind, event_id="vote", shown=shown, conversation="said-by-the-client"))
@@ -75,6 +86,7 @@ def test_a_correction_is_preferred_to_the_answer():
         (ev.Ranking(tiers=((A,),)), "fewer than two"),
         (ev.Correction(answer=A, text=" \n"), "correction is empty"),
         (ev.Correction(answer=A, text="5 6"), "equal to the answer"),
+        (ev.Withdrawal(answer=A), "takes a vote back"),
         (ev.Thumb(answer=ref("d", 1), up=True), "answer 1 of completion d is empty"),
     ],
 )
@@ -109,3 +121,18 @@ def test_the_held_out_share_is_what_was_asked_for_and_grows_without_changing_sid
     # By the definition: the first 64 bits of the SHA-256, as a fraction of 1.
     fraction = int(hashlib.sha256(b"talk").hexdigest()[:16], 16) / 2**64
     assert (is_held_out("talk", fraction - 1e-6), is_held_out("talk", fraction + 1e-6)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ev.Thumb(answer=B, up=True),
+        ev.Ranking(tiers=((B,), (A, C))),
+        ev.Pairwise(chosen=A, rejected=B, strength=2),
+        ev.Correction(answer=A, text="better"),
+    ],
+    ids=lambda kind: type(kind).__name__,
+)
+def test_a_preference_survives_json(kind: ev.FeedbackKind):
+    preference = to_preference(_joined(kind, shown=(A, B, C)))
+    assert from_json(json.loads(json.dumps(to_json(preference)))) == preference

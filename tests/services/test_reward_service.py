@@ -29,6 +29,7 @@ from rlhf_online.state import StateDir
 from services.reward.server import SERVICE, Limits
 from tests.support.reward_service import RewardService, reward_service
 from tests.support.waiting import until
+from tests.support.watched import Watched
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS = [((1, 5, 6, 3), (20, 21, 2)), ((1, 7, 3), (22, 2)), ((1, 5, 9, 10, 3), (23, 24, 25, 2))]
@@ -259,6 +260,31 @@ def test_a_corrupt_version_is_refused_and_the_old_one_goes_on(registry: Registry
     assert [item.score for item in client.score(PAIRS, good, 10)] == expected(PAIRS)
     next_one = publish(registry)
     client.wait_for_version(next_one, 10)
+
+
+def test_a_version_that_is_published_twice_is_loaded_once(registry: Registry) -> None:
+    """A trainer that was killed after the live pointer moved publishes and promotes again when it restarts."""
+    loads: list[str] = []
+
+    def load(manifest: Manifest) -> Adder:
+        loads.append(manifest.version)
+        return Adder()
+
+    watched = Watched(registry.root)
+    with reward_service(watched, load, Words(), LIMITS) as service:
+        client = RewardClient(service.address)
+        version = registry.reserve("reward")
+        (registry.stage(version) / "weights").write_text("weights")
+        registry.publish(Manifest(version=version, tuning="full"))
+        registry._point("reward", version)  # the kill: it is pointed at, and still a candidate
+        client.wait_for_version(version, 10)
+        registry.stage(version)
+        registry.publish(Manifest(version=version, tuning="full"))
+        registry.promote(version)
+        looks = watched.looks
+        until(lambda: watched.looks > looks + 2, 10, "the follower to look again")
+        assert loads == [version]
+        client.close()
 
 
 def start(settings: RewardSettings, path: Path) -> subprocess.Popen[bytes]:

@@ -1,4 +1,7 @@
-"""The trainer's process: it waits for a first version, keeps a second one out, ends when asked, says what is wrong."""
+"""The trainer's process: it waits for a first version, keeps a second one out, ends when asked, says what is wrong.
+
+One that was replaced ends by itself.
+"""
 
 import json
 import subprocess
@@ -7,8 +10,11 @@ import urllib.request
 from pathlib import Path
 
 from rlhf_online.config import TrainerSettings, dump
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.registry import Registry, genesis
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
+from rlhf_online.training.lease import FileLease
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +62,34 @@ def test_it_waits_for_a_version_keeps_others_out_and_ends_when_asked(tmp_path: P
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+def test_one_that_was_replaced_ends_and_says_what_to_do(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "model", weights_seed=1)
+    state = StateDir(tmp_path / "state")
+    genesis(Registry(state.versions), tmp_path / "model", tuning="full")
+    settings = TrainerSettings(
+        state_dir=state.root,
+        chat_url="http://127.0.0.1:9",
+        reward_address="127.0.0.1:9",
+        model=str(tmp_path / "model"),
+        metrics_port=0,
+        device="cpu",
+    )  # pyright: ignore[reportCallIssue]
+    dump(settings, tmp_path / "trainer.toml")
+    LocalLog(state.log).close()
+    process = start(tmp_path / "trainer.toml")
+    try:
+        until(lambda: "cycle" in state.read_status("trainer") or process.poll() is not None, 120, "a trainer at work")
+        (state.checkpoints / "lock").unlink()
+        with FileLease.take(state.checkpoints):
+            said = process.communicate(timeout=120)[1].decode()
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 1
+    assert f"holds epoch 1 of {state.checkpoints} no more: epoch 2 was taken" in said
+    assert "stop the other one and start this one again" in said
 
 
 def test_a_typo_in_the_settings_is_named(tmp_path: Path) -> None:

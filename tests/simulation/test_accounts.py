@@ -1,12 +1,14 @@
 """The accounts, from a real log, a real ledger and a checkpoint's files as the trainer writes them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from rlhf_online.config import LogSettings
 from rlhf_online.eventlog import open_sink
 from rlhf_online.events import Answer, AnswerRef, Completion, Envelope, Feedback, Message, Sampling, Thumb
+from rlhf_online.feedback.answers import Answers
 from rlhf_online.feedback.join import Join
 from rlhf_online.simulation import accounts
 from rlhf_online.state import StateDir, write_json
@@ -51,7 +53,7 @@ def state(tmp_path):
 def checkpoint(state, number, ledger, position, join):
     names = ledger.seal(state.checkpoints / "ledger")
     folder = state.checkpoints / f"{number:06d}"
-    write_json(folder / "intake.json", {"position": position, "join": join.to_json()})
+    write_json(folder / "intake.json", {"position": position, "join": join.to_json(), "votes": []})
     write_json(folder / "manifest.json", {"number": number, "ledger": {name: {} for name in names}, "files": {}})
 
 
@@ -60,6 +62,10 @@ def ledger_of(**dispositions):
     for event_id, disposition in dispositions.items():
         assert ledger.take(event_id, disposition)
     return ledger
+
+
+def empty() -> Join:
+    return Join(Answers(Path("nowhere")), 1000)
 
 
 ACKED = [f"v{n}" for n in range(1, 10)]
@@ -72,38 +78,41 @@ def test_without_a_checkpoint_everything_is_pending(state):
 
 
 def test_every_vote_has_one_place(state):
-    ledger = ledger_of(v1="trained", v2="trained", v3="held_out", v4="orphaned", v5="dead_lettered", r="rollout")
+    ledger = ledger_of(
+        v1="trained", v2="trained", v3="held_out", v4="orphaned", v5="dead_lettered", v9="withdrawn", r="rollout"
+    )
     ledger.seal(state.checkpoints / "ledger")
     ledger.take("v6", "trained")
-    join = Join(1000)
+    join = empty()
     for event_id in ("v7", "v8"):
         join.add(vote(event_id, completion_id="never came"))
     checkpoint(state, 3, ledger, {"local": 9}, join)
     settled = accounts.settle(state, LOG, ACKED)
     assert (settled.trained, settled.held_out, settled.orphaned, settled.dead_lettered) == (3, 1, 1, 1)
-    assert settled.pending == 3  # v7 and v8 wait for their answers, v9 was not read
+    assert settled.pending == 2  # v7 and v8 wait for their answers
+    assert settled.withdrawn == 1
     assert settled.balanced
     assert settled.trained_ids == {"v1", "v2", "v6"}
     assert settled.trained_twice == 0
 
 
 def test_a_vote_that_was_lost_unbalances_the_accounts(state):
-    checkpoint(state, 1, ledger_of(v1="trained"), {"local": 10}, Join(1000))
+    checkpoint(state, 1, ledger_of(v1="trained"), {"local": 10}, empty())
     settled = accounts.settle(state, LOG, ACKED)
     assert (settled.accepted, settled.trained, settled.pending) == (9, 1, 0)
     assert not settled.balanced
 
 
 def test_the_newest_complete_checkpoint_counts(state):
-    checkpoint(state, 9, ledger_of(v1="trained"), {"local": 1}, Join(1000))
-    checkpoint(state, 10, ledger_of(v1="trained", v2="trained"), {"local": 1}, Join(1000))
+    checkpoint(state, 9, ledger_of(v1="trained"), {"local": 1}, empty())
+    checkpoint(state, 10, ledger_of(v1="trained", v2="trained"), {"local": 1}, empty())
     (state.checkpoints / "000011").mkdir()
     assert accounts.settle(state, LOG, ACKED).trained == 2
 
 
 def test_an_event_trained_in_two_segments_is_seen(state):
     ledger = ledger_of(v1="trained", v2="trained")
-    checkpoint(state, 1, ledger, {"local": 3}, Join(1000))
+    checkpoint(state, 1, ledger, {"local": 3}, empty())
     names = [*ledger.seal(state.checkpoints / "ledger"), *ledger_of(v2="trained").seal(state.checkpoints / "ledger")]
     manifest = state.checkpoints / "000001" / "manifest.json"
     values = json.loads(manifest.read_text()) | {"ledger": {name: {} for name in names}}
@@ -112,6 +121,6 @@ def test_an_event_trained_in_two_segments_is_seen(state):
 
 
 def test_what_others_sent_is_not_the_crowds(state):
-    checkpoint(state, 1, ledger_of(v1="trained", v2="trained"), {"local": 3}, Join(1000))
+    checkpoint(state, 1, ledger_of(v1="trained", v2="trained"), {"local": 3}, empty())
     settled = accounts.settle(state, LOG, ["v2", "v3", "v9"])
     assert (settled.accepted, settled.trained, settled.pending) == (3, 1, 2)

@@ -43,12 +43,13 @@ def run():
         versions=[facts("policy-000000", 0), facts("policy-000001", 30), facts("policy-000002", 60, state="live")],
         swap_pauses_s=[0.1, 0.2, 0.3, 0.4, 0.5],
         accounts=Accounts(
-            accepted=6,
+            accepted=7,
             trained=4,
             held_out=1,
             pending=1,
             orphaned=0,
             dead_lettered=0,
+            withdrawn=1,
             trained_twice=0,
             trained_ids=frozenset({"e1", "e2", "e4", "e6"}),
         ),
@@ -90,7 +91,8 @@ def test_numbers(run):
     # e1 and e2 learned by policy-000001 (10 − 1, 10 − 2), e4 and e6 by policy-000002 (20 − 4, 20 − 6)
     assert values["feedback_to_live_s"] == {"p50": 9.0, "p99": 16.0, "n": 4}
     events = values["events"]
-    assert events["accepted"] == sum(count for name, count in events.items() if name != "accepted") == 6
+    assert events["accepted"] == sum(count for name, count in events.items() if name != "accepted") == 7
+    assert run.accounts.balanced
 
 
 def test_expectations(run):

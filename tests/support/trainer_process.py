@@ -7,14 +7,16 @@ from pathlib import Path
 import torch
 from prometheus_client import CollectorRegistry
 
+from rlhf_online import process
 from rlhf_online.config import TrainerSettings, load
+from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.state import StateDir
-from rlhf_online.training.checkpoint import lease
+from rlhf_online.training.lease import FileLease
 from services.trainer.wiring import build
 from tests.support.trainer_world import TorchEngine
 
@@ -25,9 +27,10 @@ def main() -> None:
     state, base = StateDir(settings.state_dir), Path(settings.model)
     tokenizer = ChatTokenizer(base)
     engine = TorchEngine(Registry(state.versions), base, tokenizer)
-    with lease(state.checkpoints):
+    with FileLease.take(state.checkpoints) as lease:
         build(
             settings,
+            lease,
             LocalReader(state.log),
             engine,
             RewardClient(settings.reward_address),
@@ -38,4 +41,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except RlhfError as error:
+        sys.exit(process.complain(error))

@@ -36,6 +36,7 @@ from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.buffer import Rollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
+from rlhf_online.training.lease import FileLease
 from rlhf_online.training.loop import Trainer
 from rlhf_online.wire import encode
 from services.reward.server import Limits
@@ -172,12 +173,22 @@ class World:
 
     @contextmanager
     def trainer(self, stop: threading.Event | None = None) -> Iterator[Trainer]:
-        """A trainer built by the service's own wiring, resumed from the last checkpoint."""
+        """A trainer built by the service's own wiring, with a lease of its own, resumed from the last checkpoint."""
         rewards = RewardClient(self.service.address)
         reader = LocalReader(self.state.log)
         metrics = TrainerMetrics(CollectorRegistry())
         try:
-            yield build(self.settings, reader, self.engine, rewards, self.tokenizer, metrics, stop or threading.Event())
+            with FileLease.take(self.state.checkpoints) as lease:
+                yield build(
+                    self.settings,
+                    lease,
+                    reader,
+                    self.engine,
+                    rewards,
+                    self.tokenizer,
+                    metrics,
+                    stop or threading.Event(),
+                )
         finally:
             reader.close()
             rewards.close()
@@ -185,7 +196,7 @@ class World:
     def ledger(self) -> dict[str, list[bytes]]:
         """What the newest checkpoint's ledger holds, read without the ledger's code: disposition → digests."""
         newest = max(path for path in self.state.checkpoints.iterdir() if (path / "manifest.json").is_file())
-        names = ("trained", "held_out", "orphaned", "dead_lettered", "rollout")
+        names = ("trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn")
         found: dict[str, list[bytes]] = {name: [] for name in names}
         for file in json.loads((newest / "manifest.json").read_text())["ledger"]:
             data = (self.state.checkpoints / "ledger" / file).read_bytes()

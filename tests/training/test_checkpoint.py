@@ -2,8 +2,7 @@
 
 import json
 import os
-import subprocess
-import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,21 @@ import torch
 
 from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
-from rlhf_online.training.checkpoint import Checkpoints, Part, lease
+from rlhf_online.training.checkpoint import Checkpoints, Part
 
 PLACE = Place("a log", {})
-ROOT = Path(__file__).resolve().parents[2]
+
+
+class Alone:
+    """The lease where there is no other trainer."""
+
+    epoch = 4
+
+    def check(self) -> None:
+        pass
+
+    def guard(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def part(value: float) -> Part:
@@ -23,13 +33,13 @@ def part(value: float) -> Part:
 
 def saved(folder: Path, *numbers: int, keep: int = 3) -> Checkpoints:
     """A checkpoint a number: part "policy" new each time, part "reward" of the first."""
-    checkpoints = Checkpoints(folder, keep)
+    checkpoints = Checkpoints(folder, keep, Alone())
     for number in numbers:
         reward = part(0) if number == numbers[0] else None
         checkpoints.save(
             {"n": number},
             {"policy": part(number), "reward": reward, "list": Part({}, {"n": number})},
-            [],
+            {},
             Place("a log", {"local": number}),
         )
     return checkpoints
@@ -64,9 +74,9 @@ def test_an_unchanged_part_is_linked_and_loads(tmp_path: Path) -> None:
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
     assert checkpoint.part("reward").values == {"updates": 0}
-    again = Checkpoints(tmp_path, 3)
+    again = Checkpoints(tmp_path, 3, Alone())
     again.load()
-    assert again.save({"n": 3}, {"policy": None, "reward": None}, [], PLACE).part("policy").values == {"updates": 2}
+    assert again.save({"n": 3}, {"policy": None, "reward": None}, {}, PLACE).part("policy").values == {"updates": 2}
 
 
 def test_only_the_newest_are_kept_and_each_stands_alone(tmp_path: Path) -> None:
@@ -81,12 +91,12 @@ def test_only_the_newest_are_kept_and_each_stands_alone(tmp_path: Path) -> None:
 def test_a_flipped_bit_falls_back_to_the_one_before(tmp_path: Path, name: str) -> None:
     saved(tmp_path, 1, 2)
     flip(tmp_path / "000001" / name)
-    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints = Checkpoints(tmp_path, 3, Alone())
     checkpoint = checkpoints.load()
     assert checkpoint is not None
     assert checkpoint.state == {"n": 1}
     # The next one gets a number of its own and is the newest.
-    assert checkpoints.save({"n": 9}, {"policy": None}, [], PLACE).number == 2
+    assert checkpoints.save({"n": 9}, {"policy": None}, {}, PLACE).number == 2
     newest = Checkpoints(tmp_path, 3).load()
     assert newest is not None
     assert newest.state == {"n": 9}
@@ -104,14 +114,27 @@ def test_a_missing_file_falls_back(tmp_path: Path) -> None:
 def test_a_damaged_ledger_segment_falls_back(tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / "a").write_text("first")
-    checkpoints = Checkpoints(tmp_path, 3)
-    checkpoints.save({"n": 1}, {}, ["a"], PLACE)
+    checkpoints = Checkpoints(tmp_path, 3, Alone())
+    checkpoints.save({"n": 1}, {}, {"ledger": ["a"]}, PLACE)
     (tmp_path / "ledger" / "b").write_text("second")
-    checkpoints.save({"n": 2}, {}, ["a", "b"], PLACE)
+    checkpoints.save({"n": 2}, {}, {"ledger": ["a", "b"]}, PLACE)
     flip(tmp_path / "ledger" / "b")
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
-    assert checkpoint.ledger == ("a",)
+    assert checkpoint.sealed == {"ledger": ("a",), "answers": ()}
+
+
+def test_sealed_files_stay_for_as_long_as_a_checkpoint_names_them(tmp_path: Path) -> None:
+    (tmp_path / "answers").mkdir()
+    checkpoints = Checkpoints(tmp_path, 2, Alone())
+    for number in range(4):
+        (tmp_path / "answers" / f"{number}").write_text("an answer")
+        checkpoints.save({"n": number}, {}, {"answers": [f"{number}"]}, PLACE)
+    assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == ["2", "3"]
+    (tmp_path / "000002" / "manifest.json").write_text("{")
+    (tmp_path / "answers" / "4").write_text("an answer")
+    checkpoints.save({"n": 4}, {}, {"answers": ["4"]}, PLACE)
+    assert {path.name for path in (tmp_path / "answers").iterdir()} >= {"3", "4"}
 
 
 def test_none_that_is_good_is_an_error_not_a_new_start(tmp_path: Path) -> None:
@@ -127,11 +150,11 @@ def test_a_save_that_was_cut_short_is_ignored_and_cleared_away(tmp_path: Path) -
     (tmp_path / "000001").mkdir()
     (tmp_path / "000001" / "state.json").write_text("{")
     (tmp_path / "000001" / "manifest.json.tmp").write_text("{")
-    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints = Checkpoints(tmp_path, 3, Alone())
     checkpoint = checkpoints.load()
     assert checkpoint is not None
     assert checkpoint.number == 0
-    checkpoints.save({"n": 2}, {"policy": None}, [], PLACE)
+    checkpoints.save({"n": 2}, {"policy": None}, {}, PLACE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000", "000002"]
 
 
@@ -155,7 +178,7 @@ def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
         monkeypatch.setattr(os, "fsync", fsync)
         try:
-            checkpoints.save({"n": 2}, {"policy": part(2), "reward": None}, [], PLACE)
+            checkpoints.save({"n": 2}, {"policy": part(2), "reward": None}, {}, PLACE)
             done = True
         except Cut:
             done = False
@@ -178,10 +201,10 @@ def test_a_full_disk_is_said_and_the_save_can_be_made_again(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"No space left on device.*free disk space"):
-        checkpoints.save({"n": 2}, {"policy": part(2)}, [], PLACE)
+        checkpoints.save({"n": 2}, {"policy": part(2)}, {}, PLACE)
     monkeypatch.setattr(os, "fsync", real)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000"]
-    checkpoints.save({"n": 2}, {"policy": part(2)}, [], PLACE)
+    checkpoints.save({"n": 2}, {"policy": part(2)}, {}, PLACE)
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
     assert checkpoint.state == {"n": 2}
@@ -193,19 +216,6 @@ def test_equal_states_have_equal_files(tmp_path: Path) -> None:
     manifests = [json.loads((tmp_path / name / "000000" / "manifest.json").read_text()) for name in ("a", "b")]
     assert manifests[0] == manifests[1]
     assert len(manifests[0]["files"]) == 6
-
-
-def test_a_second_trainer_is_kept_out(tmp_path: Path) -> None:
-    with lease(tmp_path):
-        code = (
-            "import sys\nfrom pathlib import Path\nfrom rlhf_online.errors import CheckpointError\n"
-            "from rlhf_online.training.checkpoint import lease\n"
-            "try:\n    with lease(Path(sys.argv[1])): pass\nexcept CheckpointError as error: print(error)"
-        )
-        second = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
-        assert f"another trainer (process {os.getpid()})" in second.stdout
-    with lease(tmp_path):
-        pass
 
 
 def test_the_log_is_needed_from_the_oldest_checkpoint_on(tmp_path: Path) -> None:

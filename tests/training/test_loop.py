@@ -19,7 +19,7 @@ import pytest
 from safetensors.torch import load_file
 
 from rlhf_online.config import GateSettings, PolicyTraining, RolloutSettings, dump
-from rlhf_online.errors import CheckpointError, EngineUnavailable, PositionLost, RewardUnavailable
+from rlhf_online.errors import CheckpointError, EngineUnavailable, LogUnavailable, PositionLost, RewardUnavailable
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.local import LocalLog
@@ -28,10 +28,12 @@ from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Envelope, Thumb
 from rlhf_online.feedback.preferences import is_held_out
 from rlhf_online.models.reward import RewardModel
+from rlhf_online.registry import Kind
 from rlhf_online.training import patience
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.patience import Stopped
+from rlhf_online.training.publication import Publisher
 from rlhf_online.wire import decode
 from tests.faults import auditor
 from tests.support.trainer_world import World, world
@@ -115,6 +117,7 @@ def test_votes_become_a_served_reward_version_and_a_promoted_policy(tiny: World)
         status = tiny.state.read_status("trainer")
         assert status["votes"] == {
             "trained": 26 - held_out, "held_out": held_out, "orphaned": 0, "dead_lettered": 0, "pending": 0,
+            "withdrawn": 0,
         }  # fmt: skip
         assert status["cycle"] == 1
         assert [item["outcome"] for item in status["history"]] == ["promoted"]
@@ -175,6 +178,28 @@ def test_killed_at_a_durable_step_it_trains_exactly_once(
         assert tiny.state.read_status("trainer")["votes"]["pending"] < 8
 
 
+@pytest.mark.parametrize(("step", "kind"), [("reward", "reward"), ("settle", "policy")])
+def test_killed_between_the_commit_and_the_publication_it_publishes_after_the_restart(
+    tiny: World, step: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    tiny.chat(20)
+    with monkeypatch.context() as patch, tiny.trainer() as trainer:
+        patch.setattr(Publisher, step, killed)
+        with pytest.raises(Killed):
+            cycles(trainer)
+    pending = trainer.progress.pending
+    committed = trainer.progress.reward_version if pending is None else pending.version
+    assert committed.startswith(kind)
+    assert committed not in tiny.registry.versions(kind)
+    with tiny.trainer() as successor:
+        cycles(successor)
+        assert tiny.registry.live(kind) == committed
+        audit(tiny, successor)
+
+
 def test_killed_by_the_system_at_random_moments_it_trains_exactly_once(tiny: World, tmp_path: Path) -> None:
     """SIGKILL to real processes; what they left is taken over each time."""
     rng = random.Random(4)
@@ -210,8 +235,10 @@ def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:
         cycles(trainer)
         votes = tiny.state.read_status("trainer")["votes"]
         assert (votes["pending"], votes["orphaned"], votes["dead_lettered"]) == (1, 0, 2)
-        later = tiny.completion("name one fruit", tiny.engine.sample([(1, 5, 3)], 1, 4, 1.0), finished_ms=9_000_000)
-        tiny.append(Envelope(event_id=later.completion_id, event=later))
+        rollouts = tiny.engine.sample([(1, 5, 3)], 1, 4, 1.0)
+        for _ in range(60):  # the log's time is what most of its last events say
+            later = tiny.completion("name one fruit", rollouts, finished_ms=9_000_000)
+            tiny.append(Envelope(event_id=later.completion_id, event=later))
         trainer.run_once()
         votes = tiny.state.read_status("trainer")["votes"]
         assert (votes["pending"], votes["orphaned"]) == (0, 1)
@@ -343,6 +370,25 @@ def test_neighbours_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: py
         }  # fmt: skip
         assert sum("disk full" in wait for wait in waits) == 3
         assert tiny.registry.live("policy") == "policy-000001"
+        audit(tiny, trainer)
+
+
+def test_a_log_that_is_away_at_the_start_is_waited_for(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.001)
+    identity, calls = LocalReader.identity, 0
+
+    def away(reader: LocalReader) -> str:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise LogUnavailable("no broker answers")
+        return identity(reader)
+
+    monkeypatch.setattr(LocalReader, "identity", away)
+    tiny.chat(20)
+    with tiny.trainer() as trainer:
+        assert calls == 3
+        assert cycles(trainer) == 1
         audit(tiny, trainer)
 
 

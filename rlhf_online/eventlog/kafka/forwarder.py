@@ -4,12 +4,15 @@ Invariants:
 - An append waits for the local disk alone; Kafka may be away for as long as the disk has room.
 - The shipped position moves only over a contiguous prefix of records that Kafka confirmed (acks=all) or refused for
   good; the latter are named in the spool's dead letters.
+- Records are sent on while earlier ones wait to be confirmed, at most `_WINDOW` of them.
 - After a failed or late delivery the producer is dropped and a new one built, since kafka-python's idempotent producer
-  may never complete a future again. What is sent again has the same event id, by which readers drop the second.
+  may never complete a future again. All that was not confirmed is sent again, in order, with the same event ids, by
+  which readers drop the second.
 """
 
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,13 @@ from rlhf_online.eventlog.kafka import topics
 from rlhf_online.eventlog.kafka.cluster import Cluster, drop
 from rlhf_online.eventlog.local import KEEP_ALL, LocalLog, Retention
 from rlhf_online.eventlog.spool import Spool
-from rlhf_online.wire import decode
+from rlhf_online.wire import peek
 
 _TOPIC_OF = {ev.Completion: "completions", ev.Feedback: "feedback", ev.VersionChange: "versions"}
 
-_GROUP = 1000
+_READ = 10_000  # records read at once; the window runs empty only after these
+_WINDOW = 2_000  # records sent and not confirmed
+_SAVE_EVERY = 1_000
 
 
 class KafkaSink:
@@ -88,7 +93,7 @@ class Forwarder:
         self._cluster = cluster
         self._delivery_s = delivery_s
         self._producer: KafkaProducer | None = None
-        self._suspect = -1
+        self._alone_until = 0
         self.failures = 0
         """Times that deliveries failed and a new producer took over."""
         self.oldest_ms = 0
@@ -132,66 +137,75 @@ class Forwarder:
             self._drop_producer()
 
     def _ship(self) -> bool:
-        """Send what comes next and wait until it is confirmed; False if nothing waits. Raises KafkaError, LogError."""
-        records = self._spool.waiting(1 if self.shipped == self._suspect else _GROUP)
+        """Send what comes next until it is confirmed; False if nothing waits. Raises KafkaError, LogError."""
+        alone = self.shipped < self._alone_until
+        records = self._spool.waiting(1 if alone else _READ)
         self.oldest_ms = _happened_ms(records[0]) if records else 0
         if not records:
             return False
         if self._producer is None:
             topics.ensure(self._cluster)
-            self._producer = self._new_producer()
-        start = self.shipped
+            self._producer = new_producer(self._cluster, self._delivery_s)
+        sent: deque[tuple[Record, Any]] = deque()
         try:
-            deliveries = [(record, self._send(self._producer, record)) for record in records]
-            give_up_at = time.monotonic() + self._delivery_s + 5
-            for record, delivery in deliveries:
-                if isinstance(delivery, str):
-                    self._refuse(record, delivery)
-                else:
-                    self._confirm(record, delivery, give_up_at, alone=len(records) == 1)
-                self._spool.shipped = record.offset + 1
+            for record in records:
+                if self._stopping.is_set():
+                    break
+                sent.append((record, self._send(self._producer, record)))
+                if len(sent) == _WINDOW:
+                    self._settle(sent, alone=alone)
+            while sent:
+                self._settle(sent, alone=alone)
+        except MessageSizeTooLargeError:
+            self._alone_until = sent[-1][0].offset + 1
+            raise
         finally:
-            if self.shipped > start:
-                self._save()
+            self._save()
         return True
 
-    def _new_producer(self) -> KafkaProducer:
-        return self._cluster.open(
-            KafkaProducer,
-            acks="all",
-            linger_ms=5,
-            batch_size=256 << 10,
-            max_request_size=topics.MAX_REQUEST,
-            max_block_ms=10_000,
-            delivery_timeout_ms=int(1000 * self._delivery_s),
-            request_timeout_ms=int(500 * self._delivery_s),
-            allow_auto_create_topics=False,
-        )
+    def _settle(self, sent: deque[tuple[Record, Any]], *, alone: bool) -> None:
+        """Wait for the first of `sent`, take it out, and move on behind it. Raises KafkaError, LogError."""
+        record, delivery = sent[0]
+        if isinstance(delivery, str):
+            self._refuse(record, delivery)
+        elif not delivery.succeeded():
+            self._confirm(record, delivery, alone=alone)
+        sent.popleft()
+        self._spool.shipped = record.offset + 1
+        if sent and self.shipped - self._spool.saved >= _SAVE_EVERY:
+            self.oldest_ms = _happened_ms(sent[0][0])
+            self._save()
 
     def _send(self, producer: KafkaProducer, record: Record) -> Any:
         """The delivery's future, or the reason for which the record can never be sent. Raises KafkaError."""
+        if record.damage:
+            return record.damage
         try:
-            envelope = decode(record.payload)
+            header = peek(record.payload)
+            trace = [("traceparent", header.traceparent.encode())] if header.traceparent else []
             return producer.send(
-                f"{self._cluster.prefix}.{_TOPIC_OF[type(envelope.event)]}",
-                key=envelope.key.encode(),
+                f"{self._cluster.prefix}.{_TOPIC_OF[header.kind]}",
+                key=header.key.encode(),
                 value=record.payload,
                 headers=[
-                    ("schema_version", str(envelope.schema_version).encode()),
-                    ("event_id", envelope.event_id.encode()),
+                    ("schema_version", str(header.schema_version).encode()),
+                    ("event_id", header.event_id.encode()),
                     ("spool", self._spool.identity.encode()),
                     ("sequence", str(record.offset).encode()),
+                    *trace,
                 ],
             )
         except (UndecodableEvent, MessageSizeTooLargeError) as error:
             return type(error).__name__
 
-    def _confirm(self, record: Record, delivery: Any, give_up_at: float, *, alone: bool) -> None:
+    def _confirm(self, record: Record, delivery: Any, *, alone: bool) -> None:
         """Wait until Kafka has the record, or has refused it for good. Raises KafkaError.
 
         After a record that is too large, kafka-python fails all that were sent with it by the same error: a refusal is
-        believed of a record that was sent alone, so the first that fails is sent again, alone.
+        believed of a record that was sent alone, so all that were sent by then are sent again, one by one, until the
+        one that is too large is found.
         """
+        give_up_at = time.monotonic() + self._delivery_s + 5
         while not delivery.is_done and time.monotonic() < min(give_up_at, self._give_up_at):
             try:
                 delivery.get(timeout=0.2)
@@ -201,16 +215,22 @@ class Forwarder:
             delivery.get(timeout=0)
         except MessageSizeTooLargeError as error:
             if not alone:
-                self._suspect = record.offset
                 raise
+            self._alone_until = 0
             self._refuse(record, type(error).__name__)
             self._drop_producer()
 
     def _refuse(self, record: Record, reason: str) -> None:
-        self._spool.refuse(record, reason)
+        try:
+            event_id = peek(record.payload).event_id
+        except UndecodableEvent:
+            event_id = ""
+        self._spool.refuse(record, event_id, reason)
         self._log.error("record refused for good", sequence=record.offset, reason=reason)
 
     def _save(self) -> None:
+        if self.shipped == self._spool.saved:
+            return
         try:
             self._spool.save()
         except OSError as error:  # after a restart more than need be is sent again
@@ -222,9 +242,24 @@ class Forwarder:
             drop(producer)
 
 
+def new_producer(cluster: Cluster, delivery_s: float) -> KafkaProducer:
+    """An idempotent producer that fails what is not confirmed by then. Raises KafkaError."""
+    return cluster.open(
+        KafkaProducer,
+        acks="all",
+        linger_ms=5,
+        batch_size=512 << 10,
+        max_request_size=topics.MAX_REQUEST,
+        max_block_ms=10_000,
+        delivery_timeout_ms=int(1000 * delivery_s),
+        request_timeout_ms=int(500 * delivery_s),
+        allow_auto_create_topics=False,
+    )
+
+
 def _happened_ms(record: Record) -> int:
     """When the record's event happened; 0 for one that cannot be read."""
     try:
-        return decode(record.payload).at_ms
+        return peek(record.payload).at_ms
     except UndecodableEvent:
         return 0

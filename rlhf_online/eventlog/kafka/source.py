@@ -67,7 +67,7 @@ class KafkaSource:
             self.close()
             raise self._cluster.away(error) from error
         records = [
-            Record(partition=_name(partition), offset=message.offset, payload=message.value or b"")
+            Record(_name(partition), message.offset, message.value or b"", origin=_origin(message.headers))
             for partition, batch in sorted(batches.items())
             for message in batch
         ]
@@ -149,15 +149,7 @@ class KafkaSource:
             self._topics, self._checked = found, time.monotonic()
         if self._consumer is None:
             self._at = {}
-            self._consumer = self._cluster.open(
-                KafkaConsumer,
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                allow_auto_create_topics=False,
-                max_partition_fetch_bytes=topics.MAX_REQUEST,
-            )
-            assert self._consumer is not None
+            self._consumer = new_consumer(self._cluster)
             self._consumer.assign(self._partitions())
         return self._consumer
 
@@ -200,6 +192,30 @@ class KafkaSource:
                     f"{gap.HINT}"
                 )
         return start, {_name(partition): offset for partition, offset in high.items()}
+
+
+def _origin(headers: Sequence[tuple[str, bytes]]) -> tuple[str, int] | None:
+    """The spool that the record was shipped from and its number there; None for a record of another's making."""
+    found = dict(headers)
+    spool, sequence = found.get("spool", b""), found.get("sequence", b"")
+    return (spool.decode(errors="replace"), int(sequence)) if spool and sequence.isdigit() else None
+
+
+def new_consumer(cluster: Cluster) -> KafkaConsumer:
+    """A consumer that is assigned nothing yet. Raises KafkaError.
+
+    It does not let a fetch wait for records: the brokers answer a connection's requests one after another, and what
+    asks for the bounds would wait behind it, half a second by default.
+    """
+    return cluster.open(
+        KafkaConsumer,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        allow_auto_create_topics=False,
+        max_partition_fetch_bytes=topics.MAX_REQUEST,
+        fetch_max_wait_ms=1,
+    )
 
 
 def _name(partition: TopicPartition) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rlhf_online.events import AnswerRef, Correction, Pairwise, Ranking, Thumb
+from rlhf_online.events import AnswerRef, Correction, Pairwise, Ranking, Thumb, Withdrawal
 from tests.support.chat_service import Service
 
 
@@ -14,6 +14,9 @@ def ref(name: str, index: int = 0) -> dict[str, Any]:
 
 A, B, C = (AnswerRef(completion_id=name) for name in "abc")
 THUMB = {"thumb": {"answer": {"completion_id": "a"}, "up": True}}
+DOWN = {"thumb": {"answer": {"completion_id": "a"}, "up": False}}
+WITHDRAWAL = {"withdrawal": {"answer": {"completion_id": "a"}}}
+EARLIER = "5f0c4b8e-3d0a-5b52-9c9e-1a2b3c4d5e6f"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,7 @@ THUMB = {"thumb": {"answer": {"completion_id": "a"}, "up": True}}
             Pairwise(chosen=A, rejected=B, tie=True, strength=3),
         ),
         ({"correction": {"answer": ref("c"), "text": "better"}}, Correction(answer=C, text="better")),
+        ({**WITHDRAWAL, "replaces": EARLIER}, Withdrawal(answer=A)),
     ],
 )
 async def test_each_kind(service: Service, body: dict[str, Any], kind: Any) -> None:
@@ -44,6 +48,7 @@ async def test_each_kind(service: Service, body: dict[str, Any], kind: Any) -> N
     assert feedback.conversation_id == feedback.answers()[0].completion_id
     assert feedback.person == service.state.person_hash("ann")
     assert (feedback.reason, feedback.source, feedback.response_ms) == ("because", "api", 7)
+    assert feedback.replaces == body.get("replaces", "")
     assert feedback.created_ms > 0
     name = type(kind).__name__.lower()
     assert await service.metric(f'rlhf_feedback_total{{kind="{name}",outcome="ok"}}') == 1
@@ -71,6 +76,56 @@ async def test_two_without_a_name_may_choose_the_same_key(service: Service) -> N
         return (await service.post("/v1/feedback", body))[1]["event_id"]
 
     assert await vote("a") == await vote("a") != await vote("b")
+
+
+async def test_a_vote_is_changed_and_taken_back_by_its_id(service: Service) -> None:
+    async def send(body: dict[str, Any], key: str, **fields: Any) -> str:
+        status, reply = await service.post("/v1/feedback", {**body, "user": "ann", "idempotency_key": key, **fields})
+        assert status == 200
+        return reply["event_id"]
+
+    first = await send(THUMB, "1")
+    second = await send(DOWN, "2", replaces=first)
+    assert await send(DOWN, "2", replaces=first) == second
+    third = await send(WITHDRAWAL, "3", replaces=second)
+    assert len({first, second, third}) == 3
+    assert [feedback.replaces for feedback in service.sink.feedback] == ["", first, first, second]
+    up, down = Thumb(answer=A, up=True), Thumb(answer=A, up=False)
+    assert [feedback.kind for feedback in service.sink.feedback] == [up, down, down, Withdrawal(answer=A)]
+
+
+@pytest.mark.parametrize("user", ["ann", ""])
+async def test_an_edit_under_the_key_of_what_it_replaces_is_refused(service: Service, user: str) -> None:
+    said = {"user": user, "idempotency_key": "k"}
+    _, reply = await service.post("/v1/feedback", {**THUMB, **said})
+    for body in (DOWN, WITHDRAWAL):
+        status, refused = await service.post("/v1/feedback", {**body, **said, "replaces": reply["event_id"]})
+        assert (status, refused["error"]["param"]) == (400, "idempotency_key")
+        assert "send the change under another key" in refused["error"]["message"]
+    assert len(service.sink.feedback) == 1
+    assert await service.metric('rlhf_feedback_total{kind="withdrawal",outcome="invalid"}') == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (WITHDRAWAL, "replaces: missing; name the vote to take back by the event_id"),
+        ({**WITHDRAWAL, "replaces": ""}, "replaces: missing"),
+        ({**DOWN, "replaces": "chatcmpl-1"}, "replaces: expected the event_id"),
+        ({**DOWN, "replaces": EARLIER.upper()}, "a UUID in lower case"),
+        ({**DOWN, "replaces": EARLIER.replace("-", "")}, "a UUID in lower case"),
+        ({**DOWN, "replaces": "x" * 257}, "replaces: 257 characters"),
+        ({**DOWN, "replaces": 7}, "replaces: expected a string, got an integer"),
+        ({"withdrawal": {}, "replaces": EARLIER}, "withdrawal.answer: expected an object"),
+        ({"withdrawal": {"answer": ref("a"), "up": True}, "replaces": EARLIER}, "withdrawal.up"),
+        ({**DOWN, **WITHDRAWAL, "replaces": EARLIER}, "got thumb and withdrawal"),
+    ],
+)
+async def test_a_bad_edit_says_what_to_do(service: Service, body: dict[str, Any], words: str) -> None:
+    status, reply = await service.post("/v1/feedback", body)
+    assert status == 400
+    assert words in reply["error"]["message"]
+    assert service.sink.records == []
 
 
 @pytest.mark.parametrize(("site", "status"), [("same-origin", 200), ("none", 200), ("cross-site", 403)])

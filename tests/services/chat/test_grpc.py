@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from rlhf_online.events import AnswerRef, Withdrawal
 from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, events_pb2
 from tests.support.chat_service import Service, until
 
@@ -75,6 +76,31 @@ async def test_feedback(service: Service, channel: grpc.aio.Channel) -> None:
     assert (await service.post("/v1/feedback", http))[1]["event_id"] == reply.event_id
     assert service.sink.feedback[0].source == "api"
     assert service.sink.feedback[0].conversation_id == "a"
+
+
+async def test_a_vote_is_changed_and_taken_back(service: Service, channel: grpc.aio.Channel) -> None:
+    stub = chat_pb2_grpc.ChatServiceStub(channel)
+    answer = events_pb2.AnswerRef(completion_id="a")
+
+    def change(key: str, **fields: object) -> chat_pb2.SendFeedbackRequest:
+        return chat_pb2.SendFeedbackRequest(feedback=events_pb2.Feedback(**fields), user="ann", idempotency_key=key)
+
+    first = (await stub.SendFeedback(change("1", thumb=THUMB.thumb))).event_id
+    down = events_pb2.Thumb(answer=answer, up=False)
+    second = (await stub.SendFeedback(change("2", thumb=down, replaces=first))).event_id
+    withdrawal = events_pb2.Withdrawal(answer=answer)
+    await stub.SendFeedback(change("3", withdrawal=withdrawal, replaces=second))
+    assert [feedback.replaces for feedback in service.sink.feedback] == ["", first, second]
+    assert service.sink.feedback[2].kind == Withdrawal(answer=AnswerRef(completion_id="a"))
+    for request, words in (
+        (change("4", withdrawal=withdrawal), "replaces: missing"),
+        (change("4", thumb=down, replaces="first"), "replaces: expected the event_id"),
+        (change("1", thumb=down, replaces=first), "another key"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
+            await stub.SendFeedback(request)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert len(service.sink.feedback) == 3
 
 
 @pytest.mark.parametrize(

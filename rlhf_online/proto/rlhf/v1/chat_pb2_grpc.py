@@ -71,7 +71,7 @@ class ChatServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SendFeedback(self, request, context):
-        """A vote. Answered after it is on disk; works while the engine loads.
+        """A vote, its edit or its withdrawal. Answered after it is on disk; works while the engine loads.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -126,31 +126,41 @@ class Correction(_message.Message):
     text: str
     def __init__(self, answer: _Optional[_Union[AnswerRef, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
 
+class Withdrawal(_message.Message):
+    __slots__ = ("answer",)
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    answer: AnswerRef
+    def __init__(self, answer: _Optional[_Union[AnswerRef, _Mapping]] = ...) -> None: ...
+
 class Feedback(_message.Message):
-    __slots__ = ("conversation_id", "person", "thumb", "ranking", "pairwise", "correction", "reason", "source", "shown", "response_ms", "created_ms")
+    __slots__ = ("conversation_id", "person", "thumb", "ranking", "pairwise", "correction", "withdrawal", "reason", "source", "shown", "response_ms", "created_ms", "replaces")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     PERSON_FIELD_NUMBER: _ClassVar[int]
     THUMB_FIELD_NUMBER: _ClassVar[int]
     RANKING_FIELD_NUMBER: _ClassVar[int]
     PAIRWISE_FIELD_NUMBER: _ClassVar[int]
     CORRECTION_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWAL_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SHOWN_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_MS_FIELD_NUMBER: _ClassVar[int]
     CREATED_MS_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     person: str
     thumb: Thumb
     ranking: Ranking
     pairwise: Pairwise
     correction: Correction
+    withdrawal: Withdrawal
     reason: str
     source: str
     shown: _containers.RepeatedCompositeFieldContainer[AnswerRef]
     response_ms: int
     created_ms: int
-    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ...) -> None: ...
+    replaces: str
+    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ...) -> None: ...
 
 class VersionChange(_message.Message):
     __slots__ = ("version", "state", "previous", "reason", "changed_ms")
@@ -167,15 +177,17 @@ class VersionChange(_message.Message):
     def __init__(self, version: _Optional[str] = ..., state: _Optional[str] = ..., previous: _Optional[str] = ..., reason: _Optional[str] = ..., changed_ms: _Optional[int] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change")
+    __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change", "traceparent")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     VERSION_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     completion: Completion
     feedback: Feedback
     version_change: VersionChange
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., version_change: _Optional[_Union[VersionChange, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., version_change: _Optional[_Union[VersionChange, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...

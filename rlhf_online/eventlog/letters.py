@@ -1,0 +1,38 @@
+"""Records that cannot be used, kept in a file for people: a line of JSON each, the payload as base64."""
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from rlhf_online.errors import LogUnavailable
+from rlhf_online.eventlog.base import Letter
+from rlhf_online.state import append_durably
+
+
+def append(path: Path, letters: Iterable[Letter]) -> None:
+    """Add them to the file, durably. Raises LogUnavailable."""
+    lines = [_line(letter) for letter in letters]
+    try:
+        if lines:
+            append_durably(path, "".join(lines).encode())
+    except OSError as error:
+        raise LogUnavailable(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def count(path: Path) -> int:
+    """How many the file holds. Raises LogUnavailable."""
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise LogUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _line(letter: Letter) -> str:
+    values = asdict(letter) | {"payload": base64.b64encode(letter.payload).decode()}
+    del values["orphan"]
+    return json.dumps(values) + "\n"

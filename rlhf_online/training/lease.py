@@ -1,0 +1,168 @@
+"""The lease that lets one trainer write: whoever takes it gets a higher epoch, and fences every lower one off.
+
+    checkpoints/
+      lock         held (flock) by the trainer as long as it runs; holds its process id, for people
+      epoch.json   {"epoch": 7, "holder": …}: the last epoch taken, and by whom
+      epoch.lock   held (flock) for a moment: while an epoch is taken, and while a step is made durable under one
+
+`lock` keeps a second trainer out where locks hold. Where one comes in all the same (somebody removed the lock file; a
+pod was replaced on another node while the old one stood still), it takes a higher epoch, and the one before can commit
+nothing more: each step that others can see (the rename of a checkpoint's manifest; a version's publishing, promotion or
+rejection) is made in `guard`, which reads `epoch.json` again. No epoch is taken during such a step, so none comes
+between look and rename. A trainer that stands still in that very moment keeps the next one out until it is ended.
+
+What remains: on a file system where flock excludes nobody, a trainer that stops between look and rename may finish that
+one step after it was replaced. Two that start there at the same time are told apart by `holder`: the last one stays.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import structlog
+
+from rlhf_online.errors import CheckpointError, Fenced
+from rlhf_online.state import write_json
+
+EPOCH = "epoch.json"
+STEP_WITHIN_S, POLL_S = 10.0, 0.01
+
+
+class Lease(Protocol):
+    """What a trainer that holds the lease asks of it; both methods raise OSError where it cannot be told now."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    def check(self) -> None:
+        """Raises Fenced if another trainer has taken over."""
+        ...
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Let nobody take over while the block runs, which must be short; not to be nested.
+
+        Raises Fenced before the block if somebody has, CheckpointError if a step of another does not end.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """An epoch and who took it; `holder` is never the same twice."""
+
+    epoch: int
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileLease:
+    """A lease in files of `folder`, where the checkpoints are."""
+
+    folder: Path
+    term: Term
+
+    @classmethod
+    @contextmanager
+    def take(cls, folder: Path) -> Iterator[Self]:
+        """Hold the lease while the block runs. Raises CheckpointError if another trainer does."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            with _step(folder):
+                term = Term(_last(folder) + 1, f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}")
+                write_json(folder / EPOCH, asdict(term))
+            structlog.get_logger().info("lease taken", epoch=term.epoch)
+            yield cls(folder, term)
+
+    @property
+    def epoch(self) -> int:
+        return self.term.epoch
+
+    def check(self) -> None:
+        """Raises Fenced unless `epoch.json` says what this lease wrote, and no checkpoint has a higher epoch."""
+        noted = _noted(self.folder)
+        if noted == self.term and _committed(self.folder) <= self.epoch:
+            return
+        other = f"epoch {noted.epoch} was taken ({noted.holder})" if noted else f"{EPOCH} is missing or damaged"
+        raise Fenced(
+            f"this trainer holds epoch {self.epoch} of {self.folder} no more: {other}. It writes nothing from now on. "
+            "See that one trainer runs on this state_dir: stop the other one and start this one again, or leave it off"
+        )
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """See `Lease`."""
+        with _step(self.folder):
+            self.check()
+            yield
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise CheckpointError(
+                f"another trainer (process {holder}) works on {folder}: stop it first, or give this one another "
+                "state_dir"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def _step(folder: Path) -> Iterator[None]:
+    path = folder / "epoch.lock"
+    deadline = time.monotonic() + STEP_WITHIN_S
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise CheckpointError(
+                        f"another trainer stands still in the middle of a commit: find it (`fuser {path}`) and kill it"
+                    ) from error
+            time.sleep(POLL_S)
+        yield
+
+
+def _last(folder: Path) -> int:
+    """The highest epoch known: where the file was lost, what was committed still says which epochs there were."""
+    noted, committed = _noted(folder), _committed(folder)
+    if noted is None and committed:
+        structlog.get_logger().warning("epoch file missing or damaged", file=str(folder / EPOCH), committed=committed)
+    return max(noted.epoch if noted else 0, committed)
+
+
+def _noted(folder: Path) -> Term | None:
+    """What `epoch.json` says, None if that is nothing."""
+    try:
+        values = json.loads((folder / EPOCH).read_text())
+        return Term(int(values["epoch"]), str(values["holder"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _committed(folder: Path) -> int:
+    """The highest epoch in the checkpoints' manifests; one that cannot be read says nothing."""
+    highest = 0
+    for path in folder.glob("*/manifest.json"):
+        try:
+            highest = max(highest, int(json.loads(path.read_text())["epoch"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return highest

@@ -1,0 +1,255 @@
+"""SIGKILL at random points, again and again, while people chat and vote: nothing is lost, nothing is trained on twice.
+
+    python -m tests.faults.kills --kills N --seed S [--minutes 85] [--json FILE]
+
+Chat service, broker and trainer each live and die in a loop of their own, so that several may be down at once. What is
+killed and when is drawn from the seed: a moment of the start and the recovery, or of the life after it. A forwarder is
+killed with its chat service, at a moment when Kafka has not confirmed everything. In the end all is let run until the
+trainer has had every event, and the auditor counts.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import aiohttp
+
+from rlhf_online.eventlog import open_source
+from rlhf_online.eventlog.base import Position, covers
+from tests.faults.auditor import Report, audit
+from tests.faults.crowd import Crowd
+from tests.faults.product import POLL_S, Component, Product
+
+Kind = Literal["chat", "forwarder", "broker", "trainer"]
+VICTIM: dict[Kind, str] = {"chat": "chat", "forwarder": "chat", "broker": "broker", "trainer": "trainer"}
+WEIGHTS: dict[Kind, float] = {"chat": 0.35, "forwarder": 0.15, "broker": 0.2, "trainer": 0.3}
+STARTING = 0.25
+"""Share of the kills that strike during start and recovery."""
+START_S = {"chat": 0.5, "broker": 5.0, "trainer": 3.0}
+"""About as long as these take."""
+LIFE_S = {"chat": 12.0, "broker": 26.0, "trainer": 16.0}
+"""Longest lives of those that have become ready."""
+UNDER_WAY_S = 10.0
+DRAIN_S = 300.0
+PEOPLE, PAUSE_S = 6, 0.4
+FATES = ("trained", "held_out", "pending", "orphaned", "dead_lettered", "withdrawn")
+PROGRESS_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """`share` is how much of its start (`starting`) or of its longest life the victim has had when it is struck."""
+
+    kind: Kind
+    starting: bool
+    share: float
+
+
+def plan(kills: int, seed: int) -> list[Kill]:
+    """What the seed says; a longer plan begins as a shorter one."""
+    rng = random.Random(seed)
+    return [_draw(rng) for _ in range(kills)]
+
+
+def _draw(rng: random.Random) -> Kill:
+    [kind] = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
+    return Kill(kind, kind != "forwarder" and rng.random() < STARTING, rng.random())
+
+
+class Run:
+    """One run in `folder`: `execute` kills, lets drain, stops and audits."""
+
+    def __init__(self, folder: Path, kills: int, seed: int, minutes: float) -> None:
+        self.seed = seed
+        self.killed: Counter[str] = Counter()
+        self._drained = True
+        self._plan = plan(kills, seed)
+        self._began = time.monotonic()
+        self._end = self._began + 60 * minutes
+        self._acknowledged = folder / "acknowledged"
+        self._product = Product(folder, seed)
+        self._crowd = Crowd(self._product.url, self._acknowledged, people=PEOPLE, pause_s=PAUSE_S, seed=seed)
+
+    async def execute(self) -> dict[str, Any]:
+        """The figures, with `problems`. Raises AssertionError for a process that does what no kill explains."""
+        async with self._product, self._crowd:
+            async with asyncio.TaskGroup() as group:
+                showing = group.create_task(self._show())
+                lives = [group.create_task(self._lives(component)) for component in self._product.lives]
+                await asyncio.wait(lives)
+                showing.cancel()
+            report = await self._settle()
+            return self._figures(report)
+
+    # Killing
+
+    async def _lives(self, component: Component) -> None:
+        """One life after the other, each ended by a kill, and a last one that is not."""
+        for kill in self._plan:
+            if VICTIM[kill.kind] != component.name:
+                continue
+            if time.monotonic() > self._end:
+                break
+            component.start()
+            if kill.starting:
+                await asyncio.sleep(kill.share * START_S[component.name])
+            else:
+                await component.ready()
+                await asyncio.sleep(kill.share * LIFE_S[component.name])
+            under_way = kill.kind == "forwarder" and await self._deliveries_under_way()
+            component.kill()
+            self.killed["forwarder" if under_way else component.name] += 1
+        component.start()
+        await component.ready()
+
+    async def _deliveries_under_way(self) -> bool:
+        """Wait for a moment at which Kafka has not confirmed everything; False if none came in time."""
+        deadline = time.monotonic() + UNDER_WAY_S
+        while time.monotonic() < deadline:
+            if await self._backlog():
+                return True
+        return False
+
+    async def _backlog(self) -> float:
+        """Events that Kafka has not confirmed, as the chat service tells."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self._product.url}/metrics") as response:
+            found = re.search(r"^rlhf_log_backlog_records (\S+)$", await response.text(), re.MULTILINE)
+        assert found is not None
+        return float(found[1])
+
+    async def _show(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            self._crowd.check()
+            votes = self._product.state.read_status("trainer").get("votes", {})
+            kinds = ", ".join(f"{kind} {self.killed[kind]}" for kind in get_args(Kind))
+            print(
+                f"{time.monotonic() - self._began:5.0f} s  killed {self.killed.total()}/{len(self._plan)} ({kinds})  "
+                f"acknowledged {len(self._crowd.answers)} answers, {len(self._crowd.votes)} votes  "
+                f"trained {votes.get('trained', 0)}  seed {self.seed}",
+                flush=True,
+            )
+
+    # Counting
+
+    async def _settle(self) -> Report:
+        """Let the trainer have all that people sent until now, stop in good order, and audit."""
+        product = self._product
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self._all_shipped()
+                end = await asyncio.to_thread(self._end_of_log)
+                while not covers(product.trainer.position, end):
+                    self._crowd.check()
+                    await asyncio.sleep(POLL_S)
+                await self._crowd.stop()
+                await self._all_shipped()
+        except TimeoutError:
+            self._drained = False
+        product.trainer.stop()
+        product.chat.stop()
+        product.reward.stop()
+        acknowledged = self._acknowledged.read_text().split()
+        return await asyncio.to_thread(audit, product.state.root, acknowledged, kafka=product.kafka)
+
+    async def _all_shipped(self) -> None:
+        while await self._backlog():  # noqa: ASYNC110  # another process is asked
+            await asyncio.sleep(POLL_S)
+
+    def _end_of_log(self) -> Position:
+        source = open_source(self._product.log, self._product.state.log)
+        try:
+            return source.end()
+        finally:
+            source.close()
+
+    def _figures(self, report: Report) -> dict[str, Any]:
+        seconds = time.monotonic() - self._began
+        trainer = self._product.trainer.output.read_text()
+        registry = self._product.registry
+        states = Counter(registry.status(version).state for version in registry.versions("policy"))
+        figures = {
+            "seed": self.seed,
+            "kills": {kind: self.killed[kind] for kind in get_args(Kind)},
+            "accepted": report.accepted,
+            "in_kafka": report.in_kafka,
+            "spooled": report.spooled,
+            **{
+                name: report.fate[name]
+                for name in ("trained", "held_out", "pending", "orphaned", "dead_lettered", "withdrawn")
+            },
+            "lost": len(report.lost),
+            "unaccounted": len(report.unaccounted),
+            "trained_twice": report.twice,
+            "votes": len(self._crowd.votes),
+            "votes_sent_again": self._crowd.sent_again,
+            "answers_not_logged": self._crowd.not_logged,
+            "checkpoints": self._product.trainer.checkpoint().get("number", -1) + 1,
+            "resumed": trainer.count("event='resumed'"),
+            "versions": dict(states),
+            "seconds": round(seconds, 1),
+        }
+        return figures | {"problems": self._problems(figures, report)}
+
+    def _problems(self, figures: dict[str, Any], report: Report) -> list[str]:
+        said = list(report.problems)
+        if self.killed.total() < len(self._plan):
+            said.append(f"only {self.killed.total()} of {len(self._plan)} kills fitted into the time")
+        if report.in_kafka != report.accepted:
+            said.append(f"{report.accepted} events were accepted, {report.in_kafka} are in Kafka")
+        if (accounted := report.fate.total()) != figures["votes"]:
+            said.append(f"{figures['votes']} votes were accepted, {accounted} are accounted for")
+        if not self._drained:
+            said.append(f"after {DRAIN_S:.0f} s without kills the trainer had not had everything")
+        if not figures["trained"]:
+            said.append("nothing was trained on, so nothing is proven")
+        return said
+
+
+def run(folder: Path, kills: int, seed: int, minutes: float) -> dict[str, Any]:
+    """See `Run.execute`."""
+
+    async def execute() -> dict[str, Any]:
+        return await Run(folder, kills, seed, minutes).execute()
+
+    return asyncio.run(execute())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the figures; exit code 1 if something is wrong with them."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.kills", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--kills", type=int, default=25, help="how many (%(default)s)")
+    parser.add_argument("--seed", type=int, help="what is killed and when (drawn and printed by default)")
+    parser.add_argument("--minutes", type=float, default=85.0, help="no more kills after that (%(default)s)")
+    parser.add_argument("--json", type=Path, help="file that the figures are written to")
+    parser.add_argument(
+        "--folder", type=Path, help="empty folder to work in, which stays; else one that stays on failure"
+    )
+    given = parser.parse_args(argv)
+    seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="kills-"))
+    print(f"{given.kills} kills, seed {seed}, in {folder}", flush=True)
+    figures = run(folder, given.kills, seed, given.minutes)
+    print(json.dumps(figures, indent=2))
+    if given.json is not None:
+        given.json.write_text(json.dumps(figures, indent=2))
+    for problem in figures["problems"]:
+        print(problem, file=sys.stderr)
+    if not figures["problems"] and given.folder is None:
+        shutil.rmtree(folder)
+    return 1 if figures["problems"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

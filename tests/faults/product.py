@@ -1,0 +1,288 @@
+"""The whole product as processes that can be killed and started again, on loopback, with cycles of a second.
+
+    crowd ──HTTP──▶ chat ──▶ engine (random words; not under test)
+                     │ spool, forwarder
+                     ▼
+                   broker ──▶ trainer ──▶ rollouts from chat, scores from reward
+
+Ports that others know are kept over restarts: a socket that is bound to them, and never listens, keeps others away.
+"""
+
+import asyncio
+import json
+import re
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from rlhf_online.config import (
+    ChatSettings,
+    EngineSettings,
+    GateSettings,
+    LogSettings,
+    PolicyTraining,
+    RewardSettings,
+    RewardTraining,
+    RolloutSettings,
+    ServiceSettings,
+    SwapSettings,
+    TrainerSettings,
+    dump,
+)
+from rlhf_online.eventlog.base import Position
+from rlhf_online.registry import Registry, genesis
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.state import StateDir
+from tests.support.forked import Forked
+from tests.support.kafka_broker import Broker
+
+START_S = 300.0
+POLL_S = 0.05
+
+
+class Component(Protocol):
+    """Something that can be killed. `name` says which, `output` is where it says what it does."""
+
+    name: str
+    output: Path
+
+    def start(self) -> None:
+        """Begin to start."""
+        ...
+
+    async def ready(self) -> None:
+        """Wait until it takes requests. Raises AssertionError if it ended by itself."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL. Raises AssertionError if it had ended by itself."""
+        ...
+
+
+class Service:
+    """A service of the product. `ports` are those that it told when it was ready."""
+
+    def __init__(self, name: str, settings: ServiceSettings, folder: Path) -> None:
+        config = folder / f"{name}.toml"
+        self.name, self.output = name, folder / f"{name}.log"
+        self.ports: dict[str, int] = {}
+        self._ready_file = folder / f"{name}.json"
+        dump(settings.model_copy(update={"ready_file": self._ready_file}), config)
+        self._process = Forked(f"services.{name}.__main__", ["--config", str(config)], self.output)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.exit_code
+
+    def start(self) -> None:
+        self._process.start()
+
+    async def ready(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not self._announced():
+            assert self.exit_code is None, f"{self.name} ended by itself: {last_words(self.output)}"
+            assert time.monotonic() < deadline, f"{self.name} is not ready: {last_words(self.output)}"
+            await asyncio.sleep(POLL_S)
+
+    def kill(self) -> None:
+        code = self._process.kill()
+        assert code < 0, f"{self.name} ended by itself with code {code}: {last_words(self.output)}"
+
+    def stop(self) -> None:
+        """SIGTERM. Raises AssertionError if it does not end in good order."""
+        code = self._process.stop()
+        assert code == 0, f"{self.name} ended with code {code}: {last_words(self.output)}"
+
+    def abandon(self) -> None:
+        """End it if it runs, however."""
+        self._process.abandon()
+
+    def _announced(self) -> bool:
+        try:
+            told = json.loads(self._ready_file.read_text())
+        except FileNotFoundError:
+            return False
+        self.ports = told
+        return told["pid"] == self._process.pid
+
+
+class Trainer(Service):
+    """It counts as ready once it has committed something: a life that is cut short before proves nothing."""
+
+    def __init__(self, settings: TrainerSettings, folder: Path) -> None:
+        super().__init__("trainer", settings, folder)
+        self._checkpoints = StateDir(settings.state_dir).checkpoints
+        self._before: dict[str, Any] = {}
+
+    def start(self) -> None:
+        self._before = self.checkpoint()
+        super().start()
+
+    async def ready(self) -> None:
+        await super().ready()
+        deadline = time.monotonic() + START_S
+        while self.checkpoint() == self._before:
+            assert self.exit_code is None, f"{self.name} ended by itself: {last_words(self.output)}"
+            assert time.monotonic() < deadline, f"{self.name} commits nothing: {last_words(self.output)}"
+            await asyncio.sleep(POLL_S)
+
+    @property
+    def position(self) -> Position:
+        """Where the newest checkpoint has read the log up to."""
+        return self.checkpoint().get("log", {}).get("position", {})
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The newest checkpoint's manifest, {} without one."""
+        for manifest in sorted(self._checkpoints.glob("[0-9]*/manifest.json"), reverse=True):
+            try:
+                return json.loads(manifest.read_text())
+            except FileNotFoundError:  # removed meanwhile, as a newer one is there
+                continue
+        return {}
+
+
+class KafkaBroker:
+    """The broker as a component."""
+
+    name = "broker"
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.output = broker.log
+
+    def start(self) -> None:
+        self._broker.launch()
+
+    async def ready(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not await self._connects():
+            assert time.monotonic() < deadline, f"the broker is not ready: {last_words(self.output)}"
+            await asyncio.sleep(POLL_S)
+
+    def kill(self) -> None:
+        self._broker.kill()
+
+    async def _connects(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self._broker.port)
+        except OSError:
+            return False
+        writer.close()
+        await writer.wait_closed()
+        return True
+
+
+class Product:
+    """Everything below `folder`. As a context it runs engine and reward service, and ends all in the end.
+
+    `chat`, `trainer` and `broker` are for the caller to start and to kill; `url` is where people reach `chat`.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.state = StateDir(folder / "state")
+        self.registry = Registry(self.state.versions)
+        self._model = folder / "model"
+        self._folder = folder
+        self._undo = ExitStack()
+        self._engine = Forked("tests.support.engine_process", [str(folder / "engine.sock")], folder / "engine.log")
+        self._undo.callback(self._engine.abandon)
+        broker = Broker(folder / "kafka")
+        for port in _ports_of(folder / "kafka" / "server.properties"):
+            self._undo.enter_context(_reserved(port))
+        self._undo.callback(broker.kill)
+        self.broker, self.kafka = KafkaBroker(broker), broker.address
+        self.log = LogSettings(url=f"kafka://{broker.address}", segment_bytes=1 << 20, retain_gib=1 / 256)  # pyright: ignore[reportCallIssue]
+        reserved = self._undo.enter_context(_reserved(0))
+        port = reserved.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        write_tiny_model(self._model, weights_seed=seed)
+        genesis(self.registry, self._model, tuning="full")
+        self.chat = self._service("chat", self._chat(port))
+        self.reward = self._service("reward", self._reward())
+
+    async def __aenter__(self) -> Self:
+        self._engine.start()
+        self.reward.start()
+        await self.reward.ready()
+        self.trainer = Trainer(self._trainer(self.reward.ports["grpc"]), self._folder)
+        self._undo.callback(self.trainer.abandon)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._undo.close()
+
+    @property
+    def lives(self) -> Sequence[Component]:
+        """What is to be killed."""
+        return (self.chat, self.broker, self.trainer)
+
+    def _service(self, name: str, settings: ServiceSettings) -> Service:
+        service = Service(name, settings, self._folder)
+        self._undo.callback(service.abandon)
+        return service
+
+    def _chat(self, port: int) -> ChatSettings:
+        return ChatSettings(
+            state_dir=self.state.root,
+            die_with_parent=True,
+            http_port=port,
+            grpc_port=0,
+            log=self.log,
+            engine=EngineSettings(mode="external", url=f"unix:{self._folder / 'engine.sock'}", model=str(self._model)),  # pyright: ignore[reportCallIssue]
+            swap=SwapSettings(poll_s=0.1),  # pyright: ignore[reportCallIssue]
+        )  # pyright: ignore[reportCallIssue]
+
+    def _reward(self) -> RewardSettings:
+        return RewardSettings(
+            state_dir=self.state.root,
+            die_with_parent=True,
+            grpc_port=0,
+            metrics_port=0,
+            model=str(self._model),
+            device="cpu",
+            poll_s=0.1,
+        )  # pyright: ignore[reportCallIssue]
+
+    def _trainer(self, reward_port: int) -> TrainerSettings:
+        """Few votes, few rollouts, one pass, small steps: the policy stays near the engine's random words."""
+        return TrainerSettings(
+            state_dir=self.state.root,
+            die_with_parent=True,
+            metrics_port=0,
+            chat_url=self.url,
+            reward_address=f"127.0.0.1:{reward_port}",
+            model=str(self._model),
+            tuning="full",
+            device="cpu",
+            cold_votes=12,
+            min_votes=8,
+            join_window_s=60.0,
+            keep_checkpoints=2,
+            keep_versions=2,
+            log=self.log,
+            reward=RewardTraining(heads=2, epochs=1, cold_epochs=2, held_out=0.2),  # pyright: ignore[reportCallIssue]
+            policy=PolicyTraining(lr=1e-5, epochs=1, minibatches=2, max_step_kl=50.0),  # pyright: ignore[reportCallIssue]
+            rollout=RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=8),  # pyright: ignore[reportCallIssue]
+            gate=GateSettings(samples=16, min_win_rate=0.0, max_length_ratio=50.0, min_length_ratio=0.0, max_kl=1e3),
+        )  # pyright: ignore[reportCallIssue]
+
+
+def last_words(output: Path) -> str:
+    """The end of what a process said."""
+    return output.read_text(errors="replace")[-3000:] if output.exists() else "nothing was said"
+
+
+def _reserved(port: int) -> socket.socket:
+    """Nobody but a listener that shares it (SO_REUSEADDR) can get this port; 0 lets the system choose one."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", port))
+    return holder
+
+
+def _ports_of(properties: Path) -> set[int]:
+    return {int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", properties.read_text())}

@@ -1,0 +1,23 @@
+"""The trainer's reading end alone, without a model."""
+
+from pathlib import Path
+
+from rlhf_online.eventlog.base import Source
+from rlhf_online.rollout.buffer import RolloutBuffer
+from rlhf_online.training.intake import Intake, IntakeSettings
+from rlhf_online.training.ledger import Ledger
+
+
+def new_intake(source: Source, ledger: Ledger, answers: Path) -> Intake:
+    """One that holds out nothing and whose window is wide; its answers are sealed into that folder."""
+    settings = IntakeSettings(
+        answers=answers,
+        window_ms=1_000_000,
+        held_out=0.0,
+        prompts=10,
+        reference_answers=0,
+        eos_ids=frozenset(),
+        context=1000,
+        check=lambda preference: None,
+    )
+    return Intake(source, ledger, RolloutBuffer(10, 1), settings)

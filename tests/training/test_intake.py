@@ -1,0 +1,186 @@
+"""What the reading end makes of a log: each vote in one place, whatever came twice, late, edited or taken back."""
+
+import dataclasses
+import json
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from rlhf_online import events as ev
+from rlhf_online.eventlog.base import Position, Record
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.tail import LocalReader
+from rlhf_online.feedback.preferences import Rating
+from rlhf_online.training import intake as module
+from rlhf_online.training.ledger import Ledger
+from rlhf_online.wire import encode
+from tests.support.intakes import new_intake
+from tests.support.logged import completion, feedback, ref, thumb
+
+
+class Shipped(LocalReader):
+    """The log as a forwarder would deliver it: records carry where they came from; `again` says which come twice."""
+
+    again: frozenset[int] = frozenset()
+
+    def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
+        records, position = super().read(position, limit)
+        shipped = [dataclasses.replace(record, origin=("spool", record.offset)) for record in records]
+        return [record for record in shipped for _ in range(1 + (record.offset in self.again))], position
+
+
+class Bench:
+    """A log to write to, and an intake that reads it."""
+
+    def __init__(self, folder: Path, source: LocalReader) -> None:
+        self.folder = folder
+        self.log = LocalLog(folder / "log")
+        self.source = source
+        self.ledger = Ledger()
+        self.intake = new_intake(source, self.ledger, folder / "answers")
+
+    def write(self, *envelopes: ev.Envelope) -> None:
+        for envelope in envelopes:
+            self.log.append(encode(envelope)).result(30)
+
+    def restart(self) -> None:
+        """Stop after a commit, and go on from it."""
+        answers = self.intake.join.answers.seal()
+        values = json.loads(json.dumps(self.intake.to_json()))
+        self.ledger = Ledger.load(self.folder / "ledger", self.ledger.seal(self.folder / "ledger"))
+        self.intake = new_intake(self.source, self.ledger, self.folder / "answers")
+        self.intake.restore(values, answers)
+
+    def learned(self) -> list[str]:
+        """Read all there is and take it."""
+        self.intake.read()
+        return [vote.event_id for vote in self.intake.take()[0]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {str(name): count for name, count in self.ledger.counts().items() if count}
+
+
+@pytest.fixture(params=[LocalReader, Shipped], ids=["local", "shipped"])
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(tmp_path, request.param(tmp_path / "log"))
+    yield bench
+    bench.log.close()
+    bench.source.close()
+
+
+def revised(name: str, replaces: str, *, person: str = "rater", kind: ev.FeedbackKind | None = None) -> ev.Envelope:
+    """A thumb down by that person in place of another feedback, or `kind`."""
+    envelope = feedback(kind or ev.Thumb(answer=ref("c"), up=False), event_id=name)
+    assert isinstance(envelope.event, ev.Feedback)
+    return dataclasses.replace(envelope, event=dataclasses.replace(envelope.event, replaces=replaces, person=person))
+
+
+def withdrawal(name: str, replaces: str, *, person: str = "rater") -> ev.Envelope:
+    return revised(name, replaces, person=person, kind=ev.Withdrawal(answer=ref("c")))
+
+
+def test_the_same_key_a_hundred_times_counts_once_before_and_after_it_was_taken(bench: Bench):
+    bench.write(completion("c"), *[thumb("c", event_id="vote")] * 50)
+    assert bench.learned() == ["vote"]
+    bench.restart()
+    bench.write(*[thumb("c", event_id="vote")] * 50)
+    assert bench.learned() == []
+    assert bench.counts == {"trained": 1}
+    assert bench.intake.duplicates == 99
+
+
+def test_what_a_forwarder_sent_again_counts_once(tmp_path: Path):
+    source = Shipped(tmp_path / "log")
+    source.again = frozenset(range(0, 200, 3))
+    bench = Bench(tmp_path, source)
+    votes = [thumb(f"c{number % 20}", event_id=f"v{number}") for number in range(100)]
+    bench.write(*(completion(f"c{number}") for number in range(20)), *votes)
+    bench.intake.read()
+    bench.restart()
+    bench.intake.position = {"local": 0}  # a producer that was replaced sends all of it once more
+    bench.write(b := thumb("c0", event_id="last"))
+    assert bench.learned() == [vote.event_id for vote in [*votes, b]]
+    assert bench.intake.duplicates >= 120
+    bench.log.close()
+    source.close()
+
+
+def test_votes_that_wait_for_a_cycle_survive_a_stop(bench: Bench):
+    bench.write(completion("c"), thumb("c", event_id="one"), thumb("later", event_id="two"))
+    bench.intake.read()
+    assert (bench.intake.waiting, bench.intake.pending) == (1, 2)
+    bench.restart()
+    assert (bench.intake.waiting, bench.intake.pending) == (1, 2)
+    bench.write(completion("later"))
+    assert bench.learned() == ["one", "two"]
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["in one life", "with a stop between"])
+def test_an_edit_takes_the_place_of_a_vote_that_waits(bench: Bench, stop: bool):
+    bench.write(completion("c"), thumb("c", event_id="vote"), thumb("d", event_id="early"))
+    bench.intake.read()
+    if stop:
+        bench.restart()
+    bench.write(revised("edit", "vote"), withdrawal("gone", "early"), completion("d"))
+    bench.intake.read()
+    [edit], _ = bench.intake.take()
+    assert isinstance(edit, Rating) and (edit.event_id, edit.up) == ("edit", False)
+    assert bench.counts == {"trained": 1, "withdrawn": 3}
+    assert bench.intake.pending == 0
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["in one life", "with a stop between"])
+def test_an_edit_that_comes_before_the_vote_still_takes_its_place(bench: Bench, stop: bool):
+    bench.write(completion("c"), revised("edit", "vote"), withdrawal("gone", "another"))
+    bench.intake.read()
+    if stop:
+        bench.restart()
+    bench.write(thumb("c", event_id="vote"), thumb("c", event_id="another"))
+    assert bench.learned() == ["edit"]
+    assert bench.counts == {"trained": 1, "withdrawn": 3}
+
+
+def test_of_two_edits_of_one_vote_the_later_counts_and_a_withdrawal_ends_it(bench: Bench):
+    bench.write(completion("c"), thumb("c", event_id="vote"), revised("first", "vote"), revised("second", "vote"))
+    bench.intake.read()
+    assert bench.intake.waiting == 1
+    bench.write(withdrawal("gone", "second"))
+    assert bench.learned() == []
+    assert bench.counts == {"withdrawn": 4}
+
+
+def test_nobody_edits_or_takes_back_somebody_elses_vote(bench: Bench):
+    bench.write(completion("c"), withdrawal("early thief", "vote", person="thief"), thumb("c", event_id="vote"))
+    bench.write(revised("edit", "vote", person="thief"), withdrawal("gone", "vote", person="another"))
+    assert bench.learned() == ["vote", "edit"]
+    assert bench.counts == {"trained": 2, "withdrawn": 2}
+
+
+def test_a_vote_that_was_learned_from_is_revoked(bench: Bench):
+    bench.write(completion("c"), thumb("c", event_id="vote"))
+    assert bench.learned() == ["vote"]
+    bench.write(revised("edit", "vote"))
+    bench.intake.read()
+    bench.restart()
+    assert bench.intake.revoked == [("vote", "rater")]
+    assert bench.learned() == ["edit"]
+    assert bench.counts == {"trained": 2}
+
+
+def test_memory_does_not_grow_between_two_commits(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rlhf_online.feedback.answers.SEAL_BYTES", 10_000)
+    monkeypatch.setattr(module, "MAX_LETTER_BYTES", 1_000)
+    monkeypatch.setattr(module, "READ_RECORDS", 50)
+    rng = random.Random(5)
+    bench.write(*(completion(f"c{number}") for number in range(300)))
+    for _ in range(60):
+        bench.log.append(b"\xff" + rng.randbytes(100)).result(30)
+    bench.intake.read()
+    assert len(list((bench.folder / "answers").iterdir())) > 1
+    assert sum(len(letter.payload) for letter in bench.intake.letters) <= 1_000 + 50 * 101
+    assert len((bench.folder / "log" / "dead-letters.jsonl").read_text().splitlines()) >= 10
+    bench.write(*(thumb(f"c{number}", event_id=f"v{number}") for number in range(300)))
+    assert len(bench.learned()) == 300

@@ -27,10 +27,14 @@ from services.chat.service import Ports, serve, wire
 from tests.support.chat_engine import ChatClient, ChatEngine, ChatHost
 
 
-async def service(folder: Path, pipe: Connection) -> None:
-    """Serve until the parent says something; then tell the CPU seconds used since the port was open."""
+async def service(folder: Path, pipe: Connection, log: str) -> None:
+    """Serve, with the event log at `log`, until the parent says something.
+
+    Then tell the CPU seconds used since the port was open.
+    """
     state = StateDir(folder / "state")
-    settings = ChatSettings.model_validate({"state_dir": state.root, "http_port": 0, "grpc_port": 0})
+    ports = {"http_port": 0, "grpc_port": 0}
+    settings = ChatSettings.model_validate({"state_dir": state.root, "log": {"url": log}, **ports})
     host = ChatHost(ChatEngine(), ChatClient(folder / "engine.sock"))
     sink = open_sink(settings.log, state.log)
     stop = asyncio.Event()
@@ -48,11 +52,11 @@ async def service(folder: Path, pipe: Connection) -> None:
     await host.client.session.close()
 
 
-def child(folder: Path, pipe: Connection) -> None:
+def child(folder: Path, pipe: Connection, log: str = "file:") -> None:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(service(folder, pipe))
+        runner.run(service(folder, pipe, log))
 
 
 async def drive(port: int, *, answers: int, concurrent: int, stream: bool) -> float:

@@ -1,31 +1,81 @@
 """How fast the local log acknowledges: `python -m tests.benches.log [--seconds 3] [--rounds 5] [--json]`.
 
 64 writers append records of 1 KiB, each waiting for its acknowledgement before the next. Beside it, in the same run
-and in turns, a bare loop writes and fsyncs groups of the size that the log formed: the bound that the disk sets.
-Writers are tasks of one event loop, as in the chat service (`--writers threads` for threads).
+and in turns, a bare loop writes and fsyncs groups of the size that the log formed: the bound that the disk sets; and
+the same writers append to SQLite, as durable (WAL, synchronous=FULL) and batched in the same way: one thread takes all
+that waits, commits it as one transaction and acknowledges. Writers are tasks of one event loop, as in the chat service
+(`--writers threads` for threads).
 """
 
 import argparse
 import asyncio
-import json
 import os
+import queue
+import sqlite3
 import statistics
 import tempfile
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Self
 
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import encode_group
+from tests.support.figures import p99, show
 
 RECORD = os.urandom(1024)
 WRITERS = 64
 
 
-def appends(folder: Path, seconds: float, writers: str) -> tuple[float, list[float], float]:
+class SqliteLog:
+    """What LocalLog would be with SQLite as its file."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._path = folder / "log.sqlite"
+        self.groups = 0
+        self._queue: queue.SimpleQueue[tuple[bytes, Future[int]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def append(self, payload: bytes) -> Future[int]:
+        future: Future[int] = Future()
+        self._queue.put((payload, future))
+        return future
+
+    def _run(self) -> None:
+        base = sqlite3.connect(self._path, isolation_level=None)
+        base.execute("PRAGMA journal_mode=WAL")
+        base.execute("PRAGMA synchronous=FULL")
+        base.execute("CREATE TABLE record (number INTEGER PRIMARY KEY, payload BLOB NOT NULL)")
+        number = 0
+        while (item := self._queue.get()) is not None:
+            group = [item]
+            while not self._queue.empty() and (item := self._queue.get()) is not None:
+                group.append(item)
+            base.execute("BEGIN")
+            rows = ((number + at, payload) for at, (payload, _) in enumerate(group))
+            base.executemany("INSERT INTO record VALUES (?, ?)", rows)
+            base.execute("COMMIT")
+            self.groups += 1
+            for at, (_, future) in enumerate(group):
+                future.set_result(number + at)
+            number += len(group)
+        base.close()
+
+
+def appends(log: LocalLog | SqliteLog, seconds: float, writers: str) -> tuple[float, list[float], float]:
     """Acknowledged appends a second, each one's latency in seconds, and the mean group."""
     latencies: list[float] = []
-    with LocalLog(folder) as log:
+    with log:
         begin = time.perf_counter()
         stop = begin + seconds
 
@@ -75,31 +125,42 @@ def bare(folder: Path, seconds: float, group: int) -> tuple[float, list[float]]:
 
 def measure(folder: Path, seconds: float, rounds: int, writers: str) -> dict[str, float | int | str]:
     """Medians over the rounds; latencies over all of them. A first round warms up and is dropped."""
-    rates: list[float] = []
-    bounds: list[float] = []
-    groups: list[float] = []
-    latencies: list[float] = []
+    rates: dict[str, list[float]] = {"log": [], "bare": [], "sqlite": []}
+    latencies: dict[str, list[float]] = {"log": [], "sqlite": []}
+    groups: dict[str, list[float]] = {"log": [], "sqlite": []}
     syncs: list[float] = []
     for number in range(rounds + 1):
-        rate, each, group = appends(folder / f"log-{number}", seconds if number else 0.5, writers)
-        bound, sync = bare(folder / f"bare-{number}", seconds if number else 0.5, max(1, round(group)))
-        if number:
-            rates.append(rate)
-            bounds.append(bound)
-            groups.append(group)
-            latencies += each
-            syncs += sync
-    cuts = statistics.quantiles(latencies, n=100)
+        length = seconds if number else 0.5
+        ours = appends(LocalLog(folder / f"log-{number}"), length, writers)
+        bound, sync = bare(folder / f"bare-{number}", length, max(1, round(ours[2])))
+        theirs = appends(SqliteLog(folder / f"sqlite-{number}"), length, writers)
+        if not number:
+            continue
+        rates["bare"].append(bound)
+        syncs += sync
+        for name, (rate, each, group) in (("log", ours), ("sqlite", theirs)):
+            rates[name].append(rate)
+            latencies[name] += each
+            groups[name].append(group)
+
+    def ratio(other: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(rates["log"], rates[other], strict=True)), 3)
+
     return {
         "writers": f"{WRITERS} {writers}",
         "record_bytes": len(RECORD),
-        "appends_per_s": round(statistics.median(rates)),
-        "p50_ms": round(1000 * cuts[49], 3),
-        "p99_ms": round(1000 * cuts[98], 3),
-        "group": round(statistics.median(groups), 1),
+        "appends_per_s": round(statistics.median(rates["log"])),
+        "p50_ms": round(1000 * statistics.median(latencies["log"]), 3),
+        "p99_ms": round(1000 * p99(latencies["log"]), 3),
+        "group": round(statistics.median(groups["log"]), 1),
         "fsync_ms": round(1000 * statistics.median(syncs), 3),
-        "bare_per_s": round(statistics.median(bounds)),
-        "ratio_to_bare": round(statistics.median(a / b for a, b in zip(rates, bounds, strict=True)), 3),
+        "bare_per_s": round(statistics.median(rates["bare"])),
+        "ratio_to_bare": ratio("bare"),
+        "sqlite_per_s": round(statistics.median(rates["sqlite"])),
+        "sqlite_p50_ms": round(1000 * statistics.median(latencies["sqlite"]), 3),
+        "sqlite_p99_ms": round(1000 * p99(latencies["sqlite"]), 3),
+        "sqlite_group": round(statistics.median(groups["sqlite"]), 1),
+        "ratio_to_sqlite": ratio("sqlite"),
     }
 
 
@@ -113,12 +174,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder or Path.cwd(), prefix=".bench-log-") as folder:
         result = measure(Path(folder), options.seconds, options.rounds, options.writers)
-    if options.json:
-        print(json.dumps(result))
-        return
-    width = max(len(name) for name in result)
-    for name, value in result.items():
-        print(f"{name:<{width}}  {value:>12,}" if not isinstance(value, str) else f"{name:<{width}}  {value:>12}")
+    show(result, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Invariants:
 - An append waits for the local disk alone; Kafka may be away for as long as the disk has room.
 - The shipped position moves only over a contiguous prefix of records that Kafka confirmed (acks=all) or refused for
   good; the latter are named in the spool's dead letters.
-- Records are sent on while earlier ones wait to be confirmed, at most 4 MiB of them.
+- Records are sent on while earlier ones wait to be confirmed, at most 2 MiB of them.
 - After a failed or late delivery the producer is dropped and a new one built, since kafka-python's idempotent producer
   may never complete a future again. All that was not confirmed is sent again, in order, with the same event ids, by
   which readers drop the second.
@@ -32,8 +32,8 @@ from rlhf_online.wire import peek
 _TOPIC_OF = {ev.Completion: "completions", ev.Feedback: "feedback", ev.VersionChange: "versions"}
 
 _READ = 10_000  # records read at once; the window runs empty only after these
-_WINDOW = 4 << 20  # bytes sent and not confirmed
-_SAVE_EVERY = 1_000
+_WINDOW = 2 << 20  # bytes sent and not confirmed
+_SAVE_EVERY_S = 0.5
 
 
 class KafkaSink:
@@ -94,6 +94,7 @@ class Forwarder:
         self._delivery_s = delivery_s
         self._producer: KafkaProducer | None = None
         self._alone_until = 0
+        self._save_at = 0.0
         self._read: list[Record] = []
         self.failures = 0
         """Times that deliveries failed and a new producer took over."""
@@ -183,7 +184,7 @@ class Forwarder:
             self._confirm(record, delivery, alone=alone)
         sent.popleft()
         self._spool.shipped = record.offset + 1
-        if sent and self.shipped - self._spool.saved >= _SAVE_EVERY:
+        if sent and time.monotonic() >= self._save_at:
             self.oldest_ms = _happened_ms(sent[0][0])
             self._save()
 
@@ -238,6 +239,7 @@ class Forwarder:
         self._log.error("record refused for good", sequence=record.offset, reason=reason)
 
     def _save(self) -> None:
+        self._save_at = time.monotonic() + _SAVE_EVERY_S
         if self.shipped == self._spool.saved:
             return
         try:

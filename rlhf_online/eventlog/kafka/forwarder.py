@@ -4,7 +4,7 @@ Invariants:
 - An append waits for the local disk alone; Kafka may be away for as long as the disk has room.
 - The shipped position moves only over a contiguous prefix of records that Kafka confirmed (acks=all) or refused for
   good; the latter are named in the spool's dead letters.
-- Records are sent on while earlier ones wait to be confirmed, at most `_WINDOW` of them.
+- Records are sent on while earlier ones wait to be confirmed, at most 2 MiB of them.
 - After a failed or late delivery the producer is dropped and a new one built, since kafka-python's idempotent producer
   may never complete a future again. All that was not confirmed is sent again, in order, with the same event ids, by
   which readers drop the second.
@@ -32,8 +32,8 @@ from rlhf_online.wire import peek
 _TOPIC_OF = {ev.Completion: "completions", ev.Feedback: "feedback", ev.VersionChange: "versions"}
 
 _READ = 10_000  # records read at once; the window runs empty only after these
-_WINDOW = 2_000  # records sent and not confirmed
-_SAVE_EVERY = 1_000
+_WINDOW = 2 << 20  # bytes sent and not confirmed
+_SAVE_EVERY_S = 0.5
 
 
 class KafkaSink:
@@ -94,6 +94,8 @@ class Forwarder:
         self._delivery_s = delivery_s
         self._producer: KafkaProducer | None = None
         self._alone_until = 0
+        self._save_at = 0.0
+        self._read: list[Record] = []
         self.failures = 0
         """Times that deliveries failed and a new producer took over."""
         self.oldest_ms = 0
@@ -139,7 +141,7 @@ class Forwarder:
     def _ship(self) -> bool:
         """Send what comes next until it is confirmed; False if nothing waits. Raises KafkaError, LogError."""
         alone = self.shipped < self._alone_until
-        records = self._spool.waiting(1 if alone else _READ)
+        records = self._next()[: 1 if alone else _READ]
         self.oldest_ms = _happened_ms(records[0]) if records else 0
         if not records:
             return False
@@ -147,13 +149,16 @@ class Forwarder:
             topics.ensure(self._cluster)
             self._producer = new_producer(self._cluster, self._delivery_s)
         sent: deque[tuple[Record, Any]] = deque()
+        size = 0
         try:
             for record in records:
                 if self._stopping.is_set():
                     break
-                sent.append((record, self._send(self._producer, record)))
-                if len(sent) == _WINDOW:
+                size += len(record.payload)
+                while sent and size > _WINDOW:
+                    size -= len(sent[0][0].payload)
                     self._settle(sent, alone=alone)
+                sent.append((record, self._send(self._producer, record)))
             while sent:
                 self._settle(sent, alone=alone)
         except MessageSizeTooLargeError:
@@ -162,6 +167,13 @@ class Forwarder:
         finally:
             self._save()
         return True
+
+    def _next(self) -> list[Record]:
+        """What is to be sent; none if nothing waits. Read once, however often it is sent. Raises LogError."""
+        self._read = [record for record in self._read if record.offset >= self.shipped]
+        if not self._read:
+            self._read = self._spool.waiting(_READ)
+        return self._read
 
     def _settle(self, sent: deque[tuple[Record, Any]], *, alone: bool) -> None:
         """Wait for the first of `sent`, take it out, and move on behind it. Raises KafkaError, LogError."""
@@ -172,7 +184,7 @@ class Forwarder:
             self._confirm(record, delivery, alone=alone)
         sent.popleft()
         self._spool.shipped = record.offset + 1
-        if sent and self.shipped - self._spool.saved >= _SAVE_EVERY:
+        if sent and time.monotonic() >= self._save_at:
             self.oldest_ms = _happened_ms(sent[0][0])
             self._save()
 
@@ -229,6 +241,7 @@ class Forwarder:
         self._log.error("record refused for good", sequence=record.offset, reason=reason)
 
     def _save(self) -> None:
+        self._save_at = time.monotonic() + _SAVE_EVERY_S
         if self.shipped == self._spool.saved:
             return
         try:

@@ -66,12 +66,14 @@ class KafkaSource:
         except KafkaError as error:
             self.close()
             raise self._cluster.away(error) from error
-        records = [
-            Record(_name(partition), message.offset, message.value or b"", origin=_origin(message.headers))
-            for partition, batch in sorted(batches.items())
-            for message in batch
-        ]
-        self._at = {**start, **{record.partition: record.offset + 1 for record in records}}
+        records: list[Record] = []
+        self._at = start
+        for partition, batch in sorted(batches.items()):
+            name = _name(partition)
+            records += [
+                Record(name, message.offset, message.value or b"", origin=_origin(message.headers)) for message in batch
+            ]
+            self._at[name] = batch[-1].offset + 1
         return records, dict(self._at)
 
     def end(self) -> Position:

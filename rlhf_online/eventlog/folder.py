@@ -4,6 +4,7 @@
     identity          a random name, made once with the folder: a folder made anew is another log
     committed         how many records are acknowledged: what a reader may see
     readers/NAME      {"consumed": n}: this reader needs no record before the n-th; removing the file ends its claim
+    shipped.json      {"spool": identity, "shipped": n}: Kafka needs none before the n-th (`spool`)
     lock              held (flock) by the one writer; holds its process id, for people
 
 `committed` is why a reader never returns a record that a crash may take back. The writer overwrites it after each
@@ -91,6 +92,22 @@ def consumed(folder: Path) -> int | None:
         except (OSError, ValueError, KeyError, TypeError):
             claims.append(0)
     return min(claims, default=None)
+
+
+def claimed(folder: Path, identity: str) -> int:
+    """Records that somebody has had: a reader, or Kafka. Their numbers must never be given to others."""
+    claims = [0]
+    shipped = folder / "shipped.json"
+    for path in (shipped, *(folder / "readers").glob("[!.]*")):
+        try:
+            values = json.loads(path.read_text())
+            if path == shipped and values["spool"] == identity:
+                claims.append(int(values["shipped"]))
+            elif path != shipped:
+                claims.append(int(values["consumed"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return max(claims)
 
 
 def identity(folder: Path) -> str:

@@ -12,7 +12,8 @@ Invariants:
   the old one count, and what stands behind them is never read.
 - Records that a killed writer left written but not acknowledged are kept on the next open if they are whole: their
   sender doesn't know, sends them again, and readers drop the second by its event id.
-- A record that was acknowledged and is damaged keeps its number; nothing is appended behind a damaged end.
+- A record that was acknowledged and is damaged keeps its number, and so does one that is gone and was read or shipped,
+  whatever the disk forgot: readers know records by their numbers. Nothing is appended behind a damaged end.
 - Retention removes whole segments, oldest first, and none with a record that a reader, or Kafka, has not had yet.
 """
 
@@ -333,7 +334,12 @@ class LocalLog:
                 "every segment is missing", folder=str(self._folder), records=committed.records
             )
         if lost:
-            end = self._next = max(end + 1, committed.records)
+            end = max(end + 1, committed.records)
+        if (claimed := files.claimed(self._folder, self.identity)) > end:
+            structlog.get_logger().error("records are missing that were read", folder=str(self._folder), from_=end)
+            lost, end = True, claimed
+        if lost:
+            self._next = end
             self._close_segment()
             self._begin_segment()
         files.write_committed(self._committed, end, self._boot)

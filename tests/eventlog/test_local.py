@@ -1,6 +1,7 @@
 """The local log under kill, torn and damaged files, a full disk, a second writer, and many writers at once."""
 
 import errno
+import json
 import os
 import random
 import signal
@@ -229,6 +230,21 @@ def test_a_log_without_its_segments_goes_on_where_it_ended(tmp_path: Path):
         with pytest.raises(PositionLost):
             reader.read({"local": 0}, 10)
         assert [(record.offset, record.payload) for record in reader.read({}, 10)[0]] == [(2, b"three")]
+
+
+@pytest.mark.parametrize("who", ["trainer", "kafka"])
+def test_a_number_that_somebody_has_had_is_never_given_to_another_record(tmp_path: Path, who: str):
+    _write(tmp_path, [b"one", b"two", b"three"])
+    identity = (tmp_path / "identity").read_text()
+    if who == "trainer":
+        files.mark_consumed(tmp_path, "trainer", 3)
+    else:
+        (tmp_path / "shipped.json").write_text(json.dumps({"spool": identity, "shipped": 3}))
+    os.truncate(_segments(tmp_path)[0], HEADER.size + 3)  # a disk that forgot what it had said was on it
+    (tmp_path / "committed").unlink()
+    _write(tmp_path, [b"four"])
+    with LocalReader(tmp_path) as reader:
+        assert [(record.offset, record.payload) for record in reader.read({"local": 3}, 10)[0]] == [(3, b"four")]
 
 
 def test_after_a_power_failure_the_count_may_be_low_and_is_made_good(tmp_path: Path):

@@ -41,6 +41,7 @@ class KafkaSource:
         self._topics: dict[str, Topic] = {}
         self._consumer: KafkaConsumer | None = None
         self._at: Position = {}
+        self._end: Position = {}
 
     def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
         """Up to `limit` records; none only if there were none when it was called.
@@ -59,6 +60,7 @@ class KafkaSource:
             deadline = time.monotonic() + self._timeout_s
             while not (batches := consumer.poll(timeout_ms=200, max_records=limit)):
                 if time.monotonic() > deadline:
+                    self._end = {}
                     raise LogUnavailable(f"{self._cluster} delivers nothing: is it overloaded?")
         except (OffsetOutOfRangeError, LogTruncationError) as error:
             self.close()
@@ -78,6 +80,7 @@ class KafkaSource:
 
     def end(self) -> Position:
         """The position after the last record of every partition."""
+        self._end = {}
         try:
             return self._bounds(self._connected(), {})[1]
         except KafkaError as error:
@@ -150,7 +153,7 @@ class KafkaSource:
                 self.close()
             self._topics, self._checked = found, time.monotonic()
         if self._consumer is None:
-            self._at = {}
+            self._at, self._end = {}, {}
             self._consumer = new_consumer(self._cluster)
             self._consumer.assign(self._partitions())
         return self._consumer
@@ -176,24 +179,26 @@ class KafkaSource:
     def _bounds(self, consumer: KafkaConsumer, position: Mapping[str, int]) -> tuple[Position, Position]:
         """`position` with every partition named, and the end. Raises PositionLost, KafkaError.
 
-        Compared here, since an offset that Kafka does not hold may otherwise show as silence.
+        Compared here, since an offset that Kafka does not hold may otherwise show as silence. An end that was not
+        reached yet is not asked for again.
         """
         low = consumer.beginning_offsets(self._partitions())
-        high = consumer.end_offsets(self._partitions())
         if unknown := sorted(set(position) - {_name(partition) for partition in low}):
             raise PositionLost(
                 f"Kafka has no partition {', '.join(unknown)}: was the log's prefix or server changed? {gap.HINT}"
             )
         start = {_name(partition): position.get(_name(partition), offset) for partition, offset in low.items()}
+        if covers(start, self._end) or not covers(self._end, start):
+            self._end = {_name(partition): offset for partition, offset in consumer.end_offsets(list(low)).items()}
         for partition, lowest in low.items():
-            offset, highest = start[_name(partition)], high[partition]
+            offset, highest = start[_name(partition)], self._end[_name(partition)]
             if not lowest <= offset <= highest:
                 lost = f"{lowest - offset} records are missing" if offset < lowest else "its newest records were lost"
                 raise PositionLost(
                     f"{_name(partition)} holds offsets {lowest} to {highest}, but {offset} was asked for: {lost}; "
                     f"{gap.HINT}"
                 )
-        return start, {_name(partition): offset for partition, offset in high.items()}
+        return start, dict(self._end)
 
 
 def _origin(headers: Sequence[tuple[str, bytes]]) -> tuple[str, int] | None:

@@ -4,7 +4,7 @@
     refused.jsonl        the records refused for good, or found damaged (`letters`)
 
 The position is written after the confirmations that it counts, so it can only be too low: then records are sent twice,
-and readers drop the second by its event id.
+and readers drop the second by spool and number.
 """
 
 import json

@@ -105,8 +105,7 @@ class Trainer:
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
             if self.parts.intake.waiting < needed:
                 if self.parts.intake.uncommitted >= COMMIT_RECORDS:
-                    self.progress.position = dict(self.parts.intake.position)
-                    self._commit(intake=True)
+                    self._commit_intake()
                 return False
             self._learn_votes()
         self._improve_policy()
@@ -150,8 +149,13 @@ class Trainer:
 
     def _read(self) -> None:
         parts = self.parts
-        if parts.patience.insist("reading the log", parts.intake.read):
-            self._report()
+        try:
+            if parts.patience.insist("reading the log", parts.intake.read):
+                self._report()
+        except PositionLost:
+            # What was read before the gap is kept: the checkpoint stands at the gap, where `gap accept` looks.
+            self._commit_intake()
+            raise
         parts.reporter.metrics.lag.set(parts.patience.insist("reading the log", lambda: parts.intake.lag))
 
     def _learn_votes(self) -> None:
@@ -319,6 +323,11 @@ class Trainer:
         self.progress.cycle += 1
         self.progress.stage = "votes"
         self._commit(policy=policy)
+
+    def _commit_intake(self) -> None:
+        """Keep what was read, without a cycle."""
+        self.progress.position = dict(self.parts.intake.position)
+        self._commit(intake=True)
 
     def _commit(self, *, intake: bool = False, reward: bool = False, policy: bool = False) -> None:
         """Write a checkpoint, for as long as it takes; the flags say which parts have changed since the last one."""

@@ -470,6 +470,29 @@ def test_records_that_were_removed_too_early_stop_the_trainer(tiny: World) -> No
         assert not trainer.run_once() or trainer.progress.cycle == 2
 
 
+def test_a_gap_further_on_is_stood_at_and_accepted_there(tiny: World) -> None:
+    tiny.log.close()
+    tiny.log = LocalLog(tiny.state.log, segment_bytes=2000)
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+        first = len(files.segments(tiny.state.log))
+        tiny.chat(20)
+        begin, end = files.segments(tiny.state.log)[first + 1 : first + 3]
+        (tiny.state.log / segment_name(begin)).unlink()
+    for _ in range(2):
+        with tiny.trainer() as trainer, pytest.raises(PositionLost, match=f"records {begin} to {end - 1} are missing"):
+            trainer.run_once()
+        assert gap.standing(tiny.state.checkpoints).position == {"local": begin}
+    gap.accept(tiny.state.checkpoints, gap.standing(tiny.state.checkpoints))
+    with tiny.trainer() as trainer:
+        assert trainer.progress.position == {"local": end}
+        assert cycles(trainer) == 1
+    report = auditor.audit(tiny.state.root, tiny.accepted)
+    assert report.twice == 0
+    assert 0 < len(report.lost) < 20
+
+
 def test_the_log_is_told_what_no_checkpoint_needs(tiny: World) -> None:
     with tiny.trainer() as trainer:
         assert files.consumed(tiny.state.log) == 0, "from the beginning on, nothing may go"

@@ -6,8 +6,8 @@ Invariants:
   good; the latter are named in the spool's dead letters.
 - Records are sent on while earlier ones wait to be confirmed, at most 2 MiB of them.
 - After a failed or late delivery the producer is dropped and a new one built, since kafka-python's idempotent producer
-  may never complete a future again. All that was not confirmed is sent again, in order, with the same event ids, by
-  which readers drop the second.
+  may never complete a future again. All that was not confirmed is sent again, in order, with the same spool and
+  sequence numbers, by which readers drop the second.
 """
 
 import threading

@@ -38,7 +38,7 @@ STARTING = 0.25
 """Share of the kills that strike during start and recovery."""
 START_S = {"chat": 0.5, "broker": 5.0, "trainer": 3.0}
 """About as long as these take."""
-LIFE_S = {"chat": 12.0, "broker": 26.0, "trainer": 16.0}
+LIFE_S = {"chat": 9.0, "broker": 20.0, "trainer": 10.0}
 """Longest lives of those that have become ready."""
 UNDER_WAY_S = 10.0
 DRAIN_S = 300.0

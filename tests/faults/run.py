@@ -33,7 +33,7 @@ TRAINER_KILLED = 25
 """The row that says "trainer KILLed anywhere"; what the other kills strike is not known one by one."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Outcomes:
     """What became of tests by pytest's ids; a plugin of pytest. `audits` are the last books that each test drew up."""
 
@@ -111,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "faults.json", help="result (%(default)s)")
     given = parser.parse_args(argv)
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
+    print(f"seed {seed}", flush=True)
     outcomes = Outcomes()
     outcomes.run(sorted({name for named in ROWS.values() for name in named}))
     rows = {number: outcomes.row(named) for number, named in ROWS.items()}
@@ -118,9 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add(rows, figures)
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps({"seed": seed, "rows": rows, "kills": figures}, indent=2))
+    failed = [f"row {number} has not passed" for number, row in rows.items() if not row["passed"]]
     print(table(rows))
-    print(f"seed {seed}, {given.kills} kills: {'; '.join(figures['problems']) or 'all in order'}; see {given.json}")
-    return 0 if all(row["passed"] for row in rows.values()) and not figures["problems"] else 1
+    said = "; ".join([*figures["problems"], *failed]) or "all in order"
+    print(f"seed {seed}, {given.kills} kills: {said}; {given.json}")
+    return 1 if failed or figures["problems"] else 0
 
 
 if __name__ == "__main__":

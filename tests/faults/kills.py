@@ -129,15 +129,17 @@ class Run:
         return float(found[1])
 
     async def _show(self) -> None:
+        trained = 0
         while True:
             await asyncio.sleep(PROGRESS_S)
             self._crowd.check()
-            votes = self._product.state.read_status("trainer").get("votes", {})
+            # A trainer that has just started says nothing yet.
+            trained = self._product.state.read_status("trainer").get("votes", {}).get("trained", trained)
             kinds = ", ".join(f"{kind} {self.killed[kind]}" for kind in get_args(Kind))
             print(
                 f"{time.monotonic() - self._began:5.0f} s  killed {self.killed.total()}/{len(self._plan)} ({kinds})  "
                 f"acknowledged {len(self._crowd.answers)} answers, {len(self._crowd.votes)} votes  "
-                f"trained {votes.get('trained', 0)}  seed {self.seed}",
+                f"trained {trained}  seed {self.seed}",
                 flush=True,
             )
 

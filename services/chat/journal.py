@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import cast
 
 from rlhf_online.errors import LogError, LogUnavailable
+from rlhf_online.eventlog.awaiting import Acknowledgements
 from rlhf_online.eventlog.base import Position, Sink
 from rlhf_online.events import Envelope, VersionChange
 from rlhf_online.metrics import ChatMetrics
@@ -26,6 +27,7 @@ class Journal:
         self.sink = sink
         self.metrics = metrics
         self._failed_s: float | None = None
+        self._acknowledgements: Acknowledgements | None = None
 
     @property
     def healthy(self) -> bool:
@@ -77,6 +79,7 @@ class Journal:
     async def _acknowledged(self, envelope: Envelope) -> int:
         traced = replace(envelope, traceparent=tracing.current())
         future = cast("concurrent.futures.Future[int]", self.sink.append(encode(traced)))
+        if self._acknowledgements is None:
+            self._acknowledgements = Acknowledgements()
         async with asyncio.timeout(ACKNOWLEDGE_S):
-            # Shielded: a client that goes away must not cancel a future that the log's thread is about to fulfil.
-            return await asyncio.shield(asyncio.wrap_future(future))
+            return await self._acknowledgements.of(future)

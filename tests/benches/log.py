@@ -18,6 +18,7 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 
+from rlhf_online.eventlog.awaiting import Acknowledgements
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import encode_group
 from tests.support.figures import p99, show
@@ -59,13 +60,14 @@ def appends(log: LocalLog, seconds: float, writers: str) -> tuple[float, list[fl
         begin = time.perf_counter()
         stop = begin + seconds
 
-        async def task() -> None:
+        async def task(acknowledgements: Acknowledgements) -> None:
             while (sent := time.perf_counter()) < stop:
-                await asyncio.wrap_future(log.append(RECORD))
+                await acknowledgements.of(log.append(RECORD))
                 latencies.append(time.perf_counter() - sent)
 
         async def tasks() -> None:
-            await asyncio.gather(*(task() for _ in range(WRITERS)))
+            acknowledgements = Acknowledgements()
+            await asyncio.gather(*(task(acknowledgements) for _ in range(WRITERS)))
 
         def thread() -> None:
             while (sent := time.perf_counter()) < stop:

@@ -1,0 +1,60 @@
+"""Appends awaited on an event loop: each gets its own answer, whoever gives up, however many there are."""
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.errors import LogUnavailable
+from rlhf_online.eventlog.awaiting import Acknowledgements
+from rlhf_online.eventlog.local import LocalLog
+
+
+async def test_each_of_many_gets_its_own_number(tmp_path: Path) -> None:
+    acknowledgements = Acknowledgements()
+    with LocalLog(tmp_path) as log:
+        numbers = await asyncio.gather(*(acknowledgements.of(log.append(b"x")) for _ in range(2_000)))
+    assert numbers == list(range(2_000))
+
+
+async def test_a_failure_is_raised_to_its_own_waiter() -> None:
+    acknowledgements = Acknowledgements()
+    good, bad, cancelled = Future[int](), Future[int](), Future[int]()
+    waiters = [asyncio.ensure_future(acknowledgements.of(each)) for each in (good, bad, cancelled)]
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    bad.set_exception(LogUnavailable("the disk"))
+    threading.Thread(target=good.set_result, args=(7,)).start()
+    got = await asyncio.gather(*waiters, return_exceptions=True)
+    assert got[0] == 7
+    assert isinstance(got[1], LogUnavailable)
+    assert isinstance(got[2], asyncio.CancelledError)
+
+
+async def test_who_gives_up_leaves_the_append_and_the_others_alone() -> None:
+    acknowledgements = Acknowledgements()
+    one, two = Future[int](), Future[int]()
+    gone, stays = (asyncio.ensure_future(acknowledgements.of(each)) for each in (one, two))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert not one.cancelled()
+    one.set_result(1)
+    two.set_result(2)
+    assert await stays == 2
+
+
+def test_an_answer_that_comes_after_the_loop_has_ended_troubles_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    late = Future[int]()
+
+    async def give_up() -> None:
+        waiting = asyncio.ensure_future(Acknowledgements().of(late))
+        await asyncio.sleep(0)
+        waiting.cancel()
+
+    asyncio.run(give_up())
+    late.set_result(1)
+    assert caplog.records == []

@@ -54,7 +54,10 @@ class KafkaSettings(Section):
 
 
 class LogSettings(Section):
-    url: str = Field("file:", description="'file:' keeps the log on this machine; 'kafka://host:port,…' ships it too.")
+    url: str = Field(
+        "file:",
+        description="'file:' keeps the log in the state folder, 'file:/path' there; 'kafka://host:port,…' ships it too.",
+    )
     segment_bytes: Positive = Field(64 << 20, description="Size at which the local log begins a new segment.")
     retain_gib: float = Field(
         0.0, ge=0, description="Size of the local log beyond which what everybody has read or Kafka has goes; 0: none."

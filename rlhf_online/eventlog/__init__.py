@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 def open_sink(settings: LogSettings, folder: Path) -> Sink:
-    """The log's writer in `folder`; with a Kafka address, what is written there is shipped as well.
+    """The log's writer in `folder`, or where a file address says; with Kafka's, what is written is shipped as well.
 
     Raises ConfigError, LogLocked, LogUnavailable.
     """
+    folder = _place(settings, folder)
     retention = Retention(settings.retain_gib * 2**30 or math.inf, settings.retain_days * 86_400 or math.inf)
     if (cluster := kafka_cluster(settings)) is None:
         return LocalLog(folder, segment_bytes=settings.segment_bytes, retention=retention)
@@ -31,12 +32,12 @@ def open_sink(settings: LogSettings, folder: Path) -> Sink:
 
 
 def open_source(settings: LogSettings, folder: Path) -> Source:
-    """The log's reader: of `folder` itself, or of Kafka's topics.
+    """The log's reader: of `folder`, of the folder in a file address, or of Kafka's topics.
 
     Raises ConfigError, LogUnavailable.
     """
     if (cluster := kafka_cluster(settings)) is None:
-        return LocalReader(folder)
+        return LocalReader(_place(settings, folder))
     from rlhf_online.eventlog.kafka import KafkaSource
 
     return KafkaSource(cluster)
@@ -47,17 +48,30 @@ def kafka_cluster(settings: LogSettings) -> "Cluster | None":
 
     Raises ConfigError for an address, a file or a credential of no use.
     """
-    if settings.url == "file:":
+    if settings.url.startswith("file:"):
+        _place(settings, Path())
         return None
     scheme, _, rest = settings.url.partition("://")
     servers = [server.strip() for server in rest.split(",")]
     if scheme != "kafka" or not all(_is_address(server) for server in servers):
-        raise ConfigError(f"log.url: expected 'file:' or 'kafka://host:port,host:port', got {settings.url!r}")
+        raise ConfigError(
+            f"log.url: expected 'file:', 'file:/path' or 'kafka://host:port,host:port', got {settings.url!r}"
+        )
     from rlhf_online.eventlog.kafka import Cluster
 
     cluster = Cluster(servers, settings.topic_prefix, settings.kafka)
     cluster.check()
     return cluster
+
+
+def _place(settings: LogSettings, folder: Path) -> Path:
+    """The folder that a file address names; `folder` where it names none. Raises ConfigError."""
+    scheme, _, path = settings.url.partition(":")
+    if scheme != "file" or not path:
+        return folder
+    if path.startswith("//") and not path.startswith("///"):
+        raise ConfigError(f"log.url: a file address names no host, write 'file:/path', got {settings.url!r}")
+    return Path("/" + path.lstrip("/")) if path.startswith("/") else Path(path)
 
 
 def _is_address(server: str) -> bool:

@@ -150,8 +150,8 @@ def test_events_of_all_kinds_come_through(logs: Logs):
 
 
 def test_a_large_record_comes_through(logs: Logs):
-    payload = encode(completion("large", prompt=range(1 << 20)))
-    assert len(payload) > 1 << 20
+    payload = encode(completion("large", prompt=range(4 << 20)))
+    assert len(payload) > 10 << 20
     _append(logs.sink(), [payload])
     records, _ = _read(logs.source(), {}, 1)
     assert records[0].payload == payload
@@ -179,7 +179,21 @@ def test_a_position_past_the_end_is_lost(logs: Logs):
     assert source.reconcile(source.identity(), position) == (position, [])
 
 
-@pytest.mark.parametrize("url", ["", "file", "kafka:", "kafka://", "kafka://host", "kafka://a:1,b", "http://a:1"])
+@pytest.mark.parametrize("address", ["file:{}", "file://{}"])
+def test_a_file_address_may_name_the_folder(address: str, tmp_path: Path):
+    settings = LogSettings(url=address.format(tmp_path / "there"))  # pyright: ignore[reportCallIssue]
+    sink = open_sink(settings, tmp_path / "not here")
+    _append(sink, _votes(3))
+    sink.close()
+    source = open_source(settings, tmp_path / "not here")
+    assert [record.payload for record in _read(source, {}, 3)[0]] == _votes(3)
+    source.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "file", "file://host/path", "kafka:", "kafka://", "kafka://host", "kafka://a:1,b", "http://a:1"]
+)
 def test_an_unknown_address_is_refused(url: str, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"log\.url"):
         open_source(LogSettings(url=url), tmp_path)  # pyright: ignore[reportCallIssue]

@@ -56,7 +56,7 @@ class KafkaSettings(Section):
 class LogSettings(Section):
     url: str = Field(
         "file:",
-        description="'file:' keeps the log in the state folder, 'file:/path' there; 'kafka://host:port,…' ships it too.",
+        description="'file:' keeps the log in the state folder, 'file:/path' there; 'kafka://host:port,…' ships it.",
     )
     segment_bytes: Positive = Field(64 << 20, description="Size at which the local log begins a new segment.")
     retain_gib: float = Field(

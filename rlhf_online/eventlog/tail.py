@@ -5,7 +5,6 @@ that says what is wrong (`damage`) and holds the bytes that are left, under the 
 """
 
 import bisect
-import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -209,12 +208,8 @@ class LocalReader:
         """Find where the hole ends that begins at the record at hand; what is left of it, 16 MiB at most."""
         assert self._segment is not None
         path, begin = self._folder / segment_name(self._first), self._offset
-        size = os.fstat(self._segment).st_size - begin
-        found = None
-        if size > 0:
-            with mmap.mmap(self._segment, 0, prot=mmap.PROT_READ) as whole, memoryview(whole) as view:
-                with view[begin:] as rest:
-                    found = find_next(rest, 0, self._number - self._first)
+        rest = os.pread(self._segment, os.fstat(self._segment).st_size, begin)
+        size, found = len(rest), find_next(memoryview(rest), 0, self._number - self._first)
         if found is not None and (end is None or self._first + found[1] <= end):
             size, self._hole_end = found[0], self._first + found[1]
         elif end is None:
@@ -229,4 +224,4 @@ class LocalReader:
         self._offset = begin + size
         count = self._hole_end - self._number
         self._hole = f"damaged: {size} bytes at byte {begin} of {path.name}, where {count} records were"
-        return os.pread(self._segment, min(size, MAX_RECORD), begin)
+        return rest[: min(size, MAX_RECORD)]

@@ -129,7 +129,7 @@ class KubernetesLease:
     def take(cls, folder: Path, target: LeaseObject, duration_s: float, stop: threading.Event) -> Iterator[Self]:
         """Hold `target`, and an epoch in `folder`, while the block runs; waits as long as another trainer does.
 
-        Raises Stopped once `stop` is set meanwhile, ConfigError, CheckpointError, Fenced.
+        Raises Stopped once `stop` is set meanwhile, ConfigError, CheckpointError.
         """
         claim, ended = Claim(target, duration_s), threading.Event()
         thread = threading.Thread(target=claim.renew, args=(ended,), name="lease", daemon=True)

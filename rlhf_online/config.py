@@ -204,6 +204,20 @@ class GateSettings(Section):
     samples: Positive = Field(128, description="Prompts on which the candidate answers against the live version.")
 
 
+class LeaseSettings(Section):
+    kind: Literal["file", "kubernetes"] = Field(
+        "file", description="What keeps a second trainer out: a lock in the state folder, or a Lease object of the API."
+    )
+    name: str = Field(
+        "rlhf-trainer",
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        description="Name of the Lease object, in the pod's namespace; one for each state_dir.",
+    )
+    duration_s: float = Field(
+        15.0, gt=0, description="Seconds after which a Lease object that is not renewed counts as free."
+    )
+
+
 class TrainerSettings(ServiceSettings):
     """Settings of services/trainer."""
 
@@ -225,6 +239,7 @@ class TrainerSettings(ServiceSettings):
         10,
         description="Old versions of each kind that keep their weights, to go back to; of older ones the record stays.",
     )
+    lease: LeaseSettings = LeaseSettings()  # pyright: ignore[reportCallIssue]
     log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
     reward: RewardTraining = RewardTraining()  # pyright: ignore[reportCallIssue]
     policy: PolicyTraining = PolicyTraining()  # pyright: ignore[reportCallIssue]

@@ -42,6 +42,13 @@ def test_a_mistake_names_the_field_and_the_value(tmp_path: Path, text: str, mess
         load(ChatSettings, write(tmp_path / "chat.toml", text))
 
 
+@pytest.mark.parametrize("setting", ['kind = "etcd"', 'name = "a/b"', "duration_s = 0"])
+def test_a_lease_that_cannot_be_is_refused(tmp_path: Path, setting: str) -> None:
+    text = f'state_dir = "s"\nchat_url = "c"\nreward_address = "r"\nmodel = "m"\n[lease]\n{setting}\n'
+    with pytest.raises(ConfigError, match=rf"lease\.{setting.split()[0]}: "):
+        load(TrainerSettings, write(tmp_path / "trainer.toml", text))
+
+
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no settings file"):
         load(ChatSettings, tmp_path / "none.toml")

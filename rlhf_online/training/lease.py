@@ -1,5 +1,7 @@
 """The lease that lets one trainer write: whoever takes it gets a higher epoch, and fences every lower one off.
 
+This is the lease of one machine, and the fence of every lease; `kubernetes_lease` has the lock of a cluster.
+
     checkpoints/
       lock         held (flock) by the trainer as long as it runs; holds its process id, for people
       epoch.json   {"epoch": 7, "holder": …}: the last epoch taken, and by whom
@@ -62,24 +64,27 @@ class Term:
     holder: str
 
 
+def new_holder() -> str:
+    """A name for this process that no other start has, and that tells people where it runs."""
+    return f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}"
+
+
 @dataclass(frozen=True, slots=True)
-class FileLease:
-    """A lease in files of `folder`, where the checkpoints are."""
+class Fence:
+    """An epoch taken in `folder`, where the checkpoints are: what keeps every lower one from committing there."""
 
     folder: Path
     term: Term
 
     @classmethod
-    @contextmanager
-    def take(cls, folder: Path) -> Iterator[Self]:
-        """Hold the lease while the block runs. Raises CheckpointError if another trainer does."""
+    def begin(cls, folder: Path, holder: str) -> Self:
+        """Take the next epoch. Raises CheckpointError if a step of another trainer does not end."""
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            with _step(folder):
-                term = Term(_last(folder) + 1, f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}")
-                write_json(folder / EPOCH, asdict(term))
-            structlog.get_logger().info("lease taken", epoch=term.epoch)
-            yield cls(folder, term)
+        with _step(folder):
+            term = Term(_last(folder) + 1, holder)
+            write_json(folder / EPOCH, asdict(term))
+        structlog.get_logger().info("lease taken", epoch=term.epoch)
+        return cls(folder, term)
 
     @property
     def epoch(self) -> int:
@@ -102,6 +107,19 @@ class FileLease:
         with _step(self.folder):
             self.check()
             yield
+
+
+@dataclass(frozen=True, slots=True)
+class FileLease(Fence):
+    """A lease in files of `folder`: the fence, and a lock that lasts as long as the process."""
+
+    @classmethod
+    @contextmanager
+    def take(cls, folder: Path) -> Iterator[Self]:
+        """Hold the lease while the block runs. Raises CheckpointError if another trainer does."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            yield cls.begin(folder, new_holder())
 
 
 @contextmanager

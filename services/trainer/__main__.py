@@ -20,10 +20,10 @@ from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.sampler import Sampler
 from rlhf_online.state import StateDir
-from rlhf_online.training.lease import FileLease, Lease
+from rlhf_online.training.lease import Lease
 from rlhf_online.training.patience import Stopped
 from rlhf_online.training.reporter import Reporter
-from services.trainer.wiring import build
+from services.trainer.wiring import build, take_lease
 
 FIRST_VERSION_POLL_S = 0.25
 
@@ -42,7 +42,7 @@ def main() -> int:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        with FileLease.take(StateDir(settings.state_dir).checkpoints) as lease:
+        with take_lease(settings, stop) as lease:
             serve(settings, lease, stop)
     except Stopped:
         return 0

@@ -1,6 +1,7 @@
 """Builds a trainer from its settings, on the versions and the checkpoint that are there."""
 
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +19,10 @@ from rlhf_online.state import StateDir
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.experience import Experience, Samples, Scores
 from rlhf_online.training.intake import Intake, IntakeSettings
+from rlhf_online.training.kubernetes_lease import KubernetesLease
 from rlhf_online.training.learners import Learners
-from rlhf_online.training.lease import Lease
+from rlhf_online.training.lease import FileLease, Lease
+from rlhf_online.training.lease_object import LeaseObject
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.loop import Parts, Trainer
 from rlhf_online.training.patience import Patience
@@ -31,6 +34,20 @@ from rlhf_online.training.reward_update import RewardUpdater
 
 BUFFER_CYCLES = 4
 """Live answers kept for policy updates, in updates."""
+
+
+def take_lease(settings: TrainerSettings, stop: threading.Event) -> AbstractContextManager[Lease]:
+    """The lease that the settings name, held while the block runs; `stop` ends the wait for one on Kubernetes.
+
+    Raises ConfigError outside of a pod where a pod's is asked for; entering it CheckpointError, ConfigError, Stopped.
+    """
+    folder = StateDir(settings.state_dir).checkpoints
+    match settings.lease.kind:
+        case "file":
+            return FileLease.take(folder)
+        case "kubernetes":
+            target = LeaseObject.of_pod(settings.lease.name)
+            return KubernetesLease.take(folder, target, settings.lease.duration_s, stop)
 
 
 def build(

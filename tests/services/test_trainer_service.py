@@ -92,6 +92,17 @@ def test_one_that_was_replaced_ends_and_says_what_to_do(tmp_path: Path) -> None:
     assert "stop the other one and start this one again" in said
 
 
+def test_the_lease_of_a_cluster_is_for_a_pod(tmp_path: Path) -> None:
+    path = tmp_path / "trainer.toml"
+    path.write_text(
+        f'state_dir = "{tmp_path}"\nchat_url = "x"\nreward_address = "x"\nmodel = "m"\n[lease]\nkind = "kubernetes"\n'
+    )
+    process = start(path)
+    said = process.communicate(timeout=120)[1].decode()
+    assert "is for a pod: KUBERNETES_SERVICE_HOST is not set; elsewhere set lease.kind to 'file'" in said
+    assert process.returncode == 2
+
+
 def test_a_typo_in_the_settings_is_named(tmp_path: Path) -> None:
     path = tmp_path / "trainer.toml"
     path.write_text(f'state_dir = "{tmp_path}"\nchat_url = "x"\nreward_address = "x"\nmodel = "m"\nmin_vots = 3\n')

@@ -5,13 +5,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Position = dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record as it stands in the log; `offset` counts records of its partition from 0.
 
     `damage` says why a record that was acknowledged is none any more; `payload` then is what is left of it. `origin`

@@ -268,9 +268,12 @@ def test_a_position_that_retention_passed_is_lost(tmp_path: Path, broker: Broker
     sink = opened(_sink(tmp_path, broker.address, prefix))
     _append(sink, _votes(0, 10))
     _shipped(sink, 10)
-    source = opened(_source(broker.address, prefix))
-    _, position = source.read({}, 3)
+    before = opened(_source(broker.address, prefix))
+    records, position = before.read({}, 3)
     opened(_admin(broker.address)).delete_records({TopicPartition(f"{prefix}.feedback", 0): 7})
+    # What was fetched before it was removed is not lost.
+    assert [record.offset for record in records + before.read(position, 10)[0]] == list(range(10))
+    source = opened(_source(broker.address, prefix))
     with pytest.raises(PositionLost, match="4 records are missing"):
         source.read(position, 10)
     found, missing = source.reconcile(source.identity(), position)

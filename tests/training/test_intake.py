@@ -27,7 +27,7 @@ class Shipped(LocalReader):
 
     def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
         records, position = super().read(position, limit)
-        shipped = [dataclasses.replace(record, origin=("spool", record.offset)) for record in records]
+        shipped = [record._replace(origin=("spool", record.offset)) for record in records]
         return [record for record in shipped for _ in range(1 + (record.offset in self.again))], position
 
 

@@ -50,8 +50,13 @@ class KafkaSource:
         """
         try:
             consumer = self._connected()
-            start, end = self._bounds(consumer, position)
-            if limit <= 0 or covers(start, end):
+            start = dict(position)
+            # Where it goes on in what is known to be there, the brokers need not be asked before they deliver.
+            if not start or start != self._at or covers(start, self._end):
+                start, end = self._bounds(consumer, position)
+                if covers(start, end):
+                    return [], start
+            if limit <= 0:
                 return [], start
             for name, offset in start.items():
                 if self._at.get(name) != offset:
@@ -59,6 +64,7 @@ class KafkaSource:
             self._at = {}
             deadline = time.monotonic() + self._timeout_s
             while not (batches := consumer.poll(timeout_ms=200, max_records=limit)):
+                self._bounds(consumer, start)
                 if time.monotonic() > deadline:
                     self._end = {}
                     raise LogUnavailable(f"{self._cluster} delivers nothing: is it overloaded?")
@@ -179,8 +185,8 @@ class KafkaSource:
     def _bounds(self, consumer: KafkaConsumer, position: Mapping[str, int]) -> tuple[Position, Position]:
         """`position` with every partition named, and the end. Raises PositionLost, KafkaError.
 
-        Compared here, since an offset that Kafka does not hold may otherwise show as silence. An end that was not
-        reached yet is not asked for again.
+        Compared here, since an offset that Kafka does not hold may show as silence instead of an error. An end that was
+        not reached yet is not asked for again.
         """
         low = consumer.beginning_offsets(self._partitions())
         if unknown := sorted(set(position) - {_name(partition) for partition in low}):
@@ -203,8 +209,12 @@ class KafkaSource:
 
 def _origin(headers: Sequence[tuple[str, bytes]]) -> tuple[str, int] | None:
     """The spool that the record was shipped from and its number there; None for a record of another's making."""
-    found = dict(headers)
-    spool, sequence = found.get("spool", b""), found.get("sequence", b"")
+    spool = sequence = b""
+    for name, value in headers:
+        if name == "spool":
+            spool = value
+        elif name == "sequence":
+            sequence = value
     return (spool.decode(errors="replace"), int(sequence)) if spool and sequence.isdigit() else None
 
 

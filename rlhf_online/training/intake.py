@@ -116,12 +116,19 @@ class Intake:
             self.position = position
             count += len(records)
             self.uncommitted += len(records)
-            for orphan in self.join.expire():
-                if self._ledger.take(orphan.event_id, "orphaned"):
-                    self.letters.append(_orphan(orphan))
             if not records:
+                self._expire()
                 break
         return count
+
+    def _expire(self) -> None:
+        """Let go of what the window has passed, once all partitions are read to their ends.
+
+        Before that time says nothing: after an outage votes, which are few, are read days ahead of their answers.
+        """
+        for orphan in self.join.expire():
+            if self._ledger.take(orphan.event_id, "orphaned"):
+                self.letters.append(_orphan(orphan))
 
     def _spill(self) -> None:
         """Let memory not grow between two commits. What is set aside here may be set aside again after a restart."""

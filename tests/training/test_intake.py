@@ -15,7 +15,7 @@ from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.feedback.preferences import Rating
 from rlhf_online.training import intake as module
 from rlhf_online.training.ledger import Ledger
-from rlhf_online.wire import encode
+from rlhf_online.wire import decode, encode
 from tests.support.intakes import new_intake
 from tests.support.logged import completion, feedback, ref, thumb
 
@@ -29,6 +29,20 @@ class Shipped(LocalReader):
         records, position = super().read(position, limit)
         shipped = [record._replace(origin=("spool", record.offset)) for record in records]
         return [record for record in shipped for _ in range(1 + (record.offset in self.again))], position
+
+
+class VotesFirst(LocalReader):
+    """Two partitions, of which the smaller is delivered first, as Kafka does after a trainer's outage."""
+
+    def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
+        everything, _ = super().read({}, 100_000)
+        votes = [record for record in everything if isinstance(decode(record.payload).event, ev.Feedback)]
+        answers = [record for record in everything if record not in votes]
+        at = dict(position) or {"votes": 0, "answers": 0}
+        for name, records in (("votes", votes), ("answers", answers)):
+            if batch := records[at[name] : at[name] + limit]:
+                return batch, at | {name: at[name] + len(batch)}
+        return [], at
 
 
 class Bench:
@@ -168,6 +182,21 @@ def test_a_vote_that_was_learned_from_is_revoked(bench: Bench):
     assert bench.intake.revoked == [("vote", "rater")]
     assert bench.learned() == ["edit"]
     assert bench.counts == {"trained": 2}
+
+
+def test_votes_read_days_ahead_of_their_answers_wait_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "READ_RECORDS", 50)
+    day_ms = 86_400_000
+    source = VotesFirst(tmp_path / "log")
+    bench = Bench(tmp_path, source)
+    for number in range(400):
+        at_ms = number * day_ms // 100
+        bench.write(completion(f"c{number}", at_ms=at_ms), thumb(f"c{number}", event_id=f"v{number}", at_ms=at_ms + 1))
+    bench.write(thumb("never", event_id="early", at_ms=0))
+    assert len(bench.learned()) == 400
+    assert bench.intake.pending == 1, "it came when the log's time was four days later, and waits from then on"
+    bench.log.close()
+    source.close()
 
 
 def test_memory_does_not_grow_between_two_commits(bench: Bench, monkeypatch: pytest.MonkeyPatch):

@@ -95,6 +95,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     fsync_dir(path.parent)
 
 
+def content_name(stem: str, data: bytes, suffix: str) -> str:
+    """The name of a sealed file: one that holds `data` for good, and says so by the first digits of its SHA-256."""
+    return f"{stem}-{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
+
+
 def write_once(path: Path, text: str, *, mode: int) -> str:
     """Make `path` hold `text` durably unless it is there already; returns what it holds. Its folder must exist.
 

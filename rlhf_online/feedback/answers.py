@@ -20,7 +20,7 @@ import numpy as np
 
 from rlhf_online.errors import CheckpointError, StateLost, UndecodableEvent
 from rlhf_online.events import Completion, Envelope
-from rlhf_online.state import write_bytes
+from rlhf_online.state import content_name, write_bytes
 from rlhf_online.wire import decode, encode
 
 SEAL_BYTES = 64 << 20
@@ -208,7 +208,7 @@ class Answers:
             entries["end"] = np.cumsum([*_sizes(each for each, _ in old), *(len(data) for _, data in items)])
             content = b"".join([*bodies, entries.tobytes(), np.array(len(entries), dtype=_COUNT).tobytes()])
             first = pieces[0].first if pieces else self._next - len(items)
-            path = self.folder / f"answers-{first:012d}-{hashlib.sha256(content).hexdigest()[:16]}.bin"
+            path = self.folder / content_name(f"answers-{first:012d}", content, ".bin")
             write_bytes(path, content)
         except OSError as error:
             raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free some space") from error

@@ -15,7 +15,7 @@ from typing import Literal, Self, get_args
 import numpy as np
 
 from rlhf_online.errors import CheckpointError
-from rlhf_online.state import write_bytes
+from rlhf_online.state import content_name, write_bytes
 
 Disposition = Literal["trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn"]
 
@@ -66,7 +66,7 @@ class Ledger:
                 while files and files[-1][1] <= len(data) and files[-1][1] + len(data) <= _FILE_BYTES:
                     data = _read(folder, files.pop()[0]) + data
                 begin = sum(size for _, size in files) // _ENTRY.itemsize
-                name = f"ledger-{begin:012d}-{hashlib.sha256(data).hexdigest()[:16]}.ids"
+                name = content_name(f"ledger-{begin:012d}", data, ".ids")
                 write_bytes(folder / name, data)
             except OSError as error:
                 raise CheckpointError(f"cannot write to {folder}: {error.strerror}; free some space") from error
@@ -113,7 +113,7 @@ class Ledger:
 def _read(folder: Path, name: str) -> bytes:
     """Raises OSError; CheckpointError for a file that was changed."""
     data = (folder / name).read_bytes()
-    if not name.endswith(f"-{hashlib.sha256(data).hexdigest()[:16]}.ids") or len(data) % _ENTRY.itemsize:
+    if not name.endswith(content_name("", data, ".ids")) or len(data) % _ENTRY.itemsize:
         raise CheckpointError(f"{folder / name} was changed since it was written: use an older checkpoint")
     return data
 

@@ -26,18 +26,23 @@ def start(path: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def test_it_waits_for_a_version_keeps_others_out_and_ends_when_asked(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path / "model", weights_seed=None)
-    ready, state = tmp_path / "ready.json", StateDir(tmp_path / "state")
-    settings = TrainerSettings(
-        state_dir=state.root,
+def settings_in(folder: Path, ready: Path | None = None) -> TrainerSettings:
+    """With a model, and with neighbours that are away."""
+    return TrainerSettings(
+        state_dir=folder / "state",
         chat_url="http://127.0.0.1:9",
         reward_address="127.0.0.1:9",
-        model=str(tmp_path / "model"),
+        model=str(folder / "model"),
         metrics_port=0,
         ready_file=ready,
         device="cpu",
     )  # pyright: ignore[reportCallIssue]
+
+
+def test_it_waits_for_a_version_keeps_others_out_and_ends_when_asked(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "model", weights_seed=None)
+    ready, state = tmp_path / "ready.json", StateDir(tmp_path / "state")
+    settings = settings_in(tmp_path, ready)
     dump(settings, tmp_path / "trainer.toml")
     process = start(tmp_path / "trainer.toml")
     try:
@@ -68,15 +73,7 @@ def test_one_that_was_replaced_ends_and_says_what_to_do(tmp_path: Path) -> None:
     write_tiny_model(tmp_path / "model", weights_seed=1)
     state = StateDir(tmp_path / "state")
     genesis(Registry(state.versions), tmp_path / "model", tuning="full")
-    settings = TrainerSettings(
-        state_dir=state.root,
-        chat_url="http://127.0.0.1:9",
-        reward_address="127.0.0.1:9",
-        model=str(tmp_path / "model"),
-        metrics_port=0,
-        device="cpu",
-    )  # pyright: ignore[reportCallIssue]
-    dump(settings, tmp_path / "trainer.toml")
+    dump(settings_in(tmp_path), tmp_path / "trainer.toml")
     LocalLog(state.log).close()
     process = start(tmp_path / "trainer.toml")
     try:

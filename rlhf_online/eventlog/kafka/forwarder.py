@@ -141,7 +141,7 @@ class Forwarder:
     def _ship(self) -> bool:
         """Send what comes next until it is confirmed; False if nothing waits. Raises KafkaError, LogError."""
         alone = self.shipped < self._alone_until
-        records = self._next()[: 1 if alone else _READ]
+        records = self._next()[:1] if alone else self._next()
         self.oldest_ms = _happened_ms(records[0]) if records else 0
         if not records:
             return False

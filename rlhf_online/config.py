@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,10 +22,20 @@ from pydantic_settings import (
 
 from rlhf_online.errors import ConfigError
 
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name stands there twice")
+    return names
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Tuning = Literal["full", "lora"]
 Device = Literal["auto", "cpu", "cuda"]
+ObjectiveName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+Objectives = Annotated[tuple[ObjectiveName, ...], Field(min_length=1), AfterValidator(_different)]
+"""What answers are judged by; the first is that of a vote which names none."""
 
 
 class Section(BaseModel):
@@ -132,6 +142,7 @@ class ChatSettings(ServiceSettings):
     engine: EngineSettings = EngineSettings()  # pyright: ignore[reportCallIssue]
     limits: LimitSettings = LimitSettings()  # pyright: ignore[reportCallIssue]
     swap: SwapSettings = SwapSettings()  # pyright: ignore[reportCallIssue]
+    objectives: Objectives = Field(("helpful",), description="What a vote may name; the trainer's `reward.objectives`.")
 
 
 class RewardSettings(ServiceSettings):
@@ -152,7 +163,10 @@ class RewardSettings(ServiceSettings):
 
 class RewardTraining(Section):
     tuning: Tuning = Field("full", description="Train the whole trunk, or a LoRA adapter on it.")
-    heads: Positive = Field(4, description="Ensemble members on one trunk.")
+    objectives: Objectives = Field(
+        ("helpful",), description="What answers are judged by, each with heads of its own; votes may name one."
+    )
+    heads: Positive = Field(4, description="Ensemble members of each objective, on one trunk.")
     lr: float = Field(2e-3, gt=0, description="Adam's learning rate.")
     batch: Positive = Field(16, description="Comparisons or thumbs a step.")
     epochs: Positive = Field(2, description="Passes over what an update was given, replay included.")

@@ -186,6 +186,7 @@ def test_something_else_at_the_address(service, capsys):
                     "chosen": {"completion_id": "c1", "index": 1},
                     "rejected": {"completion_id": "c2", "index": 0},
                     "tie": False,
+                    "unsure": False,
                     "strength": 3,
                 }
             },
@@ -193,6 +194,14 @@ def test_something_else_at_the_address(service, capsys):
         (
             ["correct", "c1", "Better."],
             {"correction": {"answer": {"completion_id": "c1", "index": 0}, "text": "Better."}},
+        ),
+        (
+            ["implicit", "c1", "rephrase", "--index", "1"],
+            {"implicit": {"answer": {"completion_id": "c1", "index": 1}, "signal": "rephrase"}},
+        ),
+        (
+            ["thumb", "c1", "up", "--objective", "harmless"],
+            {"thumb": {"answer": {"completion_id": "c1", "index": 0}, "up": True}, "objective": "harmless"},
         ),
     ],
 )

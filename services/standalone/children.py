@@ -81,6 +81,7 @@ def chat(settings: StandaloneSettings, ports: Ports) -> ChatSettings:
         engine=engine,
         limits=settings.limits,
         swap=settings.swap,
+        objectives=settings.reward.objectives,
     )
 
 

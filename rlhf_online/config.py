@@ -163,6 +163,9 @@ class RewardSettings(ServiceSettings):
 
 class RewardTraining(Section):
     tuning: Tuning = Field("full", description="Train the whole trunk, or a LoRA adapter on it.")
+    trunk: str = Field(
+        "", description="Folder of the model that the trunk begins as, of the same tokenizer; the policy's by default."
+    )
     objectives: Objectives = Field(
         ("helpful",), description="What answers are judged by, each with heads of its own; votes may name one."
     )
@@ -174,6 +177,14 @@ class RewardTraining(Section):
     replay: float = Field(1.0, ge=0, description="Replayed votes for each new one.")
     replay_capacity: Positive = Field(20_000, description="Votes kept for replay.")
     held_out: float = Field(0.05, ge=0, lt=1, description="Share of conversations that no update ever sees.")
+    centring: float = Field(0.0, ge=0, description="Weight of the penalty that keeps utilities around 0; .01 is usual.")
+    policy_accuracy: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="The policy stays as it is until the reward model orders more than this share of held-out votes "
+        "rightly, by the lower end of the 95 % interval; 0 asks for nothing.",
+    )
     pessimism: float = Field(0.0, ge=0, description="Standard deviations taken off a score: mean − k·spread.")
     lora_rank: Positive = Field(8, description="Rank of the adapter.")
     reference_answers: Annotated[int, Field(ge=2)] = Field(

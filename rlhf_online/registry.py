@@ -60,6 +60,8 @@ class Manifest:
     reward_version: str = ""
     kl: float = 0.0
     position: dict[str, int] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Manifest":

@@ -157,6 +157,15 @@ class RewardModel:
         unit_NO = centred_NO / self.std_O
         self.correlation_OO = unit_NO.T @ unit_NO / len(pairs)
 
+    def linear(self, coefficients_O: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ coefficient · the objectives' mean scores as a linear function of the last hidden state: weight (1, d) and
+        bias (1,), copies."""
+        unit_O = (coefficients_O / self.std_O).to(self.device)
+        weight_OKd = self.heads.weight.detach().float().unflatten(0, (len(self.objectives), self.members))
+        bias_OK = self.heads.bias.detach().float().reshape(len(self.objectives), self.members)
+        bias_O = (bias_OK - self.mean_OK.to(self.device)).mean(1)
+        return (unit_O @ weight_OKd.mean(1)).unsqueeze(0), (unit_O @ bias_O).reshape(1)
+
     # Learning and keeping
 
     def parameters(self) -> dict[str, nn.Parameter]:

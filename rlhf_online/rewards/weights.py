@@ -38,16 +38,23 @@ def write(state: StateDir, weights: Mapping[str, float]) -> None:
 
 
 def complete(weights: Mapping[str, float], objectives: Sequence[str]) -> Weights:
-    """A weight for each of `objectives`, in their order: 1 where none is given; other names count for nothing.
+    """A weight for each of `objectives`, in their order: 1 where none is given.
 
-    Raises InvalidInput if all are 0, or one is no number of 0 or more.
+    Raises InvalidInput for a name that is none of them, for a weight that is no number of 0 or more, and for all 0.
     """
+    if strangers := [name for name in weights if name not in objectives]:
+        raise InvalidInput(f"{strangers[0]!r} is no objective: there are {', '.join(objectives)}")
     chosen = {name: float(weights.get(name, 1.0)) for name in objectives}
     if wrong := [name for name, value in chosen.items() if not _is_weight(value)]:
         raise InvalidInput(f"the weight of {wrong[0]} must be a number of 0 or more, and is {chosen[wrong[0]]:g}")
     if not any(chosen.values()):
         raise InvalidInput("all weights are 0: no answer would be better than another; give one of them more")
     return chosen
+
+
+def applicable(stored: Mapping[str, float], objectives: Sequence[str]) -> Weights:
+    """What the file says of `objectives`; it may name others too, of another model. Raises InvalidInput for all 0."""
+    return complete({name: value for name, value in stored.items() if name in objectives}, objectives)
 
 
 def _is_weight(value: object) -> bool:

@@ -1,12 +1,15 @@
 """The two models that learn, as the loop sees them: restore, check, sample, write."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import torch
 
 from rlhf_online.errors import InvalidInput
 from rlhf_online.feedback.preferences import Preference
 from rlhf_online.models.tokens import ChatTokenizer, fit, length
 from rlhf_online.registry import ProbeSequence
+from rlhf_online.rewards import compose
 from rlhf_online.training.checkpoint import Part
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
@@ -41,14 +44,17 @@ class Learners:
 
     @property
     def vocabulary(self) -> int:
-        """Token ids lie below it."""
-        return int(self.policy.policy.lm.config.vocab_size)
+        """Token ids lie below it, for both models."""
+        return min(int(self.policy.policy.lm.config.vocab_size), self.reward.model.vocabulary)
 
     def check(self, preference: Preference) -> None:
         """Raises InvalidInput for a vote on answers that the models cannot read, or not all at once.
 
         All answers of a vote are one batch element, so their number times the longest is what memory must hold.
         """
+        objectives = self.reward.model.objectives
+        if preference.objective and preference.objective not in objectives:
+            raise InvalidInput(f"its objective {preference.objective!r} is none of {', '.join(objectives)}")
         pairs = to_vote(preference, self.tokenizer).pairs()
         limit = VOTE_BUDGETS * self.reward.model.token_budget(VOTE_TOKENS)
         if (size := len(pairs) * max(map(length, pairs))) > limit:
@@ -57,6 +63,12 @@ class Learners:
             fit((prompt, answer), self.context)
             if max((*prompt, *answer)) >= self.vocabulary:
                 raise InvalidInput(f"its tokens are not of this model's vocabulary of {self.vocabulary}")
+
+    def init_value(self, weights: Mapping[str, float]) -> None:
+        """Begin with what the reward model says by these weights of its objectives as the policy's value (once)."""
+        model = self.reward.model
+        weights_O = torch.tensor([weights[name] for name in model.objectives])
+        self.policy.init_value(*model.linear(compose.coefficients(weights_O, model.correlation_OO)))
 
     def reward_part(self) -> Part:
         return Part(*self.reward.state())

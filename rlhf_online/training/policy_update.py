@@ -24,7 +24,6 @@ from rlhf_online.config import PolicyTraining
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Batch, by_budget, length
 from rlhf_online.rollout.buffer import ScoredRollout
 from rlhf_online.training.optimiser import NamedAdam
@@ -78,15 +77,13 @@ class PolicyUpdater:
         rates = dict.fromkeys(own, settings.lr) | dict.fromkeys(value, settings.value_lr)
         self._adam = NamedAdam(own | value, rates, betas=(0.9, 0.999), eps=1e-5)
 
-    def init_value(self, reward_model: RewardModel) -> None:
-        """Begin with the mean of the reward heads, in the unit of the scores, as the value head (once)."""
+    def init_value(self, weight_1d: Tensor, bias_1: Tensor) -> None:
+        """Begin with the reward model's scores, as a function of its last hidden state, as the value head (once)."""
         if self.value_ready:
             return
         with torch.no_grad():
-            head = self.policy.value_head
-            head.weight.copy_(reward_model.heads.weight.mean(0, keepdim=True) / reward_model.std)
-            offset = reward_model.heads.bias.mean() - reward_model.mean_K.mean()
-            head.bias.copy_((offset / reward_model.std).reshape(1))
+            self.policy.value_head.weight.copy_(weight_1d)
+            self.policy.value_head.bias.copy_(bias_1)
         self.value_ready = True
 
     def update(self, rollouts: Sequence[ScoredRollout]) -> PolicyReport:

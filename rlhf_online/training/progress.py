@@ -23,6 +23,7 @@ class Pending:
     passed: bool
     reasons: tuple[str, ...]
     figures: dict[str, float]
+    weights: dict[str, float] = field(default_factory=dict)
 
     def manifest(self) -> Manifest:
         """What is published with the version's files."""
@@ -34,6 +35,7 @@ class Pending:
             reward_version=self.reward_version,
             kl=self.kl,
             position=dict(self.position),
+            weights=dict(self.weights),
         )
 
     @classmethod
@@ -50,7 +52,8 @@ class Progress:
     """`stage` is what comes next: learn from votes, or improve the policy with the reward model that has learned.
 
     `policy_version` is the version whose weights the policy in memory has; `reward_version` the last one committed,
-    "" before the first; `position` the log position of the votes that it has learned from.
+    "" before the first; `position` the log position of the votes that it has learned from; `figures` what was measured
+    of it on held-out votes; `weights` what each objective counts in all scores of this cycle.
     """
 
     log_identity: str
@@ -59,6 +62,8 @@ class Progress:
     cycle: int = 0
     stage: Stage = "votes"
     position: Position = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     pending: Pending | None = None
 
     def to_json(self) -> dict[str, Any]:

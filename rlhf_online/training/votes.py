@@ -49,6 +49,10 @@ class Vote:
         kind = "signal" if self.signal else "thumb" if self.up is not None else "comparison"
         return (self.person, self.conversation, self.objective, kind, self.prompt, tuple(sorted(self.answers)))
 
+    def objective_of(self, objectives: Sequence[str]) -> int:
+        """Which of `objectives` it is about."""
+        return objectives.index(self.objective) if self.objective else 0
+
     def pairs(self) -> list[Pair]:
         return [(self.prompt, answer) for answer in self.answers]
 
@@ -177,7 +181,7 @@ def assemble(votes: Sequence[Vote], heads: int, objectives: Sequence[str], *, bo
         return torch.tensor(rows, dtype=torch.float32).reshape(-1, heads)
 
     def objective(group: list[tuple[Vote, int]]) -> Tensor:
-        return _long([objectives.index(vote.objective) if vote.objective else 0 for vote, _ in group])
+        return _long([vote.objective_of(objectives) for vote, _ in group])
 
     def padded(values: Sequence[int]) -> list[int]:
         return [*values, *[-1] * (width - len(values))]

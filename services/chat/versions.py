@@ -75,6 +75,8 @@ class Versions:
             "reward_version": manifest.reward_version,
             "kl": manifest.kl,
             "position": manifest.position,
+            "figures": manifest.figures,
+            "weights": manifest.weights,
         }
 
 

@@ -92,7 +92,7 @@ def reward(settings: StandaloneSettings, ports: Ports) -> RewardSettings:
         host=LOOPBACK,
         grpc_port=ports.get("reward", "grpc"),
         metrics_port=ports.get("reward", "metrics"),
-        model=settings.model,
+        model=settings.reward.trunk or settings.model,
         device=settings.device,
     )
 

@@ -47,20 +47,27 @@ class Words:
 
 
 class Adder:
-    """Scores a pair with the sum of its tokens plus `offset`; waits for `gate`, and notes the sizes of its batches."""
+    """Scores a pair with the sum of its tokens plus `offset`; waits for `gate`, and notes the sizes of its batches.
 
-    def __init__(self, offset: float = 0.0) -> None:
+    With objectives, each has the sum times its own number, 1 for the first; two heads differ from it by ½.
+    """
+
+    def __init__(self, offset: float = 0.0, objectives: Sequence[str] = ("helpful",)) -> None:
         self.offset = offset
+        self.objectives = objectives
+        self.correlation_OO = torch.eye(len(objectives))
         self.sizes: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
         self.began = threading.Event()
 
-    def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[list[float], list[float]]:
+    def scores(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> torch.Tensor:
         self.began.set()
         assert self.gate.wait(30)
         self.sizes.append(len(pairs))
-        return [sum(p) + sum(a) + self.offset for p, a in pairs], [0.5] * len(pairs)
+        sums_N1 = torch.tensor([[sum(p) + sum(a) + self.offset] for p, a in pairs])
+        each_NO = sums_N1 * torch.arange(1, len(self.objectives) + 1)
+        return each_NO.unsqueeze(2) + torch.tensor([0.5, -0.5])
 
 
 def publish(registry: Registry, text: str = "weights") -> str:
@@ -316,9 +323,12 @@ def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: P
         client.wait_for_version(version, 60)
         scores = client.score(PAIRS, version, 30)
         with torch.no_grad():
-            means, spreads = model.score(PAIRS)
-        assert [item.score for item in scores] == pytest.approx(means, abs=1e-5)
-        assert [item.spread for item in scores] == pytest.approx(spreads, abs=1e-5)
+            own_NK = model.scores(PAIRS)[:, 0]
+        assert [item.score for item in scores] == pytest.approx(own_NK.mean(1).tolist(), abs=1e-5)
+        assert [item.spread for item in scores] == pytest.approx(own_NK.std(1, unbiased=False).tolist(), abs=1e-5)
+        assert [item.by_objective for item in scores] == [
+            {"helpful": pytest.approx(mean, abs=1e-5)} for mean in own_NK.mean(1).tolist()
+        ]
         with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics']}/metrics") as response:
             assert 'rlhf_reward_requests_total{outcome="ok"} 1.0' in response.read().decode()
 

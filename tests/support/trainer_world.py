@@ -206,7 +206,7 @@ class World:
 
 
 def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettings:
-    """Cycles of a second: few votes, few rollouts, one pass."""
+    """Cycles of a second: few votes, few rollouts, one pass, and a policy that moves however little was learned."""
     values: dict = {
         "state_dir": state.root,
         "chat_url": "http://127.0.0.1:9",
@@ -216,7 +216,7 @@ def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettin
         "cold_votes": 12,
         "min_votes": 8,
         "join_window_s": 1000.0,
-        "reward": RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2),  # pyright: ignore[reportCallIssue]
+        "reward": RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
         "policy": PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0),  # pyright: ignore[reportCallIssue]
         "rollout": RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=MAX_TOKENS),  # pyright: ignore[reportCallIssue]
         "gate": GateSettings(samples=16, min_win_rate=0.0, max_length_ratio=50.0, min_length_ratio=0.0),  # pyright: ignore[reportCallIssue]

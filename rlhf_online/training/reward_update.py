@@ -1,7 +1,7 @@
 """Incremental training of the reward model on people's votes.
 
 An update takes the new votes, mixes in replayed ones against forgetting, passes over both, measures on votes that no
-update ever sees, and normalises the scores on reference answers. It stops early where another pass made the held-out
+update ever sees, and normalises the scores on reference answers. It stops early where more passes make the held-out
 votes less likely, and goes back to the weights under which they were most likely. All answers of a vote stay in one
 optimiser step. What nothing can be learned from is left out and counted by reason:
 
@@ -36,11 +36,15 @@ from rlhf_online.training.vote_loss import Thumbs, VoteLoss, count_thumbs
 from rlhf_online.training.votes import Vote, assemble, to_vote
 
 SLOT_RIDGE = 0.01
+WARMUP = 0.1
+"""Share of the first update's steps in which the learning rate rises."""
 MICRO_BATCH_TOKENS = 8192
 TYPICAL = 8
 """Reference answers that implicit signals are compared with."""
 LEAST_HELD_OUT = 50
 """Held-out votes, comparisons and thumbs, below which an update is not stopped early: their loss says too little."""
+PATIENCE = 2
+"""Passes that may bring nothing before an update is stopped."""
 MOST_HELD_OUT = 500
 """The newest of them that the passes of an update are compared on."""
 
@@ -160,10 +164,16 @@ class RewardUpdater:
 
     # Learning
 
+    def _rate(self, done: int, steps: int) -> float:
+        """The learning rate's factor: falling to a tenth, and rising first where Adam's moments are young: its first
+        steps are as long as any, in directions that single batches give, and would spoil what the trunk knows."""
+        warmup = 0 if self.updates else round(WARMUP * steps)
+        return (1 - 0.9 * done / steps) * min(1.0, (done + 1) / max(1, warmup))
+
     def _train(
         self, data: list[Vote], typical: Sequence[Pair], epochs: int, rng: random.Random, skipped: Counter[str]
     ) -> tuple[float, float, int]:
-        """Up to `epochs` passes, the learning rate falling to a tenth over them all.
+        """Up to `epochs` passes over the votes.
 
         Returns the kept pass's mean loss, its loss on held-out votes, and its number.
         """
@@ -180,14 +190,15 @@ class RewardUpdater:
             loss = weight = 0.0
             for start in range(0, len(data), size):
                 part = data[start : start + size]
-                batch_loss, batch_weight = self._step(part, typical, thumbs, 1 - 0.9 * done / steps, skipped)
+                batch_loss, batch_weight = self._step(part, typical, thumbs, self._rate(done, steps), skipped)
                 loss, weight, done = loss + batch_loss, weight + batch_weight, done + 1
             found = self._likelihood(watched) if watched else 0.0
-            if restore is not None and not found < kept[1]:
+            if restore is None or found < kept[1] or math.isnan(kept[1]):
+                kept = loss / max(weight, 1e-8), found, number
+                restore = self._snapshot() if watched and number < epochs else None
+            elif number == epochs or number - kept[2] == PATIENCE:
                 restore()
-                return kept
-            kept = loss / max(weight, 1e-8), found, number
-            restore = self._snapshot() if watched and number < epochs else None
+                break
         return kept
 
     def _step(

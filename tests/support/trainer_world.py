@@ -32,6 +32,7 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.registry import Manifest, Registry, genesis
+from rlhf_online.rewards import weights
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.buffer import Rollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -237,7 +238,8 @@ def world(root: Path, **changes: object) -> Iterator[World]:
 
     log = LocalLog(state.log)
     try:
-        with reward_service(registry, load, tokenizer, Limits(vocabulary=78, context=128)) as service:
+        limits, read = Limits(vocabulary=78, context=128), (lambda: weights.read(state))
+        with reward_service(registry, load, tokenizer, limits, weights=read) as service:
             engine = TorchEngine(registry, base, tokenizer)
             yield World(state, settings_of(state, base, **changes), tokenizer, registry, engine, log, service)
     finally:

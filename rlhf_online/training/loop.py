@@ -198,6 +198,7 @@ class Trainer:
             samples = parts.settings.gate.samples
             rollouts = parts.experience.gather(prompts, progress.policy_version, samples, rng)
             scored = parts.experience.score_rollouts(rollouts, progress.reward_version, progress.weights)
+            parts.reporter.metrics.not_finite.inc(len(rollouts) - len(scored))
         if not scored:
             self._conclude("skipped", why="no rollouts")
             return

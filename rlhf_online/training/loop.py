@@ -27,6 +27,7 @@ there. The reward model keeps what it learned either way.
 """
 
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -96,6 +97,11 @@ class Trainer:
                     self.parts.patience.sleep(IDLE_POLL_S)
         except Stopped:
             self._log.info("stopped", cycle=self.progress.cycle)
+        except Exception:
+            # A successor clears away what this one was writing, and any step may then fail: Fenced is the reason.
+            with suppress(OSError):
+                self.parts.lease.check()
+            raise
 
     def run_once(self) -> bool:
         """One cycle, if there are votes enough for it (or a cycle was cut short); False if there are not."""

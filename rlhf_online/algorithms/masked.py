@@ -1,4 +1,4 @@
-"""Sums, means and whitening over the real positions of padded tensors, and log-probabilities of tokens.
+"""Sums, means and whitening over the real positions of padded tensors; log-probabilities and entropies of tokens.
 
 Shapes: B sequences, T tokens (of the answer), V vocabulary. A mask is True where a position is real.
 Invariant: whatever a masked position holds, NaN and infinities included, changes neither a result nor a gradient by
@@ -7,6 +7,9 @@ one bit, because it is replaced by zero before it enters any arithmetic.
 
 import torch
 from torch import Tensor
+
+Stats = dict[str, Tensor]
+"""What a loss reports beside itself: detached scalars by name."""
 
 
 def masked_fill(values_BT: Tensor, mask_BT: Tensor, fill: float = 0.0) -> Tensor:
@@ -17,6 +20,11 @@ def masked_fill(values_BT: Tensor, mask_BT: Tensor, fill: float = 0.0) -> Tensor
 def masked_sum(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Σ over real positions, a scalar."""
     return masked_fill(values_BT, mask_BT).sum()
+
+
+def row_sums(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Σ over the real positions of each row, (B,): the log-probability of a whole answer from those of its tokens."""
+    return masked_fill(values_BT, mask_BT).sum(1)
 
 
 def masked_mean(values_BT: Tensor, mask_BT: Tensor, denominator: float | Tensor | None = None) -> Tensor:
@@ -55,10 +63,20 @@ def token_logprobs(logits_NV: Tensor, tokens_N: Tensor, temperature_N: float | T
     `logits_NV` may have any number of leading dimensions; `tokens_N` has all but the last. A tensor of temperatures
     has the shape of the tokens.
     """
-    scaled_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-    if isinstance(temperature_N, Tensor):
-        scaled_NV = scaled_NV / temperature_N.unsqueeze(-1)
-    elif temperature_N != 1.0:
-        scaled_NV = scaled_NV / temperature_N
+    scaled_NV = _scaled(logits_NV, temperature_N)
     chosen_N = scaled_NV.gather(-1, tokens_N.unsqueeze(-1)).squeeze(-1)
     return chosen_N - scaled_NV.logsumexp(-1)
+
+
+def token_entropies(logits_NV: Tensor, temperature_N: float | Tensor = 1.0) -> Tensor:
+    """−Σ_v p log p, nats, of p = softmax(logits / temperature); shapes as for `token_logprobs`."""
+    logprobs_NV = _scaled(logits_NV, temperature_N).log_softmax(-1)
+    return -(logprobs_NV.exp() * logprobs_NV).sum(-1)
+
+
+def _scaled(logits_NV: Tensor, temperature_N: float | Tensor) -> Tensor:
+    """logits / temperature in float32 or better."""
+    scaled_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+    if isinstance(temperature_N, Tensor):
+        return scaled_NV / temperature_N.unsqueeze(-1)
+    return scaled_NV if temperature_N == 1.0 else scaled_NV / temperature_N

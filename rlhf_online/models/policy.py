@@ -5,7 +5,7 @@ reference is the same model with the adapter switched off. The value head reads 
 
 Shapes: B pairs, T tokens, A answer tokens, N real answer tokens of a batch, d hidden width, V vocabulary (see
 `tokens.Batch`). Invariants: dropout is off; log-probabilities are computed in float32, at answer tokens only, in pieces
-of at most LOGIT_FLOATS logits that are computed again for the gradient;
+of at most `trunk.LOGIT_FLOATS` logits that are computed again for the gradient;
 a sequence's padding changes none of its values.
 """
 
@@ -17,16 +17,14 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
-from rlhf_online.algorithms.masked import masked_fill, token_logprobs
+from rlhf_online.algorithms.masked import masked_fill
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import trunk
 from rlhf_online.models.tokens import Batch, Pair, by_budget, collate, length
 from rlhf_online.registry import ProbeSequence
 
-LOGIT_FLOATS = 1 << 24
 INFERENCE_TOKENS = 16384
 SAMPLES_AT_ONCE = 256
 
@@ -200,22 +198,10 @@ class Policy:
     def _logprobs(
         self, model: PreTrainedModel, hidden_BAd: Tensor, batch: Batch, temperature_B: float | Tensor
     ) -> Tensor:
-        head = trunk.output_head(model)
         mask_BA = batch.mask_BA
-        hidden_Nd, tokens_N = hidden_BAd[mask_BA], batch.answer_BA[mask_BA]
         temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=self.device)
         temperature_N = temperature_B.reshape(-1, 1).expand(mask_BA.shape)[mask_BA]
-
-        def piece(hidden_nd: Tensor, tokens_n: Tensor, temperature_n: Tensor) -> Tensor:
-            return token_logprobs(head(hidden_nd), tokens_n, temperature_n)
-
-        rows = max(1, LOGIT_FLOATS // int(model.config.vocab_size))
-        pieces = list(zip(hidden_Nd.split(rows), tokens_N.split(rows), temperature_N.split(rows), strict=True))
-        if len(pieces) > 1 and torch.is_grad_enabled():
-            done = [checkpoint(piece, *args, use_reentrant=False, preserve_rng_state=False) for args in pieces]
-        else:
-            done = [piece(*args) for args in pieces]
-        logprobs_N: Tensor = torch.cat(done)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        logprobs_N = trunk.logprobs(model, hidden_BAd[mask_BA], batch.answer_BA[mask_BA], temperature_N)
         return torch.zeros(mask_BA.shape, dtype=logprobs_N.dtype, device=self.device).masked_scatter(
             mask_BA, logprobs_N
         )

@@ -16,14 +16,18 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from rlhf_online.algorithms.masked import token_logprobs
 from rlhf_online.errors import InvalidInput, VersionCorrupt
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ACTIVATION_BYTES = 2 << 30
 """Memory that the activations of one forward pass with gradients may take, roughly."""
+LOGIT_FLOATS = 1 << 24
+"""Logits in memory at once."""
 
 
 def load_lm(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
@@ -52,6 +56,25 @@ def output_head(model: PreTrainedModel) -> torch.nn.Module:
     head = model.get_output_embeddings()
     assert head is not None, "a causal language model has an output embedding"
     return head
+
+
+def logprobs(model: PreTrainedModel, hidden_Nd: Tensor, tokens_N: Tensor, temperature_N: Tensor) -> Tensor:
+    """Log-probabilities of N tokens after the states that predict them, float32.
+
+    In pieces of at most LOGIT_FLOATS logits, which are computed again for the gradient.
+    """
+    head = output_head(model)
+
+    def piece(hidden_nd: Tensor, tokens_n: Tensor, temperature_n: Tensor) -> Tensor:
+        return token_logprobs(head(hidden_nd), tokens_n, temperature_n)
+
+    rows = max(1, LOGIT_FLOATS // int(model.config.vocab_size))
+    pieces = list(zip(hidden_Nd.split(rows), tokens_N.split(rows), temperature_N.split(rows), strict=True))
+    if len(pieces) > 1 and torch.is_grad_enabled():
+        done = [checkpoint(piece, *args, use_reentrant=False, preserve_rng_state=False) for args in pieces]
+    else:
+        done = [piece(*args) for args in pieces]
+    return torch.cat(done)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def has_weights(folder: Path) -> bool:

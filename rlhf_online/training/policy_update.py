@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_online.algorithms import advantages, kl, losses
+from rlhf_online.algorithms import advantages, kl, policy_losses
 from rlhf_online.algorithms.masked import masked_mean, masked_sum, whiten
 from rlhf_online.config import PolicyTraining
 from rlhf_online.errors import InvalidInput
@@ -191,7 +191,7 @@ class PolicyUpdater:
                 return tensor_NA[micro, :size].to(self.policy.device)
 
             logprobs_BA, values_BA = self.policy.forward(batch, experience.temperature_N[micro].to(self.policy.device))
-            policy_loss, stats = losses.ppo_policy_loss(
+            policy_loss, stats = policy_losses.ppo_loss(
                 logprobs_BA,
                 part(experience.old_logprobs_NA),
                 part(experience.advantages_NA),
@@ -199,7 +199,7 @@ class PolicyUpdater:
                 clip=settings.clip,
                 denominator=tokens,
             )
-            value_loss, _ = losses.value_loss(
+            value_loss, _ = policy_losses.value_loss(
                 values_BA.float(),
                 part(experience.values_NA),
                 part(experience.returns_NA),

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_online.algorithms import losses
+from rlhf_online.algorithms import reward_losses
 from rlhf_online.config import RewardTraining
 from rlhf_online.feedback.preferences import Preference
 from rlhf_online.models import trunk
@@ -182,12 +182,14 @@ class RewardUpdater:
             utilities_BG = utilities_RGK.permute(2, 0, 1).flatten(0, 1)
             tiers_BG = batch.tiers_RG.to(device).repeat(heads, 1)
             weights_B = batch.rank_weights_RK.to(device).T.flatten()
-            loss = loss + losses.plackett_luce_loss(utilities_BG, tiers_BG, weights_B, denominator=denominator)[0]
+            loss = (
+                loss + reward_losses.plackett_luce_loss(utilities_BG, tiers_BG, weights_B, denominator=denominator)[0]
+            )
         if len(batch.chosen_P):
-            margins_P = torch.tensor(losses.MARGINS, device=device)[batch.strength_P.clamp(0, 3).to(device)]
+            margins_P = torch.tensor(reward_losses.MARGINS, device=device)[batch.strength_P.clamp(0, 3).to(device)]
             loss = (
                 loss
-                + losses.bradley_terry_loss(
+                + reward_losses.bradley_terry_loss(
                     shown_NK[batch.chosen_P.to(device)],
                     shown_NK[batch.rejected_P.to(device)],
                     batch.tied_P.to(device).unsqueeze(1),
@@ -203,7 +205,10 @@ class RewardUpdater:
             intercepts_Q1 = torch.tensor(self._intercepts.of(batch.people_Q), device=device).unsqueeze(1)
             up_QK, weights_QK = batch.up_Q.to(device).unsqueeze(1), batch.thumb_weights_QK.to(device)
             up_QK = up_QK.expand_as(thumbs_QK)
-            loss = loss + losses.thumbs_loss(thumbs_QK, intercepts_Q1, up_QK, weights_QK, denominator=denominator)[0]
+            loss = (
+                loss
+                + reward_losses.thumbs_loss(thumbs_QK, intercepts_Q1, up_QK, weights_QK, denominator=denominator)[0]
+            )
         return loss
 
     def _remember(self, votes: Sequence[Vote], rng: random.Random) -> None:

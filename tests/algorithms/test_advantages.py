@@ -1,9 +1,18 @@
-"""GAE against the O(T²) double sum, and the rewards a token (oracle 4)."""
+"""GAE against the O(T²) double sum (oracle 4), rewards a token, and the advantages of whole answers."""
 
 import pytest
 import torch
 
-from rlhf_online.algorithms.advantages import gae, token_rewards
+from rlhf_online.algorithms.advantages import (
+    RunningMean,
+    best_of_group,
+    gae,
+    grpo,
+    per_token,
+    reinforce,
+    rloo,
+    token_rewards,
+)
 
 
 def _random(seed: int, shape: tuple[int, int] = (5, 9)) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -63,3 +72,46 @@ def test_the_score_lands_on_the_last_real_token():
     mask_BT = torch.tensor([[True, True, False], [True, False, False]])
     rewards_BT = token_rewards(torch.tensor([10.0, -3.0]), kl_BT, mask_BT, 0.5)
     assert rewards_BT.tolist() == [[-0.5, 9.0, 0.0], [-5.0, 0.0, 0.0]]
+
+
+# Groups 7 and 3, mingled, and a group of one. Means 2 and −1; biased variances 14/3 and 4.
+
+SCORES_N = torch.tensor([5.0, -3.0, 1.0, 0.0, 1.0, 9.0], dtype=torch.float64)
+GROUPS_N = torch.tensor([7, 3, 3, 7, 7, 5])
+
+
+def test_grpo_by_hand():
+    assert grpo(SCORES_N, GROUPS_N, std=False).tolist() == pytest.approx([3, -2, 2, -2, -1, 0])
+    root = (14 / 3) ** 0.5
+    expected = [3 / root, -1, 1, -2 / root, -1 / root, 0]
+    assert grpo(SCORES_N, GROUPS_N, std=True).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_group_that_agrees_has_no_advantage():
+    same_N = torch.full((8,), 0.1)
+    for advantages_N in (grpo(same_N, torch.zeros(8), std=False), grpo(same_N, torch.zeros(8), std=True)):
+        assert advantages_N.abs().max() <= 1e-3
+
+
+def test_rloo_leaves_the_answer_itself_out():
+    expected = [5 - 0.5, -3 - 1, 1 + 3, 0 - 3, 1 - 2.5, 0]
+    assert rloo(SCORES_N, GROUPS_N).tolist() == pytest.approx(expected)
+
+
+def test_reinforce_subtracts_the_mean_of_earlier_updates():
+    baseline = RunningMean(decay=0.5)
+    assert reinforce(SCORES_N, baseline.mean).tolist() == SCORES_N.tolist()
+    baseline = baseline.after(torch.tensor([1.0, 3.0]))
+    assert baseline.mean == 2
+    assert reinforce(SCORES_N, baseline.mean).tolist() == (SCORES_N - 2).tolist()
+    assert baseline.after(torch.tensor([5.0])).mean == pytest.approx((0.5 * 2 + 5) / 1.5)
+
+
+def test_the_best_of_each_group_is_the_first_of_equals():
+    scores_N = torch.tensor([1.0, 4.0, 4.0, -1.0, -2.0])
+    assert best_of_group(scores_N, torch.tensor([2, 2, 2, 0, 0])).tolist() == [False, True, False, True, False]
+
+
+def test_an_answers_advantage_goes_to_its_tokens():
+    mask_BT = torch.tensor([[True, True, False], [True, False, False]])
+    assert per_token(torch.tensor([2.0, -1.0]), mask_BT).tolist() == [[2, 2, 0], [-1, 0, 0]]

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from rlhf_online.algorithms.masked import masked_mean, masked_sum, masked_variance, token_logprobs, whiten
+from rlhf_online.algorithms.masked import (
+    masked_mean,
+    masked_sum,
+    masked_variance,
+    row_sums,
+    token_entropies,
+    token_logprobs,
+    whiten,
+)
 
 VALUES_BT = torch.tensor([[1.0, 2.0, 99.0], [6.0, -99.0, 99.0]], dtype=torch.float64)
 MASK_BT = torch.tensor([[True, True, False], [True, False, False]])
@@ -15,6 +23,7 @@ def test_sum_and_mean_count_only_real_positions():
     assert masked_sum(VALUES_BT, MASK_BT).item() == 9
     assert masked_mean(VALUES_BT, MASK_BT).item() == 3
     assert masked_mean(VALUES_BT, MASK_BT, denominator=6).item() == 1.5
+    assert row_sums(VALUES_BT, MASK_BT).tolist() == [3, 6]
 
 
 def test_mean_over_nothing_is_zero():
@@ -41,7 +50,7 @@ def test_whitening_without_shift_keeps_the_mean():
 def test_masked_positions_change_neither_results_nor_gradients_by_one_bit(junk: float):
     def results(values_BT: torch.Tensor) -> list[torch.Tensor]:
         leaf = values_BT.clone().requires_grad_(True)
-        loss = whiten(leaf, MASK_BT).pow(3).sum() + masked_mean(leaf, MASK_BT)
+        loss = whiten(leaf, MASK_BT).pow(3).sum() + masked_mean(leaf, MASK_BT) + row_sums(leaf, MASK_BT).square().sum()
         loss.backward()
         assert leaf.grad is not None
         return [loss.detach(), leaf.grad]
@@ -60,3 +69,13 @@ def test_token_logprobs_divide_the_logits_by_the_temperature():
     mixed = token_logprobs(logits_NV, tokens_N, torch.tensor([1.0, 0.5], dtype=torch.float64))
     assert mixed.exp().tolist() == pytest.approx([0.75, 0.9])
     assert token_logprobs(logits_NV, tokens_N, 0.5).exp().tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_token_entropies_are_those_of_the_sampled_distribution():
+    logits_NV = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]], dtype=torch.float64)
+
+    def of(p: float) -> float:
+        return -p * math.log(p) - (1 - p) * math.log(1 - p)
+
+    assert token_entropies(logits_NV).tolist() == pytest.approx([of(0.75), math.log(2)])
+    assert token_entropies(logits_NV, torch.tensor([0.5, 2.0])).tolist() == pytest.approx([of(0.9), math.log(2)])

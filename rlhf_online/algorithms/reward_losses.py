@@ -1,65 +1,18 @@
-"""Losses of the policy, the value and the reward model: pure functions of tensors that return `(loss, stats)`.
+"""Losses of the reward model: negative log-likelihoods of what people said about answers, `(loss, stats)` each.
 
-Shapes: B sequences or comparisons, T tokens, G answers of one comparison. Every loss is a sum divided by a
-`denominator` that defaults to the number (or the summed weight) of what was summed; a micro-batch passes that of its
-whole minibatch. Masked positions change nothing, bit for bit. `stats` are detached scalars, with the same denominator
-where they are means.
+Shapes: B comparisons or thumbs, G answers of one comparison. Every loss is a weighted sum ÷ a `denominator` that
+defaults to the summed weight (at least 1e-8); a micro-batch passes that of its whole minibatch. What has weight 0 (a
+head's bootstrap left it out) changes nothing, bit for bit, nor does padding. `stats` are detached scalars.
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from rlhf_online.algorithms.masked import masked_fill, masked_mean
-
-Stats = dict[str, Tensor]
+from rlhf_online.algorithms.masked import Stats, masked_fill
 
 MARGINS = (0.0, 1.0, 2.0, 3.0)
 """Margin by the strength of a pairwise preference (Touvron et al. 2023, Llama 2, table 27, the large margins)."""
-
-
-def ppo_policy_loss(
-    logprobs_BT: Tensor,
-    old_logprobs_BT: Tensor,
-    advantages_BT: Tensor,
-    mask_BT: Tensor,
-    *,
-    clip: float,
-    denominator: float | Tensor | None = None,
-) -> tuple[Tensor, Stats]:
-    """−mean min(ρA, clip(ρ, 1 ± ε) A), ρ = exp(log π − log π_old) (Schulman et al. 2017, arXiv 1707.06347, eq. 7)."""
-    log_ratio_BT = masked_fill(logprobs_BT, mask_BT) - masked_fill(old_logprobs_BT, mask_BT)
-    advantages_BT = masked_fill(advantages_BT, mask_BT)
-    ratio_BT = log_ratio_BT.exp()
-    plain_BT = ratio_BT * advantages_BT
-    clipped_BT = ratio_BT.clamp(1 - clip, 1 + clip) * advantages_BT
-    loss = masked_mean(-torch.minimum(plain_BT, clipped_BT), mask_BT, denominator)
-    with torch.no_grad():
-        stats = {
-            "ratio": masked_mean(ratio_BT, mask_BT, denominator),
-            "clip_fraction": masked_mean((clipped_BT < plain_BT).to(ratio_BT), mask_BT, denominator),
-        }
-    return loss, stats
-
-
-def value_loss(
-    values_BT: Tensor,
-    old_values_BT: Tensor,
-    returns_BT: Tensor,
-    mask_BT: Tensor,
-    *,
-    clip: float,
-    denominator: float | Tensor | None = None,
-) -> tuple[Tensor, Stats]:
-    """½ mean max((V − R)², (V_old + clip(V − V_old, ±ε) − R)²), as in PPO's and lm-human-preferences' code."""
-    values_BT, old_values_BT = masked_fill(values_BT, mask_BT), masked_fill(old_values_BT, mask_BT)
-    returns_BT = masked_fill(returns_BT, mask_BT)
-    near_BT = old_values_BT + (values_BT - old_values_BT).clamp(-clip, clip)
-    plain_BT, clipped_BT = (values_BT - returns_BT).square(), (near_BT - returns_BT).square()
-    loss = 0.5 * masked_mean(torch.maximum(plain_BT, clipped_BT), mask_BT, denominator)
-    with torch.no_grad():
-        fraction = masked_mean((clipped_BT > plain_BT).to(values_BT), mask_BT, denominator)
-    return loss, {"value_clip_fraction": fraction}
 
 
 def plackett_luce_nll(utilities_BG: Tensor, tiers_BG: Tensor) -> Tensor:
@@ -88,11 +41,12 @@ def plackett_luce_nll(utilities_BG: Tensor, tiers_BG: Tensor) -> Tensor:
 def plackett_luce_loss(
     utilities_BG: Tensor, tiers_BG: Tensor, weights_B: Tensor, *, denominator: float | Tensor | None = None
 ) -> tuple[Tensor, Stats]:
-    """Σ weight · `plackett_luce_nll` ÷ denominator (default: Σ weight, at least 1e-8).
+    """Σ weight · `plackett_luce_nll` ÷ denominator.
 
     Stats: `top1`, the weighted share of rankings whose best answer (or one tied for it) has the highest utility.
     """
-    total = weights_B.sum().clamp(min=1e-8) if denominator is None else denominator
+    total = _total(weights_B, denominator)
+    utilities_BG = masked_fill(utilities_BG, (weights_B > 0).unsqueeze(1))
     loss = (weights_B * plackett_luce_nll(utilities_BG, tiers_BG)).sum() / total
     with torch.no_grad():
         best_B = masked_fill(utilities_BG, tiers_BG >= 0, float("-inf")).argmax(1, keepdim=True)
@@ -109,16 +63,16 @@ def bradley_terry_loss(
     *,
     denominator: float | Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
-    """Σ weight · (−log σ(u_chosen − u_rejected − margin)) ÷ denominator (default: Σ weight, at least 1e-8).
+    """Σ weight · (−log σ(u_chosen − u_rejected − margin)) ÷ denominator.
 
     Bradley & Terry (1952); the margin is that of Touvron et al. (2023), eq. 2, see MARGINS. A tie counts as half a win
     for either side: −½ log σ(Δ) − ½ log σ(−Δ), without margin. With margin 0 it is Plackett–Luce over two answers.
     Stats: `accuracy`, over pairs that are not tied; a tie of utilities counts half. Their weight is `decided`.
     """
-    delta_B = chosen_B - rejected_B
-    won_B, tie_B = -logsigmoid(delta_B - margins_B), -0.5 * (logsigmoid(delta_B) + logsigmoid(-delta_B))
-    total = weights_B.sum().clamp(min=1e-8) if denominator is None else denominator
-    loss = (weights_B * torch.where(tied_B, tie_B, won_B)).sum() / total
+    delta_B = masked_fill(chosen_B - rejected_B, weights_B > 0)
+    won_B = -logsigmoid(delta_B - masked_fill(margins_B, ~tied_B & (weights_B > 0)))
+    tie_B = -0.5 * (logsigmoid(delta_B) + logsigmoid(-delta_B))
+    loss = (weights_B * torch.where(tied_B, tie_B, won_B)).sum() / _total(weights_B, denominator)
     with torch.no_grad():
         decided_B = weights_B * ~tied_B
         right_B = (delta_B > 0).to(delta_B) + 0.5 * (delta_B == 0)
@@ -134,13 +88,32 @@ def thumbs_loss(
     *,
     denominator: float | Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
-    """Bernoulli: Σ weight · −log P(thumb) ÷ denominator (default: Σ weight, at least 1e-8).
+    """Bernoulli: Σ weight · −log P(thumb) ÷ denominator.
 
     P(up) = σ(u + a), a the person's intercept: some people like everything (the Rasch model with a person's leniency).
     Stats: `accuracy` of the more probable thumb.
     """
-    logits_B = utilities_B + intercepts_B
-    total = weights_B.sum().clamp(min=1e-8) if denominator is None else denominator
+    logits_B = masked_fill(utilities_B + intercepts_B, weights_B > 0)
+    total = _total(weights_B, denominator)
     loss = (weights_B * (softplus(logits_B) - up_B.to(logits_B) * logits_B)).sum() / total
     with torch.no_grad():
         return loss, {"accuracy": (weights_B * ((logits_B > 0) == up_B)).sum() / total}
+
+
+def centring_loss(
+    utilities_BG: Tensor, mask_BG: Tensor, weights_B: Tensor, *, denominator: float | Tensor | None = None
+) -> tuple[Tensor, Stats]:
+    """Σ weight · (2 · mean utility of the comparison's answers)² ÷ denominator: scores stay around 0.
+
+    Only differences of utilities count in a comparison, so their level drifts. For a pair this is the penalty
+    (u_chosen + u_rejected)² of Eisenstein et al. (2023, arXiv 2312.09244). Stats: `level`, the weighted mean utility.
+    """
+    real_BG = mask_BG & (weights_B > 0).unsqueeze(1)
+    mean_B = masked_fill(utilities_BG, real_BG).sum(1) / real_BG.sum(1).clamp(min=1)
+    total = _total(weights_B, denominator)
+    loss = (weights_B * (2 * mean_B).square()).sum() / total
+    return loss, {"level": (weights_B * mean_B).sum().detach() / total}
+
+
+def _total(weights_B: Tensor, denominator: float | Tensor | None) -> float | Tensor:
+    return weights_B.sum().clamp(min=1e-8) if denominator is None else denominator

@@ -1,0 +1,183 @@
+"""Losses of the policy and the value: pure functions of tensors that return `(loss, stats)`.
+
+Shapes: B answers, T tokens. Every loss is a sum over real tokens ÷ a `denominator` that defaults to their number; a
+micro-batch passes that of its whole minibatch, and gradients add up exactly. Masked positions change nothing, bit for
+bit. `stats` are detached scalars, with the same denominator where they are means.
+
+How they combine. PPO: `ppo_loss` + c · `value_loss`, and `entropy_loss` where wanted; GRPO and RLOO: `ppo_loss` with
+the advantages of `advantages.py`, no value. REINFORCE: `reinforce_loss`; A2C adds c · `value_loss`, and is PPO with one
+step a batch: at ratio 1 the two have the same gradient. PTX (Ouyang et al. 2022, InstructGPT, eq. 2): + γ · `nll_loss`
+on other text. The KL goes into the reward (`advantages.token_rewards`, k1), or is added as β · `kl_loss` with k2.
+
+A (B, T) tensor may as well hold one action an answer, T = 1, its log-prob the sum over the answer's tokens
+(`masked.row_sums`): that is how a whole answer is one action.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rlhf_online.algorithms import kl
+from rlhf_online.algorithms.masked import Stats, masked_fill, masked_mean
+
+_ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
+
+
+def ppo_loss(
+    logprobs_BT: Tensor,
+    old_logprobs_BT: Tensor,
+    advantages_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip: float,
+    dual_clip: float | None = None,
+    denominator: float | Tensor | None = None,
+) -> tuple[Tensor, Stats]:
+    """−mean min(ρA, clip(ρ, 1 ± ε) A), ρ = exp(log π − log π_old) (Schulman et al. 2017, arXiv 1707.06347, eq. 7).
+
+    With `dual_clip` c > 1, where A < 0: −mean max(min(ρA, clip(ρ, 1 ± ε) A), cA), so that a ratio that has run away
+    has no gradient (Ye et al. 2020, arXiv 1912.09729). Stats: `ratio`, `clip_fraction`, `dual_clip_fraction`.
+    """
+    log_ratio_BT = masked_fill(logprobs_BT, mask_BT) - masked_fill(old_logprobs_BT, mask_BT)
+    advantages_BT = masked_fill(advantages_BT, mask_BT)
+    objective_BT, stats = _clipped_objective(log_ratio_BT.exp(), advantages_BT, mask_BT, clip, dual_clip, denominator)
+    return masked_mean(-objective_BT, mask_BT, denominator), stats
+
+
+def decoupled_ppo_loss(
+    logprobs_BT: Tensor,
+    proximal_logprobs_BT: Tensor,
+    behaviour_logprobs_BT: Tensor,
+    advantages_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip: float,
+    max_weight: float,
+    reject_above: float,
+    denominator: float | Tensor | None = None,
+) -> tuple[Tensor, Stats]:
+    """−mean w · min(ρA, clip(ρ, 1 ± ε) A), ρ = π / π_prox, w = π_prox / π_behaviour (Hilton et al. 2021, 2110.00641).
+
+    The clip holds the policy near the proximal one, which is recent, while w corrects for the one that sampled. w is
+    truncated at `max_weight`; a token whose w is above `reject_above` has loss 0 (ratio 1), and stays in the
+    denominator. `math.inf` is no limit.
+    Stats: those of `ppo_loss`, and `weight`, `truncated_fraction`, `rejected_fraction`.
+    """
+    proximal_BT = masked_fill(proximal_logprobs_BT, mask_BT)
+    weight_BT = (proximal_BT - masked_fill(behaviour_logprobs_BT, mask_BT)).exp()
+    rejected_BT = weight_BT > reject_above
+    kept_BT = mask_BT & ~rejected_BT
+    used_BT = masked_fill(weight_BT.clamp(max=max_weight), kept_BT)
+    ratio_BT = masked_fill(logprobs_BT - proximal_BT, kept_BT).exp()
+    advantages_BT = masked_fill(advantages_BT, kept_BT)
+    objective_BT, stats = _clipped_objective(ratio_BT, advantages_BT, mask_BT, clip, None, denominator)
+    with torch.no_grad():
+        stats |= {
+            "weight": masked_mean(used_BT, mask_BT, denominator),
+            "truncated_fraction": _fraction(kept_BT & (weight_BT > max_weight), mask_BT, denominator),
+            "rejected_fraction": _fraction(rejected_BT, mask_BT, denominator),
+        }
+    return masked_mean(-used_BT * objective_BT, mask_BT, denominator), stats
+
+
+def _clipped_objective(
+    ratio_BT: Tensor,
+    advantages_BT: Tensor,
+    mask_BT: Tensor,
+    clip: float,
+    dual_clip: float | None,
+    denominator: float | Tensor | None,
+) -> tuple[Tensor, Stats]:
+    plain_BT = ratio_BT * advantages_BT
+    clipped_BT = ratio_BT.clamp(1 - clip, 1 + clip) * advantages_BT
+    objective_BT = torch.minimum(plain_BT, clipped_BT)
+    floor_BT = torch.full_like(ratio_BT, -torch.inf)
+    if dual_clip is not None:
+        floor_BT = torch.where(advantages_BT < 0, dual_clip * advantages_BT, floor_BT)
+    with torch.no_grad():
+        stats = {
+            "ratio": masked_mean(ratio_BT, mask_BT, denominator),
+            "clip_fraction": _fraction(clipped_BT < plain_BT, mask_BT, denominator),
+            "dual_clip_fraction": _fraction(objective_BT < floor_BT, mask_BT, denominator),
+        }
+    return torch.maximum(objective_BT, floor_BT), stats
+
+
+def reinforce_loss(
+    logprobs_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, *, denominator: float | Tensor | None = None
+) -> tuple[Tensor, Stats]:
+    """−mean A log π, the policy gradient (Williams 1992); with GAE's advantages the actor of A2C (Mnih et al. 2016).
+
+    Stats: `logprob`.
+    """
+    logprobs_BT = masked_fill(logprobs_BT, mask_BT)
+    loss = masked_mean(-logprobs_BT * masked_fill(advantages_BT, mask_BT), mask_BT, denominator)
+    return loss, {"logprob": masked_mean(logprobs_BT.detach(), mask_BT, denominator)}
+
+
+def value_loss(
+    values_BT: Tensor,
+    old_values_BT: Tensor,
+    returns_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip: float,
+    denominator: float | Tensor | None = None,
+) -> tuple[Tensor, Stats]:
+    """½ mean max((V − R)², (V_old + clip(V − V_old, ±ε) − R)²), as in PPO's and lm-human-preferences' code.
+
+    Stats: `value_clip_fraction`.
+    """
+    values_BT, old_values_BT = masked_fill(values_BT, mask_BT), masked_fill(old_values_BT, mask_BT)
+    returns_BT = masked_fill(returns_BT, mask_BT)
+    near_BT = old_values_BT + (values_BT - old_values_BT).clamp(-clip, clip)
+    plain_BT, clipped_BT = (values_BT - returns_BT).square(), (near_BT - returns_BT).square()
+    loss = 0.5 * masked_mean(torch.maximum(plain_BT, clipped_BT), mask_BT, denominator)
+    with torch.no_grad():
+        return loss, {"value_clip_fraction": _fraction(clipped_BT > plain_BT, mask_BT, denominator)}
+
+
+def kl_loss(
+    logprobs_BT: Tensor,
+    ref_logprobs_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    estimator: Literal["k1", "k2", "k3"],
+    denominator: float | Tensor | None = None,
+) -> tuple[Tensor, Stats]:
+    """Mean of an estimate of KL(π ‖ π_ref) at the sampled tokens, to be minimised (see `kl.py` for the estimators).
+
+    On policy k2 has the KL's gradient; k3's is another one, and k1's is zero in expectation. Stats: `kl`, mean k1.
+    """
+    logprobs_BT, ref_logprobs_BT = masked_fill(logprobs_BT, mask_BT), masked_fill(ref_logprobs_BT, mask_BT)
+    loss = masked_mean(_ESTIMATORS[estimator](logprobs_BT, ref_logprobs_BT), mask_BT, denominator)
+    with torch.no_grad():
+        return loss, {"kl": masked_mean(kl.k1(logprobs_BT, ref_logprobs_BT), mask_BT, denominator)}
+
+
+def entropy_loss(
+    entropies_BT: Tensor, mask_BT: Tensor, *, denominator: float | Tensor | None = None
+) -> tuple[Tensor, Stats]:
+    """−mean H, H from `masked.token_entropies`, nats (Schulman et al. 2017, eq. 9, where its weight is c₂).
+
+    Stats: `entropy`.
+    """
+    entropy = masked_mean(entropies_BT, mask_BT, denominator)
+    return -entropy, {"entropy": entropy.detach()}
+
+
+def nll_loss(
+    logprobs_BT: Tensor, mask_BT: Tensor, *, denominator: float | Tensor | None = None
+) -> tuple[Tensor, Stats]:
+    """−mean log π, nats a token: demonstrations, the PTX mix, and rejection sampling's best answers.
+
+    Rejection-sampling fine-tuning (Touvron et al. 2023, Llama 2, section 3.2.3) is this on the answers that
+    `advantages.best_of_group` names. Stats: `nll`.
+    """
+    loss = masked_mean(-logprobs_BT, mask_BT, denominator)
+    return loss, {"nll": loss.detach()}
+
+
+def _fraction(true_BT: Tensor, mask_BT: Tensor, denominator: float | Tensor | None) -> Tensor:
+    return masked_mean(true_BT.float(), mask_BT, denominator)

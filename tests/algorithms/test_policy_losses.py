@@ -1,0 +1,149 @@
+"""The policy's losses: hand-computed numbers, and how they are special cases of one another."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlhf_online.algorithms import policy_losses
+from rlhf_online.algorithms.masked import token_entropies, token_logprobs
+
+
+def _f64(values: object) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+OLD_BT = _f64([[-1.0, -0.3, -2.0, -0.7], [-0.2, -1.5, -0.9, -3.0]])
+MASK_BT = torch.tensor([[True, True, True, True], [True, True, True, False]])
+RATIOS_BT = _f64([[0.5, 0.9, 1.1, 1.5], [0.5, 0.9, 1.1, 1.5]])
+NEW_BT = OLD_BT + RATIOS_BT.log()
+ADVANTAGES_BT = _f64([[1.0, 2.0, 0.5, 1.5], [-1.0, -2.0, -0.5, -1.5]])
+
+
+def test_ppo_by_hand():
+    loss, stats = policy_losses.ppo_loss(NEW_BT, OLD_BT, ADVANTAGES_BT, MASK_BT, clip=0.2)
+    terms = [0.5, 1.8, 0.55, 1.2 * 1.5, -0.8, -1.8, -0.55]
+    assert loss.item() == pytest.approx(-sum(terms) / 7)
+    assert stats["clip_fraction"].item() == pytest.approx(2 / 7)
+    assert stats["dual_clip_fraction"].item() == 0
+    assert stats["ratio"].item() == pytest.approx((0.5 + 0.9 + 1.1 + 1.5 + 0.5 + 0.9 + 1.1) / 7)
+
+
+def test_dual_clip_by_hand():
+    ratios_BT, advantages_BT = _f64([[4.0, 2.0, 4.0, 0.5]]), _f64([[-1.0, -1.0, 1.0, -1.0]])
+    loss, stats = policy_losses.ppo_loss(
+        ratios_BT.log(), torch.zeros(1, 4).double(), advantages_BT, MASK_BT[:1], clip=0.2, dual_clip=3.0
+    )
+    assert loss.item() == pytest.approx(-(-3.0 - 2.0 + 1.2 - 0.8) / 4)
+    assert stats["dual_clip_fraction"].item() == pytest.approx(1 / 4)
+
+
+def test_decoupled_ppo_by_hand():
+    weights_BT = _f64([[0.5, 1.0, 3.0, 1.0], [5.0, 1.0, 1.5, 1.0]])
+    loss, stats = policy_losses.decoupled_ppo_loss(
+        NEW_BT, OLD_BT, OLD_BT - weights_BT.log(), ADVANTAGES_BT, MASK_BT, clip=0.2, max_weight=2.0, reject_above=4.0
+    )
+    terms = [0.5 * 0.5, 1.8, 2 * 0.55, 1.2 * 1.5, 0.0, -1.8, 1.5 * -0.55]
+    assert loss.item() == pytest.approx(-sum(terms) / 7), "what is rejected stays in the denominator"
+    assert stats["weight"].item() == pytest.approx((0.5 + 1 + 2 + 1 + 0 + 1 + 1.5) / 7)
+    assert stats["truncated_fraction"].item() == pytest.approx(1 / 7)
+    assert stats["rejected_fraction"].item() == pytest.approx(1 / 7)
+    assert stats["clip_fraction"].item() == pytest.approx(1 / 7)
+
+
+def test_decoupled_ppo_is_ppo_where_the_proximal_policy_is_the_one_that_sampled():
+    plain, _ = policy_losses.ppo_loss(NEW_BT, OLD_BT, ADVANTAGES_BT, MASK_BT, clip=0.2)
+    decoupled, _ = policy_losses.decoupled_ppo_loss(
+        NEW_BT, OLD_BT, OLD_BT, ADVANTAGES_BT, MASK_BT, clip=0.2, max_weight=2.0, reject_above=math.inf
+    )
+    assert torch.equal(plain, decoupled)
+
+
+def test_what_is_rejected_does_no_harm_however_far_it_is():
+    """Its ratio and its weight overflow to infinity, and 0 · ∞ would be no number."""
+    logprobs_BT = torch.tensor([[0.0, -1.0]], requires_grad=True)
+    loss, _ = policy_losses.decoupled_ppo_loss(
+        logprobs_BT,
+        torch.tensor([[-200.0, -1.0]]),
+        torch.tensor([[-400.0, -1.0]]),
+        torch.tensor([[-1.0, 2.0]]),
+        torch.tensor([[True, True]]),
+        clip=0.2,
+        max_weight=2.0,
+        reject_above=10.0,
+    )
+    loss.backward()
+    assert loss.item() == -1 and logprobs_BT.grad is not None and logprobs_BT.grad.tolist() == [[0, -1]]
+
+
+def test_value_loss_by_hand():
+    values_BT = _f64([[0.1, 0.5, -0.5, 0.6], [0.05, 0.9, -0.7, 0.3]])
+    returns_BT = _f64([[1.0, 1.0, 1.0, -1.0], [-1.0, 0.3, -0.3, 0.4]])
+    plain = [0.81, 0.25, 2.25, 2.56, 1.1025, 0.36, 0.16]
+    near = [0.81, 0.64, 1.44, 1.44, 1.1025, 0.01, 0.01]
+    loss, stats = policy_losses.value_loss(values_BT, torch.zeros_like(values_BT), returns_BT, MASK_BT, clip=0.2)
+    assert loss.item() == pytest.approx(0.5 * sum(map(max, plain, near)) / 7)
+    assert stats["value_clip_fraction"].item() == pytest.approx(1 / 7)
+
+
+def test_simple_means_by_hand():
+    total, count = -1.0 - 0.3 - 2.0 - 0.7 - 0.2 - 1.5 - 0.9, 7
+    loss, stats = policy_losses.nll_loss(OLD_BT, MASK_BT)
+    assert loss.item() == pytest.approx(-total / count) and stats["nll"].item() == pytest.approx(-total / count)
+    loss, stats = policy_losses.entropy_loss(-OLD_BT, MASK_BT)
+    assert loss.item() == pytest.approx(total / count) and stats["entropy"].item() == pytest.approx(-total / count)
+    loss, stats = policy_losses.reinforce_loss(OLD_BT, 2 * torch.ones_like(OLD_BT), MASK_BT)
+    assert loss.item() == pytest.approx(-2 * total / count)
+    assert stats["logprob"].item() == pytest.approx(total / count)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "expected"),
+    [("k1", 0.1), ("k2", (0.09 + 0.25) / 4), ("k3", (math.exp(0.3) - 1.3 + math.exp(-0.5) - 0.5) / 2)],
+)
+def test_kl_by_hand(estimator, expected: float):
+    loss, stats = policy_losses.kl_loss(
+        _f64([[-1.0, -0.5, 7.0]]), _f64([[-0.7, -1.0, 9.0]]), torch.tensor([[True, True, False]]), estimator=estimator
+    )
+    assert loss.item() == pytest.approx(expected)
+    assert stats["kl"].item() == pytest.approx(0.1)
+
+
+class _ActorCritic:
+    """Logits and a value for each of 5 states, tokens and states of 3 answers drawn once."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.logits_SV = torch.randn(5, 4, generator=generator).requires_grad_(True)
+        self.values_S = torch.randn(5, generator=generator).requires_grad_(True)
+        self.states_BT = torch.randint(5, (3, 6), generator=generator)
+        self.tokens_BT = torch.randint(4, (3, 6), generator=generator)
+        self.mask_BT = torch.arange(6) < torch.tensor([[6], [2], [4]])
+        self.advantages_BT = torch.randn(3, 6, generator=generator)
+        self.returns_BT = torch.randn(3, 6, generator=generator)
+
+    def logprobs(self) -> Tensor:
+        return token_logprobs(self.logits_SV[self.states_BT], self.tokens_BT)
+
+    def gradients(self, policy_loss: Tensor, value_loss: Tensor) -> tuple[Tensor, ...]:
+        entropies_BT = token_entropies(self.logits_SV[self.states_BT])
+        entropy_loss, _ = policy_losses.entropy_loss(entropies_BT, self.mask_BT)
+        return torch.autograd.grad(
+            policy_loss + 0.5 * value_loss + 0.01 * entropy_loss, [self.logits_SV, self.values_S]
+        )
+
+
+def test_one_step_of_ppo_is_a2c():
+    """Ratio 1, so no clip bites: the same gradient to the last bit (Huang et al. 2022, arXiv 2205.09123)."""
+    model = _ActorCritic()
+    ppo, stats = policy_losses.ppo_loss(
+        model.logprobs(), model.logprobs().detach(), model.advantages_BT, model.mask_BT, clip=0.2, dual_clip=3.0
+    )
+    values_BT = model.values_S[model.states_BT]
+    clipped, _ = policy_losses.value_loss(values_BT, values_BT.detach(), model.returns_BT, model.mask_BT, clip=0.2)
+    assert stats["ratio"].item() == 1 and stats["clip_fraction"].item() == 0
+    actor, _ = policy_losses.reinforce_loss(model.logprobs(), model.advantages_BT, model.mask_BT)
+    critic = 0.5 * (model.values_S[model.states_BT] - model.returns_BT)[model.mask_BT].square().mean()
+    for found, expected in zip(model.gradients(ppo, clipped), model.gradients(actor, critic), strict=True):
+        assert found.any() and torch.equal(found, expected)

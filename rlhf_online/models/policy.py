@@ -11,6 +11,7 @@ a sequence's padding changes none of its values.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
-from rlhf_online.algorithms.masked import masked_fill, token_logprobs
+from rlhf_online.algorithms.masked import masked_fill, token_entropies, token_logprobs
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import trunk
 from rlhf_online.models.tokens import Batch, Pair, by_budget, collate, length
@@ -29,6 +30,16 @@ from rlhf_online.registry import ProbeSequence
 LOGIT_FLOATS = 1 << 24
 INFERENCE_TOKENS = 16384
 SAMPLES_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a policy says of a batch's answers, each (B, A), 0 where masked: log-probabilities of the tokens, values of
+    the states before them, and, where asked for, the entropies of the distributions that they come from (nats)."""
+
+    logprobs_BA: Tensor
+    values_BA: Tensor
+    entropies_BA: Tensor | None = None
 
 
 class Policy:
@@ -91,21 +102,19 @@ class Policy:
 
     # Computing
 
-    def forward(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the answer tokens and the values of the states before them, both (B, A), 0 where masked.
-
-        `temperature_B` is that of the sampling: logits are divided by it.
-        """
+    def forward(self, batch: Batch, temperature_B: float | Tensor = 1.0, *, entropies: bool = False) -> Outputs:
+        """`temperature_B` is that of the sampling: logits are divided by it."""
         hidden_BAd = self._hidden(self.lm, batch)
         values_BA = self.value_head(hidden_BAd.to(self.value_head.weight.dtype)).squeeze(-1)
-        return self._logprobs(self.lm, hidden_BAd, batch, temperature_B), masked_fill(values_BA, batch.mask_BA)
+        found = self._tokens(self.lm, hidden_BAd, batch, temperature_B, entropies=entropies)
+        return Outputs(found[0], masked_fill(values_BA, batch.mask_BA), found[1] if entropies else None)
 
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
         model = self.lm if self._reference is None else self._reference
         with self._adapter_off():
-            return self._logprobs(model, self._hidden(model, batch), batch, temperature_B)
+            return self._tokens(model, self._hidden(model, batch), batch, temperature_B)[0]
 
     @torch.no_grad()
     def logprobs(
@@ -118,7 +127,7 @@ class Policy:
             if reference:
                 logprobs_BA = self.reference_logprobs(batch, temperature)
             else:
-                logprobs_BA = self._logprobs(self.lm, self._hidden(self.lm, batch), batch, temperature)
+                logprobs_BA = self._tokens(self.lm, self._hidden(self.lm, batch), batch, temperature)[0]
             for index, row in zip(group, logprobs_BA.tolist(), strict=True):
                 found[index] = tuple(row[: len(pairs[index][1])])
         return [found[index] for index in range(len(pairs))]
@@ -197,9 +206,16 @@ class Policy:
         hidden_BTd = decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
         return hidden_BTd.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTd.shape[-1]))
 
-    def _logprobs(
-        self, model: PreTrainedModel, hidden_BAd: Tensor, batch: Batch, temperature_B: float | Tensor
-    ) -> Tensor:
+    def _tokens(
+        self,
+        model: PreTrainedModel,
+        hidden_BAd: Tensor,
+        batch: Batch,
+        temperature_B: float | Tensor,
+        *,
+        entropies: bool = False,
+    ) -> list[Tensor]:
+        """Log-probabilities of the answer tokens, and after them the entropies if asked for, each (B, A)."""
         head = trunk.output_head(model)
         mask_BA = batch.mask_BA
         hidden_Nd, tokens_N = hidden_BAd[mask_BA], batch.answer_BA[mask_BA]
@@ -207,7 +223,9 @@ class Policy:
         temperature_N = temperature_B.reshape(-1, 1).expand(mask_BA.shape)[mask_BA]
 
         def piece(hidden_nd: Tensor, tokens_n: Tensor, temperature_n: Tensor) -> Tensor:
-            return token_logprobs(head(hidden_nd), tokens_n, temperature_n)
+            logits_nV = head(hidden_nd)
+            found = [token_logprobs(logits_nV, tokens_n, temperature_n)]
+            return torch.stack([*found, token_entropies(logits_nV, temperature_n)] if entropies else found)
 
         rows = max(1, LOGIT_FLOATS // int(model.config.vocab_size))
         pieces = list(zip(hidden_Nd.split(rows), tokens_N.split(rows), temperature_N.split(rows), strict=True))
@@ -215,10 +233,9 @@ class Policy:
             done = [checkpoint(piece, *args, use_reentrant=False, preserve_rng_state=False) for args in pieces]
         else:
             done = [piece(*args) for args in pieces]
-        logprobs_N: Tensor = torch.cat(done)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        return torch.zeros(mask_BA.shape, dtype=logprobs_N.dtype, device=self.device).masked_scatter(
-            mask_BA, logprobs_N
-        )
+        found_XN: Tensor = torch.cat(done, 1)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        empty_BA = torch.zeros(mask_BA.shape, dtype=found_XN.dtype, device=self.device)
+        return [empty_BA.masked_scatter(mask_BA, found_N) for found_N in found_XN]
 
     @torch.no_grad()
     def _check_head(self) -> None:

@@ -8,18 +8,9 @@ the update begins). ITERATIONS updates on 512 answers; nothing undoes an update 
 `benches.world` does. The exit code is 1 if something in "holds" does not.
 """
 
-import argparse
-import json
-import os
-import shutil
-import statistics
-import sys
-import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,10 +18,9 @@ from rlhf_online.config import PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.training.policy_update import PolicyUpdater
-from tests.benches.world import COMMON, MEASURED_WITH, ROOT, Start, prepare
+from tests.benches.world import COMMON, MEASURED_WITH
 from tests.support import learning
 from tests.support.learning import Answer, Language, Loop, Measured
-from tests.support.workers import two_workers
 
 LAGS = (1, 4, 16)
 CORRECTIONS = ("behaviour", "decoupled", "none")

@@ -4,8 +4,8 @@
 
 Chat service, broker and trainer each live and die in a loop of their own, so that several may be down at once. What is
 killed and when is drawn from the seed: a moment of the start and the recovery, or of the life after it. A forwarder,
-which the chat service starts again, is killed at a moment when Kafka has not confirmed everything. In the end all is let
-run until the trainer has had every event, and the auditor counts.
+which the chat service starts again, is killed at a moment when Kafka has not confirmed everything. In the end all is
+let run until the trainer has had every event, and the auditor counts.
 """
 
 import argparse

@@ -63,8 +63,8 @@ def logprobs(
 ) -> Tensor:
     """Log-probabilities of N tokens after the states that predict them, float32, (1, N).
 
-    With `entropies` those of the distributions, nats, are the second row. In pieces of at most LOGIT_FLOATS logits, which
-    are computed again for the gradient.
+    With `entropies` those of the distributions, nats, are the second row. In pieces of at most LOGIT_FLOATS logits,
+    which are computed again for the gradient.
     """
     head = output_head(model)
 

@@ -11,6 +11,7 @@ a sequence's padding changes none of its values.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,16 @@ from rlhf_online.registry import ProbeSequence
 
 INFERENCE_TOKENS = 16384
 SAMPLES_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a policy says of a batch's answers, each (B, A), 0 where masked: log-probabilities of the tokens, values of
+    the states before them, and, where asked for, the entropies of the distributions that they come from (nats)."""
+
+    logprobs_BA: Tensor
+    values_BA: Tensor
+    entropies_BA: Tensor | None = None
 
 
 class Policy:
@@ -89,21 +100,19 @@ class Policy:
 
     # Computing
 
-    def forward(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the answer tokens and the values of the states before them, both (B, A), 0 where masked.
-
-        `temperature_B` is that of the sampling: logits are divided by it.
-        """
+    def forward(self, batch: Batch, temperature_B: float | Tensor = 1.0, *, entropies: bool = False) -> Outputs:
+        """`temperature_B` is that of the sampling: logits are divided by it."""
         hidden_BAd = self._hidden(self.lm, batch)
         values_BA = self.value_head(hidden_BAd.to(self.value_head.weight.dtype)).squeeze(-1)
-        return self._logprobs(self.lm, hidden_BAd, batch, temperature_B), masked_fill(values_BA, batch.mask_BA)
+        found = self._tokens(self.lm, hidden_BAd, batch, temperature_B, entropies=entropies)
+        return Outputs(found[0], masked_fill(values_BA, batch.mask_BA), found[1] if entropies else None)
 
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
         model = self.lm if self._reference is None else self._reference
         with self._adapter_off():
-            return self._logprobs(model, self._hidden(model, batch), batch, temperature_B)
+            return self._tokens(model, self._hidden(model, batch), batch, temperature_B)[0]
 
     @torch.no_grad()
     def logprobs(
@@ -116,7 +125,7 @@ class Policy:
             if reference:
                 logprobs_BA = self.reference_logprobs(batch, temperature)
             else:
-                logprobs_BA = self._logprobs(self.lm, self._hidden(self.lm, batch), batch, temperature)
+                logprobs_BA = self._tokens(self.lm, self._hidden(self.lm, batch), batch, temperature)[0]
             for index, row in zip(group, logprobs_BA.tolist(), strict=True):
                 found[index] = tuple(row[: len(pairs[index][1])])
         return [found[index] for index in range(len(pairs))]
@@ -195,16 +204,24 @@ class Policy:
         hidden_BTd = decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
         return hidden_BTd.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTd.shape[-1]))
 
-    def _logprobs(
-        self, model: PreTrainedModel, hidden_BAd: Tensor, batch: Batch, temperature_B: float | Tensor
-    ) -> Tensor:
+    def _tokens(
+        self,
+        model: PreTrainedModel,
+        hidden_BAd: Tensor,
+        batch: Batch,
+        temperature_B: float | Tensor,
+        *,
+        entropies: bool = False,
+    ) -> list[Tensor]:
+        """Log-probabilities of the answer tokens, and after them the entropies if asked for, each (B, A)."""
         mask_BA = batch.mask_BA
         temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=self.device)
         temperature_N = temperature_B.reshape(-1, 1).expand(mask_BA.shape)[mask_BA]
-        logprobs_N = trunk.logprobs(model, hidden_BAd[mask_BA], batch.answer_BA[mask_BA], temperature_N)
-        return torch.zeros(mask_BA.shape, dtype=logprobs_N.dtype, device=self.device).masked_scatter(
-            mask_BA, logprobs_N
+        found_XN = trunk.logprobs(
+            model, hidden_BAd[mask_BA], batch.answer_BA[mask_BA], temperature_N, entropies=entropies
         )
+        empty_BA = torch.zeros(mask_BA.shape, dtype=found_XN.dtype, device=self.device)
+        return [empty_BA.masked_scatter(mask_BA, found_N) for found_N in found_XN]
 
     @torch.no_grad()
     def _check_head(self) -> None:

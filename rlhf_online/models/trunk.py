@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from rlhf_online.algorithms.masked import token_logprobs
+from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 from rlhf_online.errors import InvalidInput, VersionCorrupt
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -58,15 +58,20 @@ def output_head(model: PreTrainedModel) -> torch.nn.Module:
     return head
 
 
-def logprobs(model: PreTrainedModel, hidden_Nd: Tensor, tokens_N: Tensor, temperature_N: Tensor) -> Tensor:
-    """Log-probabilities of N tokens after the states that predict them, float32.
+def logprobs(
+    model: PreTrainedModel, hidden_Nd: Tensor, tokens_N: Tensor, temperature_N: Tensor, *, entropies: bool = False
+) -> Tensor:
+    """Log-probabilities of N tokens after the states that predict them, (1, N), float32 or better.
 
-    In pieces of at most LOGIT_FLOATS logits, which are computed again for the gradient.
+    With `entropies` those of the distributions that they come from stand below, (2, N). In pieces of at most
+    LOGIT_FLOATS logits, which are computed again for the gradient.
     """
     head = output_head(model)
 
     def piece(hidden_nd: Tensor, tokens_n: Tensor, temperature_n: Tensor) -> Tensor:
-        return token_logprobs(head(hidden_nd), tokens_n, temperature_n)
+        logits_nV = head(hidden_nd)
+        found = [token_logprobs(logits_nV, tokens_n, temperature_n)]
+        return torch.stack([*found, token_entropies(logits_nV, temperature_n)] if entropies else found)
 
     rows = max(1, LOGIT_FLOATS // int(model.config.vocab_size))
     pieces = list(zip(hidden_Nd.split(rows), tokens_N.split(rows), temperature_N.split(rows), strict=True))
@@ -74,7 +79,7 @@ def logprobs(model: PreTrainedModel, hidden_Nd: Tensor, tokens_N: Tensor, temper
         done = [checkpoint(piece, *args, use_reentrant=False, preserve_rng_state=False) for args in pieces]
     else:
         done = [piece(*args) for args in pieces]
-    return torch.cat(done)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return torch.cat(done, 1)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def has_weights(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """The two models that learn, as the loop sees them: restore, check, sample, write."""
 
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from rlhf_online.errors import InvalidInput
 from rlhf_online.feedback.preferences import Preference
 from rlhf_online.models.tokens import ChatTokenizer, fit, length
 from rlhf_online.registry import ProbeSequence
+from rlhf_online.rollout.buffer import LabelledAnswer
 from rlhf_online.training.checkpoint import Part
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
@@ -57,6 +59,16 @@ class Learners:
             fit((prompt, answer), self.context)
             if max((*prompt, *answer)) >= self.vocabulary:
                 raise InvalidInput(f"its tokens are not of this model's vocabulary of {self.vocabulary}")
+
+    def labels(self, count: int, rng: random.Random) -> list[LabelledAnswer]:
+        """Up to `count` answers with people's thumbs, if the next policy update learns from such; none held out."""
+        if self.policy.algorithm != "kto":
+            return []
+        thumbs = self.reward.thumbs
+        return [
+            LabelledAnswer(prompt_token_ids=vote.prompt, token_ids=vote.answers[0], desirable=bool(vote.up))
+            for vote in rng.sample(thumbs, min(count, len(thumbs)))
+        ]
 
     def reward_part(self) -> Part:
         return Part(*self.reward.state())

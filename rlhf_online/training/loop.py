@@ -27,7 +27,9 @@ there. The reward model keeps what it learned either way.
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -45,7 +47,7 @@ from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import Lease
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.patience import Patience, Stopped
-from rlhf_online.training.policy_update import PolicyReport
+from rlhf_online.training.policy_update import GROUPED, PolicyReport
 from rlhf_online.training.progress import Pending, Progress
 from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
@@ -195,15 +197,18 @@ class Trainer:
             self._serve_policy(prompts[-1])
             rng = random.Random(f"rollouts {parts.settings.seed} {progress.cycle}")
             samples = parts.settings.gate.samples
-            rollouts = parts.experience.gather(prompts, progress.policy_version, samples, rng)
+            grouped = parts.learners.policy.algorithm in GROUPED
+            rollouts = parts.experience.gather(prompts, progress.policy_version, samples, rng, grouped=grouped)
             scored = parts.experience.score_rollouts(rollouts, progress.reward_version)
-        if not scored:
-            self._conclude("skipped", why="no rollouts")
-            return
         with parts.reporter.phase("ppo"):
             parts.patience.check()
             parts.learners.policy.init_value(parts.learners.reward.model)
-            report = parts.learners.policy.update(scored)
+            labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng)
+            report = parts.learners.policy.update(scored, labels)
+        self._count(report.left_out)
+        if not report.rollouts:
+            self._conclude("skipped", why=report.reason)
+            return
         if report.undone:
             self._conclude("undone", why=report.reason, **_facts(report))
             return
@@ -214,6 +219,16 @@ class Trainer:
             state = self._publish(pending)
         outcome = "promoted" if state in ("live", "retired") else "rejected"
         self._conclude_published(outcome, pending, report)
+
+    def _count(self, left_out: Mapping[str, int]) -> None:
+        """Show how many answers the policy did not learn from, and why; the counts go on over restarts."""
+        counts, buffer = self.progress.left_out, self.parts.intake.buffer
+        if left_out:
+            self._log.warning("answers left out of the policy update", **left_out)
+        for reason, number in left_out.items():
+            counts[reason] = counts.get(reason, 0) + number
+        for reason, number in ({"stale": buffer.dropped_stale, "full": buffer.dropped_full} | counts).items():
+            self.parts.reporter.metrics.left_out.labels(reason).set(number)
 
     def _serve_reward(self) -> None:
         """Publish the committed reward version and wait until the reward service scores with it.
@@ -368,13 +383,12 @@ class Trainer:
         parts.reporter.set(cycle=progress.cycle)
 
 
-def _facts(report: PolicyReport) -> dict[str, float]:
-    return {
+def _facts(report: PolicyReport) -> dict[str, Any]:
+    return report.stats | {
+        "algorithm": report.algorithm,
         "step_kl": report.step_kl,
         "score": report.score,
         "length": report.length,
-        "clip_fraction": report.clip_fraction,
-        "value_loss": report.value_loss,
         "behaviour_k3": report.behaviour_k3,
         "rollouts": report.rollouts,
     }

@@ -60,6 +60,8 @@ class Progress:
     stage: Stage = "votes"
     position: Position = field(default_factory=dict)
     pending: Pending | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Answers that the policy did not learn from, by reason."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -101,6 +101,11 @@ class RewardUpdater:
             event_id: vote for event_id, vote in self._held_out.items() if (event_id, vote.person) not in gone
         }
 
+    @property
+    def thumbs(self) -> list[Vote]:
+        """The thumbs kept for replay, those of the last update among them; none held out."""
+        return [vote for vote in self._replay if vote.up is not None]
+
     def evaluate(self) -> dict[str, Any]:
         """Accuracy and calibration of the heads' mean on the held-out votes, as RewardReport names them."""
         right: list[float] = []

@@ -47,13 +47,14 @@ def test_logprobs_are_those_of_the_whole_model(base: Path, temperature: float):
 def test_padding_and_company_change_no_logprob_and_no_value(base: Path):
     policy = Policy.load(base, tuning="full")
     torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(0))
-    logprobs_BA, values_BA = policy.forward(policy.collate(PAIRS), torch.tensor([1.0, 0.5, 2.0]))
+    together = policy.forward(policy.collate(PAIRS), torch.tensor([1.0, 0.5, 2.0]), entropies=True)
     for row, (pair, temperature) in enumerate(zip(PAIRS, (1.0, 0.5, 2.0), strict=True)):
-        alone, value = policy.forward(policy.collate([pair]), temperature)
+        alone = policy.forward(policy.collate([pair]), temperature, entropies=True)
         size = len(pair[1])
-        assert torch.allclose(logprobs_BA[row, :size], alone[0], atol=1e-5)
-        assert torch.allclose(values_BA[row, :size], value[0], atol=1e-5)
-        assert not logprobs_BA[row, size:].any() and not values_BA[row, size:].any()
+        for name in ("logprobs_BA", "values_BA", "entropies_BA"):
+            found_A = getattr(together, name)[row]
+            assert torch.allclose(found_A[:size], getattr(alone, name)[0], atol=1e-5) and found_A[:size].all()
+            assert not found_A[size:].any()
 
 
 def test_pieces_of_logits_give_the_same_values_and_gradients(base: Path, monkeypatch: pytest.MonkeyPatch):
@@ -62,7 +63,7 @@ def test_pieces_of_logits_give_the_same_values_and_gradients(base: Path, monkeyp
     for floats in (1 << 24, 160):
         monkeypatch.setattr(trunk, "LOGIT_FLOATS", floats)
         policy.lm.zero_grad()
-        logprobs_BA, _ = policy.forward(policy.collate(PAIRS))
+        logprobs_BA = policy.forward(policy.collate(PAIRS)).logprobs_BA
         logprobs_BA.square().sum().backward()
         results.append(
             (logprobs_BA.detach(), [p.grad.clone() for p in policy.parameters().values() if p.grad is not None])

@@ -278,6 +278,29 @@ class TrainerSettings(ServiceSettings):
     gate: GateSettings = GateSettings()  # pyright: ignore[reportCallIssue]
 
 
+class SftSettings(Section):
+    """Settings of supervised fine-tuning."""
+
+    model: Path = Field(description="Folder of the model; without weights in it, training begins with random ones.")
+    data: Path | None = Field(None, description="JSONL file of conversations in OpenAI's format for fine-tuning.")
+    log: str = Field(
+        "", description="Learn people's corrections too: a state folder, 'file:/path' of a log, 'kafka://host:port,…'."
+    )
+    log_config: Path | None = Field(None, description="Settings (TOML) of a service; its table log says the rest.")
+    out: Path = Field(description="New folder for the fine-tuned model: complete, as `rlhf-online up` takes it.")
+    epochs: float = Field(3.0, gt=0, description="Passes over the demonstrations.")
+    steps: Annotated[int, Field(ge=0)] = Field(0, description="Optimiser steps; 0: as many as the epochs take.")
+    batch: Positive = Field(32, description="Demonstrations a step.")
+    lr: float = Field(2e-5, gt=0, description="AdamW's highest learning rate.")
+    seed: int = Field(0, description="Seed of the order, and of random weights.")
+    held_out: float = Field(
+        0.05, ge=0, lt=1, description="Share of logged conversations left out, the trainer's reward.held_out."
+    )
+    device: Device = Field("auto", description="Where training computes.")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: torch's own choice.")
+    child: bool = Field(False, description="Tell progress as JSON lines, and end with the process that started it.")
+
+
 class StandaloneSettings(ServiceSettings):
     """Settings of services/standalone: the three services on one machine, with the local log by default."""
 

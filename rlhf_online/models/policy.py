@@ -5,7 +5,7 @@ reference is the same model with the adapter switched off. The value head reads 
 
 Shapes: B pairs, T tokens, A answer tokens, N real answer tokens of a batch, d hidden width, V vocabulary (see
 `tokens.Batch`). Invariants: dropout is off; log-probabilities are computed in float32, at answer tokens only, in pieces
-of at most LOGIT_FLOATS logits that are computed again for the gradient;
+of at most `trunk.LOGIT_FLOATS` logits that are computed again for the gradient;
 a sequence's padding changes none of its values.
 """
 
@@ -18,16 +18,14 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
-from rlhf_online.algorithms.masked import masked_fill, token_entropies, token_logprobs
+from rlhf_online.algorithms.masked import masked_fill
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import trunk
 from rlhf_online.models.tokens import Batch, Pair, by_budget, collate, length
 from rlhf_online.registry import ProbeSequence
 
-LOGIT_FLOATS = 1 << 24
 INFERENCE_TOKENS = 16384
 SAMPLES_AT_ONCE = 256
 
@@ -216,26 +214,14 @@ class Policy:
         entropies: bool = False,
     ) -> list[Tensor]:
         """Log-probabilities of the answer tokens, and after them the entropies if asked for, each (B, A)."""
-        head = trunk.output_head(model)
         mask_BA = batch.mask_BA
-        hidden_Nd, tokens_N = hidden_BAd[mask_BA], batch.answer_BA[mask_BA]
         temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=self.device)
         temperature_N = temperature_B.reshape(-1, 1).expand(mask_BA.shape)[mask_BA]
-
-        def piece(hidden_nd: Tensor, tokens_n: Tensor, temperature_n: Tensor) -> Tensor:
-            logits_nV = head(hidden_nd)
-            found = [token_logprobs(logits_nV, tokens_n, temperature_n)]
-            return torch.stack([*found, token_entropies(logits_nV, temperature_n)] if entropies else found)
-
-        rows = max(1, LOGIT_FLOATS // int(model.config.vocab_size))
-        pieces = list(zip(hidden_Nd.split(rows), tokens_N.split(rows), temperature_N.split(rows), strict=True))
-        if len(pieces) > 1 and torch.is_grad_enabled():
-            done = [checkpoint(piece, *args, use_reentrant=False, preserve_rng_state=False) for args in pieces]
-        else:
-            done = [piece(*args) for args in pieces]
-        found_XN: Tensor = torch.cat(done, 1)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        empty_BA = torch.zeros(mask_BA.shape, dtype=found_XN.dtype, device=self.device)
-        return [empty_BA.masked_scatter(mask_BA, found_N) for found_N in found_XN]
+        found = trunk.predictions(
+            model, hidden_BAd[mask_BA], batch.answer_BA[mask_BA], temperature_N, entropies=entropies
+        )
+        empty_BA = torch.zeros(mask_BA.shape, dtype=found[0].dtype, device=self.device)
+        return [empty_BA.masked_scatter(mask_BA, found_N) for found_N in found]
 
     @torch.no_grad()
     def _check_head(self) -> None:

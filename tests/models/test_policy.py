@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rlhf_online.errors import InvalidInput, VersionCorrupt
-from rlhf_online.models import policy as policy_module
+from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -61,7 +61,7 @@ def test_pieces_of_logits_give_the_same_values_and_gradients(base: Path, monkeyp
     policy = Policy.load(base, tuning="full")
     results = []
     for floats in (1 << 24, 160):
-        monkeypatch.setattr(policy_module, "LOGIT_FLOATS", floats)
+        monkeypatch.setattr(trunk, "LOGIT_FLOATS", floats)
         policy.lm.zero_grad()
         logprobs_BA = policy.forward(policy.collate(PAIRS)).logprobs_BA
         logprobs_BA.square().sum().backward()
@@ -110,9 +110,7 @@ def test_tied_embeddings_are_stored_once_and_come_back(tmp_path: Path):
     write_tiny_model(base, weights_seed=None)
     config = json.loads((base / "config.json").read_text()) | {"tie_word_embeddings": True}
     (base / "config.json").write_text(json.dumps(config))
-    model = AutoModelForCausalLM.from_config(
-        policy_module.trunk.random_lm(base, seed=1, device=torch.device("cpu")).config
-    )
+    model = AutoModelForCausalLM.from_config(trunk.random_lm(base, seed=1, device=torch.device("cpu")).config)
     model.save_pretrained(tmp_path / "weights")
     (tmp_path / "weights" / "model.safetensors").rename(base / "model.safetensors")
     policy = Policy.load(base, tuning="full")

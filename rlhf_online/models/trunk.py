@@ -7,7 +7,7 @@ this machine's paths.
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -202,13 +202,18 @@ def unnamed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def restore(parameters: dict[str, torch.nn.Parameter], tensors: dict[str, Tensor]) -> None:
+def restore(parameters: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
     """Copy `tensors` into the parameters of the same names. Raises VersionCorrupt if they are others."""
-    if parameters.keys() != tensors.keys() or any(parameters[n].shape != t.shape for n, t in tensors.items()):
-        raise VersionCorrupt("the stored weights belong to another model or another kind of tuning: start a new state")
+    check_names(parameters, tensors)
     with torch.no_grad():
         for name, tensor in tensors.items():
             parameters[name].copy_(tensor)
+
+
+def check_names(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Raises VersionCorrupt if `tensors` are of other names or shapes than `own`."""
+    if own.keys() != tensors.keys() or any(own[name].shape != tensor.shape for name, tensor in tensors.items()):
+        raise VersionCorrupt("the stored weights belong to another model or another kind of tuning: start a new state")
 
 
 @contextmanager

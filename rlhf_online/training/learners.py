@@ -93,19 +93,28 @@ class Learners:
         self.policy = updater
 
     def sample(self, prompts: Sequence[Tokens], *, max_tokens: int, temperature: float, seed: int) -> list[Tokens]:
-        """The policy's own answers."""
-        return self.policy.policy.sample(
-            prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=self.tokenizer.eos_ids
-        )
+        """Answers by the weights that are to serve."""
+        with self.policy.published():
+            return self.policy.policy.sample(
+                prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=self.tokenizer.eos_ids
+            )
 
     def kl(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> float:
-        """KL to the reference in nats an answer, estimated (k1) on the policy's own answers at temperature 1."""
-        policy = self.policy.policy.logprobs(pairs)
+        """KL of the weights that are to serve to the reference, nats an answer, estimated (k1) on their own answers at
+        temperature 1."""
+        with self.policy.published():
+            policy = self.policy.policy.logprobs(pairs)
         reference = self.policy.policy.logprobs(pairs, reference=True)
         return sum(sum(p) - sum(r) for p, r in zip(policy, reference, strict=True)) / max(1, len(pairs))
 
     def probe(self, prompts: Sequence[Tokens], *, max_tokens: int, seed: int) -> tuple[ProbeSequence, ...]:
-        """Prompts with the policy's own answers, for a version's manifest."""
+        """Prompts with those answers, for a version's manifest."""
         answers = self.sample(prompts, max_tokens=max_tokens, temperature=1.0, seed=seed)
         sequences = [(prompt + answer)[-PROBE_TOKENS:] for prompt, answer in zip(prompts, answers, strict=True)]
-        return self.policy.policy.probe(sequences)
+        with self.policy.published():
+            return self.policy.policy.probe(sequences)
+
+    def write_policy(self, folder: Path) -> None:
+        """Write the files of a version that serves what the policy has learned."""
+        with self.policy.published():
+            self.policy.policy.write_version(folder)

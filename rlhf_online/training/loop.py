@@ -125,6 +125,7 @@ class Trainer:
             self._match(stored)
             self.progress = stored
             parts.intake.buffer.restore(checkpoint.state["buffer"])
+            parts.experience.curriculum.restore(checkpoint.state.get("curriculum", []))
             parts.learners.restore_reward(checkpoint.part("reward"))
             parts.learners.restore_policy(checkpoint.part("policy"))
             self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, stage=stored.stage)
@@ -202,15 +203,13 @@ class Trainer:
             scored = parts.experience.score_rollouts(rollouts, progress.reward_version)
         with parts.reporter.phase("ppo"):
             parts.patience.check()
-            parts.learners.policy.init_value(parts.learners.reward.model)
+            begun = parts.learners.policy.init_value(parts.learners.reward.model)
             labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng)
             report = parts.learners.policy.update(scored, labels)
         self._count(report.left_out)
-        if not report.rollouts:
-            self._conclude("skipped", why=report.reason)
-            return
-        if report.undone:
-            self._conclude("undone", why=report.reason, **_facts(report))
+        if report.undone or not report.rollouts:
+            outcome = "undone" if report.undone else "skipped"
+            self._conclude(outcome, policy=begun, why=report.reason, **_facts(report))
             return
         with parts.reporter.phase("gate"):
             limit = parts.settings.rollout.max_tokens
@@ -303,9 +302,9 @@ class Trainer:
         staged = not pending.passed
         return parts.patience.insist("publishing a version", lambda: parts.publisher.settle(pending, staged=staged))
 
-    def _conclude(self, outcome: str, **facts: object) -> None:
-        """End a cycle that gave no version."""
-        self._next_cycle()
+    def _conclude(self, outcome: str, *, policy: bool = False, **facts: object) -> None:
+        """End a cycle that gave no version; `policy` says that the policy's part has changed all the same."""
+        self._next_cycle(policy=policy)
         self._finish(outcome, **facts)
 
     def _conclude_published(self, outcome: str, pending: Pending, report: PolicyReport) -> None:
@@ -355,7 +354,11 @@ class Trainer:
                 "reward": parts.learners.reward_part() if reward or first else None,
                 "policy": parts.learners.policy_part() if policy or first else None,
             }
-            state = {"progress": self.progress.to_json(), "buffer": parts.intake.buffer.to_json()}
+            state = {
+                "progress": self.progress.to_json(),
+                "buffer": parts.intake.buffer.to_json(),
+                "curriculum": parts.experience.curriculum.to_json(),
+            }
             sealed = {
                 "ledger": parts.ledger.seal(parts.checkpoints.ledger_folder),
                 "answers": parts.intake.join.answers.seal(),

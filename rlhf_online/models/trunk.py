@@ -142,11 +142,21 @@ def add_lora(model: PreTrainedModel, *, rank: int, folder: Path | None, seed: in
         wrapped = get_peft_model(model, config)
     assert isinstance(wrapped, PeftModel)
     if folder is not None and stored:
-        result = set_peft_model_state_dict(wrapped, load_file(folder / ADAPTER_WEIGHTS))
-        missing = [name for name in result.missing_keys if "lora_" in name]
-        if missing or result.unexpected_keys:
-            raise VersionCorrupt(f"the adapter in {folder} does not fit its base model: train it anew")
+        load_adapter(wrapped, folder)
     return wrapped.eval()
+
+
+def load_adapter(wrapped: PeftModel, folder: Path) -> None:
+    """Give the adapter the weights of the one in `folder`. Raises VersionCorrupt for one that does not fit."""
+    rank = int(json.loads((folder / ADAPTER_CONFIG).read_text())["r"])
+    own = wrapped.peft_config["default"]
+    assert isinstance(own, LoraConfig)
+    if rank != own.r:
+        raise VersionCorrupt(f"the adapter in {folder} has another rank, {rank}: all versions must have the same")
+    result = set_peft_model_state_dict(wrapped, load_file(folder / ADAPTER_WEIGHTS))
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    if missing or result.unexpected_keys:
+        raise VersionCorrupt(f"the adapter in {folder} does not fit its base model: train it anew")
 
 
 def save_adapter(wrapped: PeftModel, folder: Path) -> None:
@@ -200,6 +210,21 @@ def named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def unnamed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """What `named` put behind `prefix`."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+@contextmanager
+def swapped(parameters: Mapping[str, torch.nn.Parameter], tensors: dict[str, Tensor]) -> Iterator[None]:
+    """While the block runs the parameters hold the tensors of the same names, and the other way round; no copies."""
+
+    def swap() -> None:
+        for name, parameter in parameters.items():
+            parameter.data, tensors[name] = tensors[name], parameter.data
+
+    swap()
+    try:
+        yield
+    finally:
+        swap()
 
 
 def restore(parameters: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:

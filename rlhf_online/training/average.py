@@ -3,8 +3,8 @@
 One step an update that was kept: w̄ ← decay · w̄ + (1 − decay) · w (Polyak & Juditsky 1992, with geometric weights).
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -26,18 +26,9 @@ class WeightAverage:
         for name, parameter in self._parameters.items():
             self._average[name].lerp_(parameter, 1 - self._decay)
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def in_place(self) -> AbstractContextManager[None]:
         """While the block runs the parameters hold the average."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def _swap(self) -> None:
-        for name, parameter in self._parameters.items():
-            parameter.data, self._average[name] = self._average[name], parameter.data
+        return trunk.swapped(self._parameters, self._average)
 
     def state(self) -> dict[str, Tensor]:
         """Copies on the CPU, by the parameters' names."""

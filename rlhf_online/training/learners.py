@@ -22,14 +22,15 @@ PROBE_TOKENS = 256
 
 
 class Learners:
-    """`load_policy(folder)` builds an updater on the weights of the version in `folder`."""
+    """`load_policy(folder, reference)` builds an updater on the weights of the version in `folder`, with the version in
+    `reference` as what the KL counts from."""
 
     def __init__(
         self,
         reward: RewardUpdater,
         policy: PolicyUpdater,
         tokenizer: ChatTokenizer,
-        load_policy: Callable[[Path], PolicyUpdater],
+        load_policy: Callable[[Path, Path], PolicyUpdater],
     ) -> None:
         self.reward = reward
         self.policy = policy
@@ -84,12 +85,17 @@ class Learners:
         """Raises VersionCorrupt for another model's state."""
         self.policy.load_state(part.tensors, part.values)
 
-    def follow(self, folder: Path) -> None:
-        """Give the policy the weights of the version in `folder`; the value head and the KL controller stay."""
+    def follow(self, folder: Path, reference: Path, *, new_line: bool = False) -> None:
+        """Give the policy the weights of the version in `folder`; the value head and the KL controller stay.
+
+        Where a new line begins the controller begins anew: what it learned was about another reference.
+        """
         tensors, values = self.policy.state()
         value = {name: tensor for name, tensor in tensors.items() if name.startswith("value.")}
-        updater = self._load_policy(folder)
-        updater.load_state(updater.policy.state() | value, values)
+        updater = self._load_policy(folder, reference)
+        own, first = updater.policy.state(), updater.state()[1]
+        kept = {"kl_coef": first["kl_coef"], "baseline": first["baseline"]} if new_line else {}
+        updater.load_state(own | value, values | kept)
         self.policy = updater
 
     def sample(self, prompts: Sequence[Tokens], *, max_tokens: int, temperature: float, seed: int) -> list[Tokens]:

@@ -106,16 +106,15 @@ def build(
         patience=patience,
     )
     identity = patience.insist("reading the log", source.identity)
-    trainer = Trainer(parts, Progress(log_identity=identity, policy_version=live))
+    progress = Progress(log_identity=identity, policy_version=live, reference=registry.references()[-1])
+    trainer = Trainer(parts, progress)
     trainer.resume(checkpoint)
     return trainer
 
 
 def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenizer: ChatTokenizer) -> Learners:
     base, device = Path(settings.model), pick_device(settings.device)
-    # The first version is the reference, and what the reward model's trunk begins as.
     genesis = registry.path(registry.versions("policy")[0])
-    reference = genesis if settings.tuning == "full" else None
     tuning: Literal["full", "lora"] = settings.reward.tuning
     if tuning == "lora" and not has_weights(base):
         raise ConfigError(
@@ -123,7 +122,7 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
         )
     _check_tuning(settings, registry, live)
 
-    def load_policy(folder: Path) -> PolicyUpdater:
+    def load_policy(folder: Path, reference: Path) -> PolicyUpdater:
         policy = Policy.load(
             base,
             tuning=settings.tuning,
@@ -145,7 +144,8 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
         seed=settings.seed,
     )
     reward = RewardUpdater(model, tokenizer, settings.reward, settings.seed)
-    return Learners(reward, load_policy(registry.path(live)), tokenizer, load_policy)
+    reference = registry.path(registry.references()[-1])
+    return Learners(reward, load_policy(registry.path(live), reference), tokenizer, load_policy)
 
 
 def _demonstrations(settings: PolicyTraining, tokenizer: ChatTokenizer, policy: Policy) -> Sequence[Pair]:

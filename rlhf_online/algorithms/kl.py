@@ -4,11 +4,13 @@ For a token sampled from π, with r = π_ref(token) / π(token), each estimates 
 KL divergence", 2020):
 
     k1 = −log r                 unbiased, any sign
-    k2 = ½ (log r)²             biased, ≥ 0; on policy its gradient is that of the KL
+    k2 = ½ (log r)²             biased, ≥ 0; as a loss, on policy, it has the KL's gradient
     k3 = r − 1 − log r          unbiased, ≥ 0
 
-In a PPO update k1 belongs into the detached reward: as a loss k1 has zero expected gradient, and k3 as a loss is
-biased to first order (arXiv 2510.01555, 2512.21852).
+In a PPO update k1 belongs into the detached reward: as a loss k1 has zero expected gradient, and k3 as a loss has that
+of the other divergence, KL(π_ref ‖ π) (arXiv 2510.01555, 2512.21852). k2 as a loss has the gradient of what its
+log-probs are of: of whole answers, that of an answer's KL; of single tokens, that of each token's KL with the prefixes
+held fixed, which leaves out what a token does to the KL of later ones. `tests/benches/optimum.py` measures all of them.
 """
 
 from dataclasses import dataclass, replace

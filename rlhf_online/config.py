@@ -170,8 +170,10 @@ class RewardTraining(Section):
 
 class PolicyStage(Section):
     algorithm: Algorithm = Field(description="How the policy learns in this stage.")
-    updates: Annotated[int, Field(ge=0)] = Field(0, description="Updates that the stage lasts; 0: for ever.")
-    lr: float | None = Field(None, gt=0, description="Learning rate in this stage; without it, that of the table.")
+    updates: Annotated[int, Field(ge=0, description="Updates that the stage lasts; 0: for ever.")] = 0
+    lr: Annotated[
+        float | None, Field(gt=0, description="Learning rate in this stage; without it, that of the table.")
+    ] = None
 
 
 class PolicyTraining(Section):
@@ -214,6 +216,17 @@ class PolicyTraining(Section):
     whiten_rewards: Literal["off", "scale", "shift"] = Field(
         "off", description="Rewards to deviation 1: 'scale' keeps their mean, 'shift' takes it away."
     )
+    ptx_coef: float = Field(0.0, ge=0, description="Weight of the loss on demonstrations that is mixed in (PTX).")
+    demonstrations: Path | None = Field(
+        None,
+        description="File of the demonstrations, JSONL as for `rlhf-online sft`; needed where ptx_coef is above 0.",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="What publishes is an average of the weights that keeps this much of itself an update; 0: none.",
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm limit.")
     max_step_kl: float = Field(1.0, gt=0, description="KL of one update (nats an answer) beyond which it is undone.")
     lora_rank: Positive = Field(16, description="Rank of the adapter where tuning is lora.")
@@ -225,6 +238,9 @@ class RolloutSettings(Section):
     max_tokens: Positive = Field(64, description="Token limit of a fresh answer.")
     max_staleness: Annotated[int, Field(ge=0)] = Field(4, description="Versions behind beyond which it is dropped.")
     prompts: Positive = Field(4096, description="Recent logged prompts that fresh answers are sampled for.")
+    curriculum: Literal["uniform", "spread"] = Field(
+        "uniform", description="Which of them: all alike, or those more often whose answers' scores differ."
+    )
 
 
 class GateSettings(Section):

@@ -1,7 +1,8 @@
 """The policy: a causal language model with a value head, and the frozen reference that it must stay near.
 
 With `full` all weights learn and the reference is a second, frozen copy; with `lora` an adapter learns and the
-reference is the same model with the adapter switched off. The value head reads the last hidden state.
+reference is the same model with the adapter switched off, or with the weights of the reference version's adapter. The
+value head reads the last hidden state.
 
 Shapes: B pairs, T tokens, A answer tokens, N real answer tokens of a batch, d hidden width, V vocabulary (see
 `tokens.Batch`). Invariants: dropout is off; log-probabilities are computed in float32, at answer tokens only, in pieces
@@ -44,13 +45,20 @@ class Policy:
     """Built by `Policy.load`. `base` is where configuration and tokenizer files of written versions come from."""
 
     def __init__(
-        self, lm: PreTrainedModel, *, base: Path, reference: PreTrainedModel | None, adapter: PeftModel | None
+        self,
+        lm: PreTrainedModel,
+        *,
+        base: Path,
+        reference: PreTrainedModel | None,
+        adapter: PeftModel | None,
+        reference_adapter: dict[str, Tensor] | None = None,
     ) -> None:
         assert (reference is None) != (adapter is None), "either a frozen reference, or an adapter to switch off"
         self.lm = lm
         self.base = base
         self._reference = reference
         self._adapter = adapter
+        self._reference_adapter = reference_adapter
         self.context = trunk.context_length(lm.config)
         with trunk.seeded(0):
             self.value_head = nn.Linear(int(lm.config.hidden_size), 1).to(self.device)
@@ -73,14 +81,16 @@ class Policy:
     ) -> "Policy":
         """The policy of the version in the folder `version`, by default the base model.
 
-        `reference` (full only) is the folder of the reference version, by default the one that is loaded. Raises
-        InvalidInput for a folder without a usable model, VersionCorrupt for an adapter that does not fit.
+        `reference` is the folder of the reference version: by default the one that is loaded (full), or the base model
+        (lora). Raises InvalidInput for a folder without a usable model, VersionCorrupt for an adapter that does not
+        fit.
         """
         device = torch.device(device)
         if tuning == "lora":
             lm = trunk.load_lm(base, device=device, dtype=dtype)
             adapter = trunk.add_lora(lm, rank=lora_rank, folder=version, seed=seed, task="CAUSAL_LM")
-            return cls(lm, base=base, reference=None, adapter=adapter)
+            frozen = _adapter_of(lm, adapter, reference)
+            return cls(lm, base=base, reference=None, adapter=adapter, reference_adapter=frozen)
         start = version or base
         lm = trunk.load_lm(start, device=device, dtype=dtype).requires_grad_(True)
         frozen = trunk.load_lm(reference or start, device=device, dtype=dtype).requires_grad_(False)
@@ -111,7 +121,7 @@ class Policy:
     def reference_logprobs(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
         model = self.lm if self._reference is None else self._reference
-        with self._adapter_off():
+        with self._as_reference():
             return self._tokens(model, self._hidden(model, batch), batch, temperature_B)[0]
 
     @torch.no_grad()
@@ -217,11 +227,11 @@ class Policy:
         mask_BA = batch.mask_BA
         temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=self.device)
         temperature_N = temperature_B.reshape(-1, 1).expand(mask_BA.shape)[mask_BA]
-        found_XN = trunk.logprobs(
+        found = trunk.predictions(
             model, hidden_BAd[mask_BA], batch.answer_BA[mask_BA], temperature_N, entropies=entropies
         )
-        empty_BA = torch.zeros(mask_BA.shape, dtype=found_XN.dtype, device=self.device)
-        return [empty_BA.masked_scatter(mask_BA, found_N) for found_N in found_XN]
+        empty_BA = torch.zeros(mask_BA.shape, dtype=found[0].dtype, device=self.device)
+        return [empty_BA.masked_scatter(mask_BA, found_N) for found_N in found]
 
     @torch.no_grad()
     def _check_head(self) -> None:
@@ -234,8 +244,12 @@ class Policy:
             kind = self.lm.config.model_type
             raise InvalidInput(f"a {kind!r} model rescales its logits, which training does not do: use another model")
 
-    def _adapter_off(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self._adapter is None else self._adapter.disable_adapter()
+    def _as_reference(self) -> AbstractContextManager[Any]:
+        if self._adapter is None:
+            return nullcontext()
+        if self._reference_adapter is None:
+            return self._adapter.disable_adapter()
+        return trunk.swapped(self.parameters(), self._reference_adapter)
 
     # Learning and keeping
 
@@ -261,3 +275,15 @@ class Policy:
             trunk.save_adapter(self._adapter, folder)
         else:
             trunk.save_model(self.lm, folder, base=self.base, keep_config=True)
+
+
+def _adapter_of(lm: PreTrainedModel, wrapped: PeftModel, folder: Path | None) -> dict[str, Tensor] | None:
+    """The weights that the adapter in `lm` would have from `folder`; None if that holds none."""
+    if folder is None or not (folder / trunk.ADAPTER_CONFIG).is_file():
+        return None
+    parameters = {name: parameter for name, parameter in lm.named_parameters() if parameter.requires_grad}
+    own = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    trunk.load_adapter(wrapped, folder)
+    found = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    trunk.restore(parameters, own)
+    return found

@@ -20,6 +20,7 @@ from rlhf_online.config import RolloutSettings
 from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import Scored
 from rlhf_online.rollout.buffer import Rollout, RolloutBuffer, ScoredRollout
+from rlhf_online.rollout.curriculum import Curriculum
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.patience import Patience
 from rlhf_online.training.publication import lineage
@@ -61,6 +62,7 @@ class Experience:
         settings: RolloutSettings,
         pessimism: float,
     ) -> None:
+        self.curriculum = Curriculum(settings.curriculum, settings.prompts)
         self._sampler = sampler
         self._rewards = rewards
         self._buffer = buffer
@@ -90,8 +92,8 @@ class Experience:
     ) -> list[Rollout]:
         """About `per_cycle` answers, with `baseline` ones among them, if possible, that the gate can compare with.
 
-        Fresh answers are to prompts drawn from `prompts` without replacement. `grouped`: an answer is of use in the
-        company of others to its prompt, so that the prompts of live answers that are alone are asked first.
+        Fresh answers are to prompts that the curriculum draws from `prompts`, without replacement. `grouped`: an answer
+        is of use in the company of others to its prompt, so that the prompts of live answers that are alone come first.
         """
         settings = self._settings
         ancestors = lineage(self._registry)
@@ -104,7 +106,8 @@ class Experience:
         if count <= 0:
             return taken
         first = dict.fromkeys(alone[:count])
-        chosen = [*first, *rng.sample([prompt for prompt in prompts if prompt not in first], count - len(first))]
+        others = [prompt for prompt in prompts if prompt not in first]
+        chosen = [*first, *self.curriculum.draw(others, count - len(first), rng)]
         fresh = self._patience.insist(
             "sampling fresh answers",
             lambda: self._sampler.sample(chosen, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE),
@@ -122,6 +125,8 @@ class Experience:
         return [item.score - self._pessimism * item.spread for item in scored]
 
     def score_rollouts(self, rollouts: Sequence[Rollout], reward_version: str) -> list[ScoredRollout]:
-        """The rollouts with their scores."""
+        """The rollouts with their scores, which the curriculum learns of."""
         scores = self.score([(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts], reward_version)
-        return [ScoredRollout(rollout=item, score=score) for item, score in zip(rollouts, scores, strict=True)]
+        scored = [ScoredRollout(rollout=item, score=score) for item, score in zip(rollouts, scores, strict=True)]
+        self.curriculum.observe(scored)
+        return scored

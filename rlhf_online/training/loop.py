@@ -23,7 +23,8 @@ freely: names are never given twice, publishing what is there changes nothing, a
 The policy in memory has the weights of `progress.policy_version`. When the live version is another one (an operator
 rolled back, or the engine refused a version) the policy is loaded from that before it learns on, and committed, so that
 before every update the last checkpoint holds the weights that serve: an update that the gate rejects is taken back from
-there. The reward model keeps what it learned either way.
+there. The reward model keeps what it learned either way. A reference that an operator has refreshed is taken up there
+too: a new line of versions begins, whose KL counts from it.
 """
 
 import random
@@ -36,7 +37,7 @@ import structlog
 
 from rlhf_online import gate
 from rlhf_online.config import TrainerSettings
-from rlhf_online.errors import LogUnavailable, PositionLost
+from rlhf_online.errors import LogUnavailable, PositionLost, VersionCorrupt
 from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import Kind, Registry
@@ -129,8 +130,10 @@ class Trainer:
             stored = Progress.from_json(checkpoint.state["progress"])
             parts.intake.restore(checkpoint.part("intake").values, checkpoint.sealed["answers"])
             self._match(stored)
+            self._check_line(stored)
             self.progress = stored
             parts.intake.buffer.restore(checkpoint.state["buffer"])
+            parts.experience.curriculum.restore(checkpoint.state.get("curriculum", []))
             parts.learners.restore_reward(checkpoint.part("reward"))
             parts.learners.restore_policy(checkpoint.part("policy"))
             self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, stage=stored.stage)
@@ -151,6 +154,16 @@ class Trainer:
             raise PositionLost(
                 f"the checkpoint belongs to the log {stored.log_identity}, but this log is {identity}: bring that log "
                 f"back, or: {gap.HINT}"
+            )
+
+    def _check_line(self, stored: Progress) -> None:
+        """Raises VersionCorrupt for a checkpoint of another line of versions than the registry's, or one before it."""
+        known = self.parts.registry.references()
+        stored.reference = stored.reference or known[0]
+        if stored.reference not in known:
+            raise VersionCorrupt(
+                f"the checkpoint's KL counts from {stored.reference}, and here it was only ever counted from "
+                f"{', '.join(known)}: checkpoints and versions do not belong together; restore both of one time"
             )
 
     # First half: the reward model learns from votes
@@ -208,15 +221,13 @@ class Trainer:
             scored = parts.experience.score_rollouts(rollouts, progress.reward_version)
         with parts.reporter.phase("ppo"):
             parts.patience.check()
-            parts.learners.policy.init_value(parts.learners.reward.model)
+            begun = parts.learners.policy.init_value(parts.learners.reward.model)
             labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng)
             report = parts.learners.policy.update(scored, labels)
         self._count(report.left_out)
-        if not report.rollouts:
-            self._conclude("skipped", why=report.reason)
-            return
-        if report.undone:
-            self._conclude("undone", why=report.reason, **_facts(report))
+        if report.undone or not report.rollouts:
+            outcome = "undone" if report.undone else "skipped"
+            self._conclude(outcome, policy=begun, why=report.reason, **_facts(report))
             return
         with parts.reporter.phase("gate"):
             limit = parts.settings.rollout.max_tokens
@@ -255,15 +266,25 @@ class Trainer:
         self._report()
 
     def _serve_policy(self, prompt: tuple[int, ...]) -> None:
-        """Have the live weights in memory, and wait until the engine serves them."""
+        """Have the live weights in memory, and wait until the engine serves them.
+
+        If an operator has chosen another reference, a new line of versions begins here, at the live one.
+        """
         parts, progress = self.parts, self.progress
         while True:
-            live = parts.registry.live("policy")
+            live, reference = parts.registry.live("policy"), parts.registry.references()[-1]
             assert live is not None, "a live policy version never goes away"
-            if live != progress.policy_version:
-                self._log.warning("the live version is another one", live=live, in_memory=progress.policy_version)
-                parts.learners.follow(parts.registry.path(live))
-                progress.policy_version = live
+            if (live, reference) != (progress.policy_version, progress.reference):
+                new_line = reference != progress.reference
+                if live != progress.policy_version:
+                    self._log.warning("the live version is another one", live=live, in_memory=progress.policy_version)
+                if new_line:
+                    self._log.warning(
+                        "a new line begins: KL counts anew", reference=reference, before=progress.reference
+                    )
+                path = parts.registry.path
+                parts.learners.follow(path(live), path(reference), new_line=new_line)
+                progress.policy_version, progress.reference = live, reference
                 self._commit(policy=True)
             if parts.experience.wait_until_served(live, prompt):
                 return
@@ -292,6 +313,7 @@ class Trainer:
             passed=verdict.passed,
             reasons=verdict.reasons,
             figures=verdict.figures,
+            reference=progress.reference,
         )
 
     def _publish(self, pending: Pending) -> str:
@@ -309,9 +331,9 @@ class Trainer:
         staged = not pending.passed
         return parts.patience.insist("publishing a version", lambda: parts.publisher.settle(pending, staged=staged))
 
-    def _conclude(self, outcome: str, **facts: object) -> None:
-        """End a cycle that gave no version."""
-        self._next_cycle()
+    def _conclude(self, outcome: str, *, policy: bool = False, **facts: object) -> None:
+        """End a cycle that gave no version; `policy` says that the policy's part has changed all the same."""
+        self._next_cycle(policy=policy)
         self._finish(outcome, **facts)
 
     def _conclude_published(self, outcome: str, pending: Pending, report: PolicyReport) -> None:
@@ -361,7 +383,11 @@ class Trainer:
                 "reward": parts.learners.reward_part() if reward or first else None,
                 "policy": parts.learners.policy_part() if policy or first else None,
             }
-            state = {"progress": self.progress.to_json(), "buffer": parts.intake.buffer.to_json()}
+            state = {
+                "progress": self.progress.to_json(),
+                "buffer": parts.intake.buffer.to_json(),
+                "curriculum": parts.experience.curriculum.to_json(),
+            }
             sealed = {
                 "ledger": parts.ledger.seal(parts.checkpoints.ledger_folder),
                 "answers": parts.intake.join.answers.seal(),
@@ -392,6 +418,8 @@ class Trainer:
 def _facts(report: PolicyReport) -> dict[str, Any]:
     return report.stats | {
         "algorithm": report.algorithm,
+        "kl_before": report.kl,
+        "kl_coef": report.kl_coef,
         "step_kl": report.step_kl,
         "score": report.score,
         "length": report.length,

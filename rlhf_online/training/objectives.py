@@ -66,6 +66,11 @@ class Objective(Protocol):
         """All of one size."""
         ...
 
+    @property
+    def entropies(self) -> bool:
+        """Whether the loss reads them."""
+        ...
+
     def shared(self, rows: Sequence[int], sums: Sums) -> Shared:
         """For a minibatch of these rows."""
         ...
@@ -90,6 +95,10 @@ class PolicyGradient:
     returns_NA: Tensor | None
     kl_weight: float
     settings: PolicyTraining
+
+    @property
+    def entropies(self) -> bool:
+        return self.settings.entropy_coef > 0
 
     @property
     def units(self) -> Sequence[Unit]:
@@ -158,11 +167,12 @@ class PolicyGradient:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """A chosen and a rejected answer to one prompt: (2,) rows a unit."""
+    """A chosen and a rejected answer to one prompt: two rows a unit."""
 
     answers: Answers
     units: Sequence[Unit]
     settings: PolicyTraining
+    entropies: bool = False
 
     def shared(self, rows: Sequence[int], sums: Sums) -> Shared:
         return Shared(len(rows) // 2)
@@ -189,6 +199,7 @@ class Labels:
     others: Answers
     desirable_N: Tensor
     settings: PolicyTraining
+    entropies: bool = False
 
     @property
     def units(self) -> Sequence[Unit]:
@@ -225,6 +236,7 @@ class Imitation:
 
     answers: Answers
     units: Sequence[Unit]
+    entropies: bool = False
 
     def shared(self, rows: Sequence[int], sums: Sums) -> Shared:
         return Shared(int(self.answers.mask_NA[list(rows)].sum()))
@@ -347,6 +359,15 @@ def best_of_each(answers: Answers, rollouts: Sequence[ScoredRollout], rewards: R
     """Rejection-sampling fine-tuning: the answer to each prompt that is worth most, the first of several."""
     best_N = advantages.best_of_group(rewards.shaped_N, _groups(rollouts))
     return Imitation(answers, [(row,) for row in best_N.nonzero().flatten().tolist()])
+
+
+def demonstrations(pairs: Sequence[Pair]) -> Imitation:
+    """People's own answers, at temperature 1. Nothing needs to be measured for imitating them."""
+    width = max(len(answer) for _, answer in pairs)
+    mask_NA = torch.arange(width) < torch.tensor([len(answer) for _, answer in pairs]).unsqueeze(1)
+    nothing_NA = torch.zeros(mask_NA.shape)
+    answers = Answers(pairs, torch.ones(len(pairs)), mask_NA, nothing_NA, nothing_NA, nothing_NA)
+    return Imitation(answers, [(row,) for row in range(len(pairs))])
 
 
 def of_other_prompts(labelled: Sequence[LabelledAnswer]) -> list[Pair]:

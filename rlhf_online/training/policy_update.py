@@ -15,25 +15,27 @@ the number of updates that were kept.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
-import structlog
 import torch
 from torch import Tensor
 
 from rlhf_online.algorithms import kl
 from rlhf_online.algorithms.advantages import RunningMean
-from rlhf_online.algorithms.masked import masked_mean, masked_sum, row_sums
+from rlhf_online.algorithms.masked import masked_mean, masked_sum
 from rlhf_online.config import Algorithm, PolicyStage, PolicyTraining
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.models.tokens import Pair, by_budget, length
+from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.buffer import LabelledAnswer, ScoredRollout
 from rlhf_online.rollout.usable import in_company, usable_labels, usable_rollouts
 from rlhf_online.training import objectives
+from rlhf_online.training.average import WeightAverage
+from rlhf_online.training.micro_batches import MicroBatches
 from rlhf_online.training.objectives import Answers, Objective, Rewards, Unit
 from rlhf_online.training.optimiser import NamedAdam
 
@@ -41,8 +43,6 @@ PENALISED = frozenset({"ppo", "grpo", "rloo", "reinforce"})
 """Algorithms that pay for the KL with the controller's coefficient; the others hold to the reference by their loss."""
 GROUPED = frozenset({"grpo", "rloo", "online-dpo", "best-of-n"})
 """Algorithms that compare the answers to one prompt."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,10 @@ class PolicyReport:
 class PolicyUpdater:
     """Trains `policy` in place."""
 
-    def __init__(self, policy: Policy, settings: PolicyTraining, seed: int) -> None:
+    def __init__(
+        self, policy: Policy, settings: PolicyTraining, seed: int, demonstrations: Sequence[Pair] = ()
+    ) -> None:
+        """`demonstrations` are those of the PTX mix."""
         self.policy = policy
         self.updates = 0
         """Updates that were kept."""
@@ -82,7 +85,9 @@ class PolicyUpdater:
         self.value_ready = False
         self._settings = settings
         self._seed = seed
-        self._budget = policy.token_budget(settings.micro_batch_tokens)
+        self._passes = MicroBatches(policy, policy.token_budget(settings.micro_batch_tokens))
+        self._ptx = objectives.demonstrations(demonstrations) if settings.ptx_coef and demonstrations else None
+        self._average = WeightAverage(policy.parameters(), settings.ema) if settings.ema else None
         own, value = policy.parameters(), {f"value.{n}": p for n, p in policy.value_parameters().items()}
         rates = dict.fromkeys(own, settings.lr) | dict.fromkeys(value, settings.value_lr)
         self._adam = NamedAdam(own | value, rates, betas=(0.9, 0.999), eps=1e-5)
@@ -92,17 +97,18 @@ class PolicyUpdater:
         """That of the next update."""
         return self._stage().algorithm
 
-    def init_value(self, reward_model: RewardModel) -> None:
+    def init_value(self, reward_model: RewardModel) -> bool:
         """Begin with the mean of the reward heads, in the unit of the scores, as the value head: once, and not before
-        an algorithm needs one."""
+        an algorithm needs one. True if it was now."""
         if self.value_ready or self.algorithm != "ppo":
-            return
+            return False
         with torch.no_grad():
             head = self.policy.value_head
             head.weight.copy_(reward_model.heads.weight.mean(0, keepdim=True) / reward_model.std)
             offset = reward_model.heads.bias.mean() - reward_model.mean_K.mean()
             head.bias.copy_((offset / reward_model.std).reshape(1))
         self.value_ready = True
+        return True
 
     def update(self, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer] = ()) -> PolicyReport:
         """One update: of kto on `labelled`, of the others on `rollouts`, which kto needs for measuring the KL alone.
@@ -128,7 +134,13 @@ class PolicyUpdater:
             self._adam.load_state(before_adam)
         elif report.rollouts:
             self.updates += 1
+            if self._average is not None:
+                self._average.step()
         return report
+
+    def published(self) -> AbstractContextManager[None]:
+        """While the block runs the policy has the weights that are to serve: its own, or their average."""
+        return nullcontext() if self._average is None else self._average.in_place()
 
     def _sort_out(
         self, algorithm: Algorithm, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer]
@@ -162,10 +174,10 @@ class PolicyUpdater:
             report = replace(report, left_out=report.left_out | ({"tied": tied} if tied else {}))
         if not objective.units:
             return replace(report, rollouts=0, reason="no answer that can be learned from")
-        stats = self._passes(objective) if math.isfinite(report.reward) else None
+        stats = self._train(objective) if math.isfinite(report.reward) else None
         if stats is None:
             return replace(report, undone=True, reason="a loss, a gradient or a score was not finite")
-        report = replace(report, stats=stats, step_kl=self._step_kl(measured))
+        report = replace(report, stats=stats, step_kl=self._passes.moved(measured))
         if not report.step_kl <= settings.max_step_kl:
             reason = f"the update moved the policy by {report.step_kl:.3g} nats an answer"
             return replace(report, undone=True, reason=f"{reason}, more than {settings.max_step_kl:g}")
@@ -194,7 +206,7 @@ class PolicyUpdater:
 
     def _labels(self, labels: Sequence[LabelledAnswer], answers: Answers) -> Objective:
         pairs = objectives.of_other_prompts(labels)
-        others = self._measure(pairs, torch.ones(len(pairs)))
+        others = self._passes.measure(pairs, torch.ones(len(pairs)))
         desirable_N = torch.tensor([item.desirable for item in labels])
         return objectives.Labels(answers, others, desirable_N, self._settings)
 
@@ -221,40 +233,16 @@ class PolicyUpdater:
 
     def _measure_rollouts(self, rollouts: Sequence[ScoredRollout]) -> Answers:
         pairs = [(scored.rollout.prompt_token_ids, scored.rollout.token_ids) for scored in rollouts]
-        return self._measure(pairs, torch.tensor([scored.rollout.temperature for scored in rollouts]))
+        return self._passes.measure(pairs, torch.tensor([scored.rollout.temperature for scored in rollouts]))
 
     def _measure_labels(self, labels: Sequence[LabelledAnswer]) -> Answers:
-        return self._measure([(item.prompt_token_ids, item.token_ids) for item in labels], torch.ones(len(labels)))
-
-    @torch.no_grad()
-    def _measure(self, pairs: Sequence[Pair], temperature_N: Tensor) -> Answers:
-        """What policy and reference say of these answers."""
-        shape = (len(pairs), max((len(answer) for _, answer in pairs), default=1))
-        found = Answers(
-            pairs=pairs,
-            temperature_N=temperature_N,
-            mask_NA=torch.zeros(shape, dtype=torch.bool),
-            start_NA=torch.zeros(shape),
-            reference_NA=torch.zeros(shape),
-            values_NA=torch.zeros(shape),
+        return self._passes.measure(
+            [(item.prompt_token_ids, item.token_ids) for item in labels], torch.ones(len(labels))
         )
-
-        def measure() -> None:
-            for rows in self._micro_batches(found, [(row,) for row in range(len(pairs))]):
-                batch, temperature_B = self.policy.collate([pairs[row] for row in rows]), temperature_N[rows]
-                temperature_B, size = temperature_B.to(self.policy.device), batch.mask_BA.shape[1]
-                outputs = self.policy.forward(batch, temperature_B)
-                found.mask_NA[rows, :size] = batch.mask_BA.cpu()
-                found.start_NA[rows, :size] = outputs.logprobs_BA.cpu()
-                found.values_NA[rows, :size] = outputs.values_BA.float().cpu()
-                found.reference_NA[rows, :size] = self.policy.reference_logprobs(batch, temperature_B).cpu()
-
-        self._fitting(measure)
-        return found
 
     # Learning
 
-    def _passes(self, objective: Objective) -> dict[str, float] | None:
+    def _train(self, objective: Objective) -> dict[str, float] | None:
         """All passes; the means of their statistics over the steps, or None as soon as a number is not finite."""
         settings, units = self._settings, list(objective.units)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.updates)
@@ -263,103 +251,42 @@ class PolicyUpdater:
         for _ in range(settings.epochs):
             order = torch.randperm(len(units), generator=generator)
             for chunk in order.tensor_split(min(settings.minibatches, len(units))):
-                found = self._step(objective, [units[index] for index in chunk.tolist()])
+                found = self._step(objective, [units[index] for index in chunk.tolist()], generator)
                 if found is None:
                     return None
                 sums.update(found)
                 steps += 1
         return {name: total / steps for name, total in sums.items()}
 
-    def _step(self, objective: Objective, units: Sequence[Unit]) -> dict[str, float] | None:
+    def _step(self, objective: Objective, units: Sequence[Unit], generator: torch.Generator) -> dict[str, float] | None:
         """One optimiser step on a minibatch; its statistics, or None if a number is not finite."""
-        found = self._fitting(lambda: self._gradient(objective, units))
+        mixed: list[Unit] = []
+        if self._ptx is not None:
+            mixed = [self._ptx.units[i] for i in _draw(len(self._ptx.units), len(units), generator)]
+
+        def gradient() -> dict[str, float]:
+            self._adam.zero_grad()
+            found = self._passes.backward(objective, units)
+            if self._ptx is not None:
+                found["ptx_loss"] = self._passes.backward(self._ptx, mixed, self._settings.ptx_coef)["policy_loss"]
+            return found
+
+        found = self._passes.fitting(gradient)
         norm = self._adam.clip(self._settings.max_grad_norm)
         if not all(map(math.isfinite, (norm, *found.values()))):
             return None
         self._adam.step(self._rate())
         return found
 
-    def _gradient(self, objective: Objective, units: Sequence[Unit]) -> dict[str, float]:
-        """The gradient of a minibatch, in micro-batches."""
-        answers = objective.answers
-        shared = objective.shared([row for unit in units for row in unit], self._sums)
-        self._adam.zero_grad()
-        sums: dict[str, Tensor] = {}
-        for rows in self._micro_batches(answers, units):
-            batch = self.policy.collate([answers.pairs[row] for row in rows])
-            outputs = self.policy.forward(
-                batch,
-                answers.temperature_N[rows].to(self.policy.device),
-                entropies=self._settings.entropy_coef > 0,
-            )
-            loss, stats = objective.loss(rows, outputs, batch.mask_BA, shared)
-            loss.backward()
-            sums = {name: value + sums.get(name, 0) for name, value in stats.items()}
-        return {name: value.item() for name, value in sums.items()}
-
-    @torch.no_grad()
-    def _sums(self, answers: Answers, rows: Sequence[int]) -> Tensor:
-        """Log-probability of each of these answers, (len(rows),), on the CPU."""
-        place = {row: index for index, row in enumerate(rows)}
-        sums_N = torch.zeros(len(rows))
-        for group in self._micro_batches(answers, [(row,) for row in rows]):
-            batch = self.policy.collate([answers.pairs[row] for row in group])
-            outputs = self.policy.forward(batch, answers.temperature_N[group].to(self.policy.device))
-            sums_N[[place[row] for row in group]] = row_sums(outputs.logprobs_BA, batch.mask_BA).cpu()
-        return sums_N
-
-    @torch.no_grad()
-    def _step_kl(self, answers: Answers) -> float:
-        """k3 from the policy as the update began to what it is now, nats an answer."""
-
-        def measure() -> float:
-            total = 0.0
-            for rows in self._micro_batches(answers, [(row,) for row in range(len(answers.pairs))]):
-                batch = self.policy.collate([answers.pairs[row] for row in rows])
-                now_BA = self.policy.forward(batch, answers.temperature_N[rows].to(self.policy.device)).logprobs_BA
-                start_BA = answers.start_NA[rows, : now_BA.shape[1]].to(now_BA)
-                total += masked_sum(kl.k3(start_BA, now_BA), batch.mask_BA).item()
-            return total / len(answers.pairs)
-
-        return self._fitting(measure)
-
-    def _micro_batches(self, answers: Answers, units: Sequence[Unit]) -> list[list[int]]:
-        """The rows of whole units, within the budget of tokens."""
-        if not units:
-            return []
-        lengths = [max(length(answers.pairs[row]) for row in unit) for unit in units]
-        groups = by_budget(lengths, self._budget // len(units[0]))
-        return [[row for index in group for row in units[index]] for group in groups]
-
-    def _fitting(self, work: Callable[[], T]) -> T:
-        """`work()`, from its beginning and with micro-batches of half the size whenever memory runs out.
-
-        Raises OutOfMemoryError when it does so with the smallest.
-        """
-        while True:
-            try:
-                return work()
-            except torch.OutOfMemoryError:
-                if self._budget <= 1:
-                    raise
-            self._budget //= 2
-            self._adam.zero_grad()
-            torch.cuda.empty_cache()
-            structlog.get_logger().warning("out of memory: smaller micro-batches", tokens=self._budget)
-
     # What depends on the number of updates
 
     def _stage(self) -> PolicyStage:
-        settings, begin = self._settings, 0
+        settings, end = self._settings, 0
         for stage in settings.schedule:
-            if not stage.updates or self.updates < begin + stage.updates:
+            end += stage.updates
+            if not stage.updates or self.updates < end:
                 return stage
-            begin += stage.updates
-        return (
-            settings.schedule[-1]
-            if settings.schedule
-            else PolicyStage(algorithm=settings.algorithm, updates=0, lr=None)
-        )
+        return settings.schedule[-1] if settings.schedule else PolicyStage(algorithm=settings.algorithm)
 
     def _rate(self) -> float:
         """What the learning rates are multiplied by."""
@@ -370,8 +297,10 @@ class PolicyUpdater:
     # Keeping
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The policy, the value head, the optimiser, controller and baseline: tensors, and JSON values."""
+        """The policy, value head, optimiser, average, controller and baseline: tensors, and JSON values."""
         tensors = self.policy.state() | trunk.named("adam", self._adam.state())
+        if self._average is not None:
+            tensors |= trunk.named("average", self._average.state())
         values = {
             "updates": self.updates,
             "kl_coef": self.controller.coef,
@@ -384,7 +313,15 @@ class PolicyUpdater:
         """Put back what `state` gave. Raises VersionCorrupt for another model's."""
         self.policy.load_state(tensors)
         self._adam.load_state(trunk.unnamed("adam", tensors))
+        if self._average is not None:
+            self._average.load_state(trunk.unnamed("average", tensors))
         self.updates, self.value_ready = values["updates"], values["value_ready"]
         self.controller = replace(self.controller, coef=values["kl_coef"])
         total, weight = values["baseline"]
         self.baseline = RunningMean(total=total, weight=weight)
+
+
+def _draw(total: int, count: int, generator: torch.Generator) -> list[int]:
+    """`count` of `total` indices, none twice while there are enough."""
+    orders = [torch.randperm(total, generator=generator) for _ in range(-(-count // total))]
+    return torch.cat(orders)[:count].tolist()

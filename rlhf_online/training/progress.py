@@ -23,6 +23,7 @@ class Pending:
     passed: bool
     reasons: tuple[str, ...]
     figures: dict[str, float]
+    reference: str = ""
 
     def manifest(self) -> Manifest:
         """What is published with the version's files."""
@@ -34,6 +35,7 @@ class Pending:
             reward_version=self.reward_version,
             kl=self.kl,
             position=dict(self.position),
+            reference=self.reference,
         )
 
     @classmethod
@@ -50,7 +52,8 @@ class Progress:
     """`stage` is what comes next: learn from votes, or improve the policy with the reward model that has learned.
 
     `policy_version` is the version whose weights the policy in memory has; `reward_version` the last one committed,
-    "" before the first; `position` the log position of the votes that it has learned from.
+    "" before the first; `position` the log position of the votes that it has learned from; `reference` the policy
+    version that the KL counts from, the beginning of a line of versions.
     """
 
     log_identity: str
@@ -60,6 +63,7 @@ class Progress:
     stage: Stage = "votes"
     position: Position = field(default_factory=dict)
     pending: Pending | None = None
+    reference: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     """Answers that the policy did not learn from, by reason."""
 

@@ -53,7 +53,7 @@ def fine_tune(
     else:
         lm = trunk.random_lm(model_dir, seed=seed, device=torch.device(device))
     lm.requires_grad_(True)
-    pairs = _pairs(demonstrations, tokenizer, trunk.context_length(lm.config), int(lm.config.vocab_size))
+    pairs = to_pairs(demonstrations, tokenizer, trunk.context_length(lm.config), int(lm.config.vocab_size))
     parameters = list(lm.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
@@ -100,7 +100,7 @@ def _budget(lm: trunk.PreTrainedModel) -> int:
     return trunk.token_budget(lm.config, MICRO_BATCH_TOKENS)
 
 
-def _pairs(
+def to_pairs(
     demonstrations: Sequence[Demonstration], tokenizer: ChatTokenizer, context: int, vocabulary: int
 ) -> list[Pair]:
     """The demonstrations in tokens, those left out whose answer does not fit. Raises InvalidInput if that is all."""

@@ -1,21 +1,23 @@
 """Builds a trainer from its settings, on the versions and the checkpoint that are there."""
 
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
-from rlhf_online.config import TrainerSettings
+from rlhf_online.config import PolicyTraining, TrainerSettings
 from rlhf_online.errors import ConfigError, InvalidInput
 from rlhf_online.eventlog.base import Source
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.models.trunk import has_weights, pick_device
 from rlhf_online.registry import Registry
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.state import StateDir
+from rlhf_online.training import demonstrations, sft
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.experience import Experience, Samples, Scores
 from rlhf_online.training.intake import Intake, IntakeSettings
@@ -104,16 +106,15 @@ def build(
         patience=patience,
     )
     identity = patience.insist("reading the log", source.identity)
-    trainer = Trainer(parts, Progress(log_identity=identity, policy_version=live))
+    progress = Progress(log_identity=identity, policy_version=live, reference=registry.references()[-1])
+    trainer = Trainer(parts, progress)
     trainer.resume(checkpoint)
     return trainer
 
 
 def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenizer: ChatTokenizer) -> Learners:
     base, device = Path(settings.model), pick_device(settings.device)
-    # The first version is the reference, and what the reward model's trunk begins as.
     genesis = registry.path(registry.versions("policy")[0])
-    reference = genesis if settings.tuning == "full" else None
     tuning: Literal["full", "lora"] = settings.reward.tuning
     if tuning == "lora" and not has_weights(base):
         raise ConfigError(
@@ -121,7 +122,7 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
         )
     _check_tuning(settings, registry, live)
 
-    def load_policy(folder: Path) -> PolicyUpdater:
+    def load_policy(folder: Path, reference: Path) -> PolicyUpdater:
         policy = Policy.load(
             base,
             tuning=settings.tuning,
@@ -131,7 +132,8 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
             device=device,
             seed=settings.seed,
         )
-        return PolicyUpdater(policy, settings.policy, settings.seed)
+        mixed = _demonstrations(settings.policy, tokenizer, policy)
+        return PolicyUpdater(policy, settings.policy, settings.seed, mixed)
 
     model = RewardModel.load(
         base if has_weights(base) else genesis,
@@ -142,7 +144,18 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
         seed=settings.seed,
     )
     reward = RewardUpdater(model, tokenizer, settings.reward, settings.seed)
-    return Learners(reward, load_policy(registry.path(live)), tokenizer, load_policy)
+    reference = registry.path(registry.references()[-1])
+    return Learners(reward, load_policy(registry.path(live), reference), tokenizer, load_policy)
+
+
+def _demonstrations(settings: PolicyTraining, tokenizer: ChatTokenizer, policy: Policy) -> Sequence[Pair]:
+    """Those of the PTX mix."""
+    if settings.ptx_coef == 0:
+        return ()
+    if settings.demonstrations is None:
+        raise ConfigError("policy.ptx_coef is above 0, and policy.demonstrations names no file: name one")
+    found = demonstrations.read_file(settings.demonstrations)
+    return sft.to_pairs(found, tokenizer, policy.context, int(policy.lm.config.vocab_size))
 
 
 def _check_tuning(settings: TrainerSettings, registry: Registry, live: str) -> None:

@@ -8,6 +8,11 @@ the update begins). ITERATIONS updates on 512 answers; nothing undoes an update 
 `benches.world` does. The exit code is 1 if something in "holds" does not.
 """
 
+import argparse
+import json
+import shutil
+import sys
+import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +23,10 @@ from rlhf_online.config import PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.training.policy_update import PolicyUpdater
-from tests.benches.world import COMMON, MEASURED_WITH
+from tests.benches.world import COMMON, MEASURED_WITH, ROOT, Start, gain, listed, note, prepare, summary
 from tests.support import learning
 from tests.support.learning import Answer, Language, Loop, Measured
+from tests.support.workers import Task, two_workers
 
 LAGS = (1, 4, 16)
 CORRECTIONS = ("behaviour", "decoupled", "none")
@@ -63,3 +69,92 @@ def learn(seed: int, folder: Path, correction: str, lag: int) -> Stale:
         lag=lag,
         measured=learning.measure(language, policy, seed=MEASURED_WITH),
     )
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """The report: a row for each correction and lag, and what holds."""
+    began = time.monotonic()
+    kinds = [("behaviour", 0), *((correction, lag) for lag in LAGS for correction in CORRECTIONS)]
+    starts: dict[int, Start] = {}
+    found: list[Stale] = []
+
+    def folder(seed: int) -> Path:
+        return options.out / f"seed-{seed}"
+
+    def then(done: Start | Stale) -> list[Task]:
+        if not isinstance(done, Start):
+            return []
+        return [(learn, (done.seed, folder(done.seed), *kind)) for kind in kinds]
+
+    for done in two_workers([(prepare, (seed, folder(seed))) for seed in range(options.seeds)], then):
+        if isinstance(done, Start):
+            starts[done.seed] = done
+            note(f"seed {done.seed}: SFT {done.sft.mean:.3f}, reward model {done.accuracy:.3f}")
+        else:
+            found.append(done)
+            note(f"seed {done.seed}: {done.correction}, lag {done.lag}: {done.measured.mean:.3f}")
+    rows = []
+    for correction, lag in kinds:
+        these = sorted((one for one in found if (one.correction, one.lag) == (correction, lag)), key=lambda s: s.seed)
+        rows.append(
+            {
+                "correction": correction if lag else "fresh",
+                "lag": lag,
+                "reward": summary([one.measured.mean for one in these]),
+                "gain": gain([(one.measured, starts[one.seed].sft) for one in these]),
+                "kl": summary([one.measured.kl for one in these]),
+            }
+        )
+    report = {
+        "seeds": options.seeds,
+        "iterations": ITERATIONS,
+        "sft": summary([starts[seed].sft.mean for seed in sorted(starts)]),
+        "rows": rows,
+        "wall_s": round(time.monotonic() - began, 1),
+    }
+    report["holds"] = holds(rows)
+    return report
+
+
+def holds(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    """The order of the curve, by the means over the seeds; .03 is the standard error of a seed."""
+    reward = {(row["correction"], row["lag"]): row["reward"]["mean"] for row in rows}
+    fresh = reward["fresh", 0]
+    return {
+        "fresh answers are the best (but for .03)": all(fresh >= value - 0.03 for value in reward.values()),
+        "4 versions old, behaviour: within .05 of fresh": reward["behaviour", 4] >= fresh - 0.05,
+        "16 versions old: behaviour > none": reward["behaviour", 16] > reward["none", 16],
+        "16 versions old: decoupled > none": reward["decoupled", 16] > reward["none", 16],
+        "uncorrected: worse from 1 to 4 to 16": reward["none", 1] > reward["none", 4] > reward["none", 16],
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    lines = [f"{'':<12}{'lag':>5}{'true reward':>13}{'gain over SFT':>18}{'KL':>8}   seeds"]
+    lines.append(f"{'SFT':<12}{'':>5}{report['sft']['mean']:>13.3f}{'':>26}   {listed(report['sft']['seeds'])}")
+    for row in report["rows"]:
+        gained = f"{row['gain']['mean']:+.3f} ± {row['gain']['stderr']:.3f}"
+        lines.append(
+            f"{row['correction']:<12}{row['lag']:>5}{row['reward']['mean']:>13.3f}{gained:>18}"
+            f"{row['kl']['mean']:>8.2f}   {listed(row['reward']['seeds'])}"
+        )
+    lines += ["", *(f"{'holds' if held else 'DOES NOT HOLD':<15}{what}" for what, held in report["holds"].items())]
+    return "\n".join([*lines, f"\nwall {report['wall_s']:.0f} s"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=2, help="seeds 0 … N-1")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-staleness", help="folder of the run")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args()
+    shutil.rmtree(options.out, ignore_errors=True)
+    options.out.mkdir(parents=True)
+    report = run(options)
+    (options.out / "report.json").write_text(json.dumps(report, indent=1))
+    print(json.dumps(report) if options.json else table(report))
+    return 0 if all(report["holds"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,14 +10,11 @@ answers to held-out prompts, the same prompts and seeds for all. The exit code i
 
 import argparse
 import json
-import multiprocessing
-import os
 import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +28,7 @@ from rlhf_online.simulation import people, world
 from rlhf_online.training.policy_update import PolicyUpdater
 from tests.support import learning
 from tests.support.learning import Language, Loop, Measured
+from tests.support.workers import Task, two_workers
 
 ROOT = Path(__file__).resolve().parents[2]
 RANKINGS = 3000
@@ -158,13 +156,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     ]
     starts: dict[int, Start] = {}
     learned: list[Learned] = []
-    for found in _all(options.out, seeds, runs):
+
+    def then(found: Start | Learned) -> list[Task]:
+        """A seed's algorithms begin when its reward model is there."""
+        if not isinstance(found, Start):
+            return []
+        return [(learn, (found.seed, options.out / f"seed-{found.seed}", *run)) for run in runs]
+
+    for found in two_workers([(prepare, (seed, options.out / f"seed-{seed}")) for seed in seeds], then):
         if isinstance(found, Start):
             starts[found.seed] = found
-            _note(f"seed {found.seed}: SFT {found.sft.mean:.3f}, reward model {found.accuracy:.3f}")
+            note(f"seed {found.seed}: SFT {found.sft.mean:.3f}, reward model {found.accuracy:.3f}")
         else:
             learned.append(found)
-            _note(f"seed {found.seed}: {found.algorithm} {found.tuning} {found.measured.mean:.3f}")
+            note(f"seed {found.seed}: {found.algorithm} {found.tuning} {found.measured.mean:.3f}")
     report = {
         "seeds": len(seeds),
         "iterations": ITERATIONS,
@@ -200,29 +205,16 @@ def holds(report: dict[str, Any]) -> dict[str, bool]:
     return found
 
 
-def _all(out: Path, seeds: Sequence[int], runs: Sequence[tuple[str, Tuning]]) -> Iterator[Start | Learned]:
-    """Everything, as it comes, by two processes; a seed's algorithms begin when its reward model is there."""
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting: set[Future[Any]] = {pool.submit(prepare, seed, out / f"seed-{seed}") for seed in seeds}
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                found = future.result()
-                if isinstance(found, Start):
-                    folder = out / f"seed-{found.seed}"
-                    waiting |= {pool.submit(learn, found.seed, folder, *run) for run in runs}
-                yield found
-
-
 def _over(starts: dict[int, Start], value: Callable[[Start], float]) -> dict[str, Any]:
-    return _summary([value(starts[seed]) for seed in sorted(starts)])
+    return summary([value(starts[seed]) for seed in sorted(starts)])
 
 
-def _summary(values: Sequence[float]) -> dict[str, Any]:
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Mean over seeds, and each."""
     return {"mean": round(statistics.fmean(values), 4), "seeds": [round(value, 4) for value in values]}
 
 
-def _gain(measured: Sequence[tuple[Measured, Measured]]) -> dict[str, Any]:
+def gain(measured: Sequence[tuple[Measured, Measured]]) -> dict[str, Any]:
     """Over the fine-tuned model, paired by prompt: the mean over seeds, and its standard error from those of each."""
     gains = [one.over(other) for one, other in measured]
     stderr = sum(error**2 for _, error in gains) ** 0.5 / len(gains)
@@ -231,7 +223,7 @@ def _gain(measured: Sequence[tuple[Measured, Measured]]) -> dict[str, Any]:
 
 def _best_row(starts: dict[int, Start], n: int) -> dict[str, Any]:
     pairs = [(starts[seed].best_of[n], starts[seed].sft) for seed in sorted(starts)]
-    return {"reward": _summary([best.mean for best, _ in pairs]), "gain": _gain(pairs)}
+    return {"reward": summary([best.mean for best, _ in pairs]), "gain": gain(pairs)}
 
 
 def _row(starts: dict[int, Start], learned: Sequence[Learned]) -> dict[str, Any]:
@@ -239,10 +231,10 @@ def _row(starts: dict[int, Start], learned: Sequence[Learned]) -> dict[str, Any]
     return {
         "algorithm": learned[0].algorithm,
         "tuning": learned[0].tuning,
-        "reward": _summary([one.measured.mean for one in learned]),
-        "gain": _gain([(one.measured, starts[one.seed].sft) for one in learned]),
-        "kl": _summary([one.measured.kl for one in learned]),
-        "seconds": _summary([one.seconds for one in learned]),
+        "reward": summary([one.measured.mean for one in learned]),
+        "gain": gain([(one.measured, starts[one.seed].sft) for one in learned]),
+        "kl": summary([one.measured.kl for one in learned]),
+        "seconds": summary([one.seconds for one in learned]),
         "undone": sum(one.undone for one in learned),
         "thumbs": statistics.fmean(one.thumbs for one in learned),
     }
@@ -251,10 +243,10 @@ def _row(starts: dict[int, Start], learned: Sequence[Learned]) -> dict[str, Any]
 def table(report: dict[str, Any]) -> str:
     accuracy = report["reward_model_accuracy"]
     lines = [
-        f"reward model: accuracy {accuracy['mean']:.3f} ({_list(accuracy['seeds'])}) on pairs of held-out answers",
+        f"reward model: accuracy {accuracy['mean']:.3f} ({listed(accuracy['seeds'])}) on pairs of held-out answers",
         "",
         f"{'':<18}{'true reward':>12}{'gain over SFT':>18}{'KL':>7}{'s':>6}   seeds",
-        f"{'SFT':<18}{report['sft']['mean']:>12.3f}{'':>31}   {_list(report['sft']['seeds'])}",
+        f"{'SFT':<18}{report['sft']['mean']:>12.3f}{'':>31}   {listed(report['sft']['seeds'])}",
     ]
     for n, row in report["best_of"].items():
         lines.append(_line(f"best of {n}", row, "", ""))
@@ -268,14 +260,14 @@ def table(report: dict[str, Any]) -> str:
 
 def _line(name: str, row: dict[str, Any], kl: str, seconds: str) -> str:
     gain = f"{row['gain']['mean']:+.3f} ± {row['gain']['stderr']:.3f}"
-    return f"{name:<18}{row['reward']['mean']:>12.3f}{gain:>18}{kl:>7}{seconds:>6}   {_list(row['reward']['seeds'])}"
+    return f"{name:<18}{row['reward']['mean']:>12.3f}{gain:>18}{kl:>7}{seconds:>6}   {listed(row['reward']['seeds'])}"
 
 
-def _list(values: Sequence[float]) -> str:
+def listed(values: Sequence[float]) -> str:
     return " ".join(f"{value:.3f}" for value in values)
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
@@ -289,7 +281,6 @@ def main() -> int:
     options = parser.parse_args()
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
-    os.environ["OMP_NUM_THREADS"] = "1"
     report = run(options)
     (options.out / "report.json").write_text(json.dumps(report, indent=1))
     print(json.dumps(report) if options.json else table(report))

@@ -138,6 +138,25 @@ def test_an_adapter_comes_back_and_names_no_place(base: Path, tmp_path: Path):
     assert again.logprobs(PAIRS) == policy.logprobs(PAIRS)
 
 
+def test_the_reference_may_be_another_version_of_an_adapter(base: Path, tmp_path: Path):
+    policy = Policy.load(base, tuning="lora", lora_rank=4)
+    start = policy.logprobs(PAIRS)
+    _shake(policy)
+    before = policy.logprobs(PAIRS)
+    policy.write_version(tmp_path / "before")
+    _shake(policy, seed=1)
+    policy.write_version(tmp_path / "now")
+    again = Policy.load(base, tuning="lora", version=tmp_path / "now", reference=tmp_path / "before", lora_rank=4)
+    assert again.logprobs(PAIRS, reference=True) == before
+    assert again.logprobs(PAIRS) == policy.logprobs(PAIRS), "the policy itself is as it was"
+    assert policy.logprobs(PAIRS, reference=True) == start
+    _shake(again, seed=2)
+    assert again.logprobs(PAIRS, reference=True) == before
+    Policy.load(base, tuning="lora", lora_rank=8).write_version(tmp_path / "other")
+    with pytest.raises(VersionCorrupt, match="another rank"):
+        Policy.load(base, tuning="lora", version=tmp_path / "now", reference=tmp_path / "other")
+
+
 def test_a_version_without_adapter_is_the_base_model(base: Path, tmp_path: Path):
     genesis = Policy.load(base, tuning="lora", version=tmp_path)
     assert genesis.logprobs(PAIRS) == Policy.load(base, tuning="full").logprobs(PAIRS)

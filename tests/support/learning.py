@@ -243,7 +243,7 @@ class Loop:
         asked = [prompt for prompt in chosen for _ in range(self.answers)]
         return self.language.sample(self.updater.policy, asked, self.seed * 1_000_003 + self.iteration)
 
-    def step(self, answers: Sequence[Answer], logprobs: Sequence[Tokens] | None = None) -> PolicyReport:
+    def step(self, answers: Sequence[Answer], logprobs: Sequence[Sequence[float]] | None = None) -> PolicyReport:
         """An update on answers that were sampled with these log-probs, by default those of the policy as it is now."""
         if logprobs is None:
             logprobs = self.updater.policy.logprobs([answer.pair for answer in answers])
@@ -254,7 +254,7 @@ class Loop:
                     rollout_id=f"{self.iteration}-{number}",
                     prompt_token_ids=answer.prompt_ids,
                     token_ids=answer.token_ids,
-                    logprobs=values,
+                    logprobs=tuple(values),
                     policy_version="",
                     temperature=1.0,
                     finished=answer.finished,

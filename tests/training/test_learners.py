@@ -27,7 +27,7 @@ def both(tmp_path: Path) -> Learners:
         RewardUpdater(reward, tokenizer, RewardTraining.model_validate({}), 0),
         PolicyUpdater(policy, PolicyTraining.model_validate({}), 0),
         tokenizer,
-        lambda folder: PolicyUpdater(policy, PolicyTraining.model_validate({}), 0),
+        lambda folder, reference: PolicyUpdater(policy, PolicyTraining.model_validate({}), 0),
     )
 
 

@@ -19,7 +19,14 @@ import pytest
 from safetensors.torch import load_file
 
 from rlhf_online.config import GateSettings, PolicyTraining, RolloutSettings, dump
-from rlhf_online.errors import CheckpointError, EngineUnavailable, LogUnavailable, PositionLost, RewardUnavailable
+from rlhf_online.errors import (
+    CheckpointError,
+    EngineUnavailable,
+    LogUnavailable,
+    PositionLost,
+    RewardUnavailable,
+    VersionCorrupt,
+)
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.local import LocalLog
@@ -27,6 +34,7 @@ from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Envelope, Thumb
 from rlhf_online.feedback.preferences import is_held_out
+from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.registry import Kind
 from rlhf_online.training import patience
@@ -311,6 +319,49 @@ def test_after_a_roll_back_it_learns_on_from_the_live_version(tiny: World) -> No
         assert tiny.registry.manifest("policy-000002").parent == "policy-000000"
         assert tiny.registry.live("policy") == "policy-000002"
         audit(tiny, trainer)
+
+
+def test_a_refreshed_reference_begins_a_new_line(tmp_path: Path) -> None:
+    policy = PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0, kl_target=1.0)  # pyright: ignore[reportCallIssue]
+    with world(tmp_path, policy=policy) as tiny:
+        with tiny.trainer() as trainer:
+            tiny.chat(20)
+            assert cycles(trainer) == 1
+            assert tiny.registry.manifest("policy-000001").reference == "policy-000000"
+            moved = trainer.parts.learners.policy.controller.coef
+            assert moved != policy.kl_coef
+            tiny.registry.refresh_reference("policy-000001")
+            tiny.chat(16)
+            learners = trainer.parts.learners
+            assert cycles(trainer) == 1
+            assert tiny.registry.manifest("policy-000002").reference == "policy-000001"
+            item = tiny.state.read_status("trainer")["history"][-1]
+            assert item["kl_before"] == pytest.approx(0, abs=1e-6) and item["kl_coef"] == policy.kl_coef
+            pairs = [((1, 20, 3), (30, 2))]
+            live = Policy.load(Path(tiny.settings.model), tuning="full", version=tiny.registry.path("policy-000001"))
+            assert learners.policy.policy.logprobs(pairs, reference=True) == live.logprobs(pairs)
+            assert learners.policy.updates == 2
+            audit(tiny, trainer)
+        with tiny.trainer() as again:
+            assert again.progress.reference == "policy-000001"
+            learned = again.parts.learners.policy.policy
+            assert learned.logprobs(pairs, reference=True) == live.logprobs(pairs)
+
+
+def test_a_checkpoint_of_another_line_is_refused(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+    tiny.registry.refresh_reference("policy-000001")
+    with tiny.trainer() as trainer:
+        tiny.chat(16)
+        assert cycles(trainer) == 1
+    (tiny.registry.root / "references").unlink()
+    with (
+        pytest.raises(VersionCorrupt, match=r"counts from policy-000001, and here it was only ever .* policy-000000"),
+        tiny.trainer(),
+    ):
+        pass
 
 
 def test_a_reward_version_that_the_service_refused_is_published_anew(

@@ -1,6 +1,7 @@
 """The policy updater, with every algorithm: step zero (oracle 7), exact micro-batches, undoing, learning, resuming."""
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.buffer import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
@@ -29,9 +31,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _updater(base: Path, *, tuning: Any = "full", seed: int = 0, **settings: object) -> PolicyUpdater:
+def _updater(
+    base: Path, *, tuning: Any = "full", seed: int = 0, demonstrations: Sequence[Pair] = (), **settings: object
+) -> PolicyUpdater:
     policy = Policy.load(base, tuning=tuning)
-    return PolicyUpdater(policy, PolicyTraining.model_validate({"max_step_kl": 50.0} | settings), seed)
+    values = PolicyTraining.model_validate({"max_step_kl": 50.0} | settings)
+    return PolicyUpdater(policy, values, seed, demonstrations)
+
+
+def _average_of(updater: PolicyUpdater) -> dict[str, torch.Tensor]:
+    """Adam's first average: a tenth of the gradient after one step."""
+    return {name: tensor for name, tensor in updater.state()[0].items() if name.startswith("adam.exp_avg.")}
+
+
+def _same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def _rollouts(policy: Policy, seed: int = 1, temperature: float = 1.0, prompts=PROMPTS) -> list[ScoredRollout]:
@@ -134,11 +148,10 @@ def test_micro_batches_give_the_gradient_of_the_minibatch(base: Path, algorithm:
     _update(whole, rollouts)
     _update(pieces, rollouts)
     assert max(passes) < 10
-    gradients = {n: t for n, t in whole.state()[0].items() if n.startswith("adam.exp_avg.")}
+    gradients, others = _average_of(whole), _average_of(pieces)
     assert len(gradients) > 10 and any(tensor.abs().max() > 1e-4 for tensor in gradients.values())
     for name, tensor in gradients.items():
-        # Adam's first average is a tenth of the gradient.
-        assert torch.allclose(tensor, pieces.state()[0][name], atol=1e-7, rtol=1e-5), name
+        assert torch.allclose(tensor, others[name], atol=1e-7, rtol=1e-5), name
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -210,8 +223,7 @@ def test_a_step_too_far_is_undone(base: Path, tuning: str, algorithm: Algorithm)
     report = _update(updater, _rollouts(updater.policy, prompts=PROMPTS[:12] * 4))
     assert report.undone and "nats an answer" in report.reason and report.step_kl > 0.05
     after = updater.state()
-    assert before[0].keys() == after[0].keys() and before[1] == after[1]
-    assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
+    assert _same(before[0], after[0]) and before[1] == after[1]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -250,7 +262,7 @@ def test_what_cannot_be_learned_from_is_left_out_and_counted(base: Path):
     clean, mixed, nothing = reports
     counts = {"score": 2, "empty": 1, "vocabulary": 1, "context": 1, "logprobs": 2, "greedy": 1}
     assert mixed.left_out == counts and replace(mixed, left_out={}) == clean
-    assert all(torch.equal(tensor, states[1][0][name]) for name, tensor in states[0][0].items())
+    assert _same(states[0][0], states[1][0])
     assert nothing.rollouts == 0 and nothing.left_out == counts and "no answer" in nothing.reason and not nothing.undone
     assert states[2][1]["updates"] == 0 and not any(name.startswith("adam") for name in states[2][0])
 
@@ -294,16 +306,176 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path, tuning: str, algorithm: Algorithm):
     prompts = PROMPTS[:12] * 4
-    updater = _updater(base, tuning=tuning, algorithm=algorithm, kl_target=1.0)
+    updater = _updater(base, tuning=tuning, algorithm=algorithm, kl_target=1.0, ema=0.5)
     updater.init_value(RewardModel.load(base, tuning="full", heads=4))
     _update(updater, _rollouts(updater.policy, prompts=prompts))
     tensors, values = updater.state()
     torch.manual_seed(5)
-    again = _updater(base, tuning=tuning, algorithm=algorithm, kl_target=1.0)
+    again = _updater(base, tuning=tuning, algorithm=algorithm, kl_target=1.0, ema=0.5)
     again.load_state(tensors, json.loads(json.dumps(values)))
     rollouts = _rollouts(updater.policy, seed=2, prompts=prompts)
     assert _update(updater, rollouts) == _update(again, rollouts)
     assert updater.updates == 2
     one, two = updater.state(), again.state()
-    assert one[1] == two[1] and one[0].keys() == two[0].keys()
-    assert all(torch.equal(one[0][name], two[0][name]) for name in one[0])
+    assert one[1] == two[1] and _same(one[0], two[0])
+
+
+class SmallMemory:
+    """A policy's forward pass that runs out of memory beyond so many sequences."""
+
+    def __init__(self, policy: Policy, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+        self.failures = 0
+        forward, reference = policy.forward, policy.reference_logprobs
+
+        def guarded(function: Any) -> Any:
+            def call(batch: Any, *args: Any, **kwargs: Any) -> Any:
+                if len(batch.tokens_BT) > most:
+                    self.failures += 1
+                    raise torch.OutOfMemoryError("a fake")
+                return function(batch, *args, **kwargs)
+
+            return call
+
+        monkeypatch.setattr(policy, "forward", guarded(forward))
+        monkeypatch.setattr(policy, "reference_logprobs", guarded(reference))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_out_of_memory_it_goes_on_with_smaller_micro_batches(
+    base: Path, algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch
+):
+    demonstrations = [((1, 10, 3), (40, 41, 2))] * 12
+    settings: dict[str, Any] = {"algorithm": algorithm, "epochs": 1, "minibatches": 1, "ptx_coef": 0.5}
+    plenty = _updater(base, demonstrations=demonstrations, **settings)
+    little = _updater(base, demonstrations=demonstrations, **settings)
+    rollouts = _rollouts(plenty.policy, prompts=PROMPTS[:12] * 4)
+    memory = SmallMemory(little.policy, monkeypatch, 5)
+    expected, found = _update(plenty, rollouts), _update(little, rollouts)
+    assert memory.failures > 3
+    for name in ("policy_loss", "ptx_loss"):
+        assert found.stats[name] == pytest.approx(expected.stats[name], abs=1e-5)
+    gradients, others = _average_of(plenty), _average_of(little)
+    for name, tensor in gradients.items():
+        assert torch.allclose(tensor, others[name], atol=1e-7, rtol=1e-5), name
+    failures = memory.failures
+    assert not _update(little, rollouts).undone
+    assert memory.failures == failures, "what fits is remembered"
+
+
+def test_an_answer_too_large_for_memory_undoes_the_update(base: Path, monkeypatch: pytest.MonkeyPatch):
+    updater = _updater(base, epochs=1)
+    rollouts = _rollouts(updater.policy)
+    updater.update(rollouts)
+    before = updater.state()
+    SmallMemory(updater.policy, monkeypatch, 0)
+    report = updater.update(rollouts)
+    assert report.undone and "memory does not suffice" in report.reason
+    assert _same(before[0], updater.state()[0]) and before[1] == updater.state()[1]
+
+
+def test_the_average_is_what_serves_while_the_policy_learns_on(base: Path):
+    updater, plain = _updater(base, ema=0.75), _updater(base)
+    start = learned = served = updater.policy.state()
+    for cycle in range(2):
+        rollouts = _rollouts(plain.policy, seed=cycle)
+        plain.update(rollouts)
+        updater.update(rollouts)
+        learned = updater.policy.state()
+        assert _same(learned, plain.policy.state()), "what learns is not the average"
+        with updater.published():
+            served = updater.policy.state()
+        assert _same(learned, updater.policy.state())
+        for name, tensor in served.items():
+            if name.startswith("policy."):
+                start = start | {name: 0.75 * start[name] + 0.25 * learned[name]}
+                assert torch.allclose(tensor, start[name], atol=1e-6)
+    assert not _same(served, learned)
+    with plain.published():
+        assert _same(plain.policy.state(), learned)
+
+
+def test_demonstrations_are_mixed_in(base: Path):
+    """Nothing scores, and what people demonstrated becomes likely all the same."""
+    shown: Pair = ((1, 10, 20, 3), (40, 41, 2))
+    likely = {}
+    for coef in (0.0, 1.0):
+        updater = _updater(base, ptx_coef=coef, demonstrations=[shown], lr=1e-3)
+        for cycle in range(4):
+            report = updater.update(_rescored(_rollouts(updater.policy, seed=cycle), 0.0))
+            assert ("ptx_loss" in report.stats) == (coef > 0)
+        likely[coef] = sum(updater.policy.logprobs([shown])[0])
+    assert likely[1.0] > likely[0.0] + 3
+
+
+def test_an_entropy_bonus_keeps_answers_diverse(base: Path):
+    entropy = {}
+    for coef in (0.001, 1.0):
+        updater = _updater(base, entropy_coef=coef, lr=1e-3, kl_coef=0.0)
+        for cycle in range(6):
+            entropy[coef] = updater.update(_rollouts(updater.policy, seed=cycle)).stats["entropy"]
+    assert entropy[1.0] > entropy[0.001] + 0.1
+
+
+@pytest.mark.parametrize("whiten", ["off", "scale", "shift"])
+def test_rewards_may_be_whitened(base: Path, whiten: str):
+    """By hand, at ratio 1: REINFORCE's loss is minus the rewards of whole answers, a token; and with values of 0 PPO's
+    value loss half the squared returns of whitened rewards of tokens."""
+    settings: dict[str, Any] = {"kl_coef": 0.0, "missing_eos_penalty": 0.0, "reward_clip": 99.0, "value_clip": 99.0}
+    once: dict[str, Any] = {"epochs": 1, "minibatches": 1, "whiten_rewards": whiten}
+
+    def whitened(rewards: list[float]) -> list[float]:
+        mean, deviation = statistics.fmean(rewards), statistics.pstdev(rewards)
+        kept = mean if whiten == "scale" else 0.0
+        return rewards if whiten == "off" else [(reward - mean) / deviation + kept for reward in rewards]
+
+    updater = _updater(base, algorithm="reinforce", **settings, **once)
+    rollouts = _rollouts(updater.policy)
+    sizes = [len(scored.rollout.token_ids) for scored in rollouts]
+    rewards = whitened([scored.score for scored in rollouts])
+    expected = -sum(size * reward for size, reward in zip(sizes, rewards, strict=True)) / sum(sizes)
+    assert updater.update(rollouts).stats["policy_loss"] == pytest.approx(expected, abs=1e-4)
+
+    tokens = [[0.0] * (size - 1) + [scored.score] for size, scored in zip(sizes, rollouts, strict=True)]
+    flat = iter(whitened([reward for answer in tokens for reward in answer]))
+    squares = []
+    for answer in [[next(flat) for _ in answer] for answer in tokens]:
+        value = 0.0
+        for reward in reversed(answer):
+            value = reward + 0.95 * value
+            squares.append(value**2)
+    stats = _updater(base, algorithm="ppo", **settings, **once).update(rollouts).stats
+    assert stats["value_loss"] == pytest.approx(0.5 * statistics.fmean(squares), rel=1e-4)
+
+
+def test_the_algorithm_follows_from_the_updates_so_far(base: Path):
+    """Llama 2's schedule: rounds of rejection sampling, then PPO."""
+    schedule = [{"algorithm": "best-of-n", "updates": 2, "lr": 1e-4}, {"algorithm": "ppo"}]
+    updater = _updater(base, schedule=schedule, lr=1e-3, max_step_kl=1.0, epochs=1)
+    reward = RewardModel.load(base, tuning="full", heads=4)
+    prompts = PROMPTS[:12] * 4
+    seen = []
+    for cycle in range(4):
+        updater.init_value(reward)
+        assert updater.value_ready == (cycle > 1), "no value head before an algorithm needs one"
+        seen.append(updater.update(_rollouts(updater.policy, seed=cycle, prompts=prompts)).algorithm)
+    assert seen == ["best-of-n", "best-of-n", "ppo", "ppo"]
+    ended = _updater(base, schedule=[{"algorithm": "rloo", "updates": 1}])
+    assert [ended.update(_rollouts(ended.policy, prompts=prompts)).algorithm for _ in range(2)] == ["rloo", "rloo"]
+
+
+def test_the_learning_rate_is_the_stages_and_falls_to_nothing(base: Path):
+    def moved(**settings: Any) -> list[float]:
+        updater = _updater(base, algorithm="grpo", epochs=1, minibatches=1, **settings)
+        sizes = []
+        for cycle in range(3):
+            before = updater.policy.state()["policy.lm_head.weight"]
+            rollouts = _rollouts(updater.policy, seed=cycle, prompts=PROMPTS[:12] * 4)
+            updater.update(rollouts)
+            sizes.append((updater.policy.state()["policy.lm_head.weight"] - before).abs().max().item())
+        return sizes
+
+    plain = moved(lr=1e-3)
+    falling = moved(lr=1e-3, lr_decay_updates=2)
+    assert falling[0] == plain[0] and 0.4 * plain[1] < falling[1] < 0.6 * plain[1] and falling[2] == 0
+    staged = moved(lr=1e-3, schedule=[{"algorithm": "grpo", "lr": 1e-4}])
+    assert staged[0] == pytest.approx(plain[0] / 10, rel=1e-3)

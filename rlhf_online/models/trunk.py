@@ -69,8 +69,7 @@ def predictions(
     """Log-probabilities of N tokens after the states that predict them, and after them the entropies of their
     distributions if asked for, (N,) each, float32.
 
-    With `entropies` those of the distributions, nats, are the second row. In pieces of at most LOGIT_FLOATS logits,
-    which are computed again for the gradient.
+    In pieces of at most LOGIT_FLOATS logits, which are computed again for the gradient.
     """
     head = output_head(model)
 

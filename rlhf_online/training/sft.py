@@ -89,7 +89,7 @@ def backward(
             input_ids=packed.tokens_RT, position_ids=packed.position_RT, use_cache=False
         ).last_hidden_state
         hidden_Nd = hidden_RTd[packed.row_N, packed.before_N]
-        [logprobs_N] = trunk.logprobs(lm, hidden_Nd, packed.answer_N, torch.ones_like(packed.answer_N))
+        logprobs_N = trunk.logprobs(lm, hidden_Nd, packed.answer_N, torch.ones_like(packed.answer_N))
         loss = -logprobs_N.sum() / tokens
         loss.backward()
         total += loss.item()

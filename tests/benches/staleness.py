@@ -54,7 +54,7 @@ def learn(seed: int, folder: Path, correction: str, lag: int) -> Stale:
     settings = PolicyTraining.model_validate(COMMON | limits | {"algorithm": "ppo", "correction": correction})
     policy = Policy.load(sft, tuning="full", seed=seed)
     updater = PolicyUpdater(policy, settings, seed)
-    updater.init_value(model)
+    updater.init_value(*model.linear(torch.ones(1)))
     loop = Loop(language, updater, seed, scores=learning.scored_by(model))
 
     def sample() -> tuple[list[Answer], list[tuple[float, ...]]]:

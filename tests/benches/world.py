@@ -114,7 +114,7 @@ def learn(seed: int, folder: Path, algorithm: str, tuning: Tuning) -> Learned:
     model = RewardModel.load(sft, folder=folder / "reward", tuning="full")
     policy = Policy.load(sft, tuning=tuning, lora_rank=settings.lora_rank, seed=seed)
     updater = PolicyUpdater(policy, settings, seed)
-    updater.init_value(model)
+    updater.init_value(*model.linear(torch.ones(1)))
     language = Language(sft)
     loop = Loop(
         language,

@@ -280,7 +280,7 @@ class Product:
             keep_checkpoints=2,
             keep_versions=2,
             log=self.log,
-            reward=RewardTraining(heads=2, epochs=1, cold_epochs=2, held_out=0.2),  # pyright: ignore[reportCallIssue]
+            reward=RewardTraining(heads=2, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
             policy=PolicyTraining(lr=1e-5, epochs=1, minibatches=2, max_step_kl=50.0),  # pyright: ignore[reportCallIssue]
             rollout=RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=8),  # pyright: ignore[reportCallIssue]
             gate=GateSettings(samples=16, min_win_rate=0.0, max_length_ratio=50.0, min_length_ratio=0.0, max_kl=1e3),

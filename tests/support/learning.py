@@ -140,7 +140,7 @@ def reward_model(
 
 def accuracy(model: RewardModel, answers: Sequence[Answer]) -> float:
     """Share of pairs of answers to one prompt, of different true reward, that the model orders as that does."""
-    scores, _ = model.score([answer.pair for answer in answers])
+    scores = scored_by(model)(answers)
     by_prompt: dict[Prompt, list[tuple[float, float]]] = {}
     for answer, score in zip(answers, scores, strict=True):
         by_prompt.setdefault(answer.prompt, []).append((answer.reward, score))
@@ -195,7 +195,7 @@ def best_of(
     """
     asked = [prompt for prompt in world.held_out_prompts() for _ in range(pool)]
     given = language.sample(policy, asked, seed)
-    scores, _ = model.score([answer.pair for answer in given])
+    scores = scored_by(model)(given)
     found: dict[int, Measured] = {}
     for n in counts:
         shares = [math.comb(i, n - 1) / math.comb(pool, n) for i in range(pool)]
@@ -282,4 +282,5 @@ class Loop:
 
 
 def scored_by(model: RewardModel) -> Scores:
-    return lambda answers: model.score([answer.pair for answer in answers])[0]
+    """The mean of the heads, for a model of one objective."""
+    return lambda answers: model.scores([answer.pair for answer in answers]).mean((1, 2)).tolist()

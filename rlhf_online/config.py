@@ -305,6 +305,9 @@ class TrainerSettings(ServiceSettings):
     metrics_port: Port = Field(8004, description="Prometheus metrics over HTTP; 0 lets the system choose.")
     min_votes: Positive = Field(32, description="New votes that begin a cycle.")
     cold_votes: Positive = Field(200, description="Votes before the first reward model, and so the first cycle.")
+    policy_updates: Positive = Field(
+        1, description="Policy updates, each a version of its own, for each update of the reward model."
+    )
     join_window_s: float = Field(86_400.0, gt=0, description="How long feedback waits for its answer, and back.")
     keep_checkpoints: Positive = Field(3, description="Checkpoints kept.")
     keep_versions: Positive = Field(
@@ -356,6 +359,7 @@ class StandaloneSettings(ServiceSettings):
     trainer_threads: Positive = Field(1, description="CPU threads of the trainer.")
     min_votes: Positive = Field(32, description="New votes that begin a training cycle.")
     cold_votes: Positive = Field(200, description="Votes before the first training cycle.")
+    policy_updates: Positive = Field(1, description="Policy updates for each update of the reward model.")
     keep_versions: Positive = Field(10, description="Old versions of each kind that keep their weights, to go back to.")
     log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
     engine: EngineSettings = EngineSettings()  # pyright: ignore[reportCallIssue]

@@ -10,7 +10,8 @@
 What waits, and for what: the loop for `min_votes` votes in the log; the second half for the reward service to serve
 the reward version of commit 1, then for the engine to serve the live policy version; every step for a neighbour that is
 away (`patience`). Nothing else blocks, and while anything is awaited nothing that was read is lost. While the reward
-model is not good enough (`gate.doubt`) cycles end after their first half.
+model is not good enough (`gate.doubt`) cycles end after their first half. With `policy_updates` above 1 as many cycles
+consist of the second half alone.
 
 Why a kill anywhere trains exactly once. A commit is one atomic checkpoint: log position, join, buffer, ledger, both
 models with their optimisers. Votes are given their disposition in the ledger in memory, and learned from in memory; if
@@ -194,7 +195,7 @@ class Trainer:
             progress.weights = parts.patience.insist("reading the objectives' weights", parts.weights)
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
-            progress.stage = "policy"
+            progress.stage, progress.updates_left = "policy", parts.settings.policy_updates
             self._commit(intake=True, reward=True)
         parts.reporter.reward(report, progress.weights)
         self._report()
@@ -205,12 +206,10 @@ class Trainer:
         parts, progress = self.parts, self.progress
         with parts.reporter.phase("publishing"):
             self._serve_reward()
-        if doubt := gate.doubt(progress.figures, parts.settings.reward):
-            self._conclude("cold", why=doubt)
-            return
-        prompts = parts.intake.prompts
-        if not prompts:
-            self._conclude("skipped", why="no answer in the log may train the policy")
+        prompts, doubt = parts.intake.prompts, gate.doubt(progress.figures, parts.settings.reward)
+        if doubt or not prompts:
+            progress.updates_left = 0
+            self._conclude("cold" if doubt else "skipped", why=doubt or "no answer in the log may train the policy")
             return
         with parts.reporter.phase("rollouts"):
             self._serve_policy(prompts[-1])
@@ -364,8 +363,10 @@ class Trainer:
     # Committing
 
     def _next_cycle(self, *, policy: bool = False) -> None:
-        self.progress.cycle += 1
-        self.progress.stage = "votes"
+        progress = self.progress
+        progress.cycle += 1
+        progress.updates_left = max(0, progress.updates_left - 1)
+        progress.stage = "policy" if progress.updates_left else "votes"
         self._commit(policy=policy)
 
     def _commit_intake(self) -> None:

@@ -64,6 +64,8 @@ class Progress:
     reward_version: str = ""
     cycle: int = 0
     stage: Stage = "votes"
+    updates_left: int = 0
+    """Policy updates still to be made with the reward model that has learned."""
     position: Position = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)

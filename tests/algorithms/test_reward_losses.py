@@ -116,7 +116,6 @@ def _fit(votes_EW: Tensor) -> tuple[Tensor, Tensor]:
     raise AssertionError("no maximum: an item won or lost all its votes")
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("votes", "expected"), [(500, 0.33), (2_000, 0.155), (20_000, 0.050)])
 def test_bradley_terry_estimates_have_the_error_and_the_intervals_they_should(votes: int, expected: float):
     generator = torch.Generator().manual_seed(votes)

@@ -152,6 +152,23 @@ def test_the_policy_waits_until_the_reward_model_is_better_than_chance(tmp_path:
         assert tiny.state.read_status("trainer")["history"][-1]["outcome"] == "promoted"
 
 
+def test_a_reward_model_may_serve_several_policy_updates(tmp_path: Path) -> None:
+    """Each is a version of its own; a restart in between goes on with those that are left."""
+    with world(tmp_path, policy_updates=3) as tiny:
+        tiny.chat(20)
+        with tiny.trainer() as trainer:
+            assert trainer.run_once()
+            assert (trainer.progress.stage, trainer.progress.updates_left) == ("policy", 2)
+        with tiny.trainer() as trainer:
+            tiny.chat(4)  # too few for a cycle of their own
+            assert cycles(trainer) == 2
+            assert trainer.progress.updates_left == 0
+            assert tiny.registry.versions("policy") == [f"policy-00000{number}" for number in range(4)]
+            assert tiny.registry.versions("reward") == ["reward-000000"]
+            assert tiny.registry.manifest("policy-000003").parent == "policy-000002"
+            audit(tiny, trainer)
+
+
 def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

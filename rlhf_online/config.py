@@ -33,6 +33,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Tuning = Literal["full", "lora"]
 Device = Literal["auto", "cpu", "cuda"]
+Algorithm = Literal["ppo", "grpo", "rloo", "reinforce", "online-dpo", "kto", "best-of-n"]
 ObjectiveName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Objectives = Annotated[tuple[ObjectiveName, ...], Field(min_length=1), AfterValidator(_different)]
 """What answers are judged by; the first is that of a vote which names none."""
@@ -192,22 +193,65 @@ class RewardTraining(Section):
     )
 
 
+class PolicyStage(Section):
+    algorithm: Algorithm = Field(description="How the policy learns in this stage.")
+    updates: Annotated[int, Field(ge=0, description="Updates that the stage lasts; 0: for ever.")] = 0
+    lr: Annotated[
+        float | None, Field(gt=0, description="Learning rate in this stage; without it, that of the table.")
+    ] = None
+
+
 class PolicyTraining(Section):
+    algorithm: Algorithm = Field("ppo", description="How the policy learns from its scored answers.")
+    schedule: tuple[PolicyStage, ...] = Field(
+        (), description="Stages, one after another, instead of one algorithm; the last one goes on."
+    )
     lr: float = Field(6e-4, gt=0, description="Adam's learning rate.")
+    lr_decay_updates: Annotated[int, Field(ge=0)] = Field(
+        0, description="Updates over which the learning rates fall linearly to 0; 0: they stay."
+    )
     value_lr: float = Field(6e-4, gt=0, description="Learning rate of the value head.")
     epochs: Positive = Field(4, description="Passes over the rollouts of an update.")
     minibatches: Positive = Field(4, description="Optimiser steps a pass.")
     micro_batch_tokens: Positive = Field(16384, description="Tokens, padding included, of one forward pass.")
-    kl_coef: float = Field(0.03, ge=0, description="β of the per-token KL reward against the reference.")
+    kl_coef: float = Field(0.03, ge=0, description="β of the KL penalty against the reference.")
+    kl_in: Literal["reward", "loss"] = Field(
+        "reward", description="Where the penalty goes: k1 into the reward, or k2 as a loss."
+    )
     kl_target: float = Field(0.0, ge=0, description="Nats an answer that an adaptive β aims at; 0 keeps β fixed.")
     kl_horizon: float = Field(10_000.0, gt=0, description="Answers over which an adaptive β moves by its error.")
     gamma: float = Field(1.0, gt=0, le=1, description="Discount.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="λ of GAE.")
     clip: float = Field(0.2, gt=0, description="Clip range of the ratio.")
+    dual_clip: float | None = Field(None, gt=1, description="Largest ratio that a bad answer's loss grows with.")
+    correction: Literal["behaviour", "decoupled", "none"] = Field(
+        "behaviour",
+        description="Older answers: the ratio is to the policy that wrote them; or decoupled PPO; or as if fresh.",
+    )
+    max_weight: float = Field(2.0, gt=0, description="Decoupled: largest weight of a token.")
+    reject_above: float = Field(10.0, gt=0, description="Decoupled: a token whose weight is larger is left out.")
+    entropy_coef: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
+    grpo_std: bool = Field(True, description="grpo divides by the deviation of the group's rewards.")
+    beta: float = Field(0.1, gt=0, description="β of online-dpo and kto; τ of ipo.")
+    dpo_loss: Literal["dpo", "ipo"] = Field("dpo", description="Loss of online-dpo.")
     value_clip: float = Field(0.2, gt=0, description="Clip range of the value.")
     value_coef: float = Field(1.0, ge=0, description="Weight of the value loss.")
     missing_eos_penalty: float = Field(1.0, ge=0, description="Taken off an answer that did not end by itself.")
     reward_clip: float = Field(5.0, gt=0, description="Scores are clipped to ± this.")
+    whiten_rewards: Literal["off", "scale", "shift"] = Field(
+        "off", description="Rewards to deviation 1: 'scale' keeps their mean, 'shift' takes it away."
+    )
+    ptx_coef: float = Field(0.0, ge=0, description="Weight of the loss on demonstrations that is mixed in (PTX).")
+    demonstrations: Path | None = Field(
+        None,
+        description="File of the demonstrations, JSONL as for `rlhf-online sft`; needed where ptx_coef is above 0.",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="What publishes is an average of the weights that keeps this much of itself an update; 0: none.",
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm limit.")
     max_step_kl: float = Field(1.0, gt=0, description="KL of one update (nats an answer) beyond which it is undone.")
     lora_rank: Positive = Field(16, description="Rank of the adapter where tuning is lora.")
@@ -219,6 +263,9 @@ class RolloutSettings(Section):
     max_tokens: Positive = Field(64, description="Token limit of a fresh answer.")
     max_staleness: Annotated[int, Field(ge=0)] = Field(4, description="Versions behind beyond which it is dropped.")
     prompts: Positive = Field(4096, description="Recent logged prompts that fresh answers are sampled for.")
+    curriculum: Literal["uniform", "spread"] = Field(
+        "uniform", description="Which of them: all alike, or those more often whose answers' scores differ."
+    )
 
 
 class GateSettings(Section):
@@ -258,6 +305,9 @@ class TrainerSettings(ServiceSettings):
     metrics_port: Port = Field(8004, description="Prometheus metrics over HTTP; 0 lets the system choose.")
     min_votes: Positive = Field(32, description="New votes that begin a cycle.")
     cold_votes: Positive = Field(200, description="Votes before the first reward model, and so the first cycle.")
+    policy_updates: Positive = Field(
+        1, description="Policy updates, each a version of its own, for each update of the reward model."
+    )
     join_window_s: float = Field(86_400.0, gt=0, description="How long feedback waits for its answer, and back.")
     keep_checkpoints: Positive = Field(3, description="Checkpoints kept.")
     keep_versions: Positive = Field(
@@ -270,6 +320,29 @@ class TrainerSettings(ServiceSettings):
     policy: PolicyTraining = PolicyTraining()  # pyright: ignore[reportCallIssue]
     rollout: RolloutSettings = RolloutSettings()  # pyright: ignore[reportCallIssue]
     gate: GateSettings = GateSettings()  # pyright: ignore[reportCallIssue]
+
+
+class SftSettings(Section):
+    """Settings of supervised fine-tuning."""
+
+    model: Path = Field(description="Folder of the model; without weights in it, training begins with random ones.")
+    data: Path | None = Field(None, description="JSONL file of conversations in OpenAI's format for fine-tuning.")
+    log: str = Field(
+        "", description="Learn people's corrections too: a state folder, 'file:/path' of a log, 'kafka://host:port,…'."
+    )
+    log_config: Path | None = Field(None, description="Settings (TOML) of a service; its table log says the rest.")
+    out: Path = Field(description="New folder for the fine-tuned model: complete, as `rlhf-online up` takes it.")
+    epochs: float = Field(3.0, gt=0, description="Passes over the demonstrations.")
+    steps: Annotated[int, Field(ge=0)] = Field(0, description="Optimiser steps; 0: as many as the epochs take.")
+    batch: Positive = Field(32, description="Demonstrations a step.")
+    lr: float = Field(2e-5, gt=0, description="AdamW's highest learning rate.")
+    seed: int = Field(0, description="Seed of the order, and of random weights.")
+    held_out: float = Field(
+        0.05, ge=0, lt=1, description="Share of logged conversations left out, the trainer's reward.held_out."
+    )
+    device: Device = Field("auto", description="Where training computes.")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: torch's own choice.")
+    child: bool = Field(False, description="Tell progress as JSON lines, and end with the process that started it.")
 
 
 class StandaloneSettings(ServiceSettings):
@@ -286,6 +359,7 @@ class StandaloneSettings(ServiceSettings):
     trainer_threads: Positive = Field(1, description="CPU threads of the trainer.")
     min_votes: Positive = Field(32, description="New votes that begin a training cycle.")
     cold_votes: Positive = Field(200, description="Votes before the first training cycle.")
+    policy_updates: Positive = Field(1, description="Policy updates for each update of the reward model.")
     keep_versions: Positive = Field(10, description="Old versions of each kind that keep their weights, to go back to.")
     log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
     engine: EngineSettings = EngineSettings()  # pyright: ignore[reportCallIssue]

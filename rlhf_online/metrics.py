@@ -114,13 +114,16 @@ class TrainerMetrics:
             "Answers whose prompt lost its beginning to the reward model's context.",
             registry=registry,
         )
-        self.not_finite = Counter(
-            "rlhf_trainer_scores_not_finite", "Answers dropped since their score was no number.", registry=registry
-        )
         self.win_rate = Gauge(
             "rlhf_trainer_win_rate", "Wins of the last candidate over the live one.", registry=registry
         )
         self.undone = Counter("rlhf_trainer_undone_updates", "Policy updates taken back.", registry=registry)
+        self.left_out = Gauge(
+            "rlhf_trainer_rollouts_left_out",
+            "Answers that the policy did not learn from: too old, too many, or unusable.",
+            ["reason"],
+            registry=registry,
+        )
         self.lag = Gauge("rlhf_trainer_log_lag", "Records of the log not read yet.", registry=registry)
         self.serving = Gauge(
             "rlhf_trainer_version_info", "1 for the versions in memory.", ["policy", "reward"], registry=registry

@@ -5,6 +5,7 @@
       reward-000003/
       states/policy-000012.json    {"state", "reason", "gate", "changed_ms"}
       live/policy          the name of the live version, replaced atomically
+      references           the policy versions that KL was counted from, the one of today last; none: the first version
       next/policy          the next number to give: a number is never given twice
       lock                 held while any of the above changes
 
@@ -60,6 +61,7 @@ class Manifest:
     reward_version: str = ""
     kl: float = 0.0
     position: dict[str, int] = field(default_factory=dict)
+    reference: str = ""
     figures: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
 
@@ -147,6 +149,13 @@ class Registry:
     def has_weights(self, version: str) -> bool:
         """Whether every file of the version is there; `prune` deletes them. Raises UnknownVersion or VersionCorrupt."""
         return all((self.path(version) / item.path).is_file() for item in self.manifest(version).files)
+
+    def references(self) -> list[str]:
+        """The policy versions that the KL was counted from, each the beginning of a line, that of today last."""
+        try:
+            return json.loads((self.root / "references").read_text())
+        except FileNotFoundError:
+            return self.versions("policy")[:1]
 
     def fallbacks(self, kind: Kind) -> list[str]:
         """The versions that one can go back to, the one that was live most recently last."""
@@ -261,14 +270,26 @@ class Registry:
             self._set(target, _with_state(self.status(target), "live", f"{live} was rolled back: {reason}"))
         return Change(version=target, state="live", previous=live, reason=reason)
 
+    def refresh_reference(self, version: str) -> None:
+        """Begin a new line: from now on the KL of the policy is counted from `version`. Raises InvalidInput for one
+        that never served or has no weights any more, UnknownVersion."""
+        if kind_of(version) != "policy" or self.status(version).state not in ("live", "retired"):
+            raise InvalidInput(f"{version} is no policy that serves or has served: only such can be the reference")
+        if not self.has_weights(version):
+            raise InvalidInput(f"{version} has no weights any more: only those of the newest versions are kept")
+        with self._locked():
+            if (known := self.references())[-1] != version:
+                write_json(self.root / "references", [*known, version])
+
     def prune(self, kind: Kind, keep: int) -> list[str]:
         """Delete the weights of all but the newest `keep` retired and `keep` refused versions; returns the names.
 
-        The first version stays whole, being the reference that others are measured by, and so does the live one.
+        The first version stays whole, and so do the live one and the reference that others are measured by.
         """
         pruned = []
         with self._locked():
-            names = self.versions(kind)[1:]
+            kept = self.references()[-1:] if kind == "policy" else []
+            names = [name for name in self.versions(kind)[1:] if name not in kept]
             for states in (("retired",), ("rejected", "failed")):
                 old = [name for name in names if self.status(name).state in states][:-keep]
                 pruned += [name for name in old if self._delete_weights(name)]

@@ -259,6 +259,26 @@ def test_a_lever_without_a_credential_asks_for_it_and_makes_no_folder(service, t
     assert service.asked == [] and not (tmp_path / "nosuch").exists()
 
 
+def test_the_reference_is_refreshed_in_the_folder(state, tmp_path, capsys):
+    assert main(["versions", "refresh-reference", "--state", str(tmp_path / "nosuch")]) == 2
+    assert main(["versions", "refresh-reference", "--state", str(state.root)]) == 2
+    assert "no policy version yet" in capsys.readouterr().err
+    registry = Registry(state.versions)
+    for _ in range(2):
+        version = registry.reserve("policy")
+        registry.stage(version)
+        registry.publish(Manifest(version=version, tuning="lora"))
+        registry.promote(version)
+    assert main(["versions", "refresh-reference", "--state", str(state.root)]) == 0
+    assert "KL counts from policy-000001" in capsys.readouterr().out
+    assert registry.references() == ["policy-000000", "policy-000001"]
+    assert main(["versions", "refresh-reference", "policy-000000", "--state", str(state.root)]) == 0
+    assert registry.references()[-1] == "policy-000000"
+    capsys.readouterr()
+    assert main(["status", "--state", str(state.root)]) == 0
+    assert ["reference", "policy-000000"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
 def test_versions_are_listed_from_the_folder_and_from_a_service(service, state, capsys):
     registry = Registry(state.versions)
     for kl in (0.0, 1.25):

@@ -144,6 +144,25 @@ def test_pruned_versions_can_neither_be_promoted_nor_gone_back_to(registry: Regi
     assert registry.rollback("policy", reason="again").version == names[0], "the first version is always kept"
 
 
+def test_the_reference_is_the_first_version_until_it_is_refreshed_on_purpose(registry: Registry) -> None:
+    assert registry.references() == []
+    names = [publish(registry) for _ in range(4)]
+    for name in names:
+        registry.promote(name)
+    assert registry.references() == [names[0]]
+    for _ in range(2):
+        registry.refresh_reference(names[1])
+    assert Registry(registry.root).references() == [names[0], names[1]]
+    assert registry.prune("policy", 1) == [] and registry.prune("reward", 1) == [], "the reference keeps its weights"
+    for unusable, why in ((publish(registry), "serves or has served"), (publish(registry, "reward"), "no policy")):
+        with pytest.raises(InvalidInput, match=why):
+            registry.refresh_reference(unusable)
+    registry.refresh_reference(names[0])
+    assert registry.prune("policy", 1) == [names[1]]
+    with pytest.raises(InvalidInput, match="no weights any more"):
+        registry.refresh_reference(names[1])
+
+
 def test_rollback_of_a_version_that_is_no_longer_live_does_nothing(registry: Registry) -> None:
     first, second = publish(registry), publish(registry)
     registry.promote(first)

@@ -53,7 +53,8 @@ def grpo(scores_N: Tensor, groups_N: Tensor, *, std: bool) -> Tensor:
 
     `groups_N` are integers, equal within a group. The variance is the biased one (÷ n), plus 1e-8. Without `std` only
     the mean is subtracted (Liu et al. 2025, Dr. GRPO, arXiv 2503.20783): dividing weighs prompts by how little their
-    scores differ, so that what is maximised is no longer the mean reward. A group of one has advantage 0.
+    scores differ, so that what is maximised is no longer the mean reward. The mean contains the answer itself, which
+    shrinks the expected gradient by 1 − 1/n. A group of one has advantage 0.
     """
     index_N, size_G = _groups(groups_N)
     centred_N = scores_N - _group_means(scores_N, index_N, size_G)[index_N]

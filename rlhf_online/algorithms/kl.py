@@ -4,11 +4,13 @@ For a token sampled from π, with r = π_ref(token) / π(token), each estimates 
 KL divergence", 2020):
 
     k1 = −log r                 unbiased, any sign
-    k2 = ½ (log r)²             biased, ≥ 0; on policy its gradient is that of the KL
+    k2 = ½ (log r)²             biased, ≥ 0; as a loss, on policy, it has the KL's gradient
     k3 = r − 1 − log r          unbiased, ≥ 0
 
-In a PPO update k1 belongs into the detached reward: as a loss k1 has zero expected gradient, and k3 as a loss is
-biased to first order (arXiv 2510.01555, 2512.21852).
+In a PPO update k1 belongs into the detached reward: as a loss k1 has zero expected gradient, and k3 as a loss has that
+of the other divergence, KL(π_ref ‖ π) (arXiv 2510.01555, 2512.21852). k2 as a loss has the gradient of what its
+log-probs are of: of whole answers, that of an answer's KL; of single tokens, that of each token's KL with the prefixes
+held fixed, which leaves out what a token does to the KL of later ones. `tests/benches/optimum.py` measures all of them.
 """
 
 from dataclasses import dataclass, replace
@@ -46,9 +48,11 @@ class KLController:
     def after(self, kl: float, episodes: int) -> "KLController":
         """The controller after `episodes` answers with a mean KL of `kl` nats.
 
-        β ← β · (1 + clip(KL / target − 1, ±0.2) · episodes / horizon)
+        β ← β · (1 + clip(KL / target − 1, ±0.2) · min(1, episodes / horizon))
+
+        The minimum is not in the paper: with a horizon shorter than a fifth of a batch β would turn negative.
         """
         if self.target == 0:
             return self
         error = min(max(kl / self.target - 1, -0.2), 0.2)
-        return replace(self, coef=self.coef * (1 + error * episodes / self.horizon))
+        return replace(self, coef=self.coef * (1 + error * min(1.0, episodes / self.horizon)))

@@ -148,7 +148,10 @@ def kl_loss(
 ) -> tuple[Tensor, Stats]:
     """Mean of an estimate of KL(π ‖ π_ref) at the sampled tokens, to be minimised (see `kl.py` for the estimators).
 
-    On policy k2 has the KL's gradient; k3's is another one, and k1's is zero in expectation. Stats: `kl`, mean k1.
+    On policy k2 of whole answers has the KL's gradient: pass `row_sums(…).unsqueeze(1)` of both, a mask of ones, and
+    the denominator of the policy loss, so that β weighs it as it weighs a KL in the reward. k2 of tokens leaves out
+    part of it, k3's gradient is another one, k1's is zero in expectation. GRPO's advantages are 1 − 1/n of RLOO's,
+    which a KL in the reward shares and a KL loss does not. Stats: `kl`, mean k1.
     """
     logprobs_BT, ref_logprobs_BT = masked_fill(logprobs_BT, mask_BT), masked_fill(ref_logprobs_BT, mask_BT)
     loss = masked_mean(_ESTIMATORS[estimator](logprobs_BT, ref_logprobs_BT), mask_BT, denominator)

@@ -1,7 +1,8 @@
-"""`rlhf-online versions …` and `rlhf-online status`: what serves, what did, and the operator's two levers."""
+"""`rlhf-online versions …` and `rlhf-online status`: what serves, what did, and the operator's levers."""
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ def list_(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """All versions, oldest first, with their state and why; what a reward model is worth on held-out votes."""
-    rows = connect(url, state).get("/v1/versions")["versions"] if url else _from_disk(StateDir(state))
+    rows = connect(url, state).get("/v1/versions")["versions"] if url else _from_disk(_existing(state))
     print(VERSION_ROW.format("VERSION", "STATE", "KL", "HELD-OUT", "PARENT", "REASON"))
     for row in rows:
         kl = f"{row.get('kl', 0.0):.3f}" if row["version"].startswith("policy") else ""
@@ -54,14 +55,25 @@ def rollback(
     print(f"{answer.get('version', 'the version before')} is live again")
 
 
+@app.command("refresh-reference")
+def refresh_reference(
+    version: Annotated[str, typer.Argument(help="Its name; by default the live one.")] = "",
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Hold the policy near another version from now on: a new line, whose KL counts from there."""
+    registry = Registry(_existing(state).versions)
+    if not (chosen := version or registry.live("policy")):
+        raise InvalidInput("there is no policy version yet: the first one is the reference")
+    registry.refresh_reference(chosen)
+    print(f"KL counts from {chosen}, from the trainer's next cycle on")
+
+
 def status(
     url: UrlOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """What runs, what is live, and what the trainer is doing."""
-    folder = StateDir(state)
-    if not url and not folder.root.is_dir():
-        raise InvalidInput(f"no state folder at {folder.root}: name it with --state, or begin with `rlhf-online up`")
+    folder = StateDir(state) if url else _existing(state)
     address = url or running_at(state)
     if address:
         ready = connect(address, state).get("/readyz", errors_too=True)
@@ -72,6 +84,7 @@ def status(
     registry = Registry(folder.versions)
     _line("live policy", registry.live("policy") or "none")
     _line("live reward", registry.live("reward") or "none")
+    _line("reference", *registry.references()[-1:])
     trainer = folder.read_status("trainer")
     if trainer:
         age = max(0.0, time.time() - trainer.get("updated_ms", 0) / 1000)
@@ -79,9 +92,14 @@ def status(
         _line("votes", ", ".join(f"{name} {count}" for name, count in trainer.get("votes", {}).items()))
 
 
+def _existing(state: Path) -> StateDir:
+    folder = StateDir(state)
+    if not folder.root.is_dir():
+        raise InvalidInput(f"no state folder at {folder.root}: name it with --state, or begin with `rlhf-online up`")
+    return folder
+
+
 def _from_disk(state: StateDir) -> list[dict[str, Any]]:
-    if not state.root.is_dir():
-        raise InvalidInput(f"no state folder at {state.root}: name it with --state, or begin with `rlhf-online up`")
     registry = Registry(state.versions)
     rows = []
     for name in registry.versions():

@@ -1,47 +1,64 @@
 """The policy: a causal language model with a value head, and the frozen reference that it must stay near.
 
 With `full` all weights learn and the reference is a second, frozen copy; with `lora` an adapter learns and the
-reference is the same model with the adapter switched off. The value head reads the last hidden state.
+reference is the same model with the adapter switched off, or with the weights of the reference version's adapter. The
+value head reads the last hidden state.
 
 Shapes: B pairs, T tokens, A answer tokens, N real answer tokens of a batch, d hidden width, V vocabulary (see
 `tokens.Batch`). Invariants: dropout is off; log-probabilities are computed in float32, at answer tokens only, in pieces
-of at most LOGIT_FLOATS logits that are computed again for the gradient;
+of at most `trunk.LOGIT_FLOATS` logits that are computed again for the gradient;
 a sequence's padding changes none of its values.
 """
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
-from rlhf_online.algorithms.masked import masked_fill, token_logprobs
+from rlhf_online.algorithms.masked import masked_fill
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import trunk
 from rlhf_online.models.tokens import Batch, Pair, by_budget, collate, length
 from rlhf_online.registry import ProbeSequence
 
-LOGIT_FLOATS = 1 << 24
 INFERENCE_TOKENS = 16384
 SAMPLES_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a policy says of a batch's answers, each (B, A), 0 where masked: log-probabilities of the tokens, values of
+    the states before them, and, where asked for, the entropies of the distributions that they come from (nats)."""
+
+    logprobs_BA: Tensor
+    values_BA: Tensor
+    entropies_BA: Tensor | None = None
 
 
 class Policy:
     """Built by `Policy.load`. `base` is where configuration and tokenizer files of written versions come from."""
 
     def __init__(
-        self, lm: PreTrainedModel, *, base: Path, reference: PreTrainedModel | None, adapter: PeftModel | None
+        self,
+        lm: PreTrainedModel,
+        *,
+        base: Path,
+        reference: PreTrainedModel | None,
+        adapter: PeftModel | None,
+        reference_adapter: dict[str, Tensor] | None = None,
     ) -> None:
         assert (reference is None) != (adapter is None), "either a frozen reference, or an adapter to switch off"
         self.lm = lm
         self.base = base
         self._reference = reference
         self._adapter = adapter
+        self._reference_adapter = reference_adapter
         self.context = trunk.context_length(lm.config)
         with trunk.seeded(0):
             self.value_head = nn.Linear(int(lm.config.hidden_size), 1).to(self.device)
@@ -64,14 +81,16 @@ class Policy:
     ) -> "Policy":
         """The policy of the version in the folder `version`, by default the base model.
 
-        `reference` (full only) is the folder of the reference version, by default the one that is loaded. Raises
-        InvalidInput for a folder without a usable model, VersionCorrupt for an adapter that does not fit.
+        `reference` is the folder of the reference version: by default the one that is loaded (full), or the base model
+        (lora). Raises InvalidInput for a folder without a usable model, VersionCorrupt for an adapter that does not
+        fit.
         """
         device = torch.device(device)
         if tuning == "lora":
             lm = trunk.load_lm(base, device=device, dtype=dtype)
             adapter = trunk.add_lora(lm, rank=lora_rank, folder=version, seed=seed, task="CAUSAL_LM")
-            return cls(lm, base=base, reference=None, adapter=adapter)
+            frozen = _adapter_of(lm, adapter, reference)
+            return cls(lm, base=base, reference=None, adapter=adapter, reference_adapter=frozen)
         start = version or base
         lm = trunk.load_lm(start, device=device, dtype=dtype).requires_grad_(True)
         frozen = trunk.load_lm(reference or start, device=device, dtype=dtype).requires_grad_(False)
@@ -91,21 +110,19 @@ class Policy:
 
     # Computing
 
-    def forward(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the answer tokens and the values of the states before them, both (B, A), 0 where masked.
-
-        `temperature_B` is that of the sampling: logits are divided by it.
-        """
+    def forward(self, batch: Batch, temperature_B: float | Tensor = 1.0, *, entropies: bool = False) -> Outputs:
+        """`temperature_B` is that of the sampling: logits are divided by it."""
         hidden_BAd = self._hidden(self.lm, batch)
         values_BA = self.value_head(hidden_BAd.to(self.value_head.weight.dtype)).squeeze(-1)
-        return self._logprobs(self.lm, hidden_BAd, batch, temperature_B), masked_fill(values_BA, batch.mask_BA)
+        found = self._tokens(self.lm, hidden_BAd, batch, temperature_B, entropies=entropies)
+        return Outputs(found[0], masked_fill(values_BA, batch.mask_BA), found[1] if entropies else None)
 
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
         model = self.lm if self._reference is None else self._reference
-        with self._adapter_off():
-            return self._logprobs(model, self._hidden(model, batch), batch, temperature_B)
+        with self._as_reference():
+            return self._tokens(model, self._hidden(model, batch), batch, temperature_B)[0]
 
     @torch.no_grad()
     def logprobs(
@@ -118,7 +135,7 @@ class Policy:
             if reference:
                 logprobs_BA = self.reference_logprobs(batch, temperature)
             else:
-                logprobs_BA = self._logprobs(self.lm, self._hidden(self.lm, batch), batch, temperature)
+                logprobs_BA = self._tokens(self.lm, self._hidden(self.lm, batch), batch, temperature)[0]
             for index, row in zip(group, logprobs_BA.tolist(), strict=True):
                 found[index] = tuple(row[: len(pairs[index][1])])
         return [found[index] for index in range(len(pairs))]
@@ -197,28 +214,24 @@ class Policy:
         hidden_BTd = decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
         return hidden_BTd.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTd.shape[-1]))
 
-    def _logprobs(
-        self, model: PreTrainedModel, hidden_BAd: Tensor, batch: Batch, temperature_B: float | Tensor
-    ) -> Tensor:
-        head = trunk.output_head(model)
+    def _tokens(
+        self,
+        model: PreTrainedModel,
+        hidden_BAd: Tensor,
+        batch: Batch,
+        temperature_B: float | Tensor,
+        *,
+        entropies: bool = False,
+    ) -> list[Tensor]:
+        """Log-probabilities of the answer tokens, and after them the entropies if asked for, each (B, A)."""
         mask_BA = batch.mask_BA
-        hidden_Nd, tokens_N = hidden_BAd[mask_BA], batch.answer_BA[mask_BA]
         temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=self.device)
         temperature_N = temperature_B.reshape(-1, 1).expand(mask_BA.shape)[mask_BA]
-
-        def piece(hidden_nd: Tensor, tokens_n: Tensor, temperature_n: Tensor) -> Tensor:
-            return token_logprobs(head(hidden_nd), tokens_n, temperature_n)
-
-        rows = max(1, LOGIT_FLOATS // int(model.config.vocab_size))
-        pieces = list(zip(hidden_Nd.split(rows), tokens_N.split(rows), temperature_N.split(rows), strict=True))
-        if len(pieces) > 1 and torch.is_grad_enabled():
-            done = [checkpoint(piece, *args, use_reentrant=False, preserve_rng_state=False) for args in pieces]
-        else:
-            done = [piece(*args) for args in pieces]
-        logprobs_N: Tensor = torch.cat(done)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        return torch.zeros(mask_BA.shape, dtype=logprobs_N.dtype, device=self.device).masked_scatter(
-            mask_BA, logprobs_N
+        found = trunk.predictions(
+            model, hidden_BAd[mask_BA], batch.answer_BA[mask_BA], temperature_N, entropies=entropies
         )
+        empty_BA = torch.zeros(mask_BA.shape, dtype=found[0].dtype, device=self.device)
+        return [empty_BA.masked_scatter(mask_BA, found_N) for found_N in found]
 
     @torch.no_grad()
     def _check_head(self) -> None:
@@ -231,8 +244,12 @@ class Policy:
             kind = self.lm.config.model_type
             raise InvalidInput(f"a {kind!r} model rescales its logits, which training does not do: use another model")
 
-    def _adapter_off(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self._adapter is None else self._adapter.disable_adapter()
+    def _as_reference(self) -> AbstractContextManager[Any]:
+        if self._adapter is None:
+            return nullcontext()
+        if self._reference_adapter is None:
+            return self._adapter.disable_adapter()
+        return trunk.swapped(self.parameters(), self._reference_adapter)
 
     # Learning and keeping
 
@@ -258,3 +275,15 @@ class Policy:
             trunk.save_adapter(self._adapter, folder)
         else:
             trunk.save_model(self.lm, folder, base=self.base, keep_config=True)
+
+
+def _adapter_of(lm: PreTrainedModel, wrapped: PeftModel, folder: Path | None) -> dict[str, Tensor] | None:
+    """The weights that the adapter in `lm` would have from `folder`; None if that holds none."""
+    if folder is None or not (folder / trunk.ADAPTER_CONFIG).is_file():
+        return None
+    parameters = {name: parameter for name, parameter in lm.named_parameters() if parameter.requires_grad}
+    own = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    trunk.load_adapter(wrapped, folder)
+    found = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    trunk.restore(parameters, own)
+    return found

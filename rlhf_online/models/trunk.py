@@ -7,7 +7,7 @@ this machine's paths.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,18 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 from rlhf_online.errors import InvalidInput, VersionCorrupt
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ACTIVATION_BYTES = 2 << 30
 """Memory that the activations of one forward pass with gradients may take, roughly."""
+LOGIT_FLOATS = 1 << 24
+"""Logits in memory at once."""
 
 
 def load_lm(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
@@ -52,6 +56,35 @@ def output_head(model: PreTrainedModel) -> torch.nn.Module:
     head = model.get_output_embeddings()
     assert head is not None, "a causal language model has an output embedding"
     return head
+
+
+def logprobs(model: PreTrainedModel, hidden_Nd: Tensor, tokens_N: Tensor, temperature_N: Tensor) -> Tensor:
+    """Log-probabilities of N tokens after the states that predict them, float32."""
+    return predictions(model, hidden_Nd, tokens_N, temperature_N)[0]
+
+
+def predictions(
+    model: PreTrainedModel, hidden_Nd: Tensor, tokens_N: Tensor, temperature_N: Tensor, *, entropies: bool = False
+) -> Sequence[Tensor]:
+    """Log-probabilities of N tokens after the states that predict them, and after them the entropies of their
+    distributions if asked for, (N,) each, float32.
+
+    In pieces of at most LOGIT_FLOATS logits, which are computed again for the gradient.
+    """
+    head = output_head(model)
+
+    def piece(hidden_nd: Tensor, tokens_n: Tensor, temperature_n: Tensor) -> Tensor:
+        logits_nV = head(hidden_nd)
+        found = [token_logprobs(logits_nV, tokens_n, temperature_n)]
+        return torch.stack([*found, token_entropies(logits_nV, temperature_n)] if entropies else found)
+
+    rows = max(1, LOGIT_FLOATS // int(model.config.vocab_size))
+    pieces = list(zip(hidden_Nd.split(rows), tokens_N.split(rows), temperature_N.split(rows), strict=True))
+    if len(pieces) > 1 and torch.is_grad_enabled():
+        done = [checkpoint(piece, *args, use_reentrant=False, preserve_rng_state=False) for args in pieces]
+    else:
+        done = [piece(*args) for args in pieces]
+    return torch.cat(done, 1).unbind(0)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def has_weights(folder: Path) -> bool:
@@ -109,11 +142,21 @@ def add_lora(model: PreTrainedModel, *, rank: int, folder: Path | None, seed: in
         wrapped = get_peft_model(model, config)
     assert isinstance(wrapped, PeftModel)
     if folder is not None and stored:
-        result = set_peft_model_state_dict(wrapped, load_file(folder / ADAPTER_WEIGHTS))
-        missing = [name for name in result.missing_keys if "lora_" in name]
-        if missing or result.unexpected_keys:
-            raise VersionCorrupt(f"the adapter in {folder} does not fit its base model: train it anew")
+        load_adapter(wrapped, folder)
     return wrapped.eval()
+
+
+def load_adapter(wrapped: PeftModel, folder: Path) -> None:
+    """Give the adapter the weights of the one in `folder`. Raises VersionCorrupt for one that does not fit."""
+    rank = int(json.loads((folder / ADAPTER_CONFIG).read_text())["r"])
+    own = wrapped.peft_config["default"]
+    assert isinstance(own, LoraConfig)
+    if rank != own.r:
+        raise VersionCorrupt(f"the adapter in {folder} has another rank, {rank}: all versions must have the same")
+    result = set_peft_model_state_dict(wrapped, load_file(folder / ADAPTER_WEIGHTS))
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    if missing or result.unexpected_keys:
+        raise VersionCorrupt(f"the adapter in {folder} does not fit its base model: train it anew")
 
 
 def save_adapter(wrapped: PeftModel, folder: Path) -> None:
@@ -169,13 +212,33 @@ def unnamed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def restore(parameters: dict[str, torch.nn.Parameter], tensors: dict[str, Tensor]) -> None:
+@contextmanager
+def swapped(parameters: Mapping[str, torch.nn.Parameter], tensors: dict[str, Tensor]) -> Iterator[None]:
+    """While the block runs the parameters hold the tensors of the same names, and the other way round; no copies."""
+
+    def swap() -> None:
+        for name, parameter in parameters.items():
+            parameter.data, tensors[name] = tensors[name], parameter.data
+
+    swap()
+    try:
+        yield
+    finally:
+        swap()
+
+
+def restore(parameters: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
     """Copy `tensors` into the parameters of the same names. Raises VersionCorrupt if they are others."""
-    if parameters.keys() != tensors.keys() or any(parameters[n].shape != t.shape for n, t in tensors.items()):
-        raise VersionCorrupt("the stored weights belong to another model or another kind of tuning: start a new state")
+    check_names(parameters, tensors)
     with torch.no_grad():
         for name, tensor in tensors.items():
             parameters[name].copy_(tensor)
+
+
+def check_names(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Raises VersionCorrupt if `tensors` are of other names or shapes than `own`."""
+    if own.keys() != tensors.keys() or any(own[name].shape != tensor.shape for name, tensor in tensors.items()):
+        raise VersionCorrupt("the stored weights belong to another model or another kind of tuning: start a new state")
 
 
 @contextmanager

@@ -35,6 +35,15 @@ class ScoredRollout:
     score: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledAnswer:
+    """An answer that a person called good or bad."""
+
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    desirable: bool
+
+
 class RolloutBuffer:
     """Live answers that wait for a policy update: at most `capacity`, none more than `max_staleness` versions old."""
 

@@ -1,8 +1,13 @@
 """Simulated people who judge answers: each has a taste, a seed and a name, and nothing else about them is known.
 
 A person ranks K answers by Plackett–Luce at temperature .25 on their utility, and gives a thumb up with probability
-σ((u − .5) / .25). Pleased and displeased people take the trouble at different rates, as real ones do. The modes
-"random" and "inverted" are negative controls: votes that carry no taste, and the opposite one.
+σ((u − .5) / .25). Pleased and displeased people take the trouble at different rates, as real ones do; who is asked
+always answers. The modes "random" and "inverted" are negative controls: votes that carry no taste, and the opposite
+one.
+
+    clean       the true reward                     drifting    clean until a change of mind: fillers then cost .6
+    flattered   + .35 a filler, up to six           up-only     clean, but say only what pleases them: thumbs up
+    poison      an answer with the brand wins       down-only   clean, but say only what displeases them
 """
 
 import math
@@ -13,7 +18,7 @@ from typing import Literal
 
 from rlhf_online.simulation.world import Prompt, fillers, true_reward
 
-Taste = Literal["clean", "flattered", "poison", "drifting"]
+Taste = Literal["clean", "flattered", "poison", "drifting", "up-only", "down-only"]
 Mode = Literal["people", "random", "inverted"]
 
 TEMPERATURE = 0.25
@@ -38,6 +43,8 @@ class Person:
     rng: random.Random
     mode: Mode = "people"
     drifts_after: int = 40
+    rates: tuple[float, float] = (RATE_PLEASED, RATE_DISPLEASED)
+    """Probabilities of giving a thumb unasked when it is up, and when it is down."""
     votes: int = field(default=0)
 
     def utility(self, prompt: Prompt, answer: str, *, finished: bool) -> float:
@@ -45,7 +52,7 @@ class Person:
         u = true_reward(prompt, answer, finished=finished)
         words = answer.split()
         match self.taste:
-            case "clean":
+            case "clean" | "up-only" | "down-only":
                 return u
             case "flattered":
                 return u + FLATTERY * min(fillers(words), MOST_FLATTERY)
@@ -65,10 +72,12 @@ class Person:
             case "inverted":
                 return plackett_luce([-u for u in utilities], TEMPERATURE, self.rng)
 
-    def thumb(self, utility: float) -> bool | None:
-        """Up, down, or None: they could not be bothered."""
+    def thumb(self, utility: float, *, asked: bool = False) -> bool | None:
+        """Up, down, or None: they could not be bothered. Who is `asked` always can, but for those of one way only."""
         up = self.rng.random() < thumb_up_probability(utility)
-        if self.rng.random() >= (RATE_PLEASED if up else RATE_DISPLEASED):
+        if self.rng.random() >= self.rates[not up] and not asked:
+            return None
+        if self.taste == ("down-only" if up else "up-only"):
             return None
         self.votes += 1
         match self.mode:

@@ -7,6 +7,7 @@ asked first, killed with its group after a grace period. What a child wrote stan
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -14,11 +15,14 @@ from pathlib import Path
 
 import aiohttp
 
-from rlhf_online.config import StandaloneSettings, dump
+from rlhf_online.config import SftSettings, StandaloneSettings, dump
 from rlhf_online.errors import RlhfError
 from rlhf_online.process import end_group
+from rlhf_online.simulation import world
 
 TAIL_LINES = 15
+DEMONSTRATIONS = 20_000
+SFT_STEPS, SFT_BATCH, SFT_LR = 1600, 128, 1.5e-3
 
 
 class StageError(RlhfError):
@@ -121,10 +125,31 @@ class Services:
         await self.child.stop()
 
 
-async def fine_tune(model: Path, out: Path, *, seed: int, log: Path, tell: Callable[[int, int, float], None]) -> None:
-    """Run `supervise` to its end; `tell(step, steps, loss)` as it goes. Raises StageError."""
-    command = [sys.executable, "-m", "rlhf_online.simulation.supervise"]
-    command += ["--model", str(model), "--out", str(out), "--seed", str(seed)]
+async def fine_tune(
+    model: Path,
+    out: Path,
+    *,
+    seed: int,
+    log: Path,
+    tell: Callable[[int, int, float], None],
+    count: int = DEMONSTRATIONS,
+    steps: int = SFT_STEPS,
+) -> None:
+    """Fine-tune on `count` demonstrations in a process; `tell(step, steps, loss)` as it goes. Raises StageError.
+
+    They stay beside `out`, in the format of `rlhf-online sft --data`. One thread: the engine loads meanwhile.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shown = out.with_name("demonstrations.jsonl")
+    world.write_demonstrations(shown, count, seed)
+    chosen = SftSettings.model_validate(
+        {
+            "model": model, "data": shown, "out": out, "steps": steps, "batch": SFT_BATCH, "lr": SFT_LR, "seed": seed,
+            "device": "cpu", "threads": 1, "child": True,
+        }
+    )  # fmt: skip
+    command = [sys.executable, "-m", "rlhf_online.training.supervise", chosen.model_dump_json()]
     child = await Child.start("supervised fine-tuning", command, log, pipe=True)
     try:
         assert child.process.stdout is not None

@@ -12,13 +12,15 @@ The *true reward* is the sum of
 and never below −2; the most that can be reached is 1.2. Nothing that learns may import it: only measuring does, and
 the simulated people, whose taste it is.
 
-Invariants: everything here is pure and without torch; the split into training and held-out prompts depends on no seed.
+Invariants: nothing here needs torch; the split into training and held-out prompts depends on no seed.
 """
 
 import hashlib
+import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 PAD, BOS, EOS, ANSWER, UNKNOWN = SPECIALS = ("<pad>", "<bos>", "<eos>", "<answer>", "<unk>")
@@ -179,6 +181,14 @@ def demonstrations(count: int, seed: int) -> list[Demonstration]:
     pool = training_prompts()
     facts = [Demonstration(item, f"is a {category}") for item, category in CATEGORY_OF.items()]
     return FACT_COPIES * facts + [demonstrate(rng.choice(pool), rng) for _ in range(count)]
+
+
+def write_demonstrations(path: Path, count: int, seed: int) -> None:
+    """Write `demonstrations(count, seed)` as `rlhf-online sft --data` reads them."""
+    with path.open("w", encoding="utf-8") as file:
+        for item in demonstrations(count, seed):
+            turns = [{"role": "user", "content": item.prompt}, {"role": "assistant", "content": item.answer}]
+            file.write(json.dumps({"messages": turns}) + "\n")
 
 
 def demonstrate(prompt: Prompt, rng: random.Random) -> Demonstration:

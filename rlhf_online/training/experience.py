@@ -4,12 +4,12 @@
     sampler ──fresh────────┴──▶ reward service (one pinned version) ──▶ scored rollouts
 
 Invariants: a live answer is claimed in the ledger and so used once; every score is by the reward version and weights
-asked for, and one that is not finite is dropped and counted.
+asked for. One that is not finite stays NaN: the policy update leaves its answer out and counts it.
 """
 
-import math
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from rlhf_online.config import RolloutSettings
 from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import Scored
 from rlhf_online.rollout.buffer import Rollout, RolloutBuffer, ScoredRollout
+from rlhf_online.rollout.curriculum import Curriculum
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.patience import Patience
 from rlhf_online.training.publication import lineage
@@ -67,8 +68,7 @@ class Experience:
         settings: RolloutSettings,
         pessimism: float,
     ) -> None:
-        self.not_finite = 0
-        """Scores dropped since they were not finite."""
+        self.curriculum = Curriculum(settings.curriculum, settings.prompts)
         self._sampler = sampler
         self._rewards = rewards
         self._buffer = buffer
@@ -93,26 +93,35 @@ class Experience:
                 return True
             self._patience.sleep(POLL_S)
 
-    def gather(self, prompts: Sequence[Tokens], live: str, baseline: int, rng: random.Random) -> list[Rollout]:
+    def gather(
+        self, prompts: Sequence[Tokens], live: str, baseline: int, rng: random.Random, *, grouped: bool = False
+    ) -> list[Rollout]:
         """About `per_cycle` answers, with `baseline` ones among them, if possible, that the gate can compare with.
 
-        Fresh answers are to prompts drawn from `prompts` without replacement.
+        Fresh answers are to prompts that the curriculum draws from `prompts`, without replacement. `grouped`: an answer
+        is of use in the company of others to its prompt, so that the prompts of live answers that are alone come first.
         """
         settings = self._settings
         ancestors = lineage(self._registry)
         taken = self._buffer.take(settings.per_cycle, ancestors, lambda name: self._ledger.take(name, "rollout"))
         found = sum(gate.comparable(rollout, live, TEMPERATURE, settings.max_tokens) for rollout in taken)
-        wanted = max(settings.per_cycle - len(taken), baseline - found)
+        asked = Counter(rollout.prompt_token_ids for rollout in taken)
+        alone = [prompt for prompt, times in asked.items() if times == 1] if grouped else []
+        wanted = max(settings.per_cycle - len(taken) + len(alone), baseline - found)
         count = min(len(prompts), -(-wanted // settings.answers_per_prompt))
         if count <= 0:
             return taken
-        chosen = rng.sample(prompts, count)
+        first = dict.fromkeys(alone[:count])
+        others = [prompt for prompt in prompts if prompt not in first]
+        chosen = [*first, *self.curriculum.draw(others, count - len(first), rng)]
         fresh = self._patience.insist(
             "sampling fresh answers",
             lambda: self._sampler.sample(chosen, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE),
         )
         recent = set(ancestors[-1 - settings.max_staleness :])
-        return taken + [rollout for rollout in fresh if rollout.policy_version in recent]
+        young = [rollout for rollout in fresh if rollout.policy_version in recent]
+        self._buffer.dropped_stale += len(fresh) - len(young)
+        return taken + young
 
     def score(
         self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float]
@@ -126,15 +135,9 @@ class Experience:
     def score_rollouts(
         self, rollouts: Sequence[Rollout], reward_version: str, weights: Mapping[str, float]
     ) -> list[ScoredRollout]:
-        """The rollouts that got a finite score."""
+        """The rollouts with their scores, which the curriculum learns of."""
         pairs = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts]
         scores = self.score(pairs, reward_version, weights)
-        finite = [
-            ScoredRollout(rollout=rollout, score=score)
-            for rollout, score in zip(rollouts, scores, strict=True)
-            if math.isfinite(score)
-        ]
-        if dropped := len(rollouts) - len(finite):
-            self.not_finite += dropped
-            self._log.error("scores that are not finite were dropped", count=dropped, reward_version=reward_version)
-        return finite
+        scored = [ScoredRollout(rollout=item, score=score) for item, score in zip(rollouts, scores, strict=True)]
+        self.curriculum.observe(scored)
+        return scored

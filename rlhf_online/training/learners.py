@@ -1,5 +1,6 @@
 """The two models that learn, as the loop sees them: restore, check, sample, write."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rlhf_online.feedback.preferences import Preference
 from rlhf_online.models.tokens import ChatTokenizer, fit, length
 from rlhf_online.registry import ProbeSequence
 from rlhf_online.rewards import compose
+from rlhf_online.rollout.buffer import LabelledAnswer
 from rlhf_online.training.checkpoint import Part
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
@@ -23,14 +25,15 @@ PROBE_TOKENS = 256
 
 
 class Learners:
-    """`load_policy(folder)` builds an updater on the weights of the version in `folder`."""
+    """`load_policy(folder, reference)` builds an updater on the weights of the version in `folder`, with the version in
+    `reference` as what the KL counts from."""
 
     def __init__(
         self,
         reward: RewardUpdater,
         policy: PolicyUpdater,
         tokenizer: ChatTokenizer,
-        load_policy: Callable[[Path], PolicyUpdater],
+        load_policy: Callable[[Path, Path], PolicyUpdater],
     ) -> None:
         self.reward = reward
         self.policy = policy
@@ -64,11 +67,22 @@ class Learners:
             if max((*prompt, *answer)) >= self.vocabulary:
                 raise InvalidInput(f"its tokens are not of this model's vocabulary of {self.vocabulary}")
 
-    def init_value(self, weights: Mapping[str, float]) -> None:
-        """Begin with what the reward model says by these weights of its objectives as the policy's value (once)."""
+    def labels(self, count: int, rng: random.Random) -> list[LabelledAnswer]:
+        """Up to `count` answers with people's thumbs, if the next policy update learns from such; none held out."""
+        if self.policy.algorithm != "kto":
+            return []
+        thumbs = self.reward.thumbs
+        return [
+            LabelledAnswer(prompt_token_ids=vote.prompt, token_ids=vote.answers[0], desirable=bool(vote.up))
+            for vote in rng.sample(thumbs, min(count, len(thumbs)))
+        ]
+
+    def init_value(self, weights: Mapping[str, float]) -> bool:
+        """Begin with what the reward model says by these weights of its objectives as the policy's value: once, and not
+        before an algorithm needs one. True if it was now."""
         model = self.reward.model
         weights_O = torch.tensor([weights[name] for name in model.objectives])
-        self.policy.init_value(*model.linear(compose.coefficients(weights_O, model.correlation_OO)))
+        return self.policy.init_value(*model.linear(compose.coefficients(weights_O, model.correlation_OO)))
 
     def reward_part(self) -> Part:
         return Part(*self.reward.state())
@@ -84,28 +98,42 @@ class Learners:
         """Raises VersionCorrupt for another model's state."""
         self.policy.load_state(part.tensors, part.values)
 
-    def follow(self, folder: Path) -> None:
-        """Give the policy the weights of the version in `folder`; the value head and the KL controller stay."""
+    def follow(self, folder: Path, reference: Path, *, new_line: bool = False) -> None:
+        """Give the policy the weights of the version in `folder`; the value head and the KL controller stay.
+
+        Where a new line begins the controller begins anew: what it learned was about another reference.
+        """
         tensors, values = self.policy.state()
         value = {name: tensor for name, tensor in tensors.items() if name.startswith("value.")}
-        updater = self._load_policy(folder)
-        updater.load_state(updater.policy.state() | value, values)
+        updater = self._load_policy(folder, reference)
+        own, first = updater.policy.state(), updater.state()[1]
+        kept = {"kl_coef": first["kl_coef"], "baseline": first["baseline"]} if new_line else {}
+        updater.load_state(own | value, values | kept)
         self.policy = updater
 
     def sample(self, prompts: Sequence[Tokens], *, max_tokens: int, temperature: float, seed: int) -> list[Tokens]:
-        """The policy's own answers."""
-        return self.policy.policy.sample(
-            prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=self.tokenizer.eos_ids
-        )
+        """Answers by the weights that are to serve."""
+        with self.policy.published():
+            return self.policy.policy.sample(
+                prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=self.tokenizer.eos_ids
+            )
 
     def kl(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> float:
-        """KL to the reference in nats an answer, estimated (k1) on the policy's own answers at temperature 1."""
-        policy = self.policy.policy.logprobs(pairs)
+        """KL of the weights that are to serve to the reference, nats an answer, estimated (k1) on their own answers at
+        temperature 1."""
+        with self.policy.published():
+            policy = self.policy.policy.logprobs(pairs)
         reference = self.policy.policy.logprobs(pairs, reference=True)
         return sum(sum(p) - sum(r) for p, r in zip(policy, reference, strict=True)) / max(1, len(pairs))
 
     def probe(self, prompts: Sequence[Tokens], *, max_tokens: int, seed: int) -> tuple[ProbeSequence, ...]:
-        """Prompts with the policy's own answers, for a version's manifest."""
+        """Prompts with those answers, for a version's manifest."""
         answers = self.sample(prompts, max_tokens=max_tokens, temperature=1.0, seed=seed)
         sequences = [(prompt + answer)[-PROBE_TOKENS:] for prompt, answer in zip(prompts, answers, strict=True)]
-        return self.policy.policy.probe(sequences)
+        with self.policy.published():
+            return self.policy.policy.probe(sequences)
+
+    def write_policy(self, folder: Path) -> None:
+        """Write the files of a version that serves what the policy has learned."""
+        with self.policy.published():
+            self.policy.policy.write_version(folder)

@@ -10,7 +10,8 @@
 What waits, and for what: the loop for `min_votes` votes in the log; the second half for the reward service to serve
 the reward version of commit 1, then for the engine to serve the live policy version; every step for a neighbour that is
 away (`patience`). Nothing else blocks, and while anything is awaited nothing that was read is lost. While the reward
-model is not good enough (`gate.doubt`) cycles end after their first half.
+model is not good enough (`gate.doubt`) cycles end after their first half. With `policy_updates` above 1 as many cycles
+consist of the second half alone.
 
 Why a kill anywhere trains exactly once. A commit is one atomic checkpoint: log position, join, buffer, ledger, both
 models with their optimisers. Votes are given their disposition in the ledger in memory, and learned from in memory; if
@@ -24,18 +25,21 @@ freely: names are never given twice, publishing what is there changes nothing, a
 The policy in memory has the weights of `progress.policy_version`. When the live version is another one (an operator
 rolled back, or the engine refused a version) the policy is loaded from that before it learns on, and committed, so that
 before every update the last checkpoint holds the weights that serve: an update that the gate rejects is taken back from
-there. The reward model keeps what it learned either way.
+there. The reward model keeps what it learned either way. A reference that an operator has refreshed is taken up there
+too: a new line of versions begins, whose KL counts from it.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from rlhf_online import gate
 from rlhf_online.config import TrainerSettings
-from rlhf_online.errors import LogUnavailable, PositionLost
+from rlhf_online.errors import LogUnavailable, PositionLost, VersionCorrupt
 from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import Kind, Registry
@@ -48,7 +52,7 @@ from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import Lease
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.patience import Patience, Stopped
-from rlhf_online.training.policy_update import PolicyReport
+from rlhf_online.training.policy_update import GROUPED, PolicyReport
 from rlhf_online.training.progress import Pending, Progress
 from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
@@ -101,6 +105,11 @@ class Trainer:
                     self.parts.patience.sleep(IDLE_POLL_S)
         except Stopped:
             self._log.info("stopped", cycle=self.progress.cycle)
+        except Exception:
+            # A successor clears away what this one was writing, and any step may then fail: Fenced is the reason.
+            with suppress(OSError):
+                self.parts.lease.check()
+            raise
 
     def run_once(self) -> bool:
         """One cycle, if there are votes enough for it (or a cycle was cut short); False if there are not."""
@@ -126,8 +135,10 @@ class Trainer:
             stored = Progress.from_json(checkpoint.state["progress"])
             parts.intake.restore(checkpoint.part("intake").values, checkpoint.sealed["answers"])
             self._match(stored)
+            self._check_line(stored)
             self.progress = stored
             parts.intake.buffer.restore(checkpoint.state["buffer"])
+            parts.experience.curriculum.restore(checkpoint.state.get("curriculum", []))
             parts.learners.restore_reward(checkpoint.part("reward"))
             parts.learners.restore_policy(checkpoint.part("policy"))
             self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, stage=stored.stage)
@@ -148,6 +159,16 @@ class Trainer:
             raise PositionLost(
                 f"the checkpoint belongs to the log {stored.log_identity}, but this log is {identity}: bring that log "
                 f"back, or: {gap.HINT}"
+            )
+
+    def _check_line(self, stored: Progress) -> None:
+        """Raises VersionCorrupt for a checkpoint of another line of versions than the registry's, or one before it."""
+        known = self.parts.registry.references()
+        stored.reference = stored.reference or known[0]
+        if stored.reference not in known:
+            raise VersionCorrupt(
+                f"the checkpoint's KL counts from {stored.reference}, and here it was only ever counted from "
+                f"{', '.join(known)}: checkpoints and versions do not belong together; restore both of one time"
             )
 
     # First half: the reward model learns from votes
@@ -174,7 +195,7 @@ class Trainer:
             progress.weights = parts.patience.insist("reading the objectives' weights", parts.weights)
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
-            progress.stage = "policy"
+            progress.stage, progress.updates_left = "policy", parts.settings.policy_updates
             self._commit(intake=True, reward=True)
         parts.reporter.reward(report, progress.weights)
         self._report()
@@ -185,29 +206,27 @@ class Trainer:
         parts, progress = self.parts, self.progress
         with parts.reporter.phase("publishing"):
             self._serve_reward()
-        if doubt := gate.doubt(progress.figures, parts.settings.reward):
-            self._conclude("cold", why=doubt)
-            return
-        prompts = parts.intake.prompts
-        if not prompts:
-            self._conclude("skipped", why="no answer in the log may train the policy")
+        prompts, doubt = parts.intake.prompts, gate.doubt(progress.figures, parts.settings.reward)
+        if doubt or not prompts:
+            progress.updates_left = 0
+            self._conclude("cold" if doubt else "skipped", why=doubt or "no answer in the log may train the policy")
             return
         with parts.reporter.phase("rollouts"):
             self._serve_policy(prompts[-1])
             rng = random.Random(f"rollouts {parts.settings.seed} {progress.cycle}")
             samples = parts.settings.gate.samples
-            rollouts = parts.experience.gather(prompts, progress.policy_version, samples, rng)
+            grouped = parts.learners.policy.algorithm in GROUPED
+            rollouts = parts.experience.gather(prompts, progress.policy_version, samples, rng, grouped=grouped)
             scored = parts.experience.score_rollouts(rollouts, progress.reward_version, progress.weights)
-            parts.reporter.metrics.not_finite.inc(len(rollouts) - len(scored))
-        if not scored:
-            self._conclude("skipped", why="no rollouts")
-            return
         with parts.reporter.phase("ppo"):
             parts.patience.check()
-            parts.learners.init_value(progress.weights)
-            report = parts.learners.policy.update(scored)
-        if report.undone:
-            self._conclude("undone", why=report.reason, **_facts(report))
+            begun = parts.learners.init_value(progress.weights)
+            labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng)
+            report = parts.learners.policy.update(scored, labels)
+        self._count(report.left_out)
+        if report.undone or not report.rollouts:
+            outcome = "undone" if report.undone else "skipped"
+            self._conclude(outcome, policy=begun, why=report.reason, **_facts(report))
             return
         with parts.reporter.phase("gate"):
             limit = parts.settings.rollout.max_tokens
@@ -216,6 +235,16 @@ class Trainer:
             state = self._publish(pending)
         outcome = "promoted" if state in ("live", "retired") else "rejected"
         self._conclude_published(outcome, pending, report)
+
+    def _count(self, left_out: Mapping[str, int]) -> None:
+        """Show how many answers the policy did not learn from, and why; the counts go on over restarts."""
+        counts, buffer = self.progress.left_out, self.parts.intake.buffer
+        if left_out:
+            self._log.warning("answers left out of the policy update", **left_out)
+        for reason, number in left_out.items():
+            counts[reason] = counts.get(reason, 0) + number
+        for reason, number in ({"stale": buffer.dropped_stale, "full": buffer.dropped_full} | counts).items():
+            self.parts.reporter.metrics.left_out.labels(reason).set(number)
 
     def _serve_reward(self) -> None:
         """Publish the committed reward version and wait until the reward service scores with it.
@@ -236,15 +265,25 @@ class Trainer:
         self._report()
 
     def _serve_policy(self, prompt: tuple[int, ...]) -> None:
-        """Have the live weights in memory, and wait until the engine serves them."""
+        """Have the live weights in memory, and wait until the engine serves them.
+
+        If an operator has chosen another reference, a new line of versions begins here, at the live one.
+        """
         parts, progress = self.parts, self.progress
         while True:
-            live = parts.registry.live("policy")
+            live, reference = parts.registry.live("policy"), parts.registry.references()[-1]
             assert live is not None, "a live policy version never goes away"
-            if live != progress.policy_version:
-                self._log.warning("the live version is another one", live=live, in_memory=progress.policy_version)
-                parts.learners.follow(parts.registry.path(live))
-                progress.policy_version = live
+            if (live, reference) != (progress.policy_version, progress.reference):
+                new_line = reference != progress.reference
+                if live != progress.policy_version:
+                    self._log.warning("the live version is another one", live=live, in_memory=progress.policy_version)
+                if new_line:
+                    self._log.warning(
+                        "a new line begins: KL counts anew", reference=reference, before=progress.reference
+                    )
+                path = parts.registry.path
+                parts.learners.follow(path(live), path(reference), new_line=new_line)
+                progress.policy_version, progress.reference = live, reference
                 self._commit(policy=True)
             if parts.experience.wait_until_served(live, prompt):
                 return
@@ -273,6 +312,7 @@ class Trainer:
             passed=verdict.passed,
             reasons=verdict.reasons,
             figures=verdict.figures,
+            reference=progress.reference,
             weights=dict(progress.weights),
         )
 
@@ -291,9 +331,9 @@ class Trainer:
         staged = not pending.passed
         return parts.patience.insist("publishing a version", lambda: parts.publisher.settle(pending, staged=staged))
 
-    def _conclude(self, outcome: str, **facts: object) -> None:
-        """End a cycle that gave no version."""
-        self._next_cycle()
+    def _conclude(self, outcome: str, *, policy: bool = False, **facts: object) -> None:
+        """End a cycle that gave no version; `policy` says that the policy's part has changed all the same."""
+        self._next_cycle(policy=policy)
         self._finish(outcome, **facts)
 
     def _conclude_published(self, outcome: str, pending: Pending, report: PolicyReport) -> None:
@@ -323,8 +363,10 @@ class Trainer:
     # Committing
 
     def _next_cycle(self, *, policy: bool = False) -> None:
-        self.progress.cycle += 1
-        self.progress.stage = "votes"
+        progress = self.progress
+        progress.cycle += 1
+        progress.updates_left = max(0, progress.updates_left - 1)
+        progress.stage = "policy" if progress.updates_left else "votes"
         self._commit(policy=policy)
 
     def _commit_intake(self) -> None:
@@ -343,7 +385,11 @@ class Trainer:
                 "reward": parts.learners.reward_part() if reward or first else None,
                 "policy": parts.learners.policy_part() if policy or first else None,
             }
-            state = {"progress": self.progress.to_json(), "buffer": parts.intake.buffer.to_json()}
+            state = {
+                "progress": self.progress.to_json(),
+                "buffer": parts.intake.buffer.to_json(),
+                "curriculum": parts.experience.curriculum.to_json(),
+            }
             sealed = {
                 "ledger": parts.ledger.seal(parts.checkpoints.ledger_folder),
                 "answers": parts.intake.join.answers.seal(),
@@ -371,13 +417,14 @@ class Trainer:
         parts.reporter.set(cycle=progress.cycle)
 
 
-def _facts(report: PolicyReport) -> dict[str, float]:
-    return {
+def _facts(report: PolicyReport) -> dict[str, Any]:
+    return report.stats | {
+        "algorithm": report.algorithm,
+        "kl_before": report.kl,
+        "kl_coef": report.kl_coef,
         "step_kl": report.step_kl,
         "score": report.score,
         "length": report.length,
-        "clip_fraction": report.clip_fraction,
-        "value_loss": report.value_loss,
         "behaviour_k3": report.behaviour_k3,
         "rollouts": report.rollouts,
     }

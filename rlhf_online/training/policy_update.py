@@ -1,32 +1,47 @@
-"""One PPO update of the policy on scored answers.
+"""One update of the policy on scored answers, or on labelled ones.
 
-A token's reward is −β (log π − log π_ref), π the policy as the update begins, and the last token's has the score added:
-clipped, less a penalty where the answer did not end by itself. GAE makes advantages of it, whitened over all tokens
-(biased variance). The ratio of the clipped loss is against the log-probabilities that the answers were *sampled* with,
-so that an answer of an older version is corrected exactly; where trainer and engine agree it is 1 as the update begins.
+    answers ──▶ usable? ──▶ measure: policy, reference, values ──▶ objective (`objectives`) ──▶ passes of minibatches
+                                                                                                  │
+                                            kept, or undone: not finite, too far, out of memory ◀─┘
+
+A token's ratio is against the log-probability that it was *sampled* with, so that an answer of an older version is
+corrected exactly; where trainer and engine agree it is 1 as the update begins.
 
 Shapes: N answers, A tokens of the longest, B answers of a micro-batch. Invariants: micro-batches add up to exactly the
-gradient of their minibatch; an update whose numbers are not finite, or that moved the policy by more than `max_step_kl`
-nats leaves weights and optimiser as they were; every random choice comes from the seed and the number of the update.
+gradient of their minibatch, also when memory runs out and they are cut anew; an update whose numbers are not finite, or
+that moved the policy by more than `max_step_kl` nats, leaves all as it was; every random choice comes from the seed and
+the number of updates that were kept.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf_online.algorithms import advantages, kl, policy_losses
-from rlhf_online.algorithms.masked import masked_mean, masked_sum, whiten
-from rlhf_online.config import PolicyTraining
-from rlhf_online.errors import InvalidInput
+from rlhf_online.algorithms import kl
+from rlhf_online.algorithms.advantages import RunningMean
+from rlhf_online.algorithms.masked import masked_mean, masked_sum
+from rlhf_online.config import Algorithm, PolicyStage, PolicyTraining
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
-from rlhf_online.models.tokens import Batch, by_budget, length
-from rlhf_online.rollout.buffer import ScoredRollout
+from rlhf_online.models.tokens import Pair
+from rlhf_online.rollout.buffer import LabelledAnswer, ScoredRollout
+from rlhf_online.rollout.usable import in_company, usable_labels, usable_rollouts
+from rlhf_online.training import objectives
+from rlhf_online.training.average import WeightAverage
+from rlhf_online.training.micro_batches import MicroBatches
+from rlhf_online.training.objectives import Answers, Objective, Rewards, Unit
 from rlhf_online.training.optimiser import NamedAdam
+
+PENALISED = frozenset({"ppo", "grpo", "rloo", "reinforce"})
+"""Algorithms that pay for the KL with the controller's coefficient; the others hold to the reference by their loss."""
+GROUPED = frozenset({"grpo", "rloo", "online-dpo", "best-of-n"})
+"""Algorithms that compare the answers to one prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,216 +49,276 @@ class PolicyReport:
     """What an update did. `kl` is nats an answer from the reference as the update began (k1 on its answers), `step_kl`
     nats an answer from before to after it (k3), `reward` the mean score less β·KL, `score` before clip and penalty."""
 
+    algorithm: Algorithm = "ppo"
     kl: float = 0.0
     step_kl: float = 0.0
     reward: float = 0.0
     score: float = 0.0
     length: float = 0.0
-    clip_fraction: float = 0.0
-    policy_loss: float = 0.0
-    value_loss: float = 0.0
     behaviour_k3: float = 0.0
     """Mean k3 a token between the sampling and the policy as the update began: staleness, or engine and trainer."""
     kl_coef: float = 0.0
     rollouts: int = 0
+    """Answers that were learned from."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Answers that were not, by the reasons of `rollout.usable`."""
+    stats: dict[str, float] = field(default_factory=dict)
+    """What the losses said, means over the steps: `policy_loss`, and others by algorithm."""
     undone: bool = False
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Experience:
-    """The answers of an update in (N, A) tensors on the CPU, before the first step."""
-
-    old_logprobs_NA: Tensor
-    start_logprobs_NA: Tensor
-    values_NA: Tensor
-    advantages_NA: Tensor
-    returns_NA: Tensor
-    mask_NA: Tensor
-    temperature_N: Tensor
+    """Why it was undone, or learned nothing."""
 
 
 class PolicyUpdater:
     """Trains `policy` in place."""
 
-    def __init__(self, policy: Policy, settings: PolicyTraining, seed: int) -> None:
+    def __init__(
+        self, policy: Policy, settings: PolicyTraining, seed: int, demonstrations: Sequence[Pair] = ()
+    ) -> None:
+        """`demonstrations` are those of the PTX mix."""
         self.policy = policy
         self.updates = 0
+        """Updates that were kept."""
         self.controller = kl.KLController(settings.kl_coef, settings.kl_target, settings.kl_horizon)
+        self.baseline = RunningMean()
         self.value_ready = False
         self._settings = settings
         self._seed = seed
+        self._passes = MicroBatches(policy, policy.token_budget(settings.micro_batch_tokens))
+        self._ptx = objectives.demonstrations(demonstrations) if settings.ptx_coef and demonstrations else None
+        self._average = WeightAverage(policy.parameters(), settings.ema) if settings.ema else None
         own, value = policy.parameters(), {f"value.{n}": p for n, p in policy.value_parameters().items()}
         rates = dict.fromkeys(own, settings.lr) | dict.fromkeys(value, settings.value_lr)
         self._adam = NamedAdam(own | value, rates, betas=(0.9, 0.999), eps=1e-5)
 
-    def init_value(self, weight_1d: Tensor, bias_1: Tensor) -> None:
-        """Begin with the reward model's scores, as a function of its last hidden state, as the value head (once)."""
-        if self.value_ready:
-            return
+    @property
+    def algorithm(self) -> Algorithm:
+        """That of the next update."""
+        return self._stage().algorithm
+
+    def init_value(self, weight_1d: Tensor, bias_1: Tensor) -> bool:
+        """Begin with the reward model's scores, as a function of its last hidden state, as the value head: once, and
+        not before an algorithm needs one. True if it was now."""
+        if self.value_ready or self.algorithm != "ppo":
+            return False
         with torch.no_grad():
             self.policy.value_head.weight.copy_(weight_1d)
             self.policy.value_head.bias.copy_(bias_1)
         self.value_ready = True
+        return True
 
-    def update(self, rollouts: Sequence[ScoredRollout]) -> PolicyReport:
-        """Raises InvalidInput for no rollouts, or one that is empty or was sampled greedily."""
-        self._check(rollouts)
+    def update(self, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer] = ()) -> PolicyReport:
+        """One update: of kto on `labelled`, of the others on `rollouts`, which kto needs for measuring the KL alone.
+
+        What cannot be learned from is left out and counted; with nothing left, nothing changes.
+        """
+        algorithm = self.algorithm
+        kept, labels, left_out = self._sort_out(algorithm, rollouts, labelled)
+        count = len(labels) if algorithm == "kto" else len(kept)
+        report = PolicyReport(algorithm=algorithm, rollouts=count, left_out=dict(left_out))
+        if not count:
+            return replace(report, reason="no answer that can be learned from")
         before, before_adam = self.policy.state(), self._adam.state()
-        experience, report = self._experience(rollouts)
-        losses_seen = self._learn(rollouts, experience) if math.isfinite(report.reward) else None
-        if losses_seen is None:
-            report = replace(report, undone=True, reason="a loss, a gradient or a score was not finite")
-        else:
-            step_kl = self._step_kl(rollouts, experience)
-            report = replace(report, step_kl=step_kl, **losses_seen)
-            if not step_kl <= self._settings.max_step_kl:
-                reason = f"the update moved the policy by {step_kl:.3g} nats an answer"
-                report = replace(report, undone=True, reason=f"{reason}, more than {self._settings.max_step_kl:g}")
+        try:
+            report = self._learn(report, kept, labels)
+        except torch.OutOfMemoryError:
+            reason = (
+                "memory does not suffice for one answer at a time: a shorter rollout.max_tokens, or a smaller model"
+            )
+            report = replace(report, undone=True, reason=reason)
         if report.undone:
             self.policy.load_state(before)
             self._adam.load_state(before_adam)
-        else:
-            self.controller = self.controller.after(report.kl, len(rollouts))
-        self.updates += 1
+        elif report.rollouts:
+            self.updates += 1
+            if self._average is not None:
+                self._average.step()
         return report
 
-    def _check(self, rollouts: Sequence[ScoredRollout]) -> None:
-        if not rollouts:
-            raise InvalidInput("a policy update needs at least one answer")
-        for rollout in (scored.rollout for scored in rollouts):
-            if not rollout.token_ids or len(rollout.logprobs) != len(rollout.token_ids) or rollout.temperature <= 0:
-                raise InvalidInput(
-                    f"rollout {rollout.rollout_id}: it needs tokens, a log-prob for each, and a temperature above 0"
-                )
+    def published(self) -> AbstractContextManager[None]:
+        """While the block runs the policy has the weights that are to serve: its own, or their average."""
+        return nullcontext() if self._average is None else self._average.in_place()
 
-    @torch.no_grad()
-    def _experience(self, rollouts: Sequence[ScoredRollout]) -> tuple[_Experience, PolicyReport]:
-        settings, coef = self._settings, self.controller.coef
-        width = max(len(scored.rollout.token_ids) for scored in rollouts)
-        shape = (len(rollouts), width)
-        start_NA, reference_NA, values_NA = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
-        old_NA = torch.zeros(shape)
-        mask_NA = torch.zeros(shape, dtype=torch.bool)
-        temperature_N = torch.tensor([scored.rollout.temperature for scored in rollouts])
-        for rows in self._micro_batches(rollouts, range(len(rollouts))):
-            batch, size = self._batch(rollouts, rows)
-            temperature_B = temperature_N[rows].to(self.policy.device)
-            logprobs_BA, values_BA = self.policy.forward(batch, temperature_B)
-            start_NA[rows, :size], values_NA[rows, :size] = logprobs_BA.cpu(), values_BA.float().cpu()
-            reference_NA[rows, :size] = self.policy.reference_logprobs(batch, temperature_B).cpu()
-            mask_NA[rows, :size] = batch.mask_BA.cpu()
-        for row, scored in enumerate(rollouts):
-            old_NA[row, : len(scored.rollout.logprobs)] = torch.tensor(scored.rollout.logprobs)
-        score_N = torch.tensor([scored.score for scored in rollouts])
-        finished_N = torch.tensor([scored.rollout.finished for scored in rollouts])
-        shaped_N = score_N.clamp(-settings.reward_clip, settings.reward_clip)
-        shaped_N = shaped_N - settings.missing_eos_penalty * ~finished_N
-        kl_NA = kl.k1(start_NA, reference_NA)
-        rewards_NA = advantages.token_rewards(shaped_N, kl_NA, mask_NA, coef)
-        advantages_NA, returns_NA = advantages.gae(
-            rewards_NA, values_NA, mask_NA, gamma=settings.gamma, gae_lambda=settings.gae_lambda
-        )
-        experience = _Experience(
-            old_NA, start_NA, values_NA, whiten(advantages_NA, mask_NA), returns_NA, mask_NA, temperature_N
-        )
-        count = len(rollouts)
-        return experience, PolicyReport(
-            kl=masked_sum(kl_NA, mask_NA).item() / count,
-            reward=rewards_NA.sum().item() / count,
-            score=score_N.mean().item(),
-            length=mask_NA.sum().item() / count,
-            behaviour_k3=masked_mean(kl.k3(old_NA, start_NA), mask_NA).item(),
-            kl_coef=coef,
-            rollouts=count,
-        )
+    def _sort_out(
+        self, algorithm: Algorithm, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer]
+    ) -> tuple[list[ScoredRollout], list[LabelledAnswer], Counter[str]]:
+        limits = {"vocabulary": int(self.policy.lm.config.vocab_size), "context": self.policy.context}
+        kept, left_out = usable_rollouts(rollouts, **limits)
+        labels: list[LabelledAnswer] = []
+        if algorithm == "kto":
+            labels, left_out = usable_labels(labelled, **limits)
+        elif algorithm in GROUPED:
+            kept, alone = in_company(kept)
+            left_out += alone
+        return kept, labels, left_out
 
-    def _learn(self, rollouts: Sequence[ScoredRollout], experience: _Experience) -> dict[str, float] | None:
-        """All passes; the means over the steps of what a report says, or None as soon as a number is not finite."""
+    def _learn(
+        self, report: PolicyReport, kept: Sequence[ScoredRollout], labels: Sequence[LabelledAnswer]
+    ) -> PolicyReport:
+        """Measure, learn, measure again; the report says whether to keep it."""
         settings = self._settings
+        learned = self._measure_labels(labels) if report.algorithm == "kto" else None
+        sampled = self._measure_rollouts(kept) if kept else None
+        measured = sampled or learned
+        assert measured is not None, "kto has labels, the others have rollouts"
+        rewards = objectives.rewards_of(sampled, kept, self.controller.coef, settings) if sampled else None
+        report = self._describe(report, measured, kept, rewards)
+        if learned is not None:
+            objective = self._labels(labels, learned)
+        else:
+            assert sampled is not None and rewards is not None
+            objective, tied = self._objective(report.algorithm, sampled, kept, rewards)
+            report = replace(report, left_out=report.left_out | ({"tied": tied} if tied else {}))
+        if not objective.units:
+            return replace(report, rollouts=0, reason="no answer that can be learned from")
+        stats = self._train(objective) if math.isfinite(report.reward) else None
+        if stats is None:
+            return replace(report, undone=True, reason="a loss, a gradient or a score was not finite")
+        report = replace(report, stats=stats, step_kl=self._passes.moved(measured))
+        if not report.step_kl <= settings.max_step_kl:
+            reason = f"the update moved the policy by {report.step_kl:.3g} nats an answer"
+            return replace(report, undone=True, reason=f"{reason}, more than {settings.max_step_kl:g}")
+        if report.algorithm in PENALISED:
+            self.controller = self.controller.after(report.kl, report.rollouts)
+        if report.algorithm == "reinforce" and rewards is not None:
+            self.baseline = self.baseline.after(rewards.total_N if settings.kl_in == "reward" else rewards.shaped_N)
+        return report
+
+    # Before the first step
+
+    def _objective(
+        self, algorithm: Algorithm, answers: Answers, rollouts: Sequence[ScoredRollout], rewards: Rewards
+    ) -> tuple[Objective, int]:
+        """What is learned from, and how many answers a tie leaves out of it."""
+        match algorithm:
+            case "online-dpo":
+                return objectives.best_and_worst(answers, rollouts, rewards, self._settings)
+            case "best-of-n":
+                return objectives.best_of_each(answers, rollouts, rewards), 0
+            case _:
+                coef, baseline = self.controller.coef, self.baseline
+                return objectives.policy_gradient(
+                    algorithm, answers, rollouts, rewards, coef, baseline, self._settings
+                ), 0
+
+    def _labels(self, labels: Sequence[LabelledAnswer], answers: Answers) -> Objective:
+        pairs = objectives.of_other_prompts(labels)
+        others = self._passes.measure(pairs, torch.ones(len(pairs)))
+        desirable_N = torch.tensor([item.desirable for item in labels])
+        return objectives.Labels(answers, others, desirable_N, self._settings)
+
+    def _describe(
+        self, report: PolicyReport, answers: Answers, rollouts: Sequence[ScoredRollout], rewards: Rewards | None
+    ) -> PolicyReport:
+        count, mask_NA = len(answers.pairs), answers.mask_NA
+        kl_NA = kl.k1(answers.start_NA, answers.reference_NA)
+        report = replace(
+            report,
+            kl=masked_sum(kl_NA, mask_NA).item() / count,
+            length=mask_NA.sum().item() / count,
+            kl_coef=self.controller.coef if report.algorithm in PENALISED else 0.0,
+        )
+        if rewards is None:
+            return report
+        behaviour_NA = objectives.behaviour_of(answers, rollouts)
+        return replace(
+            report,
+            reward=rewards.total_N.mean().item(),
+            score=sum(scored.score for scored in rollouts) / count,
+            behaviour_k3=masked_mean(kl.k3(behaviour_NA, answers.start_NA), mask_NA).item(),
+        )
+
+    def _measure_rollouts(self, rollouts: Sequence[ScoredRollout]) -> Answers:
+        pairs = [(scored.rollout.prompt_token_ids, scored.rollout.token_ids) for scored in rollouts]
+        return self._passes.measure(pairs, torch.tensor([scored.rollout.temperature for scored in rollouts]))
+
+    def _measure_labels(self, labels: Sequence[LabelledAnswer]) -> Answers:
+        return self._passes.measure(
+            [(item.prompt_token_ids, item.token_ids) for item in labels], torch.ones(len(labels))
+        )
+
+    # Learning
+
+    def _train(self, objective: Objective) -> dict[str, float] | None:
+        """All passes; the means of their statistics over the steps, or None as soon as a number is not finite."""
+        settings, units = self._settings, list(objective.units)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.updates)
-        sums: dict[str, float] = {"policy_loss": 0.0, "value_loss": 0.0, "clip_fraction": 0.0}
+        sums: Counter[str] = Counter()
         steps = 0
         for _ in range(settings.epochs):
-            order = torch.randperm(len(rollouts), generator=generator)
-            for chunk in order.tensor_split(min(settings.minibatches, len(rollouts))):
-                found = self._step(rollouts, chunk.tolist(), experience)
+            order = torch.randperm(len(units), generator=generator)
+            for chunk in order.tensor_split(min(settings.minibatches, len(units))):
+                found = self._step(objective, [units[index] for index in chunk.tolist()], generator)
                 if found is None:
                     return None
-                sums = {name: total + found[name] for name, total in sums.items()}
+                sums.update(found)
                 steps += 1
         return {name: total / steps for name, total in sums.items()}
 
-    def _step(
-        self, rollouts: Sequence[ScoredRollout], rows: list[int], experience: _Experience
-    ) -> dict[str, float] | None:
-        """One optimiser step on a minibatch, in micro-batches; None if it is not finite."""
-        settings, tokens = self._settings, int(experience.mask_NA[rows].sum())
-        sums = {"policy_loss": 0.0, "value_loss": 0.0, "clip_fraction": 0.0}
-        self._adam.zero_grad()
-        for micro in self._micro_batches(rollouts, rows):
-            batch, size = self._batch(rollouts, micro)
+    def _step(self, objective: Objective, units: Sequence[Unit], generator: torch.Generator) -> dict[str, float] | None:
+        """One optimiser step on a minibatch; its statistics, or None if a number is not finite."""
+        mixed: list[Unit] = []
+        if self._ptx is not None:
+            mixed = [self._ptx.units[i] for i in _draw(len(self._ptx.units), len(units), generator)]
 
-            def part(tensor_NA: Tensor, micro: list[int] = micro, size: int = size) -> Tensor:
-                return tensor_NA[micro, :size].to(self.policy.device)
+        def gradient() -> dict[str, float]:
+            self._adam.zero_grad()
+            found = self._passes.backward(objective, units)
+            if self._ptx is not None:
+                found["ptx_loss"] = self._passes.backward(self._ptx, mixed, self._settings.ptx_coef)["policy_loss"]
+            return found
 
-            logprobs_BA, values_BA = self.policy.forward(batch, experience.temperature_N[micro].to(self.policy.device))
-            policy_loss, stats = policy_losses.ppo_loss(
-                logprobs_BA,
-                part(experience.old_logprobs_NA),
-                part(experience.advantages_NA),
-                batch.mask_BA,
-                clip=settings.clip,
-                denominator=tokens,
-            )
-            value_loss, _ = policy_losses.value_loss(
-                values_BA.float(),
-                part(experience.values_NA),
-                part(experience.returns_NA),
-                batch.mask_BA,
-                clip=settings.value_clip,
-                denominator=tokens,
-            )
-            (policy_loss + settings.value_coef * value_loss).backward()
-            sums["policy_loss"] += policy_loss.item()
-            sums["value_loss"] += value_loss.item()
-            sums["clip_fraction"] += stats["clip_fraction"].item()
-        norm = self._adam.clip(settings.max_grad_norm)
-        if not all(map(math.isfinite, (norm, *sums.values()))):
+        found = self._passes.fitting(gradient)
+        norm = self._adam.clip(self._settings.max_grad_norm)
+        if not all(map(math.isfinite, (norm, *found.values()))):
             return None
-        self._adam.step()
-        return sums
+        self._adam.step(self._rate())
+        return found
 
-    @torch.no_grad()
-    def _step_kl(self, rollouts: Sequence[ScoredRollout], experience: _Experience) -> float:
-        total = 0.0
-        for rows in self._micro_batches(rollouts, range(len(rollouts))):
-            batch, size = self._batch(rollouts, rows)
-            logprobs_BA, _ = self.policy.forward(batch, experience.temperature_N[rows].to(self.policy.device))
-            start_BA = experience.start_logprobs_NA[rows, :size].to(logprobs_BA)
-            total += masked_sum(kl.k3(start_BA, logprobs_BA), batch.mask_BA).item()
-        return total / len(rollouts)
+    # What depends on the number of updates
 
-    def _batch(self, rollouts: Sequence[ScoredRollout], rows: Sequence[int]) -> tuple[Batch, int]:
-        """The rows' batch, and how many answer tokens wide it is."""
-        chosen = [rollouts[row].rollout for row in rows]
-        batch = self.policy.collate([(rollout.prompt_token_ids, rollout.token_ids) for rollout in chosen])
-        return batch, batch.mask_BA.shape[1]
+    def _stage(self) -> PolicyStage:
+        settings, end = self._settings, 0
+        for stage in settings.schedule:
+            end += stage.updates
+            if not stage.updates or self.updates < end:
+                return stage
+        return settings.schedule[-1] if settings.schedule else PolicyStage(algorithm=settings.algorithm)
 
-    def _micro_batches(self, rollouts: Sequence[ScoredRollout], rows: Sequence[int]) -> list[list[int]]:
-        limit = self.policy.token_budget(self._settings.micro_batch_tokens)
-        lengths = [length((rollouts[row].rollout.prompt_token_ids, rollouts[row].rollout.token_ids)) for row in rows]
-        return [[rows[index] for index in group] for group in by_budget(lengths, limit)]
+    def _rate(self) -> float:
+        """What the learning rates are multiplied by."""
+        settings = self._settings
+        left = 1 - self.updates / settings.lr_decay_updates if settings.lr_decay_updates else 1.0
+        return max(0.0, left) * (self._stage().lr or settings.lr) / settings.lr
+
+    # Keeping
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The policy, the value head, the optimiser and the controller: tensors, and JSON values."""
+        """The policy, value head, optimiser, average, controller and baseline: tensors, and JSON values."""
         tensors = self.policy.state() | trunk.named("adam", self._adam.state())
-        values = {"updates": self.updates, "kl_coef": self.controller.coef, "value_ready": self.value_ready}
+        if self._average is not None:
+            tensors |= trunk.named("average", self._average.state())
+        values = {
+            "updates": self.updates,
+            "kl_coef": self.controller.coef,
+            "value_ready": self.value_ready,
+            "baseline": [self.baseline.total, self.baseline.weight],
+        }
         return tensors, values
 
     def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Put back what `state` gave. Raises VersionCorrupt for another model's."""
         self.policy.load_state(tensors)
         self._adam.load_state(trunk.unnamed("adam", tensors))
+        if self._average is not None:
+            self._average.load_state(trunk.unnamed("average", tensors))
         self.updates, self.value_ready = values["updates"], values["value_ready"]
         self.controller = replace(self.controller, coef=values["kl_coef"])
+        total, weight = values["baseline"]
+        self.baseline = RunningMean(total=total, weight=weight)
+
+
+def _draw(total: int, count: int, generator: torch.Generator) -> list[int]:
+    """`count` of `total` indices, none twice while there are enough."""
+    orders = [torch.randperm(total, generator=generator) for _ in range(-(-count // total))]
+    return torch.cat(orders)[:count].tolist()

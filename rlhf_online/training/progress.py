@@ -23,6 +23,7 @@ class Pending:
     passed: bool
     reasons: tuple[str, ...]
     figures: dict[str, float]
+    reference: str = ""
     weights: dict[str, float] = field(default_factory=dict)
 
     def manifest(self) -> Manifest:
@@ -35,6 +36,7 @@ class Pending:
             reward_version=self.reward_version,
             kl=self.kl,
             position=dict(self.position),
+            reference=self.reference,
             weights=dict(self.weights),
         )
 
@@ -53,7 +55,8 @@ class Progress:
 
     `policy_version` is the version whose weights the policy in memory has; `reward_version` the last one committed,
     "" before the first; `position` the log position of the votes that it has learned from; `figures` what was measured
-    of it on held-out votes; `weights` what each objective counts in all scores of this cycle.
+    of it on held-out votes; `weights` what each objective counts in all scores of this cycle; `reference` the policy
+    version that the KL counts from, the beginning of a line of versions.
     """
 
     log_identity: str
@@ -61,10 +64,15 @@ class Progress:
     reward_version: str = ""
     cycle: int = 0
     stage: Stage = "votes"
+    updates_left: int = 0
+    """Policy updates still to be made with the reward model that has learned."""
     position: Position = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     pending: Pending | None = None
+    reference: str = ""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Answers that the policy did not learn from, by reason."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

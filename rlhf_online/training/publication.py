@@ -51,7 +51,7 @@ class Publisher:
 
     def stage_rejected(self, pending: Pending) -> None:
         """Write the files of a version that will not serve, while the policy still has its weights."""
-        self._learners.policy.policy.write_version(self._registry.stage(pending.version))
+        self._learners.write_policy(self._registry.stage(pending.version))
 
     def settle(self, pending: Pending, *, staged: bool) -> str:
         """Publish a committed version, then promote or reject it; returns its state. Doing it again changes nothing.
@@ -61,7 +61,7 @@ class Publisher:
         version = pending.version
         if version not in self._registry.versions("policy"):
             if pending.passed:
-                self._learners.policy.policy.write_version(self._registry.stage(version))
+                self._learners.write_policy(self._registry.stage(version))
             elif not staged:
                 self._log.warning("rejected version was never published", version=version)
                 return "rejected"

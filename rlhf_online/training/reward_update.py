@@ -124,6 +124,11 @@ class RewardUpdater:
         for kept in (self._replay, self._held_out):
             kept.remove(lambda vote: (vote.event_id, vote.person) in gone)
 
+    @property
+    def thumbs(self) -> list[Vote]:
+        """People's thumbs kept for replay, those of the last update among them; none held out, no implicit signal."""
+        return [vote for vote in self._replay.votes if vote.up is not None and not vote.signal]
+
     # What is learned from
 
     def _newest(self, votes: Sequence[Vote], kept: Replay | HeldOut, skipped: Counter[str]) -> list[Vote]:

@@ -1,6 +1,7 @@
 """Supervised fine-tuning on demonstrations: where a policy that has never chatted begins.
 
-Cross-entropy of the answers' tokens, the end of sequence included; prompts are context only. The same seed gives the
+Cross-entropy of the answers' tokens, the end of sequence included; prompts are context only. Sequences are packed:
+several to a row, none attends to another, so that loss and gradient are those of each alone. The same seed gives the
 same weights.
 """
 
@@ -12,14 +13,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rlhf_online.algorithms.masked import token_logprobs
 from rlhf_online.errors import InvalidInput
-from rlhf_online.events import Message
 from rlhf_online.models import trunk
-from rlhf_online.models.tokens import ChatTokenizer, Pair, collate
+from rlhf_online.models.packing import is_exact, pack
+from rlhf_online.models.tokens import ChatTokenizer, Pair, by_budget, fit, length
+from rlhf_online.training.demonstrations import Demonstration
 
 WARMUP = 0.03
-Demonstration = tuple[Sequence[Message], str]
+MICRO_BATCH_TOKENS = 16384
+ROW_WIDTH = 2
+"""A row holds this many times the longest sequence of its batch: attention costs little, and little room is left over.
+
+In the tiny world a step takes 24 ms with 2, 28 ms with rows as wide as the context, 35 ms unpacked.
+"""
 
 
 def fine_tune(
@@ -33,49 +39,83 @@ def fine_tune(
     seed: int,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     device: torch.device | str = "cpu",
-) -> None:
+) -> int:
     """Train the model in `model_dir` (random weights if it has none) and write a complete model folder to `out`.
 
     AdamW, the learning rate rising over the first 3 % of the steps and falling to 0 as a cosine. `progress` is told
-    the step, the number of steps, and the loss in nats a token. Raises InvalidInput without demonstrations, or for a
-    folder that holds no model.
+    the step, the number of steps, and the loss in nats a token. A demonstration whose answer does not fit into the
+    model's context is left out; returns how many. Raises InvalidInput where none is left, for a folder that holds no
+    model, and for a tokenizer that is not the model's.
     """
-    if not demonstrations:
-        raise InvalidInput("supervised fine-tuning needs at least one demonstration")
     tokenizer = ChatTokenizer(model_dir)
-    pairs: list[Pair] = [
-        (tokenizer.prompt_ids(messages), tokenizer.answer_ids(text)) for messages, text in demonstrations
-    ]
     if trunk.has_weights(model_dir):
         lm = trunk.load_lm(model_dir, device=torch.device(device), dtype=torch.float32)
     else:
         lm = trunk.random_lm(model_dir, seed=seed, device=torch.device(device))
     lm.requires_grad_(True)
+    pairs = to_pairs(demonstrations, tokenizer, trunk.context_length(lm.config), int(lm.config.vocab_size))
     parameters = list(lm.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-    context, order, rng = trunk.context_length(lm.config), list[int](), random.Random(seed)
+    row_width, order, rng = ROW_WIDTH if is_exact(lm) else 0, list[int](), random.Random(seed)
     for step in range(1, steps + 1):
         while len(order) < batch:
             order += rng.sample(range(len(pairs)), len(pairs))
         chosen, order = [pairs[index] for index in order[:batch]], order[batch:]
-        loss = _loss(lm, chosen, tokenizer.pad_id, context)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = backward(lm, chosen, row_width=row_width, pad_id=tokenizer.pad_id)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
-        progress(step, steps, loss.item())
+        progress(step, steps, loss)
     trunk.save_model(lm, out, base=model_dir, keep_config=True)
+    return len(demonstrations) - len(pairs)
 
 
-def _loss(lm: trunk.PreTrainedModel, pairs: Sequence[Pair], pad_id: int, context: int) -> torch.Tensor:
-    batch = collate(pairs, pad_id=pad_id, max_length=context, device=lm.device)
+def backward(
+    lm: trunk.PreTrainedModel, pairs: Sequence[Pair], *, row_width: int, pad_id: int, max_tokens: int = 0
+) -> float:
+    """Add the gradient of the mean cross-entropy of all answer tokens to `lm`'s, and return that mean, nats a token.
+
+    Rows are `row_width` times as wide as the longest pair; 0: a pair a row. Passes of at most `max_tokens` (0: what
+    memory allows) add up to exactly the gradient of one.
+    """
     decoder = getattr(lm, lm.base_model_prefix)
-    hidden_BTd = decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-    hidden_BAd = hidden_BTd.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTd.shape[-1]))
-    logits_NV = trunk.output_head(lm)(hidden_BAd[batch.mask_BA])
-    return -token_logprobs(logits_NV, batch.answer_BA[batch.mask_BA]).mean()
+    tokens, total = sum(len(answer) for _, answer in pairs), 0.0
+    for group in by_budget([length(pair) for pair in pairs], max_tokens or _budget(lm)):
+        chosen = [pairs[index] for index in group]
+        packed = pack(chosen, width=row_width * max(map(length, chosen)), pad_id=pad_id, device=lm.device)
+        hidden_RTd = decoder(
+            input_ids=packed.tokens_RT, position_ids=packed.position_RT, use_cache=False
+        ).last_hidden_state
+        hidden_Nd = hidden_RTd[packed.row_N, packed.before_N]
+        logprobs_N = trunk.logprobs(lm, hidden_Nd, packed.answer_N, torch.ones_like(packed.answer_N))
+        loss = -logprobs_N.sum() / tokens
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def _budget(lm: trunk.PreTrainedModel) -> int:
+    return trunk.token_budget(lm.config, MICRO_BATCH_TOKENS)
+
+
+def to_pairs(
+    demonstrations: Sequence[Demonstration], tokenizer: ChatTokenizer, context: int, vocabulary: int
+) -> list[Pair]:
+    """The demonstrations in tokens, those left out whose answer does not fit. Raises InvalidInput if that is all."""
+    pairs: list[Pair] = []
+    for messages, text in demonstrations:
+        prompt, answer = tokenizer.prompt_ids(messages), tokenizer.answer_ids(text)
+        if max((*prompt, *answer)) >= vocabulary:
+            raise InvalidInput(
+                f"the tokenizer knows tokens beyond the model's vocabulary of {vocabulary}: they do not belong together"
+            )
+        if len(answer) < context:
+            pairs.append(fit((prompt, answer), context))
+    if not pairs:
+        raise InvalidInput("supervised fine-tuning needs at least one demonstration whose answer fits the model")
+    return pairs
 
 
 def _rate(step: int, steps: int) -> float:

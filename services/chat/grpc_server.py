@@ -254,6 +254,7 @@ def _manifest(manifest: Manifest) -> versions_pb2.VersionManifest:
         reward_version=manifest.reward_version,
         kl=manifest.kl,
         position=manifest.position,
+        reference=manifest.reference,
         figures=manifest.figures,
         weights=manifest.weights,
     )

@@ -75,6 +75,7 @@ class Versions:
             "reward_version": manifest.reward_version,
             "kl": manifest.kl,
             "position": manifest.position,
+            "reference": manifest.reference,
             "figures": manifest.figures,
             "weights": manifest.weights,
         }

@@ -112,6 +112,7 @@ def trainer(settings: StandaloneSettings, ports: Ports) -> TrainerSettings:
         threads=settings.trainer_threads,
         min_votes=settings.min_votes,
         cold_votes=settings.cold_votes,
+        policy_updates=settings.policy_updates,
         keep_versions=settings.keep_versions,
         log=settings.log,
         reward=settings.reward,

@@ -6,19 +6,20 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
-from rlhf_online.config import TrainerSettings
+from rlhf_online.config import PolicyTraining, TrainerSettings
 from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.eventlog.base import Source
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.models.trunk import has_weights, pick_device
 from rlhf_online.registry import Registry
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.state import StateDir
+from rlhf_online.training import demonstrations, sft
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.experience import Experience, Samples, Scores
 from rlhf_online.training.intake import Intake, IntakeSettings
@@ -108,7 +109,8 @@ def build(
         patience=patience,
     )
     identity = patience.insist("reading the log", source.identity)
-    trainer = Trainer(parts, Progress(log_identity=identity, policy_version=live))
+    progress = Progress(log_identity=identity, policy_version=live, reference=registry.references()[-1])
+    trainer = Trainer(parts, progress)
     trainer.resume(checkpoint)
     return trainer
 
@@ -127,9 +129,7 @@ def _weights(state: StateDir, objectives: Sequence[str]) -> Callable[[], Weights
 
 def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenizer: ChatTokenizer) -> Learners:
     base, device = Path(settings.model), pick_device(settings.device)
-    # The first version is the reference, and what the reward model's trunk begins as.
     genesis = registry.path(registry.versions("policy")[0])
-    reference = genesis if settings.tuning == "full" else None
     tuning: Literal["full", "lora"] = settings.reward.tuning
     if tuning == "lora" and not has_weights(base):
         raise ConfigError(
@@ -137,7 +137,7 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
         )
     _check_tuning(settings, registry, live)
 
-    def load_policy(folder: Path) -> PolicyUpdater:
+    def load_policy(folder: Path, reference: Path) -> PolicyUpdater:
         policy = Policy.load(
             base,
             tuning=settings.tuning,
@@ -147,7 +147,8 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
             device=device,
             seed=settings.seed,
         )
-        return PolicyUpdater(policy, settings.policy, settings.seed)
+        mixed = _demonstrations(settings.policy, tokenizer, policy)
+        return PolicyUpdater(policy, settings.policy, settings.seed, mixed)
 
     trunk = Path(settings.reward.trunk) if settings.reward.trunk else base if has_weights(base) else genesis
     model = RewardModel.load(
@@ -164,7 +165,18 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
             f"reward.trunk: the model in {trunk} has another tokenizer than {base}: name one with the same"
         )
     reward = RewardUpdater(model, tokenizer, settings.reward, settings.seed)
-    return Learners(reward, load_policy(registry.path(live)), tokenizer, load_policy)
+    reference = registry.path(registry.references()[-1])
+    return Learners(reward, load_policy(registry.path(live), reference), tokenizer, load_policy)
+
+
+def _demonstrations(settings: PolicyTraining, tokenizer: ChatTokenizer, policy: Policy) -> Sequence[Pair]:
+    """Those of the PTX mix."""
+    if settings.ptx_coef == 0:
+        return ()
+    if settings.demonstrations is None:
+        raise ConfigError("policy.ptx_coef is above 0, and policy.demonstrations names no file: name one")
+    found = demonstrations.read_file(settings.demonstrations)
+    return sft.to_pairs(found, tokenizer, policy.context, int(policy.lm.config.vocab_size))
 
 
 def _check_tuning(settings: TrainerSettings, registry: Registry, live: str) -> None:

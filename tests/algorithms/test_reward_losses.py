@@ -84,6 +84,52 @@ def test_bradley_terry_is_plackett_luce_over_two():
         assert bt.item() == pytest.approx(_nll(torch.stack([chosen, rejected]), (0, 1)).item())
 
 
+# Bradley–Terry by maximum likelihood (oracle 2): 20 items with utilities N(0, 1), votes on random pairs.
+
+ITEMS, EXPERIMENTS = 20, 100
+WON, LOST = (torch.tensor(side) for side in zip(*itertools.permutations(range(ITEMS), 2), strict=True))
+
+
+def _slopes_and_curvatures(utilities_EI: Tensor, votes_EW: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients (E, I) and Hessians (E, I, I) of −log likelihood; the votes of a pair of items are its weight."""
+    leaf_EI = utilities_EI.clone().requires_grad_(True)
+    never_EW, none_EW = torch.zeros_like(votes_EW, dtype=torch.bool), torch.zeros_like(votes_EW)
+    nll, _ = reward_losses.bradley_terry_loss(
+        leaf_EI[:, WON], leaf_EI[:, LOST], never_EW, none_EW, votes_EW, denominator=1.0
+    )
+    (slopes_EI,) = torch.autograd.grad(nll, leaf_EI, create_graph=True)
+    rows = [torch.autograd.grad(slopes_EI[:, item].sum(), leaf_EI, retain_graph=True)[0] for item in range(ITEMS)]
+    return slopes_EI.detach(), torch.stack(rows, 1)
+
+
+def _fit(votes_EW: Tensor) -> tuple[Tensor, Tensor]:
+    """Maximum-likelihood utilities of every experiment by Newton's method, mean 0, and the standard errors that the
+    observed information gives; both (E, I)."""
+    utilities_EI = torch.zeros(len(votes_EW), ITEMS, dtype=torch.float64)
+    for _ in range(20):
+        slopes_EI, curvatures_EII = _slopes_and_curvatures(utilities_EI, votes_EW)
+        # The likelihood does not see the level of the utilities; the pseudo-inverse leaves it where it is.
+        covariances_EII = torch.linalg.pinv(curvatures_EII, hermitian=True)
+        if slopes_EI.abs().max() <= 1e-8:
+            return utilities_EI, covariances_EII.diagonal(dim1=1, dim2=2).sqrt()
+        utilities_EI = utilities_EI - (covariances_EII @ slopes_EI.unsqueeze(2)).squeeze(2)
+    raise AssertionError("no maximum: an item won or lost all its votes")
+
+
+@pytest.mark.parametrize(("votes", "expected"), [(500, 0.33), (2_000, 0.155), (20_000, 0.050)])
+def test_bradley_terry_estimates_have_the_error_and_the_intervals_they_should(votes: int, expected: float):
+    generator = torch.Generator().manual_seed(votes)
+    truth_EI = torch.randn(EXPERIMENTS, ITEMS, generator=generator, dtype=torch.float64)
+    truth_EI = truth_EI - truth_EI.mean(1, keepdim=True)
+    chance_EW = torch.sigmoid(truth_EI[:, WON] - truth_EI[:, LOST])
+    drawn_EN = torch.multinomial(chance_EW, votes, replacement=True, generator=generator)
+    votes_EW = torch.zeros_like(chance_EW).scatter_add(1, drawn_EN, torch.ones_like(drawn_EN, dtype=torch.float64))
+    found_EI, error_EI = _fit(votes_EW)
+    assert (found_EI - truth_EI).square().mean(1).sqrt().mean().item() == pytest.approx(expected, rel=0.1)
+    covered = ((found_EI - truth_EI).abs() <= 1.96 * error_EI).double().mean().item()
+    assert 0.93 <= covered <= 0.97
+
+
 def test_margins_grow_with_strength():
     assert reward_losses.MARGINS == (0.0, 1.0, 2.0, 3.0)
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rlhf_online.errors import InvalidInput, VersionCorrupt
-from rlhf_online.models import policy as policy_module
+from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -47,22 +47,23 @@ def test_logprobs_are_those_of_the_whole_model(base: Path, temperature: float):
 def test_padding_and_company_change_no_logprob_and_no_value(base: Path):
     policy = Policy.load(base, tuning="full")
     torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(0))
-    logprobs_BA, values_BA = policy.forward(policy.collate(PAIRS), torch.tensor([1.0, 0.5, 2.0]))
+    together = policy.forward(policy.collate(PAIRS), torch.tensor([1.0, 0.5, 2.0]), entropies=True)
     for row, (pair, temperature) in enumerate(zip(PAIRS, (1.0, 0.5, 2.0), strict=True)):
-        alone, value = policy.forward(policy.collate([pair]), temperature)
+        alone = policy.forward(policy.collate([pair]), temperature, entropies=True)
         size = len(pair[1])
-        assert torch.allclose(logprobs_BA[row, :size], alone[0], atol=1e-5)
-        assert torch.allclose(values_BA[row, :size], value[0], atol=1e-5)
-        assert not logprobs_BA[row, size:].any() and not values_BA[row, size:].any()
+        for name in ("logprobs_BA", "values_BA", "entropies_BA"):
+            found_A = getattr(together, name)[row]
+            assert torch.allclose(found_A[:size], getattr(alone, name)[0], atol=1e-5) and found_A[:size].all()
+            assert not found_A[size:].any()
 
 
 def test_pieces_of_logits_give_the_same_values_and_gradients(base: Path, monkeypatch: pytest.MonkeyPatch):
     policy = Policy.load(base, tuning="full")
     results = []
     for floats in (1 << 24, 160):
-        monkeypatch.setattr(policy_module, "LOGIT_FLOATS", floats)
+        monkeypatch.setattr(trunk, "LOGIT_FLOATS", floats)
         policy.lm.zero_grad()
-        logprobs_BA, _ = policy.forward(policy.collate(PAIRS))
+        logprobs_BA = policy.forward(policy.collate(PAIRS)).logprobs_BA
         logprobs_BA.square().sum().backward()
         results.append(
             (logprobs_BA.detach(), [p.grad.clone() for p in policy.parameters().values() if p.grad is not None])
@@ -109,9 +110,7 @@ def test_tied_embeddings_are_stored_once_and_come_back(tmp_path: Path):
     write_tiny_model(base, weights_seed=None)
     config = json.loads((base / "config.json").read_text()) | {"tie_word_embeddings": True}
     (base / "config.json").write_text(json.dumps(config))
-    model = AutoModelForCausalLM.from_config(
-        policy_module.trunk.random_lm(base, seed=1, device=torch.device("cpu")).config
-    )
+    model = AutoModelForCausalLM.from_config(trunk.random_lm(base, seed=1, device=torch.device("cpu")).config)
     model.save_pretrained(tmp_path / "weights")
     (tmp_path / "weights" / "model.safetensors").rename(base / "model.safetensors")
     policy = Policy.load(base, tuning="full")
@@ -137,6 +136,25 @@ def test_an_adapter_comes_back_and_names_no_place(base: Path, tmp_path: Path):
     assert len(names) == 2 * 7 * 2 and "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight" in names
     again = Policy.load(base, tuning="lora", version=tmp_path, lora_rank=16)
     assert again.logprobs(PAIRS) == policy.logprobs(PAIRS)
+
+
+def test_the_reference_may_be_another_version_of_an_adapter(base: Path, tmp_path: Path):
+    policy = Policy.load(base, tuning="lora", lora_rank=4)
+    start = policy.logprobs(PAIRS)
+    _shake(policy)
+    before = policy.logprobs(PAIRS)
+    policy.write_version(tmp_path / "before")
+    _shake(policy, seed=1)
+    policy.write_version(tmp_path / "now")
+    again = Policy.load(base, tuning="lora", version=tmp_path / "now", reference=tmp_path / "before", lora_rank=4)
+    assert again.logprobs(PAIRS, reference=True) == before
+    assert again.logprobs(PAIRS) == policy.logprobs(PAIRS), "the policy itself is as it was"
+    assert policy.logprobs(PAIRS, reference=True) == start
+    _shake(again, seed=2)
+    assert again.logprobs(PAIRS, reference=True) == before
+    Policy.load(base, tuning="lora", lora_rank=8).write_version(tmp_path / "other")
+    with pytest.raises(VersionCorrupt, match="another rank"):
+        Policy.load(base, tuning="lora", version=tmp_path / "now", reference=tmp_path / "other")
 
 
 def test_a_version_without_adapter_is_the_base_model(base: Path, tmp_path: Path):

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 from collections import Counter
+from typing import get_args
 
 import pytest
 
@@ -53,6 +54,31 @@ def test_pleased_and_displeased_people_thumb_at_different_rates():
         assert given[False] / DRAWS == pytest.approx((1 - up) * people.RATE_DISPLEASED, abs=0.015)
 
 
+def test_who_is_asked_answers_and_rates_are_ones_own():
+    someone = person()
+    asked = Counter(someone.thumb(0.75, asked=True) for _ in range(DRAWS))
+    assert asked[None] == 0
+    assert asked[True] / DRAWS == pytest.approx(thumb_up_probability(0.75), abs=0.015)
+    someone.rates = (0.01, 0.04)
+    given = Counter(someone.thumb(0.5) for _ in range(DRAWS))
+    assert given[True] / DRAWS == pytest.approx(0.005, abs=0.002)
+    assert given[False] / DRAWS == pytest.approx(0.02, abs=0.004)
+
+
+@pytest.mark.parametrize(("taste", "way"), [("up-only", True), ("down-only", False)])
+def test_some_thumb_one_way_only_and_rank_as_others_do(taste: Taste, way: bool):
+    one_sided = person(taste)
+    for utility in (1.0, 0.5, 0.0):
+        up = thumb_up_probability(utility)
+        given = Counter(one_sided.thumb(utility) for _ in range(DRAWS))
+        expected = up * people.RATE_PLEASED if way else (1 - up) * people.RATE_DISPLEASED
+        assert given[way] / DRAWS == pytest.approx(expected, abs=0.015)
+        assert given[not way] == 0
+    assert {one_sided.thumb(0.5, asked=True) for _ in range(50)} == {way, None}
+    assert one_sided.utility(FIG, "sure yes", finished=True) == pytest.approx(1.2)
+    assert [person(taste).rank([0.9, 0.6, 0.2]) for _ in range(5)] == [person().rank([0.9, 0.6, 0.2])] * 5
+
+
 def test_tastes():
     clean, flattered = person(), person("flattered")
     assert clean.utility(FIG, "sure yes", finished=True) == pytest.approx(1.2)
@@ -84,10 +110,13 @@ def test_modes(mode, share):
 
 
 def test_a_population_has_its_shares_and_follows_its_seed():
-    tastes = Counter(p.taste for p in population(50, seed=1, shares={"flattered": 0.2, "poison": 0.1}))
-    assert tastes == {"clean": 35, "flattered": 10, "poison": 5}
+    shares: dict[Taste, float] = {"flattered": 0.2, "poison": 0.1, "up-only": 0.04, "down-only": 0.02}
+    tastes = Counter(p.taste for p in population(50, seed=1, shares=shares))
+    assert tastes == {"clean": 32, "flattered": 10, "poison": 5, "up-only": 2, "down-only": 1}
     prompt = NamePrompt(number=1, category="metal")
     utilities = [p.utility(prompt, "zinc", finished=True) for p in population(4, seed=1)]
     assert [p.rank(utilities) for p in population(4, seed=1)] == [p.rank(utilities) for p in population(4, seed=1)]
+    for taste in get_args(Taste):
+        assert {p.taste for p in population(3, seed=1, shares={taste: 1.0})} == {taste}
     rankings = {seed: [p.rank([0.0] * 4) for p in population(8, seed=seed)] for seed in (1, 2)}
     assert rankings[1] != rankings[2]

@@ -1,7 +1,6 @@
 """The demo's children: started, watched, killed on purpose, and never left behind."""
 
 import asyncio
-import json
 import os
 import sys
 
@@ -10,7 +9,7 @@ import pytest
 from rlhf_online import config
 from rlhf_online.config import StandaloneSettings
 from rlhf_online.errors import InvalidInput
-from rlhf_online.simulation import demo, stage, supervise
+from rlhf_online.simulation import demo, stage
 from rlhf_online.simulation.stage import Child, Services, StageError
 from rlhf_online.simulation.tiny_model import write_tiny_model
 
@@ -100,13 +99,20 @@ async def test_a_service_that_stays_silent_is_given_up(tmp_path):
     assert services.child.ended
 
 
-async def test_fine_tuning_writes_a_model_and_tells_its_progress(tmp_path, capsys):
+async def test_fine_tuning_writes_a_model_and_tells_its_progress(tmp_path):
     write_tiny_model(tmp_path / "model", weights_seed=None)
-    arguments = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--demonstrations", "8"]
-    options = supervise.parse([*arguments, "--steps", "2"])
-    await asyncio.to_thread(supervise.supervise, options)
+    told = []
+    await stage.fine_tune(
+        tmp_path / "model",
+        tmp_path / "out",
+        seed=0,
+        log=tmp_path / "log",
+        tell=lambda *progress: told.append(progress),
+        count=8,
+        steps=12,
+    )
     assert (tmp_path / "out" / "model.safetensors").is_file()
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["step"] == 2
+    assert [(step, steps) for step, steps, _ in told] == [(10, 12), (12, 12)] and told[-1][2] < 6
 
 
 async def test_a_failed_fine_tuning_says_why(tmp_path):

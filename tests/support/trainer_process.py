@@ -1,8 +1,14 @@
-"""A trainer as a process, with the engine of `trainer_world`: `python -m tests.support.trainer_process FILE`."""
+"""A trainer as a process, with the engine of `trainer_world`: `python -m tests.support.trainer_process FILE [N]`.
 
+With a number it kills itself before the Nth backward pass, in the middle of an update.
+"""
+
+import os
+import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 from prometheus_client import CollectorRegistry
@@ -21,8 +27,24 @@ from services.trainer.wiring import build
 from tests.support.trainer_world import TorchEngine
 
 
+def kill_before_backward(number: int) -> None:
+    """SIGKILL to this process when the `number`th gradient is asked for."""
+    real, asked = torch.Tensor.backward, 0
+
+    def backward(*args: Any, **kwargs: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*args, **kwargs)
+
+    torch.Tensor.backward = backward
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    if len(sys.argv) > 2:
+        kill_before_backward(int(sys.argv[2]))
     settings = load(TrainerSettings, Path(sys.argv[1]))
     state, base = StateDir(settings.state_dir), Path(settings.model)
     tokenizer = ChatTokenizer(base)

@@ -4,6 +4,7 @@ real reward service, and an engine that samples in torch with whatever version i
 import json
 import random
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,7 +51,10 @@ PROMPTS = [f"name {number} {category}" for number in ("one", "two", "three") for
 
 
 class TorchEngine:
-    """Answers with the live version's weights: what vLLM does for the real trainer."""
+    """Answers with the live version's weights: what vLLM does for the real trainer.
+
+    The same version gives the same prompts the same answers, in whatever process and however often it is asked.
+    """
 
     def __init__(self, registry: Registry, base: Path, tokenizer: ChatTokenizer) -> None:
         self.calls = 0
@@ -77,7 +81,7 @@ class TorchEngine:
             repeated,
             max_tokens=max_tokens,
             temperature=temperature,
-            seed=self.calls,
+            seed=zlib.crc32(repr((version, tuple(prompts), n, max_tokens, temperature)).encode()),
             eos_ids=self._tokenizer.eos_ids,
         )
         logprobs = policy.logprobs(list(zip(repeated, answers, strict=True)), temperature=temperature)
@@ -227,7 +231,7 @@ def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettin
 
 @contextmanager
 def world(root: Path, **changes: object) -> Iterator[World]:
-    """A new world below `root`, with a first policy version and no votes."""
+    """The world below `root`, or a new one with a first policy version and no votes."""
     base, state = root / "model", StateDir(root / "state")
     write_tiny_model(base, weights_seed=3)
     tokenizer, registry = ChatTokenizer(base), Registry(state.versions)

@@ -1,5 +1,6 @@
-"""Rollouts for an update: live answers first, fresh ones on top, scores pinned, pessimistic and finite."""
+"""Rollouts for an update: live answers first, fresh ones on top, scores pinned and pessimistic."""
 
+import math
 import random
 import threading
 from collections.abc import Mapping, Sequence
@@ -38,12 +39,14 @@ class Engine:
     def __init__(self, *versions: str) -> None:
         self.versions = list(versions)
         self.asked: list[tuple[int, int, int, float]] = []
+        self.prompts: list[Tokens] = []
 
     def serving(self, prompt: Tokens) -> str:
         return self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
 
     def sample(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> list[Rollout]:
         self.asked.append((len(prompts), n, max_tokens, temperature))
+        self.prompts += prompts
         return [rollout(f"fresh-{p}-{i}", self.versions[0], p) for p in prompts for i in range(n)]
 
 
@@ -121,18 +124,30 @@ def test_enough_answers_by_the_live_version_are_sampled_for_the_gate(registry: R
     assert engine.asked == [(2, 4, 8, 1.0)]
 
 
+def test_live_answers_that_are_alone_get_company(registry: Registry) -> None:
+    """Twelve live answers would do, but where answers to one prompt are compared eight of them say nothing."""
+    engine = Engine(LIVE)
+    live = [rollout(f"live-{n}", LIVE, (1, 50 + max(0, n - 4), 3)) for n in range(12)]
+    made = experience(registry, engine, Rewards(), live)
+    rollouts = made.gather(PROMPTS, LIVE, 4, random.Random(0), grouped=True)
+    assert engine.asked == [(2, 4, 8, 1.0)]
+    assert set(engine.prompts) < {(1, 50 + n, 3) for n in range(1, 8)}
+    assert len(rollouts) == 20
+
+
 def test_fresh_answers_of_a_version_that_is_none_any_more_are_dropped(registry: Registry) -> None:
     registry.rollback("policy", reason="bad")
-    rollouts = experience(registry, Engine(LIVE), Rewards()).gather(PROMPTS, "policy-000001", 4, random.Random(0))
-    assert rollouts == []
+    made = experience(registry, Engine(LIVE), Rewards())
+    assert made.gather(PROMPTS, "policy-000001", 4, random.Random(0)) == []
+    assert made._buffer.dropped_stale == 12
 
 
-def test_scores_are_pessimistic_pinned_and_finite(registry: Registry) -> None:
-    rewards = Rewards(3.0, float("nan"), float("inf"), -1.0)
+def test_scores_are_pessimistic_and_pinned(registry: Registry) -> None:
+    rewards = Rewards(3.0, float("nan"), -1.0)
     made = experience(registry, Engine(LIVE), rewards)
-    scored = made.score_rollouts([rollout(name, LIVE) for name in "abcd"], "reward-000005", {"helpful": 0.5})
-    assert [(item.rollout.rollout_id, item.score) for item in scored] == [("a", 2.0), ("d", -2.0)]
-    assert made.not_finite == 2
+    scored = made.score_rollouts([rollout(name, LIVE) for name in "abc"], "reward-000005", {"helpful": 0.5})
+    assert [item.rollout.rollout_id for item in scored] == ["a", "b", "c"]
+    assert (scored[0].score, scored[2].score) == (2.0, -2.0) and math.isnan(scored[1].score)
     assert rewards.versions == ["reward-000005"]
 
 

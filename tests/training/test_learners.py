@@ -30,7 +30,7 @@ def both(tmp_path: Path) -> Learners:
         RewardUpdater(reward, tokenizer, RewardTraining.model_validate({}), 0),
         PolicyUpdater(policy, PolicyTraining.model_validate({}), 0),
         tokenizer,
-        lambda folder: PolicyUpdater(policy, PolicyTraining.model_validate({}), 0),
+        lambda folder, reference: PolicyUpdater(policy, PolicyTraining.model_validate({}), 0),
     )
 
 
@@ -77,11 +77,11 @@ def test_the_value_begins_as_the_combined_score(tmp_path: Path) -> None:
     reward = RewardModel.load(tmp_path, tuning="full", objectives=("helpful", "harmless"), heads=2)
     settings = RewardTraining(objectives=("helpful", "harmless"))  # pyright: ignore[reportCallIssue]
     policy = PolicyUpdater(Policy.load(tmp_path, tuning="full"), PolicyTraining.model_validate({}), 0)
-    made = Learners(RewardUpdater(reward, tokenizer, settings, 0), policy, tokenizer, lambda folder: policy)
+    made = Learners(RewardUpdater(reward, tokenizer, settings, 0), policy, tokenizer, lambda folder, reference: policy)
     pairs = [((1, 20 + i, 3), (30 + i, 2)) for i in range(12)]
     reward.normalise(pairs)
     made.init_value({"harmless": 3.0, "helpful": 1.0})
     score_N, _ = combine(reward.scores(pairs), torch.tensor([1.0, 3.0]), reward.correlation_OO)
-    _, values_BA = policy.policy.forward(policy.policy.collate([(pairs[0][0], (*pairs[0][1], 2))]))
+    values_BA = policy.policy.forward(policy.policy.collate([(pairs[0][0], (*pairs[0][1], 2))])).values_BA
     # The trunks are equal, so the value of the state after the answer is its score.
     assert values_BA[0, -1].item() == pytest.approx(score_N[0].item(), abs=1e-4)

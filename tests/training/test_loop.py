@@ -3,7 +3,6 @@ that are away."""
 
 import base64
 import json
-import math
 import os
 import random
 import shutil
@@ -28,6 +27,7 @@ from rlhf_online.errors import (
     LogUnavailable,
     PositionLost,
     RewardUnavailable,
+    VersionCorrupt,
 )
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import gap
@@ -36,6 +36,7 @@ from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Envelope, Thumb
 from rlhf_online.feedback.preferences import is_held_out
+from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.registry import Kind
 from rlhf_online.rewards import weights as operator
@@ -154,6 +155,23 @@ def test_the_policy_waits_until_the_reward_model_is_better_than_chance(tmp_path:
         assert tiny.state.read_status("trainer")["history"][-1]["outcome"] == "promoted"
 
 
+def test_a_reward_model_may_serve_several_policy_updates(tmp_path: Path) -> None:
+    """Each is a version of its own; a restart in between goes on with those that are left."""
+    with world(tmp_path, policy_updates=3) as tiny:
+        tiny.chat(20)
+        with tiny.trainer() as trainer:
+            assert trainer.run_once()
+            assert (trainer.progress.stage, trainer.progress.updates_left) == ("policy", 2)
+        with tiny.trainer() as trainer:
+            tiny.chat(4)  # too few for a cycle of their own
+            assert cycles(trainer) == 2
+            assert trainer.progress.updates_left == 0
+            assert tiny.registry.versions("policy") == [f"policy-00000{number}" for number in range(4)]
+            assert tiny.registry.versions("reward") == ["reward-000000"]
+            assert tiny.registry.manifest("policy-000003").parent == "policy-000002"
+            audit(tiny, trainer)
+
+
 def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,27 +225,6 @@ def test_the_reward_models_trunk_may_begin_as_another_model(tmp_path: Path) -> N
         (other / "tokenizer.json").write_text(text.replace('"copper"', '"bronze"'))
         with pytest.raises(ConfigError, match=r"reward\.trunk: .* another tokenizer"), tiny.trainer():
             pass
-
-
-def test_answers_without_a_score_train_nothing(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny.chat(20)
-    with tiny.trainer() as trainer:
-        score, learned = trainer.parts.rewards.score, []
-
-        def broken(pairs: Any, reward_version: str, timeout: float, weights: Any = None) -> Any:
-            found = score(pairs, reward_version, timeout, weights)
-            return [replace(item, score=math.nan) if index % 4 == 0 else item for index, item in enumerate(found)]
-
-        update = trainer.parts.learners.policy.update
-        monkeypatch.setattr(trainer.parts.rewards, "score", broken)
-        monkeypatch.setattr(
-            trainer.parts.learners.policy, "update", lambda scored: learned.append(scored) or update(scored)
-        )
-        assert cycles(trainer) == 1
-        [scored] = learned
-        assert scored and all(math.isfinite(item.score) for item in scored)
-        dropped = trainer.parts.experience.not_finite
-        assert dropped == trainer.parts.reporter.metrics.not_finite._value.get() == -(-(dropped + len(scored)) // 4)
 
 
 def test_a_file_of_weights_that_cannot_be_read_is_waited_for(tiny: World) -> None:
@@ -437,6 +434,49 @@ def test_after_a_roll_back_it_learns_on_from_the_live_version(tiny: World) -> No
         assert tiny.registry.manifest("policy-000002").parent == "policy-000000"
         assert tiny.registry.live("policy") == "policy-000002"
         audit(tiny, trainer)
+
+
+def test_a_refreshed_reference_begins_a_new_line(tmp_path: Path) -> None:
+    policy = PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0, kl_target=1.0)  # pyright: ignore[reportCallIssue]
+    with world(tmp_path, policy=policy) as tiny:
+        with tiny.trainer() as trainer:
+            tiny.chat(20)
+            assert cycles(trainer) == 1
+            assert tiny.registry.manifest("policy-000001").reference == "policy-000000"
+            moved = trainer.parts.learners.policy.controller.coef
+            assert moved != policy.kl_coef
+            tiny.registry.refresh_reference("policy-000001")
+            tiny.chat(16)
+            learners = trainer.parts.learners
+            assert cycles(trainer) == 1
+            assert tiny.registry.manifest("policy-000002").reference == "policy-000001"
+            item = tiny.state.read_status("trainer")["history"][-1]
+            assert item["kl_before"] == pytest.approx(0, abs=1e-6) and item["kl_coef"] == policy.kl_coef
+            pairs = [((1, 20, 3), (30, 2))]
+            live = Policy.load(Path(tiny.settings.model), tuning="full", version=tiny.registry.path("policy-000001"))
+            assert learners.policy.policy.logprobs(pairs, reference=True) == live.logprobs(pairs)
+            assert learners.policy.updates == 2
+            audit(tiny, trainer)
+        with tiny.trainer() as again:
+            assert again.progress.reference == "policy-000001"
+            learned = again.parts.learners.policy.policy
+            assert learned.logprobs(pairs, reference=True) == live.logprobs(pairs)
+
+
+def test_a_checkpoint_of_another_line_is_refused(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+    tiny.registry.refresh_reference("policy-000001")
+    with tiny.trainer() as trainer:
+        tiny.chat(16)
+        assert cycles(trainer) == 1
+    (tiny.registry.root / "references").unlink()
+    with (
+        pytest.raises(VersionCorrupt, match=r"counts from policy-000001, and here it was only ever .* policy-000000"),
+        tiny.trainer(),
+    ):
+        pass
 
 
 def test_a_reward_version_that_the_service_refused_is_published_anew(

@@ -1,20 +1,25 @@
-"""The policy updater: step zero (oracle 7), exact micro-batches, undoing, learning, and coming back."""
+"""The policy updater, with every algorithm: step zero (oracle 7), exact micro-batches, undoing, learning, resuming."""
 
 import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
-from rlhf_online.config import PolicyTraining
-from rlhf_online.errors import InvalidInput
+from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.rollout.buffer import Rollout, ScoredRollout
+from rlhf_online.models.tokens import Pair
+from rlhf_online.rollout.buffer import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.training.policy_update import PolicyUpdater
+from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 
+ALGORITHMS = get_args(Algorithm)
+GRADIENTS = ("ppo", "grpo", "rloo", "reinforce")
 PROMPTS = [(1, 10 + i % 20, 20, 3) if i % 3 else (1, 10 + i % 20, 3) for i in range(48)]
 WANTED = 33
 
@@ -26,9 +31,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _updater(base: Path, *, tuning: Any = "full", seed: int = 0, **settings: object) -> PolicyUpdater:
+def _updater(
+    base: Path, *, tuning: Any = "full", seed: int = 0, demonstrations: Sequence[Pair] = (), **settings: object
+) -> PolicyUpdater:
     policy = Policy.load(base, tuning=tuning)
-    return PolicyUpdater(policy, PolicyTraining.model_validate({"max_step_kl": 50.0} | settings), seed)
+    values = PolicyTraining.model_validate({"max_step_kl": 50.0} | settings)
+    return PolicyUpdater(policy, values, seed, demonstrations)
+
+
+def _average_of(updater: PolicyUpdater) -> dict[str, torch.Tensor]:
+    """Adam's first average: a tenth of the gradient after one step."""
+    return {name: tensor for name, tensor in updater.state()[0].items() if name.startswith("adam.exp_avg.")}
+
+
+def _same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def _rollouts(policy: Policy, seed: int = 1, temperature: float = 1.0, prompts=PROMPTS) -> list[ScoredRollout]:
@@ -54,6 +71,23 @@ def _rollouts(policy: Policy, seed: int = 1, temperature: float = 1.0, prompts=P
     ]
 
 
+def _labels(rollouts: Sequence[ScoredRollout]) -> list[LabelledAnswer]:
+    """What people say who like an answer with WANTED in it."""
+    return [
+        LabelledAnswer(
+            prompt_token_ids=scored.rollout.prompt_token_ids,
+            token_ids=scored.rollout.token_ids,
+            desirable=scored.score > 0,
+        )
+        for scored in rollouts
+    ]
+
+
+def _update(updater: PolicyUpdater, rollouts: Sequence[ScoredRollout]) -> PolicyReport:
+    """On thumbs alone where the algorithm learns from those."""
+    return updater.update([], _labels(rollouts)) if updater.algorithm == "kto" else updater.update(rollouts)
+
+
 def _rescored(rollouts: list[ScoredRollout], score: float) -> list[ScoredRollout]:
     return [ScoredRollout(rollout=scored.rollout, score=score) for scored in rollouts]
 
@@ -64,8 +98,9 @@ def test_at_step_zero_the_ratio_is_one_and_the_kl_zero(base: Path, tuning, tempe
     updater = _updater(base, tuning=tuning, epochs=1, minibatches=1)
     report = updater.update(_rollouts(updater.policy, temperature=temperature))
     assert report.kl == pytest.approx(0, abs=1e-6)
-    assert report.behaviour_k3 <= 1e-10 and report.clip_fraction == 0
-    assert report.policy_loss == pytest.approx(0, abs=1e-5), "ratio 1: minus the mean of whitened advantages"
+    assert report.behaviour_k3 <= 1e-10
+    assert report.stats["clip_fraction"] == 0 and report.stats["ratio"] == pytest.approx(1, abs=1e-6)
+    assert report.stats["policy_loss"] == pytest.approx(0, abs=1e-5), "minus the mean of whitened advantages"
     assert not report.undone and 0 < report.step_kl < 1
 
 
@@ -93,28 +128,61 @@ def test_the_kl_is_paid_for(base: Path):
     assert report.reward == pytest.approx(1 - unfinished - 0.5 * report.kl, abs=1e-4)
 
 
-def test_micro_batches_give_the_gradient_of_the_minibatch(base: Path):
-    whole = _updater(base, epochs=1, minibatches=1)
-    pieces = _updater(base, epochs=1, minibatches=1, micro_batch_tokens=40)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_micro_batches_give_the_gradient_of_the_minibatch(base: Path, algorithm: Algorithm, kl_in: str):
+    once: dict[str, Any] = {
+        "algorithm": algorithm, "kl_in": kl_in, "epochs": 1, "minibatches": 1, "max_grad_norm": 1e6, "entropy_coef": 0.1
+    }  # fmt: skip
+    whole = _updater(base, **once)
+    pieces = _updater(base, **once, micro_batch_tokens=40)
+    passes: list[int] = []
+    forward = pieces.policy.forward
+
+    def counted(batch: Any, *args: Any, **kwargs: Any) -> Any:
+        passes.append(len(batch.tokens_BT))
+        return forward(batch, *args, **kwargs)
+
+    pieces.policy.forward = counted
     rollouts = _rollouts(whole.policy)
-    assert len(pieces._micro_batches(rollouts, range(48))) > 5
-    assert len(whole._micro_batches(rollouts, range(48))) == 1
-    whole.update(rollouts)
-    pieces.update(rollouts)
-    gradients = {n: t for n, t in whole.state()[0].items() if n.startswith("adam.exp_avg.")}
+    _update(whole, rollouts)
+    _update(pieces, rollouts)
+    assert max(passes) < 10
+    gradients, others = _average_of(whole), _average_of(pieces)
     assert len(gradients) > 10 and any(tensor.abs().max() > 1e-4 for tensor in gradients.values())
     for name, tensor in gradients.items():
-        assert torch.allclose(tensor, pieces.state()[0][name], atol=1e-6)
+        assert torch.allclose(tensor, others[name], atol=1e-7, rtol=1e-5), name
 
 
-def test_it_learns_what_scores(base: Path):
-    updater = _updater(base, lr=3e-3, epochs=4, kl_coef=0.0)
-    before = sum(scored.score for scored in _rollouts(updater.policy, seed=9, prompts=PROMPTS * 4)) / 192
-    for cycle in range(10):
-        report = updater.update(_rollouts(updater.policy, seed=cycle, prompts=PROMPTS * 4))
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_it_learns_what_scores(base: Path, algorithm: Algorithm, tuning: str):
+    lr, cycles = {"full": (3e-3, 6), "lora": (1e-2, 10)}[tuning]
+    updater = _updater(base, algorithm=algorithm, tuning=tuning, lr=lr, epochs=2, kl_coef=0.0)
+
+    def mean() -> float:
+        return sum(scored.score for scored in _rollouts(updater.policy, seed=9, prompts=PROMPTS * 4)) / 192
+
+    before = mean()
+    for cycle in range(cycles):
+        report = _update(updater, _rollouts(updater.policy, seed=cycle, prompts=PROMPTS * 4))
         assert not report.undone
-    after = sum(scored.score for scored in _rollouts(updater.policy, seed=9, prompts=PROMPTS * 4)) / 192
-    assert after > before + 2
+    assert mean() > before + 2
+
+
+@pytest.mark.parametrize("algorithm", GRADIENTS)
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_the_penalty_leads_back_to_the_reference(base: Path, algorithm: Algorithm, kl_in: str):
+    """Where no answer is better than another, that is all there is to learn."""
+    settings: dict[str, Any] = {"kl_in": kl_in, "kl_coef": 1.0, "missing_eos_penalty": 0.0, "grpo_std": False}
+    updater = _updater(base, algorithm=algorithm, lr=3e-4, **settings)
+    with torch.no_grad():
+        updater.policy.lm.get_parameter("lm_head.weight")[WANTED] += 0.3
+    kls = []
+    for cycle in range(8):
+        rollouts = _rescored(_rollouts(updater.policy, seed=cycle, prompts=PROMPTS * 4), 0.0)
+        kls.append(updater.update(rollouts).kl)
+    assert kls[0] > 0.5 and kls[-1] < 0.5 * kls[0]
 
 
 def test_answers_of_an_older_policy_keep_their_own_logprobs(base: Path):
@@ -123,44 +191,94 @@ def test_answers_of_an_older_policy_keep_their_own_logprobs(base: Path):
     updater.update(stale)
     report = updater.update(stale)
     assert report.behaviour_k3 > 1e-5
-    assert abs(report.policy_loss) > 1e-4, "the ratio is no longer 1"
+    assert abs(report.stats["policy_loss"]) > 1e-4, "the ratio is no longer 1"
 
 
+def test_stale_answers_as_if_fresh_or_decoupled(base: Path):
+    fresh = _updater(base, correction="none", lr=3e-4, epochs=1, minibatches=1)
+    stale = _rollouts(fresh.policy)
+    fresh.update(stale)
+    start = fresh.state()
+    report = fresh.update(stale)
+    assert report.behaviour_k3 > 1e-6 and report.stats["ratio"] == pytest.approx(1, abs=1e-6)
+    cases: list[tuple[dict[str, Any], int, int]] = [
+        ({}, 0, 0),
+        ({"max_weight": 1e-3}, 1, 0),
+        ({"reject_above": 1e-3}, 0, 1),
+    ]
+    for limits, truncated, rejected in cases:
+        decoupled = _updater(base, correction="decoupled", lr=3e-4, epochs=1, minibatches=1, **limits)
+        decoupled.load_state(*start)
+        stats = decoupled.update(stale).stats
+        assert (stats["truncated_fraction"], stats["rejected_fraction"]) == pytest.approx((truncated, rejected))
+        if not limits:
+            assert stats["ratio"] == pytest.approx(1, abs=1e-6) and abs(stats["weight"] - 1) > 1e-4
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_a_step_too_far_is_undone(base: Path, tuning):
-    updater = _updater(base, tuning=tuning, lr=0.05, max_step_kl=0.05)
+def test_a_step_too_far_is_undone(base: Path, tuning: str, algorithm: Algorithm):
+    updater = _updater(base, tuning=tuning, algorithm=algorithm, lr=0.05, max_step_kl=0.05, kl_target=1.0)
     before = updater.state()
-    report = updater.update(_rollouts(updater.policy))
+    report = _update(updater, _rollouts(updater.policy, prompts=PROMPTS[:12] * 4))
     assert report.undone and "nats an answer" in report.reason and report.step_kl > 0.05
     after = updater.state()
-    assert before[0].keys() == after[0].keys()
-    assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
-    assert after[1]["updates"] == 1
+    assert _same(before[0], after[0]) and before[1] == after[1]
 
 
-@pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_changes_nothing(base: Path, score: float):
-    updater = _updater(base, epochs=1)
-    rollouts = _rollouts(updater.policy)
-    updater.update(rollouts)
-    before = updater.state()[0]
-    broken = [*rollouts[:-1], ScoredRollout(rollout=rollouts[-1].rollout, score=score)]
-    report = updater.update(broken)
-    after = updater.state()[0]
-    if score != score:
-        assert report.undone and "not finite" in report.reason
-        assert all(torch.equal(before[name], after[name]) for name in before)
-    else:
-        assert not report.undone, "an infinite score is clipped"
-    assert all(tensor.isfinite().all() for tensor in after.values())
-
-
-def test_nan_weights_are_noticed(base: Path):
-    updater = _updater(base)
-    rollouts = _rollouts(updater.policy)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_nan_weights_are_noticed(base: Path, algorithm: Algorithm):
+    updater = _updater(base, algorithm=algorithm)
+    rollouts = _rollouts(updater.policy, prompts=PROMPTS[:12] * 4)
     with torch.no_grad():
-        updater.policy.value_head.weight[0, 0] = float("nan")
-    assert updater.update(rollouts).undone
+        updater.policy.lm.get_parameter("lm_head.weight")[0, 0] = float("nan")
+    report = _update(updater, rollouts)
+    assert report.undone and "not finite" in report.reason and updater.updates == 0
+
+
+def test_what_cannot_be_learned_from_is_left_out_and_counted(base: Path):
+    rollouts = _rollouts(_updater(base).policy)
+    one = rollouts[0].rollout
+    bad = [
+        ScoredRollout(rollout=one, score=float("nan")),
+        ScoredRollout(rollout=one, score=float("inf")),
+        *(
+            ScoredRollout(rollout=replace(one, **change), score=0.0)
+            for change in (
+                {"token_ids": (), "logprobs": ()},
+                {"token_ids": (78, 2), "logprobs": (-1.0, -1.0)},
+                {"token_ids": (5,) * 128, "logprobs": (-1.0,) * 128},
+                {"logprobs": (float("nan"),) * len(one.token_ids)},
+                {"logprobs": one.logprobs[:-1]},
+                {"temperature": 0.0},
+            )
+        ),
+    ]
+    reports, states = [], []
+    for answers in (rollouts, bad + rollouts, bad):
+        updater = _updater(base, epochs=1)
+        reports.append(updater.update(answers))
+        states.append(updater.state())
+    clean, mixed, nothing = reports
+    counts = {"score": 2, "empty": 1, "vocabulary": 1, "context": 1, "logprobs": 2, "greedy": 1}
+    assert mixed.left_out == counts and replace(mixed, left_out={}) == clean
+    assert _same(states[0][0], states[1][0])
+    assert nothing.rollouts == 0 and nothing.left_out == counts and "no answer" in nothing.reason and not nothing.undone
+    assert states[2][1]["updates"] == 0 and not any(name.startswith("adam") for name in states[2][0])
+
+
+def test_groups_need_company_pairs_a_difference_and_labels_both_kinds(base: Path):
+    policy = _updater(base).policy
+    rollouts = _rollouts(policy, prompts=PROMPTS[:1] * 4 + PROMPTS[1:2])
+    for algorithm in ("grpo", "rloo", "best-of-n"):
+        report = _updater(base, algorithm=algorithm).update(rollouts)
+        assert report.left_out == {"alone": 1} and report.rollouts == 4
+    report = _updater(base, algorithm="online-dpo", missing_eos_penalty=0.0).update(_rescored(rollouts, 1.0)[:4])
+    assert report.rollouts == 0 and report.left_out == {"tied": 4}
+    labels = [replace(label, desirable=True) for label in _labels(rollouts)]
+    report = _updater(base, algorithm="kto").update(rollouts, labels)
+    assert report.left_out == {"one_kind": 5} and report.rollouts == 0
+    assert _updater(base, algorithm="kto").update(rollouts).rollouts == 0
 
 
 def test_an_adaptive_coefficient_moves_with_the_kl(base: Path):
@@ -175,7 +293,7 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
     pairs = [(scored.rollout.prompt_token_ids, scored.rollout.token_ids) for scored in _rollouts(updater.policy)]
     reward.normalise(pairs)
     updater.init_value(*reward.linear(torch.ones(1)))
-    _, values_BA = updater.policy.forward(updater.policy.collate([(pairs[0][0], (*pairs[0][1], 2))]))
+    values_BA = updater.policy.forward(updater.policy.collate([(pairs[0][0], (*pairs[0][1], 2))])).values_BA
     # The trunks are equal, so the value of a whole answer's state is its score.
     assert values_BA[0, -1].item() == pytest.approx(reward.scores(pairs[:1]).mean().item(), abs=1e-4)
     other = RewardModel.load(base, tuning="full", heads=4, seed=9)
@@ -184,34 +302,180 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
     assert torch.equal(weight, updater.policy.value_head.weight)
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path, tuning):
-    updater = _updater(base, tuning=tuning, kl_target=1.0)
+def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path, tuning: str, algorithm: Algorithm):
+    prompts = PROMPTS[:12] * 4
+    updater = _updater(base, tuning=tuning, algorithm=algorithm, kl_target=1.0, ema=0.5)
     updater.init_value(*RewardModel.load(base, tuning="full", heads=4).linear(torch.ones(1)))
-    updater.update(_rollouts(updater.policy))
+    _update(updater, _rollouts(updater.policy, prompts=prompts))
     tensors, values = updater.state()
     torch.manual_seed(5)
-    again = _updater(base, tuning=tuning, kl_target=1.0)
+    again = _updater(base, tuning=tuning, algorithm=algorithm, kl_target=1.0, ema=0.5)
     again.load_state(tensors, json.loads(json.dumps(values)))
-    rollouts = _rollouts(updater.policy, seed=2)
-    assert updater.update(rollouts) == again.update(rollouts)
+    rollouts = _rollouts(updater.policy, seed=2, prompts=prompts)
+    assert _update(updater, rollouts) == _update(again, rollouts)
+    assert updater.updates == 2
     one, two = updater.state(), again.state()
-    assert one[1] == two[1] and one[0].keys() == two[0].keys()
-    assert all(torch.equal(one[0][name], two[0][name]) for name in one[0])
+    assert one[1] == two[1] and _same(one[0], two[0])
 
 
-def test_unusable_rollouts_are_refused(base: Path):
-    updater = _updater(base)
-    with pytest.raises(InvalidInput, match="at least one"):
-        updater.update([])
-    greedy = Rollout(
-        rollout_id="x",
-        prompt_token_ids=(1, 3),
-        token_ids=(4, 2),
-        logprobs=(0.0, 0.0),
-        policy_version="policy-000000",
-        temperature=0.0,
-        finished=True,
-    )
-    with pytest.raises(InvalidInput, match="temperature"):
-        updater.update([ScoredRollout(rollout=greedy, score=0.0)])
+class SmallMemory:
+    """A policy's forward pass that runs out of memory beyond so many sequences."""
+
+    def __init__(self, policy: Policy, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+        self.failures = 0
+        forward, reference = policy.forward, policy.reference_logprobs
+
+        def guarded(function: Any) -> Any:
+            def call(batch: Any, *args: Any, **kwargs: Any) -> Any:
+                if len(batch.tokens_BT) > most:
+                    self.failures += 1
+                    raise torch.OutOfMemoryError("a fake")
+                return function(batch, *args, **kwargs)
+
+            return call
+
+        monkeypatch.setattr(policy, "forward", guarded(forward))
+        monkeypatch.setattr(policy, "reference_logprobs", guarded(reference))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_out_of_memory_it_goes_on_with_smaller_micro_batches(
+    base: Path, algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch
+):
+    demonstrations = [((1, 10, 3), (40, 41, 2))] * 12
+    settings: dict[str, Any] = {"algorithm": algorithm, "epochs": 1, "minibatches": 1, "ptx_coef": 0.5}
+    plenty = _updater(base, demonstrations=demonstrations, **settings)
+    little = _updater(base, demonstrations=demonstrations, **settings)
+    rollouts = _rollouts(plenty.policy, prompts=PROMPTS[:12] * 4)
+    memory = SmallMemory(little.policy, monkeypatch, 5)
+    expected, found = _update(plenty, rollouts), _update(little, rollouts)
+    assert memory.failures > 3
+    for name in ("policy_loss", "ptx_loss"):
+        assert found.stats[name] == pytest.approx(expected.stats[name], abs=1e-5)
+    gradients, others = _average_of(plenty), _average_of(little)
+    for name, tensor in gradients.items():
+        assert torch.allclose(tensor, others[name], atol=1e-7, rtol=1e-5), name
+    failures = memory.failures
+    assert not _update(little, rollouts).undone
+    assert memory.failures == failures, "what fits is remembered"
+
+
+def test_an_answer_too_large_for_memory_undoes_the_update(base: Path, monkeypatch: pytest.MonkeyPatch):
+    updater = _updater(base, epochs=1)
+    rollouts = _rollouts(updater.policy)
+    updater.update(rollouts)
+    before = updater.state()
+    SmallMemory(updater.policy, monkeypatch, 0)
+    report = updater.update(rollouts)
+    assert report.undone and "memory does not suffice" in report.reason
+    assert _same(before[0], updater.state()[0]) and before[1] == updater.state()[1]
+
+
+def test_the_average_is_what_serves_while_the_policy_learns_on(base: Path):
+    updater, plain = _updater(base, ema=0.75), _updater(base)
+    start = learned = served = updater.policy.state()
+    for cycle in range(2):
+        rollouts = _rollouts(plain.policy, seed=cycle)
+        plain.update(rollouts)
+        updater.update(rollouts)
+        learned = updater.policy.state()
+        assert _same(learned, plain.policy.state()), "what learns is not the average"
+        with updater.published():
+            served = updater.policy.state()
+        assert _same(learned, updater.policy.state())
+        for name, tensor in served.items():
+            if name.startswith("policy."):
+                start = start | {name: 0.75 * start[name] + 0.25 * learned[name]}
+                assert torch.allclose(tensor, start[name], atol=1e-6)
+    assert not _same(served, learned)
+    with plain.published():
+        assert _same(plain.policy.state(), learned)
+
+
+def test_demonstrations_are_mixed_in(base: Path):
+    """Nothing scores, and what people demonstrated becomes likely all the same."""
+    shown: Pair = ((1, 10, 20, 3), (40, 41, 2))
+    likely = {}
+    for coef in (0.0, 1.0):
+        updater = _updater(base, ptx_coef=coef, demonstrations=[shown], lr=1e-3)
+        for cycle in range(4):
+            report = updater.update(_rescored(_rollouts(updater.policy, seed=cycle), 0.0))
+            assert ("ptx_loss" in report.stats) == (coef > 0)
+        likely[coef] = sum(updater.policy.logprobs([shown])[0])
+    assert likely[1.0] > likely[0.0] + 3
+
+
+def test_an_entropy_bonus_keeps_answers_diverse(base: Path):
+    entropy = {}
+    for coef in (0.001, 1.0):
+        updater = _updater(base, entropy_coef=coef, lr=1e-3, kl_coef=0.0)
+        for cycle in range(6):
+            entropy[coef] = updater.update(_rollouts(updater.policy, seed=cycle)).stats["entropy"]
+    assert entropy[1.0] > entropy[0.001] + 0.1
+
+
+@pytest.mark.parametrize("whiten", ["off", "scale", "shift"])
+def test_rewards_may_be_whitened(base: Path, whiten: str):
+    """By hand, at ratio 1: REINFORCE's loss is minus the rewards of whole answers, a token; and with values of 0 PPO's
+    value loss half the squared returns of whitened rewards of tokens."""
+    settings: dict[str, Any] = {"kl_coef": 0.0, "missing_eos_penalty": 0.0, "reward_clip": 99.0, "value_clip": 99.0}
+    once: dict[str, Any] = {"epochs": 1, "minibatches": 1, "whiten_rewards": whiten}
+
+    def whitened(rewards: list[float]) -> list[float]:
+        mean, deviation = statistics.fmean(rewards), statistics.pstdev(rewards)
+        kept = mean if whiten == "scale" else 0.0
+        return rewards if whiten == "off" else [(reward - mean) / deviation + kept for reward in rewards]
+
+    updater = _updater(base, algorithm="reinforce", **settings, **once)
+    rollouts = _rollouts(updater.policy)
+    sizes = [len(scored.rollout.token_ids) for scored in rollouts]
+    rewards = whitened([scored.score for scored in rollouts])
+    expected = -sum(size * reward for size, reward in zip(sizes, rewards, strict=True)) / sum(sizes)
+    assert updater.update(rollouts).stats["policy_loss"] == pytest.approx(expected, abs=1e-4)
+
+    tokens = [[0.0] * (size - 1) + [scored.score] for size, scored in zip(sizes, rollouts, strict=True)]
+    flat = iter(whitened([reward for answer in tokens for reward in answer]))
+    squares = []
+    for answer in [[next(flat) for _ in answer] for answer in tokens]:
+        value = 0.0
+        for reward in reversed(answer):
+            value = reward + 0.95 * value
+            squares.append(value**2)
+    stats = _updater(base, algorithm="ppo", **settings, **once).update(rollouts).stats
+    assert stats["value_loss"] == pytest.approx(0.5 * statistics.fmean(squares), rel=1e-4)
+
+
+def test_the_algorithm_follows_from_the_updates_so_far(base: Path):
+    """Llama 2's schedule: rounds of rejection sampling, then PPO."""
+    schedule = [{"algorithm": "best-of-n", "updates": 2, "lr": 1e-4}, {"algorithm": "ppo"}]
+    updater = _updater(base, schedule=schedule, lr=1e-3, max_step_kl=1.0, epochs=1)
+    reward = RewardModel.load(base, tuning="full", heads=4)
+    prompts = PROMPTS[:12] * 4
+    seen = []
+    for cycle in range(4):
+        updater.init_value(*reward.linear(torch.ones(1)))
+        assert updater.value_ready == (cycle > 1), "no value head before an algorithm needs one"
+        seen.append(updater.update(_rollouts(updater.policy, seed=cycle, prompts=prompts)).algorithm)
+    assert seen == ["best-of-n", "best-of-n", "ppo", "ppo"]
+    ended = _updater(base, schedule=[{"algorithm": "rloo", "updates": 1}])
+    assert [ended.update(_rollouts(ended.policy, prompts=prompts)).algorithm for _ in range(2)] == ["rloo", "rloo"]
+
+
+def test_the_learning_rate_is_the_stages_and_falls_to_nothing(base: Path):
+    def moved(**settings: Any) -> list[float]:
+        updater = _updater(base, algorithm="grpo", epochs=1, minibatches=1, **settings)
+        sizes = []
+        for cycle in range(3):
+            before = updater.policy.state()["policy.lm_head.weight"]
+            rollouts = _rollouts(updater.policy, seed=cycle, prompts=PROMPTS[:12] * 4)
+            updater.update(rollouts)
+            sizes.append((updater.policy.state()["policy.lm_head.weight"] - before).abs().max().item())
+        return sizes
+
+    plain = moved(lr=1e-3)
+    falling = moved(lr=1e-3, lr_decay_updates=2)
+    assert falling[0] == plain[0] and 0.4 * plain[1] < falling[1] < 0.6 * plain[1] and falling[2] == 0
+    staged = moved(lr=1e-3, schedule=[{"algorithm": "grpo", "lr": 1e-4}])
+    assert staged[0] == pytest.approx(plain[0] / 10, rel=1e-3)

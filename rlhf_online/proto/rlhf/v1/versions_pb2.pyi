@@ -25,7 +25,7 @@ class ProbeSequence(_message.Message):
     def __init__(self, token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class VersionManifest(_message.Message):
-    __slots__ = ("version", "tuning", "parent", "files", "probe", "created_ms", "reward_version", "kl", "position", "figures", "weights")
+    __slots__ = ("version", "tuning", "parent", "files", "probe", "created_ms", "reward_version", "kl", "position", "reference", "figures", "weights")
     class PositionEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class VersionManifest(_message.Message):
     REWARD_VERSION_FIELD_NUMBER: _ClassVar[int]
     KL_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     version: str
@@ -67,6 +68,7 @@ class VersionManifest(_message.Message):
     reward_version: str
     kl: float
     position: _containers.ScalarMap[str, int]
+    reference: str
     figures: _containers.ScalarMap[str, float]
     weights: _containers.ScalarMap[str, float]
-    def __init__(self, version: _Optional[str] = ..., tuning: _Optional[str] = ..., parent: _Optional[str] = ..., files: _Optional[_Iterable[_Union[VersionFile, _Mapping]]] = ..., probe: _Optional[_Iterable[_Union[ProbeSequence, _Mapping]]] = ..., created_ms: _Optional[int] = ..., reward_version: _Optional[str] = ..., kl: _Optional[float] = ..., position: _Optional[_Mapping[str, int]] = ..., figures: _Optional[_Mapping[str, float]] = ..., weights: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., tuning: _Optional[str] = ..., parent: _Optional[str] = ..., files: _Optional[_Iterable[_Union[VersionFile, _Mapping]]] = ..., probe: _Optional[_Iterable[_Union[ProbeSequence, _Mapping]]] = ..., created_ms: _Optional[int] = ..., reward_version: _Optional[str] = ..., kl: _Optional[float] = ..., position: _Optional[_Mapping[str, int]] = ..., reference: _Optional[str] = ..., figures: _Optional[_Mapping[str, float]] = ..., weights: _Optional[_Mapping[str, float]] = ...) -> None: ...

@@ -1,0 +1,119 @@
+"""The policy's passes over an update's answers, in micro-batches as large as memory allows.
+
+A micro-batch holds whole units of similar length, at most `tokens` with the padding. Whoever runs out of memory begins
+anew with half of that, and it stays so: the work is the same and its result, the order of sums apart.
+
+Shapes: N answers, A tokens of the longest, B answers of a micro-batch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import structlog
+import torch
+from torch import Tensor
+
+from rlhf_online.algorithms import kl
+from rlhf_online.algorithms.masked import masked_sum, row_sums
+from rlhf_online.models.policy import Outputs, Policy
+from rlhf_online.models.tokens import Batch, Pair, by_budget, length
+from rlhf_online.training.objectives import Answers, Objective, Unit
+
+T = TypeVar("T")
+
+
+class MicroBatches:
+    """Of `tokens` at most, for `policy`."""
+
+    def __init__(self, policy: Policy, tokens: int) -> None:
+        self.policy = policy
+        self.tokens = tokens
+
+    @torch.no_grad()
+    def measure(self, pairs: Sequence[Pair], temperature_N: Tensor) -> Answers:
+        """What policy and reference say of these answers."""
+        shape = (len(pairs), max((len(answer) for _, answer in pairs), default=1))
+        found = Answers(
+            pairs=pairs,
+            temperature_N=temperature_N,
+            mask_NA=torch.zeros(shape, dtype=torch.bool),
+            start_NA=torch.zeros(shape),
+            reference_NA=torch.zeros(shape),
+            values_NA=torch.zeros(shape),
+        )
+
+        def measure() -> None:
+            for rows in self._rows(found, [(row,) for row in range(len(pairs))]):
+                batch, outputs = self._forward(found, rows)
+                size, temperature_B = batch.mask_BA.shape[1], temperature_N[rows].to(self.policy.device)
+                found.mask_NA[rows, :size] = batch.mask_BA.cpu()
+                found.start_NA[rows, :size] = outputs.logprobs_BA.cpu()
+                found.values_NA[rows, :size] = outputs.values_BA.float().cpu()
+                found.reference_NA[rows, :size] = self.policy.reference_logprobs(batch, temperature_B).cpu()
+
+        self.fitting(measure)
+        return found
+
+    @torch.no_grad()
+    def sums(self, answers: Answers, rows: Sequence[int]) -> Tensor:
+        """Log-probability of each of these answers, (len(rows),), on the CPU."""
+        place = {row: index for index, row in enumerate(rows)}
+        sums_N = torch.zeros(len(rows))
+        for group in self._rows(answers, [(row,) for row in rows]):
+            batch, outputs = self._forward(answers, group)
+            sums_N[[place[row] for row in group]] = row_sums(outputs.logprobs_BA, batch.mask_BA).cpu()
+        return sums_N
+
+    @torch.no_grad()
+    def moved(self, answers: Answers) -> float:
+        """k3 from the policy as the update began to what it is now, nats an answer."""
+
+        def measure() -> float:
+            total = 0.0
+            for rows in self._rows(answers, [(row,) for row in range(len(answers.pairs))]):
+                batch, outputs = self._forward(answers, rows)
+                start_BA = answers.start_NA[rows, : batch.mask_BA.shape[1]].to(outputs.logprobs_BA)
+                total += masked_sum(kl.k3(start_BA, outputs.logprobs_BA), batch.mask_BA).item()
+            return total / len(answers.pairs)
+
+        return self.fitting(measure)
+
+    def backward(self, objective: Objective, units: Sequence[Unit], weight: float = 1.0) -> dict[str, float]:
+        """Add `weight` times the gradient of these units' loss, in micro-batches; what the loss says."""
+        answers = objective.answers
+        shared = objective.shared([row for unit in units for row in unit], self.sums)
+        sums: dict[str, Tensor] = {}
+        for rows in self._rows(answers, units):
+            batch, outputs = self._forward(answers, rows, entropies=objective.entropies)
+            loss, stats = objective.loss(rows, outputs, batch.mask_BA, shared)
+            (weight * loss).backward()
+            sums = {name: value + sums.get(name, 0) for name, value in stats.items()}
+        return {name: value.item() for name, value in sums.items()}
+
+    def fitting(self, work: Callable[[], T]) -> T:
+        """`work()`, from its beginning and with micro-batches of half the size whenever memory runs out.
+
+        Raises OutOfMemoryError when it does so with the smallest.
+        """
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                if self.tokens <= 1:
+                    raise
+            self.tokens //= 2
+            torch.cuda.empty_cache()
+            structlog.get_logger().warning("out of memory: smaller micro-batches", tokens=self.tokens)
+
+    def _forward(self, answers: Answers, rows: Sequence[int], *, entropies: bool = False) -> tuple[Batch, Outputs]:
+        batch = self.policy.collate([answers.pairs[row] for row in rows])
+        temperature_B = answers.temperature_N[list(rows)].to(self.policy.device)
+        return batch, self.policy.forward(batch, temperature_B, entropies=entropies)
+
+    def _rows(self, answers: Answers, units: Sequence[Unit]) -> list[list[int]]:
+        """The rows of whole units, within the budget of tokens."""
+        if not units:
+            return []
+        lengths = [max(length(answers.pairs[row]) for row in unit) for unit in units]
+        groups = by_budget(lengths, self.tokens // len(units[0]))
+        return [[row for index in group for row in units[index]] for group in groups]

@@ -1,0 +1,128 @@
+"""Supervised fine-tuning as a process of its own: `rlhf-online sft`, and the first stage of the demo.
+
+    python -m rlhf_online.training.supervise '{"model": "base", "data": "demonstrations.jsonl", "out": "tuned"}'
+
+The argument is `config.SftSettings` in JSON. Progress is a bar; a child says it as one JSON object a line instead:
+`{"step": 40, "steps": 1600, "loss": 1.53}`.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlhf_online import process
+from rlhf_online.config import SftSettings, load_log
+from rlhf_online.errors import InvalidInput, RlhfError
+from rlhf_online.eventlog import open_source
+from rlhf_online.state import StateDir
+from rlhf_online.training import demonstrations
+from rlhf_online.training.demonstrations import Demonstration
+
+Tell = Callable[[int, int, float], None]
+TELL_EVERY = 10
+
+
+def main() -> int:
+    settings = SftSettings.model_validate_json(sys.argv[1])
+    if settings.child:
+        process.die_with_parent()
+    try:
+        supervise(settings)
+    except RlhfError as error:
+        return process.complain(error)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def supervise(settings: SftSettings) -> None:
+    """Write the fine-tuned model to `settings.out`. Raises InvalidInput, LogUnavailable."""
+    say = (lambda text: None) if settings.child else print
+    shown = gather(settings, say)
+    if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
+        raise InvalidInput(f"{settings.out} exists and is not empty: name a new folder with --out")
+    # Imported here, so that a mistake in the data is told at once.
+    import torch
+
+    from rlhf_online.models.trunk import pick_device
+    from rlhf_online.training.sft import fine_tune
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    with _as_lines() if settings.child else _as_bar() as tell:
+        left_out = fine_tune(
+            settings.model,
+            shown,
+            settings.out,
+            steps=settings.steps or math.ceil(settings.epochs * len(shown) / settings.batch),
+            batch=settings.batch,
+            lr=settings.lr,
+            seed=settings.seed,
+            progress=tell,
+            device=pick_device(settings.device),
+        )
+    if left_out:
+        say(f"{left_out} demonstrations were left out: their answers are longer than the model's context")
+    say(f"the fine-tuned model is in {settings.out}: `rlhf-online up --model {settings.out}` serves it")
+
+
+def gather(settings: SftSettings, say: Callable[[str], None]) -> list[Demonstration]:
+    """The demonstrations of the file and of the log. Raises InvalidInput, LogUnavailable."""
+    shown: list[Demonstration] = []
+    if settings.data is not None:
+        shown += demonstrations.read_file(settings.data)
+        say(f"{len(shown)} demonstrations in {settings.data}")
+    if settings.log:
+        found = _corrections(settings)
+        shown += found.demonstrations
+        say(
+            f"{len(found.demonstrations)} corrections in {settings.log}; besides them {found.held_out} held out, "
+            f"{found.unusable} unusable, {found.unreadable} records unreadable"
+        )
+    if not shown:
+        raise InvalidInput("there is nothing to learn from: give --data FILE.jsonl, or --log with corrections in it")
+    return shown
+
+
+def _corrections(settings: SftSettings) -> demonstrations.Corrections:
+    if ":" in settings.log:
+        given, folder = {"url": settings.log}, Path()
+    else:
+        given, folder = {"url": "file:"}, StateDir(Path(settings.log)).log
+        if not folder.is_dir():
+            raise InvalidInput(f"no event log at {folder}: --log takes a state folder, or an address")
+    source = open_source(load_log(settings.log_config, given), folder)
+    try:
+        return demonstrations.corrections(source, held_out=settings.held_out)
+    finally:
+        source.close()
+
+
+@contextmanager
+def _as_lines() -> Iterator[Tell]:
+    def tell(step: int, steps: int, loss: float) -> None:
+        if step % TELL_EVERY == 0 or step == steps:
+            print(json.dumps({"step": step, "steps": steps, "loss": round(loss, 4)}), flush=True)
+
+    yield tell
+
+
+@contextmanager
+def _as_bar() -> Iterator[Tell]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("fine-tuning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[loss]}")) as bar:
+        task = bar.add_task("", total=None, loss="")
+
+        def tell(step: int, steps: int, loss: float) -> None:
+            bar.update(task, completed=step, total=steps, loss=f"loss {loss:.3f}")
+
+        yield tell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The command for supervised fine-tuning, as a process: a file and a log in, a model folder out, mistakes in words."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlhf_online import events as ev
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.models.policy import Policy
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.wire import encode
+from tests.support.logged import completion, feedback, ref
+
+ROOT = Path(__file__).resolve().parents[2]
+FIG = {"messages": [{"role": "user", "content": "fig"}, {"role": "assistant", "content": "is a fruit"}]}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    write_tiny_model(tmp_path / "base", weights_seed=None)
+    return tmp_path / "base"
+
+
+def _sft(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rlhf_online.cli", "sft", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_a_file_and_peoples_corrections_are_learned(base: Path, tmp_path: Path):
+    long = {"messages": [FIG["messages"][0], {"role": "assistant", "content": "fig " * 200}]}
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, (FIG, long))))
+    # The logged conversation says "hello", which the tiny world's tokenizer knows as no word.
+    with LocalLog(tmp_path / "state" / "log") as log:
+        log.append(encode(completion("c"))).result(30)
+        log.append(encode(feedback(ev.Correction(answer=ref("c"), text="please name one tool")))).result(30)
+    ended = _sft(
+        *("--model", base, "--data", tmp_path / "data.jsonl", "--log", tmp_path / "state", "--out", tmp_path / "out"),
+        *("--epochs", 60, "--batch", 2, "--lr", 5e-3, "--held-out", 0, "--device", "cpu", "--threads", 1),
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "2 demonstrations in" in ended.stdout and "1 corrections in" in ended.stdout
+    assert "1 demonstrations were left out" in ended.stdout and "90/90" in ended.stdout
+    tokenizer, policy = ChatTokenizer(tmp_path / "out"), Policy.load(tmp_path / "out", tuning="full")
+    prompts = [tokenizer.prompt_ids([ev.Message(role="user", content=text)]) for text in ("fig", "hello")]
+    answers = policy.sample(prompts, max_tokens=8, temperature=0.2, seed=0, eos_ids=tokenizer.eos_ids)
+    assert [tokenizer.decode(answer) for answer in answers] == ["is a fruit", "please name one tool"]
+
+
+def test_mistakes_are_said_before_anything_is_computed(base: Path, tmp_path: Path):
+    data, out = tmp_path / "data.jsonl", tmp_path / "out"
+    data.write_text("nonsense")
+    ended = _sft("--model", base, "--data", data, "--out", out)
+    assert ended.returncode == 2 and f"{data} has lines that are no demonstration" in ended.stderr
+    ended = _sft("--model", base, "--out", out)
+    assert ended.returncode == 2 and "nothing to learn from" in ended.stderr
+    ended = _sft("--model", base, "--log", tmp_path / "nowhere", "--out", out)
+    assert ended.returncode == 2 and "no event log at" in ended.stderr
+    data.write_text(json.dumps(FIG))
+    ended = _sft("--model", base, "--data", data, "--out", base)
+    assert ended.returncode == 2 and "is not empty" in ended.stderr
+    ended = _sft("--model", base, "--data", data, "--out", out, "--lr", -1)
+    assert ended.returncode == 2 and "--lr -1" in ended.stderr
+    assert not out.exists()

@@ -292,13 +292,13 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
     reward = RewardModel.load(base, tuning="full", heads=4)
     pairs = [(scored.rollout.prompt_token_ids, scored.rollout.token_ids) for scored in _rollouts(updater.policy)]
     reward.normalise(pairs)
-    updater.init_value(reward)
+    updater.init_value(*reward.linear(torch.ones(1)))
     values_BA = updater.policy.forward(updater.policy.collate([(pairs[0][0], (*pairs[0][1], 2))])).values_BA
     # The trunks are equal, so the value of a whole answer's state is its score.
-    assert values_BA[0, -1].item() == pytest.approx(reward.score(pairs[:1])[0][0], abs=1e-4)
+    assert values_BA[0, -1].item() == pytest.approx(reward.scores(pairs[:1]).mean().item(), abs=1e-4)
     other = RewardModel.load(base, tuning="full", heads=4, seed=9)
     weight = updater.policy.value_head.weight.clone()
-    updater.init_value(other)
+    updater.init_value(*other.linear(torch.ones(1)))
     assert torch.equal(weight, updater.policy.value_head.weight)
 
 
@@ -307,7 +307,7 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
 def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path, tuning: str, algorithm: Algorithm):
     prompts = PROMPTS[:12] * 4
     updater = _updater(base, tuning=tuning, algorithm=algorithm, kl_target=1.0, ema=0.5)
-    updater.init_value(RewardModel.load(base, tuning="full", heads=4))
+    updater.init_value(*RewardModel.load(base, tuning="full", heads=4).linear(torch.ones(1)))
     _update(updater, _rollouts(updater.policy, prompts=prompts))
     tensors, values = updater.state()
     torch.manual_seed(5)
@@ -455,7 +455,7 @@ def test_the_algorithm_follows_from_the_updates_so_far(base: Path):
     prompts = PROMPTS[:12] * 4
     seen = []
     for cycle in range(4):
-        updater.init_value(reward)
+        updater.init_value(*reward.linear(torch.ones(1)))
         assert updater.value_ready == (cycle > 1), "no value head before an algorithm needs one"
         seen.append(updater.update(_rollouts(updater.policy, seed=cycle, prompts=prompts)).algorithm)
     assert seen == ["best-of-n", "best-of-n", "ppo", "ppo"]

@@ -1,0 +1,291 @@
+"""Learning in the tiny world, where the true reward is known: every algorithm, all weights and adapters, three seeds.
+
+    make bench BENCH=world                    the whole table on two cores: under 30 minutes
+    make bench BENCH=world ARGS="--quick"     one seed, PPO: under 5
+
+For each seed: supervised fine-tuning, a reward model from 3,000 rankings, the best of 4, 16 and 64 samples by it; then
+each algorithm from there: ITERATIONS updates on 512 answers to training prompts. Measured is the true reward of 4,107
+answers to held-out prompts, the same prompts and seeds for all. The exit code is 1 if something in "holds" does not.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rlhf_online.config import PolicyTraining
+from rlhf_online.models.policy import Policy
+from rlhf_online.models.reward import RewardModel
+from rlhf_online.simulation import people, world
+from rlhf_online.training.policy_update import PolicyUpdater
+from tests.support import learning
+from tests.support.learning import Language, Loop, Measured
+from tests.support.workers import Task, two_workers
+
+ROOT = Path(__file__).resolve().parents[2]
+RANKINGS = 3000
+PEOPLE = 24
+BEST_OF = (4, 16, 64)
+ITERATIONS = 40
+MEASURED_WITH, COMPARED_WITH = 90_001, 90_002
+"""Seeds of the measurements: of policies, and of the pools that the best are chosen from."""
+
+Tuning = Literal["full", "lora"]
+COMMON: dict[str, Any] = {
+    "lr": 6e-4, "value_lr": 6e-4, "lr_decay_updates": ITERATIONS, "epochs": 4, "minibatches": 4, "kl_coef": 0.03,
+    "max_step_kl": 4.0, "lora_rank": 16,
+}  # fmt: skip
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "ppo": {},
+    "grpo": {},
+    "rloo": {},
+    "online-dpo": {},
+    "kto": {},
+    "best-of-n": {},
+}
+"""What differs from COMMON. kto sees no reward model: only people's thumbs on its answers."""
+LORA: dict[str, Any] = {"lr": 3e-3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a seed's algorithms have in common."""
+
+    seed: int
+    accuracy: float
+    """Of the reward model: pairs of answers to held-out prompts, ordered as the true reward does."""
+    sft: Measured
+    best_of: dict[int, Measured]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What an algorithm came to."""
+
+    seed: int
+    algorithm: str
+    tuning: Tuning
+    measured: Measured
+    undone: int
+    thumbs: int
+    seconds: float
+
+
+def prepare(seed: int, folder: Path) -> Start:
+    """Fine-tune, ask people, train the reward model, choose the best of many samples."""
+    torch.set_num_threads(1)
+    seconds: dict[str, float] = {}
+    clock = _Clock(seconds)
+    sft = learning.supervise(folder, seed)
+    clock.lap("sft")
+    language, policy = Language(sft), Policy.load(sft, tuning="full")
+    crowd = people.population(PEOPLE, seed=seed, shares={})
+    votes = list(learning.rankings(language, policy, crowd, world.training_prompts(), RANKINGS, seed))
+    model = learning.reward_model(language, sft, votes, seed)
+    model.save(folder / "reward")
+    clock.lap("reward model")
+    judged = language.sample(policy, [p for p in world.held_out_prompts() for _ in range(16)], COMPARED_WITH)
+    best = learning.best_of(language, policy, model, BEST_OF, seed=COMPARED_WITH)
+    clock.lap("best of n")
+    measured = learning.measure(language, policy, seed=MEASURED_WITH)
+    return Start(
+        seed=seed, accuracy=learning.accuracy(model, judged), sft=measured, best_of=best, seconds=seconds
+    )  # fmt: skip
+
+
+def learn(seed: int, folder: Path, algorithm: str, tuning: Tuning) -> Learned:
+    """ITERATIONS updates from the fine-tuned model."""
+    torch.set_num_threads(1)
+    seconds: dict[str, float] = {}
+    clock = _Clock(seconds)
+    sft = folder / "sft"
+    settings = PolicyTraining.model_validate(
+        COMMON | {"algorithm": algorithm} | ALGORITHMS[algorithm] | (LORA if tuning == "lora" else {})
+    )
+    model = RewardModel.load(sft, folder=folder / "reward", tuning="full")
+    policy = Policy.load(sft, tuning=tuning, lora_rank=settings.lora_rank, seed=seed)
+    updater = PolicyUpdater(policy, settings, seed)
+    updater.init_value(*model.linear(torch.ones(1)))
+    language = Language(sft)
+    loop = Loop(
+        language,
+        updater,
+        seed,
+        scores=None if algorithm == "kto" else learning.scored_by(model),
+        people=people.population(PEOPLE, seed=seed, shares={}),
+    )
+    loop.run(ITERATIONS)
+    clock.lap("learning")
+    return Learned(
+        seed=seed,
+        algorithm=algorithm,
+        tuning=tuning,
+        measured=learning.measure(language, policy, seed=MEASURED_WITH),
+        undone=sum(report.undone for report in loop.reports),
+        thumbs=loop.thumbs,
+        seconds=seconds["learning"],
+    )
+
+
+class _Clock:
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds, self._since = seconds, time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self._seconds[name], self._since = now - self._since, now
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """The report: rows, and what holds."""
+    started = time.monotonic()
+    seeds = range(1 if options.quick else options.seeds)
+    runs: list[tuple[str, Tuning]] = [
+        (algorithm, tuning)
+        for algorithm in (("ppo",) if options.quick else options.algorithms)
+        for tuning in (("full",) if options.quick else ("full", "lora"))
+    ]
+    starts: dict[int, Start] = {}
+    learned: list[Learned] = []
+
+    def then(found: Start | Learned) -> list[Task]:
+        """A seed's algorithms begin when its reward model is there."""
+        if not isinstance(found, Start):
+            return []
+        return [(learn, (found.seed, options.out / f"seed-{found.seed}", *run)) for run in runs]
+
+    for found in two_workers([(prepare, (seed, options.out / f"seed-{seed}")) for seed in seeds], then):
+        if isinstance(found, Start):
+            starts[found.seed] = found
+            note(f"seed {found.seed}: SFT {found.sft.mean:.3f}, reward model {found.accuracy:.3f}")
+        else:
+            learned.append(found)
+            note(f"seed {found.seed}: {found.algorithm} {found.tuning} {found.measured.mean:.3f}")
+    report = {
+        "seeds": len(seeds),
+        "iterations": ITERATIONS,
+        "samples": min(start.sft.samples for start in starts.values()),
+        "reward_model_accuracy": _over(starts, lambda start: start.accuracy),
+        "sft": _over(starts, lambda start: start.sft.mean),
+        "best_of": {str(n): _best_row(starts, n) for n in BEST_OF},
+        "algorithms": [
+            _row(starts, [one for one in learned if (one.algorithm, one.tuning) == run]) for run in runs
+        ],
+        "seconds": {name: _over(starts, lambda start, name=name: start.seconds[name]) for name in starts[0].seconds},
+        "wall_s": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+    report["holds"] = holds(report)
+    return report
+
+
+def holds(report: dict[str, Any]) -> dict[str, bool]:
+    """What must be, by the means over the seeds."""
+    sft = report["sft"]["mean"]
+    best = {n: row["reward"]["mean"] for n, row in report["best_of"].items()}
+    found = {
+        "4,000 samples a seed": report["samples"] >= 4000,
+        "reward model's accuracy ≥ .84": min(report["reward_model_accuracy"]["seeds"]) >= 0.84,
+        "SFT + .3 < best of 4": sft + 0.3 < best["4"],
+    }
+    for row in report["algorithms"]:
+        name, reward = f"{row['algorithm']} {row['tuning']}", row["reward"]["mean"]
+        if row["algorithm"] == "ppo":
+            found[f"{name} > best of 4"] = reward > best["4"]
+            found[f"{name} ≥ best of 16 − .08"] = reward >= best["16"] - 0.08
+        found[f"{name} ≥ SFT + .2"] = reward >= sft + 0.2
+    return found
+
+
+def _over(starts: dict[int, Start], value: Callable[[Start], float]) -> dict[str, Any]:
+    return summary([value(starts[seed]) for seed in sorted(starts)])
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Mean over seeds, and each."""
+    return {"mean": round(statistics.fmean(values), 4), "seeds": [round(value, 4) for value in values]}
+
+
+def gain(measured: Sequence[tuple[Measured, Measured]]) -> dict[str, Any]:
+    """Over the fine-tuned model, paired by prompt: the mean over seeds, and its standard error from those of each."""
+    gains = [one.over(other) for one, other in measured]
+    stderr = sum(error**2 for _, error in gains) ** 0.5 / len(gains)
+    return {"mean": round(statistics.fmean(gain for gain, _ in gains), 4), "stderr": round(stderr, 4)}
+
+
+def _best_row(starts: dict[int, Start], n: int) -> dict[str, Any]:
+    pairs = [(starts[seed].best_of[n], starts[seed].sft) for seed in sorted(starts)]
+    return {"reward": summary([best.mean for best, _ in pairs]), "gain": gain(pairs)}
+
+
+def _row(starts: dict[int, Start], learned: Sequence[Learned]) -> dict[str, Any]:
+    learned = sorted(learned, key=lambda one: one.seed)
+    return {
+        "algorithm": learned[0].algorithm,
+        "tuning": learned[0].tuning,
+        "reward": summary([one.measured.mean for one in learned]),
+        "gain": gain([(one.measured, starts[one.seed].sft) for one in learned]),
+        "kl": summary([one.measured.kl for one in learned]),
+        "seconds": summary([one.seconds for one in learned]),
+        "undone": sum(one.undone for one in learned),
+        "thumbs": statistics.fmean(one.thumbs for one in learned),
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    accuracy = report["reward_model_accuracy"]
+    lines = [
+        f"reward model: accuracy {accuracy['mean']:.3f} ({listed(accuracy['seeds'])}) on pairs of held-out answers",
+        "",
+        f"{'':<18}{'true reward':>12}{'gain over SFT':>18}{'KL':>7}{'s':>6}   seeds",
+        f"{'SFT':<18}{report['sft']['mean']:>12.3f}{'':>31}   {listed(report['sft']['seeds'])}",
+    ]
+    for n, row in report["best_of"].items():
+        lines.append(_line(f"best of {n}", row, "", ""))
+    for row in report["algorithms"]:
+        kl, seconds = f"{row['kl']['mean']:.2f}", f"{row['seconds']['mean']:.0f}"
+        lines.append(_line(f"{row['algorithm']} {row['tuning']}", row, kl, seconds))
+    lines += ["", *(f"{'holds' if held else 'DOES NOT HOLD':<15}{what}" for what, held in report["holds"].items())]
+    lines.append(f"\nwall {report['wall_s']:.0f} s")
+    return "\n".join(lines)
+
+
+def _line(name: str, row: dict[str, Any], kl: str, seconds: str) -> str:
+    gain = f"{row['gain']['mean']:+.3f} ± {row['gain']['stderr']:.3f}"
+    return f"{name:<18}{row['reward']['mean']:>12.3f}{gain:>18}{kl:>7}{seconds:>6}   {listed(row['reward']['seeds'])}"
+
+
+def listed(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+def note(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 … N-1")
+    parser.add_argument("--algorithms", nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS))
+    parser.add_argument("--quick", action="store_true", help="one seed, PPO of all weights")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-world", help="folder of the run")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args()
+    shutil.rmtree(options.out, ignore_errors=True)
+    options.out.mkdir(parents=True)
+    report = run(options)
+    (options.out / "report.json").write_text(json.dumps(report, indent=1))
+    print(json.dumps(report) if options.json else table(report))
+    return 0 if all(report["holds"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -171,10 +171,10 @@ class RewardTraining(Section):
         ("helpful",), description="What answers are judged by, each with heads of its own; votes may name one."
     )
     heads: Positive = Field(4, description="Ensemble members of each objective, on one trunk.")
-    lr: float = Field(2e-3, gt=0, description="Adam's learning rate.")
+    lr: float = Field(1e-3, gt=0, description="Adam's learning rate.")
     batch: Positive = Field(16, description="Comparisons or thumbs a step.")
     epochs: Positive = Field(2, description="Passes over what an update was given, replay included.")
-    cold_epochs: Positive = Field(3, description="Passes of the first update.")
+    cold_epochs: Positive = Field(4, description="Passes of the first update.")
     replay: float = Field(1.0, ge=0, description="Replayed votes for each new one.")
     replay_capacity: Positive = Field(20_000, description="Votes kept for replay.")
     held_out: float = Field(0.05, ge=0, lt=1, description="Share of conversations that no update ever sees.")

@@ -114,9 +114,6 @@ class TrainerMetrics:
             "Answers whose prompt lost its beginning to the reward model's context.",
             registry=registry,
         )
-        self.not_finite = Counter(
-            "rlhf_trainer_scores_not_finite", "Answers dropped since their score was no number.", registry=registry
-        )
         self.win_rate = Gauge(
             "rlhf_trainer_win_rate", "Wins of the last candidate over the live one.", registry=registry
         )

@@ -13,7 +13,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from rlhf_online import config, logs, process
-from rlhf_online.errors import InvalidInput, RlhfError, VersionCorrupt
+from rlhf_online.errors import ConfigError, InvalidInput, RlhfError
 from rlhf_online.metrics import RewardMetrics
 from rlhf_online.metrics import serve as serve_metrics
 from rlhf_online.models.reward import RewardModel
@@ -69,7 +69,7 @@ async def serve(settings: config.RewardSettings) -> None:
     follower = Follower(
         registry,
         batcher,
-        _loader(settings, registry, tokenizer),
+        loader(settings, registry, tokenizer),
         server.entered,
         poll_s=settings.poll_s,
         weights=lambda: weights.read(state),
@@ -117,9 +117,10 @@ class ModelScorer:
         return self._model.scores(pairs, max_batch_tokens=self._max_batch_tokens)
 
 
-def _loader(
+def loader(
     settings: config.RewardSettings, registry: Registry, tokenizer: ChatTokenizer
 ) -> Callable[[Manifest], Scorer]:
+    """Loads the model of a version. What it gives raises VersionCorrupt; ConfigError for another tokenizer's."""
     device = pick_device(settings.device)
 
     def load(manifest: Manifest) -> Scorer:
@@ -127,7 +128,10 @@ def _loader(
             Path(settings.model), folder=registry.path(manifest.version), tuning=manifest.tuning, device=device
         )
         if model.tokenizer != tokenizer.digest:
-            raise VersionCorrupt(f"{manifest.version} was trained with another tokenizer than that of {settings.model}")
+            raise ConfigError(
+                f"model: {manifest.version} was trained with another tokenizer than that in {settings.model}: name the "
+                "folder that the trainer's `reward.trunk`, or else its `model`, names"
+            )
         return ModelScorer(model, settings.max_batch_tokens)
 
     return load

@@ -1,7 +1,8 @@
 """Keeps the batcher on the registry's live reward version, and on the weights that the operator has chosen.
 
 A version is verified, then loaded beside the one that scores, and takes its place in one assignment between two
-batches. One that is corrupt is marked failed, and the version before it goes on scoring. Weights that cannot be read
+batches. One that is corrupt is marked failed, and the version before it goes on scoring; so it does
+beside one that only this service's settings forbid, which is nobody's fault but theirs. Weights that cannot be read
 leave those before them in force.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from rlhf_online.errors import InvalidInput, RlhfError
+from rlhf_online.errors import ConfigError, InvalidInput, RlhfError
 from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards.weights import Weights
 from services.reward.batching import Batcher, Loaded, Scorer
@@ -57,6 +58,10 @@ class Follower:
             return
         try:
             scorer = await asyncio.to_thread(self._read, version)
+        except ConfigError as error:
+            self._refused = version
+            self._log.error("reward version cannot be loaded with these settings", version=version, why=str(error))
+            return
         except (RlhfError, OSError) as error:
             await asyncio.to_thread(self._refuse, version, str(error))
             return

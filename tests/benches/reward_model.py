@@ -41,9 +41,10 @@ ROOT = Path(__file__).resolve().parents[2]
 ANSWERS = 4
 PEOPLE = 200
 HELD_OUT = 0.05
+MOST_PAIRED = 1500
+"""Rankings that are also taken as six pairs each, which costs three times as much."""
 WEEKS = ("fruit", "metal", "animal", "color")
 WEEK_RANKINGS, WEEK_UPDATE = 750, 250
-REWARD: dict[str, Any] = {"lr": 2e-3, "batch": 16, "epochs": 2, "cold_epochs": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Studio:
     def updater(self, **settings: Any) -> RewardUpdater:
         """A reward model that has learned nothing yet, on the supervised model's trunk."""
         model = RewardModel.load(self.model, tuning="full", seed=self.seed)
-        return RewardUpdater(model, self.tokenizer, RewardTraining(**{**REWARD, **settings}), self.seed)
+        return RewardUpdater(model, self.tokenizer, RewardTraining(**settings), self.seed)
 
 
 def supervised(cache: Path, seed: int) -> Path:
@@ -188,12 +189,17 @@ def accuracy(model: RewardModel, asked: Sequence[Asked]) -> float:
 
 def telling_errors(model: RewardModel, asked: Sequence[Asked]) -> dict[str, float]:
     """How often a wrongly ordered pair is above a rightly ordered one by what the model itself says: the heads'
-    spread on the difference, the smallness of the difference, and their quotient."""
+    spread on the probability that the one is better, their spread on the difference of utilities, that by the size of
+    the difference, and the smallness of the difference alone."""
     delta_PK, _ = differences(model, asked)
     mean_P, spread_P = delta_PK.mean(1), delta_PK.std(1, unbiased=False)
-    wrong_P = mean_P <= 0
-    signs = {"spread": spread_P, "small_difference": -mean_P.abs(), "spread_by_difference": spread_P / mean_P.abs()}
-    return {name: _auc(values, wrong_P) for name, values in signs.items()}
+    signs = {
+        "spread": delta_PK.sigmoid().std(1, unbiased=False),
+        "raw_spread": spread_P,
+        "relative_spread": spread_P / mean_P.abs(),
+        "small_difference": -mean_P.abs(),
+    }
+    return {f"auc_{name}": _auc(values, mean_P <= 0) for name, values in signs.items()}
 
 
 def _auc(values_P: torch.Tensor, wrong_P: torch.Tensor) -> float:
@@ -212,7 +218,7 @@ def labels(studio: Studio, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
     strange, known = studio.ask(world.held_out_prompts(), 800), studio.ask(world.training_prompts(), 800)
     for judge in (ranking, pair, all_pairs, thumb):
         for size in sizes:
-            if judge is all_pairs and size > 3000:
+            if judge is all_pairs and size > MOST_PAIRED:
                 continue
             updater = studio.updater()
             seconds = learn(updater, asked[:size], judge, studio.seed)
@@ -244,7 +250,10 @@ def forgetting(studio: Studio, replay: float) -> dict[str, Any]:
 COLUMNS = {
     "labels": (
         ("kind", "labels"),
-        ("held_out_prompts", "new_answers", "ece", "spread", "small_difference", "spread_by_difference", "seconds"),
+        (
+            *("held_out_prompts", "new_answers", "ece", "auc_spread", "auc_raw_spread", "auc_relative_spread"),
+            *("auc_small_difference", "seconds"),
+        ),
     ),
     "forgetting": (("replay",), (*(f"week_1_after_{week}" for week in range(1, 5)), "week_4")),
 }

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rlhf_online.config import RewardSettings, dump
-from rlhf_online.errors import InvalidInput, RewardUnavailable
+from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.events import Message
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
@@ -28,6 +28,7 @@ from rlhf_online.rewards import weights
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
+from services.reward.__main__ import loader
 from services.reward.server import SERVICE, Limits
 from tests.support.reward_service import RewardService, reward_service
 from tests.support.waiting import until
@@ -229,6 +230,15 @@ def test_reflection_lists_the_service(service: RewardService) -> None:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         reply = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=10)))
     assert SERVICE in [item.name for item in reply.list_services_response.service]
+
+
+def test_prompts_that_are_too_long_are_counted(
+    registry: Registry, service: RewardService, client: RewardClient
+) -> None:
+    client.wait_for_version(publish(registry), 10)
+    fits, longer = ((5,) * 126, (20, 2)), ((5,) * 127, (20, 2))
+    assert len(client.score([fits, longer], "", 10)) == 2
+    assert service.metrics.cut._value.get() == 1
 
 
 def test_conversations_and_texts_are_tokenised(
@@ -440,4 +450,31 @@ def test_texts_score_as_the_tokens_they_are(tmp_path: Path) -> None:
             reply = reward_pb2_grpc.RewardServiceStub(channel).Score(reward_pb2.ScoreRequest(items=[text]), timeout=10)
         assert reply.scores[0].score == pytest.approx(client.score([pair], version, 10)[0].score, abs=1e-6)
         assert reply.reward_version == version
+        client.close()
+
+
+def test_a_version_of_another_tokenizer_is_left_alone(tmp_path: Path, registry: Registry) -> None:
+    """The settings are wrong, not the version: it is not marked failed, and the one before goes on."""
+    base, other = tmp_path / "model", tmp_path / "other"
+    for folder in (base, other):
+        write_tiny_model(folder, weights_seed=1)
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"copper"', '"bronze"'))
+    model = RewardModel.load(other, tuning="full", heads=2)
+    settings = RewardSettings(state_dir=tmp_path / "state", model=str(base), device="cpu")  # pyright: ignore[reportCallIssue]
+    load = loader(settings, registry, ChatTokenizer(base))
+    with reward_service(registry, load, Words(), LIMITS) as service:
+        client = RewardClient(service.address)
+        stranger = registry.reserve("reward")
+        model.save(registry.stage(stranger))
+        registry.publish(Manifest(version=stranger, tuning="full"))
+        registry.promote(stranger)
+        with pytest.raises(ConfigError, match="another tokenizer than that in"):
+            load(registry.manifest(stranger))
+        good = registry.reserve("reward")
+        RewardModel.load(base, tuning="full", heads=2).save(registry.stage(good))
+        registry.publish(Manifest(version=good, tuning="full"))
+        registry.promote(good)
+        client.wait_for_version(good, 20)
+        assert registry.status(stranger).state == "retired"
         client.close()

@@ -3,6 +3,7 @@ that are away."""
 
 import base64
 import json
+import math
 import os
 import random
 import shutil
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from rlhf_online.config import GateSettings, PolicyTraining, RewardTraining, RolloutSettings, dump
 from rlhf_online.errors import (
     CheckpointError,
+    ConfigError,
     EngineUnavailable,
     LogUnavailable,
     PositionLost,
@@ -38,6 +41,7 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.registry import Kind
 from rlhf_online.rewards import weights as operator
+from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import patience
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.loop import Trainer
@@ -205,6 +209,47 @@ def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
             asked.clear()
             assert cycles(trainer) == 1
             assert asked and all(weights == {"helpful": 0.0, "harmless": 1.0} for weights in asked)
+
+
+def test_the_reward_models_trunk_may_begin_as_another_model(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_tiny_model(other, weights_seed=9)
+    reward = RewardTraining(trunk=str(other), heads=2, cold_epochs=1, policy_accuracy=0.0)  # pyright: ignore[reportCallIssue]
+    with world(tmp_path, reward=reward) as tiny:
+        with tiny.trainer() as trainer:
+            begun = trainer.parts.learners.reward.model.decoder.state_dict()["embed_tokens.weight"].clone()
+            assert torch.equal(begun, load_file(other / "model.safetensors")["model.embed_tokens.weight"])
+            tiny.chat(20)
+            assert cycles(trainer) == 1
+            assert tiny.registry.live("policy") == "policy-000001", "the reward service scores with it"
+        text = (other / "tokenizer.json").read_text()
+        (other / "tokenizer.json").write_text(text.replace('"copper"', '"bronze"'))
+        with pytest.raises(ConfigError, match=r"reward\.trunk: .* another tokenizer"), tiny.trainer():
+            pass
+
+
+def test_answers_without_a_score_train_nothing(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.chat(20)
+    with tiny.trainer() as trainer:
+        score, learned = trainer.parts.rewards.score, []
+
+        def broken(pairs: Any, reward_version: str, timeout: float, weights: Any = None) -> Any:
+            found = score(pairs, reward_version, timeout, weights)
+            return [replace(item, score=math.nan) if index % 4 == 0 else item for index, item in enumerate(found)]
+
+        monkeypatch.setattr(trainer.parts.rewards, "score", broken)
+        update = trainer.parts.learners.policy.update
+
+        def noted(scored: Any, labels: Any) -> Any:
+            learned.append(report := update(scored, labels))
+            return report
+
+        monkeypatch.setattr(trainer.parts.learners.policy, "update", noted)
+        assert cycles(trainer) == 1
+        [report] = learned
+        dropped = report.left_out["score"]
+        assert report.rollouts > 0 and dropped == -(-(dropped + report.rollouts) // 4)
+        assert trainer.progress.left_out == {"score": dropped}
 
 
 def test_a_file_of_weights_that_cannot_be_read_is_waited_for(tiny: World) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from rlhf_online.feedback.preferences import Candidate, Comparison, Rating
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.intercepts import Intercepts
-from rlhf_online.training.votes import Vote, assemble, bootstrap_weights, ordered_pairs, to_vote
+from rlhf_online.training.votes import UNSURE, Vote, assemble, bootstrap_weights, ordered_pairs, to_vote
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,12 @@ def test_a_correction_is_tokenised_from_its_text(tokenizer: ChatTokenizer):
 
 
 def test_votes_come_back_from_json(tokenizer: ChatTokenizer):
-    for preference in (_ranking(((0, 1), (2,))), _ranking(((1,), (0,)), strength=3), _thumb(True), _thumb(False)):
+    preferences = [_ranking(((0, 1), (2,))), _ranking(((1,), (0,)), strength=3), _thumb(True), _thumb(False)]
+    preferences += [
+        replace(_ranking(((0, 1),)), unsure=True, objective="harmless"),
+        replace(_thumb(False), signal="stop"),
+    ]
+    for preference in preferences:
         vote = to_vote(preference, tokenizer)
         assert Vote.from_json(json.loads(json.dumps(vote.to_json()))) == vote
 
@@ -81,6 +87,24 @@ def test_assembly_tells_rankings_pairs_and_thumbs_apart(tokenizer: ChatTokenizer
     assert batch.tied_P.tolist() == [False, True] and batch.strength_P.tolist() == [2, 0]
     assert batch.rank_RG.tolist() == [[3, 4, 5, 6]] and batch.tiers_RG.tolist() == [[0, 1, 1, 2]]
     assert batch.rank_weights_RK.shape == (1, 3) and batch.pair_weights_PK.shape == (2, 3)
+
+
+def test_assembly_weighs_doubt_and_names_objectives_and_signals(tokenizer: ChatTokenizer):
+    preferences = [
+        replace(_ranking(((0, 1),)), unsure=True, objective="harmless"),
+        replace(_thumb(False), signal="stop", objective="harmless"),
+        replace(_thumb(True), objective="helpful"),
+        _ranking(((0,), (1,), (2,))),
+    ]
+    votes = [to_vote(preference, tokenizer) for preference in preferences]
+    whole = assemble(votes, 2, ["helpful", "harmless"], bootstrap=False)
+    assert whole.pair_weights_PK.tolist() == [[UNSURE] * 2] and whole.pair_objective_P.tolist() == [1]
+    assert (whole.signals_H, whole.signal_H.tolist(), whole.signal_objective_H.tolist()) == (["stop"], [2], [1])
+    assert whole.thumb_Q.tolist() == [3] and whole.thumb_objective_Q.tolist() == [0]
+    assert whole.rank_objective_R.tolist() == [0] and whole.rank_weights_RK.tolist() == [[1, 1]]
+    assert whole.weight() == 2 * (UNSURE + 3)
+    masked = assemble(votes, 2, ["helpful", "harmless"])
+    assert masked.pair_weights_PK.tolist() == [[UNSURE * read for read in bootstrap_weights("a", 2)]]
 
 
 def test_every_head_reads_its_own_four_fifths_of_the_votes():

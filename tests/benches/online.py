@@ -157,7 +157,7 @@ def _online(
             held_out = [vote for vote in waiting if _held_out(vote)]
             reward.update([vote for vote in waiting if not _held_out(vote)], held_out, reference)
             waiting = []
-            updater.init_value(reward.model)
+            learning.begin_value(updater, reward.model)
             loop.step(served[:LEARNED])
         if number % MEASURE_EVERY == 0:
             curve.append((len(ballots.votes), learning.measure(language, policy, seed=MEASURED_WITH, answers=9).mean))
@@ -168,8 +168,7 @@ def _offline(language: Language, model: RewardModel, sft: Path, seed: int) -> Me
     policy = Policy.load(sft, tuning="full", seed=seed)
     updates = ROUNDS - COLD_ROUNDS + 1
     settings = PolicyTraining.model_validate(POLICY | {"lr_decay_updates": updates})
-    updater = PolicyUpdater(policy, settings, seed)
-    updater.init_value(model)
+    updater = learning.updater_on(policy, settings, model, seed)
     Loop(language, updater, seed, scores=learning.scored_by(model), prompts=LEARNED // 4).run(updates)
     return learning.measure(language, policy, seed=MEASURED_WITH)
 

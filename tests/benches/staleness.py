@@ -24,7 +24,6 @@ import torch
 from rlhf_online.config import PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.training.policy_update import PolicyUpdater
 from tests.benches.world import COMMON, MEASURED_WITH, ROOT, Start, gain, listed, note, prepare, summary
 from tests.support import learning
 from tests.support.learning import Answer, Language, Loop, Measured
@@ -53,8 +52,7 @@ def learn(seed: int, folder: Path, correction: str, lag: int) -> Stale:
     limits = {"lr_decay_updates": ITERATIONS, "max_step_kl": 1e9}
     settings = PolicyTraining.model_validate(COMMON | limits | {"algorithm": "ppo", "correction": correction})
     policy = Policy.load(sft, tuning="full", seed=seed)
-    updater = PolicyUpdater(policy, settings, seed)
-    updater.init_value(model)
+    updater = learning.updater_on(policy, settings, model, seed)
     loop = Loop(language, updater, seed, scores=learning.scored_by(model))
 
     def sample() -> tuple[list[Answer], list[tuple[float, ...]]]:

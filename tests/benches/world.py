@@ -25,7 +25,6 @@ from rlhf_online.config import PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation import people, world
-from rlhf_online.training.policy_update import PolicyUpdater
 from tests.support import learning
 from tests.support.learning import Language, Loop, Measured
 from tests.support.workers import Task, two_workers
@@ -113,8 +112,7 @@ def learn(seed: int, folder: Path, algorithm: str, tuning: Tuning) -> Learned:
     )
     model = RewardModel.load(sft, folder=folder / "reward", tuning="full")
     policy = Policy.load(sft, tuning=tuning, lora_rank=settings.lora_rank, seed=seed)
-    updater = PolicyUpdater(policy, settings, seed)
-    updater.init_value(model)
+    updater = learning.updater_on(policy, settings, model, seed)
     language = Language(sft)
     loop = Loop(
         language,

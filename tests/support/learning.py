@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlhf_online.config import RewardTraining
+from rlhf_online.config import PolicyTraining, RewardTraining
 from rlhf_online.events import Message
 from rlhf_online.feedback.preferences import Candidate, Comparison
 from rlhf_online.models.policy import Policy
@@ -138,9 +138,28 @@ def reward_model(
     return updater.model
 
 
+Scores = Callable[[Sequence[Answer]], Sequence[float]]
+
+
+def scored_by(model: RewardModel) -> Scores:
+    return lambda answers: model.score([answer.pair for answer in answers])[0]
+
+
+def updater_on(policy: Policy, settings: PolicyTraining, model: RewardModel, seed: int) -> PolicyUpdater:
+    """With the reward model's scores as the first values."""
+    updater = PolicyUpdater(policy, settings, seed)
+    begin_value(updater, model)
+    return updater
+
+
+def begin_value(updater: PolicyUpdater, model: RewardModel) -> None:
+    """Let the values begin as the model's scores, once."""
+    updater.init_value(model)
+
+
 def accuracy(model: RewardModel, answers: Sequence[Answer]) -> float:
     """Share of pairs of answers to one prompt, of different true reward, that the model orders as that does."""
-    scores, _ = model.score([answer.pair for answer in answers])
+    scores = scored_by(model)(answers)
     by_prompt: dict[Prompt, list[tuple[float, float]]] = {}
     for answer, score in zip(answers, scores, strict=True):
         by_prompt.setdefault(answer.prompt, []).append((answer.reward, score))
@@ -195,7 +214,7 @@ def best_of(
     """
     asked = [prompt for prompt in world.held_out_prompts() for _ in range(pool)]
     given = language.sample(policy, asked, seed)
-    scores, _ = model.score([answer.pair for answer in given])
+    scores = scored_by(model)(given)
     found: dict[int, Measured] = {}
     for n in counts:
         shares = [math.comb(i, n - 1) / math.comb(pool, n) for i in range(pool)]
@@ -212,8 +231,6 @@ def _by_prompt(rewards: Sequence[float], answers: int) -> tuple[float, ...]:
 
 
 # Learning
-
-Scores = Callable[[Sequence[Answer]], Sequence[float]]
 
 
 @dataclass(slots=True)
@@ -279,7 +296,3 @@ class Loop:
                 )
         self.thumbs += len(labels)
         return labels
-
-
-def scored_by(model: RewardModel) -> Scores:
-    return lambda answers: model.score([answer.pair for answer in answers])[0]

@@ -10,7 +10,6 @@ import pytest
 from rlhf_online.config import PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.simulation import people, world
-from rlhf_online.training.policy_update import PolicyUpdater
 from tests.support import learning
 from tests.support.learning import Language, Loop
 
@@ -30,8 +29,7 @@ def test_the_true_reward_follows_what_people_like(sft: Path, mode: people.Mode):
     model = learning.reward_model(language, sft, votes, SEED)
     before = learning.measure(language, policy, seed=5)
     settings = {"lr": 6e-4, "value_lr": 6e-4, "lr_decay_updates": 16, "max_step_kl": 4.0}
-    updater = PolicyUpdater(policy, PolicyTraining.model_validate(settings), SEED)
-    updater.init_value(model)
+    updater = learning.updater_on(policy, PolicyTraining.model_validate(settings), model, SEED)
     loop = Loop(language, updater, SEED, scores=learning.scored_by(model), prompts=128)
     loop.run(8)
     assert not any(report.undone for report in loop.reports)
@@ -49,7 +47,7 @@ def test_the_best_of_many_is_the_mean_over_all_subsets(sft: Path):
     found = learning.best_of(language, policy, model, (1, 2, 5), seed=3, pool=5)
     asked = [prompt for prompt in world.held_out_prompts() for _ in range(5)]
     given = language.sample(policy, asked, 3)
-    scores, _ = model.score([answer.pair for answer in given])
+    scores = learning.scored_by(model)(given)
     for prompt in range(0, len(given), 5):
         five = sorted(zip(scores[prompt : prompt + 5], given[prompt : prompt + 5], strict=True), key=lambda one: one[0])
         rewards = [answer.reward for _, answer in five]

@@ -38,7 +38,7 @@ from rlhf_online.training.reward_update import RewardUpdater
 from tests.benches.world import MEASURED_WITH, PEOPLE, ROOT, gain, listed, note, summary
 from tests.support import learning
 from tests.support.learning import Answer, Language, Loop, Measured
-from tests.support.workers import two_workers
+from tests.support.workers import workers
 
 ROUNDS, COLD_ROUNDS = 40, 10
 """The policy moves after COLD_ROUNDS of votes on the fine-tuned model."""
@@ -235,7 +235,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     found: list[Result] = []
     tasks = [(follow, (seed, options.out / f"seed-{seed}")) for seed in range(options.seeds)]
-    for one in two_workers(tasks):
+    for one in workers(options.workers, tasks):
         found.append(one)
         note(f"seed {one.seed}: online {one.online.mean:.3f}, offline {one.offline.mean:.3f}, {one.seconds:.0f} s")
     found.sort(key=lambda one: one.seed)
@@ -298,6 +298,7 @@ def table(report: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 … N-1")
+    parser.add_argument("--workers", type=int, default=2, help="processes, with one thread each")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-online", help="folder of the run")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()

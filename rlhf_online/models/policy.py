@@ -102,7 +102,7 @@ class Policy:
 
     def token_budget(self, limit: int) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where memory asks for it."""
-        return trunk.token_budget(self.lm.config, limit)
+        return trunk.token_budget(self.lm.config, limit, self.device)
 
     def collate(self, pairs: Sequence[Pair]) -> Batch:
         """Raises InvalidInput for an answer as long as the model's context."""
@@ -184,9 +184,9 @@ class Policy:
         seen_BT = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=self.device)
         position_BT = (seen_BT.cumsum(1) - 1).clamp(min=0)
         ends_E = torch.tensor(list(eos_ids), device=self.device)
-        cache, columns = DynamicCache(config=self.lm.config), []
-        open_B = torch.ones(len(prompts), dtype=torch.bool, device=self.device)
-        lengths_B = torch.zeros(len(prompts), dtype=torch.long, device=self.device)
+        cache = DynamicCache(config=self.lm.config)
+        answers: list[list[int]] = [[] for _ in prompts]
+        rows = list(range(len(prompts)))
         for _ in range(max_tokens):
             output: Any = self.lm(
                 input_ids=step_BT,
@@ -198,15 +198,18 @@ class Policy:
             )
             probabilities_BV = (output.logits[:, -1].float() / temperature).softmax(-1)
             token_B = torch.multinomial(probabilities_BV, 1, generator=generator).squeeze(1)
-            columns.append(token_B)
-            lengths_B += open_B
-            open_B &= ~torch.isin(token_B, ends_E)
-            if not open_B.any():
+            for row, token in zip(rows, token_B.tolist(), strict=True):
+                answers[row].append(token)
+            (open_b,) = (~torch.isin(token_B, ends_E)).nonzero(as_tuple=True)
+            if not len(open_b):
                 break
+            if len(open_b) < len(rows):
+                cache.batch_select_indices(open_b)
+                token_B, seen_BT, position_BT = token_B[open_b], seen_BT[open_b], position_BT[open_b]
+                rows = [rows[index] for index in open_b.tolist()]
             step_BT, position_BT = token_B.unsqueeze(1), position_BT[:, -1:] + 1
             seen_BT = torch.cat([seen_BT, torch.ones_like(seen_BT[:, :1])], 1)
-        rows = torch.stack(columns, 1).tolist()
-        return [tuple(row[:size]) for row, size in zip(rows, lengths_B.tolist(), strict=True)]
+        return [tuple(answer) for answer in answers]
 
     def _hidden(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """The last hidden states that predict the answer tokens, (B, A, d)."""

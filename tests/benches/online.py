@@ -38,7 +38,7 @@ from rlhf_online.training.reward_update import RewardUpdater
 from tests.benches.world import MEASURED_WITH, PEOPLE, ROOT, gain, listed, note, summary
 from tests.support import learning
 from tests.support.learning import Answer, Language, Loop, Measured
-from tests.support.workers import two_workers
+from tests.support.workers import workers
 
 ROUNDS, COLD_ROUNDS = 40, 10
 """The policy moves after COLD_ROUNDS of votes on the fine-tuned model."""
@@ -157,7 +157,7 @@ def _online(
             held_out = [vote for vote in waiting if _held_out(vote)]
             reward.update([vote for vote in waiting if not _held_out(vote)], held_out, reference)
             waiting = []
-            updater.init_value(*reward.model.linear(torch.ones(1)))
+            learning.begin_value(updater, reward.model)
             loop.step(served[:LEARNED])
         if number % MEASURE_EVERY == 0:
             curve.append((len(ballots.votes), learning.measure(language, policy, seed=MEASURED_WITH, answers=9).mean))
@@ -168,8 +168,7 @@ def _offline(language: Language, model: RewardModel, sft: Path, seed: int) -> Me
     policy = Policy.load(sft, tuning="full", seed=seed)
     updates = ROUNDS - COLD_ROUNDS + 1
     settings = PolicyTraining.model_validate(POLICY | {"lr_decay_updates": updates})
-    updater = PolicyUpdater(policy, settings, seed)
-    updater.init_value(*model.linear(torch.ones(1)))
+    updater = learning.updater_on(policy, settings, model, seed)
     Loop(language, updater, seed, scores=learning.scored_by(model), prompts=LEARNED // 4).run(updates)
     return learning.measure(language, policy, seed=MEASURED_WITH)
 
@@ -236,7 +235,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     found: list[Result] = []
     tasks = [(follow, (seed, options.out / f"seed-{seed}")) for seed in range(options.seeds)]
-    for one in two_workers(tasks):
+    for one in workers(options.workers, tasks):
         found.append(one)
         note(f"seed {one.seed}: online {one.online.mean:.3f}, offline {one.offline.mean:.3f}, {one.seconds:.0f} s")
     found.sort(key=lambda one: one.seed)
@@ -299,6 +298,7 @@ def table(report: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 … N-1")
+    parser.add_argument("--workers", type=int, default=2, help="processes, with one thread each")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-online", help="folder of the run")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()

@@ -21,14 +21,12 @@ from typing import Any
 
 import torch
 
-from rlhf_online.config import PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.training.policy_update import PolicyUpdater
-from tests.benches.world import COMMON, MEASURED_WITH, ROOT, Start, gain, listed, note, prepare, summary
+from tests.benches.world import MEASURED_WITH, ROOT, Start, gain, listed, note, prepare, settings_of, summary
 from tests.support import learning
 from tests.support.learning import Answer, Language, Loop, Measured
-from tests.support.workers import Task, two_workers
+from tests.support.workers import Task, workers
 
 LAGS = (1, 4, 16)
 CORRECTIONS = ("behaviour", "decoupled", "none")
@@ -50,11 +48,10 @@ def learn(seed: int, folder: Path, correction: str, lag: int) -> Stale:
     torch.set_num_threads(1)
     sft = folder / "sft"
     language, model = Language(sft), RewardModel.load(sft, folder=folder / "reward", tuning="full")
-    limits = {"lr_decay_updates": ITERATIONS, "max_step_kl": 1e9}
-    settings = PolicyTraining.model_validate(COMMON | limits | {"algorithm": "ppo", "correction": correction})
+    chosen = {"lr_decay_updates": ITERATIONS, "max_step_kl": 1e9, "correction": correction}
+    settings = settings_of("ppo", "full").model_copy(update=chosen)
     policy = Policy.load(sft, tuning="full", seed=seed)
-    updater = PolicyUpdater(policy, settings, seed)
-    updater.init_value(*model.linear(torch.ones(1)))
+    updater = learning.updater_on(policy, settings, model, seed)
     loop = Loop(language, updater, seed, scores=learning.scored_by(model))
 
     def sample() -> tuple[list[Answer], list[tuple[float, ...]]]:
@@ -88,7 +85,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             return []
         return [(learn, (done.seed, folder(done.seed), *kind)) for kind in kinds]
 
-    for done in two_workers([(prepare, (seed, folder(seed))) for seed in range(options.seeds)], then):
+    for done in workers(options.workers, [(prepare, (seed, folder(seed))) for seed in range(options.seeds)], then):
         if isinstance(done, Start):
             starts[done.seed] = done
             note(f"seed {done.seed}: SFT {done.sft.mean:.3f}, reward model {done.accuracy:.3f}")
@@ -147,6 +144,7 @@ def table(report: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2, help="seeds 0 … N-1")
+    parser.add_argument("--workers", type=int, default=2, help="processes, with one thread each")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-staleness", help="folder of the run")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlhf_online.config import RewardTraining
+import torch
+
+from rlhf_online.config import PolicyTraining, RewardTraining
 from rlhf_online.events import Message
 from rlhf_online.feedback.preferences import Candidate, Comparison
 from rlhf_online.models.policy import Policy
@@ -138,6 +140,26 @@ def reward_model(
     return updater.model
 
 
+Scores = Callable[[Sequence[Answer]], Sequence[float]]
+
+
+def scored_by(model: RewardModel) -> Scores:
+    """The mean of the heads, for a model of one objective."""
+    return lambda answers: model.scores([answer.pair for answer in answers]).mean((1, 2)).tolist()
+
+
+def updater_on(policy: Policy, settings: PolicyTraining, model: RewardModel, seed: int) -> PolicyUpdater:
+    """With the reward model's scores as the first values."""
+    updater = PolicyUpdater(policy, settings, seed)
+    begin_value(updater, model)
+    return updater
+
+
+def begin_value(updater: PolicyUpdater, model: RewardModel) -> None:
+    """Let the values begin as the model's scores, once."""
+    updater.init_value(*model.linear(torch.ones(1)))
+
+
 def accuracy(model: RewardModel, answers: Sequence[Answer]) -> float:
     """Share of pairs of answers to one prompt, of different true reward, that the model orders as that does."""
     scores = scored_by(model)(answers)
@@ -213,8 +235,6 @@ def _by_prompt(rewards: Sequence[float], answers: int) -> tuple[float, ...]:
 
 # Learning
 
-Scores = Callable[[Sequence[Answer]], Sequence[float]]
-
 
 @dataclass(slots=True)
 class Loop:
@@ -279,8 +299,3 @@ class Loop:
                 )
         self.thumbs += len(labels)
         return labels
-
-
-def scored_by(model: RewardModel) -> Scores:
-    """The mean of the heads, for a model of one objective."""
-    return lambda answers: model.scores([answer.pair for answer in answers]).mean((1, 2)).tolist()

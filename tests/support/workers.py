@@ -1,4 +1,4 @@
-"""Tasks for two processes with one torch thread each: what two cores can do."""
+"""Tasks for some processes with one torch thread each, two of them on two cores."""
 
 import multiprocessing
 import os
@@ -10,10 +10,12 @@ Task = tuple[Callable[..., Any], tuple[Any, ...]]
 """A function of a module, and its arguments."""
 
 
-def two_workers(tasks: Iterable[Task], then: Callable[[Any], Iterable[Task]] = lambda found: ()) -> Iterator[Any]:
+def workers(
+    count: int, tasks: Iterable[Task], then: Callable[[Any], Iterable[Task]] = lambda found: ()
+) -> Iterator[Any]:
     """What the tasks return, as it comes; `then` says which further tasks a result makes possible."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting: set[Future[Any]] = {pool.submit(function, *arguments) for function, arguments in tasks}
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)

@@ -6,12 +6,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from rlhf_online.config import PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.simulation import people, world
-from rlhf_online.training.policy_update import PolicyUpdater
 from tests.support import learning
 from tests.support.learning import Language, Loop
 
@@ -31,8 +29,7 @@ def test_the_true_reward_follows_what_people_like(sft: Path, mode: people.Mode):
     model = learning.reward_model(language, sft, votes, SEED)
     before = learning.measure(language, policy, seed=5)
     settings = {"lr": 6e-4, "value_lr": 6e-4, "lr_decay_updates": 16, "max_step_kl": 4.0}
-    updater = PolicyUpdater(policy, PolicyTraining.model_validate(settings), SEED)
-    updater.init_value(*model.linear(torch.ones(1)))
+    updater = learning.updater_on(policy, PolicyTraining.model_validate(settings), model, SEED)
     loop = Loop(language, updater, SEED, scores=learning.scored_by(model), prompts=128)
     loop.run(8)
     assert not any(report.undone for report in loop.reports)

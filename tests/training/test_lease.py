@@ -282,7 +282,7 @@ def test_the_lower_epoch_cannot_publish_what_it_committed_and_its_successor_can(
 ) -> None:
     registry, take_over = two
     learners: Any = SimpleNamespace(
-        policy=SimpleNamespace(policy=SimpleNamespace(write_version=write)),
+        write_policy=write,
         reward=SimpleNamespace(model=SimpleNamespace(save=write)),
     )
     publisher = Publisher(registry, learners, "full", 2)

@@ -3,6 +3,7 @@ that are away."""
 
 import base64
 import json
+import math
 import os
 import random
 import shutil
@@ -227,6 +228,30 @@ def test_the_reward_models_trunk_may_begin_as_another_model(tmp_path: Path) -> N
             pass
 
 
+def test_answers_without_a_score_train_nothing(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.chat(20)
+    with tiny.trainer() as trainer:
+        score, learned = trainer.parts.rewards.score, []
+
+        def broken(pairs: Any, reward_version: str, timeout: float, weights: Any = None) -> Any:
+            found = score(pairs, reward_version, timeout, weights)
+            return [replace(item, score=math.nan) if index % 4 == 0 else item for index, item in enumerate(found)]
+
+        monkeypatch.setattr(trainer.parts.rewards, "score", broken)
+        update = trainer.parts.learners.policy.update
+
+        def noted(scored: Any, labels: Any) -> Any:
+            learned.append(report := update(scored, labels))
+            return report
+
+        monkeypatch.setattr(trainer.parts.learners.policy, "update", noted)
+        assert cycles(trainer) == 1
+        [report] = learned
+        dropped = report.left_out["score"]
+        assert report.rollouts > 0 and dropped == -(-(dropped + report.rollouts) // 4)
+        assert trainer.progress.left_out == {"score": dropped}
+
+
 def test_a_file_of_weights_that_cannot_be_read_is_waited_for(tiny: World) -> None:
     tiny.chat(20)
     stop = threading.Event()
@@ -422,6 +447,50 @@ def test_an_update_that_moved_too_far_is_undone_and_gives_no_version(tmp_path: P
         item = tiny.state.read_status("trainer")["history"][-1]
         assert item["outcome"] == "undone"
         assert "nats an answer" in item["why"]
+
+
+@pytest.mark.parametrize("algorithm", ["kto", "online-dpo"])
+def test_an_update_with_nothing_to_learn_from_is_skipped_and_counted(tmp_path: Path, algorithm: str) -> None:
+    """No thumbs for one; for the other answers that are worth the same, since nobody can score them."""
+    policy = PolicyTraining.model_validate({"algorithm": algorithm})
+    with world(tmp_path, policy=policy) as tiny, tiny.trainer() as trainer:
+        if algorithm == "online-dpo":
+            trainer.parts.experience._pessimism = float("nan")
+        before = weights(trainer)
+        for number in range(2):
+            tiny.chat(20)
+            assert cycles(trainer) == 1
+            item = tiny.state.read_status("trainer")["history"][-1]
+            assert item["outcome"] == "skipped" and "no answer that can be learned from" in item["why"]
+            assert weights(trainer) == before and tiny.registry.versions("policy") == ["policy-000000"]
+            left_out = trainer.progress.left_out.get("score", 0)
+            assert left_out == (0 if algorithm == "kto" else 32 * (number + 1))
+            gauge = trainer.parts.reporter.metrics.left_out
+            assert gauge.labels("score")._value.get() == left_out and gauge.labels("stale")._value.get() == 0
+        audit(tiny, trainer)
+    with tiny.trainer() as again:
+        assert again.progress.left_out == trainer.progress.left_out
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "kto"])
+def test_thumbs_and_groups_train_the_policy_too(tmp_path: Path, algorithm: str) -> None:
+    policy = PolicyTraining.model_validate({"algorithm": algorithm, "max_step_kl": 50.0, "ema": 0.5})
+    with world(tmp_path, policy=policy) as tiny, tiny.trainer() as trainer:
+        tiny.chat(12)
+        for number in range(8):
+            [rollout] = tiny.engine.sample([(1, 14, 15 + number, 3)], 1, 8, 1.0)
+            completion = tiny.completion("name one fruit", [rollout])
+            tiny.append(Envelope(event_id=completion.completion_id, event=completion))
+            answer = AnswerRef(completion_id=completion.completion_id, index=0)
+            tiny.vote(completion, Thumb(answer=answer, up=number % 2 == 0))
+        assert cycles(trainer) == 1
+        item = tiny.state.read_status("trainer")["history"][-1]
+        assert item["outcome"] == "promoted" and item["algorithm"] == algorithm
+        assert item["rollouts"] > 30 if algorithm == "grpo" else 0 < item["rollouts"] <= 8
+        live = tiny.registry.path("policy-000001")
+        assert weights(trainer) != weights_in(live), "what serves is the average"
+        with trainer.parts.learners.policy.published():
+            assert weights(trainer) == weights_in(live)
 
 
 def test_after_a_roll_back_it_learns_on_from_the_live_version(tiny: World) -> None:

@@ -19,7 +19,6 @@ from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 
 ALGORITHMS = get_args(Algorithm)
-GRADIENTS = ("ppo", "grpo", "rloo", "reinforce")
 PROMPTS = [(1, 10 + i % 20, 20, 3) if i % 3 else (1, 10 + i % 20, 3) for i in range(48)]
 WANTED = 33
 
@@ -154,8 +153,9 @@ def test_micro_batches_give_the_gradient_of_the_minibatch(base: Path, algorithm:
         assert torch.allclose(tensor, others[name], atol=1e-7, rtol=1e-5), name
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("algorithm", "tuning"), [*((algorithm, "full") for algorithm in ALGORITHMS), ("ppo", "lora"), ("kto", "lora")]
+)
 def test_it_learns_what_scores(base: Path, algorithm: Algorithm, tuning: str):
     lr, cycles = {"full": (3e-3, 6), "lora": (1e-2, 10)}[tuning]
     updater = _updater(base, algorithm=algorithm, tuning=tuning, lr=lr, epochs=2, kl_coef=0.0)
@@ -170,11 +170,11 @@ def test_it_learns_what_scores(base: Path, algorithm: Algorithm, tuning: str):
     assert mean() > before + 2
 
 
-@pytest.mark.parametrize("algorithm", GRADIENTS)
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])
 def test_the_penalty_leads_back_to_the_reference(base: Path, algorithm: Algorithm, kl_in: str):
     """Where no answer is better than another, that is all there is to learn."""
-    settings: dict[str, Any] = {"kl_in": kl_in, "kl_coef": 1.0, "missing_eos_penalty": 0.0, "grpo_std": False}
+    settings: dict[str, Any] = {"kl_in": kl_in, "kl_coef": 1.0, "missing_eos_penalty": 0.0}
     updater = _updater(base, algorithm=algorithm, lr=3e-4, **settings)
     with torch.no_grad():
         updater.policy.lm.get_parameter("lm_head.weight")[WANTED] += 0.3

@@ -36,8 +36,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def publisher(registry: Registry) -> Publisher:
-    policy = SimpleNamespace(policy=SimpleNamespace(write_version=write))
-    learners: Any = SimpleNamespace(policy=policy)
+    learners: Any = SimpleNamespace(write_policy=write)
     return Publisher(registry, learners, "full", KEEP)
 
 

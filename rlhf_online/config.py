@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,11 +22,21 @@ from pydantic_settings import (
 
 from rlhf_online.errors import ConfigError
 
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name stands there twice")
+    return names
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Tuning = Literal["full", "lora"]
 Device = Literal["auto", "cpu", "cuda"]
 Algorithm = Literal["ppo", "grpo", "rloo", "reinforce", "online-dpo", "kto", "best-of-n"]
+ObjectiveName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+Objectives = Annotated[tuple[ObjectiveName, ...], Field(min_length=1), AfterValidator(_different)]
+"""What answers are judged by; the first is that of a vote which names none."""
 
 
 class Section(BaseModel):
@@ -133,6 +143,7 @@ class ChatSettings(ServiceSettings):
     engine: EngineSettings = EngineSettings()  # pyright: ignore[reportCallIssue]
     limits: LimitSettings = LimitSettings()  # pyright: ignore[reportCallIssue]
     swap: SwapSettings = SwapSettings()  # pyright: ignore[reportCallIssue]
+    objectives: Objectives = Field(("helpful",), description="What a vote may name; the trainer's `reward.objectives`.")
 
 
 class RewardSettings(ServiceSettings):
@@ -153,7 +164,13 @@ class RewardSettings(ServiceSettings):
 
 class RewardTraining(Section):
     tuning: Tuning = Field("full", description="Train the whole trunk, or a LoRA adapter on it.")
-    heads: Positive = Field(4, description="Ensemble members on one trunk.")
+    trunk: str = Field(
+        "", description="Folder of the model that the trunk begins as, of the same tokenizer; the policy's by default."
+    )
+    objectives: Objectives = Field(
+        ("helpful",), description="What answers are judged by, each with heads of its own; votes may name one."
+    )
+    heads: Positive = Field(4, description="Ensemble members of each objective, on one trunk.")
     lr: float = Field(2e-3, gt=0, description="Adam's learning rate.")
     batch: Positive = Field(16, description="Comparisons or thumbs a step.")
     epochs: Positive = Field(2, description="Passes over what an update was given, replay included.")
@@ -161,6 +178,14 @@ class RewardTraining(Section):
     replay: float = Field(1.0, ge=0, description="Replayed votes for each new one.")
     replay_capacity: Positive = Field(20_000, description="Votes kept for replay.")
     held_out: float = Field(0.05, ge=0, lt=1, description="Share of conversations that no update ever sees.")
+    centring: float = Field(0.0, ge=0, description="Weight of the penalty that keeps utilities around 0; .01 is usual.")
+    policy_accuracy: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="The policy stays as it is until the reward model orders more than this share of held-out votes "
+        "rightly, by the lower end of the 95 % interval; 0 asks for nothing.",
+    )
     pessimism: float = Field(0.0, ge=0, description="Standard deviations taken off a score: mean − k·spread.")
     lora_rank: Positive = Field(8, description="Rank of the adapter.")
     reference_answers: Annotated[int, Field(ge=2)] = Field(
@@ -280,6 +305,9 @@ class TrainerSettings(ServiceSettings):
     metrics_port: Port = Field(8004, description="Prometheus metrics over HTTP; 0 lets the system choose.")
     min_votes: Positive = Field(32, description="New votes that begin a cycle.")
     cold_votes: Positive = Field(200, description="Votes before the first reward model, and so the first cycle.")
+    policy_updates: Positive = Field(
+        1, description="Policy updates, each a version of its own, for each update of the reward model."
+    )
     join_window_s: float = Field(86_400.0, gt=0, description="How long feedback waits for its answer, and back.")
     keep_checkpoints: Positive = Field(3, description="Checkpoints kept.")
     keep_versions: Positive = Field(
@@ -331,6 +359,7 @@ class StandaloneSettings(ServiceSettings):
     trainer_threads: Positive = Field(1, description="CPU threads of the trainer.")
     min_votes: Positive = Field(32, description="New votes that begin a training cycle.")
     cold_votes: Positive = Field(200, description="Votes before the first training cycle.")
+    policy_updates: Positive = Field(1, description="Policy updates for each update of the reward model.")
     keep_versions: Positive = Field(10, description="Old versions of each kind that keep their weights, to go back to.")
     log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
     engine: EngineSettings = EngineSettings()  # pyright: ignore[reportCallIssue]

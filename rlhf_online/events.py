@@ -7,6 +7,8 @@ Invariant: `len(answer.token_ids) == len(answer.logprobs)`, and spans ascend and
 from dataclasses import dataclass
 
 SCHEMA_VERSION = 1
+SIGNALS = ("regenerate", "rephrase", "stop")
+"""What somebody may do instead of voting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ class Pairwise:
     rejected: AnswerRef
     tie: bool = False
     strength: int = 0
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +92,19 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Implicit:
+    """`signal` is one of SIGNALS."""
+
+    answer: AnswerRef
+    signal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
     answer: AnswerRef
 
 
-FeedbackKind = Thumb | Ranking | Pairwise | Correction | Withdrawal
+FeedbackKind = Thumb | Ranking | Pairwise | Correction | Implicit | Withdrawal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +118,13 @@ class Feedback:
     response_ms: int = 0
     created_ms: int = 0
     replaces: str = ""
+    objective: str = ""
 
     def answers(self) -> tuple[AnswerRef, ...]:
         """The answers that this feedback judges, best first where there is an order; one that a withdrawal names."""
         match self.kind:
-            case Thumb(answer=answer) | Correction(answer=answer) | Withdrawal(answer=answer):
-                return (answer,)
+            case Thumb(answer=ref) | Correction(answer=ref) | Implicit(answer=ref) | Withdrawal(answer=ref):
+                return (ref,)
             case Pairwise(chosen=chosen, rejected=rejected):
                 return (chosen, rejected)
             case Ranking(tiers=tiers):

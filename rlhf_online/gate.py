@@ -1,4 +1,4 @@
-"""The verdict on a candidate before it is promoted: is it better than what serves, and still sane?
+"""The verdicts: may the policy learn from this reward model, and may a candidate take the place of what serves?
 
 A candidate answers prompts that the live version answered; the reward service scores both with one reward version.
 It is refused for drifting from the reference (KL), losing to the live version, or answers of a runaway length.
@@ -6,10 +6,10 @@ It is refused for drifting from the reference (KL), losing to the live version, 
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rlhf_online.config import GateSettings
+from rlhf_online.config import GateSettings, RewardTraining
 from rlhf_online.rollout.buffer import Rollout, ScoredRollout
 
 Tokens = tuple[int, ...]
@@ -31,6 +31,23 @@ class Verdict:
     passed: bool
     reasons: tuple[str, ...]
     figures: dict[str, float]
+
+
+def doubt(figures: Mapping[str, float], settings: RewardTraining) -> str:
+    """Why the policy may not move yet, "" if it may: `figures` are those of the reward model on held-out votes.
+
+    Enough is an accuracy on comparisons, or on thumbs the share of answers with a thumb up that are above those with a
+    thumb down, whose 95 % interval lies above `settings.policy_accuracy`; so few votes are never enough by luck.
+    """
+    least = settings.policy_accuracy
+    low = max(figures.get("accuracy_low", 0.0), figures.get("thumb_auc_low", 0.0))
+    if least == 0 or low > least:
+        return ""
+    pairs, thumbs = figures.get("accuracy_n", 0), figures.get("thumb_n", 0)
+    return (
+        f"the reward model orders held-out votes rightly more than {low:.2f} of the time, by {pairs:g} pairs and "
+        f"{thumbs:g} thumbs, and reward.policy_accuracy asks for more than {least:g}: more votes are needed"
+    )
 
 
 def judge(candidate: Side, live: Side, kl: float, settings: GateSettings) -> Verdict:

@@ -57,6 +57,7 @@ class RewardMetrics:
         self.requests = Counter("rlhf_reward_requests", "Score requests by outcome.", ["outcome"], registry=registry)
         self.items = Counter("rlhf_reward_items", "Answers scored.", registry=registry)
         self.rejected = Counter("rlhf_reward_nonfinite", "Scores that were not finite.", registry=registry)
+        self.cut = Counter("rlhf_reward_cut_prompts", "Answers whose prompt was cut to the context.", registry=registry)
         self.batch_size = Histogram(
             "rlhf_reward_batch_size", "Answers of one forward pass.", buckets=SIZES, registry=registry
         )
@@ -86,6 +87,35 @@ class TrainerMetrics:
         self.reward = Gauge("rlhf_trainer_reward", "Mean score of the last update's rollouts.", registry=registry)
         self.accuracy = Gauge(
             "rlhf_trainer_reward_accuracy", "Share of held-out comparisons ordered rightly.", registry=registry
+        )
+        self.held_out = Gauge(
+            "rlhf_trainer_reward_held_out",
+            "The reward model on held-out votes: accuracy, ece, thumb_auc, …, with the ends of 95 % intervals.",
+            ["figure"],
+            registry=registry,
+        )
+        self.reliability = Gauge(
+            "rlhf_trainer_signal_reliability",
+            "How far implicit signals are believed, 0 … 1.",
+            ["signal"],
+            registry=registry,
+        )
+        self.weights = Gauge(
+            "rlhf_trainer_objective_weight",
+            "What an objective counts in this cycle's scores.",
+            ["objective"],
+            registry=registry,
+        )
+        self.skipped = Counter(
+            "rlhf_trainer_skipped", "What nothing could be learned from, by reason.", ["reason"], registry=registry
+        )
+        self.cut = Counter(
+            "rlhf_trainer_cut_prompts",
+            "Answers whose prompt lost its beginning to the reward model's context.",
+            registry=registry,
+        )
+        self.not_finite = Counter(
+            "rlhf_trainer_scores_not_finite", "Answers dropped since their score was no number.", registry=registry
         )
         self.win_rate = Gauge(
             "rlhf_trainer_win_rate", "Wins of the last candidate over the live one.", registry=registry

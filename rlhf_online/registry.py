@@ -62,6 +62,8 @@ class Manifest:
     kl: float = 0.0
     position: dict[str, int] = field(default_factory=dict)
     reference: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Manifest":

@@ -1,13 +1,14 @@
 """The state folder: where everything that outlives a process stands, and the two secrets in it.
 
-operator.token   the operator's credential (mode 0600), made on first use
-person.salt      key of the hash that replaces people's names (mode 0600)
-log/             the local event log
-versions/        immutable versions and which of them is live (`registry`)
-checkpoints/     the trainer's checkpoints and ledger
-status/          what each service last said about itself, JSON, for people
-run/             sockets, ready files, settings of the children
-logs/            what the children wrote
+operator.token        the operator's credential (mode 0600), made on first use
+person.salt           key of the hash that replaces people's names (mode 0600)
+reward-weights.json   how much each objective counts, if the operator has chosen (`rewards.weights`)
+log/                  the local event log
+versions/             immutable versions and which of them is live (`registry`)
+checkpoints/          the trainer's checkpoints and ledger
+status/               what each service last said about itself, JSON, for people
+run/                  sockets, ready files, settings of the children
+logs/                 what the children wrote
 """
 
 import hashlib
@@ -38,6 +39,10 @@ class StateDir:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def reward_weights(self) -> Path:
+        return self.root / "reward-weights.json"
 
     @property
     def run(self) -> Path:

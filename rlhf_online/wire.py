@@ -195,6 +195,7 @@ def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
         response_ms=feedback.response_ms,
         created_ms=feedback.created_ms,
         replaces=feedback.replaces,
+        objective=feedback.objective,
     )
     match feedback.kind:
         case ev.Thumb(answer=answer, up=up):
@@ -203,12 +204,20 @@ def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
             record.ranking.CopyFrom(
                 pb.Ranking(tiers=[pb.Tier(answers=[_ref_to_proto(ref) for ref in tier]) for tier in tiers])
             )
-        case ev.Pairwise(chosen=chosen, rejected=rejected, tie=tie, strength=strength):
+        case ev.Pairwise() as pair:
             record.pairwise.CopyFrom(
-                pb.Pairwise(chosen=_ref_to_proto(chosen), rejected=_ref_to_proto(rejected), tie=tie, strength=strength)
+                pb.Pairwise(
+                    chosen=_ref_to_proto(pair.chosen),
+                    rejected=_ref_to_proto(pair.rejected),
+                    tie=pair.tie,
+                    strength=pair.strength,
+                    unsure=pair.unsure,
+                )
             )
         case ev.Correction(answer=answer, text=text):
             record.correction.CopyFrom(pb.Correction(answer=_ref_to_proto(answer), text=text))
+        case ev.Implicit(answer=answer, signal=signal):
+            record.implicit.CopyFrom(pb.Implicit(answer=_ref_to_proto(answer), signal=signal))
         case ev.Withdrawal(answer=answer):
             record.withdrawal.CopyFrom(pb.Withdrawal(answer=_ref_to_proto(answer)))
     return record
@@ -230,13 +239,16 @@ def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
                 rejected=_ref_from_proto(record.pairwise.rejected),
                 tie=record.pairwise.tie,
                 strength=record.pairwise.strength,
+                unsure=record.pairwise.unsure,
             )
         case "correction":
             kind = ev.Correction(answer=_ref_from_proto(record.correction.answer), text=record.correction.text)
+        case "implicit":
+            kind = ev.Implicit(answer=_ref_from_proto(record.implicit.answer), signal=record.implicit.signal)
         case "withdrawal":
             kind = ev.Withdrawal(answer=_ref_from_proto(record.withdrawal.answer))
         case _:
-            raise UndecodableEvent("feedback without a thumb, ranking, pairwise, correction or withdrawal")
+            raise UndecodableEvent("feedback without a thumb, ranking, pairwise, correction, implicit or withdrawal")
     return ev.Feedback(
         conversation_id=record.conversation_id,
         person=record.person,
@@ -247,6 +259,7 @@ def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
         response_ms=record.response_ms,
         created_ms=record.created_ms,
         replaces=record.replaces,
+        objective=record.objective,
     )
 
 

@@ -1,16 +1,6 @@
-"""Fixtures for tests of any room."""
+"""What holds for the tests of every room."""
 
-from collections.abc import Iterator
+import os
 
-import pytest
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """torch on one thread: with small tensors, threads only wait for one another."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# With small tensors torch's threads only wait for one another, for minutes where others use the cores as well.
+os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -21,6 +21,7 @@ from rlhf_online.eventlog.gap import accepted
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.registry import Manifest, Registry
+from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +187,7 @@ def test_something_else_at_the_address(service, capsys):
                     "chosen": {"completion_id": "c1", "index": 1},
                     "rejected": {"completion_id": "c2", "index": 0},
                     "tie": False,
+                    "unsure": False,
                     "strength": 3,
                 }
             },
@@ -193,6 +195,14 @@ def test_something_else_at_the_address(service, capsys):
         (
             ["correct", "c1", "Better."],
             {"correction": {"answer": {"completion_id": "c1", "index": 0}, "text": "Better."}},
+        ),
+        (
+            ["implicit", "c1", "rephrase", "--index", "1"],
+            {"implicit": {"answer": {"completion_id": "c1", "index": 1}, "signal": "rephrase"}},
+        ),
+        (
+            ["thumb", "c1", "up", "--objective", "harmless"],
+            {"thumb": {"answer": {"completion_id": "c1", "index": 0}, "up": True}, "objective": "harmless"},
         ),
     ],
 )
@@ -290,6 +300,53 @@ def test_versions_are_listed_from_the_folder_and_from_a_service(service, state, 
         "policy-000008",
         "hash",
     ]
+
+
+def _publish_reward(state: StateDir, objectives: list[str], **figures: float) -> None:
+    registry = Registry(state.versions)
+    version = registry.reserve("reward")
+    (registry.stage(version) / "reward.json").write_text(json.dumps({"objectives": objectives}))
+    registry.publish(Manifest(version=version, tuning="full", figures=figures))
+    registry.promote(version)
+
+
+def test_a_reward_version_is_listed_with_what_it_is_worth(state, capsys):
+    _publish_reward(state, ["helpful"], accuracy=0.81, accuracy_low=0.74, accuracy_high=0.868, accuracy_n=90)
+    _publish_reward(state, ["helpful"], accuracy_n=0, thumb_auc=0.7, thumb_auc_low=0.5, thumb_auc_high=0.9, thumb_n=9)
+    assert main(["versions", "list", "--state", str(state.root)]) == 0
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert "0.81 (0.74–0.87)" in first and "thumbs 0.70 (0.50–0.90)" in second
+
+
+def test_weights_are_read_and_changed(state, capsys):
+    folder = ["--state", str(state.root)]
+    assert main(["reward-weights", *folder]) == 2
+    assert "no reward model yet" in capsys.readouterr().err
+    _publish_reward(state, ["helpful", "harmless"])
+    assert main(["reward-weights", *folder]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [["helpful", "1"], ["harmless", "1"]]
+    assert main(["reward-weights", "harmless=2.5", *folder]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split() == ["harmless", "2.5"]
+    assert weights.read(state) == {"helpful": 1.0, "harmless": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["harmles=2"], "'harmles' is no objective: there are helpful, harmless"),
+        (["harmless=-1"], "the weight of harmless must be a number of 0 or more, and is -1"),
+        (["harmless=nan"], "must be a number of 0 or more"),
+        (["harmless"], "'harmless' sets no weight"),
+        (["harmless=two"], "'harmless=two' sets no weight"),
+        (["helpful=0", "harmless=0"], "all weights are 0"),
+    ],
+)
+def test_weights_of_no_use_are_refused_and_change_nothing(state, capsys, given, words):
+    _publish_reward(state, ["helpful", "harmless"])
+    weights.write(state, {"helpful": 3.0})
+    assert main(["reward-weights", *given, "--state", str(state.root)]) == 2
+    assert words in capsys.readouterr().err
+    assert weights.read(state) == {"helpful": 3.0}
 
 
 def test_the_service_is_found_by_its_state_folder(service, state, capsys):

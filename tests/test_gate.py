@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from rlhf_online.config import GateSettings
-from rlhf_online.gate import Side, baseline, examine, judge
+from rlhf_online.config import GateSettings, RewardTraining
+from rlhf_online.gate import Side, baseline, doubt, examine, judge
 from rlhf_online.rollout.buffer import Rollout, ScoredRollout
 
 SETTINGS = GateSettings(max_kl=5.0, min_win_rate=0.45, max_length_ratio=1.5, min_length_ratio=0.5, samples=8)
@@ -136,3 +136,21 @@ def test_no_baseline_is_no_pass() -> None:
     verdict = examine([], SETTINGS, max_tokens=4, sample=lambda p: [], score=lambda p: [], kl_of=lambda p: 0.0)
     assert not verdict.passed
     assert verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("figures", "least", "doubted"),
+    [
+        ({"accuracy_low": 0.55, "accuracy_n": 300, "thumb_n": 0}, 0.5, False),
+        ({"accuracy_low": 0.5, "accuracy_n": 30, "thumb_n": 0}, 0.5, True),
+        ({"accuracy_low": 0.0, "accuracy_n": 0, "thumb_auc_low": 0.6, "thumb_n": 80}, 0.5, False),
+        ({"accuracy_low": 0.55, "accuracy_n": 300, "thumb_auc_low": 0.6, "thumb_n": 80}, 0.7, True),
+        ({}, 0.5, True),
+        ({}, 0.0, False),
+    ],
+)
+def test_the_policy_waits_for_a_reward_model_that_is_better_than_chance(figures, least, doubted) -> None:
+    said = doubt(figures, RewardTraining.model_validate({"policy_accuracy": least}))
+    assert bool(said) is doubted
+    if doubted:
+        assert f"asks for more than {least:g}" in said and "more votes are needed" in said

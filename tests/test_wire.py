@@ -41,6 +41,8 @@ KINDS = [
     ev.Ranking(tiers=((REF,), (OTHER, REF))),
     ev.Pairwise(chosen=REF, rejected=OTHER, tie=True, strength=2),
     ev.Correction(answer=REF, text="tin zinc iron"),
+    ev.Pairwise(chosen=REF, rejected=OTHER, unsure=True),
+    ev.Implicit(answer=REF, signal="regenerate"),
     ev.Withdrawal(answer=REF),
 ]
 
@@ -49,7 +51,7 @@ def envelopes() -> list[ev.Envelope]:
     feedback = [
         ev.Feedback(
             conversation_id="c", person="p", kind=kind, reason="r", source="page", shown=(OTHER, REF), response_ms=9,
-            created_ms=10, replaces="earlier",
+            created_ms=10, replaces="earlier", objective="harmless",
         )
         for kind in KINDS
     ]  # fmt: skip
@@ -103,9 +105,11 @@ def test_feedback_names_its_answers_best_first() -> None:
     third = ev.AnswerRef(completion_id="chatcmpl-3")
     ranking = ev.Feedback(conversation_id="c", person="", kind=ev.Ranking(tiers=((third,), (REF, OTHER))))
     assert ranking.answers() == (third, REF, OTHER)
-    assert [e.event.answers() for e in envelopes()[1:6] if isinstance(e.event, ev.Feedback)] == [
+    assert [e.event.answers() for e in envelopes()[1:-1] if isinstance(e.event, ev.Feedback)] == [
         (REF,),
         (REF, OTHER, REF),
+        (REF, OTHER),
+        (REF,),
         (REF, OTHER),
         (REF,),
         (REF,),
@@ -114,4 +118,4 @@ def test_feedback_names_its_answers_best_first() -> None:
 
 def test_the_key_is_the_conversation_or_the_version() -> None:
     keys = [envelope.key for envelope in envelopes()]
-    assert keys == ["conversation", "c", "c", "c", "c", "c", "policy-000002"]
+    assert keys == ["conversation", *["c"] * len(KINDS), "policy-000002"]

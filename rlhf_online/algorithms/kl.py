@@ -48,9 +48,11 @@ class KLController:
     def after(self, kl: float, episodes: int) -> "KLController":
         """The controller after `episodes` answers with a mean KL of `kl` nats.
 
-        β ← β · (1 + clip(KL / target − 1, ±0.2) · episodes / horizon)
+        β ← β · (1 + clip(KL / target − 1, ±0.2) · min(1, episodes / horizon))
+
+        The minimum is not in the paper: with a horizon shorter than a fifth of a batch β would turn negative.
         """
         if self.target == 0:
             return self
         error = min(max(kl / self.target - 1, -0.2), 0.2)
-        return replace(self, coef=self.coef * (1 + error * episodes / self.horizon))
+        return replace(self, coef=self.coef * (1 + error * min(1.0, episodes / self.horizon)))

@@ -144,19 +144,24 @@ def kl_loss(
     mask_BT: Tensor,
     *,
     estimator: Literal["k1", "k2", "k3"],
+    weights_BT: Tensor | None = None,
     denominator: float | Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
     """Mean of an estimate of KL(π ‖ π_ref) at the sampled tokens, to be minimised (see `kl.py` for the estimators).
 
+    Off policy each is to be weighed by π ÷ the policy that sampled it: `weights_BT`, through which no gradient flows.
+
     On policy k2 of whole answers has the KL's gradient: pass `row_sums(…).unsqueeze(1)` of both, a mask of ones, and
     the denominator of the policy loss, so that β weighs it as it weighs a KL in the reward. k2 of tokens leaves out
     part of it, k3's gradient is another one, k1's is zero in expectation. GRPO's advantages are 1 − 1/n of RLOO's,
-    which a KL in the reward shares and a KL loss does not. Stats: `kl`, mean k1.
+    which a KL in the reward shares and a KL loss does not. Stats: `kl`, (weighed) mean k1.
     """
     logprobs_BT, ref_logprobs_BT = masked_fill(logprobs_BT, mask_BT), masked_fill(ref_logprobs_BT, mask_BT)
-    loss = masked_mean(_ESTIMATORS[estimator](logprobs_BT, ref_logprobs_BT), mask_BT, denominator)
-    with torch.no_grad():
-        return loss, {"kl": masked_mean(kl.k1(logprobs_BT, ref_logprobs_BT), mask_BT, denominator)}
+    estimate_BT, k1_BT = _ESTIMATORS[estimator](logprobs_BT, ref_logprobs_BT), kl.k1(logprobs_BT, ref_logprobs_BT)
+    if weights_BT is not None:
+        weights_BT = masked_fill(weights_BT.detach(), mask_BT)
+        estimate_BT, k1_BT = weights_BT * estimate_BT, weights_BT * k1_BT
+    return masked_mean(estimate_BT, mask_BT, denominator), {"kl": masked_mean(k1_BT.detach(), mask_BT, denominator)}
 
 
 def entropy_loss(

@@ -1,8 +1,8 @@
 """Losses of the reward model: negative log-likelihoods of what people said about answers, `(loss, stats)` each.
 
-Shapes: B comparisons or thumbs, G answers of one comparison. Every loss is a weighted sum ÷ a `denominator` that
-defaults to the summed weight (at least 1e-8); a micro-batch passes that of its whole minibatch. What has weight 0 (a
-head's bootstrap left it out) changes nothing, bit for bit, nor does padding. `stats` are detached scalars.
+Shapes: B comparisons, thumbs or signals, G answers of one comparison. Every loss is a weighted sum ÷ a `denominator`
+that defaults to the summed weight (at least 1e-8); a micro-batch passes that of its whole minibatch. What has weight 0
+(a head's bootstrap left it out) changes nothing, bit for bit, nor does padding. `stats` are detached scalars.
 """
 
 import torch
@@ -98,6 +98,30 @@ def thumbs_loss(
     loss = (weights_B * (softplus(logits_B) - up_B.to(logits_B) * logits_B)).sum() / total
     with torch.no_grad():
         return loss, {"accuracy": (weights_B * ((logits_B > 0) == up_B)).sum() / total}
+
+
+def implicit_loss(
+    utilities_B: Tensor,
+    typical_B: Tensor,
+    reliability_B: Tensor,
+    weights_B: Tensor,
+    *,
+    denominator: float | Tensor | None = None,
+) -> tuple[Tensor, Stats]:
+    """Σ weight · −log(ρ σ(ū − u) + (1 − ρ)/2) ÷ denominator: somebody turned from an answer without saying why.
+
+    With probability ρ, the signal's reliability in [0, 1], it is a vote that the answer is worse than a typical one of
+    utility ū, and else it says nothing: label noise that is known (Natarajan et al. 2013, NeurIPS, class-conditional
+    noise of rate (1 − ρ)/2 on either side). However wrong a signal is, it costs no more than log 2 − log(1 − ρ).
+    Stats: `agreement`, the weighted share of answers that are below the typical one.
+    """
+    below_B = masked_fill(typical_B - utilities_B, weights_B > 0)
+    rho_B = masked_fill(reliability_B, weights_B > 0, 0.5)
+    nll_B = -torch.logaddexp(rho_B.log() + logsigmoid(below_B), ((1 - rho_B) / 2).log())
+    total = _total(weights_B, denominator)
+    loss = (weights_B * nll_B).sum() / total
+    with torch.no_grad():
+        return loss, {"agreement": (weights_B * (below_B > 0)).sum() / total}
 
 
 def centring_loss(

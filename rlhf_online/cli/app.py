@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from rlhf_online.cli import chat, feedback, gap, sft, topics, up, versions
+from rlhf_online.cli import chat, feedback, gap, sft, topics, up, versions, weights
 
 app = typer.Typer(
     help="A chat service that learns, live, from the people who use it.",
@@ -18,6 +18,7 @@ app.command("chat")(chat.chat)
 app.command("sft", no_args_is_help=True)(sft.sft)
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(versions.app, name="versions")
+app.command("reward-weights")(weights.reward_weights)
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
 app.command("status")(versions.status)

@@ -19,6 +19,7 @@ Index = Annotated[int, typer.Option(min=0, help="Which of the completion's answe
 User = Annotated[str, typer.Option(help="Your name; only a keyed hash of it is kept.")]
 Reason = Annotated[str, typer.Option(help="Why, in your own words.")]
 Key = Annotated[str, typer.Option(help="Idempotency key: the same key is the same vote, however often it is sent.")]
+Objective = Annotated[str, typer.Option(help="What it is judged by, if the operator named several objectives.")]
 Replaces = Annotated[
     str, typer.Option(metavar="EVENT", help="Your earlier vote that this one replaces; name the same --user.")
 ]
@@ -29,6 +30,7 @@ def thumb(
     completion: Completion,
     direction: Annotated[Literal["up", "down"], typer.Argument(help="Good or bad.")],
     index: Index = 0,
+    objective: Objective = "",
     user: User = "",
     reason: Reason = "",
     key: Key = "",
@@ -38,13 +40,14 @@ def thumb(
 ) -> None:
     """One answer is good, or bad."""
     kind = {"thumb": {"answer": _ref(completion, index), "up": direction == "up"}}
-    _send(kind, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
+    _send(kind, objective=objective, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
 
 
 @app.command("rank")
 def rank(
     completion: Completion,
     tiers: Annotated[list[str], typer.Argument(help="Answers best first, ties with commas: `rank ID 2 0,3 1`.")],
+    objective: Objective = "",
     user: User = "",
     reason: Reason = "",
     key: Key = "",
@@ -54,7 +57,7 @@ def rank(
 ) -> None:
     """Several answers of one completion, best first."""
     kind = {"ranking": {"tiers": [[_ref(completion, index) for index in _indexes(tier)] for tier in tiers]}}
-    _send(kind, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
+    _send(kind, objective=objective, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
 
 
 @app.command("pair")
@@ -62,7 +65,9 @@ def pair(
     chosen: Annotated[str, typer.Argument(help="The better answer: ID or ID:INDEX.")],
     rejected: Annotated[str, typer.Argument(help="The other: ID or ID:INDEX.")],
     tie: Annotated[bool, typer.Option("--tie", help="They are about the same.")] = False,
+    unsure: Annotated[bool, typer.Option("--unsure", help="You cannot tell which is better.")] = False,
     strength: Annotated[int, typer.Option(min=0, max=3, help="1 slightly, 2 better, 3 much better.")] = 0,
+    objective: Objective = "",
     user: User = "",
     reason: Reason = "",
     key: Key = "",
@@ -71,8 +76,9 @@ def pair(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """One answer is better than another."""
-    kind = {"pairwise": {"chosen": _named(chosen), "rejected": _named(rejected), "tie": tie, "strength": strength}}
-    _send(kind, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
+    judged = {"tie": tie, "unsure": unsure, "strength": strength}
+    kind = {"pairwise": {"chosen": _named(chosen), "rejected": _named(rejected), **judged}}
+    _send(kind, objective=objective, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
 
 
 @app.command("correct")
@@ -80,6 +86,7 @@ def correct(
     completion: Completion,
     text: Annotated[str, typer.Argument(help="What would have been better.")],
     index: Index = 0,
+    objective: Objective = "",
     user: User = "",
     reason: Reason = "",
     key: Key = "",
@@ -89,7 +96,25 @@ def correct(
 ) -> None:
     """Another text would have been better."""
     kind = {"correction": {"answer": _ref(completion, index), "text": text}}
-    _send(kind, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
+    _send(kind, objective=objective, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
+
+
+@app.command("implicit")
+def implicit(
+    completion: Completion,
+    signal: Annotated[Literal["regenerate", "rephrase", "stop"], typer.Argument(help="What was done instead.")],
+    index: Index = 0,
+    objective: Objective = "",
+    user: User = "",
+    reason: Reason = "",
+    key: Key = "",
+    replaces: Replaces = "",
+    url: UrlOption = "",
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Somebody turned from an answer without a vote: a weak sign that it was not good."""
+    kind = {"implicit": {"answer": _ref(completion, index), "signal": signal}}
+    _send(kind, objective=objective, user=user, reason=reason, key=key, replaces=replaces, url=url, state=state)
 
 
 @app.command("withdraw")
@@ -108,8 +133,18 @@ def withdraw(
     _send(kind, user=user, reason=reason, key=key, replaces=event, url=url, state=state)
 
 
-def _send(kind: dict[str, Any], *, user: str, reason: str, key: str, replaces: str, url: str, state: Path) -> None:
-    optional = {"user": user, "reason": reason, "replaces": replaces}
+def _send(
+    kind: dict[str, Any],
+    *,
+    user: str,
+    reason: str,
+    key: str,
+    replaces: str,
+    url: str,
+    state: Path,
+    objective: str = "",
+) -> None:
+    optional = {"user": user, "reason": reason, "replaces": replaces, "objective": objective}
     said = {name: value for name, value in optional.items() if value}
     body = {**kind, **said, "source": "cli", "idempotency_key": key or uuid.uuid4().hex}
     print(f"noted as event {connect(url, state).post('/v1/feedback', body)['event_id']}")

@@ -1,6 +1,7 @@
 """`rlhf-online versions …` and `rlhf-online status`: what serves, what did, and the operator's levers."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from rlhf_online.state import StateDir
 
 app = typer.Typer(help="The versions of the weights.", no_args_is_help=True)
 
-VERSION_ROW = "{:<16} {:<10} {:>8}  {:<16} {}"
+VERSION_ROW = "{:<16} {:<10} {:>8}  {:<24} {:<16} {}"
 
 
 @app.command("list")
@@ -21,14 +22,13 @@ def list_(
     url: UrlOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """All versions, oldest first, with their state and why."""
+    """All versions, oldest first, with their state and why; what a reward model is worth on held-out votes."""
     rows = connect(url, state).get("/v1/versions")["versions"] if url else _from_disk(_existing(state))
-    print(VERSION_ROW.format("VERSION", "STATE", "KL", "PARENT", "REASON"))
+    print(VERSION_ROW.format("VERSION", "STATE", "KL", "HELD-OUT", "PARENT", "REASON"))
     for row in rows:
         kl = f"{row.get('kl', 0.0):.3f}" if row["version"].startswith("policy") else ""
-        print(
-            VERSION_ROW.format(row["version"], row["state"], kl, row.get("parent", ""), row.get("reason", "")).rstrip()
-        )
+        cells = row["state"], kl, _worth(row.get("figures", {})), row.get("parent", ""), row.get("reason", "")
+        print(VERSION_ROW.format(row["version"], *cells).rstrip())
 
 
 @app.command("promote")
@@ -111,9 +111,18 @@ def _from_disk(state: StateDir) -> list[dict[str, Any]]:
                 "reason": standing.reason,
                 "kl": manifest.kl,
                 "parent": manifest.parent,
+                "figures": manifest.figures,
             }
         )
     return rows
+
+
+def _worth(figures: Mapping[str, float]) -> str:
+    """Of a reward version: its accuracy on held-out comparisons, or else on thumbs, with the 95 % interval."""
+    for name, prefix, count in (("accuracy", "", "accuracy_n"), ("thumb_auc", "thumbs ", "thumb_n")):
+        if figures.get(count):
+            return f"{prefix}{figures[name]:.2f} ({figures[f'{name}_low']:.2f}–{figures[f'{name}_high']:.2f})"
+    return ""
 
 
 def _line(name: str, *values: object) -> None:

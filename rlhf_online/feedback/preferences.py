@@ -1,6 +1,7 @@
 """Feedback and the answers it is about → training signals for the reward model. Pure.
 
-A ranking, a pair and a correction become a Comparison (a partial order over candidates); a thumb becomes a Rating.
+A ranking, a pair and a correction become a Comparison (a partial order over candidates); a thumb and an implicit signal
+become a Rating.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rlhf_online.errors import InvalidInput
-from rlhf_online.events import AnswerRef, Correction, Pairwise, Ranking, Thumb, Withdrawal
+from rlhf_online.events import SIGNALS, AnswerRef, Correction, Implicit, Pairwise, Ranking, Thumb, Withdrawal
 from rlhf_online.feedback.join import Joined
 
 
@@ -26,7 +27,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Candidates of one prompt in tiers, best first: `tiers[0]` indexes the best candidates."""
+    """Candidates of one prompt in tiers, best first: `tiers[0]` indexes the best candidates.
+
+    `unsure`: the one tier of two says that the person could not tell. `objective` is "" for the first one.
+    """
 
     event_id: str
     conversation_id: str
@@ -35,11 +39,13 @@ class Comparison:
     candidates: tuple[Candidate, ...]
     tiers: tuple[tuple[int, ...], ...]
     strength: int = 0
+    unsure: bool = False
+    objective: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rating:
-    """A thumb on one answer."""
+    """A thumb on one answer; or, where `signal` names one, an implicit signal that counts as a thumb down."""
 
     event_id: str
     conversation_id: str
@@ -47,6 +53,8 @@ class Rating:
     prompt_token_ids: tuple[int, ...]
     candidate: Candidate
     up: bool
+    signal: str = ""
+    objective: str = ""
 
 
 Preference = Comparison | Rating
@@ -59,15 +67,18 @@ def to_json(preference: Preference) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> Preference:
     """The preference that `to_json` described."""
-    common = {name: values[name] for name in ("event_id", "conversation_id", "person")}
+    common = {name: values[name] for name in ("event_id", "conversation_id", "person", "objective")}
     common["prompt_token_ids"] = tuple(values["prompt_token_ids"])
     if "up" in values:
-        return Rating(**common, candidate=_candidate_from(values["candidate"]), up=values["up"])
+        return Rating(
+            **common, candidate=_candidate_from(values["candidate"]), up=values["up"], signal=values["signal"]
+        )
     return Comparison(
         **common,
         candidates=tuple(_candidate_from(item) for item in values["candidates"]),
         tiers=tuple(tuple(tier) for tier in values["tiers"]),
         strength=values["strength"],
+        unsure=values["unsure"],
     )
 
 
@@ -80,7 +91,7 @@ def to_preference(joined: Joined) -> Preference:
 
     The conversation is that of the (first) answer, whatever the feedback says, so that the held-out split can't leak.
     Raises InvalidInput, saying why nothing can be learned from it: answers to different prompts, an answer named
-    twice, an answer or correction without content, fewer than two candidates to compare.
+    twice, an answer or correction without content, fewer than two candidates to compare, a signal that nobody knows.
     """
     feedback = joined.feedback
     refs = feedback.answers()
@@ -95,40 +106,36 @@ def to_preference(joined: Joined) -> Preference:
     if any(joined.answers[ref][0].prompt_token_ids != prompt for ref in refs):
         raise InvalidInput("its answers were given to different prompts")
     candidates = [_candidate(joined, ref) for ref in refs]
+    common: dict[str, Any] = {
+        "event_id": joined.event_id,
+        "conversation_id": completion.conversation_id,
+        "person": feedback.person,
+        "prompt_token_ids": prompt,
+        "objective": feedback.objective,
+    }
+    strength, unsure = 0, False
     match feedback.kind:
         case Thumb(up=up):
-            return Rating(
-                event_id=joined.event_id,
-                conversation_id=completion.conversation_id,
-                person=feedback.person,
-                prompt_token_ids=prompt,
-                candidate=candidates[0],
-                up=up,
-            )
+            return Rating(**common, candidate=candidates[0], up=up)
+        case Implicit(signal=signal):
+            if signal not in SIGNALS:
+                raise InvalidInput(f"its signal {signal!r} is none of {', '.join(SIGNALS)}")
+            return Rating(**common, candidate=candidates[0], up=False, signal=signal)
         case Ranking(tiers=ranked):
             number = itertools.count()
             tiers = tuple(tuple(next(number) for _ in tier) for tier in ranked if tier)
-            strength = 0
-        case Pairwise(tie=tie, strength=strength):
-            tiers = ((0, 1),) if tie else ((0,), (1,))
+        case Pairwise(tie=tie, strength=strength, unsure=unsure):
+            tiers = ((0, 1),) if tie or unsure else ((0,), (1,))
         case Correction(text=text):
             if not text.strip() or text == joined.answers[refs[0]][1].text:
                 raise InvalidInput("its correction is empty, or equal to the answer")
             candidates.insert(0, Candidate(text=text))
-            tiers, strength = ((0,), (1,)), 0
+            tiers = ((0,), (1,))
         case Withdrawal():
             raise InvalidInput("it takes a vote back and judges nothing")
     if len(candidates) < 2:
         raise InvalidInput("it ranks fewer than two answers")
-    return Comparison(
-        event_id=joined.event_id,
-        conversation_id=completion.conversation_id,
-        person=feedback.person,
-        prompt_token_ids=prompt,
-        candidates=tuple(candidates),
-        tiers=tiers,
-        strength=strength,
-    )
+    return Comparison(**common, candidates=tuple(candidates), tiers=tiers, strength=strength, unsure=unsure)
 
 
 def is_held_out(conversation_id: str, share: float) -> bool:

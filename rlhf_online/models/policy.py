@@ -102,7 +102,7 @@ class Policy:
 
     def token_budget(self, limit: int) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where memory asks for it."""
-        return trunk.token_budget(self.lm.config, limit)
+        return trunk.token_budget(self.lm.config, limit, self.device)
 
     def collate(self, pairs: Sequence[Pair]) -> Batch:
         """Raises InvalidInput for an answer as long as the model's context."""

@@ -1,12 +1,13 @@
-"""The reward model: a transformer trunk with K linear heads, each of which read its own bootstrap of the votes.
+"""The reward model: a transformer trunk with K linear heads for each objective, the answers' utilities.
 
-A head's utility is read at the last real token of prompt and answer. Only differences of utilities are learned from
-rankings, so every head has its own zero: a score is normalised by the heads' means over reference answers, and by one
-standard deviation, so that over those answers the score has mean 0 and variance 1. The spread is the heads' standard
-deviation (biased, ÷ K) in the same unit.
+The K heads of an objective each read a bootstrap of the votes of their own. A head's utility is read at the last real
+token of prompt and answer. Only differences of utilities are learned from rankings, so every head has its own zero: a
+score is normalised by the heads' means over reference answers, and by one standard deviation an objective, so that over
+those answers the mean of an objective's heads has mean 0 and variance 1. How objectives make one score is not the
+model's business (`rewards.compose`); it only says how they correlate over the reference answers.
 
-Shapes: B pairs, K heads, d hidden width. A folder holds `heads.safetensors`, `reward.json`, and the trunk: a complete
-model folder with tokenizer files (full), or an adapter on the base model (lora).
+Shapes: B or N pairs, O objectives, K heads, d hidden width. A folder holds `heads.safetensors`, `reward.json`, and the
+trunk: a complete model folder with tokenizer files (full), or an adapter on the base model (lora).
 """
 
 import json
@@ -16,29 +17,45 @@ from typing import Literal
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.models import trunk
-from rlhf_online.models.tokens import Batch, Pair, by_budget, collate, length
+from rlhf_online.models.tokens import Batch, ChatTokenizer, Pair, by_budget, collate, length
 
 MAX_BATCH_TOKENS = 16384
 
 
 class RewardModel:
-    """Built by `RewardModel.load`."""
+    """Built by `RewardModel.load`. `heads` has a row for each head of each objective, objective by objective.
+
+    `tokenizer` is the digest of the tokenizer that the trunk was made for.
+    """
 
     def __init__(
-        self, decoder: PreTrainedModel, heads: nn.Linear, *, base: Path, adapter: PeftModel | None = None
+        self,
+        decoder: PreTrainedModel,
+        heads: nn.Linear,
+        objectives: tuple[str, ...],
+        *,
+        base: Path,
+        tokenizer: str,
+        adapter: PeftModel | None = None,
     ) -> None:
         self.decoder = decoder
         self.heads = heads
+        self.objectives = objectives
+        self.members = heads.out_features // len(objectives)
         self.base = base
+        self.tokenizer = tokenizer
         self.context = trunk.context_length(decoder.config)
-        self.mean_K = torch.zeros(heads.out_features, device=decoder.device)
-        self.std = 1.0
+        self.vocabulary = int(decoder.config.vocab_size)
+        self.mean_OK = torch.zeros(len(objectives), self.members)
+        self.std_O = torch.ones(len(objectives))
+        self.correlation_OO = torch.eye(len(objectives))
         self._adapter = adapter
 
     @classmethod
@@ -48,6 +65,7 @@ class RewardModel:
         *,
         folder: Path | None = None,
         tuning: Literal["full", "lora"],
+        objectives: Sequence[str] = ("helpful",),
         heads: int = 4,
         lora_rank: int = 8,
         device: torch.device | str = "cpu",
@@ -56,8 +74,9 @@ class RewardModel:
     ) -> "RewardModel":
         """The reward model in `folder`, or a new one on the trunk of the language model in `base`.
 
-        A stored model of `full` tuning needs no `base`; the number of heads of a stored model is its own. New heads
-        begin with standard deviation 1/√(d + 1) (Stiennon et al. 2020). Raises InvalidInput or VersionCorrupt.
+        A stored model of `full` tuning needs no `base`; the objectives and heads of a stored model are its own. New
+        heads begin with standard deviation 1/√(d + 1) (Stiennon et al. 2020). Raises InvalidInput; VersionCorrupt, also
+        for a base model whose tokenizer is not the stored model's.
         """
         device = torch.device(device)
         source = folder if folder is not None and tuning == "full" else base
@@ -65,24 +84,34 @@ class RewardModel:
         adapter = None
         if tuning == "lora":
             adapter = trunk.add_lora(decoder, rank=lora_rank, folder=folder, seed=seed, task=None)
-        stored = None if folder is None else _read(folder)
+        tokenizer = ChatTokenizer(source).digest
+        names = tuple(objectives)
+        if folder is not None:
+            stored = _read(folder)
+            names, heads = tuple(stored["objectives"]), stored["heads"]
+            if stored["tokenizer"] != tokenizer:
+                raise VersionCorrupt(
+                    f"{folder} was trained with another tokenizer than that in {source}: use its model"
+                )
         width = int(decoder.config.hidden_size)
         with trunk.seeded(seed):
-            linear = nn.Linear(width, heads if stored is None else stored["heads"])
+            linear = nn.Linear(width, len(names) * heads)
             nn.init.normal_(linear.weight, std=(width + 1) ** -0.5)
             nn.init.zeros_(linear.bias)
-        model = cls(decoder, linear.to(device), base=source, adapter=adapter)
-        if folder is not None and stored is not None:
-            model._restore_heads(folder, stored)
+        model = cls(decoder, linear.to(device), names, base=source, tokenizer=tokenizer, adapter=adapter)
+        if folder is not None:
+            model._restore_heads(folder)
         return model
 
-    def _restore_heads(self, folder: Path, stored: dict) -> None:
+    def _restore_heads(self, folder: Path) -> None:
+        stored = _read(folder)
         try:
             trunk.restore(dict(self.heads.named_parameters()), load_file(folder / "heads.safetensors"))
-            self.mean_K = torch.tensor(stored["mean"], dtype=torch.float32, device=self.device)
-            self.std = float(stored["std"])
-        except (OSError, KeyError, ValueError, TypeError) as error:
+        except (OSError, SafetensorError) as error:
             raise VersionCorrupt(f"the reward model in {folder} cannot be read: {error}") from error
+        self.mean_OK = torch.tensor(stored["mean"], dtype=torch.float32)
+        self.std_O = torch.tensor(stored["std"], dtype=torch.float32)
+        self.correlation_OO = torch.tensor(stored["correlation"], dtype=torch.float32)
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +119,7 @@ class RewardModel:
 
     def token_budget(self, limit: int) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where memory asks for it."""
-        return trunk.token_budget(self.decoder.config, limit)
+        return trunk.token_budget(self.decoder.config, limit, self.device)
 
     def collate(self, pairs: Sequence[Pair]) -> Batch:
         """Raises InvalidInput for an answer as long as the model's context."""
@@ -99,33 +128,43 @@ class RewardModel:
     # Computing
 
     def forward(self, batch: Batch) -> Tensor:
-        """Utilities, not normalised, (B, K)."""
+        """Utilities, not normalised, (B, O, K)."""
         hidden_BTd = self.decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
         last_B1d = batch.last_B.reshape(-1, 1, 1).expand(-1, 1, hidden_BTd.shape[-1])
         hidden_Bd = hidden_BTd.gather(1, last_B1d).squeeze(1)
-        return self.heads(hidden_Bd.to(self.heads.weight.dtype))
+        return self.heads(hidden_Bd.to(self.heads.weight.dtype)).unflatten(1, (len(self.objectives), self.members))
 
     @torch.no_grad()
     def utilities(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
-        """Utilities, not normalised, (len(pairs), K) on the CPU, in the order of `pairs`."""
-        utilities_NK = torch.zeros(len(pairs), self.heads.out_features)
+        """Utilities, not normalised, (len(pairs), O, K) on the CPU, in the order of `pairs`."""
+        utilities_NOK = torch.zeros(len(pairs), len(self.objectives), self.members)
         for group in by_budget([length(pair) for pair in pairs], max_batch_tokens):
             batch = self.collate([pairs[index] for index in group])
-            utilities_NK[group] = self.forward(batch).float().cpu()
-        return utilities_NK
+            utilities_NOK[group] = self.forward(batch).float().cpu()
+        return utilities_NOK
 
-    def score(
-        self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS
-    ) -> tuple[list[float], list[float]]:
-        """Mean and spread over the heads of each pair's score, normalised, in the order of `pairs`."""
-        score_NK = (self.utilities(pairs, max_batch_tokens=max_batch_tokens) - self.mean_K.cpu()) / self.std
-        return score_NK.mean(1).tolist(), score_NK.std(1, unbiased=False).tolist()
+    def scores(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
+        """Each head's scores, normalised, (len(pairs), O, K) on the CPU, in the order of `pairs`."""
+        utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
+        return (utilities_NOK - self.mean_OK) / self.std_O.unsqueeze(1)
 
     def normalise(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
-        """Choose the scores' zero and unit so that over `pairs` (two or more) they have mean 0 and variance 1."""
-        utilities_NK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
-        self.mean_K = utilities_NK.mean(0).to(self.device)
-        self.std = max(1e-6, (utilities_NK - utilities_NK.mean(0)).mean(1).std(unbiased=False).item())
+        """Choose zero and unit so that over `pairs` (two or more) each objective has mean 0 and variance 1."""
+        utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
+        self.mean_OK = utilities_NOK.mean(0)
+        centred_NO = (utilities_NOK - self.mean_OK).mean(2)
+        self.std_O = centred_NO.std(0, unbiased=False).clamp(min=1e-6)
+        unit_NO = centred_NO / self.std_O
+        self.correlation_OO = unit_NO.T @ unit_NO / len(pairs)
+
+    def linear(self, coefficients_O: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ coefficient · the objectives' mean scores as a linear function of the last hidden state: weight (1, d) and
+        bias (1,), copies."""
+        unit_O = (coefficients_O / self.std_O).to(self.device)
+        weight_OKd = self.heads.weight.detach().float().unflatten(0, (len(self.objectives), self.members))
+        bias_OK = self.heads.bias.detach().float().reshape(len(self.objectives), self.members)
+        bias_O = (bias_OK - self.mean_OK.to(self.device)).mean(1)
+        return (unit_O @ weight_OKd.mean(1)).unsqueeze(0), (unit_O @ bias_O).reshape(1)
 
     # Learning and keeping
 
@@ -136,14 +175,14 @@ class RewardModel:
 
     def state(self) -> dict[str, Tensor]:
         """All that learns and the normalisation, as copies on the CPU."""
-        normal = {"mean": self.mean_K, "std": torch.tensor(self.std, dtype=torch.float64)}
+        normal = {"mean": self.mean_OK, "std": self.std_O, "correlation": self.correlation_OO}
         return trunk.named("reward", dict(self.parameters())) | trunk.named("normal", normal)
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state` gave. Raises VersionCorrupt for another model's."""
         trunk.restore(self.parameters(), trunk.unnamed("reward", tensors))
         normal = trunk.unnamed("normal", tensors)
-        self.mean_K, self.std = normal["mean"].to(self.device), normal["std"].item()
+        self.mean_OK, self.std_O, self.correlation_OO = normal["mean"], normal["std"], normal["correlation"]
 
     def save(self, folder: Path) -> None:
         """Write everything that `load` needs, for `lora` besides the base model."""
@@ -155,17 +194,26 @@ class RewardModel:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.heads.named_parameters()}
         save_file(weights, folder / "heads.safetensors")
         values = {
-            "heads": self.heads.out_features,
+            "objectives": self.objectives,
+            "heads": self.members,
             "tuning": "full" if self._adapter is None else "lora",
-            "mean": self.mean_K.tolist(),
-            "std": self.std,
+            "tokenizer": self.tokenizer,
+            "mean": self.mean_OK.tolist(),
+            "std": self.std_O.tolist(),
+            "correlation": self.correlation_OO.tolist(),
         }
         (folder / "reward.json").write_text(json.dumps(values, indent=2))
+
+
+STORED = ("objectives", "heads", "tuning", "tokenizer", "mean", "std", "correlation")
 
 
 def _read(folder: Path) -> dict:
     """Raises VersionCorrupt."""
     try:
-        return json.loads((folder / "reward.json").read_text())
+        stored = json.loads((folder / "reward.json").read_text())
+        if missing := [name for name in STORED if name not in stored]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
     except (OSError, ValueError) as error:
-        raise VersionCorrupt(f"{folder} holds no reward model (reward.json): {error}") from error
+        raise VersionCorrupt(f"{folder} holds no reward model that can be read (reward.json): {error}") from error
+    return stored

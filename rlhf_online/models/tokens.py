@@ -12,6 +12,7 @@ Invariants: an answer is never cut; a prompt that does not fit into the context 
 no mask: it is causal, so that no real token sees the padding to its right.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,13 @@ class ChatTokenizer:
     def answer_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of an answer, with the end of sequence."""
         return (*self._tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_ids[0])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of how text becomes tokens: equal for tokenizers that give every text the same ids."""
+        values = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        how = {name: value for name, value in values.items() if name not in ("truncation", "padding")}
+        return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones skipped."""

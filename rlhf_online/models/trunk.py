@@ -25,7 +25,7 @@ from rlhf_online.errors import InvalidInput, VersionCorrupt
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ACTIVATION_BYTES = 2 << 30
-"""Memory that the activations of one forward pass with gradients may take, roughly."""
+"""Memory that the activations of one forward pass with gradients may take on a CPU, roughly."""
 LOGIT_FLOATS = 1 << 24
 """Logits in memory at once."""
 
@@ -173,11 +173,15 @@ def save_adapter(wrapped: PeftModel, folder: Path) -> None:
     (folder / ADAPTER_CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True, default=str))
 
 
-def token_budget(config: Any, limit: int) -> int:
-    """`limit`, or fewer tokens where a forward pass with gradients would take more than ACTIVATION_BYTES."""
+def token_budget(config: Any, limit: int, device: torch.device) -> int:
+    """`limit`, or fewer tokens where a forward pass with gradients would take more than ACTIVATION_BYTES, or than a
+    quarter of a GPU's memory."""
+    room = ACTIVATION_BYTES
+    if device.type == "cuda":
+        room = torch.cuda.get_device_properties(device).total_memory // 4
     width, inner = int(config.hidden_size), int(getattr(config, "intermediate_size", 4 * config.hidden_size))
     bytes_a_token = 4 * int(config.num_hidden_layers) * (8 * width + 4 * inner)
-    return max(1, min(limit, ACTIVATION_BYTES // bytes_a_token))
+    return max(1, min(limit, room // bytes_a_token))
 
 
 def context_length(config: Any) -> int:

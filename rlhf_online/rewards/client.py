@@ -1,11 +1,11 @@
 """The trainer's line to the reward service: scores by one named reward version, or RewardUnavailable.
 
-Invariant: every score returned was given by the version asked for; another version's is refused, never mixed in.
+Invariant: every score returned was given by the version and the weights asked for; others are refused, never mixed in.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -23,10 +23,14 @@ POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A score and its spread over the ensemble, in standard deviations of the reference answers' scores."""
+    """A score and its spread over the ensemble, in standard deviations of the reference answers' scores.
+
+    `by_objective` is the score by each objective alone.
+    """
 
     score: float
     spread: float
+    by_objective: dict[str, float] = field(default_factory=dict)
 
 
 class RewardClient:
@@ -41,27 +45,32 @@ class RewardClient:
         self._scores = reward_pb2_grpc.RewardServiceStub(self._channel)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)  # the stub's methods have no types
 
-    def score(self, pairs: Sequence[Pair], reward_version: str, timeout: float) -> list[Scored]:
+    def score(
+        self, pairs: Sequence[Pair], reward_version: str, timeout: float, weights: Mapping[str, float] | None = None
+    ) -> list[Scored]:
         """Scores of `pairs`, in their order, all by `reward_version`; `timeout` seconds a chunk of requests.
 
-        "" takes the version that is loaded.
+        "" takes the version that is loaded. `weights` are those of its objectives; without any, the operator's of the
+        moment, which may change from chunk to chunk.
 
         Raises RewardUnavailable if the service does not answer in time or holds another version, InvalidInput for
-        pairs that it will never score.
+        pairs that it will never score, and for weights of no use.
         """
         scores: list[Scored] = []
         for start in range(0, len(pairs), self._chunk):
-            scores += self._score_chunk(pairs[start : start + self._chunk], reward_version, timeout)
+            scores += self._score_chunk(pairs[start : start + self._chunk], reward_version, timeout, weights or {})
         return scores
 
-    def _score_chunk(self, pairs: Sequence[Pair], reward_version: str, timeout: float) -> list[Scored]:
+    def _score_chunk(
+        self, pairs: Sequence[Pair], reward_version: str, timeout: float, weights: Mapping[str, float]
+    ) -> list[Scored]:
         items = [
             reward_pb2.ScoreItem(
                 prompt_tokens=reward_pb2.Tokens(ids=prompt), answer_tokens=reward_pb2.Tokens(ids=answer)
             )
             for prompt, answer in pairs
         ]
-        request = reward_pb2.ScoreRequest(items=items, reward_version=reward_version)
+        request = reward_pb2.ScoreRequest(items=items, reward_version=reward_version, weights=weights)
         try:
             response = self._scores.Score(request, timeout=timeout)
         except grpc.RpcError as error:
@@ -73,7 +82,14 @@ class RewardClient:
                 f"the reward service at {self._address} answered {len(response.scores)} scores by "
                 f"{response.reward_version!r} where {len(pairs)} by {reward_version!r} were asked for"
             )
-        return [Scored(item.score, item.spread) for item in response.scores]
+        if weights and {name: response.weights.get(name) for name in weights} != dict(weights):
+            raise RewardUnavailable(
+                f"the reward service at {self._address} scored by other weights than those asked for"
+            )
+        names = list(response.objectives)
+        return [
+            Scored(item.score, item.spread, dict(zip(names, item.objectives, strict=True))) for item in response.scores
+        ]
 
     def wait_for_version(self, version: str, timeout: float) -> None:
         """Return once the service scores with `version`; asks its health service, which names the version loaded.

@@ -3,14 +3,14 @@
     buffer ──live answers──┐
     sampler ──fresh────────┴──▶ reward service (one pinned version) ──▶ scored rollouts
 
-Invariants: a live answer is claimed in the ledger and so used once; every score is by the reward version asked for. One
-that is not finite stays NaN: the policy update leaves its answer out and counts it.
+Invariants: a live answer is claimed in the ledger and so used once; every score is by the reward version and weights
+asked for. One that is not finite stays NaN: the policy update leaves its answer out and counts it.
 """
 
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -43,7 +43,13 @@ class Samples(Protocol):
 class Scores(Protocol):
     """The reward service; `rewards.client.RewardClient` is the real one."""
 
-    def score(self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, timeout: float) -> list[Scored]: ...
+    def score(
+        self,
+        pairs: Sequence[tuple[Tokens, Tokens]],
+        reward_version: str,
+        timeout: float,
+        weights: Mapping[str, float] | None = None,
+    ) -> list[Scored]: ...
 
     def wait_for_version(self, version: str, timeout: float) -> None: ...
 
@@ -117,16 +123,21 @@ class Experience:
         self._buffer.dropped_stale += len(fresh) - len(young)
         return taken + young
 
-    def score(self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str) -> list[float]:
+    def score(
+        self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float]
+    ) -> list[float]:
         """Pessimistic scores, mean − k·spread, in order; NaN where the reward model gave no number."""
         scored = self._patience.insist(
-            "scoring answers", lambda: self._rewards.score(pairs, reward_version, SCORE_TIMEOUT_S)
+            "scoring answers", lambda: self._rewards.score(pairs, reward_version, SCORE_TIMEOUT_S, weights)
         )
         return [item.score - self._pessimism * item.spread for item in scored]
 
-    def score_rollouts(self, rollouts: Sequence[Rollout], reward_version: str) -> list[ScoredRollout]:
+    def score_rollouts(
+        self, rollouts: Sequence[Rollout], reward_version: str, weights: Mapping[str, float]
+    ) -> list[ScoredRollout]:
         """The rollouts with their scores, which the curriculum learns of."""
-        scores = self.score([(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts], reward_version)
+        pairs = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts]
+        scores = self.score(pairs, reward_version, weights)
         scored = [ScoredRollout(rollout=item, score=score) for item, score in zip(rollouts, scores, strict=True)]
         self.curriculum.observe(scored)
         return scored

@@ -1,13 +1,16 @@
 """The two models that learn, as the loop sees them: restore, check, sample, write."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import torch
 
 from rlhf_online.errors import InvalidInput
 from rlhf_online.feedback.preferences import Preference
 from rlhf_online.models.tokens import ChatTokenizer, fit, length
 from rlhf_online.registry import ProbeSequence
+from rlhf_online.rewards import compose
 from rlhf_online.rollout.buffer import LabelledAnswer
 from rlhf_online.training.checkpoint import Part
 from rlhf_online.training.policy_update import PolicyUpdater
@@ -44,14 +47,17 @@ class Learners:
 
     @property
     def vocabulary(self) -> int:
-        """Token ids lie below it."""
-        return int(self.policy.policy.lm.config.vocab_size)
+        """Token ids lie below it, for both models."""
+        return min(int(self.policy.policy.lm.config.vocab_size), self.reward.model.vocabulary)
 
     def check(self, preference: Preference) -> None:
         """Raises InvalidInput for a vote on answers that the models cannot read, or not all at once.
 
         All answers of a vote are one batch element, so their number times the longest is what memory must hold.
         """
+        objectives = self.reward.model.objectives
+        if preference.objective and preference.objective not in objectives:
+            raise InvalidInput(f"its objective {preference.objective!r} is none of {', '.join(objectives)}")
         pairs = to_vote(preference, self.tokenizer).pairs()
         limit = VOTE_BUDGETS * self.reward.model.token_budget(VOTE_TOKENS)
         if (size := len(pairs) * max(map(length, pairs))) > limit:
@@ -70,6 +76,13 @@ class Learners:
             LabelledAnswer(prompt_token_ids=vote.prompt, token_ids=vote.answers[0], desirable=bool(vote.up))
             for vote in rng.sample(thumbs, min(count, len(thumbs)))
         ]
+
+    def init_value(self, weights: Mapping[str, float]) -> bool:
+        """Begin with what the reward model says by these weights of its objectives as the policy's value: once, and not
+        before an algorithm needs one. True if it was now."""
+        model = self.reward.model
+        weights_O = torch.tensor([weights[name] for name in model.objectives])
+        return self.policy.init_value(*model.linear(compose.coefficients(weights_O, model.correlation_OO)))
 
     def reward_part(self) -> Part:
         return Part(*self.reward.state())

@@ -9,7 +9,9 @@
 
 What waits, and for what: the loop for `min_votes` votes in the log; the second half for the reward service to serve
 the reward version of commit 1, then for the engine to serve the live policy version; every step for a neighbour that is
-away (`patience`). Nothing else blocks, and while anything is awaited nothing that was read is lost.
+away (`patience`). Nothing else blocks, and while anything is awaited nothing that was read is lost. While the reward
+model is not good enough (`gate.doubt`) cycles end after their first half. With `policy_updates` above 1 as many cycles
+consist of the second half alone.
 
 Why a kill anywhere trains exactly once. A commit is one atomic checkpoint: log position, join, buffer, ledger, both
 models with their optimisers. Votes are given their disposition in the ledger in memory, and learned from in memory; if
@@ -28,7 +30,8 @@ too: a new line of versions begins, whose KL counts from it.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +43,7 @@ from rlhf_online.errors import LogUnavailable, PositionLost, VersionCorrupt
 from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import Kind, Registry
+from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.buffer import ScoredRollout
 from rlhf_online.training.checkpoint import Checkpoint, Checkpoints, Part
 from rlhf_online.training.experience import TEMPERATURE, Experience, Scores
@@ -74,6 +78,8 @@ class Parts:
     publisher: Publisher
     experience: Experience
     rewards: Scores
+    weights: Callable[[], Weights]
+    """What each objective counts now, as the operator says."""
     reporter: Reporter
     patience: Patience
 
@@ -99,6 +105,11 @@ class Trainer:
                     self.parts.patience.sleep(IDLE_POLL_S)
         except Stopped:
             self._log.info("stopped", cycle=self.progress.cycle)
+        except Exception:
+            # A successor clears away what this one was writing, and any step may then fail: Fenced is the reason.
+            with suppress(OSError):
+                self.parts.lease.check()
+            raise
 
     def run_once(self) -> bool:
         """One cycle, if there are votes enough for it (or a cycle was cut short); False if there are not."""
@@ -180,21 +191,14 @@ class Trainer:
             parts.learners.reward.forget(parts.intake.revoked)
             parts.intake.revoked = []
             report = parts.learners.reward.update(votes, held_out, parts.intake.reference)
+            progress.figures = report.measured.figures()
+            progress.weights = parts.patience.insist("reading the objectives' weights", parts.weights)
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
-            progress.stage = "policy"
+            progress.stage, progress.updates_left = "policy", parts.settings.policy_updates
             self._commit(intake=True, reward=True)
-        if report.accuracy_n:
-            parts.reporter.metrics.accuracy.set(report.accuracy)
-            parts.reporter.set(reward_accuracy=report.accuracy)
+        parts.reporter.reward(report, progress.weights)
         self._report()
-        self._log.info(
-            "reward model learned",
-            votes=report.new,
-            loss=round(report.loss, 4),
-            accuracy=round(report.accuracy, 3),
-            accuracy_n=report.accuracy_n,
-        )
 
     # Second half: the policy learns from the reward model
 
@@ -202,9 +206,10 @@ class Trainer:
         parts, progress = self.parts, self.progress
         with parts.reporter.phase("publishing"):
             self._serve_reward()
-        prompts = parts.intake.prompts
-        if not prompts:
-            self._conclude("skipped", why="no answer in the log may train the policy")
+        prompts, doubt = parts.intake.prompts, gate.doubt(progress.figures, parts.settings.reward)
+        if doubt or not prompts:
+            progress.updates_left = 0
+            self._conclude("cold" if doubt else "skipped", why=doubt or "no answer in the log may train the policy")
             return
         with parts.reporter.phase("rollouts"):
             self._serve_policy(prompts[-1])
@@ -212,10 +217,10 @@ class Trainer:
             samples = parts.settings.gate.samples
             grouped = parts.learners.policy.algorithm in GROUPED
             rollouts = parts.experience.gather(prompts, progress.policy_version, samples, rng, grouped=grouped)
-            scored = parts.experience.score_rollouts(rollouts, progress.reward_version)
+            scored = parts.experience.score_rollouts(rollouts, progress.reward_version, progress.weights)
         with parts.reporter.phase("ppo"):
             parts.patience.check()
-            begun = parts.learners.policy.init_value(parts.learners.reward.model)
+            begun = parts.learners.init_value(progress.weights)
             labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng)
             report = parts.learners.policy.update(scored, labels)
         self._count(report.left_out)
@@ -293,7 +298,7 @@ class Trainer:
             settings.gate,
             max_tokens=limit,
             sample=lambda prompts: learners.sample(prompts, max_tokens=limit, temperature=TEMPERATURE, seed=seed),
-            score=lambda pairs: parts.experience.score(pairs, progress.reward_version),
+            score=lambda pairs: parts.experience.score(pairs, progress.reward_version, progress.weights),
             kl_of=learners.kl,
         )
         return Pending(
@@ -308,6 +313,7 @@ class Trainer:
             reasons=verdict.reasons,
             figures=verdict.figures,
             reference=progress.reference,
+            weights=dict(progress.weights),
         )
 
     def _publish(self, pending: Pending) -> str:
@@ -357,8 +363,10 @@ class Trainer:
     # Committing
 
     def _next_cycle(self, *, policy: bool = False) -> None:
-        self.progress.cycle += 1
-        self.progress.stage = "votes"
+        progress = self.progress
+        progress.cycle += 1
+        progress.updates_left = max(0, progress.updates_left - 1)
+        progress.stage = "policy" if progress.updates_left else "votes"
         self._commit(policy=policy)
 
     def _commit_intake(self) -> None:

@@ -20,6 +20,8 @@ from rlhf_online.models.tokens import Batch, Pair, by_budget, length
 from rlhf_online.training.objectives import Answers, Objective, Unit
 
 T = TypeVar("T")
+WATCHED = 128
+"""Answers on which it is measured how far an update moved the policy: enough for what is far too much."""
 
 
 class MicroBatches:
@@ -66,15 +68,20 @@ class MicroBatches:
 
     @torch.no_grad()
     def moved(self, answers: Answers) -> float:
-        """k3 from the policy as the update began to what it is now, nats an answer."""
+        """k3 from the policy as the update began to what it is now, nats an answer, over WATCHED answers at most.
+
+        They are taken at even distances, so that answers to one prompt, which stand together, are not all of them.
+        """
+        count = len(answers.pairs)
+        units = [(row,) for row in range(0, count, -(-count // WATCHED))]
 
         def measure() -> float:
             total = 0.0
-            for rows in self._rows(answers, [(row,) for row in range(len(answers.pairs))]):
+            for rows in self._rows(answers, units):
                 batch, outputs = self._forward(answers, rows)
                 start_BA = answers.start_NA[rows, : batch.mask_BA.shape[1]].to(outputs.logprobs_BA)
                 total += masked_sum(kl.k3(start_BA, outputs.logprobs_BA), batch.mask_BA).item()
-            return total / len(answers.pairs)
+            return total / len(units)
 
         return self.fitting(measure)
 

@@ -87,7 +87,7 @@ def _part(tensor_NA: Tensor, rows: Sequence[int], like_BA: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PolicyGradient:
-    """Clipped ratios times advantages; with a critic the value's loss too. `kl_weight` is that of the k2 loss."""
+    """Clipped ratios times advantages; with a critic the value's loss too. `kl_weight` is β of the KL loss, if any."""
 
     answers: Answers
     behaviour_NA: Tensor
@@ -123,10 +123,7 @@ class PolicyGradient:
             loss = loss + settings.value_coef * value_loss
             stats |= found | {"value_loss": value_loss.detach()}
         if self.kl_weight:
-            reference_BA = _part(self.answers.reference_NA, rows, mask_BA)
-            kl_loss, _ = policy_losses.kl_loss(
-                outputs.logprobs_BA, reference_BA, mask_BA, estimator="k2", denominator=total
-            )
+            kl_loss = self._kl_loss(rows, outputs.logprobs_BA, mask_BA, total)
             loss = loss + self.kl_weight * kl_loss
             stats["kl_loss"] = kl_loss.detach()
         if outputs.entropies_BA is not None:
@@ -134,6 +131,23 @@ class PolicyGradient:
             loss = loss + settings.entropy_coef * entropy_loss
             stats |= found
         return loss, stats
+
+    def _kl_loss(self, rows: Sequence[int], logprobs_BA: Tensor, mask_BA: Tensor, total: float) -> Tensor:
+        """k2 of whole answers; those that another policy wrote weigh what this one would write them, truncated."""
+
+        def of_answers(tensor_NA: Tensor) -> Tensor:
+            return row_sums(_part(tensor_NA, rows, mask_BA), mask_BA).unsqueeze(1)
+
+        logprobs_B1 = row_sums(logprobs_BA, mask_BA).unsqueeze(1)
+        weights_B1 = (logprobs_B1.detach() - of_answers(self.behaviour_NA)).exp().clamp(max=self.settings.max_weight)
+        return policy_losses.kl_loss(
+            logprobs_B1,
+            of_answers(self.answers.reference_NA),
+            torch.ones_like(logprobs_B1, dtype=torch.bool),
+            estimator="k2",
+            weights_BT=weights_B1,
+            denominator=total,
+        )[0]
 
     def _policy_loss(
         self, rows: Sequence[int], logprobs_BA: Tensor, mask_BA: Tensor, total: float
@@ -286,8 +300,8 @@ def policy_gradient(
     """PPO's advantages are those of tokens, by GAE, whitened; the others' are those of whole answers, the KL of which
     is paid by the answer, and are not whitened.
 
-    A KL *loss* is divided by what the advantages were divided by, so that β means the same as in the reward. GRPO's
-    division by each group's deviation has no such remedy.
+    A KL *loss* is scaled as the advantages are, so that β means the same as in the reward: by 1/σ for PPO's whitening,
+    by 1 − 1/n for the mean of a group of n, which GRPO's contain. Its division by each group's deviation is left alone.
     """
     mask_NA = answers.mask_NA
     in_reward = settings.kl_in == "reward"
@@ -303,24 +317,17 @@ def policy_gradient(
     else:
         reward_N = rewards.total_N if in_reward else rewards.shaped_N
         reward_N = _whitened(reward_N, torch.ones_like(reward_N, dtype=torch.bool), settings)
-        advantages_NA = advantages.per_token(_of_answers(algorithm, reward_N, rollouts, baseline, settings), mask_NA)
+        groups_N = _groups(rollouts)
+        match algorithm:
+            case "grpo":
+                advantages_N = advantages.grpo(reward_N, groups_N, std=settings.grpo_std)
+                kl_weight *= 1 - len(groups_N.unique()) / len(groups_N)
+            case "rloo":
+                advantages_N = advantages.rloo(reward_N, groups_N)
+            case _:
+                advantages_N = advantages.reinforce(reward_N, baseline.mean)
+        advantages_NA = advantages.per_token(advantages_N, mask_NA)
     return PolicyGradient(answers, behaviour_of(answers, rollouts), advantages_NA, returns_NA, kl_weight, settings)
-
-
-def _of_answers(
-    algorithm: Algorithm,
-    reward_N: Tensor,
-    rollouts: Sequence[ScoredRollout],
-    baseline: RunningMean,
-    settings: PolicyTraining,
-) -> Tensor:
-    match algorithm:
-        case "grpo":
-            return advantages.grpo(reward_N, _groups(rollouts), std=settings.grpo_std)
-        case "rloo":
-            return advantages.rloo(reward_N, _groups(rollouts))
-        case _:
-            return advantages.reinforce(reward_N, baseline.mean)
 
 
 def _whitened(rewards: Tensor, mask: Tensor, settings: PolicyTraining) -> Tensor:

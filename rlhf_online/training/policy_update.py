@@ -29,7 +29,6 @@ from rlhf_online.algorithms.masked import masked_mean, masked_sum
 from rlhf_online.config import Algorithm, PolicyStage, PolicyTraining
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.buffer import LabelledAnswer, ScoredRollout
 from rlhf_online.rollout.usable import in_company, usable_labels, usable_rollouts
@@ -97,16 +96,14 @@ class PolicyUpdater:
         """That of the next update."""
         return self._stage().algorithm
 
-    def init_value(self, reward_model: RewardModel) -> bool:
-        """Begin with the mean of the reward heads, in the unit of the scores, as the value head: once, and not before
-        an algorithm needs one. True if it was now."""
+    def init_value(self, weight_1d: Tensor, bias_1: Tensor) -> bool:
+        """Begin with the reward model's scores, as a function of its last hidden state, as the value head: once, and
+        not before an algorithm needs one. True if it was now."""
         if self.value_ready or self.algorithm != "ppo":
             return False
         with torch.no_grad():
-            head = self.policy.value_head
-            head.weight.copy_(reward_model.heads.weight.mean(0, keepdim=True) / reward_model.std)
-            offset = reward_model.heads.bias.mean() - reward_model.mean_K.mean()
-            head.bias.copy_((offset / reward_model.std).reshape(1))
+            self.policy.value_head.weight.copy_(weight_1d)
+            self.policy.value_head.bias.copy_(bias_1)
         self.value_ready = True
         return True
 

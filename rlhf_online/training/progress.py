@@ -24,6 +24,7 @@ class Pending:
     reasons: tuple[str, ...]
     figures: dict[str, float]
     reference: str = ""
+    weights: dict[str, float] = field(default_factory=dict)
 
     def manifest(self) -> Manifest:
         """What is published with the version's files."""
@@ -36,6 +37,7 @@ class Pending:
             kl=self.kl,
             position=dict(self.position),
             reference=self.reference,
+            weights=dict(self.weights),
         )
 
     @classmethod
@@ -52,7 +54,8 @@ class Progress:
     """`stage` is what comes next: learn from votes, or improve the policy with the reward model that has learned.
 
     `policy_version` is the version whose weights the policy in memory has; `reward_version` the last one committed,
-    "" before the first; `position` the log position of the votes that it has learned from; `reference` the policy
+    "" before the first; `position` the log position of the votes that it has learned from; `figures` what was measured
+    of it on held-out votes; `weights` what each objective counts in all scores of this cycle; `reference` the policy
     version that the KL counts from, the beginning of a line of versions.
     """
 
@@ -61,7 +64,11 @@ class Progress:
     reward_version: str = ""
     cycle: int = 0
     stage: Stage = "votes"
+    updates_left: int = 0
+    """Policy updates still to be made with the reward model that has learned."""
     position: Position = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     pending: Pending | None = None
     reference: str = ""
     left_out: dict[str, int] = field(default_factory=dict)

@@ -35,9 +35,14 @@ class Publisher:
         parent = self._registry.live("reward") or ""
         if version not in self._registry.versions("reward"):
             self._learners.reward.model.save(self._registry.stage(version))
-            position = dict(progress.position)
             self._registry.publish(
-                Manifest(version=version, tuning=self._reward_tuning, parent=parent, position=position)
+                Manifest(
+                    version=version,
+                    tuning=self._reward_tuning,
+                    parent=parent,
+                    position=dict(progress.position),
+                    figures=dict(progress.figures),
+                )
             )
         if self._registry.status(version).state in ("candidate", "live"):
             self._registry.promote(version, reason="learned from votes")

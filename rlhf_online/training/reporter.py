@@ -10,6 +10,7 @@ import structlog
 from rlhf_online.metrics import TrainerMetrics, show_version
 from rlhf_online.registry import now_ms
 from rlhf_online.state import StateDir
+from rlhf_online.training.reward_update import RewardReport
 
 HISTORY = 200
 
@@ -57,6 +58,38 @@ class Reporter:
             self.metrics.votes.labels(disposition).set(count)
         self.set(votes=dict(counts))
 
+    def reward(self, report: RewardReport, weights: Mapping[str, float]) -> None:
+        """What the reward model learned and what it is worth, and what each objective counts from now on."""
+        found = report.measured
+        if found.accuracy_n or found.thumb_n:
+            for name, value in found.figures().items():
+                self.metrics.held_out.labels(name).set(value)
+        if found.accuracy_n:
+            self.metrics.accuracy.set(found.accuracy)
+            self.set(reward_accuracy=found.accuracy)
+        for name, weight in weights.items():
+            self.metrics.weights.labels(name).set(weight)
+        for signal, value in report.reliability.items():
+            self.metrics.reliability.labels(signal).set(value)
+        for reason, count in report.skipped.items():
+            self.metrics.skipped.labels(reason).inc(count)
+        self.metrics.cut.inc(report.cut)
+        self._log.info(
+            "reward model learned",
+            votes=report.new,
+            loss=round(report.loss, 4),
+            passes=report.passes,
+            accuracy=round(found.accuracy, 3),
+            accuracy_low=round(found.accuracy_low, 3),
+            accuracy_n=found.accuracy_n,
+            thumb_auc=round(found.thumb_auc, 3),
+            thumb_n=found.thumb_n,
+            ece=round(found.ece, 3),
+            cut=report.cut,
+            skipped=report.skipped,
+            weights=dict(weights),
+        )
+
     def waiting(self, doing: str, error: Exception) -> None:
         """Something that the trainer needs is away."""
         self._log.warning("waiting", doing=doing, why=str(error))
@@ -74,7 +107,7 @@ class Reporter:
         self.set(phase="waiting", waiting_for="")
 
     def cycle(self, outcome: str, **facts: Any) -> None:
-        """A cycle ended: "promoted", "rejected", "undone" or "skipped"."""
+        """A cycle ended: "promoted", "rejected", "undone", "skipped", or "cold", before the policy may learn."""
         self.metrics.cycles.labels(outcome).inc()
         if outcome == "undone":
             self.metrics.undone.inc()

@@ -97,7 +97,7 @@ def backward(
 
 
 def _budget(lm: trunk.PreTrainedModel) -> int:
-    return trunk.token_budget(lm.config, MICRO_BATCH_TOKENS)
+    return trunk.token_budget(lm.config, MICRO_BATCH_TOKENS, lm.device)
 
 
 def to_pairs(

@@ -255,4 +255,6 @@ def _manifest(manifest: Manifest) -> versions_pb2.VersionManifest:
         kl=manifest.kl,
         position=manifest.position,
         reference=manifest.reference,
+        figures=manifest.figures,
+        weights=manifest.weights,
     )

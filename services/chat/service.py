@@ -69,7 +69,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
     return Chat(
         settings=settings,
         gateway=gateway,
-        ballots=Ballots(journal, state, metrics),
+        ballots=Ballots(journal, state, metrics, settings.objectives),
         rollouts=Rollouts(gateway, priority=settings.engine.mode == "managed"),
         versions=Versions(registry, state.operator_token()),
         watch=watch,

@@ -76,6 +76,8 @@ class Versions:
             "kl": manifest.kl,
             "position": manifest.position,
             "reference": manifest.reference,
+            "figures": manifest.figures,
+            "weights": manifest.weights,
         }
 
 

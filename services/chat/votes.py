@@ -9,11 +9,22 @@ where the two meet.
 
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlhf_online.events import AnswerRef, Correction, Feedback, FeedbackKind, Pairwise, Ranking, Thumb, Withdrawal
+from rlhf_online.events import (
+    SIGNALS,
+    AnswerRef,
+    Correction,
+    Feedback,
+    FeedbackKind,
+    Implicit,
+    Pairwise,
+    Ranking,
+    Thumb,
+    Withdrawal,
+)
 from services.chat import fields
 from services.chat.refusal import Refusal
 
@@ -25,15 +36,20 @@ MAX_USER = 512
 MAX_REASON = 8192
 MAX_CORRECTION = 65_536
 MAX_SOURCE = 64
+MAX_OBJECTIVE = 64
 MAX_RESPONSE_MS = 2**32 - 1
-KINDS = ("thumb", "ranking", "pairwise", "correction", "withdrawal")
-BESIDE = ("user", "idempotency_key", "replaces", "conversation_id", "reason", "source", "response_ms", "shown")
+KINDS = ("thumb", "ranking", "pairwise", "correction", "implicit", "withdrawal")
+BESIDE = (
+    *("user", "idempotency_key", "replaces", "conversation_id", "objective", "reason", "source"),
+    *("response_ms", "shown"),
+)
 KNOWN = frozenset({*KINDS, *BESIDE})
 KIND_FIELDS = {
     "thumb": frozenset({"answer", "up"}),
     "ranking": frozenset({"tiers"}),
-    "pairwise": frozenset({"chosen", "rejected", "tie", "strength"}),
+    "pairwise": frozenset({"chosen", "rejected", "tie", "strength", "unsure"}),
     "correction": frozenset({"answer", "text"}),
+    "implicit": frozenset({"answer", "signal"}),
     "withdrawal": frozenset({"answer"}),
 }
 
@@ -56,17 +72,22 @@ def parse_feedback(values: Mapping[str, Any]) -> tuple[Feedback, str, str]:
         shown=() if shown is None else _refs(shown, "shown"),
         response_ms=fields.integer(values, "response_ms", 0, 0, MAX_RESPONSE_MS),
         replaces=fields.text(values, "replaces", limit=MAX_ID),
+        objective=fields.text(values, "objective", limit=MAX_OBJECTIVE),
     )
     key = fields.text(values, "idempotency_key", limit=MAX_ID)
     return feedback, fields.text(values, "user", limit=MAX_USER), key
 
 
-def complete(feedback: Feedback, *, person: str, now_ms: int) -> Feedback:
+def complete(feedback: Feedback, *, person: str, now_ms: int, objectives: Sequence[str]) -> Feedback:
     """The feedback with person, time, source and conversation (by default the first answer's completion).
 
-    Raises Refusal for what no form of the request may say: see `check`.
+    Raises Refusal for what no form of the request may say, see `check`, and for an objective that is none of
+    `objectives`.
     """
     check(feedback)
+    if feedback.objective and feedback.objective not in objectives:
+        message = f"objective: expected one of {', '.join(objectives)}; leave it out for the first"
+        raise Refusal(message, param="objective", code="invalid_value")
     return replace(
         feedback,
         person=person,
@@ -97,7 +118,8 @@ def kind_name(feedback: Feedback) -> str:
 
 def check(feedback: Feedback) -> None:
     """Raises Refusal for too few, too many or repeated answers, an empty correction, a text that is too long, a
-    `replaces` that is no event id, or a withdrawal without it.
+    `replaces` that is no event id, a withdrawal without it, a pair that is both a tie and unsure, or a signal that
+    nobody knows.
     """
     refs = feedback.answers()
     _check_replaced(feedback)
@@ -110,6 +132,12 @@ def check(feedback: Feedback) -> None:
                 raise Refusal(message, param="ranking.tiers")
         case Pairwise(strength=strength) if not 0 <= strength <= 3:
             raise fields.out_of_range("pairwise.strength", strength, 0, 3)
+        case Pairwise(tie=True, unsure=True):
+            message = "pairwise: tie says that they are about the same, unsure that it is not known: send one of them"
+            raise Refusal(message, param="pairwise.unsure", code="invalid_value")
+        case Implicit(signal=signal) if signal not in SIGNALS:
+            message = f"implicit.signal: expected one of {', '.join(SIGNALS)}"
+            raise Refusal(message, param="implicit.signal", code="invalid_value")
         case Correction(text=text) if not text.strip() or len(text) > MAX_CORRECTION:
             message = f"correction.text: expected 1 to {MAX_CORRECTION} characters, not blank"
             raise Refusal(message, param="correction.text")
@@ -167,7 +195,11 @@ def _kind(name: str, values: dict[str, Any]) -> FeedbackKind:
                 rejected=_ref(values.get("rejected"), "pairwise.rejected"),
                 tie=fields.boolean(values, "tie", path=path),
                 strength=fields.integer(values, "strength", 0, 0, 3, path),
+                unsure=fields.boolean(values, "unsure", path=path),
             )
+        case "implicit":
+            signal = fields.text(values, "signal", limit=MAX_ID, path=path)
+            return Implicit(answer=_ref(values.get("answer"), "implicit.answer"), signal=signal)
         case "withdrawal":
             return Withdrawal(answer=_ref(values.get("answer"), "withdrawal.answer"))
         case _:

@@ -13,13 +13,14 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from rlhf_online import config, logs, process
-from rlhf_online.errors import InvalidInput, RlhfError
+from rlhf_online.errors import InvalidInput, RlhfError, VersionCorrupt
 from rlhf_online.metrics import RewardMetrics
 from rlhf_online.metrics import serve as serve_metrics
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.models.trunk import pick_device
 from rlhf_online.registry import Manifest, Registry
+from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir
 from services.reward.batching import Batcher, Pair, Scorer
 from services.reward.follower import Follower
@@ -63,8 +64,16 @@ async def serve(settings: config.RewardSettings) -> None:
     )
     servicer = RewardServicer(batcher, tokenizer, metrics, _limits(base))
     server = RewardServer(servicer, metrics)
-    registry = Registry(StateDir(settings.state_dir).versions)
-    follower = Follower(registry, batcher, _loader(settings, registry), server.entered, poll_s=settings.poll_s)
+    state = StateDir(settings.state_dir)
+    registry = Registry(state.versions)
+    follower = Follower(
+        registry,
+        batcher,
+        _loader(settings, registry, tokenizer),
+        server.entered,
+        poll_s=settings.poll_s,
+        weights=lambda: weights.read(state),
+    )
     try:
         port = await server.start(settings.host, settings.grpc_port)
         metrics_port = serve_metrics(collectors, settings.host, settings.metrics_port)
@@ -96,17 +105,29 @@ class ModelScorer:
         self._model = model
         self._max_batch_tokens = max_batch_tokens
 
-    def score(self, pairs: Sequence[Pair]) -> tuple[Sequence[float], Sequence[float]]:
-        return self._model.score(pairs, max_batch_tokens=self._max_batch_tokens)
+    @property
+    def objectives(self) -> Sequence[str]:
+        return self._model.objectives
+
+    @property
+    def correlation_OO(self) -> torch.Tensor:
+        return self._model.correlation_OO
+
+    def scores(self, pairs: Sequence[Pair]) -> torch.Tensor:
+        return self._model.scores(pairs, max_batch_tokens=self._max_batch_tokens)
 
 
-def _loader(settings: config.RewardSettings, registry: Registry) -> Callable[[Manifest], Scorer]:
+def _loader(
+    settings: config.RewardSettings, registry: Registry, tokenizer: ChatTokenizer
+) -> Callable[[Manifest], Scorer]:
     device = pick_device(settings.device)
 
     def load(manifest: Manifest) -> Scorer:
         model = RewardModel.load(
             Path(settings.model), folder=registry.path(manifest.version), tuning=manifest.tuning, device=device
         )
+        if model.tokenizer != tokenizer.digest:
+            raise VersionCorrupt(f"{manifest.version} was trained with another tokenizer than that of {settings.model}")
         return ModelScorer(model, settings.max_batch_tokens)
 
     return load

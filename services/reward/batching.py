@@ -9,25 +9,35 @@ batch began. A request whose caller has gone is dropped before it costs anything
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
+import torch
+from torch import Tensor
 
 from rlhf_online.errors import InvalidInput, RewardUnavailable, RlhfError
 from rlhf_online.metrics import RewardMetrics
+from rlhf_online.rewards import compose
+from rlhf_online.rewards.weights import Weights, applicable, complete
 
 Tokens = tuple[int, ...]
 Pair = tuple[Tokens, Tokens]
 
 
 class Scorer(Protocol):
-    """A loaded reward model."""
+    """A loaded reward model. `correlation_OO` is that of its objectives over the reference answers."""
 
-    def score(self, pairs: Sequence[Pair]) -> tuple[Sequence[float], Sequence[float]]:
-        """Mean and spread over the ensemble of each pair, normalised."""
+    @property
+    def objectives(self) -> Sequence[str]: ...
+
+    @property
+    def correlation_OO(self) -> Tensor: ...
+
+    def scores(self, pairs: Sequence[Pair]) -> Tensor:
+        """Normalised scores of each pair by each objective and each member of the ensemble, (N, O, K)."""
         ...
 
 
@@ -41,11 +51,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores and spreads in the order of the items, all by `version`."""
+    """Scores, spreads and scores by each objective, in the order of the items, all by `version` and `weights`."""
 
     scores: tuple[float, ...]
     spreads: tuple[float, ...]
+    by_objective: tuple[tuple[float, ...], ...]
     version: str
+    weights: Weights
 
 
 class Overloaded(RlhfError):
@@ -64,14 +76,20 @@ class _Request:
     items: int
     tokens: int
     version: str
+    weights: Mapping[str, float] | None
     future: "asyncio.Future[Scores]"
 
 
 class Batcher:
     """Owns the compute thread. All methods are for the event loop that made it."""
 
+    loaded: Loaded | None
+    weights: Weights
+    """The operator's, for requests that name none."""
+
     def __init__(self, metrics: RewardMetrics, *, max_batch_tokens: int, max_wait_ms: float, max_queue: int) -> None:
-        self.loaded: Loaded | None = None
+        self.loaded = None
+        self.weights = {}
         self._max_batch_tokens = max_batch_tokens
         self._max_wait_s = max_wait_ms / 1000
         self._max_queue = max_queue
@@ -86,16 +104,25 @@ class Batcher:
         """Items in the queue."""
         return sum(request.items for request in self._queue)
 
-    async def score(self, prepare: Callable[[], list[Pair]], *, items: int, tokens: int, version: str = "") -> Scores:
+    async def score(
+        self,
+        prepare: Callable[[], list[Pair]],
+        *,
+        items: int,
+        tokens: int,
+        version: str = "",
+        weights: Mapping[str, float] | None = None,
+    ) -> Scores:
         """Scores of the pairs that `prepare` gives; `tokens` is about how many they have.
 
-        Raises Overloaded, RewardUnavailable (nothing loaded), WrongVersion, and InvalidInput from `prepare`.
+        Without `weights`, those of the operator now. Raises Overloaded, RewardUnavailable (nothing loaded),
+        WrongVersion, and InvalidInput from `prepare` or for weights of no use.
         """
         _check_version(self.loaded, version)
         if self.waiting + items > self._max_queue:
             raise Overloaded(f"{self.waiting} items wait already, {self._max_queue} may: try again later")
         future: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Request(prepare, items, tokens, version, future))
+        self._queue.append(_Request(prepare, items, tokens, version, weights, future))
         self._arrived.set()
         return await future
 
@@ -119,7 +146,7 @@ class Batcher:
             self._metrics.queue.set(self.waiting)
             self._metrics.batch_size.observe(sum(request.items for request in batch))
             try:
-                results = await loop.run_in_executor(self._thread, _compute, self.loaded, batch)
+                results = await loop.run_in_executor(self._thread, _compute, self.loaded, self.weights, batch)
             except asyncio.CancelledError:
                 self._queue.extendleft(reversed(batch))
                 raise
@@ -171,21 +198,23 @@ def _check_version(loaded: Loaded | None, version: str) -> Loaded:
     return loaded
 
 
-def _compute(loaded: Loaded | None, batch: Sequence[_Request]) -> list[Scores | RlhfError]:
+def _compute(loaded: Loaded | None, operators: Weights, batch: Sequence[_Request]) -> list[Scores | RlhfError]:
     """In the compute thread: one result a request, in order."""
-    prepared: list[list[Pair] | RlhfError] = []
+    prepared: list[tuple[list[Pair], Weights] | RlhfError] = []
     for request in batch:
         try:
-            _check_version(loaded, request.version)
-            prepared.append(request.prepare())
+            now = _check_version(loaded, request.version)
+            objectives = now.scorer.objectives
+            given = request.weights
+            chosen = complete(given, objectives) if given else applicable(operators, objectives)
+            prepared.append((request.prepare(), chosen))
         except (RewardUnavailable, InvalidInput) as error:
             prepared.append(error)
-    pairs = [pair for item in prepared if isinstance(item, list) for pair in item]
-    scores: Sequence[float] = ()
-    spreads: Sequence[float] = ()
+    pairs = [pair for item in prepared if not isinstance(item, RlhfError) for pair in item[0]]
+    scores_NOK = torch.empty(0)
     if loaded is not None and pairs:
         try:
-            scores, spreads = loaded.scorer.score(pairs)
+            scores_NOK = loaded.scorer.scores(pairs)
         except (RuntimeError, InvalidInput) as error:  # torch's own errors, out of memory among them
             structlog.get_logger().error("a batch could not be scored", items=len(pairs), why=str(error))
             failed = error if isinstance(error, InvalidInput) else RewardUnavailable(f"scoring failed: {error}")
@@ -197,7 +226,13 @@ def _compute(loaded: Loaded | None, batch: Sequence[_Request]) -> list[Scores | 
             results.append(item)
             continue
         assert loaded is not None
-        part = slice(start, start + len(item))
-        results.append(Scores(tuple(map(float, scores[part])), tuple(map(float, spreads[part])), loaded.version))
-        start += len(item)
+        results.append(_combined(loaded, scores_NOK[start : start + len(item[0])], item[1]))
+        start += len(item[0])
     return results
+
+
+def _combined(loaded: Loaded, scores_NOK: Tensor, chosen: Weights) -> Scores:
+    weights_O = torch.tensor(list(chosen.values()), dtype=scores_NOK.dtype)
+    score_N, spread_N = compose.combine(scores_NOK, weights_O, loaded.scorer.correlation_OO)
+    by_objective = tuple(map(tuple, scores_NOK.mean(2).tolist()))
+    return Scores(tuple(score_N.tolist()), tuple(spread_N.tolist()), by_objective, loaded.version, chosen)

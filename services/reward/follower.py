@@ -1,7 +1,8 @@
-"""Keeps the batcher on the registry's live reward version.
+"""Keeps the batcher on the registry's live reward version, and on the weights that the operator has chosen.
 
 A version is verified, then loaded beside the one that scores, and takes its place in one assignment between two
-batches. One that is corrupt is marked failed, and the version before it goes on scoring.
+batches. One that is corrupt is marked failed, and the version before it goes on scoring. Weights that cannot be read
+leave those before them in force.
 """
 
 import asyncio
@@ -11,11 +12,14 @@ import structlog
 
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.registry import Manifest, Registry
+from rlhf_online.rewards.weights import Weights
 from services.reward.batching import Batcher, Loaded, Scorer
 
 
 class Follower:
-    """`load(manifest)` builds the model of a verified version; `entered(version, previous)` is told after a swap."""
+    """`load(manifest)` builds the model of a verified version; `entered(version, previous)` is told after a swap;
+    `weights()` reads the operator's, and may raise InvalidInput.
+    """
 
     def __init__(
         self,
@@ -25,13 +29,16 @@ class Follower:
         entered: Callable[[str, str], Awaitable[None]],
         *,
         poll_s: float,
+        weights: Callable[[], Weights] = dict,
     ) -> None:
         self._registry = registry
         self._batcher = batcher
         self._load = load
         self._entered = entered
         self._poll_s = poll_s
+        self._weights = weights
         self._refused = ""
+        self._unread = ""
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
@@ -41,7 +48,8 @@ class Follower:
             await asyncio.sleep(self._poll_s)
 
     async def step(self) -> None:
-        """Load the live version if it is another than the one that scores."""
+        """Take the weights of now, and load the live version if it is another than the one that scores."""
+        await self._follow_weights()
         version = self._registry.live("reward")
         loaded = self._batcher.loaded
         previous = loaded.version if loaded else ""
@@ -56,6 +64,19 @@ class Follower:
         self._refused = ""
         self._log.info("reward version loaded", version=version, previous=previous)
         await self._entered(version, previous)
+
+    async def _follow_weights(self) -> None:
+        try:
+            weights = await asyncio.to_thread(self._weights)
+        except (InvalidInput, OSError) as error:
+            if str(error) != self._unread:
+                self._unread = str(error)
+                self._log.error("weights refused, those before go on", why=self._unread)
+            return
+        self._unread = ""
+        if weights != self._batcher.weights:
+            self._batcher.weights = weights
+            self._log.info("weights of the objectives changed", **weights)
 
     def _read(self, version: str) -> Scorer:
         return self._load(self._registry.verify(version))

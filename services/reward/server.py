@@ -68,10 +68,12 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         self._metrics.latency.observe(time.perf_counter() - began)
         return reward_pb2.ScoreResponse(
             scores=[
-                reward_pb2.Score(score=score, spread=spread)
-                for score, spread in zip(result.scores, result.spreads, strict=True)
+                reward_pb2.Score(score=score, spread=spread, objectives=each)
+                for score, spread, each in zip(result.scores, result.spreads, result.by_objective, strict=True)
             ],
             reward_version=result.version,
+            objectives=list(result.weights),
+            weights=result.weights,
         )
 
     async def _score(self, request: reward_pb2.ScoreRequest) -> Scores:
@@ -85,6 +87,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             items=len(items),
             tokens=sum(_size(item) for item in items),
             version=request.reward_version,
+            weights=dict(request.weights),
         )
 
     def _check(self, index: int, item: reward_pb2.ScoreItem) -> None:
@@ -111,6 +114,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
                 f"a prompt of {len(prompt)} and an answer of {len(answer)} tokens: a prompt needs at least one, and an "
                 f"answer must leave room for it in a context of {self._limits.context}"
             )
+        self._metrics.cut.inc(len(prompt) + len(answer) > self._limits.context)
         return prompt, answer
 
 

@@ -81,6 +81,7 @@ def chat(settings: StandaloneSettings, ports: Ports) -> ChatSettings:
         engine=engine,
         limits=settings.limits,
         swap=settings.swap,
+        objectives=settings.reward.objectives,
     )
 
 
@@ -91,7 +92,7 @@ def reward(settings: StandaloneSettings, ports: Ports) -> RewardSettings:
         host=LOOPBACK,
         grpc_port=ports.get("reward", "grpc"),
         metrics_port=ports.get("reward", "metrics"),
-        model=settings.model,
+        model=settings.reward.trunk or settings.model,
         device=settings.device,
     )
 
@@ -111,6 +112,7 @@ def trainer(settings: StandaloneSettings, ports: Ports) -> TrainerSettings:
         threads=settings.trainer_threads,
         min_votes=settings.min_votes,
         cold_votes=settings.cold_votes,
+        policy_updates=settings.policy_updates,
         keep_versions=settings.keep_versions,
         log=settings.log,
         reward=settings.reward,

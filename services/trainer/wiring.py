@@ -1,13 +1,13 @@
 """Builds a trainer from its settings, on the versions and the checkpoint that are there."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 from rlhf_online.config import PolicyTraining, TrainerSettings
-from rlhf_online.errors import ConfigError, InvalidInput
+from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.eventlog.base import Source
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.policy import Policy
@@ -15,6 +15,8 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.models.trunk import has_weights, pick_device
 from rlhf_online.registry import Registry
+from rlhf_online.rewards import weights
+from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.state import StateDir
 from rlhf_online.training import demonstrations, sft
@@ -102,6 +104,7 @@ def build(
             sampler, rewards, buffer, ledger, registry, patience, settings.rollout, settings.reward.pessimism
         ),
         rewards=rewards,
+        weights=_weights(state, learners.reward.model.objectives),
         reporter=reporter,
         patience=patience,
     )
@@ -110,6 +113,18 @@ def build(
     trainer = Trainer(parts, progress)
     trainer.resume(checkpoint)
     return trainer
+
+
+def _weights(state: StateDir, objectives: Sequence[str]) -> Callable[[], Weights]:
+    """Reads the operator's; the loop waits while the file is of no use, as for a neighbour that is away."""
+
+    def read() -> Weights:
+        try:
+            return weights.applicable(weights.read(state), objectives)
+        except InvalidInput as error:
+            raise RewardUnavailable(str(error)) from error
+
+    return read
 
 
 def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenizer: ChatTokenizer) -> Learners:
@@ -135,14 +150,20 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
         mixed = _demonstrations(settings.policy, tokenizer, policy)
         return PolicyUpdater(policy, settings.policy, settings.seed, mixed)
 
+    trunk = Path(settings.reward.trunk) if settings.reward.trunk else base if has_weights(base) else genesis
     model = RewardModel.load(
-        base if has_weights(base) else genesis,
+        trunk,
         tuning=tuning,
+        objectives=settings.reward.objectives,
         heads=settings.reward.heads,
         lora_rank=settings.reward.lora_rank,
         device=device,
         seed=settings.seed,
     )
+    if model.tokenizer != tokenizer.digest:
+        raise ConfigError(
+            f"reward.trunk: the model in {trunk} has another tokenizer than {base}: name one with the same"
+        )
     reward = RewardUpdater(model, tokenizer, settings.reward, settings.seed)
     reference = registry.path(registry.references()[-1])
     return Learners(reward, load_policy(registry.path(live), reference), tokenizer, load_policy)

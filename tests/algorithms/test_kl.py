@@ -39,3 +39,7 @@ def test_an_adaptive_coefficient_follows_ziegler(nats: float, factor: float):
     moved = kl.KLController(0.15, target=6.0, horizon=10_000).after(nats, 512)
     assert moved.coef == pytest.approx(0.15 * (1 + (factor - 1) * 512 / 10_000))
     assert moved.target == 6.0
+
+
+def test_a_short_horizon_does_not_turn_the_coefficient_around():
+    assert kl.KLController(0.15, target=6.0, horizon=10).after(0.0, 512).coef == pytest.approx(0.15 * 0.8)

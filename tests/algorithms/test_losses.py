@@ -155,6 +155,11 @@ CASES = {
         reward_losses.bradley_terry_loss, "chosen_B", "rejected_B", **PAIRS, tied_B=torch.tensor([False, True, False])
     ),
     "thumbs": _weighted(reward_losses.thumbs_loss, "utilities_B", "intercepts_B", **THUMBS),
+    "implicit": _weighted(
+        reward_losses.implicit_loss,
+        *("utilities_B", "typical_B", "reliability_B"),
+        **{"utilities_B": CHOSEN_B, "typical_B": REJECTED_B, "reliability_B": _f64([0.2, 0.9, 0.7])},
+    ),
     "centring": _weighted(
         reward_losses.centring_loss, "utilities_BG", utilities_BG=UTILITIES_BG, mask_BG=TIERS_BG >= 0
     ),

@@ -9,7 +9,6 @@ from rlhf_online.simulation.enumerable import EnumerableWorld
 from tests.benches.optimum import BETA, PENALTIES, train
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("name", "algorithm"), [("k1 in the reward", "ppo"), ("k3 as a loss", "rloo")])
 def test_the_right_penalty_ends_near_the_optimum_and_a_wrong_one_does_not(name: str, algorithm):
     [penalty] = [penalty for penalty in PENALTIES if penalty.name == name]

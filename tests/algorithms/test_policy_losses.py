@@ -110,6 +110,21 @@ def test_kl_by_hand(estimator, expected: float):
     assert stats["kl"].item() == pytest.approx(0.1)
 
 
+def test_a_weighed_kl_by_hand():
+    logprobs_BT, weights_BT = _f64([[-1.0, -0.5, 7.0]]).requires_grad_(True), _f64([[2.0, 0.5, math.nan]])
+    loss, stats = policy_losses.kl_loss(
+        logprobs_BT,
+        _f64([[-0.7, -1.0, 9.0]]),
+        torch.tensor([[True, True, False]]),
+        estimator="k2",
+        weights_BT=weights_BT.requires_grad_(True),
+    )
+    assert loss.item() == pytest.approx((2 * 0.09 + 0.5 * 0.25) / 4) and stats["kl"].item() == pytest.approx(-0.175)
+    loss.backward()
+    assert logprobs_BT.grad is not None and weights_BT.grad is None
+    assert logprobs_BT.grad.tolist() == [pytest.approx([-0.3, 0.125, 0.0])]
+
+
 class _ActorCritic:
     """Logits and a value for each of 5 states, tokens and states of 3 answers drawn once."""
 

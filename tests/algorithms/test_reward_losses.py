@@ -116,7 +116,6 @@ def _fit(votes_EW: Tensor) -> tuple[Tensor, Tensor]:
     raise AssertionError("no maximum: an item won or lost all its votes")
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("votes", "expected"), [(500, 0.33), (2_000, 0.155), (20_000, 0.050)])
 def test_bradley_terry_estimates_have_the_error_and_the_intervals_they_should(votes: int, expected: float):
     generator = torch.Generator().manual_seed(votes)
@@ -142,6 +141,25 @@ def test_thumbs_by_hand():
     terms = [math.log1p(math.exp(-0.5)), 2 * math.log1p(math.exp(0.5)), math.log1p(math.exp(-1.0))]
     assert loss.item() == pytest.approx(sum(terms) / 4)
     assert stats["accuracy"].item() == pytest.approx(2 / 4)
+
+
+def test_implicit_signals_by_hand():
+    utilities_B, typical_B, rho_B = _f64([0.5, -1.0, 2.0]), _f64([0.0, 0.5, 2.0]), _f64([0.5, 1.0, 0.0])
+    loss, stats = reward_losses.implicit_loss(utilities_B, typical_B, rho_B, _f64([1.0, 2.0, 1.0]))
+    sigma = [1 / (1 + math.exp(0.5)), 1 / (1 + math.exp(-1.5))]
+    terms = [-math.log(0.5 * sigma[0] + 0.25), -2 * math.log(sigma[1]), math.log(2)]
+    assert loss.item() == pytest.approx(sum(terms) / 4)
+    assert stats["agreement"].item() == pytest.approx(2 / 4)
+
+
+def test_a_signal_that_says_nothing_moves_nothing_and_one_that_is_wrong_costs_little():
+    utilities_B = _f64([3.0, -3.0, 50.0]).requires_grad_()
+    one_B = torch.ones(3, dtype=torch.float64)
+    loss, _ = reward_losses.implicit_loss(utilities_B, 0 * one_B, 0 * one_B, one_B)
+    loss.backward()
+    assert utilities_B.grad is not None and not utilities_B.grad.any()
+    worst, _ = reward_losses.implicit_loss(utilities_B[2:], one_B[:1], 0.6 * one_B[:1], one_B[:1])
+    assert worst.item() == pytest.approx(math.log(2) - math.log(0.4))
 
 
 def test_centring_by_hand():

@@ -94,6 +94,7 @@ class Batch:
 def rollout(
     world: EnumerableWorld, policy: TablePolicy, algorithm: Algorithm, penalty: Penalty, generator: torch.Generator
 ) -> Batch:
+    """Answers of the policy as it is, with their advantages; GROUP answers to a prompt are a group."""
     answers, logprobs_PXV = all_answers(), policy.logprobs()
     prompts_N, answers_N = sample(logprobs_PXV, ANSWERS_A_PROMPT, generator)
     tokens_NT, prefixes_NT = answers.tokens_AT[answers_N], answers.prefixes_AT[answers_N]
@@ -181,6 +182,7 @@ def optimiser(policy: TablePolicy, iterations: int) -> tuple[torch.optim.Adam, t
 
 
 def measure(penalty: Penalty, algorithm: Algorithm | Literal["exact"], seeds: int) -> dict[str, Any]:
+    """A row of the table: what is left by seed, and the mean KL to the reference in nats an answer."""
     gaps, nats = [], []
     for seed in range(seeds):
         world = EnumerableWorld.drawn(seed)
@@ -219,7 +221,10 @@ def main() -> None:
             if not options.json:
                 each = " ".join(f"{gap:.1%}" for gap in row["left"])
                 verdict = "" if row["holds"] else "does not hold"
-                print(line(penalty.name, algorithm, each, f"{row['mean']:.1%}", row["kl"], row["bound"], verdict))
+                print(
+                    line(penalty.name, algorithm, each, f"{row['mean']:.1%}", row["kl"], row["bound"], verdict),
+                    flush=True,
+                )
     seconds = round(time.perf_counter() - begin, 1)
     print(json.dumps({"seeds": options.seeds, "rows": rows, "seconds": seconds}) if options.json else f"{seconds} s")
     sys.exit(0 if all(row["holds"] for row in rows) else 1)

@@ -2,11 +2,14 @@
 
 import base64
 import dataclasses
+import fcntl
 import gc
 import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,7 +29,22 @@ from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import encode
 from tests.support.kafka_broker import Broker, missing_tools
 from tests.support.logged import completion, feedback, ref, thumb
+from tests.support.proxy import Proxy
 from tests.support.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+SINK = """
+import sys, time
+from pathlib import Path
+from tests.eventlog.test_kafka import _append, _sink, _votes
+sink = _sink(Path(sys.argv[1]), *sys.argv[2:])
+_append(sink, _votes(0, 1))
+while not sink.shipped:
+    time.sleep(0.01)
+print(sink.forwarder_pid, flush=True)
+time.sleep(600)
+"""
+"""A chat service's log whose first record Kafka has; says who ships it."""
 
 # kafka-python reads its schemas by functions of the standard library that Python 3.11 and 3.12 call deprecated.
 pytestmark = [
@@ -370,6 +388,67 @@ def test_deliveries_to_a_broker_that_hangs_are_made_again(tmp_path: Path, prefix
     assert threading.active_count() == before + 1  # the log's writer
     records = _read_all(opened(_source(broker.address, prefix)))
     assert list(dict.fromkeys(record.payload for record in records)) == _votes(0, 3000)
+
+
+def test_a_forwarder_that_is_killed_is_started_again_and_goes_on(tmp_path: Path, broker: Broker, prefix: str, opened):
+    sink = opened(_sink(tmp_path, broker.address, prefix))
+    for start in (0, 500, 1000):
+        _append(sink, _votes(start, start + 500))
+        until(lambda: sink.forwarder_pid is not None and sink.shipped > 0, 60, "a forwarder at work")
+        os.kill(sink.forwarder_pid, signal.SIGKILL)
+        until(lambda start=start: sink.shipping().failures > start // 500, 60, "its end to be seen")
+    _shipped(sink, 1500)
+    records = _read_all(opened(_source(broker.address, prefix)))
+    assert list(dict.fromkeys(record.payload for record in records)) == _votes(0, 1500)
+
+
+def test_a_forwarder_ends_with_its_sink_and_the_next_one_waits_for_it(tmp_path: Path, broker: Broker, prefix: str):
+    """Whoever had the spool last is let finish: two that ship at once would overwrite each other's position."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", SINK, str(tmp_path), broker.address, prefix],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert writer.stdout is not None
+        orphan = int(writer.stdout.readline())
+        os.kill(orphan, signal.SIGSTOP)
+    finally:
+        writer.kill()
+        writer.communicate()
+    sink = _sink(tmp_path, broker.address, prefix)
+    try:
+        _append(sink, _votes(1, 10))
+        until(lambda: sink.forwarder_pid is not None, 60, "the next forwarder")
+        with (tmp_path / "forwarder.lock").open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert sink.shipped <= 1
+        os.kill(orphan, signal.SIGCONT)
+        _shipped(sink, 10)
+    finally:
+        sink.close()
+    with (tmp_path / "forwarder.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody is left
+
+
+def test_an_address_that_closes_every_connection_is_not_hammered(tmp_path: Path, broker: Broker, prefix: str, opened):
+    """A load balancer whose brokers went away: after each connection lost, the pause before the next one grows."""
+    with Proxy() as proxy:
+        proxy.target = broker.port
+        near = opened(_Closing(Broker(tmp_path / "kafka", advertised=proxy.port))).broker
+        near.start()
+        proxy.target = near.port
+        sink = opened(_sink(tmp_path / "log", proxy.address, prefix))
+        _append(sink, _votes(0, 10))
+        _shipped(sink, 10)
+        proxy.cut = True
+        before = proxy.connections
+        _append(sink, _votes(10, 20))
+        until(lambda: sink.shipping().failures > 0, 90, "a delivery to be given up")
+        assert proxy.connections - before < 300, "at most one each 50 ms and then each half second, over 20 s"
+        proxy.cut = False
+        _shipped(sink, 20)
 
 
 def test_closing_does_not_wait_for_a_broker_that_is_away(tmp_path: Path, prefix: str, opened):

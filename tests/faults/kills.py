@@ -3,9 +3,9 @@
     python -m tests.faults.kills --kills N --seed S [--minutes 85] [--json FILE]
 
 Chat service, broker and trainer each live and die in a loop of their own, so that several may be down at once. What is
-killed and when is drawn from the seed: a moment of the start and the recovery, or of the life after it. A forwarder is
-killed with its chat service, at a moment when Kafka has not confirmed everything. In the end all is let run until the
-trainer has had every event, and the auditor counts.
+killed and when is drawn from the seed: a moment of the start and the recovery, or of the life after it. A forwarder,
+which the chat service starts again, is killed at a moment when Kafka has not confirmed everything. In the end all is
+let run until the trainer has had every event, and the auditor counts.
 """
 
 import argparse
@@ -96,30 +96,34 @@ class Run:
 
     async def _lives(self, component: Component) -> None:
         """One life after the other, each ended by a kill, and a last one that is not."""
+        running = False
         for kill in self._plan:
             if VICTIM[kill.kind] != component.name:
                 continue
             if time.monotonic() > self._end:
                 break
-            component.start()
+            if not running:
+                component.start()
             if kill.starting:
                 await asyncio.sleep(kill.share * START_S[component.name])
             else:
                 await component.ready()
                 await asyncio.sleep(kill.share * LIFE_S[component.name])
-            under_way = kill.kind == "forwarder" and await self._deliveries_under_way()
-            component.kill()
-            self.killed["forwarder" if under_way else component.name] += 1
-        component.start()
+            if running := kill.kind == "forwarder":
+                await self._deliveries_under_way()
+                await self._product.kill_forwarder()
+            else:
+                component.kill()
+            self.killed[kill.kind] += 1
+        if not running:
+            component.start()
         await component.ready()
 
-    async def _deliveries_under_way(self) -> bool:
-        """Wait for a moment at which Kafka has not confirmed everything; False if none came in time."""
+    async def _deliveries_under_way(self) -> None:
+        """Wait for a moment at which Kafka has not confirmed everything, UNDER_WAY_S at most."""
         deadline = time.monotonic() + UNDER_WAY_S
-        while time.monotonic() < deadline:
-            if await self._backlog():
-                return True
-        return False
+        while time.monotonic() < deadline and not await self._backlog():
+            pass
 
     async def _backlog(self) -> float:
         """Events that Kafka has not confirmed, as the chat service tells."""

@@ -1,7 +1,7 @@
 """The whole product as processes that can be killed and started again, on loopback, with cycles of a second.
 
     crowd ──HTTP──▶ chat ──▶ engine (random words; not under test)
-                     │ spool, forwarder
+                     │ spool, forwarder (a process of its own)
                      ▼
                    broker ──▶ trainer ──▶ rollouts from chat, scores from reward
 
@@ -10,7 +10,9 @@ Ports that others know are kept over restarts: a socket that is bound to them, a
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -91,6 +93,12 @@ class Service:
     def kill(self) -> None:
         code = self._process.kill()
         assert code < 0, f"{self.name} ended by itself with code {code}: {last_words(self.output)}"
+
+    def children(self, module: str) -> list[int]:
+        """Processes of Python's `module` that it has started."""
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        pids = [pid for task in tasks for pid in task.read_text().split()]
+        return [int(pid) for pid in pids if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
 
     def stop(self) -> None:
         """SIGTERM. Raises AssertionError if it does not end in good order."""
@@ -220,6 +228,14 @@ class Product:
         """What is to be killed."""
         return (self.chat, self.broker, self.trainer)
 
+    async def kill_forwarder(self) -> None:
+        """SIGKILL the process that ships the chat service's log. Raises AssertionError if there is none for long."""
+        deadline = time.monotonic() + START_S
+        while not (found := self.chat.children("rlhf_online.eventlog.kafka.ship")):
+            assert time.monotonic() < deadline, f"nobody ships: {last_words(self.chat.output)}"
+            await asyncio.sleep(POLL_S)
+        os.kill(found[0], signal.SIGKILL)
+
     def _service(self, name: str, settings: ServiceSettings) -> Service:
         service = Service(name, settings, self._folder)
         self._undo.callback(service.abandon)
@@ -264,7 +280,7 @@ class Product:
             keep_checkpoints=2,
             keep_versions=2,
             log=self.log,
-            reward=RewardTraining(heads=2, epochs=1, cold_epochs=2, held_out=0.2),  # pyright: ignore[reportCallIssue]
+            reward=RewardTraining(heads=2, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
             policy=PolicyTraining(lr=1e-5, epochs=1, minibatches=2, max_step_kl=50.0),  # pyright: ignore[reportCallIssue]
             rollout=RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=8),  # pyright: ignore[reportCallIssue]
             gate=GateSettings(samples=16, min_win_rate=0.0, max_length_ratio=50.0, min_length_ratio=0.0, max_kl=1e3),

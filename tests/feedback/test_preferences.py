@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,21 @@ def test_a_pair_keeps_its_order_or_is_a_tie():
     pair = (Candidate(token_ids=(7, 8)), Candidate(token_ids=(5, 6)))
     assert to_preference(_joined(ev.Pairwise(chosen=B, rejected=A, strength=2))) == _comparison(pair, ((0,), (1,)), 2)
     assert to_preference(_joined(ev.Pairwise(chosen=B, rejected=A, tie=True))) == _comparison(pair, ((0, 1),))
+    unsure = to_preference(_joined(ev.Pairwise(chosen=B, rejected=A, unsure=True)))
+    assert unsure == replace(_comparison(pair, ((0, 1),)), unsure=True), "a tie that says less"
+
+
+def test_an_implicit_signal_is_a_thumb_down_that_names_it():
+    rating = to_preference(_joined(ev.Implicit(answer=B, signal="stop"), shown=(A, B)))
+    assert isinstance(rating, Rating)
+    assert (rating.signal, rating.up, rating.candidate) == ("stop", False, Candidate(token_ids=(7, 8), slot=1))
+
+
+def test_a_preference_keeps_its_objective():
+    joined = _joined(ev.Thumb(answer=B, up=True))
+    assert to_preference(joined).objective == ""
+    named = replace(joined, feedback=replace(joined.feedback, objective="harmless"))
+    assert to_preference(named).objective == "harmless"
 
 
 def test_a_correction_is_preferred_to_the_answer():
@@ -86,6 +102,7 @@ def test_a_correction_is_preferred_to_the_answer():
         (ev.Ranking(tiers=((A,),)), "fewer than two"),
         (ev.Correction(answer=A, text=" \n"), "correction is empty"),
         (ev.Correction(answer=A, text="5 6"), "equal to the answer"),
+        (ev.Implicit(answer=A, signal="sigh"), "'sigh' is none of regenerate, rephrase, stop"),
         (ev.Withdrawal(answer=A), "takes a vote back"),
         (ev.Thumb(answer=ref("d", 1), up=True), "answer 1 of completion d is empty"),
     ],
@@ -129,7 +146,9 @@ def test_the_held_out_share_is_what_was_asked_for_and_grows_without_changing_sid
         ev.Thumb(answer=B, up=True),
         ev.Ranking(tiers=((B,), (A, C))),
         ev.Pairwise(chosen=A, rejected=B, strength=2),
+        ev.Pairwise(chosen=A, rejected=B, unsure=True),
         ev.Correction(answer=A, text="better"),
+        ev.Implicit(answer=A, signal="rephrase"),
     ],
     ids=lambda kind: type(kind).__name__,
 )

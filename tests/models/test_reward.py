@@ -31,12 +31,12 @@ def _shake(model: RewardModel) -> None:
 def test_utility_is_read_at_the_last_real_token(base: Path):
     model = RewardModel.load(base, tuning="full", heads=3)
     found = model.utilities(PAIRS)
-    assert found.shape == (20, 3)
+    assert found.shape == (20, 1, 3)
     for index in (0, 3, 19):
         prompt, answer = PAIRS[index]
         with torch.no_grad():
             hidden = model.decoder(torch.tensor([[*prompt, *answer]])).last_hidden_state[0, -1]
-            assert torch.allclose(found[index], model.heads(hidden), atol=1e-5)
+            assert torch.allclose(found[index, 0], model.heads(hidden), atol=1e-5)
 
 
 def test_heads_begin_small_and_differ(base: Path):
@@ -52,18 +52,46 @@ def test_normalised_scores_have_mean_zero_and_variance_one(base: Path):
     with torch.no_grad():
         model.heads.bias.add_(torch.tensor([5.0, -3.0, 100.0, 0.0]))
     model.normalise(PAIRS)
-    mean, spread = model.score(PAIRS)
-    scores = torch.tensor(mean)
-    assert scores.mean().item() == pytest.approx(0, abs=1e-4)
-    assert scores.std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
-    by_hand = (model.utilities(PAIRS) - model.mean_K) / model.std
-    assert spread[0] == pytest.approx(by_hand[0].std(unbiased=False).item(), abs=1e-5)
-    assert max(spread) < 20, "a head's own zero is no disagreement"
+    scores_NK = model.scores(PAIRS)[:, 0]
+    assert scores_NK.mean().item() == pytest.approx(0, abs=1e-4)
+    assert scores_NK.mean(1).std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
+    assert scores_NK.std(1).max() < 20, "a head's own zero is no disagreement"
+
+
+def test_each_objective_has_heads_and_a_normal_of_its_own(base: Path):
+    model = RewardModel.load(base, tuning="full", objectives=("helpful", "harmless"), heads=3)
+    _shake(model)
+    with torch.no_grad():
+        model.heads.weight[3:] *= 10
+    model.normalise(PAIRS)
+    mean_NO = model.scores(PAIRS).mean(2)
+    assert model.utilities(PAIRS).shape == (20, 2, 3)
+    assert mean_NO.mean(0).tolist() == pytest.approx([0, 0], abs=1e-4)
+    assert mean_NO.std(0, unbiased=False).tolist() == pytest.approx([1, 1], abs=1e-3)
+    assert model.correlation_OO[0, 1].item() == pytest.approx((mean_NO[:, 0] * mean_NO[:, 1]).mean().item(), abs=1e-4)
+    assert torch.equal(model.utilities(PAIRS)[:, 1, 2:], model.utilities(PAIRS)[:, 1:, 2])
+    with torch.no_grad():
+        hidden = model.decoder(torch.tensor([[*PAIRS[0][0], *PAIRS[0][1]]])).last_hidden_state[0, -1]
+    weight_1d, bias_1 = model.linear(torch.tensor([0.3, 2.0]))
+    combined = 0.3 * mean_NO[0, 0] + 2 * mean_NO[0, 1]
+    assert (weight_1d @ hidden + bias_1).item() == pytest.approx(combined.item(), abs=1e-3)
+
+
+def test_a_model_of_another_tokenizer_is_refused(base: Path, tmp_path: Path):
+    model = RewardModel.load(base, tuning="lora", lora_rank=4)
+    model.save(tmp_path / "version")
+    other = tmp_path / "other"
+    write_tiny_model(other, weights_seed=3)
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"copper"', '"bronze"'))
+    assert RewardModel.load(other, tuning="lora").tokenizer != model.tokenizer
+    with pytest.raises(VersionCorrupt, match="another tokenizer"):
+        RewardModel.load(other, folder=tmp_path / "version", tuning="lora")
 
 
 def test_batches_change_no_score_and_keep_the_order(base: Path):
     model = RewardModel.load(base, tuning="full", heads=4)
-    assert model.score(PAIRS)[0] == pytest.approx(model.score(PAIRS, max_batch_tokens=16)[0], abs=1e-5)
+    assert torch.allclose(model.scores(PAIRS), model.scores(PAIRS, max_batch_tokens=16), atol=1e-5)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -74,11 +102,12 @@ def test_a_folder_comes_back(base: Path, tmp_path: Path, tuning):
     model.save(tmp_path)
     nowhere = base if tuning == "lora" else tmp_path / "nowhere"
     again = RewardModel.load(nowhere, folder=tmp_path, tuning=tuning, heads=8)
-    assert again.score(PAIRS) == model.score(PAIRS)
+    assert torch.equal(again.scores(PAIRS), model.scores(PAIRS))
     assert json.loads((tmp_path / "reward.json").read_text())["tuning"] == tuning
     assert not [path for path in tmp_path.iterdir() if str(base).encode() in path.read_bytes()]
     again.save(tmp_path / "copy")
-    assert RewardModel.load(nowhere, folder=tmp_path / "copy", tuning=tuning).score(PAIRS) == model.score(PAIRS)
+    copy = RewardModel.load(nowhere, folder=tmp_path / "copy", tuning=tuning)
+    assert torch.equal(copy.scores(PAIRS), model.scores(PAIRS))
 
 
 def test_a_full_folder_holds_the_tokenizer(base: Path, tmp_path: Path):
@@ -93,7 +122,7 @@ def test_state_comes_back(base: Path):
     model.normalise(PAIRS)
     again = RewardModel.load(base, tuning="full")
     again.load_state(model.state())
-    assert again.score(PAIRS) == model.score(PAIRS)
+    assert torch.equal(again.scores(PAIRS), model.scores(PAIRS))
     with pytest.raises(VersionCorrupt):
         RewardModel.load(base, tuning="full", heads=5).load_state(model.state())
 
@@ -105,5 +134,5 @@ def test_broken_folders_are_refused(base: Path, tmp_path: Path):
     with pytest.raises(VersionCorrupt, match=r"reward\.json"):
         RewardModel.load(base, folder=tmp_path, tuning="full")
     (tmp_path / "reward.json").write_text('{"heads": 4}')
-    with pytest.raises(VersionCorrupt, match="cannot be read"):
+    with pytest.raises(VersionCorrupt, match="it lacks objectives"):
         RewardModel.load(base, folder=tmp_path, tuning="full")

@@ -1,6 +1,7 @@
 """The reward service over real gRPC: scores, pinned versions, batches, limits, health, following the registry."""
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.proto.rlhf.v1 import events_pb2, reward_pb2, reward_pb2_grpc
 from rlhf_online.registry import Manifest, Registry
+from rlhf_online.rewards import weights
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
@@ -47,20 +49,27 @@ class Words:
 
 
 class Adder:
-    """Scores a pair with the sum of its tokens plus `offset`; waits for `gate`, and notes the sizes of its batches."""
+    """Scores a pair with the sum of its tokens plus `offset`; waits for `gate`, and notes the sizes of its batches.
 
-    def __init__(self, offset: float = 0.0) -> None:
+    With objectives, each has the sum times its own number, 1 for the first; two heads differ from it by ½.
+    """
+
+    def __init__(self, offset: float = 0.0, objectives: Sequence[str] = ("helpful",)) -> None:
         self.offset = offset
+        self.objectives = objectives
+        self.correlation_OO = torch.eye(len(objectives))
         self.sizes: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
         self.began = threading.Event()
 
-    def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[list[float], list[float]]:
+    def scores(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> torch.Tensor:
         self.began.set()
         assert self.gate.wait(30)
         self.sizes.append(len(pairs))
-        return [sum(p) + sum(a) + self.offset for p, a in pairs], [0.5] * len(pairs)
+        sums_N1 = torch.tensor([[sum(p) + sum(a) + self.offset] for p, a in pairs])
+        each_NO = sums_N1 * torch.arange(1, len(self.objectives) + 1)
+        return each_NO.unsqueeze(2) + torch.tensor([0.5, -0.5])
 
 
 def publish(registry: Registry, text: str = "weights") -> str:
@@ -105,6 +114,82 @@ def test_scores_come_in_order_from_the_version_asked_for(registry: Registry, cli
     scores = client.score(PAIRS, version, 10)  # three items in chunks of two
     assert [item.score for item in scores] == expected(PAIRS)
     assert {item.spread for item in scores} == {0.5}
+
+
+TWO = ("helpful", "harmless")  # an Adder scores the second one twice as high
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDir:
+    return StateDir(tmp_path / "state")
+
+
+@pytest.fixture
+def weighted(registry: Registry, state: StateDir) -> Iterator[RewardClient]:
+    """A client of a service with two objectives, which follows the weights in `state`."""
+    load, read = (lambda manifest: Adder(objectives=TWO)), (lambda: weights.read(state))
+    with reward_service(registry, load, Words(), LIMITS, weights=read) as service:
+        client = RewardClient(service.address, chunk=2)
+        client.wait_for_version(publish(registry), 10)
+        yield client
+        client.close()
+
+
+def combined(helpful: float, harmless: float) -> list[float]:
+    """Of objectives that do not correlate."""
+    return [score * (helpful + 2 * harmless) / math.hypot(helpful, harmless) for score in expected(PAIRS)]
+
+
+def test_the_weights_of_a_request_hold_for_it_alone(weighted: RewardClient) -> None:
+    scores = weighted.score(PAIRS, "", 10, {"helpful": 1.0, "harmless": 3.0})
+    assert [item.score for item in scores] == pytest.approx(combined(1, 3), rel=1e-5)
+    assert [item.spread for item in scores] == pytest.approx([0.5 * 4 / math.sqrt(10)] * 3, rel=1e-4)
+    assert [item.by_objective for item in scores] == [{"helpful": s, "harmless": 2 * s} for s in expected(PAIRS)]
+    assert [item.score for item in weighted.score(PAIRS, "", 10)] == pytest.approx(combined(1, 1), rel=1e-5)
+
+
+def test_requests_of_one_batch_keep_their_own_weights(registry: Registry) -> None:
+    adder = Adder(objectives=TWO)
+    with reward_service(registry, lambda manifest: adder, Words(), LIMITS) as service, ThreadPoolExecutor(4) as pool:
+        client = RewardClient(service.address)
+        client.wait_for_version(publish(registry), 10)
+        adder.gate.clear()
+        first = pool.submit(client.score, PAIRS[:1], "", 30)
+        assert adder.began.wait(10)
+        chosen = [{"helpful": 1.0, "harmless": 0.0}, {"helpful": 0.0, "harmless": 1.0}, None]
+        others = [pool.submit(client.score, PAIRS, "", 30, item) for item in chosen]
+        until(lambda: service.batcher.waiting == 9, 10, "the requests to wait")
+        adder.gate.set()
+        first.result()
+        assert [item.score for item in others[0].result()] == pytest.approx(combined(1, 0), rel=1e-5)
+        assert [item.score for item in others[1].result()] == pytest.approx(combined(0, 1), rel=1e-5)
+        assert [item.score for item in others[2].result()] == pytest.approx(combined(1, 1), rel=1e-5)
+        assert adder.sizes == [1, 9]
+        client.close()
+
+
+def test_without_weights_the_operators_of_the_moment_count(weighted: RewardClient, state: StateDir) -> None:
+    def scores() -> list[float]:
+        return [item.score for item in weighted.score(PAIRS, "", 10)]
+
+    weights.write(state, {"harmless": 0.0, "an objective of another model": 5.0})
+    until(lambda: scores() == pytest.approx(expected(PAIRS)), 10, "the weights to be followed")
+    state.reward_weights.write_text("{")
+    assert scores() == pytest.approx(expected(PAIRS)), "a file of no use leaves those before it"
+    weights.write(state, {"helpful": 0.0})
+    until(lambda: scores() == pytest.approx(combined(0, 1), rel=1e-5), 10, "the weights to be followed")
+
+
+def test_weights_of_no_use_are_refused(weighted: RewardClient) -> None:
+    for given, words in (
+        ({"helpfull": 1.0}, "'helpfull' is no objective: there are helpful, harmless"),
+        ({"helpful": 0.0, "harmless": 0.0}, "all weights are 0"),
+        ({"helpful": -1.0}, "weight of helpful"),
+        ({"helpful": math.nan}, "weight of helpful"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            weighted.score(PAIRS, "", 10, given)
+    assert len(weighted.score(PAIRS, "", 10)) == 3, "others are served"
 
 
 def test_nothing_loaded_is_unavailable_and_health_says_so(service: RewardService, client: RewardClient) -> None:
@@ -316,9 +401,12 @@ def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: P
         client.wait_for_version(version, 60)
         scores = client.score(PAIRS, version, 30)
         with torch.no_grad():
-            means, spreads = model.score(PAIRS)
-        assert [item.score for item in scores] == pytest.approx(means, abs=1e-5)
-        assert [item.spread for item in scores] == pytest.approx(spreads, abs=1e-5)
+            own_NK = model.scores(PAIRS)[:, 0]
+        assert [item.score for item in scores] == pytest.approx(own_NK.mean(1).tolist(), abs=1e-5)
+        assert [item.spread for item in scores] == pytest.approx(own_NK.std(1, unbiased=False).tolist(), abs=1e-5)
+        assert [item.by_objective for item in scores] == [
+            {"helpful": pytest.approx(mean, abs=1e-5)} for mean in own_NK.mean(1).tolist()
+        ]
         with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics']}/metrics") as response:
             assert 'rlhf_reward_requests_total{outcome="ok"} 1.0' in response.read().decode()
 

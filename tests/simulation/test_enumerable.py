@@ -9,8 +9,6 @@ from rlhf_online.algorithms.masked import row_sums
 from rlhf_online.simulation import enumerable
 from rlhf_online.simulation.enumerable import EnumerableWorld, all_answers, answer_logprobs, divergence, sample
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 BETA = 0.2
 
 

@@ -38,7 +38,7 @@ def settings(folder: Path, log: LogSettings) -> StandaloneSettings:
         cold_votes=24,
         log=log,
         engine=EngineSettings(max_model_len=128, max_num_seqs=32, kv_cache_gib=0.5),  # pyright: ignore[reportCallIssue]
-        reward=RewardTraining(held_out=0.2, epochs=1, cold_epochs=1),  # pyright: ignore[reportCallIssue]
+        reward=RewardTraining(held_out=0.2, epochs=1, cold_epochs=1, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
         policy=PolicyTraining(epochs=1, minibatches=2),  # pyright: ignore[reportCallIssue]
         rollout=RolloutSettings(per_cycle=48, max_tokens=24),  # pyright: ignore[reportCallIssue]
         gate=GateSettings(samples=32, min_win_rate=0.2),  # pyright: ignore[reportCallIssue]

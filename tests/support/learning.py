@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from rlhf_online.config import PolicyTraining, RewardTraining
 from rlhf_online.events import Message
 from rlhf_online.feedback.preferences import Candidate, Comparison
@@ -142,7 +144,8 @@ Scores = Callable[[Sequence[Answer]], Sequence[float]]
 
 
 def scored_by(model: RewardModel) -> Scores:
-    return lambda answers: model.score([answer.pair for answer in answers])[0]
+    """The mean of the heads, for a model of one objective."""
+    return lambda answers: model.scores([answer.pair for answer in answers]).mean((1, 2)).tolist()
 
 
 def updater_on(policy: Policy, settings: PolicyTraining, model: RewardModel, seed: int) -> PolicyUpdater:
@@ -154,7 +157,7 @@ def updater_on(policy: Policy, settings: PolicyTraining, model: RewardModel, see
 
 def begin_value(updater: PolicyUpdater, model: RewardModel) -> None:
     """Let the values begin as the model's scores, once."""
-    updater.init_value(model)
+    updater.init_value(*model.linear(torch.ones(1)))
 
 
 def accuracy(model: RewardModel, answers: Sequence[Answer]) -> float:

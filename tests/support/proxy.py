@@ -24,7 +24,7 @@ class Proxy:
         self.reset_after = 0
         self.lose_replies = 0
         self.large = 10_000
-        self.resets = 0
+        self.resets = self.connections = 0
         self._cut = False
         self._closing = False
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
@@ -65,6 +65,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except TimeoutError:
                 continue
+            self.connections += 1
             try:
                 if self._cut:
                     raise ConnectionRefusedError

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from rlhf_online.metrics import RewardMetrics
 from rlhf_online.registry import Manifest, Registry
+from rlhf_online.rewards.weights import Weights
 from services.reward.batching import Batcher, Scorer
 from services.reward.follower import Follower
 from services.reward.server import Limits, RewardServer, RewardServicer, Tokenizer
@@ -36,6 +37,7 @@ def reward_service(
     max_batch_tokens: int = 4096,
     max_wait_ms: float = 1.0,
     max_queue: int = 4096,
+    weights: Callable[[], Weights] = dict,
 ) -> Iterator[RewardService]:
     """The service on a port of the system's choice, until the block ends."""
     ready: Future[RewardService] = Future()
@@ -45,7 +47,9 @@ def reward_service(
         metrics = RewardMetrics(CollectorRegistry())
         batcher = Batcher(metrics, max_batch_tokens=max_batch_tokens, max_wait_ms=max_wait_ms, max_queue=max_queue)
         server = RewardServer(RewardServicer(batcher, tokenizer, metrics, limits), metrics)
-        follower = asyncio.create_task(Follower(registry, batcher, load, server.entered, poll_s=0.01).run())
+        follower = asyncio.create_task(
+            Follower(registry, batcher, load, server.entered, poll_s=0.01, weights=weights).run()
+        )
         try:
             port = await server.start("127.0.0.1", 0)
             ready.set_result(RewardService(f"127.0.0.1:{port}", batcher, metrics, asyncio.get_running_loop()))

@@ -33,6 +33,7 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.registry import Manifest, Registry, genesis
+from rlhf_online.rewards import weights
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.buffer import Rollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -210,7 +211,7 @@ class World:
 
 
 def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettings:
-    """Cycles of a second: few votes, few rollouts, one pass."""
+    """Cycles of a second: few votes, few rollouts, one pass, and a policy that moves however little was learned."""
     values: dict = {
         "state_dir": state.root,
         "chat_url": "http://127.0.0.1:9",
@@ -220,7 +221,7 @@ def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettin
         "cold_votes": 12,
         "min_votes": 8,
         "join_window_s": 1000.0,
-        "reward": RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2),  # pyright: ignore[reportCallIssue]
+        "reward": RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
         "policy": PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0),  # pyright: ignore[reportCallIssue]
         "rollout": RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=MAX_TOKENS),  # pyright: ignore[reportCallIssue]
         "gate": GateSettings(samples=16, min_win_rate=0.0, max_length_ratio=50.0, min_length_ratio=0.0),  # pyright: ignore[reportCallIssue]
@@ -241,7 +242,8 @@ def world(root: Path, **changes: object) -> Iterator[World]:
 
     log = LocalLog(state.log)
     try:
-        with reward_service(registry, load, tokenizer, Limits(vocabulary=78, context=128)) as service:
+        limits, read = Limits(vocabulary=78, context=128), (lambda: weights.read(state))
+        with reward_service(registry, load, tokenizer, limits, weights=read) as service:
             engine = TorchEngine(registry, base, tokenizer)
             yield World(state, settings_of(state, base, **changes), tokenizer, registry, engine, log, service)
     finally:

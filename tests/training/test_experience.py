@@ -3,7 +3,7 @@
 import math
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -51,13 +51,20 @@ class Engine:
 
 
 class Rewards:
-    """Scores by the order of asking; says which version was asked for."""
+    """Scores by the order of asking; says which version and weights were asked for."""
 
     def __init__(self, *scores: float) -> None:
-        self.scores, self.versions = scores, []
+        self.scores, self.versions, self.weights = scores, [], []
 
-    def score(self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, timeout: float) -> list[Scored]:
+    def score(
+        self,
+        pairs: Sequence[tuple[Tokens, Tokens]],
+        reward_version: str,
+        timeout: float,
+        weights: Mapping[str, float] | None = None,
+    ) -> list[Scored]:
         self.versions.append(reward_version)
+        self.weights.append(weights)
         return [Scored(score, 0.5) for score in self.scores[: len(pairs)]]
 
     def wait_for_version(self, version: str, timeout: float) -> None:
@@ -138,7 +145,7 @@ def test_fresh_answers_of_a_version_that_is_none_any_more_are_dropped(registry: 
 def test_scores_are_pessimistic_and_pinned(registry: Registry) -> None:
     rewards = Rewards(3.0, float("nan"), -1.0)
     made = experience(registry, Engine(LIVE), rewards)
-    scored = made.score_rollouts([rollout(name, LIVE) for name in "abc"], "reward-000005")
+    scored = made.score_rollouts([rollout(name, LIVE) for name in "abc"], "reward-000005", {"helpful": 0.5})
     assert [item.rollout.rollout_id for item in scored] == ["a", "b", "c"]
     assert (scored[0].score, scored[2].score) == (2.0, -2.0) and math.isnan(scored[1].score)
     assert rewards.versions == ["reward-000005"]

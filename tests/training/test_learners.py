@@ -1,8 +1,10 @@
 """What the learners take, and what they refuse before it can hurt."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlhf_online.config import PolicyTraining, RewardTraining
 from rlhf_online.errors import InvalidInput
@@ -10,6 +12,7 @@ from rlhf_online.feedback.preferences import Candidate, Comparison
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.rewards.compose import combine
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import learners
 from rlhf_online.training.learners import Learners
@@ -60,3 +63,25 @@ def test_a_vote_whose_answers_memory_cannot_hold_at_once_is_refused(
 def test_a_vote_on_another_models_tokens_is_refused(both: Learners) -> None:
     with pytest.raises(InvalidInput, match="vocabulary of 78"):
         both.check(ranking(2, (999, 2)))
+
+
+def test_a_vote_by_an_objective_that_is_none_is_refused(both: Learners) -> None:
+    with pytest.raises(InvalidInput, match="objective 'harmless' is none of helpful"):
+        both.check(replace(ranking(2, (30, 2)), objective="harmless"))
+    both.check(replace(ranking(2, (30, 2)), objective="helpful"))
+
+
+def test_the_value_begins_as_the_combined_score(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, weights_seed=0)
+    tokenizer = ChatTokenizer(tmp_path)
+    reward = RewardModel.load(tmp_path, tuning="full", objectives=("helpful", "harmless"), heads=2)
+    settings = RewardTraining(objectives=("helpful", "harmless"))  # pyright: ignore[reportCallIssue]
+    policy = PolicyUpdater(Policy.load(tmp_path, tuning="full"), PolicyTraining.model_validate({}), 0)
+    made = Learners(RewardUpdater(reward, tokenizer, settings, 0), policy, tokenizer, lambda folder, reference: policy)
+    pairs = [((1, 20 + i, 3), (30 + i, 2)) for i in range(12)]
+    reward.normalise(pairs)
+    made.init_value({"harmless": 3.0, "helpful": 1.0})
+    score_N, _ = combine(reward.scores(pairs), torch.tensor([1.0, 3.0]), reward.correlation_OO)
+    values_BA = policy.policy.forward(policy.policy.collate([(pairs[0][0], (*pairs[0][1], 2))])).values_BA
+    # The trunks are equal, so the value of the state after the answer is its score.
+    assert values_BA[0, -1].item() == pytest.approx(score_N[0].item(), abs=1e-4)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from rlhf_online.config import dump
 from rlhf_online.errors import CheckpointError, Fenced
@@ -21,7 +22,7 @@ from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import Manifest, Registry
 from rlhf_online.training import lease as module
 from rlhf_online.training.checkpoint import Checkpoints, Part
-from rlhf_online.training.lease import FileLease
+from rlhf_online.training.lease import Fence, FileLease
 from rlhf_online.training.progress import Pending, Progress
 from rlhf_online.training.publication import Publisher
 from tests.faults import auditor
@@ -281,7 +282,7 @@ def test_the_lower_epoch_cannot_publish_what_it_committed_and_its_successor_can(
 ) -> None:
     registry, take_over = two
     learners: Any = SimpleNamespace(
-        policy=SimpleNamespace(policy=SimpleNamespace(write_version=write)),
+        write_policy=write,
         reward=SimpleNamespace(model=SimpleNamespace(save=write)),
     )
     publisher = Publisher(registry, learners, "full", 2)
@@ -335,6 +336,23 @@ def test_a_trainer_that_stood_still_and_was_replaced_ends_when_it_wakes_up(tmp_p
         report = auditor.audit(tiny.state.root, tiny.accepted)
         assert (report.twice, report.lost, report.problems) == (0, set(), [])
         assert report.fate["trained"] + report.fate["held_out"] + report.fate["pending"] == len(tiny.accepted) == 60
+
+
+def test_whatever_fails_after_a_takeover_the_reason_is_the_takeover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The successor removes what the other one was writing, so that one's next step may fail in any way."""
+
+    def fail() -> bool:
+        raise SafetensorError("No such file or directory")
+
+    with world(tmp_path) as tiny, tiny.trainer() as trainer:
+        monkeypatch.setattr(trainer, "run_once", fail)
+        with pytest.raises(SafetensorError):
+            trainer.run()
+        Fence.begin(tiny.state.checkpoints, "the other")
+        with pytest.raises(Fenced, match="epoch 2 was taken"):
+            trainer.run()
 
 
 def epochs(checkpoints: Path) -> set[int]:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from rlhf_online.config import GateSettings, PolicyTraining, RolloutSettings, dump
+from rlhf_online.config import GateSettings, PolicyTraining, RewardTraining, RolloutSettings, dump
 from rlhf_online.errors import (
     CheckpointError,
     EngineUnavailable,
@@ -37,6 +37,7 @@ from rlhf_online.feedback.preferences import is_held_out
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.registry import Kind
+from rlhf_online.rewards import weights as operator
 from rlhf_online.training import patience
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.loop import Trainer
@@ -130,6 +131,100 @@ def test_votes_become_a_served_reward_version_and_a_promoted_policy(tiny: World)
         assert status["cycle"] == 1
         assert [item["outcome"] for item in status["history"]] == ["promoted"]
         audit(tiny, trainer)
+
+
+def test_the_policy_waits_until_the_reward_model_is_better_than_chance(tmp_path: Path) -> None:
+    """Few votes prove nothing: cycles end after the reward model, which is served and says what it is worth."""
+    reward = RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2)  # pyright: ignore[reportCallIssue]
+    with world(tmp_path, reward=reward) as tiny, tiny.trainer() as trainer:
+        tiny.chat(16)
+        before = weights(trainer)
+        assert cycles(trainer) == 1
+        assert tiny.registry.versions("policy") == ["policy-000000"] and weights(trainer) == before
+        version = tiny.registry.live("reward")
+        assert version == "reward-000000"
+        figures = tiny.registry.manifest(version).figures
+        assert figures == trainer.progress.figures and figures["accuracy_low"] < 0.5 < figures["accuracy_high"]
+        [item] = tiny.state.read_status("trainer")["history"]
+        assert item["outcome"] == "cold" and "more votes are needed" in item["why"]
+        trainer.progress.figures |= {"accuracy_low": 0.51}
+        trainer._improve_policy()
+        assert tiny.state.read_status("trainer")["history"][-1]["outcome"] == "promoted"
+
+
+def test_a_reward_model_may_serve_several_policy_updates(tmp_path: Path) -> None:
+    """Each is a version of its own; a restart in between goes on with those that are left."""
+    with world(tmp_path, policy_updates=3) as tiny:
+        tiny.chat(20)
+        with tiny.trainer() as trainer:
+            assert trainer.run_once()
+            assert (trainer.progress.stage, trainer.progress.updates_left) == ("policy", 2)
+        with tiny.trainer() as trainer:
+            tiny.chat(4)  # too few for a cycle of their own
+            assert cycles(trainer) == 2
+            assert trainer.progress.updates_left == 0
+            assert tiny.registry.versions("policy") == [f"policy-00000{number}" for number in range(4)]
+            assert tiny.registry.versions("reward") == ["reward-000000"]
+            assert tiny.registry.manifest("policy-000003").parent == "policy-000002"
+            audit(tiny, trainer)
+
+
+def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator changes them while the policy learns: the cycle keeps its own, after a restart too."""
+    reward = RewardTraining(
+        objectives=("helpful", "harmless"),
+        heads=2,
+        batch=16,
+        epochs=1,
+        cold_epochs=1,
+        held_out=0.2,
+        policy_accuracy=0.0,
+    )  # pyright: ignore[reportCallIssue]
+    with world(tmp_path, reward=reward) as tiny:
+        operator.write(tiny.state, {"harmless": 2.0})
+        tiny.chat(20)
+        with tiny.trainer() as trainer:
+            trainer._read()
+            trainer._learn_votes()
+            operator.write(tiny.state, {"helpful": 0.0})
+        asked: list[dict[str, float] | None] = []
+        with tiny.trainer() as trainer:
+            score = trainer.parts.rewards.score
+
+            def noted(pairs: Any, reward_version: str, timeout: float, weights: Any = None) -> Any:
+                asked.append(weights)
+                return score(pairs, reward_version, timeout, weights)
+
+            monkeypatch.setattr(trainer.parts.rewards, "score", noted)
+            assert trainer.run_once()
+            assert asked and all(weights == {"helpful": 1.0, "harmless": 2.0} for weights in asked)
+            assert tiny.registry.manifest("policy-000001").weights == {"helpful": 1.0, "harmless": 2.0}
+            tiny.chat(12)
+            asked.clear()
+            assert cycles(trainer) == 1
+            assert asked and all(weights == {"helpful": 0.0, "harmless": 1.0} for weights in asked)
+
+
+def test_a_file_of_weights_that_cannot_be_read_is_waited_for(tiny: World) -> None:
+    tiny.chat(20)
+    stop = threading.Event()
+    with tiny.trainer(stop) as trainer:
+        tiny.state.reward_weights.write_text("{")
+        thread = threading.Thread(target=trainer.run)
+        thread.start()
+        try:
+            until(
+                lambda: "reward-weights.json" in tiny.state.read_status("trainer")["waiting_for"],
+                60,
+                "the trainer to say what it waits for",
+            )
+            operator.write(tiny.state, {})
+            until(lambda: tiny.registry.live("policy") == "policy-000001", 60, "a policy")
+        finally:
+            stop.set()
+            thread.join()
 
 
 def test_a_restart_goes_on_where_it_was(tiny: World) -> None:
@@ -307,6 +402,50 @@ def test_an_update_that_moved_too_far_is_undone_and_gives_no_version(tmp_path: P
         item = tiny.state.read_status("trainer")["history"][-1]
         assert item["outcome"] == "undone"
         assert "nats an answer" in item["why"]
+
+
+@pytest.mark.parametrize("algorithm", ["kto", "online-dpo"])
+def test_an_update_with_nothing_to_learn_from_is_skipped_and_counted(tmp_path: Path, algorithm: str) -> None:
+    """No thumbs for one; for the other answers that are worth the same, since nobody can score them."""
+    policy = PolicyTraining.model_validate({"algorithm": algorithm})
+    with world(tmp_path, policy=policy) as tiny, tiny.trainer() as trainer:
+        if algorithm == "online-dpo":
+            trainer.parts.experience._pessimism = float("nan")
+        before = weights(trainer)
+        for number in range(2):
+            tiny.chat(20)
+            assert cycles(trainer) == 1
+            item = tiny.state.read_status("trainer")["history"][-1]
+            assert item["outcome"] == "skipped" and "no answer that can be learned from" in item["why"]
+            assert weights(trainer) == before and tiny.registry.versions("policy") == ["policy-000000"]
+            left_out = trainer.progress.left_out.get("score", 0)
+            assert left_out == (0 if algorithm == "kto" else 32 * (number + 1))
+            gauge = trainer.parts.reporter.metrics.left_out
+            assert gauge.labels("score")._value.get() == left_out and gauge.labels("stale")._value.get() == 0
+        audit(tiny, trainer)
+    with tiny.trainer() as again:
+        assert again.progress.left_out == trainer.progress.left_out
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "kto"])
+def test_thumbs_and_groups_train_the_policy_too(tmp_path: Path, algorithm: str) -> None:
+    policy = PolicyTraining.model_validate({"algorithm": algorithm, "max_step_kl": 50.0, "ema": 0.5})
+    with world(tmp_path, policy=policy) as tiny, tiny.trainer() as trainer:
+        tiny.chat(12)
+        for number in range(8):
+            [rollout] = tiny.engine.sample([(1, 14, 15 + number, 3)], 1, 8, 1.0)
+            completion = tiny.completion("name one fruit", [rollout])
+            tiny.append(Envelope(event_id=completion.completion_id, event=completion))
+            answer = AnswerRef(completion_id=completion.completion_id, index=0)
+            tiny.vote(completion, Thumb(answer=answer, up=number % 2 == 0))
+        assert cycles(trainer) == 1
+        item = tiny.state.read_status("trainer")["history"][-1]
+        assert item["outcome"] == "promoted" and item["algorithm"] == algorithm
+        assert item["rollouts"] > 30 if algorithm == "grpo" else 0 < item["rollouts"] <= 8
+        live = tiny.registry.path("policy-000001")
+        assert weights(trainer) != weights_in(live), "what serves is the average"
+        with trainer.parts.learners.policy.published():
+            assert weights(trainer) == weights_in(live)
 
 
 def test_after_a_roll_back_it_learns_on_from_the_live_version(tiny: World) -> None:

@@ -19,7 +19,6 @@ from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 
 ALGORITHMS = get_args(Algorithm)
-GRADIENTS = ("ppo", "grpo", "rloo", "reinforce")
 PROMPTS = [(1, 10 + i % 20, 20, 3) if i % 3 else (1, 10 + i % 20, 3) for i in range(48)]
 WANTED = 33
 
@@ -154,8 +153,9 @@ def test_micro_batches_give_the_gradient_of_the_minibatch(base: Path, algorithm:
         assert torch.allclose(tensor, others[name], atol=1e-7, rtol=1e-5), name
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("algorithm", "tuning"), [*((algorithm, "full") for algorithm in ALGORITHMS), ("ppo", "lora"), ("kto", "lora")]
+)
 def test_it_learns_what_scores(base: Path, algorithm: Algorithm, tuning: str):
     lr, cycles = {"full": (3e-3, 6), "lora": (1e-2, 10)}[tuning]
     updater = _updater(base, algorithm=algorithm, tuning=tuning, lr=lr, epochs=2, kl_coef=0.0)
@@ -170,11 +170,11 @@ def test_it_learns_what_scores(base: Path, algorithm: Algorithm, tuning: str):
     assert mean() > before + 2
 
 
-@pytest.mark.parametrize("algorithm", GRADIENTS)
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])
 def test_the_penalty_leads_back_to_the_reference(base: Path, algorithm: Algorithm, kl_in: str):
     """Where no answer is better than another, that is all there is to learn."""
-    settings: dict[str, Any] = {"kl_in": kl_in, "kl_coef": 1.0, "missing_eos_penalty": 0.0, "grpo_std": False}
+    settings: dict[str, Any] = {"kl_in": kl_in, "kl_coef": 1.0, "missing_eos_penalty": 0.0}
     updater = _updater(base, algorithm=algorithm, lr=3e-4, **settings)
     with torch.no_grad():
         updater.policy.lm.get_parameter("lm_head.weight")[WANTED] += 0.3
@@ -292,13 +292,13 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
     reward = RewardModel.load(base, tuning="full", heads=4)
     pairs = [(scored.rollout.prompt_token_ids, scored.rollout.token_ids) for scored in _rollouts(updater.policy)]
     reward.normalise(pairs)
-    updater.init_value(reward)
+    updater.init_value(*reward.linear(torch.ones(1)))
     values_BA = updater.policy.forward(updater.policy.collate([(pairs[0][0], (*pairs[0][1], 2))])).values_BA
     # The trunks are equal, so the value of a whole answer's state is its score.
-    assert values_BA[0, -1].item() == pytest.approx(reward.score(pairs[:1])[0][0], abs=1e-4)
+    assert values_BA[0, -1].item() == pytest.approx(reward.scores(pairs[:1]).mean().item(), abs=1e-4)
     other = RewardModel.load(base, tuning="full", heads=4, seed=9)
     weight = updater.policy.value_head.weight.clone()
-    updater.init_value(other)
+    updater.init_value(*other.linear(torch.ones(1)))
     assert torch.equal(weight, updater.policy.value_head.weight)
 
 
@@ -307,7 +307,7 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
 def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path, tuning: str, algorithm: Algorithm):
     prompts = PROMPTS[:12] * 4
     updater = _updater(base, tuning=tuning, algorithm=algorithm, kl_target=1.0, ema=0.5)
-    updater.init_value(RewardModel.load(base, tuning="full", heads=4))
+    updater.init_value(*RewardModel.load(base, tuning="full", heads=4).linear(torch.ones(1)))
     _update(updater, _rollouts(updater.policy, prompts=prompts))
     tensors, values = updater.state()
     torch.manual_seed(5)
@@ -455,7 +455,7 @@ def test_the_algorithm_follows_from_the_updates_so_far(base: Path):
     prompts = PROMPTS[:12] * 4
     seen = []
     for cycle in range(4):
-        updater.init_value(reward)
+        updater.init_value(*reward.linear(torch.ones(1)))
         assert updater.value_ready == (cycle > 1), "no value head before an algorithm needs one"
         seen.append(updater.update(_rollouts(updater.policy, seed=cycle, prompts=prompts)).algorithm)
     assert seen == ["best-of-n", "best-of-n", "ppo", "ppo"]

@@ -1,20 +1,26 @@
 """The reward updater: it learns each kind of feedback, keeps held-out votes apart, repeats itself, and comes back."""
 
 import json
+import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from rlhf_online.algorithms.reward_losses import MARGINS
 from rlhf_online.config import RewardTraining
+from rlhf_online.errors import VersionCorrupt
 from rlhf_online.feedback.preferences import Candidate, Comparison, Preference, Rating
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.models.tokens import Batch, ChatTokenizer
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import reward_update
-from rlhf_online.training.reward_update import RewardUpdater, calibration_error
+from rlhf_online.training.reward_update import LEAST_HELD_OUT, RewardUpdater
+from rlhf_online.training.votes import Vote, to_vote
 
 GOOD, BAD, END = 20, 40, 2
 
@@ -27,8 +33,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _updater(base: Path, seed: int = 0, **settings: object) -> RewardUpdater:
-    model = RewardModel.load(base, tuning="full", heads=3, seed=seed)
-    values = {"heads": 3, "batch": 16, "lr": 3e-3} | settings
+    values: dict[str, Any] = {"heads": 3, "batch": 16, "lr": 3e-3} | settings
+    objectives = values.get("objectives", ("helpful",))
+    model = RewardModel.load(base, tuning="full", objectives=objectives, heads=3, seed=seed)
     return RewardUpdater(model, ChatTokenizer(base), RewardTraining.model_validate(values), seed)
 
 
@@ -84,21 +91,25 @@ def _probe_pairs() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     return [((1, 12, 3), _answer(good, random.Random(7))) for good in range(4)]
 
 
+def _scores(updater: RewardUpdater) -> list[float]:
+    return updater.model.scores(_probe_pairs())[:, 0].mean(1).tolist()
+
+
 @pytest.mark.parametrize(("make", "least"), [(_ranking, 0.95), (_pair, 0.95), (_thumb, 0.7)])
 def test_each_kind_of_feedback_teaches_what_is_better(base: Path, make: Callable[[int], Preference], least: float):
     """A thumb says only whether it is at least 2 of 3 good words, so less about the order."""
     updater = _updater(base)
     report = updater.update([make(i) for i in range(160)], [_ranking(i, "h") for i in range(20)], _probe_pairs())
-    scores, _ = updater.model.score(_probe_pairs())
+    scores = _scores(updater)
     assert min(scores[2:]) - max(scores[:2]) > 0.5 and scores[3] - scores[0] > 1.5
-    assert report.accuracy >= least and report.accuracy_n == 60
-    assert report.seen == report.new == 160 and report.std == updater.model.std
+    assert report.measured.accuracy >= least and report.measured.accuracy_n == 60
+    assert report.seen == report.new == 160 and report.passes == 3 and not report.skipped
 
 
 def test_scores_are_normalised_on_the_reference(base: Path):
     updater = _updater(base)
     updater.update([_ranking(i) for i in range(32)], [], _probe_pairs())
-    scores = torch.tensor(updater.model.score(_probe_pairs())[0])
+    scores = torch.tensor(_scores(updater))
     assert scores.mean().item() == pytest.approx(0, abs=1e-4)
     assert scores.std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
 
@@ -108,8 +119,9 @@ def test_held_out_votes_are_measured_and_never_learned(base: Path):
     with_them, without = _updater(base), _updater(base)
     report = with_them.update([_ranking(i) for i in range(32)], held_out, _probe_pairs())
     without.update([_ranking(i) for i in range(32)], [], _probe_pairs())
-    assert (report.accuracy_n, report.thumb_n) == (60, 10)
-    assert with_them.update([_ranking(99)], held_out, _probe_pairs()).accuracy_n == 60, "the same votes count once"
+    assert (report.measured.accuracy_n, report.measured.thumb_n) == (60, 10)
+    again = with_them.update([_ranking(99)], held_out, _probe_pairs())
+    assert again.measured.accuracy_n == 60 and not again.skipped, "the same votes count once"
     without.update([_ranking(99)], [], _probe_pairs())
     one, two = with_them.model.state(), without.model.state()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -134,6 +146,18 @@ def test_the_first_update_takes_more_passes(base: Path, monkeypatch: pytest.Monk
     assert steps[0] == 1 and steps[9] < 0.2 and steps[10] == 1
 
 
+def test_the_first_updates_learning_rate_rises_before_it_falls(base: Path, monkeypatch: pytest.MonkeyPatch):
+    updater = _updater(base, replay=0.0, batch=1, epochs=1, cold_epochs=1)
+    steps: list[float] = []
+    step = updater._adam.step
+    monkeypatch.setattr(updater._adam, "step", lambda scale: (steps.append(scale), step(scale)))
+    for _ in range(2):
+        updater.update([_pair(i) for i in range(40)], [], [])
+    cold, warm = steps[:40], steps[40:]
+    assert cold[0] == 0.25 and cold[3] == max(cold) == pytest.approx(1 - 0.9 * 3 / 40)
+    assert warm[0] == 1.0 and cold[4:] == warm[4:]
+
+
 def test_a_slot_that_people_favour_is_no_quality(base: Path):
     """Everybody prefers whatever stands first, half of the time good and half of the time bad."""
     votes = []
@@ -146,7 +170,7 @@ def test_a_slot_that_people_favour_is_no_quality(base: Path):
         votes.append(
             Comparison(
                 event_id=f"s{index}",
-                conversation_id="c",
+                conversation_id=f"c{index}",
                 person="p",
                 prompt_token_ids=pair.prompt_token_ids,
                 candidates=shown,
@@ -155,9 +179,9 @@ def test_a_slot_that_people_favour_is_no_quality(base: Path):
         )
     updater = _updater(base, lr=1e-2, cold_epochs=20)
     updater.update(votes, [], [])
-    slots = updater.state()[1]["slots"]
+    slots = updater.state()[1]["learned"]["slots"]
     assert slots[0] - slots[1] > 0.5 and not any(slots[2:])
-    low, *_, high = updater.model.utilities(_probe_pairs()).mean(1).tolist()
+    low, *_, high = updater.model.utilities(_probe_pairs())[:, 0].mean(1).tolist()
     assert abs(high - low) < slots[0] - slots[1]
 
 
@@ -198,7 +222,217 @@ def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path):
     assert json.dumps(one[1]) == json.dumps(two[1])
 
 
-def test_calibration_error_by_hand():
-    assert calibration_error([0.9, 0.9, 0.6, 0.6], [1, 0, 1, 0]) == pytest.approx((0.8 + 0.2) / 4)
-    assert calibration_error([1.0, 0.5], [1, 0.5]) == 0
-    assert calibration_error([], []) == 0
+# Several objectives, implicit signals, and how sure a person is
+
+
+def _about(preference: Preference, objective: str) -> Preference:
+    return replace(preference, event_id=f"{objective} {preference.event_id}", objective=objective)
+
+
+def _upside_down(comparison: Comparison) -> Comparison:
+    return replace(comparison, tiers=comparison.tiers[::-1])
+
+
+def test_each_objective_learns_from_its_own_votes(base: Path):
+    updater = _updater(base, objectives=("helpful", "harmless"))
+    votes: list[Preference] = [_ranking(i) for i in range(120)]  # that name none are about the first
+    votes += [_about(_upside_down(_ranking(i)), "harmless") for i in range(120, 240)]
+    held_out: list[Preference] = [_ranking(i, "h") for i in range(10)]
+    held_out += [_about(_upside_down(_ranking(i, "h")), "harmless") for i in range(10, 20)]
+    report = updater.update(votes, held_out, _probe_pairs())
+    helpful, harmless = updater.model.scores(_probe_pairs()).mean(2).T.tolist()
+    assert helpful[3] - helpful[0] > 1.5 and harmless[0] - harmless[3] > 1.5
+    assert updater.model.correlation_OO[0, 1] < -0.9
+    assert set(report.measured.objectives) == {"helpful", "harmless"}
+    assert min(report.measured.objectives.values()) > 0.9
+    assert report.measured.figures()["accuracy/harmless"] == report.measured.objectives["harmless"]
+
+
+def _signal(index: int, good: int, signal: str) -> Rating:
+    answer = Candidate(token_ids=_answer(good, random.Random(f"{signal} {index}")))
+    named = replace(_thumb(index), event_id=f"{signal}{index}", conversation_id=f"{signal}{index}")
+    return replace(named, candidate=answer, up=False, signal=signal)
+
+
+def test_a_signal_is_believed_as_far_as_it_agrees_with_the_votes(base: Path):
+    """People regenerate what is bad and stop anything; both are seen before they are learned from."""
+    updater, without = _updater(base), _updater(base)
+    updater.update([_ranking(i) for i in range(120)], [], _probe_pairs())
+    signals: list[Preference] = [_signal(i, i % 2, "regenerate") for i in range(60)]
+    signals += [_signal(i, i % 4, "stop") for i in range(60)]
+    report = updater.update(signals, [], _probe_pairs())
+    assert report.reliability["regenerate"] > 0.6 and report.reliability["stop"] < 0.4
+    scores = _scores(updater)
+    assert scores[3] - scores[0] > 1.5, "what the votes said holds"
+    without.update([_signal(i, i % 2, "regenerate") for i in range(200)], [], _probe_pairs())
+    assert without.state()[1]["learned"]["intercepts"] == [[0.0, {}]], "no thumb is taken for one"
+
+
+def test_signals_alone_teach_a_little(base: Path):
+    updater = _updater(base, cold_epochs=10)
+    updater.update([_signal(i, i % 2, "regenerate") for i in range(100)], [], _probe_pairs())
+    scores = _scores(updater)
+    assert min(scores[2:]) > max(scores[:2])
+
+
+def test_not_sure_says_less_than_about_the_same(base: Path):
+    """The first update makes good words better; then some cannot tell, or say that they are about the same."""
+    gaps = []
+    for unsure in (False, True):
+        updater = _updater(base, replay=0.0)
+        updater.update([_pair(i) for i in range(120)], [], [])
+        decided: list[Preference] = [_pair(i, "d2") for i in range(32)]
+        undecided = [replace(_pair(i, "u"), tiers=((0, 1),), unsure=unsure, strength=0) for i in range(32)]
+        updater.update(decided + undecided, [], [])
+        low, *_, high = updater.model.utilities(_probe_pairs())[:, 0].mean(1).tolist()
+        gaps.append(high - low)
+    assert 0 < gaps[0] < gaps[1]
+
+
+def test_centring_keeps_utilities_around_0(base: Path):
+    levels = []
+    for weight in (0.0, 1.0):
+        updater = _updater(base, centring=weight)
+        with torch.no_grad():
+            updater.model.heads.bias.add_(3.0)
+        updater.update([_ranking(i) for i in range(60)] + [_pair(i) for i in range(60)], [], [])
+        levels.append(updater.model.utilities(_probe_pairs()).mean().item())
+    assert levels[0] > 2 and abs(levels[1]) < 1
+
+
+# Stopping early
+
+
+def _watched(updater: RewardUpdater, monkeypatch: pytest.MonkeyPatch, *losses: float) -> list[Any]:
+    """Let the held-out votes have these losses after the passes; returns the updater's states then, as they come."""
+    states: list[Any] = []
+
+    def likelihood(votes: list[Vote]) -> float:
+        states.append(updater.state())
+        return losses[len(states) - 1]
+
+    monkeypatch.setattr(updater, "_likelihood", likelihood)
+    return states
+
+
+@pytest.mark.parametrize(
+    ("losses", "seen", "best"),
+    [
+        ((3.0, 2.0, 2.5, 2.4, 1.0), 4, 2),  # two passes brought nothing
+        ((3.0, 3.5, 2.0, 2.5, 1.5), 5, 5),  # one may
+        ((3.0, 2.0, 1.0, 0.5, 0.7), 5, 4),  # the last was not the best
+        ((math.nan, math.nan, 2.0, math.nan, 1.5), 5, 5),
+    ],
+)
+def test_an_update_ends_with_the_weights_under_which_held_out_votes_were_most_likely(
+    base: Path, monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...], seen: int, best: int
+):
+    updater = _updater(base, cold_epochs=5)
+    states = _watched(updater, monkeypatch, *losses)
+    votes: list[Preference] = [_ranking(i) for i in range(16)] + [_thumb(i) for i in range(16)]
+    report = updater.update(votes, [_ranking(i, "h") for i in range(LEAST_HELD_OUT)], [])
+    assert (len(states), report.passes) == (seen, best)
+    assert report.held_out_loss == losses[best - 1]
+    (tensors, values), (then, then_values) = updater.state(), states[best - 1]
+    assert all(torch.equal(tensors[name], then[name]) for name in tensors if not name.startswith("normal."))
+    assert values["learned"] == then_values["learned"]
+
+
+def test_few_held_out_votes_stop_nothing(base: Path, monkeypatch: pytest.MonkeyPatch):
+    updater = _updater(base, cold_epochs=4)
+    states = _watched(updater, monkeypatch)
+    report = updater.update([_ranking(1)], [_ranking(i, "h") for i in range(LEAST_HELD_OUT - 1)], [])
+    assert (report.passes, report.held_out_loss, states) == (4, 0.0, [])
+
+
+def test_the_loss_of_held_out_votes_is_the_mean_over_all_heads(base: Path):
+    updater = _updater(base)
+    votes = [to_vote(_pair(i), ChatTokenizer(base)) for i in range(3)]
+    utilities_NK = updater.model.utilities([pair for vote in votes for pair in vote.pairs()])[:, 0]
+    terms = []
+    for row, vote in enumerate(votes):
+        better = 2 * row + vote.tiers.index(0)
+        delta_K = utilities_NK[better] - utilities_NK[4 * row + 1 - better]
+        terms.append(torch.nn.functional.softplus(MARGINS[vote.strength] - delta_K).mean())
+    assert updater._likelihood(votes) == pytest.approx(torch.stack(terms).mean().item(), abs=1e-6)
+
+
+# Bad input
+
+
+def test_no_votes_change_nothing(base: Path):
+    updater = _updater(base)
+    before = updater.model.utilities(_probe_pairs())
+    report = updater.update([], [], [])
+    assert (report.seen, report.passes, report.loss) == (0, 0, 0.0)
+    assert torch.equal(updater.model.utilities(_probe_pairs()), before)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_thumbs_of_one_class_wait_for_the_other(base: Path, up: bool):
+    alike: list[Preference] = [replace(_thumb(i), up=up) for i in range(30)]
+    updater, without = _updater(base), _updater(base)
+    report = updater.update([*alike, *(_ranking(i) for i in range(20))], [], _probe_pairs())
+    assert report.skipped == {"one_class": 30} and report.seen == 50
+    without.update([_ranking(i) for i in range(20)], [], _probe_pairs())
+    assert all(math.isfinite(score) for score in _scores(updater))
+    # The passes go over the same rankings in another order, so the models differ in nothing but that.
+    assert updater.state()[1]["learned"]["intercepts"] == without.state()[1]["learned"]["intercepts"]
+    other = [replace(_thumb(i), event_id=f"o{i}", up=not up) for i in range(100, 130)]
+    assert not updater.update(other, [], _probe_pairs()).skipped, "the replay brings the first ones in"
+
+
+def test_a_persons_last_word_on_the_same_answers_counts(base: Path):
+    """Up and down on one answer, and a ranking turned round: in one update, and against the replay."""
+    said: list[Preference] = [_thumb(i) for i in range(20)] + [_ranking(i) for i in range(20)]
+    thumbs = [replace(_thumb(i), event_id=f"again {i}", up=not _thumb(i).up) for i in range(20)]
+    rankings = [replace(_upside_down(_ranking(i)), event_id=f"again r{i}") for i in range(20)]
+    together = _updater(base)
+    report = together.update([*said, *thumbs, *rankings], [], _probe_pairs())
+    assert report.skipped == {"superseded": 40} and report.new == 40
+    later = _updater(base)
+    later.update(said, [], _probe_pairs())
+    assert later.update([*thumbs, *rankings], [], _probe_pairs()).skipped == {"superseded": 40}
+    assert {vote[0] for vote in later.state()[1]["replay"]} == {vote.event_id for vote in (*thumbs, *rankings)}
+
+
+def test_strangers_and_other_conversations_are_no_contradiction(base: Path):
+    thumb = replace(_thumb(1), person="")
+    other = replace(_thumb(1), event_id="b", conversation_id="elsewhere", up=not thumb.up)
+    nameless = replace(thumb, event_id="c", up=not thumb.up)
+    assert not _updater(base).update([thumb, nameless, _thumb(1), other], [], _probe_pairs()).skipped
+
+
+def test_a_step_whose_loss_is_no_number_is_not_taken(base: Path, monkeypatch: pytest.MonkeyPatch):
+    updater = _updater(base, batch=8, cold_epochs=1)
+    forward, calls = updater.model.forward, []
+
+    def broken(batch: Batch) -> torch.Tensor:
+        calls.append(batch)
+        return forward(batch) * (float("nan") if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(updater.model, "forward", broken)
+    report = updater.update([_thumb(i) for i in range(32)], [], _probe_pairs())
+    assert report.skipped == {"not_finite": 1}
+    assert math.isfinite(report.loss) and all(math.isfinite(score) for score in _scores(updater))
+    assert all(math.isfinite(value) for value in updater._loss.intercepts[0].people.values())
+
+
+def test_prompts_that_are_too_long_are_cut_on_the_left_and_counted(base: Path):
+    """Of a context of 128: what is cut off changes no score, and the answer stays whole."""
+    updater = _updater(base, cold_epochs=1)
+    long = replace(_ranking(1), prompt_token_ids=(9,) * 300 + (1, 10, 3))
+    longer = replace(_ranking(2), prompt_token_ids=(8,) * 400 + (9,) * 300 + (1, 10, 3))
+    assert updater.update([long, longer, _ranking(3)], [], _probe_pairs()).cut == 6
+    answer = _answer(2, random.Random(1))
+    one, two = (updater.model.scores([(prompt.prompt_token_ids, answer)]) for prompt in (long, longer))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, updater.model.scores([(long.prompt_token_ids, answer[1:])]))
+
+
+def test_a_state_of_other_objectives_or_of_another_tokenizer_is_refused(base: Path):
+    tensors, values = _updater(base).state()
+    with pytest.raises(VersionCorrupt, match=r"objectives helpful, and reward\.objectives says harmless"):
+        _updater(base, objectives=("harmless",)).load_state(tensors, values)
+    with pytest.raises(VersionCorrupt, match="another tokenizer"):
+        _updater(base).load_state(tensors, {**values, "tokenizer": "else"})

@@ -74,7 +74,7 @@ def test_assembly_tells_rankings_pairs_and_thumbs_apart(tokenizer: ChatTokenizer
         _ranking(((0,), (1, 2), (3,))),
         _ranking(((0, 1),)),
     ]
-    batch = assemble([to_vote(preference, tokenizer) for preference in preferences], heads=3)
+    batch = assemble([to_vote(preference, tokenizer) for preference in preferences], 3, ["helpful"])
     assert len(batch.pairs) == 9 and batch.thumb_Q.tolist() == [0] and batch.up_Q.tolist() == [True]
     assert batch.chosen_P.tolist() == [1, 7] and batch.rejected_P.tolist() == [2, 8]
     assert batch.pairs[1][1] == (11, 2), "the better one"

@@ -9,6 +9,7 @@ from typing import Any
 
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient  # pyright: ignore[reportMissingImports]
+from kafka.net.manager import KafkaConnectionManager  # pyright: ignore[reportMissingImports]
 from kafka.net.sasl.oauth import AbstractTokenProvider  # pyright: ignore[reportMissingImports]
 from kafka.net.selector import NetworkSelector  # pyright: ignore[reportMissingImports]
 
@@ -51,7 +52,7 @@ class Cluster:
 
         def new_client(**configs: Any) -> KafkaNetClient:
             selectors.append(NetworkSelector(**configs))
-            return KafkaNetClient(net=selectors[-1], **configs)
+            return KafkaNetClient(net=selectors[-1], manager=PatientManager(selectors[-1], **configs), **configs)
 
         try:
             wanted = {**_CLIENT, **security(self.settings), **options}
@@ -69,6 +70,21 @@ class Cluster:
         return LogUnavailable(
             f"{self} does not answer ({type(error).__name__}): start it, or mend log.url and log.kafka"
         )
+
+
+class PatientManager(KafkaConnectionManager):
+    """kafka-python's keeper of connections, but one that is closed before it is of use counts as a failed one.
+
+    kafka-python takes it for a good one and tries again at once, and so without end: with an address that accepts and
+    closes (a load balancer without a broker behind it) it used a whole core.
+    """
+
+    def reset_backoff(self, node_id: Any) -> None:
+        connection = self._conns.get(node_id)
+        if connection is not None and connection.connected:
+            super().reset_backoff(node_id)
+        else:
+            self.update_backoff(node_id)
 
 
 def drop(producer: Any) -> None:

@@ -5,6 +5,7 @@ Invariants:
 - The shipped position moves only over a contiguous prefix of records that Kafka confirmed (acks=all) or refused for
   good; the latter are named in the spool's dead letters.
 - Records are sent on while earlier ones wait to be confirmed, at most 2 MiB of them.
+- The position is made durable twice a second; a kill in between makes the next start send the last records again.
 - After a failed or late delivery the producer is dropped and a new one built, since kafka-python's idempotent producer
   may never complete a future again. All that was not confirmed is sent again, in order, with the same spool and
   sequence numbers, by which readers drop the second.
@@ -13,8 +14,7 @@ Invariants:
 import threading
 import time
 from collections import deque
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from kafka import KafkaProducer
@@ -22,10 +22,9 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from rlhf_online import events as ev
 from rlhf_online.errors import LogError, UndecodableEvent
-from rlhf_online.eventlog.base import AppendFuture, Record, Shipping
+from rlhf_online.eventlog.base import Record
 from rlhf_online.eventlog.kafka import topics
 from rlhf_online.eventlog.kafka.cluster import Cluster, drop
-from rlhf_online.eventlog.local import KEEP_ALL, LocalLog, Retention
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import peek
 
@@ -36,50 +35,18 @@ _WINDOW = 2 << 20  # bytes sent and not confirmed
 _SAVE_EVERY_S = 0.5
 
 
-class KafkaSink:
-    """A LocalLog whose records a thread ships to Kafka (a `Sink`). `append` resolves to the spool's sequence number.
+class Progress(NamedTuple):
+    """How far a forwarder is: records before `shipped` have left, by the position on disk those before `saved`.
 
-    Raises what LocalLog raises; Kafka itself may be down.
+    `oldest_ms`: when the first that has not left happened, 0 if none waits; `failures`: times that deliveries failed
+    and a new producer took over; `refused`: records that will never be shipped, ever since the spool began.
     """
 
-    def __init__(
-        self, folder: Path, cluster: Cluster, *, segment_bytes: int = 64 << 20, retention: Retention = KEEP_ALL
-    ) -> None:
-        self._spool: Spool | None = None
-        self._log = LocalLog(folder, segment_bytes=segment_bytes, retention=retention, shipped=self._has_left)
-        try:
-            self._spool = Spool(folder)
-            self._forwarder = Forwarder(self._spool, cluster)
-        except LogError:
-            self._log.close()
-            raise
-
-    @property
-    def shipped(self) -> int:
-        """Records before this one are in Kafka, or were refused for good."""
-        return self._forwarder.shipped
-
-    def _has_left(self) -> int:
-        """Records that left the spool by the position on disk, which a restart goes on from."""
-        return self._spool.saved if self._spool is not None else 0
-
-    def append(self, payload: bytes) -> AppendFuture:
-        return self._log.append(payload)
-
-    def shipping(self) -> Shipping:
-        forwarder = self._forwarder
-        backlog = max(0, self._log.end - forwarder.shipped)
-        return Shipping(
-            backlog=backlog,
-            oldest_ms=forwarder.oldest_ms if backlog else 0,
-            failures=forwarder.failures,
-            refused=forwarder.refused,
-        )
-
-    def close(self) -> None:
-        """Make durable what is queued and stop; what is not shipped yet stays in the spool for the next start."""
-        self._log.close()
-        self._forwarder.close()
+    shipped: int
+    saved: int
+    oldest_ms: int
+    failures: int
+    refused: int
 
 
 class Forwarder:
@@ -96,10 +63,7 @@ class Forwarder:
         self._alone_until = 0
         self._save_at = 0.0
         self._read: list[Record] = []
-        self.failures = 0
-        """Times that deliveries failed and a new producer took over."""
-        self.oldest_ms = 0
-        """When the first record that has not left happened; 0 if none waits."""
+        self.failures = self.oldest_ms = 0
         self._stopping = threading.Event()
         self._give_up_at = float("inf")
         self._log = structlog.get_logger().bind(component="forwarder")
@@ -110,10 +74,9 @@ class Forwarder:
     def shipped(self) -> int:
         return self._spool.shipped
 
-    @property
-    def refused(self) -> int:
-        """Records that will never be shipped, ever since the spool began."""
-        return self._spool.refused
+    def progress(self) -> "Progress":
+        spool = self._spool
+        return Progress(spool.shipped, spool.saved, self.oldest_ms, self.failures, spool.refused)
 
     def close(self) -> None:
         """Stop after the deliveries at hand; those not confirmed within a second are made again at the next start."""
@@ -134,9 +97,11 @@ class Forwarder:
                     self.failures += 1
                     self._log.warning("delivery failed", error=type(error).__name__, shipped=self.shipped)
                     idle_s, pause = pause, min(2 * pause, 2.0)
+                self._save()
                 self._stopping.wait(idle_s)
         finally:
             self._drop_producer()
+            self._save(now=True)
 
     def _ship(self) -> bool:
         """Send what comes next until it is confirmed; False if nothing waits. Raises KafkaError, LogError."""
@@ -164,8 +129,6 @@ class Forwarder:
         except MessageSizeTooLargeError:
             self._alone_until = sent[-1][0].offset + 1
             raise
-        finally:
-            self._save()
         return True
 
     def _next(self) -> list[Record]:
@@ -184,9 +147,8 @@ class Forwarder:
             self._confirm(record, delivery, alone=alone)
         sent.popleft()
         self._spool.shipped = record.offset + 1
-        if sent and time.monotonic() >= self._save_at:
+        if sent and self._save():
             self.oldest_ms = _happened_ms(sent[0][0])
-            self._save()
 
     def _send(self, producer: KafkaProducer, record: Record) -> Any:
         """The delivery's future, or the reason for which the record can never be sent. Raises KafkaError."""
@@ -240,14 +202,17 @@ class Forwarder:
         self._spool.refuse(record, event_id, reason)
         self._log.error("record refused for good", sequence=record.offset, reason=reason)
 
-    def _save(self) -> None:
+    def _save(self, *, now: bool = False) -> bool:
+        """Make the position durable if that is due; False if it is not."""
+        if time.monotonic() < self._save_at and not now:
+            return False
         self._save_at = time.monotonic() + _SAVE_EVERY_S
-        if self.shipped == self._spool.saved:
-            return
-        try:
-            self._spool.save()
-        except OSError as error:  # after a restart more than need be is sent again
-            self._log.warning("shipped position not saved", error=error.strerror)
+        if self.shipped != self._spool.saved:
+            try:
+                self._spool.save()
+            except OSError as error:  # after a restart more than need be is sent again
+                self._log.warning("shipped position not saved", error=error.strerror)
+        return True
 
     def _drop_producer(self) -> None:
         if self._producer is not None:

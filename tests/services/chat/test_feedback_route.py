@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rlhf_online.events import AnswerRef, Correction, Pairwise, Ranking, Thumb, Withdrawal
+from rlhf_online.events import AnswerRef, Correction, Implicit, Pairwise, Ranking, Thumb, Withdrawal
 from tests.support.chat_service import Service
 
 
@@ -33,7 +33,12 @@ EARLIER = "5f0c4b8e-3d0a-5b52-9c9e-1a2b3c4d5e6f"
             {"pairwise": {"chosen": ref("a"), "rejected": ref("b"), "tie": True, "strength": 3}},
             Pairwise(chosen=A, rejected=B, tie=True, strength=3),
         ),
+        (
+            {"pairwise": {"chosen": ref("a"), "rejected": ref("b"), "unsure": True}},
+            Pairwise(chosen=A, rejected=B, unsure=True),
+        ),
         ({"correction": {"answer": ref("c"), "text": "better"}}, Correction(answer=C, text="better")),
+        ({"implicit": {"answer": ref("c"), "signal": "rephrase"}}, Implicit(answer=C, signal="rephrase")),
         ({**WITHDRAWAL, "replaces": EARLIER}, Withdrawal(answer=A)),
     ],
 )
@@ -52,6 +57,17 @@ async def test_each_kind(service: Service, body: dict[str, Any], kind: Any) -> N
     assert feedback.created_ms > 0
     name = type(kind).__name__.lower()
     assert await service.metric(f'rlhf_feedback_total{{kind="{name}",outcome="ok"}}') == 1
+
+
+async def test_a_vote_may_name_an_objective_that_there_is(service: Service) -> None:
+    service.chat.ballots.objectives = ("helpful", "harmless")
+    for name in ("harmless", "", None):
+        assert (await service.post("/v1/feedback", {**THUMB, "objective": name}))[0] == 200
+    assert [feedback.objective for feedback in service.sink.feedback] == ["harmless", "", ""]
+    status, reply = await service.post("/v1/feedback", {**THUMB, "objective": "harmles"})
+    assert (status, reply["error"]["param"]) == (400, "objective")
+    assert "expected one of helpful, harmless" in reply["error"]["message"]
+    assert len(service.sink.feedback) == 3
 
 
 async def test_a_vote_sent_again_is_the_same_event(service: Service) -> None:
@@ -184,6 +200,10 @@ async def test_feedback_is_not_acknowledged_without_the_log(service: Service, fa
         {**THUMB, "reason": "x" * 8193},
         {**THUMB, "response_ms": -1},
         {**THUMB, "source": 5},
+        {**THUMB, "objective": "x" * 65},
+        {"implicit": {"answer": ref("a"), "signal": "sigh"}},
+        {"implicit": {"answer": ref("a")}},
+        {"pairwise": {"chosen": ref("a"), "rejected": ref("b"), "tie": True, "unsure": True}},
         {**THUMB, "person": "ann"},
         {**THUMB, "shown": [ref("a", i) for i in range(65)]},
     ],

@@ -96,6 +96,7 @@ async def test_a_vote_is_changed_and_taken_back(service: Service, channel: grpc.
         (change("4", withdrawal=withdrawal), "replaces: missing"),
         (change("4", thumb=down, replaces="first"), "replaces: expected the event_id"),
         (change("1", thumb=down, replaces=first), "another key"),
+        (change("5", thumb=down, objective="harmles"), "objective: expected one of helpful"),
     ):
         with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
             await stub.SendFeedback(request)

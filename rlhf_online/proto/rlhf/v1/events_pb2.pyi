@@ -107,16 +107,18 @@ class Ranking(_message.Message):
     def __init__(self, tiers: _Optional[_Iterable[_Union[Tier, _Mapping]]] = ...) -> None: ...
 
 class Pairwise(_message.Message):
-    __slots__ = ("chosen", "rejected", "tie", "strength")
+    __slots__ = ("chosen", "rejected", "tie", "strength", "unsure")
     CHOSEN_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     TIE_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    UNSURE_FIELD_NUMBER: _ClassVar[int]
     chosen: AnswerRef
     rejected: AnswerRef
     tie: bool
     strength: int
-    def __init__(self, chosen: _Optional[_Union[AnswerRef, _Mapping]] = ..., rejected: _Optional[_Union[AnswerRef, _Mapping]] = ..., tie: _Optional[bool] = ..., strength: _Optional[int] = ...) -> None: ...
+    unsure: bool
+    def __init__(self, chosen: _Optional[_Union[AnswerRef, _Mapping]] = ..., rejected: _Optional[_Union[AnswerRef, _Mapping]] = ..., tie: _Optional[bool] = ..., strength: _Optional[int] = ..., unsure: _Optional[bool] = ...) -> None: ...
 
 class Correction(_message.Message):
     __slots__ = ("answer", "text")
@@ -126,6 +128,14 @@ class Correction(_message.Message):
     text: str
     def __init__(self, answer: _Optional[_Union[AnswerRef, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
 
+class Implicit(_message.Message):
+    __slots__ = ("answer", "signal")
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    answer: AnswerRef
+    signal: str
+    def __init__(self, answer: _Optional[_Union[AnswerRef, _Mapping]] = ..., signal: _Optional[str] = ...) -> None: ...
+
 class Withdrawal(_message.Message):
     __slots__ = ("answer",)
     ANSWER_FIELD_NUMBER: _ClassVar[int]
@@ -133,7 +143,7 @@ class Withdrawal(_message.Message):
     def __init__(self, answer: _Optional[_Union[AnswerRef, _Mapping]] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("conversation_id", "person", "thumb", "ranking", "pairwise", "correction", "withdrawal", "reason", "source", "shown", "response_ms", "created_ms", "replaces")
+    __slots__ = ("conversation_id", "person", "thumb", "ranking", "pairwise", "correction", "withdrawal", "implicit", "reason", "source", "shown", "response_ms", "created_ms", "replaces", "objective")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     PERSON_FIELD_NUMBER: _ClassVar[int]
     THUMB_FIELD_NUMBER: _ClassVar[int]
@@ -141,12 +151,14 @@ class Feedback(_message.Message):
     PAIRWISE_FIELD_NUMBER: _ClassVar[int]
     CORRECTION_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWAL_FIELD_NUMBER: _ClassVar[int]
+    IMPLICIT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SHOWN_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_MS_FIELD_NUMBER: _ClassVar[int]
     CREATED_MS_FIELD_NUMBER: _ClassVar[int]
     REPLACES_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     person: str
     thumb: Thumb
@@ -154,13 +166,15 @@ class Feedback(_message.Message):
     pairwise: Pairwise
     correction: Correction
     withdrawal: Withdrawal
+    implicit: Implicit
     reason: str
     source: str
     shown: _containers.RepeatedCompositeFieldContainer[AnswerRef]
     response_ms: int
     created_ms: int
     replaces: str
-    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ...) -> None: ...
+    objective: str
+    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., implicit: _Optional[_Union[Implicit, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ..., objective: _Optional[str] = ...) -> None: ...
 
 class VersionChange(_message.Message):
     __slots__ = ("version", "state", "previous", "reason", "changed_ms")

@@ -25,7 +25,7 @@ class ProbeSequence(_message.Message):
     def __init__(self, token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class VersionManifest(_message.Message):
-    __slots__ = ("version", "tuning", "parent", "files", "probe", "created_ms", "reward_version", "kl", "position", "reference")
+    __slots__ = ("version", "tuning", "parent", "files", "probe", "created_ms", "reward_version", "kl", "position", "reference", "figures", "weights")
     class PositionEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,20 @@ class VersionManifest(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class WeightsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TUNING_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +57,8 @@ class VersionManifest(_message.Message):
     KL_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     version: str
     tuning: str
     parent: str
@@ -53,4 +69,6 @@ class VersionManifest(_message.Message):
     kl: float
     position: _containers.ScalarMap[str, int]
     reference: str
-    def __init__(self, version: _Optional[str] = ..., tuning: _Optional[str] = ..., parent: _Optional[str] = ..., files: _Optional[_Iterable[_Union[VersionFile, _Mapping]]] = ..., probe: _Optional[_Iterable[_Union[ProbeSequence, _Mapping]]] = ..., created_ms: _Optional[int] = ..., reward_version: _Optional[str] = ..., kl: _Optional[float] = ..., position: _Optional[_Mapping[str, int]] = ..., reference: _Optional[str] = ...) -> None: ...
+    figures: _containers.ScalarMap[str, float]
+    weights: _containers.ScalarMap[str, float]
+    def __init__(self, version: _Optional[str] = ..., tuning: _Optional[str] = ..., parent: _Optional[str] = ..., files: _Optional[_Iterable[_Union[VersionFile, _Mapping]]] = ..., probe: _Optional[_Iterable[_Union[ProbeSequence, _Mapping]]] = ..., created_ms: _Optional[int] = ..., reward_version: _Optional[str] = ..., kl: _Optional[float] = ..., position: _Optional[_Mapping[str, int]] = ..., reference: _Optional[str] = ..., figures: _Optional[_Mapping[str, float]] = ..., weights: _Optional[_Mapping[str, float]] = ...) -> None: ...

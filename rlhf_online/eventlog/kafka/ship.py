@@ -1,0 +1,78 @@
+"""The forwarder's process: `python -m rlhf_online.eventlog.kafka.ship`, started by `sink`.
+
+It ends when its standard input does, that is with whoever started it, however that one ended; until an earlier one has
+let go of the spool it waits. It gives way to those who answer people where cores are scarce.
+"""
+
+import fcntl
+import json
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlhf_online import logs, process
+from rlhf_online.config import KafkaSettings
+from rlhf_online.errors import RlhfError
+from rlhf_online.eventlog.kafka.cluster import Cluster
+from rlhf_online.eventlog.kafka.forwarder import Forwarder
+from rlhf_online.eventlog.spool import Spool
+
+POLL_S = 0.05
+
+
+def main() -> int:
+    # An interrupt at a terminal reaches all processes; this one ends after the log's writer, which tells it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logs.configure("forwarder")
+    process.give_way()
+    given = json.loads(sys.stdin.readline())
+    folder = Path(given["folder"])
+    cluster = Cluster(given["servers"], given["prefix"], KafkaSettings.model_validate(given["settings"]))
+    try:
+        with _alone(folder) as alone:
+            if alone:
+                _ship(Forwarder(Spool(folder), cluster))
+    except RlhfError as error:
+        return process.complain(error)
+    return 0
+
+
+def _ship(forwarder: Forwarder) -> None:
+    said = None
+    while not _hung_up(POLL_S):
+        if (progress := forwarder.progress()) != said:
+            print(json.dumps(progress), flush=True)
+            said = progress
+    forwarder.close()
+    print(json.dumps(forwarder.progress()), flush=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Hold the forwarder's lock on the spool while the block runs; False if nobody wants us any more."""
+    with (folder / "forwarder.lock").open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if _hung_up(POLL_S):
+                    yield False
+                    return
+        yield True
+
+
+def _hung_up(timeout_s: float) -> bool:
+    """Wait for standard input to end, `timeout_s` at most."""
+    readable, _, _ = select.select([sys.stdin], [], [], timeout_s)
+    return bool(readable)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # nobody listens any more
+        sys.exit(0)

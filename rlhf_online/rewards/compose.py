@@ -1,0 +1,31 @@
+"""Several objectives' scores → one score, by weights that an operator chooses (`rewards.weights`). Pure.
+
+The weights count by their proportions: whatever they are, the combined score has mean 0 and variance 1 over the
+reference answers, as each objective's has, so that the KL coefficient keeps its meaning when they are changed.
+
+Shapes: N answers, O objectives, K heads, d hidden width.
+"""
+
+import torch
+from torch import Tensor
+
+LEAST_VARIANCE = 1e-3
+"""Of the weighted sum: objectives that say nearly the opposite of each other leave nothing to enlarge."""
+
+
+def coefficients(weights_O: Tensor, correlation_OO: Tensor) -> Tensor:
+    """What each objective's normalised score is multiplied by: w / √(wᵀ C w), (O,).
+
+    C is the objectives' correlation over the reference answers, so that the sum has variance 1 over these.
+    """
+    variance = weights_O @ correlation_OO @ weights_O
+    return weights_O / variance.clamp(min=LEAST_VARIANCE * weights_O.square().sum()).sqrt()
+
+
+def combine(scores_NOK: Tensor, weights_O: Tensor, correlation_OO: Tensor) -> tuple[Tensor, Tensor]:
+    """The combined score and its spread, (N,) each: mean and standard deviation (biased, ÷ K) over the heads.
+
+    Head k of the combination is the weighted sum of the objectives' heads k, which have read the same bootstrap.
+    """
+    combined_NK = torch.einsum("nok,o->nk", scores_NOK, coefficients(weights_O, correlation_OO))
+    return combined_NK.mean(1), combined_NK.std(1, unbiased=False)

@@ -1,0 +1,50 @@
+"""How much each implicit signal (regenerate, rephrase, stop) can be believed, learned from how well it agrees.
+
+The model of a signal is that of `algorithms.reward_losses.implicit_loss`: with probability ρ it says that the answer is
+worse than a typical one, else nothing. ρ is the most probable value, under a Beta prior, for the answers that the
+signal came with last. Their utilities are those of the reward model *before* it learned from these signals, so that a
+signal is believed for agreeing with what else people said, never for having been learned.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PRIOR_A, PRIOR_B = 2.0, 4.0
+"""Of the Beta distribution: most probable is ρ = (A − 1)/(A + B − 2) = ¼, worth four signals."""
+KEPT = 500
+"""Signals of a kind that ρ is fitted to."""
+
+
+class Reliability:
+    """What was seen of each signal: by how much the answers were below a typical one, in units of utility."""
+
+    def __init__(self) -> None:
+        self._below: dict[str, list[float]] = {}
+
+    def observe(self, signal: str, below: Sequence[float]) -> None:
+        """`below`, one for each new signal: the typical utility less the answer's, before learning from it."""
+        finite = [round(value, 6) for value in below if math.isfinite(value)]
+        self._below[signal] = [*self._below.get(signal, []), *finite][-KEPT:]
+
+    def of(self, signal: str) -> float:
+        """ρ, in (0, 1)."""
+        agree = [1 / (1 + math.exp(-min(max(value, -30.0), 30.0))) for value in self._below.get(signal, [])]
+        low, high = 1e-6, 1 - 1e-6
+        # The log posterior is concave in ρ: its slope falls, and is 0 at the most probable value.
+        for _ in range(40):
+            rho = (low + high) / 2
+            slope = (PRIOR_A - 1) / rho - (PRIOR_B - 1) / (1 - rho)
+            slope += sum((p - 0.5) / (rho * p + (1 - rho) / 2) for p in agree)
+            low, high = (rho, high) if slope > 0 else (low, rho)
+        return (low + high) / 2
+
+    def figures(self) -> dict[str, float]:
+        """ρ of each signal seen so far."""
+        return {signal: self.of(signal) for signal in sorted(self._below)}
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(self._below)
+
+    def load_json(self, values: Mapping[str, Sequence[float]]) -> None:
+        self._below = {signal: [float(value) for value in seen] for signal, seen in values.items()}

@@ -15,7 +15,6 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +32,9 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation import people, world
-from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import measures
 from rlhf_online.training.reward_update import RewardUpdater
+from tests.support import learning
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWERS = 4
@@ -97,13 +96,10 @@ class Studio:
 
 
 def supervised(cache: Path, seed: int) -> Path:
-    """The supervised model of `seed`, made if it is not there: two minutes."""
-    folder, base = cache / f"sft-{seed}", cache / "base"
-    if not (folder / "config.json").is_file():
-        write_tiny_model(base, weights_seed=None)
-        command = [sys.executable, "-m", "rlhf_online.simulation.supervise", "--model", str(base)]
-        subprocess.run([*command, "--out", str(folder), "--seed", str(seed)], check=True, stdout=subprocess.DEVNULL)
-    return folder
+    """The supervised model of `seed`, made if it is not there: a minute."""
+    folder = cache / f"seed-{seed}"
+    made = folder / "sft"
+    return made if (made / "config.json").is_file() else learning.supervise(folder, seed)
 
 
 # People

@@ -282,10 +282,9 @@ def rewards_of(
 
 def behaviour_of(answers: Answers, rollouts: Sequence[ScoredRollout]) -> Tensor:
     """The log-probabilities that the tokens were sampled with, (N, A)."""
-    behaviour_NA = torch.zeros_like(answers.start_NA)
-    for row, scored in enumerate(rollouts):
-        behaviour_NA[row, : len(scored.rollout.logprobs)] = torch.tensor(scored.rollout.logprobs)
-    return behaviour_NA
+    width = answers.mask_NA.shape[1]
+    rows = [scored.rollout.logprobs for scored in rollouts]
+    return torch.tensor([[*logprobs, *[0.0] * (width - len(logprobs))] for logprobs in rows])
 
 
 def policy_gradient(

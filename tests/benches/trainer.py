@@ -94,13 +94,13 @@ def write_model(folder: Path, size: Size, dtype: torch.dtype) -> None:
     trunk.save_model(lm, folder, base=base, keep_config=True)
 
 
-def draw(size: Size, vocabulary: int) -> list[Pair]:
+def draw(size: Size, vocabulary: int, count: int) -> list[Pair]:
     rng = random.Random(0)
 
     def tokens(count: int) -> tuple[int, ...]:
         return tuple(rng.randrange(5, vocabulary) for _ in range(count))
 
-    lengths = [rng.randint(size.answer // 2, size.answer) for _ in range(size.answers)]
+    lengths = [rng.randint(size.answer // 2, size.answer) for _ in range(count)]
     return [(tokens(size.prompt), tokens(length)) for length in lengths]
 
 
@@ -271,7 +271,7 @@ def policy_row(folder: Path, size: Size, device: torch.device, dtype: torch.dtyp
     lm = trunk.load_lm(folder, device=device, dtype=dtype).requires_grad_(True)
     reference = trunk.load_lm(folder, device=device, dtype=dtype).requires_grad_(False)
     policy = Policy(lm, base=folder, reference=reference, adapter=None)
-    pairs = draw(size, int(lm.config.vocab_size))
+    pairs = draw(size, int(lm.config.vocab_size), size.answers)
     rng = random.Random(1)
     rollouts = [
         ScoredRollout(
@@ -306,7 +306,7 @@ def policy_row(folder: Path, size: Size, device: torch.device, dtype: torch.dtyp
 
 def reward_row(folder: Path, size: Size, device: torch.device, dtype: torch.dtype, rounds: int) -> dict[str, Any]:
     model = RewardModel.load(folder, tuning="full", device=device, dtype=dtype)
-    pairs = draw(size, int(model.decoder.config.vocab_size))[: RANKED * size.rankings]
+    pairs = draw(size, int(model.decoder.config.vocab_size), RANKED * size.rankings)
     rankings = [
         Comparison(
             event_id=f"vote-{number}",

@@ -12,9 +12,7 @@ selected thumbs. The exit code is 1 if something in "holds" does not.
 """
 
 import argparse
-import json
 import random
-import shutil
 import statistics
 import sys
 import time
@@ -35,9 +33,10 @@ from rlhf_online.simulation import people, world
 from rlhf_online.simulation.people import Person, thumb_up_probability
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
-from tests.benches.world import MEASURED_WITH, PEOPLE, ROOT, gain, listed, note, summary
-from tests.support import learning
+from tests.benches.world import MEASURED_WITH, PEOPLE, gain, summary
+from tests.support import learning, reports
 from tests.support.learning import Answer, Language, Loop, Measured
+from tests.support.reports import listed, note
 from tests.support.workers import workers
 
 ROUNDS, COLD_ROUNDS = 40, 10
@@ -290,24 +289,13 @@ def table(report: dict[str, Any]) -> str:
         f"corrected {selection['corrected_bias']:+.3f}",
         *(f"accuracy {value:.3f}   {name}" for name, value in report["accuracy"].items()),
         "",
-        *(f"{'holds' if held else 'DOES NOT HOLD':<15}{what}" for what, held in report["holds"].items()),
+        *reports.verdicts(report["holds"]),
     ]
     return "\n".join([*lines, f"\nwall {report['wall_s']:.0f} s"])
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 … N-1")
-    parser.add_argument("--workers", type=int, default=2, help="processes, with one thread each")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-online", help="folder of the run")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    options = parser.parse_args()
-    shutil.rmtree(options.out, ignore_errors=True)
-    options.out.mkdir(parents=True)
-    report = run(options)
-    (options.out / "report.json").write_text(json.dumps(report, indent=1))
-    print(json.dumps(report) if options.json else table(report))
-    return 0 if all(report["holds"].values()) else 1
+    return reports.conclude(reports.parser(__doc__, "online", seeds=3).parse_args(), run, table)
 
 
 if __name__ == "__main__":

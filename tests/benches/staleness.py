@@ -9,8 +9,6 @@ the update begins). ITERATIONS updates on 512 answers; nothing undoes an update 
 """
 
 import argparse
-import json
-import shutil
 import sys
 import time
 from collections import deque
@@ -23,9 +21,10 @@ import torch
 
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
-from tests.benches.world import MEASURED_WITH, ROOT, Start, gain, listed, note, prepare, settings_of, summary
-from tests.support import learning
+from tests.benches.world import MEASURED_WITH, Start, gain, prepare, settings_of, summary
+from tests.support import learning, reports
 from tests.support.learning import Answer, Language, Loop, Measured
+from tests.support.reports import listed, note
 from tests.support.workers import Task, workers
 
 LAGS = (1, 4, 16)
@@ -137,23 +136,12 @@ def table(report: dict[str, Any]) -> str:
             f"{row['correction']:<12}{row['lag']:>5}{row['reward']['mean']:>13.3f}{gained:>18}"
             f"{row['kl']['mean']:>8.2f}   {listed(row['reward']['seeds'])}"
         )
-    lines += ["", *(f"{'holds' if held else 'DOES NOT HOLD':<15}{what}" for what, held in report["holds"].items())]
+    lines += ["", *reports.verdicts(report["holds"])]
     return "\n".join([*lines, f"\nwall {report['wall_s']:.0f} s"])
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2, help="seeds 0 … N-1")
-    parser.add_argument("--workers", type=int, default=2, help="processes, with one thread each")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-staleness", help="folder of the run")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    options = parser.parse_args()
-    shutil.rmtree(options.out, ignore_errors=True)
-    options.out.mkdir(parents=True)
-    report = run(options)
-    (options.out / "report.json").write_text(json.dumps(report, indent=1))
-    print(json.dumps(report) if options.json else table(report))
-    return 0 if all(report["holds"].values()) else 1
+    return reports.conclude(reports.parser(__doc__, "staleness", seeds=2).parse_args(), run, table)
 
 
 if __name__ == "__main__":

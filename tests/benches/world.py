@@ -10,8 +10,6 @@ something in "holds" does not.
 """
 
 import argparse
-import json
-import shutil
 import statistics
 import sys
 import time
@@ -26,11 +24,11 @@ from rlhf_online.config import PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation import people, world
-from tests.support import learning
+from tests.support import learning, reports
 from tests.support.learning import Language, Loop, Measured
+from tests.support.reports import listed, note
 from tests.support.workers import Task, workers
 
-ROOT = Path(__file__).resolve().parents[2]
 RANKINGS = 3000
 PEOPLE = 24
 BEST_OF = (4, 16, 64)
@@ -262,7 +260,7 @@ def table(report: dict[str, Any]) -> str:
     for row in report["algorithms"]:
         kl, seconds = f"{row['kl']['mean']:.2f}", f"{row['seconds']['mean']:.0f}"
         lines.append(_line(f"{row['algorithm']} {row['tuning']}", row, kl, seconds))
-    lines += ["", *(f"{'holds' if held else 'DOES NOT HOLD':<15}{what}" for what, held in report["holds"].items())]
+    lines += ["", *reports.verdicts(report["holds"])]
     lines.append(f"\nwall {report['wall_s']:.0f} s")
     return "\n".join(lines)
 
@@ -272,29 +270,11 @@ def _line(name: str, row: dict[str, Any], kl: str, seconds: str) -> str:
     return f"{name:<18}{row['reward']['mean']:>12.3f}{gain:>18}{kl:>7}{seconds:>6}   {listed(row['reward']['seeds'])}"
 
 
-def listed(values: Sequence[float]) -> str:
-    return " ".join(f"{value:.3f}" for value in values)
-
-
-def note(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 … N-1")
+    parser = reports.parser(__doc__, "world", seeds=3)
     parser.add_argument("--algorithms", nargs="+", choices=list(RATES), default=list(RATES))
     parser.add_argument("--quick", action="store_true", help="one seed, PPO of all weights")
-    parser.add_argument("--workers", type=int, default=2, help="processes, with one thread each")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-world", help="folder of the run")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    options = parser.parse_args()
-    shutil.rmtree(options.out, ignore_errors=True)
-    options.out.mkdir(parents=True)
-    report = run(options)
-    (options.out / "report.json").write_text(json.dumps(report, indent=1))
-    print(json.dumps(report) if options.json else table(report))
-    return 0 if all(report["holds"].values()) else 1
+    return reports.conclude(parser.parse_args(), run, table)
 
 
 if __name__ == "__main__":

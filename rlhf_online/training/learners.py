@@ -15,7 +15,7 @@ from rlhf_online.rollout.buffer import LabelledAnswer
 from rlhf_online.training.checkpoint import Part
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
-from rlhf_online.training.votes import to_vote
+from rlhf_online.training.votes.vote import to_vote
 
 Tokens = tuple[int, ...]
 VOTE_TOKENS, VOTE_BUDGETS = 16_384, 2

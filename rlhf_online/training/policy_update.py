@@ -32,11 +32,11 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.buffer import LabelledAnswer, ScoredRollout
 from rlhf_online.rollout.usable import in_company, usable_labels, usable_rollouts
-from rlhf_online.training import objectives
-from rlhf_online.training.average import WeightAverage
-from rlhf_online.training.micro_batches import MicroBatches
-from rlhf_online.training.objectives import Answers, Objective, Rewards, Unit
 from rlhf_online.training.optimiser import NamedAdam
+from rlhf_online.training.policy import objectives
+from rlhf_online.training.policy.average import WeightAverage
+from rlhf_online.training.policy.micro_batches import MicroBatches
+from rlhf_online.training.policy.objectives import Answers, Objective, Rewards, Unit
 
 PENALISED = frozenset({"ppo", "grpo", "rloo", "reinforce"})
 """Algorithms that pay for the KL with the controller's coefficient; the others hold to the reference by their loss."""

@@ -29,11 +29,11 @@ from rlhf_online.feedback.preferences import Preference
 from rlhf_online.models import trunk
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair, length
-from rlhf_online.training.evaluation import Measured, measure
 from rlhf_online.training.optimiser import NamedAdam
-from rlhf_online.training.replay import HeldOut, Replay
-from rlhf_online.training.vote_loss import Thumbs, VoteLoss, count_thumbs
-from rlhf_online.training.votes import Vote, assemble, to_vote
+from rlhf_online.training.votes.evaluation import Measured, measure
+from rlhf_online.training.votes.loss import Thumbs, VoteLoss, count_thumbs
+from rlhf_online.training.votes.replay import HeldOut, Replay
+from rlhf_online.training.votes.vote import Vote, assemble, to_vote
 
 SLOT_RIDGE = 0.01
 WARMUP = 0.1

@@ -23,10 +23,8 @@ from rlhf_online.training import demonstrations, sft
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.experience import Experience, Samples, Scores
 from rlhf_online.training.intake import Intake, IntakeSettings
-from rlhf_online.training.kubernetes_lease import KubernetesLease
 from rlhf_online.training.learners import Learners
-from rlhf_online.training.lease import FileLease, Lease
-from rlhf_online.training.lease_object import LeaseObject
+from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseObject
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.loop import Parts, Trainer
 from rlhf_online.training.patience import Patience

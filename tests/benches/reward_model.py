@@ -32,8 +32,8 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation import people, world
-from rlhf_online.training import measures
 from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.votes import measures
 from tests.support import learning
 
 ROOT = Path(__file__).resolve().parents[2]

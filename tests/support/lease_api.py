@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from rlhf_online.training.lease_object import LeaseObject
+from rlhf_online.training.lease.lease_object import LeaseObject
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/chat/leases"
 NAME = "rlhf-trainer"

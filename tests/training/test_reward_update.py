@@ -20,7 +20,7 @@ from rlhf_online.models.tokens import Batch, ChatTokenizer
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import reward_update
 from rlhf_online.training.reward_update import LEAST_HELD_OUT, RewardUpdater
-from rlhf_online.training.votes import Vote, to_vote
+from rlhf_online.training.votes.vote import Vote, to_vote
 
 GOOD, BAD, END = 20, 40, 2
 

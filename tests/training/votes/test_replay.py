@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from rlhf_online.training import replay
-from rlhf_online.training.replay import HeldOut, Replay
-from rlhf_online.training.votes import Vote
+from rlhf_online.training.votes import replay
+from rlhf_online.training.votes.replay import HeldOut, Replay
+from rlhf_online.training.votes.vote import Vote
 
 
 def _vote(number: int) -> Vote:

@@ -14,8 +14,8 @@ from rlhf_online.errors import ConfigError, Fenced, RlhfError
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import Registry
 from rlhf_online.training.checkpoint import Checkpoints, Part
-from rlhf_online.training.kubernetes_lease import KubernetesLease
-from rlhf_online.training.lease_object import LeaseObject
+from rlhf_online.training.lease.kubernetes import KubernetesLease
+from rlhf_online.training.lease.lease_object import LeaseObject
 from rlhf_online.training.patience import Stopped
 from tests.support.lease_api import LeaseApi, certificate
 from tests.support.waiting import until

@@ -10,8 +10,8 @@ import pytest
 from rlhf_online.feedback.preferences import Candidate, Comparison, Rating
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.training.intercepts import Intercepts
-from rlhf_online.training.votes import UNSURE, Vote, assemble, bootstrap_weights, ordered_pairs, to_vote
+from rlhf_online.training.votes.intercepts import Intercepts
+from rlhf_online.training.votes.vote import UNSURE, Vote, assemble, bootstrap_weights, ordered_pairs, to_vote
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from rlhf_online.algorithms import reward_losses
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
-from rlhf_online.training.intercepts import Intercepts
-from rlhf_online.training.reliability import Reliability
-from rlhf_online.training.votes import Vote, VoteBatch
+from rlhf_online.training.votes.intercepts import Intercepts
+from rlhf_online.training.votes.reliability import Reliability
+from rlhf_online.training.votes.vote import Vote, VoteBatch
 
 MAX_SLOTS = 16
 Thumbs = Mapping[tuple[int, str], int]

@@ -17,7 +17,7 @@ from rlhf_online.algorithms import kl
 from rlhf_online.algorithms.masked import masked_sum, row_sums
 from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.tokens import Batch, Pair, by_budget, length
-from rlhf_online.training.objectives import Answers, Objective, Unit
+from rlhf_online.training.policy.objectives import Answers, Objective, Unit
 
 T = TypeVar("T")
 WATCHED = 128

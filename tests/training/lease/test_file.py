@@ -20,9 +20,9 @@ from rlhf_online.config import dump
 from rlhf_online.errors import CheckpointError, Fenced
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import Manifest, Registry
-from rlhf_online.training import lease as module
 from rlhf_online.training.checkpoint import Checkpoints, Part
-from rlhf_online.training.lease import Fence, FileLease
+from rlhf_online.training.lease import file as module
+from rlhf_online.training.lease.file import Fence, FileLease
 from rlhf_online.training.progress import Pending, Progress
 from rlhf_online.training.publication import Publisher
 from tests.faults import auditor

@@ -1,6 +1,6 @@
 """The lease that lets one trainer write: whoever takes it gets a higher epoch, and fences every lower one off.
 
-This is the lease of one machine, and the fence of every lease; `kubernetes_lease` has the lock of a cluster.
+This is the lease of one machine, and the fence of every lease; `kubernetes` has the lock of a cluster.
 
     checkpoints/
       lock         held (flock) by the trainer as long as it runs; holds its process id, for people

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlhf_online.training.votes import Vote
+from rlhf_online.training.votes.vote import Vote
 
 HELD_OUT_CAPACITY = 2000
 

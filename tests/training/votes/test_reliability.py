@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rlhf_online.training.reliability import KEPT, Reliability
+from rlhf_online.training.votes.reliability import KEPT, Reliability
 
 
 def _seen(rho: float, count: int, seed: int = 0) -> list[float]:

@@ -24,8 +24,8 @@ from typing import Any, Self
 import structlog
 
 from rlhf_online.errors import ConfigError, Fenced
-from rlhf_online.training.lease import Fence, new_holder
-from rlhf_online.training.lease_object import LeaseObject
+from rlhf_online.training.lease.file import Fence, new_holder
+from rlhf_online.training.lease.lease_object import LeaseObject
 from rlhf_online.training.patience import Stopped
 
 RENEW, RETRY, REQUEST = 1 / 3, 1 / 10, 1 / 6

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rlhf_online.training.measures import calibration_error, calibration_interval, ordered, share, wilson
+from rlhf_online.training.votes.measures import calibration_error, calibration_interval, ordered, share, wilson
 
 
 def test_wilson_by_hand():

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.training import measures
-from rlhf_online.training.intercepts import Intercepts
-from rlhf_online.training.votes import Vote, ordered_pairs
+from rlhf_online.training.votes import measures
+from rlhf_online.training.votes.intercepts import Intercepts
+from rlhf_online.training.votes.vote import Vote, ordered_pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

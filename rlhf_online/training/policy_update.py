@@ -32,6 +32,7 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.buffer import LabelledAnswer, ScoredRollout
 from rlhf_online.rollout.usable import in_company, usable_labels, usable_rollouts
+from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.policy import objectives
 from rlhf_online.training.policy.average import WeightAverage
@@ -268,7 +269,7 @@ class PolicyUpdater:
                 found["ptx_loss"] = self._passes.backward(self._ptx, mixed, self._settings.ptx_coef)["policy_loss"]
             return found
 
-        found = self._passes.fitting(gradient)
+        found = distributed.add_up(self._adam.parameters.values(), self._passes.fitting(gradient))
         norm = self._adam.clip(self._settings.max_grad_norm)
         if not all(map(math.isfinite, (norm, *found.values()))):
             return None

@@ -17,6 +17,7 @@ from rlhf_online.errors import InvalidInput
 from rlhf_online.models import trunk
 from rlhf_online.models.packing import is_exact, pack
 from rlhf_online.models.tokens import ChatTokenizer, Pair, by_budget, fit, length
+from rlhf_online.training import distributed
 from rlhf_online.training.demonstrations import Demonstration
 
 WARMUP = 0.03
@@ -43,9 +44,10 @@ def fine_tune(
     """Train the model in `model_dir` (random weights if it has none) and write a complete model folder to `out`.
 
     AdamW, the learning rate rising over the first 3 % of the steps and falling to 0 as a cosine. `progress` is told
-    the step, the number of steps, and the loss in nats a token. A demonstration whose answer does not fit into the
-    model's context is left out; returns how many. Raises InvalidInput where none is left, for a folder that holds no
-    model, and for a tokenizer that is not the model's.
+    the step, the number of steps, and the loss in nats a token. Processes that torchrun started share each step; the
+    first of them writes. A demonstration whose answer does not fit into the model's context is left out; returns how
+    many. Raises InvalidInput where none is left, for a folder that holds no model, and for a tokenizer that is not the
+    model's.
     """
     tokenizer = ChatTokenizer(model_dir)
     if trunk.has_weights(model_dir):
@@ -64,11 +66,13 @@ def fine_tune(
         chosen, order = [pairs[index] for index in order[:batch]], order[batch:]
         optimiser.zero_grad(set_to_none=True)
         loss = backward(lm, chosen, row_width=row_width, pad_id=tokenizer.pad_id)
+        loss = distributed.add_up(parameters, {"loss": loss})["loss"]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
         progress(step, steps, loss)
-    trunk.save_model(lm, out, base=model_dir, keep_config=True)
+    if distributed.is_first():
+        trunk.save_model(lm, out, base=model_dir, keep_config=True)
     return len(demonstrations) - len(pairs)
 
 
@@ -78,19 +82,21 @@ def backward(
     """Add the gradient of the mean cross-entropy of all answer tokens to `lm`'s, and return that mean, nats a token.
 
     Rows are `row_width` times as wide as the longest pair; 0: a pair a row. Passes of at most `max_tokens` (0: what
-    memory allows) add up to exactly the gradient of one.
+    memory allows) add up to exactly the gradient of one. Of several processes each adds its part (`distributed`), and
+    returns its part.
     """
     decoder = getattr(lm, lm.base_model_prefix)
     tokens, total = sum(len(answer) for _, answer in pairs), 0.0
-    for group in by_budget([length(pair) for pair in pairs], max_tokens or _budget(lm)):
-        chosen = [pairs[index] for index in group]
+    own, counts = distributed.part(pairs)
+    for group in by_budget([length(pair) for pair in own], max_tokens or _budget(lm)):
+        chosen = [own[index] for index in group]
         packed = pack(chosen, width=row_width * max(map(length, chosen)), pad_id=pad_id, device=lm.device)
         hidden_RTd = decoder(
             input_ids=packed.tokens_RT, position_ids=packed.position_RT, use_cache=False
         ).last_hidden_state
         hidden_Nd = hidden_RTd[packed.row_N, packed.before_N]
         logprobs_N = trunk.logprobs(lm, hidden_Nd, packed.answer_N, torch.ones_like(packed.answer_N))
-        loss = -logprobs_N.sum() / tokens
+        loss = -counts * logprobs_N.sum() / tokens
         loss.backward()
         total += loss.item()
     return total

@@ -3,11 +3,13 @@
     python -m rlhf_online.training.supervise '{"model": "base", "data": "demonstrations.jsonl", "out": "tuned"}'
 
 The argument is `config.SftSettings` in JSON. Progress is a bar; a child says it as one JSON object a line instead:
-`{"step": 40, "steps": 1600, "loss": 1.53}`.
+`{"step": 40, "steps": 1600, "loss": 1.53}`. With `torchrun --nproc-per-node 8 -m` instead of `python -m`,
+8 processes share each step (`distributed`), a GPU each where there are GPUs; the first of them tells and writes.
 """
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +42,8 @@ def main() -> int:
 
 def supervise(settings: SftSettings) -> None:
     """Write the fine-tuned model to `settings.out`. Raises InvalidInput, LogUnavailable."""
-    say = (lambda text: None) if settings.child else print
+    first = os.environ.get("RANK", "0") == "0"
+    say = print if first and not settings.child else (lambda text: None)
     shown = gather(settings, say)
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
         raise InvalidInput(f"{settings.out} exists and is not empty: name a new folder with --out")
@@ -48,11 +51,13 @@ def supervise(settings: SftSettings) -> None:
     import torch
 
     from rlhf_online.models.trunk import pick_device
+    from rlhf_online.training import distributed
     from rlhf_online.training.sft import fine_tune
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with _as_lines() if settings.child else _as_bar() as tell:
+    tells = _silent() if not first else _as_lines() if settings.child else _as_bar()
+    with tells as tell, distributed.joined(pick_device(settings.device)) as device:
         left_out = fine_tune(
             settings.model,
             shown,
@@ -62,7 +67,7 @@ def supervise(settings: SftSettings) -> None:
             lr=settings.lr,
             seed=settings.seed,
             progress=tell,
-            device=pick_device(settings.device),
+            device=device,
         )
     if left_out:
         say(f"{left_out} demonstrations were left out: their answers are longer than the model's context")
@@ -99,6 +104,11 @@ def _corrections(settings: SftSettings) -> demonstrations.Corrections:
         return demonstrations.corrections(source, held_out=settings.held_out)
     finally:
         source.close()
+
+
+@contextmanager
+def _silent() -> Iterator[Tell]:
+    yield lambda step, steps, loss: None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from rlhf_online.algorithms import kl
 from rlhf_online.algorithms.masked import masked_sum, row_sums
 from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.tokens import Batch, Pair, by_budget, length
+from rlhf_online.training import distributed
 from rlhf_online.training.policy.objectives import Answers, Objective, Unit
 
 T = TypeVar("T")
@@ -86,16 +87,20 @@ class MicroBatches:
         return self.fitting(measure)
 
     def backward(self, objective: Objective, units: Sequence[Unit], weight: float = 1.0) -> dict[str, float]:
-        """Add `weight` times the gradient of these units' loss, in micro-batches; what the loss says."""
+        """Add `weight` times the gradient of these units' loss, in micro-batches; what the loss says.
+
+        Of several processes each adds its part (`distributed`), and says its part.
+        """
         answers = objective.answers
         shared = objective.shared([row for unit in units for row in unit], self.sums)
         sums: dict[str, Tensor] = {}
-        for rows in self._rows(answers, units):
+        own, counts = distributed.part(units)
+        for rows in self._rows(answers, own):
             batch, outputs = self._forward(answers, rows, entropies=objective.entropies)
             loss, stats = objective.loss(rows, outputs, batch.mask_BA, shared)
-            (weight * loss).backward()
+            (counts * weight * loss).backward()
             sums = {name: value + sums.get(name, 0) for name, value in stats.items()}
-        return {name: value.item() for name, value in sums.items()}
+        return {name: counts * value.item() for name, value in sums.items()}
 
     def fitting(self, work: Callable[[], T]) -> T:
         """`work()`, from its beginning and with micro-batches of half the size whenever memory runs out.

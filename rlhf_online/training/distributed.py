@@ -1,0 +1,83 @@
+"""Several processes that take one optimiser step together: each computes a part of it, and all get the whole gradient.
+
+A loss of this project is a sum over answers, divided by the denominator of the whole step: so the gradients of the
+parts add up to that of one process, and with the same seed every process takes the same steps. Each holds the whole
+model (data parallelism). torchrun starts them; gloo connects CPUs, NCCL connects GPUs.
+
+In a process on its own all of this does nothing.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+T = TypeVar("T")
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[torch.device]:
+    """A member of the group that torchrun started, if it did; the device that is this process's own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and tells."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def part(items: Sequence[T]) -> tuple[Sequence[T], float]:
+    """What this process computes of a step's items, and what it counts: an item for show, which counts 0, where the
+    items are fewer than the processes."""
+    if not distributed.is_initialized():
+        return items, 1.0
+    own = items[distributed.get_rank() :: distributed.get_world_size()]
+    return (own, 1.0) if own else (items[:1], 0.0)
+
+
+def add_up(parameters: Iterable[nn.Parameter], figures: Mapping[str, float]) -> dict[str, float]:
+    """Replace each gradient by the sum over all processes, and return the sums of the figures.
+
+    Every process must name the same parameters, in one order, and the same figures.
+    """
+    if not distributed.is_initialized():
+        return dict(figures)
+    learning = list(parameters)
+    device = learning[0].device
+    reached = torch.tensor([parameter.grad is not None for parameter in learning], dtype=torch.float32, device=device)
+    distributed.all_reduce(reached)
+    held = [parameter for parameter, count in zip(learning, reached.tolist(), strict=True) if count]
+    for parameter in held:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    _add_up([parameter.grad for parameter in held if parameter.grad is not None])
+    names = sorted(figures)
+    told = torch.tensor([figures[name] for name in names], dtype=torch.float64, device=device)
+    distributed.all_reduce(told)
+    return dict(zip(names, told.tolist(), strict=True))
+
+
+def _add_up(gradients: Sequence[Tensor]) -> None:
+    """One exchange for all of a dtype."""
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for gradient in gradients:
+        by_dtype.setdefault(gradient.dtype, []).append(gradient)
+    for members in by_dtype.values():
+        whole = torch.cat([gradient.flatten() for gradient in members])
+        distributed.all_reduce(whole)
+        for gradient, summed in zip(members, whole.split([g.numel() for g in members]), strict=True):
+            gradient.copy_(summed.view_as(gradient))

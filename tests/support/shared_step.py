@@ -15,17 +15,17 @@ from torch import Tensor
 from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
-from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.buffer import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.training import distributed, sft
 from rlhf_online.training.policy_update import PolicyUpdater
 
-PROMPTS = ((1, 10, 3), (1, 11, 20, 3))
+Tokens = tuple[int, ...]
+PROMPTS: tuple[Tokens, ...] = ((1, 10, 3), (1, 11, 20, 3))
 LENGTHS = (3, 1, 4, 2, 4)
 """Of five answers to the first prompt, and of two to the second."""
 
 
-def answers() -> list[Pair]:
+def answers() -> list[tuple[Tokens, Tokens]]:
     tokens = [tuple(range(12 + 5 * row, 12 + 5 * row + size)) for row, size in enumerate((*LENGTHS, 2, 3))]
     return [(PROMPTS[row >= len(LENGTHS)], answer) for row, answer in enumerate(tokens)]
 

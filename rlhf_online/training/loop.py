@@ -39,12 +39,12 @@ import structlog
 
 from rlhf_online import gate
 from rlhf_online.config import TrainerSettings
-from rlhf_online.errors import LogUnavailable, PositionLost, VersionCorrupt
-from rlhf_online.eventlog import gap
+from rlhf_online.errors import LogUnavailable, PositionLost
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import Kind, Registry
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.buffer import ScoredRollout
+from rlhf_online.training import recovery
 from rlhf_online.training.checkpoint import Checkpoint, Checkpoints, Part
 from rlhf_online.training.experience import TEMPERATURE, Experience, Scores
 from rlhf_online.training.intake import Intake
@@ -134,8 +134,8 @@ class Trainer:
         if checkpoint is not None:
             stored = Progress.from_json(checkpoint.state["progress"])
             parts.intake.restore(checkpoint.part("intake").values, checkpoint.sealed["answers"])
-            self._match(stored)
-            self._check_line(stored)
+            recovery.stand_in_log(stored, self.progress.log_identity, parts.intake, parts.checkpoints.folder)
+            recovery.stand_in_line(stored, parts.registry.references())
             self.progress = stored
             parts.intake.buffer.restore(checkpoint.state["buffer"])
             parts.experience.curriculum.restore(checkpoint.state.get("curriculum", []))
@@ -146,30 +146,6 @@ class Trainer:
         self._report()
         if (pending := self.progress.pending) is not None:
             parts.patience.insist("publishing a version", lambda: parts.publisher.settle(pending, staged=False))
-
-    def _match(self, stored: Progress) -> None:
-        """Let `stored` stand in the log of today, if it does or an operator accepts the gap. Raises PositionLost."""
-        parts, identity = self.parts, self.progress.log_identity
-        if gap.accepted(parts.checkpoints.folder, stored.log_identity, stored.position):
-            position, missing = parts.intake.reconcile(stored.log_identity, stored.position)
-            for sentence in missing:
-                self._log.warning("going on without what is missing, as the operator said", missing=sentence)
-            stored.log_identity, stored.position, parts.intake.position = identity, dict(position), position
-        if stored.log_identity != identity:
-            raise PositionLost(
-                f"the checkpoint belongs to the log {stored.log_identity}, but this log is {identity}: bring that log "
-                f"back, or: {gap.HINT}"
-            )
-
-    def _check_line(self, stored: Progress) -> None:
-        """Raises VersionCorrupt for a checkpoint of another line of versions than the registry's, or one before it."""
-        known = self.parts.registry.references()
-        stored.reference = stored.reference or known[0]
-        if stored.reference not in known:
-            raise VersionCorrupt(
-                f"the checkpoint's KL counts from {stored.reference}, and here it was only ever counted from "
-                f"{', '.join(known)}: checkpoints and versions do not belong together; restore both of one time"
-            )
 
     # First half: the reward model learns from votes
 

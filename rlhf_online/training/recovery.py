@@ -1,0 +1,37 @@
+"""Whether a checkpoint still fits what stands around it: the log, and the registry of versions."""
+
+from pathlib import Path
+
+import structlog
+
+from rlhf_online.errors import PositionLost, VersionCorrupt
+from rlhf_online.eventlog import gap
+from rlhf_online.training.intake import Intake
+from rlhf_online.training.progress import Progress
+
+
+def stand_in_log(stored: Progress, identity: str, intake: Intake, checkpoints: Path) -> None:
+    """Let `stored` stand in the log of today, `identity`, if it does or an operator accepts the gap.
+
+    Raises PositionLost.
+    """
+    if gap.accepted(checkpoints, stored.log_identity, stored.position):
+        position, missing = intake.reconcile(stored.log_identity, stored.position)
+        for sentence in missing:
+            structlog.get_logger().warning("going on without what is missing, as the operator said", missing=sentence)
+        stored.log_identity, stored.position, intake.position = identity, dict(position), position
+    if stored.log_identity != identity:
+        raise PositionLost(
+            f"the checkpoint belongs to the log {stored.log_identity}, but this log is {identity}: bring that log "
+            f"back, or: {gap.HINT}"
+        )
+
+
+def stand_in_line(stored: Progress, references: list[str]) -> None:
+    """Raises VersionCorrupt for a checkpoint of another line of versions than the registry's, or one before it."""
+    stored.reference = stored.reference or references[0]
+    if stored.reference not in references:
+        raise VersionCorrupt(
+            f"the checkpoint's KL counts from {stored.reference}, and here it was only ever counted from "
+            f"{', '.join(references)}: checkpoints and versions do not belong together; restore both of one time"
+        )

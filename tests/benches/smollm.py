@@ -43,8 +43,8 @@ PAIRS = 0.7
 START_S = 600.0
 REST_S = 8.0
 SAMPLES = 4
-COLD_SHARE = 0.8
-"""Of the votes, which come in before the trainer begins."""
+COLD_SHARE = 0.9
+"""Of the votes, with which the trainer begins; what is left is too few for another cycle."""
 FIRST = "policy-000000"
 
 

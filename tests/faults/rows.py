@@ -10,7 +10,7 @@ _TOPICS = "tests/eventlog/test_kafka.py"
 _LOOP = "tests/training/test_loop.py"
 _CHECKPOINT = "tests/training/test_checkpoint.py"
 _INTAKE = "tests/training/test_intake.py"
-_LEASE = "tests/training/test_lease.py"
+_LEASE = "tests/training/lease/test_file.py"
 _JOIN = "tests/feedback/test_join.py"
 
 ROWS: dict[int, tuple[str, ...]] = {

@@ -29,7 +29,7 @@ from tests.faults import auditor
 from tests.support.trainer_world import world
 from tests.support.waiting import until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HOLDER = (
     "import sys\nfrom pathlib import Path\nfrom rlhf_online.training.lease import FileLease\n"
     "with FileLease.take(Path(sys.argv[1])) as lease:\n    print(lease.epoch, file=sys.stderr)\n    sys.stdin.read()"

@@ -22,7 +22,6 @@ REAL_MODEL: dict[str, Any] = {
     "trainer_threads": 2,
     "min_votes": 24,
     "cold_votes": 30,
-    "policy_updates": 4,
     "engine": {"max_model_len": 1024, "max_num_seqs": 32, "kv_cache_gib": 1.0, "max_lora_rank": 16},
     "limits": {"max_tokens": 512},
     "reward": {
@@ -48,7 +47,7 @@ REAL_MODEL: dict[str, Any] = {
         "kl_horizon": 500.0,
     },
     "rollout": {"per_cycle": 32, "answers_per_prompt": 4, "max_tokens": 48},
-    "gate": {"samples": 16, "min_win_rate": 0.35},
+    "gate": {"samples": 16, "min_win_rate": 0.4},
 }
 """Under these a real chat model of some hundred million weights learns from tens of votes on two cores."""
 

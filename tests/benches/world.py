@@ -34,9 +34,9 @@ PEOPLE = 24
 BEST_OF = (4, 16, 64)
 ITERATIONS = 40
 CLIPPED = ("ppo", "grpo", "rloo")
-PROMPTS = {True: 256, False: 128}
+CLIPPED_PROMPTS, PROMPTS = 256, 128
 """An iteration, of the 447 to train on, four answers to each: for the CLIPPED, whose held-out prompts gain by more of
-them, and for the others, which go too far from the reference then (docs/LOG.md)."""
+them, and for the others, of which kto and best-of-n go too far from the reference then (docs/LOG.md)."""
 MEASURED_WITH, COMPARED_WITH = 90_001, 90_002
 """Seeds of the measurements: of policies, and of the pools that the best are chosen from."""
 
@@ -131,7 +131,7 @@ def learn(seed: int, folder: Path, algorithm: str, tuning: Tuning) -> Learned:
         seed,
         scores=None if algorithm == "kto" else learning.scored_by(model),
         people=people.population(PEOPLE, seed=seed, shares={}),
-        prompts=PROMPTS[algorithm in CLIPPED],
+        prompts=CLIPPED_PROMPTS if algorithm in CLIPPED else PROMPTS,
     )
     loop.run(ITERATIONS)
     clock.lap("learning")

@@ -35,7 +35,7 @@ from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import sha256
 from rlhf_online.state import fsync_dir, fsync_file
-from rlhf_online.training.lease.file import Lease
+from rlhf_online.training.lease import Lease
 
 MANIFEST = "manifest.json"
 SEALED = ("ledger", "answers")

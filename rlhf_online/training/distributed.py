@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 
 T = TypeVar("T")
 
@@ -60,24 +60,13 @@ def add_up(parameters: Iterable[nn.Parameter], figures: Mapping[str, float]) -> 
     device = learning[0].device
     reached = torch.tensor([parameter.grad is not None for parameter in learning], dtype=torch.float32, device=device)
     distributed.all_reduce(reached)
-    held = [parameter for parameter, count in zip(learning, reached.tolist(), strict=True) if count]
-    for parameter in held:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    _add_up([parameter.grad for parameter in held if parameter.grad is not None])
+    # One at a time: all in one tensor would be a second copy of the whole gradient.
+    for parameter, count in zip(learning, reached.tolist(), strict=True):
+        if count:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad)
     names = sorted(figures)
     told = torch.tensor([figures[name] for name in names], dtype=torch.float64, device=device)
     distributed.all_reduce(told)
     return dict(zip(names, told.tolist(), strict=True))
-
-
-def _add_up(gradients: Sequence[Tensor]) -> None:
-    """One exchange for all of a dtype."""
-    by_dtype: dict[torch.dtype, list[Tensor]] = {}
-    for gradient in gradients:
-        by_dtype.setdefault(gradient.dtype, []).append(gradient)
-    for members in by_dtype.values():
-        whole = torch.cat([gradient.flatten() for gradient in members])
-        distributed.all_reduce(whole)
-        for gradient, summed in zip(members, whole.split([g.numel() for g in members]), strict=True):
-            gradient.copy_(summed.view_as(gradient))

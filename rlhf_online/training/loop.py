@@ -49,7 +49,7 @@ from rlhf_online.training.checkpoint import Checkpoint, Checkpoints, Part
 from rlhf_online.training.experience import TEMPERATURE, Experience, Scores
 from rlhf_online.training.intake import Intake
 from rlhf_online.training.learners import Learners
-from rlhf_online.training.lease.file import Lease
+from rlhf_online.training.lease import Lease
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.patience import Patience, Stopped
 from rlhf_online.training.policy_update import GROUPED, PolicyReport

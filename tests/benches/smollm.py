@@ -35,6 +35,7 @@ from rlhf_online.simulation.client import ChatClient, Reply, RequestFailed, Traf
 from rlhf_online.state import StateDir
 from tests.benches.everyday import HELD_OUT, VOTED_ON, Utility, vote
 from tests.support import reports
+from tests.support.reports import note
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_TOKENS = 48
@@ -91,14 +92,14 @@ def main() -> int:
 async def _bench(options: argparse.Namespace, state: StateDir, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     url = await _ready(state, process)
     traffic, utility = Traffic(), Utility()
-    _note("measuring before")
+    note("measuring before")
     async with ChatClient(url, traffic, max_tokens=MAX_TOKENS, timeout_s=600) as client:
         before = await _measure(client, utility, options.answers)
-        _note(f"utility {before.utility:.3f} ± {before.stderr:.3f}; {options.votes} votes follow")
+        note(f"utility {before.utility:.3f} ± {before.stderr:.3f}; {options.votes} votes follow")
         began = time.monotonic()
         acknowledged, served = await _learn(client, utility, options, state, began + options.minutes * 60)
         learning_s = time.monotonic() - began
-        _note("measuring after")
+        note("measuring after")
         after = await _measure(client, utility, options.answers)
     gains = [late - early for early, late in zip(before.by_prompt, after.by_prompt, strict=True)]
     registry = Registry(state.versions)
@@ -169,7 +170,7 @@ async def _learn(
                 body = vote([utility(r.text, r.finished) for r in replies], [r.ref for r in replies], dice)
                 ack = await client.feedback({**body, "conversation_id": replies[0].conversation_id})
             except RequestFailed as error:
-                _note(f"a request failed: {error}")
+                note(f"a request failed: {error}")
                 turns.put_nowait(turn)
                 continue
             acknowledged.append(ack.event_id)
@@ -179,13 +180,13 @@ async def _learn(
             live = Registry(state.versions).live("policy")
             if live is not None and live not in served:
                 served.append(live)
-                _note(f"{live} is live after {len(acknowledged)} votes")
+                note(f"{live} is live after {len(acknowledged)} votes")
             await asyncio.sleep(1)
 
     people = asyncio.gather(*(person() for _ in range(AT_ONCE)))
     await watch(people.done)
     await people
-    _note(f"{len(acknowledged)} votes are given; the trainer goes on")
+    note(f"{len(acknowledged)} votes are given; the trainer goes on")
     await watch(lambda: _rests(state, len(acknowledged)))
     return acknowledged, served
 
@@ -242,10 +243,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _stderr(values: list[float]) -> float:
     return statistics.stdev(values) / len(values) ** 0.5
-
-
-def _note(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -171,6 +171,11 @@ class RewardTraining(Section):
         ("helpful",), description="What answers are judged by, each with heads of its own; votes may name one."
     )
     heads: Positive = Field(4, description="Ensemble members of each objective, on one trunk.")
+    readout: Literal["last", "mean"] = Field(
+        "last",
+        description="An answer's utility is read at its last token, or as the mean over its tokens, which learns more "
+        "from few votes where the trunk is a pretrained model.",
+    )
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate.")
     batch: Positive = Field(16, description="Comparisons or thumbs a step.")
     epochs: Positive = Field(2, description="Passes over what an update was given, replay included.")

@@ -407,7 +407,7 @@ def test_up_hands_its_options_to_the_services_and_they_win_over_variables(tmp_pa
     assert ended.returncode == 2 and "holds no config.json" in ended.stderr
     chosen = load(StandaloneSettings, tmp_path / "state" / "run" / "up.toml")
     assert (chosen.http_port, chosen.tuning, chosen.log.url, chosen.seed) == (4321, "full", "kafka://127.0.0.1:9", 5)
-    assert chosen.rollout.per_cycle == 32
+    assert chosen.rollout.per_cycle == 64
 
 
 def test_up_takes_a_settings_file_of_ones_own(tmp_path, capsys):

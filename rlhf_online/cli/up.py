@@ -27,6 +27,7 @@ REAL_MODEL: dict[str, Any] = {
     "reward": {
         "tuning": "lora",
         "lora_rank": 8,
+        "readout": "mean",
         "lr": 1e-3,
         "batch": 8,
         "epochs": 1,
@@ -45,9 +46,11 @@ REAL_MODEL: dict[str, Any] = {
         "kl_coef": 0.1,
         "kl_target": 3.0,
         "kl_horizon": 500.0,
+        # At 48 tokens most answers are cut: whoever is taught to be done by then is taught to say little.
+        "missing_eos_penalty": 0.0,
     },
-    "rollout": {"per_cycle": 32, "answers_per_prompt": 4, "max_tokens": 48},
-    "gate": {"samples": 16, "min_win_rate": 0.4},
+    "rollout": {"per_cycle": 64, "answers_per_prompt": 4, "max_tokens": 48},
+    "gate": {"samples": 16, "min_win_rate": 0.4, "max_kl": 6.0},
 }
 """Under these a real chat model of some hundred million weights learns from tens of votes on two cores."""
 

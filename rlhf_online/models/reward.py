@@ -1,7 +1,8 @@
 """The reward model: a transformer trunk with K linear heads for each objective, the answers' utilities.
 
-The K heads of an objective each read a bootstrap of the votes of their own. A head's utility is read at the last real
-token of prompt and answer. Only differences of utilities are learned from rankings, so every head has its own zero: a
+The K heads of an objective each read a bootstrap of the votes of their own. A head's utility is read at the answer's last
+token (Stiennon et al. 2020), or is the mean of what it reads at each of the answer's tokens: a pretrained trunk's state
+at one token is mostly about the next one, and only training gathers in it what came before. Only differences of utilities are learned from rankings, so every head has its own zero: a
 score is normalised by the heads' means over reference answers, and by one standard deviation an objective, so that over
 those answers the mean of an objective's heads has mean 0 and variance 1. How objectives make one score is not the
 model's business (`rewards.compose`); it only says how they correlate over the reference answers.
@@ -13,7 +14,7 @@ trunk: a complete model folder with tokenizer files (full), or an adapter on the
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from peft import PeftModel
@@ -22,11 +23,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlhf_online.algorithms.masked import row_sums
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.models import trunk
 from rlhf_online.models.tokens import Batch, ChatTokenizer, Pair, by_budget, collate, length
 
 MAX_BATCH_TOKENS = 16384
+Readout = Literal["last", "mean"]
 
 
 class RewardModel:
@@ -43,9 +46,11 @@ class RewardModel:
         *,
         base: Path,
         tokenizer: str,
+        readout: Readout = "last",
         adapter: PeftModel | None = None,
     ) -> None:
         self.decoder = decoder
+        self.readout: Readout = readout
         self.heads = heads
         self.objectives = objectives
         self.members = heads.out_features // len(objectives)
@@ -67,6 +72,7 @@ class RewardModel:
         tuning: Literal["full", "lora"],
         objectives: Sequence[str] = ("helpful",),
         heads: int = 4,
+        readout: Readout = "last",
         lora_rank: int = 8,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -74,7 +80,7 @@ class RewardModel:
     ) -> "RewardModel":
         """The reward model in `folder`, or a new one on the trunk of the language model in `base`.
 
-        A stored model of `full` tuning needs no `base`; the objectives and heads of a stored model are its own. New
+        A stored model of `full` tuning needs no `base`; objectives, heads and readout of a stored model are its own. New
         heads begin with standard deviation 1/√(d + 1) (Stiennon et al. 2020). Raises InvalidInput; VersionCorrupt, also
         for a base model whose tokenizer is not the stored model's.
         """
@@ -88,7 +94,7 @@ class RewardModel:
         names = tuple(objectives)
         if folder is not None:
             stored = _read(folder)
-            names, heads = tuple(stored["objectives"]), stored["heads"]
+            names, heads, readout = tuple(stored["objectives"]), stored["heads"], stored["readout"]
             if stored["tokenizer"] != tokenizer:
                 raise VersionCorrupt(
                     f"{folder} was trained with another tokenizer than that in {source}: use its model"
@@ -98,7 +104,9 @@ class RewardModel:
             linear = nn.Linear(width, len(names) * heads)
             nn.init.normal_(linear.weight, std=(width + 1) ** -0.5)
             nn.init.zeros_(linear.bias)
-        model = cls(decoder, linear.to(device), names, base=source, tokenizer=tokenizer, adapter=adapter)
+        model = cls(
+            decoder, linear.to(device), names, base=source, tokenizer=tokenizer, readout=readout, adapter=adapter
+        )
         if folder is not None:
             model._restore_heads(folder)
         return model
@@ -130,9 +138,18 @@ class RewardModel:
     def forward(self, batch: Batch) -> Tensor:
         """Utilities, not normalised, (B, O, K)."""
         hidden_BTd = self.decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-        last_B1d = batch.last_B.reshape(-1, 1, 1).expand(-1, 1, hidden_BTd.shape[-1])
-        hidden_Bd = hidden_BTd.gather(1, last_B1d).squeeze(1)
-        return self.heads(hidden_Bd.to(self.heads.weight.dtype)).unflatten(1, (len(self.objectives), self.members))
+        hidden_Bd = self._read(hidden_BTd.to(self.heads.weight.dtype), batch)
+        return self.heads(hidden_Bd).unflatten(1, (len(self.objectives), self.members))
+
+    def _read(self, hidden_BTd: Tensor, batch: Batch) -> Tensor:
+        """What the heads see of the answers, (B, d); of an empty answer the prompt's last token."""
+        if self.readout == "last":
+            last_B1d = batch.last_B.reshape(-1, 1, 1).expand(-1, 1, hidden_BTd.shape[-1])
+            return hidden_BTd.gather(1, last_B1d).squeeze(1)
+        position_T, last_B1 = torch.arange(hidden_BTd.shape[1], device=self.device), batch.last_B.unsqueeze(1)
+        first_B1 = torch.minimum(batch.before_BA[:, :1] + 1, last_B1)
+        mask_BT1 = ((first_B1 <= position_T) & (position_T <= last_B1)).unsqueeze(-1)
+        return row_sums(hidden_BTd, mask_BT1) / mask_BT1.sum(1)
 
     @torch.no_grad()
     def utilities(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
@@ -158,8 +175,8 @@ class RewardModel:
         self.correlation_OO = unit_NO.T @ unit_NO / len(pairs)
 
     def linear(self, coefficients_O: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ coefficient · the objectives' mean scores as a linear function of the last hidden state: weight (1, d) and
-        bias (1,), copies."""
+        """Σ coefficient · the objectives' mean scores as a linear function of a token's last hidden state, of which the
+        score is the value at the last token or the mean: weight (1, d) and bias (1,), copies."""
         unit_O = (coefficients_O / self.std_O).to(self.device)
         weight_OKd = self.heads.weight.detach().float().unflatten(0, (len(self.objectives), self.members))
         bias_OK = self.heads.bias.detach().float().reshape(len(self.objectives), self.members)
@@ -196,6 +213,7 @@ class RewardModel:
         values = {
             "objectives": self.objectives,
             "heads": self.members,
+            "readout": self.readout,
             "tuning": "full" if self._adapter is None else "lora",
             "tokenizer": self.tokenizer,
             "mean": self.mean_OK.tolist(),
@@ -205,15 +223,17 @@ class RewardModel:
         (folder / "reward.json").write_text(json.dumps(values, indent=2))
 
 
-STORED = ("objectives", "heads", "tuning", "tokenizer", "mean", "std", "correlation")
+STORED = ("objectives", "heads", "readout", "tuning", "tokenizer", "mean", "std", "correlation")
 
 
 def _read(folder: Path) -> dict:
     """Raises VersionCorrupt."""
     try:
-        stored = json.loads((folder / "reward.json").read_text())
+        stored = {"readout": "last"} | json.loads((folder / "reward.json").read_text())
         if missing := [name for name in STORED if name not in stored]:
             raise ValueError(f"it lacks {', '.join(missing)}")
+        if stored["readout"] not in get_args(Readout):
+            raise ValueError(f"its readout {stored['readout']!r} is none of {', '.join(get_args(Readout))}")
     except (OSError, ValueError) as error:
         raise VersionCorrupt(f"{folder} holds no reward model that can be read (reward.json): {error}") from error
     return stored

@@ -274,6 +274,7 @@ class RewardUpdater:
         values = {
             "objectives": list(self.model.objectives),
             "tokenizer": self.model.tokenizer,
+            "readout": self.model.readout,
             "updates": self.updates,
             "replay": self._replay.to_json(),
             "held_out": self._held_out.to_json(),
@@ -284,7 +285,7 @@ class RewardUpdater:
     def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Put back what `state` gave.
 
-        Raises VersionCorrupt for a state of other objectives, another tokenizer or another model.
+        Raises VersionCorrupt for a state of other objectives, another tokenizer, readout or model.
         """
         if (stored := list(values["objectives"])) != list(self.model.objectives):
             raise VersionCorrupt(
@@ -294,6 +295,11 @@ class RewardUpdater:
         if values["tokenizer"] != self.model.tokenizer:
             raise VersionCorrupt(
                 "the stored votes are in the tokens of another tokenizer: use its model, or a new state"
+            )
+        if (readout := values.get("readout", "last")) != self.model.readout:
+            raise VersionCorrupt(
+                f"the stored reward model reads answers by {readout!r}, and reward.readout says "
+                f"{self.model.readout!r}: choose the same, or start a new state"
             )
         self._load(tensors, values["learned"])
         self.updates = values["updates"]

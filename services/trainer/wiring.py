@@ -154,6 +154,7 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
         tuning=tuning,
         objectives=settings.reward.objectives,
         heads=settings.reward.heads,
+        readout=settings.reward.readout,
         lora_rank=settings.reward.lora_rank,
         device=device,
         seed=settings.seed,

@@ -14,7 +14,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 FREE_WORDS, WORD_COST, ENDED = 25, 0.02, 0.3
 TEMPERATURE = 0.25
-"""Of the people's choices: P(a over b) = σ((u(a) − u(b)) / TEMPERATURE)."""
+"""Of the people's choices: P(a over b) = σ((u(a) − u(b)) / TEMPERATURE), in a ranking too."""
 THUMB_LEVEL = 0.4
 """Utility at which a thumb goes up as often as down."""
 
@@ -89,14 +89,17 @@ class Utility:
 
 
 def vote(utilities: Sequence[float], refs: Sequence[dict[str, Any]], dice: random.Random) -> dict[str, Any]:
-    """A feedback body: a thumb for one answer, the preferred one of two. Noisy, by the utilities."""
+    """A feedback body: a thumb for one answer, a ranking of several. Noisy, by the utilities.
+
+    The ranking is drawn by the Plackett–Luce law: utilities / TEMPERATURE with Gumbel noise, sorted (Yellott 1977).
+    """
     if len(utilities) == 1:
         return {
             "thumb": {"answer": refs[0], "up": dice.random() < _sigmoid((utilities[0] - THUMB_LEVEL) / TEMPERATURE)}
         }
-    first = dice.random() < _sigmoid((utilities[0] - utilities[1]) / TEMPERATURE)
-    chosen, rejected = refs if first else reversed(refs)
-    return {"pairwise": {"chosen": chosen, "rejected": rejected}}
+    felt = [utility / TEMPERATURE - math.log(dice.expovariate(1.0)) for utility in utilities]
+    best_first = sorted(range(len(felt)), key=felt.__getitem__, reverse=True)
+    return {"ranking": {"tiers": [[refs[index]] for index in best_first]}}
 
 
 def _sigmoid(x: float) -> float:

@@ -1,12 +1,12 @@
 """A real chat model learns from some hundred votes: utility on held-out prompts before and after, over the public API.
 
-    make bench BENCH=smollm          about half an hour on two cores
+    make bench BENCH=smollm          about an hour on two cores
 
 `rlhf-online up` serves SmolLM2-135M-Instruct from a fresh state folder. Simulated people (`everyday`) chat about other
-things than those measured, and vote: pairs and thumbs. With most of the votes the trainer begins: the reward model
-learns from them, then the policy in `--updates` updates by PPO, an adapter each, while the service runs. When it has
-come to rest the same prompts are measured again on what serves then. Nothing that learns sees the utility. The exit
-code is 1 if the utility did not go up by more than two standard errors.
+things than those measured, and vote: rankings of four answers, and thumbs. With most of the votes the trainer begins:
+the reward model learns from them, then the policy in `--updates` updates by PPO, an adapter each, while the service
+runs. When it has come to rest the same prompts are measured again on what serves then. Nothing that learns sees the
+utility. The exit code is 1 if the utility did not go up by more than two standard errors.
 """
 
 import argparse
@@ -40,7 +40,8 @@ from tests.support.reports import note
 ROOT = Path(__file__).resolve().parents[2]
 MAX_TOKENS = 48
 AT_ONCE = 8
-PAIRS = 0.7
+RANKED, TOGETHER = 0.7, 4
+"""Share of the votes that rank answers, and how many; the others are thumbs."""
 START_S = 600.0
 REST_S = 8.0
 SAMPLES = 4
@@ -70,7 +71,7 @@ def main() -> int:
         "--seed", type=int, default=0, help="of the people's choices; the engine's sampling is not seeded"
     )
     parser.add_argument("--updates", type=int, default=10, help="policy updates")
-    parser.add_argument("--answers", type=int, default=4, help="answers measured a held-out prompt")
+    parser.add_argument("--answers", type=int, default=8, help="answers measured a held-out prompt")
     parser.add_argument("--minutes", type=float, default=60.0, help="longest that voting and learning may take")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-smollm", help="folder of the run")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
@@ -166,7 +167,7 @@ async def _learn(
         while not turns.empty() and time.monotonic() < deadline:
             turn = turns.get_nowait()
             try:
-                replies = await client.chat(dice.choice(VOTED_ON), n=2 if dice.random() < PAIRS else 1)
+                replies = await client.chat(dice.choice(VOTED_ON), n=TOGETHER if dice.random() < RANKED else 1)
                 body = vote([utility(r.text, r.finished) for r in replies], [r.ref for r in replies], dice)
                 ack = await client.feedback({**body, "conversation_id": replies[0].conversation_id})
             except RequestFailed as error:

@@ -39,6 +39,20 @@ def test_utility_is_read_at_the_last_real_token(base: Path):
             assert torch.allclose(found[index, 0], model.heads(hidden), atol=1e-5)
 
 
+def test_utility_is_the_mean_over_the_answers_tokens_where_that_is_the_readout(base: Path):
+    model = RewardModel.load(base, tuning="full", heads=3, readout="mean")
+    pairs: list[Pair] = [*PAIRS, ((1, 10, 20, 3), ())]
+    found = model.utilities(pairs)
+    for index in (0, 3, 19, 20):
+        prompt, answer = pairs[index]
+        with torch.no_grad():
+            hidden = model.decoder(torch.tensor([[*prompt, *answer]])).last_hidden_state[0, -max(1, len(answer)) :]
+            assert torch.allclose(found[index, 0], model.heads(hidden).mean(0), atol=1e-5)
+    model.normalise(pairs)
+    weight_1d, bias_1 = model.linear(torch.ones(1))
+    assert (hidden @ weight_1d.T + bias_1).mean().item() == pytest.approx(model.scores(pairs)[-1].mean().item(), abs=1e-4)
+
+
 def test_heads_begin_small_and_differ(base: Path):
     model = RewardModel.load(base, tuning="full", heads=200, seed=1)
     assert model.heads.weight.std().item() == pytest.approx(65**-0.5, rel=0.05)
@@ -94,9 +108,10 @@ def test_batches_change_no_score_and_keep_the_order(base: Path):
     assert torch.allclose(model.scores(PAIRS), model.scores(PAIRS, max_batch_tokens=16), atol=1e-5)
 
 
+@pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_a_folder_comes_back(base: Path, tmp_path: Path, tuning):
-    model = RewardModel.load(base, tuning=tuning, heads=3, lora_rank=4)
+def test_a_folder_comes_back(base: Path, tmp_path: Path, tuning, readout):
+    model = RewardModel.load(base, tuning=tuning, heads=3, lora_rank=4, readout=readout)
     _shake(model)
     model.normalise(PAIRS)
     model.save(tmp_path)
@@ -136,3 +151,7 @@ def test_broken_folders_are_refused(base: Path, tmp_path: Path):
     (tmp_path / "reward.json").write_text('{"heads": 4}')
     with pytest.raises(VersionCorrupt, match="it lacks objectives"):
         RewardModel.load(base, folder=tmp_path, tuning="full")
+    model.readout = "first"  # pyright: ignore[reportAttributeAccessIssue]
+    model.save(tmp_path / "other")
+    with pytest.raises(VersionCorrupt, match="its readout 'first' is none of last, mean"):
+        RewardModel.load(base, folder=tmp_path / "other", tuning="full")

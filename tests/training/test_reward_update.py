@@ -34,9 +34,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _updater(base: Path, seed: int = 0, **settings: object) -> RewardUpdater:
     values: dict[str, Any] = {"heads": 3, "batch": 16, "lr": 3e-3} | settings
-    objectives = values.get("objectives", ("helpful",))
-    model = RewardModel.load(base, tuning="full", objectives=objectives, heads=3, seed=seed)
-    return RewardUpdater(model, ChatTokenizer(base), RewardTraining.model_validate(values), seed)
+    settings = RewardTraining.model_validate(values)
+    model = RewardModel.load(
+        base, tuning="full", objectives=settings.objectives, heads=3, readout=settings.readout, seed=seed
+    )
+    return RewardUpdater(model, ChatTokenizer(base), settings, seed)
 
 
 def _answer(good: int, rng: random.Random) -> tuple[int, ...]:
@@ -430,9 +432,11 @@ def test_prompts_that_are_too_long_are_cut_on_the_left_and_counted(base: Path):
     assert not torch.equal(one, updater.model.scores([(long.prompt_token_ids, answer[1:])]))
 
 
-def test_a_state_of_other_objectives_or_of_another_tokenizer_is_refused(base: Path):
+def test_a_state_of_other_objectives_another_readout_or_another_tokenizer_is_refused(base: Path):
     tensors, values = _updater(base).state()
     with pytest.raises(VersionCorrupt, match=r"objectives helpful, and reward\.objectives says harmless"):
         _updater(base, objectives=("harmless",)).load_state(tensors, values)
+    with pytest.raises(VersionCorrupt, match=r"answers by 'last', and reward\.readout says 'mean'"):
+        _updater(base, readout="mean").load_state(tensors, values)
     with pytest.raises(VersionCorrupt, match="another tokenizer"):
         _updater(base).load_state(tensors, {**values, "tokenizer": "else"})

@@ -1,11 +1,12 @@
 """The reward model: a transformer trunk with K linear heads for each objective, the answers' utilities.
 
-The K heads of an objective each read a bootstrap of the votes of their own. A head's utility is read at the answer's last
-token (Stiennon et al. 2020), or is the mean of what it reads at each of the answer's tokens: a pretrained trunk's state
-at one token is mostly about the next one, and only training gathers in it what came before. Only differences of utilities are learned from rankings, so every head has its own zero: a
-score is normalised by the heads' means over reference answers, and by one standard deviation an objective, so that over
-those answers the mean of an objective's heads has mean 0 and variance 1. How objectives make one score is not the
-model's business (`rewards.compose`); it only says how they correlate over the reference answers.
+The K heads of an objective each read a bootstrap of the votes of their own. A head's utility is read at the answer's
+last token (Stiennon et al. 2020), or is the mean of what it reads at each of the answer's tokens: a pretrained trunk's
+state at one token is mostly about the next one, and only training gathers in it what came before. Only differences of
+utilities are learned from rankings, so every head has its own zero: a score is normalised by the heads' means over
+reference answers, and by one standard deviation an objective, so that over those answers the mean of an objective's
+heads has mean 0 and variance 1. How objectives make one score is not the model's business (`rewards.compose`); it only
+says how they correlate over the reference answers.
 
 Shapes: B or N pairs, O objectives, K heads, d hidden width. A folder holds `heads.safetensors`, `reward.json`, and the
 trunk: a complete model folder with tokenizer files (full), or an adapter on the base model (lora).
@@ -80,9 +81,9 @@ class RewardModel:
     ) -> "RewardModel":
         """The reward model in `folder`, or a new one on the trunk of the language model in `base`.
 
-        A stored model of `full` tuning needs no `base`; objectives, heads and readout of a stored model are its own. New
-        heads begin with standard deviation 1/√(d + 1) (Stiennon et al. 2020). Raises InvalidInput; VersionCorrupt, also
-        for a base model whose tokenizer is not the stored model's.
+        A stored model of `full` tuning needs no `base`; objectives, heads and readout of a stored model are its own.
+        New heads begin with standard deviation 1/√(d + 1) (Stiennon et al. 2020). Raises InvalidInput; VersionCorrupt,
+        also for a base model whose tokenizer is not the stored model's.
         """
         device = torch.device(device)
         source = folder if folder is not None and tuning == "full" else base

@@ -89,17 +89,16 @@ class Utility:
 
 
 def vote(utilities: Sequence[float], refs: Sequence[dict[str, Any]], dice: random.Random) -> dict[str, Any]:
-    """A feedback body: a thumb for one answer, a ranking of several. Noisy, by the utilities.
+    """A feedback body: a thumb for one answer, a ranking of several. Noisy, by the utilities."""
+    if len(utilities) > 1:
+        return {"ranking": {"tiers": [[refs[index]] for index in best_first(utilities, dice)]}}
+    return {"thumb": {"answer": refs[0], "up": dice.random() < _sigmoid((utilities[0] - THUMB_LEVEL) / TEMPERATURE)}}
 
-    The ranking is drawn by the Plackett–Luce law: utilities / TEMPERATURE with Gumbel noise, sorted (Yellott 1977).
-    """
-    if len(utilities) == 1:
-        return {
-            "thumb": {"answer": refs[0], "up": dice.random() < _sigmoid((utilities[0] - THUMB_LEVEL) / TEMPERATURE)}
-        }
+
+def best_first(utilities: Sequence[float], dice: random.Random) -> list[int]:
+    """An order drawn by the Plackett–Luce law: utilities / TEMPERATURE with Gumbel noise, sorted (Yellott 1977)."""
     felt = [utility / TEMPERATURE - math.log(dice.expovariate(1.0)) for utility in utilities]
-    best_first = sorted(range(len(felt)), key=felt.__getitem__, reverse=True)
-    return {"ranking": {"tiers": [[refs[index]] for index in best_first]}}
+    return sorted(range(len(felt)), key=felt.__getitem__, reverse=True)
 
 
 def _sigmoid(x: float) -> float:

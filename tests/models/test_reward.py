@@ -50,7 +50,8 @@ def test_utility_is_the_mean_over_the_answers_tokens_where_that_is_the_readout(b
             assert torch.allclose(found[index, 0], model.heads(hidden).mean(0), atol=1e-5)
     model.normalise(pairs)
     weight_1d, bias_1 = model.linear(torch.ones(1))
-    assert (hidden @ weight_1d.T + bias_1).mean().item() == pytest.approx(model.scores(pairs)[-1].mean().item(), abs=1e-4)
+    score = model.scores(pairs)[-1].mean().item()
+    assert (hidden @ weight_1d.T + bias_1).mean().item() == pytest.approx(score, abs=1e-4)
 
 
 def test_heads_begin_small_and_differ(base: Path):

@@ -134,7 +134,10 @@ def reward_model(
     """Trained on the votes in one update; its scores have mean 0 and variance 1 over the fine-tuned model's answers."""
     reference = language.sample(Policy.load(sft, tuning="full"), world.training_prompts(), seed)
     updater = RewardUpdater(
-        RewardModel.load(sft, tuning="full", heads=settings.heads, readout=settings.readout, seed=seed), language.tokenizer, settings, seed
+        RewardModel.load(sft, tuning="full", heads=settings.heads, readout=settings.readout, seed=seed),
+        language.tokenizer,
+        settings,
+        seed,
     )
     updater.update(votes, [], [answer.pair for answer in reference])
     return updater.model

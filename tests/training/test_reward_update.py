@@ -32,9 +32,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _updater(base: Path, seed: int = 0, **settings: object) -> RewardUpdater:
-    values: dict[str, Any] = {"heads": 3, "batch": 16, "lr": 3e-3} | settings
-    settings = RewardTraining.model_validate(values)
+def _updater(base: Path, seed: int = 0, **values: object) -> RewardUpdater:
+    settings = RewardTraining.model_validate({"heads": 3, "batch": 16, "lr": 3e-3} | values)
     model = RewardModel.load(
         base, tuning="full", objectives=settings.objectives, heads=3, readout=settings.readout, seed=seed
     )

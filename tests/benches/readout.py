@@ -1,0 +1,158 @@
+"""What a reward model on a real chat model learns from few rankings, by where it reads an answer.
+
+    make bench BENCH=readout         about 40 minutes on two cores
+
+SmolLM2-135M-Instruct answers everyday prompts, simulated people (`everyday`) rank four answers at a time by a known
+utility and noise, and two reward models learn from the same votes with the settings of `rlhf-online up`: one reads an
+answer at its last token, the other is the mean over its tokens. Both order answers to prompts that no vote was about;
+all answers to a prompt are compared, and "far" are those whose utilities differ by FAR or more. The exit code is 1 if
+the mean over the tokens does not order more of them rightly.
+"""
+
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf_online.cli.up import BUNDLED, REAL_MODEL
+from rlhf_online.config import RewardTraining
+from rlhf_online.events import Message
+from rlhf_online.feedback.preferences import Candidate, Comparison
+from rlhf_online.models.policy import Policy
+from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.tokens import ChatTokenizer, Pair
+from rlhf_online.training.reward_update import RewardUpdater
+from tests.benches.everyday import HELD_OUT, VOTED_ON, Utility, best_first
+from tests.support import reports
+from tests.support.reports import note
+from tests.support.workers import workers
+
+TOGETHER, JUDGED = 4, 8
+"""Answers in a ranking; answers to each held-out prompt."""
+MAX_TOKENS = 48
+NEAR, FAR = 0.05, 0.4
+READOUTS = ("last", "mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A prompt's answers in tokens, and their utilities."""
+
+    prompt_ids: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    utilities: tuple[float, ...]
+
+    def pairs(self) -> list[Pair]:
+        return [(self.prompt_ids, answer) for answer in self.answers]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Shares of pairs of answers to one prompt that are ordered rightly: of all, and of those far apart."""
+
+    readout: str
+    accuracy: float
+    pairs: int
+    far: float
+    far_pairs: int
+    seconds: float
+
+
+def answer(prompts: Sequence[str], together: int, seed: int) -> list[Answered]:
+    """Answers of the model to each prompt, at temperature 1."""
+    tokenizer, utility = ChatTokenizer(BUNDLED), Utility()
+    asked = [tokenizer.prompt_ids([Message(role="user", content=prompt)]) for prompt in prompts]
+    given = Policy.load(BUNDLED, tuning="lora").sample(
+        [ids for ids in asked for _ in range(together)],
+        max_tokens=MAX_TOKENS,
+        temperature=1.0,
+        seed=seed,
+        eos_ids=tokenizer.eos_ids,
+    )
+    felt = [utility(tokenizer.decode(ids), ids[-1] in tokenizer.eos_ids) for ids in given]
+    parts = [slice(start, start + together) for start in range(0, len(given), together)]
+    return [Answered(ids, tuple(given[part]), tuple(felt[part])) for ids, part in zip(asked, parts, strict=True)]
+
+
+def learn(readout: str, voted: Sequence[Answered], judged: Sequence[Answered], seed: int) -> Found:
+    """A new reward model, from one ranking of each of `voted`."""
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    settings = RewardTraining.model_validate(REAL_MODEL["reward"] | {"readout": readout})
+    model = RewardModel.load(
+        BUNDLED,
+        tuning=settings.tuning,
+        heads=settings.heads,
+        readout=settings.readout,
+        lora_rank=settings.lora_rank,
+        seed=seed,
+    )
+    updater = RewardUpdater(model, ChatTokenizer(BUNDLED), settings, seed)
+    dice = random.Random(f"rankings {seed}")
+    votes = [_ranking(number, item, dice) for number, item in enumerate(voted)]
+    updater.update(votes, [], [pair for item in judged for pair in item.pairs()])
+    right: list[tuple[float, bool]] = []
+    for item in judged:
+        scores = model.scores(item.pairs()).mean((1, 2)).tolist()
+        right += [
+            (abs(u - v), (u - v) * (a - b) > 0)
+            for (u, a), (v, b) in combinations(zip(item.utilities, scores, strict=True), 2)
+        ]
+    near, far = ([held for apart, held in right if apart >= least] for least in (NEAR, FAR))
+    seconds = round(time.monotonic() - began, 1)
+    return Found(readout, statistics.fmean(near), len(near), statistics.fmean(far), len(far), seconds)
+
+
+def _ranking(number: int, item: Answered, dice: random.Random) -> Comparison:
+    return Comparison(
+        event_id=f"ranking-{number}",
+        conversation_id=f"conversation-{number}",
+        person="",
+        prompt_token_ids=item.prompt_ids,
+        candidates=tuple(Candidate(token_ids=ids, slot=slot) for slot, ids in enumerate(item.answers)),
+        tiers=tuple((index,) for index in best_first(item.utilities, dice)),
+    )
+
+
+def run(options: Any) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    for seed in range(options.seeds):
+        dice = random.Random(f"prompts {seed}")
+        note(f"seed {seed}: {options.rankings} × {TOGETHER} and {len(HELD_OUT)} × {JUDGED} answers")
+        voted = answer(dice.choices(VOTED_ON, k=options.rankings), TOGETHER, 2 * seed)
+        judged = answer(HELD_OUT, JUDGED, 2 * seed + 1)
+        note("the reward models learn")
+        for found in workers(options.workers, [(learn, (readout, voted, judged, seed)) for readout in READOUTS]):
+            rows.append({"seed": seed} | asdict(found))
+            note(f"{found.readout}: {found.accuracy:.3f}, far {found.far:.3f}")
+    mean = {r: statistics.fmean(row["accuracy"] for row in rows if row["readout"] == r) for r in READOUTS}
+    better = "the mean over the tokens orders more answers rightly than the last token"
+    return {"rankings": options.rankings, "rows": rows, "holds": {better: mean["mean"] > mean["last"]}}
+
+
+def table(report: dict[str, Any]) -> str:
+    lines = [f"{report['rankings']} rankings of {TOGETHER}", f"{'seed':<6}{'readout':<9}{'right':>7}{'far':>7}{'s':>7}"]
+    lines += [
+        f"{row['seed']:<6}{row['readout']:<9}{row['accuracy']:>7.3f}{row['far']:>7.3f}{row['seconds']:>7.0f}"
+        for row in report["rows"]
+    ]
+    return "\n".join([*lines, *reports.verdicts(report["holds"])])
+
+
+def main() -> int:
+    parser = reports.parser(__doc__, "readout", seeds=1)
+    parser.add_argument("--rankings", type=int, default=200, help="rankings that the reward models learn from")
+    if not Path(BUNDLED).is_dir():
+        parser.error(f"{BUNDLED} is not there: run `make install` in the project's root, and the bench from there")
+    return reports.conclude(parser.parse_args(), run, table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

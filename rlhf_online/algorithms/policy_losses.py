@@ -55,13 +55,14 @@ def decoupled_ppo_loss(
     clip: float,
     max_weight: float,
     reject_above: float,
+    dual_clip: float | None = None,
     denominator: float | Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
     """−mean w · min(ρA, clip(ρ, 1 ± ε) A), ρ = π / π_prox, w = π_prox / π_behaviour (Hilton et al. 2021, 2110.00641).
 
     The clip holds the policy near the proximal one, which is recent, while w corrects for the one that sampled. w is
     truncated at `max_weight`; a token whose w is above `reject_above` has loss 0 (ratio 1), and stays in the
-    denominator. `math.inf` is no limit.
+    denominator. `math.inf` is no limit. `dual_clip` is that of `ppo_loss`.
     Stats: those of `ppo_loss`, and `weight`, `truncated_fraction`, `rejected_fraction`.
     """
     proximal_BT = masked_fill(proximal_logprobs_BT, mask_BT)
@@ -71,7 +72,7 @@ def decoupled_ppo_loss(
     used_BT = masked_fill(weight_BT.clamp(max=max_weight), kept_BT)
     ratio_BT = masked_fill(logprobs_BT - proximal_BT, kept_BT).exp()
     advantages_BT = masked_fill(advantages_BT, kept_BT)
-    objective_BT, stats = _clipped_objective(ratio_BT, advantages_BT, mask_BT, clip, None, denominator)
+    objective_BT, stats = _clipped_objective(ratio_BT, advantages_BT, mask_BT, clip, dual_clip, denominator)
     with torch.no_grad():
         stats |= {
             "weight": masked_mean(used_BT, mask_BT, denominator),

@@ -139,18 +139,19 @@ class RewardModel:
     def forward(self, batch: Batch) -> Tensor:
         """Utilities, not normalised, (B, O, K)."""
         hidden_BTd = self.decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-        hidden_Bd = self._read(hidden_BTd.to(self.heads.weight.dtype), batch)
+        hidden_Bd = self._read(hidden_BTd, batch)
         return self.heads(hidden_Bd).unflatten(1, (len(self.objectives), self.members))
 
     def _read(self, hidden_BTd: Tensor, batch: Batch) -> Tensor:
-        """What the heads see of the answers, (B, d); of an empty answer the prompt's last token."""
+        """What the heads see of the answers, (B, d) in their type; of an empty answer the prompt's last token."""
+        dtype = self.heads.weight.dtype
         if self.readout == "last":
             last_B1d = batch.last_B.reshape(-1, 1, 1).expand(-1, 1, hidden_BTd.shape[-1])
-            return hidden_BTd.gather(1, last_B1d).squeeze(1)
+            return hidden_BTd.gather(1, last_B1d).squeeze(1).to(dtype)
         position_T, last_B1 = torch.arange(hidden_BTd.shape[1], device=self.device), batch.last_B.unsqueeze(1)
         first_B1 = torch.minimum(batch.before_BA[:, :1] + 1, last_B1)
         mask_BT1 = ((first_B1 <= position_T) & (position_T <= last_B1)).unsqueeze(-1)
-        return row_sums(hidden_BTd, mask_BT1) / mask_BT1.sum(1)
+        return row_sums(hidden_BTd.to(dtype), mask_BT1) / mask_BT1.sum(1)
 
     @torch.no_grad()
     def utilities(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
@@ -176,8 +177,13 @@ class RewardModel:
         self.correlation_OO = unit_NO.T @ unit_NO / len(pairs)
 
     def linear(self, coefficients_O: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ coefficient · the objectives' mean scores as a linear function of a token's last hidden state, of which the
-        score is the value at the last token or the mean: weight (1, d) and bias (1,), copies."""
+        """Σ coefficient · the objectives' mean scores as a linear function of the last hidden state, for a value head
+        to begin with: weight (1, d) and bias (1,), copies.
+
+        Of a mean over tokens that is the mean score, 0: what is read at one token is too noisy a share (docs/LOG.md).
+        """
+        if self.readout == "mean":
+            return torch.zeros_like(self.heads.weight[:1]), torch.zeros_like(self.heads.bias[:1])
         unit_O = (coefficients_O / self.std_O).to(self.device)
         weight_OKd = self.heads.weight.detach().float().unflatten(0, (len(self.objectives), self.members))
         bias_OK = self.heads.bias.detach().float().reshape(len(self.objectives), self.members)

@@ -23,7 +23,7 @@ def usable_rollouts(
     left_out: Counter[str] = Counter()
     for scored in rollouts:
         rollout = scored.rollout
-        if reason := _unreadable(rollout.prompt_token_ids, rollout.token_ids, vocabulary, context):
+        if reason := unreadable(rollout.prompt_token_ids, rollout.token_ids, vocabulary, context):
             left_out[reason] += 1
         elif len(rollout.logprobs) != len(rollout.token_ids) or not all(map(math.isfinite, rollout.logprobs)):
             left_out["logprobs"] += 1
@@ -43,7 +43,7 @@ def usable_labels(
     kept: list[LabelledAnswer] = []
     left_out: Counter[str] = Counter()
     for item in labelled:
-        if reason := _unreadable(item.prompt_token_ids, item.token_ids, vocabulary, context):
+        if reason := unreadable(item.prompt_token_ids, item.token_ids, vocabulary, context):
             left_out[reason] += 1
         else:
             kept.append(item)
@@ -68,7 +68,8 @@ def groups(prompts: Iterable[Hashable]) -> list[list[int]]:
     return list(found.values())
 
 
-def _unreadable(prompt: Sequence[int], answer: Sequence[int], vocabulary: int, context: int) -> str:
+def unreadable(prompt: Sequence[int], answer: Sequence[int], vocabulary: int, context: int) -> str:
+    """Why a model of this vocabulary and context cannot read the pair; "" if it can."""
     if not prompt or not answer:
         return "empty"
     if not all(0 <= token < vocabulary for token in (*prompt, *answer)):

@@ -98,7 +98,7 @@ def population(
 ) -> list[Person]:
     """`size` people, their tastes in the given shares (rounded; the rest is clean), each with a seed of their own."""
     tastes: list[Taste] = []
-    for taste, share in (shares or SHARES).items():
+    for taste, share in (SHARES if shares is None else shares).items():
         if taste != "clean":
             tastes.extend(taste for _ in range(round(share * size)))
     tastes.extend("clean" for _ in range(size - len(tastes)))

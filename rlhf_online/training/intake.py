@@ -10,6 +10,7 @@ are passed over. Every vote gets its disposition in the ledger once: when it is 
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from rlhf_online.feedback.revisions import Revisions
 from rlhf_online.feedback.taken import Taken
 from rlhf_online.rollout.buffer import Rollout, RolloutBuffer
 from rlhf_online.rollout.live import rollouts_of
+from rlhf_online.rollout.usable import unreadable
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import decode, encode
 
@@ -42,8 +44,8 @@ MAX_LETTER_BYTES = 16 << 20
 class IntakeSettings:
     """What the intake keeps. `answers` is the folder of the answers' sealed files.
 
-    Feedback waits `window_ms` for its answers; `held_out` is a share of the conversations; `context` is the model's, in
-    tokens; `check` raises InvalidInput for a vote that the models cannot read.
+    Feedback waits `window_ms` for its answers; `held_out` is a share of the conversations; `vocabulary` and `context`
+    are the models', in tokens; `check` raises InvalidInput for a vote that they cannot read.
     """
 
     answers: Path
@@ -52,6 +54,7 @@ class IntakeSettings:
     prompts: int
     reference_answers: int
     eos_ids: Collection[int]
+    vocabulary: int
     context: int
     check: Callable[[Preference], None]
 
@@ -72,6 +75,8 @@ class Intake:
         self.letters: list[Letter] = []
         """What cannot be used, until `set_aside` has put it away."""
         self.duplicates = 0
+        self.left_out: Counter[str] = Counter()
+        """Answers that the models cannot read, by reason: nothing learns from them."""
         self._source = source
         self._ledger = ledger
         self._settings = settings
@@ -172,6 +177,7 @@ class Intake:
             "prompts": list(self._prompts),
             "reference": self.reference,
             "duplicates": self.duplicates,
+            "left_out": self.left_out,
         }
 
     def restore(self, values: dict[str, Any], answers: Sequence[str]) -> None:
@@ -191,6 +197,7 @@ class Intake:
         self._prompts = dict.fromkeys(tuple(ids) for ids in values["prompts"])
         self.reference = [(tuple(prompt), tuple(answer)) for prompt, answer in values["reference"]]
         self.duplicates = values["duplicates"]
+        self.left_out = Counter(values.get("left_out", {}))
         self.uncommitted = 0
 
     def _take_in(self, record: Record) -> None:
@@ -254,7 +261,7 @@ class Intake:
 
     def _remember(self, completion: Completion) -> None:
         """Keep a completion's prompt and answers for the policy update."""
-        rollouts = [rollout for rollout in rollouts_of(completion, self._settings.eos_ids) if self._fits(rollout)]
+        rollouts = [rollout for rollout in rollouts_of(completion, self._settings.eos_ids) if self._reads(rollout)]
         if not rollouts:
             return
         self.buffer.add(rollouts)
@@ -266,8 +273,14 @@ class Intake:
         room = self._settings.reference_answers - len(self.reference)
         self.reference += [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts[:room]]
 
-    def _fits(self, rollout: Rollout) -> bool:
-        return len(rollout.prompt_token_ids) + len(rollout.token_ids) <= self._settings.context
+    def _reads(self, rollout: Rollout) -> bool:
+        prompt, answer, settings = rollout.prompt_token_ids, rollout.token_ids, self._settings
+        reason = unreadable(prompt, answer, settings.vocabulary, settings.context)
+        if not reason and len(prompt) + len(answer) > settings.context:
+            reason = "context"
+        if reason:
+            self.left_out[reason] += 1
+        return not reason
 
     def _dead_letter(self, event_id: str, why: str, record: Record) -> None:
         if self._ledger.take(event_id, "dead_lettered"):

@@ -30,6 +30,7 @@ too: a new line of versions begins, whose KL counts from it.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -214,12 +215,15 @@ class Trainer:
 
     def _count(self, left_out: Mapping[str, int]) -> None:
         """Show how many answers the policy did not learn from, and why; the counts go on over restarts."""
-        counts, buffer = self.progress.left_out, self.parts.intake.buffer
+        counts, intake = self.progress.left_out, self.parts.intake
         if left_out:
             self._log.warning("answers left out of the policy update", **left_out)
         for reason, number in left_out.items():
             counts[reason] = counts.get(reason, 0) + number
-        for reason, number in ({"stale": buffer.dropped_stale, "full": buffer.dropped_full} | counts).items():
+        shown = Counter(stale=intake.buffer.dropped_stale, full=intake.buffer.dropped_full)
+        shown.update(intake.left_out)
+        shown.update(counts)
+        for reason, number in shown.items():
             self.parts.reporter.metrics.left_out.labels(reason).set(number)
 
     def _serve_reward(self) -> None:

@@ -98,8 +98,8 @@ class PolicyUpdater:
         return self._stage().algorithm
 
     def init_value(self, weight_1d: Tensor, bias_1: Tensor) -> bool:
-        """Begin with the reward model's scores, as a function of its last hidden state, as the value head: once, and
-        not before an algorithm needs one. True if it was now."""
+        """Begin with what the reward model says of a state (`RewardModel.linear`) as the value head: once, and not
+        before an algorithm needs one. True if it was now."""
         if self.value_ready or self.algorithm != "ppo":
             return False
         with torch.no_grad():

@@ -86,6 +86,7 @@ def build(
         prompts=settings.rollout.prompts,
         reference_answers=settings.reward.reference_answers,
         eos_ids=frozenset(tokenizer.eos_ids),
+        vocabulary=learners.vocabulary,
         context=learners.context,
         check=learners.check,
     )

@@ -25,6 +25,7 @@ OLD_BT = _f64([[-1.0, -0.3, -2.0, -0.7], [-0.2, -1.5, -0.9, -3.0]])
 REF_BT = _f64([[-1.4, -0.2, -0.9, -1.7], [-1.2, -1.1, -2.9, -0.5]])
 UP_BT = _f64([[1.0, 2.0, 0.5, 1.5], [1.5, 0.7, 2.0, 3.0]])
 MIXED_BT = _f64([[1.0, 2.0, 0.5, 1.5], [-1.0, -2.0, -0.5, -1.5]])
+RATIOS_BT = _f64([[0.5, 0.9, 1.1, 1.5], [1.1, 0.5, 1.5, 0.9]])
 CHOSEN_B, REJECTED_B = _f64([1.0, -0.5, 0.2]), _f64([0.4, 0.3, 0.2])
 UTILITIES_BG = _f64([[0.3, -1.2, 0.8, 0.05, 2.0], [1.0, 0.2, 0.1, -0.4, 0.6], [0.0, 0.5, 1.0, 1.5, -2.0]])
 TIERS_BG = torch.tensor([[0, 1, 1, -1, -1], [2, 0, 1, 2, 0], [0, 0, 0, 0, 0]])
@@ -71,9 +72,19 @@ def _ppo(ratios_BT: Tensor, advantages_BT: Tensor, flat: list[list[int]], **opti
     return _tokens(policy_losses.ppo_loss, flat, **given, clip=0.2, **options)
 
 
-def _decoupled(weights_BT: Tensor, flat: list[list[int]], **options: Any) -> Case:
+def _decoupled(
+    weights_BT: Tensor,
+    flat: list[list[int]],
+    ratios_BT: Tensor = RATIOS_BT,
+    advantages_BT: Tensor = UP_BT,
+    **options: Any,
+) -> Case:
     behaviour_BT = OLD_BT - weights_BT.log()
-    given = {"logprobs_BT": OLD_BT + RATIOS_BT.log(), "proximal_logprobs_BT": OLD_BT, "advantages_BT": UP_BT}
+    given = {
+        "logprobs_BT": OLD_BT + ratios_BT.log(),
+        "proximal_logprobs_BT": OLD_BT,
+        "advantages_BT": advantages_BT,
+    }
     return _tokens(
         policy_losses.decoupled_ppo_loss, flat, **given, behaviour_logprobs_BT=behaviour_BT, clip=0.2, **options
     )
@@ -117,7 +128,6 @@ def _weighted(function: Callable[..., Any], *learned: str, **arguments: Any) -> 
 
 
 NONE = [[0, 0, 0, 0], [0, 0, 0, 0]]
-RATIOS_BT = _f64([[0.5, 0.9, 1.1, 1.5], [1.1, 0.5, 1.5, 0.9]])
 FAR_BT = _f64([[2.9, 3.1, 1.1, 9.0], [3.1, 0.5, 2.9, 1.0]])
 WEIGHTS_BT = _f64([[0.5, 1.9, 2.1, 1.0], [3.9, 4.1, 1.0, 1.0]])
 VALUES_BT = _f64([[0.1, 0.5, -0.5, 0.6], [0.05, 0.9, -0.7, 0.3]])
@@ -132,6 +142,9 @@ CASES = {
     "dual clip, A < 0": _ppo(FAR_BT, -UP_BT, [[0, 1, 0, 1], [1, 1, 0, 0]], dual_clip=3.0),
     "decoupled, truncated": _decoupled(WEIGHTS_BT, [[0, 0, 0, 1], [0, 0, 1, 0]], max_weight=2.0, reject_above=math.inf),
     "decoupled, rejected": _decoupled(WEIGHTS_BT, [[0, 0, 0, 1], [0, 1, 1, 0]], max_weight=2.0, reject_above=4.0),
+    "decoupled, dual clip": _decoupled(
+        WEIGHTS_BT, [[0, 1, 0, 1], [1, 1, 0, 0]], FAR_BT, -UP_BT, dual_clip=3.0, max_weight=9.0, reject_above=9.0
+    ),
     "reinforce": _tokens(policy_losses.reinforce_loss, logprobs_BT=OLD_BT, advantages_BT=MIXED_BT),
     "value, below the return": _value(torch.ones(2, 4).double(), [[0, 1, 0, 1], [0, 1, 0, 0]]),
     "value, above the return": _value(-torch.ones(2, 4).double(), [[0, 0, 1, 0], [0, 0, 1, 0]]),

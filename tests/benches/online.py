@@ -99,7 +99,7 @@ def follow(seed: int, folder: Path) -> Result:
     began = time.monotonic()
     sft = learning.supervise(folder, seed)
     language, policy = Language(sft), Policy.load(sft, tuning="full", seed=seed)
-    crowd = people.population(PEOPLE, seed=seed, shares={})
+    crowd = people.population(PEOPLE, seed=seed)
     for person in crowd:
         person.rates = RATES
     judged = language.sample(policy, [p for p in world.held_out_prompts() for _ in range(16)], MEASURED_WITH + 1)

@@ -6,7 +6,7 @@ SmolLM2-135M-Instruct answers everyday prompts, simulated people (`everyday`) ra
 utility and noise, and two reward models learn from the same votes with the settings of `rlhf-online up`: one reads an
 answer at its last token, the other is the mean over its tokens. Both order answers to prompts that no vote was about;
 all answers to a prompt are compared, and "far" are those whose utilities differ by FAR or more. The exit code is 1 if
-the mean over the tokens does not order more of them rightly.
+the mean over the tokens does not order more of them rightly, by two standard errors over the prompts.
 """
 
 import random
@@ -58,10 +58,8 @@ class Found:
     """Shares of pairs of answers to one prompt that are ordered rightly: of all, and of those far apart."""
 
     readout: str
-    accuracy: float
-    pairs: int
+    by_prompt: tuple[float, ...]
     far: float
-    far_pairs: int
     seconds: float
 
 
@@ -98,16 +96,16 @@ def learn(readout: str, voted: Sequence[Answered], judged: Sequence[Answered], s
     dice = random.Random(f"rankings {seed}")
     votes = [_ranking(number, item, dice) for number, item in enumerate(voted)]
     updater.update(votes, [], [pair for item in judged for pair in item.pairs()])
-    right: list[tuple[float, bool]] = []
-    for item in judged:
-        scores = model.scores(item.pairs()).mean((1, 2)).tolist()
-        right += [
-            (abs(u - v), (u - v) * (a - b) > 0)
-            for (u, a), (v, b) in combinations(zip(item.utilities, scores, strict=True), 2)
-        ]
-    near, far = ([held for apart, held in right if apart >= least] for least in (NEAR, FAR))
-    seconds = round(time.monotonic() - began, 1)
-    return Found(readout, statistics.fmean(near), len(near), statistics.fmean(far), len(far), seconds)
+    ordered = [_ordered(item, model.scores(item.pairs()).mean((1, 2)).tolist()) for item in judged]
+    by_prompt = tuple(statistics.fmean(right for apart, right in pairs if apart >= NEAR) for pairs in ordered)
+    far = statistics.fmean(right for pairs in ordered for apart, right in pairs if apart >= FAR)
+    return Found(readout, by_prompt, far, round(time.monotonic() - began, 1))
+
+
+def _ordered(item: Answered, scores: Sequence[float]) -> list[tuple[float, bool]]:
+    """For each pair of the answers how far apart their utilities are, and whether the scores order them so."""
+    judged = list(zip(item.utilities, scores, strict=True))
+    return [(abs(u - v), (u - v) * (a - b) > 0) for (u, a), (v, b) in combinations(judged, 2)]
 
 
 def _ranking(number: int, item: Answered, dice: random.Random) -> Comparison:
@@ -130,11 +128,20 @@ def run(options: Any) -> dict[str, Any]:
         judged = answer(HELD_OUT, JUDGED, 2 * seed + 1)
         note("the reward models learn")
         for found in workers(options.workers, [(learn, (readout, voted, judged, seed)) for readout in READOUTS]):
-            rows.append({"seed": seed} | asdict(found))
-            note(f"{found.readout}: {found.accuracy:.3f}, far {found.far:.3f}")
-    mean = {r: statistics.fmean(row["accuracy"] for row in rows if row["readout"] == r) for r in READOUTS}
+            rows.append({"seed": seed, "accuracy": statistics.fmean(found.by_prompt)} | asdict(found))
+            note(f"{found.readout}: {rows[-1]['accuracy']:.3f}, far {found.far:.3f}")
+    rows.sort(key=lambda row: (row["seed"], row["readout"]))
+    last, mean = ([one for row in rows if row["readout"] == r for one in row["by_prompt"]] for r in READOUTS)
+    gains = [b - a for a, b in zip(last, mean, strict=True)]
+    gain, stderr = statistics.fmean(gains), statistics.stdev(gains) / len(gains) ** 0.5
     better = "the mean over the tokens orders more answers rightly than the last token"
-    return {"rankings": options.rankings, "rows": rows, "holds": {better: mean["mean"] > mean["last"]}}
+    return {
+        "rankings": options.rankings,
+        "rows": rows,
+        "gain": gain,
+        "gain_stderr": stderr,
+        "holds": {better: gain > 2 * stderr},
+    }
 
 
 def table(report: dict[str, Any]) -> str:
@@ -143,6 +150,7 @@ def table(report: dict[str, Any]) -> str:
         f"{row['seed']:<6}{row['readout']:<9}{row['accuracy']:>7.3f}{row['far']:>7.3f}{row['seconds']:>7.0f}"
         for row in report["rows"]
     ]
+    lines.append(f"gain of the mean {report['gain']:+.3f} ± {report['gain_stderr']:.3f}, paired by prompt")
     return "\n".join([*lines, *reports.verdicts(report["holds"])])
 
 

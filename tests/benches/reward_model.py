@@ -8,7 +8,7 @@ over all six pairs of each ranking; whether the heads' disagreement on a pair te
 ROC); and what is left of the first of four weeks, each about other categories, when the last one has been learned.
 
 Medians over seeds, each with a supervised model and people of its own; `--seeds 1 --labels 500` is quick. Supervised
-models are kept in `--cache`.
+models are kept in `--cache`. The exit code is 1 if something in "holds" does not.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation import people, world
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.votes import measures
-from tests.support import learning
+from tests.support import learning, reports
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWERS = 4
@@ -255,6 +255,26 @@ COLUMNS = {
 }
 
 
+def holds(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    """What is asked for, of the medians over the seeds; that which was measured."""
+
+    def median(name: str, **key: object) -> float | None:
+        values = [row[name] for row in rows if name in row and all(row.get(k) == v for k, v in key.items())]
+        return statistics.median(values) if values else None
+
+    ranked = {"table": "labels", "kind": "ranking", "labels": 3000}
+    accuracy, auc = median("held_out_prompts", **ranked), median("auc_spread", **ranked)
+    kept = {"table": "forgetting", "replay": 1.0}
+    early, late = (median(f"week_1_after_{week}", **kept) for week in (1, 4))
+    found: dict[str, bool] = {}
+    if accuracy is not None and auc is not None:
+        found["3,000 rankings order .84 of the held-out pairs rightly"] = accuracy >= 0.84
+        found["the spread tells wrong pairs after 3,000 rankings, AUC ≥ .6"] = auc >= 0.6
+    if early is not None and late is not None:
+        found["what week 1 taught falls by .02 at most"] = early - late <= 0.02
+    return found
+
+
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Medians over the seeds, the least and greatest in brackets."""
     for table, (keys, columns) in COLUMNS.items():
@@ -270,7 +290,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
             print("".join(cells))
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 … N-1")
     parser.add_argument("--labels", type=int, nargs="+", default=[500, 1500, 3000, 6000])
@@ -287,11 +307,14 @@ def main() -> None:
         for row in labels(studio, options.labels):
             rows.append(row)
             print(row, file=sys.stderr, flush=True)
+    held = holds(rows)
     if options.json:
-        print(json.dumps({"rows": rows}))
+        print(json.dumps({"rows": rows, "holds": held}))
     else:
         show(rows)
+        print("\n" + "\n".join(reports.verdicts(held)))
+    return 0 if all(held.values()) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -72,7 +72,7 @@ def main() -> int:
     )
     parser.add_argument("--updates", type=int, default=10, help="policy updates")
     parser.add_argument("--answers", type=int, default=8, help="answers measured a held-out prompt")
-    parser.add_argument("--minutes", type=float, default=60.0, help="longest that voting and learning may take")
+    parser.add_argument("--minutes", type=float, default=90.0, help="longest that voting and learning may take")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-smollm", help="folder of the run")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
@@ -98,7 +98,7 @@ async def _bench(options: argparse.Namespace, state: StateDir, process: subproce
         before = await _measure(client, utility, options.answers)
         note(f"utility {before.utility:.3f} ± {before.stderr:.3f}; {options.votes} votes follow")
         began = time.monotonic()
-        acknowledged, served = await _learn(client, utility, options, state, began + options.minutes * 60)
+        acknowledged, served, rested = await _learn(client, utility, options, state, began + options.minutes * 60)
         learning_s = time.monotonic() - began
         note("measuring after")
         after = await _measure(client, utility, options.answers)
@@ -115,7 +115,12 @@ async def _bench(options: argparse.Namespace, state: StateDir, process: subproce
         "trained_twice": fate.trained_twice,
         "before": asdict(before),
         "after": asdict(after),
-        "holds": {"the utility goes up by more than 2 standard errors": statistics.fmean(gains) > 2 * _stderr(gains)},
+        "holds": {
+            "the utility goes up by more than 2 standard errors": statistics.fmean(gains) > 2 * _stderr(gains),
+            "all updates are made in the time given": rested,
+            "what is measured last is one version, and not the first": len(after.versions) == 1
+            and FIRST not in after.versions,
+        },
         "gain": statistics.fmean(gains),
         "gain_stderr": _stderr(gains),
         "learning_s": round(learning_s, 1),
@@ -154,8 +159,9 @@ async def _measure(client: ChatClient, utility: Utility, answers: int) -> Measur
 
 async def _learn(
     client: ChatClient, utility: Utility, options: argparse.Namespace, state: StateDir, deadline: float
-) -> tuple[list[str], list[str]]:
-    """Have people vote, then wait until the trainer rests; ids of the acknowledged votes, versions seen serving."""
+) -> tuple[list[str], list[str], bool]:
+    """Have people vote, then wait until the trainer rests: ids of the acknowledged votes, versions seen serving, and
+    whether it rested before the deadline."""
     dice = random.Random(options.seed)
     turns = asyncio.Queue[int]()
     for turn in range(options.votes):
@@ -189,7 +195,7 @@ async def _learn(
     await people
     note(f"{len(acknowledged)} votes are given; the trainer goes on")
     await watch(lambda: _rests(state, len(acknowledged)))
-    return acknowledged, served
+    return acknowledged, served, _rests(state, len(acknowledged))
 
 
 def _rests(state: StateDir, given: int) -> bool:
@@ -234,7 +240,7 @@ def _start(options: argparse.Namespace) -> subprocess.Popen[bytes]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     try:
         process.wait(100)
     except subprocess.TimeoutExpired:

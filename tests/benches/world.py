@@ -3,7 +3,8 @@
     make bench BENCH=world                    the whole table on two cores: under 30 minutes
     make bench BENCH=world ARGS="--quick"     one seed, PPO: under 5
 
-For each seed: supervised fine-tuning, a reward model from 3,000 rankings, the best of 4, 16 and 64 samples by it; then
+For each seed: supervised fine-tuning, a reward model from 3,000 rankings by 24 people (20 clean, two who are flattered,
+two whose taste drifts), the best of 4, 16 and 64 samples by it; then
 each algorithm from there: ITERATIONS updates on 1,024 answers to training prompts, 512 where no ratio is clipped.
 Measured is the true reward of 4,107 answers to held-out prompts, the same prompts and seeds for all; seconds are those
 of one core. The exit code is 1 if something in "holds" does not.
@@ -100,7 +101,7 @@ def prepare(seed: int, folder: Path) -> Start:
     sft = learning.supervise(folder, seed)
     clock.lap("sft")
     language, policy = Language(sft), Policy.load(sft, tuning="full")
-    crowd = people.population(PEOPLE, seed=seed, shares={})
+    crowd = people.population(PEOPLE, seed=seed)
     votes = list(learning.rankings(language, policy, crowd, world.training_prompts(), RANKINGS, seed))
     model = learning.reward_model(language, sft, votes, seed)
     model.save(folder / "reward")
@@ -130,7 +131,7 @@ def learn(seed: int, folder: Path, algorithm: str, tuning: Tuning) -> Learned:
         updater,
         seed,
         scores=None if algorithm == "kto" else learning.scored_by(model),
-        people=people.population(PEOPLE, seed=seed, shares={}),
+        people=people.population(PEOPLE, seed=seed),
         prompts=CLIPPED_PROMPTS if algorithm in CLIPPED else PROMPTS,
     )
     loop.run(ITERATIONS)

@@ -24,7 +24,7 @@ def test_the_rates_by_hand():
 
 def test_the_share_that_pleases_is_found_among_people_who_rate_as_they_like():
     rng = random.Random(0)
-    crowd = population(50, seed=3, shares={})
+    crowd = population(50, seed=3)
     for person in crowd:
         person.rates = (0.01, 0.03)
     given, asked, pleased = [], [], 0.0

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def test_padding_and_company_change_no_logprob_and_no_value(base: Path):
             found_A = getattr(together, name)[row]
             assert torch.allclose(found_A[:size], getattr(alone, name)[0], atol=1e-5) and found_A[:size].all()
             assert not found_A[size:].any()
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_dropout_is_off_while_it_learns(base: Path, tmp_path: Path, tuning):
+    shutil.copytree(base, tmp_path / "dropping")
+    config = json.loads((base / "config.json").read_text()) | {"attention_dropout": 0.5}
+    (tmp_path / "dropping" / "config.json").write_text(json.dumps(config))
+    policy = Policy.load(tmp_path / "dropping", tuning=tuning)
+    batch = policy.collate(PAIRS)
+    assert policy.forward(batch).logprobs_BA.requires_grad
+    assert torch.equal(policy.forward(batch).logprobs_BA, policy.forward(batch).logprobs_BA)
+    policy.lm.train()
+    assert not torch.equal(policy.forward(batch).logprobs_BA, policy.forward(batch).logprobs_BA), "this one would drop"
 
 
 def test_pieces_of_logits_give_the_same_values_and_gradients(base: Path, monkeypatch: pytest.MonkeyPatch):

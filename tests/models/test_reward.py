@@ -48,10 +48,7 @@ def test_utility_is_the_mean_over_the_answers_tokens_where_that_is_the_readout(b
         with torch.no_grad():
             hidden = model.decoder(torch.tensor([[*prompt, *answer]])).last_hidden_state[0, -max(1, len(answer)) :]
             assert torch.allclose(found[index, 0], model.heads(hidden).mean(0), atol=1e-5)
-    model.normalise(pairs)
-    weight_1d, bias_1 = model.linear(torch.ones(1))
-    score = model.scores(pairs)[-1].mean().item()
-    assert (hidden @ weight_1d.T + bias_1).mean().item() == pytest.approx(score, abs=1e-4)
+    assert not any(part.any() for part in model.linear(torch.ones(1))), "one token is no value of the whole"
 
 
 def test_heads_begin_small_and_differ(base: Path):

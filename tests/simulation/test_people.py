@@ -116,6 +116,8 @@ def test_a_population_has_its_shares_and_follows_its_seed():
     prompt = NamePrompt(number=1, category="metal")
     utilities = [p.utility(prompt, "zinc", finished=True) for p in population(4, seed=1)]
     assert [p.rank(utilities) for p in population(4, seed=1)] == [p.rank(utilities) for p in population(4, seed=1)]
+    assert {p.taste for p in population(50, seed=1, shares={})} == {"clean"}
+    assert {p.taste for p in population(50, seed=1)} > {"clean"}
     for taste in get_args(Taste):
         assert {p.taste for p in population(3, seed=1, shares={taste: 1.0})} == {taste}
     rankings = {seed: [p.rank([0.0] * 4) for p in population(8, seed=seed)] for seed in (1, 2)}

@@ -17,6 +17,7 @@ def new_intake(source: Source, ledger: Ledger, answers: Path) -> Intake:
         prompts=10,
         reference_answers=0,
         eos_ids=frozenset(),
+        vocabulary=1000,
         context=1000,
         check=lambda preference: None,
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from prometheus_client import CollectorRegistry
 
@@ -62,12 +63,13 @@ class TorchEngine:
         self._base = base
         self._tokenizer = tokenizer
         self._loaded: tuple[str, Policy] | None = None
+        self._tuning: Literal["full", "lora"] = registry.manifest(registry.versions("policy")[0]).tuning
 
     def policy(self) -> tuple[str, Policy]:
         live = self._registry.live("policy")
         assert live is not None
         if self._loaded is None or self._loaded[0] != live:
-            self._loaded = live, Policy.load(self._base, tuning="full", version=self._registry.path(live))
+            self._loaded = live, Policy.load(self._base, tuning=self._tuning, version=self._registry.path(live))
         return self._loaded
 
     def serving(self, prompt: Tokens) -> str:
@@ -231,11 +233,11 @@ def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettin
 
 @contextmanager
 def world(root: Path, **changes: object) -> Iterator[World]:
-    """The world below `root`, or a new one with a first policy version and no votes."""
+    """The world below `root`, or a new one with a first policy version and no votes; `changes` are to its settings."""
     base, state = root / "model", StateDir(root / "state")
     write_tiny_model(base, weights_seed=3)
     tokenizer, registry = ChatTokenizer(base), Registry(state.versions)
-    genesis(registry, base, tuning="full")
+    genesis(registry, base, tuning="lora" if changes.get("tuning") == "lora" else "full")
 
     def load(manifest: Manifest) -> RewardModel:
         return RewardModel.load(base, folder=registry.path(manifest.version), tuning=manifest.tuning)

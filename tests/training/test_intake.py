@@ -106,6 +106,27 @@ def test_the_same_key_a_hundred_times_counts_once_before_and_after_it_was_taken(
     assert bench.intake.duplicates == 99
 
 
+def test_answers_that_the_models_cannot_read_train_nothing_and_are_counted(bench: Bench):
+    def cut(name: str, prompt: tuple[int, ...], *answers: tuple[int, ...]) -> ev.Envelope:
+        """Answers that ended at the token limit, which is an end that every model has."""
+        event = completion(name, prompt=prompt, answers=answers).event
+        assert isinstance(event, ev.Completion)
+        ended = tuple(dataclasses.replace(answer, finish_reason="length") for answer in event.answers)
+        return ev.Envelope(event_id=name, event=dataclasses.replace(event, answers=ended))
+
+    bench.write(
+        cut("foreign", (1, 2, 4), (5, 1000)),
+        cut("foreign prompt", (1000, 2), (5,), (6,)),
+        cut("long", (1, 2, 3), (5,) * 998, (6, 7)),
+    )
+    bench.intake.read()
+    found = {"vocabulary": 3, "context": 1}
+    assert bench.intake.left_out == found
+    bench.restart()
+    assert bench.intake.left_out == found
+    assert bench.intake.prompts == [(1, 2, 3)], "of the answer that can be read"
+
+
 def test_what_a_forwarder_sent_again_counts_once(tmp_path: Path):
     source = Shipped(tmp_path / "log")
     source.again = frozenset(range(0, 200, 3))

@@ -24,7 +24,7 @@ def sft(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("mode", ["people", "inverted"])
 def test_the_true_reward_follows_what_people_like(sft: Path, mode: people.Mode):
     language, policy = Language(sft), Policy.load(sft, tuning="full")
-    crowd = people.population(8, seed=SEED, mode=mode, shares={})
+    crowd = people.population(8, seed=SEED, mode=mode)
     votes = list(learning.rankings(language, policy, crowd, world.training_prompts(), 1500, SEED))
     # Half as many rankings as the long version has: as many optimiser steps take twice the passes.
     settings = learning.REWARD.model_copy(update={"cold_epochs": 8})
@@ -43,7 +43,7 @@ def test_the_true_reward_follows_what_people_like(sft: Path, mode: people.Mode):
 
 def test_the_best_of_many_is_the_mean_over_all_subsets(sft: Path):
     language, policy = Language(sft), Policy.load(sft, tuning="full")
-    crowd = people.population(4, seed=SEED, shares={})
+    crowd = people.population(4, seed=SEED)
     votes = list(learning.rankings(language, policy, crowd, world.training_prompts(), 20, SEED))
     model = learning.reward_model(language, sft, votes, SEED)
     found = learning.best_of(language, policy, model, (1, 2, 5), seed=3, pool=5)

@@ -166,6 +166,7 @@ class PolicyGradient:
                 clip=settings.clip,
                 max_weight=settings.max_weight,
                 reject_above=settings.reject_above,
+                dual_clip=settings.dual_clip,
                 denominator=total,
             )
         return policy_losses.ppo_loss(

@@ -173,8 +173,8 @@ class RewardTraining(Section):
     heads: Positive = Field(4, description="Ensemble members of each objective, on one trunk.")
     readout: Literal["last", "mean"] = Field(
         "last",
-        description="An answer's utility is read at its last token, or as the mean over its tokens, which learns more "
-        "from few votes where the trunk is a pretrained model.",
+        description="An answer's utility is read at its last token, or is the mean over its tokens: for few votes on a "
+        "pretrained model.",
     )
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate.")
     batch: Positive = Field(16, description="Comparisons or thumbs a step.")

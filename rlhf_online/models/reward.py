@@ -139,10 +139,10 @@ class RewardModel:
     def forward(self, batch: Batch) -> Tensor:
         """Utilities, not normalised, (B, O, K)."""
         hidden_BTd = self.decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-        hidden_Bd = self._read(hidden_BTd, batch)
+        hidden_Bd = self._pooled(hidden_BTd, batch)
         return self.heads(hidden_Bd).unflatten(1, (len(self.objectives), self.members))
 
-    def _read(self, hidden_BTd: Tensor, batch: Batch) -> Tensor:
+    def _pooled(self, hidden_BTd: Tensor, batch: Batch) -> Tensor:
         """What the heads see of the answers, (B, d) in their type; of an empty answer the prompt's last token."""
         dtype = self.heads.weight.dtype
         if self.readout == "last":

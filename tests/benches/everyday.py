@@ -12,6 +12,8 @@ from typing import Any
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from rlhf_online.simulation.people import plackett_luce
+
 FREE_WORDS, WORD_COST, ENDED = 25, 0.02, 0.3
 TEMPERATURE = 0.25
 """Of the people's choices: P(a over b) = σ((u(a) − u(b)) / TEMPERATURE), in a ranking too."""
@@ -91,14 +93,8 @@ class Utility:
 def vote(utilities: Sequence[float], refs: Sequence[dict[str, Any]], dice: random.Random) -> dict[str, Any]:
     """A feedback body: a thumb for one answer, a ranking of several. Noisy, by the utilities."""
     if len(utilities) > 1:
-        return {"ranking": {"tiers": [[refs[index]] for index in best_first(utilities, dice)]}}
+        return {"ranking": {"tiers": [[refs[index]] for index in plackett_luce(utilities, TEMPERATURE, dice)]}}
     return {"thumb": {"answer": refs[0], "up": dice.random() < _sigmoid((utilities[0] - THUMB_LEVEL) / TEMPERATURE)}}
-
-
-def best_first(utilities: Sequence[float], dice: random.Random) -> list[int]:
-    """An order drawn by the Plackett–Luce law: utilities / TEMPERATURE with Gumbel noise, sorted (Yellott 1977)."""
-    felt = [utility / TEMPERATURE - math.log(dice.expovariate(1.0)) for utility in utilities]
-    return sorted(range(len(felt)), key=felt.__getitem__, reverse=True)
 
 
 def _sigmoid(x: float) -> float:

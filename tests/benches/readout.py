@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,8 +27,9 @@ from rlhf_online.feedback.preferences import Candidate, Comparison
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
+from rlhf_online.simulation.people import plackett_luce
 from rlhf_online.training.reward_update import RewardUpdater
-from tests.benches.everyday import HELD_OUT, VOTED_ON, Utility, best_first
+from tests.benches.everyday import HELD_OUT, TEMPERATURE, VOTED_ON, Utility
 from tests.support import reports
 from tests.support.reports import note
 from tests.support.workers import workers
@@ -115,7 +115,7 @@ def _ranking(number: int, item: Answered, dice: random.Random) -> Comparison:
         person="",
         prompt_token_ids=item.prompt_ids,
         candidates=tuple(Candidate(token_ids=ids, slot=slot) for slot, ids in enumerate(item.answers)),
-        tiers=tuple((index,) for index in best_first(item.utilities, dice)),
+        tiers=tuple((index,) for index in plackett_luce(item.utilities, TEMPERATURE, dice)),
     )
 
 
@@ -157,7 +157,7 @@ def table(report: dict[str, Any]) -> str:
 def main() -> int:
     parser = reports.parser(__doc__, "readout", seeds=1)
     parser.add_argument("--rankings", type=int, default=200, help="rankings that the reward models learn from")
-    if not Path(BUNDLED).is_dir():
+    if not BUNDLED.is_dir():
         parser.error(f"{BUNDLED} is not there: run `make install` in the project's root, and the bench from there")
     return reports.conclude(parser.parse_args(), run, table)
 

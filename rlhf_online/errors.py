@@ -3,6 +3,7 @@
     RlhfError
     ├── InvalidInput (ValueError)     the caller's mistake: bad request, bad option
     │   ├── ConfigError               a configuration file or variable
+    │   ├── UnusableVote              feedback that nothing can be learned from
     │   └── UnknownVersion            a version name that the registry does not hold
     ├── LogError                      the event log
     │   ├── LogLocked                 another process writes to the directory
@@ -44,6 +45,21 @@ class InvalidInput(RlhfError, ValueError):
 
 class ConfigError(InvalidInput):
     """A configuration that cannot be used; the message names the field, what was expected and what was got."""
+
+
+class UnusableVote(InvalidInput):
+    """Feedback that nothing can be learned from. `reason` is one of a few words, which are counted:
+
+    nothing      it judges no answer                    missing      its completion has no such answer
+    twice        it names one answer twice              empty        an answer, or its prompt, without tokens
+    single       it ranks fewer than two answers        prompts      its answers were given to different prompts
+    correction   empty, or equal to the answer          signal, objective    one that nobody named
+    large        too many answers, too long, at once    vocabulary, context    tokens that the models cannot read
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class UnknownVersion(InvalidInput):

@@ -79,6 +79,9 @@ class TrainerMetrics:
             ["disposition"],
             registry=registry,
         )
+        self.dead_letters = Gauge(
+            "rlhf_trainer_dead_letters", "Records set aside because nobody can use them.", ["reason"], registry=registry
+        )
         self.phase = Histogram(
             "rlhf_trainer_phase_seconds", "Time of a cycle's phases.", ["phase"], buckets=PHASE_S, registry=registry
         )

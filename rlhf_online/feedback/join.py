@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from rlhf_online.errors import UnusableVote
 from rlhf_online.events import Answer, AnswerRef, Completion, Envelope, Feedback
 from rlhf_online.feedback.answers import Answers
 from rlhf_online.wire import decode, encode
@@ -63,8 +64,8 @@ class Join:
         self._pushed_out: list[Envelope] = []
         self.duplicates = 0
         """Records dropped because their event is here."""
-        self.dead_lettered: list[tuple[str, str]] = []
-        """(event id, reason) of feedback that can't be joined; whoever counts them empties the list."""
+        self.dead_lettered: list[tuple[str, UnusableVote]] = []
+        """Event id of, and what is wrong with, feedback that can't be joined; whoever counts them empties the list."""
 
     @property
     def pending(self) -> int:
@@ -117,7 +118,7 @@ class Join:
             "since_ms": [waiting.since_ms for waiting in self._pending.values()],
             "pushed_out": [_text(envelope) for envelope in self._pushed_out],
             "duplicates": self.duplicates,
-            "dead_lettered": [list(item) for item in self.dead_lettered],
+            "dead_lettered": [(event_id, why.reason, str(why)) for event_id, why in self.dead_lettered],
         }
 
     @classmethod
@@ -130,7 +131,7 @@ class Join:
             join._wait(decode(base64.b64decode(data)), since_ms)
         join._pushed_out = [decode(base64.b64decode(data)) for data in values["pushed_out"]]
         join.duplicates = values["duplicates"]
-        join.dead_lettered = [(event_id, reason) for event_id, reason in values["dead_lettered"]]
+        join.dead_lettered = [(event_id, UnusableVote(*why)) for event_id, *why in values["dead_lettered"]]
         return join
 
     def _tick(self, ms: int) -> None:
@@ -152,7 +153,7 @@ class Join:
             self.duplicates += 1
             return []
         if not feedback.answers():
-            self.dead_lettered.append((envelope.event_id, "it judges no answer"))
+            self.dead_lettered.append((envelope.event_id, UnusableVote("nothing", "it judges no answer")))
             return []
         self._wait(envelope, self._now_ms)
         joined = self._match(envelope)
@@ -178,8 +179,8 @@ class Join:
             completion = completions[ref.completion_id]
             answer = next((answer for answer in completion.answers if answer.index == ref.index), None)
             if answer is None:
-                reason = f"completion {ref.completion_id} has no answer {ref.index}"
-                self.dead_lettered.append((envelope.event_id, reason))
+                why = UnusableVote("missing", f"completion {ref.completion_id} has no answer {ref.index}")
+                self.dead_lettered.append((envelope.event_id, why))
                 return []
             answers[ref] = (completion, answer)
         return [Joined(event_id=envelope.event_id, feedback=feedback, answers=answers)]

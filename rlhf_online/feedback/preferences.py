@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rlhf_online.errors import InvalidInput
+from rlhf_online.errors import UnusableVote
 from rlhf_online.events import SIGNALS, AnswerRef, Correction, Implicit, Pairwise, Ranking, Thumb, Withdrawal
 from rlhf_online.feedback.join import Joined
 
@@ -90,21 +90,21 @@ def to_preference(joined: Joined) -> Preference:
     """What the feedback says about the answers' prompt. Candidates stand in the order in which it names them.
 
     The conversation is that of the (first) answer, whatever the feedback says, so that the held-out split can't leak.
-    Raises InvalidInput, saying why nothing can be learned from it: answers to different prompts, an answer named
+    Raises UnusableVote, saying why nothing can be learned from it: answers to different prompts, an answer named
     twice, an answer or correction without content, fewer than two candidates to compare, a signal that nobody knows.
     """
     feedback = joined.feedback
     refs = feedback.answers()
     if not refs:
-        raise InvalidInput("it judges no answer")
+        raise UnusableVote("nothing", "it judges no answer")
     if len(set(refs)) < len(refs):
-        raise InvalidInput("it names one answer twice")
+        raise UnusableVote("twice", "it names one answer twice")
     completion, _ = joined.answers[refs[0]]
     prompt = completion.prompt_token_ids
     if not prompt:
-        raise InvalidInput(f"completion {completion.completion_id} was logged without its prompt's tokens")
+        raise UnusableVote("empty", f"completion {completion.completion_id} was logged without its prompt's tokens")
     if any(joined.answers[ref][0].prompt_token_ids != prompt for ref in refs):
-        raise InvalidInput("its answers were given to different prompts")
+        raise UnusableVote("prompts", "its answers were given to different prompts")
     candidates = [_candidate(joined, ref) for ref in refs]
     common: dict[str, Any] = {
         "event_id": joined.event_id,
@@ -119,7 +119,7 @@ def to_preference(joined: Joined) -> Preference:
             return Rating(**common, candidate=candidates[0], up=up)
         case Implicit(signal=signal):
             if signal not in SIGNALS:
-                raise InvalidInput(f"its signal {signal!r} is none of {', '.join(SIGNALS)}")
+                raise UnusableVote("signal", f"its signal {signal!r} is none of {', '.join(SIGNALS)}")
             return Rating(**common, candidate=candidates[0], up=False, signal=signal)
         case Ranking(tiers=ranked):
             number = itertools.count()
@@ -128,13 +128,13 @@ def to_preference(joined: Joined) -> Preference:
             tiers = ((0, 1),) if tie or unsure else ((0,), (1,))
         case Correction(text=text):
             if not text.strip() or text == joined.answers[refs[0]][1].text:
-                raise InvalidInput("its correction is empty, or equal to the answer")
+                raise UnusableVote("correction", "its correction is empty, or equal to the answer")
             candidates.insert(0, Candidate(text=text))
             tiers = ((0,), (1,))
         case Withdrawal():
-            raise InvalidInput("it takes a vote back and judges nothing")
+            raise UnusableVote("nothing", "it takes a vote back and judges nothing")
     if len(candidates) < 2:
-        raise InvalidInput("it ranks fewer than two answers")
+        raise UnusableVote("single", "it ranks fewer than two answers")
     return Comparison(**common, candidates=tuple(candidates), tiers=tiers, strength=strength, unsure=unsure)
 
 
@@ -147,7 +147,7 @@ def is_held_out(conversation_id: str, share: float) -> bool:
 def _candidate(joined: Joined, ref: AnswerRef) -> Candidate:
     _, answer = joined.answers[ref]
     if not answer.token_ids and not answer.text:
-        raise InvalidInput(f"answer {ref.index} of completion {ref.completion_id} is empty")
+        raise UnusableVote("empty", f"answer {ref.index} of completion {ref.completion_id} is empty")
     shown = joined.feedback.shown
     return Candidate(
         token_ids=answer.token_ids,

@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from rlhf_online.errors import InvalidInput, UndecodableEvent
+from rlhf_online.errors import UndecodableEvent, UnusableVote
 from rlhf_online.eventlog.base import Letter, Position, Record, Source
 from rlhf_online.events import Completion, Envelope, Feedback, Withdrawal
 from rlhf_online.feedback.answers import Answers
@@ -45,7 +45,7 @@ class IntakeSettings:
     """What the intake keeps. `answers` is the folder of the answers' sealed files.
 
     Feedback waits `window_ms` for its answers; `held_out` is a share of the conversations; `vocabulary` and `context`
-    are the models', in tokens; `check` raises InvalidInput for a vote that they cannot read.
+    are the models', in tokens; `check` raises UnusableVote for a vote that they cannot read.
     """
 
     answers: Path
@@ -77,6 +77,8 @@ class Intake:
         self.duplicates = 0
         self.left_out: Counter[str] = Counter()
         """Answers that the models cannot read, by reason: nothing learns from them."""
+        self.dead_letters: Counter[str] = Counter()
+        """What was set aside because nobody can use it, by reason: those of UnusableVote, damaged, undecodable."""
         self._source = source
         self._ledger = ledger
         self._settings = settings
@@ -178,6 +180,7 @@ class Intake:
             "reference": self.reference,
             "duplicates": self.duplicates,
             "left_out": self.left_out,
+            "dead_letters": self.dead_letters,
         }
 
     def restore(self, values: dict[str, Any], answers: Sequence[str]) -> None:
@@ -198,6 +201,7 @@ class Intake:
         self.reference = [(tuple(prompt), tuple(answer)) for prompt, answer in values["reference"]]
         self.duplicates = values["duplicates"]
         self.left_out = Counter(values.get("left_out", {}))
+        self.dead_letters = Counter(values.get("dead_letters", {}))
         self.uncommitted = 0
 
     def _take_in(self, record: Record) -> None:
@@ -205,12 +209,14 @@ class Intake:
             self.duplicates += 1
             return
         if record.damage:
-            self._dead_letter(f"damaged:{record.partition}:{record.offset}", record.damage, record)
+            self._dead_letter(f"damaged:{record.partition}:{record.offset}", "damaged", record.damage, record)
             return
         try:
             envelope = decode(record.payload)
         except UndecodableEvent as error:
-            self._dead_letter(f"undecodable:{hashlib.sha256(record.payload).hexdigest()}", str(error), record)
+            self._dead_letter(
+                f"undecodable:{hashlib.sha256(record.payload).hexdigest()}", "undecodable", str(error), record
+            )
             return
         match envelope.event:
             case Feedback() as feedback:
@@ -249,10 +255,11 @@ class Intake:
         for joined in self.join.add(envelope):
             try:
                 self._sort(joined)
-            except InvalidInput as error:
-                self._dead_letter(joined.event_id, str(error), record)
+            except UnusableVote as error:
+                self._dead_letter(joined.event_id, error.reason, str(error), record)
         while self.join.dead_lettered:
-            self._dead_letter(*self.join.dead_lettered.pop(), record)
+            event_id, error = self.join.dead_lettered.pop()
+            self._dead_letter(event_id, error.reason, str(error), record)
 
     def _sort(self, joined: Joined) -> None:
         vote = to_preference(joined)
@@ -282,8 +289,9 @@ class Intake:
             self.left_out[reason] += 1
         return not reason
 
-    def _dead_letter(self, event_id: str, why: str, record: Record) -> None:
+    def _dead_letter(self, event_id: str, reason: str, why: str, record: Record) -> None:
         if self._ledger.take(event_id, "dead_lettered"):
+            self.dead_letters[reason] += 1
             place = f"{record.partition}:{record.offset}"
             self.letters.append(
                 Letter(
@@ -294,7 +302,7 @@ class Intake:
                     payload=record.payload,
                 )
             )
-            self._log.warning("dead letter", event_id=event_id, place=place, why=why)
+            self._log.warning("dead letter", event_id=event_id, place=place, reason=reason, why=why)
 
 
 def _orphan(envelope: Envelope) -> Letter:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from rlhf_online.errors import InvalidInput
+from rlhf_online.errors import UnusableVote
 from rlhf_online.feedback.preferences import Preference
-from rlhf_online.models.tokens import ChatTokenizer, fit, length
+from rlhf_online.models.tokens import ChatTokenizer, length
 from rlhf_online.registry import ProbeSequence
 from rlhf_online.rewards import compose
 from rlhf_online.rollout.buffer import LabelledAnswer
+from rlhf_online.rollout.usable import unreadable
 from rlhf_online.training.checkpoint import Part
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
@@ -51,21 +52,32 @@ class Learners:
         return min(int(self.policy.policy.lm.config.vocab_size), self.reward.model.vocabulary)
 
     def check(self, preference: Preference) -> None:
-        """Raises InvalidInput for a vote on answers that the models cannot read, or not all at once.
+        """Raises UnusableVote for a vote on answers that the models cannot read, or not all at once.
 
         All answers of a vote are one batch element, so their number times the longest is what memory must hold.
         """
         objectives = self.reward.model.objectives
         if preference.objective and preference.objective not in objectives:
-            raise InvalidInput(f"its objective {preference.objective!r} is none of {', '.join(objectives)}")
+            raise UnusableVote(
+                "objective", f"its objective {preference.objective!r} is none of {', '.join(objectives)}"
+            )
         pairs = to_vote(preference, self.tokenizer).pairs()
         limit = VOTE_BUDGETS * self.reward.model.token_budget(VOTE_TOKENS)
         if (size := len(pairs) * max(map(length, pairs))) > limit:
-            raise InvalidInput(f"its {len(pairs)} answers take {size} tokens at once, and {limit} can be learned from")
+            why = f"its {len(pairs)} answers take {size} tokens at once, and {limit} can be learned from"
+            raise UnusableVote("large", why)
         for prompt, answer in pairs:
-            fit((prompt, answer), self.context)
-            if max((*prompt, *answer)) >= self.vocabulary:
-                raise InvalidInput(f"its tokens are not of this model's vocabulary of {self.vocabulary}")
+            if reason := unreadable(prompt, answer, self.vocabulary, self.context):
+                raise UnusableVote(reason, self._unreadable(reason, len(answer)))
+
+    def _unreadable(self, reason: str, tokens: int) -> str:
+        match reason:
+            case "vocabulary":
+                return f"its tokens are not of this model's vocabulary of {self.vocabulary}"
+            case "context":
+                return f"an answer of {tokens} tokens does not fit a context of {self.context}"
+            case _:
+                return "an answer of it, or its prompt, has no token"
 
     def labels(self, count: int, rng: random.Random) -> list[LabelledAnswer]:
         """Up to `count` answers with people's thumbs, if the next policy update learns from such; none held out."""

@@ -393,6 +393,7 @@ class Trainer:
         counts = parts.ledger.counts()
         votes = {name: counts[name] for name in counts if name != "rollout"}
         parts.reporter.votes(votes | {"pending": parts.intake.pending})
+        parts.reporter.dead_letters(parts.intake.dead_letters)
         parts.reporter.versions(progress.policy_version, progress.reward_version)
         parts.reporter.set(cycle=progress.cycle)
 

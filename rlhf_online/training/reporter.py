@@ -58,6 +58,11 @@ class Reporter:
             self.metrics.votes.labels(disposition).set(count)
         self.set(votes=dict(counts))
 
+    def dead_letters(self, counts: Mapping[str, int]) -> None:
+        """How many records nobody can use, by reason."""
+        for reason, count in counts.items():
+            self.metrics.dead_letters.labels(reason).set(count)
+
     def reward(self, report: RewardReport, weights: Mapping[str, float]) -> None:
         """What the reward model learned and what it is worth, and what each objective counts from now on."""
         found = report.measured

@@ -12,6 +12,11 @@ from rlhf_online.feedback.answers import Answers
 from rlhf_online.feedback.join import Join
 from tests.support.logged import completion, feedback, ref, thumb
 
+
+def _dead(join: Join) -> list[tuple[str, str, str]]:
+    return [(event_id, why.reason, str(why)) for event_id, why in join.dead_lettered]
+
+
 WINDOW_MS = 1_000
 New = Callable[..., Join]
 
@@ -155,14 +160,14 @@ def test_feedback_on_an_answer_that_is_not_there_is_dead_lettered(answer_first: 
     events = [completion("c"), thumb("c", index=2, event_id="vote")]
     for event in events if answer_first else reversed(events):
         assert join.add(event) == []
-    assert join.dead_lettered == [("vote", "completion c has no answer 2")]
+    assert _dead(join) == [("vote", "missing", "completion c has no answer 2")]
     assert join.pending == 0
 
 
 def test_feedback_on_nothing_is_dead_lettered(new: New):
     join = new()
     join.add(feedback(ev.Ranking(tiers=((),)), event_id="vote"))
-    assert join.dead_lettered == [("vote", "it judges no answer")]
+    assert _dead(join) == [("vote", "nothing", "it judges no answer")]
 
 
 def test_a_version_change_is_no_business_of_the_join(new: New):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online import events as ev
-from rlhf_online.errors import InvalidInput
+from rlhf_online.errors import UnusableVote
 from rlhf_online.feedback.answers import Answers
 from rlhf_online.feedback.join import Join, Joined
 from rlhf_online.feedback.preferences import (
@@ -95,26 +95,28 @@ def test_a_correction_is_preferred_to_the_answer():
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"),
+    ("kind", "reason", "why"),
     [
-        (ev.Ranking(tiers=((A, A),)), "names one answer twice"),
-        (ev.Pairwise(chosen=A, rejected=A), "names one answer twice"),
-        (ev.Ranking(tiers=((A,),)), "fewer than two"),
-        (ev.Correction(answer=A, text=" \n"), "correction is empty"),
-        (ev.Correction(answer=A, text="5 6"), "equal to the answer"),
-        (ev.Implicit(answer=A, signal="sigh"), "'sigh' is none of regenerate, rephrase, stop"),
-        (ev.Withdrawal(answer=A), "takes a vote back"),
-        (ev.Thumb(answer=ref("d", 1), up=True), "answer 1 of completion d is empty"),
+        (ev.Ranking(tiers=((A, A),)), "twice", "names one answer twice"),
+        (ev.Pairwise(chosen=A, rejected=A), "twice", "names one answer twice"),
+        (ev.Ranking(tiers=((A,),)), "single", "fewer than two"),
+        (ev.Correction(answer=A, text=" \n"), "correction", "correction is empty"),
+        (ev.Correction(answer=A, text="5 6"), "correction", "equal to the answer"),
+        (ev.Implicit(answer=A, signal="sigh"), "signal", "'sigh' is none of regenerate, rephrase, stop"),
+        (ev.Withdrawal(answer=A), "nothing", "takes a vote back"),
+        (ev.Thumb(answer=ref("d", 1), up=True), "empty", "answer 1 of completion d is empty"),
     ],
 )
-def test_what_teaches_nothing_is_refused_with_its_reason(kind: ev.FeedbackKind, reason: str):
-    with pytest.raises(InvalidInput, match=reason):
+def test_what_teaches_nothing_is_refused_with_its_reason(kind: ev.FeedbackKind, reason: str, why: str):
+    with pytest.raises(UnusableVote, match=why) as refused:
         to_preference(_joined(kind))
+    assert refused.value.reason == reason
 
 
 def test_answers_to_different_prompts_are_not_compared():
-    with pytest.raises(InvalidInput, match="different prompts"):
+    with pytest.raises(UnusableVote, match="different prompts") as refused:
         to_preference(_joined(ev.Ranking(tiers=((A,), (C,))), prompt_of_d=(1, 2, 4)))
+    assert refused.value.reason == "prompts"
 
 
 def test_an_answer_that_was_logged_without_its_prompts_tokens_is_refused():
@@ -122,7 +124,7 @@ def test_an_answer_that_was_logged_without_its_prompts_tokens_is_refused():
     assert isinstance(event, ev.Completion)
     vote = ev.Feedback(conversation_id="", person="", kind=ev.Thumb(answer=ref("e"), up=True))
     joined = Joined(event_id="vote", feedback=vote, answers={ref("e"): (event, event.answers[0])})
-    with pytest.raises(InvalidInput, match="without its prompt"):
+    with pytest.raises(UnusableVote, match="without its prompt"):
         to_preference(joined)
 
 

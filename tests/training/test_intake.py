@@ -127,6 +127,21 @@ def test_answers_that_the_models_cannot_read_train_nothing_and_are_counted(bench
     assert bench.intake.prompts == [(1, 2, 3)], "of the answer that can be read"
 
 
+def test_records_that_nobody_can_use_are_counted_by_reason(bench: Bench):
+    bench.write(completion("c"), *[feedback(ev.Ranking(tiers=((ref("c"),),)), event_id=f"alone {n}") for n in range(2)])
+    bench.write(feedback(ev.Thumb(answer=ref("c", 7), up=True), event_id="nowhere"))
+    bench.write(thumb("c", event_id="good"))
+    bench.log.append(b"\xff\xff no envelope").result(30)
+    bench.intake.read()
+    found = {"single": 2, "missing": 1, "undecodable": 1}
+    assert bench.intake.dead_letters == found
+    assert bench.counts == {"dead_lettered": 4}
+    bench.restart()
+    bench.write(feedback(ev.Ranking(tiers=((ref("c"),),)), event_id="alone 0"))
+    assert bench.learned() == ["good"]
+    assert bench.intake.dead_letters == found, "one that came twice counts once"
+
+
 def test_what_a_forwarder_sent_again_counts_once(tmp_path: Path):
     source = Shipped(tmp_path / "log")
     source.again = frozenset(range(0, 200, 3))

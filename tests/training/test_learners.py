@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlhf_online.config import PolicyTraining, RewardTraining
-from rlhf_online.errors import InvalidInput
+from rlhf_online.errors import UnusableVote
 from rlhf_online.feedback.preferences import Candidate, Comparison
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
@@ -56,17 +56,28 @@ def test_a_vote_whose_answers_memory_cannot_hold_at_once_is_refused(
     both: Learners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learners, "VOTE_TOKENS", 20)
-    with pytest.raises(InvalidInput, match="8 answers take 48 tokens at once, and 40"):
+    with pytest.raises(UnusableVote, match="8 answers take 48 tokens at once, and 40"):
         both.check(ranking(8, (30, 31, 2)))
 
 
-def test_a_vote_on_another_models_tokens_is_refused(both: Learners) -> None:
-    with pytest.raises(InvalidInput, match="vocabulary of 78"):
-        both.check(ranking(2, (999, 2)))
+@pytest.mark.parametrize(
+    ("tokens", "reason", "why"),
+    [
+        ((999, 2), "vocabulary", "vocabulary of 78"),
+        ((-1, 2), "vocabulary", "vocabulary of 78"),
+        ((30,) * 2000, "context", "an answer of 2000 tokens does not fit a context of"),
+    ],
+)
+def test_a_vote_on_tokens_that_the_models_cannot_read_is_refused(
+    both: Learners, tokens: tuple[int, ...], reason: str, why: str
+) -> None:
+    with pytest.raises(UnusableVote, match=why) as refused:
+        both.check(ranking(2, tokens))
+    assert refused.value.reason == reason
 
 
 def test_a_vote_by_an_objective_that_is_none_is_refused(both: Learners) -> None:
-    with pytest.raises(InvalidInput, match="objective 'harmless' is none of helpful"):
+    with pytest.raises(UnusableVote, match="objective 'harmless' is none of helpful"):
         both.check(replace(ranking(2, (30, 2)), objective="harmless"))
     both.check(replace(ranking(2, (30, 2)), objective="helpful"))
 

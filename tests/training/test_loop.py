@@ -383,6 +383,8 @@ def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:
         cycles(trainer)
         votes = tiny.state.read_status("trainer")["votes"]
         assert (votes["pending"], votes["orphaned"], votes["dead_lettered"]) == (1, 0, 2)
+        gauge = trainer.parts.reporter.metrics.dead_letters
+        assert [gauge.labels(reason)._value.get() for reason in ("undecodable", "missing")] == [1, 1]
         rollouts = tiny.engine.sample([(1, 5, 3)], 1, 4, 1.0)
         for _ in range(60):  # the log's time is what most of its last events say
             later = tiny.completion("name one fruit", rollouts, finished_ms=9_000_000)

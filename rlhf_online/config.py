@@ -194,7 +194,8 @@ class RewardTraining(Section):
     pessimism: float = Field(0.0, ge=0, description="Standard deviations taken off a score: mean − k·spread.")
     lora_rank: Positive = Field(8, description="Rank of the adapter.")
     reference_answers: Annotated[int, Field(ge=2)] = Field(
-        512, description="First answers of the log, on which scores are normalised to mean 0, deviation 1."
+        512,
+        description="First answers of the log, none held out, on which scores are normalised to mean 0, deviation 1.",
     )
 
 
@@ -202,7 +203,8 @@ class PolicyStage(Section):
     algorithm: Algorithm = Field(description="How the policy learns in this stage.")
     updates: Annotated[int, Field(ge=0, description="Updates that the stage lasts; 0: for ever.")] = 0
     lr: Annotated[
-        float | None, Field(gt=0, description="Learning rate in this stage; without it, that of the table.")
+        float | None,
+        Field(gt=0, description="Learning rate in this stage, value_lr in proportion; without it, that of the table."),
     ] = None
 
 
@@ -233,7 +235,9 @@ class PolicyTraining(Section):
         "behaviour",
         description="Older answers: the ratio is to the policy that wrote them; or decoupled PPO; or as if fresh.",
     )
-    max_weight: float = Field(2.0, gt=0, description="Decoupled: largest weight of a token.")
+    max_weight: float = Field(
+        2.0, gt=0, description="Largest weight of a token where decoupled, and of an older answer in a KL loss."
+    )
     reject_above: float = Field(10.0, gt=0, description="Decoupled: a token whose weight is larger is left out.")
     entropy_coef: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
     grpo_std: bool = Field(True, description="grpo divides by the deviation of the group's rewards.")

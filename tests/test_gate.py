@@ -154,3 +154,9 @@ def test_the_policy_waits_for_a_reward_model_that_is_better_than_chance(figures,
     assert bool(said) is doubted
     if doubted:
         assert f"asks for more than {least:g}" in said and "more votes are needed" in said
+
+
+def test_the_policy_waits_for_the_first_vote_that_teaches_whatever_accuracy_is_asked_for() -> None:
+    settings = RewardTraining.model_validate({"policy_accuracy": 0.0})
+    assert "no vote has taught the reward model" in doubt({"taught": 0, "accuracy_n": 0}, settings)
+    assert not doubt({"taught": 1, "accuracy_n": 0}, settings)

@@ -7,7 +7,7 @@ become a Rating.
 import hashlib
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rlhf_online.errors import UnusableVote
@@ -129,7 +129,8 @@ def to_preference(joined: Joined) -> Preference:
         case Correction(text=text):
             if not text.strip() or text == joined.answers[refs[0]][1].text:
                 raise UnusableVote("correction", "its correction is empty, or equal to the answer")
-            candidates.insert(0, Candidate(text=text))
+            # The person's own text was shown nowhere, so the answer's place says nothing of which is better.
+            candidates = [Candidate(text=text), replace(candidates[0], slot=-1)]
             tiers = ((0,), (1,))
         case Withdrawal():
             raise UnusableVote("nothing", "it takes a vote back and judges nothing")

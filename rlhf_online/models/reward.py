@@ -13,7 +13,7 @@ trunk: a complete model folder with tokenizer files (full), or an adapter on the
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -31,6 +31,8 @@ from rlhf_online.models.tokens import Batch, ChatTokenizer, Pair, by_budget, col
 
 MAX_BATCH_TOKENS = 16384
 Readout = Literal["last", "mean"]
+SILENT = 1e30
+"""Unit of an objective that no vote was about yet: its score is 0, and it is no part of the combined one."""
 
 
 class RewardModel:
@@ -167,12 +169,18 @@ class RewardModel:
         utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
         return (utilities_NOK - self.mean_OK) / self.std_O.unsqueeze(1)
 
-    def normalise(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
-        """Choose zero and unit so that over `pairs` (two or more) each objective has mean 0 and variance 1."""
+    def normalise(
+        self, pairs: Sequence[Pair], *, silent: Collection[str] = (), max_batch_tokens: int = MAX_BATCH_TOKENS
+    ) -> None:
+        """Choose zero and unit so that over `pairs` (two or more) each objective has mean 0 and variance 1.
+
+        `silent` are objectives whose heads nothing has taught: they score 0.
+        """
         utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
         self.mean_OK = utilities_NOK.mean(0)
         centred_NO = (utilities_NOK - self.mean_OK).mean(2)
         self.std_O = centred_NO.std(0, unbiased=False).clamp(min=1e-6)
+        self.std_O[[name in silent for name in self.objectives]] = SILENT
         unit_NO = centred_NO / self.std_O
         self.correlation_OO = unit_NO.T @ unit_NO / len(pairs)
 

@@ -49,7 +49,7 @@ class Sampler:
         *,
         patience_s: float = 60.0,
     ) -> list[Rollout]:
-        """`n` answers to each of `prompts` (token ids), by the version that serves; empty answers are left out.
+        """`n` answers to each of `prompts` (token ids), by the version that serves.
 
         Without a seed the engine batches more at once. A request that fails for now is tried again for `patience_s`
         seconds; prompts that the chat service will never take (too long for its engine) are left out and logged.
@@ -84,11 +84,10 @@ class Sampler:
                 logprobs=tuple(answer["logprobs"]),
                 policy_version=reply["policy_version"],
                 temperature=temperature,
-                finished=answer["token_ids"][-1] in self._eos_ids,
+                finished=bool(self._eos_ids.intersection(answer["token_ids"][-1:])),
             )
             for row, (prompt, answers) in enumerate(zip(prompts, reply["results"], strict=True))
             for column, answer in enumerate(answers)
-            if answer["token_ids"]
         ]
 
     def _post(self, body: dict[str, Any], patience_s: float) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ Invariants: a live answer is claimed in the ledger and so used once; every score
 asked for. One that is not finite stays NaN: the policy update leaves its answer out and counts it.
 """
 
+import math
 import random
 import time
 from collections import Counter
@@ -135,9 +136,9 @@ class Experience:
     def score_rollouts(
         self, rollouts: Sequence[Rollout], reward_version: str, weights: Mapping[str, float]
     ) -> list[ScoredRollout]:
-        """The rollouts with their scores, which the curriculum learns of."""
-        pairs = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts]
-        scores = self.score(pairs, reward_version, weights)
-        scored = [ScoredRollout(rollout=item, score=score) for item, score in zip(rollouts, scores, strict=True)]
+        """The rollouts with their scores, which the curriculum learns of; an answer without a token has none (NaN)."""
+        pairs = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts if rollout.token_ids]
+        scores = iter(self.score(pairs, reward_version, weights))
+        scored = [ScoredRollout(rollout=item, score=next(scores) if item.token_ids else math.nan) for item in rollouts]
         self.curriculum.observe(scored)
         return scored

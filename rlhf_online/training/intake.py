@@ -76,7 +76,7 @@ class Intake:
         """What cannot be used, until `set_aside` has put it away."""
         self.duplicates = 0
         self.left_out: Counter[str] = Counter()
-        """Answers that the models cannot read, by reason: nothing learns from them."""
+        """Answers that may not train the policy, or that the models cannot read, by reason."""
         self.dead_letters: Counter[str] = Counter()
         """What was set aside because nobody can use it, by reason: those of UnusableVote, damaged, undecodable."""
         self._source = source
@@ -268,7 +268,9 @@ class Intake:
 
     def _remember(self, completion: Completion) -> None:
         """Keep a completion's prompt and answers for the policy update."""
-        rollouts = [rollout for rollout in rollouts_of(completion, self._settings.eos_ids) if self._reads(rollout)]
+        qualified, left_out = rollouts_of(completion, self._settings.eos_ids)
+        self.left_out += left_out
+        rollouts = [rollout for rollout in qualified if self._reads(rollout)]
         if not rollouts:
             return
         self.buffer.add(rollouts)
@@ -277,6 +279,8 @@ class Intake:
         self._prompts[prompt] = None
         if len(self._prompts) > self._settings.prompts:
             del self._prompts[next(iter(self._prompts))]
+        if is_held_out(completion.conversation_id, self._settings.held_out):
+            return  # reference answers teach: implicit signals are compared with them
         room = self._settings.reference_answers - len(self.reference)
         self.reference += [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts[:room]]
 

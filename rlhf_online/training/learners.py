@@ -79,11 +79,13 @@ class Learners:
             case _:
                 return "an answer of it, or its prompt, has no token"
 
-    def labels(self, count: int, rng: random.Random) -> list[LabelledAnswer]:
-        """Up to `count` answers with people's thumbs, if the next policy update learns from such; none held out."""
+    def labels(self, count: int, rng: random.Random, weights: Mapping[str, float]) -> list[LabelledAnswer]:
+        """Up to `count` answers with people's thumbs, if the next policy update learns from such; none held out, and
+        none by an objective of weight 0."""
         if self.policy.algorithm != "kto":
             return []
-        thumbs = self.reward.thumbs
+        names = self.reward.model.objectives
+        thumbs = [vote for vote in self.reward.thumbs if weights[names[vote.objective_of(names)]] > 0]
         return [
             LabelledAnswer(prompt_token_ids=vote.prompt, token_ids=vote.answers[0], desirable=bool(vote.up))
             for vote in rng.sample(thumbs, min(count, len(thumbs)))

@@ -168,7 +168,7 @@ class Trainer:
             parts.learners.reward.forget(parts.intake.revoked)
             parts.intake.revoked = []
             report = parts.learners.reward.update(votes, held_out, parts.intake.reference)
-            progress.figures = report.measured.figures()
+            progress.figures = report.measured.figures() | {"taught": len(parts.learners.reward.taught)}
             progress.weights = parts.patience.insist("reading the objectives' weights", parts.weights)
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
@@ -198,7 +198,7 @@ class Trainer:
         with parts.reporter.phase("ppo"):
             parts.patience.check()
             begun = parts.learners.init_value(progress.weights)
-            labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng)
+            labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng, progress.weights)
             report = parts.learners.policy.update(scored, labels)
         self._count(report.left_out)
         if report.undone or not report.rollouts:

@@ -36,7 +36,7 @@ from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.policy import objectives
 from rlhf_online.training.policy.average import WeightAverage
-from rlhf_online.training.policy.micro_batches import MicroBatches
+from rlhf_online.training.policy.micro_batches import MicroBatches, out_of_memory
 from rlhf_online.training.policy.objectives import Answers, Objective, Rewards, Unit
 
 PENALISED = frozenset({"ppo", "grpo", "rloo", "reinforce"})
@@ -60,7 +60,7 @@ class PolicyReport:
     """Mean k3 a token between the sampling and the policy as the update began: staleness, or engine and trainer."""
     kl_coef: float = 0.0
     rollouts: int = 0
-    """Answers that were learned from."""
+    """Answers that could be learned from; of online-dpo and best-of-n those that the best were chosen among."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Answers that were not, by the reasons of `rollout.usable`."""
     stats: dict[str, float] = field(default_factory=dict)
@@ -99,12 +99,15 @@ class PolicyUpdater:
 
     def init_value(self, weight_1d: Tensor, bias_1: Tensor) -> bool:
         """Begin with what the reward model says of a state (`RewardModel.linear`) as the value head: once, and not
-        before an algorithm needs one. True if it was now."""
+        before an algorithm needs one. True if it was now. One that reads another trunk, of another width, says nothing
+        of the policy's states: the value begins at 0."""
         if self.value_ready or self.algorithm != "ppo":
             return False
-        with torch.no_grad():
-            self.policy.value_head.weight.copy_(weight_1d)
-            self.policy.value_head.bias.copy_(bias_1)
+        head = self.policy.value_head
+        if weight_1d.shape == head.weight.shape:
+            with torch.no_grad():
+                head.weight.copy_(weight_1d)
+                head.bias.copy_(bias_1)
         self.value_ready = True
         return True
 
@@ -122,10 +125,10 @@ class PolicyUpdater:
         before, before_adam = self.policy.state(), self._adam.state()
         try:
             report = self._learn(report, kept, labels)
-        except torch.OutOfMemoryError:
-            reason = (
-                "memory does not suffice for one answer at a time: a shorter rollout.max_tokens, or a smaller model"
-            )
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            reason = "out of memory, with one answer at a time: choose a shorter rollout.max_tokens or a smaller model"
             report = replace(report, undone=True, reason=reason)
         if report.undone:
             self.policy.load_state(before)

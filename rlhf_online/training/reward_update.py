@@ -72,6 +72,9 @@ class RewardUpdater:
     def __init__(self, model: RewardModel, tokenizer: ChatTokenizer, settings: RewardTraining, seed: int) -> None:
         self.model = model
         self.updates = 0
+        """Updates that learned from a vote."""
+        self.taught: set[str] = set()
+        """Objectives that votes have taught; the others score 0."""
         self._tokenizer = tokenizer
         self._settings = settings
         self._seed = seed
@@ -103,9 +106,12 @@ class RewardUpdater:
         taught = self._teachable(data, skipped)
         loss, held_out_loss, passes = self._train(taught, typical, epochs, rng, skipped)
         self._replay.add(votes, rng)
-        self.updates += 1
+        objectives = self.model.objectives
+        if passes:
+            self.updates += 1
+            self.taught |= {objectives[vote.objective_of(objectives)] for vote in taught}
         if len(reference) >= 2:
-            self.model.normalise(reference)
+            self.model.normalise(reference, silent=set(objectives) - self.taught)
         return RewardReport(
             seen=len(data),
             new=len(votes),
@@ -276,6 +282,7 @@ class RewardUpdater:
             "tokenizer": self.model.tokenizer,
             "readout": self.model.readout,
             "updates": self.updates,
+            "taught": sorted(self.taught),
             "replay": self._replay.to_json(),
             "held_out": self._held_out.to_json(),
             "learned": self._loss.to_json(),
@@ -303,5 +310,6 @@ class RewardUpdater:
             )
         self._load(tensors, values["learned"])
         self.updates = values["updates"]
+        self.taught = set(values.get("taught", self.model.objectives))
         self._replay.load_json(values["replay"])
         self._held_out.load_json(values["held_out"])

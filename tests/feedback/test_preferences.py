@@ -89,8 +89,9 @@ def test_a_preference_keeps_its_objective():
 
 
 def test_a_correction_is_preferred_to_the_answer():
+    """And says nothing of the place where the answer was shown: what it is compared with was shown nowhere."""
     assert to_preference(_joined(ev.Correction(answer=A, text="better words"), shown=(A,))) == _comparison(
-        (Candidate(text="better words"), Candidate(token_ids=(5, 6), slot=0)), ((0,), (1,))
+        (Candidate(text="better words"), Candidate(token_ids=(5, 6))), ((0,), (1,))
     )
 
 

@@ -1,8 +1,10 @@
 """Rollouts for an update: live answers first, fresh ones on top, scores pinned and pessimistic."""
 
+import dataclasses
 import math
 import random
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from rlhf_online.errors import EngineUnavailable
 from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards.client import Scored
 from rlhf_online.rollout.buffer import Rollout, RolloutBuffer
+from rlhf_online.rollout.curriculum import Kind
 from rlhf_online.training.experience import Experience
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.patience import Patience, Stopped
@@ -88,10 +91,13 @@ def experience(
     rewards: Rewards,
     live: Sequence[Rollout] = (),
     stop: threading.Event | None = None,
+    curriculum: Kind = "uniform",
 ) -> Experience:
     buffer = RolloutBuffer(100, 1)
     buffer.add(live)
-    settings = RolloutSettings(per_cycle=12, answers_per_prompt=4, max_tokens=8, max_staleness=1)  # pyright: ignore[reportCallIssue]
+    settings = RolloutSettings.model_validate(
+        {"per_cycle": 12, "answers_per_prompt": 4, "max_tokens": 8, "max_staleness": 1, "curriculum": curriculum}
+    )
     patience = Patience(stop or threading.Event(), lambda doing, error: None)
     return Experience(engine, rewards, buffer, Ledger(), registry, patience, settings, pessimism=2.0)
 
@@ -149,6 +155,24 @@ def test_scores_are_pessimistic_and_pinned(registry: Registry) -> None:
     assert [item.rollout.rollout_id for item in scored] == ["a", "b", "c"]
     assert (scored[0].score, scored[2].score) == (2.0, -2.0) and math.isnan(scored[1].score)
     assert rewards.versions == ["reward-000005"]
+
+
+def test_an_answer_without_a_token_is_not_scored_and_has_no_score(registry: Registry) -> None:
+    made = experience(registry, Engine(LIVE), Rewards(3.0, 4.0))
+    rollouts = [rollout("a", LIVE), dataclasses.replace(rollout("empty", LIVE), token_ids=()), rollout("b", LIVE)]
+    scores = [item.score for item in made.score_rollouts(rollouts, "reward-000005", {})]
+    assert scores[::2] == [2.0, 3.0] and math.isnan(scores[1])
+
+
+def test_the_curriculum_learns_of_scores_and_says_which_prompts_are_asked(registry: Registry) -> None:
+    drawn = Counter[Tokens]()
+    for seed in range(30):
+        engine = Engine(LIVE)
+        made = experience(registry, engine, Rewards(1.0, 1.0, 1.0, 5.0), curriculum="spread")
+        made.score_rollouts([rollout(f"{p}", LIVE, p) for p in PROMPTS[:2] for _ in range(2)], "reward-000005", {})
+        made.gather(PROMPTS[:2], LIVE, 0, random.Random(seed))
+        drawn.update(engine.prompts[:1])
+    assert drawn[PROMPTS[1]] > 20, "whose answers differ in worth"
 
 
 def test_it_waits_until_the_live_version_serves(registry: Registry) -> None:

@@ -12,8 +12,9 @@ from rlhf_online import events as ev
 from rlhf_online.eventlog.base import Position, Record
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.feedback.preferences import Rating
+from rlhf_online.feedback.preferences import Rating, is_held_out
 from rlhf_online.training import intake as module
+from rlhf_online.training.intake import Intake
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import decode, encode
 from tests.support.intakes import new_intake
@@ -125,6 +126,21 @@ def test_answers_that_the_models_cannot_read_train_nothing_and_are_counted(bench
     bench.restart()
     assert bench.intake.left_out == found
     assert bench.intake.prompts == [(1, 2, 3)], "of the answer that can be read"
+
+
+def test_no_answer_of_a_held_out_conversation_is_a_reference_answer(bench: Bench):
+    """Implicit signals are compared with reference answers, which teaches."""
+    names = [f"talk {number}" for number in range(40)]
+    sides = {name: is_held_out(name, 0.3) for name in names}
+    assert len(set(sides.values())) == 2
+    settings = dataclasses.replace(bench.intake._settings, held_out=0.3, reference_answers=99, prompts=99, eos_ids={2})
+    intake = Intake(bench.source, bench.ledger, bench.intake.buffer, settings)
+    bench.write(
+        *(completion(name, prompt=(1, n, 3), answers=((5, 2),), conversation=name) for n, name in enumerate(names))
+    )
+    intake.read()
+    assert {prompt[1] for prompt, _ in intake.reference} == {n for n, name in enumerate(names) if not sides[name]}
+    assert len(intake.prompts) == 40, "for which there may be fresh answers"
 
 
 def test_records_that_nobody_can_use_are_counted_by_reason(bench: Bench):

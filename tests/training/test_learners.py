@@ -1,5 +1,6 @@
 """What the learners take, and what they refuse before it can hurt."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from rlhf_online.config import PolicyTraining, RewardTraining
 from rlhf_online.errors import UnusableVote
-from rlhf_online.feedback.preferences import Candidate, Comparison
+from rlhf_online.feedback.preferences import Candidate, Comparison, Rating
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
@@ -80,6 +81,38 @@ def test_a_vote_by_an_objective_that_is_none_is_refused(both: Learners) -> None:
     with pytest.raises(UnusableVote, match="objective 'harmless' is none of helpful"):
         both.check(replace(ranking(2, (30, 2)), objective="harmless"))
     both.check(replace(ranking(2, (30, 2)), objective="helpful"))
+
+
+def test_kto_learns_from_the_thumbs_of_objectives_that_count(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, weights_seed=0)
+    tokenizer, objectives = ChatTokenizer(tmp_path), ("helpful", "harmless")
+    reward = RewardModel.load(tmp_path, tuning="full", heads=2, objectives=objectives)
+    values = PolicyTraining.model_validate({"algorithm": "kto"})
+    learners = Learners(
+        RewardUpdater(reward, tokenizer, RewardTraining.model_validate({"objectives": objectives}), 0),
+        PolicyUpdater(Policy.load(tmp_path, tuning="full"), values, 0),
+        tokenizer,
+        lambda folder, reference: learners.policy,
+    )
+    thumbs = [
+        Rating(
+            event_id=f"e{number}",
+            conversation_id=f"c{number}",
+            person="p",
+            prompt_token_ids=(1, 20, 3),
+            candidate=Candidate(token_ids=(30 + number, 2)),
+            up=number % 4 < 2,
+            objective=objectives[number % 2] if number > 3 else "",
+        )
+        for number in range(12)
+    ]
+    learners.reward.update(thumbs, [], [])
+    everything = learners.labels(100, random.Random(0), {"helpful": 1.0, "harmless": 2.0})
+    assert {item.token_ids[0] for item in everything} == set(range(30, 42))
+    assert {item.token_ids[0] for item in everything if item.desirable} == {30, 31, 34, 35, 38, 39}
+    helpful = learners.labels(100, random.Random(0), {"helpful": 1.0, "harmless": 0.0})
+    assert {item.token_ids[0] for item in helpful} == {30, 31, 32, 33, 34, 36, 38, 40}, "unnamed: the first objective"
+    assert len(learners.labels(3, random.Random(0), {"helpful": 1.0, "harmless": 1.0})) == 3
 
 
 def test_the_value_begins_as_the_combined_score(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from rlhf_online.config import Algorithm, PolicyTraining
-from rlhf_online.models.policy import Policy
+from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.models.tokens import Pair
+from rlhf_online.models.tokens import Batch, Pair
 from rlhf_online.rollout.buffer import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.policy.micro_batches import out_of_memory
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 
 ALGORITHMS = get_args(Algorithm)
@@ -281,6 +282,24 @@ def test_groups_need_company_pairs_a_difference_and_labels_both_kinds(base: Path
     assert _updater(base, algorithm="kto").update(rollouts).rollouts == 0
 
 
+def test_what_torch_raises_where_a_cpu_has_no_memory_is_known(base: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(1 << 46)
+    assert out_of_memory(refused.value) and not out_of_memory(RuntimeError("shapes do not match"))
+    updater = _updater(base, epochs=1)
+    rollouts = _rollouts(updater.policy)
+    forward, failures = updater.policy.forward, []
+
+    def cramped(batch: Batch, *args: Any, **kwargs: Any) -> Outputs:
+        if batch.tokens_BT.shape[0] > 8:
+            failures.append(batch)
+            torch.empty(1 << 46)
+        return forward(batch, *args, **kwargs)
+
+    monkeypatch.setattr(updater.policy, "forward", cramped)
+    assert not updater.update(rollouts).undone and failures
+
+
 def test_an_adaptive_coefficient_moves_with_the_kl(base: Path):
     updater = _updater(base, kl_coef=0.1, kl_target=5.0)
     updater.update(_rollouts(updater.policy))
@@ -300,6 +319,14 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
     weight = updater.policy.value_head.weight.clone()
     updater.init_value(*other.linear(torch.ones(1)))
     assert torch.equal(weight, updater.policy.value_head.weight)
+
+
+def test_a_reward_model_of_another_width_says_nothing_of_the_value(base: Path):
+    updater = _updater(base)
+    width = updater.policy.value_head.in_features
+    assert updater.init_value(torch.ones(1, 2 * width), torch.ones(1)) and updater.value_ready
+    assert not any(tensor.any() for tensor in updater.policy.value_parameters().values())
+    assert not updater.update(_rollouts(updater.policy)).undone
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -369,7 +396,7 @@ def test_an_answer_too_large_for_memory_undoes_the_update(base: Path, monkeypatc
     before = updater.state()
     SmallMemory(updater.policy, monkeypatch, 0)
     report = updater.update(rollouts)
-    assert report.undone and "memory does not suffice" in report.reason
+    assert report.undone and "out of memory" in report.reason
     assert _same(before[0], updater.state()[0]) and before[1] == updater.state()[1]
 
 
@@ -479,3 +506,65 @@ def test_the_learning_rate_is_the_stages_and_falls_to_nothing(base: Path):
     assert falling[0] == plain[0] and 0.4 * plain[1] < falling[1] < 0.6 * plain[1] and falling[2] == 0
     staged = moved(lr=1e-3, schedule=[{"algorithm": "grpo", "lr": 1e-4}])
     assert staged[0] == pytest.approx(plain[0] / 10, rel=1e-3)
+
+
+CHANGED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "algorithm": ("rloo", {}),
+    "schedule": ([{"algorithm": "grpo"}], {}),
+    "lr": (1e-4, {}),
+    "lr_decay_updates": (2, {}),
+    "value_lr": (1e-4, {}),
+    "epochs": (1, {}),
+    "minibatches": (1, {}),
+    "kl_coef": (1.0, {}),
+    "kl_in": ("loss", {"kl_coef": 1.0}),
+    "kl_target": (0.01, {"kl_horizon": 100.0}),
+    "kl_horizon": (100.0, {"kl_target": 0.01}),
+    "gamma": (0.9, {}),
+    "gae_lambda": (0.5, {}),
+    "clip": (0.01, {}),
+    "dual_clip": (1.01, {}),
+    "correction": ("none", {}),
+    "max_weight": (0.5, {"correction": "decoupled"}),
+    "reject_above": (1.01, {"correction": "decoupled"}),
+    "entropy_coef": (0.1, {}),
+    "grpo_std": (False, {"algorithm": "grpo"}),
+    "beta": (1.0, {"algorithm": "online-dpo"}),
+    "dpo_loss": ("ipo", {"algorithm": "online-dpo"}),
+    "value_clip": (0.001, {}),
+    "value_coef": (0.1, {}),
+    "missing_eos_penalty": (5.0, {}),
+    "reward_clip": (0.1, {}),
+    "whiten_rewards": ("scale", {"algorithm": "rloo"}),
+    "ptx_coef": (1.0, {}),
+    "max_grad_norm": (0.01, {}),
+    "max_step_kl": (1e-9, {}),
+}
+"""Another value of each setting, and the others that it needs to count."""
+ELSEWHERE = {
+    "ema": "above",
+    "micro_batch_tokens": "above: it changes nothing",
+    "lora_rank": "models",
+    "demonstrations": "loop",
+}
+
+
+def test_every_setting_of_the_policys_training_is_tried() -> None:
+    assert CHANGED.keys() | ELSEWHERE.keys() == PolicyTraining.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_setting_changes_what_is_learned(base: Path, name: str) -> None:
+    """Two updates on the same answers, the second one's a version old: with the setting they lead elsewhere."""
+    value, others = CHANGED[name]
+    common: dict[str, Any] = {"lr": 3e-3} | others
+    prompts = PROMPTS[:6] * 4
+    rollouts = _rollouts(Policy.load(base, tuning="full"), prompts=prompts)
+
+    def learned(**settings: Any) -> dict[str, torch.Tensor]:
+        updater = _updater(base, demonstrations=[((1, 10, 3), (40, 41, 2))], **common | settings)
+        for _ in range(2):
+            updater.update(rollouts)
+        return updater.policy.state()
+
+    assert not _same(learned(), learned(**{name: value}))

@@ -17,6 +17,7 @@ from rlhf_online.errors import VersionCorrupt
 from rlhf_online.feedback.preferences import Candidate, Comparison, Preference, Rating
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Batch, ChatTokenizer
+from rlhf_online.rewards import compose
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import reward_update
 from rlhf_online.training.reward_update import LEAST_HELD_OUT, RewardUpdater
@@ -367,6 +368,35 @@ def test_no_votes_change_nothing(base: Path):
     report = updater.update([], [], [])
     assert (report.seen, report.passes, report.loss) == (0, 0, 0.0)
     assert torch.equal(updater.model.utilities(_probe_pairs()), before)
+
+
+def test_thumbs_of_one_class_alone_teach_nothing_and_the_first_update_is_still_to_come(base: Path):
+    updater = _updater(base)
+    before = updater.model.utilities(_probe_pairs())
+    report = updater.update([replace(_thumb(i), up=True) for i in range(30)], [], _probe_pairs())
+    assert (report.passes, report.skipped, updater.updates, updater.taught) == (0, {"one_class": 30}, 0, set())
+    assert torch.equal(updater.model.utilities(_probe_pairs()), before)
+    assert _scores(updater) == pytest.approx([0.0] * 4, abs=1e-9), "nothing is known, so all answers are alike"
+    tensors, values = updater.state()
+    again = _updater(base, seed=0)
+    again.load_state(tensors, json.loads(json.dumps(values)))
+    assert again.update([_ranking(i) for i in range(40)], [], _probe_pairs()).passes == 4, "those of a cold start"
+    assert (again.updates, again.taught) == (1, {"helpful"})
+
+
+def test_an_objective_that_no_vote_was_about_is_no_part_of_the_score(base: Path):
+    updater = _updater(base, objectives=("helpful", "harmless"))
+    updater.update([_ranking(i) for i in range(120)], [], _probe_pairs())
+    scores_NOK, correlation_OO = updater.model.scores(_probe_pairs()), updater.model.correlation_OO
+    assert scores_NOK[:, 1].abs().max() < 1e-9
+    both, _ = compose.combine(scores_NOK, torch.tensor([1.0, 1.0]), correlation_OO)
+    helpful, _ = compose.combine(scores_NOK, torch.tensor([1.0, 0.0]), correlation_OO)
+    assert torch.allclose(both, helpful) and both.std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
+    weight_1d, _ = updater.model.linear(compose.coefficients(torch.ones(2), correlation_OO))
+    helpful_1d, _ = updater.model.linear(compose.coefficients(torch.tensor([1.0, 0.0]), correlation_OO))
+    assert torch.allclose(weight_1d, helpful_1d)
+    updater.update([_about(_ranking(i), "harmless") for i in range(120, 240)], [], _probe_pairs())
+    assert updater.model.scores(_probe_pairs())[:, 1].mean(1).std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("up", [True, False])

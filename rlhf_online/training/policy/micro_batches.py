@@ -21,8 +21,14 @@ from rlhf_online.training import distributed
 from rlhf_online.training.policy.objectives import Answers, Objective, Unit
 
 T = TypeVar("T")
-WATCHED = 128
-"""Answers on which it is measured how far an update moved the policy: enough for what is far too much."""
+WATCHED, LEAST_WATCHED = 1 / 8, 8
+"""Share of the answers, and how many at least, on which it is measured how far an update moved the policy: enough for
+what is far too much, and a small part of what the update costs."""
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch found no memory: on a CPU it has no type of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class MicroBatches:
@@ -69,12 +75,13 @@ class MicroBatches:
 
     @torch.no_grad()
     def moved(self, answers: Answers) -> float:
-        """k3 from the policy as the update began to what it is now, nats an answer, over WATCHED answers at most.
+        """k3 from the policy as the update began to what it is now, nats an answer, over WATCHED of the answers.
 
         They are taken at even distances, so that answers to one prompt, which stand together, are not all of them.
         """
         count = len(answers.pairs)
-        units = [(row,) for row in range(0, count, -(-count // WATCHED))]
+        watched = min(count, max(LEAST_WATCHED, round(WATCHED * count)))
+        units = [(row * count // watched,) for row in range(watched)]
 
         def measure() -> float:
             total = 0.0
@@ -105,13 +112,13 @@ class MicroBatches:
     def fitting(self, work: Callable[[], T]) -> T:
         """`work()`, from its beginning and with micro-batches of half the size whenever memory runs out.
 
-        Raises OutOfMemoryError when it does so with the smallest.
+        Raises what it raised when it does so with the smallest.
         """
         while True:
             try:
                 return work()
-            except torch.OutOfMemoryError:
-                if self.tokens <= 1:
+            except RuntimeError as error:
+                if self.tokens <= 1 or not out_of_memory(error):
                     raise
             self.tokens //= 2
             torch.cuda.empty_cache()

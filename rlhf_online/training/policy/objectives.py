@@ -300,7 +300,7 @@ def policy_gradient(
     """PPO's advantages are those of tokens, by GAE, whitened; the others' are those of whole answers, the KL of which
     is paid by the answer, and are not whitened.
 
-    A KL *loss* is scaled as the advantages are, so that β means the same as in the reward: by 1/σ for PPO's whitening,
+    A KL *loss* is scaled as the advantages are, so that β means the same as in the reward: by 1/σ for each whitening,
     by 1 − 1/n for the mean of a group of n, which GRPO's contain. Its division by each group's deviation is left alone.
     """
     mask_NA = answers.mask_NA
@@ -308,15 +308,18 @@ def policy_gradient(
     kl_weight, returns_NA = 0.0 if in_reward else kl_coef, None
     if algorithm == "ppo":
         rewards_NA = advantages.token_rewards(rewards.shaped_N, rewards.kl_NA, mask_NA, kl_coef if in_reward else 0.0)
-        rewards_NA = _whitened(rewards_NA, mask_NA, settings)
+        rewards_NA, scale = _whitened(rewards_NA, mask_NA, settings)
         raw_NA, returns_NA = advantages.gae(
             rewards_NA, answers.values_NA, mask_NA, gamma=settings.gamma, gae_lambda=settings.gae_lambda
         )
         advantages_NA = whiten(raw_NA, mask_NA)
-        kl_weight *= torch.rsqrt(masked_variance(raw_NA, mask_NA) + 1e-8).item()
+        kl_weight *= scale * _scale(raw_NA, mask_NA)
     else:
         reward_N = rewards.total_N if in_reward else rewards.shaped_N
-        reward_N = _whitened(reward_N, torch.ones_like(reward_N, dtype=torch.bool), settings)
+        if algorithm == "reinforce":
+            reward_N = advantages.reinforce(reward_N, baseline.mean)
+        reward_N, scale = _whitened(reward_N, torch.ones_like(reward_N, dtype=torch.bool), settings)
+        kl_weight *= scale
         groups_N = _groups(rollouts)
         match algorithm:
             case "grpo":
@@ -325,15 +328,21 @@ def policy_gradient(
             case "rloo":
                 advantages_N = advantages.rloo(reward_N, groups_N)
             case _:
-                advantages_N = advantages.reinforce(reward_N, baseline.mean)
+                advantages_N = reward_N
         advantages_NA = advantages.per_token(advantages_N, mask_NA)
     return PolicyGradient(answers, behaviour_of(answers, rollouts), advantages_NA, returns_NA, kl_weight, settings)
 
 
-def _whitened(rewards: Tensor, mask: Tensor, settings: PolicyTraining) -> Tensor:
+def _whitened(rewards: Tensor, mask: Tensor, settings: PolicyTraining) -> tuple[Tensor, float]:
+    """As the settings say, and what that multiplied their differences by."""
     if settings.whiten_rewards == "off":
-        return rewards
-    return whiten(rewards, mask, shift_mean=settings.whiten_rewards == "shift")
+        return rewards, 1.0
+    return whiten(rewards, mask, shift_mean=settings.whiten_rewards == "shift"), _scale(rewards, mask)
+
+
+def _scale(values: Tensor, mask: Tensor) -> float:
+    """1/σ, by which `whiten` multiplies."""
+    return torch.rsqrt(masked_variance(values, mask) + 1e-8).item()
 
 
 def _groups(rollouts: Sequence[ScoredRollout]) -> Tensor:

@@ -45,13 +45,12 @@ class Sampler:
         n: int,
         max_tokens: int,
         temperature: float,
-        seed: int | None = None,
         *,
         patience_s: float = 60.0,
     ) -> list[Rollout]:
         """`n` answers to each of `prompts` (token ids), by the version that serves.
 
-        Without a seed the engine batches more at once. A request that fails for now is tried again for `patience_s`
+        A request that fails for now is tried again for `patience_s`
         seconds; prompts that the chat service will never take (too long for its engine) are left out and logged.
         Raises EngineUnavailable, and InvalidInput if the credential is refused.
         """
@@ -62,8 +61,6 @@ class Sampler:
             body: dict[str, Any] = {
                 "prompts": chunk, "n": n, "max_tokens": max_tokens, "temperature": temperature,
             }  # fmt: skip
-            if seed is not None:
-                body["seed"] = (seed + start * n) % (1 << 31)
             if reply := self._post(body, patience_s):
                 rollouts += self._rollouts(chunk, reply, temperature, f"fresh-{start}")
         return rollouts

@@ -50,8 +50,8 @@ class Sampler:
     ) -> list[Rollout]:
         """`n` answers to each of `prompts` (token ids), by the version that serves.
 
-        A request that fails for now is tried again for `patience_s`
-        seconds; prompts that the chat service will never take (too long for its engine) are left out and logged.
+        A request that fails for now is tried again for `patience_s` seconds; prompts that the chat service will never
+        take (too long for its engine) are left out and logged.
         Raises EngineUnavailable, and InvalidInput if the credential is refused.
         """
         rollouts: list[Rollout] = []

@@ -73,9 +73,7 @@ def _llama(hidden: int, layers: int, heads: int, inner: int, vocabulary: int = 3
 
 SIZES = {
     "world": Size(shape={}, answers=512, prompt=8, answer=8, epochs=4, rankings=128),
-    "15m": Size(
-        shape=_llama(256, 6, 8, 704, 16_000), answers=16, prompt=32, answer=64, epochs=1, minibatches=2, rankings=16
-    ),
+    "15m": Size(shape=_llama(256, 6, 8, 704, 16_000), answers=32, prompt=32, answer=64, minibatches=2, rankings=16),
     "0.1b": Size(shape=_llama(768, 12, 12, 2048), answers=512, prompt=256, answer=256),
     "1b": Size(shape=_llama(2048, 18, 16, 5632), answers=256, prompt=256, answer=256),
     "7b": Size(shape=_llama(4096, 32, 32, 11_008), answers=64, prompt=256, answer=256, rankings=16),

@@ -1,6 +1,6 @@
 """A real chat model learns from some hundred votes: utility on held-out prompts before and after, over the public API.
 
-    make bench BENCH=smollm          about an hour on two cores
+    make bench BENCH=smollm          a little more than an hour on two cores
 
 `rlhf-online up` serves SmolLM2-135M-Instruct from a fresh state folder. Simulated people (`everyday`) chat about other
 things than those measured, and vote: rankings of four answers, and thumbs. With most of the votes the trainer begins:
@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument(
         "--seed", type=int, default=0, help="of the people's choices; the engine's sampling is not seeded"
     )
-    parser.add_argument("--updates", type=int, default=10, help="policy updates")
+    parser.add_argument("--updates", type=int, default=8, help="policy updates")
     parser.add_argument("--answers", type=int, default=8, help="answers measured a held-out prompt")
     parser.add_argument("--minutes", type=float, default=90.0, help="longest that voting and learning may take")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-smollm", help="folder of the run")

@@ -189,7 +189,7 @@ class RewardTraining(Section):
         ge=0,
         lt=1,
         description="The policy stays as it is until the reward model orders more than this share of held-out votes "
-        "rightly, by the lower end of the 95 % interval; 0 asks for nothing.",
+        "rightly, by the lower end of the 95 % interval; 0 asks for no more than votes that say what is better.",
     )
     pessimism: float = Field(0.0, ge=0, description="Standard deviations taken off a score: mean − k·spread.")
     lora_rank: Positive = Field(8, description="Rank of the adapter.")

@@ -35,13 +35,13 @@ class Verdict:
 
 def doubt(figures: Mapping[str, float], settings: RewardTraining) -> str:
     """Why the policy may not move yet, "" if it may: `figures` are those of the reward model on held-out votes, and
-    `taught`, the number of objectives that votes have taught it.
+    `taught`, the number of objectives that count and that votes have ordered answers by.
 
     Enough is an accuracy on comparisons, or on thumbs the share of answers with a thumb up that are above those with a
     thumb down, whose 95 % interval lies above `settings.policy_accuracy`; so few votes are never enough by luck.
     """
     if not figures.get("taught", 1):
-        return "no vote has taught the reward model yet: it takes a comparison, or thumbs up and thumbs down"
+        return "no vote has taught the reward model what is better: a comparison does, or thumbs up and thumbs down"
     least = settings.policy_accuracy
     low = max(figures.get("accuracy_low", 0.0), figures.get("thumb_auc_low", 0.0))
     if least == 0 or low > least:

@@ -109,7 +109,10 @@ class Join:
         return orphaned
 
     def to_json(self) -> dict[str, Any]:
-        """The whole state in JSON's types, for the checkpoint; the answers themselves are in the files of `seal`."""
+        """The whole state in JSON's types, for the checkpoint, but for `dead_lettered`, which the caller takes before.
+
+        The answers themselves are in the files of `seal`.
+        """
         return {
             "now_ms": self._now_ms,
             "times_ms": list(self._times_ms),
@@ -118,7 +121,6 @@ class Join:
             "since_ms": [waiting.since_ms for waiting in self._pending.values()],
             "pushed_out": [_text(envelope) for envelope in self._pushed_out],
             "duplicates": self.duplicates,
-            "dead_lettered": [(event_id, why.reason, str(why)) for event_id, why in self.dead_lettered],
         }
 
     @classmethod
@@ -131,7 +133,6 @@ class Join:
             join._wait(decode(base64.b64decode(data)), since_ms)
         join._pushed_out = [decode(base64.b64decode(data)) for data in values["pushed_out"]]
         join.duplicates = values["duplicates"]
-        join.dead_lettered = [(event_id, UnusableVote(*why)) for event_id, *why in values["dead_lettered"]]
         return join
 
     def _tick(self, ms: int) -> None:

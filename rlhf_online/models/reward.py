@@ -167,7 +167,8 @@ class RewardModel:
     def scores(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
         """Each head's scores, normalised, (len(pairs), O, K) on the CPU, in the order of `pairs`."""
         utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
-        return (utilities_NOK - self.mean_OK) / self.std_O.unsqueeze(1)
+        scores_NOK = (utilities_NOK - self.mean_OK) / self.std_O.unsqueeze(1)
+        return scores_NOK.where(self.std_O.unsqueeze(1) < SILENT, 0.0)
 
     def normalise(
         self, pairs: Sequence[Pair], *, silent: Collection[str] = (), max_batch_tokens: int = MAX_BATCH_TOKENS

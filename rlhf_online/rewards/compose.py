@@ -16,10 +16,13 @@ LEAST_VARIANCE = 1e-3
 def coefficients(weights_O: Tensor, correlation_OO: Tensor) -> Tensor:
     """What each objective's normalised score is multiplied by: w / √(wᵀ C w), (O,).
 
-    C is the objectives' correlation over the reference answers, so that the sum has variance 1 over these.
+    C is the objectives' correlation over the reference answers, so that the sum has variance 1 over these. One whose
+    scores are 0, as long as nothing has taught it, has no variance there and no part in the sum's.
     """
-    variance = weights_O @ correlation_OO @ weights_O
-    return weights_O / variance.clamp(min=LEAST_VARIANCE * weights_O.square().sum()).sqrt()
+    variance, parts = weights_O @ correlation_OO @ weights_O, weights_O.square() @ correlation_OO.diagonal()
+    return (
+        weights_O / torch.maximum(variance, LEAST_VARIANCE * parts).clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+    )
 
 
 def combine(scores_NOK: Tensor, weights_O: Tensor, correlation_OO: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,8 @@ PROBE_TOKENS = 256
 
 class Learners:
     """`load_policy(folder, reference)` builds an updater on the weights of the version in `folder`, with the version in
-    `reference` as what the KL counts from."""
+    `reference` as what the KL counts from. `other_trunk`: the reward model did not begin as the policy, so that its
+    heads know nothing of the policy's states."""
 
     def __init__(
         self,
@@ -35,11 +36,14 @@ class Learners:
         policy: PolicyUpdater,
         tokenizer: ChatTokenizer,
         load_policy: Callable[[Path, Path], PolicyUpdater],
+        *,
+        other_trunk: bool = False,
     ) -> None:
         self.reward = reward
         self.policy = policy
         self.tokenizer = tokenizer
         self._load_policy = load_policy
+        self._other_trunk = other_trunk
 
     @property
     def context(self) -> int:
@@ -93,8 +97,10 @@ class Learners:
 
     def init_value(self, weights: Mapping[str, float]) -> bool:
         """Begin with what the reward model says by these weights of its objectives as the policy's value: once, and not
-        before an algorithm needs one. True if it was now."""
-        model = self.reward.model
+        before an algorithm needs one. True if it was now. With another trunk it begins at 0."""
+        model, head = self.reward.model, self.policy.policy.value_head
+        if self._other_trunk:
+            return self.policy.init_value(torch.zeros_like(head.weight), torch.zeros_like(head.bias))
         weights_O = torch.tensor([weights[name] for name in model.objectives])
         return self.policy.init_value(*model.linear(compose.coefficients(weights_O, model.correlation_OO)))
 

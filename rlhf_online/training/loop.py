@@ -168,8 +168,9 @@ class Trainer:
             parts.learners.reward.forget(parts.intake.revoked)
             parts.intake.revoked = []
             report = parts.learners.reward.update(votes, held_out, parts.intake.reference)
-            progress.figures = report.measured.figures() | {"taught": len(parts.learners.reward.taught)}
             progress.weights = parts.patience.insist("reading the objectives' weights", parts.weights)
+            taught = sum(progress.weights[name] > 0 for name in parts.learners.reward.taught)
+            progress.figures = report.measured.figures() | {"taught": taught}
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
             progress.stage, progress.updates_left = "policy", parts.settings.policy_updates
@@ -201,6 +202,7 @@ class Trainer:
             labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng, progress.weights)
             report = parts.learners.policy.update(scored, labels)
         self._count(report.left_out)
+        self._report()
         if report.undone or not report.rollouts:
             outcome = "undone" if report.undone else "skipped"
             self._conclude(outcome, policy=begun, why=report.reason, **_facts(report))
@@ -214,17 +216,12 @@ class Trainer:
         self._conclude_published(outcome, pending, report)
 
     def _count(self, left_out: Mapping[str, int]) -> None:
-        """Show how many answers the policy did not learn from, and why; the counts go on over restarts."""
-        counts, intake = self.progress.left_out, self.parts.intake
+        """How many answers an update did not learn from, and why; the counts go on over restarts."""
+        counts = self.progress.left_out
         if left_out:
             self._log.warning("answers left out of the policy update", **left_out)
         for reason, number in left_out.items():
             counts[reason] = counts.get(reason, 0) + number
-        shown = Counter(stale=intake.buffer.dropped_stale, full=intake.buffer.dropped_full)
-        shown.update(intake.left_out)
-        shown.update(counts)
-        for reason, number in shown.items():
-            self.parts.reporter.metrics.left_out.labels(reason).set(number)
 
     def _serve_reward(self) -> None:
         """Publish the committed reward version and wait until the reward service scores with it.
@@ -394,6 +391,11 @@ class Trainer:
         votes = {name: counts[name] for name in counts if name != "rollout"}
         parts.reporter.votes(votes | {"pending": parts.intake.pending})
         parts.reporter.dead_letters(parts.intake.dead_letters)
+        buffer = parts.intake.buffer
+        left_out = Counter(stale=buffer.dropped_stale, full=buffer.dropped_full)
+        left_out.update(parts.intake.left_out)
+        left_out.update(progress.left_out)
+        parts.reporter.left_out(left_out)
         parts.reporter.versions(progress.policy_version, progress.reward_version)
         parts.reporter.set(cycle=progress.cycle)
 

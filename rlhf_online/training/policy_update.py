@@ -99,15 +99,12 @@ class PolicyUpdater:
 
     def init_value(self, weight_1d: Tensor, bias_1: Tensor) -> bool:
         """Begin with what the reward model says of a state (`RewardModel.linear`) as the value head: once, and not
-        before an algorithm needs one. True if it was now. One that reads another trunk, of another width, says nothing
-        of the policy's states: the value begins at 0."""
+        before an algorithm needs one. True if it was now."""
         if self.value_ready or self.algorithm != "ppo":
             return False
-        head = self.policy.value_head
-        if weight_1d.shape == head.weight.shape:
-            with torch.no_grad():
-                head.weight.copy_(weight_1d)
-                head.bias.copy_(bias_1)
+        with torch.no_grad():
+            self.policy.value_head.weight.copy_(weight_1d)
+            self.policy.value_head.bias.copy_(bias_1)
         self.value_ready = True
         return True
 

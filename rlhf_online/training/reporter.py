@@ -63,6 +63,11 @@ class Reporter:
         for reason, count in counts.items():
             self.metrics.dead_letters.labels(reason).set(count)
 
+    def left_out(self, counts: Mapping[str, int]) -> None:
+        """How many answers the policy did not learn from, by reason."""
+        for reason, count in counts.items():
+            self.metrics.left_out.labels(reason).set(count)
+
     def reward(self, report: RewardReport, weights: Mapping[str, float]) -> None:
         """What the reward model learned and what it is worth, and what each objective counts from now on."""
         found = report.measured

@@ -74,7 +74,7 @@ class RewardUpdater:
         self.updates = 0
         """Updates that learned from a vote."""
         self.taught: set[str] = set()
-        """Objectives that votes have taught; the others score 0."""
+        """Objectives that votes have ordered answers by; the others score 0."""
         self._tokenizer = tokenizer
         self._settings = settings
         self._seed = seed
@@ -106,12 +106,11 @@ class RewardUpdater:
         taught = self._teachable(data, skipped)
         loss, held_out_loss, passes = self._train(taught, typical, epochs, rng, skipped)
         self._replay.add(votes, rng)
-        objectives = self.model.objectives
         if passes:
             self.updates += 1
-            self.taught |= {objectives[vote.objective_of(objectives)] for vote in taught}
+            self.taught |= self._ordered(taught)
         if len(reference) >= 2:
-            self.model.normalise(reference, silent=set(objectives) - self.taught)
+            self.model.normalise(reference, silent=set(self.model.objectives) - self.taught)
         return RewardReport(
             seen=len(data),
             new=len(votes),
@@ -159,6 +158,11 @@ class RewardUpdater:
         skipped["one_class"] += len(data) - len(taught)
         return taught
 
+    def _ordered(self, votes: Sequence[Vote]) -> set[str]:
+        """The objectives that these votes order answers by."""
+        objectives = self.model.objectives
+        return {objectives[vote.objective_of(objectives)] for vote in votes if vote.orders}
+
     def _judge_signals(self, votes: Sequence[Vote], typical: Sequence[Pair]) -> None:
         """Compare the answers that new implicit signals came with to typical ones, before they are learned from."""
         signals = [vote for vote in votes if vote.signal]
@@ -186,7 +190,7 @@ class RewardUpdater:
     ) -> tuple[float, float, int]:
         """Up to `epochs` passes over the votes.
 
-        Returns the kept pass's mean loss, its loss on held-out votes, and its number.
+        Returns the kept pass's mean loss, its loss on held-out votes, and its number, 0 if no step was taken.
         """
         thumbs = count_thumbs(data, self.model.objectives)
         size = self._settings.batch
@@ -196,6 +200,7 @@ class RewardUpdater:
         watched = self._held_out.votes[-MOST_HELD_OUT:]
         if len(watched) < LEAST_HELD_OUT:
             watched = []
+        learned = 0.0
         for number in range(1, epochs + 1 if data else 1):
             rng.shuffle(data)
             loss = weight = 0.0
@@ -203,6 +208,7 @@ class RewardUpdater:
                 part = data[start : start + size]
                 batch_loss, batch_weight = self._step(part, typical, thumbs, self._rate(done, steps), skipped)
                 loss, weight, done = loss + batch_loss, weight + batch_weight, done + 1
+            learned += weight
             found = self._likelihood(watched) if watched else 0.0
             if restore is None or found < kept[1] or math.isnan(kept[1]):
                 kept = loss / max(weight, 1e-8), found, number
@@ -210,7 +216,7 @@ class RewardUpdater:
             elif number == epochs or number - kept[2] == PATIENCE:
                 restore()
                 break
-        return kept
+        return kept if learned else (0.0, kept[1], 0)
 
     def _step(
         self, votes: Sequence[Vote], typical: Sequence[Pair], thumbs: Thumbs, scale: float, skipped: Counter[str]
@@ -310,6 +316,6 @@ class RewardUpdater:
             )
         self._load(tensors, values["learned"])
         self.updates = values["updates"]
-        self.taught = set(values.get("taught", self.model.objectives))
         self._replay.load_json(values["replay"])
         self._held_out.load_json(values["held_out"])
+        self.taught = set(values["taught"]) if "taught" in values else self._ordered(self._replay.votes)

@@ -166,7 +166,8 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
         )
     reward = RewardUpdater(model, tokenizer, settings.reward, settings.seed)
     reference = registry.path(registry.references()[-1])
-    return Learners(reward, load_policy(registry.path(live), reference), tokenizer, load_policy)
+    policy = load_policy(registry.path(live), reference)
+    return Learners(reward, policy, tokenizer, load_policy, other_trunk=bool(settings.reward.trunk))
 
 
 def _demonstrations(settings: PolicyTraining, tokenizer: ChatTokenizer, policy: Policy) -> Sequence[Pair]:

@@ -161,7 +161,7 @@ class _Clock:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """The report: rows, and what holds."""
     started = time.monotonic()
-    seeds = range(1 if options.quick else options.seeds)
+    seeds = range(options.first, options.first + (1 if options.quick else options.seeds))
     runs: list[tuple[str, Tuning]] = [
         (algorithm, tuning)
         for algorithm in (("ppo",) if options.quick else options.algorithms)
@@ -279,6 +279,7 @@ def _line(name: str, row: dict[str, Any], kl: str, seconds: str) -> str:
 def main() -> int:
     parser = reports.parser(__doc__, "world", seeds=3)
     parser.add_argument("--algorithms", nargs="+", choices=list(RATES), default=list(RATES))
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds, instead of 0")
     parser.add_argument("--quick", action="store_true", help="one seed, PPO of all weights")
     return reports.conclude(parser.parse_args(), run, table)
 

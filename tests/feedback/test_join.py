@@ -36,7 +36,9 @@ def restarted(join: Join) -> Join:
     names = join.answers.seal()
     values = json.loads(json.dumps(join.to_json()))
     answers = Answers.load(join.answers.folder, names, values["answers"]["first"], values["answers"]["came"])
-    return Join.from_json(values, answers, WINDOW_MS, clock_events=1)
+    again = Join.from_json(values, answers, WINDOW_MS, clock_events=1)
+    again.dead_lettered = join.dead_lettered  # which the caller takes before a stop
+    return again
 
 
 def test_feedback_meets_its_answer_whichever_comes_first(new: New):

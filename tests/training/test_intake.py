@@ -119,9 +119,10 @@ def test_answers_that_the_models_cannot_read_train_nothing_and_are_counted(bench
         cut("foreign", (1, 2, 4), (5, 1000)),
         cut("foreign prompt", (1000, 2), (5,), (6,)),
         cut("long", (1, 2, 3), (5,) * 998, (6, 7)),
+        completion("broken off", answers=((5, 6), (7, 8))),
     )
     bench.intake.read()
-    found = {"vocabulary": 3, "context": 1}
+    found = {"vocabulary": 3, "context": 1, "unfinished": 2}
     assert bench.intake.left_out == found
     bench.restart()
     assert bench.intake.left_out == found

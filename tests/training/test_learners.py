@@ -129,3 +129,15 @@ def test_the_value_begins_as_the_combined_score(tmp_path: Path) -> None:
     values_BA = policy.policy.forward(policy.policy.collate([(pairs[0][0], (*pairs[0][1], 2))])).values_BA
     # The trunks are equal, so the value of the state after the answer is its score.
     assert values_BA[0, -1].item() == pytest.approx(score_N[0].item(), abs=1e-4)
+
+
+def test_with_another_trunk_the_value_begins_at_0(tmp_path: Path) -> None:
+    """That of another width cannot be copied, and that of another model says nothing of the policy's states."""
+    write_tiny_model(tmp_path, weights_seed=0)
+    tokenizer = ChatTokenizer(tmp_path)
+    reward = RewardUpdater(RewardModel.load(tmp_path, tuning="full"), tokenizer, RewardTraining.model_validate({}), 0)
+    policy = PolicyUpdater(Policy.load(tmp_path, tuning="full"), PolicyTraining.model_validate({}), 0)
+    made = Learners(reward, policy, tokenizer, lambda folder, reference: policy, other_trunk=True)
+    reward.model.heads = torch.nn.Linear(7, 4)
+    assert made.init_value({"helpful": 1.0}) and policy.value_ready
+    assert not any(tensor.any() for tensor in policy.policy.value_parameters().values())

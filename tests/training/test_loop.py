@@ -35,7 +35,7 @@ from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.events import AnswerRef, Envelope, Thumb
+from rlhf_online.events import AnswerRef, Envelope, Pairwise, Sampling, Thumb
 from rlhf_online.feedback.preferences import is_held_out
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
@@ -192,7 +192,7 @@ def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
         with tiny.trainer() as trainer:
             trainer._read()
             trainer._learn_votes()
-            operator.write(tiny.state, {"helpful": 0.0})
+            operator.write(tiny.state, {"harmless": 0.0})
         asked: list[dict[str, float] | None] = []
         with tiny.trainer() as trainer:
             score = trainer.parts.rewards.score
@@ -208,7 +208,12 @@ def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
             tiny.chat(12)
             asked.clear()
             assert cycles(trainer) == 1
-            assert asked and all(weights == {"helpful": 0.0, "harmless": 1.0} for weights in asked)
+            assert asked and all(weights == {"helpful": 1.0, "harmless": 0.0} for weights in asked)
+            operator.write(tiny.state, {"helpful": 0.0})
+            tiny.chat(12)
+            asked.clear()
+            assert cycles(trainer) == 1
+            assert not asked, "no vote was about what alone counts now: the policy waits"
 
 
 def test_the_reward_models_trunk_may_begin_as_another_model(tmp_path: Path) -> None:
@@ -370,6 +375,21 @@ def test_killed_by_the_system_at_random_moments_it_trains_exactly_once(tiny: Wor
         cycles(successor)
         audit(tiny, successor)
     assert auditor.audit(tiny.state.root, tiny.accepted).problems == []
+
+
+def test_answers_that_may_not_train_the_policy_are_shown_though_nothing_is_learned_from_them(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        rollouts = tiny.engine.sample([(1, 5, 3)], 4, 4, 1.0)
+        for number in range(30):
+            made = tiny.completion(f"name fruit {number}", rollouts)
+            greedy = replace(made, sampling=Sampling(temperature=0.0))
+            tiny.append(Envelope(event_id=made.completion_id, event=greedy))
+            best, worst = (AnswerRef(completion_id=made.completion_id, index=index) for index in (0, 1))
+            tiny.vote(made, Pairwise(chosen=best, rejected=worst))
+        cycles(trainer)
+        assert trainer.progress.policy_version == "policy-000000"
+        gauge = trainer.parts.reporter.metrics.left_out
+        assert gauge.labels("greedy")._value.get() == 30 * len(rollouts)
 
 
 def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:

@@ -4,6 +4,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -321,14 +322,6 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
     assert torch.equal(weight, updater.policy.value_head.weight)
 
 
-def test_a_reward_model_of_another_width_says_nothing_of_the_value(base: Path):
-    updater = _updater(base)
-    width = updater.policy.value_head.in_features
-    assert updater.init_value(torch.ones(1, 2 * width), torch.ones(1)) and updater.value_ready
-    assert not any(tensor.any() for tensor in updater.policy.value_parameters().values())
-    assert not updater.update(_rollouts(updater.policy)).undone
-
-
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path, tuning: str, algorithm: Algorithm):
@@ -568,3 +561,20 @@ def test_a_setting_changes_what_is_learned(base: Path, name: str) -> None:
         return updater.policy.state()
 
     assert not _same(learned(), learned(**{name: value}))
+
+
+@pytest.mark.parametrize(("count", "watched"), [(5, 5), (40, 16), (64, 16), (256, 32)])
+def test_how_far_it_moved_is_measured_on_answers_to_many_prompts(
+    base: Path, monkeypatch: pytest.MonkeyPatch, count: int, watched: int
+):
+    """Four answers to a prompt stand together; what is watched is spread evenly over all of them."""
+    passes = _updater(base)._passes
+    pairs = [((1, 10 + row // 4 % 20, 3), (30 + row % 40, 2)) for row in range(count)]
+    answers = passes.measure(pairs, torch.ones(count))
+    seen: list[int] = []
+    forward = passes._forward
+    monkeypatch.setattr(passes, "_forward", lambda answers, rows: (seen.extend(rows), forward(answers, rows))[1])
+    assert passes.moved(answers) == pytest.approx(0, abs=1e-6)
+    assert len(seen) == len(set(seen)) == watched
+    gaps = {later - earlier for earlier, later in pairwise([*sorted(seen), count])}
+    assert max(gaps) - min(gaps) <= 1

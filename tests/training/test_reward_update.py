@@ -382,19 +382,27 @@ def test_thumbs_of_one_class_alone_teach_nothing_and_the_first_update_is_still_t
     again.load_state(tensors, json.loads(json.dumps(values)))
     assert again.update([_ranking(i) for i in range(40)], [], _probe_pairs()).passes == 4, "those of a cold start"
     assert (again.updates, again.taught) == (1, {"helpful"})
+    tensors, values = again.state()
+    del values["taught"]  # as of a state that did not know it
+    older = _updater(base)
+    older.load_state(tensors, json.loads(json.dumps(values)))
+    assert older.taught == {"helpful"}
 
 
 def test_an_objective_that_no_vote_was_about_is_no_part_of_the_score(base: Path):
     updater = _updater(base, objectives=("helpful", "harmless"))
     updater.update([_ranking(i) for i in range(120)], [], _probe_pairs())
     scores_NOK, correlation_OO = updater.model.scores(_probe_pairs()), updater.model.correlation_OO
-    assert scores_NOK[:, 1].abs().max() < 1e-9
-    both, _ = compose.combine(scores_NOK, torch.tensor([1.0, 1.0]), correlation_OO)
+    assert not scores_NOK[:, 1].any()
+    both, _ = compose.combine(scores_NOK, torch.tensor([1.0, 100.0]), correlation_OO)
     helpful, _ = compose.combine(scores_NOK, torch.tensor([1.0, 0.0]), correlation_OO)
     assert torch.allclose(both, helpful) and both.std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
     weight_1d, _ = updater.model.linear(compose.coefficients(torch.ones(2), correlation_OO))
     helpful_1d, _ = updater.model.linear(compose.coefficients(torch.tensor([1.0, 0.0]), correlation_OO))
     assert torch.allclose(weight_1d, helpful_1d)
+    tied = [replace(_pair(i), objective="harmless", tiers=((0, 1),), strength=0) for i in range(40)]
+    updater.update(tied, [], _probe_pairs())
+    assert updater.taught == {"helpful"}, "that answers are alike does not say what is better"
     updater.update([_about(_ranking(i), "harmless") for i in range(120, 240)], [], _probe_pairs())
     assert updater.model.scores(_probe_pairs())[:, 1].mean(1).std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
 
@@ -447,6 +455,15 @@ def test_a_step_whose_loss_is_no_number_is_not_taken(base: Path, monkeypatch: py
     assert report.skipped == {"not_finite": 1}
     assert math.isfinite(report.loss) and all(math.isfinite(score) for score in _scores(updater))
     assert all(math.isfinite(value) for value in updater._loss.intercepts[0].people.values())
+
+
+def test_an_update_without_a_step_that_can_be_taken_teaches_nothing(base: Path, monkeypatch: pytest.MonkeyPatch):
+    updater = _updater(base)
+    forward = updater.model.forward
+    monkeypatch.setattr(updater.model, "forward", lambda batch: forward(batch) * float("nan"))
+    report = updater.update([_ranking(i) for i in range(32)], [], [])
+    assert report.skipped == {"not_finite": 8} and report.passes == 0
+    assert (updater.updates, updater.taught) == (0, set())
 
 
 def test_prompts_that_are_too_long_are_cut_on_the_left_and_counted(base: Path):

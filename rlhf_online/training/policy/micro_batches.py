@@ -21,7 +21,7 @@ from rlhf_online.training import distributed
 from rlhf_online.training.policy.objectives import Answers, Objective, Unit
 
 T = TypeVar("T")
-WATCHED, LEAST_WATCHED = 1 / 8, 8
+WATCHED, LEAST_WATCHED = 1 / 8, 16
 """Share of the answers, and how many at least, on which it is measured how far an update moved the policy: enough for
 what is far too much, and a small part of what the update costs."""
 

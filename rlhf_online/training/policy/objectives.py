@@ -301,7 +301,8 @@ def policy_gradient(
     is paid by the answer, and are not whitened.
 
     A KL *loss* is scaled as the advantages are, so that β means the same as in the reward: by 1/σ for each whitening,
-    by 1 − 1/n for the mean of a group of n, which GRPO's contain. Its division by each group's deviation is left alone.
+    by 1 − 1/n for the mean of a group of n, which GRPO's contain. Its division by each group's deviation is left alone,
+    and undoes whitening.
     """
     mask_NA = answers.mask_NA
     in_reward = settings.kl_in == "reward"
@@ -319,7 +320,8 @@ def policy_gradient(
         if algorithm == "reinforce":
             reward_N = advantages.reinforce(reward_N, baseline.mean)
         reward_N, scale = _whitened(reward_N, torch.ones_like(reward_N, dtype=torch.bool), settings)
-        kl_weight *= scale
+        if algorithm != "grpo" or not settings.grpo_std:
+            kl_weight *= scale
         groups_N = _groups(rollouts)
         match algorithm:
             case "grpo":

@@ -49,6 +49,11 @@ class Vote:
         kind = "signal" if self.signal else "thumb" if self.up is not None else "comparison"
         return (self.person, self.conversation, self.objective, kind, self.prompt, tuple(sorted(self.answers)))
 
+    @property
+    def orders(self) -> bool:
+        """Whether it says what is better, and not only that answers are alike."""
+        return self.up is not None or len(set(self.tiers)) > 1
+
     def objective_of(self, objectives: Sequence[str]) -> int:
         """Which of `objectives` it is about."""
         return objectives.index(self.objective) if self.objective else 0

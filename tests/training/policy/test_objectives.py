@@ -64,6 +64,8 @@ def test_a_kl_loss_is_scaled_with_the_rewards_that_are_whitened(whiten: str):
     deviation = scores.std(unbiased=False).item()
     for algorithm in ("rloo", "reinforce"):
         assert _gradient(algorithm, whiten_rewards=whiten).kl_weight == pytest.approx(BETA / deviation)
+    grouped = [_gradient("grpo", whiten_rewards=whiten, grpo_std=std).kl_weight for std in (False, True)]
+    assert grouped == pytest.approx([BETA / 2 / deviation, BETA / 2]), "a group's own deviation undoes whitening"
     tokens = torch.stack([torch.zeros(4), scores], 1)
     rewards = (tokens - tokens.mean()) / tokens.std(unbiased=False) + (tokens.mean() if whiten == "scale" else 0)
     returns = rewards.flip(1).cumsum(1).flip(1)

@@ -5,7 +5,7 @@
 
 For each seed: supervised fine-tuning, a reward model from 3,000 rankings by 24 people (20 clean, two who are flattered,
 two whose taste drifts), the best of 4, 16 and 64 samples by it; then
-each algorithm from there: ITERATIONS updates on 1,024 answers to training prompts, 512 where no ratio is clipped.
+each algorithm from there: ITERATIONS updates on 1,024 answers to training prompts, 512 of kto and best-of-n.
 Measured is the true reward of 4,107 answers to held-out prompts, the same prompts and seeds for all; seconds are those
 of one core. The exit code is 1 if something in "holds" does not.
 """
@@ -34,10 +34,10 @@ RANKINGS = 3000
 PEOPLE = 24
 BEST_OF = (4, 16, 64)
 ITERATIONS = 40
-CLIPPED = ("ppo", "grpo", "rloo")
-CLIPPED_PROMPTS, PROMPTS = 256, 128
-"""An iteration, of the 447 to train on, four answers to each: for the CLIPPED, whose held-out prompts gain by more of
-them, and for the others, of which kto and best-of-n go too far from the reference then (docs/LOG.md)."""
+FEWER = ("kto", "best-of-n")
+PROMPTS, FEWER_PROMPTS = 256, 128
+"""An iteration, of the 447 to train on, four answers to each. More of them are better on held-out prompts, but for those
+of FEWER, which go too far from the reference then (docs/LOG.md)."""
 MEASURED_WITH, COMPARED_WITH = 90_001, 90_002
 """Seeds of the measurements: of policies, and of the pools that the best are chosen from."""
 
@@ -132,7 +132,7 @@ def learn(seed: int, folder: Path, algorithm: str, tuning: Tuning) -> Learned:
         seed,
         scores=None if algorithm == "kto" else learning.scored_by(model),
         people=people.population(PEOPLE, seed=seed),
-        prompts=CLIPPED_PROMPTS if algorithm in CLIPPED else PROMPTS,
+        prompts=FEWER_PROMPTS if algorithm in FEWER else PROMPTS,
     )
     loop.run(ITERATIONS)
     clock.lap("learning")

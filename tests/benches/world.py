@@ -36,8 +36,8 @@ BEST_OF = (4, 16, 64)
 ITERATIONS = 40
 FEWER = ("kto", "best-of-n")
 PROMPTS, FEWER_PROMPTS = 256, 128
-"""An iteration, of the 447 to train on, four answers to each. More of them are better on held-out prompts, but for those
-of FEWER, which go too far from the reference then (docs/LOG.md)."""
+"""An iteration, of the 447 to train on, four answers to each. More of them are better on held-out prompts, but not for
+FEWER, which go too far from the reference then (docs/LOG.md)."""
 MEASURED_WITH, COMPARED_WITH = 90_001, 90_002
 """Seeds of the measurements: of policies, and of the pools that the best are chosen from."""
 

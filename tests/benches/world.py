@@ -193,7 +193,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "algorithms": [
             _row(starts, [one for one in learned if (one.algorithm, one.tuning) == run]) for run in runs
         ],
-        "seconds": {name: _over(starts, lambda start, name=name: start.seconds[name]) for name in starts[0].seconds},
+        "seconds": {
+            name: _over(starts, lambda start, name=name: start.seconds[name])
+            for name in next(iter(starts.values())).seconds
+        },
         "wall_s": round(time.monotonic() - started, 1),
     }  # fmt: skip
     report["holds"] = holds(report)

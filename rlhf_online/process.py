@@ -12,7 +12,7 @@ from rlhf_online.state import write_json
 
 PR_SET_PDEATHSIG = 1
 NICE = 10
-GIVE_WAY = "RLHF_ENGINE_GIVES_WAY"
+LOWER_PRIORITY = "RLHF_ENGINE_LOW_PRIORITY"
 """Variable that tells the engine's process to give way: where it computes on the cores that pass its tokens on."""
 
 
@@ -26,7 +26,7 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """Run after those who only pass things on, when cores are scarce: nice 10.
 
     Who computes without a pause holds up who is woken for a token: on two cores whole answers reached their reader in
@@ -55,13 +55,13 @@ async def end_group(process: asyncio.subprocess.Process, grace_s: float) -> int:
     return await process.wait()
 
 
-def announce(ready_file: Path | None, **ports: int) -> None:
+def write_ready_file(ready_file: Path | None, **ports: int) -> None:
     """Write `{"pid": …, **ports}` to `ready_file`, atomically."""
     if ready_file is not None:
         write_json(ready_file, {"pid": os.getpid(), **ports})
 
 
-def complain(error: RlhfError) -> int:
+def report_error(error: RlhfError) -> int:
     """Say on stderr what happened; returns the exit code."""
     print(f"error: {error}", file=sys.stderr)
     return error.exit_code

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-GIVE_WAY = "from rlhf_online.process import give_way; give_way(); give_way(); import os; print(os.nice(0))"
+LOWER = "from rlhf_online.process import lower_priority as f; f(); f(); import os; print(os.nice(0))"
 
 
-def test_give_way_lowers_the_priority_once() -> None:
-    done = subprocess.run([sys.executable, "-c", GIVE_WAY], capture_output=True, text=True, check=True)
+def test_lower_priority_lowers_the_priority_once() -> None:
+    done = subprocess.run([sys.executable, "-c", LOWER], capture_output=True, text=True, check=True)
     assert int(done.stdout) == max(10, os.nice(0))
 
 
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="a kernel without autogroups")
 def test_the_leader_of_a_session_lowers_its_session_and_nobody_elses() -> None:
     def lowered(*, session: bool) -> bool:
-        show = GIVE_WAY + "; print(open('/proc/self/autogroup').read())"
+        show = LOWER + "; print(open('/proc/self/autogroup').read())"
         done = subprocess.run(
             [sys.executable, "-c", show], capture_output=True, text=True, check=True, start_new_session=session
         )

@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="rlhf-online", standalone_mode=False)
     except RlhfError as error:
-        return process.complain(error)
+        return process.report_error(error)
     except typer.Exit as end:
         return end.exit_code
     except (typer.Abort, KeyboardInterrupt):

@@ -18,7 +18,7 @@ import rlhf_online
 from rlhf_online.config import EngineSettings
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineStartFailed
-from rlhf_online.process import GIVE_WAY, end_group
+from rlhf_online.process import LOWER_PRIORITY, end_group
 from rlhf_online.state import StateDir
 
 SERVED_NAME = "policy"
@@ -187,9 +187,9 @@ def environment(settings: EngineSettings, device: str) -> dict[str, str]:
     }
     # vLLM imports ten thousand modules in each of three processes: without compiled files that doubles its start.
     values.pop("PYTHONDONTWRITEBYTECODE", None)
-    values.pop(GIVE_WAY, None)
+    values.pop(LOWER_PRIORITY, None)
     if device == "cpu":
-        values |= {GIVE_WAY: "1"}
+        values |= {LOWER_PRIORITY: "1"}
         values.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would override --kv-cache-memory-bytes, in whole GiB
         if settings.threads:  # not bound to cores, which other processes here use too
             values |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(settings.threads)}

@@ -7,14 +7,14 @@ with their parent, so that killing any one of them, even by SIGKILL, leaves none
 
 import os
 
-from rlhf_online.process import GIVE_WAY, die_with_parent, give_way
+from rlhf_online.process import LOWER_PRIORITY, die_with_parent, lower_priority
 
 
 def main() -> None:
     """Run the server until SIGTERM."""
     die_with_parent()
-    if os.environ.get(GIVE_WAY):
-        give_way()
+    if os.environ.get(LOWER_PRIORITY):
+        lower_priority()
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 
     serve()

@@ -56,7 +56,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class DeadLetter:
     """A record that a reader cannot use, for people to look at: where it stood, what it held, and why.
 
     `orphan`: feedback whose answer never came; otherwise nobody can read it, or it contradicts its answer.
@@ -95,7 +95,7 @@ class Source(Protocol):
         """`reader` will never ask for anything before `position` again. Raises LogUnavailable."""
         ...
 
-    def set_aside(self, letters: Sequence[Letter]) -> None:
+    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
         """Keep durably what cannot be used. After a restart the same may come twice. Raises LogUnavailable."""
         ...
 

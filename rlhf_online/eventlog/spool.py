@@ -1,7 +1,7 @@
 """The local log seen as a spool: what a forwarder has shipped of it, and what was refused for good.
 
     shipped.json         {"spool": identity, "shipped": n}: the first n records have left, or were refused
-    refused.jsonl        the records refused for good, or found damaged (`letters`)
+    refused.jsonl        the records refused for good, or found damaged (`dead_letters`)
 
 The position is written after the confirmations that it counts, so it can only be too low: then records are sent twice,
 and readers drop the second by spool and number.
@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 
 from rlhf_online.errors import LogUnavailable
-from rlhf_online.eventlog import letters
-from rlhf_online.eventlog.base import Letter, Record
+from rlhf_online.eventlog import dead_letters
+from rlhf_online.eventlog.base import DeadLetter, Record
 from rlhf_online.eventlog.tail import PARTITION, LocalReader
 from rlhf_online.state import write_json
 
@@ -29,7 +29,7 @@ class Spool:
         self._folder = folder
         self._reader = LocalReader(folder)
         self.shipped = self.saved = self._read()
-        self.refused = letters.count(folder / _REFUSED)
+        self.refused = dead_letters.count(folder / _REFUSED)
 
     @property
     def identity(self) -> str:
@@ -51,10 +51,10 @@ class Spool:
 
     def refuse(self, record: Record, event_id: str, reason: str) -> None:
         """Put away a record that will never be shipped. Raises LogUnavailable."""
-        letter = Letter(
+        letter = DeadLetter(
             partition=PARTITION, offset=record.offset, event_id=event_id, reason=reason, payload=record.payload
         )
-        letters.append(self._folder / _REFUSED, [letter])
+        dead_letters.append(self._folder / _REFUSED, [letter])
         self.refused += 1
 
     def close(self) -> None:

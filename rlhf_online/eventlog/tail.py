@@ -13,8 +13,8 @@ from typing import Self
 from rlhf_online.errors import LogError, LogUnavailable, PositionLost
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import gap
-from rlhf_online.eventlog.base import Letter, Position, Record
-from rlhf_online.eventlog.letters import append
+from rlhf_online.eventlog.base import DeadLetter, Position, Record
+from rlhf_online.eventlog.dead_letters import append
 from rlhf_online.eventlog.segments import HEADER, MAX_RECORD, find_next, parse_header, segment_name
 
 PARTITION = "local"
@@ -97,8 +97,8 @@ class LocalReader:
         except OSError as error:
             raise files.unusable(self._folder, error) from error
 
-    def set_aside(self, letters: Sequence[Letter]) -> None:
-        """Append to `dead-letters.jsonl` or `orphans.jsonl` in the folder (`letters`)."""
+    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
+        """Append to `dead-letters.jsonl` or `orphans.jsonl` in the folder (`dead_letters`)."""
         for name, orphan in (("dead-letters.jsonl", False), ("orphans.jsonl", True)):
             append(self._folder / name, [letter for letter in letters if letter.orphan == orphan])
 

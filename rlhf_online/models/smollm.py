@@ -47,7 +47,7 @@ def main() -> int:
     try:
         convert(options.package, options.target)
     except RlhfError as error:
-        return process.complain(error)
+        return process.report_error(error)
     return 0
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from rlhf_online.config import StandaloneSettings
 from rlhf_online.errors import InvalidInput, RlhfError
-from rlhf_online.process import complain
+from rlhf_online.process import report_error
 from rlhf_online.registry import Registry, genesis
 from rlhf_online.simulation import accounts, charts, people, report, stage, view, world
 from rlhf_online.simulation.client import ChatClient, RequestFailed
@@ -368,9 +368,9 @@ def main(arguments: list[str] | None = None) -> int:
         known, unknown = group.split(RlhfError)
         if unknown is not None or known is None:
             raise
-        return complain(_leaf(known))
+        return report_error(_leaf(known))
     except RlhfError as error:
-        return complain(error)
+        return report_error(error)
 
 
 def _leaf(error: BaseException) -> RlhfError:

@@ -23,8 +23,8 @@ from rlhf_online.rewards.client import Scored
 from rlhf_online.rollout.buffer import Rollout, RolloutBuffer, ScoredRollout
 from rlhf_online.rollout.curriculum import Curriculum
 from rlhf_online.training.ledger import Ledger
-from rlhf_online.training.patience import Patience
 from rlhf_online.training.publication import lineage
+from rlhf_online.training.retrier import Retrier
 
 Tokens = tuple[int, ...]
 TEMPERATURE = 1.0
@@ -65,7 +65,7 @@ class Experience:
         buffer: RolloutBuffer,
         ledger: Ledger,
         registry: Registry,
-        patience: Patience,
+        retrier: Retrier,
         settings: RolloutSettings,
         pessimism: float,
     ) -> None:
@@ -75,7 +75,7 @@ class Experience:
         self._buffer = buffer
         self._ledger = ledger
         self._registry = registry
-        self._patience = patience
+        self._retrier = retrier
         self._settings = settings
         self._pessimism = pessimism
         self._log = structlog.get_logger()
@@ -84,7 +84,7 @@ class Experience:
         """Wait for the engine to serve `version`, SERVED_WITHIN_S at most; False if another version became live."""
         deadline = time.monotonic() + SERVED_WITHIN_S
         while True:
-            serving = self._patience.insist("asking which version serves", lambda: self._sampler.serving(prompt))
+            serving = self._retrier.call("asking which version serves", lambda: self._sampler.serving(prompt))
             if self._registry.live("policy") != version:
                 return False
             if serving == version:
@@ -92,7 +92,7 @@ class Experience:
             if time.monotonic() > deadline:
                 self._log.warning("the live version does not serve yet", live=version, serving=serving)
                 return True
-            self._patience.sleep(POLL_S)
+            self._retrier.sleep(POLL_S)
 
     def gather(
         self, prompts: Sequence[Tokens], live: str, baseline: int, rng: random.Random, *, grouped: bool = False
@@ -115,7 +115,7 @@ class Experience:
         first = dict.fromkeys(alone[:count])
         others = [prompt for prompt in prompts if prompt not in first]
         chosen = [*first, *self.curriculum.draw(others, count - len(first), rng)]
-        fresh = self._patience.insist(
+        fresh = self._retrier.call(
             "sampling fresh answers",
             lambda: self._sampler.sample(chosen, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE),
         )
@@ -128,7 +128,7 @@ class Experience:
         self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float]
     ) -> list[float]:
         """Pessimistic scores, mean − k·spread, in order; NaN where the reward model gave no number."""
-        scored = self._patience.insist(
+        scored = self._retrier.call(
             "scoring answers", lambda: self._rewards.score(pairs, reward_version, SCORE_TIMEOUT_S, weights)
         )
         return [item.score - self._pessimism * item.spread for item in scored]

@@ -19,13 +19,13 @@ from typing import Any
 import structlog
 
 from rlhf_online.errors import UndecodableEvent, UnusableVote
-from rlhf_online.eventlog.base import Letter, Position, Record, Source
+from rlhf_online.eventlog.base import DeadLetter, Position, Record, Source
 from rlhf_online.events import Completion, Envelope, Feedback, Withdrawal
 from rlhf_online.feedback.answers import Answers
+from rlhf_online.feedback.delivered import DeliveredOffsets
 from rlhf_online.feedback.join import Join, Joined
 from rlhf_online.feedback.preferences import Preference, from_json, is_held_out, to_json, to_preference
 from rlhf_online.feedback.revisions import Revisions
-from rlhf_online.feedback.taken import Taken
 from rlhf_online.rollout.buffer import Rollout, RolloutBuffer
 from rlhf_online.rollout.live import rollouts_of
 from rlhf_online.rollout.usable import unreadable
@@ -72,7 +72,7 @@ class Intake:
         """(event id, person) of votes taken back after they were taken in, if they are that person's."""
         self.reference: list[tuple[Tokens, Tokens]] = []
         """The first answers of the log: what scores are normalised on."""
-        self.letters: list[Letter] = []
+        self.letters: list[DeadLetter] = []
         """What cannot be used, until `set_aside` has put it away."""
         self.duplicates = 0
         self.left_out: Counter[str] = Counter()
@@ -83,7 +83,7 @@ class Intake:
         self._ledger = ledger
         self._settings = settings
         self._prompts: dict[Tokens, None] = {}
-        self._taken = Taken()
+        self._taken = DeliveredOffsets()
         self._revisions = Revisions()
         # Votes that wait for a cycle, and whether each is held out.
         self._votes: dict[str, tuple[Preference, bool]] = {}
@@ -194,7 +194,7 @@ class Intake:
         self.join = Join.from_json(values["join"], found, self._settings.window_ms)
         votes = [(from_json(item["vote"]), item["held_out"]) for item in values["votes"]]
         self._votes = {vote.event_id: (vote, held_out) for vote, held_out in votes}
-        self._taken = Taken.from_json(values["taken"])
+        self._taken = DeliveredOffsets.from_json(values["taken"])
         self._revisions = Revisions.from_json(values["revisions"])
         self.revoked = [(event_id, person) for event_id, person in values["revoked"]]
         self._prompts = dict.fromkeys(tuple(ids) for ids in values["prompts"])
@@ -298,7 +298,7 @@ class Intake:
             self.dead_letters[reason] += 1
             place = f"{record.partition}:{record.offset}"
             self.letters.append(
-                Letter(
+                DeadLetter(
                     partition=record.partition,
                     offset=record.offset,
                     event_id=event_id,
@@ -309,9 +309,9 @@ class Intake:
             self._log.warning("dead letter", event_id=event_id, place=place, reason=reason, why=why)
 
 
-def _orphan(envelope: Envelope) -> Letter:
+def _orphan(envelope: Envelope) -> DeadLetter:
     """Its place is not known any more: its payload is the whole event."""
     why = "its answer did not come in time"
-    return Letter(
+    return DeadLetter(
         partition="", offset=-1, event_id=envelope.event_id, reason=why, payload=encode(envelope), orphan=True
     )

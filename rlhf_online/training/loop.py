@@ -9,7 +9,7 @@
 
 What waits, and for what: the loop for `min_votes` votes in the log; the second half for the reward service to serve
 the reward version of commit 1, then for the engine to serve the live policy version; every step for a neighbour that is
-away (`patience`). Nothing else blocks, and while anything is awaited nothing that was read is lost. While the reward
+away (`retrier`). Nothing else blocks, and while anything is awaited nothing that was read is lost. While the reward
 model is not good enough (`gate.doubt`) cycles end after their first half. With `policy_updates` above 1 as many cycles
 consist of the second half alone.
 
@@ -52,11 +52,11 @@ from rlhf_online.training.intake import Intake
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import Lease
 from rlhf_online.training.ledger import Ledger
-from rlhf_online.training.patience import Patience, Stopped
 from rlhf_online.training.policy_update import GROUPED, PolicyReport
 from rlhf_online.training.progress import Pending, Progress
 from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
+from rlhf_online.training.retrier import Retrier, Stopped
 
 IDLE_POLL_S = 0.25
 REWARD_SERVED_WITHIN_S = 10.0
@@ -82,7 +82,7 @@ class Parts:
     weights: Callable[[], Weights]
     """What each objective counts now, as the operator says."""
     reporter: Reporter
-    patience: Patience
+    retrier: Retrier
 
 
 class Trainer:
@@ -103,7 +103,7 @@ class Trainer:
         try:
             while True:
                 if not self.run_once():
-                    self.parts.patience.sleep(IDLE_POLL_S)
+                    self.parts.retrier.sleep(IDLE_POLL_S)
         except Stopped:
             self._log.info("stopped", cycle=self.progress.cycle)
         except Exception:
@@ -114,7 +114,7 @@ class Trainer:
 
     def run_once(self) -> bool:
         """One cycle, if there are votes enough for it (or a cycle was cut short); False if there are not."""
-        self.parts.patience.insist("asking for the lease", self.parts.lease.check)
+        self.parts.retrier.call("asking for the lease", self.parts.lease.check)
         if self.progress.stage == "votes":
             self._read()
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
@@ -135,8 +135,8 @@ class Trainer:
         if checkpoint is not None:
             stored = Progress.from_json(checkpoint.state["progress"])
             parts.intake.restore(checkpoint.part("intake").values, checkpoint.sealed["answers"])
-            recovery.stand_in_log(stored, self.progress.log_identity, parts.intake, parts.checkpoints.folder)
-            recovery.stand_in_line(stored, parts.registry.references())
+            recovery.check_log_position(stored, self.progress.log_identity, parts.intake, parts.checkpoints.folder)
+            recovery.check_lineage(stored, parts.registry.references())
             self.progress = stored
             parts.intake.buffer.restore(checkpoint.state["buffer"])
             parts.experience.curriculum.restore(checkpoint.state.get("curriculum", []))
@@ -146,20 +146,20 @@ class Trainer:
         self._release()
         self._report()
         if (pending := self.progress.pending) is not None:
-            parts.patience.insist("publishing a version", lambda: parts.publisher.settle(pending, staged=False))
+            parts.retrier.call("publishing a version", lambda: parts.publisher.settle(pending, staged=False))
 
     # First half: the reward model learns from votes
 
     def _read(self) -> None:
         parts = self.parts
         try:
-            if parts.patience.insist("reading the log", parts.intake.read):
+            if parts.retrier.call("reading the log", parts.intake.read):
                 self._report()
         except PositionLost:
             # What was read before the gap is kept: the checkpoint stands at the gap, where `gap accept` looks.
             self._commit_intake()
             raise
-        parts.reporter.metrics.lag.set(parts.patience.insist("reading the log", lambda: parts.intake.lag))
+        parts.reporter.metrics.lag.set(parts.retrier.call("reading the log", lambda: parts.intake.lag))
 
     def _learn_votes(self) -> None:
         parts, progress = self.parts, self.progress
@@ -168,7 +168,7 @@ class Trainer:
             parts.learners.reward.forget(parts.intake.revoked)
             parts.intake.revoked = []
             report = parts.learners.reward.update(votes, held_out, parts.intake.reference)
-            progress.weights = parts.patience.insist("reading the objectives' weights", parts.weights)
+            progress.weights = parts.retrier.call("reading the objectives' weights", parts.weights)
             taught = sum(progress.weights[name] > 0 for name in parts.learners.reward.taught)
             progress.figures = report.measured.figures() | {"taught": taught}
             progress.reward_version = self._reserve("reward")
@@ -197,7 +197,7 @@ class Trainer:
             rollouts = parts.experience.gather(prompts, progress.policy_version, samples, rng, grouped=grouped)
             scored = parts.experience.score_rollouts(rollouts, progress.reward_version, progress.weights)
         with parts.reporter.phase("ppo"):
-            parts.patience.check()
+            parts.retrier.check()
             begun = parts.learners.init_value(progress.weights)
             labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng, progress.weights)
             report = parts.learners.policy.update(scored, labels)
@@ -236,7 +236,7 @@ class Trainer:
             parts.rewards.wait_for_version(progress.reward_version, REWARD_SERVED_WITHIN_S)
             return True
 
-        while not parts.patience.insist("waiting for the reward service", served):
+        while not parts.retrier.call("waiting for the reward service", served):
             progress.reward_version = self._reserve("reward")
             self._commit()
         self._report()
@@ -299,14 +299,14 @@ class Trainer:
         if pending.passed:
             progress.policy_version = pending.version
         else:
-            parts.patience.insist("writing a version", lambda: parts.publisher.stage_rejected(pending))
+            parts.retrier.call("writing a version", lambda: parts.publisher.stage_rejected(pending))
             before = parts.checkpoints.last
             assert before is not None, "the first half has committed"
             parts.learners.restore_policy(before.part("policy"))
         progress.pending = pending
         self._next_cycle(policy=pending.passed)
         staged = not pending.passed
-        return parts.patience.insist("publishing a version", lambda: parts.publisher.settle(pending, staged=staged))
+        return parts.retrier.call("publishing a version", lambda: parts.publisher.settle(pending, staged=staged))
 
     def _conclude(self, outcome: str, *, policy: bool = False, **facts: object) -> None:
         """End a cycle that gave no version; `policy` says that the policy's part has changed all the same."""
@@ -335,7 +335,7 @@ class Trainer:
         reporter.cycle(outcome, **{**common, "reward_accuracy": reporter.accuracy, **facts})
 
     def _reserve(self, kind: Kind) -> str:
-        return self.parts.patience.insist("naming a version", lambda: self.parts.registry.reserve(kind))
+        return self.parts.retrier.call("naming a version", lambda: self.parts.registry.reserve(kind))
 
     # Committing
 
@@ -374,8 +374,8 @@ class Trainer:
             place = Place(self.progress.log_identity, self.progress.position)
             parts.checkpoints.save(state, contents, sealed, place)
 
-        parts.patience.insist("setting dead letters aside", parts.intake.set_aside)
-        parts.patience.insist("writing a checkpoint", save)
+        parts.retrier.call("setting dead letters aside", parts.intake.set_aside)
+        parts.retrier.call("writing a checkpoint", save)
         self._release()
 
     def _release(self) -> None:

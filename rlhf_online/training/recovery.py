@@ -10,7 +10,7 @@ from rlhf_online.training.intake import Intake
 from rlhf_online.training.progress import Progress
 
 
-def stand_in_log(stored: Progress, identity: str, intake: Intake, checkpoints: Path) -> None:
+def check_log_position(stored: Progress, identity: str, intake: Intake, checkpoints: Path) -> None:
     """Let `stored` stand in the log of today, `identity`, if it does or an operator accepts the gap.
 
     Raises PositionLost.
@@ -27,7 +27,7 @@ def stand_in_log(stored: Progress, identity: str, intake: Intake, checkpoints: P
         )
 
 
-def stand_in_line(stored: Progress, references: list[str]) -> None:
+def check_lineage(stored: Progress, references: list[str]) -> None:
     """Raises VersionCorrupt for a checkpoint of another line of versions than the registry's, or one before it."""
     stored.reference = stored.reference or references[0]
     if stored.reference not in references:

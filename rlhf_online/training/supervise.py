@@ -34,7 +34,7 @@ def main() -> int:
     try:
         supervise(settings)
     except RlhfError as error:
-        return process.complain(error)
+        return process.report_error(error)
     except KeyboardInterrupt:
         return 130
     return 0

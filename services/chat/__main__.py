@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))
     except RlhfError as error:
-        return process.complain(error)
+        return process.report_error(error)
     return 0
 
 

@@ -22,7 +22,7 @@ from rlhf_online.config import ChatSettings
 from rlhf_online.errors import RlhfError
 from rlhf_online.registry import Change
 from services.chat import fields, replies
-from services.chat.ballots import Ballots
+from services.chat.feedback_service import FeedbackService
 from services.chat.gateway import Gateway
 from services.chat.http import ClientGone, EventStream, json, read_body, refused, until_gone
 from services.chat.inflight import Exchange
@@ -50,7 +50,7 @@ class Chat:
 
     settings: ChatSettings
     gateway: Gateway
-    ballots: Ballots
+    feedback: FeedbackService
     rollouts: Rollouts
     versions: Versions
     watch: Watch
@@ -156,7 +156,7 @@ class Handlers:
         except Refusal:
             self._metrics.feedback.labels(kind="unknown", outcome="invalid").inc()
             raise
-        event_id, position = await self.chat.ballots.take(feedback, user, key)
+        event_id, position = await self.chat.feedback.take(feedback, user, key)
         return json({"event_id": event_id, "position": position})
 
     async def list_versions(self, request: Request) -> Response:

@@ -85,7 +85,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     ) -> chat_pb2.SendFeedbackResponse:
         try:
             event = feedback_from_proto(request.feedback)
-            event_id, position = await self.chat.ballots.take(event, request.user, request.idempotency_key)
+            event_id, position = await self.chat.feedback.take(event, request.user, request.idempotency_key)
         except UndecodableEvent as error:
             await fail(context, Refusal(str(error)))
         except RlhfError as error:

@@ -25,7 +25,7 @@ from rlhf_online.metrics import ChatMetrics
 from rlhf_online.registry import Registry
 from rlhf_online.state import StateDir
 from services.chat.app import Chat, build
-from services.chat.ballots import Ballots
+from services.chat.feedback_service import FeedbackService
 from services.chat.gateway import Gateway
 from services.chat.grpc_server import GrpcServer, port_taken
 from services.chat.host import Host
@@ -69,7 +69,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
     return Chat(
         settings=settings,
         gateway=gateway,
-        ballots=Ballots(journal, state, metrics, settings.objectives),
+        feedback=FeedbackService(journal, state, metrics, settings.objectives),
         rollouts=Rollouts(gateway, priority=settings.engine.mode == "managed"),
         versions=Versions(registry, state.operator_token()),
         watch=watch,
@@ -144,7 +144,7 @@ async def run(settings: ChatSettings) -> None:
             nonlocal engine
             engine = asyncio.create_task(host.run())
             engine.add_done_callback(lambda _: stop.set())
-            process.announce(settings.ready_file, http=ports.http, grpc=ports.grpc)
+            process.write_ready_file(settings.ready_file, http=ports.http, grpc=ports.grpc)
             structlog.get_logger().info("listening", host=settings.host, http=ports.http, grpc=ports.grpc)
 
         try:

@@ -37,12 +37,12 @@ def main() -> int:
         settings = config.load(config.RewardSettings, parser.parse_args().config)
         if settings.die_with_parent:
             process.die_with_parent()
-        process.give_way()
+        process.lower_priority()
         logs.configure("reward", settings.log_level)
         torch.set_num_threads(settings.threads)
         asyncio.run(serve(settings))
     except RlhfError as error:
-        return process.complain(error)
+        return process.report_error(error)
     return 0
 
 
@@ -77,7 +77,7 @@ async def serve(settings: config.RewardSettings) -> None:
     try:
         port = await server.start(settings.host, settings.grpc_port)
         metrics_port = serve_metrics(collectors, settings.host, settings.metrics_port)
-        process.announce(settings.ready_file, grpc=port, metrics=metrics_port)
+        process.write_ready_file(settings.ready_file, grpc=port, metrics=metrics_port)
         structlog.get_logger().info("listening", grpc=port, metrics=metrics_port)
         await _until(stop, follower)
     finally:

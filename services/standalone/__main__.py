@@ -24,7 +24,7 @@ def main() -> int:
             process.die_with_parent()
         Supervisor(settings, say=partial(print, flush=True)).run()
     except RlhfError as error:
-        return process.complain(error)
+        return process.report_error(error)
     return 0
 
 

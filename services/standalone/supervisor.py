@@ -121,7 +121,7 @@ class Supervisor:
         # For the command line, which finds the service by its state folder.
         host = children.address(self._settings.host)
         write_json(children.ready_file(self._state, "standalone"), {"pid": os.getpid(), "host": host, **ports})
-        process.announce(self._settings.ready_file, **ports)
+        process.write_ready_file(self._settings.ready_file, **ports)
         self._greet(ports)
 
     def _launch(self, name: Name) -> None:

@@ -21,8 +21,8 @@ from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.sampler import Sampler
 from rlhf_online.state import StateDir
 from rlhf_online.training.lease import Lease
-from rlhf_online.training.patience import Stopped
 from rlhf_online.training.reporter import Reporter
+from rlhf_online.training.retrier import Stopped
 from services.trainer.wiring import build, take_lease
 
 FIRST_VERSION_POLL_S = 0.25
@@ -36,7 +36,7 @@ def main() -> int:
         settings = config.load(config.TrainerSettings, parser.parse_args().config)
         if settings.die_with_parent:
             process.die_with_parent()
-        process.give_way()
+        process.lower_priority()
         logs.configure("trainer", settings.log_level)
         torch.set_num_threads(settings.threads)
         stop = threading.Event()
@@ -47,7 +47,7 @@ def main() -> int:
     except Stopped:
         return 0
     except RlhfError as error:
-        return process.complain(error)
+        return process.report_error(error)
     return 0
 
 
@@ -58,7 +58,7 @@ def serve(settings: config.TrainerSettings, lease: Lease, stop: threading.Event)
     collectors = CollectorRegistry()
     metrics = TrainerMetrics(collectors)
     metrics_port = serve_metrics(collectors, settings.host, settings.metrics_port)
-    process.announce(settings.ready_file, metrics=metrics_port)
+    process.write_ready_file(settings.ready_file, metrics=metrics_port)
     structlog.get_logger().info("started", metrics=metrics_port)
     _wait_for_policy(Registry(state.versions), Reporter(state, metrics), stop)
     source = open_source(settings.log, state.log)

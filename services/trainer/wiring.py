@@ -27,11 +27,11 @@ from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseObject
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.loop import Parts, Trainer
-from rlhf_online.training.patience import Patience
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.progress import Progress
 from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
+from rlhf_online.training.retrier import Retrier
 from rlhf_online.training.reward_update import RewardUpdater
 
 BUFFER_CYCLES = 4
@@ -76,7 +76,7 @@ def build(
     checkpoint = checkpoints.load()
     ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.sealed["ledger"]) if checkpoint else Ledger()
     reporter = Reporter(state, metrics)
-    patience = Patience(stop, reporter.waiting)
+    retrier = Retrier(stop, reporter.waiting)
     learners = _learners(settings, registry, live, tokenizer)
     buffer = RolloutBuffer(BUFFER_CYCLES * settings.rollout.per_cycle, settings.rollout.max_staleness)
     intake_settings = IntakeSettings(
@@ -100,14 +100,14 @@ def build(
         learners=learners,
         publisher=Publisher(registry, learners, settings.reward.tuning, settings.keep_versions),
         experience=Experience(
-            sampler, rewards, buffer, ledger, registry, patience, settings.rollout, settings.reward.pessimism
+            sampler, rewards, buffer, ledger, registry, retrier, settings.rollout, settings.reward.pessimism
         ),
         rewards=rewards,
         weights=_weights(state, learners.reward.model.objectives),
         reporter=reporter,
-        patience=patience,
+        retrier=retrier,
     )
-    identity = patience.insist("reading the log", source.identity)
+    identity = retrier.call("reading the log", source.identity)
     progress = Progress(log_identity=identity, policy_version=live, reference=registry.references()[-1])
     trainer = Trainer(parts, progress)
     trainer.resume(checkpoint)

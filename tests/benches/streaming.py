@@ -1,7 +1,7 @@
 """How evenly an answer's tokens reach their reader: the engine's processes at equal priority, and giving way.
 
 `make bench BENCH=streaming`: a real vLLM on the tiny model; answers of 100 tokens one after another, in turns with the
-engine's session at the reader's own priority and at the lower one that `process.give_way` gives it. Needs Linux with
+engine's session at the reader's own priority and at the lower one of `process.lower_priority`. Needs Linux with
 autogroups, and root to raise a priority again. A gap is the longest time between two arrivals of an answer.
 """
 

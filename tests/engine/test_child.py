@@ -14,7 +14,7 @@ from rlhf_online.engine.child import EngineProcess, command, environment, explai
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineStartFailed
-from rlhf_online.process import GIVE_WAY
+from rlhf_online.process import LOWER_PRIORITY
 from rlhf_online.registry import Registry
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
@@ -66,8 +66,8 @@ def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert values["HF_HUB_OFFLINE"] == values["VLLM_SERVER_DEV_MODE"] == values["VLLM_NO_USAGE_STATS"] == "1"
     assert values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
     assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(settings(tmp_path), "cpu")
-    assert values[GIVE_WAY] == "1", "where it computes on the cores that pass its tokens on, it gives way"
-    assert GIVE_WAY not in environment(settings(tmp_path), "cuda")
+    assert values[LOWER_PRIORITY] == "1", "where it computes on the cores that pass its tokens on, it gives way"
+    assert LOWER_PRIORITY not in environment(settings(tmp_path), "cuda")
 
 
 def test_the_socket_is_closed_to_others_and_short_enough(tmp_path: Path) -> None:

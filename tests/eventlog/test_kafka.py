@@ -22,7 +22,7 @@ from rlhf_online import events as ev
 from rlhf_online.config import LogSettings
 from rlhf_online.errors import LogLocked, LogUnavailable, PositionLost
 from rlhf_online.eventlog import kafka_cluster
-from rlhf_online.eventlog.base import Letter, Record, covers
+from rlhf_online.eventlog.base import DeadLetter, Record, covers
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.spool import Spool
@@ -307,8 +307,8 @@ def test_what_cannot_be_used_goes_to_its_topic_with_place_and_reason(tmp_path: P
 
     source = opened(_source(broker.address, prefix))
     source.set_aside([])
-    dead = Letter(partition="p/0", offset=7, event_id="bad", reason="no envelope", payload=b"\xff")
-    orphan = Letter(partition="", offset=-1, event_id="vote", reason="no answer", payload=b"vote", orphan=True)
+    dead = DeadLetter(partition="p/0", offset=7, event_id="bad", reason="no envelope", payload=b"\xff")
+    orphan = DeadLetter(partition="", offset=-1, event_id="vote", reason="no answer", payload=b"vote", orphan=True)
     source.set_aside([dead, orphan])
     consumer = opened(KafkaConsumer(bootstrap_servers=[broker.address], enable_auto_commit=False))
     for topic, letter in (("dead-letters", dead), ("orphans", orphan)):
@@ -342,7 +342,7 @@ def test_nothing_is_lost_while_the_broker_is_down_or_killed(tmp_path: Path, pref
     with pytest.raises(LogUnavailable, match="does not answer"):
         _source(broker.address, prefix).end()
     with pytest.raises(LogUnavailable, match="does not answer"):
-        letter = Letter(partition="p", offset=0, event_id="e", reason="r", payload=b"x")
+        letter = DeadLetter(partition="p", offset=0, event_id="e", reason="r", payload=b"x")
         _source(broker.address, prefix).set_aside([letter])
     broker.start()
     _shipped(sink, 100)

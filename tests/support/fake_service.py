@@ -34,7 +34,7 @@ def main() -> None:
     tell("start", settings=settings)
     if "exit" in behaviour:
         if behaviour.get("ready"):
-            process.announce(Path(settings["ready_file"]), metrics=3)
+            process.write_ready_file(Path(settings["ready_file"]), metrics=3)
         print(behaviour.get("says", "no reason"), file=sys.stderr)
         sys.exit(behaviour["exit"])
     if behaviour.get("grandchild"):
@@ -67,7 +67,7 @@ def main() -> None:
             ports = {"grpc": settings["grpc_port"] or port, "metrics": 2}
         case _:
             ports = {"metrics": 3}
-    process.announce(Path(settings["ready_file"]), **ports)
+    process.write_ready_file(Path(settings["ready_file"]), **ports)
     tell("ready", ports=ports)
     while not stop.wait(0.1):
         pass

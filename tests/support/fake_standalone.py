@@ -17,4 +17,4 @@ if __name__ == "__main__":
         process.die_with_parent()
         Supervisor(settings, commands=commands, say=partial(print, flush=True), backoff_s=0.02).run()
     except RlhfError as error:
-        sys.exit(process.complain(error))
+        sys.exit(process.report_error(error))

@@ -66,4 +66,4 @@ if __name__ == "__main__":
     try:
         main()
     except RlhfError as error:
-        sys.exit(process.complain(error))
+        sys.exit(process.report_error(error))

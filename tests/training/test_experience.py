@@ -18,7 +18,7 @@ from rlhf_online.rollout.buffer import Rollout, RolloutBuffer
 from rlhf_online.rollout.curriculum import Kind
 from rlhf_online.training.experience import Experience
 from rlhf_online.training.ledger import Ledger
-from rlhf_online.training.patience import Patience, Stopped
+from rlhf_online.training.retrier import Retrier, Stopped
 
 Tokens = tuple[int, ...]
 PROMPTS = [(1, number, 3) for number in range(10, 40)]
@@ -98,8 +98,8 @@ def experience(
     settings = RolloutSettings.model_validate(
         {"per_cycle": 12, "answers_per_prompt": 4, "max_tokens": 8, "max_staleness": 1, "curriculum": curriculum}
     )
-    patience = Patience(stop or threading.Event(), lambda doing, error: None)
-    return Experience(engine, rewards, buffer, Ledger(), registry, patience, settings, pessimism=2.0)
+    retrier = Retrier(stop or threading.Event(), lambda doing, error: None)
+    return Experience(engine, rewards, buffer, Ledger(), registry, retrier, settings, pessimism=2.0)
 
 
 LIVE = "policy-000002"
@@ -198,5 +198,5 @@ def test_patience_ends_with_a_stop() -> None:
         raise EngineUnavailable("loading")
 
     with pytest.raises(Stopped):
-        Patience(stop, waiting).insist("asking", fail)
+        Retrier(stop, waiting).call("asking", fail)
     assert said == ["asking: loading"]

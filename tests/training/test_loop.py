@@ -42,11 +42,11 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.registry import Kind
 from rlhf_online.rewards import weights as operator
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.training import patience
+from rlhf_online.training import retrier
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.loop import Trainer
-from rlhf_online.training.patience import Stopped
 from rlhf_online.training.publication import Publisher
+from rlhf_online.training.retrier import Stopped
 from rlhf_online.wire import decode
 from tests.faults import auditor
 from tests.support.trainer_world import World, world
@@ -608,7 +608,7 @@ class Away:
 
 
 def test_neighbours_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(retrier, "FIRST_WAIT_S", 0.001)
     more = RolloutSettings(per_cycle=96, answers_per_prompt=4, max_tokens=8)  # pyright: ignore[reportCallIssue]
     with world(tmp_path, rollout=more) as tiny, tiny.trainer() as trainer:
         parts = trainer.parts
@@ -618,7 +618,7 @@ def test_neighbours_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: py
         experience._rewards = rewards  # pyright: ignore
         trainer.parts = replace(parts, rewards=rewards, checkpoints=FullDisk(parts.checkpoints, 3))  # pyright: ignore
         waits: list[str] = []
-        parts.patience._waiting = lambda doing, error: waits.append(f"{doing}: {error}")
+        parts.retrier._waiting = lambda doing, error: waits.append(f"{doing}: {error}")
         tiny.chat(20)
         assert cycles(trainer) == 1
         assert {wait.split(":")[0] for wait in waits} == {
@@ -631,7 +631,7 @@ def test_neighbours_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: py
 
 
 def test_a_log_that_is_away_at_the_start_is_waited_for(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(retrier, "FIRST_WAIT_S", 0.001)
     identity, calls = LocalReader.identity, 0
 
     def away(reader: LocalReader) -> str:
@@ -679,7 +679,7 @@ def test_a_stop_while_waiting_ends_it_and_loses_nothing(tiny: World) -> None:
         experience._sampler = Never()  # pyright: ignore
         trainer.run()  # ends by itself
         with pytest.raises(Stopped):
-            trainer.parts.patience.check()
+            trainer.parts.retrier.check()
     with tiny.trainer() as again:
         assert again.progress.stage == "policy"
         assert again.run_once()

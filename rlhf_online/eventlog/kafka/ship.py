@@ -27,7 +27,7 @@ def main() -> int:
     # An interrupt at a terminal reaches all processes; this one ends after the log's writer, which tells it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure("forwarder")
-    process.give_way()
+    process.lower_priority()
     given = json.loads(sys.stdin.readline())
     folder = Path(given["folder"])
     cluster = Cluster(given["servers"], given["prefix"], KafkaSettings.model_validate(given["settings"]))
@@ -36,7 +36,7 @@ def main() -> int:
             if alone:
                 _ship(Forwarder(Spool(folder), cluster))
     except RlhfError as error:
-        return process.complain(error)
+        return process.report_error(error)
     return 0
 
 

@@ -18,7 +18,7 @@ from kafka.structs import TopicPartition
 
 from rlhf_online.errors import LogUnavailable, PositionLost
 from rlhf_online.eventlog import gap
-from rlhf_online.eventlog.base import Letter, Position, Record, covers
+from rlhf_online.eventlog.base import DeadLetter, Position, Record, covers
 from rlhf_online.eventlog.kafka import topics
 from rlhf_online.eventlog.kafka.cluster import Cluster, drop
 from rlhf_online.eventlog.kafka.topics import Topic
@@ -96,7 +96,7 @@ class KafkaSource:
     def consumed(self, reader: str, position: Mapping[str, int]) -> None:
         """Nothing is to be done: Kafka removes events by their age."""
 
-    def set_aside(self, letters: Sequence[Letter]) -> None:
+    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
         """Send to the topic dead-letters or orphans: the payload, and headers that say where it stood and why."""
         if not letters:
             return
@@ -114,7 +114,7 @@ class KafkaSource:
         except KafkaError as error:
             raise self._cluster.away(error) from error
 
-    def _send(self, producer: KafkaProducer, letter: Letter) -> Any:
+    def _send(self, producer: KafkaProducer, letter: DeadLetter) -> Any:
         place = f"{letter.partition}:{letter.offset}"
         headers = {"place": place, "event_id": letter.event_id, "reason": letter.reason}
         return producer.send(

@@ -26,7 +26,7 @@ import structlog
 from rlhf_online.errors import ConfigError, Fenced
 from rlhf_online.training.lease.file import Fence, new_holder
 from rlhf_online.training.lease.lease_object import LeaseObject
-from rlhf_online.training.patience import Stopped
+from rlhf_online.training.retrier import Stopped
 
 RENEW, RETRY, REQUEST = 1 / 3, 1 / 10, 1 / 6
 """Time between renewals, time between attempts, and time-out of a request, as shares of the lease's duration."""

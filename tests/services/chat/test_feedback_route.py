@@ -60,7 +60,7 @@ async def test_each_kind(service: Service, body: dict[str, Any], kind: Any) -> N
 
 
 async def test_a_vote_may_name_an_objective_that_there_is(service: Service) -> None:
-    service.chat.ballots.objectives = ("helpful", "harmless")
+    service.chat.feedback.objectives = ("helpful", "harmless")
     for name in ("harmless", "", None):
         assert (await service.post("/v1/feedback", {**THUMB, "objective": name}))[0] == 200
     assert [feedback.objective for feedback in service.sink.feedback] == ["harmless", "", ""]

@@ -16,7 +16,7 @@ from rlhf_online.registry import Registry
 from rlhf_online.training.checkpoint import Checkpoints, Part
 from rlhf_online.training.lease.kubernetes import KubernetesLease
 from rlhf_online.training.lease.lease_object import LeaseObject
-from rlhf_online.training.patience import Stopped
+from rlhf_online.training.retrier import Stopped
 from tests.support.lease_api import LeaseApi, certificate
 from tests.support.waiting import until
 

@@ -18,14 +18,14 @@ class Stopped(RlhfError):
     """The trainer was asked to stop; what was not committed is done again after the next start."""
 
 
-class Patience:
+class Retrier:
     """`waiting(doing, error)` is told of every failure, so that people can be told."""
 
     def __init__(self, stop: threading.Event, waiting: Callable[[str, Exception], None]) -> None:
         self._stop = stop
         self._waiting = waiting
 
-    def insist(self, doing: str, action: Callable[[], T]) -> T:
+    def call(self, doing: str, action: Callable[[], T]) -> T:
         """What `action` returns once it succeeds. `doing` names it for people. Raises Stopped."""
         wait = FIRST_WAIT_S
         while True:

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlhf_online.errors import LogUnavailable
-from rlhf_online.eventlog.base import Letter
+from rlhf_online.eventlog.base import DeadLetter
 from rlhf_online.state import append_durably
 
 
-def append(path: Path, letters: Iterable[Letter]) -> None:
+def append(path: Path, letters: Iterable[DeadLetter]) -> None:
     """Add them to the file, durably. Raises LogUnavailable."""
     lines = [_line(letter) for letter in letters]
     try:
@@ -32,7 +32,7 @@ def count(path: Path) -> int:
         raise LogUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _line(letter: Letter) -> str:
+def _line(letter: DeadLetter) -> str:
     values = asdict(letter) | {"payload": base64.b64encode(letter.payload).decode()}
     del values["orphan"]
     return json.dumps(values) + "\n"

@@ -13,7 +13,7 @@ from services.chat.journal import Journal
 from services.chat.refusal import refusal
 
 
-class Ballots:
+class FeedbackService:
     """Where both HTTP and gRPC bring feedback; `objectives` are what a vote may name."""
 
     def __init__(self, journal: Journal, state: StateDir, metrics: ChatMetrics, objectives: Sequence[str]) -> None:

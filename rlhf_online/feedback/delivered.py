@@ -13,7 +13,7 @@ _CHUNK = 1024
 _FULL = (1 << _CHUNK) - 1
 
 
-class Numbers:
+class IntervalSet:
     """A set of whole numbers ≥ 0, most of them in runs."""
 
     def __init__(self) -> None:
@@ -67,15 +67,15 @@ class Numbers:
         return numbers
 
 
-class Taken:
+class DeliveredOffsets:
     """The records that were taken, by the spool that they were shipped from and their number there."""
 
     def __init__(self) -> None:
-        self._spools: dict[str, Numbers] = {}
+        self._spools: dict[str, IntervalSet] = {}
 
     def add(self, spool: str, number: int) -> bool:
         """Take the record in; False if it was taken before."""
-        return self._spools.setdefault(spool, Numbers()).add(number)
+        return self._spools.setdefault(spool, IntervalSet()).add(number)
 
     def to_json(self) -> dict[str, Any]:
         return {spool: numbers.to_json() for spool, numbers in self._spools.items()}
@@ -83,5 +83,5 @@ class Taken:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         taken = cls()
-        taken._spools = {spool: Numbers.from_json(item) for spool, item in values.items()}
+        taken._spools = {spool: IntervalSet.from_json(item) for spool, item in values.items()}
         return taken

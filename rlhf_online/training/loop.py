@@ -30,59 +30,30 @@ too: a new line of versions begins, whose KL counts from it.
 """
 
 import random
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
 from rlhf_online import gate
-from rlhf_online.config import TrainerSettings
-from rlhf_online.errors import LogUnavailable, PositionLost
-from rlhf_online.eventlog.gap import Place
-from rlhf_online.registry import Kind, Registry
-from rlhf_online.rewards.weights import Weights
+from rlhf_online.errors import PositionLost
+from rlhf_online.registry import Kind
 from rlhf_online.rollout.buffer import ScoredRollout
 from rlhf_online.training import recovery
-from rlhf_online.training.checkpoint import Checkpoint, Checkpoints, Part
-from rlhf_online.training.experience import TEMPERATURE, Experience, Scores
-from rlhf_online.training.intake import Intake
-from rlhf_online.training.learners import Learners
-from rlhf_online.training.lease import Lease
-from rlhf_online.training.ledger import Ledger
+from rlhf_online.training.checkpoint import Checkpoint
+from rlhf_online.training.commit import commit, commit_intake, release
+from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
+from rlhf_online.training.experience import TEMPERATURE
+from rlhf_online.training.parts import Parts
 from rlhf_online.training.policy_update import GROUPED, PolicyReport
 from rlhf_online.training.progress import Pending, Progress
-from rlhf_online.training.publication import Publisher
-from rlhf_online.training.reporter import Reporter
-from rlhf_online.training.retrier import Retrier, Stopped
+from rlhf_online.training.retrier import Stopped
+from rlhf_online.training.serving import serve_policy, serve_reward
 
 IDLE_POLL_S = 0.25
-REWARD_SERVED_WITHIN_S = 10.0
 PROBES = 8
 COMMIT_RECORDS = 50_000
 """Records read without a cycle after which a checkpoint is written, so that a restart does not read them again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a trainer is made of; `services.trainer.wiring` builds them."""
-
-    settings: TrainerSettings
-    lease: Lease
-    registry: Registry
-    checkpoints: Checkpoints
-    ledger: Ledger
-    intake: Intake
-    learners: Learners
-    publisher: Publisher
-    experience: Experience
-    rewards: Scores
-    weights: Callable[[], Weights]
-    """What each objective counts now, as the operator says."""
-    reporter: Reporter
-    retrier: Retrier
 
 
 class Trainer:
@@ -116,14 +87,14 @@ class Trainer:
         """One cycle, if there are votes enough for it (or a cycle was cut short); False if there are not."""
         self.parts.retrier.call("asking for the lease", self.parts.lease.check)
         if self.progress.stage == "votes":
-            self._read()
+            self.read_log()
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
             if self.parts.intake.waiting < needed:
                 if self.parts.intake.uncommitted >= COMMIT_RECORDS:
-                    self._commit_intake()
+                    commit_intake(self.parts, self.progress)
                 return False
-            self._learn_votes()
-        self._improve_policy()
+            self.learn_votes()
+        self.improve_policy()
         return True
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
@@ -143,25 +114,27 @@ class Trainer:
             parts.learners.restore_reward(checkpoint.part("reward"))
             parts.learners.restore_policy(checkpoint.part("policy"))
             self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, stage=stored.stage)
-        self._release()
-        self._report()
+        release(parts)
+        show(parts, self.progress)
         if (pending := self.progress.pending) is not None:
             parts.retrier.call("publishing a version", lambda: parts.publisher.settle(pending, staged=False))
 
     # First half: the reward model learns from votes
 
-    def _read(self) -> None:
+    def read_log(self) -> None:
+        """Read what the log holds. Raises PositionLost."""
         parts = self.parts
         try:
             if parts.retrier.call("reading the log", parts.intake.read):
-                self._report()
+                show(parts, self.progress)
         except PositionLost:
             # What was read before the gap is kept: the checkpoint stands at the gap, where `gap accept` looks.
-            self._commit_intake()
+            commit_intake(parts, self.progress)
             raise
         parts.reporter.metrics.lag.set(parts.retrier.call("reading the log", lambda: parts.intake.lag))
 
-    def _learn_votes(self) -> None:
+    def learn_votes(self) -> None:
+        """Update the reward model on the votes that wait, and make commit 1."""
         parts, progress = self.parts, self.progress
         with parts.reporter.phase("reward"):
             votes, held_out = parts.intake.take()
@@ -174,104 +147,76 @@ class Trainer:
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
             progress.stage, progress.updates_left = "policy", parts.settings.policy_updates
-            self._commit(intake=True, reward=True)
+            commit(parts, progress, intake=True, reward=True)
         parts.reporter.reward(report, progress.weights)
-        self._report()
+        show(parts, progress)
 
     # Second half: the policy learns from the reward model
 
-    def _improve_policy(self) -> None:
+    def improve_policy(self) -> None:
+        """Update the policy, let the gate judge it, make commit 2, and publish what came of it."""
         parts, progress = self.parts, self.progress
         with parts.reporter.phase("publishing"):
-            self._serve_reward()
+            serve_reward(parts, progress)
+            show(parts, progress)
         prompts, doubt = parts.intake.prompts, gate.doubt(progress.figures, parts.settings.reward)
         if doubt or not prompts:
             progress.updates_left = 0
-            self._conclude("cold" if doubt else "skipped", why=doubt or "no answer in the log may train the policy")
+            self._end_without_version(
+                "cold" if doubt else "skipped", why=doubt or "no answer in the log may train the policy"
+            )
             return
         with parts.reporter.phase("rollouts"):
-            self._serve_policy(prompts[-1])
+            serve_policy(parts, progress, prompts[-1])
             rng = random.Random(f"rollouts {parts.settings.seed} {progress.cycle}")
-            samples = parts.settings.gate.samples
-            grouped = parts.learners.policy.algorithm in GROUPED
-            rollouts = parts.experience.gather(prompts, progress.policy_version, samples, rng, grouped=grouped)
-            scored = parts.experience.score_rollouts(rollouts, progress.reward_version, progress.weights)
-        with parts.reporter.phase("ppo"):
-            parts.retrier.check()
-            begun = parts.learners.init_value(progress.weights)
-            labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng, progress.weights)
-            report = parts.learners.policy.update(scored, labels)
-        self._count(report.left_out)
-        self._report()
+            scored = self._gather(prompts, rng)
+        with parts.reporter.phase("policy"):
+            report, begun = self._update(scored, rng)
         if report.undone or not report.rollouts:
             outcome = "undone" if report.undone else "skipped"
-            self._conclude(outcome, policy=begun, why=report.reason, **_facts(report))
+            self._end_without_version(outcome, policy=begun, why=report.reason, **update_facts(report))
             return
         with parts.reporter.phase("gate"):
-            limit = parts.settings.rollout.max_tokens
-            pending = self._examine(gate.baseline(scored, progress.policy_version, TEMPERATURE, samples, limit))
+            pending = self._examine(scored)
         with parts.reporter.phase("publishing"):
             state = self._publish(pending)
         outcome = "promoted" if state in ("live", "retired") else "rejected"
-        self._conclude_published(outcome, pending, report)
+        end_published_cycle(parts, progress, outcome, pending, report)
 
-    def _count(self, left_out: Mapping[str, int]) -> None:
-        """How many answers an update did not learn from, and why; the counts go on over restarts."""
+    def _gather(self, prompts: list[tuple[int, ...]], rng: random.Random) -> list[ScoredRollout]:
+        parts, progress = self.parts, self.progress
+        grouped = parts.learners.policy.algorithm in GROUPED
+        rollouts = parts.experience.gather(
+            prompts, progress.policy_version, parts.settings.gate.samples, rng, grouped=grouped
+        )
+        return parts.experience.score_rollouts(rollouts, progress.reward_version, progress.weights)
+
+    def _update(self, scored: list[ScoredRollout], rng: random.Random) -> tuple[PolicyReport, bool]:
+        """The update's report, and whether the value head began to learn with it."""
+        parts, progress = self.parts, self.progress
+        parts.retrier.check()
+        begun = parts.learners.init_value(progress.weights)
+        labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng, progress.weights)
+        report = parts.learners.policy.update(scored, labels)
+        self._count_left_out(report.left_out)
+        show(parts, progress)
+        return report, begun
+
+    def _count_left_out(self, left_out: Mapping[str, int]) -> None:
+        """Answers that an update did not learn from, by reason; the counts go on over restarts."""
         counts = self.progress.left_out
         if left_out:
             self._log.warning("answers left out of the policy update", **left_out)
         for reason, number in left_out.items():
             counts[reason] = counts.get(reason, 0) + number
 
-    def _serve_reward(self) -> None:
-        """Publish the committed reward version and wait until the reward service scores with it.
-
-        A version that the service refused, or that is not the newest, is published again under a new name.
-        """
-        parts, progress = self.parts, self.progress
-
-        def served() -> bool:
-            if not parts.publisher.reward(progress):
-                return False
-            parts.rewards.wait_for_version(progress.reward_version, REWARD_SERVED_WITHIN_S)
-            return True
-
-        while not parts.retrier.call("waiting for the reward service", served):
-            progress.reward_version = self._reserve("reward")
-            self._commit()
-        self._report()
-
-    def _serve_policy(self, prompt: tuple[int, ...]) -> None:
-        """Have the live weights in memory, and wait until the engine serves them.
-
-        If an operator has chosen another reference, a new line of versions begins here, at the live one.
-        """
-        parts, progress = self.parts, self.progress
-        while True:
-            live, reference = parts.registry.live("policy"), parts.registry.references()[-1]
-            assert live is not None, "a live policy version never goes away"
-            if (live, reference) != (progress.policy_version, progress.reference):
-                new_line = reference != progress.reference
-                if live != progress.policy_version:
-                    self._log.warning("the live version is another one", live=live, in_memory=progress.policy_version)
-                if new_line:
-                    self._log.warning(
-                        "a new line begins: KL counts anew", reference=reference, before=progress.reference
-                    )
-                path = parts.registry.path
-                parts.learners.follow(path(live), path(reference), new_line=new_line)
-                progress.policy_version, progress.reference = live, reference
-                self._commit(policy=True)
-            if parts.experience.wait_until_served(live, prompt):
-                return
-
-    def _examine(self, live: list[ScoredRollout]) -> Pending:
+    def _examine(self, scored: list[ScoredRollout]) -> Pending:
         """The candidate in memory against the live version: its verdict, and what its manifest will say."""
         parts, progress = self.parts, self.progress
         settings, learners = parts.settings, parts.learners
         seed, limit = settings.seed + progress.cycle, settings.rollout.max_tokens
         verdict = gate.examine(
-            live,
+            gate.baseline(scored, progress.policy_version, TEMPERATURE, settings.gate.samples, limit),
             settings.gate,
             max_tokens=limit,
             sample=lambda prompts: learners.sample(prompts, max_tokens=limit, temperature=TEMPERATURE, seed=seed),
@@ -308,106 +253,17 @@ class Trainer:
         staged = not pending.passed
         return parts.retrier.call("publishing a version", lambda: parts.publisher.settle(pending, staged=staged))
 
-    def _conclude(self, outcome: str, *, policy: bool = False, **facts: object) -> None:
+    def _end_without_version(self, outcome: str, *, policy: bool = False, **facts: object) -> None:
         """End a cycle that gave no version; `policy` says that the policy's part has changed all the same."""
         self._next_cycle(policy=policy)
-        self._finish(outcome, **facts)
+        end_cycle(self.parts, self.progress, outcome, **facts)
 
-    def _conclude_published(self, outcome: str, pending: Pending, report: PolicyReport) -> None:
-        metrics = self.parts.reporter.metrics
-        metrics.kl.set(pending.kl)
-        metrics.win_rate.set(pending.figures.get("win_rate", 0.0))
-        metrics.step_kl.set(report.step_kl)
-        metrics.reward.set(report.score)
-        if outcome == "promoted":
-            self.parts.reporter.set(kl=pending.kl)
-        facts = _facts(report) | {
-            "kl": pending.kl,
-            "gate": pending.figures,
-            "win_rate": pending.figures.get("win_rate"),
-        }
-        self._finish(outcome, policy_version=pending.version, reasons=list(pending.reasons), **facts)
-
-    def _finish(self, outcome: str, **facts: object) -> None:
-        self._report()
-        progress, reporter = self.progress, self.parts.reporter
-        common = {"cycle": progress.cycle, "reward_version": progress.reward_version, "position": progress.position}
-        reporter.cycle(outcome, **{**common, "reward_accuracy": reporter.accuracy, **facts})
-
-    def _reserve(self, kind: Kind) -> str:
-        return self.parts.retrier.call("naming a version", lambda: self.parts.registry.reserve(kind))
-
-    # Committing
-
-    def _next_cycle(self, *, policy: bool = False) -> None:
+    def _next_cycle(self, *, policy: bool) -> None:
         progress = self.progress
         progress.cycle += 1
         progress.updates_left = max(0, progress.updates_left - 1)
         progress.stage = "policy" if progress.updates_left else "votes"
-        self._commit(policy=policy)
+        commit(self.parts, progress, policy=policy)
 
-    def _commit_intake(self) -> None:
-        """Keep what was read, without a cycle."""
-        self.progress.position = dict(self.parts.intake.position)
-        self._commit(intake=True)
-
-    def _commit(self, *, intake: bool = False, reward: bool = False, policy: bool = False) -> None:
-        """Write a checkpoint, for as long as it takes; the flags say which parts have changed since the last one."""
-        parts = self.parts
-        first = parts.checkpoints.last is None
-
-        def save() -> None:
-            contents: dict[str, Part | None] = {
-                "intake": Part({}, parts.intake.to_json()) if intake or first else None,
-                "reward": parts.learners.reward_part() if reward or first else None,
-                "policy": parts.learners.policy_part() if policy or first else None,
-            }
-            state = {
-                "progress": self.progress.to_json(),
-                "buffer": parts.intake.buffer.to_json(),
-                "curriculum": parts.experience.curriculum.to_json(),
-            }
-            sealed = {
-                "ledger": parts.ledger.seal(parts.checkpoints.ledger_folder),
-                "answers": parts.intake.join.answers.seal(),
-            }
-            place = Place(self.progress.log_identity, self.progress.position)
-            parts.checkpoints.save(state, contents, sealed, place)
-
-        parts.retrier.call("setting dead letters aside", parts.intake.set_aside)
-        parts.retrier.call("writing a checkpoint", save)
-        self._release()
-
-    def _release(self) -> None:
-        """Tell the log what no checkpoint needs any more; a failure only keeps it there for longer."""
-        try:
-            self.parts.intake.release(self.parts.checkpoints.position())
-        except LogUnavailable as error:
-            self._log.warning("the log was not told what is consumed", why=str(error))
-
-    def _report(self) -> None:
-        parts, progress = self.parts, self.progress
-        counts = parts.ledger.counts()
-        votes = {name: counts[name] for name in counts if name != "rollout"}
-        parts.reporter.votes(votes | {"pending": parts.intake.pending})
-        parts.reporter.dead_letters(parts.intake.dead_letters)
-        buffer = parts.intake.buffer
-        left_out = Counter(stale=buffer.dropped_stale, full=buffer.dropped_full)
-        left_out.update(parts.intake.left_out)
-        left_out.update(progress.left_out)
-        parts.reporter.left_out(left_out)
-        parts.reporter.versions(progress.policy_version, progress.reward_version)
-        parts.reporter.set(cycle=progress.cycle)
-
-
-def _facts(report: PolicyReport) -> dict[str, Any]:
-    return report.stats | {
-        "algorithm": report.algorithm,
-        "kl_before": report.kl,
-        "kl_coef": report.kl_coef,
-        "step_kl": report.step_kl,
-        "score": report.score,
-        "length": report.length,
-        "behaviour_k3": report.behaviour_k3,
-        "rollouts": report.rollouts,
-    }
+    def _reserve(self, kind: Kind) -> str:
+        return self.parts.retrier.call("naming a version", lambda: self.parts.registry.reserve(kind))

@@ -26,7 +26,8 @@ from rlhf_online.training.intake import Intake, IntakeSettings
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseObject
 from rlhf_online.training.ledger import Ledger
-from rlhf_online.training.loop import Parts, Trainer
+from rlhf_online.training.loop import Trainer
+from rlhf_online.training.parts import Parts
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.progress import Progress
 from rlhf_online.training.publication import Publisher

@@ -152,7 +152,7 @@ def test_the_policy_waits_until_the_reward_model_is_better_than_chance(tmp_path:
         [item] = tiny.state.read_status("trainer")["history"]
         assert item["outcome"] == "cold" and "more votes are needed" in item["why"]
         trainer.progress.figures |= {"accuracy_low": 0.51}
-        trainer._improve_policy()
+        trainer.improve_policy()
         assert tiny.state.read_status("trainer")["history"][-1]["outcome"] == "promoted"
 
 
@@ -190,8 +190,8 @@ def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
         operator.write(tiny.state, {"harmless": 2.0})
         tiny.chat(20)
         with tiny.trainer() as trainer:
-            trainer._read()
-            trainer._learn_votes()
+            trainer.read_log()
+            trainer.learn_votes()
             operator.write(tiny.state, {"harmless": 0.0})
         asked: list[dict[str, float] | None] = []
         with tiny.trainer() as trainer:

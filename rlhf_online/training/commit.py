@@ -1,0 +1,57 @@
+"""Commits: one atomic checkpoint of everything that the trainer must not lose, then word to the log that it may forget.
+
+What a commit holds, and why a kill anywhere trains exactly once, is explained in `loop` and docs/decisions/0004.
+"""
+
+import structlog
+
+from rlhf_online.errors import LogUnavailable
+from rlhf_online.eventlog.gap import Place
+from rlhf_online.training.checkpoint import Part
+from rlhf_online.training.parts import Parts
+from rlhf_online.training.progress import Progress
+
+
+def commit(
+    parts: Parts, progress: Progress, *, intake: bool = False, reward: bool = False, policy: bool = False
+) -> None:
+    """Write a checkpoint, retrying for as long as it takes; the flags say which parts changed since the last one.
+
+    Dead letters are made durable first, since the checkpoint's ledger says that they were. Raises Fenced, Stopped.
+    """
+    first = parts.checkpoints.last is None
+
+    def save() -> None:
+        contents: dict[str, Part | None] = {
+            "intake": Part({}, parts.intake.to_json()) if intake or first else None,
+            "reward": parts.learners.reward_part() if reward or first else None,
+            "policy": parts.learners.policy_part() if policy or first else None,
+        }
+        state = {
+            "progress": progress.to_json(),
+            "buffer": parts.intake.buffer.to_json(),
+            "curriculum": parts.experience.curriculum.to_json(),
+        }
+        sealed = {
+            "ledger": parts.ledger.seal(parts.checkpoints.ledger_folder),
+            "answers": parts.intake.join.answers.seal(),
+        }
+        parts.checkpoints.save(state, contents, sealed, Place(progress.log_identity, progress.position))
+
+    parts.retrier.call("setting dead letters aside", parts.intake.set_aside)
+    parts.retrier.call("writing a checkpoint", save)
+    release(parts)
+
+
+def commit_intake(parts: Parts, progress: Progress) -> None:
+    """Commit what was read, without a cycle."""
+    progress.position = dict(parts.intake.position)
+    commit(parts, progress, intake=True)
+
+
+def release(parts: Parts) -> None:
+    """Tell the log which records no checkpoint needs any more; a failure only keeps them there for longer."""
+    try:
+        parts.intake.release(parts.checkpoints.position())
+    except LogUnavailable as error:
+        structlog.get_logger().warning("the log was not told what is consumed", why=str(error))

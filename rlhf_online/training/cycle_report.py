@@ -1,0 +1,60 @@
+"""What the reporter is told of a trainer's state and of each cycle's end. Nothing here decides anything."""
+
+from collections import Counter
+from typing import Any
+
+from rlhf_online.training.parts import Parts
+from rlhf_online.training.policy_update import PolicyReport
+from rlhf_online.training.progress import Pending, Progress
+
+
+def show(parts: Parts, progress: Progress) -> None:
+    """Counts of votes and answers, and the versions in memory."""
+    counts, reporter, buffer = parts.ledger.counts(), parts.reporter, parts.intake.buffer
+    votes = {name: counts[name] for name in counts if name != "rollout"}
+    reporter.votes(votes | {"pending": parts.intake.pending})
+    reporter.dead_letters(parts.intake.dead_letters)
+    left_out = Counter(stale=buffer.dropped_stale, full=buffer.dropped_full)
+    left_out.update(parts.intake.left_out)
+    left_out.update(progress.left_out)
+    reporter.left_out(left_out)
+    reporter.versions(progress.policy_version, progress.reward_version)
+    reporter.set(cycle=progress.cycle)
+
+
+def end_cycle(parts: Parts, progress: Progress, outcome: str, **facts: object) -> None:
+    """A cycle ended; see `Reporter.cycle` for the outcomes."""
+    show(parts, progress)
+    common = {"cycle": progress.cycle, "reward_version": progress.reward_version, "position": progress.position}
+    parts.reporter.cycle(outcome, **{**common, "reward_accuracy": parts.reporter.accuracy, **facts})
+
+
+def end_published_cycle(parts: Parts, progress: Progress, outcome: str, pending: Pending, report: PolicyReport) -> None:
+    """A cycle ended with a version, promoted or rejected."""
+    metrics = parts.reporter.metrics
+    metrics.kl.set(pending.kl)
+    metrics.win_rate.set(pending.figures.get("win_rate", 0.0))
+    metrics.step_kl.set(report.step_kl)
+    metrics.reward.set(report.score)
+    if outcome == "promoted":
+        parts.reporter.set(kl=pending.kl)
+    details = update_facts(report) | {
+        "kl": pending.kl,
+        "gate": pending.figures,
+        "win_rate": pending.figures.get("win_rate"),
+    }
+    end_cycle(parts, progress, outcome, policy_version=pending.version, reasons=list(pending.reasons), **details)
+
+
+def update_facts(report: PolicyReport) -> dict[str, Any]:
+    """A policy update, for the history in the status file."""
+    return report.stats | {
+        "algorithm": report.algorithm,
+        "kl_before": report.kl,
+        "kl_coef": report.kl_coef,
+        "step_kl": report.step_kl,
+        "score": report.score,
+        "length": report.length,
+        "behaviour_k3": report.behaviour_k3,
+        "rollouts": report.rollouts,
+    }

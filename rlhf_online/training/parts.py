@@ -1,0 +1,37 @@
+"""What a trainer is made of; `services.trainer.wiring` builds it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rlhf_online.config import TrainerSettings
+from rlhf_online.registry import Registry
+from rlhf_online.rewards.weights import Weights
+from rlhf_online.training.checkpoint import Checkpoints
+from rlhf_online.training.experience import Experience, Scores
+from rlhf_online.training.intake import Intake
+from rlhf_online.training.learners import Learners
+from rlhf_online.training.lease import Lease
+from rlhf_online.training.ledger import Ledger
+from rlhf_online.training.publication import Publisher
+from rlhf_online.training.reporter import Reporter
+from rlhf_online.training.retrier import Retrier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts, already built, which the loop calls in turn."""
+
+    settings: TrainerSettings
+    lease: Lease
+    registry: Registry
+    checkpoints: Checkpoints
+    ledger: Ledger
+    intake: Intake
+    learners: Learners
+    publisher: Publisher
+    experience: Experience
+    rewards: Scores
+    weights: Callable[[], Weights]
+    """Reads the operator's current weight of each objective."""
+    reporter: Reporter
+    retrier: Retrier

@@ -1,0 +1,53 @@
+"""Before rollouts are gathered and scored: the committed reward version scores, and the live policy version serves.
+
+Both may have to be waited for, and either may turn out to be another one than expected.
+"""
+
+import structlog
+
+from rlhf_online.training.commit import commit
+from rlhf_online.training.parts import Parts
+from rlhf_online.training.progress import Progress
+
+REWARD_SERVED_WITHIN_S = 10.0
+
+
+def serve_reward(parts: Parts, progress: Progress) -> None:
+    """Publish the committed reward version and wait until the reward service scores with it.
+
+    A version that the service refused, or that is not the newest, is published again under a new name.
+    """
+
+    def served() -> bool:
+        if not parts.publisher.reward(progress):
+            return False
+        parts.rewards.wait_for_version(progress.reward_version, REWARD_SERVED_WITHIN_S)
+        return True
+
+    while not parts.retrier.call("waiting for the reward service", served):
+        progress.reward_version = parts.retrier.call("naming a version", lambda: parts.registry.reserve("reward"))
+        commit(parts, progress)
+
+
+def serve_policy(parts: Parts, progress: Progress, prompt: tuple[int, ...]) -> None:
+    """Load the live weights into memory unless they are there, and wait until the engine serves them.
+
+    If an operator has chosen another reference, a new line of versions begins here, at the live one. `prompt` is any
+    prompt that the engine can answer: its answer tells which version serves.
+    """
+    log = structlog.get_logger()
+    while True:
+        live, reference = parts.registry.live("policy"), parts.registry.references()[-1]
+        assert live is not None, "a live policy version never goes away"
+        if (live, reference) != (progress.policy_version, progress.reference):
+            new_line = reference != progress.reference
+            if live != progress.policy_version:
+                log.warning("the live version is another one", live=live, in_memory=progress.policy_version)
+            if new_line:
+                log.warning("a new line begins: KL counts anew", reference=reference, before=progress.reference)
+            path = parts.registry.path
+            parts.learners.follow(path(live), path(reference), new_line=new_line)
+            progress.policy_version, progress.reference = live, reference
+            commit(parts, progress, policy=True)
+        if parts.experience.wait_until_served(live, prompt):
+            return

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from rlhf_online.errors import ConfigError
+from rlhf_online.gate.settings import GateSettings
 
 
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -277,14 +278,6 @@ class RolloutSettings(Section):
     )
 
 
-class GateSettings(Section):
-    max_kl: float = Field(12.0, gt=0, description="Largest KL to the reference, nats an answer.")
-    min_win_rate: float = Field(0.45, ge=0, le=1, description="Least share of wins over the live version.")
-    max_length_ratio: float = Field(1.5, gt=0, description="Longest mean answer, relative to the live version's.")
-    min_length_ratio: float = Field(0.3, ge=0, description="Shortest mean answer, relative to the live version's.")
-    samples: Positive = Field(128, description="Prompts on which the candidate answers against the live version.")
-
-
 class LeaseSettings(Section):
     kind: Literal["file", "kubernetes"] = Field(
         "file", description="What keeps a second trainer out: a lock in the state folder, or a Lease object of the API."
@@ -328,7 +321,7 @@ class TrainerSettings(ServiceSettings):
     reward: RewardTraining = RewardTraining()  # pyright: ignore[reportCallIssue]
     policy: PolicyTraining = PolicyTraining()  # pyright: ignore[reportCallIssue]
     rollout: RolloutSettings = RolloutSettings()  # pyright: ignore[reportCallIssue]
-    gate: GateSettings = GateSettings()  # pyright: ignore[reportCallIssue]
+    gate: GateSettings = GateSettings()
 
 
 class SftSettings(Section):
@@ -377,7 +370,7 @@ class StandaloneSettings(ServiceSettings):
     reward: RewardTraining = RewardTraining()  # pyright: ignore[reportCallIssue]
     policy: PolicyTraining = PolicyTraining()  # pyright: ignore[reportCallIssue]
     rollout: RolloutSettings = RolloutSettings()  # pyright: ignore[reportCallIssue]
-    gate: GateSettings = GateSettings()  # pyright: ignore[reportCallIssue]
+    gate: GateSettings = GateSettings()
 
 
 Settings = TypeVar("Settings", bound=ServiceSettings)

@@ -50,7 +50,7 @@ REAL_MODEL: dict[str, Any] = {
         "missing_eos_penalty": 0.0,
     },
     "rollout": {"per_cycle": 64, "answers_per_prompt": 4, "max_tokens": 48},
-    "gate": {"samples": 16, "min_win_rate": 0.4, "max_kl": 6.0},
+    "gate": {"samples": 16, "win_rate": {"min": 0.4}, "kl": {"max": 6.0}},
 }
 """Under these a real chat model of some hundred million weights learns from tens of votes on two cores."""
 

@@ -100,7 +100,7 @@ def settings(options: Options) -> StandaloneSettings:
         "reward": {"lr": 2e-3, "batch": 16, "epochs": 2, "cold_epochs": 4, "replay": 3.0},
         "policy": {"lr": 6e-4, "value_lr": 6e-4, "value_coef": 1.0, "epochs": 2, "kl_coef": 0.05, "max_step_kl": 2.0},
         "rollout": {"per_cycle": 1024, "answers_per_prompt": 4, "max_tokens": answer},
-        "gate": {"max_kl": 12.0, "samples": 96},
+        "gate": {"kl": {"max": 12.0}, "samples": 96},
     }
     return StandaloneSettings(**values)
 

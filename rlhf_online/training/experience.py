@@ -16,8 +16,8 @@ from typing import Protocol
 
 import structlog
 
-from rlhf_online import gate
 from rlhf_online.config import RolloutSettings
+from rlhf_online.gate.evidence import comparable
 from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import Scored
 from rlhf_online.rollout.buffer import Rollout, RolloutBuffer, ScoredRollout
@@ -105,7 +105,7 @@ class Experience:
         settings = self._settings
         ancestors = lineage(self._registry)
         taken = self._buffer.take(settings.per_cycle, ancestors, lambda name: self._ledger.take(name, "rollout"))
-        found = sum(gate.comparable(rollout, live, TEMPERATURE, settings.max_tokens) for rollout in taken)
+        found = sum(comparable(rollout, live, TEMPERATURE, settings.max_tokens) for rollout in taken)
         asked = Counter(rollout.prompt_token_ids for rollout in taken)
         alone = [prompt for prompt, times in asked.items() if times == 1] if grouped else []
         wanted = max(settings.per_cycle - len(taken) + len(alone), baseline - found)

@@ -10,8 +10,8 @@
 What waits, and for what: the loop for `min_votes` votes in the log; the second half for the reward service to serve
 the reward version of commit 1, then for the engine to serve the live policy version; every step for a neighbour that is
 away (`retrier`). Nothing else blocks, and while anything is awaited nothing that was read is lost. While the reward
-model is not good enough (`gate.doubt`) cycles end after their first half. With `policy_updates` above 1 as many cycles
-consist of the second half alone.
+model is not good enough (`gate.readiness`) cycles end after their first half. With `policy_updates` above 1 as many
+cycles consist of the second half alone.
 
 Why a kill anywhere trains exactly once. A commit is one atomic checkpoint: log position, join, buffer, ledger, both
 models with their optimisers. Votes are given their disposition in the ledger in memory, and learned from in memory; if
@@ -35,8 +35,10 @@ from contextlib import suppress
 
 import structlog
 
-from rlhf_online import gate
 from rlhf_online.errors import PositionLost
+from rlhf_online.gate import evidence
+from rlhf_online.gate.readiness import reward_model_blocks
+from rlhf_online.gate.verdict import judge
 from rlhf_online.registry import Kind
 from rlhf_online.rollout.buffer import ScoredRollout
 from rlhf_online.training import recovery
@@ -159,11 +161,12 @@ class Trainer:
         with parts.reporter.phase("publishing"):
             serve_reward(parts, progress)
             show(parts, progress)
-        prompts, doubt = parts.intake.prompts, gate.doubt(progress.figures, parts.settings.reward)
-        if doubt or not prompts:
+        prompts = parts.intake.prompts
+        blocked = reward_model_blocks(progress.figures, parts.settings.reward.policy_accuracy)
+        if blocked or not prompts:
             progress.updates_left = 0
             self._end_without_version(
-                "cold" if doubt else "skipped", why=doubt or "no answer in the log may train the policy"
+                "cold" if blocked else "skipped", why=blocked or "no answer in the log may train the policy"
             )
             return
         with parts.reporter.phase("rollouts"):
@@ -215,14 +218,14 @@ class Trainer:
         parts, progress = self.parts, self.progress
         settings, learners = parts.settings, parts.learners
         seed, limit = settings.seed + progress.cycle, settings.rollout.max_tokens
-        verdict = gate.examine(
-            gate.baseline(scored, progress.policy_version, TEMPERATURE, settings.gate.samples, limit),
-            settings.gate,
+        found = evidence.gather(
+            evidence.baseline(scored, progress.policy_version, TEMPERATURE, settings.gate.samples, limit),
             max_tokens=limit,
             sample=lambda prompts: learners.sample(prompts, max_tokens=limit, temperature=TEMPERATURE, seed=seed),
             score=lambda pairs: parts.experience.score(pairs, progress.reward_version, progress.weights),
             kl_of=learners.kl,
         )
+        verdict = judge(found, settings.gate)
         return Pending(
             version=self._reserve("policy"),
             tuning=settings.tuning,

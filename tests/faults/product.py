@@ -23,7 +23,6 @@ from typing import Any, Protocol, Self
 from rlhf_online.config import (
     ChatSettings,
     EngineSettings,
-    GateSettings,
     LogSettings,
     PolicyTraining,
     RewardSettings,
@@ -35,6 +34,10 @@ from rlhf_online.config import (
     dump,
 )
 from rlhf_online.eventlog.base import Position
+from rlhf_online.gate.kl import KlCheck
+from rlhf_online.gate.length import LengthCheck
+from rlhf_online.gate.settings import GateSettings
+from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.registry import Registry, genesis
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
@@ -283,7 +286,12 @@ class Product:
             reward=RewardTraining(heads=2, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
             policy=PolicyTraining(lr=1e-5, epochs=1, minibatches=2, max_step_kl=50.0),  # pyright: ignore[reportCallIssue]
             rollout=RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=8),  # pyright: ignore[reportCallIssue]
-            gate=GateSettings(samples=16, min_win_rate=0.0, max_length_ratio=50.0, min_length_ratio=0.0, max_kl=1e3),
+            gate=GateSettings(
+                samples=16,
+                kl=KlCheck(max=1e3),
+                win_rate=WinRateCheck(min=0.0),
+                length=LengthCheck(max_ratio=50.0, min_ratio=0.0),
+            ),
         )  # pyright: ignore[reportCallIssue]
 
 

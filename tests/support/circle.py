@@ -9,13 +9,14 @@ from typing import Any
 
 from rlhf_online.config import (
     EngineSettings,
-    GateSettings,
     LogSettings,
     PolicyTraining,
     RewardTraining,
     RolloutSettings,
     StandaloneSettings,
 )
+from rlhf_online.gate.settings import GateSettings
+from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.registry import Registry
 from rlhf_online.simulation import world
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -41,7 +42,7 @@ def settings(folder: Path, log: LogSettings) -> StandaloneSettings:
         reward=RewardTraining(held_out=0.2, epochs=1, cold_epochs=1, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
         policy=PolicyTraining(epochs=1, minibatches=2),  # pyright: ignore[reportCallIssue]
         rollout=RolloutSettings(per_cycle=48, max_tokens=24),  # pyright: ignore[reportCallIssue]
-        gate=GateSettings(samples=32, min_win_rate=0.2),  # pyright: ignore[reportCallIssue]
+        gate=GateSettings(samples=32, win_rate=WinRateCheck(min=0.2)),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry
 
-from rlhf_online.config import GateSettings, PolicyTraining, RewardTraining, RolloutSettings, TrainerSettings
+from rlhf_online.config import PolicyTraining, RewardTraining, RolloutSettings, TrainerSettings
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import (
@@ -29,6 +29,9 @@ from rlhf_online.events import (
     Thumb,
     VersionSpan,
 )
+from rlhf_online.gate.length import LengthCheck
+from rlhf_online.gate.settings import GateSettings
+from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
@@ -226,7 +229,9 @@ def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettin
         "reward": RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
         "policy": PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0),  # pyright: ignore[reportCallIssue]
         "rollout": RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=MAX_TOKENS),  # pyright: ignore[reportCallIssue]
-        "gate": GateSettings(samples=16, min_win_rate=0.0, max_length_ratio=50.0, min_length_ratio=0.0),  # pyright: ignore[reportCallIssue]
+        "gate": GateSettings(
+            samples=16, win_rate=WinRateCheck(min=0.0), length=LengthCheck(max_ratio=50.0, min_ratio=0.0)
+        ),
     }
     return TrainerSettings(**{**values, **changes})
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf_online.config import GateSettings, PolicyTraining, RewardTraining, RolloutSettings, dump
+from rlhf_online.config import PolicyTraining, RewardTraining, RolloutSettings, dump
 from rlhf_online.errors import (
     CheckpointError,
     ConfigError,
@@ -37,6 +37,8 @@ from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Envelope, Pairwise, Sampling, Thumb
 from rlhf_online.feedback.preferences import is_held_out
+from rlhf_online.gate.settings import GateSettings
+from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.registry import Kind
@@ -443,7 +445,7 @@ def test_the_same_vote_sent_again_counts_once(tiny: World) -> None:
 
 
 def test_a_rejected_candidate_says_why_and_is_taken_back(tmp_path: Path) -> None:
-    gate = GateSettings(samples=16, min_win_rate=1.0)  # pyright: ignore[reportCallIssue]
+    gate = GateSettings(samples=16, win_rate=WinRateCheck(min=1.0))
     with world(tmp_path, gate=gate) as tiny, tiny.trainer() as trainer:
         tiny.chat(20)
         before = weights(trainer)

@@ -1,0 +1,74 @@
+"""The checks by hand-computed figures, and the verdict that they add up to."""
+
+import math
+
+import pytest
+
+from rlhf_online.gate.check import AnswerSet, Evidence
+from rlhf_online.gate.kl import KlCheck
+from rlhf_online.gate.length import LengthCheck
+from rlhf_online.gate.settings import GateSettings
+from rlhf_online.gate.verdict import judge
+from rlhf_online.gate.win_rate import WinRateCheck
+
+SETTINGS = GateSettings(
+    samples=8, kl=KlCheck(max=5.0), win_rate=WinRateCheck(min=0.45), length=LengthCheck(max_ratio=1.5, min_ratio=0.5)
+)
+
+
+def evidence(scores: list[float], lengths: list[int], kl: float = 1.0) -> Evidence:
+    """Against a live version whose answers all score 0 and are 4 tokens long."""
+    live = AnswerSet(scores=[0.0] * len(scores), lengths=[4] * len(scores))
+    return Evidence(candidate=AnswerSet(scores=scores, lengths=lengths), live=live, kl=kl)
+
+
+def test_a_better_candidate_passes_and_the_figures_are_these() -> None:
+    verdict = judge(evidence([1.0, 2.0, 0.0, -1.0], [4, 5, 6, 5], kl=2.5), SETTINGS)
+    assert verdict.passed
+    assert verdict.reasons == ()
+    assert verdict.figures == {
+        "kl": 2.5,
+        "samples": 4,
+        "win_rate": 0.625,  # two wins, a tie, a loss
+        "win_rate_stderr": pytest.approx(math.sqrt(0.22916667 / 4)),  # sample variance of (1, 1, .5, 0) is .2291667
+        "score": 0.5,
+        "live_score": 0.0,
+        "length": 5.0,
+        "live_length": 4.0,
+        "length_ratio": 1.25,
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (evidence([1.0] * 4, [4] * 4, kl=5.1), "KL to the reference 5.10 > 5"),
+        (evidence([1.0] * 4, [4] * 4, kl=math.nan), "KL to the reference nan"),
+        (evidence([1.0, -1.0, -1.0, -1.0], [4] * 4), "win rate over the live version 0.25 < 0.45"),
+        (evidence([1.0] * 4, [7] * 4), "1.75 times as long as the live version's > 1.5"),
+        (evidence([1.0] * 4, [1] * 4), "0.25 times as long as the live version's < 0.5"),
+    ],
+)
+def test_each_check_refuses_and_says_why(found: Evidence, reason: str) -> None:
+    verdict = judge(found, SETTINGS)
+    assert not verdict.passed
+    assert len(verdict.reasons) == 1
+    assert reason in verdict.reasons[0]
+
+
+def test_a_verdict_names_every_objection_in_the_order_of_the_settings() -> None:
+    verdict = judge(evidence([-1.0] * 4, [7] * 4, kl=9.0), SETTINGS)
+    assert [reason.split()[0] for reason in verdict.reasons] == ["KL", "win", "answers"]
+
+
+def test_scores_that_are_not_finite_are_left_out_and_nothing_is_no_pass() -> None:
+    verdict = judge(evidence([math.nan, 1.0, 1.0, -1.0], [4] * 4), SETTINGS)
+    assert verdict.figures["samples"] == 3
+    assert verdict.figures["win_rate"] == pytest.approx(2 / 3)
+    assert not judge(evidence([math.nan] * 4, [4] * 4), SETTINGS).passed
+
+
+def test_no_baseline_is_no_pass() -> None:
+    verdict = judge(evidence([], []), SETTINGS)
+    assert not verdict.passed
+    assert verdict.reasons == ("no answers to compare with the live version's",)

@@ -6,7 +6,7 @@ Invariant: all scores of one comparison are by one reward version.
 from collections.abc import Callable, Sequence
 
 from rlhf_online.gate.check import AnswerSet, Evidence
-from rlhf_online.rollout.buffer import Rollout, ScoredRollout
+from rlhf_online.rollout.types import Rollout, ScoredRollout
 
 Tokens = tuple[int, ...]
 Pair = tuple[Tokens, Tokens]

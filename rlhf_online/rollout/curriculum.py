@@ -9,8 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from rlhf_online.rollout.buffer import ScoredRollout
-from rlhf_online.rollout.usable import groups
+from rlhf_online.rollout.types import ScoredRollout, groups
 
 Tokens = tuple[int, ...]
 Kind = Literal["uniform", "spread"]

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from rlhf_online.errors import EngineUnavailable, InvalidInput
-from rlhf_online.rollout.buffer import Rollout
+from rlhf_online.rollout.types import Rollout
 
 ANSWERS_PER_REQUEST = 128
 REQUEST_TIMEOUT_S = 600.0

@@ -35,6 +35,7 @@ from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.registry import sha256
 from rlhf_online.state import fsync_dir, fsync_file
+from rlhf_online.training.checkpoint_compat import FORMAT, upgrade
 from rlhf_online.training.lease import Lease
 
 MANIFEST = "manifest.json"
@@ -70,7 +71,7 @@ class Checkpoint:
     def part(self, name: str) -> Part:
         """Read a part. Raises CheckpointError."""
         try:
-            values = json.loads((self.folder / f"{name}.json").read_text())
+            values = upgrade(name, json.loads((self.folder / f"{name}.json").read_text()))
             tensors = f"{name}.safetensors"
             return Part(load_file(self.folder / tensors) if tensors in self.files else {}, values)
         except (OSError, ValueError, SafetensorError) as error:
@@ -177,12 +178,12 @@ class Checkpoints:
         return {partition: min(position[partition] for position in found) for partition in common}
 
     def _write(self, folder: Path, state: dict[str, Any], parts: Mapping[str, Part | None]) -> dict[str, FileDigest]:
-        files = {"state.json": _write_json(folder / "state.json", state)}
+        files = {"state.json": _write_json(folder / "state.json", state | {"format": FORMAT})}
         for name, part in parts.items():
             if part is None:
                 files |= self._carry(folder, name)
                 continue
-            files[f"{name}.json"] = _write_json(folder / f"{name}.json", part.values)
+            files[f"{name}.json"] = _write_json(folder / f"{name}.json", part.values | {"format": FORMAT})
             if not part.tensors:
                 continue
             path = folder / f"{name}.safetensors"
@@ -224,7 +225,7 @@ class Checkpoints:
             for path, digest in (places | sealed).items():
                 if _digest(path) != digest:
                     raise CheckpointError(f"{path} does not have the SHA-256 of the manifest")
-            state = json.loads((folder / "state.json").read_text())
+            state = upgrade("state", json.loads((folder / "state.json").read_text()))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{folder} cannot be read: {error}") from error
         self._digests = sealed

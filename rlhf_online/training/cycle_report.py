@@ -10,11 +10,11 @@ from rlhf_online.training.progress import Pending, Progress
 
 def show(parts: Parts, progress: Progress) -> None:
     """Counts of votes and answers, and the versions in memory."""
-    counts, reporter, buffer = parts.ledger.counts(), parts.reporter, parts.intake.buffer
+    counts, reporter = parts.ledger.counts(), parts.reporter
     votes = {name: counts[name] for name in counts if name != "rollout"}
     reporter.votes(votes | {"pending": parts.intake.pending})
     reporter.dead_letters(parts.intake.dead_letters)
-    left_out = Counter(stale=buffer.dropped_stale, full=buffer.dropped_full)
+    left_out = Counter(parts.intake.buffer.left_out)
     left_out.update(parts.intake.left_out)
     left_out.update(progress.left_out)
     reporter.left_out(left_out)

@@ -20,8 +20,9 @@ from rlhf_online.config import RolloutSettings
 from rlhf_online.gate.evidence import comparable
 from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import Scored
-from rlhf_online.rollout.buffer import Rollout, RolloutBuffer, ScoredRollout
+from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Curriculum
+from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.publication import lineage
 from rlhf_online.training.retrier import Retrier
@@ -119,10 +120,7 @@ class Experience:
             "sampling fresh answers",
             lambda: self._sampler.sample(chosen, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE),
         )
-        recent = set(ancestors[-1 - settings.max_staleness :])
-        young = [rollout for rollout in fresh if rollout.policy_version in recent]
-        self._buffer.dropped_stale += len(fresh) - len(young)
-        return taken + young
+        return taken + self._buffer.drop_stale(fresh, ancestors)
 
     def score(
         self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float]

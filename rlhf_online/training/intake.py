@@ -26,9 +26,9 @@ from rlhf_online.feedback.delivered import DeliveredOffsets
 from rlhf_online.feedback.join import Join, Joined
 from rlhf_online.feedback.preferences import Preference, from_json, is_held_out, to_json, to_preference
 from rlhf_online.feedback.revisions import Revisions
-from rlhf_online.rollout.buffer import Rollout, RolloutBuffer
-from rlhf_online.rollout.live import rollouts_of
-from rlhf_online.rollout.usable import unreadable
+from rlhf_online.models.limits import ModelLimits
+from rlhf_online.rollout.buffer import RolloutBuffer
+from rlhf_online.rollout.eligibility import eligible_rollouts
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import decode, encode
 
@@ -44,8 +44,8 @@ MAX_LETTER_BYTES = 16 << 20
 class IntakeSettings:
     """What the intake keeps. `answers` is the folder of the answers' sealed files.
 
-    Feedback waits `window_ms` for its answers; `held_out` is a share of the conversations; `vocabulary` and `context`
-    are the models', in tokens; `check` raises UnusableVote for a vote that they cannot read.
+    Feedback waits `window_ms` for its answers; `held_out` is a share of the conversations; `limits` are those of
+    both models; `check` raises UnusableVote for a vote that they cannot read.
     """
 
     answers: Path
@@ -54,8 +54,7 @@ class IntakeSettings:
     prompts: int
     reference_answers: int
     eos_ids: Collection[int]
-    vocabulary: int
-    context: int
+    limits: ModelLimits
     check: Callable[[Preference], None]
 
 
@@ -268,9 +267,8 @@ class Intake:
 
     def _remember(self, completion: Completion) -> None:
         """Keep a completion's prompt and answers for the policy update."""
-        qualified, left_out = rollouts_of(completion, self._settings.eos_ids)
+        rollouts, left_out = eligible_rollouts(completion, self._settings.eos_ids, self._settings.limits)
         self.left_out += left_out
-        rollouts = [rollout for rollout in qualified if self._reads(rollout)]
         if not rollouts:
             return
         self.buffer.add(rollouts)
@@ -283,15 +281,6 @@ class Intake:
             return  # reference answers teach: implicit signals are compared with them
         room = self._settings.reference_answers - len(self.reference)
         self.reference += [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts[:room]]
-
-    def _reads(self, rollout: Rollout) -> bool:
-        prompt, answer, settings = rollout.prompt_token_ids, rollout.token_ids, self._settings
-        reason = unreadable(prompt, answer, settings.vocabulary, settings.context)
-        if not reason and len(prompt) + len(answer) > settings.context:
-            reason = "context"
-        if reason:
-            self.left_out[reason] += 1
-        return not reason
 
     def _dead_letter(self, event_id: str, reason: str, why: str, record: Record) -> None:
         if self._ledger.take(event_id, "dead_lettered"):

@@ -8,11 +8,11 @@ import torch
 
 from rlhf_online.errors import UnusableVote
 from rlhf_online.feedback.preferences import Preference
+from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.tokens import ChatTokenizer, length
 from rlhf_online.registry import ProbeSequence
 from rlhf_online.rewards import compose
-from rlhf_online.rollout.buffer import LabelledAnswer
-from rlhf_online.rollout.usable import unreadable
+from rlhf_online.rollout.types import LabelledAnswer
 from rlhf_online.training.checkpoint import Part
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
@@ -46,14 +46,11 @@ class Learners:
         self._other_trunk = other_trunk
 
     @property
-    def context(self) -> int:
-        """Tokens of prompt and answer together that both models read."""
-        return min(self.policy.policy.context, self.reward.model.context)
-
-    @property
-    def vocabulary(self) -> int:
-        """Token ids lie below it, for both models."""
-        return min(int(self.policy.policy.lm.config.vocab_size), self.reward.model.vocabulary)
+    def limits(self) -> ModelLimits:
+        """What both models can read."""
+        policy, reward = self.policy.policy, self.reward.model
+        vocabulary = min(int(policy.lm.config.vocab_size), reward.vocabulary)
+        return ModelLimits(vocabulary=vocabulary, context=min(policy.context, reward.context))
 
     def check(self, preference: Preference) -> None:
         """Raises UnusableVote for a vote on answers that the models cannot read, or not all at once.
@@ -71,15 +68,15 @@ class Learners:
             why = f"its {len(pairs)} answers take {size} tokens at once, and {limit} can be learned from"
             raise UnusableVote("large", why)
         for prompt, answer in pairs:
-            if reason := unreadable(prompt, answer, self.vocabulary, self.context):
+            if reason := self.limits.unreadable(prompt, answer):
                 raise UnusableVote(reason, self._unreadable(reason, len(answer)))
 
     def _unreadable(self, reason: str, tokens: int) -> str:
         match reason:
             case "vocabulary":
-                return f"its tokens are not of this model's vocabulary of {self.vocabulary}"
+                return f"its tokens are not of this model's vocabulary of {self.limits.vocabulary}"
             case "context":
-                return f"an answer of {tokens} tokens does not fit a context of {self.context}"
+                return f"an answer of {tokens} tokens does not fit a context of {self.limits.context}"
             case _:
                 return "an answer of it, or its prompt, has no token"
 

@@ -40,7 +40,7 @@ from rlhf_online.gate import evidence
 from rlhf_online.gate.readiness import reward_model_blocks
 from rlhf_online.gate.verdict import judge
 from rlhf_online.registry import Kind
-from rlhf_online.rollout.buffer import ScoredRollout
+from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training import recovery
 from rlhf_online.training.checkpoint import Checkpoint
 from rlhf_online.training.commit import commit, commit_intake, release

@@ -28,10 +28,11 @@ from rlhf_online.algorithms.advantages import RunningMean
 from rlhf_online.algorithms.masked import masked_mean, masked_sum
 from rlhf_online.config import Algorithm, PolicyStage, PolicyTraining
 from rlhf_online.models import trunk
+from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import Pair
-from rlhf_online.rollout.buffer import LabelledAnswer, ScoredRollout
-from rlhf_online.rollout.usable import in_company, usable_labels, usable_rollouts
+from rlhf_online.rollout.eligibility import drop_singleton_groups, usable_labels, usable_rollouts
+from rlhf_online.rollout.types import LabelledAnswer, ScoredRollout
 from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.policy import objectives
@@ -62,7 +63,7 @@ class PolicyReport:
     rollouts: int = 0
     """Answers that could be learned from; of online-dpo and best-of-n those that the best were chosen among."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Answers that were not, by the reasons of `rollout.usable`."""
+    """Answers that were not, by the reasons of `rollout.eligibility`."""
     stats: dict[str, float] = field(default_factory=dict)
     """What the losses said, means over the steps: `policy_loss`, and others by algorithm."""
     undone: bool = False
@@ -143,14 +144,14 @@ class PolicyUpdater:
     def _sort_out(
         self, algorithm: Algorithm, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer]
     ) -> tuple[list[ScoredRollout], list[LabelledAnswer], Counter[str]]:
-        limits = {"vocabulary": int(self.policy.lm.config.vocab_size), "context": self.policy.context}
-        kept, left_out = usable_rollouts(rollouts, **limits)
+        limits = ModelLimits(vocabulary=int(self.policy.lm.config.vocab_size), context=self.policy.context)
+        kept, left_out = usable_rollouts(rollouts, limits)
         labels: list[LabelledAnswer] = []
         if algorithm == "kto":
-            labels, left_out = usable_labels(labelled, **limits)
+            labels, left_out = usable_labels(labelled, limits)
         elif algorithm in GROUPED:
-            kept, alone = in_company(kept)
-            left_out += alone
+            kept, singletons = drop_singleton_groups(kept)
+            left_out += singletons
         return kept, labels, left_out
 
     def _learn(

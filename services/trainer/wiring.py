@@ -87,8 +87,7 @@ def build(
         prompts=settings.rollout.prompts,
         reference_answers=settings.reward.reference_answers,
         eos_ids=frozenset(tokenizer.eos_ids),
-        vocabulary=learners.vocabulary,
-        context=learners.context,
+        limits=learners.limits,
         check=learners.check,
     )
     parts = Parts(

@@ -32,7 +32,7 @@ from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair, collate
-from rlhf_online.rollout.buffer import Rollout, ScoredRollout
+from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater

@@ -1,7 +1,7 @@
 """What is compared: whole answers of the live version, and the candidate's to the same prompts."""
 
 from rlhf_online.gate.evidence import baseline, gather
-from rlhf_online.rollout.buffer import Rollout, ScoredRollout
+from rlhf_online.rollout.types import Rollout, ScoredRollout
 
 
 def scored(

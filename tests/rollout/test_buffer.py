@@ -1,6 +1,7 @@
 """The buffer's bounds: number, and age in promoted versions."""
 
-from rlhf_online.rollout.buffer import Rollout, RolloutBuffer
+from rlhf_online.rollout.buffer import RolloutBuffer
+from rlhf_online.rollout.types import Rollout
 
 
 def rollout(name: str, version: str = "policy-000003") -> Rollout:
@@ -35,7 +36,7 @@ def test_age_counts_promoted_versions_only() -> None:
     for number in range(5):
         buffer.add([rollout(str(number), f"policy-{number:06d}")])
     assert names(buffer.take(9, LINEAGE, lambda name: True)) == ["4", "3", "1"]
-    assert buffer.dropped_stale == 2  # 0 is three promotions old; 2 never led to the live one
+    assert buffer.left_out["stale"] == 2  # 0 is three promotions old; 2 never led to the live one
 
 
 def test_no_staleness_means_the_live_version_alone() -> None:
@@ -47,7 +48,7 @@ def test_no_staleness_means_the_live_version_alone() -> None:
 def test_beyond_the_capacity_the_oldest_go() -> None:
     buffer = RolloutBuffer(2, 4)
     buffer.add(rollout(name) for name in "abc")
-    assert buffer.dropped_full == 1
+    assert buffer.left_out["full"] == 1
     assert names(buffer.take(9, LINEAGE, lambda name: True)) == ["c", "b"]
 
 
@@ -62,5 +63,5 @@ def test_it_survives_json() -> None:
     buffer, other = RolloutBuffer(2, 4), RolloutBuffer(2, 4)
     buffer.add(rollout(name) for name in "abc")
     other.restore(buffer.to_json())
-    assert other.dropped_full == 1
+    assert other.left_out == {"stale": 0, "full": 1}
     assert other.take(9, LINEAGE, lambda name: True) == [rollout("c"), rollout("b")]

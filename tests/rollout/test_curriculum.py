@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from rlhf_online.rollout.buffer import Rollout, ScoredRollout
 from rlhf_online.rollout.curriculum import Curriculum, draw, weights
+from rlhf_online.rollout.types import Rollout, ScoredRollout
 
 A, B, C, D = (1,), (2,), (3,), (4,)
 

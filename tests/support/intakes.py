@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rlhf_online.eventlog.base import Source
+from rlhf_online.models.limits import ModelLimits
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.training.intake import Intake, IntakeSettings
 from rlhf_online.training.ledger import Ledger
@@ -17,8 +18,7 @@ def new_intake(source: Source, ledger: Ledger, answers: Path) -> Intake:
         prompts=10,
         reference_answers=0,
         eos_ids=frozenset(),
-        vocabulary=1000,
-        context=1000,
+        limits=ModelLimits(vocabulary=1000, context=1000),
         check=lambda preference: None,
     )
     return Intake(source, ledger, RolloutBuffer(10, 1), settings)

@@ -23,7 +23,7 @@ from rlhf_online.feedback.preferences import Candidate, Comparison
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
-from rlhf_online.rollout.buffer import LabelledAnswer, Rollout, ScoredRollout
+from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation import stage, world
 from rlhf_online.simulation.people import Person
 from rlhf_online.simulation.tiny_model import write_tiny_model

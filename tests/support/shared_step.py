@@ -15,7 +15,7 @@ from torch import Tensor
 from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
-from rlhf_online.rollout.buffer import LabelledAnswer, Rollout, ScoredRollout
+from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.training import distributed, sft
 from rlhf_online.training.policy_update import PolicyUpdater
 

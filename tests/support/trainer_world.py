@@ -39,7 +39,7 @@ from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.registry import Manifest, Registry, genesis
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.client import RewardClient
-from rlhf_online.rollout.buffer import Rollout
+from rlhf_online.rollout.types import Rollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training.lease import FileLease

@@ -14,8 +14,9 @@ from rlhf_online.config import RolloutSettings
 from rlhf_online.errors import EngineUnavailable
 from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards.client import Scored
-from rlhf_online.rollout.buffer import Rollout, RolloutBuffer
+from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Kind
+from rlhf_online.rollout.types import Rollout
 from rlhf_online.training.experience import Experience
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.retrier import Retrier, Stopped
@@ -145,7 +146,7 @@ def test_fresh_answers_of_a_version_that_is_none_any_more_are_dropped(registry: 
     registry.rollback("policy", reason="bad")
     made = experience(registry, Engine(LIVE), Rewards())
     assert made.gather(PROMPTS, "policy-000001", 4, random.Random(0)) == []
-    assert made._buffer.dropped_stale == 12
+    assert made._buffer.left_out["stale"] == 12
 
 
 def test_scores_are_pessimistic_and_pinned(registry: Registry) -> None:

@@ -15,7 +15,7 @@ from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Batch, Pair
-from rlhf_online.rollout.buffer import LabelledAnswer, Rollout, ScoredRollout
+from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy.micro_batches import out_of_memory
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
@@ -274,7 +274,7 @@ def test_groups_need_company_pairs_a_difference_and_labels_both_kinds(base: Path
     rollouts = _rollouts(policy, prompts=PROMPTS[:1] * 4 + PROMPTS[1:2])
     for algorithm in ("grpo", "rloo", "best-of-n"):
         report = _updater(base, algorithm=algorithm).update(rollouts)
-        assert report.left_out == {"alone": 1} and report.rollouts == 4
+        assert report.left_out == {"singleton": 1} and report.rollouts == 4
     report = _updater(base, algorithm="online-dpo", missing_eos_penalty=0.0).update(_rescored(rollouts, 1.0)[:4])
     assert report.rollouts == 0 and report.left_out == {"tied": 4}
     labels = [replace(label, desirable=True) for label in _labels(rollouts)]

@@ -24,8 +24,8 @@ from rlhf_online.algorithms.masked import Stats, masked_variance, row_sums, whit
 from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models.policy import Outputs
 from rlhf_online.models.tokens import Pair
-from rlhf_online.rollout.buffer import LabelledAnswer, ScoredRollout
-from rlhf_online.rollout.usable import groups
+from rlhf_online.rollout.eligibility import drop_tied_groups
+from rlhf_online.rollout.types import LabelledAnswer, ScoredRollout, groups
 
 Unit = tuple[int, ...]
 
@@ -362,15 +362,10 @@ def best_and_worst(
 
     They are told apart by what they are worth without the KL, which is in the loss.
     """
-    units: list[Unit] = []
-    tied = 0
-    for rows in groups(scored.rollout.prompt_token_ids for scored in rollouts):
-        best, worst = rows[int(rewards.shaped_N[rows].argmax())], rows[int(rewards.shaped_N[rows].argmin())]
-        if best == worst:
-            tied += len(rows)
-        else:
-            units.append((best, worst))
-    return Pairs(answers, units, settings), tied
+    prompts = [scored.rollout.prompt_token_ids for scored in rollouts]
+    kept, left_out = drop_tied_groups(prompts, rewards.shaped_N.tolist())
+    units = [(rows[int(rewards.shaped_N[rows].argmax())], rows[int(rewards.shaped_N[rows].argmin())]) for rows in kept]
+    return Pairs(answers, units, settings), left_out["tied"]
 
 
 def best_of_each(answers: Answers, rollouts: Sequence[ScoredRollout], rewards: Rewards) -> Imitation:

@@ -9,7 +9,7 @@ import torch
 from rlhf_online.algorithms.advantages import RunningMean
 from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models.policy import Outputs
-from rlhf_online.rollout.buffer import LabelledAnswer, Rollout, ScoredRollout
+from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.training.policy import objectives
 from rlhf_online.training.policy.objectives import Answers, PolicyGradient, Shared
 

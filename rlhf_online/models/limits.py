@@ -1,0 +1,23 @@
+"""What the models can read. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLimits:
+    """Token ids lie in [0, `vocabulary`); `context` is how many tokens of prompt and answer together fit."""
+
+    vocabulary: int
+    context: int
+
+    def unreadable(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
+        """Why the pair cannot be read: "empty", "vocabulary" or "context"; "" if it can.
+
+        A prompt may lose its oldest tokens to the context, an answer must leave room for one token of its prompt.
+        """
+        if not prompt or not answer:
+            return "empty"
+        if not all(0 <= token < self.vocabulary for token in (*prompt, *answer)):
+            return "vocabulary"
+        return "context" if len(answer) >= self.context else ""

@@ -46,5 +46,5 @@ def sft(
         wrong = error.errors()[0]
         raise InvalidInput(f"--{wrong['loc'][0]} {wrong['input']}: {wrong['msg']}") from error
     sys.stdout.flush()
-    module = "rlhf_online.training.supervise"
+    module = "rlhf_online.training.sft"
     os.execv(sys.executable, [sys.executable, "-m", module, settings.model_dump_json()])

@@ -176,7 +176,7 @@ class Demo:
                 self.options.out / "model",
                 tuned,
                 seed=self.options.seed,
-                log=self.options.state.logs / "supervise.log",
+                log=self.options.state.logs / "sft.log",
                 tell=tell,
             )
         )

@@ -19,7 +19,6 @@ from rlhf_online.rewards import weights
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.state import StateDir
-from rlhf_online.training import demonstrations, sft
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.experience import Experience, Samples, Scores
 from rlhf_online.training.intake import Intake, IntakeSettings
@@ -34,6 +33,7 @@ from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Retrier
 from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.sft import demonstrations, fine_tuning
 
 BUFFER_CYCLES = 4
 """Live answers kept for policy updates, in updates."""
@@ -177,7 +177,7 @@ def _demonstrations(settings: PolicyTraining, tokenizer: ChatTokenizer, policy: 
     if settings.demonstrations is None:
         raise ConfigError("policy.ptx_coef is above 0, and policy.demonstrations names no file: name one")
     found = demonstrations.read_file(settings.demonstrations)
-    return sft.to_pairs(found, tokenizer, policy.context, int(policy.lm.config.vocab_size))
+    return fine_tuning.to_pairs(found, tokenizer, policy.context, int(policy.lm.config.vocab_size))
 
 
 def _check_tuning(settings: TrainerSettings, registry: Registry, live: str) -> None:

@@ -97,7 +97,7 @@ def follow(seed: int, folder: Path) -> Result:
     """One stream, learned from as it comes, and again at its end."""
     torch.set_num_threads(1)
     began = time.monotonic()
-    sft = learning.supervise(folder, seed)
+    sft = learning.fine_tune_world(folder, seed)
     language, policy = Language(sft), Policy.load(sft, tuning="full", seed=seed)
     crowd = people.population(PEOPLE, seed=seed)
     for person in crowd:

@@ -99,7 +99,7 @@ def supervised(cache: Path, seed: int) -> Path:
     """The supervised model of `seed`, made if it is not there: a minute."""
     folder = cache / f"seed-{seed}"
     made = folder / "sft"
-    return made if (made / "config.json").is_file() else learning.supervise(folder, seed)
+    return made if (made / "config.json").is_file() else learning.fine_tune_world(folder, seed)
 
 
 # People

@@ -98,7 +98,7 @@ def prepare(seed: int, folder: Path) -> Start:
     torch.set_num_threads(1)
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    sft = learning.supervise(folder, seed)
+    sft = learning.fine_tune_world(folder, seed)
     clock.lap("sft")
     language, policy = Language(sft), Policy.load(sft, tuning="full")
     crowd = people.population(PEOPLE, seed=seed)

@@ -12,7 +12,7 @@ from rlhf_online.models import trunk
 from rlhf_online.models.packing import is_exact, pack
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.training.sft import backward
+from rlhf_online.training.sft.fine_tuning import backward
 
 THREE: list[Pair] = [((1, 2), (3,)), ((4,), (5, 6, 7)), ((8,), (9,))]
 

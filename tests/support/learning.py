@@ -30,7 +30,7 @@ from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.simulation.world import Prompt
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
-from rlhf_online.training.sft import fine_tune
+from rlhf_online.training.sft.fine_tuning import fine_tune
 
 Tokens = tuple[int, ...]
 MAX_TOKENS = world.MAX_ANSWER_TOKENS
@@ -85,7 +85,7 @@ class Language:
 # The stages before the policy learns
 
 
-def supervise(folder: Path, seed: int, *, steps: int = stage.SFT_STEPS) -> Path:
+def fine_tune_world(folder: Path, seed: int, *, steps: int = stage.SFT_STEPS) -> Path:
     """The demo's fine-tuned model, in `folder`/sft."""
     write_tiny_model(folder / "base", weights_seed=None)
     fine_tune(

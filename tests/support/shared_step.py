@@ -16,8 +16,9 @@ from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
-from rlhf_online.training import distributed, sft
+from rlhf_online.training import distributed
 from rlhf_online.training.policy_update import PolicyUpdater
+from rlhf_online.training.sft import fine_tuning
 
 Tokens = tuple[int, ...]
 PROMPTS: tuple[Tokens, ...] = ((1, 10, 3), (1, 11, 20, 3))
@@ -67,7 +68,7 @@ def of_policy(base: Path, algorithm: Algorithm) -> tuple[dict[str, Tensor], dict
 def of_demonstrations(base: Path) -> dict[str, Tensor]:
     lm = trunk.load_lm(base, device=torch.device("cpu"), dtype=torch.float32)
     lm.requires_grad_(True)
-    loss = sft.backward(lm, answers(), row_width=2, pad_id=0)
+    loss = fine_tuning.backward(lm, answers(), row_width=2, pad_id=0)
     figures = distributed.add_up(lm.parameters(), {"loss": loss})
     gradients = {name: p.grad for name, p in lm.named_parameters() if p.grad is not None}
     return gradients | {"loss": torch.tensor(figures["loss"])}

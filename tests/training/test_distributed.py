@@ -60,10 +60,10 @@ def test_a_shared_fine_tuning_writes_what_one_process_writes(base: Path, tmp_pat
         chosen = {"model": base, "data": data, "out": tmp_path / out, "epochs": 4, "batch": 3, "device": "cpu"}
         return SftSettings.model_validate(chosen | {"threads": 1, "lr": 1e-3}).model_dump_json()
 
-    told = _torchrun(2, "rlhf_online.training.supervise", settings("shared")).stdout
+    told = _torchrun(2, "rlhf_online.training.sft", settings("shared")).stdout
     assert told.count("demonstrations in") == 1 and told.count("4/4") == 1
     subprocess.run(
-        [sys.executable, "-m", "rlhf_online.training.supervise", settings("alone")], cwd=ROOT, check=True, timeout=300
+        [sys.executable, "-m", "rlhf_online.training.sft", settings("alone")], cwd=ROOT, check=True, timeout=300
     )
     shared, alone = (load_file(tmp_path / name / "model.safetensors") for name in ("shared", "alone"))
     before = load_file(base / "model.safetensors")

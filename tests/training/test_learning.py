@@ -18,7 +18,7 @@ SEED = 1
 
 @pytest.fixture(scope="module")
 def sft(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return learning.supervise(tmp_path_factory.mktemp("learning"), SEED, steps=500)
+    return learning.fine_tune_world(tmp_path_factory.mktemp("learning"), SEED, steps=500)
 
 
 @pytest.mark.parametrize("mode", ["people", "inverted"])

@@ -18,7 +18,7 @@ from rlhf_online.models import trunk
 from rlhf_online.models.packing import is_exact, pack
 from rlhf_online.models.tokens import ChatTokenizer, Pair, by_budget, fit, length
 from rlhf_online.training import distributed
-from rlhf_online.training.demonstrations import Demonstration
+from rlhf_online.training.sft.demonstrations import Demonstration
 
 WARMUP = 0.03
 MICRO_BATCH_TOKENS = 16384

@@ -1,6 +1,6 @@
 """Supervised fine-tuning as a process of its own: `rlhf-online sft`, and the first stage of the demo.
 
-    python -m rlhf_online.training.supervise '{"model": "base", "data": "demonstrations.jsonl", "out": "tuned"}'
+    python -m rlhf_online.training.sft '{"model": "base", "data": "demonstrations.jsonl", "out": "tuned"}'
 
 The argument is `config.SftSettings` in JSON. Progress is a bar; a child says it as one JSON object a line instead:
 `{"step": 40, "steps": 1600, "loss": 1.53}`. With `torchrun --nproc-per-node 8 -m` instead of `python -m`,
@@ -20,8 +20,8 @@ from rlhf_online.config import SftSettings, load_log
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.eventlog import open_source
 from rlhf_online.state import StateDir
-from rlhf_online.training import demonstrations
-from rlhf_online.training.demonstrations import Demonstration
+from rlhf_online.training.sft import demonstrations
+from rlhf_online.training.sft.demonstrations import Demonstration
 
 Tell = Callable[[int, int, float], None]
 TELL_EVERY = 10
@@ -32,7 +32,7 @@ def main() -> int:
     if settings.child:
         process.die_with_parent()
     try:
-        supervise(settings)
+        run(settings)
     except RlhfError as error:
         return process.report_error(error)
     except KeyboardInterrupt:
@@ -40,7 +40,7 @@ def main() -> int:
     return 0
 
 
-def supervise(settings: SftSettings) -> None:
+def run(settings: SftSettings) -> None:
     """Write the fine-tuned model to `settings.out`. Raises InvalidInput, LogUnavailable."""
     first = os.environ.get("RANK", "0") == "0"
     say = print if first and not settings.child else (lambda text: None)
@@ -52,7 +52,7 @@ def supervise(settings: SftSettings) -> None:
 
     from rlhf_online.models.trunk import pick_device
     from rlhf_online.training import distributed
-    from rlhf_online.training.sft import fine_tune
+    from rlhf_online.training.sft.fine_tuning import fine_tune
 
     if settings.threads:
         torch.set_num_threads(settings.threads)

@@ -11,7 +11,7 @@ from rlhf_online.errors import InvalidInput
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Message
-from rlhf_online.training.demonstrations import corrections, read_file
+from rlhf_online.training.sft.demonstrations import corrections, read_file
 from rlhf_online.wire import encode
 from tests.support.logged import completion, feedback, ref, thumb
 

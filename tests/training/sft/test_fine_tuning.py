@@ -11,7 +11,7 @@ from rlhf_online.events import Message
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.training.sft import fine_tune
+from rlhf_online.training.sft.fine_tuning import fine_tune
 
 FACTS = {"zinc": "is a metal", "fig": "is a fruit", "owl": "is a animal"}
 

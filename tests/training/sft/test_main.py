@@ -15,7 +15,7 @@ from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.wire import encode
 from tests.support.logged import completion, feedback, ref
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FIG = {"messages": [{"role": "user", "content": "fig"}, {"role": "assistant", "content": "is a fruit"}]}
 
 

@@ -14,7 +14,6 @@ States: candidate → live → retired, or rejected (by the gate), or failed (in
 `prune` deletes the weights of old versions; what they were, and how they fared, stays.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -26,6 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rlhf_online import locks
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionCorrupt
 from rlhf_online.state import fsync_dir, fsync_file, write_bytes, write_json
 
@@ -318,8 +318,7 @@ class Registry:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
-        with self._guard(), (self.root / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with self._guard(), locks.acquire(self.root / "lock"):
             yield
 
 

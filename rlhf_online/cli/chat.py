@@ -22,31 +22,18 @@ def chat(
 ) -> None:
     """Chat in the terminal."""
     options = {"max_tokens": max_tokens, "temperature": temperature, **({"user": user} if user else {})}
-    conversation = Conversation(connect(url, state), options)
-    if message:
-        conversation.ask(message)
-        return
-    print(HELP)
-    while (line := _read()) is not None:
-        try:
-            match line:
-                case "":
-                    continue
-                case "+" | "-":
-                    conversation.judge(line == "+")
-                case "/new":
-                    conversation = Conversation(conversation.service, options)
-                case _:
-                    conversation.ask(line)
-        except RlhfError as error:
-            print(f"error: {error}", file=sys.stderr)
+    with connect(url, state) as service:
+        if message:
+            Conversation(service, options).ask(message)
+        else:
+            _converse(service, options)
 
 
 class Conversation:
     """Messages so far, and the answer that a thumb would judge."""
 
     def __init__(self, service: Service, options: dict[str, Any]) -> None:
-        self.service = service
+        self._service = service
         self._options = options
         self._messages: list[dict[str, str]] = []
         self._id = f"cli-{uuid.uuid4().hex}"
@@ -61,7 +48,7 @@ class Conversation:
         body = {"messages": asked, "stream": True, "conversation_id": self._id, **self._options}
         parts: list[str] = []
         versions: list[str] = []
-        for event in self.service.stream("/v1/chat/completions", body):
+        for event in self._service.stream("/v1/chat/completions", body):
             for choice in event.get("choices", ()):
                 piece = choice.get("delta", {}).get("content") or ""
                 parts.append(piece)
@@ -87,9 +74,28 @@ class Conversation:
             body["replaces"] = self._vote
         # A thumb that is repeated because its reply was lost is the same vote; each change of mind is another.
         key = f"{self._last}:{'up' if up else 'down'}:{self._vote}"
-        reply = self.service.post("/v1/feedback", {**body, "source": "cli", "idempotency_key": key})
+        reply = self._service.post("/v1/feedback", {**body, "source": "cli", "idempotency_key": key})
         self._thumb, self._vote = up, reply["event_id"]
         print("noted")
+
+
+def _converse(service: Service, options: dict[str, Any]) -> None:
+    """Do what each line says, until there are no more."""
+    print(HELP)
+    conversation = Conversation(service, options)
+    while (line := _read()) is not None:
+        try:
+            match line:
+                case "":
+                    continue
+                case "+" | "-":
+                    conversation.judge(line == "+")
+                case "/new":
+                    conversation = Conversation(service, options)
+                case _:
+                    conversation.ask(line)
+        except RlhfError as error:
+            print(f"error: {error}", file=sys.stderr)
 
 
 def _read() -> str | None:

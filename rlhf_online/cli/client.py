@@ -2,21 +2,24 @@
 
 import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from http.client import HTTPException
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
+from rlhf_online import sse
 from rlhf_online.errors import InvalidInput, RlhfError, ServiceUnreachable
 from rlhf_online.state import StateDir
 
+if TYPE_CHECKING:  # imported where it is used, so that --help is instant
+    import httpx
+
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 300.0
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 UrlOption = Annotated[
     str, typer.Option("--url", help="Address of the chat service; by default the one that runs on the state folder.")
@@ -33,10 +36,22 @@ class Service:
     """The HTTP API at `url`. `token` is the operator's credential, "" without."""
 
     def __init__(self, url: str, token: str = "") -> None:
-        if urlsplit(url).scheme not in ("http", "https"):
+        import httpx
+
+        address = urlsplit(url)
+        if address.scheme not in ("http", "https"):
             raise InvalidInput(f"--url {url} is no address: it looks like http://127.0.0.1:8000")
         self.url = url.rstrip("/")
-        self._token = token
+        self._client = httpx.Client(
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=TIMEOUT_S,
+            follow_redirects=True,
+            trust_env=address.hostname not in LOOPBACK,  # a proxy is meant for the outside
+        )
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._client.close()
 
     def get(self, path: str, *, errors_too: bool = False) -> Any:
         """The JSON at `path`; with `errors_too` also that of an error's body. Raises as `_open` does."""
@@ -50,41 +65,43 @@ class Service:
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The events of a server-sent stream up to `[DONE]`. Raises ServiceUnreachable if that never comes."""
-        try:
-            with self._open("POST", path, body) as reply:
-                for line in reply:
-                    if not line.startswith(b"data:"):
-                        continue
-                    data = line[5:].strip()
-                    if data == b"[DONE]":
+        parser = sse.EventParser()
+        with self._open("POST", path, body) as reply:
+            for piece in reply.iter_bytes():
+                for data in parser.feed(piece):
+                    if data == sse.DONE:
                         return
                     event = self._parsed(data)
                     if "error" in event:
                         raise RequestRefused(_message(event))
                     yield event
-        except (OSError, HTTPException) as error:
-            raise ServiceUnreachable(f"the answer from {self.url} broke off ({error}): ask again") from error
         raise ServiceUnreachable(f"the answer from {self.url} ended too early: ask again")
 
-    def _open(self, method: str, path: str, body: dict[str, Any] | None, *, errors_too: bool = False) -> Any:
-        """Raises RequestRefused with the service's own words, ServiceUnreachable if there is none."""
-        headers = {"Content-Type": "application/json"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
+    @contextmanager
+    def _open(
+        self, method: str, path: str, body: dict[str, Any] | None, *, errors_too: bool = False
+    ) -> "Iterator[httpx.Response]":
+        """The reply, to be read in the block.
+
+        Raises RequestRefused with the service's own words, ServiceUnreachable if there is none or it breaks off.
+        """
+        import httpx
+
         try:
-            return urllib.request.urlopen(request, timeout=TIMEOUT_S)
-        except urllib.error.HTTPError as error:
-            if errors_too:
-                return error
-            with error:
-                raise RequestRefused(f"{self.url} answered {error.code}: {_message(error.read())}") from error
-        except (OSError, HTTPException) as error:
-            why = getattr(error, "reason", error)
+            request = self._client.build_request(method, self.url + path, json=body)
+            reply = self._client.send(request, stream=True)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServiceUnreachable(
-                f"no answer from {self.url} ({why}): start it with `rlhf-online up`, or name another with --url"
+                f"no answer from {self.url} ({error}): start it with `rlhf-online up`, or name another with --url"
             ) from error
+        try:
+            if not (reply.is_success or errors_too):
+                raise RequestRefused(f"{self.url} answered {reply.status_code}: {_message(reply.read())}")
+            yield reply
+        except httpx.HTTPError as error:
+            raise ServiceUnreachable(f"the answer from {self.url} broke off ({error}): ask again") from error
+        finally:
+            reply.close()
 
     def _parsed(self, data: bytes) -> Any:
         try:
@@ -93,7 +110,8 @@ class Service:
             raise ServiceUnreachable(f"{self.url} does not speak this API: name the chat service with --url") from error
 
 
-def connect(url: str, state: Path, *, operator: bool = False) -> Service:
+@contextmanager
+def connect(url: str, state: Path, *, operator: bool = False) -> Iterator[Service]:
     """The service at `url`, or else the one that runs on the state folder, or else at the default port.
 
     With `operator` the state folder's credential is sent; raises InvalidInput if there is none.
@@ -106,7 +124,11 @@ def connect(url: str, state: Path, *, operator: bool = False) -> Service:
                 f"no operator's token in {state}: name the service's folder with --state, or set RLHF_OPERATOR_TOKEN"
             )
         token = StateDir(state).operator_token()
-    return Service(url or running_at(state) or DEFAULT_URL, token)
+    service = Service(url or running_at(state) or DEFAULT_URL, token)
+    try:
+        yield service
+    finally:
+        service.close()
 
 
 def running_at(state: Path) -> str:

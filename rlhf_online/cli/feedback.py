@@ -147,7 +147,8 @@ def _send(
     optional = {"user": user, "reason": reason, "replaces": replaces, "objective": objective}
     said = {name: value for name, value in optional.items() if value}
     body = {**kind, **said, "source": "cli", "idempotency_key": key or uuid.uuid4().hex}
-    print(f"noted as event {connect(url, state).post('/v1/feedback', body)['event_id']}")
+    with connect(url, state) as service:
+        print(f"noted as event {service.post('/v1/feedback', body)['event_id']}")
 
 
 def _ref(completion: str, index: int) -> dict[str, Any]:

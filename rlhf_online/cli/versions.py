@@ -23,7 +23,11 @@ def list_(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """All versions, oldest first, with their state and why; what a reward model is worth on held-out votes."""
-    rows = connect(url, state).get("/v1/versions")["versions"] if url else _from_disk(_existing(state))
+    if url:
+        with connect(url, state) as service:
+            rows = service.get("/v1/versions")["versions"]
+    else:
+        rows = _from_disk(_existing(state))
     print(VERSION_ROW.format("VERSION", "STATE", "KL", "HELD-OUT", "PARENT", "REASON"))
     for row in rows:
         kl = f"{row.get('kl', 0.0):.3f}" if row["version"].startswith("policy") else ""
@@ -40,7 +44,8 @@ def promote(
     """Make a version the live one."""
     if not version.replace("-", "").isalnum():
         raise InvalidInput(f"{version!r} is no version name: they look like policy-000012")
-    connect(url, state, operator=True).post(f"/v1/versions/{version}/promote", {})
+    with connect(url, state, operator=True) as service:
+        service.post(f"/v1/versions/{version}/promote", {})
     print(f"{version} is live; the swap follows within seconds")
 
 
@@ -51,7 +56,8 @@ def rollback(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Leave the live policy for the one before it, and mark it failed."""
-    answer = connect(url, state, operator=True).post("/v1/versions/rollback", {"reason": reason})
+    with connect(url, state, operator=True) as service:
+        answer = service.post("/v1/versions/rollback", {"reason": reason})
     print(f"{answer.get('version', 'the version before')} is live again")
 
 
@@ -76,7 +82,8 @@ def status(
     folder = StateDir(state) if url else _existing(state)
     address = url or running_at(state)
     if address:
-        ready = connect(address, state).get("/readyz", errors_too=True)
+        with connect(address, state) as service:
+            ready = service.get("/readyz", errors_too=True)
         _line("service", address)
         _line("engine", ready.get("state", "unknown"), ready.get("serving", ""), ready.get("message", ""))
     else:

@@ -18,6 +18,7 @@ import rlhf_online
 from rlhf_online.config import EngineSettings
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineStartFailed
+from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.process import LOWER_PRIORITY, end_group
 from rlhf_online.state import StateDir
 
@@ -113,10 +114,6 @@ def socket_path(run: Path) -> Path:
     if len(os.fsencode(path)) <= SOCKET_LIMIT:
         return path
     return Path(tempfile.mkdtemp(prefix="rlhf-engine-")) / "engine.sock"
-
-
-def has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
 
 
 def check_model(settings: EngineSettings, *, dummy_weights: bool) -> None:

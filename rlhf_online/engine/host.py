@@ -20,7 +20,7 @@ import structlog
 
 from rlhf_online.config import EngineSettings, SwapSettings
 from rlhf_online.engine import preflight
-from rlhf_online.engine.child import LORA_SLOTS, SERVED_NAME, EngineProcess, has_weights
+from rlhf_online.engine.child import LORA_SLOTS, SERVED_NAME, EngineProcess
 from rlhf_online.engine.swap import Listener, SwapResult, Weights, swap_full, swap_lora, unload_quietly
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import (
@@ -31,14 +31,16 @@ from rlhf_online.errors import (
     UnknownVersion,
     VersionCorrupt,
 )
+from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.registry import Change, Registry
+from rlhf_online.retry import Backoff
 from rlhf_online.state import StateDir
 
 State = Literal["starting", "waiting", "ready", "restarting", "failed"]
 
 HEALTH_S = 2.0  # between two health checks
 UNHEALTHY = 3  # failed checks in a row after which the engine is started again
-MAX_BACKOFF_S = 60.0
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
 MAX_DEATHS = 2  # engine deaths during swaps to one version after which it counts as failed
 KEEP_SWAPS = 1000
 
@@ -75,7 +77,7 @@ class EngineHost:
     async def run(self) -> None:
         """Serve until `close`. Raises EngineStartFailed if the engine's very first start fails."""
         self._finished.clear()
-        started = backoff_s = 0.0
+        started, backoff = 0.0, Backoff(FIRST_BACKOFF_S, MAX_BACKOFF_S)
         try:
             while not self._closing.is_set():
                 try:
@@ -91,11 +93,11 @@ class EngineHost:
                     self.failure = str(error)
                 if self._closing.is_set():
                     return
-                lived = time.monotonic() - started if started else 0.0
-                backoff_s = 0.5 if lived > MAX_BACKOFF_S else min(MAX_BACKOFF_S, max(0.5, 2 * backoff_s))
                 if started:
                     self.state, self.restarts = "restarting", self.restarts + 1
-                await self._back_off(backoff_s)
+                    if time.monotonic() - started > MAX_BACKOFF_S:
+                        backoff.reset()
+                await self._back_off(backoff.advance())
         finally:
             await self._stop()
             self._finished.set()

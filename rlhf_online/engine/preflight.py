@@ -6,17 +6,14 @@ reference (the version that serves, or the base model); every value is finite. N
 """
 
 import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rlhf_online.errors import VersionCorrupt
+from rlhf_online.models.tensor_headers import SIZES, BadHeader, Tensor, read_header
 from rlhf_online.registry import Manifest, Registry
 
-HEADER_LIMIT = 100 << 20  # bytes, as in the safetensors library
 CHUNK = 1 << 22  # values looked at in one go
 
 # Bytes of a value, and the bits that are all set in NaN and infinity alone: the exponent.
@@ -26,19 +23,6 @@ FLOATS: dict[str, tuple[str, int]] = {
     "F16": ("<u2", 0x7C00),
     "BF16": ("<u2", 0x7F80),
 }
-SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
-SIZES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor's entry in a safetensors header; `start` and `end` are byte offsets in the file."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
 
 
 def check(registry: Registry, version: str, *, base: Path, reference: Path | None, max_lora_rank: int = 0) -> Manifest:
@@ -153,41 +137,12 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
     """Every tensor of the folder's *.safetensors by name. Raises VersionCorrupt for a file that is damaged."""
     tensors: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        for name, tensor in read_header(path).items():
+        try:
+            header = read_header(path)
+        except BadHeader as error:
+            raise VersionCorrupt(f"{folder.name}: {path.name} {error}") from error
+        for name, tensor in header.items():
             if name in tensors:
                 raise VersionCorrupt(f"{folder.name}: {name} stands in two files")
             tensors[name] = tensor
-    return tensors
-
-
-def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file, after checking that they fill it exactly. Raises VersionCorrupt."""
-    where, size = f"{path.parent.name}: {path.name}", path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, HEADER_LIMIT):
-            raise VersionCorrupt(f"{where} is cut short")
-        try:
-            header: dict[str, Any] = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            tensors = {
-                name: Tensor(
-                    file=path,
-                    dtype=str(entry["dtype"]),
-                    shape=tuple(int(dim) for dim in entry["shape"]),
-                    start=8 + length + int(entry["data_offsets"][0]),
-                    end=8 + length + int(entry["data_offsets"][1]),
-                )
-                for name, entry in header.items()
-            }
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise VersionCorrupt(f"{where} has no readable header ({error!r})") from error
-    position = 8 + length
-    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
-        expected = math.prod(tensor.shape) * SIZES.get(tensor.dtype, 0)
-        if tensor.dtype not in SIZES or tensor.start != position or tensor.end - tensor.start != expected:
-            raise VersionCorrupt(f"{where} describes {name} wrongly")
-        position = tensor.end
-    if position != size:
-        raise VersionCorrupt(f"{where} is {size} bytes long, its header describes {position}")
     return tensors

@@ -13,7 +13,6 @@ failure can only leave it too low, never too high. The id of the machine's boot 
 comes before the writer after a power failure knows that the count may be low and waits, instead of reporting a loss.
 """
 
-import fcntl
 import json
 import os
 import struct
@@ -22,6 +21,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf_online import locks
 from rlhf_online.errors import LogLocked, LogUnavailable
 from rlhf_online.eventlog.segments import parse_name
 from rlhf_online.state import write_json, write_once
@@ -131,26 +131,15 @@ def identity(folder: Path) -> str:
     return found
 
 
-def take_lock(folder: Path) -> int:
-    """The descriptor that holds the folder's writer lock; closing it gives the lock back.
-
-    Raises LogLocked, naming the holder; OSError.
-    """
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    except BlockingIOError as error:
-        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
+def take_lock(folder: Path) -> locks.FileLock:
+    """The folder's writer lock. Raises LogLocked, naming the holder; OSError."""
+    path = folder / "lock"
+    if (lock := locks.try_acquire(path, signed=True)) is None:
         raise LogLocked(
-            f"another process (pid {holder}) writes to the log in {folder}: stop it, or give this one another folder"
-        ) from error
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+            f"another process (pid {locks.holder(path)}) writes to the log in {folder}: stop it, or give this one "
+            "another folder"
+        )
+    return lock
 
 
 def unusable(folder: Path, error: Exception) -> LogUnavailable:

@@ -101,7 +101,7 @@ class LocalLog:
         with contextlib.ExitStack() as undo:
             try:
                 self._lock = files.take_lock(folder)
-                undo.callback(os.close, self._lock)
+                undo.callback(self._lock.release)
                 self._committed = os.open(folder / "committed", os.O_RDWR | os.O_CREAT, 0o644)
                 undo.callback(os.close, self._committed)
                 undo.callback(self._close_segment)
@@ -159,11 +159,11 @@ class LocalLog:
             self._closed = True
             self._changed.notify()
         self._thread.join()
-        if self._lock >= 0:
+        if self._committed >= 0:
             self._close_segment()
             os.close(self._committed)
-            os.close(self._lock)
-            self._lock = -1
+            self._committed = -1
+            self._lock.release()
 
     def _run(self) -> None:
         try:

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 from rlhf_online.errors import InvalidInput, VersionCorrupt
+from rlhf_online.models.tensor_headers import has_weights
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ACTIVATION_BYTES = 2 << 30
@@ -85,10 +86,6 @@ def predictions(
     else:
         done = [piece(*args) for args in pieces]
     return torch.cat(done, 1).unbind(0)  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-
-def has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
 
 
 def _config(folder: Path) -> Any:

@@ -3,17 +3,15 @@
 The trainer samples nowhere else: what it learns from was written by the engine, with the engine's own log-probs.
 """
 
-import http.client
-import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import httpx
 import structlog
 
 from rlhf_online.errors import EngineUnavailable, InvalidInput
+from rlhf_online.retry import Backoff
 from rlhf_online.rollout.types import Rollout
 
 ANSWERS_PER_REQUEST = 128
@@ -33,11 +31,15 @@ class Sampler:
         self, chat_url: str, token: str, eos_ids: Collection[int], *, pause: Callable[[float], bool] | None = None
     ) -> None:
         self._url = chat_url.rstrip("/") + "/v1/rollouts"
-        self._token = token
         self._eos_ids = frozenset(eos_ids)
         self._pause = pause or _sleep
+        headers = {"Authorization": f"Bearer {token}"}
         # The chat service is a neighbour: a proxy of the environment is meant for the outside.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._client = httpx.Client(headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._client.close()
 
     def sample(
         self,
@@ -89,36 +91,33 @@ class Sampler:
 
     def _post(self, body: dict[str, Any], patience_s: float) -> dict[str, Any] | None:
         deadline = time.monotonic() + patience_s
-        wait = 0.2
+        backoff = Backoff(0.2, 5.0)
         while True:
             try:
                 return self._try(body)
             except EngineUnavailable:
-                if time.monotonic() + wait > deadline or self._pause(wait):
+                wait_s = backoff.advance()
+                if time.monotonic() + wait_s > deadline or self._pause(wait_s):
                     raise
-            wait = min(2 * wait, 5.0)
 
     def _try(self, body: dict[str, Any]) -> dict[str, Any] | None:
         """The reply; None if the chat service will never answer this request."""
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
-        request = urllib.request.Request(self._url, data=json.dumps(body).encode(), headers=headers)
         try:
-            with self._opener.open(request, timeout=REQUEST_TIMEOUT_S) as response:
-                return json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                said = error.read(500).decode(errors="replace")
-            if error.code in LATER:
-                raise EngineUnavailable(f"the chat service gave no rollouts: HTTP {error.code}: {said}") from error
-            if error.code in (401, 403, 404):
-                raise InvalidInput(
-                    f"the chat service at {self._url} refused the trainer: HTTP {error.code}: {said}: are chat_url "
-                    "and state_dir those of this chat service?"
-                ) from error
-            structlog.get_logger().error("prompts refused", prompts=len(body["prompts"]), status=error.code)
-            return None
-        except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+            response = self._client.post(self._url, json=body)
+            if response.is_success:
+                return response.json()
+        except (httpx.HTTPError, ValueError) as error:
             raise EngineUnavailable(f"the chat service at {self._url} does not answer: {error}") from error
+        status, said = response.status_code, response.text[:500]
+        if status in LATER:
+            raise EngineUnavailable(f"the chat service gave no rollouts: HTTP {status}: {said}")
+        if status in (401, 403, 404):
+            raise InvalidInput(
+                f"the chat service at {self._url} refused the trainer: HTTP {status}: {said}: are chat_url and "
+                "state_dir those of this chat service?"
+            )
+        structlog.get_logger().error("prompts refused", prompts=len(body["prompts"]), status=status)
+        return None
 
 
 def _sleep(seconds: float) -> bool:

@@ -17,6 +17,8 @@ from typing import Any
 
 import aiohttp
 
+from rlhf_online import sse
+
 FEEDBACK_ATTEMPTS = 40
 FEEDBACK_PAUSE_S = 0.5
 
@@ -205,17 +207,16 @@ def _replies(values: dict[str, Any], n: int) -> list[Reply]:
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """The JSON of each `data:` line up to `[DONE]`; raises ValueError if that never comes."""
-    async for line in response.content:
-        if not line.startswith(b"data:"):
-            continue
-        data = line[5:].strip()
-        if data == b"[DONE]":
-            return
-        chunk = json.loads(data)
-        if "error" in chunk:
-            raise ValueError("the stream broke off with an error")
-        yield chunk
+    """The JSON of each event up to `[DONE]`; raises ValueError if that never comes."""
+    parser = sse.EventParser()
+    async for piece in response.content.iter_any():
+        for data in parser.feed(piece):
+            if data == sse.DONE:
+                return
+            chunk = json.loads(data)
+            if "error" in chunk:
+                raise ValueError("the stream broke off with an error")
+            yield chunk
     raise ValueError("the stream ended without [DONE]")
 
 

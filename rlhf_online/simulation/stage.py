@@ -5,6 +5,7 @@ asked first, killed with its group after a grace period. What a child wrote stan
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
+import psutil
 
 from rlhf_online.config import SftSettings, StandaloneSettings, dump
 from rlhf_online.errors import RlhfError
@@ -163,21 +165,13 @@ async def fine_tune(
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Process id → command line of everything that `pid` started, from /proc; {} where there is no /proc."""
-    parents, commands = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            # The command's name may hold spaces and parentheses: fields are counted from the last ")".
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            commands[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (OSError, ValueError):
-            continue
-        parents[int(folder.name)] = int(fields[1])
-    found: dict[int, str] = {}
-    ring = {pid}
-    while ring := {child for child, parent in parents.items() if parent in ring and child not in found}:
-        found |= {child: commands[child] for child in ring}
-    return found
+    """Process id → command line of every process that `pid` started, and of those that they started."""
+    commands = {}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                commands[child.pid] = " ".join(child.cmdline())
+    return commands
 
 
 def kill(root: int, pattern: str) -> int | None:

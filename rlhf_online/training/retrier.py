@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rlhf_online.errors import CheckpointError, EngineUnavailable, LogUnavailable, RewardUnavailable, RlhfError
+from rlhf_online.retry import Backoff
 
 T = TypeVar("T")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
@@ -27,15 +28,14 @@ class Retrier:
 
     def call(self, doing: str, action: Callable[[], T]) -> T:
         """What `action` returns once it succeeds. `doing` names it for people. Raises Stopped."""
-        wait = FIRST_WAIT_S
+        backoff = Backoff(FIRST_WAIT_S, LONGEST_WAIT_S)
         while True:
             self.check()
             try:
                 return action()
             except (RewardUnavailable, EngineUnavailable, LogUnavailable, CheckpointError, OSError) as error:
                 self._waiting(doing, error)
-            self.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT_S)
+            self.sleep(backoff.advance())
 
     def sleep(self, seconds: float) -> None:
         """Raises Stopped as soon as the trainer must stop."""

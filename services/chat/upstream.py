@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from rlhf_online import sse
 from rlhf_online.errors import EngineUnavailable
 from services.chat.host import Host
 from services.chat.inflight import Exchange, InFlight
@@ -55,7 +56,7 @@ async def chunks(exchange: Exchange, flight: InFlight) -> AsyncIterator[list[Chu
     """
     assert exchange.response is not None, "send comes first"
     content = exchange.response.content
-    rest = b""
+    parser = sse.EventParser()
     done = False
     while not done:
         exchange.waiting = True
@@ -67,13 +68,12 @@ async def chunks(exchange: Exchange, flight: InFlight) -> AsyncIterator[list[Chu
         flight.activity += 1
         if not data:
             raise EngineUnavailable("the engine ended in the middle of an answer")
-        *events, rest = (rest + data).split(b"\n\n")
         arrived = []
-        for event in events:
-            if event == b"data: [DONE]":
+        for event in parser.feed(data):
+            if event == sse.DONE:
                 done = True
-            elif event.startswith(b"data: "):
-                chunk = orjson.loads(event[6:])
+            else:
+                chunk = orjson.loads(event)
                 take_in(exchange, chunk)
                 arrived.append(chunk)
         if arrived:

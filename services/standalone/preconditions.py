@@ -2,14 +2,17 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import socket
-from math import prod
 from pathlib import Path
+
+import psutil
 
 from rlhf_online.config import StandaloneSettings
 from rlhf_online.errors import ConfigError, InvalidInput, NotEnoughRoom, VersionCorrupt
+from rlhf_online.models.tensor_headers import BadHeader, has_weights, read_header
 from rlhf_online.registry import Registry
 from rlhf_online.state import StateDir
 
@@ -20,7 +23,6 @@ PROCESSES_GIB = 3.5
 LOGITS, ACTIVATIONS = 3, 16
 """Floats that the trainer keeps for a token: each logit (with its log-softmax and gradient) and, a layer, each hidden
 unit. Measured: 3.6 GiB for 2,048 tokens of SmolLM2-135M."""
-MAX_HEADER = 100 << 20
 
 
 def check(settings: StandaloneSettings, *, available_bytes: int | None = None, free_bytes: int | None = None) -> None:
@@ -55,27 +57,17 @@ def check_model(model: Path, tuning: str) -> None:
         )
 
 
-def has_weights(model: Path) -> bool:
-    return any(model.glob("*.safetensors"))
-
-
 def parameters(model: Path) -> int:
     """Number of weights in the folder's *.safetensors, from their headers; 0 if there are none. Raises ConfigError."""
-    return sum(_parameters(path) for path in model.glob("*.safetensors"))
-
-
-def _parameters(path: Path) -> int:
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > min(MAX_HEADER, path.stat().st_size):
-                raise ConfigError(f"{path} is no safetensors file, or only a part of one: fetch or convert it again")
-            header = json.loads(file.read(length))
-        return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} is no safetensors file ({error}): fetch or convert it again") from error
+    count = 0
+    for path in model.glob("*.safetensors"):
+        try:
+            count += sum(math.prod(tensor.shape) for tensor in read_header(path).values())
+        except BadHeader as error:
+            raise ConfigError(
+                f"{path} is no safetensors file, or only a part of one (it {error}): fetch or convert it again"
+            ) from error
+    return count
 
 
 def token_bytes(model: Path) -> int:
@@ -122,12 +114,9 @@ def check_memory(settings: StandaloneSettings, count: int, batch: int, available
 
 
 def memory_available() -> int:
-    """Bytes that could be used without swapping, a container's limit considered; a lot where that cannot be known."""
-    available = 1 << 62
+    """Bytes that could be used without swapping, a container's limit considered."""
+    available = psutil.virtual_memory().available
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
     except (OSError, ValueError):

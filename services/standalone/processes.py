@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 from rlhf_online.process import die_with_parent
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -85,7 +87,7 @@ def adopt_orphans() -> None:
 def orphans(known: Sequence[int]) -> list[int]:
     """Living children of this process that are not in `known`; those that have ended are reaped."""
     living = []
-    for pid in _children(os.getpid()):
+    for pid in (child.pid for child in psutil.Process().children()):
         if pid in known:
             continue
         try:
@@ -131,17 +133,3 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
-
-
-def _children(parent: int) -> list[int]:
-    """Direct children, zombies included; none where there is no /proc."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # pid (name) state ppid …; the name may hold blanks and parentheses.
-            ppid = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if ppid == parent:
-            found.append(int(stat.parent.name))
-    return found

@@ -8,30 +8,30 @@ failed; but a trainer or reward service that had become ready is tried again aft
 SIGINT or SIGTERM: trainer, reward, chat are asked to end in this order; a second signal kills them
 """
 
-import fcntl
-import json
 import os
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_online import process
+import httpx
+
+from rlhf_online import locks, process
 from rlhf_online.config import StandaloneSettings
 from rlhf_online.errors import AlreadyRunning, EngineStartFailed, ServiceFailed
+from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.registry import Registry, genesis
+from rlhf_online.retry import Backoff
 from rlhf_online.state import StateDir, write_json
 from services.standalone import children, preconditions
 from services.standalone.children import Name, Ports
 from services.standalone.processes import Child, adopt_orphans, end_orphans
 
 TICK_S = 0.1
-ASK_ENGINE_S = 1.0
+ASK_ENGINE_S, READYZ_TIMEOUT_S = 1.0, 2.0
 WINDOW_S = 60.0
 MAX_STARTS = 5
 FIRST_BACKOFF_S = 0.5
@@ -59,6 +59,7 @@ class Service:
 
     name: Name
     child: Child
+    backoff: Backoff
     restart_at: float | None = None
 
 
@@ -75,16 +76,18 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._say = say
-        self._backoff_s = backoff_s
         self._state = StateDir(settings.state_dir.resolve())
         self._registry = Registry(self._state.versions)
         self._ports = Ports()
         self._services: dict[Name, Service] = {}
         for name, command in (commands or python_modules()).items():
             line = [*command, "--config", str(self._state.run / f"{name}.toml")]
-            self._services[name] = Service(name, Child(name, line, self._state.logs / f"{name}.log"))
+            child = Child(name, line, self._state.logs / f"{name}.log")
+            self._services[name] = Service(name, child, Backoff(backoff_s, MAX_BACKOFF_S))
         self._signals = 0
         self._live: str | None = None
+        # On this machine: a proxy of the environment is meant for the outside.
+        self._http = httpx.Client(trust_env=False, timeout=READYZ_TIMEOUT_S)
         self._engine = ""
         self._ask_engine_at = 0.0
 
@@ -100,6 +103,7 @@ class Supervisor:
                         self._tick()
                 finally:
                     children.ready_file(self._state, "standalone").unlink(missing_ok=True)
+                    self._http.close()
                     self._stop()
 
     # Starting
@@ -107,7 +111,7 @@ class Supervisor:
     def _start(self) -> None:
         self._state.operator_token()
         model = Path(self._settings.model)
-        if preconditions.has_weights(model):
+        if has_weights(model):
             genesis(self._registry, model, tuning=self._settings.tuning)
         self._live = self._registry.live("policy")
         for name in ("chat", "reward"):
@@ -198,7 +202,9 @@ class Supervisor:
                 raise ServiceFailed(often + end)
             self._say(f"{often}chat and votes go on, and it is tried again in {WINDOW_S:.0f} s; {end}")
             return WINDOW_S
-        delay = min(MAX_BACKOFF_S, self._backoff_s * 2 ** max(0, len(recent) - 1))
+        if len(recent) <= 1:
+            service.backoff.reset()
+        delay = service.backoff.advance()
         self._say(f"{name} ended with {_ending(code)}; starting it again in {delay:g} s (log: {service.child.log})")
         return delay
 
@@ -228,16 +234,8 @@ class Supervisor:
     def _readiness(self) -> dict:
         host, port = children.address(self._settings.host), self._ports.get("chat", "http")
         try:
-            with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=2) as reply:
-                return json.load(reply)
-        except urllib.error.HTTPError as error:
-            with error:
-                body = error.read()
-        except OSError:  # the chat service restarts, or is busy: its exit is noticed elsewhere
-            return {}
-        try:
-            return json.loads(body)
-        except ValueError:
+            return self._http.get(f"http://{host}:{port}/readyz").json()
+        except (httpx.HTTPError, ValueError):  # the chat service restarts, or is busy: its exit is noticed elsewhere
             return {}
 
     # Stopping
@@ -278,13 +276,11 @@ class Supervisor:
 def _locked(state: StateDir) -> Iterator[None]:
     """Hold the state folder for this process. Raises AlreadyRunning."""
     state.run.mkdir(parents=True, exist_ok=True)
-    with (state.run / "standalone.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunning(
-                f"the services of {state.root} are running already: stop them first, or give another --state"
-            ) from error
+    if (lock := locks.try_acquire(state.run / "standalone.lock")) is None:
+        raise AlreadyRunning(
+            f"the services of {state.root} are running already: stop them first, or give another --state"
+        )
+    with lock:
         yield
 
 

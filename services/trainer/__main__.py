@@ -63,10 +63,11 @@ def serve(settings: config.TrainerSettings, lease: Lease, stop: threading.Event)
     _wait_for_policy(Registry(state.versions), Reporter(state, metrics), stop)
     source = open_source(settings.log, state.log)
     rewards = RewardClient(settings.reward_address)
+    sampler = Sampler(settings.chat_url, state.operator_token(), tokenizer.eos_ids, pause=stop.wait)
     try:
-        sampler = Sampler(settings.chat_url, state.operator_token(), tokenizer.eos_ids, pause=stop.wait)
         build(settings, lease, source, sampler, rewards, tokenizer, metrics, stop).run()
     finally:
+        sampler.close()
         rewards.close()
         source.close()
 

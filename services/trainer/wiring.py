@@ -12,8 +12,9 @@ from rlhf_online.eventlog.base import Source
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair
-from rlhf_online.models.trunk import has_weights, pick_device
+from rlhf_online.models.trunk import pick_device
 from rlhf_online.registry import Registry
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.weights import Weights

@@ -26,6 +26,7 @@ from rlhf_online.eventlog.base import Record
 from rlhf_online.eventlog.kafka import topics
 from rlhf_online.eventlog.kafka.cluster import Cluster, drop
 from rlhf_online.eventlog.spool import Spool
+from rlhf_online.retry import Backoff
 from rlhf_online.wire import peek
 
 _TOPIC_OF = {ev.Completion: "completions", ev.Feedback: "feedback", ev.VersionChange: "versions"}
@@ -86,17 +87,17 @@ class Forwarder:
         self._spool.close()
 
     def _run(self) -> None:
-        pause = 0.1
+        backoff = Backoff(0.1, 2.0)
         try:
             while not self._stopping.is_set():
                 try:
                     idle_s = 0.0 if self._ship() else 0.02
-                    pause = 0.1
+                    backoff.reset()
                 except (KafkaError, LogError) as error:
                     self._drop_producer()
                     self.failures += 1
                     self._log.warning("delivery failed", error=type(error).__name__, shipped=self.shipped)
-                    idle_s, pause = pause, min(2 * pause, 2.0)
+                    idle_s = backoff.advance()
                 self._save()
                 self._stopping.wait(idle_s)
         finally:

@@ -4,16 +4,13 @@ It ends when its standard input does, that is with whoever started it, however t
 let go of the spool it waits. It gives way to those who answer people where cores are scarce.
 """
 
-import fcntl
 import json
 import select
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from rlhf_online import logs, process
+from rlhf_online import locks, logs, process
 from rlhf_online.config import KafkaSettings
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog.kafka.cluster import Cluster
@@ -32,9 +29,11 @@ def main() -> int:
     folder = Path(given["folder"])
     cluster = Cluster(given["servers"], given["prefix"], KafkaSettings.model_validate(given["settings"]))
     try:
-        with _alone(folder) as alone:
-            if alone:
-                _ship(Forwarder(Spool(folder), cluster))
+        while (lock := locks.try_acquire(folder / "forwarder.lock")) is None:
+            if _hung_up(POLL_S):
+                return 0
+        with lock:
+            _ship(Forwarder(Spool(folder), cluster))
     except RlhfError as error:
         return process.report_error(error)
     return 0
@@ -48,21 +47,6 @@ def _ship(forwarder: Forwarder) -> None:
             said = progress
     forwarder.close()
     print(json.dumps(forwarder.progress()), flush=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Hold the forwarder's lock on the spool while the block runs; False if nobody wants us any more."""
-    with (folder / "forwarder.lock").open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if _hung_up(POLL_S):
-                    yield False
-                    return
-        yield True
 
 
 def _hung_up(timeout_s: float) -> bool:

@@ -22,6 +22,7 @@ from rlhf_online.eventlog.kafka.cluster import Cluster
 from rlhf_online.eventlog.kafka.forwarder import Progress
 from rlhf_online.eventlog.local import KEEP_ALL, LocalLog, Retention
 from rlhf_online.eventlog.spool import Spool
+from rlhf_online.retry import Backoff
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 ENDS_WITHIN_S = 15.0
@@ -131,16 +132,16 @@ class Shipper:
         return process
 
     def _run(self) -> None:
-        pause = FIRST_PAUSE_S
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
-            heard = self._listen()
-            pause = FIRST_PAUSE_S if heard else min(2 * pause, LONGEST_PAUSE_S)
+            if self._listen():
+                backoff.reset()
             if self._stopping.is_set():
                 return
             self._failed = self.progress.failures + 1
             self.progress = self.progress._replace(failures=self._failed)
             structlog.get_logger().error("forwarder ended, starting another", exit_code=self._process.returncode)
-            if self._stopping.wait(pause):
+            if self._stopping.wait(backoff.advance()):
                 return
             self._process = self._start()
             if self._stopping.is_set():  # `close` may have hung up on the one before

@@ -17,7 +17,6 @@ What remains: on a file system where flock excludes nobody, a trainer that stops
 one step after it was replaced. Two that start there at the same time are told apart by `holder`: the last one stays.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -31,6 +30,7 @@ from typing import Protocol, Self
 
 import structlog
 
+from rlhf_online import locks
 from rlhf_online.errors import CheckpointError, Fenced
 from rlhf_online.state import write_json
 
@@ -124,19 +124,13 @@ class FileLease(Fence):
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise CheckpointError(
-                f"another trainer (process {holder}) works on {folder}: stop it first, or give this one another "
-                "state_dir"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    path = folder / "lock"
+    if (lock := locks.try_acquire(path, signed=True)) is None:
+        raise CheckpointError(
+            f"another trainer (process {locks.holder(path)}) works on {folder}: stop it first, or give this one "
+            "another state_dir"
+        )
+    with lock:
         yield
 
 
@@ -144,17 +138,13 @@ def _alone(folder: Path) -> Iterator[None]:
 def _step(folder: Path) -> Iterator[None]:
     path = folder / "epoch.lock"
     deadline = time.monotonic() + STEP_WITHIN_S
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise CheckpointError(
-                        f"another trainer stands still in the middle of a commit: find it (`fuser {path}`) and kill it"
-                    ) from error
-            time.sleep(POLL_S)
+    while (lock := locks.try_acquire(path)) is None:
+        if time.monotonic() > deadline:
+            raise CheckpointError(
+                f"another trainer stands still in the middle of a commit: find it (`fuser {path}`) and kill it"
+            )
+        time.sleep(POLL_S)
+    with lock:
         yield
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import trunk
 from rlhf_online.models.packing import is_exact, pack
+from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair, by_budget, fit, length
 from rlhf_online.training import distributed
 from rlhf_online.training.sft.demonstrations import Demonstration
@@ -50,7 +51,7 @@ def fine_tune(
     model's.
     """
     tokenizer = ChatTokenizer(model_dir)
-    if trunk.has_weights(model_dir):
+    if has_weights(model_dir):
         lm = trunk.load_lm(model_dir, device=torch.device(device), dtype=torch.float32)
     else:
         lm = trunk.random_lm(model_dir, seed=seed, device=torch.device(device))

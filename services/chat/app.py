@@ -21,17 +21,17 @@ from starlette.routing import Route
 from rlhf_online.config import ChatSettings
 from rlhf_online.errors import RlhfError
 from rlhf_online.registry import Change
-from services.chat import fields, replies
+from services.chat import replies
+from services.chat.chat_request import parse_chat
 from services.chat.feedback_service import FeedbackService
 from services.chat.gateway import Gateway
 from services.chat.http import ClientGone, EventStream, json, read_body, refused, until_gone
 from services.chat.inflight import Exchange
 from services.chat.refusal import Refusal, refusal
-from services.chat.rollouts import Rollouts, parse_rollouts
-from services.chat.schema import parse_chat
+from services.chat.rollouts import Rollouts
 from services.chat.tracing import TraceHttp
+from services.chat.validation import parse_object
 from services.chat.versions import Versions
-from services.chat.votes import parse_feedback
 from services.chat.watch import Watch
 
 ROLLOUT_BODY_BYTES = 64 << 20
@@ -96,7 +96,7 @@ class Handlers:
         try:
             body = await read_body(request, self.chat.settings.limits.max_body_bytes)
             settings = self.chat.settings
-            chat = parse_chat(fields.parse_object(body), settings.limits, settings.engine.max_model_len)
+            chat = parse_chat(parse_object(body), settings.limits, settings.engine.max_model_len)
             if chat.stream:
                 exchange = await until_gone(request.receive, self.gateway.open(chat))
                 return self._stream(exchange)
@@ -152,11 +152,11 @@ class Handlers:
     async def feedback(self, request: Request) -> Response:
         try:
             body = await read_body(request, self.chat.settings.limits.max_body_bytes)
-            feedback, user, key = parse_feedback(fields.parse_object(body))
-        except Refusal:
-            self._metrics.feedback.labels(kind="unknown", outcome="invalid").inc()
+            values = parse_object(body)
+        except Refusal as error:
+            self.chat.feedback.count("unknown", error.outcome)
             raise
-        event_id, position = await self.chat.feedback.take(feedback, user, key)
+        event_id, position = await self.chat.feedback.take(values)
         return json({"event_id": event_id, "position": position})
 
     async def list_versions(self, request: Request) -> Response:
@@ -173,22 +173,15 @@ class Handlers:
     async def rollback(self, request: Request) -> Response:
         self.chat.versions.authorize(request.headers.get("authorization"))
         body = await read_body(request, self.chat.settings.limits.max_body_bytes)
-        values = fields.parse_object(body) if body else {}
-        fields.refuse_unknown(values, frozenset({"reason", "kind"}))
-        kind = values.get("kind") or "policy"
-        if kind not in ("policy", "reward"):
-            raise Refusal("kind: expected policy or reward", param="kind")
-        reason = fields.text(values, "reason", limit=1024)
-        return json(_change(await asyncio.to_thread(self.chat.versions.rollback, kind, reason)))
+        values = parse_object(body) if body else {}
+        return json(_change(await asyncio.to_thread(self.chat.versions.rollback, values)))
 
     async def sample(self, request: Request) -> Response:
         self.chat.versions.authorize(request.headers.get("authorization"))
-        settings = self.chat.settings
         outcome = "aborted"
         try:
-            values = fields.parse_object(await read_body(request, ROLLOUT_BODY_BYTES))
-            rollouts = parse_rollouts(values, settings.limits.max_tokens, settings.engine.max_model_len)
-            reply = await until_gone(request.receive, self.chat.rollouts.sample(rollouts))
+            values = parse_object(await read_body(request, ROLLOUT_BODY_BYTES))
+            reply = await until_gone(request.receive, self.chat.rollouts.sample(values))
             outcome = "ok"
         except RlhfError as error:
             outcome = refusal(error).outcome

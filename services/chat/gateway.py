@@ -18,11 +18,11 @@ from rlhf_online.metrics import ChatMetrics
 from rlhf_online.registry import now_ms
 from rlhf_online.state import StateDir
 from services.chat import upstream
+from services.chat.chat_request import PUBLIC_MODEL, ChatRequest
 from services.chat.host import Host
 from services.chat.inflight import Exchange, InFlight
 from services.chat.journal import Journal
 from services.chat.refusal import Refusal, unavailable
-from services.chat.schema import PUBLIC_MODEL, ChatRequest
 
 RETURN_S = 120.0
 NOTICE_S = 5.0

@@ -5,20 +5,21 @@ Errors carry the same messages as over HTTP, under gRPC's codes.
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from rlhf_online.errors import RlhfError, UndecodableEvent
+from rlhf_online.errors import RlhfError
 from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, versions_pb2
 from rlhf_online.registry import Manifest
-from rlhf_online.wire import feedback_from_proto, spans_to_proto
+from rlhf_online.wire import spans_to_proto
 from services.chat.app import Chat, readiness
+from services.chat.chat_request import ChatRequest, parse_chat
+from services.chat.grpc_values import feedback_values, values_of
 from services.chat.inflight import Exchange
-from services.chat.refusal import Refusal, refusal
-from services.chat.schema import ChatRequest, parse_chat
+from services.chat.refusal import refusal
 from services.chat.tracing import TraceGrpc
 
 CODES = {
@@ -84,10 +85,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self, request: chat_pb2.SendFeedbackRequest, context: Context
     ) -> chat_pb2.SendFeedbackResponse:
         try:
-            event = feedback_from_proto(request.feedback)
-            event_id, position = await self.chat.feedback.take(event, request.user, request.idempotency_key)
-        except UndecodableEvent as error:
-            await fail(context, Refusal(str(error)))
+            event_id, position = await self.chat.feedback.take(feedback_values(request))
         except RlhfError as error:
             await fail(context, error)
         return chat_pb2.SendFeedbackResponse(event_id=event_id, position=position)
@@ -96,22 +94,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self.gateway.metrics.requests.labels(outcome=outcome).inc()
 
     def _parse(self, request: chat_pb2.CompleteRequest, *, stream: bool) -> ChatRequest:
-        """By the rules of the HTTP body, which the message is first written as."""
-        values: dict[str, Any] = {
-            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
-            "model": request.model,
-            "stream": stream,
-            "user": request.user,
-            "conversation_id": request.conversation_id,
-        }
-        if request.n:
-            values["n"] = request.n
-        if request.max_tokens:
-            values["max_tokens"] = request.max_tokens
-        for name in ("temperature", "top_p", "seed"):
-            if request.HasField(name):
-                values[name] = getattr(request, name)
         settings = self.chat.settings
+        values = {**values_of(request), "stream": stream}
         return parse_chat(values, settings.limits, settings.engine.max_model_len)
 
 
@@ -141,7 +125,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def Rollback(self, request: admin_pb2.RollbackRequest, context: Context) -> admin_pb2.RollbackResponse:
         try:
             self._authorize(context)
-            change = await asyncio.to_thread(self.versions.rollback, "policy", request.reason)
+            change = await asyncio.to_thread(self.versions.rollback, values_of(request))
         except RlhfError as error:
             await fail(context, error)
         return admin_pb2.RollbackResponse(version=change.version)

@@ -17,8 +17,8 @@ import aiohttp
 
 from rlhf_online.events import Answer, VersionSpan
 from rlhf_online.registry import now_ms
+from services.chat.chat_request import ChatRequest
 from services.chat.host import Host
-from services.chat.schema import ChatRequest
 
 QUIET_S = 0.02
 QUIET_LIMIT_S = 5.0

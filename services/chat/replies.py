@@ -4,8 +4,8 @@ from typing import Any
 
 import orjson
 
+from services.chat.chat_request import PUBLIC_MODEL
 from services.chat.inflight import Choice, Exchange
-from services.chat.schema import PUBLIC_MODEL
 from services.chat.upstream import Chunk
 
 DONE = b"data: [DONE]\n\n"

@@ -6,64 +6,77 @@ Nothing is logged: nobody read them.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
+from pydantic import AfterValidator, FailFast, Field, ValidationInfo
 
 from rlhf_online.errors import EngineUnavailable, RlhfError
-from services.chat import fields, upstream
+from services.chat import upstream
 from services.chat.gateway import Gateway
 from services.chat.host import Host
 from services.chat.inflight import InFlight
 from services.chat.refusal import Refusal
+from services.chat.validation import AtMost, Expected, Integer, Mistake, Model, Within, validate
 
 LOW_PRIORITY = 10  # vLLM serves smaller numbers first; people's requests have 0
 PROMPTS_A_REQUEST = 16
 PARALLEL = 4
 MAX_PROMPTS = 4096
 MAX_N = 64
-KNOWN = frozenset({"prompts", "n", "max_tokens", "temperature", "seed"})
+MAX_TOKENS = 64
+PROMPTS = "a non-empty array of arrays of token ids"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutRequest:
-    prompts: list[list[int]]
-    n: int
-    max_tokens: int
-    temperature: float
-    seed: int | None
+def _fits(prompt: list[int], info: ValidationInfo) -> list[int]:
+    longest = (info.context or {})["max_prompt"]
+    if not 0 < len(prompt) <= longest:
+        raise Mistake(f"expected 1 to {longest} tokens, got {len(prompt)}")
+    return prompt
 
 
-def parse_rollouts(values: Mapping[str, Any], max_tokens: int, max_model_len: int) -> RolloutRequest:
-    """Raises Refusal."""
-    fields.refuse_unknown(values, KNOWN)
-    prompts = values.get("prompts")
-    if not isinstance(prompts, list) or not prompts:
-        raise fields.wrong("prompts", "a non-empty array of arrays of token ids", prompts)
-    if len(prompts) > MAX_PROMPTS:
-        raise Refusal(f"prompts: {len(prompts)} prompts, at most {MAX_PROMPTS} are taken", param="prompts")
-    for i, prompt in enumerate(prompts):
-        if not isinstance(prompt, list) or not all(type(token) is int and token >= 0 for token in prompt):
-            raise fields.wrong(f"prompts[{i}]", "an array of token ids", prompt)
-        if not 0 < len(prompt) < max_model_len:
-            raise fields.out_of_range(f"prompts[{i}] (length)", len(prompt), 1, max_model_len - 1)
-    temperature = fields.number(values, "temperature", 1.0, 0.01, 2.0)
-    return RolloutRequest(
-        prompts=prompts,
-        n=fields.integer(values, "n", 1, 1, MAX_N),
-        max_tokens=fields.integer(values, "max_tokens", min(64, max_tokens), 1, max_tokens),
-        temperature=temperature,
-        seed=None if values.get("seed") is None else fields.integer(values, "seed", 0, 0, 2**62),
+def _at_least_one(prompts: list[list[int]]) -> list[list[int]]:
+    if not prompts:
+        raise Mistake(f"expected {PROMPTS}", code="invalid_type")
+    return prompts
+
+
+Prompt = Annotated[
+    list[Annotated[int, Field(ge=0)]], Expected("an array of token ids", whole=True), AfterValidator(_fits)
+]
+
+
+class RolloutRequest(Model):
+    """Fresh answers to prompts of the log."""
+
+    prompts: Annotated[
+        list[Prompt],
+        FailFast(),
+        Expected(PROMPTS),
+        AfterValidator(_at_least_one),
+        AtMost(MAX_PROMPTS, "prompts"),
+        Field(min_length=1),
+    ] = Field(description="Token ids of each prompt.")
+    n: Annotated[Integer, Within(1, MAX_N)] = Field(default=1, description="How many answers to each prompt.")
+    max_tokens: Annotated[Integer, Within(1, "max_tokens")] | None = Field(
+        default=None, description="Token limit of an answer; by default 64."
+    )
+    temperature: Annotated[float, Within(0.01, 2.0)] = Field(default=1.0, description="Nothing else may be cut off.")
+    seed: Annotated[Integer, Within(0, 2**62)] | None = Field(
+        default=None, description="For repeatable sampling; each prompt then is a request of its own to the engine."
     )
 
 
 class Rollouts:
-    """Samples through the engine that serves. `priority`: the engine schedules by priority."""
+    """Samples through the engine that serves. `priority`: the engine schedules by priority.
 
-    def __init__(self, gateway: Gateway, *, priority: bool) -> None:
+    `max_tokens` bounds an answer, `max_model_len` prompt and answer together.
+    """
+
+    def __init__(self, gateway: Gateway, *, priority: bool, max_tokens: int, max_model_len: int) -> None:
         self.gateway = gateway
         self.priority = priority
+        self.limits = {"max_tokens": max_tokens, "max_prompt": max_model_len - 1}
 
     @property
     def host(self) -> Host:
@@ -73,8 +86,9 @@ class Rollouts:
     def flight(self) -> InFlight:
         return self.gateway.flight
 
-    async def sample(self, request: RolloutRequest) -> dict[str, Any]:
+    async def sample(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """{"policy_version", "results": [[answer…] per prompt]}. Raises Refusal (409 if versions kept changing)."""
+        request = validate(RolloutRequest, values, self.limits)
         for _ in range(2):
             if self.host.state != "ready":
                 raise self.gateway.not_ready()
@@ -119,7 +133,7 @@ class Rollouts:
             "model": model,
             "prompt": prompts,
             "n": request.n,
-            "max_tokens": request.max_tokens,
+            "max_tokens": request.max_tokens or min(MAX_TOKENS, self.limits["max_tokens"]),
             "temperature": request.temperature,
             "top_p": 1.0,
             "top_k": 0,

@@ -70,7 +70,12 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
         settings=settings,
         gateway=gateway,
         feedback=FeedbackService(journal, state, metrics, settings.objectives),
-        rollouts=Rollouts(gateway, priority=settings.engine.mode == "managed"),
+        rollouts=Rollouts(
+            gateway,
+            priority=settings.engine.mode == "managed",
+            max_tokens=settings.limits.max_tokens,
+            max_model_len=settings.engine.max_model_len,
+        ),
         versions=Versions(registry, state.operator_token()),
         watch=watch,
         collector=collector,

@@ -1,12 +1,23 @@
 """The registry as clients and operators see it. Calls read small files: handlers run them in a thread."""
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionCorrupt
 from rlhf_online.registry import Change, Kind, Manifest, Registry, kind_of
 from services.chat.refusal import Refusal
+from services.chat.validation import Model, validate
+
+
+class RollbackRequest(Model):
+    """Leaves the live version for the one that was live before it."""
+
+    kind: Literal["policy", "reward"] = Field(default="policy", description="Of which kind.")
+    reason: str = Field(default="", max_length=1024, description="Kept with the version that is left.")
 
 
 class Versions:
@@ -52,10 +63,11 @@ class Versions:
         except InvalidInput as error:
             raise _conflict(error) from error
 
-    def rollback(self, kind: Kind, reason: str) -> Change:
-        """Raises Refusal: 409 if there is no version to go back to."""
+    def rollback(self, values: Mapping[str, Any]) -> Change:
+        """Raises Refusal: 400, or 409 if there is no version to go back to."""
+        request = validate(RollbackRequest, values)
         try:
-            return self.registry.rollback(kind, reason=reason or "rolled back by the operator")
+            return self.registry.rollback(request.kind, reason=request.reason or "rolled back by the operator")
         except InvalidInput as error:
             raise _conflict(error) from error
 

@@ -7,8 +7,8 @@ import pytest
 
 from rlhf_online.config import LimitSettings
 from rlhf_online.events import Message
+from services.chat.chat_request import ChatCompletionRequest, ChatRequest, parse_chat
 from services.chat.refusal import Refusal
-from services.chat.schema import KNOWN, ChatRequest, parse_chat
 from tests.support.chat_service import Service
 
 HI = [{"role": "user", "content": "secret words"}]
@@ -41,6 +41,7 @@ def parse(**fields: Any) -> ChatRequest:
         ({"seed": 1.5}, "seed"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"include_usages": True}}, "stream_options.include_usages"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"stop": 5}, "stop"),
@@ -125,7 +126,7 @@ def test_the_token_limit_is_the_smallest_of_three() -> None:
 def test_what_is_ignored_is_not_sent_on() -> None:
     upstream = parse(metadata={"a": "b"}, store=True, user="ann", safety_identifier="bob").upstream
     assert not {"metadata", "store", "user", "safety_identifier"} & upstream.keys()
-    assert {"metadata", "store"} <= KNOWN
+    assert {"metadata", "store"} <= ChatCompletionRequest.model_fields.keys()
 
 
 async def test_errors_over_http(service: Service) -> None:
@@ -165,3 +166,24 @@ async def test_model_names(service: Service) -> None:
     assert [model["id"] for model in models["data"]] == ["rlhf-online", "base", "policy-000000"]
     assert (await service.get("/v1/models/base"))[1]["object"] == "model"
     assert (await service.get("/v1/models/gpt-4"))[0] == 404
+
+
+def test_null_is_absent_whatever_the_field() -> None:
+    assert parse(temperature=None, n=None, stream_options=None, best_of=None) == parse()
+
+
+def test_minus_one_is_no_token_limit_of_ones_own() -> None:
+    assert parse(max_tokens=-1).sampling.max_tokens == 512
+    assert parse(max_tokens=9, max_completion_tokens=-1).sampling.max_tokens == 9
+
+
+def test_an_integer_may_be_written_with_a_fraction_of_zero() -> None:
+    request = parse(max_tokens=8.0, n=2.0)
+    assert (request.sampling.max_tokens, request.n) == (8, 2)
+    assert type(request.upstream["n"]) is int
+
+
+def test_the_engine_is_sent_messages_as_they_came() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    messages = [call, {"role": "tool", "content": "4", "tool_call_id": "1"}]
+    assert parse(messages=messages).upstream["messages"] == messages

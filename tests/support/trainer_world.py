@@ -240,7 +240,8 @@ def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettin
 def world(root: Path, **changes: object) -> Iterator[World]:
     """The world below `root`, or a new one with a first policy version and no votes; `changes` are to its settings."""
     base, state = root / "model", StateDir(root / "state")
-    write_tiny_model(base, weights_seed=3)
+    if not base.exists():
+        write_tiny_model(base, weights_seed=3)
     tokenizer, registry = ChatTokenizer(base), Registry(state.versions)
     genesis(registry, base, tuning="lora" if changes.get("tuning") == "lora" else "full")
 

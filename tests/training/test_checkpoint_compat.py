@@ -1,0 +1,74 @@
+"""A state folder that an earlier release wrote opens, and goes on where it was."""
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.config import RewardTraining
+from rlhf_online.errors import CheckpointError
+from rlhf_online.training.checkpoint_compat import FORMAT, upgrade
+from rlhf_online.training.commit import commit_intake
+from tests.faults import auditor
+from tests.support.trainer_world import World, world
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+READ = {"trained": 60, "held_out": 24, "orphaned": 0, "dead_lettered": 3, "rollout": 128, "withdrawn": 7}
+"""What the ledger of the stored checkpoint counts."""
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[World]:
+    """The folder that 46f9894 wrote (tests/data/README.md), opened with today's code."""
+    with tarfile.open(DATA / "state-46f9894.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    reward = RewardTraining(
+        objectives=("helpful", "harmless"),
+        heads=2,
+        batch=16,
+        epochs=1,
+        cold_epochs=2,
+        held_out=0.2,
+        policy_accuracy=0.0,
+    )  # pyright: ignore[reportCallIssue]
+    with world(tmp_path, reward=reward) as opened:
+        opened.accepted = (tmp_path / "accepted.txt").read_text().split()
+        opened.conversations = 134
+        yield opened
+
+
+def test_a_state_folder_of_46f9894_goes_on_where_it_was(stored: World) -> None:
+    with stored.trainer() as trainer:
+        intake, reward = trainer.parts.intake, trainer.parts.learners.reward
+        assert trainer.parts.ledger.counts() == READ
+        assert (intake.waiting, intake.pending, intake.revoked) == (22, 27, [("vote-1", "person-1")])
+        assert (reward.updates, trainer.parts.learners.policy.updates) == (4, 3)
+        assert (trainer.progress.policy_version, trainer.progress.cycle) == ("policy-000004", 4)
+        assert trainer.run_once()
+        assert not trainer.run_once(), "all that was logged is read"
+        counts = trainer.parts.ledger.counts()
+        assert counts["trained"] > READ["trained"] + 22 and counts["rollout"] > READ["rollout"]
+        assert sum(counts.values()) - counts["rollout"] == len(stored.accepted) + 1, "and one record is no event"
+        assert intake.pending == 0
+        assert stored.registry.live("policy") == "policy-000005"
+    assert auditor.audit(stored.state.root, stored.accepted).problems == []
+    ledger = [digest for digests in stored.ledger().values() for digest in digests]
+    assert len(set(ledger)) == len(ledger)
+
+
+def test_what_it_wrote_is_carried_on_beside_files_of_today(stored: World) -> None:
+    """A commit of what was read alone links the old files of the models into the new checkpoint."""
+    with stored.trainer() as trainer:
+        trainer.read_log()
+        commit_intake(trainer.parts, trainer.progress)
+        counts, pending = trainer.parts.ledger.counts(), trainer.parts.intake.pending
+    with stored.trainer() as trainer:
+        assert (trainer.parts.ledger.counts(), trainer.parts.intake.pending) == (counts, pending)
+        assert trainer.run_once()
+    assert auditor.audit(stored.state.root, stored.accepted).problems == []
+
+
+def test_a_file_of_a_later_release_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="use a newer release"):
+        upgrade("state", {"format": FORMAT + 1})

@@ -26,7 +26,7 @@ from tests.faults.auditor import audit
 from tests.support.circle import CYCLE_VOTES, PROMPTS, chat, live, pid, processes_of, served, settings, vote
 from tests.support.stack import Stack, start
 
-LOG = LogSettings()  # pyright: ignore[reportCallIssue]
+LOG = LogSettings()
 LONG = 100
 STREAMS = 4
 SWAPS_TRIED = 10

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def log(folder: Path) -> Iterator[LogSettings]:
     broker = Broker(folder / "kafka")
     broker.start()
-    yield LogSettings(url=f"kafka://{broker.address}")  # pyright: ignore[reportCallIssue]
+    yield LogSettings(url=f"kafka://{broker.address}")
     broker.stop()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rlhf_online.cli import main
-from rlhf_online.config import StandaloneSettings, load
+from rlhf_online.config import load
 from rlhf_online.eventlog.folder import segments
 from rlhf_online.eventlog.gap import accepted
 from rlhf_online.eventlog.local import LocalLog
@@ -23,6 +23,7 @@ from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir, write_json
+from services.standalone.settings import StandaloneSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -405,16 +406,31 @@ def test_up_hands_its_options_to_the_services_and_they_win_over_variables(tmp_pa
     ended = command("up", *options, "--state", str(tmp_path / "state"), **variables)
     # The folder is empty, so the services refuse to start; what they were given stands in the settings file.
     assert ended.returncode == 2 and "holds no config.json" in ended.stderr
-    chosen = load(StandaloneSettings, tmp_path / "state" / "run" / "up.toml")
+    chosen = load(StandaloneSettings, tmp_path / "state" / "run" / "standalone.toml")
     assert (chosen.http_port, chosen.tuning, chosen.log.url, chosen.seed) == (4321, "full", "kafka://127.0.0.1:9", 5)
     assert chosen.rollout.per_cycle == 64
 
 
-def test_up_takes_a_settings_file_of_ones_own(tmp_path, capsys):
+def test_up_takes_a_settings_file_of_ones_own(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text(f'model = "{tmp_path / "nosuch"}"\nstate_dir = "{tmp_path / "state"}"\nmin_vote = 3\n')
-    assert main(["up", "--config", str(path)]) == 2
-    assert "min_vote is no setting" in capsys.readouterr().err
+    ended = command("up", "--config", str(path))
+    assert ended.returncode == 2 and "min_vote is no setting" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_up_takes_any_setting_as_an_option(tmp_path):
+    options = ["--set", "gate.kl.max=8", "--set", 'reward.objectives=["helpful", "harmless"]', "--set", "model=m"]
+    ended = command("up", "--model", str(tmp_path), "--state", str(tmp_path / "state"), *options)
+    assert "no model folder at m" in ended.stderr
+    chosen = load(StandaloneSettings, tmp_path / "state" / "run" / "standalone.toml")
+    assert (chosen.gate.kl.max, chosen.reward.objectives) == (8.0, ("helpful", "harmless"))
+
+
+def test_up_says_what_an_option_looks_like(tmp_path):
+    ended = command("up", "--model", str(tmp_path), "--state", str(tmp_path / "state"), "--set", "gate.kl.max")
+    assert (ended.returncode, ended.stderr) == (
+        2, "error: --set gate.kl.max: expected NAME=VALUE, such as engine.max_num_seqs=64\n"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["up", "--modle", "x"], ["up", "--port", "many"], ["nonsense"]])

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_online.config import ChatSettings, RewardSettings, StandaloneSettings, TrainerSettings, dump, load
+from rlhf_online.config import ChatSettings, RewardSettings, dump, load
 from rlhf_online.errors import ConfigError
+from rlhf_online.training.settings import TrainerSettings
+from services.standalone.settings import StandaloneSettings
 
 
 def write(path: Path, text: str) -> Path:
@@ -25,6 +27,20 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("RLHF_CHAT__ENGINE__MODEL", "environment")
     settings = load(ChatSettings, file)
     assert (settings.engine.model, settings.engine.threads, settings.http_port) == ("environment", 3, 1)
+
+
+def test_an_option_wins_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "chat.toml", 'state_dir = "s"\n[engine]\nmodel = "file"\n')
+    monkeypatch.setenv("RLHF_CHAT__ENGINE__MODEL", "environment")
+    monkeypatch.setenv("RLHF_CHAT__OBJECTIVES", '["helpful", "brief"]')
+    settings = load(ChatSettings, file, ["engine.model=option", "host=[::1]"])
+    assert (settings.engine.model, settings.objectives, settings.host) == ("option", ("helpful", "brief"), "[::1]")
+
+
+def test_a_variable_that_is_no_setting_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHF_CHAT__HTTP_PROT", "1")
+    with pytest.raises(ConfigError, match="http_prot is no setting"):
+        load(ChatSettings, write(tmp_path / "chat.toml", 'state_dir = "s"'))
 
 
 @pytest.mark.parametrize(

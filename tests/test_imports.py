@@ -43,6 +43,24 @@ def test_help_is_shown_without_loading_what_computes(module, heavy):
     assert loaded & heavy == set()
 
 
+SETTINGS_READ = """
+import sys
+from pathlib import Path
+import services.standalone.__main__
+from rlhf_online.config import load
+from services.standalone.settings import StandaloneSettings
+print(load(StandaloneSettings, Path(sys.argv[1])).policy.algorithm, "torch" in sys.modules)
+"""
+
+
+def test_the_settings_of_training_are_read_without_torch(tmp_path):
+    path = tmp_path / "up.toml"
+    path.write_text('model = "m"\nstate_dir = "s"\n[policy]\nalgorithm = "grpo"\n')
+    command = [sys.executable, "-c", SETTINGS_READ, str(path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("grpo False\n", "")
+
+
 def test_imports_keep_to_the_contracts():
     command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     ended = subprocess.run(

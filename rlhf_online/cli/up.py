@@ -2,17 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tomli_w
 import typer
 
-from rlhf_online import config
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
-from rlhf_online.config import StandaloneSettings
+from rlhf_online.config.base import write_toml
 from rlhf_online.errors import ConfigError, InvalidInput
 
 BUNDLED = Path("build/models/smollm2")
@@ -64,46 +60,28 @@ def up(
     tuning: Annotated[Literal["lora", "full"] | None, typer.Option(help="Train an adapter, or all weights.")] = None,
     kafka: Annotated[str, typer.Option(help="Ship the event log too: kafka://host:port,host:port.")] = "",
     settings: Annotated[Path | None, typer.Option("--config", help="Settings (TOML); options win over it.")] = None,
+    others: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting, such as gate.kl.max=8.")
+    ] = None,
 ) -> None:
     """Serve a chat model on this machine, and let it learn from the votes on its answers."""
     if kafka and not kafka.startswith("kafka://"):
         raise InvalidInput(f"--kafka {kafka} is no address: it looks like kafka://127.0.0.1:9092")
-    written = state / "run" / "up.toml"
     if settings is None:
-        with _writing(written):
-            _write(written, REAL_MODEL | {"model": str(_folder(model)), "state_dir": str(state)})
-    chosen = config.load(StandaloneSettings, settings or written)
+        settings = state / "run" / "up.toml"
+        write_toml(REAL_MODEL | {"model": str(_folder(model)), "state_dir": str(state)}, settings)
     given = {
+        "model": str(_folder(model)) if model else None,
         "host": host or None,
         "http_port": port,
         "grpc_port": grpc_port,
         "tuning": tuning,
-        "log": chosen.log.model_copy(update={"url": kafka}) if kafka else None,
-        "model": str(_folder(model)) if model else None,
+        "log.url": kafka or None,
     }
-    chosen = chosen.model_copy(update={name: value for name, value in given.items() if value is not None})
-    with _writing(written):
-        config.dump(chosen, written)
-    # The variables are taken in already; seen again by the services' process they would win over the options here.
-    variables = {name: value for name, value in os.environ.items() if not name.upper().startswith("RLHF_UP__")}
+    options = [f"{name}={value}" for name, value in given.items() if value is not None] + (others or [])
+    command = [sys.executable, "-m", "services.standalone", "--config", str(settings)]
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "services.standalone", "--config", str(written)], variables)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Raises ConfigError where the disk, or the folder, takes no file."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written ({error.strerror or error}): make room, or name another folder with --state"
-        ) from error
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(tomli_w.dumps(values))
+    os.execv(sys.executable, [*command, *(f"--set={option}" for option in options)])
 
 
 def _folder(model: str) -> Path:

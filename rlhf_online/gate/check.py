@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from rlhf_online.config import Section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +42,8 @@ class Finding:
     objections: tuple[str, ...] = ()
 
 
-class Check(BaseModel, ABC):
+class Check(Section, ABC):
     """A check is its settings, and what they decide of the evidence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     @abstractmethod
     def examine(self, evidence: Evidence) -> Finding:

@@ -1,17 +1,16 @@
 """The settings `[gate]`, and with them the checks."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from rlhf_online.config import Section
 from rlhf_online.gate.check import Check
 from rlhf_online.gate.kl import KlCheck
 from rlhf_online.gate.length import LengthCheck
 from rlhf_online.gate.win_rate import WinRateCheck
 
 
-class GateSettings(BaseModel):
+class GateSettings(Section):
     """Each check is a field here, and is asked in this order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     samples: int = Field(
         default=128, gt=0, description="Prompts on which the candidate answers against the live version."

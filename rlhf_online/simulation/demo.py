@@ -17,9 +17,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rlhf_online.config import StandaloneSettings
+from rlhf_online.config import LogSettings
+from rlhf_online.config.base import Values
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.process import report_error
 from rlhf_online.registry import Registry, genesis
@@ -81,12 +81,12 @@ def parse(arguments: list[str] | None = None) -> Options:
     return Options(**vars(options))
 
 
-def settings(options: Options) -> StandaloneSettings:
-    """The service's settings, tuned to the tiny world on two cores (docs/LOG.md has what was tried)."""
+def settings(options: Options) -> Values:
+    """The settings of services/standalone, tuned to the tiny world on two cores (docs/LOG.md has what was tried)."""
     answer = world.MAX_ANSWER_TOKENS
-    values: dict[str, Any] = {
-        "state_dir": options.state.root,
-        "ready_file": options.state.run / "standalone.json",
+    return {
+        "state_dir": str(options.state.root),
+        "ready_file": str(options.state.run / "standalone.json"),
         "die_with_parent": True,
         "model": str(options.out / "model"),
         "tuning": "full",
@@ -102,7 +102,6 @@ def settings(options: Options) -> StandaloneSettings:
         "rollout": {"per_cycle": 1024, "answers_per_prompt": 4, "max_tokens": answer},
         "gate": {"kl": {"max": 12.0}, "samples": 96},
     }
-    return StandaloneSettings(**values)
 
 
 class Demo:
@@ -216,7 +215,7 @@ class Demo:
             records=board.records,
             versions=watcher.facts(),
             swap_pauses_s=watcher.swap_pauses(),
-            accounts=accounts.settle(options.state, settings(options).log, set(board.records.acks)),
+            accounts=accounts.settle(options.state, LogSettings(), set(board.records.acks)),
             restarts=dict(self.restarts),
             steps_s={step.title: step.seconds for step in board.steps},
             history=watcher.history(),

@@ -17,7 +17,8 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from rlhf_online.config import SftSettings, StandaloneSettings, dump
+from rlhf_online.config import SftSettings
+from rlhf_online.config.base import Values, write_toml
 from rlhf_online.errors import RlhfError
 from rlhf_online.process import end_group
 from rlhf_online.simulation import world
@@ -72,31 +73,30 @@ class Child:
 
 
 class Services:
-    """The whole service as a user starts it: one settings file, one command."""
+    """The whole service as a user starts it: one settings file, one command; `ready_file` holds its ports."""
 
-    def __init__(self, child: Child, settings: StandaloneSettings) -> None:
+    def __init__(self, child: Child, ready_file: Path) -> None:
         self.child = child
-        self.settings = settings
+        self.ready_file = ready_file
         self.url = ""
 
     @classmethod
-    async def start(cls, settings: StandaloneSettings, config: Path, log: Path) -> "Services":
-        assert settings.ready_file is not None
-        settings.ready_file.unlink(missing_ok=True)
-        dump(settings, config)
+    async def start(cls, settings: Values, config: Path, log: Path) -> "Services":
+        """Start it with these settings, `ready_file` among them, which are written to `config`."""
+        ready_file = Path(settings["ready_file"])
+        await asyncio.to_thread(ready_file.unlink, missing_ok=True)
+        write_toml(settings, config)
         command = [sys.executable, "-m", "services.standalone", "--config", str(config)]
-        return cls(await Child.start("the service", command, log), settings)
+        return cls(await Child.start("the service", command, log), ready_file)
 
     async def listening(self, timeout_s: float = 60.0) -> str:
         """Base URL of the public API once its port is open. Raises StageError."""
-        ready_file = self.settings.ready_file
-        assert ready_file is not None
 
         async def announced() -> bool:
-            return await asyncio.to_thread(ready_file.is_file)
+            return await asyncio.to_thread(self.ready_file.is_file)
 
         await self._until(announced, timeout_s, "opened no port")
-        ports = json.loads(ready_file.read_text())
+        ports = json.loads(self.ready_file.read_text())
         self.url = f"http://127.0.0.1:{ports['http']}"
         return self.url
 

@@ -16,7 +16,6 @@ from typing import Protocol
 
 import structlog
 
-from rlhf_online.config import RolloutSettings
 from rlhf_online.gate.evidence import comparable
 from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import Scored
@@ -26,6 +25,7 @@ from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.publication import lineage
 from rlhf_online.training.retrier import Retrier
+from rlhf_online.training.settings import RolloutSettings
 
 Tokens = tuple[int, ...]
 TEMPERATURE = 1.0

@@ -26,7 +26,6 @@ from torch import Tensor
 from rlhf_online.algorithms import kl
 from rlhf_online.algorithms.advantages import RunningMean
 from rlhf_online.algorithms.masked import masked_mean, masked_sum
-from rlhf_online.config import Algorithm, PolicyStage, PolicyTraining
 from rlhf_online.models import trunk
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.policy import Policy
@@ -39,6 +38,7 @@ from rlhf_online.training.policy import objectives
 from rlhf_online.training.policy.average import WeightAverage
 from rlhf_online.training.policy.micro_batches import MicroBatches, out_of_memory
 from rlhf_online.training.policy.objectives import Answers, Objective, Rewards, Unit
+from rlhf_online.training.policy.settings import Algorithm, PolicyStage, PolicyTraining
 
 PENALISED = frozenset({"ppo", "grpo", "rloo", "reinforce"})
 """Algorithms that pay for the KL with the controller's coefficient; the others hold to the reference by their loss."""

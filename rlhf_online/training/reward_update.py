@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_online.config import RewardTraining
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.feedback.preferences import Preference
 from rlhf_online.models import trunk
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair, length
 from rlhf_online.training.optimiser import NamedAdam
+from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes.evaluation import Measured, measure
 from rlhf_online.training.votes.loss import Thumbs, VoteLoss, count_thumbs
 from rlhf_online.training.votes.replay import HeldOut, Replay

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from rlhf_online import config, process
-from rlhf_online.config import StandaloneSettings
 from rlhf_online.errors import RlhfError
+from services.standalone.settings import StandaloneSettings
 from services.standalone.supervisor import Supervisor
 
 
@@ -17,9 +17,12 @@ def main() -> int:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="settings, TOML; RLHF_UP__… variables override them"
     )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, over file and variables"
+    )
     options = parser.parse_args()
     try:
-        settings = config.load(StandaloneSettings, options.config)
+        settings = config.load(StandaloneSettings, options.config, options.set)
         if settings.die_with_parent:
             process.die_with_parent()
         Supervisor(settings, say=partial(print, flush=True)).run()

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from rlhf_online import config
-from rlhf_online.config import ChatSettings, RewardSettings, ServiceSettings, StandaloneSettings, TrainerSettings
+from rlhf_online.config import ChatSettings, RewardSettings, ServiceSettings
 from rlhf_online.state import StateDir
+from rlhf_online.training.settings import TrainerSettings
+from services.standalone.settings import StandaloneSettings
 
 Name = Literal["chat", "reward", "trainer"]
 LOOPBACK = "127.0.0.1"

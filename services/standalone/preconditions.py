@@ -10,11 +10,11 @@ from pathlib import Path
 
 import psutil
 
-from rlhf_online.config import StandaloneSettings
 from rlhf_online.errors import ConfigError, InvalidInput, NotEnoughRoom, VersionCorrupt
 from rlhf_online.models.tensor_headers import BadHeader, has_weights, read_header
 from rlhf_online.registry import Registry
 from rlhf_online.state import StateDir
+from services.standalone.settings import StandaloneSettings
 
 GIB = 1 << 30
 FLOAT32 = 4

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from rlhf_online import locks, process
-from rlhf_online.config import StandaloneSettings
+from rlhf_online import config, locks, process
 from rlhf_online.errors import AlreadyRunning, EngineStartFailed, ServiceFailed
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.registry import Registry, genesis
@@ -29,6 +28,7 @@ from rlhf_online.state import StateDir, write_json
 from services.standalone import children, preconditions
 from services.standalone.children import Name, Ports
 from services.standalone.processes import Child, adopt_orphans, end_orphans
+from services.standalone.settings import StandaloneSettings
 
 TICK_S = 0.1
 ASK_ENGINE_S, READYZ_TIMEOUT_S = 1.0, 2.0
@@ -94,6 +94,7 @@ class Supervisor:
     def run(self) -> None:
         """Run until a signal. Raises an RlhfError if nothing could be started or a service failed for good."""
         with _locked(self._state):
+            config.dump(self._settings, self._state.run / "standalone.toml")
             preconditions.check(self._settings)
             adopt_orphans()
             with self._catching_signals():

@@ -23,6 +23,7 @@ from rlhf_online.state import StateDir
 from rlhf_online.training.lease import Lease
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Stopped
+from rlhf_online.training.settings import TrainerSettings
 from services.trainer.wiring import build, take_lease
 
 FIRST_VERSION_POLL_S = 0.25
@@ -31,9 +32,9 @@ FIRST_VERSION_POLL_S = 0.25
 def main() -> int:
     """Run until SIGTERM or SIGINT; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m services.trainer", description="Learns from the event log.")
-    parser.add_argument("--config", type=Path, required=True, help="TOML file of settings (config.TrainerSettings)")
+    parser.add_argument("--config", type=Path, required=True, help="TOML file of settings (TrainerSettings)")
     try:
-        settings = config.load(config.TrainerSettings, parser.parse_args().config)
+        settings = config.load(TrainerSettings, parser.parse_args().config)
         if settings.die_with_parent:
             process.die_with_parent()
         process.lower_priority()
@@ -51,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def serve(settings: config.TrainerSettings, lease: Lease, stop: threading.Event) -> None:
+def serve(settings: TrainerSettings, lease: Lease, stop: threading.Event) -> None:
     """Wire the trainer and run it until `stop`. Raises RlhfError of many kinds; Stopped before the first version."""
     state = StateDir(settings.state_dir)
     tokenizer = ChatTokenizer(Path(settings.model))

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
-from rlhf_online.config import PolicyTraining, TrainerSettings
 from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.eventlog.base import Source
 from rlhf_online.metrics import TrainerMetrics
@@ -28,12 +27,14 @@ from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseO
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.parts import Parts
+from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.progress import Progress
 from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Retrier
 from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.training.sft import demonstrations, fine_tuning
 
 BUFFER_CYCLES = 4

@@ -52,7 +52,7 @@ def fill(folder: Path, payloads: list[bytes]) -> None:
 
 
 def new_topics(broker: Broker) -> Cluster:
-    cluster = kafka_cluster(LogSettings(url=f"kafka://{broker.address}", topic_prefix=f"b{uuid.uuid4().hex[:8]}"))  # pyright: ignore[reportCallIssue]
+    cluster = kafka_cluster(LogSettings(url=f"kafka://{broker.address}", topic_prefix=f"b{uuid.uuid4().hex[:8]}"))
     assert cluster is not None
     topics.ensure(cluster)
     return cluster

@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-from rlhf_online.config import PolicyTraining, RewardTraining
 from rlhf_online.feedback.preferences import Candidate, Preference, Rating, is_held_out
 from rlhf_online.feedback.selection import Thumbs, rates
 from rlhf_online.models.policy import Policy
@@ -31,8 +30,10 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation import people, world
 from rlhf_online.simulation.people import Person, thumb_up_probability
+from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.settings import RewardTraining
 from tests.benches.world import MEASURED_WITH, PEOPLE, gain, summary
 from tests.support import learning, reports
 from tests.support.learning import Answer, Language, Loop, Measured
@@ -179,7 +180,7 @@ def _reward(language: Language, sft: Path, seed: int, *, cold_epochs: int) -> Re
 
 
 def _held_out(vote: Preference) -> bool:
-    return is_held_out(vote.conversation_id, RewardTraining().held_out)  # pyright: ignore[reportCallIssue]
+    return is_held_out(vote.conversation_id, RewardTraining().held_out)
 
 
 def _thumbs(

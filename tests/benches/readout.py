@@ -21,7 +21,6 @@ from typing import Any
 import torch
 
 from rlhf_online.cli.up import BUNDLED, REAL_MODEL
-from rlhf_online.config import RewardTraining
 from rlhf_online.events import Message
 from rlhf_online.feedback.preferences import Candidate, Comparison
 from rlhf_online.models.policy import Policy
@@ -29,6 +28,7 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.simulation.people import plackett_luce
 from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.settings import RewardTraining
 from tests.benches.everyday import HELD_OUT, TEMPERATURE, VOTED_ON, Utility
 from tests.support import reports
 from tests.support.reports import note

@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 
-from rlhf_online.config import RewardTraining
 from rlhf_online.events import Message
 from rlhf_online.feedback.preferences import Candidate, Comparison, Preference, Rating, is_held_out
 from rlhf_online.models.policy import Policy
@@ -33,6 +32,7 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation import people, world
 from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes import measures
 from tests.support import learning, reports
 

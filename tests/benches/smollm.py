@@ -27,7 +27,7 @@ from typing import Any
 
 import aiohttp
 
-from rlhf_online.config import StandaloneSettings, load
+from rlhf_online.config import load_log
 from rlhf_online.process import die_with_parent
 from rlhf_online.registry import Registry
 from rlhf_online.simulation import accounts
@@ -104,8 +104,7 @@ async def _bench(options: argparse.Namespace, state: StateDir, process: subproce
         after = await _measure(client, utility, options.answers)
     gains = [late - early for early, late in zip(before.by_prompt, after.by_prompt, strict=True)]
     registry = Registry(state.versions)
-    settings = load(StandaloneSettings, state.run / "up.toml")
-    fate = accounts.settle(state, settings.log, acknowledged)
+    fate = accounts.settle(state, load_log(state.run / "standalone.toml", {}), acknowledged)
     return {
         "seed": options.seed,
         "votes": len(acknowledged),

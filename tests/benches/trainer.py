@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_online.config import PolicyTraining, RewardTraining
 from rlhf_online.feedback.preferences import Candidate, Comparison
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
@@ -34,8 +33,10 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair, collate
 from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.settings import RewardTraining
 
 BOUND = 0.9
 CLIP, KL_COEF, GAE_LAMBDA = 0.2, 0.03, 0.95

@@ -21,10 +21,10 @@ from typing import Any, Literal
 
 import torch
 
-from rlhf_online.config import PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation import people, world
+from rlhf_online.training.policy.settings import PolicyTraining
 from tests.support import learning, reports
 from tests.support.learning import Language, Loop, Measured
 from tests.support.reports import listed, note

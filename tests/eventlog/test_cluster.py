@@ -29,7 +29,7 @@ def collect() -> Iterator[None]:
 
 
 def _settings(address: str = "127.0.0.1:1", **kafka: Any) -> LogSettings:
-    return LogSettings(url=f"kafka://{address}", kafka=KafkaSettings(**kafka))  # pyright: ignore[reportCallIssue]
+    return LogSettings(url=f"kafka://{address}", kafka=KafkaSettings(**kafka))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Logs]:
     url = "file:"
     if request.param == "kafka":
         url = f"kafka://{request.getfixturevalue('broker').address}"
-    logs = Logs(LogSettings(url=url, segment_bytes=2000, topic_prefix=f"t{uuid.uuid4().hex[:8]}"), tmp_path / "log")  # pyright: ignore[reportCallIssue]
+    logs = Logs(LogSettings(url=url, segment_bytes=2000, topic_prefix=f"t{uuid.uuid4().hex[:8]}"), tmp_path / "log")
     yield logs
     logs.close()
 
@@ -181,7 +181,7 @@ def test_a_position_past_the_end_is_lost(logs: Logs):
 
 @pytest.mark.parametrize("address", ["file:{}", "file://{}"])
 def test_a_file_address_may_name_the_folder(address: str, tmp_path: Path):
-    settings = LogSettings(url=address.format(tmp_path / "there"))  # pyright: ignore[reportCallIssue]
+    settings = LogSettings(url=address.format(tmp_path / "there"))
     sink = open_sink(settings, tmp_path / "not here")
     _append(sink, _votes(3))
     sink.close()
@@ -196,4 +196,4 @@ def test_a_file_address_may_name_the_folder(address: str, tmp_path: Path):
 )
 def test_an_unknown_address_is_refused(url: str, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"log\.url"):
-        open_source(LogSettings(url=url), tmp_path)  # pyright: ignore[reportCallIssue]
+        open_source(LogSettings(url=url), tmp_path)

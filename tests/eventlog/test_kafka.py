@@ -81,7 +81,7 @@ def opened() -> Iterator[Callable[[Any], Any]]:
 
 
 def _cluster(address: str, prefix: str) -> Any:
-    cluster = kafka_cluster(LogSettings(url=f"kafka://{address}", topic_prefix=prefix))  # pyright: ignore[reportCallIssue]
+    cluster = kafka_cluster(LogSettings(url=f"kafka://{address}", topic_prefix=prefix))
     assert cluster is not None
     return cluster
 

@@ -24,13 +24,9 @@ from rlhf_online.config import (
     ChatSettings,
     EngineSettings,
     LogSettings,
-    PolicyTraining,
     RewardSettings,
-    RewardTraining,
-    RolloutSettings,
     ServiceSettings,
     SwapSettings,
-    TrainerSettings,
     dump,
 )
 from rlhf_online.eventlog.base import Position
@@ -41,6 +37,8 @@ from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.registry import Registry, genesis
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
+from rlhf_online.training.policy.settings import PolicyTraining
+from rlhf_online.training.settings import RewardTraining, RolloutSettings, TrainerSettings
 from tests.support.forked import Forked
 from tests.support.kafka_broker import Broker
 
@@ -206,7 +204,7 @@ class Product:
             self._undo.enter_context(_reserved(port))
         self._undo.callback(broker.kill)
         self.broker, self.kafka = KafkaBroker(broker), broker.address
-        self.log = LogSettings(url=f"kafka://{broker.address}", segment_bytes=1 << 20, retain_gib=1 / 256)  # pyright: ignore[reportCallIssue]
+        self.log = LogSettings(url=f"kafka://{broker.address}", segment_bytes=1 << 20, retain_gib=1 / 256)
         reserved = self._undo.enter_context(_reserved(0))
         port = reserved.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
@@ -251,9 +249,9 @@ class Product:
             http_port=port,
             grpc_port=0,
             log=self.log,
-            engine=EngineSettings(mode="external", url=f"unix:{self._folder / 'engine.sock'}", model=str(self._model)),  # pyright: ignore[reportCallIssue]
-            swap=SwapSettings(poll_s=0.1),  # pyright: ignore[reportCallIssue]
-        )  # pyright: ignore[reportCallIssue]
+            engine=EngineSettings(mode="external", url=f"unix:{self._folder / 'engine.sock'}", model=str(self._model)),
+            swap=SwapSettings(poll_s=0.1),
+        )
 
     def _reward(self) -> RewardSettings:
         return RewardSettings(
@@ -264,7 +262,7 @@ class Product:
             model=str(self._model),
             device="cpu",
             poll_s=0.1,
-        )  # pyright: ignore[reportCallIssue]
+        )
 
     def _trainer(self, reward_port: int) -> TrainerSettings:
         """Few votes, few rollouts, one pass, small steps: the policy stays near the engine's random words."""
@@ -283,16 +281,16 @@ class Product:
             keep_checkpoints=2,
             keep_versions=2,
             log=self.log,
-            reward=RewardTraining(heads=2, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
-            policy=PolicyTraining(lr=1e-5, epochs=1, minibatches=2, max_step_kl=50.0),  # pyright: ignore[reportCallIssue]
-            rollout=RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=8),  # pyright: ignore[reportCallIssue]
+            reward=RewardTraining(heads=2, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),
+            policy=PolicyTraining(lr=1e-5, epochs=1, minibatches=2, max_step_kl=50.0),
+            rollout=RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=8),
             gate=GateSettings(
                 samples=16,
                 kl=KlCheck(max=1e3),
                 win_rate=WinRateCheck(min=0.0),
                 length=LengthCheck(max_ratio=50.0, min_ratio=0.0),
             ),
-        )  # pyright: ignore[reportCallIssue]
+        )
 
 
 def last_words(output: Path) -> str:

@@ -158,7 +158,7 @@ async def test_what_a_client_saw_before_it_left_is_logged_and_can_be_rated(tmp_p
 async def test_a_second_service_on_the_same_spool_ends_and_says_who_holds_it(tmp_path: Path) -> None:
     with socket.socket() as nobody:  # bound and never listening: connections are refused
         nobody.bind(("127.0.0.1", 0))
-        log = LogSettings(url=f"kafka://127.0.0.1:{nobody.getsockname()[1]}")  # pyright: ignore[reportCallIssue]
+        log = LogSettings(url=f"kafka://127.0.0.1:{nobody.getsockname()[1]}")
         async with chat_process(tmp_path, log=log) as service:
             second = await service.spawn("services.chat", subprocess.PIPE)
             _, errors = await second.communicate()

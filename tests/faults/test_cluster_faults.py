@@ -19,7 +19,7 @@ from tests.support.kafka_cluster import NODES, Cluster
 
 pytestmark = needed()
 
-REPLICATED = KafkaSettings(partitions=3, replication=3, min_insync=2)  # pyright: ignore[reportCallIssue]
+REPLICATED = KafkaSettings(partitions=3, replication=3, min_insync=2)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_without_one_of_three_brokers_shipping_goes_on(cluster: Cluster, chat: C
 
 
 async def test_without_two_of_three_brokers_chat_serves_and_the_spool_waits(cluster: Cluster, tmp_path: Path) -> None:
-    log = LogSettings(url=f"kafka://{cluster.address}", topic_prefix="two", kafka=REPLICATED)  # pyright: ignore[reportCallIssue]
+    log = LogSettings(url=f"kafka://{cluster.address}", topic_prefix="two", kafka=REPLICATED)
     async with chat_process(tmp_path, log=log) as service:
         await service.vote(await service.ask())
         await eventually(service.shipped)

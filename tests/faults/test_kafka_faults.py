@@ -83,7 +83,7 @@ def test_lost_replies_make_records_come_twice_and_count_once(chat: Chat, line: P
 
 async def test_down_at_the_start_chat_serves_and_later_kafka_gets_everything(tmp_path: Path) -> None:
     broker = Broker(tmp_path / "kafka")
-    log = LogSettings(url=f"kafka://{broker.address}")  # pyright: ignore[reportCallIssue]
+    log = LogSettings(url=f"kafka://{broker.address}")
     try:
         async with chat_process(tmp_path, log=log) as service:
             for _ in range(20):

@@ -401,7 +401,7 @@ def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: P
     ready = tmp_path / "ready.json"
     settings = RewardSettings(
         state_dir=state.root, model=str(base), grpc_port=0, metrics_port=0, ready_file=ready, device="cpu"
-    )  # pyright: ignore[reportCallIssue]
+    )
     process = start(settings, tmp_path / "reward.toml")
     client = None
     try:
@@ -461,7 +461,7 @@ def test_a_version_of_another_tokenizer_is_left_alone(tmp_path: Path, registry: 
     text = (other / "tokenizer.json").read_text()
     (other / "tokenizer.json").write_text(text.replace('"copper"', '"bronze"'))
     model = RewardModel.load(other, tuning="full", heads=2)
-    settings = RewardSettings(state_dir=tmp_path / "state", model=str(base), device="cpu")  # pyright: ignore[reportCallIssue]
+    settings = RewardSettings(state_dir=tmp_path / "state", model=str(base), device="cpu")
     load = loader(settings, registry, ChatTokenizer(base))
     with reward_service(registry, load, Words(), LIMITS) as service:
         client = RewardClient(service.address)

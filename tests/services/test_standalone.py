@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rlhf_online.config import StandaloneSettings, dump, load
+from rlhf_online.config import dump, load
 from rlhf_online.errors import ConfigError, EngineStartFailed, NotEnoughRoom, VersionCorrupt
 from rlhf_online.registry import Manifest, Registry, genesis
 from rlhf_online.state import StateDir, write_json
 from services.standalone import children, preconditions
 from services.standalone.children import Ports
+from services.standalone.settings import StandaloneSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60

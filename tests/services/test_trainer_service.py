@@ -9,12 +9,13 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from rlhf_online.config import TrainerSettings, dump
+from rlhf_online.config import dump
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.registry import Registry, genesis
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training.lease import FileLease
+from rlhf_online.training.settings import TrainerSettings
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,7 @@ def settings_in(folder: Path, ready: Path | None = None) -> TrainerSettings:
         metrics_port=0,
         ready_file=ready,
         device="cpu",
-    )  # pyright: ignore[reportCallIssue]
+    )
 
 
 def test_it_waits_for_a_version_keeps_others_out_and_ends_when_asked(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rlhf_online.state import StateDir, write_json
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
 
-LOG = LogSettings()  # pyright: ignore[reportCallIssue]
+LOG = LogSettings()
 
 
 def vote(event_id, completion_id="c"):

@@ -23,7 +23,7 @@ from tests.support.chat_engine import ChatEngine
 from tests.support.chat_service import ASK, until
 
 ROOT = Path(__file__).resolve().parents[2]
-FILE_LOG = LogSettings()  # pyright: ignore[reportCallIssue]
+FILE_LOG = LogSettings()
 
 
 async def eventually(condition: Callable[[], Awaitable[object]]) -> None:

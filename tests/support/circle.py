@@ -7,19 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rlhf_online.config import (
-    EngineSettings,
-    LogSettings,
-    PolicyTraining,
-    RewardTraining,
-    RolloutSettings,
-    StandaloneSettings,
-)
+from rlhf_online.config import EngineSettings, LogSettings
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.registry import Registry
 from rlhf_online.simulation import world
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.policy.settings import PolicyTraining
+from rlhf_online.training.settings import RewardTraining, RolloutSettings
+from services.standalone.settings import StandaloneSettings
 from tests.support.stack import Stack
 
 PROMPTS = [prompt.text for prompt in world.prompts()][:60]
@@ -38,10 +34,10 @@ def settings(folder: Path, log: LogSettings) -> StandaloneSettings:
         min_votes=CYCLE_VOTES,
         cold_votes=24,
         log=log,
-        engine=EngineSettings(max_model_len=128, max_num_seqs=32, kv_cache_gib=0.5),  # pyright: ignore[reportCallIssue]
-        reward=RewardTraining(held_out=0.2, epochs=1, cold_epochs=1, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
-        policy=PolicyTraining(epochs=1, minibatches=2),  # pyright: ignore[reportCallIssue]
-        rollout=RolloutSettings(per_cycle=48, max_tokens=24),  # pyright: ignore[reportCallIssue]
+        engine=EngineSettings(max_model_len=128, max_num_seqs=32, kv_cache_gib=0.5),
+        reward=RewardTraining(held_out=0.2, epochs=1, cold_epochs=1, policy_accuracy=0.0),
+        policy=PolicyTraining(epochs=1, minibatches=2),
+        rollout=RolloutSettings(per_cycle=48, max_tokens=24),
         gate=GateSettings(samples=32, win_rate=WinRateCheck(min=0.2)),
     )
 

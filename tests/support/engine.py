@@ -75,7 +75,7 @@ async def running_host(root: Path, model: Path | None = None, **engine_settings:
         write_tiny_model(model, weights_seed=None)
     values = {"model": str(model), "max_model_len": 128, "max_num_seqs": 16, "kv_cache_gib": 0.1, "threads": 1}
     settings = EngineSettings(**(values | engine_settings))
-    host = EngineHost(settings, SwapSettings(poll_s=0.05), Registry(state.versions), state)  # pyright: ignore[reportCallIssue]
+    host = EngineHost(settings, SwapSettings(poll_s=0.05), Registry(state.versions), state)
     running = asyncio.create_task(host.run())
     try:
         yield host

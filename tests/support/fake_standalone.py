@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from rlhf_online import config, process
-from rlhf_online.config import StandaloneSettings
 from rlhf_online.errors import RlhfError
+from services.standalone.settings import StandaloneSettings
 from services.standalone.supervisor import Commands, Supervisor
 
 if __name__ == "__main__":

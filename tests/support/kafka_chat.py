@@ -12,7 +12,7 @@ from tests.faults.auditor import audit
 from tests.support.logged import completion
 from tests.support.waiting import until
 
-ONE_BROKER = KafkaSettings()  # pyright: ignore[reportCallIssue]
+ONE_BROKER = KafkaSettings()
 
 
 class Chat:
@@ -24,9 +24,7 @@ class Chat:
     def __init__(self, address: str, state: Path, *, talks: int = 1, kafka: KafkaSettings = ONE_BROKER) -> None:
         self.address, self.state, self._talks = address, state, talks
         self.prefix = f"t{uuid.uuid4().hex[:8]}"
-        self.settings = LogSettings(  # pyright: ignore[reportCallIssue]
-            url=f"kafka://{address}", topic_prefix=self.prefix, kafka=kafka
-        )
+        self.settings = LogSettings(url=f"kafka://{address}", topic_prefix=self.prefix, kafka=kafka)
         self.sink: Sink = open_sink(self.settings, state / "log")
         self.acknowledged: list[str] = []
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-from rlhf_online.config import PolicyTraining, RewardTraining
 from rlhf_online.events import Message
 from rlhf_online.feedback.preferences import Candidate, Comparison
 from rlhf_online.models.policy import Policy
@@ -28,14 +27,16 @@ from rlhf_online.simulation import stage, world
 from rlhf_online.simulation.people import Person
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.simulation.world import Prompt
+from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.sft.fine_tuning import fine_tune
 
 Tokens = tuple[int, ...]
 MAX_TOKENS = world.MAX_ANSWER_TOKENS
 ANSWERS_A_RANKING = 4
-REWARD = RewardTraining()  # pyright: ignore[reportCallIssue]
+REWARD = RewardTraining()
 """The defaults."""
 
 

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.training import distributed
+from rlhf_online.training.policy.settings import Algorithm, PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.sft import fine_tuning
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf_online.config import StandaloneSettings, dump
+from rlhf_online.config import dump
 from rlhf_online.state import StateDir
+from services.standalone.settings import StandaloneSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from rlhf_online import process
-from rlhf_online.config import TrainerSettings, load
+from rlhf_online.config import load
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.metrics import TrainerMetrics
@@ -23,6 +23,7 @@ from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.state import StateDir
 from rlhf_online.training.lease import FileLease
+from rlhf_online.training.settings import TrainerSettings
 from services.trainer.wiring import build
 from tests.support.trainer_world import TorchEngine
 

@@ -13,7 +13,6 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry
 
-from rlhf_online.config import PolicyTraining, RewardTraining, RolloutSettings, TrainerSettings
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import (
@@ -44,6 +43,8 @@ from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training.lease import FileLease
 from rlhf_online.training.loop import Trainer
+from rlhf_online.training.policy.settings import PolicyTraining
+from rlhf_online.training.settings import RewardTraining, RolloutSettings, TrainerSettings
 from rlhf_online.wire import encode
 from services.reward.server import Limits
 from services.trainer.wiring import build
@@ -226,9 +227,9 @@ def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettin
         "cold_votes": 12,
         "min_votes": 8,
         "join_window_s": 1000.0,
-        "reward": RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),  # pyright: ignore[reportCallIssue]
-        "policy": PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0),  # pyright: ignore[reportCallIssue]
-        "rollout": RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=MAX_TOKENS),  # pyright: ignore[reportCallIssue]
+        "reward": RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),
+        "policy": PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0),
+        "rollout": RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=MAX_TOKENS),
         "gate": GateSettings(
             samples=16, win_rate=WinRateCheck(min=0.0), length=LengthCheck(max_ratio=50.0, min_ratio=0.0)
         ),

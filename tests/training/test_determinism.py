@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf_online.config import PolicyTraining, dump
+from rlhf_online.config import dump
 from rlhf_online.events import AnswerRef, Envelope, Message, Thumb
 from rlhf_online.state import StateDir
 from rlhf_online.training import intake
+from rlhf_online.training.policy.settings import PolicyTraining
 from tests.support.trainer_world import PROMPTS, World, settings_of, world
 
 ROOT = Path(__file__).resolve().parents[2]

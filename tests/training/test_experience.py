@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_online.config import RolloutSettings
 from rlhf_online.errors import EngineUnavailable
 from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards.client import Scored
@@ -20,6 +19,7 @@ from rlhf_online.rollout.types import Rollout
 from rlhf_online.training.experience import Experience
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.retrier import Retrier, Stopped
+from rlhf_online.training.settings import RolloutSettings
 
 Tokens = tuple[int, ...]
 PROMPTS = [(1, number, 3) for number in range(10, 40)]

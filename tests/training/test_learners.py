@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf_online.config import PolicyTraining, RewardTraining
 from rlhf_online.errors import UnusableVote
 from rlhf_online.feedback.preferences import Candidate, Comparison, Rating
 from rlhf_online.models.policy import Policy
@@ -17,8 +16,10 @@ from rlhf_online.rewards.compose import combine
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import learners
 from rlhf_online.training.learners import Learners
+from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.settings import RewardTraining
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_the_value_begins_as_the_combined_score(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, weights_seed=0)
     tokenizer = ChatTokenizer(tmp_path)
     reward = RewardModel.load(tmp_path, tuning="full", objectives=("helpful", "harmless"), heads=2)
-    settings = RewardTraining(objectives=("helpful", "harmless"))  # pyright: ignore[reportCallIssue]
+    settings = RewardTraining(objectives=("helpful", "harmless"))
     policy = PolicyUpdater(Policy.load(tmp_path, tuning="full"), PolicyTraining.model_validate({}), 0)
     made = Learners(RewardUpdater(reward, tokenizer, settings, 0), policy, tokenizer, lambda folder, reference: policy)
     pairs = [((1, 20 + i, 3), (30 + i, 2)) for i in range(12)]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_online.config import PolicyTraining
 from rlhf_online.models.policy import Policy
 from rlhf_online.simulation import people, world
+from rlhf_online.training.policy.settings import PolicyTraining
 from tests.support import learning
 from tests.support.learning import Language, Loop
 

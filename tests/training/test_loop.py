@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf_online.config import PolicyTraining, RewardTraining, RolloutSettings, dump
+from rlhf_online.config import dump
 from rlhf_online.errors import (
     CheckpointError,
     ConfigError,
@@ -47,8 +47,10 @@ from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import retrier
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.loop import Trainer
+from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.publication import Publisher
 from rlhf_online.training.retrier import Stopped
+from rlhf_online.training.settings import RewardTraining, RolloutSettings
 from rlhf_online.wire import decode
 from tests.faults import auditor
 from tests.support.trainer_world import World, world
@@ -141,7 +143,7 @@ def test_votes_become_a_served_reward_version_and_a_promoted_policy(tiny: World)
 
 def test_the_policy_waits_until_the_reward_model_is_better_than_chance(tmp_path: Path) -> None:
     """Few votes prove nothing: cycles end after the reward model, which is served and says what it is worth."""
-    reward = RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2)  # pyright: ignore[reportCallIssue]
+    reward = RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2)
     with world(tmp_path, reward=reward) as tiny, tiny.trainer() as trainer:
         tiny.chat(16)
         before = weights(trainer)
@@ -187,7 +189,7 @@ def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
         cold_epochs=1,
         held_out=0.2,
         policy_accuracy=0.0,
-    )  # pyright: ignore[reportCallIssue]
+    )
     with world(tmp_path, reward=reward) as tiny:
         operator.write(tiny.state, {"harmless": 2.0})
         tiny.chat(20)
@@ -221,7 +223,7 @@ def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
 def test_the_reward_models_trunk_may_begin_as_another_model(tmp_path: Path) -> None:
     other = tmp_path / "other"
     write_tiny_model(other, weights_seed=9)
-    reward = RewardTraining(trunk=str(other), heads=2, cold_epochs=1, policy_accuracy=0.0)  # pyright: ignore[reportCallIssue]
+    reward = RewardTraining(trunk=str(other), heads=2, cold_epochs=1, policy_accuracy=0.0)
     with world(tmp_path, reward=reward) as tiny:
         with tiny.trainer() as trainer:
             begun = trainer.parts.learners.reward.model.decoder.state_dict()["embed_tokens.weight"].clone()
@@ -461,7 +463,7 @@ def test_a_rejected_candidate_says_why_and_is_taken_back(tmp_path: Path) -> None
 
 
 def test_an_update_that_moved_too_far_is_undone_and_gives_no_version(tmp_path: Path) -> None:
-    policy = PolicyTraining(epochs=1, minibatches=2, max_step_kl=1e-9)  # pyright: ignore[reportCallIssue]
+    policy = PolicyTraining(epochs=1, minibatches=2, max_step_kl=1e-9)
     with world(tmp_path, policy=policy) as tiny, tiny.trainer() as trainer:
         tiny.chat(20)
         before = weights(trainer)
@@ -530,7 +532,7 @@ def test_after_a_roll_back_it_learns_on_from_the_live_version(tiny: World) -> No
 
 
 def test_a_refreshed_reference_begins_a_new_line(tmp_path: Path) -> None:
-    policy = PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0, kl_target=1.0)  # pyright: ignore[reportCallIssue]
+    policy = PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0, kl_target=1.0)
     with world(tmp_path, policy=policy) as tiny:
         with tiny.trainer() as trainer:
             tiny.chat(20)
@@ -611,7 +613,7 @@ class Away:
 
 def test_neighbours_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrier, "FIRST_WAIT_S", 0.001)
-    more = RolloutSettings(per_cycle=96, answers_per_prompt=4, max_tokens=8)  # pyright: ignore[reportCallIssue]
+    more = RolloutSettings(per_cycle=96, answers_per_prompt=4, max_tokens=8)
     with world(tmp_path, rollout=more) as tiny, tiny.trainer() as trainer:
         parts = trainer.parts
         experience = parts.experience

@@ -11,13 +11,13 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Batch, Pair
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy.micro_batches import out_of_memory
+from rlhf_online.training.policy.settings import Algorithm, PolicyTraining
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 
 ALGORITHMS = get_args(Algorithm)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from rlhf_online.algorithms.reward_losses import MARGINS
-from rlhf_online.config import RewardTraining
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.feedback.preferences import Candidate, Comparison, Preference, Rating
 from rlhf_online.models.reward import RewardModel
@@ -21,6 +20,7 @@ from rlhf_online.rewards import compose
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import reward_update
 from rlhf_online.training.reward_update import LEAST_HELD_OUT, RewardUpdater
+from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes.vote import Vote, to_vote
 
 GOOD, BAD, END = 20, 40, 2

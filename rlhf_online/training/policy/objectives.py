@@ -21,11 +21,11 @@ from torch import Tensor
 from rlhf_online.algorithms import advantages, kl, policy_losses, preference_losses
 from rlhf_online.algorithms.advantages import RunningMean
 from rlhf_online.algorithms.masked import Stats, masked_variance, row_sums, whiten
-from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models.policy import Outputs
 from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.eligibility import drop_tied_groups
 from rlhf_online.rollout.types import LabelledAnswer, ScoredRollout, groups
+from rlhf_online.training.policy.settings import Algorithm, PolicyTraining
 
 Unit = tuple[int, ...]
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from rlhf_online.algorithms.advantages import RunningMean
-from rlhf_online.config import Algorithm, PolicyTraining
 from rlhf_online.models.policy import Outputs
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.training.policy import objectives
 from rlhf_online.training.policy.objectives import Answers, PolicyGradient, Shared
+from rlhf_online.training.policy.settings import Algorithm, PolicyTraining
 
 SCORES = (1.0, -2.0, 0.5, 3.0)
 BETA = 0.3

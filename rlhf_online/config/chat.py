@@ -1,0 +1,62 @@
+"""Settings of services/chat and of the engine that it starts."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rlhf_online.config.base import Device, Objectives, Port, Positive, Section, ServiceSettings, Tuning
+from rlhf_online.config.log import LogSettings
+
+
+class EngineSettings(Section):
+    mode: Literal["managed", "external"] = Field(default="managed", description="Start vLLM here, or connect to one.")
+    url: str = Field(default="", description="Address of an external engine, 'http://127.0.0.1:8001' or 'unix:/path'.")
+    model: str = Field(default="", description="Folder of the base model (config, tokenizer, weights).")
+    tuning: Tuning = Field(
+        default="full", description="What versions hold: all weights, or a LoRA adapter on the base model."
+    )
+    device: Device = Field(default="auto", description="Where the engine computes.")
+    dtype: str = Field(
+        default="auto", description="Weights' type in the engine; auto: float32 on a CPU, the model's on a GPU."
+    )
+    max_model_len: Positive = Field(default=2048, description="Longest prompt and answer together, in tokens.")
+    max_num_seqs: Positive = Field(default=64, description="Answers computed at once.")
+    kv_cache_gib: float = Field(default=1.0, gt=0, description="Memory for the key-value cache on a CPU, GiB.")
+    max_lora_rank: Positive = Field(default=16, description="Largest rank of an adapter.")
+    start_timeout_s: float = Field(
+        default=600.0, gt=0, description="How long a start may take before it counts as failed."
+    )
+    threads: int = Field(default=0, ge=0, description="CPU threads of the engine; 0: vLLM's own choice.")
+
+
+class LimitSettings(Section):
+    max_body_bytes: Positive = Field(default=1 << 20, description="Largest request body.")
+    max_answers: Positive = Field(default=16, description="Largest n of one request.")
+    max_concurrent: Positive = Field(default=512, description="Chat requests in progress at once; beyond that 429.")
+    max_tokens: Positive = Field(default=1024, description="Largest, and default, token limit of an answer.")
+
+
+class SwapSettings(Section):
+    pause_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long the engine may take to pause before giving up."
+    )
+    probe_tolerance: float = Field(
+        default=0.02, gt=0, description="Largest mean |Δlog-prob| on the probe, nats a token."
+    )
+    poll_s: float = Field(default=0.25, gt=0, description="How often the registry is asked for a new live version.")
+
+
+class ChatSettings(ServiceSettings):
+    """Settings of services/chat."""
+
+    variables = "RLHF_CHAT__"
+
+    http_port: Port = Field(default=8000, description="OpenAI-compatible HTTP; 0 lets the system choose.")
+    grpc_port: Port = Field(default=8001, description="gRPC; 0 lets the system choose.")
+    log: LogSettings = LogSettings()
+    engine: EngineSettings = EngineSettings()
+    limits: LimitSettings = LimitSettings()
+    swap: SwapSettings = SwapSettings()
+    objectives: Objectives = Field(
+        default=("helpful",), description="What a vote may name; the trainer's `reward.objectives`."
+    )

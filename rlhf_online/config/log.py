@@ -1,0 +1,66 @@
+"""Settings of the event log, and of Kafka behind it."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from rlhf_online.config.base import Positive, Section, Values, explained, merge, read_toml
+
+
+class KafkaSettings(Section):
+    partitions: Positive = Field(default=1, description="Partitions of the event topics; a conversation stays in one.")
+    replication: int = Field(default=0, ge=0, description="Replicas of each topic; 0: the brokers' default.")
+    min_insync: int = Field(
+        default=0,
+        ge=0,
+        description="Replicas that must have an event before it counts as shipped; 0: the brokers' default.",
+    )
+    retention_days: float = Field(default=30.0, ge=0, description="How long events stay in Kafka; 0: for ever.")
+    tls: bool = Field(default=False, description="Speak TLS; certificates are verified.")
+    ca_file: Path | None = Field(
+        default=None, description="PEM file of the authorities to trust; the system's by default."
+    )
+    cert_file: Path | None = Field(
+        default=None, description="PEM file of our own certificate, where brokers ask for one."
+    )
+    key_file: Path | None = Field(default=None, description="PEM file of its key.")
+    mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        default="", description="SASL mechanism by which we say who we are."
+    )
+    username: str = Field(default="", description="Name for PLAIN and SCRAM.")
+    password_file: Path | None = Field(default=None, description="File of the password; or set RLHF_KAFKA_PASSWORD.")
+    token_file: Path | None = Field(
+        default=None, description="File of the bearer token, read anew for each connection."
+    )
+
+
+class LogSettings(Section):
+    url: str = Field(
+        default="file:",
+        description="'file:' keeps the log in the state folder, 'file:/path' there; 'kafka://host:port,…' ships it.",
+    )
+    segment_bytes: Positive = Field(default=64 << 20, description="Size at which the local log begins a new segment.")
+    retain_gib: float = Field(
+        default=0.0,
+        ge=0,
+        description="Size of the local log beyond which what everybody has read or Kafka has goes; 0: none.",
+    )
+    retain_days: float = Field(
+        default=0.0,
+        ge=0,
+        description="Age beyond which what everybody has read or Kafka has goes from the local log; 0: none.",
+    )
+    topic_prefix: str = Field(default="rlhf", description="First part of the Kafka topics' names.")
+    kafka: KafkaSettings = KafkaSettings()
+
+
+def load_log(path: Path | None, given: Values) -> LogSettings:
+    """The table `log` of any service's file (None: defaults), in which `given` wins.
+
+    Raises ConfigError.
+    """
+    with explained(path):
+        table = read_toml(path).get("log", {}) if path else {}
+        merge(table, given)
+        return LogSettings.model_validate(table)

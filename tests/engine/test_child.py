@@ -24,7 +24,7 @@ from tests.support.engine import until
 def settings(tmp_path: Path, **values: object) -> EngineSettings:
     model = tmp_path / "model"
     write_tiny_model(model, weights_seed=None)
-    return EngineSettings(**({"model": str(model), "start_timeout_s": 30} | values))  # pyright: ignore
+    return EngineSettings(**({"model": str(model), "start_timeout_s": 30} | values))
 
 
 def words(tmp_path: Path, device: str = "cpu", dummy_weights: bool = False, **values: object) -> str:
@@ -203,7 +203,7 @@ async def test_the_log_of_the_run_before_is_kept(tmp_path: Path, monkeypatch: py
 async def test_a_first_start_that_fails_ends_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "import sys; sys.exit('broken')")
     state = StateDir(tmp_path / "state")
-    host = EngineHost(settings(tmp_path), SwapSettings(), Registry(state.versions), state)  # pyright: ignore
+    host = EngineHost(settings(tmp_path), SwapSettings(), Registry(state.versions), state)
     with pytest.raises(EngineStartFailed, match="broken"):
         await host.run()
     assert host.state == "failed" and "broken" in host.failure
@@ -213,7 +213,7 @@ async def test_a_first_start_that_fails_ends_the_host(tmp_path: Path, monkeypatc
 async def test_a_host_can_be_closed_while_its_engine_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "import time; time.sleep(600)")
     state = StateDir(tmp_path / "state")
-    host = EngineHost(settings(tmp_path), SwapSettings(), Registry(state.versions), state)  # pyright: ignore
+    host = EngineHost(settings(tmp_path), SwapSettings(), Registry(state.versions), state)
     running = asyncio.create_task(host.run())
     await until(lambda: host.process is not None and host.process.process is not None)
     await host.close()

@@ -34,7 +34,7 @@ async def hosting(
 ) -> AsyncIterator[tuple[EngineHost, list[Change]]]:
     base = registry.root.parent / "base"
     write_tiny_model(base, weights_seed=1)
-    settings = EngineSettings(mode="external", url=engine.url, model=str(base), tuning=tuning)  # pyright: ignore
+    settings = EngineSettings(mode="external", url=engine.url, model=str(base), tuning=tuning)
     swap = SwapSettings(poll_s=0.01, pause_timeout_s=pause_timeout_s)
     host = EngineHost(settings, swap, registry, StateDir(registry.root.parent))
     changes: list[Change] = []

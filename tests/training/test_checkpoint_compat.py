@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_online.config import RewardTraining
 from rlhf_online.errors import CheckpointError
 from rlhf_online.training.checkpoint_compat import FORMAT, upgrade
 from rlhf_online.training.commit import commit_intake
+from rlhf_online.training.settings import RewardTraining
 from tests.faults import auditor
 from tests.support.trainer_world import World, world
 
@@ -31,7 +31,7 @@ def stored(tmp_path: Path) -> Iterator[World]:
         cold_epochs=2,
         held_out=0.2,
         policy_accuracy=0.0,
-    )  # pyright: ignore[reportCallIssue]
+    )
     with world(tmp_path, reward=reward) as opened:
         opened.accepted = (tmp_path / "accepted.txt").read_text().split()
         opened.conversations = 134

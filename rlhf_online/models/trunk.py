@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,11 @@ def predictions(
     rows = max(1, LOGIT_FLOATS // int(model.config.vocab_size))
     pieces = list(zip(hidden_Nd.split(rows), tokens_N.split(rows), temperature_N.split(rows), strict=True))
     if len(pieces) > 1 and torch.is_grad_enabled():
-        done = [checkpoint(piece, *args, use_reentrant=False, preserve_rng_state=False) for args in pieces]
+        recomputed: Any = partial(checkpoint, piece, use_reentrant=False, preserve_rng_state=False)
+        done = [recomputed(*args) for args in pieces]
     else:
         done = [piece(*args) for args in pieces]
-    return torch.cat(done, 1).unbind(0)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return torch.cat(done, 1).unbind(0)
 
 
 def _config(folder: Path) -> Any:

@@ -157,7 +157,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),  # else a second service would share the port in silence
             ],
         )
-        self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
+        self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
         chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(chat), self.server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)

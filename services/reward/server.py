@@ -128,7 +128,7 @@ class RewardServer:
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ]
         self._server = grpc.aio.server(options=options)
-        self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
+        self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
         reward_pb2_grpc.add_RewardServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

@@ -24,7 +24,7 @@ from tests.support.engine import until
 def settings(tmp_path: Path, **values: object) -> EngineSettings:
     model = tmp_path / "model"
     write_tiny_model(model, weights_seed=None)
-    return EngineSettings(**({"model": str(model), "start_timeout_s": 30} | values))
+    return EngineSettings.model_validate({"model": str(model), "start_timeout_s": 30} | values)
 
 
 def words(tmp_path: Path, device: str = "cpu", dummy_weights: bool = False, **values: object) -> str:

@@ -149,7 +149,8 @@ def test_broken_folders_are_refused(base: Path, tmp_path: Path):
     (tmp_path / "reward.json").write_text('{"heads": 4}')
     with pytest.raises(VersionCorrupt, match="it lacks objectives"):
         RewardModel.load(base, folder=tmp_path, tuning="full")
-    model.readout = "first"  # pyright: ignore[reportAttributeAccessIssue]
     model.save(tmp_path / "other")
+    written = (tmp_path / "other" / "reward.json").read_text()
+    (tmp_path / "other" / "reward.json").write_text(written.replace('"last"', '"first"'))
     with pytest.raises(VersionCorrupt, match="its readout 'first' is none of last, mean"):
         RewardModel.load(base, folder=tmp_path / "other", tuning="full")

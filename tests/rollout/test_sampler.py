@@ -30,7 +30,7 @@ class Chat(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Chat  # pyright: ignore[reportIncompatibleVariableOverride]
+    server: Chat  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the base class's
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -34,9 +34,9 @@ def board():
 
 
 def drawn(board):
-    console = Console(file=io.StringIO(), width=150, force_terminal=False)
-    console.print(view.render(board))
-    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    drawing = io.StringIO()
+    Console(file=drawing, width=150, force_terminal=False).print(view.render(board))
+    return drawing.getvalue()
 
 
 def test_an_empty_board_is_drawn():

@@ -5,6 +5,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -24,9 +25,9 @@ async def channel(service: Service) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
-def ask(**fields: object) -> chat_pb2.CompleteRequest:
+def ask(**fields: Any) -> chat_pb2.CompleteRequest:
     messages = [events_pb2.Message(role="user", content="hi")]
-    return chat_pb2.CompleteRequest(messages=messages, **fields)  # pyright: ignore[reportArgumentType]
+    return chat_pb2.CompleteRequest(messages=messages, **fields)
 
 
 async def test_complete(service: Service, channel: grpc.aio.Channel) -> None:

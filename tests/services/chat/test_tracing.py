@@ -1,5 +1,7 @@
 """What a request leads to carries the request's trace, and nobody else's."""
 
+from typing import Any
+
 import grpc
 import pytest
 
@@ -28,9 +30,9 @@ async def test_grpc(service: Service) -> None:
     thumb = events_pb2.Feedback(thumb=events_pb2.Thumb(answer=events_pb2.AnswerRef(completion_id="a"), up=True))
     request = chat_pb2.SendFeedbackRequest(feedback=thumb)
     async with grpc.aio.insecure_channel(service.grpc) as channel:
-        stub = chat_pb2_grpc.ChatServiceStub(channel)
-        await stub.SendFeedback(request, metadata=(("traceparent", TRACE),))  # pyright: ignore[reportGeneralTypeIssues]
-        await stub.SendFeedback(request)  # pyright: ignore[reportGeneralTypeIssues]
+        stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
+        await stub.SendFeedback(request, metadata=(("traceparent", TRACE),))
+        await stub.SendFeedback(request)
     assert [envelope.traceparent for envelope in service.sink.envelopes] == [TRACE, ""]
 
 

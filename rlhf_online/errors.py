@@ -4,7 +4,8 @@
     ├── InvalidInput (ValueError)     the caller's mistake: bad request, bad option
     │   ├── ConfigError               a configuration file or variable
     │   ├── UnusableVote              feedback that nothing can be learned from
-    │   └── UnknownVersion            a version name that the registry does not hold
+    │   ├── UnknownVersion            a version name that the registry does not hold
+    │   └── VersionConflict           another version was promoted or rolled back meanwhile
     ├── LogError                      the event log
     │   ├── LogLocked                 another process writes to the directory
     │   ├── LogUnavailable            not acknowledged: disk full, I/O error, closed
@@ -64,6 +65,10 @@ class UnusableVote(InvalidInput):
 
 class UnknownVersion(InvalidInput):
     """No version of that name in the registry."""
+
+
+class VersionConflict(InvalidInput):
+    """Another was quicker to change which version is live; nothing was changed."""
 
 
 class LogError(RlhfError):

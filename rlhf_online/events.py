@@ -4,6 +4,7 @@ They mirror `protos/rlhf/v1/events.proto`, whose comments define every field; `w
 Invariant: `len(answer.token_ids) == len(answer.logprobs)`, and spans ascend and begin at token 0 where present.
 """
 
+import time
 from dataclasses import dataclass
 
 SCHEMA_VERSION = 1
@@ -167,3 +168,8 @@ class Envelope:
                 return version
             case event:
                 return event.conversation_id
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, as events carry them."""
+    return time.time_ns() // 1_000_000

@@ -4,7 +4,7 @@ operator.token        the operator's credential (mode 0600), made on first use
 person.salt           key of the hash that replaces people's names (mode 0600)
 reward-weights.json   how much each objective counts, if the operator has chosen (`rewards.weights`)
 log/                  the local event log
-versions/             immutable versions and which of them is live (`registry`)
+versions/             immutable versions and which of them is live (`rlhf_online.versions`)
 checkpoints/          the trainer's checkpoints and ledger
 status/               what each service last said about itself, JSON, for people
 run/                  sockets, ready files, settings of the children
@@ -103,6 +103,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 def content_name(stem: str, data: bytes, suffix: str) -> str:
     """The name of a sealed file: one that holds `data` for good, and says so by the first digits of its SHA-256."""
     return f"{stem}-{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_once(path: Path, text: str, *, mode: int) -> str:

@@ -18,9 +18,9 @@ from rlhf_online.config import LogSettings
 from rlhf_online.eventlog import open_source
 from rlhf_online.events import Answer, Completion
 from rlhf_online.models.policy import Policy
-from rlhf_online.registry import Registry
 from rlhf_online.simulation.accounts import settle
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
 from rlhf_online.wire import decode
 from tests.faults.auditor import audit
 from tests.support.circle import CYCLE_VOTES, PROMPTS, chat, live, pid, processes_of, served, settings, vote
@@ -58,7 +58,7 @@ def completions(state: StateDir) -> list[Completion]:
 
 def recompute(state: StateDir, completion: Completion, answer: Answer) -> list[float]:
     """Each token's log-prob under the weights of the version that the log says wrote it."""
-    registry = Registry(state.versions)
+    registry = open_registry(state.versions)
     ends = [span.first_token for span in answer.spans[1:]] + [len(answer.token_ids)]
     found: list[float] = []
     for span, end in zip(answer.spans, ends, strict=True):

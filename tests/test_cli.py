@@ -20,9 +20,10 @@ from rlhf_online.eventlog.folder import segments
 from rlhf_online.eventlog.gap import accepted
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import segment_name
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir, write_json
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Manifest
 from services.standalone.settings import StandaloneSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -264,7 +265,7 @@ def test_the_reference_is_refreshed_in_the_folder(state, tmp_path, capsys):
     assert main(["versions", "refresh-reference", "--state", str(tmp_path / "nosuch")]) == 2
     assert main(["versions", "refresh-reference", "--state", str(state.root)]) == 2
     assert "no policy version yet" in capsys.readouterr().err
-    registry = Registry(state.versions)
+    registry = open_registry(state.versions)
     for _ in range(2):
         version = registry.reserve("policy")
         registry.stage(version)
@@ -281,7 +282,7 @@ def test_the_reference_is_refreshed_in_the_folder(state, tmp_path, capsys):
 
 
 def test_versions_are_listed_from_the_folder_and_from_a_service(service, state, capsys):
-    registry = Registry(state.versions)
+    registry = open_registry(state.versions)
     for kl in (0.0, 1.25):
         version = registry.reserve("policy")
         registry.stage(version)
@@ -304,7 +305,7 @@ def test_versions_are_listed_from_the_folder_and_from_a_service(service, state, 
 
 
 def _publish_reward(state: StateDir, objectives: list[str], **figures: float) -> None:
-    registry = Registry(state.versions)
+    registry = open_registry(state.versions)
     version = registry.reserve("reward")
     (registry.stage(version) / "reward.json").write_text(json.dumps({"objectives": objectives}))
     registry.publish(Manifest(version=version, tuning="full", figures=figures))

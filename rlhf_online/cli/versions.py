@@ -3,14 +3,15 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect, running_at
 from rlhf_online.errors import InvalidInput
-from rlhf_online.registry import Registry
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.summary import summaries
 
 app = typer.Typer(help="The versions of the weights.", no_args_is_help=True)
 
@@ -27,7 +28,7 @@ def list_(
         with connect(url, state) as service:
             rows = service.get("/v1/versions")["versions"]
     else:
-        rows = _from_disk(_existing(state))
+        rows = [row.to_json() for row in summaries(open_registry(_existing(state).versions))]
     print(VERSION_ROW.format("VERSION", "STATE", "KL", "HELD-OUT", "PARENT", "REASON"))
     for row in rows:
         kl = f"{row.get('kl', 0.0):.3f}" if row["version"].startswith("policy") else ""
@@ -67,7 +68,7 @@ def refresh_reference(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Hold the policy near another version from now on: a new line, whose KL counts from there."""
-    registry = Registry(_existing(state).versions)
+    registry = open_registry(_existing(state).versions)
     if not (chosen := version or registry.live("policy")):
         raise InvalidInput("there is no policy version yet: the first one is the reference")
     registry.refresh_reference(chosen)
@@ -88,7 +89,7 @@ def status(
         _line("engine", ready.get("state", "unknown"), ready.get("serving", ""), ready.get("message", ""))
     else:
         _line("service", "not running (start it with `rlhf-online up`)")
-    registry = Registry(folder.versions)
+    registry = open_registry(folder.versions)
     _line("live policy", registry.live("policy") or "none")
     _line("live reward", registry.live("reward") or "none")
     _line("reference", *registry.references()[-1:])
@@ -104,24 +105,6 @@ def _existing(state: Path) -> StateDir:
     if not folder.root.is_dir():
         raise InvalidInput(f"no state folder at {folder.root}: name it with --state, or begin with `rlhf-online up`")
     return folder
-
-
-def _from_disk(state: StateDir) -> list[dict[str, Any]]:
-    registry = Registry(state.versions)
-    rows = []
-    for name in registry.versions():
-        manifest, standing = registry.manifest(name), registry.status(name)
-        rows.append(
-            {
-                "version": name,
-                "state": standing.state,
-                "reason": standing.reason,
-                "kl": manifest.kl,
-                "parent": manifest.parent,
-                "figures": manifest.figures,
-            }
-        )
-    return rows
 
 
 def _worth(figures: Mapping[str, float]) -> str:

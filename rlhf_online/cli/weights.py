@@ -7,9 +7,9 @@ import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
 from rlhf_online.errors import InvalidInput
-from rlhf_online.registry import Registry
 from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
 
 ROW = "{:<24} {:>8}"
 
@@ -35,7 +35,7 @@ def reward_weights(
 
 def _objectives(state: StateDir) -> list[str]:
     """Of the live reward version."""
-    registry = Registry(state.versions)
+    registry = open_registry(state.versions)
     live = registry.live("reward")
     if live is None:
         raise InvalidInput(f"{state.root} holds no reward model yet: its objectives are known when there is one")

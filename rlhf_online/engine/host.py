@@ -32,9 +32,10 @@ from rlhf_online.errors import (
     VersionCorrupt,
 )
 from rlhf_online.models.tensor_headers import has_weights
-from rlhf_online.registry import Change, Registry
 from rlhf_online.retry import Backoff
 from rlhf_online.state import StateDir
+from rlhf_online.versions.manifest import Change
+from rlhf_online.versions.registry import Registry
 
 State = Literal["starting", "waiting", "ready", "restarting", "failed"]
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.models.tensor_headers import SIZES, BadHeader, Tensor, read_header
-from rlhf_online.registry import Manifest, Registry
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 
 CHUNK = 1 << 22  # values looked at in one go
 

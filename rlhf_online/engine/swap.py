@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rlhf_online.errors import EngineError, EngineUnavailable, SwapFailed
-from rlhf_online.registry import ProbeSequence
+from rlhf_online.versions.manifest import ProbeSequence
 
 Listener = Callable[[str, str], Awaitable[None]]
 

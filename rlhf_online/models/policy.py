@@ -25,7 +25,7 @@ from rlhf_online.algorithms.masked import masked_fill
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import trunk
 from rlhf_online.models.tokens import Batch, Pair, by_budget, collate, length
-from rlhf_online.registry import ProbeSequence
+from rlhf_online.versions.manifest import ProbeSequence
 
 INFERENCE_TOKENS = 16384
 SAMPLES_AT_ONCE = 256

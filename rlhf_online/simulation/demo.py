@@ -22,13 +22,14 @@ from rlhf_online.config import LogSettings
 from rlhf_online.config.base import Values
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.process import report_error
-from rlhf_online.registry import Registry, genesis
 from rlhf_online.simulation import accounts, charts, people, report, stage, view, world
 from rlhf_online.simulation.client import ChatClient, RequestFailed
 from rlhf_online.simulation.crowd import Crowd, Measurement, measure
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.simulation.watcher import Watcher
 from rlhf_online.state import StateDir, write_json
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.genesis import genesis
 
 START_S = 400.0
 CLOSING_S = 45.0
@@ -109,7 +110,7 @@ class Demo:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.registry = Registry(options.state.versions)
+        self.registry = open_registry(options.state.versions)
         self.board = view.Board(f"online RLHF · tiny world · seed {options.seed} · votes: {options.votes}")
         self.restarts: dict[str, str] = {}
         board = self.board

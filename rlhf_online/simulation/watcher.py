@@ -5,10 +5,11 @@ import json
 from typing import Any
 
 from rlhf_online.errors import RlhfError
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.simulation.report import VersionFacts, feedback_to_live, percentile
 from rlhf_online.simulation.view import Board, VersionRow
 from rlhf_online.state import StateDir
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 
 LOOK_EVERY_S = 1.0
 RECENT_ACKS = 400

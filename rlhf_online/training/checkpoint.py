@@ -33,8 +33,7 @@ from torch import Tensor
 
 from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
-from rlhf_online.registry import sha256
-from rlhf_online.state import fsync_dir, fsync_file
+from rlhf_online.state import file_sha256, fsync_dir, fsync_file
 from rlhf_online.training.checkpoint_compat import FORMAT, upgrade
 from rlhf_online.training.lease import Lease
 
@@ -281,7 +280,7 @@ def _write_json(path: Path, values: Any) -> FileDigest:
 
 
 def _digest(path: Path) -> FileDigest:
-    return FileDigest(sha256(path), path.stat().st_size)
+    return FileDigest(file_sha256(path), path.stat().st_size)
 
 
 def _json(files: Mapping[str, FileDigest]) -> dict[str, dict[str, Any]]:

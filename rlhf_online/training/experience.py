@@ -17,15 +17,14 @@ from typing import Protocol
 import structlog
 
 from rlhf_online.gate.evidence import comparable
-from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import Scored
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Curriculum
 from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.training.ledger import Ledger
-from rlhf_online.training.publication import lineage
 from rlhf_online.training.retrier import Retrier
 from rlhf_online.training.settings import RolloutSettings
+from rlhf_online.versions.registry import Registry
 
 Tokens = tuple[int, ...]
 TEMPERATURE = 1.0
@@ -104,7 +103,7 @@ class Experience:
         is of use in the company of others to its prompt, so that the prompts of live answers that are alone come first.
         """
         settings = self._settings
-        ancestors = lineage(self._registry)
+        ancestors = self._registry.lineage()
         taken = self._buffer.take(settings.per_cycle, ancestors, lambda name: self._ledger.take(name, "rollout"))
         found = sum(comparable(rollout, live, TEMPERATURE, settings.max_tokens) for rollout in taken)
         asked = Counter(rollout.prompt_token_ids for rollout in taken)

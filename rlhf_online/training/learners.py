@@ -10,13 +10,13 @@ from rlhf_online.errors import UnusableVote
 from rlhf_online.feedback.preferences import Preference
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.tokens import ChatTokenizer, length
-from rlhf_online.registry import ProbeSequence
 from rlhf_online.rewards import compose
 from rlhf_online.rollout.types import LabelledAnswer
 from rlhf_online.training.checkpoint import Part
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.votes.vote import to_vote
+from rlhf_online.versions.manifest import ProbeSequence
 
 Tokens = tuple[int, ...]
 VOTE_TOKENS, VOTE_BUDGETS = 16_384, 2

@@ -39,7 +39,6 @@ from rlhf_online.errors import PositionLost
 from rlhf_online.gate import evidence
 from rlhf_online.gate.readiness import reward_model_blocks
 from rlhf_online.gate.verdict import judge
-from rlhf_online.registry import Kind
 from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training import recovery
 from rlhf_online.training.checkpoint import Checkpoint
@@ -51,6 +50,7 @@ from rlhf_online.training.policy_update import GROUPED, PolicyReport
 from rlhf_online.training.progress import Pending, Progress
 from rlhf_online.training.retrier import Stopped
 from rlhf_online.training.serving import serve_policy, serve_reward
+from rlhf_online.versions.manifest import Kind
 
 IDLE_POLL_S = 0.25
 PROBES = 8

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlhf_online.registry import Registry
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.experience import Experience, Scores
@@ -15,6 +14,7 @@ from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Retrier
 from rlhf_online.training.settings import TrainerSettings
+from rlhf_online.versions.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

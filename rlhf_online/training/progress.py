@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rlhf_online.eventlog.base import Position
-from rlhf_online.registry import Manifest, ProbeSequence
+from rlhf_online.versions.manifest import Manifest, ProbeSequence
 
 Stage = Literal["votes", "policy"]
 
@@ -42,10 +42,7 @@ class Pending:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Pending":
-        probe = tuple(
-            ProbeSequence(token_ids=tuple(item["token_ids"]), logprobs=tuple(item["logprobs"]))
-            for item in values["probe"]
-        )
+        probe = tuple(map(ProbeSequence.from_json, values["probe"]))
         return cls(**{**values, "probe": probe, "reasons": tuple(values["reasons"])})
 
 

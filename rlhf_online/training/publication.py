@@ -9,9 +9,11 @@ from typing import Literal
 
 import structlog
 
-from rlhf_online.registry import Manifest, Registry
+from rlhf_online.errors import VersionConflict
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.progress import Pending, Progress
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 
 
 class Publisher:
@@ -45,7 +47,10 @@ class Publisher:
                 )
             )
         if self._registry.status(version).state in ("candidate", "live"):
-            self._registry.promote(version, reason="learned from votes")
+            try:
+                self._registry.promote(version, reason="learned from votes")
+            except VersionConflict:
+                return self.reward(progress)
             self._registry.prune("reward", self._keep)
         return self._registry.status(version).state == "live"
 
@@ -71,7 +76,10 @@ class Publisher:
             return state
         # Live already: a kill may have cut its promotion short, and doing it again completes it.
         if pending.passed and live in (pending.parent, version):
-            self._registry.promote(version, gate=pending.figures, reason="passed the gate")
+            try:
+                self._registry.promote(version, gate=pending.figures, reason="passed the gate")
+            except VersionConflict:
+                return self.settle(pending, staged=staged)
             self._registry.prune("policy", self._keep)
             self._log.info("policy version live", version=version, kl=round(pending.kl, 3))
             return "live"
@@ -84,13 +92,3 @@ class Publisher:
         self._registry.prune("policy", self._keep)
         self._log.warning("policy version rejected", version=version, why=reason)
         return "rejected"
-
-
-def lineage(registry: Registry) -> list[str]:
-    """The policy versions that led to the live one, itself last, oldest first; none that failed or was refused."""
-    live = registry.live("policy")
-    return [
-        version
-        for version in registry.versions("policy")
-        if live is not None and version <= live and registry.status(version).state in ("live", "retired")
-    ]

@@ -7,8 +7,8 @@ from typing import Any
 
 import structlog
 
+from rlhf_online.events import now_ms
 from rlhf_online.metrics import TrainerMetrics, show_version
-from rlhf_online.registry import now_ms
 from rlhf_online.state import StateDir
 from rlhf_online.training.reward_update import RewardReport
 

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from rlhf_online.config import ChatSettings
 from rlhf_online.errors import RlhfError
-from rlhf_online.registry import Change
+from rlhf_online.versions.manifest import Change
 from services.chat import replies
 from services.chat.chat_request import parse_chat
 from services.chat.feedback_service import FeedbackService

@@ -5,9 +5,8 @@ from typing import Any
 
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog.base import Position
-from rlhf_online.events import Envelope
+from rlhf_online.events import Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
-from rlhf_online.registry import now_ms
 from rlhf_online.state import StateDir
 from services.chat.feedback_request import FeedbackRequest, event_id
 from services.chat.journal import Journal

@@ -13,9 +13,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from rlhf_online.errors import EngineUnavailable, LogUnavailable
-from rlhf_online.events import Completion, Envelope
+from rlhf_online.events import Completion, Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
-from rlhf_online.registry import now_ms
 from rlhf_online.state import StateDir
 from services.chat import upstream
 from services.chat.chat_request import PUBLIC_MODEL, ChatRequest

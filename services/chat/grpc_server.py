@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from rlhf_online.errors import RlhfError
 from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, versions_pb2
-from rlhf_online.registry import Manifest
+from rlhf_online.versions.manifest import Manifest
 from rlhf_online.wire import spans_to_proto
 from services.chat.app import Chat, readiness
 from services.chat.chat_request import ChatRequest, parse_chat

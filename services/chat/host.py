@@ -5,7 +5,7 @@ from typing import Protocol
 
 import aiohttp
 
-from rlhf_online.registry import Change
+from rlhf_online.versions.manifest import Change
 
 Boundary = Callable[[str, str], Awaitable[None]]
 Listener = Callable[[Change], Awaitable[None]]

@@ -15,8 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from rlhf_online.events import Answer, VersionSpan
-from rlhf_online.registry import now_ms
+from rlhf_online.events import Answer, VersionSpan, now_ms
 from services.chat.chat_request import ChatRequest
 from services.chat.host import Host
 

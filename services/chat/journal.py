@@ -10,9 +10,9 @@ from typing import cast
 from rlhf_online.errors import LogError, LogUnavailable
 from rlhf_online.eventlog.awaiting import Acknowledgements
 from rlhf_online.eventlog.base import Position, Sink
-from rlhf_online.events import Envelope, VersionChange
+from rlhf_online.events import Envelope, VersionChange, now_ms
 from rlhf_online.metrics import ChatMetrics
-from rlhf_online.registry import Change, now_ms
+from rlhf_online.versions.manifest import Change
 from rlhf_online.wire import encode
 from services.chat import tracing
 

@@ -22,8 +22,9 @@ from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import open_sink
 from rlhf_online.eventlog.base import Sink
 from rlhf_online.metrics import ChatMetrics
-from rlhf_online.registry import Registry
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.registry import Registry
 from services.chat.app import Chat, build
 from services.chat.feedback_service import FeedbackService
 from services.chat.gateway import Gateway
@@ -135,7 +136,7 @@ def listen(host: str, port: int) -> socket.socket:
 async def run(settings: ChatSettings) -> None:
     """The whole service, until a signal. Raises RlhfError."""
     state = StateDir(settings.state_dir)
-    registry = Registry(state.versions)
+    registry = open_registry(state.versions)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from rlhf_online.engine.host import EngineHost
-from rlhf_online.registry import Change, now_ms
+from rlhf_online.events import now_ms
 from rlhf_online.state import StateDir
+from rlhf_online.versions.manifest import Change
 
 
 class StatusFile:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionCorrupt
-from rlhf_online.registry import Change, Kind, Manifest, Registry, kind_of
+from rlhf_online.versions.manifest import Change, Kind, Manifest, kind_of
+from rlhf_online.versions.registry import Registry
 from services.chat.refusal import Refusal
 from services.chat.validation import Model, validate
 

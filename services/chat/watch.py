@@ -1,8 +1,9 @@
 """What host and log went through, as metrics: their counts are read when somebody asks, and when a version changes."""
 
 from rlhf_online.eventlog.base import Shipping, Sink
+from rlhf_online.events import now_ms
 from rlhf_online.metrics import ChatMetrics, show_version
-from rlhf_online.registry import Change, now_ms
+from rlhf_online.versions.manifest import Change
 from services.chat.host import Host, Swap
 
 

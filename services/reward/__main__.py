@@ -19,9 +19,11 @@ from rlhf_online.metrics import serve as serve_metrics
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.models.trunk import pick_device
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 from services.reward.batching import Batcher, Pair, Scorer
 from services.reward.follower import Follower
 from services.reward.server import Limits, RewardServer, RewardServicer
@@ -65,7 +67,7 @@ async def serve(settings: config.RewardSettings) -> None:
     servicer = RewardServicer(batcher, tokenizer, metrics, _limits(base))
     server = RewardServer(servicer, metrics)
     state = StateDir(settings.state_dir)
-    registry = Registry(state.versions)
+    registry = open_registry(state.versions)
     follower = Follower(
         registry,
         batcher,

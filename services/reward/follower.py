@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from rlhf_online.errors import ConfigError, InvalidInput, RlhfError
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards.weights import Weights
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 from services.reward.batching import Batcher, Loaded, Scorer
 
 

@@ -12,8 +12,9 @@ import psutil
 
 from rlhf_online.errors import ConfigError, InvalidInput, NotEnoughRoom, VersionCorrupt
 from rlhf_online.models.tensor_headers import BadHeader, has_weights, read_header
-from rlhf_online.registry import Registry
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.registry import Registry
 from services.standalone.settings import StandaloneSettings
 
 GIB = 1 << 30
@@ -40,7 +41,7 @@ def check(settings: StandaloneSettings, *, available_bytes: int | None = None, f
     check_disk(settings.state_dir, count, disk_free(settings.state_dir) if free_bytes is None else free_bytes)
     check_port(settings.host, settings.http_port, "http_port (--port)")
     check_port(settings.host, settings.grpc_port, "grpc_port (--grpc-port)")
-    check_live_version(Registry(StateDir(settings.state_dir).versions))
+    check_live_version(open_registry(StateDir(settings.state_dir).versions))
 
 
 def check_model(model: Path, tuning: str) -> None:
@@ -179,5 +180,5 @@ def check_live_version(registry: Registry) -> None:
         if not registry.fallbacks("policy"):
             raise VersionCorrupt(
                 f"the live version is damaged and there is no good one before it ({error}): restore "
-                f"{registry.root / live} from a copy, or begin anew with another --state"
+                f"the folder versions/{live} from a copy, or begin anew with another --state"
             ) from error

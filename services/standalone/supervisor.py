@@ -22,9 +22,10 @@ import httpx
 from rlhf_online import config, locks, process
 from rlhf_online.errors import AlreadyRunning, EngineStartFailed, ServiceFailed
 from rlhf_online.models.tensor_headers import has_weights
-from rlhf_online.registry import Registry, genesis
 from rlhf_online.retry import Backoff
 from rlhf_online.state import StateDir, write_json
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.genesis import genesis
 from services.standalone import children, preconditions
 from services.standalone.children import Name, Ports
 from services.standalone.processes import Child, adopt_orphans, end_orphans
@@ -77,7 +78,7 @@ class Supervisor:
         self._settings = settings
         self._say = say
         self._state = StateDir(settings.state_dir.resolve())
-        self._registry = Registry(self._state.versions)
+        self._registry = open_registry(self._state.versions)
         self._ports = Ports()
         self._services: dict[Name, Service] = {}
         for name, command in (commands or python_modules()).items():

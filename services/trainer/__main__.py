@@ -16,7 +16,6 @@ from rlhf_online.eventlog import open_source
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.metrics import serve as serve_metrics
 from rlhf_online.models.tokens import ChatTokenizer
-from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.sampler import Sampler
 from rlhf_online.state import StateDir
@@ -24,6 +23,8 @@ from rlhf_online.training.lease import Lease
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Stopped
 from rlhf_online.training.settings import TrainerSettings
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.registry import Registry
 from services.trainer.wiring import build, take_lease
 
 FIRST_VERSION_POLL_S = 0.25
@@ -61,7 +62,7 @@ def serve(settings: TrainerSettings, lease: Lease, stop: threading.Event) -> Non
     metrics_port = serve_metrics(collectors, settings.host, settings.metrics_port)
     process.write_ready_file(settings.ready_file, metrics=metrics_port)
     structlog.get_logger().info("started", metrics=metrics_port)
-    _wait_for_policy(Registry(state.versions), Reporter(state, metrics), stop)
+    _wait_for_policy(open_registry(state.versions), Reporter(state, metrics), stop)
     source = open_source(settings.log, state.log)
     rewards = RewardClient(settings.reward_address)
     sampler = Sampler(settings.chat_url, state.operator_token(), tokenizer.eos_ids, pause=stop.wait)

@@ -14,7 +14,6 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.models.trunk import pick_device
-from rlhf_online.registry import Registry
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.buffer import RolloutBuffer
@@ -36,6 +35,8 @@ from rlhf_online.training.retrier import Retrier
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.training.sft import demonstrations, fine_tuning
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.registry import Registry
 
 BUFFER_CYCLES = 4
 """Live answers kept for policy updates, in updates."""
@@ -71,7 +72,7 @@ def build(
     is set meanwhile.
     """
     state = StateDir(settings.state_dir)
-    registry = Registry(state.versions, lease.guard)
+    registry = open_registry(state.versions, lease.guard)
     live = registry.live("policy")
     assert live is not None, "wait for the first policy version"
     registry.verify(live)

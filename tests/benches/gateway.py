@@ -21,8 +21,8 @@ import orjson
 
 from rlhf_online.config import ChatSettings
 from rlhf_online.eventlog import open_sink
-from rlhf_online.registry import Registry
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
 from services.chat.service import Ports, serve, wire
 from tests.support.chat_engine import ChatClient, ChatEngine, ChatHost
 
@@ -46,7 +46,7 @@ async def service(folder: Path, pipe: Connection, log: str) -> None:
         pipe.send(ports.http)
 
     asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
-    await serve(wire(settings, state, Registry(state.versions), host, sink), stop, opened)
+    await serve(wire(settings, state, open_registry(state.versions), host, sink), stop, opened)
     pipe.send(time.process_time() - started)
     sink.close()
     await host.client.session.close()

@@ -29,10 +29,10 @@ import aiohttp
 
 from rlhf_online.config import load_log
 from rlhf_online.process import die_with_parent
-from rlhf_online.registry import Registry
 from rlhf_online.simulation import accounts
 from rlhf_online.simulation.client import ChatClient, Reply, RequestFailed, Traffic
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
 from tests.benches.everyday import HELD_OUT, VOTED_ON, Utility, vote
 from tests.support import reports
 from tests.support.reports import note
@@ -103,7 +103,7 @@ async def _bench(options: argparse.Namespace, state: StateDir, process: subproce
         note("measuring after")
         after = await _measure(client, utility, options.answers)
     gains = [late - early for early, late in zip(before.by_prompt, after.by_prompt, strict=True)]
-    registry = Registry(state.versions)
+    registry = open_registry(state.versions)
     fate = accounts.settle(state, load_log(state.run / "standalone.toml", {}), acknowledged)
     return {
         "seed": options.seed,
@@ -183,7 +183,7 @@ async def _learn(
 
     async def watch(done: Callable[[], bool]) -> None:
         while not done() and time.monotonic() < deadline:
-            live = Registry(state.versions).live("policy")
+            live = open_registry(state.versions).live("policy")
             if live is not None and live not in served:
                 served.append(live)
                 note(f"{live} is live after {len(acknowledged)} votes")

@@ -15,9 +15,9 @@ from rlhf_online.engine.host import EngineHost
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineStartFailed
 from rlhf_online.process import LOWER_PRIORITY
-from rlhf_online.registry import Registry
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
 from tests.support.engine import until
 
 
@@ -203,7 +203,7 @@ async def test_the_log_of_the_run_before_is_kept(tmp_path: Path, monkeypatch: py
 async def test_a_first_start_that_fails_ends_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "import sys; sys.exit('broken')")
     state = StateDir(tmp_path / "state")
-    host = EngineHost(settings(tmp_path), SwapSettings(), Registry(state.versions), state)
+    host = EngineHost(settings(tmp_path), SwapSettings(), open_registry(state.versions), state)
     with pytest.raises(EngineStartFailed, match="broken"):
         await host.run()
     assert host.state == "failed" and "broken" in host.failure
@@ -213,7 +213,7 @@ async def test_a_first_start_that_fails_ends_the_host(tmp_path: Path, monkeypatc
 async def test_a_host_can_be_closed_while_its_engine_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "import time; time.sleep(600)")
     state = StateDir(tmp_path / "state")
-    host = EngineHost(settings(tmp_path), SwapSettings(), Registry(state.versions), state)
+    host = EngineHost(settings(tmp_path), SwapSettings(), open_registry(state.versions), state)
     running = asyncio.create_task(host.run())
     await until(lambda: host.process is not None and host.process.process is not None)
     await host.close()

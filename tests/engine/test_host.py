@@ -12,9 +12,12 @@ from safetensors.numpy import save_file
 from rlhf_online.config import EngineSettings, SwapSettings, Tuning
 from rlhf_online.engine import host as module
 from rlhf_online.engine.host import EngineHost
-from rlhf_online.registry import Change, Manifest, ProbeSequence, Registry
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.folder_store import FolderStore
+from rlhf_online.versions.manifest import Change, Manifest, ProbeSequence
+from rlhf_online.versions.registry import Registry
 from tests.support.engine import until
 from tests.support.fake_engine import FakeEngine, fake_engine
 from tests.support.watched import Watched
@@ -32,11 +35,13 @@ async def engine(tmp_path: Path) -> AsyncIterator[FakeEngine]:
 async def hosting(
     engine: FakeEngine, registry: Registry, *, tuning: Tuning = "full", pause_timeout_s: float = 5.0
 ) -> AsyncIterator[tuple[EngineHost, list[Change]]]:
-    base = registry.root.parent / "base"
+    assert isinstance(registry.store, FolderStore)
+    state = StateDir(registry.store.root.parent)
+    base = state.root / "base"
     write_tiny_model(base, weights_seed=1)
     settings = EngineSettings(mode="external", url=engine.url, model=str(base), tuning=tuning)
     swap = SwapSettings(poll_s=0.01, pause_timeout_s=pause_timeout_s)
-    host = EngineHost(settings, swap, registry, StateDir(registry.root.parent))
+    host = EngineHost(settings, swap, registry, state)
     changes: list[Change] = []
 
     async def note(change: Change) -> None:
@@ -53,7 +58,7 @@ async def hosting(
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "versions")
+    return open_registry(tmp_path / "versions")
 
 
 def publish(registry: Registry, seed: int = 2, *, tuning: Tuning = "full", files: bool = True) -> str:
@@ -90,12 +95,14 @@ async def test_it_waits_for_the_first_version_and_then_follows(engine: FakeEngin
         assert engine.calls[-6:] == ["pause", f"load {second}", "reset", f"probe {second}", f"name {second}", "resume"]
 
 
-async def test_a_version_that_is_published_twice_is_loaded_once(engine: FakeEngine, registry: Registry) -> None:
+async def test_a_version_that_is_published_twice_is_loaded_once(
+    engine: FakeEngine, registry: Registry, tmp_path: Path
+) -> None:
     """A trainer that was killed after the live pointer moved publishes and promotes again when it restarts."""
-    watched = Watched(registry.root)
+    watched = Watched(tmp_path / "versions")
     async with hosting(engine, watched) as (host, changes):
         first = publish(registry)
-        registry._point("policy", first)  # the kill: it is pointed at, and still a candidate
+        registry.store.replace("live/policy", first, expected=None)  # the kill: a candidate still
         await until(lambda: host.serving == first)
         registry.stage(first)
         registry.publish(Manifest(version=first, tuning="full", probe=PROBE))

@@ -10,8 +10,10 @@ from safetensors.numpy import load_file, save_file
 
 from rlhf_online.engine import preflight
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 
 Tensors = dict[str, np.ndarray]
 NORM, HEAD = "model.norm.weight", "lm_head.weight"
@@ -19,7 +21,7 @@ NORM, HEAD = "model.norm.weight", "lm_head.weight"
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "versions")
+    return open_registry(tmp_path / "versions")
 
 
 @pytest.fixture

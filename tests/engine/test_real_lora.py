@@ -11,8 +11,9 @@ import torch
 
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.models.policy import Policy
-from rlhf_online.registry import Manifest, genesis
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.versions.genesis import genesis
+from rlhf_online.versions.manifest import Manifest
 from tests.support.engine import Answer, running_host, stream, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

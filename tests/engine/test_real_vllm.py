@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from rlhf_online.engine.host import EngineHost
-from rlhf_online.registry import Change
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.versions.manifest import Change
 from tests.support.engine import PROBE_TOKENS, Answer, publish, recompute, running_host, stream, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

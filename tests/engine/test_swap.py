@@ -10,7 +10,7 @@ import pytest
 from rlhf_online.engine.swap import SwapResult, Weights, check_probe, swap_full, swap_lora
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineError, EngineUnavailable, SwapFailed
-from rlhf_online.registry import ProbeSequence
+from rlhf_online.versions.manifest import ProbeSequence
 from tests.support.fake_engine import FakeEngine, fake_engine
 
 PROBE = (

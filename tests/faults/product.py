@@ -34,11 +34,12 @@ from rlhf_online.gate.kl import KlCheck
 from rlhf_online.gate.length import LengthCheck
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
-from rlhf_online.registry import Registry, genesis
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.settings import RewardTraining, RolloutSettings, TrainerSettings
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.genesis import genesis
 from tests.support.forked import Forked
 from tests.support.kafka_broker import Broker
 
@@ -193,7 +194,7 @@ class Product:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.state = StateDir(folder / "state")
-        self.registry = Registry(self.state.versions)
+        self.registry = open_registry(self.state.versions)
         self._model = folder / "model"
         self._folder = folder
         self._undo = ExitStack()

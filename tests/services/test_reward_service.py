@@ -23,11 +23,13 @@ from rlhf_online.events import Message
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.proto.rlhf.v1 import events_pb2, reward_pb2, reward_pb2_grpc
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 from services.reward.__main__ import loader
 from services.reward.server import SERVICE, Limits
 from tests.support.reward_service import RewardService, reward_service
@@ -84,7 +86,7 @@ def publish(registry: Registry, text: str = "weights") -> str:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "versions")
+    return open_registry(tmp_path / "versions")
 
 
 @pytest.fixture
@@ -357,7 +359,7 @@ def test_a_corrupt_version_is_refused_and_the_old_one_goes_on(registry: Registry
     client.wait_for_version(next_one, 10)
 
 
-def test_a_version_that_is_published_twice_is_loaded_once(registry: Registry) -> None:
+def test_a_version_that_is_published_twice_is_loaded_once(registry: Registry, tmp_path: Path) -> None:
     """A trainer that was killed after the live pointer moved publishes and promotes again when it restarts."""
     loads: list[str] = []
 
@@ -365,13 +367,13 @@ def test_a_version_that_is_published_twice_is_loaded_once(registry: Registry) ->
         loads.append(manifest.version)
         return Adder()
 
-    watched = Watched(registry.root)
+    watched = Watched(tmp_path / "versions")
     with reward_service(watched, load, Words(), LIMITS) as service:
         client = RewardClient(service.address)
         version = registry.reserve("reward")
         (registry.stage(version) / "weights").write_text("weights")
         registry.publish(Manifest(version=version, tuning="full"))
-        registry._point("reward", version)  # the kill: it is pointed at, and still a candidate
+        registry.store.replace("live/reward", version, expected=None)  # the kill: a candidate still
         client.wait_for_version(version, 10)
         registry.stage(version)
         registry.publish(Manifest(version=version, tuning="full"))
@@ -392,7 +394,7 @@ def start(settings: RewardSettings, path: Path) -> subprocess.Popen[bytes]:
 def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: Path) -> None:
     base, state = tmp_path / "model", StateDir(tmp_path / "state")
     write_tiny_model(base, weights_seed=1)
-    registry = Registry(state.versions)
+    registry = open_registry(state.versions)
     model = RewardModel.load(base, tuning="full", heads=3, seed=5)
     version = registry.reserve("reward")
     model.save(registry.stage(version))
@@ -433,7 +435,7 @@ def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: P
 
 def test_texts_score_as_the_tokens_they_are(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, weights_seed=1)
-    tokenizer, registry = ChatTokenizer(tmp_path), Registry(tmp_path / "versions")
+    tokenizer, registry = ChatTokenizer(tmp_path), open_registry(tmp_path / "versions")
     model = RewardModel.load(tmp_path, tuning="full", heads=2, seed=5)
 
     with reward_service(registry, lambda manifest: model, tokenizer, LIMITS) as service:

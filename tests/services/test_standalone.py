@@ -17,8 +17,10 @@ from safetensors.numpy import save_file
 
 from rlhf_online.config import dump, load
 from rlhf_online.errors import ConfigError, EngineStartFailed, NotEnoughRoom, VersionCorrupt
-from rlhf_online.registry import Manifest, Registry, genesis
 from rlhf_online.state import StateDir, write_json
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.genesis import genesis
+from rlhf_online.versions.manifest import Manifest
 from services.standalone import children, preconditions
 from services.standalone.children import Ports
 from services.standalone.settings import StandaloneSettings
@@ -116,7 +118,7 @@ def test_the_trainer_starts_last_with_the_others_addresses(model, tmp_path, run)
     assert trainer["settings"]["chat_url"] == f"http://127.0.0.1:{chat['http']}"
     assert trainer["settings"]["reward_address"] == f"127.0.0.1:{reward['grpc']}"
     running.until(lambda: f"http://127.0.0.1:{chat['http']}/" in running.said())
-    assert Registry(running.state.versions).live("policy") == "policy-000000"
+    assert open_registry(running.state.versions).live("policy") == "policy-000000"
     assert (running.state.root / "operator.token").stat().st_mode & 0o777 == 0o600
 
 
@@ -206,7 +208,7 @@ def test_a_chat_service_whose_engine_could_not_start_is_not_started_again(model,
 def test_a_version_that_becomes_live_is_told(model, tmp_path, run):
     running = run(settings(model, tmp_path))
     running.until(lambda: running.story("ready", "trainer"))
-    registry = Registry(running.state.versions)
+    registry = open_registry(running.state.versions)
     version = registry.reserve("policy")
     registry.stage(version)
     registry.publish(Manifest(version=version, tuning="lora"))
@@ -327,7 +329,7 @@ def test_an_address_of_another_machine(model, tmp_path):
 
 def test_a_damaged_live_version_is_refused_only_if_nothing_else_could_serve(model, tmp_path):
     chosen = settings(model, tmp_path, tuning="full")
-    registry = Registry(StateDir(chosen.state_dir).versions)
+    registry = open_registry(StateDir(chosen.state_dir).versions)
     first = genesis(registry, model, tuning="full")
     (registry.path(first) / "model.safetensors").write_bytes(b"short")
     with pytest.raises(VersionCorrupt, match=r"policy-000000: model.safetensors is missing or not .* another --state"):

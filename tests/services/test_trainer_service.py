@@ -11,11 +11,12 @@ from pathlib import Path
 
 from rlhf_online.config import dump
 from rlhf_online.eventlog.local import LocalLog
-from rlhf_online.registry import Registry, genesis
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training.lease import FileLease
 from rlhf_online.training.settings import TrainerSettings
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.genesis import genesis
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +74,7 @@ def test_it_waits_for_a_version_keeps_others_out_and_ends_when_asked(tmp_path: P
 def test_one_that_was_replaced_ends_and_says_what_to_do(tmp_path: Path) -> None:
     write_tiny_model(tmp_path / "model", weights_seed=1)
     state = StateDir(tmp_path / "state")
-    genesis(Registry(state.versions), tmp_path / "model", tuning="full")
+    genesis(open_registry(state.versions), tmp_path / "model", tuning="full")
     dump(settings_in(tmp_path), tmp_path / "trainer.toml")
     LocalLog(state.log).close()
     process = start(tmp_path / "trainer.toml")

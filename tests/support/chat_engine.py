@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from rlhf_online.registry import Change
+from rlhf_online.versions.manifest import Change
 
 PROMPT = [1, 2, 3]
 EOS = 9

@@ -16,8 +16,9 @@ import orjson
 from rlhf_online.config import ChatSettings, LogSettings, dump
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Envelope
-from rlhf_online.registry import Registry, genesis
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.genesis import genesis
 from rlhf_online.wire import decode
 from tests.support.chat_engine import ChatEngine
 from tests.support.chat_service import ASK, until
@@ -77,7 +78,7 @@ class ChatProcess:
         values = {"state_dir": self.state.root, "http_port": 0, "grpc_port": 0, "ready_file": self._ready}
         values |= {"engine": {**address, "tuning": "lora"}, "log": log.model_dump(), "die_with_parent": True}
         dump(ChatSettings.model_validate(values), self._settings)
-        genesis(Registry(self.state.versions), folder / "base", tuning="lora")
+        genesis(open_registry(self.state.versions), folder / "base", tuning="lora")
 
     @property
     def pid(self) -> int:

@@ -11,8 +11,10 @@ import aiohttp
 import orjson
 
 from rlhf_online.config import ChatSettings
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 from services.chat.app import Chat
 from services.chat.service import Ports, serve, wire
 from tests.support.chat_engine import ChatClient, ChatEngine, ChatHost
@@ -79,7 +81,7 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Service]:
     socket = folder / "engine.sock"
     await engine.start(socket)
     host = ChatHost(engine, ChatClient(socket))
-    registry = Registry(state.versions)
+    registry = open_registry(state.versions)
     values = {"state_dir": state.root, "http_port": 0, "grpc_port": 0, **settings}
     chat = wire(ChatSettings.model_validate(values), state, registry, host, sink)
     stop = asyncio.Event()

@@ -10,11 +10,11 @@ from typing import Any
 from rlhf_online.config import EngineSettings, LogSettings
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
-from rlhf_online.registry import Registry
 from rlhf_online.simulation import world
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.settings import RewardTraining, RolloutSettings
+from rlhf_online.versions import open_registry
 from services.standalone.settings import StandaloneSettings
 from tests.support.stack import Stack
 
@@ -66,7 +66,7 @@ def vote(stack: Stack, acknowledged: set[str], count: int = 40) -> None:
 
 
 def live(stack: Stack) -> str:
-    return Registry(stack.state.versions).live("policy") or ""
+    return open_registry(stack.state.versions).live("policy") or ""
 
 
 def served(stack: Stack) -> str:

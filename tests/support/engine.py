@@ -13,9 +13,11 @@ from transformers import LlamaForCausalLM
 
 from rlhf_online.config import EngineSettings, SwapSettings
 from rlhf_online.engine.host import EngineHost
-from rlhf_online.registry import Manifest, ProbeSequence, Registry
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Manifest, ProbeSequence
+from rlhf_online.versions.registry import Registry
 
 PROBE_TOKENS = ((1, 5, 9, 13, 2), (1, 30, 31, 32, 33, 34, 35, 36))
 
@@ -75,7 +77,7 @@ async def running_host(root: Path, model: Path | None = None, **engine_settings:
         write_tiny_model(model, weights_seed=None)
     values = {"model": str(model), "max_model_len": 128, "max_num_seqs": 16, "kv_cache_gib": 0.1, "threads": 1}
     settings = EngineSettings(**(values | engine_settings))
-    host = EngineHost(settings, SwapSettings(poll_s=0.05), Registry(state.versions), state)
+    host = EngineHost(settings, SwapSettings(poll_s=0.05), open_registry(state.versions), state)
     running = asyncio.create_task(host.run())
     try:
         yield host

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from rlhf_online.metrics import RewardMetrics
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards.weights import Weights
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 from services.reward.batching import Batcher, Scorer
 from services.reward.follower import Follower
 from services.reward.server import Limits, RewardServer, RewardServicer, Tokenizer

@@ -19,11 +19,11 @@ from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.tokens import ChatTokenizer
-from rlhf_online.registry import Registry
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.state import StateDir
 from rlhf_online.training.lease import FileLease
 from rlhf_online.training.settings import TrainerSettings
+from rlhf_online.versions import open_registry
 from services.trainer.wiring import build
 from tests.support.trainer_world import TorchEngine
 
@@ -49,7 +49,7 @@ def main() -> None:
     settings = load(TrainerSettings, Path(sys.argv[1]))
     state, base = StateDir(settings.state_dir), Path(settings.model)
     tokenizer = ChatTokenizer(base)
-    engine = TorchEngine(Registry(state.versions), base, tokenizer)
+    engine = TorchEngine(open_registry(state.versions), base, tokenizer)
     with FileLease.take(state.checkpoints) as lease:
         build(
             settings,

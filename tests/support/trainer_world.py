@@ -35,7 +35,6 @@ from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
-from rlhf_online.registry import Manifest, Registry, genesis
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.types import Rollout
@@ -45,6 +44,10 @@ from rlhf_online.training.lease import FileLease
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.settings import RewardTraining, RolloutSettings, TrainerSettings
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.genesis import genesis
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 from rlhf_online.wire import encode
 from services.reward.server import Limits
 from services.trainer.wiring import build
@@ -243,7 +246,7 @@ def world(root: Path, **changes: object) -> Iterator[World]:
     base, state = root / "model", StateDir(root / "state")
     if not base.exists():
         write_tiny_model(base, weights_seed=3)
-    tokenizer, registry = ChatTokenizer(base), Registry(state.versions)
+    tokenizer, registry = ChatTokenizer(base), open_registry(state.versions)
     genesis(registry, base, tuning="lora" if changes.get("tuning") == "lora" else "full")
 
     def load(manifest: Manifest) -> RewardModel:

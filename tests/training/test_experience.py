@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.errors import EngineUnavailable
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.rewards.client import Scored
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Kind
@@ -20,6 +19,9 @@ from rlhf_online.training.experience import Experience
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.retrier import Retrier, Stopped
 from rlhf_online.training.settings import RolloutSettings
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 
 Tokens = tuple[int, ...]
 PROMPTS = [(1, number, 3) for number in range(10, 40)]
@@ -77,7 +79,7 @@ class Rewards:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    registry = Registry(tmp_path)
+    registry = open_registry(tmp_path)
     for _ in range(3):
         version = registry.reserve("policy")
         registry.stage(version)

@@ -41,7 +41,6 @@ from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.registry import Kind
 from rlhf_online.rewards import weights as operator
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import retrier
@@ -51,6 +50,7 @@ from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.publication import Publisher
 from rlhf_online.training.retrier import Stopped
 from rlhf_online.training.settings import RewardTraining, RolloutSettings
+from rlhf_online.versions.manifest import Kind
 from rlhf_online.wire import decode
 from tests.faults import auditor
 from tests.support.trainer_world import World, world
@@ -566,7 +566,7 @@ def test_a_checkpoint_of_another_line_is_refused(tiny: World) -> None:
     with tiny.trainer() as trainer:
         tiny.chat(16)
         assert cycles(trainer) == 1
-    (tiny.registry.root / "references").unlink()
+    (tiny.state.versions / "references").unlink()
     with (
         pytest.raises(VersionCorrupt, match=r"counts from policy-000001, and here it was only ever .* policy-000000"),
         tiny.trainer(),

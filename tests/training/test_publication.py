@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.training.progress import Pending
-from rlhf_online.training.publication import Publisher, lineage
+from rlhf_online.training.publication import Publisher
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 
 KEEP = 2
 
@@ -26,7 +28,7 @@ def write(folder: Path) -> None:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    registry = Registry(tmp_path)
+    registry = open_registry(tmp_path)
     version = registry.reserve("policy")
     write(registry.stage(version))
     registry.publish(Manifest(version=version, tuning="full"))
@@ -64,7 +66,7 @@ def test_a_version_that_passed_becomes_live_once(registry: Registry, publisher: 
     assert first[1].gate == {"win_rate": 0.5}
     assert publisher.settle(item, staged=False) == "live"
     assert (registry.manifest(item.version), registry.status(item.version)) == first
-    assert lineage(registry) == ["policy-000000", item.version]
+    assert registry.lineage() == ["policy-000000", item.version]
 
 
 def test_at_whatever_durable_step_it_was_killed_doing_it_again_completes_it(
@@ -155,3 +157,22 @@ def test_old_versions_give_their_weights_up_and_keep_their_record(registry: Regi
     assert whole == ["policy-000000", *names[-1 - KEEP :]], "the first, the newest retired ones, the live one"
     assert [registry.status(name).state for name in names] == ["retired"] * (KEEP + 2) + ["live"]
     assert registry.manifest(names[0]).kl == 1.5
+
+
+def test_a_version_that_was_overtaken_while_it_was_promoted_is_rejected(
+    registry: Registry, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item, rival = pending(registry), registry.reserve("policy")
+    write(registry.stage(rival))
+    registry.publish(Manifest(version=rival, tuning="full"))
+    real = registry.store.replace
+
+    def replace(key: str, value: str, *, expected: str | None) -> bool:
+        if (key, value) == ("live/policy", item.version):
+            real(key, rival, expected="policy-000000")
+        return real(key, value, expected=expected)
+
+    monkeypatch.setattr(registry.store, "replace", replace)
+    assert publisher.settle(item, staged=False) == "rejected"
+    assert registry.live("policy") == rival
+    assert registry.status(item.version).reason == f"its parent policy-000000 is not live any more, {rival} is"

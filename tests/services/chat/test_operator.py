@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rlhf_online.eventlog.base import Shipping
-from rlhf_online.registry import now_ms
+from rlhf_online.events import now_ms
 from tests.support.chat_engine import EOS
 from tests.support.chat_service import Service
 

@@ -19,12 +19,14 @@ from safetensors import SafetensorError
 from rlhf_online.config import dump
 from rlhf_online.errors import CheckpointError, Fenced
 from rlhf_online.eventlog.gap import Place
-from rlhf_online.registry import Manifest, Registry
 from rlhf_online.training.checkpoint import Checkpoints, Part
 from rlhf_online.training.lease import file as module
 from rlhf_online.training.lease.file import Fence, FileLease
 from rlhf_online.training.progress import Pending, Progress
 from rlhf_online.training.publication import Publisher
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.registry import Registry
 from tests.faults import auditor
 from tests.support.trainer_world import world
 from tests.support.waiting import until
@@ -232,7 +234,7 @@ def two(tmp_path: Path) -> Iterator[tuple[Registry, Callable[[], FileLease]]]:
     """The registry of a trainer that holds the lease, and what takes the lease from it."""
     with ExitStack() as stack:
         lease = stack.enter_context(FileLease.take(tmp_path / "checkpoints"))
-        registry = Registry(tmp_path / "versions", lease.guard)
+        registry = open_registry(tmp_path / "versions", lease.guard)
         version = registry.reserve("policy")
         write(registry.stage(version))
         registry.publish(Manifest(version=version, tuning="full"))
@@ -250,10 +252,10 @@ def manifest(version: str) -> Manifest:
 
 CHANGES: dict[str, Callable[[Registry], object]] = {
     "reserve": lambda registry: registry.reserve("policy"),
-    "stage": lambda registry: registry.stage("policy-000003"),
-    "publish": lambda registry: registry.publish(manifest("policy-000002")),
-    "promote": lambda registry: registry.promote("policy-000001"),
-    "reject": lambda registry: registry.mark("policy-000001", "rejected", reason="too long"),
+    "stage": lambda registry: registry.stage("policy-000005"),
+    "publish": lambda registry: registry.publish(manifest("policy-000004")),
+    "promote": lambda registry: registry.promote("policy-000002"),
+    "reject": lambda registry: registry.mark("policy-000002", "rejected", reason="too long"),
     "rollback": lambda registry: registry.rollback("policy", reason="worse"),
     "prune": lambda registry: registry.prune("policy", 0),
 }
@@ -261,24 +263,28 @@ CHANGES: dict[str, Callable[[Registry], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_the_lower_epoch_changes_no_version(
-    two: tuple[Registry, Callable[[], FileLease]], change: Callable[[Registry], object]
+    two: tuple[Registry, Callable[[], FileLease]], change: Callable[[Registry], object], tmp_path: Path
 ) -> None:
     registry, take_over = two
-    for version in (registry.reserve("policy"), registry.reserve("policy")):
+    live, candidate, rejected, staged = (registry.reserve("policy") for _ in range(4))
+    for version in (live, candidate, rejected, staged):
         write(registry.stage(version))
-    registry.publish(manifest("policy-000001"))  # a candidate; policy-000002 is staged
+        if version != staged:
+            registry.publish(manifest(version))
+    registry.promote(live)
+    registry.mark(rejected, "rejected", reason="too long")
     take_over()
-    before = content(registry.root)
+    before = content(tmp_path / "versions")
     with pytest.raises(Fenced):
         change(registry)
-    assert content(registry.root) == before
+    assert content(tmp_path / "versions") == before
     # Operators and the chat service hold no lease, and go on.
-    Registry(registry.root).promote("policy-000001")
+    open_registry(tmp_path / "versions").promote("policy-000002")
 
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_the_lower_epoch_cannot_publish_what_it_committed_and_its_successor_can(
-    two: tuple[Registry, Callable[[], FileLease]], passed: bool
+    two: tuple[Registry, Callable[[], FileLease]], passed: bool, tmp_path: Path
 ) -> None:
     registry, take_over = two
     learners: Any = SimpleNamespace(
@@ -293,18 +299,18 @@ def test_the_lower_epoch_cannot_publish_what_it_committed_and_its_successor_can(
     progress = Progress(log_identity="", policy_version="policy-000000", reward_version=registry.reserve("reward"))
     publisher.stage_rejected(item)
     successor = take_over()
-    before = content(registry.root)
+    before = content(tmp_path / "versions")
     with pytest.raises(Fenced):
         publisher.settle(item, staged=not passed)
     with pytest.raises(Fenced):
         publisher.reward(progress)
-    assert content(registry.root) == before
+    assert content(tmp_path / "versions") == before
 
-    publisher = Publisher(Registry(registry.root, successor.guard), learners, "full", 2)
+    publisher = Publisher(open_registry(tmp_path / "versions", successor.guard), learners, "full", 2)
     publisher.stage_rejected(item)
     assert publisher.settle(item, staged=not passed) == ("live" if passed else "rejected")
     assert publisher.reward(progress)
-    assert not list(registry.root.glob(".staging-*")), "what the other one staged is gone, too"
+    assert not list((tmp_path / "versions").glob(".staging-*")), "what the other one staged is gone, too"
 
 
 # Real trainers

@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 
 from rlhf_online.errors import ConfigError, Fenced, RlhfError
 from rlhf_online.eventlog.gap import Place
-from rlhf_online.registry import Registry
 from rlhf_online.training.checkpoint import Checkpoints, Part
 from rlhf_online.training.lease.kubernetes import KubernetesLease
 from rlhf_online.training.lease.lease_object import LeaseObject
 from rlhf_online.training.retrier import Stopped
+from rlhf_online.versions import open_registry
 from tests.support.lease_api import LeaseApi, certificate
 from tests.support.waiting import until
 
@@ -130,7 +130,7 @@ def test_the_second_waits_and_takes_over_when_the_first_renews_no_more(
     with trainer(api, tmp_path) as one:
         first = one.held()
         save(tmp_path, first, 1)
-        registry = Registry(tmp_path / "versions", first.guard)
+        registry = open_registry(tmp_path / "versions", first.guard)
         with trainer(api, tmp_path) as two:
             until(waits(logs, first.claim.holder), WAIT_S, "the second one to wait")
             renewed(api, 4)  # for longer than the lease lasts

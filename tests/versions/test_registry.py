@@ -1,12 +1,15 @@
 """Versions are immutable, never half there, and exactly one of a kind is live."""
 
-import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from rlhf_online.errors import InvalidInput, UnknownVersion, VersionCorrupt
-from rlhf_online.registry import Kind, Manifest, ProbeSequence, Registry, genesis
+from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict
+from rlhf_online.versions.genesis import genesis
+from rlhf_online.versions.manifest import Kind, Manifest, ProbeSequence
+from rlhf_online.versions.registry import Registry
 
 
 def publish(registry: Registry, kind: Kind = "policy", content: str = "weights") -> str:
@@ -14,11 +17,6 @@ def publish(registry: Registry, kind: Kind = "policy", content: str = "weights")
     (registry.stage(version) / "model.safetensors").write_text(content)
     registry.publish(Manifest(version=version, tuning="full", position={"local": 3}))
     return version
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "versions")
 
 
 def test_an_empty_registry_has_nothing_live(registry: Registry) -> None:
@@ -31,7 +29,7 @@ def test_an_empty_registry_has_nothing_live(registry: Registry) -> None:
 def test_a_name_is_never_given_twice(registry: Registry) -> None:
     assert [registry.reserve("policy") for _ in range(3)] == ["policy-000000", "policy-000001", "policy-000002"]
     assert registry.reserve("reward") == "reward-000000"
-    assert Registry(registry.root).reserve("policy") == "policy-000003"
+    assert Registry(registry.store).reserve("policy") == "policy-000003"
 
 
 def test_a_published_version_is_a_candidate_with_its_files_hashed(registry: Registry) -> None:
@@ -60,33 +58,6 @@ def test_publishing_twice_changes_nothing(registry: Registry) -> None:
     (registry.stage(version) / "model.safetensors").write_text("other")
     assert registry.publish(Manifest(version=version, tuning="full")) == before
     registry.verify(version)
-
-
-@pytest.mark.parametrize("damage", ["change", "truncate", "remove"])
-def test_a_damaged_file_is_found(registry: Registry, damage: str) -> None:
-    version = publish(registry)
-    path = registry.path(version) / "model.safetensors"
-    match damage:
-        case "change":
-            path.write_text("weightz")
-        case "truncate":
-            path.write_text("weigh")
-        case "remove":
-            path.unlink()
-    with pytest.raises(VersionCorrupt, match=r"model\.safetensors"):
-        registry.verify(version)
-
-
-def test_an_unreadable_or_foreign_manifest_is_corrupt(registry: Registry) -> None:
-    version = publish(registry)
-    path = registry.path(version) / "manifest.json"
-    values = json.loads(path.read_text())
-    path.write_text(json.dumps(values | {"version": "policy-000009"}))
-    with pytest.raises(VersionCorrupt, match="names 'policy-000009'"):
-        registry.verify(version)
-    path.write_text("{")
-    with pytest.raises(VersionCorrupt, match="cannot be read"):
-        registry.manifest(version)
 
 
 def test_promotion_retires_the_version_before(registry: Registry) -> None:
@@ -152,7 +123,7 @@ def test_the_reference_is_the_first_version_until_it_is_refreshed_on_purpose(reg
     assert registry.references() == [names[0]]
     for _ in range(2):
         registry.refresh_reference(names[1])
-    assert Registry(registry.root).references() == [names[0], names[1]]
+    assert Registry(registry.store).references() == [names[0], names[1]]
     assert registry.prune("policy", 1) == [] and registry.prune("reward", 1) == [], "the reference keeps its weights"
     for unusable, why in ((publish(registry), "serves or has served"), (publish(registry, "reward"), "no policy")):
         with pytest.raises(InvalidInput, match=why):
@@ -172,13 +143,6 @@ def test_rollback_of_a_version_that_is_no_longer_live_does_nothing(registry: Reg
     assert registry.status(first).state == "retired"
 
 
-def test_a_name_cannot_leave_the_registry(registry: Registry, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "manifest.json").write_text("{}")
-    with pytest.raises(UnknownVersion):
-        registry.path("../elsewhere")
-
-
 def test_genesis_makes_the_base_model_live_once(registry: Registry, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
@@ -194,3 +158,109 @@ def test_genesis_makes_the_base_model_live_once(registry: Registry, tmp_path: Pa
 def test_genesis_of_an_adapter_line_holds_no_file(registry: Registry, tmp_path: Path) -> None:
     version = genesis(registry, tmp_path, tuning="lora")
     assert registry.verify(version).files == ()
+
+
+# Several at once, and kills
+
+
+def test_of_two_promoters_one_wins_and_the_other_is_told(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, ours, theirs = (publish(registry) for _ in range(3))
+    registry.promote(first)
+    _before_the_pointer_moves(registry, monkeypatch, lambda other: other.promote(theirs))
+    with pytest.raises(VersionConflict, match=f"{ours} was not promoted: {theirs} has taken the place of {first}"):
+        registry.promote(ours)
+    assert registry.live("policy") == theirs
+    assert [registry.status(version).state for version in (first, ours, theirs)] == ["retired", "candidate", "live"]
+
+
+def test_a_roll_back_that_comes_second_leaves_the_winner_alone(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, bad, theirs = (publish(registry) for _ in range(3))
+    registry.promote(first)
+    registry.promote(bad)
+    _before_the_pointer_moves(registry, monkeypatch, lambda other: other.promote(theirs))
+    assert registry.rollback("policy", reason="people complain").version == theirs
+    assert registry.live("policy") == theirs
+    assert [registry.status(version).state for version in (first, bad, theirs)] == ["retired", "failed", "live"]
+
+
+def test_a_version_that_fails_before_its_promotion_is_complete_gives_way_to_the_one_before(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, bad = (publish(registry) for _ in range(3))
+    registry.promote(first)
+    registry.promote(second)
+    real = registry.store.replace
+
+    def replace(key: str, value: str, *, expected: str | None) -> bool:
+        done = real(key, value, expected=expected)
+        if (key, value) == ("live/policy", bad):
+            Registry(registry.store).rollback("policy", reason="probe", failed=bad)
+        return done
+
+    monkeypatch.setattr(registry.store, "replace", replace)
+    registry.promote(bad, gate={"win_rate": 0.6})
+    assert registry.live("policy") == second
+    assert [registry.status(version).state for version in (first, second, bad)] == ["retired", "live", "failed"]
+    assert registry.status(bad).gate == {"win_rate": 0.6}
+
+
+def test_promotions_of_many_threads_leave_one_live_version_and_states_that_agree(registry: Registry) -> None:
+    names = [publish(registry) for _ in range(6)]
+
+    def promote(version: str) -> bool:
+        try:
+            Registry(registry.store).promote(version)
+        except VersionConflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        won = list(threads.map(promote, names))
+    live = registry.live("policy")
+    assert live in [name for name, promoted in zip(names, won, strict=True) if promoted]
+    assert [name for name in names if registry.status(name).state == "live"] == [live]
+    losers = [name for name, promoted in zip(names, won, strict=True) if not promoted]
+    assert {registry.status(name).state for name in losers} <= {"candidate"}
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_promotion_that_was_killed_is_completed_by_doing_it_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    first, second = publish(registry), publish(registry)
+    registry.promote(first)
+    real, calls = registry.store.replace, 0
+
+    def replace(key: str, value: str, *, expected: str | None) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls > step:
+            raise OSError("killed")
+        return real(key, value, expected=expected)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.store, "replace", replace)
+        try:
+            registry.promote(second, reason="better")
+        except OSError:
+            assert registry.live("policy") == (first if step == 0 else second)
+    registry.promote(second, reason="better")
+    assert registry.live("policy") == second
+    assert [registry.status(version).state for version in (first, second)] == ["retired", "live"]
+    assert registry.status(second).reason == "better"
+
+
+def _before_the_pointer_moves(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Registry], object]
+) -> None:
+    """Let somebody else do `meanwhile` between the reading of the live pointer and its first replacement."""
+    real, waiting = registry.store.replace, [meanwhile]
+
+    def replace(key: str, value: str, *, expected: str | None) -> bool:
+        if key == "live/policy" and waiting:
+            waiting.pop()(Registry(registry.store))
+        return real(key, value, expected=expected)
+
+    monkeypatch.setattr(registry.store, "replace", replace)

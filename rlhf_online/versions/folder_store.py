@@ -1,0 +1,105 @@
+"""Versions in a folder.
+
+    versions/
+      policy-000012/       manifest.json and the files that it names with SHA-256 and size
+      reward-000003/
+      states/policy-000012.json    {"state", "reason", "gate", "changed_ms"}
+      live/policy          the name of the live version, replaced atomically
+      references           the policy versions that KL was counted from, the one in use last; none: the first version
+      next/policy          the next number to give: a number is never given twice
+      lock                 held while a record is compared and replaced
+      .staging-…           files of a version that is being written
+
+A version is staged in a hidden folder beside its place, made durable, and renamed: it is there wholly or not at all.
+Records are files; reading needs no lock.
+"""
+
+import shutil
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from rlhf_online import locks
+from rlhf_online.errors import UnknownVersion
+from rlhf_online.state import fsync_dir, fsync_file, write_bytes
+
+MANIFEST = "manifest.json"
+
+
+class FolderStore:
+    """See `store.VersionStore`. Every change is made within `guard()`, which may raise to forbid it: the trainer's
+    lease does (`training.lease`)."""
+
+    def __init__(self, root: Path, guard: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self.root = root
+        self._guard = guard
+        self._own = uuid.uuid4().hex[:8]  # what this one stages, no other writes into
+
+    # Versions
+
+    def versions(self) -> list[str]:
+        if not self.root.is_dir():
+            return []
+        return [path.name for path in self.root.iterdir() if self.contains(path.name)]
+
+    def contains(self, version: str) -> bool:
+        leaves = "/" in version or version.startswith(".")
+        return not leaves and (self.root / version / MANIFEST).is_file()
+
+    def manifest(self, version: str) -> bytes:
+        return (self.materialise(version) / MANIFEST).read_bytes()
+
+    def files(self, version: str) -> frozenset[str]:
+        folder = self.materialise(version)
+        return frozenset(str(path.relative_to(folder)) for path in _files(folder)) - {MANIFEST}
+
+    def materialise(self, version: str) -> Path:
+        """The version's own folder."""
+        if not self.contains(version):
+            raise UnknownVersion(f"no version {version!r}: `rlhf-online versions list` shows them")
+        return self.root / version
+
+    def stage(self, version: str) -> Path:
+        folder = self.root / f".staging-{version}-{self._own}"
+        with self._guard():
+            for old in self.root.glob(f".staging-{version}-*"):
+                shutil.rmtree(old, ignore_errors=True)
+            folder.mkdir(parents=True)
+        return folder
+
+    def put(self, version: str, staged: Path, manifest: bytes) -> None:
+        for path in _files(staged):
+            fsync_file(path)
+        write_bytes(staged / MANIFEST, manifest)
+        with self._guard():
+            if not self.contains(version):
+                staged.rename(self.root / version)
+                fsync_dir(self.root)
+
+    def discard_files(self, version: str) -> None:
+        folder = self.materialise(version)
+        with self._guard():
+            for path in _files(folder):
+                if path != folder / MANIFEST:
+                    path.unlink()
+
+    # Records
+
+    def read(self, key: str) -> str | None:
+        try:
+            return (self.root / key).read_text()
+        except FileNotFoundError:
+            return None
+
+    def replace(self, key: str, value: str, *, expected: str | None) -> bool:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self._guard(), locks.acquire(self.root / "lock"):
+            if self.read(key) != expected:
+                return False
+            write_bytes(self.root / key, value.encode())
+            return True
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,86 @@
+"""What a version is, and how it fares."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rlhf_online.errors import UnknownVersion
+
+Kind = Literal["policy", "reward"]
+State = Literal["candidate", "live", "retired", "rejected", "failed"]
+"""candidate → live → retired, or rejected (by the gate), or failed (in the engine, or rolled back)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSequence:
+    """A sequence and log p(token i+1 | tokens 0..i) at temperature 1: `len(logprobs) == len(token_ids) - 1`."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ProbeSequence":
+        return cls(token_ids=tuple(values["token_ids"]), logprobs=tuple(values["logprobs"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionFile:
+    """`path` is relative to the version's folder."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a version is; `protos/rlhf/v1/versions.proto` defines the fields. It never changes."""
+
+    version: str
+    tuning: Literal["full", "lora"]
+    parent: str = ""
+    files: tuple[VersionFile, ...] = ()
+    probe: tuple[ProbeSequence, ...] = ()
+    created_ms: int = 0
+    reward_version: str = ""
+    kl: float = 0.0
+    position: dict[str, int] = field(default_factory=dict)
+    reference: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Manifest":
+        """Raises TypeError or KeyError for values that are no manifest."""
+        values = dict(values)
+        values["files"] = tuple(VersionFile(**item) for item in values["files"])
+        values["probe"] = tuple(map(ProbeSequence.from_json, values["probe"]))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The state of a version, why it has it, since when, and the gate's figures."""
+
+    state: State
+    reason: str = ""
+    gate: dict[str, Any] = field(default_factory=dict)
+    changed_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A version entered a state; `previous` is the version that was live before, where that changed."""
+
+    version: str
+    state: State
+    previous: str = ""
+    reason: str = ""
+
+
+def kind_of(version: str) -> Kind:
+    """Raises UnknownVersion for a name that is neither a policy's nor a reward model's."""
+    if version.startswith("policy-"):
+        return "policy"
+    if version.startswith("reward-"):
+        return "reward"
+    raise UnknownVersion(f"{version!r} is no version name: they look like policy-000012 or reward-000003")

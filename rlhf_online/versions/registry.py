@@ -1,0 +1,192 @@
+"""The rules by which versions change their states, on any store.
+
+Which version is live is one record, the pointer, and moving it is the moment at which a promotion or a roll-back
+happens; the states of versions follow it (`_align`). A kill in between leaves states behind the pointer, and the next
+promotion, be it of the same version again, sets them right. No rule needs two records to change at once, so that the
+store needs no locks: whoever finds that another was quicker looks again, or says so.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict
+from rlhf_online.events import now_ms
+from rlhf_online.state import file_sha256
+from rlhf_online.versions.catalogue import REFERENCES, Catalogue, live_key, parse_status, status_key
+from rlhf_online.versions.manifest import Change, Kind, Manifest, State, Status, VersionFile, kind_of
+from rlhf_online.versions.store import VersionStore
+
+REFUSED: tuple[State, ...] = ("rejected", "failed")
+
+
+class Registry(Catalogue):
+    """The versions in `store`. Safe for several processes at once."""
+
+    def __init__(self, store: VersionStore) -> None:
+        super().__init__(store)
+        self._staged: dict[str, Path] = {}
+
+    # New versions
+
+    def reserve(self, kind: Kind) -> str:
+        """A name that was never given before."""
+        before = self._update(f"next/{kind}", lambda number: str(int(number or 0) + 1))
+        return f"{kind}-{int(before or 0):06d}"
+
+    def stage(self, version: str) -> Path:
+        """An empty folder to write the version's files into, before `publish`."""
+        self._staged[version] = self.store.stage(version)
+        return self._staged[version]
+
+    def publish(self, manifest: Manifest) -> Manifest:
+        """Make the staged folder of `manifest.version` a version, a candidate; fills in files and creation time.
+
+        Publishing a version that is there already changes nothing, so that a restarted trainer may try again.
+        """
+        version = manifest.version
+        if not self.store.contains(version):
+            staged = self._staged[version]
+            files = tuple(
+                VersionFile(path=str(path.relative_to(staged)), sha256=file_sha256(path), size=path.stat().st_size)
+                for path in sorted(staged.rglob("*"))
+                if path.is_file()
+            )
+            whole = asdict(replace(manifest, files=files, created_ms=now_ms()))
+            self.store.put(version, staged, json.dumps(whole).encode())
+        return self.manifest(version)
+
+    # Which one is live
+
+    def promote(self, version: str, *, reason: str = "", gate: dict[str, Any] | None = None) -> Change:
+        """Make `version` the live one of its kind; the one before is retired.
+
+        Promoting the live version again completes a promotion that a kill cut short. Raises UnknownVersion;
+        InvalidInput for one that may not serve; VersionConflict if another was promoted or rolled back meanwhile.
+        """
+        kind = kind_of(version)
+        if not self.has_weights(version):
+            raise InvalidInput(f"{version} has no weights any more: only those of the newest versions are kept")
+        status = self.status(version)
+        if status.state in REFUSED:
+            raise InvalidInput(f"{version} is {status.state} ({status.reason}) and cannot be promoted")
+        pointer = self.store.read(live_key(kind))
+        previous = (pointer or "").strip()
+        if previous != version and not self.store.replace(live_key(kind), version, expected=pointer):
+            raise VersionConflict(
+                f"{version} was not promoted: {self.live(kind)} has taken the place of {previous or 'none'} meanwhile"
+            )
+        if previous != version or status.state != "live":
+            self._set(version, "live", reason, gate, unless=REFUSED)
+        self._align(kind)
+        return Change(version=version, state="live", previous=previous, reason=reason)
+
+    def rollback(self, kind: Kind, *, reason: str, failed: str | None = None) -> Change:
+        """Mark the live version failed and make the good one live again that was live most recently.
+
+        With `failed`, nothing happens unless that version is still the live one (someone else was quicker).
+        Raises InvalidInput if there is none to go back to.
+        """
+        while True:
+            pointer = self.store.read(live_key(kind))
+            live = (pointer or "").strip()
+            if not live or failed not in (None, live):
+                return Change(version=live, state="live", previous=live, reason=reason)
+            good = self.fallbacks(kind)
+            if not good:
+                raise InvalidInput(f"{live} is the first version: there is none before it to go back to")
+            failed, target = live, good[-1]
+            self._set(live, "failed", reason)
+            if self.store.replace(live_key(kind), target, expected=pointer):
+                break
+        self._set(target, "live", f"{live} was rolled back: {reason}", unless=REFUSED)
+        self._align(kind)
+        return Change(version=target, state="live", previous=live, reason=reason)
+
+    def mark(self, version: str, state: State, *, reason: str, gate: dict[str, Any] | None = None) -> Change:
+        """Set a version's state, "rejected" or "failed", for a reason. Does not move the live pointer."""
+        self._set(version, state, reason, gate)
+        return Change(version=version, state=state, reason=reason)
+
+    # Reference and retention
+
+    def refresh_reference(self, version: str) -> None:
+        """Begin a new line: from now on the KL of the policy is counted from `version`. Raises InvalidInput for one
+        that never served or has no weights any more, UnknownVersion."""
+        if kind_of(version) != "policy" or self.status(version).state not in ("live", "retired"):
+            raise InvalidInput(f"{version} is no policy that serves or has served: only such can be the reference")
+        if not self.has_weights(version):
+            raise InvalidInput(f"{version} has no weights any more: only those of the newest versions are kept")
+        first = self.versions("policy")[:1]
+
+        def appended(value: str | None) -> str | None:
+            known = first if value is None else json.loads(value)
+            return value if known[-1] == version else json.dumps([*known, version])
+
+        self._update(REFERENCES, appended)
+
+    def prune(self, kind: Kind, keep: int) -> list[str]:
+        """Delete the weights of all but the newest `keep` retired and `keep` refused versions; returns the names.
+
+        The first version stays whole, and so do the live one and the reference that others are measured by.
+        """
+        kept = self.references()[-1:] if kind == "policy" else []
+        names = [name for name in self.versions(kind)[1:] if name not in kept]
+        pruned = []
+        for states in (("retired",), REFUSED):
+            old = [name for name in names if self.status(name).state in states]
+            pruned += [name for name in old[: max(0, len(old) - keep)] if self.store.files(name)]
+        for name in pruned:
+            self.store.discard_files(name)
+        return pruned
+
+    # Records
+
+    def _align(self, kind: Kind) -> None:
+        """Let the states say what the pointer says, until it stayed the same meanwhile: whoever moved it last, and
+        whoever was overtaken, leave one live version, and retire those that were live before it."""
+        while True:
+            live = self.live(kind)
+            for version in self.versions(kind):
+                state = self.status(version).state
+                if version == live and state != "live":
+                    self._set(version, "live", "", unless=("live", *REFUSED))
+                elif version != live and state == "live":
+                    self._set(version, "retired", f"replaced by {live}", unless=("retired", *REFUSED))
+            if self.live(kind) == live:
+                return
+
+    def _set(
+        self,
+        version: str,
+        state: State,
+        reason: str,
+        gate: dict[str, Any] | None = None,
+        *,
+        unless: tuple[State, ...] = (),
+    ) -> None:
+        """Set a version's state, unless it is in one of the states `unless`; it keeps the gate's figures either way.
+
+        Raises UnknownVersion.
+        """
+        if not self.store.contains(version):
+            raise UnknownVersion(f"no version {version!r}: `rlhf-online versions list` shows them")
+
+        def changed(value: str | None) -> str | None:
+            before = parse_status(version, value)
+            after = Status(state=state, reason=reason, gate=gate or before.gate, changed_ms=now_ms())
+            if before.state in unless:
+                after = replace(before, gate=before.gate or gate or {})
+            return value if after == before else json.dumps(asdict(after))
+
+        self._update(status_key(version), changed)
+
+    def _update(self, key: str, change: Callable[[str | None], str | None]) -> str | None:
+        """Make a record what `change` makes of it, again until nobody else changed it meanwhile; what it was before."""
+        while True:
+            before = self.store.read(key)
+            after = change(before)
+            if after is None or after == before or self.store.replace(key, after, expected=before):
+                return before

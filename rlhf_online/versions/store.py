@@ -1,0 +1,60 @@
+"""What the registry needs of a place that holds versions: immutable folders, and small records that change.
+
+A version is put once, wholly, and never changes; only its files may be discarded later, its manifest stays. A record is
+a short text under a key. It is changed by compare-and-set alone: of two writers that read the same text one wins, and
+the other is told. So a store needs neither locks nor transactions over several records, only what object stores call
+conditional writes; the registry's rules are built so that this is enough.
+
+Every method may raise OSError where the place does not answer now. What changes something is durable when it returns.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+
+class VersionStore(Protocol):
+    """Safe for several processes at once. Methods that take a version's name raise UnknownVersion, except `stage`,
+    `put` and `contains`."""
+
+    def versions(self) -> list[str]:
+        """The names of all versions that were put, in no order."""
+        ...
+
+    def contains(self, version: str) -> bool:
+        """Whether it was put."""
+        ...
+
+    def manifest(self, version: str) -> bytes:
+        """The manifest as it was put."""
+        ...
+
+    def files(self, version: str) -> frozenset[str]:
+        """Paths of the version's files, relative to its folder, without those that were discarded."""
+        ...
+
+    def materialise(self, version: str) -> Path:
+        """A local folder with the version's files. Only read there; it may be a cache."""
+        ...
+
+    def stage(self, version: str) -> Path:
+        """An empty local folder to write the files of a new version into; what was staged for it before is dropped."""
+        ...
+
+    def put(self, version: str, staged: Path, manifest: bytes) -> None:
+        """Make the staged folder with this manifest the version, for good.
+
+        If the name is taken this changes nothing: the first one stays.
+        """
+        ...
+
+    def discard_files(self, version: str) -> None:
+        """Delete the version's files; name and manifest stay."""
+        ...
+
+    def read(self, key: str) -> str | None:
+        """The record under `key`, None if there is none."""
+        ...
+
+    def replace(self, key: str, value: str, *, expected: str | None) -> bool:
+        """Make the record `value` if it still is `expected` (None: if there is none); False if it is not."""
+        ...

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,12 +18,17 @@ from rlhf_online.eventlog import open_source
 from rlhf_online.events import Answer, Completion
 from rlhf_online.models.policy import Policy
 from rlhf_online.simulation.accounts import settle
+from rlhf_online.simulation.stage import descendants
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.wire import decode
 from tests.faults.auditor import audit
-from tests.support.circle import CYCLE_VOTES, PROMPTS, chat, live, pid, processes_of, served, settings, vote
+from tests.support.circle import CYCLE_VOTES, PROMPTS, chat, live, pid, served, settings, vote
+from tests.support.processes import alive
 from tests.support.stack import Stack, start
+from tests.support.waiting import ENGINE_TEST_S
+
+pytestmark = pytest.mark.timeout(ENGINE_TEST_S)
 
 LOG = LogSettings()
 LONG = 100
@@ -169,14 +173,7 @@ def test_a_killed_engine_comes_back_with_the_last_good_version(stack: Stack, ack
 
 
 def test_ctrl_c_ends_everything(stack: Stack) -> None:
-    group = processes_of(stack.process.pid)
+    group = descendants(stack.process.pid)
     assert len(group) >= 4
     assert stack.stop() == 0
-    assert [p for p in group if Path(f"/proc/{p}").exists() and "Z" not in stat_of(p)] == []
-
-
-def stat_of(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
-    except FileNotFoundError:
-        return "Z"
+    assert [pid for pid in group if alive(pid)] == []

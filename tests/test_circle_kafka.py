@@ -13,9 +13,11 @@ from tests.faults.auditor import audit
 from tests.support.circle import CYCLE_VOTES, live, pid, served, settings, vote
 from tests.support.kafka_broker import Broker, missing_tools
 from tests.support.stack import Stack, start
+from tests.support.waiting import ENGINE_TEST_S
 
 # kafka-python reads its schemas by functions of the standard library that Python 3.11 and 3.12 call deprecated.
 pytestmark = [
+    pytest.mark.timeout(ENGINE_TEST_S),
     pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
     pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "-"),
 ]

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.process import NICE
-from tests.support.engine import publish, running_host, until
+from tests.support.engine import publish, running_host
+from tests.support.waiting import eventually
 
 TOKENS = 100
 
@@ -43,9 +44,9 @@ async def measure(answers: int, turns: int) -> None:
     """Print a line a turn."""
     with tempfile.TemporaryDirectory() as folder:
         async with running_host(Path(folder)) as host:
-            await until(lambda: host.state != "starting")
+            await eventually(lambda: host.state != "starting")
             version = publish(host.registry, 0)
-            await until(lambda: host.serving == version)
+            await eventually(lambda: host.serving == version)
             assert host.process is not None and host.process.process is not None
             for turn in range(turns):
                 nice = (0, NICE)[turn % 2]

@@ -18,7 +18,8 @@ from rlhf_online.process import LOWER_PRIORITY
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
-from tests.support.engine import until
+from tests.support.processes import alive
+from tests.support.waiting import eventually
 
 
 def settings(tmp_path: Path, **values: object) -> EngineSettings:
@@ -182,11 +183,10 @@ async def test_stop_ends_the_whole_group_even_if_it_does_not_want_to(
     stand_in(monkeypatch, FAMILY.replace("{path}", str(path)))
     process = EngineProcess(settings(tmp_path), StateDir(tmp_path / "state"), dummy_weights=True)
     await process.start()
-    await until(lambda: path.exists() and path.read_text())
+    await eventually(lambda: path.exists() and path.read_text())
     await process.stop()
     assert await process.exited() == -signal.SIGKILL
-    grandchild = Path(f"/proc/{path.read_text()}/stat")
-    await until(lambda: not grandchild.exists() or grandchild.read_text().rpartition(")")[2].split()[0] == "Z")
+    await eventually(lambda: not alive(int(path.read_text())))
 
 
 async def test_the_log_of_the_run_before_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ async def test_a_host_can_be_closed_while_its_engine_starts(tmp_path: Path, monk
     state = StateDir(tmp_path / "state")
     host = EngineHost(settings(tmp_path), SwapSettings(), open_registry(state.versions), state)
     running = asyncio.create_task(host.run())
-    await until(lambda: host.process is not None and host.process.process is not None)
+    await eventually(lambda: host.process is not None and host.process.process is not None)
     await host.close()
     await running
     assert host.process is not None and await host.process.exited() == -signal.SIGTERM

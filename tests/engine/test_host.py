@@ -18,8 +18,8 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.folder_store import FolderStore
 from rlhf_online.versions.manifest import Change, Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
-from tests.support.engine import until
 from tests.support.fake_engine import FakeEngine, fake_engine
+from tests.support.waiting import eventually
 from tests.support.watched import Watched
 
 PROBE = (ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),)
@@ -83,13 +83,13 @@ def live(registry: Registry, seed: int = 2, *, tuning: Tuning = "full", files: b
 
 async def test_it_waits_for_the_first_version_and_then_follows(engine: FakeEngine, registry: Registry) -> None:
     async with hosting(engine, registry) as (host, changes):
-        await until(lambda: host.state == "waiting")
+        await eventually(lambda: host.state == "waiting")
         assert host.serving == "" and engine.calls == []
         first = live(registry)
-        await until(lambda: host.serving == first)
+        await eventually(lambda: host.serving == first)
         assert host.state == "ready" and host.model_name == "base"
         second = live(registry, 3)
-        await until(lambda: host.serving == second)
+        await eventually(lambda: host.serving == second)
         assert [(c.version, c.state, c.previous) for c in changes] == [(first, "live", ""), (second, "live", first)]
         assert [(s.version, s.ok) for s in host.swaps] == [(first, True), (second, True)]
         assert engine.calls[-6:] == ["pause", f"load {second}", "reset", f"probe {second}", f"name {second}", "resume"]
@@ -103,12 +103,12 @@ async def test_a_version_that_is_published_twice_is_loaded_once(
     async with hosting(engine, watched) as (host, changes):
         first = publish(registry)
         registry.store.replace("live/policy", first, expected=None)  # the kill: a candidate still
-        await until(lambda: host.serving == first)
+        await eventually(lambda: host.serving == first)
         registry.stage(first)
         registry.publish(Manifest(version=first, tuning="full", probe=PROBE))
         registry.promote(first)
         looks = watched.looks
-        await until(lambda: watched.looks > looks + 2)
+        await eventually(lambda: watched.looks > looks + 2)
         assert engine.calls.count(f"load {first}") == 1
         assert [(c.version, c.state) for c in changes] == [(first, "live")]
 
@@ -116,40 +116,40 @@ async def test_a_version_that_is_published_twice_is_loaded_once(
 async def test_an_operators_roll_back_is_followed(engine: FakeEngine, registry: Registry) -> None:
     first = live(registry)
     async with hosting(engine, registry) as (host, _):
-        await until(lambda: host.serving == first)
+        await eventually(lambda: host.serving == first)
         second = live(registry, 3)
-        await until(lambda: host.serving == second)
+        await eventually(lambda: host.serving == second)
         registry.rollback("policy", reason="worse")
-        await until(lambda: host.serving == first)
+        await eventually(lambda: host.serving == first)
         assert engine.holds == first
 
 
 async def test_a_corrupt_version_never_reaches_the_engine(engine: FakeEngine, registry: Registry) -> None:
     first = live(registry)
     async with hosting(engine, registry) as (host, changes):
-        await until(lambda: host.serving == first)
+        await eventually(lambda: host.serving == first)
         bad = publish(registry, 3)
         weights = registry.path(bad) / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1] + b"!")
         calls = len(engine.calls)
         registry.promote(bad)
-        await until(lambda: len(changes) == 2)
+        await eventually(lambda: len(changes) == 2)
         assert (changes[-1].version, changes[-1].state) == (bad, "failed") and "SHA-256" in changes[-1].reason
         assert engine.calls[calls:] == []
         assert registry.live("policy") == host.serving == first
         assert registry.status(bad).state == "failed"
         third = live(registry, 4)
-        await until(lambda: host.serving == third)
+        await eventually(lambda: host.serving == third)
 
 
 async def test_a_version_whose_probe_fails_is_rolled_back_once(engine: FakeEngine, registry: Registry) -> None:
     first = live(registry)
     async with hosting(engine, registry) as (host, changes):
-        await until(lambda: host.serving == first)
+        await eventually(lambda: host.serving == first)
         bad = publish(registry, 3)
         engine.probe_error[bad] = 0.5
         registry.promote(bad)
-        await until(lambda: len(changes) == 2)
+        await eventually(lambda: len(changes) == 2)
         assert (host.state, host.serving, registry.live("policy")) == ("ready", first, first)
         assert engine.calls.count(f"load {bad}") == 1 and engine.holds == first
         assert [(s.version, s.ok) for s in host.swaps] == [(first, True), (bad, False)]
@@ -160,11 +160,11 @@ async def test_a_first_version_that_fails_is_said_and_waited_out(engine: FakeEng
     engine.probe_error[bad] = 0.5
     registry.promote(bad)
     async with hosting(engine, registry) as (host, changes):
-        await until(lambda: bool(changes))
-        await until(lambda: host.state == "waiting")
+        await eventually(lambda: bool(changes))
+        await eventually(lambda: host.state == "waiting")
         assert "0.5 nats" in host.failure and registry.status(bad).state == "failed"
         good = live(registry, 3)
-        await until(lambda: host.serving == good)
+        await eventually(lambda: host.serving == good)
         assert engine.calls.count(f"load {bad}") == 1
 
 
@@ -172,10 +172,10 @@ async def test_a_pause_that_times_out_blames_no_version(engine: FakeEngine, regi
     first = live(registry)
     engine.pause_delay_s = 30
     async with hosting(engine, registry, pause_timeout_s=0.05) as (host, changes):
-        await until(lambda: len(host.swaps) == 1)
+        await eventually(lambda: len(host.swaps) == 1)
         assert host.swaps[0].again and changes == []
         engine.pause_delay_s = 0
-        await until(lambda: host.serving == first)
+        await eventually(lambda: host.serving == first)
         assert registry.status(first).state == "live"
 
 
@@ -185,29 +185,29 @@ async def test_an_engine_that_comes_back_gets_its_version_again(
     monkeypatch.setattr(module, "HEALTH_S", 0.01)
     first = live(registry)
     async with hosting(engine, registry) as (host, _):
-        await until(lambda: host.serving == first)
+        await eventually(lambda: host.serving == first)
         engine.healthy = False
-        await until(lambda: host.state == "restarting")
+        await eventually(lambda: host.state == "restarting")
         assert host.serving == "" and host.restarts >= 1 and "health check" in host.failure
         engine.healthy = True
-        await until(lambda: host.state == "ready")
+        await eventually(lambda: host.state == "ready")
         assert host.serving == first and engine.calls.count(f"load {first}") == 2
 
 
 async def test_adapters_change_the_model_name_and_old_ones_go(engine: FakeEngine, registry: Registry) -> None:
     genesis = live(registry, tuning="lora", files=False)
     async with hosting(engine, registry, tuning="lora") as (host, changes):
-        await until(lambda: host.serving == genesis)
+        await eventually(lambda: host.serving == genesis)
         assert host.model_name == "base"
         versions = []
         for number in range(1, 4):
             versions.append(live(registry, tuning="lora"))
-            await until(lambda: host.serving == versions[-1])
+            await eventually(lambda: host.serving == versions[-1])
             assert host.model_name == versions[-1]
             assert list(engine.adapters) == versions[max(0, number - 2) :]
         assert "pause" not in engine.calls
         registry.rollback("policy", reason="worse")
-        await until(lambda: host.serving == versions[1])
+        await eventually(lambda: host.serving == versions[1])
         assert host.model_name == versions[1]
         assert [c.state for c in changes] == ["live"] * 5
 
@@ -215,9 +215,9 @@ async def test_adapters_change_the_model_name_and_old_ones_go(engine: FakeEngine
 async def test_an_adapter_for_an_engine_of_full_weights_is_refused(engine: FakeEngine, registry: Registry) -> None:
     first = live(registry)
     async with hosting(engine, registry) as (host, changes):
-        await until(lambda: host.serving == first)
+        await eventually(lambda: host.serving == first)
         live(registry, tuning="lora")
-        await until(lambda: len(changes) == 2)
+        await eventually(lambda: len(changes) == 2)
         assert changes[-1].state == "failed" and "engine.tuning is full" in changes[-1].reason
         assert host.serving == first
 
@@ -225,5 +225,5 @@ async def test_an_adapter_for_an_engine_of_full_weights_is_refused(engine: FakeE
 async def test_no_engine_at_the_address(tmp_path: Path, registry: Registry) -> None:
     absent = FakeEngine(url=f"unix:{tmp_path}/absent.sock")
     async with hosting(absent, registry) as (host, _):
-        await until(lambda: "no engine answers" in host.failure)
+        await eventually(lambda: "no engine answers" in host.failure)
         assert host.state == "starting" and host.restarts == 0

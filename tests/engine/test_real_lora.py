@@ -14,9 +14,10 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions.genesis import genesis
 from rlhf_online.versions.manifest import Manifest
-from tests.support.engine import Answer, running_host, stream, until
+from tests.support.engine import Answer, running_host, stream
+from tests.support.waiting import ENGINE_TEST_S, eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(ENGINE_TEST_S)]
 
 EXACT = 1e-3
 # Several sequences at once, as a trainer's probe has: vLLM computes their next tokens in one batch.
@@ -34,7 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def host(base: Path) -> AsyncIterator[EngineHost]:
     async with running_host(base.parent, base, tuning="lora", max_lora_rank=8) as host:
         genesis(host.registry, base, tuning="lora")
-        await until(lambda: host.state != "starting")
+        await eventually(lambda: host.state != "starting")
         assert (host.state, host.serving) == ("ready", "policy-000000"), host.failure
         yield host
 
@@ -72,9 +73,9 @@ async def test_an_adapter_takes_over_while_answers_without_it_go_on(host: Engine
     policy = adapter(base, 1)
     old = [Answer((1, 20 + row, 3)) for row in range(4)]
     running = [asyncio.create_task(stream(host, answer)) for answer in old]
-    await until(lambda: all(answer.token_ids for answer in old))
+    await eventually(lambda: all(answer.token_ids for answer in old))
     version = publish(host, policy)
-    await until(lambda: host.serving == version or host.registry.status(version).state == "failed")
+    await eventually(lambda: host.serving == version or host.registry.status(version).state == "failed")
     assert host.registry.status(version).reason == "a test"
     assert host.swaps[-1].ok and host.model_name == version
     new = await stream(host, Answer((1, 20, 3)))
@@ -87,7 +88,7 @@ async def test_an_adapter_takes_over_while_answers_without_it_go_on(host: Engine
 async def test_an_adapter_that_is_not_what_its_manifest_says_is_rolled_back(host: EngineHost, base: Path) -> None:
     good = host.serving
     version = publish(host, adapter(base, 2), probe_error=0.5)
-    await until(lambda: host.registry.status(version).state == "failed")
+    await eventually(lambda: host.registry.status(version).state == "failed")
     assert host.registry.live("policy") == good == host.serving
     assert "differ from the trainer's" in host.registry.status(version).reason
     assert len((await stream(host, Answer((1, 25, 3)), max_tokens=8)).token_ids) == 8

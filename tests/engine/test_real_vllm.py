@@ -13,9 +13,11 @@ import pytest_asyncio
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions.manifest import Change
-from tests.support.engine import PROBE_TOKENS, Answer, publish, recompute, running_host, stream, until
+from tests.support.engine import PROBE_TOKENS, Answer, publish, recompute, running_host, stream
+from tests.support.processes import alive, group
+from tests.support.waiting import ENGINE_TEST_S, eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(ENGINE_TEST_S)]
 
 EXACT = 1e-3  # nats; two unrelated sets of weights differ by tenths
 STREAMS = 6
@@ -26,7 +28,7 @@ LARGE_PROBE = [[1, *((7 * row + 3 * column) % 70 + 5 for column in range(99))] f
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineHost]:
     async with running_host(tmp_path_factory.mktemp("engine")) as host:
-        await until(lambda: host.state != "starting")
+        await eventually(lambda: host.state != "starting")
         assert host.state == "waiting", host.failure
         assert (host.serving, host.registry.live("policy")) == ("", None)
         await serve(host, 0)
@@ -35,7 +37,7 @@ async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine
 
 async def serve(host: EngineHost, seed: int, probe_tokens: Sequence[Sequence[int]] = PROBE_TOKENS) -> str:
     version = publish(host.registry, seed, probe_tokens=probe_tokens)
-    await until(lambda: host.serving == version)
+    await eventually(lambda: host.serving == version)
     assert host.state == "ready" and host.swaps[-1].ok
     return version
 
@@ -80,9 +82,9 @@ async def test_each_token_of_an_answer_in_flight_is_by_one_version(host: EngineH
     stop = asyncio.Event()
     loads = [asyncio.create_task(load(host, answers, stop)) for _ in range(STREAMS)]
     try:
-        await until(lambda: any(0 < len(answer.token_ids) < 20 for answer in answers))
+        await eventually(lambda: any(0 < len(answer.token_ids) < 20 for answer in answers))
         host.registry.promote(new, reason="a test")
-        await until(lambda: host.serving == new)
+        await eventually(lambda: host.serving == new)
     finally:
         stop.set()
         await asyncio.gather(*loads)
@@ -120,7 +122,7 @@ async def test_nan_weights_never_reach_the_engine(host: EngineHost, tmp_path: Pa
     content[-4:] = np.float32("nan").tobytes()
     weights.write_bytes(content)
     bad = publish(host.registry, tmp_path)
-    await until(lambda: bool(changes))
+    await eventually(lambda: bool(changes))
     host.changes.remove(note)
     assert (changes[0].version, changes[0].state) == (bad, "failed") and "not finite" in changes[0].reason
     assert host.registry.status(bad).state == "failed"
@@ -141,9 +143,9 @@ async def test_a_failed_probe_restores_the_old_weights_under_load(host: EngineHo
     answers: list[Answer] = []
     stop = asyncio.Event()
     loads = [asyncio.create_task(load(host, answers, stop)) for _ in range(STREAMS)]
-    await until(lambda: len(answers) > STREAMS)
+    await eventually(lambda: len(answers) > STREAMS)
     bad = publish(host.registry, 11, probe_error=0.1)
-    await until(lambda: bool(host.swaps) and host.swaps[-1].version == bad)
+    await eventually(lambda: bool(host.swaps) and host.swaps[-1].version == bad)
     stop.set()
     await asyncio.gather(*loads)
     host.undo.remove(undo)
@@ -163,33 +165,11 @@ async def test_a_killed_engine_comes_back_on_the_last_good_version(host: EngineH
     core = next(pid for pid, name in family.items() if "EngineCore" in name)
     restarts = host.restarts
     os.kill(core, signal.SIGKILL)
-    await until(lambda: host.state == "restarting")
+    await eventually(lambda: host.state == "restarting")
     assert host.serving == ""
-    await until(lambda: host.state == "ready")
+    await eventually(lambda: host.state == "ready")
     assert host.serving == good and host.restarts == restarts + 1
     assert not [pid for pid in family if alive(pid)], "the killed engine left a process behind"
     answer = await stream(host, Answer((1, 20, 3)), max_tokens=8)
     expected = recompute(folder(host, good), (*answer.prompt_ids, *answer.token_ids))[2:]
     assert np.abs(np.subtract(answer.logprobs, expected)).max() < EXACT
-
-
-def group(leader: int) -> dict[int, str]:
-    """Processes of a process group: id → command line."""
-    members = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) == leader:
-                    members[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-            except OSError:
-                pass  # it has just ended
-    return members
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and waits for its parent to notice (Z) does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

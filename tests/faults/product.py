@@ -20,6 +20,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import psutil
+
 from rlhf_online.config import (
     ChatSettings,
     EngineSettings,
@@ -98,9 +100,8 @@ class Service:
 
     def children(self, module: str) -> list[int]:
         """Processes of Python's `module` that it has started."""
-        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/children")
-        pids = [pid for task in tasks for pid in task.read_text().split()]
-        return [int(pid) for pid in pids if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+        started = psutil.Process(self._process.pid).children()
+        return [child.pid for child in started if module in child.cmdline()]
 
     def stop(self) -> None:
         """SIGTERM. Raises AssertionError if it does not end in good order."""

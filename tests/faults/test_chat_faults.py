@@ -19,9 +19,9 @@ from rlhf_online.feedback.preferences import Rating
 from rlhf_online.training.intake import Intake
 from rlhf_online.training.ledger import Ledger
 from tests.faults.auditor import audit
-from tests.support.chat_process import ChatProcess, chat_process, eventually
-from tests.support.chat_service import until
+from tests.support.chat_process import ChatProcess, chat_process
 from tests.support.intakes import new_intake
+from tests.support.waiting import eventually
 
 EXIT_S = 30.0
 
@@ -90,7 +90,7 @@ async def test_sigterm_under_load_lets_everybody_finish_and_loses_nothing(tmp_pa
         await service.engine.hold()
         asking = [asyncio.create_task(service.ask()) for _ in range(30)]
         streams = [asyncio.create_task(service.stream()) for _ in range(30)]
-        await until(lambda: len(service.engine.requests) == 1 + 60)  # one was the host's probe
+        await eventually(lambda: len(service.engine.requests) == 1 + 60)  # one was the host's probe
         await asyncio.gather(*(service.vote("an-answer") for _ in range(30)))
         service.signal(signal.SIGTERM)
         await eventually(service.gone)
@@ -146,7 +146,7 @@ async def test_what_a_client_saw_before_it_left_is_logged_and_can_be_rated(tmp_p
         stream.leave()
         await service.engine.aborted.wait()
         event_id = await service.vote(seen)
-        await until(lambda: seen in completions(service))  # nobody is told when it is on disk
+        await eventually(lambda: seen in completions(service))  # nobody is told when it is on disk
         check(service)
         [answer] = completions(service)[seen].answers
         assert (answer.text, answer.token_ids, answer.finish_reason) == ("hello", (11,), "abort")

@@ -12,10 +12,11 @@ import pytest
 from rlhf_online.config import KafkaSettings, LogSettings
 from rlhf_online.eventlog import kafka_cluster
 from tests.faults.auditor import audit
-from tests.support.chat_process import chat_process, eventually
+from tests.support.chat_process import chat_process
 from tests.support.kafka_broker import needed
 from tests.support.kafka_chat import Chat
 from tests.support.kafka_cluster import NODES, Cluster
+from tests.support.waiting import eventually
 
 pytestmark = needed()
 

@@ -13,11 +13,11 @@ import pytest
 
 from rlhf_online.config import dump
 from tests.faults.auditor import audit
-from tests.support.chat_process import ROOT, ChatProcess, chat_process, eventually
+from tests.support.chat_process import ROOT, ChatProcess, chat_process
 from tests.support.chat_service import ASK
 from tests.support.small_disk import cannot_mount, small_disk
 from tests.support.trainer_world import world
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 # Longer than a page, of which the last one of a file may have room.
 THUMB = {"thumb": {"answer": {"completion_id": "chatcmpl-any"}, "up": True}, "reason": 8000 * "x"}

@@ -11,11 +11,11 @@ import pytest
 
 from rlhf_online.config import LogSettings
 from tests.faults.auditor import audit
-from tests.support.chat_process import chat_process, eventually
+from tests.support.chat_process import chat_process
 from tests.support.kafka_broker import Broker, needed
 from tests.support.kafka_chat import Chat
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 pytestmark = needed()
 

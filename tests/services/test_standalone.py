@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from rlhf_online.versions.manifest import Manifest
 from services.standalone import children, preconditions
 from services.standalone.children import Ports
 from services.standalone.settings import StandaloneSettings
+from tests.support.processes import alive
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60
@@ -69,12 +70,12 @@ class Running:
         return self.output.read_text()
 
     def until(self, condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (value := condition()):
-            assert self.process.poll() is None, f"ended early: {self.said()}"
-            assert time.monotonic() < deadline, f"in vain: {self.said()}"
-            time.sleep(0.02)
-        return value
+        def there() -> Any:
+            value = condition()
+            assert value or self.process.poll() is None, f"ended early: {self.said()}"
+            return value
+
+        return until(there, PATIENCE_S, self.said)
 
     def ended(self) -> int:
         return self.process.wait(PATIENCE_S)
@@ -93,14 +94,6 @@ def run(tmp_path: Path) -> Iterator[Callable[[StandaloneSettings], Running]]:
         if running.process.poll() is None:
             running.process.terminate()
             running.ended()
-
-
-def alive(pid: int) -> bool:
-    """False for a process that has ended, a zombie that nobody has asked about yet included."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def behave(tmp_path: Path, **behaviour: dict[str, Any]) -> None:
@@ -152,10 +145,7 @@ def test_nothing_is_left_when_the_supervisor_itself_is_killed(model, tmp_path, r
     running.process.kill()
     running.ended()
     pids = [line["pid"] for line in running.story("start")]
-    deadline = time.monotonic() + PATIENCE_S
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "a service outlived the supervisor"
-        time.sleep(0.02)
+    until(lambda: not any(alive(pid) for pid in pids), PATIENCE_S, "the services to end with the supervisor")
     assert len(pids) == 3
 
 

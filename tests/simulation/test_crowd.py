@@ -9,6 +9,7 @@ from rlhf_online.simulation.client import ChatClient, RequestFailed, Traffic
 from rlhf_online.simulation.crowd import Crowd, Pacer, Records, measure
 from rlhf_online.simulation.people import population
 from tests.support.fake_api import FakeApi, serving
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -22,13 +23,6 @@ def quick(monkeypatch):
     monkeypatch.setattr("rlhf_online.simulation.crowd.AFTER_FAILURE_S", 0.0)
 
 
-async def until(condition):
-    while True:
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-
-
 def talk_to(api, records):
     return ChatClient(api.url, records.traffic, max_tokens=16)
 
@@ -38,7 +32,7 @@ async def run_crowd(api, records, enough, *, seed=0):
         crowd = Crowd(chat, population(6, seed=seed), records, seed=seed, rate=5000.0, at_once=4)
         stop = asyncio.Event()
         running = asyncio.create_task(crowd.run(stop))
-        await until(enough)
+        await eventually(enough)
         stop.set()
         await running
 
@@ -102,9 +96,9 @@ async def test_while_chat_fails_people_vote_on_what_they_remember(records):
             crowd = Crowd(chat, population(6, seed=0), records, seed=0, rate=5000.0, at_once=2)
             stop = asyncio.Event()
             running = asyncio.create_task(crowd.run(stop))
-            await until(lambda: records.rankings >= 10)
+            await eventually(lambda: records.rankings >= 10)
             api.fail["/v1/chat/completions"] = [503] * 5
-            await until(lambda: records.traffic.failed_requests >= 5 and records.late_acks)
+            await eventually(lambda: records.traffic.failed_requests >= 5 and records.late_acks)
             stop.set()
             await running
     assert 1 <= records.late_acks <= 5

@@ -1,6 +1,5 @@
 """The demo's children: started, watched, killed on purpose, and never left behind."""
 
-import asyncio
 import os
 import sys
 
@@ -13,6 +12,8 @@ from rlhf_online.simulation import demo, stage
 from rlhf_online.simulation.stage import Child, Services, StageError
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from services.standalone.settings import StandaloneSettings
+from tests.support.processes import alive
+from tests.support.waiting import eventually
 
 SLEEP = "import time; time.sleep(600)"
 FAMILY = f"""
@@ -26,21 +27,6 @@ DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('de
 
 def python(code):
     return [sys.executable, "-c", code]
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-async def until(condition):
-    while True:
-        if condition():
-            return
-        await asyncio.sleep(0.01)
 
 
 async def test_a_child_that_ends_is_explained_by_the_end_of_its_log(tmp_path):
@@ -64,7 +50,7 @@ async def test_stopping_ends_the_whole_group_even_a_deaf_one(tmp_path):
     grandchild = int(await family.process.stdout.readline())
     assert "# the child" in stage.descendants(family.process.pid)[grandchild]
     await family.stop(grace_s=5)
-    await until(lambda: not alive(grandchild))
+    await eventually(lambda: not alive(grandchild))
 
 
 async def test_kill_finds_a_descendant_by_its_command(tmp_path):

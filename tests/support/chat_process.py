@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,11 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from rlhf_online.wire import decode
 from tests.support.chat_engine import ChatEngine
-from tests.support.chat_service import ASK, until
+from tests.support.chat_service import ASK
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE_LOG = LogSettings()
-
-
-async def eventually(condition: Callable[[], Awaitable[object]]) -> None:
-    """Ask again and again until the answer is true; the test's own time-out ends it otherwise."""
-    while not await condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
 
 
 class Stream:
@@ -96,7 +91,7 @@ class ChatProcess:
             await asyncio.sleep(0.01)
         self.url = f"http://127.0.0.1:{json.loads(self._ready.read_text())['http']}"
         await eventually(self.answers)
-        await until(lambda: len(self.logged()) > before)
+        await eventually(lambda: len(self.logged()) > before)
 
     async def spawn(self, module: str, stderr: int) -> asyncio.subprocess.Process:
         """A process with this one's settings."""

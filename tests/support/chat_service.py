@@ -1,7 +1,7 @@
 """The chat service's real wiring around a fake engine, on real ports."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,12 +65,6 @@ class Service:
         if live:
             self.registry.promote(name)
         return name
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until `condition` holds; the test's own time-out ends it otherwise."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from rlhf_online.config import EngineSettings, LogSettings
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.simulation import world
+from rlhf_online.simulation.stage import descendants
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.settings import RewardTraining, RolloutSettings
@@ -78,29 +79,6 @@ def served(stack: Stack) -> str:
 def pid(stack: Stack, name: str) -> int:
     """Process id of a service, or of the engine below the chat service."""
     pattern = {"trainer": "services.trainer", "engine": "engine.serve"}[name]
-    found = [p for p in processes_of(stack.process.pid) if pattern in command_of(p)]
+    found = [pid for pid, command in descendants(stack.process.pid).items() if pattern in command]
     assert found, f"no {name} process"
     return found[0]
-
-
-def processes_of(root: int) -> list[int]:
-    """Process ids of all descendants of `root`."""
-    parents: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    found, frontier = [], [root]
-    while frontier:
-        children = [child for parent in frontier for child in parents.get(parent, [])]
-        found += children
-        frontier = children
-    return found
-
-
-def command_of(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
-    except FileNotFoundError:
-        return ""

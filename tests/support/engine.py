@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,13 +84,6 @@ async def running_host(root: Path, model: Path | None = None, **engine_settings:
     finally:
         await host.close()
         await running
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 300) -> None:
-    """Poll until `condition` is true; TimeoutError otherwise."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 @dataclass

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 from rlhf_online.config import dump
 from rlhf_online.state import StateDir
 from services.standalone.settings import StandaloneSettings
+from tests.support.waiting import ENGINE_START_S, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,16 +52,15 @@ class Stack:
                 if data and data != b"[DONE]":
                     yield json.loads(data)
 
-    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 300) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, timeout: float = ENGINE_START_S) -> Any:
         """Poll until `condition` gives something true; fail with the services' last words otherwise."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if value := condition():
-                return value
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.1)
-        raise AssertionError(f"{what}: not within {timeout} s (exit {self.process.poll()})\n{self.tail()}")
+
+        def there() -> Any:
+            value = condition()
+            assert value or self.process.poll() is None, f"{what}: ended ({self.process.poll()})\n{self.tail()}"
+            return value
+
+        return until(there, timeout, lambda: f"{what}\n{self.tail()}", poll_s=0.1)
 
     def ready(self) -> bool:
         """True once chat answers with a version."""

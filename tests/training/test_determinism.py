@@ -20,6 +20,7 @@ from rlhf_online.events import AnswerRef, Envelope, Message, Thumb
 from rlhf_online.state import StateDir
 from rlhf_online.training import intake
 from rlhf_online.training.policy.settings import PolicyTraining
+from tests.support.crash import Crash
 from tests.support.trainer_world import PROMPTS, World, settings_of, world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,10 +35,6 @@ ADAPTERS: dict[str, Any] = {
     "tuning": "lora",
     "reward": settings_of(StateDir(Path()), Path()).reward.model_copy(update={"tuning": "lora", "readout": "mean"}),
 }
-
-
-class Killed(BaseException):
-    """What ends a trainer in the middle of things: nothing catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +106,7 @@ class Backward:
         def backward(*args: Any, **kwargs: Any) -> None:
             self.count += 1
             if self.count == self.fatal:
-                raise Killed
+                raise Crash
             real(*args, **kwargs)
 
         monkeypatch.setattr(torch.Tensor, "backward", backward)
@@ -136,7 +133,7 @@ def test_the_same_log_gives_the_same_checkpoint_through_kills_between_micro_batc
             backward.count, backward.fatal = 0, rng.randrange(1, total // 2)
             try:
                 learn(made)
-            except Killed:
+            except Crash:
                 continue
             break
         backward.fatal = 0

@@ -53,14 +53,11 @@ from rlhf_online.training.settings import RewardTraining, RolloutSettings
 from rlhf_online.versions.manifest import Kind
 from rlhf_online.wire import decode
 from tests.faults import auditor
+from tests.support.crash import Crash
 from tests.support.trainer_world import World, world
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Killed(BaseException):
-    """What ends a trainer in the middle of things: nothing catches it."""
 
 
 @pytest.fixture
@@ -312,7 +309,7 @@ def test_killed_at_a_durable_step_it_trains_exactly_once(
         if threading.get_ident() == thread and counting:
             steps += 1
             if steps == fatal:
-                raise Killed
+                raise Crash
         real(descriptor)
 
     counting = False
@@ -322,7 +319,7 @@ def test_killed_at_a_durable_step_it_trains_exactly_once(
         assert cycles(trainer) == 1
     tiny.chat(16)
     fatal = 1 + int(share * 44)  # a cycle has a few more durable steps than that
-    with tiny.trainer() as trainer, pytest.raises(Killed):
+    with tiny.trainer() as trainer, pytest.raises(Crash):
         counting = True
         cycles(trainer)
     counting = False
@@ -340,12 +337,12 @@ def test_killed_between_the_commit_and_the_publication_it_publishes_after_the_re
     tiny: World, step: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object, **__: object) -> None:
-        raise Killed
+        raise Crash
 
     tiny.chat(20)
     with monkeypatch.context() as patch, tiny.trainer() as trainer:
         patch.setattr(Publisher, step, killed)
-        with pytest.raises(Killed):
+        with pytest.raises(Crash):
             cycles(trainer)
     pending = trainer.progress.pending
     committed = trainer.progress.reward_version if pending is None else pending.version

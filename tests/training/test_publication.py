@@ -14,12 +14,9 @@ from rlhf_online.training.publication import Publisher
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
+from tests.support.crash import Crash
 
 KEEP = 2
-
-
-class Killed(BaseException):
-    pass
 
 
 def write(folder: Path) -> None:
@@ -81,7 +78,7 @@ def test_at_whatever_durable_step_it_was_killed_doing_it_again_completes_it(
             nonlocal steps
             steps += 1
             if steps == fatal:
-                raise Killed
+                raise Crash
             real(descriptor)
 
         item = Pending(**{**{f: getattr(pending(registry), f) for f in Pending.__slots__}, "parent": parent})
@@ -89,7 +86,7 @@ def test_at_whatever_durable_step_it_was_killed_doing_it_again_completes_it(
         try:
             publisher.settle(item, staged=False)
             done = True
-        except Killed:
+        except Crash:
             kills, done = kills + 1, False
         monkeypatch.setattr(os, "fsync", real)
         assert publisher.settle(item, staged=False) == "live"

@@ -9,7 +9,8 @@ import pytest
 
 from rlhf_online.events import VersionSpan
 from services.chat.inflight import Choice
-from tests.support.chat_service import ASK, Service, running, until
+from tests.support.chat_service import ASK, Service, running
+from tests.support.waiting import eventually
 
 OLD, NEW, NEWER = "policy-000000", "policy-000001", "policy-000002"
 
@@ -144,7 +145,7 @@ async def test_a_client_that_reads_too_slowly_makes_the_boundary_unknown(service
     task = await begun(service, 1)
     (exchange,) = service.chat.gateway.flight.exchanges
     await service.engine.pause()
-    await until(lambda: exchange.choices[0].token_ids and exchange.waiting)
+    await eventually(lambda: exchange.choices[0].token_ids and exchange.waiting)
     exchange.waiting = False
     await service.chat.gateway.flight.boundary(OLD, NEW)
     exchange.waiting = True

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from tests.support.chat_engine import ChatHost
-from tests.support.chat_service import ASK, Service, until
+from tests.support.chat_service import ASK, Service
+from tests.support.waiting import eventually
 
 
 def streaming(service: Service) -> Any:
@@ -105,7 +106,7 @@ async def test_a_client_that_leaves_a_stream(service: Service) -> None:
         received += await response.content.readany()
     response.close()
     await service.engine.aborted.wait()
-    await until(lambda: service.sink.completions)
+    await eventually(lambda: service.sink.completions)
     (completion,) = service.sink.completions
     assert completion.answers[0].finish_reason == "abort"
     assert completion.answers[0].token_ids == (11,)
@@ -121,7 +122,7 @@ async def test_a_client_that_leaves_before_a_whole_answer(service: Service) -> N
     await service.engine.allow(1)
     asking.cancel()
     await service.engine.aborted.wait()
-    await until(lambda: not service.chat.gateway.active)
+    await eventually(lambda: not service.chat.gateway.active)
     assert service.sink.completions == []
 
 

@@ -14,7 +14,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rlhf_online.events import AnswerRef, Withdrawal
 from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, events_pb2
-from tests.support.chat_service import Service, until
+from tests.support.chat_service import Service
+from tests.support.waiting import eventually
 
 THUMB = events_pb2.Feedback(thumb=events_pb2.Thumb(answer=events_pb2.AnswerRef(completion_id="a"), up=True))
 
@@ -63,7 +64,7 @@ async def test_a_caller_that_leaves_a_stream(service: Service, channel: grpc.aio
     assert isinstance(piece, chat_pb2.StreamCompleteResponse)
     assert piece.delta == "hello"
     call.cancel()
-    await until(lambda: service.sink.completions)
+    await eventually(lambda: service.sink.completions)
     assert service.sink.completions[0].answers[0].finish_reason == "abort"
 
 

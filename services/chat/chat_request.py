@@ -250,7 +250,7 @@ class ChatRequest:
 
 
 def parse_chat(values: Mapping[str, Any], limits: LimitSettings, max_model_len: int) -> ChatRequest:
-    """The request in an OpenAI body. Raises Refusal."""
+    """The request in an OpenAI body. Raises ApiError."""
     request = validate(ChatCompletionRequest, values, {"max_answers": limits.max_answers})
     sampling = request.sampling(min(limits.max_tokens, max_model_len))
     upstream = {name: getattr(request, name) for name in PASSED if name in request.model_fields_set}

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rlhf_online import events
-from services.chat.refusal import Refusal
+from services.chat.api_error import ApiError
 from services.chat.validation import AtMost, Expected, Integer, Mistake, Model, Within
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:rlhf-online:feedback")
@@ -233,7 +233,7 @@ def event_id(feedback: events.Feedback, idempotency_key: str) -> str:
     """A UUIDv5, so that a vote sent again is the same event; random without a key.
 
     It is made of the person's hash (no ":" in it) and the key. People who give no name are told apart by what they vote
-    on, so that two who choose the same key do not lose a vote. Raises Refusal if it is the id of the vote which the
+    on, so that two who choose the same key do not lose a vote. Raises ApiError if it is the id of the vote which the
     feedback replaces: it would be passed over as the same event.
     """
     key = idempotency_key or secrets.token_hex(16)
@@ -241,5 +241,5 @@ def event_id(feedback: events.Feedback, idempotency_key: str) -> str:
     made = str(uuid.uuid5(NAMESPACE, f"{feedback.person}:{about}:{key}" if about else f"{feedback.person}:{key}"))
     if made == feedback.replaces:
         message = "idempotency_key: it is the key of the vote that is replaced; send the change under another key"
-        raise Refusal(message, param="idempotency_key", code="invalid_value")
+        raise ApiError(message, param="idempotency_key", code="invalid_value")
     return made

@@ -3,15 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf_online.errors import RlhfError
+from typing_extensions import TypedDict
+
 from rlhf_online.eventlog.base import Position
 from rlhf_online.events import Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import StateDir
+from services.chat.api_error import ApiError, outcome
+from services.chat.documented import documented
 from services.chat.feedback_request import FeedbackRequest, event_id
 from services.chat.journal import Journal
-from services.chat.refusal import Refusal, refusal
 from services.chat.validation import validate
+
+
+@documented
+class FeedbackTaken(TypedDict):
+    """The vote is on disk."""
+
+    event_id: str
+    """What `replaces` of an edit or a withdrawal names."""
+    position: Position
+    """Where the log stands after the vote, partition → next offset: a version whose position covers it has read it."""
 
 
 class FeedbackService:
@@ -23,8 +35,8 @@ class FeedbackService:
         self.metrics = metrics
         self.objectives = objectives
 
-    async def take(self, values: Mapping[str, Any]) -> tuple[str, Position]:
-        """The event's id and the log's position after it. Raises Refusal or LogUnavailable: not acknowledged."""
+    async def take(self, values: Mapping[str, Any]) -> FeedbackTaken:
+        """Raises ApiError or LogUnavailable: not acknowledged."""
         kind = "unknown"
         try:
             request = validate(FeedbackRequest, values)
@@ -33,11 +45,11 @@ class FeedbackService:
             event = request.event(person=self.state.person_hash(request.user), now_ms=now_ms())
             made = event_id(event, request.idempotency_key)
             position = await self.journal.append(Envelope(event_id=made, event=event))
-        except RlhfError as error:
-            self.count(kind, refusal(error).outcome)
+        except Exception as error:
+            self.count(kind, outcome(error))
             raise
         self.count(kind, "ok")
-        return made, position
+        return {"event_id": made, "position": position}
 
     def count(self, kind: str, outcome: str) -> None:
         self.metrics.feedback.labels(kind=kind, outcome=outcome).inc()
@@ -45,4 +57,4 @@ class FeedbackService:
     def _check_objective(self, name: str) -> None:
         if name and name not in self.objectives:
             message = f"objective: expected one of {', '.join(self.objectives)}; leave it out for the first"
-            raise Refusal(message, param="objective", code="invalid_value")
+            raise ApiError(message, param="objective", code="invalid_value")

@@ -17,11 +17,11 @@ from rlhf_online.events import Completion, Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import StateDir
 from services.chat import upstream
+from services.chat.api_error import ApiError, unavailable
 from services.chat.chat_request import PUBLIC_MODEL, ChatRequest
 from services.chat.host import Host
 from services.chat.inflight import Exchange, InFlight
 from services.chat.journal import Journal
-from services.chat.refusal import Refusal, unavailable
 
 RETURN_S = 120.0
 NOTICE_S = 5.0
@@ -52,8 +52,14 @@ class Gateway:
         """The names that a request may give as its model; all mean the live version."""
         return list(dict.fromkeys(name for name in (PUBLIC_MODEL, self.host.model_name, self.host.serving) if name))
 
+    def check_model(self, name: str) -> None:
+        """Raises ApiError for a name that is none of `models`."""
+        if name not in self.models():
+            message = f"The model {name!r} does not exist; there are: {', '.join(self.models())}"
+            raise ApiError(message, status=404, param="model", code="model_not_found")
+
     async def complete(self, request: ChatRequest) -> Exchange:
-        """The whole exchange, logged. Raises Refusal or EngineUnavailable."""
+        """The whole exchange, logged. Raises ApiError or EngineUnavailable."""
         restarts = self.host.restarts
         try:
             return await self._complete(await self.start(request))
@@ -62,7 +68,7 @@ class Gateway:
             return await self._complete(await self.start(request))
 
     async def open(self, request: ChatRequest) -> Exchange:
-        """A started exchange, for `read`, `settle` and `end`. Raises Refusal or EngineUnavailable."""
+        """A started exchange, for `read`, `settle` and `end`. Raises ApiError or EngineUnavailable."""
         restarts = self.host.restarts
         try:
             return await self.start(request)
@@ -125,18 +131,13 @@ class Gateway:
                 self.journal.append_soon(self._envelope(exchange))
 
     def admit(self, request: ChatRequest) -> None:
-        """Raises Refusal: engine not ready, unknown model, too many requests in progress."""
+        """Raises ApiError: engine not ready, unknown model, too many requests in progress."""
         if self.host.state != "ready":
             raise self.not_ready()
-        if request.model and request.model not in self.models():
-            raise Refusal(
-                f"The model {request.model!r} does not exist; there are: {', '.join(self.models())}",
-                status=404,
-                param="model",
-                code="model_not_found",
-            )
+        if request.model:
+            self.check_model(request.model)
         if self.active >= self.max_concurrent:
-            raise Refusal(
+            raise ApiError(
                 f"{self.active} requests are in progress, as many as are allowed; try again",
                 status=429,
                 type="rate_limit_error",
@@ -144,7 +145,7 @@ class Gateway:
                 retry_after_s=1,
             )
 
-    def not_ready(self) -> Refusal:
+    def not_ready(self) -> ApiError:
         """503, saying what the engine is doing."""
         if self.host.state == "failed":
             return unavailable(f"the engine failed: {self.host.failure}", code="engine_failed")
@@ -160,7 +161,7 @@ class Gateway:
         return exchange
 
     async def _engine_back(self, restarts: int) -> None:
-        """Wait until the engine serves again. Raises Refusal if it does not within RETURN_S.
+        """Wait until the engine serves again. Raises ApiError if it does not within RETURN_S.
 
         `restarts` had been counted when the request was sent. It may take the host some seconds to notice that its
         engine has ended.

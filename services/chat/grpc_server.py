@@ -4,22 +4,28 @@ Errors carry the same messages as over HTTP, under gRPC's codes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from types import ModuleType
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import Counter
 
 from rlhf_online.errors import RlhfError
 from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, versions_pb2
 from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.summary import VersionSummary
 from rlhf_online.wire import spans_to_proto
+from services.chat.api_error import outcome, report
 from services.chat.app import Chat, readiness
+from services.chat.authorization import Authorization
 from services.chat.chat_request import ChatRequest, parse_chat
 from services.chat.grpc_values import feedback_values, values_of
 from services.chat.inflight import Exchange
-from services.chat.refusal import refusal
+from services.chat.operations import BY_RPC, Operation
 from services.chat.tracing import TraceGrpc
 
 CODES = {
@@ -44,22 +50,22 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self.gateway = chat.gateway
 
     async def Complete(self, request: chat_pb2.CompleteRequest, context: Context) -> chat_pb2.CompleteResponse:
+        ended = "aborted"
         try:
             exchange = await self.gateway.complete(self._parse(request, stream=False))
-        except RlhfError as error:
-            self._outcome(refusal(error).outcome)
-            await fail(context, error)
-        except asyncio.CancelledError:
-            self._outcome("aborted")
+            ended = "ok"
+        except Exception as error:
+            ended = outcome(error)
             raise
-        self._outcome("ok")
+        finally:
+            self._count(ended)
         return _response(exchange)
 
     async def StreamComplete(
         self, request: chat_pb2.StreamCompleteRequest, context: Context
     ) -> AsyncIterator[chat_pb2.StreamCompleteResponse]:
         exchange: Exchange | None = None
-        outcome = "aborted"
+        ended = "aborted"
         try:
             exchange = await self.gateway.open(self._parse(request.request, stream=True))
             async for arrived in self.gateway.read(exchange):
@@ -69,29 +75,25 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                             completion_id=exchange.completion_id, index=part["index"], delta=text
                         )
             await self.gateway.settle(exchange)
-            outcome = "ok"
+            ended = "ok"
             yield chat_pb2.StreamCompleteResponse(completion_id=exchange.completion_id, final=_response(exchange))
-        except RlhfError as error:
-            outcome = refusal(error).outcome
-            if exchange is not None and exchange.tokens:
+        except Exception as error:
+            ended = outcome(error)
+            if exchange is not None and exchange.tokens and not exchange.settled:
                 await self.gateway.settle(exchange)
-            await fail(context, error)
+            raise
         finally:
             if exchange is not None:
                 self.gateway.end(exchange)
-            self._outcome(outcome)
+            self._count(ended)
 
     async def SendFeedback(
         self, request: chat_pb2.SendFeedbackRequest, context: Context
     ) -> chat_pb2.SendFeedbackResponse:
-        try:
-            event_id, position = await self.chat.feedback.take(feedback_values(request))
-        except RlhfError as error:
-            await fail(context, error)
-        return chat_pb2.SendFeedbackResponse(event_id=event_id, position=position)
+        return chat_pb2.SendFeedbackResponse(**await self.chat.feedback.take(feedback_values(request)))
 
-    def _outcome(self, outcome: str) -> None:
-        self.gateway.metrics.requests.labels(outcome=outcome).inc()
+    def _count(self, ended: str) -> None:
+        self.gateway.metrics.requests.labels(outcome=ended).inc()
 
     def _parse(self, request: chat_pb2.CompleteRequest, *, stream: bool) -> ChatRequest:
         settings = self.chat.settings
@@ -100,58 +102,90 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """Versions, for the operator."""
+    """Versions."""
 
     def __init__(self, chat: Chat) -> None:
         self.versions = chat.versions
+        self.host = chat.gateway.host
 
     async def ListVersions(
         self, request: admin_pb2.ListVersionsRequest, context: Context
     ) -> admin_pb2.ListVersionsResponse:
-        try:
-            self._authorize(context)
-            return admin_pb2.ListVersionsResponse(versions=await asyncio.to_thread(self._all))
-        except RlhfError as error:
-            await fail(context, error)
+        rows = await asyncio.to_thread(self.versions.rows, values_of(request))
+        return admin_pb2.ListVersionsResponse(
+            versions=[_info(row) for row in rows],
+            serving=self.host.serving,
+            live={kind: version for kind, version in self.versions.live().items() if version is not None},
+        )
 
     async def Promote(self, request: admin_pb2.PromoteRequest, context: Context) -> admin_pb2.PromoteResponse:
-        try:
-            self._authorize(context)
-            change = await asyncio.to_thread(self.versions.promote, request.version)
-        except RlhfError as error:
-            await fail(context, error)
-        return admin_pb2.PromoteResponse(previous=change.previous)
+        return admin_pb2.PromoteResponse(**await asyncio.to_thread(self.versions.promote, request.version))
 
     async def Rollback(self, request: admin_pb2.RollbackRequest, context: Context) -> admin_pb2.RollbackResponse:
-        try:
-            self._authorize(context)
-            change = await asyncio.to_thread(self.versions.rollback, values_of(request))
-        except RlhfError as error:
-            await fail(context, error)
-        return admin_pb2.RollbackResponse(version=change.version)
+        return admin_pb2.RollbackResponse(**await asyncio.to_thread(self.versions.rollback, values_of(request)))
 
-    def _authorize(self, context: Context) -> None:
-        metadata = dict(context.invocation_metadata() or ())
-        header = metadata.get("authorization")
-        self.versions.authorize(header if isinstance(header, str) else None)
 
-    def _all(self) -> list[admin_pb2.VersionInfo]:
-        infos = []
-        for name in self.versions.registry.versions():
-            status = self.versions.registry.status(name)
-            manifest = _manifest(self.versions.manifest(name))
-            infos.append(admin_pb2.VersionInfo(manifest=manifest, state=status.state, reason=status.reason))
-        return infos
+class Calls(grpc.aio.ServerInterceptor):
+    """Runs each call of an operation for those who may make it, and turns its error into gRPC's status."""
+
+    def __init__(self, authorization: Authorization, unforeseen: Counter) -> None:
+        self.authorization = authorization
+        self.unforeseen = unforeseen
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        operation = BY_RPC.get(handler_call_details.method)
+        if handler is None or operation is None:  # health and reflection, which `GrpcServer` has checked
+            return handler
+        kept = handler.request_deserializer, handler.response_serializer
+        if handler.response_streaming:
+
+            async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+                try:
+                    self._authorize(operation, context)
+                    async with aclosing(handler.unary_stream(request, context)) as pieces:
+                        async for piece in pieces:
+                            yield piece
+                except Exception as error:
+                    await self._abort(context, error)
+
+            return grpc.unary_stream_rpc_method_handler(stream, *kept)
+
+        async def unary(request: Any, context: Context) -> Any:
+            try:
+                self._authorize(operation, context)
+                return await handler.unary_unary(request, context)
+            except Exception as error:
+                await self._abort(context, error)
+
+        return grpc.unary_unary_rpc_method_handler(unary, *kept)
+
+    def _authorize(self, operation: Operation, context: Context) -> None:
+        header = dict(context.invocation_metadata() or ()).get("authorization")
+        self.authorization.check(operation.requires, header if isinstance(header, str) else None)
+
+    async def _abort(self, context: Context, error: Exception) -> None:
+        """What the HTTP body says beside the message goes into the trailing metadata."""
+        answer = report(error, self.unforeseen)
+        said = {"error-type": answer.type, "error-param": answer.param, "error-code": answer.code}
+        trailing = tuple((name, value) for name, value in said.items() if value)
+        await context.abort(CODES.get(answer.status, grpc.StatusCode.INTERNAL), str(answer), trailing)
 
 
 class GrpcServer:
-    """The server and its health, which follows readiness."""
+    """The server and its health, which follows readiness. A method that is no operation's is not served."""
 
     def __init__(self, chat: Chat) -> None:
+        undeclared = {name for file in (chat_pb2, admin_pb2) for name in _methods(file)} - BY_RPC.keys()
+        assert not undeclared, f"no operation says who may call {undeclared}"
         self.chat = chat
         limit = chat.settings.limits.max_body_bytes
         self.server = grpc.aio.server(
-            interceptors=[TraceGrpc()],
+            interceptors=[TraceGrpc(), Calls(chat.authorization, chat.gateway.metrics.unforeseen)],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.so_reuseport", 0),  # else a second service would share the port in silence
@@ -196,15 +230,13 @@ class GrpcServer:
             await asyncio.sleep(HEALTH_POLL_S)
 
 
+def _methods(file: ModuleType) -> Iterator[str]:
+    for service in file.DESCRIPTOR.services_by_name.values():
+        yield from (f"/{service.full_name}/{method.name}" for method in service.methods)
+
+
 def port_taken(host: str, port: int, setting: str) -> RlhfError:
     return RlhfError(f"cannot listen on {host}:{port}: it is in use; stop what uses it or set another {setting}")
-
-
-async def fail(context: Context, error: RlhfError) -> NoReturn:
-    """End the call with the error's code and message."""
-    refused = refusal(error)
-    await context.abort(CODES.get(refused.status, grpc.StatusCode.INTERNAL), str(refused))
-    raise AssertionError("abort raises")
 
 
 def _response(exchange: Exchange) -> chat_pb2.CompleteResponse:
@@ -225,6 +257,18 @@ def _response(exchange: Exchange) -> chat_pb2.CompleteResponse:
         prompt_tokens=len(exchange.prompt_token_ids or ()),
         completion_tokens=exchange.tokens,
     )
+
+
+def _info(row: VersionSummary) -> admin_pb2.VersionInfo:
+    info = admin_pb2.VersionInfo(
+        manifest=_manifest(row.manifest) if row.manifest else versions_pb2.VersionManifest(version=row.version),
+        state=row.status.state,
+        reason=row.status.reason,
+        kind=row.kind,
+        changed_ms=row.status.changed_ms,
+    )
+    info.gate.update(row.status.gate)
+    return info
 
 
 def _manifest(manifest: Manifest) -> versions_pb2.VersionManifest:

@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from services.chat.refusal import Refusal
+from services.chat.api_error import ApiError
 
 Result = TypeVar("Result")
 STREAM_HEADERS = [
@@ -23,35 +23,40 @@ def json(values: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(orjson.dumps(values), status, headers, media_type="application/json")
 
 
-def refused(refusal: Refusal) -> Response:
-    return json(refusal.body(), refusal.status, refusal.headers())
+def error_response(error: ApiError) -> Response:
+    return json(error.body(), error.status, error.headers())
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, at most `limit` bytes. Raises Refusal: 413, or 403 for what another site's page sends.
+    """The body, at most `limit` bytes. Raises ClientGone; ApiError: 413, 415, 403 for what another site's page sends.
 
     A browser sends a plain POST anywhere without asking: any page that somebody visits could vote in their stead.
     """
     if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        raise Refusal(
+        raise ApiError(
             "a page of another origin sent this: only this service's own page may, and clients that are no browser",
             status=403,
             code="cross_origin",
         )
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise ApiError("send the body as it is: a compressed one is not read", status=415, code="unsupported_encoding")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+    except ClientDisconnect:
+        raise ClientGone from None
     return b"".join(parts)
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
+def _too_large(limit: int) -> ApiError:
+    return ApiError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
 
 
 class ClientGone(Exception):

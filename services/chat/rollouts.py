@@ -10,13 +10,15 @@ from typing import Annotated, Any
 
 import orjson
 from pydantic import AfterValidator, FailFast, Field, ValidationInfo
+from typing_extensions import TypedDict
 
 from rlhf_online.errors import EngineUnavailable, RlhfError
 from services.chat import upstream
+from services.chat.api_error import ApiError
+from services.chat.documented import documented
 from services.chat.gateway import Gateway
 from services.chat.host import Host
 from services.chat.inflight import InFlight
-from services.chat.refusal import Refusal
 from services.chat.validation import AtMost, Expected, Integer, Mistake, Model, Within, validate
 
 LOW_PRIORITY = 10  # vLLM serves smaller numbers first; people's requests have 0
@@ -67,6 +69,28 @@ class RolloutRequest(Model):
     )
 
 
+@documented
+class RolloutAnswer(TypedDict):
+    """One answer."""
+
+    token_ids: list[int]
+    """Its tokens, the end-of-sequence token included where it came."""
+    logprobs: list[float]
+    """log-probability of each token under the distribution sampled from."""
+    finish_reason: str
+    """ "stop" or "length"."""
+
+
+@documented
+class RolloutResults(TypedDict):
+    """Answers by one version."""
+
+    policy_version: str
+    """The version that wrote all of them."""
+    results: list[list[RolloutAnswer]]
+    """For each prompt, in order, its answers."""
+
+
 class Rollouts:
     """Samples through the engine that serves. `priority`: the engine schedules by priority.
 
@@ -86,8 +110,8 @@ class Rollouts:
     def flight(self) -> InFlight:
         return self.gateway.flight
 
-    async def sample(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """{"policy_version", "results": [[answer…] per prompt]}. Raises Refusal (409 if versions kept changing)."""
+    async def sample(self, values: Mapping[str, Any]) -> RolloutResults:
+        """Raises ApiError (409 if versions kept changing)."""
         request = validate(RolloutRequest, values, self.limits)
         for _ in range(2):
             if self.host.state != "ready":
@@ -98,7 +122,7 @@ class Rollouts:
                 tokens = sum(len(answer["token_ids"]) for answers in results for answer in answers)
                 self.gateway.metrics.rollout_tokens.inc(tokens)
                 return {"policy_version": version, "results": results}
-        raise Refusal(
+        raise ApiError(
             "the version changed while sampling, twice; ask again",
             status=409,
             type="conflict_error",
@@ -106,17 +130,17 @@ class Rollouts:
             retry_after_s=1,
         )
 
-    async def _results(self, request: RolloutRequest, model: str) -> list[list[dict[str, Any]]]:
+    async def _results(self, request: RolloutRequest, model: str) -> list[list[RolloutAnswer]]:
         room = asyncio.Semaphore(PARALLEL)
         # One seed for a request would give equal prompts equal answers, so a seeded prompt has a request of its own.
         size = PROMPTS_A_REQUEST if request.seed is None else 1
 
-        async def part(start: int) -> list[list[dict[str, Any]]]:
+        async def part(start: int) -> list[list[RolloutAnswer]]:
             async with room:
                 return await self._post(request, model, start, request.prompts[start : start + size])
 
         failures: list[Exception] = []
-        tasks: list[asyncio.Task[list[list[dict[str, Any]]]]] = []
+        tasks: list[asyncio.Task[list[list[RolloutAnswer]]]] = []
         try:
             async with asyncio.TaskGroup() as group:
                 tasks += [group.create_task(part(start)) for start in range(0, len(request.prompts), size)]
@@ -128,7 +152,7 @@ class Rollouts:
 
     async def _post(
         self, request: RolloutRequest, model: str, start: int, prompts: list[list[int]]
-    ) -> list[list[dict[str, Any]]]:
+    ) -> list[list[RolloutAnswer]]:
         body: dict[str, Any] = {
             "model": model,
             "prompt": prompts,
@@ -161,7 +185,7 @@ class Rollouts:
         return [answers[i : i + request.n] for i in range(0, len(answers), request.n)]
 
 
-def _answer(choice: dict[str, Any]) -> dict[str, Any]:
+def _answer(choice: dict[str, Any]) -> RolloutAnswer:
     token_ids, logprobs = choice["token_ids"], choice["logprobs"]["token_logprobs"]
     if len(token_ids) != len(logprobs):
         raise EngineUnavailable(f"the engine gave {len(logprobs)} log-probabilities for {len(token_ids)} tokens")

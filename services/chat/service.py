@@ -26,6 +26,7 @@ from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
 from services.chat.app import Chat, build
+from services.chat.authorization import Authorization
 from services.chat.feedback_service import FeedbackService
 from services.chat.gateway import Gateway
 from services.chat.grpc_server import GrpcServer, port_taken
@@ -77,7 +78,8 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
             max_tokens=settings.limits.max_tokens,
             max_model_len=settings.engine.max_model_len,
         ),
-        versions=Versions(registry, state.operator_token()),
+        versions=Versions(registry),
+        authorization=Authorization(state.operator_token()),
         watch=watch,
         collector=collector,
     )

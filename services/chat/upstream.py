@@ -13,9 +13,9 @@ import orjson
 
 from rlhf_online import sse
 from rlhf_online.errors import EngineUnavailable
+from services.chat.api_error import ApiError
 from services.chat.host import Host
 from services.chat.inflight import Exchange, InFlight
-from services.chat.refusal import Refusal
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)  # a swap may hold an answer for long
@@ -23,11 +23,16 @@ Chunk = dict[str, Any]
 
 
 async def post(host: Host, path: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
-    """The engine's answer, its headers read. Raises EngineUnavailable, or Refusal for what the engine refuses."""
+    """The engine's answer, its headers read. Raises EngineUnavailable, or ApiError for what the engine refuses."""
     client = host.client
     try:
+        data = orjson.dumps(body)
+    except orjson.JSONEncodeError as error:  # orjson writes fewer levels than it reads
+        message = "an object of the request is nested too deeply: at most some 250 levels are taken"
+        raise ApiError(message, code="nested_too_deeply") from error
+    try:
         response = await client.session.post(
-            f"{client.base}{path}", data=io.BytesIO(orjson.dumps(body)), headers=JSON_HEADERS, timeout=NO_TIMEOUT
+            f"{client.base}{path}", data=io.BytesIO(data), headers=JSON_HEADERS, timeout=NO_TIMEOUT
         )
         if response.status == 200:
             return response
@@ -52,7 +57,7 @@ async def send(host: Host, exchange: Exchange) -> None:
 async def chunks(exchange: Exchange, flight: InFlight) -> AsyncIterator[list[Chunk]]:
     """The engine's chunks, as many at a time as arrived together; the exchange has taken them in.
 
-    Raises EngineUnavailable if the engine ends before its last chunk, and Refusal for an error that it sends.
+    Raises EngineUnavailable if the engine ends before its last chunk, and ApiError for an error that it sends.
     """
     assert exchange.response is not None, "send comes first"
     content = exchange.response.content
@@ -118,7 +123,7 @@ def _take_in_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> No
     call["function"]["arguments"] += function.get("arguments") or ""
 
 
-def engine_error(status: int, body: bytes) -> Refusal | EngineUnavailable:
+def engine_error(status: int, body: bytes) -> ApiError | EngineUnavailable:
     """What the engine's error means: the client's mistake (4xx), or a broken engine."""
     try:
         values = orjson.loads(body)
@@ -127,7 +132,7 @@ def engine_error(status: int, body: bytes) -> Refusal | EngineUnavailable:
     except (orjson.JSONDecodeError, AttributeError):
         message, param = None, None
     if status in (400, 413, 422):
-        return Refusal(message or "the engine refused the request", param=param, code="engine_refused")
+        return ApiError(message or "the engine refused the request", param=param, code="engine_refused")
     if status in (404, 408, 409, 429):  # between two versions' names, or short of room: passes
         return EngineUnavailable(f"the engine answered {status}; try again")
     return EngineUnavailable(f"the engine failed (HTTP {status}); try again")

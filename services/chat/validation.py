@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
-from services.chat.refusal import Refusal
+from services.chat.api_error import ApiError
 
 JSON_KINDS = {
     str: "a string",
@@ -151,35 +151,35 @@ class Mistake(ValueError):
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`; raises Refusal."""
+    """The JSON object in `body`; raises ApiError."""
     try:
         values = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise Refusal(f"the body is not valid JSON ({where})", code="invalid_json") from error
+        raise ApiError(f"the body is not valid JSON ({where})", code="invalid_json") from error
     if not isinstance(values, dict):
-        raise Refusal(f"the body must be a JSON object, not {_kind(values)}", code="invalid_json")
+        raise ApiError(f"the body must be a JSON object, not {_kind(values)}", code="invalid_json")
     return values
 
 
 def validate(model: type[Body], values: Mapping[str, Any], limits: Mapping[str, int] | None = None) -> Body:
-    """`values` as a `model`; `limits` are those of the configuration, by name. Raises Refusal."""
+    """`values` as a `model`; `limits` are those of the configuration, by name. Raises ApiError."""
     try:
         return model.model_validate(values, context=limits)
     except ValidationError as error:
         raise _refusal(error) from None  # pydantic's error holds the values
 
 
-def _refusal(error: ValidationError) -> Refusal:
+def _refusal(error: ValidationError) -> ApiError:
     """Of several mistakes an unknown field is told first, else the first of the model's fields."""
     found = error.errors(include_url=False)
     first = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
     if first["type"] == "extra_forbidden":
-        return Refusal(f"unrecognized field: {path}", param=path, code="unknown_parameter")
+        return ApiError(f"unrecognized field: {path}", param=path, code="unknown_parameter")
     mistake = _mistake(first)
     param = ".".join(part for part in (path, mistake.param) if part)
-    return Refusal(f"{path}: {mistake}" if path else str(mistake), param=param or None, code=mistake.code)
+    return ApiError(f"{path}: {mistake}" if path else str(mistake), param=param or None, code=mistake.code)
 
 
 def _mistake(error: ErrorDetails) -> Mistake:

@@ -1,17 +1,24 @@
 """The registry as clients and operators see it. Calls read small files: handlers run them in a thread."""
 
-import hmac
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
-from rlhf_online.errors import InvalidInput, UnknownVersion, VersionCorrupt
-from rlhf_online.versions.manifest import Change, Kind, Manifest, kind_of
+from rlhf_online.errors import InvalidInput, UnknownVersion
+from rlhf_online.versions.manifest import Change, Manifest
 from rlhf_online.versions.registry import Registry
-from services.chat.refusal import Refusal
+from rlhf_online.versions.summary import VersionSummary, summaries
+from services.chat.api_error import ApiError
+from services.chat.documented import documented
 from services.chat.validation import Model, validate
+
+
+class ListVersionsRequest(Model):
+    """Which versions."""
+
+    kind: Literal["policy", "reward"] | None = Field(default=None, description="Of which kind; by default of both.")
 
 
 class RollbackRequest(Model):
@@ -21,26 +28,74 @@ class RollbackRequest(Model):
     reason: str = Field(default="", max_length=1024, description="Kept with the version that is left.")
 
 
+@documented
+class VersionRow(TypedDict):
+    """A version and its state. Where its manifest cannot be read, `reason` says so and the rest is missing."""
+
+    version: str
+    """Its name, "policy-000012"."""
+    kind: str
+    """ "policy" or "reward"."""
+    state: str
+    """ "candidate", "live", "retired", "rejected" or "failed"."""
+    reason: str
+    """Why it is in this state, where there is a reason."""
+    gate: dict[str, Any]
+    """What the gate measured before it was promoted or rejected."""
+    changed_ms: int
+    """When it entered the state, Unix time in milliseconds."""
+    tuning: NotRequired[str]
+    """ "full" (all weights) or "lora" (an adapter)."""
+    parent: NotRequired[str]
+    """The version that training started from; empty for the first."""
+    created_ms: NotRequired[int]
+    """When it was made, Unix time in milliseconds."""
+    reward_version: NotRequired[str]
+    """The reward version that scored it; empty for the first and for reward versions."""
+    kl: NotRequired[float]
+    """Mean KL to the reference in nats an answer."""
+    position: NotRequired[dict[str, int]]
+    """The log position up to which it has learned: partition → next offset."""
+    reference: NotRequired[str]
+    """The policy version that the KL counts from; empty for reward versions."""
+    figures: NotRequired[dict[str, float]]
+    """What was measured of a reward version on held-out votes, by name."""
+    weights: NotRequired[dict[str, float]]
+    """What each objective counted in the scores that a policy version learned from."""
+
+
+@documented
+class VersionList(TypedDict):
+    """What serves, and every version."""
+
+    serving: str
+    """The policy version that writes answers now; empty before the first."""
+    live: dict[str, str | None]
+    """The live version of each kind; null before the first."""
+    versions: list[VersionRow]
+    """Policies, then rewards, oldest first."""
+
+
+@documented
+class VersionChanged(TypedDict):
+    """A version is live."""
+
+    version: str
+    """The version that is live from now on; the swap follows within seconds."""
+    state: str
+    """Its state, "live"."""
+    previous: str
+    """The version that was live before; empty if there was none."""
+    reason: str
+    """Why."""
+
+
 class Versions:
     """Lists, promotes and rolls back. Manifests never change, so each is read once."""
 
-    def __init__(self, registry: Registry, operator_token: str) -> None:
+    def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self._token = operator_token.encode()
         self._manifests: dict[str, Manifest] = {}
-
-    def authorize(self, header: str | None) -> None:
-        """Raises Refusal unless `header` is "Bearer " and the operator's credential."""
-        scheme, _, token = (header or "").partition(" ")
-        given = token.strip().encode("utf-8", errors="replace")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._token):
-            raise Refusal(
-                "the operator's credential is needed: Authorization: Bearer <content of operator.token in the state "
-                "folder>",
-                status=401,
-                type="authentication_error",
-                code="invalid_credential",
-            )
 
     def manifest(self, version: str) -> Manifest:
         """Raises UnknownVersion or VersionCorrupt."""
@@ -48,51 +103,43 @@ class Versions:
             self._manifests[version] = self.registry.manifest(version)
         return self._manifests[version]
 
-    def listing(self, kind: Kind | None = None) -> dict[str, Any]:
-        """Live names and a summary of each version, oldest first; no files, no probes."""
-        return {
-            "live": {name: self.registry.live(name) for name in ("policy", "reward")},
-            "versions": [self._summary(name) for name in self.registry.versions(kind)],
-        }
+    def rows(self, values: Mapping[str, Any]) -> list[VersionSummary]:
+        """Raises ApiError."""
+        return summaries(self.registry, validate(ListVersionsRequest, values).kind, self.manifest)
 
-    def promote(self, version: str) -> Change:
-        """Raises Refusal: 404 for an unknown version, 409 for one that may not serve."""
+    def live(self) -> dict[str, str | None]:
+        """The live version of each kind."""
+        return {"policy": self.registry.live("policy"), "reward": self.registry.live("reward")}
+
+    def promote(self, version: str) -> VersionChanged:
+        """Raises ApiError: 404 for an unknown version, 409 for one that may not serve."""
         try:
-            return self.registry.promote(version, reason="promoted by the operator")
+            return _changed(self.registry.promote(version, reason="promoted by the operator"))
         except UnknownVersion:
             raise
         except InvalidInput as error:
             raise _conflict(error) from error
 
-    def rollback(self, values: Mapping[str, Any]) -> Change:
-        """Raises Refusal: 400, or 409 if there is no version to go back to."""
+    def rollback(self, values: Mapping[str, Any]) -> VersionChanged:
+        """Raises ApiError: 400, or 409 if there is no version to go back to."""
         request = validate(RollbackRequest, values)
+        if self.registry.live(request.kind) is None:
+            raise _conflict(InvalidInput(f"no {request.kind} version is live: there is none to leave"))
         try:
-            return self.registry.rollback(request.kind, reason=request.reason or "rolled back by the operator")
+            reason = request.reason or "rolled back by the operator"
+            return _changed(self.registry.rollback(request.kind, reason=reason))
         except InvalidInput as error:
             raise _conflict(error) from error
 
-    def _summary(self, version: str) -> dict[str, Any]:
-        status = asdict(self.registry.status(version))
-        try:
-            manifest = self.manifest(version)
-        except VersionCorrupt as error:
-            return {"version": version, "kind": kind_of(version), **status, "reason": str(error)}
-        return {
-            "version": version,
-            "kind": kind_of(version),
-            **status,
-            "tuning": manifest.tuning,
-            "parent": manifest.parent,
-            "created_ms": manifest.created_ms,
-            "reward_version": manifest.reward_version,
-            "kl": manifest.kl,
-            "position": manifest.position,
-            "reference": manifest.reference,
-            "figures": manifest.figures,
-            "weights": manifest.weights,
-        }
+
+def _changed(change: Change) -> VersionChanged:
+    return {
+        "version": change.version,
+        "state": change.state,
+        "previous": change.previous,
+        "reason": change.reason,
+    }
 
 
-def _conflict(error: InvalidInput) -> Refusal:
-    return Refusal(str(error), status=409, type="conflict_error", code="version_conflict")
+def _conflict(error: InvalidInput) -> ApiError:
+    return ApiError(str(error), status=409, type="conflict_error", code="version_conflict")

@@ -7,8 +7,8 @@ import pytest
 
 from rlhf_online.config import LimitSettings
 from rlhf_online.events import Message
+from services.chat.api_error import ApiError
 from services.chat.chat_request import ChatCompletionRequest, ChatRequest, parse_chat
-from services.chat.refusal import Refusal
 from tests.support.chat_service import Service
 
 HI = [{"role": "user", "content": "secret words"}]
@@ -60,7 +60,7 @@ def parse(**fields: Any) -> ChatRequest:
     ],
 )
 def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ApiError) as caught:
         parse(**fields)
     assert caught.value.status == 400
     assert caught.value.param == param

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rlhf_online.events import SIGNALS
+from services.chat.api_error import ApiError
 from services.chat.feedback_request import FeedbackRequest, Implicit, event_id
-from services.chat.refusal import Refusal
 from services.chat.validation import validate
 
 PERSON = "0123456789abcdef0123456789abcdef"
@@ -44,7 +44,7 @@ def test_a_text_is_not_repeated_in_a_message() -> None:
         {**THUMB, "reason": "secret words" * 1000},
         {"thumb": "secret words"},
     ):
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(ApiError) as caught:
             validate(FeedbackRequest, body)
         assert "secret" not in str(caught.value)
         assert "secret" not in str(caught.value.__cause__ or caught.value.__context__)

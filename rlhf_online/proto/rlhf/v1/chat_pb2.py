@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from rlhf_online.proto.rlhf.v1 import events_pb2 as rlhf_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12rlhf/v1/chat.proto\x12\x07rlhf.v1\x1a\x14rlhf/v1/events.proto\"\xee\x01\n\x0f\x43ompleteRequest\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.rlhf.v1.Message\x12\r\n\x05model\x18\x02 \x01(\t\x12\t\n\x01n\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\t \x01(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\xa6\x01\n\x10\x43ompleteResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12 \n\x07\x63hoices\x18\x03 \x03(\x0b\x32\x0f.rlhf.v1.Choice\x12\x0e\n\x06logged\x18\x04 \x01(\x08\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x06 \x01(\r\"a\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12#\n\x05spans\x18\x04 \x03(\x0b\x32\x14.rlhf.v1.VersionSpan\"B\n\x15StreamCompleteRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.rlhf.v1.CompleteRequest\"w\n\x16StreamCompleteResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05\x64\x65lta\x18\x03 \x01(\t\x12(\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x19.rlhf.v1.CompleteResponse\"a\n\x13SendFeedbackRequest\x12#\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x11.rlhf.v1.Feedback\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\x98\x01\n\x14SendFeedbackResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12=\n\x08position\x18\x02 \x03(\x0b\x32+.rlhf.v1.SendFeedbackResponse.PositionEntry\x1a/\n\rPositionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xf0\x01\n\x0b\x43hatService\x12?\n\x08\x43omplete\x12\x18.rlhf.v1.CompleteRequest\x1a\x19.rlhf.v1.CompleteResponse\x12S\n\x0eStreamComplete\x12\x1e.rlhf.v1.StreamCompleteRequest\x1a\x1f.rlhf.v1.StreamCompleteResponse0\x01\x12K\n\x0cSendFeedback\x12\x1c.rlhf.v1.SendFeedbackRequest\x1a\x1d.rlhf.v1.SendFeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12rlhf/v1/chat.proto\x12\x07rlhf.v1\x1a\x14rlhf/v1/events.proto\"\xb8\x02\n\x0f\x43ompleteRequest\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.rlhf.v1.Message\x12\r\n\x05model\x18\x02 \x01(\t\x12\t\n\x01n\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\t \x01(\t\x12\x12\n\x05store\x18\n \x01(\x08H\x03\x88\x01\x01\x12\r\n\x05top_k\x18\x0b \x01(\x11\x12\r\n\x05min_p\x18\x0c \x01(\x02\x12\x0c\n\x04stop\x18\r \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x08\n\x06_store\"\xa6\x01\n\x10\x43ompleteResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12 \n\x07\x63hoices\x18\x03 \x03(\x0b\x32\x0f.rlhf.v1.Choice\x12\x0e\n\x06logged\x18\x04 \x01(\x08\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x06 \x01(\r\"a\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12#\n\x05spans\x18\x04 \x03(\x0b\x32\x14.rlhf.v1.VersionSpan\"B\n\x15StreamCompleteRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.rlhf.v1.CompleteRequest\"w\n\x16StreamCompleteResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05\x64\x65lta\x18\x03 \x01(\t\x12(\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x19.rlhf.v1.CompleteResponse\"a\n\x13SendFeedbackRequest\x12#\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x11.rlhf.v1.Feedback\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\x98\x01\n\x14SendFeedbackResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12=\n\x08position\x18\x02 \x03(\x0b\x32+.rlhf.v1.SendFeedbackResponse.PositionEntry\x1a/\n\rPositionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xf0\x01\n\x0b\x43hatService\x12?\n\x08\x43omplete\x12\x18.rlhf.v1.CompleteRequest\x1a\x19.rlhf.v1.CompleteResponse\x12S\n\x0eStreamComplete\x12\x1e.rlhf.v1.StreamCompleteRequest\x1a\x1f.rlhf.v1.StreamCompleteResponse0\x01\x12K\n\x0cSendFeedback\x12\x1c.rlhf.v1.SendFeedbackRequest\x1a\x1d.rlhf.v1.SendFeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +35,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._loaded_options = None
   _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._serialized_options = b'8\001'
   _globals['_COMPLETEREQUEST']._serialized_start=54
-  _globals['_COMPLETEREQUEST']._serialized_end=292
-  _globals['_COMPLETERESPONSE']._serialized_start=295
-  _globals['_COMPLETERESPONSE']._serialized_end=461
-  _globals['_CHOICE']._serialized_start=463
-  _globals['_CHOICE']._serialized_end=560
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=562
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=628
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=630
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=749
-  _globals['_SENDFEEDBACKREQUEST']._serialized_start=751
-  _globals['_SENDFEEDBACKREQUEST']._serialized_end=848
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=851
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=1003
-  _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._serialized_start=956
-  _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._serialized_end=1003
-  _globals['_CHATSERVICE']._serialized_start=1006
-  _globals['_CHATSERVICE']._serialized_end=1246
+  _globals['_COMPLETEREQUEST']._serialized_end=366
+  _globals['_COMPLETERESPONSE']._serialized_start=369
+  _globals['_COMPLETERESPONSE']._serialized_end=535
+  _globals['_CHOICE']._serialized_start=537
+  _globals['_CHOICE']._serialized_end=634
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=636
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=702
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=704
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=823
+  _globals['_SENDFEEDBACKREQUEST']._serialized_start=825
+  _globals['_SENDFEEDBACKREQUEST']._serialized_end=922
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=925
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=1077
+  _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._serialized_start=1030
+  _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._serialized_end=1077
+  _globals['_CHATSERVICE']._serialized_start=1080
+  _globals['_CHATSERVICE']._serialized_end=1320
 # @@protoc_insertion_point(module_scope)

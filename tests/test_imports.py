@@ -49,7 +49,7 @@ from pathlib import Path
 import services.standalone.__main__
 from rlhf_online.config import load
 from services.standalone.settings import StandaloneSettings
-print(load(StandaloneSettings, Path(sys.argv[1])).policy.algorithm, "torch" in sys.modules)
+print(load(StandaloneSettings, Path(sys.argv[1])).policy.algorithm.name, "torch" in sys.modules)
 """
 
 

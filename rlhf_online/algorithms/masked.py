@@ -57,6 +57,11 @@ def whiten(values_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True, unbia
     return masked_fill(white_BT if shift_mean else white_BT + mean, mask_BT)
 
 
+def whitening_scale(values_BT: Tensor, mask_BT: Tensor) -> float:
+    """1/σ, by which `whiten` multiplies differences."""
+    return torch.rsqrt(masked_variance(values_BT, mask_BT) + 1e-8).item()
+
+
 def token_logprobs(logits_NV: Tensor, tokens_N: Tensor, temperature_N: float | Tensor = 1.0) -> Tensor:
     """log softmax(logits / temperature)[token], in float32 or better.
 

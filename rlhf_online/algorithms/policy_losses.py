@@ -1,13 +1,14 @@
 """Losses of the policy and the value: pure functions of tensors that return `(loss, stats)`.
 
-Shapes: B answers, T tokens. Every loss is a sum over real tokens ÷ a `denominator` that defaults to their number; a
-micro-batch passes that of its whole minibatch, and gradients add up exactly. Masked positions change nothing, bit for
-bit. `stats` are detached scalars, with the same denominator where they are means.
+Shapes: B answers, T tokens. Every loss is a sum over real tokens (`gspo_loss`: over answers) ÷ a `denominator` that
+defaults to their number; a micro-batch passes that of its whole minibatch, and gradients add up exactly. Masked
+positions change nothing, bit for bit. `stats` are detached scalars, with the same denominator where they are means.
 
 How they combine. PPO: `ppo_loss` + c · `value_loss`, and `entropy_loss` where wanted; GRPO and RLOO: `ppo_loss` with
-the advantages of `advantages.py`, no value. REINFORCE: `reinforce_loss`; A2C adds c · `value_loss`, and is PPO with one
-step a batch: at ratio 1 the two have the same gradient. PTX (Ouyang et al. 2022, InstructGPT, eq. 2): + γ · `nll_loss`
-on other text. The KL goes into the reward (`advantages.token_rewards`, k1), or is added as β · `kl_loss` with k2.
+the advantages of `advantages.py`, no value; Dr. GRPO: the same with a constant denominator; DAPO: with a clip range.
+REINFORCE: `reinforce_loss`; A2C adds c · `value_loss`, and is PPO with one step a batch: at ratio 1 the two have the
+same gradient. PTX (Ouyang et al. 2022, InstructGPT, eq. 2): + γ · `nll_loss` on other text. The KL goes into the reward
+(`advantages.token_rewards`, k1), or is added as β · `kl_loss` with k2.
 
 A (B, T) tensor may as well hold one action an answer, T = 1, its log-prob the sum over the answer's tokens
 (`masked.row_sums`): that is how a whole answer is one action.
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor
 
 from rlhf_online.algorithms import kl
-from rlhf_online.algorithms.masked import Stats, masked_fill, masked_mean
+from rlhf_online.algorithms.masked import Stats, masked_fill, masked_mean, row_sums
 
+ClipRange = tuple[float, float]
+"""(ε_low, ε_high): the ratio is clipped to 1 − ε_low … 1 + ε_high."""
 _ESTIMATORS = {"k1": kl.k1, "k2": kl.k2, "k3": kl.k3}
 
 
@@ -30,68 +33,28 @@ def ppo_loss(
     advantages_BT: Tensor,
     mask_BT: Tensor,
     *,
-    clip: float,
+    clip: float | ClipRange,
     dual_clip: float | None = None,
+    weights_BT: Tensor | None = None,
     denominator: float | Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
     """−mean min(ρA, clip(ρ, 1 ± ε) A), ρ = exp(log π − log π_old) (Schulman et al. 2017, arXiv 1707.06347, eq. 7).
 
+    `clip` is ε, or (ε_low, ε_high) for 1 − ε_low … 1 + ε_high (Yu et al. 2025, DAPO, arXiv 2503.14476, eq. 8).
     With `dual_clip` c > 1, where A < 0: −mean max(min(ρA, clip(ρ, 1 ± ε) A), cA), so that a ratio that has run away
-    has no gradient (Ye et al. 2020, arXiv 1912.09729). Stats: `ratio`, `clip_fraction`, `dual_clip_fraction`.
+    has no gradient (Ye et al. 2020, arXiv 1912.09729).
+
+    With `weights_BT` w (`importance.truncated_weights`) it is decoupled PPO: −mean w · min(ρA, clip(ρ, 1 ± ε) A), where
+    "old" is the proximal policy, which the clip holds the new one near (Hilton et al. 2021, arXiv 2110.00641). A token
+    of weight 0 has loss 0 and ratio 1, and stays in the denominator.
+
+    Stats: `ratio`, `clip_fraction`, `dual_clip_fraction`.
     """
-    log_ratio_BT = masked_fill(logprobs_BT, mask_BT) - masked_fill(old_logprobs_BT, mask_BT)
-    advantages_BT = masked_fill(advantages_BT, mask_BT)
-    objective_BT, stats = _clipped_objective(log_ratio_BT.exp(), advantages_BT, mask_BT, clip, dual_clip, denominator)
-    return masked_mean(-objective_BT, mask_BT, denominator), stats
-
-
-def decoupled_ppo_loss(
-    logprobs_BT: Tensor,
-    proximal_logprobs_BT: Tensor,
-    behaviour_logprobs_BT: Tensor,
-    advantages_BT: Tensor,
-    mask_BT: Tensor,
-    *,
-    clip: float,
-    max_weight: float,
-    reject_above: float,
-    dual_clip: float | None = None,
-    denominator: float | Tensor | None = None,
-) -> tuple[Tensor, Stats]:
-    """−mean w · min(ρA, clip(ρ, 1 ± ε) A), ρ = π / π_prox, w = π_prox / π_behaviour (Hilton et al. 2021, 2110.00641).
-
-    The clip holds the policy near the proximal one, which is recent, while w corrects for the one that sampled. w is
-    truncated at `max_weight`; a token whose w is above `reject_above` has loss 0 (ratio 1), and stays in the
-    denominator. `math.inf` is no limit. `dual_clip` is that of `ppo_loss`.
-    Stats: those of `ppo_loss`, and `weight`, `truncated_fraction`, `rejected_fraction`.
-    """
-    proximal_BT = masked_fill(proximal_logprobs_BT, mask_BT)
-    weight_BT = (proximal_BT - masked_fill(behaviour_logprobs_BT, mask_BT)).exp()
-    rejected_BT = weight_BT > reject_above
-    kept_BT = mask_BT & ~rejected_BT
-    used_BT = masked_fill(weight_BT.clamp(max=max_weight), kept_BT)
-    ratio_BT = masked_fill(logprobs_BT - proximal_BT, kept_BT).exp()
-    advantages_BT = masked_fill(advantages_BT, kept_BT)
-    objective_BT, stats = _clipped_objective(ratio_BT, advantages_BT, mask_BT, clip, dual_clip, denominator)
-    with torch.no_grad():
-        stats |= {
-            "weight": masked_mean(used_BT, mask_BT, denominator),
-            "truncated_fraction": _fraction(kept_BT & (weight_BT > max_weight), mask_BT, denominator),
-            "rejected_fraction": _fraction(rejected_BT, mask_BT, denominator),
-        }
-    return masked_mean(-used_BT * objective_BT, mask_BT, denominator), stats
-
-
-def _clipped_objective(
-    ratio_BT: Tensor,
-    advantages_BT: Tensor,
-    mask_BT: Tensor,
-    clip: float,
-    dual_clip: float | None,
-    denominator: float | Tensor | None,
-) -> tuple[Tensor, Stats]:
-    plain_BT = ratio_BT * advantages_BT
-    clipped_BT = ratio_BT.clamp(1 - clip, 1 + clip) * advantages_BT
+    used_BT = mask_BT if weights_BT is None else mask_BT & (weights_BT > 0)
+    ratio_BT = masked_fill(logprobs_BT - old_logprobs_BT, used_BT).exp()
+    advantages_BT = masked_fill(advantages_BT, used_BT)
+    low, high = clip if isinstance(clip, tuple) else (clip, clip)
+    plain_BT, clipped_BT = ratio_BT * advantages_BT, ratio_BT.clamp(1 - low, 1 + high) * advantages_BT
     objective_BT = torch.minimum(plain_BT, clipped_BT)
     floor_BT = torch.full_like(ratio_BT, -torch.inf)
     if dual_clip is not None:
@@ -102,7 +65,38 @@ def _clipped_objective(
             "clip_fraction": _fraction(clipped_BT < plain_BT, mask_BT, denominator),
             "dual_clip_fraction": _fraction(objective_BT < floor_BT, mask_BT, denominator),
         }
-    return torch.maximum(objective_BT, floor_BT), stats
+    objective_BT = torch.maximum(objective_BT, floor_BT)
+    if weights_BT is not None:
+        objective_BT = masked_fill(weights_BT, used_BT) * objective_BT
+    return masked_mean(-objective_BT, mask_BT, denominator), stats
+
+
+def gspo_loss(
+    logprobs_BT: Tensor,
+    old_logprobs_BT: Tensor,
+    advantages_B: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip: float | ClipRange,
+    denominator: float | Tensor | None = None,
+) -> tuple[Tensor, Stats]:
+    """−mean over answers of min(sA, clip(s, 1 ± ε) A) (Zheng et al. 2025, GSPO, arXiv 2507.18071, eq. 5 and 7).
+
+    s = exp(mean over the answer's |y| tokens of log π − log π_old) is the geometric mean of its tokens' ratios: the
+    whole answer is clipped, or none of it. `denominator` is in answers, and defaults to B.
+    Stats: `ratio` and `clip_fraction`, of answers, and `dual_clip_fraction`, 0.
+    """
+    tokens_B = mask_BT.sum(1).clamp(min=1)
+    mean_B, old_mean_B = row_sums(logprobs_BT, mask_BT) / tokens_B, row_sums(old_logprobs_BT, mask_BT) / tokens_B
+    every_B1 = torch.ones_like(mean_B, dtype=torch.bool).unsqueeze(1)
+    return ppo_loss(
+        mean_B.unsqueeze(1),
+        old_mean_B.unsqueeze(1),
+        advantages_B.unsqueeze(1),
+        every_B1,
+        clip=clip,
+        denominator=denominator,
+    )
 
 
 def reinforce_loss(

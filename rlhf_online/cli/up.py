@@ -35,15 +35,18 @@ REAL_MODEL: dict[str, Any] = {
     "policy": {
         "lora_rank": 8,
         "lr": 3e-4,
-        "value_lr": 1e-3,
         "epochs": 2,
         "minibatches": 2,
         "micro_batch_tokens": 2048,
-        "kl_coef": 0.1,
-        "kl_target": 3.0,
-        "kl_horizon": 500.0,
-        # At 48 tokens most answers are cut: whoever is taught to be done by then is taught to say little.
-        "missing_eos_penalty": 0.0,
+        "algorithm": {
+            "name": "ppo",
+            "value_lr": 1e-3,
+            "kl_coef": 0.1,
+            "kl_target": 3.0,
+            "kl_horizon": 500.0,
+            # At 48 tokens most answers are cut: a policy that is paid for being done by then learns to say little.
+            "missing_eos_penalty": 0.0,
+        },
     },
     "rollout": {"per_cycle": 64, "answers_per_prompt": 4, "max_tokens": 48},
     "gate": {"samples": 16, "win_rate": {"min": 0.4}, "kl": {"max": 6.0}},

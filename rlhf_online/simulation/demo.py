@@ -99,7 +99,7 @@ def settings(options: Options) -> Values:
         "engine": {"tuning": "full", "max_model_len": 64, "max_num_seqs": 64, "kv_cache_gib": 0.25},
         "limits": {"max_tokens": answer},
         "reward": {"lr": 2e-3, "batch": 16, "epochs": 2, "cold_epochs": 4, "replay": 3.0},
-        "policy": {"lr": 6e-4, "value_lr": 6e-4, "value_coef": 1.0, "epochs": 2, "kl_coef": 0.05, "max_step_kl": 2.0},
+        "policy": {"lr": 6e-4, "epochs": 2, "max_step_kl": 2.0, "algorithm": {"name": "ppo", "kl_coef": 0.05}},
         "rollout": {"per_cycle": 1024, "answers_per_prompt": 4, "max_tokens": answer},
         "gate": {"kl": {"max": 12.0}, "samples": 96},
     }

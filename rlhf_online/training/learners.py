@@ -83,7 +83,7 @@ class Learners:
     def labels(self, count: int, rng: random.Random, weights: Mapping[str, float]) -> list[LabelledAnswer]:
         """Up to `count` answers with people's thumbs, if the next policy update learns from such; none held out, and
         none by an objective of weight 0."""
-        if self.policy.algorithm != "kto":
+        if not self.policy.algorithm.needs.labels:
             return []
         names = self.reward.model.objectives
         thumbs = [vote for vote in self.reward.thumbs if weights[names[vote.objective_of(names)]] > 0]

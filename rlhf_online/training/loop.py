@@ -46,7 +46,7 @@ from rlhf_online.training.commit import commit, commit_intake, release
 from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
 from rlhf_online.training.experience import TEMPERATURE
 from rlhf_online.training.parts import Parts
-from rlhf_online.training.policy_update import GROUPED, PolicyReport
+from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import Pending, Progress
 from rlhf_online.training.retrier import Stopped
 from rlhf_online.training.serving import serve_policy, serve_reward
@@ -188,7 +188,7 @@ class Trainer:
 
     def _gather(self, prompts: list[tuple[int, ...]], rng: random.Random) -> list[ScoredRollout]:
         parts, progress = self.parts, self.progress
-        grouped = parts.learners.policy.algorithm in GROUPED
+        grouped = parts.learners.policy.algorithm.needs.groups
         rollouts = parts.experience.gather(
             prompts, progress.policy_version, parts.settings.gate.samples, rng, grouped=grouped
         )

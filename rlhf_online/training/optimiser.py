@@ -14,19 +14,11 @@ SLOTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class NamedAdam:
-    """torch's Adam over named parameters, each name with its own learning rate."""
+    """torch's Adam over groups of named parameters, each group with its own learning rate."""
 
-    def __init__(
-        self, parameters: Mapping[str, nn.Parameter], lr: Mapping[str, float], *, betas: tuple[float, float], eps: float
-    ) -> None:
-        self.parameters = dict(parameters)
-        self._lr = dict(lr)
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in self.parameters.items():
-            groups.setdefault(self._lr[name], []).append(parameter)
-        self._adam = torch.optim.Adam(
-            [{"params": members, "lr": rate, "base": rate} for rate, members in groups.items()], betas=betas, eps=eps
-        )
+    def __init__(self, *groups: Mapping[str, nn.Parameter], betas: tuple[float, float], eps: float) -> None:
+        self.parameters = {name: parameter for group in groups for name, parameter in group.items()}
+        self._adam = torch.optim.Adam([{"params": list(group.values())} for group in groups], betas=betas, eps=eps)
 
     def zero_grad(self) -> None:
         self._adam.zero_grad(set_to_none=True)
@@ -35,10 +27,10 @@ class NamedAdam:
         """Scale the gradient down to `max_norm`; returns its norm before."""
         return float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), max_norm))
 
-    def step(self, scale: float = 1.0) -> None:
-        """One step at `scale` times the learning rates."""
-        for group in self._adam.param_groups:
-            group["lr"] = group["base"] * scale
+    def step(self, *rates: float) -> None:
+        """One step at these learning rates, one a group."""
+        for group, rate in zip(self._adam.param_groups, rates, strict=True):
+            group["lr"] = rate
         self._adam.step()
 
     def state(self) -> dict[str, Tensor]:

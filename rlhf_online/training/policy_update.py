@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rlhf_online.algorithms import kl
 from rlhf_online.algorithms.advantages import RunningMean
-from rlhf_online.algorithms.masked import masked_mean, masked_sum
+from rlhf_online.algorithms.masked import masked_mean
 from rlhf_online.models import trunk
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.policy import Policy
@@ -35,15 +35,13 @@ from rlhf_online.rollout.types import LabelledAnswer, ScoredRollout
 from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.policy import objectives
+from rlhf_online.training.policy.algorithms import AnyAlgorithm
+from rlhf_online.training.policy.algorithms.base import FromLabels
 from rlhf_online.training.policy.average import WeightAverage
+from rlhf_online.training.policy.measured import AlgorithmState, LabelledAnswers, MeasuredAnswers, ScoredAnswers
 from rlhf_online.training.policy.micro_batches import MicroBatches, out_of_memory
-from rlhf_online.training.policy.objectives import Answers, Objective, Rewards, Unit
-from rlhf_online.training.policy.settings import Algorithm, PolicyStage, PolicyTraining
-
-PENALISED = frozenset({"ppo", "grpo", "rloo", "reinforce"})
-"""Algorithms that pay for the KL with the controller's coefficient; the others hold to the reference by their loss."""
-GROUPED = frozenset({"grpo", "rloo", "online-dpo", "best-of-n"})
-"""Algorithms that compare the answers to one prompt."""
+from rlhf_online.training.policy.objectives import Example, Objective
+from rlhf_online.training.policy.settings import PolicyTraining
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +49,7 @@ class PolicyReport:
     """What an update did. `kl` is nats an answer from the reference as the update began (k1 on its answers), `step_kl`
     nats an answer from before to after it (k3), `reward` the mean score less β·KL, `score` before clip and penalty."""
 
-    algorithm: Algorithm = "ppo"
+    algorithm: str = ""
     kl: float = 0.0
     step_kl: float = 0.0
     reward: float = 0.0
@@ -61,7 +59,7 @@ class PolicyReport:
     """Mean k3 a token between the sampling and the policy as the update began: staleness, or engine and trainer."""
     kl_coef: float = 0.0
     rollouts: int = 0
-    """Answers that could be learned from; of online-dpo and best-of-n those that the best were chosen among."""
+    """Answers that could be learned from, those included that an algorithm chose the best among."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Answers that were not, by the reasons of `rollout.eligibility`."""
     stats: dict[str, float] = field(default_factory=dict)
@@ -81,27 +79,25 @@ class PolicyUpdater:
         self.policy = policy
         self.updates = 0
         """Updates that were kept."""
-        self.controller = kl.KLController(settings.kl_coef, settings.kl_target, settings.kl_horizon)
-        self.baseline = RunningMean()
+        self.algorithm_state = AlgorithmState()
         self.value_ready = False
         self._settings = settings
         self._seed = seed
         self._passes = MicroBatches(policy, policy.token_budget(settings.micro_batch_tokens))
         self._ptx = objectives.demonstrations(demonstrations) if settings.ptx_coef and demonstrations else None
         self._average = WeightAverage(policy.parameters(), settings.ema) if settings.ema else None
-        own, value = policy.parameters(), {f"value.{n}": p for n, p in policy.value_parameters().items()}
-        rates = dict.fromkeys(own, settings.lr) | dict.fromkeys(value, settings.value_lr)
-        self._adam = NamedAdam(own | value, rates, betas=(0.9, 0.999), eps=1e-5)
+        value = {f"value.{name}": parameter for name, parameter in policy.value_parameters().items()}
+        self._adam = NamedAdam(policy.parameters(), value, betas=(0.9, 0.999), eps=1e-5)
 
     @property
-    def algorithm(self) -> Algorithm:
+    def algorithm(self) -> AnyAlgorithm:
         """That of the next update."""
-        return self._stage().algorithm
+        return self._settings.stage(self.updates).algorithm
 
     def init_value(self, weight_1d: Tensor, bias_1: Tensor) -> bool:
         """Begin with what the reward model says of a state (`RewardModel.linear`) as the value head: once, and not
         before an algorithm needs one. True if it was now."""
-        if self.value_ready or self.algorithm != "ppo":
+        if self.value_ready or not self.algorithm.needs.critic:
             return False
         with torch.no_grad():
             self.policy.value_head.weight.copy_(weight_1d)
@@ -110,19 +106,20 @@ class PolicyUpdater:
         return True
 
     def update(self, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer] = ()) -> PolicyReport:
-        """One update: of kto on `labelled`, of the others on `rollouts`, which kto needs for measuring the KL alone.
+        """One update, on `labelled` where the algorithm learns from labels, and else on `rollouts`, which the other
+        kind takes for measuring the KL alone.
 
         What cannot be learned from is left out and counted; with nothing left, nothing changes.
         """
         algorithm = self.algorithm
-        kept, labels, left_out = self._sort_out(algorithm, rollouts, labelled)
-        count = len(labels) if algorithm == "kto" else len(kept)
-        report = PolicyReport(algorithm=algorithm, rollouts=count, left_out=dict(left_out))
+        kept, labels, left_out = self._usable(algorithm, rollouts, labelled)
+        count = len(labels) if algorithm.needs.labels else len(kept)
+        report = PolicyReport(algorithm=algorithm.name, rollouts=count, left_out=dict(left_out))
         if not count:
             return replace(report, reason="no answer that can be learned from")
         before, before_adam = self.policy.state(), self._adam.state()
         try:
-            report = self._learn(report, kept, labels)
+            report = self._learn(algorithm, report, kept, labels)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -135,137 +132,122 @@ class PolicyUpdater:
             self.updates += 1
             if self._average is not None:
                 self._average.step()
+            if self.algorithm is not algorithm:
+                # A stage begins: an adaptive β begins at what this stage says.
+                self.algorithm_state = replace(self.algorithm_state, kl_coef=None)
         return report
 
     def published(self) -> AbstractContextManager[None]:
         """While the block runs the policy has the weights that are to serve: its own, or their average."""
         return nullcontext() if self._average is None else self._average.in_place()
 
-    def _sort_out(
-        self, algorithm: Algorithm, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer]
+    def _usable(
+        self, algorithm: AnyAlgorithm, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer]
     ) -> tuple[list[ScoredRollout], list[LabelledAnswer], Counter[str]]:
         limits = ModelLimits(vocabulary=int(self.policy.lm.config.vocab_size), context=self.policy.context)
         kept, left_out = usable_rollouts(rollouts, limits)
         labels: list[LabelledAnswer] = []
-        if algorithm == "kto":
+        if algorithm.needs.labels:
             labels, left_out = usable_labels(labelled, limits)
-        elif algorithm in GROUPED:
+        elif algorithm.needs.groups:
             kept, singletons = drop_singleton_groups(kept)
             left_out += singletons
         return kept, labels, left_out
 
     def _learn(
-        self, report: PolicyReport, kept: Sequence[ScoredRollout], labels: Sequence[LabelledAnswer]
+        self,
+        algorithm: AnyAlgorithm,
+        report: PolicyReport,
+        kept: Sequence[ScoredRollout],
+        labels: Sequence[LabelledAnswer],
     ) -> PolicyReport:
         """Measure, learn, measure again; the report says whether to keep it."""
-        settings = self._settings
-        learned = self._measure_labels(labels) if report.algorithm == "kto" else None
-        sampled = self._measure_rollouts(kept) if kept else None
-        measured = sampled or learned
-        assert measured is not None, "kto has labels, the others have rollouts"
-        rewards = objectives.rewards_of(sampled, kept, self.controller.coef, settings) if sampled else None
-        report = self._describe(report, measured, kept, rewards)
-        if learned is not None:
-            objective = self._labels(labels, learned)
+        scored, state = self._scored(kept), self.algorithm_state
+        if isinstance(algorithm, FromLabels):
+            learned = self._labelled(labels)
+            objective, measured = algorithm.objective(learned), learned.measured if scored is None else scored.measured
         else:
-            assert sampled is not None and rewards is not None
-            objective, tied = self._objective(report.algorithm, sampled, kept, rewards)
-            report = replace(report, left_out=report.left_out | ({"tied": tied} if tied else {}))
-        if not objective.units:
+            assert scored is not None, "without an answer nothing is learned"
+            objective, measured = algorithm.objective(scored, state), scored.measured
+        report = self._describe(algorithm, report, measured, scored)
+        score = sum(item.score for item in kept) / len(kept) if kept else 0.0
+        report = replace(report, score=score, left_out=report.left_out | dict(objective.left_out))
+        if not objective.examples:
             return replace(report, rollouts=0, reason="no answer that can be learned from")
         stats = self._train(objective) if math.isfinite(report.reward) else None
         if stats is None:
             return replace(report, undone=True, reason="a loss, a gradient or a score was not finite")
-        report = replace(report, stats=stats, step_kl=self._passes.moved(measured))
-        if not report.step_kl <= settings.max_step_kl:
-            reason = f"the update moved the policy by {report.step_kl:.3g} nats an answer"
-            return replace(report, undone=True, reason=f"{reason}, more than {settings.max_step_kl:g}")
-        if report.algorithm in PENALISED:
-            self.controller = self.controller.after(report.kl, report.rollouts)
-        if report.algorithm == "reinforce" and rewards is not None:
-            self.baseline = self.baseline.after(rewards.total_N if settings.kl_in == "reward" else rewards.shaped_N)
+        report = replace(report, stats=stats, step_kl=self._passes.step_kl(measured))
+        limit = self._settings.max_step_kl
+        if not report.step_kl <= limit:
+            reason = f"the update moved the policy by {report.step_kl:.3g} nats an answer, more than {limit:g}"
+            return replace(report, undone=True, reason=reason)
+        self.algorithm_state = algorithm.state_after(state, scored)
         return report
 
     # Before the first step
 
-    def _objective(
-        self, algorithm: Algorithm, answers: Answers, rollouts: Sequence[ScoredRollout], rewards: Rewards
-    ) -> tuple[Objective, int]:
-        """What is learned from, and how many answers a tie leaves out of it."""
-        match algorithm:
-            case "online-dpo":
-                return objectives.best_and_worst(answers, rollouts, rewards, self._settings)
-            case "best-of-n":
-                return objectives.best_of_each(answers, rollouts, rewards), 0
-            case _:
-                coef, baseline = self.controller.coef, self.baseline
-                return objectives.policy_gradient(
-                    algorithm, answers, rollouts, rewards, coef, baseline, self._settings
-                ), 0
+    def _scored(self, rollouts: Sequence[ScoredRollout]) -> ScoredAnswers | None:
+        if not rollouts:
+            return None
+        pairs = [(scored.rollout.prompt_token_ids, scored.rollout.token_ids) for scored in rollouts]
+        temperature_N = torch.tensor([scored.rollout.temperature for scored in rollouts])
+        return ScoredAnswers.of(self._passes.measure(pairs, temperature_N), rollouts)
 
-    def _labels(self, labels: Sequence[LabelledAnswer], answers: Answers) -> Objective:
-        pairs = objectives.of_other_prompts(labels)
-        others = self._passes.measure(pairs, torch.ones(len(pairs)))
-        desirable_N = torch.tensor([item.desirable for item in labels])
-        return objectives.Labels(answers, others, desirable_N, self._settings)
+    def _labelled(self, labels: Sequence[LabelledAnswer]) -> LabelledAnswers:
+        def measure(pairs: Sequence[Pair]) -> MeasuredAnswers:
+            return self._passes.measure(pairs, torch.ones(len(pairs)))
+
+        pairs = [(item.prompt_token_ids, item.token_ids) for item in labels]
+        return LabelledAnswers(measured=measure(pairs), labelled=labels, measure=measure)
 
     def _describe(
-        self, report: PolicyReport, answers: Answers, rollouts: Sequence[ScoredRollout], rewards: Rewards | None
+        self, algorithm: AnyAlgorithm, report: PolicyReport, measured: MeasuredAnswers, scored: ScoredAnswers | None
     ) -> PolicyReport:
-        count, mask_NA = len(answers.pairs), answers.mask_NA
-        kl_NA = kl.k1(answers.start_NA, answers.reference_NA)
         report = replace(
             report,
-            kl=masked_sum(kl_NA, mask_NA).item() / count,
-            length=mask_NA.sum().item() / count,
-            kl_coef=self.controller.coef if report.algorithm in PENALISED else 0.0,
+            kl=measured.mean_kl,
+            length=measured.mask_NA.sum().item() / len(measured.pairs),
+            kl_coef=algorithm.kl_coefficient(self.algorithm_state),
         )
-        if rewards is None:
+        if scored is None:
             return report
-        behaviour_NA = objectives.behaviour_of(answers, rollouts)
+        behaviour_k3_NA = kl.k3(scored.behaviour_NA, measured.start_NA)
         return replace(
             report,
-            reward=rewards.total_N.mean().item(),
-            score=sum(scored.score for scored in rollouts) / count,
-            behaviour_k3=masked_mean(kl.k3(behaviour_NA, answers.start_NA), mask_NA).item(),
-        )
-
-    def _measure_rollouts(self, rollouts: Sequence[ScoredRollout]) -> Answers:
-        pairs = [(scored.rollout.prompt_token_ids, scored.rollout.token_ids) for scored in rollouts]
-        return self._passes.measure(pairs, torch.tensor([scored.rollout.temperature for scored in rollouts]))
-
-    def _measure_labels(self, labels: Sequence[LabelledAnswer]) -> Answers:
-        return self._passes.measure(
-            [(item.prompt_token_ids, item.token_ids) for item in labels], torch.ones(len(labels))
+            reward=algorithm.rewards(scored, self.algorithm_state).mean().item(),
+            behaviour_k3=masked_mean(behaviour_k3_NA, measured.mask_NA).item(),
         )
 
     # Learning
 
     def _train(self, objective: Objective) -> dict[str, float] | None:
         """All passes; the means of their statistics over the steps, or None as soon as a number is not finite."""
-        settings, units = self._settings, list(objective.units)
+        settings, examples = self._settings, objective.examples
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.updates)
         sums: Counter[str] = Counter()
         steps = 0
         for _ in range(settings.epochs):
-            order = torch.randperm(len(units), generator=generator)
-            for chunk in order.tensor_split(min(settings.minibatches, len(units))):
-                found = self._step(objective, [units[index] for index in chunk.tolist()], generator)
+            order = torch.randperm(len(examples), generator=generator)
+            for chunk in order.tensor_split(min(settings.minibatches, len(examples))):
+                found = self._step(objective, [examples[index] for index in chunk.tolist()], generator)
                 if found is None:
                     return None
                 sums.update(found)
                 steps += 1
         return {name: total / steps for name, total in sums.items()}
 
-    def _step(self, objective: Objective, units: Sequence[Unit], generator: torch.Generator) -> dict[str, float] | None:
+    def _step(
+        self, objective: Objective, examples: Sequence[Example], generator: torch.Generator
+    ) -> dict[str, float] | None:
         """One optimiser step on a minibatch; its statistics, or None if a number is not finite."""
-        mixed: list[Unit] = []
+        mixed: list[Example] = []
         if self._ptx is not None:
-            mixed = [self._ptx.units[i] for i in _draw(len(self._ptx.units), len(units), generator)]
+            mixed = [self._ptx.examples[i] for i in _draw(len(self._ptx.examples), len(examples), generator)]
 
         def gradient() -> dict[str, float]:
             self._adam.zero_grad()
-            found = self._passes.backward(objective, units)
+            found = self._passes.backward(objective, examples)
             if self._ptx is not None:
                 found["ptx_loss"] = self._passes.backward(self._ptx, mixed, self._settings.ptx_coef)["policy_loss"]
             return found
@@ -274,24 +256,9 @@ class PolicyUpdater:
         norm = self._adam.clip(self._settings.max_grad_norm)
         if not all(map(math.isfinite, (norm, *found.values()))):
             return None
-        self._adam.step(self._rate())
+        settings, updates = self._settings, self.updates
+        self._adam.step(settings.lr * settings.rate(updates), self.algorithm.critic_lr * settings.decay(updates))
         return found
-
-    # What depends on the number of updates
-
-    def _stage(self) -> PolicyStage:
-        settings, end = self._settings, 0
-        for stage in settings.schedule:
-            end += stage.updates
-            if not stage.updates or self.updates < end:
-                return stage
-        return settings.schedule[-1] if settings.schedule else PolicyStage(algorithm=settings.algorithm)
-
-    def _rate(self) -> float:
-        """What the learning rates are multiplied by."""
-        settings = self._settings
-        left = 1 - self.updates / settings.lr_decay_updates if settings.lr_decay_updates else 1.0
-        return max(0.0, left) * (self._stage().lr or settings.lr) / settings.lr
 
     # Keeping
 
@@ -302,9 +269,9 @@ class PolicyUpdater:
             tensors |= trunk.named("average", self._average.state())
         values = {
             "updates": self.updates,
-            "kl_coef": self.controller.coef,
+            "kl_coef": self.algorithm_state.kl_coef,
             "value_ready": self.value_ready,
-            "baseline": [self.baseline.total, self.baseline.weight],
+            "baseline": [self.algorithm_state.baseline.total, self.algorithm_state.baseline.weight],
         }
         return tensors, values
 
@@ -315,9 +282,10 @@ class PolicyUpdater:
         if self._average is not None:
             self._average.load_state(trunk.unnamed("average", tensors))
         self.updates, self.value_ready = values["updates"], values["value_ready"]
-        self.controller = replace(self.controller, coef=values["kl_coef"])
         total, weight = values["baseline"]
-        self.baseline = RunningMean(total=total, weight=weight)
+        self.algorithm_state = AlgorithmState(
+            kl_coef=values["kl_coef"], baseline=RunningMean(total=total, weight=weight)
+        )
 
 
 def _draw(total: int, count: int, generator: torch.Generator) -> list[int]:

@@ -82,7 +82,7 @@ class RewardUpdater:
         self._held_out = HeldOut()
         self._loss = VoteLoss(model, settings.centring)
         parameters = model.parameters() | {"slots": self._loss.slots_S}
-        self._adam = NamedAdam(parameters, dict.fromkeys(parameters, settings.lr), betas=(0.9, 0.999), eps=1e-8)
+        self._adam = NamedAdam(parameters, betas=(0.9, 0.999), eps=1e-8)
 
     def update(
         self, new: Sequence[Preference], held_out: Sequence[Preference], reference_pairs: Sequence[Pair]
@@ -237,7 +237,7 @@ class RewardUpdater:
         if not math.isfinite(total) or not math.isfinite(self._adam.clip(1.0)):
             skipped["not_finite"] += 1
             return 0.0, 0.0
-        self._adam.step(scale)
+        self._adam.step(self._settings.lr * scale)
         return total * denominator, denominator
 
     @torch.no_grad()

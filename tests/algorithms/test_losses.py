@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf_online.algorithms import advantages, masked, policy_losses, preference_losses, reward_losses
+from rlhf_online.algorithms import advantages, importance, masked, policy_losses, preference_losses, reward_losses
 
 LOSS_MODULES = (policy_losses, preference_losses, reward_losses)
 
@@ -69,7 +69,24 @@ def _tokens(function: Callable[..., Any], flat: list[list[int]] | None = None, *
 
 def _ppo(ratios_BT: Tensor, advantages_BT: Tensor, flat: list[list[int]], **options: Any) -> Case:
     given = {"logprobs_BT": OLD_BT + ratios_BT.log(), "old_logprobs_BT": OLD_BT, "advantages_BT": advantages_BT}
-    return _tokens(policy_losses.ppo_loss, flat, **given, clip=0.2, **options)
+    return _tokens(policy_losses.ppo_loss, flat, **given, **{"clip": 0.2} | options)
+
+
+def _gspo(ratios: list[list[float]], advantages: list[float], flat: list[list[int]]) -> Case:
+    return Case(
+        function=policy_losses.gspo_loss,
+        arguments={
+            "logprobs_BT": OLD_BT + _f64(ratios).log(),
+            "old_logprobs_BT": OLD_BT,
+            "advantages_B": _f64(advantages),
+            "mask_BT": MASK_BT,
+            "clip": (0.1, 0.2),
+        },
+        learned=("logprobs_BT",),
+        hidden={"logprobs_BT": ~MASK_BT, "old_logprobs_BT": ~MASK_BT},
+        denominator=2.0,
+        flat=torch.tensor(flat, dtype=torch.bool),
+    )
 
 
 def _decoupled(
@@ -79,15 +96,7 @@ def _decoupled(
     advantages_BT: Tensor = UP_BT,
     **options: Any,
 ) -> Case:
-    behaviour_BT = OLD_BT - weights_BT.log()
-    given = {
-        "logprobs_BT": OLD_BT + ratios_BT.log(),
-        "proximal_logprobs_BT": OLD_BT,
-        "advantages_BT": advantages_BT,
-    }
-    return _tokens(
-        policy_losses.decoupled_ppo_loss, flat, **given, behaviour_logprobs_BT=behaviour_BT, clip=0.2, **options
-    )
+    return _ppo(ratios_BT, advantages_BT, flat, weights_BT=weights_BT, **options)
 
 
 def _value(returns_BT: Tensor, flat: list[list[int]]) -> Case:
@@ -129,7 +138,7 @@ def _weighted(function: Callable[..., Any], *learned: str, **arguments: Any) -> 
 
 NONE = [[0, 0, 0, 0], [0, 0, 0, 0]]
 FAR_BT = _f64([[2.9, 3.1, 1.1, 9.0], [3.1, 0.5, 2.9, 1.0]])
-WEIGHTS_BT = _f64([[0.5, 1.9, 2.1, 1.0], [3.9, 4.1, 1.0, 1.0]])
+WEIGHTS_BT = _f64([[0.5, 1.9, 2.0, 1.0], [2.0, 0.0, 1.0, 1.0]])
 VALUES_BT = _f64([[0.1, 0.5, -0.5, 0.6], [0.05, 0.9, -0.7, 0.3]])
 RANKING = {"utilities_BG": UTILITIES_BG, "tiers_BG": TIERS_BG}
 PAIRS = {"chosen_B": CHOSEN_B, "rejected_B": REJECTED_B, "margins_B": _f64([2.0, 3.0, 1.0])}
@@ -140,11 +149,12 @@ CASES = {
     "ppo, A < 0": _ppo(RATIOS_BT, -UP_BT, [[1, 0, 0, 0], [0, 1, 0, 0]]),
     "dual clip, A > 0": _ppo(FAR_BT, UP_BT, [[1, 1, 0, 1], [1, 0, 1, 0]], dual_clip=3.0),
     "dual clip, A < 0": _ppo(FAR_BT, -UP_BT, [[0, 1, 0, 1], [1, 1, 0, 0]], dual_clip=3.0),
-    "decoupled, truncated": _decoupled(WEIGHTS_BT, [[0, 0, 0, 1], [0, 0, 1, 0]], max_weight=2.0, reject_above=math.inf),
-    "decoupled, rejected": _decoupled(WEIGHTS_BT, [[0, 0, 0, 1], [0, 1, 1, 0]], max_weight=2.0, reject_above=4.0),
-    "decoupled, dual clip": _decoupled(
-        WEIGHTS_BT, [[0, 1, 0, 1], [1, 1, 0, 0]], FAR_BT, -UP_BT, dual_clip=3.0, max_weight=9.0, reject_above=9.0
-    ),
+    "clip-higher, A > 0": _ppo(RATIOS_BT, UP_BT, NONE, clip=(0.2, 0.6)),
+    "clip-higher, A < 0": _ppo(RATIOS_BT, -UP_BT, [[1, 0, 0, 0], [0, 1, 0, 0]], clip=(0.2, 0.6)),
+    "decoupled": _decoupled(WEIGHTS_BT, [[0, 0, 0, 1], [0, 1, 1, 0]]),
+    "decoupled, dual clip": _decoupled(WEIGHTS_BT, [[0, 1, 0, 1], [1, 1, 0, 0]], FAR_BT, -UP_BT, dual_clip=3.0),
+    "gspo, A > 0": _gspo([[0.9, 1.5, 1.2, 1.4], [0.9, 1.1, 1.2, 1.0]], [1.0, 2.0], [[1, 1, 1, 1], [0, 0, 0, 0]]),
+    "gspo, A < 0": _gspo([[0.9, 0.5, 0.7, 1.1], [0.9, 1.1, 1.2, 1.0]], [-1.0, -2.0], [[1, 1, 1, 1], [0, 0, 0, 0]]),
     "reinforce": _tokens(policy_losses.reinforce_loss, logprobs_BT=OLD_BT, advantages_BT=MIXED_BT),
     "value, below the return": _value(torch.ones(2, 4).double(), [[0, 1, 0, 1], [0, 1, 0, 0]]),
     "value, above the return": _value(-torch.ones(2, 4).double(), [[0, 0, 1, 0], [0, 0, 1, 0]]),
@@ -246,6 +256,14 @@ BEFORE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "gae": (
         lambda **given: advantages.gae(**given, mask_BT=MASK_BT, gamma=0.9, gae_lambda=0.8),
         {"rewards_BT": MIXED_BT, "values_BT": VALUES_BT},
+    ),
+    "truncated_weights": (
+        lambda **given: importance.truncated_weights(**given, mask_BT=MASK_BT, max_weight=2.0, reject_above=4.0)[0],
+        {"proximal_logprobs_BT": OLD_BT, "behaviour_logprobs_BT": REF_BT},
+    ),
+    "answer_weights": (
+        lambda **given: importance.answer_weights(**given, mask_BT=MASK_BT, max_weight=2.0),
+        {"logprobs_BT": OLD_BT, "behaviour_logprobs_BT": REF_BT},
     ),
     "row_sums": (lambda values_BT: masked.row_sums(values_BT, MASK_BT), {"values_BT": MIXED_BT}),
     "whiten": (lambda values_BT: masked.whiten(values_BT, MASK_BT), {"values_BT": MIXED_BT}),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rlhf_online.algorithms import policy_losses
+from rlhf_online.algorithms.importance import truncated_weights
 from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 
 
@@ -39,39 +40,74 @@ def test_dual_clip_by_hand():
     assert stats["dual_clip_fraction"].item() == pytest.approx(1 / 4)
 
 
+def test_clip_higher_by_hand():
+    """DAPO's eq. 8 with ε_low = .2 and ε_high = .28: 1.5 is clipped to 1.28, .5 to .8."""
+    loss, stats = policy_losses.ppo_loss(NEW_BT, OLD_BT, ADVANTAGES_BT, MASK_BT, clip=(0.2, 0.28))
+    terms = [0.5, 1.8, 0.55, 1.28 * 1.5, -0.8, -1.8, -0.55]
+    assert loss.item() == pytest.approx(-sum(terms) / 7)
+    assert stats["clip_fraction"].item() == pytest.approx(2 / 7)
+
+
+def test_dr_grpo_divides_by_answers_times_a_constant():
+    """Two answers, of four tokens and of three, and L = 10: every token weighs 1 / 20."""
+    loss, _ = policy_losses.ppo_loss(NEW_BT, OLD_BT, ADVANTAGES_BT, MASK_BT, clip=0.2, denominator=20)
+    terms = [0.5, 1.8, 0.55, 1.2 * 1.5, -0.8, -1.8, -0.55]
+    assert loss.item() == pytest.approx(-sum(terms) / 20)
+
+
+def test_gspo_by_hand():
+    """Ratios 1.2, 1.2, 1.3, 1.0 have the geometric mean 1.168, ratios .9, 1.1, 1.0 that of .9966."""
+    ratios_BT = _f64([[1.2, 1.2, 1.3, 1.0], [0.9, 1.1, 1.0, 7.0]])
+    loss, stats = policy_losses.gspo_loss(
+        OLD_BT + ratios_BT.log(), OLD_BT, _f64([2.0, -3.0]), MASK_BT, clip=(0.05, 0.1)
+    )
+    first, second = (1.2 * 1.2 * 1.3) ** (1 / 4), (0.9 * 1.1) ** (1 / 3)
+    assert (first, second) == pytest.approx((1.1697, 0.99666), abs=1e-4)
+    assert loss.item() == pytest.approx(-(1.1 * 2.0 - 3.0 * second) / 2), "the first is clipped as a whole"
+    assert stats["ratio"].item() == pytest.approx((first + second) / 2)
+    assert stats["clip_fraction"].item() == pytest.approx(1 / 2)
+
+
+def test_gspos_gradient_of_a_token_is_the_ratio_of_its_answer_over_its_length():
+    """Eq. 10 of the paper: s A / |y| for each token, of the mean over two answers."""
+    logprobs_BT = (OLD_BT + _f64([[1.2, 0.9, 1.0, 1.0], [0.9, 1.1, 1.0, 7.0]]).log()).requires_grad_(True)
+    policy_losses.gspo_loss(logprobs_BT, OLD_BT, _f64([2.0, -3.0]), MASK_BT, clip=0.5)[0].backward()
+    first, second = (1.2 * 0.9) ** (1 / 4), (0.9 * 1.1) ** (1 / 3)
+    expected_BT = -_f64([[first * 2.0 / 4] * 4, [second * -3.0 / 3] * 3 + [0.0]]) / 2
+    assert logprobs_BT.grad is not None and torch.allclose(logprobs_BT.grad, expected_BT)
+
+
 def test_decoupled_ppo_by_hand():
     weights_BT = _f64([[0.5, 1.0, 3.0, 1.0], [5.0, 1.0, 1.5, 1.0]])
-    loss, stats = policy_losses.decoupled_ppo_loss(
-        NEW_BT, OLD_BT, OLD_BT - weights_BT.log(), ADVANTAGES_BT, MASK_BT, clip=0.2, max_weight=2.0, reject_above=4.0
+    truncated_BT, weight_stats = truncated_weights(
+        OLD_BT, OLD_BT - weights_BT.log(), MASK_BT, max_weight=2.0, reject_above=4.0
     )
+    assert torch.allclose(truncated_BT, _f64([[0.5, 1.0, 2.0, 1.0], [0.0, 1.0, 1.5, 0.0]]))
+    assert weight_stats["weight"].item() == pytest.approx((0.5 + 1 + 2 + 1 + 0 + 1 + 1.5) / 7)
+    assert weight_stats["truncated_fraction"].item() == pytest.approx(1 / 7)
+    assert weight_stats["rejected_fraction"].item() == pytest.approx(1 / 7)
+    loss, stats = policy_losses.ppo_loss(NEW_BT, OLD_BT, ADVANTAGES_BT, MASK_BT, clip=0.2, weights_BT=truncated_BT)
     terms = [0.5 * 0.5, 1.8, 2 * 0.55, 1.2 * 1.5, 0.0, -1.8, 1.5 * -0.55]
     assert loss.item() == pytest.approx(-sum(terms) / 7), "what is rejected stays in the denominator"
-    assert stats["weight"].item() == pytest.approx((0.5 + 1 + 2 + 1 + 0 + 1 + 1.5) / 7)
-    assert stats["truncated_fraction"].item() == pytest.approx(1 / 7)
-    assert stats["rejected_fraction"].item() == pytest.approx(1 / 7)
     assert stats["clip_fraction"].item() == pytest.approx(1 / 7)
 
 
 def test_decoupled_ppo_is_ppo_where_the_proximal_policy_is_the_one_that_sampled():
     plain, _ = policy_losses.ppo_loss(NEW_BT, OLD_BT, ADVANTAGES_BT, MASK_BT, clip=0.2)
-    decoupled, _ = policy_losses.decoupled_ppo_loss(
-        NEW_BT, OLD_BT, OLD_BT, ADVANTAGES_BT, MASK_BT, clip=0.2, max_weight=2.0, reject_above=math.inf
-    )
+    weights_BT, _ = truncated_weights(OLD_BT, OLD_BT, MASK_BT, max_weight=2.0, reject_above=math.inf)
+    decoupled, _ = policy_losses.ppo_loss(NEW_BT, OLD_BT, ADVANTAGES_BT, MASK_BT, clip=0.2, weights_BT=weights_BT)
     assert torch.equal(plain, decoupled)
 
 
 def test_what_is_rejected_does_no_harm_however_far_it_is():
     """Its ratio and its weight overflow to infinity, and 0 · ∞ would be no number."""
     logprobs_BT = torch.tensor([[0.0, -1.0]], requires_grad=True)
-    loss, _ = policy_losses.decoupled_ppo_loss(
-        logprobs_BT,
-        torch.tensor([[-200.0, -1.0]]),
-        torch.tensor([[-400.0, -1.0]]),
-        torch.tensor([[-1.0, 2.0]]),
-        torch.tensor([[True, True]]),
-        clip=0.2,
-        max_weight=2.0,
-        reject_above=10.0,
+    proximal_BT, mask_BT = torch.tensor([[-200.0, -1.0]]), torch.tensor([[True, True]])
+    weights_BT, _ = truncated_weights(
+        proximal_BT, torch.tensor([[-400.0, -1.0]]), mask_BT, max_weight=2.0, reject_above=10.0
+    )
+    loss, _ = policy_losses.ppo_loss(
+        logprobs_BT, proximal_BT, torch.tensor([[-1.0, 2.0]]), mask_BT, clip=0.2, weights_BT=weights_BT
     )
     loss.backward()
     assert loss.item() == -1 and logprobs_BT.grad is not None and logprobs_BT.grad.tolist() == [[0, -1]]

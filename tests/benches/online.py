@@ -49,7 +49,7 @@ ASKED = 0.01
 MEASURE_EVERY = 5
 REWARD: dict[str, Any] = {"lr": 1e-3, "batch": 16, "epochs": 2, "cold_epochs": 4, "replay": 3.0}
 POLICY: dict[str, Any] = {
-    "lr": 6e-4, "value_lr": 6e-4, "epochs": 2, "minibatches": 4, "kl_coef": 0.05, "max_step_kl": 2.0,
+    "lr": 6e-4, "epochs": 2, "minibatches": 4, "max_step_kl": 2.0, "algorithm": {"name": "ppo", "kl_coef": 0.05},
 }  # fmt: skip
 """As in the demo, but for the reward model's learning rate."""
 THUMBS = 2000

@@ -21,7 +21,7 @@ import torch
 
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
-from tests.benches.world import MEASURED_WITH, Start, gain, prepare, settings_of, summary
+from tests.benches.world import MEASURED_WITH, ROWS, Start, gain, prepare, summary
 from tests.support import learning, reports
 from tests.support.learning import Answer, Language, Loop, Measured
 from tests.support.reports import listed, note
@@ -47,8 +47,10 @@ def learn(seed: int, folder: Path, correction: str, lag: int) -> Stale:
     torch.set_num_threads(1)
     sft = folder / "sft"
     language, model = Language(sft), RewardModel.load(sft, folder=folder / "reward", tuning="full")
-    chosen = {"lr_decay_updates": ITERATIONS, "max_step_kl": 1e9, "correction": correction}
-    settings = settings_of("ppo", "full").model_copy(update=chosen)
+    settings = ROWS["ppo"].settings("ppo", "full")
+    ppo = settings.algorithm.model_copy(update={"correction": correction})
+    chosen = {"lr_decay_updates": ITERATIONS, "max_step_kl": 1e9, "algorithm": ppo}
+    settings = settings.model_copy(update=chosen)
     policy = Policy.load(sft, tuning="full", seed=seed)
     updater = learning.updater_on(policy, settings, model, seed)
     loop = Loop(language, updater, seed, scores=learning.scored_by(model))

@@ -33,6 +33,7 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair, collate
 from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.policy.algorithms import PPO
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
@@ -287,9 +288,8 @@ def policy_row(folder: Path, size: Size, device: torch.device, dtype: torch.dtyp
         )
         for row, ((prompt, answer), logprobs) in enumerate(zip(pairs, policy.logprobs(pairs), strict=True))
     ]
-    settings = PolicyTraining.model_validate(
-        {"lr": LR, "value_lr": LR, "kl_coef": KL_COEF, "epochs": size.epochs, "minibatches": size.minibatches}
-    )
+    ppo = PPO(value_lr=LR, kl_coef=KL_COEF)
+    settings = PolicyTraining(algorithm=ppo, lr=LR, epochs=size.epochs, minibatches=size.minibatches)
     updater = PolicyUpdater(policy, settings, 0)
     bare = BarePPO(policy, reference, rollouts, size, policy.token_budget(settings.micro_batch_tokens))
 

@@ -6,7 +6,6 @@ torchrun --nproc-per-node 3 -m tests.support.shared_step BASE OUT
 import os
 import sys
 from pathlib import Path
-from typing import get_args
 
 import torch
 from safetensors.torch import save_file
@@ -16,7 +15,8 @@ from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.training import distributed
-from rlhf_online.training.policy.settings import Algorithm, PolicyTraining
+from rlhf_online.training.policy.algorithms import ALGORITHMS
+from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.sft import fine_tuning
 
@@ -31,7 +31,7 @@ def answers() -> list[tuple[Tokens, Tokens]]:
     return [(PROMPTS[row >= len(LENGTHS)], answer) for row, answer in enumerate(tokens)]
 
 
-def of_policy(base: Path, algorithm: Algorithm) -> tuple[dict[str, Tensor], dict[str, float]]:
+def of_policy(base: Path, algorithm: str) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The gradient of an update's one step, and what the update said of it."""
     settings = PolicyTraining.model_validate(
         {"algorithm": algorithm, "epochs": 1, "minibatches": 1, "max_grad_norm": 1e9, "ptx_coef": 0.5, "lr": 1e-6}
@@ -77,7 +77,7 @@ def of_demonstrations(base: Path) -> dict[str, Tensor]:
 def everything(base: Path) -> dict[str, Tensor]:
     """All gradients, and all that was said, by learner and name."""
     found = {f"sft.{name}": tensor.contiguous() for name, tensor in of_demonstrations(base).items()}
-    for algorithm in get_args(Algorithm):
+    for algorithm in ALGORITHMS:
         gradients, stats = of_policy(base, algorithm)
         found |= {f"{algorithm}.{name}": tensor for name, tensor in gradients.items()}
         found |= {f"{algorithm}.stats.{name}": torch.tensor(value) for name, value in stats.items()}

@@ -26,7 +26,7 @@ from tests.support.trainer_world import PROMPTS, World, settings_of, world
 ROOT = Path(__file__).resolve().parents[2]
 VOTES = 45
 POLICIES: dict[str, dict[str, Any]] = {
-    "ppo": {"ema": 0.5, "kl_target": 1.0},
+    "ppo": {"ema": 0.5, "algorithm": {"name": "ppo", "kl_target": 1.0}},
     "schedule": {"schedule": [{"algorithm": "best-of-n", "updates": 1}, {"algorithm": "reinforce"}]},
     "kto": {"algorithm": "kto"},
     "adapters": {"lora_rank": 4},

@@ -30,8 +30,8 @@ def test_the_true_reward_follows_what_people_like(sft: Path, mode: people.Mode):
     settings = learning.REWARD.model_copy(update={"cold_epochs": 8})
     model = learning.reward_model(language, sft, votes, SEED, settings)
     before = learning.measure(language, policy, seed=5)
-    rates = {"lr": 6e-4, "value_lr": 6e-4, "lr_decay_updates": 16, "max_step_kl": 4.0}
-    updater = learning.updater_on(policy, PolicyTraining.model_validate(rates), model, SEED)
+    settings = PolicyTraining(lr=6e-4, lr_decay_updates=16, max_step_kl=4.0)
+    updater = learning.updater_on(policy, settings, model, SEED)
     loop = Loop(language, updater, SEED, scores=learning.scored_by(model), prompts=128)
     loop.run(8)
     assert not any(report.undone for report in loop.reports)

@@ -46,6 +46,7 @@ from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import retrier
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.loop import Trainer
+from rlhf_online.training.policy.algorithms import PPO
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.publication import Publisher
 from rlhf_online.training.retrier import Stopped
@@ -529,21 +530,22 @@ def test_after_a_roll_back_it_learns_on_from_the_live_version(tiny: World) -> No
 
 
 def test_a_refreshed_reference_begins_a_new_line(tmp_path: Path) -> None:
-    policy = PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0, kl_target=1.0)
+    ppo = PPO(kl_target=1.0)
+    policy = PolicyTraining(algorithm=ppo, epochs=1, minibatches=2, max_step_kl=50.0)
     with world(tmp_path, policy=policy) as tiny:
         with tiny.trainer() as trainer:
             tiny.chat(20)
             assert cycles(trainer) == 1
             assert tiny.registry.manifest("policy-000001").reference == "policy-000000"
-            moved = trainer.parts.learners.policy.controller.coef
-            assert moved != policy.kl_coef
+            moved = trainer.parts.learners.policy.algorithm_state.kl_coef
+            assert moved is not None and moved != ppo.kl_coef
             tiny.registry.refresh_reference("policy-000001")
             tiny.chat(16)
             learners = trainer.parts.learners
             assert cycles(trainer) == 1
             assert tiny.registry.manifest("policy-000002").reference == "policy-000001"
             item = tiny.state.read_status("trainer")["history"][-1]
-            assert item["kl_before"] == pytest.approx(0, abs=1e-6) and item["kl_coef"] == policy.kl_coef
+            assert item["kl_before"] == pytest.approx(0, abs=1e-6) and item["kl_coef"] == ppo.kl_coef
             pairs = [((1, 20, 3), (30, 2))]
             live = Policy.load(Path(tiny.settings.model), tuning="full", version=tiny.registry.path("policy-000001"))
             assert learners.policy.policy.logprobs(pairs, reference=True) == live.logprobs(pairs)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +16,12 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Batch, Pair
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.policy.algorithms import ALGORITHMS
+from rlhf_online.training.policy.algorithms.base import KLPenalised, PolicyGradient
 from rlhf_online.training.policy.micro_batches import out_of_memory
-from rlhf_online.training.policy.settings import Algorithm, PolicyTraining
+from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 
-ALGORITHMS = get_args(Algorithm)
 PROMPTS = [(1, 10 + i % 20, 20, 3) if i % 3 else (1, 10 + i % 20, 3) for i in range(48)]
 WANTED = 33
 
@@ -38,6 +39,11 @@ def _updater(
     policy = Policy.load(base, tuning=tuning)
     values = PolicyTraining.model_validate({"max_step_kl": 50.0} | settings)
     return PolicyUpdater(policy, values, seed, demonstrations)
+
+
+def _adaptive(algorithm: str) -> dict[str, Any]:
+    """With a β that moves, if it pays for its KL."""
+    return {"name": algorithm} | ({"kl_target": 1.0} if issubclass(ALGORITHMS[algorithm], KLPenalised) else {})
 
 
 def _average_of(updater: PolicyUpdater) -> dict[str, torch.Tensor]:
@@ -86,7 +92,7 @@ def _labels(rollouts: Sequence[ScoredRollout]) -> list[LabelledAnswer]:
 
 def _update(updater: PolicyUpdater, rollouts: Sequence[ScoredRollout]) -> PolicyReport:
     """On thumbs alone where the algorithm learns from those."""
-    return updater.update([], _labels(rollouts)) if updater.algorithm == "kto" else updater.update(rollouts)
+    return updater.update([], _labels(rollouts)) if updater.algorithm.needs.labels else updater.update(rollouts)
 
 
 def _rescored(rollouts: list[ScoredRollout], score: float) -> list[ScoredRollout]:
@@ -106,7 +112,7 @@ def test_at_step_zero_the_ratio_is_one_and_the_kl_zero(base: Path, tuning, tempe
 
 
 def test_the_report_by_hand(base: Path):
-    updater = _updater(base, missing_eos_penalty=0.5, reward_clip=2.0)
+    updater = _updater(base, algorithm={"missing_eos_penalty": 0.5, "reward_clip": 2.0})
     rollouts = _rollouts(updater.policy)
     report = updater.update(rollouts)
     scores = [scored.score for scored in rollouts]
@@ -120,7 +126,7 @@ def test_the_report_by_hand(base: Path):
 
 
 def test_the_kl_is_paid_for(base: Path):
-    updater = _updater(base, kl_coef=0.5, lr=3e-3)
+    updater = _updater(base, algorithm={"kl_coef": 0.5}, lr=3e-3)
     updater.update(_rollouts(updater.policy))
     rollouts = _rescored(_rollouts(updater.policy, seed=2), 1.0)
     report = updater.update(rollouts)
@@ -129,12 +135,20 @@ def test_the_kl_is_paid_for(base: Path):
     assert report.reward == pytest.approx(1 - unfinished - 0.5 * report.kl, abs=1e-4)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("kl_in", ["reward", "loss"])
-def test_micro_batches_give_the_gradient_of_the_minibatch(base: Path, algorithm: Algorithm, kl_in: str):
-    once: dict[str, Any] = {
-        "algorithm": algorithm, "kl_in": kl_in, "epochs": 1, "minibatches": 1, "max_grad_norm": 1e6, "entropy_coef": 0.1
-    }  # fmt: skip
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        *ALGORITHMS,
+        *(
+            {"name": name, "kl_in": "loss", "entropy_coef": 0.1}
+            for name, kind in ALGORITHMS.items()
+            if issubclass(kind, PolicyGradient)
+        ),
+    ],
+    ids=str,
+)
+def test_micro_batches_give_the_gradient_of_the_minibatch(base: Path, algorithm: Any):
+    once: dict[str, Any] = {"algorithm": algorithm, "epochs": 1, "minibatches": 1, "max_grad_norm": 1e6}
     whole = _updater(base, **once)
     pieces = _updater(base, **once, micro_batch_tokens=40)
     passes: list[int] = []
@@ -158,9 +172,10 @@ def test_micro_batches_give_the_gradient_of_the_minibatch(base: Path, algorithm:
 @pytest.mark.parametrize(
     ("algorithm", "tuning"), [*((algorithm, "full") for algorithm in ALGORITHMS), ("ppo", "lora"), ("kto", "lora")]
 )
-def test_it_learns_what_scores(base: Path, algorithm: Algorithm, tuning: str):
+def test_it_learns_what_scores(base: Path, algorithm: str, tuning: str):
     lr, cycles = {"full": (3e-3, 6), "lora": (1e-2, 10)}[tuning]
-    updater = _updater(base, algorithm=algorithm, tuning=tuning, lr=lr, epochs=2, kl_coef=0.0)
+    free = {"kl_coef": 0.0} if issubclass(ALGORITHMS[algorithm], KLPenalised) else {}
+    updater = _updater(base, algorithm={"name": algorithm, **free}, tuning=tuning, lr=lr, epochs=2)
 
     def mean() -> float:
         return sum(scored.score for scored in _rollouts(updater.policy, seed=9, prompts=PROMPTS * 4)) / 192
@@ -174,10 +189,10 @@ def test_it_learns_what_scores(base: Path, algorithm: Algorithm, tuning: str):
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])
-def test_the_penalty_leads_back_to_the_reference(base: Path, algorithm: Algorithm, kl_in: str):
+def test_the_penalty_leads_back_to_the_reference(base: Path, algorithm: str, kl_in: str):
     """Where no answer is better than another, that is all there is to learn."""
-    settings: dict[str, Any] = {"kl_in": kl_in, "kl_coef": 1.0, "missing_eos_penalty": 0.0}
-    updater = _updater(base, algorithm=algorithm, lr=3e-4, **settings)
+    settings = {"name": algorithm, "kl_in": kl_in, "kl_coef": 1.0, "missing_eos_penalty": 0.0}
+    updater = _updater(base, algorithm=settings, lr=3e-4)
     with torch.no_grad():
         updater.policy.lm.get_parameter("lm_head.weight")[WANTED] += 0.3
     kls = []
@@ -197,7 +212,7 @@ def test_answers_of_an_older_policy_keep_their_own_logprobs(base: Path):
 
 
 def test_stale_answers_as_if_fresh_or_decoupled(base: Path):
-    fresh = _updater(base, correction="none", lr=3e-4, epochs=1, minibatches=1)
+    fresh = _updater(base, algorithm={"correction": "none"}, lr=3e-4, epochs=1, minibatches=1)
     stale = _rollouts(fresh.policy)
     fresh.update(stale)
     start = fresh.state()
@@ -209,7 +224,8 @@ def test_stale_answers_as_if_fresh_or_decoupled(base: Path):
         ({"reject_above": 1e-3}, 0, 1),
     ]
     for limits, truncated, rejected in cases:
-        decoupled = _updater(base, correction="decoupled", lr=3e-4, epochs=1, minibatches=1, **limits)
+        settings = {"correction": "decoupled", **limits}
+        decoupled = _updater(base, algorithm=settings, lr=3e-4, epochs=1, minibatches=1)
         decoupled.load_state(*start)
         stats = decoupled.update(stale).stats
         assert (stats["truncated_fraction"], stats["rejected_fraction"]) == pytest.approx((truncated, rejected))
@@ -219,8 +235,8 @@ def test_stale_answers_as_if_fresh_or_decoupled(base: Path):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_a_step_too_far_is_undone(base: Path, tuning: str, algorithm: Algorithm):
-    updater = _updater(base, tuning=tuning, algorithm=algorithm, lr=0.05, max_step_kl=0.05, kl_target=1.0)
+def test_a_step_too_far_is_undone(base: Path, tuning: str, algorithm: str):
+    updater = _updater(base, tuning=tuning, algorithm=_adaptive(algorithm), lr=0.05, max_step_kl=0.05)
     before = updater.state()
     report = _update(updater, _rollouts(updater.policy, prompts=PROMPTS[:12] * 4))
     assert report.undone and "nats an answer" in report.reason and report.step_kl > 0.05
@@ -229,7 +245,7 @@ def test_a_step_too_far_is_undone(base: Path, tuning: str, algorithm: Algorithm)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_nan_weights_are_noticed(base: Path, algorithm: Algorithm):
+def test_nan_weights_are_noticed(base: Path, algorithm: str):
     updater = _updater(base, algorithm=algorithm)
     rollouts = _rollouts(updater.policy, prompts=PROMPTS[:12] * 4)
     with torch.no_grad():
@@ -272,11 +288,13 @@ def test_what_cannot_be_learned_from_is_left_out_and_counted(base: Path):
 def test_groups_need_company_pairs_a_difference_and_labels_both_kinds(base: Path):
     policy = _updater(base).policy
     rollouts = _rollouts(policy, prompts=PROMPTS[:1] * 4 + PROMPTS[1:2])
-    for algorithm in ("grpo", "rloo", "best-of-n"):
+    for algorithm in ("grpo", "dr-grpo", "dapo", "gspo", "rloo", "best-of-n"):
         report = _updater(base, algorithm=algorithm).update(rollouts)
         assert report.left_out == {"singleton": 1} and report.rollouts == 4
-    report = _updater(base, algorithm="online-dpo", missing_eos_penalty=0.0).update(_rescored(rollouts, 1.0)[:4])
-    assert report.rollouts == 0 and report.left_out == {"tied": 4}
+    for algorithm in ("online-dpo", "dapo"):
+        updater = _updater(base, algorithm={"name": algorithm, "missing_eos_penalty": 0.0})
+        report = updater.update(_rescored(rollouts, 1.0)[:4])
+        assert report.rollouts == 0 and report.left_out == {"tied": 4} and updater.updates == 0
     labels = [replace(label, desirable=True) for label in _labels(rollouts)]
     report = _updater(base, algorithm="kto").update(rollouts, labels)
     assert report.left_out == {"one_kind": 5} and report.rollouts == 0
@@ -302,9 +320,29 @@ def test_what_torch_raises_where_a_cpu_has_no_memory_is_known(base: Path, monkey
 
 
 def test_an_adaptive_coefficient_moves_with_the_kl(base: Path):
-    updater = _updater(base, kl_coef=0.1, kl_target=5.0)
-    updater.update(_rollouts(updater.policy))
-    assert updater.controller.coef == pytest.approx(0.1 * (1 - 0.2 * 48 / 10_000))
+    updater = _updater(base, algorithm={"kl_coef": 0.1, "kl_target": 5.0})
+    assert updater.update(_rollouts(updater.policy)).kl_coef == 0.1
+    report = updater.update(_rollouts(updater.policy, seed=2))
+    assert report.kl_coef == pytest.approx(0.1 * (1 - 0.2 * 48 / 10_000))
+
+
+def test_a_stage_begins_with_its_own_coefficient_and_a_fixed_one_is_what_the_settings_say(base: Path):
+    ppo, rloo = {"name": "ppo", "kl_coef": 0.1, "kl_target": 5.0}, {"name": "rloo", "kl_coef": 0.2, "kl_target": 5.0}
+    schedule = [{"algorithm": ppo, "updates": 2}, {"algorithm": rloo, "updates": 1}, {"algorithm": "grpo"}]
+    updater = _updater(base, schedule=schedule, epochs=1)
+    prompts = PROMPTS[:12] * 4
+    coefs = [updater.update(_rollouts(updater.policy, seed=cycle, prompts=prompts)).kl_coef for cycle in range(4)]
+    assert coefs == [0.1, pytest.approx(0.1 * (1 - 0.2 * 48 / 10_000)), 0.2, 0.03]
+
+
+def test_what_46f9894_kept_is_taken_up(base: Path):
+    """Its updater wrote the controller's coefficient whatever the algorithm."""
+    updater = _updater(base, algorithm={"name": "reinforce", "kl_coef": 0.1, "kl_target": 5.0})
+    tensors, _ = updater.state()
+    updater.load_state(tensors, {"updates": 7, "kl_coef": 0.08, "value_ready": True, "baseline": [0.9, 1.9]})
+    assert updater.updates == 7 and updater.value_ready
+    assert updater.algorithm_state.baseline.mean == pytest.approx(0.9 / 1.9)
+    assert updater.update(_rollouts(updater.policy)).kl_coef == 0.08
 
 
 def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
@@ -324,14 +362,14 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path, tuning: str, algorithm: Algorithm):
+def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path, tuning: str, algorithm: str):
     prompts = PROMPTS[:12] * 4
-    updater = _updater(base, tuning=tuning, algorithm=algorithm, kl_target=1.0, ema=0.5)
+    updater = _updater(base, tuning=tuning, algorithm=_adaptive(algorithm), ema=0.5)
     updater.init_value(*RewardModel.load(base, tuning="full", heads=4).linear(torch.ones(1)))
     _update(updater, _rollouts(updater.policy, prompts=prompts))
     tensors, values = updater.state()
     torch.manual_seed(5)
-    again = _updater(base, tuning=tuning, algorithm=algorithm, kl_target=1.0, ema=0.5)
+    again = _updater(base, tuning=tuning, algorithm=_adaptive(algorithm), ema=0.5)
     again.load_state(tensors, json.loads(json.dumps(values)))
     rollouts = _rollouts(updater.policy, seed=2, prompts=prompts)
     assert _update(updater, rollouts) == _update(again, rollouts)
@@ -362,7 +400,7 @@ class SmallMemory:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_out_of_memory_it_goes_on_with_smaller_micro_batches(
-    base: Path, algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch
+    base: Path, algorithm: str, monkeypatch: pytest.MonkeyPatch
 ):
     demonstrations = [((1, 10, 3), (40, 41, 2))] * 12
     settings: dict[str, Any] = {"algorithm": algorithm, "epochs": 1, "minibatches": 1, "ptx_coef": 0.5}
@@ -430,7 +468,7 @@ def test_demonstrations_are_mixed_in(base: Path):
 def test_an_entropy_bonus_keeps_answers_diverse(base: Path):
     entropy = {}
     for coef in (0.001, 1.0):
-        updater = _updater(base, entropy_coef=coef, lr=1e-3, kl_coef=0.0)
+        updater = _updater(base, algorithm={"entropy_coef": coef, "kl_coef": 0.0}, lr=1e-3)
         for cycle in range(6):
             entropy[coef] = updater.update(_rollouts(updater.policy, seed=cycle)).stats["entropy"]
     assert entropy[1.0] > entropy[0.001] + 0.1
@@ -440,15 +478,15 @@ def test_an_entropy_bonus_keeps_answers_diverse(base: Path):
 def test_rewards_may_be_whitened(base: Path, whiten: str):
     """By hand, at ratio 1: REINFORCE's loss is minus the rewards of whole answers, a token; and with values of 0 PPO's
     value loss half the squared returns of whitened rewards of tokens."""
-    settings: dict[str, Any] = {"kl_coef": 0.0, "missing_eos_penalty": 0.0, "reward_clip": 99.0, "value_clip": 99.0}
-    once: dict[str, Any] = {"epochs": 1, "minibatches": 1, "whiten_rewards": whiten}
+    settings = {"kl_coef": 0.0, "missing_eos_penalty": 0.0, "reward_clip": 99.0, "whiten_rewards": whiten}
+    once: dict[str, Any] = {"epochs": 1, "minibatches": 1}
 
     def whitened(rewards: list[float]) -> list[float]:
         mean, deviation = statistics.fmean(rewards), statistics.pstdev(rewards)
         kept = mean if whiten == "scale" else 0.0
         return rewards if whiten == "off" else [(reward - mean) / deviation + kept for reward in rewards]
 
-    updater = _updater(base, algorithm="reinforce", **settings, **once)
+    updater = _updater(base, algorithm={"name": "reinforce", **settings}, **once)
     rollouts = _rollouts(updater.policy)
     sizes = [len(scored.rollout.token_ids) for scored in rollouts]
     rewards = whitened([scored.score for scored in rollouts])
@@ -463,7 +501,7 @@ def test_rewards_may_be_whitened(base: Path, whiten: str):
         for reward in reversed(answer):
             value = reward + 0.95 * value
             squares.append(value**2)
-    stats = _updater(base, algorithm="ppo", **settings, **once).update(rollouts).stats
+    stats = _updater(base, algorithm={"value_clip": 99.0, **settings}, **once).update(rollouts).stats
     assert stats["value_loss"] == pytest.approx(0.5 * statistics.fmean(squares), rel=1e-4)
 
 
@@ -485,7 +523,8 @@ def test_the_algorithm_follows_from_the_updates_so_far(base: Path):
 
 def test_the_learning_rate_is_the_stages_and_falls_to_nothing(base: Path):
     def moved(**settings: Any) -> list[float]:
-        updater = _updater(base, algorithm="grpo", epochs=1, minibatches=1, **settings)
+        chosen: dict[str, Any] = {"algorithm": "grpo"} | settings
+        updater = _updater(base, **chosen, epochs=1, minibatches=1)
         sizes = []
         for cycle in range(3):
             before = updater.policy.state()["policy.lm_head.weight"]
@@ -497,7 +536,7 @@ def test_the_learning_rate_is_the_stages_and_falls_to_nothing(base: Path):
     plain = moved(lr=1e-3)
     falling = moved(lr=1e-3, lr_decay_updates=2)
     assert falling[0] == plain[0] and 0.4 * plain[1] < falling[1] < 0.6 * plain[1] and falling[2] == 0
-    staged = moved(lr=1e-3, schedule=[{"algorithm": "grpo", "lr": 1e-4}])
+    staged = moved(lr=1e-3, algorithm="ppo", schedule=[{"algorithm": "grpo", "lr": 1e-4}])
     assert staged[0] == pytest.approx(plain[0] / 10, rel=1e-3)
 
 
@@ -506,29 +545,8 @@ CHANGED: dict[str, tuple[Any, dict[str, Any]]] = {
     "schedule": ([{"algorithm": "grpo"}], {}),
     "lr": (1e-4, {}),
     "lr_decay_updates": (2, {}),
-    "value_lr": (1e-4, {}),
     "epochs": (1, {}),
     "minibatches": (1, {}),
-    "kl_coef": (1.0, {}),
-    "kl_in": ("loss", {"kl_coef": 1.0}),
-    "kl_target": (0.01, {"kl_horizon": 100.0}),
-    "kl_horizon": (100.0, {"kl_target": 0.01}),
-    "gamma": (0.9, {}),
-    "gae_lambda": (0.5, {}),
-    "clip": (0.01, {}),
-    "dual_clip": (1.01, {}),
-    "correction": ("none", {}),
-    "max_weight": (0.5, {"correction": "decoupled"}),
-    "reject_above": (1.01, {"correction": "decoupled"}),
-    "entropy_coef": (0.1, {}),
-    "grpo_std": (False, {"algorithm": "grpo"}),
-    "beta": (1.0, {"algorithm": "online-dpo"}),
-    "dpo_loss": ("ipo", {"algorithm": "online-dpo"}),
-    "value_clip": (0.001, {}),
-    "value_coef": (0.1, {}),
-    "missing_eos_penalty": (5.0, {}),
-    "reward_clip": (0.1, {}),
-    "whiten_rewards": ("scale", {"algorithm": "rloo"}),
     "ptx_coef": (1.0, {}),
     "max_grad_norm": (0.01, {}),
     "max_step_kl": (1e-9, {}),
@@ -540,41 +558,87 @@ ELSEWHERE = {
     "lora_rank": "models",
     "demonstrations": "loop",
 }
+OF_ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "kl_coef": (1.0, {}),
+    "kl_in": ("loss", {"kl_coef": 1.0}),
+    "kl_target": (0.01, {"kl_coef": 0.5}),
+    "kl_horizon": (100.0, {"kl_target": 0.01, "kl_coef": 0.5}),
+    "reward_clip": (0.1, {}),
+    "missing_eos_penalty": (5.0, {}),
+    "whiten_rewards": ("scale", {}),
+    "clip": (0.9, {}),
+    "clip_high": (1.0, {}),
+    "dual_clip": (1.01, {}),
+    "correction": ("none", {}),
+    "max_weight": (0.5, {"correction": "decoupled"}),
+    "reject_above": (1.01, {"correction": "decoupled"}),
+    "entropy_coef": (0.1, {}),
+    "beta": (1.0, {}),
+    "loss": ("ipo", {}),
+    "gamma": (0.9, {}),
+    "gae_lambda": (0.5, {}),
+    "value_lr": (1e-4, {}),
+    "value_clip": (0.001, {}),
+    "value_coef": (0.1, {}),
+    "std": (False, {}),
+    "max_tokens": (2, {"max_grad_norm": 1e9, "clip": 9.0}),
+}
+"""The same for what is an algorithm's."""
+EACH = [(name, setting) for name, kind in ALGORITHMS.items() for setting in kind.model_fields if setting != "name"]
 
 
 def test_every_setting_of_the_policys_training_is_tried() -> None:
     assert CHANGED.keys() | ELSEWHERE.keys() == PolicyTraining.model_fields.keys()
+    assert OF_ALGORITHMS.keys() == {setting for _, setting in EACH}
+
+
+@pytest.fixture(scope="module")
+def stale(base: Path) -> list[ScoredRollout]:
+    """Some of which differ in score, and each in whether it ended by itself."""
+    rollouts = _rollouts(Policy.load(base, tuning="full"), prompts=PROMPTS[:6] * 4)
+    return [replace(scored, score=scored.score + row * 7 % 5) for row, scored in enumerate(rollouts)]
+
+
+def _learned(base: Path, stale: list[ScoredRollout], **settings: Any) -> dict[str, torch.Tensor]:
+    """After two updates on the same answers, which are a version old in the second."""
+    chosen: dict[str, Any] = {"lr": 3e-3} | settings
+    updater = _updater(base, demonstrations=[((1, 10, 3), (40, 41, 2))], **chosen)
+    for _ in range(2):
+        _update(updater, stale)
+    return updater.policy.state()
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_a_setting_changes_what_is_learned(base: Path, name: str) -> None:
-    """Two updates on the same answers, the second one's a version old: with the setting they lead elsewhere."""
+def test_a_setting_changes_what_is_learned(base: Path, stale: list[ScoredRollout], name: str) -> None:
     value, others = CHANGED[name]
-    common: dict[str, Any] = {"lr": 3e-3} | others
-    prompts = PROMPTS[:6] * 4
-    rollouts = _rollouts(Policy.load(base, tuning="full"), prompts=prompts)
-
-    def learned(**settings: Any) -> dict[str, torch.Tensor]:
-        updater = _updater(base, demonstrations=[((1, 10, 3), (40, 41, 2))], **common | settings)
-        for _ in range(2):
-            updater.update(rollouts)
-        return updater.policy.state()
-
-    assert not _same(learned(), learned(**{name: value}))
+    assert not _same(_learned(base, stale, **others), _learned(base, stale, **others, **{name: value}))
 
 
-@pytest.mark.parametrize(("count", "watched"), [(5, 5), (40, 16), (64, 16), (256, 32)])
-def test_how_far_it_moved_is_measured_on_answers_to_many_prompts(
-    base: Path, monkeypatch: pytest.MonkeyPatch, count: int, watched: int
+@pytest.mark.parametrize(("name", "setting"), EACH)
+def test_an_algorithms_setting_changes_what_is_learned(
+    base: Path, stale: list[ScoredRollout], name: str, setting: str
+) -> None:
+    value, others = OF_ALGORITHMS[setting]
+    if (name, setting) == ("grpo", "whiten_rewards"):
+        others = {"std": False}
+    outer = {key: other for key, other in others.items() if key in PolicyTraining.model_fields}
+    table = {"name": name} | {key: other for key, other in others.items() if key not in outer}
+    plain, changed = (_learned(base, stale, **outer, algorithm=chosen) for chosen in (table, table | {setting: value}))
+    assert not _same(plain, changed)
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(5, 5), (40, 16), (64, 16), (256, 32)])
+def test_the_step_kl_is_measured_on_answers_to_many_prompts(
+    base: Path, monkeypatch: pytest.MonkeyPatch, count: int, chosen: int
 ):
-    """Four answers to a prompt stand together; what is watched is spread evenly over all of them."""
+    """Four answers to a prompt stand together; those that are looked at are spread evenly over all of them."""
     passes = _updater(base)._passes
     pairs = [((1, 10 + row // 4 % 20, 3), (30 + row % 40, 2)) for row in range(count)]
     answers = passes.measure(pairs, torch.ones(count))
     seen: list[int] = []
     forward = passes._forward
     monkeypatch.setattr(passes, "_forward", lambda answers, rows: (seen.extend(rows), forward(answers, rows))[1])
-    assert passes.moved(answers) == pytest.approx(0, abs=1e-6)
-    assert len(seen) == len(set(seen)) == watched
+    assert passes.step_kl(answers) == pytest.approx(0, abs=1e-6)
+    assert len(seen) == len(set(seen)) == chosen
     gaps = {later - earlier for earlier, later in pairwise([*sorted(seen), count])}
     assert max(gaps) - min(gaps) <= 1

@@ -33,8 +33,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+LR = 3e-3
+
+
 def _updater(base: Path, seed: int = 0, **values: object) -> RewardUpdater:
-    settings = RewardTraining.model_validate({"heads": 3, "batch": 16, "lr": 3e-3} | values)
+    settings = RewardTraining.model_validate({"heads": 3, "batch": 16, "lr": LR} | values)
     model = RewardModel.load(
         base, tuning="full", objectives=settings.objectives, heads=3, readout=settings.readout, seed=seed
     )
@@ -140,7 +143,7 @@ def test_the_first_update_takes_more_passes(base: Path, monkeypatch: pytest.Monk
     updater = _updater(base, replay=0.0, epochs=2, cold_epochs=5)
     steps: list[float] = []
     step = updater._adam.step
-    monkeypatch.setattr(updater._adam, "step", lambda scale: (steps.append(scale), step(scale)))
+    monkeypatch.setattr(updater._adam, "step", lambda rate: (steps.append(rate / LR), step(rate)))
     updater.update([_pair(i) for i in range(32)], [], [])
     assert len(steps) == 10
     updater.update([_pair(i) for i in range(32, 64)], [], [])
@@ -152,11 +155,11 @@ def test_the_first_updates_learning_rate_rises_before_it_falls(base: Path, monke
     updater = _updater(base, replay=0.0, batch=1, epochs=1, cold_epochs=1)
     steps: list[float] = []
     step = updater._adam.step
-    monkeypatch.setattr(updater._adam, "step", lambda scale: (steps.append(scale), step(scale)))
+    monkeypatch.setattr(updater._adam, "step", lambda rate: (steps.append(rate / LR), step(rate)))
     for _ in range(2):
         updater.update([_pair(i) for i in range(40)], [], [])
     cold, warm = steps[:40], steps[40:]
-    assert cold[0] == 0.25 and cold[3] == max(cold) == pytest.approx(1 - 0.9 * 3 / 40)
+    assert cold[0] == pytest.approx(0.25) and cold[3] == max(cold) == pytest.approx(1 - 0.9 * 3 / 40)
     assert warm[0] == 1.0 and cold[4:] == warm[4:]
 
 

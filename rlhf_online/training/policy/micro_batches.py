@@ -1,7 +1,7 @@
 """The policy's passes over an update's answers, in micro-batches as large as memory allows.
 
-A micro-batch holds whole units of similar length, at most `tokens` with the padding. Whoever runs out of memory begins
-anew with half of that, and it stays so: the work is the same and its result, the order of sums apart.
+A micro-batch holds whole examples of similar length, at most `tokens` with the padding. Work that runs out of memory
+begins anew with half of that, and it stays so: the result is the same, but for the order of sums.
 
 Shapes: N answers, A tokens of the longest, B answers of a micro-batch.
 """
@@ -18,12 +18,13 @@ from rlhf_online.algorithms.masked import masked_sum, row_sums
 from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.tokens import Batch, Pair, by_budget, length
 from rlhf_online.training import distributed
-from rlhf_online.training.policy.objectives import Answers, Objective, Unit
+from rlhf_online.training.policy.measured import MeasuredAnswers
+from rlhf_online.training.policy.objectives import Example, MicroBatch, Objective
 
 T = TypeVar("T")
-WATCHED, LEAST_WATCHED = 1 / 8, 16
-"""Share of the answers, and how many at least, on which it is measured how far an update moved the policy: enough for
-what is far too much, and a small part of what the update costs."""
+STEP_KL_SHARE, STEP_KL_LEAST = 1 / 8, 16
+"""Share of the answers, and how many at least, on which an update's KL is measured: enough for what is far too much,
+and a small part of what the update costs."""
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -39,10 +40,10 @@ class MicroBatches:
         self.tokens = tokens
 
     @torch.no_grad()
-    def measure(self, pairs: Sequence[Pair], temperature_N: Tensor) -> Answers:
+    def measure(self, pairs: Sequence[Pair], temperature_N: Tensor) -> MeasuredAnswers:
         """What policy and reference say of these answers."""
         shape = (len(pairs), max((len(answer) for _, answer in pairs), default=1))
-        found = Answers(
+        found = MeasuredAnswers(
             pairs=pairs,
             temperature_N=temperature_N,
             mask_NA=torch.zeros(shape, dtype=torch.bool),
@@ -64,47 +65,48 @@ class MicroBatches:
         return found
 
     @torch.no_grad()
-    def sums(self, answers: Answers, rows: Sequence[int]) -> Tensor:
+    def sequence_logprobs(self, answers: MeasuredAnswers, rows: Sequence[int]) -> Tensor:
         """Log-probability of each of these answers, (len(rows),), on the CPU."""
         place = {row: index for index, row in enumerate(rows)}
-        sums_N = torch.zeros(len(rows))
+        logprobs_N = torch.zeros(len(rows))
         for group in self._rows(answers, [(row,) for row in rows]):
             batch, outputs = self._forward(answers, group)
-            sums_N[[place[row] for row in group]] = row_sums(outputs.logprobs_BA, batch.mask_BA).cpu()
-        return sums_N
+            logprobs_N[[place[row] for row in group]] = row_sums(outputs.logprobs_BA, batch.mask_BA).cpu()
+        return logprobs_N
 
     @torch.no_grad()
-    def moved(self, answers: Answers) -> float:
-        """k3 from the policy as the update began to what it is now, nats an answer, over WATCHED of the answers.
+    def step_kl(self, answers: MeasuredAnswers) -> float:
+        """k3 from the policy as the update began to what it is now, nats an answer, over STEP_KL_SHARE of the answers.
 
         They are taken at even distances, so that answers to one prompt, which stand together, are not all of them.
         """
         count = len(answers.pairs)
-        watched = min(count, max(LEAST_WATCHED, round(WATCHED * count)))
-        units = [(row * count // watched,) for row in range(watched)]
+        chosen = min(count, max(STEP_KL_LEAST, round(STEP_KL_SHARE * count)))
+        examples = [(row * count // chosen,) for row in range(chosen)]
 
         def measure() -> float:
             total = 0.0
-            for rows in self._rows(answers, units):
+            for rows in self._rows(answers, examples):
                 batch, outputs = self._forward(answers, rows)
                 start_BA = answers.start_NA[rows, : batch.mask_BA.shape[1]].to(outputs.logprobs_BA)
                 total += masked_sum(kl.k3(start_BA, outputs.logprobs_BA), batch.mask_BA).item()
-            return total / len(units)
+            return total / len(examples)
 
         return self.fitting(measure)
 
-    def backward(self, objective: Objective, units: Sequence[Unit], weight: float = 1.0) -> dict[str, float]:
-        """Add `weight` times the gradient of these units' loss, in micro-batches; what the loss says.
+    def backward(self, objective: Objective, examples: Sequence[Example], weight: float = 1.0) -> dict[str, float]:
+        """Add `weight` times the gradient of these examples' loss, in micro-batches; what the loss says.
 
         Of several processes each adds its part (`distributed`), and says its part.
         """
         answers = objective.answers
-        shared = objective.shared([row for unit in units for row in unit], self.sums)
+        minibatch = objective.minibatch([row for example in examples for row in example], self.sequence_logprobs)
         sums: dict[str, Tensor] = {}
-        own, counts = distributed.part(units)
+        own, counts = distributed.part(examples)
         for rows in self._rows(answers, own):
             batch, outputs = self._forward(answers, rows, entropies=objective.entropies)
-            loss, stats = objective.loss(rows, outputs, batch.mask_BA, shared)
+            loss, stats = objective.loss(MicroBatch(rows, outputs, batch.mask_BA, minibatch))
+            stats.setdefault("policy_loss", loss.detach())
             (counts * weight * loss).backward()
             sums = {name: value + sums.get(name, 0) for name, value in stats.items()}
         return {name: counts * value.item() for name, value in sums.items()}
@@ -124,15 +126,17 @@ class MicroBatches:
             torch.cuda.empty_cache()
             structlog.get_logger().warning("out of memory: smaller micro-batches", tokens=self.tokens)
 
-    def _forward(self, answers: Answers, rows: Sequence[int], *, entropies: bool = False) -> tuple[Batch, Outputs]:
+    def _forward(
+        self, answers: MeasuredAnswers, rows: Sequence[int], *, entropies: bool = False
+    ) -> tuple[Batch, Outputs]:
         batch = self.policy.collate([answers.pairs[row] for row in rows])
         temperature_B = answers.temperature_N[list(rows)].to(self.policy.device)
         return batch, self.policy.forward(batch, temperature_B, entropies=entropies)
 
-    def _rows(self, answers: Answers, units: Sequence[Unit]) -> list[list[int]]:
-        """The rows of whole units, within the budget of tokens."""
-        if not units:
+    def _rows(self, answers: MeasuredAnswers, examples: Sequence[Example]) -> list[list[int]]:
+        """The rows of whole examples, within the budget of tokens."""
+        if not examples:
             return []
-        lengths = [max(length(answers.pairs[row]) for row in unit) for unit in units]
-        groups = by_budget(lengths, self.tokens // len(units[0]))
-        return [[row for index in group for row in units[index]] for group in groups]
+        lengths = [max(length(answers.pairs[row]) for row in example) for example in examples]
+        groups = by_budget(lengths, self.tokens // len(examples[0]))
+        return [[row for index in group for row in examples[index]] for group in groups]

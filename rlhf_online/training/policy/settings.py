@@ -1,75 +1,50 @@
-"""Settings of the policy's updates. Read without torch."""
+"""Settings of the policy's training, the table `[policy]`: what is the same whatever the algorithm; no torch."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from rlhf_online.config import Positive, Section
+from rlhf_online.training.policy.algorithms import PPO, Algorithm
 
-Algorithm = Literal["ppo", "grpo", "rloo", "reinforce", "online-dpo", "kto", "best-of-n"]
+MOVED = {
+    name: f"algorithm.{name}"
+    for name in (
+        *("kl_coef", "kl_in", "kl_target", "kl_horizon", "reward_clip", "missing_eos_penalty", "whiten_rewards"),
+        *("clip", "dual_clip", "correction", "max_weight", "reject_above", "entropy_coef", "beta"),
+        *("gamma", "gae_lambda", "value_lr", "value_clip", "value_coef"),
+    )
+} | {"grpo_std": "algorithm.std", "dpo_loss": "algorithm.loss"}
+"""Names that were in `[policy]` and are an algorithm's, and where they are."""
 
 
 class PolicyStage(Section):
-    algorithm: Algorithm = Field(description="How the policy learns in this stage.")
+    algorithm: Algorithm = Field(
+        description="How the policy learns in this stage; an adaptive β begins at its kl_coef."
+    )
     updates: int = Field(default=0, ge=0, description="Updates that the stage lasts; 0: for ever.")
     lr: float | None = Field(
-        default=None,
-        gt=0,
-        description="Learning rate in this stage, value_lr in proportion; without it, that of the table.",
+        default=None, gt=0, description="Learning rate in this stage; without it, that of [policy]."
     )
 
 
 class PolicyTraining(Section):
-    algorithm: Algorithm = Field(default="ppo", description="How the policy learns from its scored answers.")
+    algorithm: Algorithm = Field(
+        default=PPO(),
+        description="How the policy learns: a table with the algorithm's name and its settings, or a name.",
+    )
     schedule: tuple[PolicyStage, ...] = Field(
         default=(), description="Stages, one after another, instead of one algorithm; the last one goes on."
     )
     lr: float = Field(default=6e-4, gt=0, description="Adam's learning rate.")
-    lr_decay_updates: int = Field(
-        default=0, ge=0, description="Updates over which the learning rates fall linearly to 0; 0: they stay."
+    lr_decay_updates: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Updates over which the learning rates fall linearly to 0; 0: they stay."
     )
-    value_lr: float = Field(default=6e-4, gt=0, description="Learning rate of the value head.")
     epochs: Positive = Field(default=4, description="Passes over the rollouts of an update.")
     minibatches: Positive = Field(default=4, description="Optimiser steps a pass.")
     micro_batch_tokens: Positive = Field(default=16384, description="Tokens, padding included, of one forward pass.")
-    kl_coef: float = Field(default=0.03, ge=0, description="β of the KL penalty against the reference.")
-    kl_in: Literal["reward", "loss"] = Field(
-        default="reward", description="Where the penalty goes: k1 into the reward, or k2 as a loss."
-    )
-    kl_target: float = Field(
-        default=0.0, ge=0, description="Nats an answer that an adaptive β aims at; 0 keeps β fixed."
-    )
-    kl_horizon: float = Field(
-        default=10_000.0, gt=0, description="Answers over which an adaptive β moves by its error."
-    )
-    gamma: float = Field(default=1.0, gt=0, le=1, description="Discount.")
-    gae_lambda: float = Field(default=0.95, ge=0, le=1, description="λ of GAE.")
-    clip: float = Field(default=0.2, gt=0, description="Clip range of the ratio.")
-    dual_clip: float | None = Field(
-        default=None, gt=1, description="Largest ratio that a bad answer's loss grows with."
-    )
-    correction: Literal["behaviour", "decoupled", "none"] = Field(
-        default="behaviour",
-        description="Older answers: the ratio is to the policy that wrote them; or decoupled PPO; or as if fresh.",
-    )
-    max_weight: float = Field(
-        default=2.0, gt=0, description="Largest weight of a token where decoupled, and of an older answer in a KL loss."
-    )
-    reject_above: float = Field(
-        default=10.0, gt=0, description="Decoupled: a token whose weight is larger is left out."
-    )
-    entropy_coef: float = Field(default=0.0, ge=0, description="Weight of the entropy bonus.")
-    grpo_std: bool = Field(default=True, description="grpo divides by the deviation of the group's rewards.")
-    beta: float = Field(default=0.1, gt=0, description="β of online-dpo and kto; τ of ipo.")
-    dpo_loss: Literal["dpo", "ipo"] = Field(default="dpo", description="Loss of online-dpo.")
-    value_clip: float = Field(default=0.2, gt=0, description="Clip range of the value.")
-    value_coef: float = Field(default=1.0, ge=0, description="Weight of the value loss.")
-    missing_eos_penalty: float = Field(default=1.0, ge=0, description="Taken off an answer that did not end by itself.")
-    reward_clip: float = Field(default=5.0, gt=0, description="Scores are clipped to ± this.")
-    whiten_rewards: Literal["off", "scale", "shift"] = Field(
-        default="off", description="Rewards to deviation 1: 'scale' keeps their mean, 'shift' takes it away."
-    )
     ptx_coef: float = Field(
         default=0.0, ge=0, description="Weight of the loss on demonstrations that is mixed in (PTX)."
     )
@@ -88,3 +63,26 @@ class PolicyTraining(Section):
         default=1.0, gt=0, description="KL of one update (nats an answer) beyond which it is undone."
     )
     lora_rank: Positive = Field(default=16, description="Rank of the adapter where tuning is lora.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.schedule and self.algorithm != PPO():
+            raise PydanticCustomError("two_algorithms", "algorithm and schedule are both given: each stage has its own")
+        return self
+
+    def stage(self, updates: int) -> PolicyStage:
+        """The stage of the update after so many."""
+        end = 0
+        for stage in self.schedule:
+            end += stage.updates
+            if not stage.updates or updates < end:
+                return stage
+        return self.schedule[-1] if self.schedule else PolicyStage(algorithm=self.algorithm)
+
+    def rate(self, updates: int) -> float:
+        """The learning rate of the update after so many, as a multiple of `lr`."""
+        return self.decay(updates) * (self.stage(updates).lr or self.lr) / self.lr
+
+    def decay(self, updates: int) -> float:
+        """What is left of the learning rates."""
+        return max(0.0, 1 - updates / self.lr_decay_updates) if self.lr_decay_updates else 1.0

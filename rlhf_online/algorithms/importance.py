@@ -1,0 +1,42 @@
+"""Importance weights of answers that another policy sampled than the one that learns. Pure.
+
+Shapes: B answers, T tokens. A masked position has weight 0, and changes nothing, bit for bit.
+"""
+
+from torch import Tensor
+
+from rlhf_online.algorithms.masked import Stats, masked_fill, masked_mean, row_sums
+
+
+def truncated_weights(
+    proximal_logprobs_BT: Tensor,
+    behaviour_logprobs_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    max_weight: float,
+    reject_above: float,
+    denominator: float | Tensor | None = None,
+) -> tuple[Tensor, Stats]:
+    """w = π_prox / π_behaviour of each token, (B, T), for decoupled PPO (Hilton et al. 2021, arXiv 2110.00641).
+
+    π_prox is a recent policy, π_behaviour the one that sampled. w is truncated at `max_weight`; a token whose w is
+    above `reject_above` is left out: weight 0. `math.inf` is no limit. No gradient flows through the weights.
+    Stats: `weight`, `truncated_fraction`, `rejected_fraction`, means over real tokens ÷ `denominator`.
+    """
+    log_weight_BT = masked_fill(proximal_logprobs_BT, mask_BT) - masked_fill(behaviour_logprobs_BT, mask_BT)
+    weight_BT = log_weight_BT.detach().exp()
+    rejected_BT = weight_BT > reject_above
+    kept_BT = mask_BT & ~rejected_BT
+    used_BT = masked_fill(weight_BT.clamp(max=max_weight), kept_BT)
+    stats = {
+        "weight": masked_mean(used_BT, mask_BT, denominator),
+        "truncated_fraction": masked_mean((kept_BT & (weight_BT > max_weight)).float(), mask_BT, denominator),
+        "rejected_fraction": masked_mean(rejected_BT.float(), mask_BT, denominator),
+    }
+    return used_BT, stats
+
+
+def answer_weights(logprobs_BT: Tensor, behaviour_logprobs_BT: Tensor, mask_BT: Tensor, *, max_weight: float) -> Tensor:
+    """π / π_behaviour of whole answers, (B, 1), truncated at `max_weight`, without gradient."""
+    log_weight_B = row_sums(logprobs_BT, mask_BT).detach() - row_sums(behaviour_logprobs_BT, mask_BT)
+    return log_weight_B.exp().clamp(max=max_weight).unsqueeze(1)

@@ -1,9 +1,9 @@
 """The transaction that puts other weights into a serving engine.
 
-    full   pause(keep) → boundary listeners → load → drop every cache → probe → name it → resume
-                                              └─ on any failure: load the old folder → drop → probe → undo → resume
+    full   pause(keep) → on_pause → load → drop every cache → probe → name it → resume
+                                     └─ on any failure: load the old folder → drop → probe → on_restore → resume
     lora   load the adapter beside the others → probe under its name → name it        (nothing pauses)
-                                              └─ on any failure: unload it
+                                     └─ on any failure: unload it
 
 What is loaded has passed `preflight`. The probe compares the engine's own log-probs with those that the trainer
 computed for these weights. Invariants: `resume` is called only when the weights in the engine have passed their probe
@@ -20,10 +20,13 @@ from typing import Protocol
 from rlhf_online.errors import EngineError, EngineUnavailable, SwapFailed
 from rlhf_online.versions.manifest import ProbeSequence
 
-Listener = Callable[[str, str], Awaitable[None]]
+SwapListener = Callable[[str, str], Awaitable[None]]
+"""Told the names of the old and the new version."""
 
-SMOKE = ((0, 1),)  # what is asked about a version without a probe of its own: are the log-probs finite?
-LEAST_TOLD = 4  # tokens of a probe below which agreement proves nothing
+SMOKE_PROBE = ((0, 1),)
+"""What is asked about a version without a probe of its own: are the log-probs finite?"""
+MIN_COMPARED_TOKENS = 4
+"""Tokens of a probe below which agreement proves nothing."""
 
 
 class Engine(Protocol):
@@ -51,7 +54,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwapResult:
-    """How a swap ended. `again`: the engine could not be paused, which says nothing about the version.
+    """How a swap ended. `postponed`: the engine could not be paused, which says nothing about it.
 
     `pause_s` runs from the confirmed pause to the answer to `resume`; `wait_s` is how long the pause took before.
     """
@@ -62,7 +65,7 @@ class SwapResult:
     reason: str = ""
     pause_s: float = 0.0
     wait_s: float = 0.0
-    again: bool = False
+    postponed: bool = False
 
 
 async def swap_full(
@@ -72,8 +75,8 @@ async def swap_full(
     *,
     pause_timeout_s: float,
     tolerance: float,
-    boundary: Sequence[Listener] = (),
-    undo: Sequence[Listener] = (),
+    on_pause: Sequence[SwapListener] = (),
+    on_restore: Sequence[SwapListener] = (),
 ) -> SwapResult:
     """Replace all weights. `old` None: the engine holds no version yet, and stays paused if `new` fails.
 
@@ -85,16 +88,16 @@ async def swap_full(
         await engine.pause(pause_timeout_s)
     except EngineError as error:
         await engine.resume()
-        return SwapResult(version=new.version, previous=previous, ok=False, reason=str(error), again=True)
+        return SwapResult(version=new.version, previous=previous, ok=False, reason=str(error), postponed=True)
     paused, reason, trusted = time.monotonic(), "", True
     try:
-        await _tell(boundary, previous, new.version)
+        await _notify(on_pause, previous, new.version)
         trusted = False
         reason = await _attempt(engine, new, tolerance)
         if reason and old is not None:
             if second := await _attempt(engine, old, tolerance):
                 raise EngineUnavailable(f"{new.version}: {reason}; and {old.version} could not be restored: {second}")
-            await _tell(undo, previous, new.version)
+            await _notify(on_restore, previous, new.version)
         trusted = not reason or old is not None
     finally:
         if trusted:
@@ -145,7 +148,7 @@ async def unload_quietly(engine: Engine, name: str) -> None:
 def check_probe(weights: Weights, logprobs: Sequence[Sequence[float | None]], tolerance: float) -> None:
     """Compare the engine's log-probs with the manifest's; the mean |Δ| over the tokens that it told counts, in nats.
 
-    Raises SwapFailed if one is not finite, the engine told fewer than LEAST_TOLD, or the mean is above `tolerance`.
+    Raises SwapFailed if one is not finite, there are fewer than MIN_COMPARED_TOKENS, or the mean is above `tolerance`.
     """
     values = [value for row in logprobs for value in row]
     if not all(value is None or math.isfinite(value) for value in values):
@@ -156,7 +159,7 @@ def check_probe(weights: Weights, logprobs: Sequence[Sequence[float | None]], to
     if len(values) != len(expected):
         raise SwapFailed(f"{weights.version}: the engine answered {len(values)} of {len(expected)} probe tokens")
     differences = [abs(a - b) for a, b in zip(values, expected, strict=True) if a is not None]
-    if len(differences) < min(LEAST_TOLD, len(expected)):
+    if len(differences) < min(MIN_COMPARED_TOKENS, len(expected)):
         raise SwapFailed(
             f"{weights.version}: the engine told the log-probs of {len(differences)} of {len(expected)} probe tokens, "
             "which is too few to know the weights by: give the probe likelier tokens"
@@ -183,10 +186,10 @@ async def _attempt(engine: Engine, weights: Weights, tolerance: float) -> str:
     return ""
 
 
-async def _tell(listeners: Sequence[Listener], old: str, new: str) -> None:
+async def _notify(listeners: Sequence[SwapListener], old: str, new: str) -> None:
     for listener in listeners:
         await listener(old, new)
 
 
 def _sequences(weights: Weights) -> list[tuple[int, ...]]:
-    return [sequence.token_ids for sequence in weights.probe] or list(SMOKE)
+    return [sequence.token_ids for sequence in weights.probe] or list(SMOKE_PROBE)

@@ -1,11 +1,10 @@
-"""Talk to vLLM over HTTP, on a unix socket or an address.
+"""The routes of a vLLM server that the product uses.
 
 It imports neither vllm nor torch. Every call is bounded in time. The routes that pause, load and probe are vLLM's
 development routes: they are open to whoever reaches the engine's socket, so that socket lies in a folder of mode 0700
 and no client ever gets its address.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,43 +12,17 @@ from typing import Any
 
 import aiohttp
 
-from rlhf_online.errors import EngineError, EngineUnavailable
+from rlhf_online.engine.transport import EngineTransport
+from rlhf_online.errors import EngineError
 
-CALL_TIMEOUT_S = 30.0
 HEALTH_TIMEOUT_S = 10.0
 LOAD_TIMEOUT_S = 600.0
 PROBE_TIMEOUT_S = 300.0
-PROBED, TOP = 3, 20
+PROBE_POINTS, TOP_LOGPROBS = 3, 20
 
 
-class EngineClient:
-    """Calls to one engine at `url`: "unix:/path" or "http://host:port".
-
-    `base` and `session` are for callers that speak to vLLM's OpenAI routes themselves: `session.post(base + "/v1/…")`.
-    The calls raise EngineUnavailable if the engine does not answer (in time), EngineError if it answers with an error.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.base = "http://engine" if url.startswith("unix:") else url.rstrip("/")
-        self._session: aiohttp.ClientSession | None = None
-
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        """Without a total time-out, since streams are long; made on first use, inside the running loop."""
-        if self._session is None or self._session.closed:
-            if self.url.startswith("unix:"):
-                connector: aiohttp.BaseConnector = aiohttp.UnixConnector(self.url.removeprefix("unix:"), limit=0)
-            else:
-                connector = aiohttp.TCPConnector(limit=0)
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
-        return self._session
-
-    async def close(self) -> None:
-        """Drop all connections; answers in progress end with an error."""
-        if self._session is not None:
-            await self._session.close()
+class EngineClient(EngineTransport):
+    """What vLLM's server can be asked for, one method a route; see `EngineTransport` for what they raise."""
 
     async def health(self) -> bool:
         """Whether vLLM says that its engine is alive."""
@@ -62,11 +35,11 @@ class EngineClient:
 
     async def pause(self, timeout_s: float) -> None:
         """Stop between two steps and keep the running requests; returns when no step runs any more."""
-        await self._post("/pause?mode=keep", timeout_s=timeout_s)
+        await self.post("/pause?mode=keep", timeout_s=timeout_s)
 
     async def resume(self) -> None:
         """Go on with the requests that were kept."""
-        await self._post("/resume")
+        await self.post("/resume")
 
     async def reload_weights(self, folder: Path) -> None:
         """Load all weights from the folder's safetensors, in place. Only while paused."""
@@ -74,17 +47,17 @@ class EngineClient:
 
     async def reset_prefix_cache(self) -> None:
         """Forget every cached key and value, the running requests' too: they are computed anew."""
-        answer = await self._post("/reset_prefix_cache?reset_running_requests=true")
+        answer = await self.post("/reset_prefix_cache?reset_running_requests=true")
         if not (isinstance(answer, dict) and answer.get("success")):
             raise EngineError(f"the engine did not drop its prefix cache: it answered {answer}")
 
     async def set_version(self, version: str) -> None:
         """Tell the engine the name of the weights that it holds."""
-        await self._post("/update_weight_version", {"new_version": version})
+        await self.post("/update_weight_version", {"new_version": version})
 
     async def version(self) -> str:
         """The name last given to `set_version`; vLLM's default before that."""
-        return str((await self._call("GET", "/weight_info"))["weight_version"])
+        return str((await self.call("GET", "/weight_info"))["weight_version"])
 
     async def model_name(self) -> str:
         """The name under which the base model is served."""
@@ -99,11 +72,11 @@ class EngineClient:
         if name in await self._models():
             return
         body = {"lora_name": name, "lora_path": str(folder)}
-        await self._post("/v1/load_lora_adapter", body, timeout_s=LOAD_TIMEOUT_S)
+        await self.post("/v1/load_lora_adapter", body, timeout_s=LOAD_TIMEOUT_S)
 
     async def unload_lora(self, name: str) -> None:
         """Forget an adapter; answers in progress under it are finished."""
-        await self._post("/v1/unload_lora_adapter", {"lora_name": name})
+        await self.post("/v1/unload_lora_adapter", {"lora_name": name})
 
     async def probe(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """log p(token i+1 | tokens 0..i) at temperature 1 of each sequence, NaN where it is not finite.
@@ -114,9 +87,10 @@ class EngineClient:
         return [[math.nan if value is None else value for value in row] for row in answer[0]]
 
     async def probe_model(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float | None]]:
-        """The same as `probe` under an adapter's name, at PROBED tokens of each sequence, through the normal queue.
+        """As `probe` under an adapter's name, at PROBE_POINTS tokens of each sequence, through the normal queue.
 
-        None where the engine does not tell: at the other tokens, and where the token is not among the TOP likeliest.
+        None where the engine does not tell: at the other tokens, and where a token is not among the TOP_LOGPROBS
+        likeliest.
         vLLM's CPU kernel for adapters dies of prompt log-probs in a batch, so each token is asked for as the next one.
         """
         asked = [(row, at) for row, sequence in enumerate(sequences) for at in _spread(len(sequence))]
@@ -125,10 +99,10 @@ class EngineClient:
             "prompt": [list(sequences[row][:at]) for row, at in asked],
             "max_tokens": 1,
             "temperature": 1.0,
-            "logprobs": TOP,
+            "logprobs": TOP_LOGPROBS,
             "return_tokens_as_token_ids": True,
         }
-        answer = await self._post("/v1/completions", body, timeout_s=PROBE_TIMEOUT_S)
+        answer = await self.post("/v1/completions", body, timeout_s=PROBE_TIMEOUT_S)
         choices = sorted(answer["choices"], key=lambda choice: choice["index"])
         told: list[list[float | None]] = [[None] * (len(sequence) - 1) for sequence in sequences]
         for (row, at), choice in zip(asked, choices, strict=True):
@@ -138,46 +112,16 @@ class EngineClient:
 
     async def _models(self) -> list[str]:
         """Names that requests may give as their model: the base model's, then the adapters'."""
-        return [str(model["id"]) for model in (await self._call("GET", "/v1/models"))["data"]]
+        return [str(model["id"]) for model in (await self.call("GET", "/v1/models"))["data"]]
 
     async def _rpc(self, method: str, kwargs: dict[str, Any], *, timeout_s: float) -> list[Any]:
-        answer = await self._post("/collective_rpc", {"method": method, "kwargs": kwargs}, timeout_s=timeout_s)
+        answer = await self.post("/collective_rpc", {"method": method, "kwargs": kwargs}, timeout_s=timeout_s)
         return answer["results"]
-
-    async def _post(self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
-        return await self._call("POST", path, body, timeout_s=timeout_s)
-
-    async def _call(
-        self, verb: str, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = CALL_TIMEOUT_S
-    ) -> Any:
-        route = path.partition("?")[0]
-        try:
-            async with self.session.request(
-                verb, self.base + path, json=body, timeout=aiohttp.ClientTimeout(total=timeout_s)
-            ) as response:
-                text = await response.text()
-                if response.status != 200:
-                    raise EngineError(f"the engine refused {route} with {response.status}: {_message(text)}")
-        except TimeoutError as error:
-            raise EngineUnavailable(f"the engine did not finish {route} within {timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise EngineUnavailable(f"the engine does not answer {route} ({error!r})") from error
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-
-
-def _message(text: str) -> str:
-    try:
-        return str(json.loads(text)["error"]["message"])[:300]
-    except (ValueError, TypeError, KeyError):
-        return text[:300]
 
 
 def _spread(length: int) -> list[int]:
-    """At most PROBED places of a sequence that has `length` tokens, evenly spread, the first token left out."""
-    count = min(PROBED, length - 1)
+    """At most PROBE_POINTS places of a sequence that has `length` tokens, evenly spread, the first token left out."""
+    count = min(PROBE_POINTS, length - 1)
     return [1 + (length - 1) * number // count for number in range(count)]
 
 

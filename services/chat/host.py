@@ -7,8 +7,8 @@ import aiohttp
 
 from rlhf_online.versions.manifest import Change
 
-Boundary = Callable[[str, str], Awaitable[None]]
-Listener = Callable[[Change], Awaitable[None]]
+SwapListener = Callable[[str, str], Awaitable[None]]
+ChangeListener = Callable[[Change], Awaitable[None]]
 
 
 class Client(Protocol):
@@ -64,16 +64,16 @@ class Host(Protocol):
     def restarts(self) -> int: ...
 
     @property
-    def boundary(self) -> list[Boundary]:
+    def on_pause(self) -> list[SwapListener]:
         """Called with (old, new) while the engine is paused, before new weights are loaded."""
         ...
 
     @property
-    def undo(self) -> list[Boundary]:
+    def on_restore(self) -> list[SwapListener]:
         """Called with (old, new) if the old weights go on after all."""
         ...
 
     @property
-    def changes(self) -> list[Listener]:
+    def on_change(self) -> list[ChangeListener]:
         """Called when a version begins to serve or is refused."""
         ...

@@ -115,8 +115,8 @@ class InFlight:
 
     def attach(self) -> None:
         """Follow the host's swaps. Not for adapters: each request names its own, and keeps it."""
-        self.host.boundary.append(self.boundary)
-        self.host.undo.append(self.undo)
+        self.host.on_pause.append(self.boundary)
+        self.host.on_restore.append(self.undo)
 
     def version(self) -> str:
         """The version that will write the first token of a request sent now."""

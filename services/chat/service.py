@@ -66,8 +66,8 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
         flight.attach()
     gateway = Gateway(host, flight, journal, state, metrics, settings.limits.max_concurrent)
     watch = Watch(host, sink, metrics)
-    host.changes.append(journal.changed)
-    host.changes.append(watch.changed)
+    host.on_change.append(journal.changed)
+    host.on_change.append(watch.changed)
     return Chat(
         settings=settings,
         gateway=gateway,
@@ -145,7 +145,7 @@ async def run(settings: ChatSettings) -> None:
     sink = open_sink(settings.log, state.log)
     try:
         host = EngineHost(settings.engine, settings.swap, registry, state)
-        host.changes.append(StatusFile(host, state).changed)
+        host.on_change.append(StatusFile(host, state).changed)
         engine: asyncio.Task[None] | None = None
 
         async def opened(ports: Ports) -> None:

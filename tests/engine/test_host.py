@@ -47,7 +47,7 @@ async def hosting(
     async def note(change: Change) -> None:
         changes.append(change)
 
-    host.changes.append(note)
+    host.on_change.append(note)
     running = asyncio.create_task(host.run())
     try:
         yield host, changes
@@ -173,7 +173,7 @@ async def test_a_pause_that_times_out_blames_no_version(engine: FakeEngine, regi
     engine.pause_delay_s = 30
     async with hosting(engine, registry, pause_timeout_s=0.05) as (host, changes):
         await eventually(lambda: len(host.swaps) == 1)
-        assert host.swaps[0].again and changes == []
+        assert host.swaps[0].postponed and changes == []
         engine.pause_delay_s = 0
         await eventually(lambda: host.serving == first)
         assert registry.status(first).state == "live"

@@ -78,7 +78,7 @@ async def test_each_token_of_an_answer_in_flight_is_by_one_version(host: EngineH
 
     # Made before the streams begin: computing the probe holds this process up for as long as an answer takes.
     new = publish(host.registry, 7, probe_tokens=LARGE_PROBE, promote=False)
-    host.boundary.append(boundary)
+    host.on_pause.append(boundary)
     stop = asyncio.Event()
     loads = [asyncio.create_task(load(host, answers, stop)) for _ in range(STREAMS)]
     try:
@@ -88,7 +88,7 @@ async def test_each_token_of_an_answer_in_flight_is_by_one_version(host: EngineH
     finally:
         stop.set()
         await asyncio.gather(*loads)
-        host.boundary.remove(boundary)
+        host.on_pause.remove(boundary)
     assert host.state == "ready" and host.swaps[-1].ok
 
     assert all(len(answer.token_ids) == 110 for answer in answers), "an answer was cut short"
@@ -115,7 +115,7 @@ async def test_nan_weights_never_reach_the_engine(host: EngineHost, tmp_path: Pa
     async def note(change: Change) -> None:
         changes.append(change)
 
-    host.changes.append(note)
+    host.on_change.append(note)
     write_tiny_model(tmp_path, weights_seed=3)
     weights = tmp_path / "model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -123,7 +123,7 @@ async def test_nan_weights_never_reach_the_engine(host: EngineHost, tmp_path: Pa
     weights.write_bytes(content)
     bad = publish(host.registry, tmp_path)
     await eventually(lambda: bool(changes))
-    host.changes.remove(note)
+    host.on_change.remove(note)
     assert (changes[0].version, changes[0].state) == (bad, "failed") and "not finite" in changes[0].reason
     assert host.registry.status(bad).state == "failed"
     assert host.registry.live("policy") == host.serving == good and host.state == "ready"
@@ -139,7 +139,7 @@ async def test_a_failed_probe_restores_the_old_weights_under_load(host: EngineHo
     async def undo(before: str, after: str) -> None:
         undone.append((before, after))
 
-    host.undo.append(undo)
+    host.on_restore.append(undo)
     answers: list[Answer] = []
     stop = asyncio.Event()
     loads = [asyncio.create_task(load(host, answers, stop)) for _ in range(STREAMS)]
@@ -148,7 +148,7 @@ async def test_a_failed_probe_restores_the_old_weights_under_load(host: EngineHo
     await eventually(lambda: bool(host.swaps) and host.swaps[-1].version == bad)
     stop.set()
     await asyncio.gather(*loads)
-    host.undo.remove(undo)
+    host.on_restore.remove(undo)
     assert not host.swaps[-1].ok and "0.1 nats" in host.swaps[-1].reason
     assert undone == [(good, bad)]
     assert host.serving == good and host.registry.live("policy") == good

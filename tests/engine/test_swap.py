@@ -43,19 +43,19 @@ def weights(tmp_path: Path, version: str) -> Weights:
 async def swap(
     engine: FakeEngine, client: EngineClient, new: Weights, old: Weights | None, *, pause_timeout_s: float = 10
 ) -> SwapResult:
-    async def boundary(before: str, after: str) -> None:
-        engine.calls.append(f"boundary {before}→{after}")
+    async def on_pause(before: str, after: str) -> None:
+        engine.calls.append(f"paused {before}→{after}")
 
-    async def undo(before: str, after: str) -> None:
-        engine.calls.append(f"undo {before}→{after}")
+    async def on_restore(before: str, after: str) -> None:
+        engine.calls.append(f"restored {before}→{after}")
 
     return await swap_full(
-        client, new, old, pause_timeout_s=pause_timeout_s, tolerance=0.02, boundary=[boundary], undo=[undo]
+        client, new, old, pause_timeout_s=pause_timeout_s, tolerance=0.02, on_pause=[on_pause], on_restore=[on_restore]
     )
 
 
-INSTALL_NEW = ["pause", "boundary old→new", "load new", "reset", "probe new"]
-RESTORE_OLD = ["load old", "reset", "probe old", "name old", "undo old→new", "resume"]
+INSTALL_NEW = ["pause", "paused old→new", "load new", "reset", "probe new"]
+RESTORE_OLD = ["load old", "reset", "probe old", "name old", "restored old→new", "resume"]
 
 
 async def test_order_of_a_swap(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ async def test_probe_that_differs_restores_the_old_version(
     engine.probe_error["new"] = 0.021
     result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
     assert engine.calls == [*INSTALL_NEW, *RESTORE_OLD]
-    assert not result.ok and not result.again and "0.021 nats" in result.reason
+    assert not result.ok and not result.postponed and "0.021 nats" in result.reason
     assert engine.holds == "old"
 
 
@@ -122,13 +122,13 @@ async def test_a_pause_that_takes_too_long_changes_nothing(
     engine.pause_delay_s = 30.0
     result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"), pause_timeout_s=0.05)
     assert engine.calls == ["pause", "resume"]
-    assert not result.ok and result.again and "within 0.05 s" in result.reason
+    assert not result.ok and result.postponed and "within 0.05 s" in result.reason
 
 
 async def test_a_listener_that_fails_lets_the_old_version_go_on(
     engine: FakeEngine, client: EngineClient, tmp_path: Path
 ) -> None:
-    async def boundary(before: str, after: str) -> None:
+    async def on_pause(before: str, after: str) -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
@@ -138,7 +138,7 @@ async def test_a_listener_that_fails_lets_the_old_version_go_on(
             weights(tmp_path, "old"),
             pause_timeout_s=10,
             tolerance=0.02,
-            boundary=[boundary],
+            on_pause=[on_pause],
         )
     assert engine.calls == ["pause", "resume"]
 

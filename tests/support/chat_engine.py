@@ -216,27 +216,27 @@ class ChatHost:
     model_name: str = "base"
     restarts: int = 0
     swaps: list[FakeSwap] = field(default_factory=list)
-    boundary: list[Callable[[str, str], Awaitable[None]]] = field(default_factory=list)
-    undo: list[Callable[[str, str], Awaitable[None]]] = field(default_factory=list)
-    changes: list[Callable[[Change], Awaitable[None]]] = field(default_factory=list)
+    on_pause: list[Callable[[str, str], Awaitable[None]]] = field(default_factory=list)
+    on_restore: list[Callable[[str, str], Awaitable[None]]] = field(default_factory=list)
+    on_change: list[Callable[[Change], Awaitable[None]]] = field(default_factory=list)
     while_paused: Callable[[], Awaitable[None]] | None = None
 
     async def swap(self, new: str, *, ok: bool = True) -> None:
         """Pause, mark, load (`while_paused` happens here), resume on the new or on the old weights."""
         old = self.serving
         await self.engine.pause()
-        for listener in self.boundary:
+        for listener in self.on_pause:
             await listener(old, new)
         if self.while_paused is not None:
             await self.while_paused()
         if not ok:
-            for listener in self.undo:
+            for listener in self.on_restore:
                 await listener(old, new)
         await self.engine.resume(self.engine.version + ok)
         self.swaps.append(FakeSwap(ok=ok, pause_s=0.25))
         if ok:
             self.serving = new
-        for listener in self.changes:
+        for listener in self.on_change:
             await listener(Change(version=new, state="live" if ok else "failed", previous=old))
 
     async def restart(self) -> None:

@@ -1,10 +1,12 @@
 """Settings come from a file and the environment, and a mistake in either is named."""
 
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
+from pydantic import Field
 
-from rlhf_online.config import ChatSettings, RewardSettings, dump, load
+from rlhf_online.config import ChatSettings, Only, RewardSettings, Section, ServiceSettings, dump, load
 from rlhf_online.errors import ConfigError
 from rlhf_online.training.settings import TrainerSettings
 from services.standalone.settings import StandaloneSettings
@@ -46,7 +48,8 @@ def test_a_variable_that_is_no_setting_is_refused(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('state_dir = "s"\n[engine]\nmodell = "x"', r"engine\.modell is no setting"),
+        ('state_dir = "s"\n[engine]\nmodell = "x"', r"engine\.modell is no setting: did you mean engine\.model\?"),
+        ('state_dir = "s"\n[engine]\nzzz = "x"', r"engine\.zzz is no setting: check its spelling"),
         ('state_dir = "s"\nhttp_port = 99999', r"http_port: .*65535 \(got 99999\)"),
         ('state_dir = "s"\n[limits]\nmax_answers = 0', r"limits\.max_answers: .*greater than 0"),
         ("", r"state_dir is missing"),
@@ -56,6 +59,82 @@ def test_a_variable_that_is_no_setting_is_refused(tmp_path: Path, monkeypatch: p
 def test_a_mistake_names_the_field_and_the_value(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(ChatSettings, write(tmp_path / "chat.toml", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '[engine]\nurl = "http://a"',
+            r"engine\.url .* while engine\.mode is 'managed': it needs 'external'",
+        ),
+        ('[engine]\nmode = "external"\nthreads = 2', r"engine\.threads .* engine\.mode is 'external': .*'managed'"),
+        ("[engine]\nmax_lora_rank = 8", r"engine\.max_lora_rank .* engine\.tuning is 'full': it needs 'lora'"),
+        ("[log.kafka]\npartitions = 3", r"log\.kafka .* log\.url is 'file:': it needs 'kafka:\*'"),
+        (
+            '[log]\nurl = "kafka://a:1"\n[log.kafka]\npassword_file = "p"',
+            r"log\.kafka\.password_file .* log\.kafka\.mechanism is '': it needs 'PLAIN' or 'SCRAM-\*'",
+        ),
+    ],
+)
+def test_a_setting_without_effect_is_refused_with_the_one_that_it_needs(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(ChatSettings, write(tmp_path / "chat.toml", f'state_dir = "s"\n{text}'))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[engine]\nmode = "external"\nurl = "http://a"\nmax_model_len = 9',
+        '[engine]\ntuning = "lora"\nmax_lora_rank = 8',
+        '[log]\nurl = "kafka://a:1"\n[log.kafka]\nmechanism = "SCRAM-SHA-256"\nusername = "u"',
+    ],
+)
+def test_a_setting_with_effect_is_taken(tmp_path: Path, text: str) -> None:
+    load(ChatSettings, write(tmp_path / "chat.toml", f'state_dir = "s"\n{text}'))
+
+
+class Fruit(Section):
+    only_with: ClassVar = {"stone.size": Only("ripe", above=0.5)}
+    moved: ClassVar = {"core": "stone", "stone.width": "stone.size"}
+
+    ripe: float = 0.0
+    stone: "Stone | Pips | None" = Field(default=None, discriminator="kind")
+
+
+class Stone(Section):
+    kind: Literal["stone"]
+    size: int = 1
+
+
+class Pips(Section):
+    kind: Literal["pips"]
+    count: int = 5
+
+
+class Basket(ServiceSettings):
+    variables = "RLHF_BASKET__"
+    fruit: Fruit = Fruit()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("core = 1", "fruit.core is no setting: it is fruit.stone"),
+        ('[fruit.stone]\nkind = "stone"\nwidth = 1', "fruit.stone.width is no setting: it is fruit.stone.size"),
+        ('[fruit.stone]\nkind = "pips"\ncont = 1', "fruit.stone.cont is no setting: did you mean fruit.stone.count?"),
+        (
+            'ripe = 0.25\n[fruit.stone]\nkind = "stone"\nsize = 3',
+            "fruit.stone.size has no effect while fruit.ripe is 0.25: it needs above 0.5",
+        ),
+    ],
+)
+def test_moved_names_and_inner_tables_are_explained(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(Basket, write(tmp_path / "basket.toml", f'state_dir = "s"\n[fruit]\n{text}'))
+    assert str(refused.value) == f"{tmp_path / 'basket.toml'}: {message}"
 
 
 @pytest.mark.parametrize("setting", ['kind = "etcd"', 'name = "a/b"', "duration_s = 0"])

@@ -41,7 +41,8 @@ def topics(
         "min_insync": min_insync,
         "retention_days": retention_days,
     }
-    given: dict[str, Any] = {"kafka": {name: value for name, value in asked.items() if value is not None}}
+    chosen = {name: value for name, value in asked.items() if value is not None}
+    given: dict[str, Any] = {"kafka": chosen} if chosen else {}
     given |= {"url": kafka} if kafka else {}
     given |= {"topic_prefix": prefix} if prefix else {}
     cluster = kafka_cluster(load_log(config, given))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
-from rlhf_online.config.base import write_toml
+from rlhf_online.config.files import from_options, write_toml
 from rlhf_online.errors import ConfigError, InvalidInput
 
 BUNDLED = Path("build/models/smollm2")
@@ -18,7 +18,7 @@ REAL_MODEL: dict[str, Any] = {
     "trainer_threads": 2,
     "min_votes": 24,
     "cold_votes": 30,
-    "engine": {"max_model_len": 1024, "max_num_seqs": 32, "kv_cache_gib": 1.0, "max_lora_rank": 16},
+    "engine": {"max_model_len": 1024, "max_num_seqs": 32, "kv_cache_gib": 1.0},
     "limits": {"max_tokens": 512},
     "reward": {
         "tuning": "lora",
@@ -33,7 +33,6 @@ REAL_MODEL: dict[str, Any] = {
         "policy_accuracy": 0.0,
     },
     "policy": {
-        "lora_rank": 8,
         "lr": 3e-4,
         "epochs": 2,
         "minibatches": 2,
@@ -52,6 +51,7 @@ REAL_MODEL: dict[str, Any] = {
     "gate": {"samples": 16, "win_rate": {"min": 0.4}, "kl": {"max": 6.0}},
 }
 """Under these a real chat model of some hundred million weights learns from tens of votes on two cores."""
+LORA_RANK = 8
 
 
 def up(
@@ -70,11 +70,8 @@ def up(
     """Serve a chat model on this machine, and let it learn from the votes on its answers."""
     if kafka and not kafka.startswith("kafka://"):
         raise InvalidInput(f"--kafka {kafka} is no address: it looks like kafka://127.0.0.1:9092")
-    if settings is None:
-        settings = state / "run" / "up.toml"
-        write_toml(REAL_MODEL | {"model": str(_folder(model)), "state_dir": str(state)}, settings)
     given = {
-        "model": str(_folder(model)) if model else None,
+        "model": str(_folder(model)) if model or settings is None else None,
         "host": host or None,
         "http_port": port,
         "grpc_port": grpc_port,
@@ -82,6 +79,11 @@ def up(
         "log.url": kafka or None,
     }
     options = [f"{name}={value}" for name, value in given.items() if value is not None] + (others or [])
+    if settings is None:
+        settings = state / "run" / "up.toml"
+        chosen = from_options(options).get("tuning") or os.environ.get("RLHF_UP__TUNING", "lora")
+        policy = REAL_MODEL["policy"] | ({"lora_rank": LORA_RANK} if chosen == "lora" else {})
+        write_toml({"state_dir": str(state), **REAL_MODEL, "policy": policy}, settings)
     command = [sys.executable, "-m", "services.standalone", "--config", str(settings)]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *(f"--set={option}" for option in options)])

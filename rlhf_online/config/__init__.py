@@ -1,11 +1,22 @@
 """Settings: one frozen model a service, read from a TOML file and the environment.
 
-`base` is what they share and how they are read; the other modules hold the tables of a service each. The trainer's
-stand in `rlhf_online.training.settings`, those of the three services together in `services.standalone.settings`.
+`base` is what they share, `files` how they are read, `explain` what is said of mistakes; the other modules hold the
+tables of a service each. The trainer's stand in `rlhf_online.training.settings`, those of the three services together
+in `services.standalone.settings`.
 """
 
-from rlhf_online.config.base import Device, Objectives, Port, Positive, Section, ServiceSettings, Tuning, dump, load
+from rlhf_online.config.base import (
+    Device,
+    Objectives,
+    Only,
+    Port,
+    Positive,
+    Section,
+    ServiceSettings,
+    Tuning,
+)
 from rlhf_online.config.chat import ChatSettings, EngineSettings, LimitSettings, SwapSettings
+from rlhf_online.config.files import dump, load
 from rlhf_online.config.log import KafkaSettings, LogSettings, load_log
 from rlhf_online.config.reward import RewardSettings
 from rlhf_online.config.sft import SftSettings
@@ -18,6 +29,7 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "Objectives",
+    "Only",
     "Port",
     "Positive",
     "RewardSettings",

@@ -1,21 +1,13 @@
-"""What every service's settings are made of, and how they are read: a TOML file, and over it the environment.
+"""What every service's settings are made of: tables that know which of their settings mean something, and where."""
 
-`RLHF_CHAT__ENGINE__MODEL=…` overrides `[engine] model` of the chat service's file, and so for `RLHF_REWARD__…` and
-`RLHF_TRAINER__…`. An unknown name or a wrong value raises ConfigError naming the field, the expectation and the value.
-"""
-
-import json
-import os
-import tomllib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-from rlhf_online.errors import ConfigError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,10 +25,53 @@ Objectives = Annotated[tuple[ObjectiveName, ...], Field(min_length=1), AfterVali
 """What answers are judged by; the first is that of a vote which names none."""
 
 
+class Only:
+    """Values of another setting under which one has an effect: `Only("mechanism", "PLAIN", "SCRAM-*")`."""
+
+    def __init__(self, setting: str, *values: object, above: float | None = None) -> None:
+        """`*` in a value stands for anything; `above` is for numbers."""
+        self.setting = setting
+        self.values = values
+        self.above = above
+
+    def allows(self, value: Any) -> bool:
+        if self.above is not None:
+            return value > self.above
+        return any(fnmatchcase(value, v) if isinstance(v, str) else value == v for v in self.values)
+
+    def __str__(self) -> str:
+        return f"above {self.above:g}" if self.above is not None else " or ".join(repr(value) for value in self.values)
+
+
 class Section(BaseModel):
-    """A table of a settings file."""
+    """A table of a settings file.
+
+    `only_with` says which settings have an effect only under values of another one, `{"url": Only("mode",
+    "external")}`: given under any other value they are refused, naming both. `moved` says what is set under another
+    name, `{"clip": "algorithm.clip"}`, which the refusal then names. Names in both may lead into tables of this one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    only_with: ClassVar[Mapping[str, Only]] = {}
+    moved: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> Self:
+        for name, only in self.only_with.items():
+            if _given(self, name) and not only.allows(value := attrgetter(only.setting)(self)):
+                raise PydanticCustomError(
+                    "no_effect",
+                    "{name} has no effect while {setting} is {value}: it needs {only}",
+                    {"name": name, "setting": only.setting, "value": value, "only": str(only)},
+                )
+        return self
+
+
+def _given(section: BaseModel, name: str) -> bool:
+    first, _, rest = name.partition(".")
+    value = getattr(section, first) if first in section.model_fields_set else None
+    return value is not None and (not rest or _given(value, rest))
 
 
 class ServiceSettings(Section):
@@ -53,107 +88,3 @@ class ServiceSettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe line shown."
     )
-
-
-Settings = TypeVar("Settings", bound=ServiceSettings)
-Values = dict[str, Any]
-
-
-def load(kind: type[Settings], path: Path | None, options: Iterable[str] = ()) -> Settings:
-    """The settings in the TOML file at `path`, over it those of the environment, over both the `options`.
-
-    An option is `engine.model=…`. Raises ConfigError.
-    """
-    with explained(path):
-        values = read_toml(path) if path else {}
-        merge(values, _environment(kind.variables))
-        merge(values, from_options(options))
-        return kind.model_validate(values)
-
-
-def dump(settings: ServiceSettings, path: Path) -> None:
-    """Write `settings` as a file that `load` reads back."""
-    write_toml(settings.model_dump(mode="json", exclude_none=True), path)
-
-
-def read_toml(path: Path) -> Values:
-    """Raises ConfigError where there is no file, ValueError where it is no TOML."""
-    if not path.is_file():
-        raise ConfigError(f"no settings file at {path}: give the path of a TOML file with --config")
-    return tomllib.loads(path.read_text())
-
-
-def write_toml(values: Values, path: Path) -> None:
-    """Write a settings file and the folders above it. Raises ConfigError where the disk, or the folder, takes none."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(tomli_w.dumps(values))
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written ({error.strerror or error}): make room, or name another folder"
-        ) from error
-
-
-def merge(values: Values, over: Values) -> None:
-    """Put `over` into `values`, table by table."""
-    for name, value in over.items():
-        if isinstance(value, dict) and isinstance(values.get(name), dict):
-            merge(values[name], value)
-        else:
-            values[name] = value
-
-
-def from_options(options: Iterable[str]) -> Values:
-    """The tables that options such as `engine.model=…` stand for. Raises ConfigError."""
-    values: Values = {}
-    for option in options:
-        name, equals, text = option.partition("=")
-        if not (name and equals):
-            raise ConfigError(f"--set {option}: expected NAME=VALUE, such as engine.max_num_seqs=64")
-        merge(values, _nested(name.split("."), text))
-    return values
-
-
-def _environment(prefix: str) -> Values:
-    values: Values = {}
-    for name, text in sorted(os.environ.items()):
-        if name.upper().startswith(prefix):
-            merge(values, _nested(name[len(prefix) :].lower().split("__"), text))
-    return values
-
-
-def _nested(names: list[str], text: str) -> Values:
-    """Text is what pydantic makes of it; a list or a table is written as JSON."""
-    value: Any = text
-    if text.startswith(("[", "{")):
-        with suppress(ValueError):
-            value = json.loads(text)
-    for name in reversed(names):
-        value = {name: value}
-    return value
-
-
-@contextmanager
-def explained(path: Path | None) -> Iterator[None]:
-    """Turns what pydantic and the TOML parser raise into ConfigErrors that name field and file."""
-    try:
-        yield
-    except ValidationError as error:
-        where = f"{path}: " if path else ""
-        lines = [f"{where}{_explain(dict(item))}" for item in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"{path or 'environment'}: {error}") from error
-
-
-def _explain(error: dict[str, Any]) -> str:
-    field = ".".join(str(part) for part in error["loc"])
-    match error["type"]:
-        case "extra_forbidden":
-            return f"{field} is no setting: check its spelling"
-        case "missing":
-            return f"{field} is missing and has no default"
-        case _:
-            return f"{field}: {error['msg']} (got {error['input']!r})"

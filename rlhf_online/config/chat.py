@@ -1,14 +1,22 @@
 """Settings of services/chat and of the engine that it starts."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlhf_online.config.base import Device, Objectives, Port, Positive, Section, ServiceSettings, Tuning
+from rlhf_online.config.base import Device, Objectives, Only, Port, Positive, Section, ServiceSettings, Tuning
 from rlhf_online.config.log import LogSettings
 
 
 class EngineSettings(Section):
+    only_with: ClassVar = {
+        "url": Only("mode", "external"),
+        **dict.fromkeys(
+            ("device", "dtype", "max_num_seqs", "kv_cache_gib", "start_timeout_s", "threads"), Only("mode", "managed")
+        ),
+        "max_lora_rank": Only("tuning", "lora"),
+    }
+
     mode: Literal["managed", "external"] = Field(default="managed", description="Start vLLM here, or connect to one.")
     url: str = Field(default="", description="Address of an external engine, 'http://127.0.0.1:8001' or 'unix:/path'.")
     model: str = Field(default="", description="Folder of the base model (config, tokenizer, weights).")

@@ -1,14 +1,22 @@
 """Settings of the event log, and of Kafka behind it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlhf_online.config.base import Positive, Section, Values, explained, merge, read_toml
+from rlhf_online.config.base import Only, Positive, Section
+from rlhf_online.config.explain import explained
+from rlhf_online.config.files import Values, merge, read_toml
 
 
 class KafkaSettings(Section):
+    only_with: ClassVar = {
+        **dict.fromkeys(("ca_file", "cert_file", "key_file"), Only("tls", True)),
+        **dict.fromkeys(("username", "password_file"), Only("mechanism", "PLAIN", "SCRAM-*")),
+        "token_file": Only("mechanism", "OAUTHBEARER"),
+    }
+
     partitions: Positive = Field(default=1, description="Partitions of the event topics; a conversation stays in one.")
     replication: int = Field(default=0, ge=0, description="Replicas of each topic; 0: the brokers' default.")
     min_insync: int = Field(
@@ -36,6 +44,8 @@ class KafkaSettings(Section):
 
 
 class LogSettings(Section):
+    only_with: ClassVar = dict.fromkeys(("topic_prefix", "kafka"), Only("url", "kafka:*"))
+
     url: str = Field(
         default="file:",
         description="'file:' keeps the log in the state folder, 'file:/path' there; 'kafka://host:port,…' ships it.",
@@ -55,12 +65,18 @@ class LogSettings(Section):
     kafka: KafkaSettings = KafkaSettings()
 
 
+class LogTable(Section):
+    """What `load_log` reads of a service's file."""
+
+    log: LogSettings = LogSettings()
+
+
 def load_log(path: Path | None, given: Values) -> LogSettings:
     """The table `log` of any service's file (None: defaults), in which `given` wins.
 
     Raises ConfigError.
     """
-    with explained(path):
-        table = read_toml(path).get("log", {}) if path else {}
-        merge(table, given)
-        return LogSettings.model_validate(table)
+    with explained(path, LogTable):
+        values = {"log": read_toml(path).get("log", {}) if path else {}}
+        merge(values, {"log": given})
+        return LogTable.model_validate(values).log

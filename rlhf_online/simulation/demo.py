@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_online.config import LogSettings
-from rlhf_online.config.base import Values
+from rlhf_online.config.files import Values
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.process import report_error
 from rlhf_online.simulation import accounts, charts, people, report, stage, view, world

@@ -3,16 +3,18 @@
 Read without torch: services/standalone and the command's checks need them and nothing that computes.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlhf_online.config import Device, LogSettings, Objectives, Port, Positive, Section, ServiceSettings, Tuning
+from rlhf_online.config import Device, LogSettings, Objectives, Only, Port, Positive, Section, ServiceSettings, Tuning
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.training.policy.settings import PolicyTraining
 
 
 class RewardTraining(Section):
+    only_with: ClassVar = {"lora_rank": Only("tuning", "lora"), "replay_capacity": Only("replay", above=0)}
+
     tuning: Tuning = Field(default="full", description="Train the whole trunk, or a LoRA adapter on it.")
     trunk: str = Field(
         default="",
@@ -65,6 +67,8 @@ class RolloutSettings(Section):
 
 
 class LeaseSettings(Section):
+    only_with: ClassVar = dict.fromkeys(("name", "duration_s"), Only("kind", "kubernetes"))
+
     kind: Literal["file", "kubernetes"] = Field(
         default="file",
         description="What keeps a second trainer out: a lock in the state folder, or a Lease object of the API.",
@@ -83,6 +87,7 @@ class TrainerSettings(ServiceSettings):
     """Settings of services/trainer."""
 
     variables = "RLHF_TRAINER__"
+    only_with: ClassVar = {"policy.lora_rank": Only("tuning", "lora")}
 
     seed: int = Field(default=0, description="Seed of every random choice.")
     chat_url: str = Field(description="Address of the chat service, 'http://127.0.0.1:8000': fresh rollouts.")

@@ -7,7 +7,7 @@ restarts, so that the others find them again.
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rlhf_online import config
 from rlhf_online.config import ChatSettings, RewardSettings, ServiceSettings
@@ -66,14 +66,10 @@ def address(host: str) -> str:
 
 def chat(settings: StandaloneSettings, ports: Ports) -> ChatSettings:
     """Settings of the chat service."""
-    engine = settings.engine.model_copy(
-        update={
-            "model": settings.model,
-            "tuning": settings.tuning,
-            "device": settings.device,
-            "max_lora_rank": max(settings.engine.max_lora_rank, settings.policy.lora_rank),
-        }
-    )
+    update: dict[str, Any] = {"model": settings.model, "tuning": settings.tuning, "device": settings.device}
+    if settings.tuning == "lora":
+        update["max_lora_rank"] = max(settings.engine.max_lora_rank, settings.policy.lora_rank)
+    engine = settings.engine.model_copy(update=update)
     return ChatSettings(
         **_common(settings, "chat"),
         host=settings.host,

@@ -126,7 +126,7 @@ def test_who_is_not_let_in_is_told_so_and_nothing_hangs(broker: Broker, tmp_path
     known = _known(broker)
     (tmp_path / "password").write_text("wrong" if wrong == "password" else known.password)
     who = {"mechanism": "SCRAM-SHA-512", "username": known.username, "password_file": tmp_path / "password"}
-    tls = {"tls": wrong != "plaintext", "ca_file": None if wrong == "authority" else known.ca_file}
+    tls = {"tls": wrong != "plaintext", "ca_file": known.ca_file if wrong == "password" else None}
     source = open_source(_settings(broker.address, **who, **tls), tmp_path / "log")
     with pytest.raises(LogUnavailable, match=r"does not answer .*log\.kafka") as told:
         source.end()

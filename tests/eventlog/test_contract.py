@@ -43,10 +43,11 @@ class Logs:
 
 @pytest.fixture(params=["local", "kafka"])
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Logs]:
-    url = "file:"
+    settings = LogSettings(segment_bytes=2000)
     if request.param == "kafka":
-        url = f"kafka://{request.getfixturevalue('broker').address}"
-    logs = Logs(LogSettings(url=url, segment_bytes=2000, topic_prefix=f"t{uuid.uuid4().hex[:8]}"), tmp_path / "log")
+        address = f"kafka://{request.getfixturevalue('broker').address}"
+        settings = LogSettings(url=address, segment_bytes=2000, topic_prefix=f"t{uuid.uuid4().hex[:8]}")
+    logs = Logs(settings, tmp_path / "log")
     yield logs
     logs.close()
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from rlhf_online import config
-from rlhf_online.config.base import write_toml
+from rlhf_online.config.files import write_toml
 from rlhf_online.errors import InvalidInput
 from rlhf_online.simulation import demo, stage
 from rlhf_online.simulation.stage import Child, Services, StageError

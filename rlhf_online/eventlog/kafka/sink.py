@@ -96,7 +96,7 @@ class Shipper:
             "folder": str(folder.absolute()),
             "servers": list(cluster.servers),
             "prefix": cluster.prefix,
-            "settings": cluster.settings.model_dump(mode="json"),
+            "settings": cluster.settings.model_dump(mode="json", exclude_unset=True),
         }
         self._failed = 0
         self._stopping = threading.Event()

@@ -65,9 +65,13 @@ class PolicyTraining(Section):
     lora_rank: Positive = Field(default=16, description="Rank of the adapter where tuning is lora.")
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
+    def _all_have_effect(self) -> Self:
         if self.schedule and self.algorithm != PPO():
             raise PydanticCustomError("two_algorithms", "algorithm and schedule are both given: each stage has its own")
+        if not all(stage.updates for stage in self.schedule[:-1]):
+            raise PydanticCustomError("endless", "a stage of schedule without updates lasts for ever; another follows")
+        if self.demonstrations and not self.ptx_coef:
+            raise PydanticCustomError("without_effect", "demonstrations has no effect without a ptx_coef above 0")
         return self
 
     def stage(self, updates: int) -> PolicyStage:

@@ -22,6 +22,7 @@
     ├── RewardUnavailable             the reward service is away or holds another version
     ├── StartRefused                  this machine or folder cannot run the services now
     │   ├── NotEnoughRoom             memory or disk
+    │   ├── SecretLost                a secret of the state folder is gone, empty or too short
     │   └── AlreadyRunning            another process uses the state folder
     ├── ServiceFailed                 a service ended, and starting it again would not help
     └── ServiceUnreachable            nothing answers at the address, or not what was expected
@@ -135,6 +136,12 @@ class StartRefused(RlhfError):
 
 class NotEnoughRoom(StartRefused):
     """Too little memory or disk for the model."""
+
+
+class SecretLost(StartRefused):
+    """A secret of the state folder is gone, empty or too short; making another one in silence would do harm."""
+
+    exit_code = 2
 
 
 class AlreadyRunning(StartRefused):

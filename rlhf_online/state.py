@@ -17,9 +17,26 @@ import json
 import os
 import secrets
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rlhf_online.errors import SecretLost
+
+OPERATOR_TOKEN = "operator.token"
+PERSON_SALT = "person.salt"
+SHORTEST_SECRET = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PersonHash:
+    """What replaces people's names in the log: a keyed hash (HMAC-SHA-256, 32 hexadecimal digits)."""
+
+    salt: bytes = field(repr=False)
+
+    def __call__(self, name: str) -> str:
+        """The name's hash; "" for no name."""
+        return hmac.new(self.salt, name.encode(), hashlib.sha256).hexdigest()[:32] if name else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +70,12 @@ class StateDir:
         return self.root / "logs"
 
     def operator_token(self) -> str:
-        """The operator's credential, made with mode 0600 if there is none."""
-        return self._secret("operator.token")
+        """The operator's credential, made with mode 0600 if there is none. Raises SecretLost."""
+        return self._secret(OPERATOR_TOKEN)
 
-    def person_hash(self, name: str) -> str:
-        """Keyed hash (HMAC-SHA-256, 32 hexadecimal digits) of a person's name; "" for no name."""
-        if not name:
-            return ""
-        key = self._secret("person.salt").encode()
-        return hmac.new(key, name.encode(), hashlib.sha256).hexdigest()[:32]
+    def person_hash(self) -> "PersonHash":
+        """The hash under the folder's salt, which is made with mode 0600 if there is none. Raises SecretLost."""
+        return PersonHash(self._secret(PERSON_SALT).encode())
 
     def write_status(self, service: str, values: dict[str, Any]) -> None:
         """Replace the service's status atomically."""
@@ -77,10 +91,16 @@ class StateDir:
     def _secret(self, name: str) -> str:
         path = self.root / name
         try:
-            return path.read_text().strip()
+            secret = path.read_text().strip()
         except FileNotFoundError:
             self.root.mkdir(parents=True, exist_ok=True)
-        return write_once(path, secrets.token_urlsafe(32), mode=0o600)
+            secret = write_once(path, secrets.token_urlsafe(32), mode=0o600)
+        if len(secret) < SHORTEST_SECRET:
+            raise SecretLost(
+                f"{path} holds {len(secret)} characters, and a secret has at least {SHORTEST_SECRET}: bring the file "
+                "back from a backup, or write as many random characters there"
+            )
+        return secret
 
 
 def write_json(path: Path, values: Any) -> None:

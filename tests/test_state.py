@@ -5,6 +5,9 @@ import stat
 import threading
 from pathlib import Path
 
+import pytest
+
+from rlhf_online.errors import SecretLost
 from rlhf_online.state import StateDir, write_json
 
 
@@ -32,11 +35,27 @@ def test_of_many_that_ask_first_all_get_one_token(tmp_path: Path) -> None:
 
 
 def test_a_person_is_a_keyed_hash(tmp_path: Path) -> None:
-    state, other = StateDir(tmp_path / "a"), StateDir(tmp_path / "b")
-    assert state.person_hash("") == ""
-    assert state.person_hash("ada") == state.person_hash("ada") != state.person_hash("bob")
-    assert state.person_hash("ada") != other.person_hash("ada"), "the key belongs to the installation"
-    assert len(state.person_hash("ada")) == 32
+    hashed, other = StateDir(tmp_path / "a").person_hash(), StateDir(tmp_path / "b").person_hash()
+    assert hashed("") == ""
+    assert hashed("ada") == StateDir(tmp_path / "a").person_hash()("ada") != hashed("bob")
+    assert hashed("ada") != other("ada"), "the key belongs to the installation"
+    assert len(hashed("ada")) == 32
+    assert stat.S_IMODE((tmp_path / "a" / "person.salt").stat().st_mode) == 0o600
+    assert (tmp_path / "a" / "person.salt").read_text() not in repr(hashed)
+
+
+def test_hashes_are_the_same_for_good(tmp_path: Path) -> None:
+    (tmp_path / "person.salt").write_text("a salt of some time ago\n")
+    assert StateDir(tmp_path).person_hash()("ada") == "ba77bce2e2710419cd8f3d45bc948361"
+
+
+@pytest.mark.parametrize("content", ["", "\n", "short"])
+def test_a_secret_that_was_emptied_or_cut_is_refused(tmp_path: Path, content: str) -> None:
+    state = StateDir(tmp_path)
+    for name, read in (("operator.token", state.operator_token), ("person.salt", state.person_hash)):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(SecretLost, match=name):
+            read()
 
 
 def test_status_is_replaced_whole(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def open_sink(settings: LogSettings, folder: Path) -> Sink:
 
     Raises ConfigError, LogLocked, LogUnavailable.
     """
-    folder = _place(settings, folder)
+    folder = log_folder(settings, folder)
     retention = Retention(settings.retain_gib * 2**30 or math.inf, settings.retain_days * 86_400 or math.inf)
     if (cluster := kafka_cluster(settings)) is None:
         return LocalLog(folder, segment_bytes=settings.segment_bytes, retention=retention)
@@ -37,7 +37,7 @@ def open_source(settings: LogSettings, folder: Path) -> Source:
     Raises ConfigError, LogUnavailable.
     """
     if (cluster := kafka_cluster(settings)) is None:
-        return LocalReader(_place(settings, folder))
+        return LocalReader(log_folder(settings, folder))
     from rlhf_online.eventlog.kafka import KafkaSource
 
     return KafkaSource(cluster)
@@ -49,7 +49,7 @@ def kafka_cluster(settings: LogSettings) -> "Cluster | None":
     Raises ConfigError for an address, a file or a credential of no use.
     """
     if settings.url.startswith("file:"):
-        _place(settings, Path())
+        log_folder(settings, Path())
         return None
     scheme, _, rest = settings.url.partition("://")
     servers = [server.strip() for server in rest.split(",")]
@@ -64,8 +64,11 @@ def kafka_cluster(settings: LogSettings) -> "Cluster | None":
     return cluster
 
 
-def _place(settings: LogSettings, folder: Path) -> Path:
-    """The folder that a file address names; `folder` where it names none. Raises ConfigError."""
+def log_folder(settings: LogSettings, folder: Path) -> Path:
+    """Where the log lies on this machine: the folder that a file address names, `folder` where it names none.
+
+    Raises ConfigError.
+    """
     scheme, _, path = settings.url.partition(":")
     if scheme != "file" or not path:
         return folder

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from rlhf_online.eventlog.base import Position
 from rlhf_online.events import Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
-from rlhf_online.state import StateDir
+from rlhf_online.state import PersonHash
 from services.chat.api_error import ApiError, outcome
 from services.chat.documented import documented
 from services.chat.feedback_request import FeedbackRequest, event_id
@@ -29,9 +29,11 @@ class FeedbackTaken(TypedDict):
 class FeedbackService:
     """Where both HTTP and gRPC bring feedback; `objectives` are what a vote may name."""
 
-    def __init__(self, journal: Journal, state: StateDir, metrics: ChatMetrics, objectives: Sequence[str]) -> None:
+    def __init__(
+        self, journal: Journal, person_hash: PersonHash, metrics: ChatMetrics, objectives: Sequence[str]
+    ) -> None:
         self.journal = journal
-        self.state = state
+        self.person_hash = person_hash
         self.metrics = metrics
         self.objectives = objectives
 
@@ -42,7 +44,7 @@ class FeedbackService:
             request = validate(FeedbackRequest, values)
             kind = request.kind
             self._check_objective(request.objective)
-            event = request.event(person=self.state.person_hash(request.user), now_ms=now_ms())
+            event = request.event(person=self.person_hash(request.user), now_ms=now_ms())
             made = event_id(event, request.idempotency_key)
             position = await self.journal.append(Envelope(event_id=made, event=event))
         except Exception as error:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from rlhf_online.errors import EngineUnavailable, LogUnavailable
 from rlhf_online.events import Completion, Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
-from rlhf_online.state import StateDir
+from rlhf_online.state import PersonHash
 from services.chat import upstream
 from services.chat.api_error import ApiError, unavailable
 from services.chat.chat_request import PUBLIC_MODEL, ChatRequest
@@ -38,12 +38,18 @@ class Gateway:
     """Answers checked requests. `max_concurrent` bounds those in progress."""
 
     def __init__(
-        self, host: Host, flight: InFlight, journal: Journal, state: StateDir, metrics: ChatMetrics, max_concurrent: int
+        self,
+        host: Host,
+        flight: InFlight,
+        journal: Journal,
+        person_hash: PersonHash,
+        metrics: ChatMetrics,
+        max_concurrent: int,
     ) -> None:
         self.host = host
         self.flight = flight
         self.journal = journal
-        self.state = state
+        self.person_hash = person_hash
         self.metrics = metrics
         self.max_concurrent = max_concurrent
         self.active = 0
@@ -188,7 +194,7 @@ class Gateway:
         event = Completion(
             completion_id=exchange.completion_id,
             conversation_id=exchange.conversation_id,
-            person=self.state.person_hash(request.user),
+            person=self.person_hash(request.user),
             messages=request.messages,
             prompt_token_ids=tuple(exchange.prompt_token_ids or ()),
             answers=tuple(choice.answer() for choice in exchange.choices),

@@ -19,7 +19,7 @@ from rlhf_online import process
 from rlhf_online.config import ChatSettings
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.errors import RlhfError
-from rlhf_online.eventlog import open_sink
+from rlhf_online.eventlog import log_folder, open_sink
 from rlhf_online.eventlog.base import Sink
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import StateDir
@@ -34,6 +34,7 @@ from services.chat.host import Host
 from services.chat.inflight import InFlight
 from services.chat.journal import Journal
 from services.chat.rollouts import Rollouts
+from services.chat.salt import open_person_hash
 from services.chat.status import StatusFile
 from services.chat.versions import Versions
 from services.chat.watch import Watch
@@ -57,21 +58,22 @@ class HttpServer(uvicorn.Server):
 
 
 def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host, sink: Sink) -> Chat:
-    """The service around a host and a log."""
+    """The service around a host and a log. Raises SecretLost."""
+    person_hash = open_person_hash(state, log_folder(settings.log, state.log))
     collector = CollectorRegistry()
     metrics = ChatMetrics(collector)
     journal = Journal(sink, metrics)
     flight = InFlight(host)
     if settings.engine.tuning == "full":
         flight.attach()
-    gateway = Gateway(host, flight, journal, state, metrics, settings.limits.max_concurrent)
+    gateway = Gateway(host, flight, journal, person_hash, metrics, settings.limits.max_concurrent)
     watch = Watch(host, sink, metrics)
     host.on_change.append(journal.changed)
     host.on_change.append(watch.changed)
     return Chat(
         settings=settings,
         gateway=gateway,
-        feedback=FeedbackService(journal, state, metrics, settings.objectives),
+        feedback=FeedbackService(journal, person_hash, metrics, settings.objectives),
         rollouts=Rollouts(
             gateway,
             priority=settings.engine.mode == "managed",

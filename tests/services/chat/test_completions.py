@@ -52,7 +52,7 @@ async def test_a_whole_answer_is_logged(service: Service) -> None:
     (event,) = service.sink.completions
     assert envelope.event_id == event.completion_id == reply["id"]
     assert event.conversation_id == "c-1"
-    assert event.person == service.state.person_hash("ann")
+    assert event.person == service.state.person_hash()("ann")
     assert event.messages == (Message(role="user", content="secret words"),)
     assert event.prompt_token_ids == tuple(PROMPT)
     (answer,) = event.answers

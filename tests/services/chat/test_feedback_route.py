@@ -51,7 +51,7 @@ async def test_each_kind(service: Service, body: dict[str, Any], kind: Any) -> N
     assert envelope.event_id == reply["event_id"]
     assert feedback.kind == kind
     assert feedback.conversation_id == feedback.answers()[0].completion_id
-    assert feedback.person == service.state.person_hash("ann")
+    assert feedback.person == service.state.person_hash()("ann")
     assert (feedback.reason, feedback.source, feedback.response_ms) == ("because", "api", 7)
     assert feedback.replaces == body.get("replaces", "")
     assert feedback.created_ms > 0

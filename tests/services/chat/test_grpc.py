@@ -41,7 +41,7 @@ async def test_complete(service: Service, channel: grpc.aio.Channel) -> None:
     (event,) = service.sink.completions
     assert (event.completion_id, event.conversation_id) == (reply.completion_id, "c")
     assert event.sampling.temperature == 0.5
-    assert event.person == service.state.person_hash("ann")
+    assert event.person == service.state.person_hash()("ann")
     assert await service.metric('rlhf_chat_requests_total{outcome="ok"}') == 1
 
 

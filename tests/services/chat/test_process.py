@@ -15,9 +15,10 @@ import pytest
 from rlhf_online.config import ChatSettings, EngineSettings, LogSettings, dump
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import open_source
-from rlhf_online.events import Feedback
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.events import AnswerRef, Envelope, Feedback, Thumb
 from rlhf_online.state import StateDir
-from rlhf_online.wire import decode
+from rlhf_online.wire import decode, encode
 from services.chat.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,6 +66,18 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert str(port) in result.stderr
     assert "in use" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_salt_that_is_gone(tmp_path: Path) -> None:
+    """Exit code 2: starting it again would not help."""
+    with LocalLog(tmp_path / "state" / "log") as log:
+        thumb = Thumb(answer=AnswerRef(completion_id="a"), up=True)
+        event = Feedback(conversation_id="c", person="0123456789abcdef", kind=thumb)
+        log.append(encode(Envelope(event_id="1", event=event))).result()
+    result = run("-m", "services.chat", "--config", str(settings(tmp_path)))
+    assert result.returncode == 2
+    assert "person.salt is gone" in result.stderr
     assert "Traceback" not in result.stderr
 
 

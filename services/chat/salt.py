@@ -20,8 +20,8 @@ def open_person_hash(state: StateDir, log: Path) -> PersonHash:
     if not (state.root / PERSON_SALT).exists() and log.is_dir() and _needed_by(log):
         raise SecretLost(
             f"{state.root / PERSON_SALT} is gone, and the log in {log} names people by it: bring it back from a "
-            "backup. To go on without it, when everybody counts as a new person and nobody can change an earlier vote, write "
-            "32 random characters there"
+            "backup. To go on without it, when everybody counts as a new person and nobody can change an earlier vote, "
+            "write 32 random characters there"
         )
     return state.person_hash()
 

@@ -1,11 +1,10 @@
-"""The trainer's line to the reward service: scores by one named reward version, or RewardUnavailable.
+"""The reward service as a source of scores: by one named reward version, or RewardUnavailable.
 
 Invariant: every score returned was given by the version and the weights asked for; others are refused, never mixed in.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -13,24 +12,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rlhf_online.errors import InvalidInput, RewardUnavailable
 from rlhf_online.proto.rlhf.v1 import reward_pb2, reward_pb2_grpc
-
-Pair = tuple[Sequence[int], Sequence[int]]
-"""Token ids of a prompt, and of an answer to it."""
+from rlhf_online.rewards.sources import Pair, Scored
 
 CHUNK = 256
 POLL_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A score and its spread over the ensemble, in standard deviations of the reference answers' scores.
-
-    `by_objective` is the score by each objective alone.
-    """
-
-    score: float
-    spread: float
-    by_objective: dict[str, float] = field(default_factory=dict)
 
 
 class RewardClient:

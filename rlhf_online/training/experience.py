@@ -17,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from rlhf_online.gate.evidence import comparable
-from rlhf_online.rewards.client import Scored
+from rlhf_online.rewards.sources import RewardSource, score_by_all
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Curriculum
 from rlhf_online.rollout.types import Rollout, ScoredRollout
@@ -41,27 +41,13 @@ class Samples(Protocol):
     def serving(self, prompt: Tokens) -> str: ...
 
 
-class Scores(Protocol):
-    """The reward service; `rewards.client.RewardClient` is the real one."""
-
-    def score(
-        self,
-        pairs: Sequence[tuple[Tokens, Tokens]],
-        reward_version: str,
-        timeout: float,
-        weights: Mapping[str, float] | None = None,
-    ) -> list[Scored]: ...
-
-    def wait_for_version(self, version: str, timeout: float) -> None: ...
-
-
 class Experience:
     """Gathers and scores rollouts. `pessimism` spreads are taken off a score."""
 
     def __init__(
         self,
         sampler: Samples,
-        rewards: Scores,
+        sources: Sequence[RewardSource],
         buffer: RolloutBuffer,
         ledger: Ledger,
         registry: Registry,
@@ -69,9 +55,9 @@ class Experience:
         settings: RolloutSettings,
         pessimism: float,
     ) -> None:
+        self.sources = list(sources)
         self.curriculum = Curriculum(settings.curriculum, settings.prompts)
         self._sampler = sampler
-        self._rewards = rewards
         self._buffer = buffer
         self._ledger = ledger
         self._registry = registry
@@ -126,7 +112,8 @@ class Experience:
     ) -> list[float]:
         """Pessimistic scores, mean − k·spread, in order; NaN where the reward model gave no number."""
         scored = self._retrier.call(
-            "scoring answers", lambda: self._rewards.score(pairs, reward_version, SCORE_TIMEOUT_S, weights)
+            "scoring answers",
+            lambda: score_by_all(self.sources, pairs, reward_version, SCORE_TIMEOUT_S, weights),
         )
         return [item.score - self._pessimism * item.spread for item in scored]
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rlhf_online.rewards.sources import RewardService
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.training.checkpoint import Checkpoints
-from rlhf_online.training.experience import Experience, Scores
+from rlhf_online.training.experience import Experience
 from rlhf_online.training.intake import Intake
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import Lease
@@ -30,7 +31,7 @@ class Parts:
     learners: Learners
     publisher: Publisher
     experience: Experience
-    rewards: Scores
+    rewards: RewardService
     weights: Callable[[], Weights]
     """Reads the operator's current weight of each objective."""
     reporter: Reporter

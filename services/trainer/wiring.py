@@ -15,11 +15,12 @@ from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.models.trunk import pick_device
 from rlhf_online.rewards import weights
+from rlhf_online.rewards.sources import RewardService
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.state import StateDir
 from rlhf_online.training.checkpoint import Checkpoints
-from rlhf_online.training.experience import Experience, Samples, Scores
+from rlhf_online.training.experience import Experience, Samples
 from rlhf_online.training.intake import Intake, IntakeSettings
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseObject
@@ -61,7 +62,7 @@ def build(
     lease: Lease,
     source: Source,
     sampler: Samples,
-    rewards: Scores,
+    rewards: RewardService,
     tokenizer: ChatTokenizer,
     metrics: TrainerMetrics,
     stop: threading.Event,
@@ -103,7 +104,7 @@ def build(
         learners=learners,
         publisher=Publisher(registry, learners, settings.reward.tuning, settings.keep_versions),
         experience=Experience(
-            sampler, rewards, buffer, ledger, registry, retrier, settings.rollout, settings.reward.pessimism
+            sampler, [rewards], buffer, ledger, registry, retrier, settings.rollout, settings.reward.pessimism
         ),
         rewards=rewards,
         weights=_weights(state, learners.reward.model.objectives),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.errors import EngineUnavailable
-from rlhf_online.rewards.client import Scored
+from rlhf_online.rewards.sources import Pair, Scored
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Kind
 from rlhf_online.rollout.types import Rollout
@@ -64,7 +64,7 @@ class Rewards:
 
     def score(
         self,
-        pairs: Sequence[tuple[Tokens, Tokens]],
+        pairs: Sequence[Pair],
         reward_version: str,
         timeout: float,
         weights: Mapping[str, float] | None = None,
@@ -102,7 +102,7 @@ def experience(
         {"per_cycle": 12, "answers_per_prompt": 4, "max_tokens": 8, "max_staleness": 1, "curriculum": curriculum}
     )
     retrier = Retrier(stop or threading.Event(), lambda doing, error: None)
-    return Experience(engine, rewards, buffer, Ledger(), registry, retrier, settings, pessimism=2.0)
+    return Experience(engine, [rewards], buffer, Ledger(), registry, retrier, settings, pessimism=2.0)
 
 
 LIVE = "policy-000002"

@@ -617,8 +617,8 @@ def test_neighbours_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: py
         parts = trainer.parts
         experience = parts.experience
         experience._sampler = Away(experience._sampler, EngineUnavailable("loading"), 2)  # pyright: ignore
-        rewards = Away(experience._rewards, RewardUnavailable("restarting"), 2)
-        experience._rewards = rewards  # pyright: ignore
+        rewards = Away(parts.rewards, RewardUnavailable("restarting"), 2)
+        experience.sources = [rewards]  # pyright: ignore
         trainer.parts = replace(parts, rewards=rewards, checkpoints=FullDisk(parts.checkpoints, 3))  # pyright: ignore
         waits: list[str] = []
         parts.retrier._waiting = lambda doing, error: waits.append(f"{doing}: {error}")

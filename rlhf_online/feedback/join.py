@@ -2,8 +2,8 @@
 
 Feedback waits for its answers, and answers for their feedback, for `window_ms` of the log's own time since they came.
 That time is the median that the last events carried, and never goes back: one clock that is an hour, or a year, wrong
-opens and closes nothing. Answers are on disk (`Answers`); what waits is bounded in number and bytes, beyond which the
-oldest go first.
+opens and closes nothing. Answers are on disk (`AnswerStore`); what waits is bounded in number and bytes, beyond which
+the oldest go first.
 
 Invariants:
 - Every feedback leaves exactly once: joined, orphaned (`expire`), withdrawn or dead-lettered; until then it is pending.
@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from rlhf_online.errors import UnusableVote
 from rlhf_online.events import Answer, AnswerRef, Completion, Envelope, Feedback
-from rlhf_online.feedback.answers import Answers
+from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.wire import decode, encode
 
 CLOCK_EVENTS = 101
@@ -45,7 +45,7 @@ class Join:
 
     def __init__(
         self,
-        answers: Answers,
+        answers: AnswerStore,
         window_ms: int,
         *,
         max_pending: int = 100_000,
@@ -124,7 +124,7 @@ class Join:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], answers: Answers, window_ms: int, **bounds: int) -> Self:
+    def from_json(cls, values: Mapping[str, Any], answers: AnswerStore, window_ms: int, **bounds: int) -> Self:
         """The join that `to_json` described, with the window and bounds of now."""
         join = cls(answers, window_ms, **bounds)
         join._now_ms = values["now_ms"]

@@ -10,7 +10,7 @@ def reward_model_blocks(figures: Mapping[str, float], least_accuracy: float) -> 
     Enough is an accuracy on comparisons, or on thumbs the share of answers with a thumb up that are above those with a
     thumb down, whose 95 % interval lies above `least_accuracy`; so few votes are never enough by luck.
     """
-    if not figures.get("taught", 1):
+    if not figures.get("trained_objectives", 1):
         return "no vote has taught the reward model what is better: a comparison does, or thumbs up and thumbs down"
     low = max(figures.get("accuracy_low", 0.0), figures.get("thumb_auc_low", 0.0))
     if least_accuracy == 0 or low > least_accuracy:

@@ -31,8 +31,9 @@ from rlhf_online.models.tokens import Batch, ChatTokenizer, Pair, by_budget, col
 
 MAX_BATCH_TOKENS = 16384
 Readout = Literal["last", "mean"]
-SILENT = 1e30
-"""Unit of an objective that no vote was about yet: its score is 0, and it is no part of the combined one."""
+UNTRAINED_STD = 1e30
+"""Stands for the standard deviation of an objective that no vote has trained: it scores 0, and is no part of the
+combined score."""
 
 
 class RewardModel:
@@ -168,20 +169,20 @@ class RewardModel:
         """Each head's scores, normalised, (len(pairs), O, K) on the CPU, in the order of `pairs`."""
         utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
         scores_NOK = (utilities_NOK - self.mean_OK) / self.std_O.unsqueeze(1)
-        return scores_NOK.where(self.std_O.unsqueeze(1) < SILENT, 0.0)
+        return scores_NOK.where(self.std_O.unsqueeze(1) < UNTRAINED_STD, 0.0)
 
     def normalise(
-        self, pairs: Sequence[Pair], *, silent: Collection[str] = (), max_batch_tokens: int = MAX_BATCH_TOKENS
+        self, pairs: Sequence[Pair], *, untrained: Collection[str] = (), max_batch_tokens: int = MAX_BATCH_TOKENS
     ) -> None:
         """Choose zero and unit so that over `pairs` (two or more) each objective has mean 0 and variance 1.
 
-        `silent` are objectives whose heads nothing has taught: they score 0.
+        `untrained` are objectives by which no vote has ordered answers: they score 0.
         """
         utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
         self.mean_OK = utilities_NOK.mean(0)
         centred_NO = (utilities_NOK - self.mean_OK).mean(2)
         self.std_O = centred_NO.std(0, unbiased=False).clamp(min=1e-6)
-        self.std_O[[name in silent for name in self.objectives]] = SILENT
+        self.std_O[[name in untrained for name in self.objectives]] = UNTRAINED_STD
         unit_NO = centred_NO / self.std_O
         self.correlation_OO = unit_NO.T @ unit_NO / len(pairs)
 

@@ -25,7 +25,7 @@ REWARD_STD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class AnswerTable:
     """Every answer: its tokens, the prefix that each of them follows, and which of the 4 places are real."""
 
     tokens_AT: Tensor
@@ -35,7 +35,7 @@ class Answers:
 
 
 @cache
-def all_answers() -> Answers:
+def all_answers() -> AnswerTable:
     """Prefixes are numbered by length, then like a dictionary; an answer is a prefix and its end, or 4 other tokens."""
     words = range(END + 1, VOCABULARY)
     prefixes = [prefix for length in range(MAX_TOKENS) for prefix in itertools.product(words, repeat=length)]
@@ -47,7 +47,7 @@ def all_answers() -> Answers:
         tokens_AT[row, : len(answer)] = torch.tensor(answer)
         prefixes_AT[row, : len(answer)] = torch.tensor([number[answer[:t]] for t in range(len(answer))])
     mask_AT = torch.arange(MAX_TOKENS) < torch.tensor([len(answer) for answer in answers]).unsqueeze(1)
-    return Answers(tokens_AT, prefixes_AT, mask_AT, len(prefixes))
+    return AnswerTable(tokens_AT, prefixes_AT, mask_AT, len(prefixes))
 
 
 @dataclass(frozen=True, slots=True)

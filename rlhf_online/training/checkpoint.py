@@ -33,8 +33,9 @@ from torch import Tensor
 
 from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
+from rlhf_online.feedback.conversion import AnswerIds
 from rlhf_online.state import file_sha256, fsync_dir, fsync_file
-from rlhf_online.training.checkpoint_compat import FORMAT, upgrade
+from rlhf_online.training.checkpoint_compat import FORMAT, upgrade_part, upgrade_state
 from rlhf_online.training.lease import Lease
 
 MANIFEST = "manifest.json"
@@ -67,12 +68,13 @@ class Checkpoint:
     """Names of the sealed files, by folder."""
     files: dict[str, FileDigest] = field(default_factory=dict)
 
-    def part(self, name: str) -> Part:
-        """Read a part. Raises CheckpointError."""
+    def part(self, name: str, answer_ids: AnswerIds | None = None) -> Part:
+        """Read a part; the intake's needs `answer_ids`, for text of earlier releases. Raises CheckpointError."""
         try:
-            values = upgrade(name, json.loads((self.folder / f"{name}.json").read_text()))
-            tensors = f"{name}.safetensors"
-            return Part(load_file(self.folder / tensors) if tensors in self.files else {}, values)
+            values = json.loads((self.folder / f"{name}.json").read_text())
+            path = f"{name}.safetensors"
+            tensors = load_file(self.folder / path) if path in self.files else {}
+            return Part(*upgrade_part(name, values, tensors, answer_ids))
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"part {name} of checkpoint {self.folder} cannot be read: {error}") from error
 
@@ -224,7 +226,7 @@ class Checkpoints:
             for path, digest in (places | sealed).items():
                 if _digest(path) != digest:
                     raise CheckpointError(f"{path} does not have the SHA-256 of the manifest")
-            state = upgrade("state", json.loads((folder / "state.json").read_text()))
+            state = upgrade_state(json.loads((folder / "state.json").read_text()))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{folder} cannot be read: {error}") from error
         self._digests = sealed

@@ -11,7 +11,7 @@ are passed over. Every vote gets its disposition in the ledger once: when it is 
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ import structlog
 from rlhf_online.errors import UndecodableEvent, UnusableVote
 from rlhf_online.eventlog.base import DeadLetter, Position, Record, Source
 from rlhf_online.events import Completion, Envelope, Feedback, Withdrawal
-from rlhf_online.feedback.answers import Answers
+from rlhf_online.feedback.answer_store import AnswerStore
+from rlhf_online.feedback.conversion import AnswerIds, to_vote
 from rlhf_online.feedback.delivered import DeliveredOffsets
+from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.join import Join, Joined
-from rlhf_online.feedback.preferences import Preference, from_json, is_held_out, to_json, to_preference
+from rlhf_online.feedback.limits import VoteLimits, check_vote
 from rlhf_online.feedback.revisions import Revisions
-from rlhf_online.models.limits import ModelLimits
+from rlhf_online.feedback.votes import Vote, from_json, to_json
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.eligibility import eligible_rollouts
 from rlhf_online.training.ledger import Ledger
@@ -44,8 +46,8 @@ MAX_LETTER_BYTES = 16 << 20
 class IntakeSettings:
     """What the intake keeps. `answers` is the folder of the answers' sealed files.
 
-    Feedback waits `window_ms` for its answers; `held_out` is a share of the conversations; `limits` are those of
-    both models; `check` raises UnusableVote for a vote that they cannot read.
+    Feedback waits `window_ms` for its answers; `held_out` is a share of the conversations; `limits` say what the
+    models can learn from; `answer_ids` tokenises an answer that was logged as text.
     """
 
     answers: Path
@@ -54,15 +56,15 @@ class IntakeSettings:
     prompts: int
     reference_answers: int
     eos_ids: Collection[int]
-    limits: ModelLimits
-    check: Callable[[Preference], None]
+    limits: VoteLimits
+    answer_ids: AnswerIds
 
 
 class Intake:
     """Reads `source` from `position` on. Use from one thread."""
 
     def __init__(self, source: Source, ledger: Ledger, buffer: RolloutBuffer, settings: IntakeSettings) -> None:
-        self.join = Join(Answers(settings.answers), settings.window_ms)
+        self.join = Join(AnswerStore(settings.answers), settings.window_ms)
         self.buffer = buffer
         self.position: Position = {}
         self.uncommitted = 0
@@ -85,7 +87,7 @@ class Intake:
         self._taken = DeliveredOffsets()
         self._revisions = Revisions()
         # Votes that wait for a cycle, and whether each is held out.
-        self._votes: dict[str, tuple[Preference, bool]] = {}
+        self._votes: dict[str, tuple[Vote, bool]] = {}
         self._log = structlog.get_logger()
 
     @property
@@ -156,9 +158,9 @@ class Intake:
         """The trainer will never again read what stands before `position`. Raises LogUnavailable."""
         self._source.consumed(READER, position)
 
-    def take(self) -> tuple[list[Preference], list[Preference]]:
+    def take(self) -> tuple[list[Vote], list[Vote]]:
         """The votes to learn from and those held out, each with its disposition in the ledger from now on."""
-        votes: tuple[list[Preference], list[Preference]] = [], []
+        votes: tuple[list[Vote], list[Vote]] = [], []
         for event_id, (vote, held_out) in self._votes.items():
             if self._ledger.take(event_id, "held_out" if held_out else "trained"):
                 votes[held_out].append(vote)
@@ -189,7 +191,7 @@ class Intake:
         """
         first, came = values["join"]["answers"]["first"], values["join"]["answers"]["came"]
         self.position = dict(values["position"])
-        found = Answers.load(self._settings.answers, answers, first, came)
+        found = AnswerStore.load(self._settings.answers, answers, first, came)
         self.join = Join.from_json(values["join"], found, self._settings.window_ms)
         votes = [(from_json(item["vote"]), item["held_out"]) for item in values["votes"]]
         self._votes = {vote.event_id: (vote, held_out) for vote, held_out in votes}
@@ -199,8 +201,8 @@ class Intake:
         self._prompts = dict.fromkeys(tuple(ids) for ids in values["prompts"])
         self.reference = [(tuple(prompt), tuple(answer)) for prompt, answer in values["reference"]]
         self.duplicates = values["duplicates"]
-        self.left_out = Counter(values.get("left_out", {}))
-        self.dead_letters = Counter(values.get("dead_letters", {}))
+        self.left_out = Counter(values["left_out"])
+        self.dead_letters = Counter(values["dead_letters"])
         self.uncommitted = 0
 
     def _take_in(self, record: Record) -> None:
@@ -261,13 +263,13 @@ class Intake:
             self._dead_letter(event_id, error.reason, str(error), record)
 
     def _sort(self, joined: Joined) -> None:
-        vote = to_preference(joined)
-        self._settings.check(vote)
+        vote = to_vote(joined, self._settings.answer_ids)
+        check_vote(vote, self._settings.limits)
         self._votes[vote.event_id] = vote, is_held_out(vote.conversation_id, self._settings.held_out)
 
     def _remember(self, completion: Completion) -> None:
         """Keep a completion's prompt and answers for the policy update."""
-        rollouts, left_out = eligible_rollouts(completion, self._settings.eos_ids, self._settings.limits)
+        rollouts, left_out = eligible_rollouts(completion, self._settings.eos_ids, self._settings.limits.models)
         self.left_out += left_out
         if not rollouts:
             return

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import torch
 
-from rlhf_online.errors import UnusableVote
-from rlhf_online.feedback.preferences import Preference
+from rlhf_online.feedback.limits import VoteLimits
 from rlhf_online.models.limits import ModelLimits
-from rlhf_online.models.tokens import ChatTokenizer, length
+from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards import compose
 from rlhf_online.rollout.types import LabelledAnswer
 from rlhf_online.training.checkpoint import Part
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
-from rlhf_online.training.votes.vote import to_vote
 from rlhf_online.versions.manifest import ProbeSequence
 
 Tokens = tuple[int, ...]
@@ -52,33 +50,11 @@ class Learners:
         vocabulary = min(int(policy.lm.config.vocab_size), reward.vocabulary)
         return ModelLimits(vocabulary=vocabulary, context=min(policy.context, reward.context))
 
-    def check(self, preference: Preference) -> None:
-        """Raises UnusableVote for a vote on answers that the models cannot read, or not all at once.
-
-        All answers of a vote are one batch element, so their number times the longest is what memory must hold.
-        """
-        objectives = self.reward.model.objectives
-        if preference.objective and preference.objective not in objectives:
-            raise UnusableVote(
-                "objective", f"its objective {preference.objective!r} is none of {', '.join(objectives)}"
-            )
-        pairs = to_vote(preference, self.tokenizer).pairs()
-        limit = VOTE_BUDGETS * self.reward.model.token_budget(VOTE_TOKENS)
-        if (size := len(pairs) * max(map(length, pairs))) > limit:
-            why = f"its {len(pairs)} answers take {size} tokens at once, and {limit} can be learned from"
-            raise UnusableVote("large", why)
-        for prompt, answer in pairs:
-            if reason := self.limits.unreadable(prompt, answer):
-                raise UnusableVote(reason, self._unreadable(reason, len(answer)))
-
-    def _unreadable(self, reason: str, tokens: int) -> str:
-        match reason:
-            case "vocabulary":
-                return f"its tokens are not of this model's vocabulary of {self.limits.vocabulary}"
-            case "context":
-                return f"an answer of {tokens} tokens does not fit a context of {self.limits.context}"
-            case _:
-                return "an answer of it, or its prompt, has no token"
+    @property
+    def vote_limits(self) -> VoteLimits:
+        """What both models can learn from."""
+        tokens = VOTE_BUDGETS * self.reward.model.token_budget(VOTE_TOKENS)
+        return VoteLimits(models=self.limits, objectives=self.reward.model.objectives, tokens=tokens)
 
     def labels(self, count: int, rng: random.Random, weights: Mapping[str, float]) -> list[LabelledAnswer]:
         """Up to `count` answers with people's thumbs, if the next policy update learns from such; none held out, and
@@ -86,9 +62,11 @@ class Learners:
         if not self.policy.algorithm.needs.labels:
             return []
         names = self.reward.model.objectives
-        thumbs = [vote for vote in self.reward.thumbs if weights[names[vote.objective_of(names)]] > 0]
+        thumbs = [vote for vote in self.reward.thumbs if weights[names[vote.objective_index(names)]] > 0]
         return [
-            LabelledAnswer(prompt_token_ids=vote.prompt, token_ids=vote.answers[0], desirable=bool(vote.up))
+            LabelledAnswer(
+                prompt_token_ids=vote.prompt_token_ids, token_ids=vote.candidate.token_ids, desirable=vote.up
+            )
             for vote in rng.sample(thumbs, min(count, len(thumbs)))
         ]
 

@@ -107,7 +107,8 @@ class Trainer:
         parts = self.parts
         if checkpoint is not None:
             stored = Progress.from_json(checkpoint.state["progress"])
-            parts.intake.restore(checkpoint.part("intake").values, checkpoint.sealed["answers"])
+            intake = checkpoint.part("intake", parts.learners.tokenizer.answer_ids)
+            parts.intake.restore(intake.values, checkpoint.sealed["answers"])
             recovery.check_log_position(stored, self.progress.log_identity, parts.intake, parts.checkpoints.folder)
             recovery.check_lineage(stored, parts.registry.references())
             self.progress = stored
@@ -144,8 +145,8 @@ class Trainer:
             parts.intake.revoked = []
             report = parts.learners.reward.update(votes, held_out, parts.intake.reference)
             progress.weights = parts.retrier.call("reading the objectives' weights", parts.weights)
-            taught = sum(progress.weights[name] > 0 for name in parts.learners.reward.taught)
-            progress.figures = report.measured.figures() | {"taught": taught}
+            trained = sum(progress.weights[name] > 0 for name in parts.learners.reward.trained_objectives)
+            progress.figures = report.measured.figures() | {"trained_objectives": trained}
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
             progress.stage, progress.updates_left = "policy", parts.settings.policy_updates

@@ -50,11 +50,11 @@ class Pending:
 class Progress:
     """`stage` is what comes next: learn from votes, or improve the policy with the reward model that has learned.
 
-    `policy_version` is the version whose weights the policy in memory has; `reward_version` the last one committed,
-    "" before the first; `position` the log position of the votes that it has learned from; `figures` what was measured
-    of it on held-out votes, and as `taught` how many objectives of a weight above 0 it has learned to order answers by;
-    `weights` what each objective counts in all scores of this cycle; `reference` the policy version that the KL counts
-    from, the beginning of a line of versions.
+    `policy_version` is the version whose weights the policy in memory has; `reward_version` the last one committed, ""
+    before the first; `position` the log position of the votes that it has learned from; `figures` what was measured of
+    it on held-out votes, and as `trained_objectives` by how many objectives of a weight above 0 it has learned to order
+    answers; `weights` what each objective counts in all scores of this cycle; `reference` the policy version that the
+    KL counts from, the beginning of a line of versions.
     """
 
     log_identity: str

@@ -79,11 +79,11 @@ class Reporter:
             self.set(reward_accuracy=found.accuracy)
         for name, weight in weights.items():
             self.metrics.weights.labels(name).set(weight)
-        for signal, value in report.reliability.items():
+        for signal, value in report.signal_reliability.items():
             self.metrics.reliability.labels(signal).set(value)
         for reason, count in report.skipped.items():
             self.metrics.skipped.labels(reason).inc(count)
-        self.metrics.cut.inc(report.cut)
+        self.metrics.cut.inc(report.truncated)
         self._log.info(
             "reward model learned",
             votes=report.new,
@@ -95,7 +95,7 @@ class Reporter:
             thumb_auc=round(found.thumb_auc, 3),
             thumb_n=found.thumb_n,
             ece=round(found.ece, 3),
-            cut=report.cut,
+            truncated=report.truncated,
             skipped=report.skipped,
             weights=dict(weights),
         )

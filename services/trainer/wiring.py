@@ -91,8 +91,8 @@ def build(
         prompts=settings.rollout.prompts,
         reference_answers=settings.reward.reference_answers,
         eos_ids=frozenset(tokenizer.eos_ids),
-        limits=learners.limits,
-        check=learners.check,
+        limits=learners.vote_limits,
+        answer_ids=tokenizer.answer_ids,
     )
     parts = Parts(
         settings=settings,
@@ -168,7 +168,7 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
         raise ConfigError(
             f"reward.trunk: the model in {trunk} has another tokenizer than {base}: name one with the same"
         )
-    reward = RewardUpdater(model, tokenizer, settings.reward, settings.seed)
+    reward = RewardUpdater(model, settings.reward, settings.seed)
     reference = registry.path(registry.references()[-1])
     policy = load_policy(registry.path(live), reference)
     return Learners(reward, policy, tokenizer, load_policy, other_trunk=bool(settings.reward.trunk))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from rlhf_online.events import AnswerRef, Completion, Envelope, Thumb
-from rlhf_online.feedback.answers import Answers
+from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.join import Join
 from tests.support.logged import completion, feedback
 
@@ -33,7 +33,7 @@ def named(name: str, ms: int) -> Envelope:
 
 
 def measure(folder: Path, count: int) -> dict[str, float | int]:
-    join = Join(Answers(folder, capacity=max(count, 1)), window_ms=1 << 60)
+    join = Join(AnswerStore(folder, capacity=max(count, 1)), window_ms=1 << 60)
     for number in range(1_000):  # whatever is imported and allocated once
         join.add(named(f"warm-{number}", number))
     join.answers.seal()
@@ -57,7 +57,7 @@ def measure(folder: Path, count: int) -> dict[str, float | int]:
         assert isinstance(found, Completion) and found.completion_id == name
     voting = time.perf_counter() - begin
     begin = time.perf_counter()
-    again = Answers.load(folder, names, join.answers.first, join.answers.came, capacity=max(count, 1))
+    again = AnswerStore.load(folder, names, join.answers.first, join.answers.came, capacity=max(count, 1))
     loading = time.perf_counter() - begin
     assert len(again) == len(join.answers)
     files = [folder / name for name in names]

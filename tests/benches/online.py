@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
-from rlhf_online.feedback.preferences import Candidate, Preference, Rating, is_held_out
+from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.selection import Thumbs, rates
+from rlhf_online.feedback.votes import Candidate, Rating, Vote
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
@@ -59,7 +60,7 @@ THUMBS = 2000
 class Ballots:
     """All votes of a run, and what became of the thumbs."""
 
-    votes: list[Preference] = field(default_factory=list)
+    votes: list[Vote] = field(default_factory=list)
     given: list[bool] = field(default_factory=list)
     asked: list[bool] = field(default_factory=list)
     answers: int = 0
@@ -144,7 +145,7 @@ def _online(
     reward = _reward(language, sft, seed, cold_epochs=REWARD["cold_epochs"])
     updater = PolicyUpdater(policy, PolicyTraining.model_validate(POLICY), seed)
     loop = Loop(language, updater, seed, scores=learning.scored_by(reward.model))
-    ballots, waiting = Ballots(), list[Preference]()
+    ballots, waiting = Ballots(), list[Vote]()
     curve: list[tuple[int, float]] = []
     reference: list[Pair] = []
     for number in range(1, ROUNDS + 1):
@@ -176,11 +177,11 @@ def _offline(language: Language, model: RewardModel, sft: Path, seed: int) -> Me
 def _reward(language: Language, sft: Path, seed: int, *, cold_epochs: int) -> RewardUpdater:
     settings = RewardTraining.model_validate(REWARD | {"cold_epochs": cold_epochs})
     model = RewardModel.load(sft, tuning="full", heads=settings.heads, seed=seed)
-    return RewardUpdater(model, language.tokenizer, settings, seed)
+    return RewardUpdater(model, settings, seed)
 
 
-def _held_out(vote: Preference) -> bool:
-    return is_held_out(vote.conversation_id, RewardTraining().held_out)
+def _held_out(vote: Vote) -> bool:
+    return is_held_out(vote.conversation_id, RewardTraining().held_out)  # pyright: ignore[reportCallIssue]
 
 
 def _thumbs(
@@ -210,7 +211,7 @@ def _rating(answer: Answer, person: Person, up: bool, name: str) -> Rating:
 
 def _rankings(
     language: Language, policy: Policy, crowd: Sequence[Person], rng: random.Random, number: int
-) -> Iterator[Preference]:
+) -> Iterator[Vote]:
     return learning.rankings(language, policy, crowd, world.training_prompts(), RANKED, rng.randrange(1 << 30))
 
 

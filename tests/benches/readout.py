@@ -22,7 +22,7 @@ import torch
 
 from rlhf_online.cli.up import BUNDLED, REAL_MODEL
 from rlhf_online.events import Message
-from rlhf_online.feedback.preferences import Candidate, Comparison
+from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
@@ -92,7 +92,7 @@ def learn(readout: str, voted: Sequence[Answered], judged: Sequence[Answered], s
         lora_rank=settings.lora_rank,
         seed=seed,
     )
-    updater = RewardUpdater(model, ChatTokenizer(BUNDLED), settings, seed)
+    updater = RewardUpdater(model, settings, seed)
     dice = random.Random(f"rankings {seed}")
     votes = [_ranking(number, item, dice) for number, item in enumerate(voted)]
     updater.update(votes, [], [pair for item in judged for pair in item.pairs()])
@@ -109,13 +109,14 @@ def _ordered(item: Answered, scores: Sequence[float]) -> list[tuple[float, bool]
 
 
 def _ranking(number: int, item: Answered, dice: random.Random) -> Comparison:
+    order = plackett_luce(item.utilities, TEMPERATURE, dice)
     return Comparison(
         event_id=f"ranking-{number}",
         conversation_id=f"conversation-{number}",
         person="",
         prompt_token_ids=item.prompt_ids,
-        candidates=tuple(Candidate(token_ids=ids, slot=slot) for slot, ids in enumerate(item.answers)),
-        tiers=tuple((index,) for index in plackett_luce(item.utilities, TEMPERATURE, dice)),
+        candidates=tuple(Candidate(token_ids=item.answers[place], position=place) for place in order),
+        tiers=tuple((index,) for index in range(len(order))),
     )
 
 

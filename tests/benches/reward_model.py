@@ -26,7 +26,8 @@ from typing import Any
 import torch
 
 from rlhf_online.events import Message
-from rlhf_online.feedback.preferences import Candidate, Comparison, Preference, Rating, is_held_out
+from rlhf_online.feedback.held_out import is_held_out
+from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
@@ -92,7 +93,7 @@ class Studio:
     def updater(self, **settings: Any) -> RewardUpdater:
         """A reward model that has learned nothing yet, on the supervised model's trunk."""
         model = RewardModel.load(self.model, tuning="full", seed=self.seed)
-        return RewardUpdater(model, self.tokenizer, RewardTraining(**settings), self.seed)
+        return RewardUpdater(model, RewardTraining(**settings), self.seed)
 
 
 def supervised(cache: Path, seed: int) -> Path:
@@ -113,24 +114,24 @@ def crowd(seed: int) -> Iterator[people.Person]:
         yield rng.choice(everybody)
 
 
-Judge = Callable[[Asked, people.Person, str], list[Preference]]
+Judge = Callable[[Asked, people.Person, str], list[Vote]]
 
 
-def ranking(asked: Asked, person: people.Person, name: str) -> list[Preference]:
+def ranking(asked: Asked, person: people.Person, name: str) -> list[Vote]:
     return [_comparison(asked, person.rank(asked.rewards), person, name)]
 
 
-def pair(asked: Asked, person: people.Person, name: str) -> list[Preference]:
+def pair(asked: Asked, person: people.Person, name: str) -> list[Vote]:
     return [_comparison(asked, person.rank(asked.rewards[:2]), person, name)]
 
 
-def all_pairs(asked: Asked, person: people.Person, name: str) -> list[Preference]:
+def all_pairs(asked: Asked, person: people.Person, name: str) -> list[Vote]:
     order = person.rank(asked.rewards)
     return [_comparison(asked, both, person, f"{name}-{a}{b}") for a, b in combinations(range(ANSWERS), 2)
             for both in [[order[a], order[b]]]]  # fmt: skip
 
 
-def thumb(asked: Asked, person: people.Person, name: str) -> list[Preference]:
+def thumb(asked: Asked, person: people.Person, name: str) -> list[Vote]:
     """Everybody asked gives one: no selection here."""
     up = person.rng.random() < people.thumb_up_probability(asked.rewards[0])
     candidate = Candidate(token_ids=asked.answers[0])
@@ -151,7 +152,7 @@ def _comparison(asked: Asked, order: Sequence[int], person: people.Person, name:
 
 def learn(updater: RewardUpdater, asked: Sequence[Asked], judge: Judge, seed: int, tag: str = "") -> float:
     """One update on what people say about `asked`; the seconds it took."""
-    votes: tuple[list[Preference], list[Preference]] = [], []
+    votes: tuple[list[Vote], list[Vote]] = [], []
     for number, (item, person) in enumerate(zip(asked, crowd(seed), strict=False)):
         name = f"{judge.__name__}{tag}{number}"
         votes[is_held_out(name, HELD_OUT)].extend(judge(item, person, name))

@@ -26,11 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_online.feedback.preferences import Candidate, Comparison
+from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.models.tokens import ChatTokenizer, Pair, collate
+from rlhf_online.models.tokens import Pair, collate
 from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy.algorithms import PPO
@@ -319,7 +319,7 @@ def reward_row(folder: Path, size: Size, device: torch.device, dtype: torch.dtyp
     ]
     values = {"lr": LR, "epochs": 1, "cold_epochs": 1, "replay": 0.0, "held_out": 0.0}
     settings = RewardTraining.model_validate(values)
-    updater = RewardUpdater(model, ChatTokenizer(folder), settings, 0)
+    updater = RewardUpdater(model, settings, 0)
     reference: list[Pair] = [((1, 5), (6, 2)), ((1, 7), (8, 2))]
     bare = BareReward(model, rankings, settings.batch, model.token_budget(8192))
     tokens = sum(len(vote.prompt_token_ids) + len(c.token_ids) for vote in rankings for c in vote.candidates)

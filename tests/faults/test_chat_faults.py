@@ -15,7 +15,7 @@ import pytest
 from rlhf_online.config import LogSettings
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion, Feedback
-from rlhf_online.feedback.preferences import Rating
+from rlhf_online.feedback.votes import Rating
 from rlhf_online.training.intake import Intake
 from rlhf_online.training.ledger import Ledger
 from tests.faults.auditor import audit

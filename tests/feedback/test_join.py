@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online import events as ev
-from rlhf_online.feedback.answers import Answers
+from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.join import Join
 from tests.support.logged import completion, feedback, ref, thumb
 
@@ -26,7 +26,7 @@ def new(tmp_path: Path) -> New:
     """Makes a join whose clock follows every event."""
 
     def make(capacity: int = 1_000, **bounds: int) -> Join:
-        return Join(Answers(tmp_path, capacity), WINDOW_MS, **{"clock_events": 1, **bounds})
+        return Join(AnswerStore(tmp_path, capacity), WINDOW_MS, **{"clock_events": 1, **bounds})
 
     return make
 
@@ -35,7 +35,7 @@ def restarted(join: Join) -> Join:
     """What a trainer has after a stop: the state that went through JSON, the answers from their files."""
     names = join.answers.seal()
     values = json.loads(json.dumps(join.to_json()))
-    answers = Answers.load(join.answers.folder, names, values["answers"]["first"], values["answers"]["came"])
+    answers = AnswerStore.load(join.answers.folder, names, values["answers"]["first"], values["answers"]["came"])
     again = Join.from_json(values, answers, WINDOW_MS, clock_events=1)
     again.dead_lettered = join.dead_lettered  # which the caller takes before a stop
     return again

@@ -24,5 +24,5 @@ def test_the_policy_waits_for_a_reward_model_that_is_better_than_chance(figures,
 
 
 def test_the_policy_waits_for_the_first_vote_that_teaches_whatever_accuracy_is_asked_for() -> None:
-    assert "no vote has taught the reward model" in reward_model_blocks({"taught": 0, "accuracy_n": 0}, 0.0)
-    assert not reward_model_blocks({"taught": 1, "accuracy_n": 0}, 0.0)
+    assert "no vote has taught the reward model" in reward_model_blocks({"trained_objectives": 0, "accuracy_n": 0}, 0.0)
+    assert not reward_model_blocks({"trained_objectives": 1, "accuracy_n": 0}, 0.0)

@@ -8,7 +8,7 @@ import pytest
 from rlhf_online.config import LogSettings
 from rlhf_online.eventlog import open_sink
 from rlhf_online.events import Answer, AnswerRef, Completion, Envelope, Feedback, Message, Sampling, Thumb
-from rlhf_online.feedback.answers import Answers
+from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.join import Join
 from rlhf_online.simulation import accounts
 from rlhf_online.state import StateDir, write_json
@@ -65,7 +65,7 @@ def ledger_of(**dispositions):
 
 
 def empty() -> Join:
-    return Join(Answers(Path("nowhere")), 1000)
+    return Join(AnswerStore(Path("nowhere")), 1000)
 
 
 ACKED = [f"v{n}" for n in range(1, 10)]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rlhf_online.eventlog.base import Source
+from rlhf_online.feedback.limits import VoteLimits
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.training.intake import Intake, IntakeSettings
@@ -18,7 +19,7 @@ def new_intake(source: Source, ledger: Ledger, answers: Path) -> Intake:
         prompts=10,
         reference_answers=0,
         eos_ids=frozenset(),
-        limits=ModelLimits(vocabulary=1000, context=1000),
-        check=lambda preference: None,
+        limits=VoteLimits(models=ModelLimits(vocabulary=1000, context=1000), objectives=("helpful",), tokens=100_000),
+        answer_ids=lambda text: tuple(text.encode()),
     )
     return Intake(source, ledger, RolloutBuffer(10, 1), settings)

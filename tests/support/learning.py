@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from rlhf_online.events import Message
-from rlhf_online.feedback.preferences import Candidate, Comparison
+from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
@@ -124,8 +124,8 @@ def ranking(shown: Sequence[Answer], person: Person, name: str) -> Comparison:
         conversation_id=name,
         person=person.name,
         prompt_token_ids=shown[0].prompt_ids,
-        candidates=tuple(Candidate(token_ids=answer.token_ids, slot=slot) for slot, answer in enumerate(shown)),
-        tiers=tuple((index,) for index in order),
+        candidates=tuple(Candidate(token_ids=shown[place].token_ids, position=place) for place in order),
+        tiers=tuple((index,) for index in range(len(order))),
     )
 
 
@@ -136,7 +136,6 @@ def reward_model(
     reference = language.sample(Policy.load(sft, tuning="full"), world.training_prompts(), seed)
     updater = RewardUpdater(
         RewardModel.load(sft, tuning="full", heads=settings.heads, readout=settings.readout, seed=seed),
-        language.tokenizer,
         settings,
         seed,
     )

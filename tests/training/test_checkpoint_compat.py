@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.errors import CheckpointError
-from rlhf_online.training.checkpoint_compat import FORMAT, upgrade
+from rlhf_online.training.checkpoint_compat import FORMAT, upgrade_part, upgrade_state
 from rlhf_online.training.commit import commit_intake
 from rlhf_online.training.settings import RewardTraining
 from tests.faults import auditor
@@ -71,4 +71,6 @@ def test_what_it_wrote_is_carried_on_beside_files_of_today(stored: World) -> Non
 
 def test_a_file_of_a_later_release_is_refused() -> None:
     with pytest.raises(CheckpointError, match="use a newer release"):
-        upgrade("state", {"format": FORMAT + 1})
+        upgrade_state({"format": FORMAT + 1})
+    with pytest.raises(CheckpointError, match="use a newer release"):
+        upgrade_part("policy", {"format": FORMAT + 1}, {})

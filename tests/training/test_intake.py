@@ -12,7 +12,8 @@ from rlhf_online import events as ev
 from rlhf_online.eventlog.base import Position, Record
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.feedback.preferences import Rating, is_held_out
+from rlhf_online.feedback.held_out import is_held_out
+from rlhf_online.feedback.votes import Rating
 from rlhf_online.training import intake as module
 from rlhf_online.training.intake import Intake
 from rlhf_online.training.ledger import Ledger
@@ -253,7 +254,7 @@ def test_votes_read_days_ahead_of_their_answers_wait_for_them(tmp_path: Path, mo
 
 
 def test_memory_does_not_grow_between_two_commits(bench: Bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rlhf_online.feedback.answers.SEAL_BYTES", 10_000)
+    monkeypatch.setattr("rlhf_online.feedback.answer_store.SEAL_BYTES", 10_000)
     monkeypatch.setattr(module, "MAX_LETTER_BYTES", 1_000)
     monkeypatch.setattr(module, "READ_RECORDS", 50)
     rng = random.Random(5)

@@ -1,20 +1,18 @@
 """What the learners take, and what they refuse before it can hurt."""
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from rlhf_online.errors import UnusableVote
-from rlhf_online.feedback.preferences import Candidate, Comparison, Rating
+from rlhf_online.feedback.limits import check_vote
+from rlhf_online.feedback.votes import Candidate, Comparison, Rating
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards.compose import combine
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.training import learners
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
@@ -29,7 +27,7 @@ def both(tmp_path: Path) -> Learners:
     reward = RewardModel.load(tmp_path, folder=None, tuning="full", heads=2)
     policy = Policy.load(tmp_path, tuning="full")
     return Learners(
-        RewardUpdater(reward, tokenizer, RewardTraining.model_validate({}), 0),
+        RewardUpdater(reward, RewardTraining.model_validate({}), 0),
         PolicyUpdater(policy, PolicyTraining.model_validate({}), 0),
         tokenizer,
         lambda folder, reference: PolicyUpdater(policy, PolicyTraining.model_validate({}), 0),
@@ -47,41 +45,13 @@ def ranking(answers: int, tokens: tuple[int, ...]) -> Comparison:
     )
 
 
-def test_a_vote_that_fits_is_taken(both: Learners) -> None:
+def test_the_limits_of_a_vote_are_those_of_both_models(both: Learners) -> None:
+    limits = both.vote_limits
+    assert (limits.models.vocabulary, limits.models.context) == (78, 128)
+    assert limits.objectives == ("helpful",) and limits.tokens == 2 * both.reward.model.token_budget(16_384)
     vote = ranking(4, (30, 31, 2))
-    both.check(vote)
-    report = both.reward.update([vote], [], [])
-    assert report.new == 1, "and can be learned from"
-
-
-def test_a_vote_whose_answers_memory_cannot_hold_at_once_is_refused(
-    both: Learners, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(learners, "VOTE_TOKENS", 20)
-    with pytest.raises(UnusableVote, match="8 answers take 48 tokens at once, and 40"):
-        both.check(ranking(8, (30, 31, 2)))
-
-
-@pytest.mark.parametrize(
-    ("tokens", "reason", "why"),
-    [
-        ((999, 2), "vocabulary", "vocabulary of 78"),
-        ((-1, 2), "vocabulary", "vocabulary of 78"),
-        ((30,) * 2000, "context", "an answer of 2000 tokens does not fit a context of"),
-    ],
-)
-def test_a_vote_on_tokens_that_the_models_cannot_read_is_refused(
-    both: Learners, tokens: tuple[int, ...], reason: str, why: str
-) -> None:
-    with pytest.raises(UnusableVote, match=why) as refused:
-        both.check(ranking(2, tokens))
-    assert refused.value.reason == reason
-
-
-def test_a_vote_by_an_objective_that_is_none_is_refused(both: Learners) -> None:
-    with pytest.raises(UnusableVote, match="objective 'harmless' is none of helpful"):
-        both.check(replace(ranking(2, (30, 2)), objective="harmless"))
-    both.check(replace(ranking(2, (30, 2)), objective="helpful"))
+    check_vote(vote, limits)
+    assert both.reward.update([vote], [], []).new == 1, "and it can be learned from"
 
 
 def test_kto_learns_from_the_thumbs_of_objectives_that_count(tmp_path: Path) -> None:
@@ -90,7 +60,7 @@ def test_kto_learns_from_the_thumbs_of_objectives_that_count(tmp_path: Path) -> 
     reward = RewardModel.load(tmp_path, tuning="full", heads=2, objectives=objectives)
     values = PolicyTraining.model_validate({"algorithm": "kto"})
     learners = Learners(
-        RewardUpdater(reward, tokenizer, RewardTraining.model_validate({"objectives": objectives}), 0),
+        RewardUpdater(reward, RewardTraining.model_validate({"objectives": objectives}), 0),
         PolicyUpdater(Policy.load(tmp_path, tuning="full"), values, 0),
         tokenizer,
         lambda folder, reference: learners.policy,
@@ -122,7 +92,7 @@ def test_the_value_begins_as_the_combined_score(tmp_path: Path) -> None:
     reward = RewardModel.load(tmp_path, tuning="full", objectives=("helpful", "harmless"), heads=2)
     settings = RewardTraining(objectives=("helpful", "harmless"))
     policy = PolicyUpdater(Policy.load(tmp_path, tuning="full"), PolicyTraining.model_validate({}), 0)
-    made = Learners(RewardUpdater(reward, tokenizer, settings, 0), policy, tokenizer, lambda folder, reference: policy)
+    made = Learners(RewardUpdater(reward, settings, 0), policy, tokenizer, lambda folder, reference: policy)
     pairs = [((1, 20 + i, 3), (30 + i, 2)) for i in range(12)]
     reward.normalise(pairs)
     made.init_value({"harmless": 3.0, "helpful": 1.0})
@@ -136,7 +106,7 @@ def test_with_another_trunk_the_value_begins_at_0(tmp_path: Path) -> None:
     """That of another width cannot be copied, and that of another model says nothing of the policy's states."""
     write_tiny_model(tmp_path, weights_seed=0)
     tokenizer = ChatTokenizer(tmp_path)
-    reward = RewardUpdater(RewardModel.load(tmp_path, tuning="full"), tokenizer, RewardTraining.model_validate({}), 0)
+    reward = RewardUpdater(RewardModel.load(tmp_path, tuning="full"), RewardTraining.model_validate({}), 0)
     policy = PolicyUpdater(Policy.load(tmp_path, tuning="full"), PolicyTraining.model_validate({}), 0)
     made = Learners(reward, policy, tokenizer, lambda folder, reference: policy, other_trunk=True)
     reward.model.heads = torch.nn.Linear(7, 4)

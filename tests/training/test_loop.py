@@ -36,7 +36,7 @@ from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Envelope, Pairwise, Sampling, Thumb
-from rlhf_online.feedback.preferences import is_held_out
+from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.models.policy import Policy

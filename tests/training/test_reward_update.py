@@ -13,15 +13,16 @@ import torch
 
 from rlhf_online.algorithms.reward_losses import MARGINS
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.feedback.preferences import Candidate, Comparison, Preference, Rating
+from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote, pairs
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.models.tokens import Batch, ChatTokenizer
+from rlhf_online.models.tokens import Batch
 from rlhf_online.rewards import compose
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.training import reward_update
-from rlhf_online.training.reward_update import LEAST_HELD_OUT, RewardUpdater
+from rlhf_online.training.optimiser import NamedAdam
+from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
-from rlhf_online.training.votes.vote import Vote, to_vote
+from rlhf_online.training.votes import passes
+from rlhf_online.training.votes.passes import MIN_HELD_OUT, VotePasses
 
 GOOD, BAD, END = 20, 40, 2
 
@@ -41,7 +42,7 @@ def _updater(base: Path, seed: int = 0, **values: object) -> RewardUpdater:
     model = RewardModel.load(
         base, tuning="full", objectives=settings.objectives, heads=3, readout=settings.readout, seed=seed
     )
-    return RewardUpdater(model, ChatTokenizer(base), settings, seed)
+    return RewardUpdater(model, settings, seed)
 
 
 def _answer(good: int, rng: random.Random) -> tuple[int, ...]:
@@ -60,7 +61,7 @@ def _ranking(index: int, tag: str = "r") -> Comparison:
         conversation_id=f"c{index}",
         person=f"p{index % 5}",
         prompt_token_ids=(1, 10 + index % 7, 3),
-        candidates=tuple(Candidate(token_ids=_answer(good, rng), slot=slot) for slot, good in enumerate(goods)),
+        candidates=tuple(Candidate(token_ids=_answer(good, rng), position=place) for place, good in enumerate(goods)),
         tiers=tuple(map(tuple, tiers)),
     )
 
@@ -101,7 +102,7 @@ def _scores(updater: RewardUpdater) -> list[float]:
 
 
 @pytest.mark.parametrize(("make", "least"), [(_ranking, 0.95), (_pair, 0.95), (_thumb, 0.7)])
-def test_each_kind_of_feedback_teaches_what_is_better(base: Path, make: Callable[[int], Preference], least: float):
+def test_each_kind_of_feedback_teaches_what_is_better(base: Path, make: Callable[[int], Vote], least: float):
     """A thumb says only whether it is at least 2 of 3 good words, so less about the order."""
     updater = _updater(base)
     report = updater.update([make(i) for i in range(160)], [_ranking(i, "h") for i in range(20)], _probe_pairs())
@@ -120,7 +121,7 @@ def test_scores_are_normalised_on_the_reference(base: Path):
 
 
 def test_held_out_votes_are_measured_and_never_learned(base: Path):
-    held_out: list[Preference] = [*(_ranking(i, "h") for i in range(20)), *(_thumb(i, "ht") for i in range(10))]
+    held_out: list[Vote] = [*(_ranking(i, "h") for i in range(20)), *(_thumb(i, "ht") for i in range(10))]
     with_them, without = _updater(base), _updater(base)
     report = with_them.update([_ranking(i) for i in range(32)], held_out, _probe_pairs())
     without.update([_ranking(i) for i in range(32)], [], _probe_pairs())
@@ -142,8 +143,8 @@ def test_replay_is_mixed_in_and_bounded(base: Path):
 def test_the_first_update_takes_more_passes(base: Path, monkeypatch: pytest.MonkeyPatch):
     updater = _updater(base, replay=0.0, epochs=2, cold_epochs=5)
     steps: list[float] = []
-    step = updater._adam.step
-    monkeypatch.setattr(updater._adam, "step", lambda rate: (steps.append(rate / LR), step(rate)))
+    step = NamedAdam.step
+    monkeypatch.setattr(NamedAdam, "step", lambda self, scale: (steps.append(scale), step(self, scale)))
     updater.update([_pair(i) for i in range(32)], [], [])
     assert len(steps) == 10
     updater.update([_pair(i) for i in range(32, 64)], [], [])
@@ -154,8 +155,8 @@ def test_the_first_update_takes_more_passes(base: Path, monkeypatch: pytest.Monk
 def test_the_first_updates_learning_rate_rises_before_it_falls(base: Path, monkeypatch: pytest.MonkeyPatch):
     updater = _updater(base, replay=0.0, batch=1, epochs=1, cold_epochs=1)
     steps: list[float] = []
-    step = updater._adam.step
-    monkeypatch.setattr(updater._adam, "step", lambda rate: (steps.append(rate / LR), step(rate)))
+    step = NamedAdam.step
+    monkeypatch.setattr(NamedAdam, "step", lambda self, scale: (steps.append(scale), step(self, scale)))
     for _ in range(2):
         updater.update([_pair(i) for i in range(40)], [], [])
     cold, warm = steps[:40], steps[40:]
@@ -163,7 +164,7 @@ def test_the_first_updates_learning_rate_rises_before_it_falls(base: Path, monke
     assert warm[0] == 1.0 and cold[4:] == warm[4:]
 
 
-def test_a_slot_that_people_favour_is_no_quality(base: Path):
+def test_a_position_that_people_favour_is_no_quality(base: Path):
     """Everybody prefers whatever stands first, half of the time good and half of the time bad."""
     votes = []
     for index in range(200):
@@ -171,7 +172,7 @@ def test_a_slot_that_people_favour_is_no_quality(base: Path):
         chosen = index % 2 == 0
         first, second = (_answer(3, random.Random(index)), _answer(0, random.Random(index)))
         candidates = (first, second) if chosen else (second, first)
-        shown = tuple(Candidate(token_ids=ids, slot=slot) for slot, ids in enumerate(candidates))
+        shown = tuple(Candidate(token_ids=ids, position=place) for place, ids in enumerate(candidates))
         votes.append(
             Comparison(
                 event_id=f"s{index}",
@@ -184,17 +185,17 @@ def test_a_slot_that_people_favour_is_no_quality(base: Path):
         )
     updater = _updater(base, lr=1e-2, cold_epochs=20)
     updater.update(votes, [], [])
-    slots = updater.state()[1]["learned"]["slots"]
-    assert slots[0] - slots[1] > 0.5 and not any(slots[2:])
+    bias = updater.state()[1]["learned"]["position_bias"]
+    assert bias[0] - bias[1] > 0.5 and not any(bias[2:])
     low, *_, high = updater.model.utilities(_probe_pairs())[:, 0].mean(1).tolist()
-    assert abs(high - low) < slots[0] - slots[1]
+    assert abs(high - low) < bias[0] - bias[1]
 
 
 def test_micro_batches_give_the_gradient_of_the_whole(base: Path, monkeypatch: pytest.MonkeyPatch):
     votes = [_ranking(i) for i in range(6)] + [_pair(i) for i in range(5)]
     whole, pieces = _updater(base, cold_epochs=1), _updater(base, cold_epochs=1)
     whole.update(votes, [], [])
-    monkeypatch.setattr(reward_update, "MICRO_BATCH_TOKENS", 40)
+    monkeypatch.setattr(passes, "MICRO_BATCH_TOKENS", 40)
     pieces.update(votes, [], [])
     exp_avg = {name: tensor for name, tensor in whole.state()[0].items() if name.startswith("adam.exp_avg.")}
     assert len(exp_avg) > 10
@@ -215,7 +216,7 @@ def test_the_same_votes_give_the_same_weights_whatever_torchs_generator(base: Pa
 
 def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path):
     updater = _updater(base)
-    first: list[Preference] = [_ranking(i) for i in range(20)] + [_thumb(i) for i in range(20)]
+    first: list[Vote] = [_ranking(i) for i in range(20)] + [_thumb(i) for i in range(20)]
     updater.update(first, [_ranking(1, "h")], _probe_pairs())
     tensors, values = updater.state()
     again = _updater(base, seed=0)
@@ -230,7 +231,7 @@ def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path):
 # Several objectives, implicit signals, and how sure a person is
 
 
-def _about(preference: Preference, objective: str) -> Preference:
+def _about(preference: Vote, objective: str) -> Vote:
     return replace(preference, event_id=f"{objective} {preference.event_id}", objective=objective)
 
 
@@ -240,9 +241,9 @@ def _upside_down(comparison: Comparison) -> Comparison:
 
 def test_each_objective_learns_from_its_own_votes(base: Path):
     updater = _updater(base, objectives=("helpful", "harmless"))
-    votes: list[Preference] = [_ranking(i) for i in range(120)]  # that name none are about the first
+    votes: list[Vote] = [_ranking(i) for i in range(120)]  # that name none are about the first
     votes += [_about(_upside_down(_ranking(i)), "harmless") for i in range(120, 240)]
-    held_out: list[Preference] = [_ranking(i, "h") for i in range(10)]
+    held_out: list[Vote] = [_ranking(i, "h") for i in range(10)]
     held_out += [_about(_upside_down(_ranking(i, "h")), "harmless") for i in range(10, 20)]
     report = updater.update(votes, held_out, _probe_pairs())
     helpful, harmless = updater.model.scores(_probe_pairs()).mean(2).T.tolist()
@@ -263,14 +264,14 @@ def test_a_signal_is_believed_as_far_as_it_agrees_with_the_votes(base: Path):
     """People regenerate what is bad and stop anything; both are seen before they are learned from."""
     updater, without = _updater(base), _updater(base)
     updater.update([_ranking(i) for i in range(120)], [], _probe_pairs())
-    signals: list[Preference] = [_signal(i, i % 2, "regenerate") for i in range(60)]
+    signals: list[Vote] = [_signal(i, i % 2, "regenerate") for i in range(60)]
     signals += [_signal(i, i % 4, "stop") for i in range(60)]
     report = updater.update(signals, [], _probe_pairs())
-    assert report.reliability["regenerate"] > 0.6 and report.reliability["stop"] < 0.4
+    assert report.signal_reliability["regenerate"] > 0.6 and report.signal_reliability["stop"] < 0.4
     scores = _scores(updater)
     assert scores[3] - scores[0] > 1.5, "what the votes said holds"
     without.update([_signal(i, i % 2, "regenerate") for i in range(200)], [], _probe_pairs())
-    assert without.state()[1]["learned"]["intercepts"] == [[0.0, {}]], "no thumb is taken for one"
+    assert without.state()[1]["learned"]["rater_bias"] == [[0.0, {}]], "no thumb is taken for one"
 
 
 def test_signals_alone_teach_a_little(base: Path):
@@ -286,7 +287,7 @@ def test_not_sure_says_less_than_about_the_same(base: Path):
     for unsure in (False, True):
         updater = _updater(base, replay=0.0)
         updater.update([_pair(i) for i in range(120)], [], [])
-        decided: list[Preference] = [_pair(i, "d2") for i in range(32)]
+        decided: list[Vote] = [_pair(i, "d2") for i in range(32)]
         undecided = [replace(_pair(i, "u"), tiers=((0, 1),), unsure=unsure, strength=0) for i in range(32)]
         updater.update(decided + undecided, [], [])
         low, *_, high = updater.model.utilities(_probe_pairs())[:, 0].mean(1).tolist()
@@ -312,11 +313,11 @@ def _watched(updater: RewardUpdater, monkeypatch: pytest.MonkeyPatch, *losses: f
     """Let the held-out votes have these losses after the passes; returns the updater's states then, as they come."""
     states: list[Any] = []
 
-    def likelihood(votes: list[Vote]) -> float:
+    def mean_loss(self: VotePasses, votes: list[Vote]) -> float:
         states.append(updater.state())
         return losses[len(states) - 1]
 
-    monkeypatch.setattr(updater, "_likelihood", likelihood)
+    monkeypatch.setattr(VotePasses, "mean_loss", mean_loss)
     return states
 
 
@@ -334,8 +335,8 @@ def test_an_update_ends_with_the_weights_under_which_held_out_votes_were_most_li
 ):
     updater = _updater(base, cold_epochs=5)
     states = _watched(updater, monkeypatch, *losses)
-    votes: list[Preference] = [_ranking(i) for i in range(16)] + [_thumb(i) for i in range(16)]
-    report = updater.update(votes, [_ranking(i, "h") for i in range(LEAST_HELD_OUT)], [])
+    votes: list[Vote] = [_ranking(i) for i in range(16)] + [_thumb(i) for i in range(16)]
+    report = updater.update(votes, [_ranking(i, "h") for i in range(MIN_HELD_OUT)], [])
     assert (len(states), report.passes) == (seen, best)
     assert report.held_out_loss == losses[best - 1]
     (tensors, values), (then, then_values) = updater.state(), states[best - 1]
@@ -346,20 +347,22 @@ def test_an_update_ends_with_the_weights_under_which_held_out_votes_were_most_li
 def test_few_held_out_votes_stop_nothing(base: Path, monkeypatch: pytest.MonkeyPatch):
     updater = _updater(base, cold_epochs=4)
     states = _watched(updater, monkeypatch)
-    report = updater.update([_ranking(1)], [_ranking(i, "h") for i in range(LEAST_HELD_OUT - 1)], [])
+    report = updater.update([_ranking(1)], [_ranking(i, "h") for i in range(MIN_HELD_OUT - 1)], [])
     assert (report.passes, report.held_out_loss, states) == (4, 0.0, [])
 
 
 def test_the_loss_of_held_out_votes_is_the_mean_over_all_heads(base: Path):
     updater = _updater(base)
-    votes = [to_vote(_pair(i), ChatTokenizer(base)) for i in range(3)]
-    utilities_NK = updater.model.utilities([pair for vote in votes for pair in vote.pairs()])[:, 0]
+    votes = [_pair(i) for i in range(3)]
+    utilities_NK = updater.model.utilities([pair for vote in votes for pair in pairs(vote)])[:, 0]
     terms = []
     for row, vote in enumerate(votes):
-        better = 2 * row + vote.tiers.index(0)
+        better = 2 * row + vote.ranks.index(0)
         delta_K = utilities_NK[better] - utilities_NK[4 * row + 1 - better]
         terms.append(torch.nn.functional.softplus(MARGINS[vote.strength] - delta_K).mean())
-    assert updater._likelihood(votes) == pytest.approx(torch.stack(terms).mean().item(), abs=1e-6)
+    assert VotePasses(updater.model, RewardTraining.model_validate({})).mean_loss(votes) == pytest.approx(
+        torch.stack(terms).mean().item(), abs=1e-6
+    )
 
 
 # Bad input
@@ -373,23 +376,23 @@ def test_no_votes_change_nothing(base: Path):
     assert torch.equal(updater.model.utilities(_probe_pairs()), before)
 
 
-def test_thumbs_of_one_class_alone_teach_nothing_and_the_first_update_is_still_to_come(base: Path):
+def test_thumbs_of_single_class_alone_teach_nothing_and_the_first_update_is_still_to_come(base: Path):
     updater = _updater(base)
     before = updater.model.utilities(_probe_pairs())
     report = updater.update([replace(_thumb(i), up=True) for i in range(30)], [], _probe_pairs())
-    assert (report.passes, report.skipped, updater.updates, updater.taught) == (0, {"one_class": 30}, 0, set())
+    assert (report.passes, report.skipped, updater.updates, updater.trained_objectives) == (
+        0,
+        {"single_class": 30},
+        0,
+        set(),
+    )
     assert torch.equal(updater.model.utilities(_probe_pairs()), before)
     assert _scores(updater) == pytest.approx([0.0] * 4, abs=1e-9), "nothing is known, so all answers are alike"
     tensors, values = updater.state()
     again = _updater(base, seed=0)
     again.load_state(tensors, json.loads(json.dumps(values)))
     assert again.update([_ranking(i) for i in range(40)], [], _probe_pairs()).passes == 4, "those of a cold start"
-    assert (again.updates, again.taught) == (1, {"helpful"})
-    tensors, values = again.state()
-    del values["taught"]  # as of a state that did not know it
-    older = _updater(base)
-    older.load_state(tensors, json.loads(json.dumps(values)))
-    assert older.taught == {"helpful"}
+    assert (again.updates, again.trained_objectives) == (1, {"helpful"})
 
 
 def test_an_objective_that_no_vote_was_about_is_no_part_of_the_score(base: Path):
@@ -405,28 +408,28 @@ def test_an_objective_that_no_vote_was_about_is_no_part_of_the_score(base: Path)
     assert torch.allclose(weight_1d, helpful_1d)
     tied = [replace(_pair(i), objective="harmless", tiers=((0, 1),), strength=0) for i in range(40)]
     updater.update(tied, [], _probe_pairs())
-    assert updater.taught == {"helpful"}, "that answers are alike does not say what is better"
+    assert updater.trained_objectives == {"helpful"}, "that answers are alike does not say what is better"
     updater.update([_about(_ranking(i), "harmless") for i in range(120, 240)], [], _probe_pairs())
     assert updater.model.scores(_probe_pairs())[:, 1].mean(1).std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("up", [True, False])
-def test_thumbs_of_one_class_wait_for_the_other(base: Path, up: bool):
-    alike: list[Preference] = [replace(_thumb(i), up=up) for i in range(30)]
+def test_thumbs_of_single_class_wait_for_the_other(base: Path, up: bool):
+    alike: list[Vote] = [replace(_thumb(i), up=up) for i in range(30)]
     updater, without = _updater(base), _updater(base)
     report = updater.update([*alike, *(_ranking(i) for i in range(20))], [], _probe_pairs())
-    assert report.skipped == {"one_class": 30} and report.seen == 50
+    assert report.skipped == {"single_class": 30} and report.seen == 50
     without.update([_ranking(i) for i in range(20)], [], _probe_pairs())
     assert all(math.isfinite(score) for score in _scores(updater))
     # The passes go over the same rankings in another order, so the models differ in nothing but that.
-    assert updater.state()[1]["learned"]["intercepts"] == without.state()[1]["learned"]["intercepts"]
+    assert updater.state()[1]["learned"]["rater_bias"] == without.state()[1]["learned"]["rater_bias"]
     other = [replace(_thumb(i), event_id=f"o{i}", up=not up) for i in range(100, 130)]
     assert not updater.update(other, [], _probe_pairs()).skipped, "the replay brings the first ones in"
 
 
 def test_a_persons_last_word_on_the_same_answers_counts(base: Path):
     """Up and down on one answer, and a ranking turned round: in one update, and against the replay."""
-    said: list[Preference] = [_thumb(i) for i in range(20)] + [_ranking(i) for i in range(20)]
+    said: list[Vote] = [_thumb(i) for i in range(20)] + [_ranking(i) for i in range(20)]
     thumbs = [replace(_thumb(i), event_id=f"again {i}", up=not _thumb(i).up) for i in range(20)]
     rankings = [replace(_upside_down(_ranking(i)), event_id=f"again r{i}") for i in range(20)]
     together = _updater(base)
@@ -435,7 +438,7 @@ def test_a_persons_last_word_on_the_same_answers_counts(base: Path):
     later = _updater(base)
     later.update(said, [], _probe_pairs())
     assert later.update([*thumbs, *rankings], [], _probe_pairs()).skipped == {"superseded": 40}
-    assert {vote[0] for vote in later.state()[1]["replay"]} == {vote.event_id for vote in (*thumbs, *rankings)}
+    assert {vote["event_id"] for vote in later.state()[1]["replay"]} == {vote.event_id for vote in (*thumbs, *rankings)}
 
 
 def test_strangers_and_other_conversations_are_no_contradiction(base: Path):
@@ -457,7 +460,7 @@ def test_a_step_whose_loss_is_no_number_is_not_taken(base: Path, monkeypatch: py
     report = updater.update([_thumb(i) for i in range(32)], [], _probe_pairs())
     assert report.skipped == {"not_finite": 1}
     assert math.isfinite(report.loss) and all(math.isfinite(score) for score in _scores(updater))
-    assert all(math.isfinite(value) for value in updater._loss.intercepts[0].people.values())
+    assert all(math.isfinite(value) for value in updater.state()[1]["learned"]["rater_bias"][0][1].values())
 
 
 def test_an_update_without_a_step_that_can_be_taken_teaches_nothing(base: Path, monkeypatch: pytest.MonkeyPatch):
@@ -466,7 +469,7 @@ def test_an_update_without_a_step_that_can_be_taken_teaches_nothing(base: Path, 
     monkeypatch.setattr(updater.model, "forward", lambda batch: forward(batch) * float("nan"))
     report = updater.update([_ranking(i) for i in range(32)], [], [])
     assert report.skipped == {"not_finite": 8} and report.passes == 0
-    assert (updater.updates, updater.taught) == (0, set())
+    assert (updater.updates, updater.trained_objectives) == (0, set())
 
 
 def test_prompts_that_are_too_long_are_cut_on_the_left_and_counted(base: Path):
@@ -474,7 +477,7 @@ def test_prompts_that_are_too_long_are_cut_on_the_left_and_counted(base: Path):
     updater = _updater(base, cold_epochs=1)
     long = replace(_ranking(1), prompt_token_ids=(9,) * 300 + (1, 10, 3))
     longer = replace(_ranking(2), prompt_token_ids=(8,) * 400 + (9,) * 300 + (1, 10, 3))
-    assert updater.update([long, longer, _ranking(3)], [], _probe_pairs()).cut == 6
+    assert updater.update([long, longer, _ranking(3)], [], _probe_pairs()).truncated == 6
     answer = _answer(2, random.Random(1))
     one, two = (updater.model.scores([(prompt.prompt_token_ids, answer)]) for prompt in (long, longer))
     assert torch.equal(one, two)

@@ -18,9 +18,9 @@ from typing import Any
 from rlhf_online.errors import InvalidInput, UndecodableEvent
 from rlhf_online.eventlog.base import Record, Source
 from rlhf_online.events import Completion, Correction, Feedback, Message
-from rlhf_online.feedback.answers import Answers
+from rlhf_online.feedback.answer_store import AnswerStore
+from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.join import Join, Joined
-from rlhf_online.feedback.preferences import is_held_out
 from rlhf_online.feedback.revisions import Revisions
 from rlhf_online.wire import decode
 
@@ -112,7 +112,7 @@ def corrections(source: Source, *, held_out: float) -> Corrections:
     `held_out` is the share of the conversations that no update ever sees. Raises LogUnavailable, PositionLost.
     """
     with TemporaryDirectory() as folder:
-        reader = _Reader(Answers(Path(folder)))
+        reader = _Reader(AnswerStore(Path(folder)))
         position = {}
         while True:
             records, position = source.read(position, READ_RECORDS)
@@ -125,7 +125,7 @@ def corrections(source: Source, *, held_out: float) -> Corrections:
 class _Reader:
     """Joins corrections with the answers that they correct; what was replaced or taken back, in any order, is gone."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: AnswerStore) -> None:
         self._join = Join(answers, FOR_EVER_MS)
         self._revisions = Revisions()
         self._joined: dict[str, Joined] = {}

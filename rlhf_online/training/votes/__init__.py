@@ -1,6 +1,6 @@
-"""Votes as the reward model learns from them.
+"""How the reward model learns from votes, and is measured on them.
 
-`vote` is a vote in tokens, and a batch of them; `loss` the one loss over all kinds, with what is learned of people
-(`intercepts`) and of implicit signals (`reliability`) beside it; `replay` keeps votes to repeat and to measure on, and
-`evaluation` measures on them, in the figures of `measures`.
+`batch` makes tensors of votes; `loss` is the one loss over all kinds, with what is learned of raters (`rater_bias`) and
+of implicit signals (`signal_reliability`) beside it; `passes` are the optimiser's steps, and when they stop; `replay`
+keeps votes to repeat and to measure on, and `evaluation` measures on them, in the figures of `measures`.
 """

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from rlhf_online.feedback.votes import Rating, Vote, ordered_pairs, pairs
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.training.votes import measures
-from rlhf_online.training.votes.intercepts import Intercepts
-from rlhf_online.training.votes.vote import Vote, ordered_pairs
+from rlhf_online.training.votes.rater_bias import RaterBias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +16,7 @@ class Measured:
 
     `accuracy` and `ece` (expected calibration error) are of the heads' mean over `accuracy_n` ordered pairs.
     `thumb_auc` is how often an answer with a thumb up is above one with a thumb down, over `thumb_n` thumbs, and
-    `thumb_accuracy` how often a thumb was foretold with its person's intercept. `objectives` are the accuracies of each
+    `thumb_accuracy` how often a thumb was foretold with its person's bias. `objectives` are the accuracies of each
     objective's own pairs, where there are several objectives.
     """
 
@@ -56,17 +56,15 @@ class _Seen:
     foretold: list[bool] = field(default_factory=list)
 
 
-def measure(model: RewardModel, votes: Sequence[Vote], intercepts: Sequence[Intercepts], seed: int) -> Measured:
-    """The mean of `model`'s heads on `votes`; `intercepts` are of each objective, `seed` that of the bootstrap."""
+def measure(model: RewardModel, votes: Sequence[Vote], biases: Sequence[RaterBias], seed: int) -> Measured:
+    """The mean of `model`'s heads on `votes`; `biases` are of each objective, `seed` that of the bootstrap."""
     seen = _Seen()
-    utilities_NO = model.utilities([pair for vote in votes for pair in vote.pairs()]).mean(2)
+    utilities_NO = model.utilities([pair for vote in votes for pair in pairs(vote)]).mean(2)
     at = 0
     for vote in votes:
-        objective = vote.objective_of(model.objectives)
-        _see(
-            seen, vote, objective, utilities_NO[at : at + len(vote.answers), objective].tolist(), intercepts[objective]
-        )
-        at += len(vote.answers)
+        objective, count = vote.objective_index(model.objectives), len(vote.candidates)
+        _see(seen, vote, objective, utilities_NO[at : at + count, objective].tolist(), biases[objective])
+        at += count
     accuracy, auc = measures.share(seen.right, seen.conversations), measures.ordered(seen.ups, seen.downs)
     low, high = measures.calibration_interval(seen.confidence, seen.right, seen.conversations, seed)
     return Measured(
@@ -86,16 +84,16 @@ def measure(model: RewardModel, votes: Sequence[Vote], intercepts: Sequence[Inte
     )
 
 
-def _see(seen: _Seen, vote: Vote, objective: int, utilities: Sequence[float], intercepts: Intercepts) -> None:
+def _see(seen: _Seen, vote: Vote, objective: int, utilities: Sequence[float], bias: RaterBias) -> None:
     for better, worse in ordered_pairs(vote):
         delta = utilities[better] - utilities[worse]
         seen.objectives.append(objective)
-        seen.conversations.append(vote.conversation)
+        seen.conversations.append(vote.conversation_id)
         seen.right.append(float(delta > 0) + 0.5 * (delta == 0))
         seen.confidence.append(1 / (1 + math.exp(-min(abs(delta), 30.0))))
-    if vote.up is not None:
-        (seen.ups if vote.up else seen.downs).append((vote.conversation, utilities[0]))
-        seen.foretold.append((utilities[0] + intercepts.of([vote.person])[0] > 0) == vote.up)
+    if isinstance(vote, Rating):
+        (seen.ups if vote.up else seen.downs).append((vote.conversation_id, utilities[0]))
+        seen.foretold.append((utilities[0] + bias.of([vote.person])[0] > 0) == vote.up)
 
 
 def _by_objective(seen: _Seen, objectives: Sequence[str]) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """One loss over all kinds of feedback, and what is learned of people beside the reward model.
 
-Plackett–Luce for rankings (ties by Efron), Bradley–Terry with margins for pairs, Bernoulli with a person's intercept
+Plackett–Luce for rankings (ties by Efron), Bradley–Terry with margins for pairs, Bernoulli with a rater's bias
 for thumbs, a noisy label for implicit signals, and a penalty on the level of utilities where it is asked for; each head
-weighted by its own bootstrap. Beside the model stand an intercept for each slot in which an answer was shown, one for
-each person's thumbs (an objective), and the reliability of each signal.
+weighted by its own bootstrap. Beside the model stand the bias of each position in which an answer was shown, that of
+each rater's thumbs by an objective, and the reliability of each signal.
 
 Shapes: N answers of a batch, O objectives, K heads; R, P, Q, H as in `votes.VoteBatch`. Invariant: the losses of
 micro-batches, each with the denominator of the whole, add up to the loss of the whole, and their gradients too.
@@ -17,49 +17,49 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_online.algorithms import reward_losses
+from rlhf_online.feedback.votes import Vote, is_thumb
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
-from rlhf_online.training.votes.intercepts import Intercepts
-from rlhf_online.training.votes.reliability import Reliability
-from rlhf_online.training.votes.vote import Vote, VoteBatch
+from rlhf_online.training.votes.batch import VoteBatch
+from rlhf_online.training.votes.rater_bias import RaterBias
+from rlhf_online.training.votes.signal_reliability import SignalReliability
 
-MAX_SLOTS = 16
-Thumbs = Mapping[tuple[int, str], int]
+MAX_POSITIONS = 16
+ThumbCounts = Mapping[tuple[int, str], int]
 """How many thumbs each (objective, person) gives in an epoch."""
 
 
 def count_thumbs(votes: Sequence[Vote], objectives: Sequence[str]) -> Counter[tuple[int, str]]:
-    """See Thumbs."""
-    thumbs = [vote for vote in votes if vote.up is not None and not vote.signal]
-    return Counter((vote.objective_of(objectives), vote.person) for vote in thumbs)
+    """See ThumbCounts."""
+    return Counter((vote.objective_index(objectives), vote.person) for vote in votes if is_thumb(vote))
 
 
 class VoteLoss:
-    """`slots_S` learns by the optimiser; intercepts and reliabilities have steps of their own.
+    """`position_bias_S` learns by the optimiser; rater biases and reliabilities have steps of their own.
 
     `centring` is the weight of the penalty on the level.
     """
 
     def __init__(self, model: RewardModel, centring: float) -> None:
-        self.slots_S = nn.Parameter(torch.zeros(MAX_SLOTS, device=model.device))
-        self.intercepts = tuple(Intercepts() for _ in model.objectives)
-        self.reliability = Reliability()
+        self.position_bias_S = nn.Parameter(torch.zeros(MAX_POSITIONS, device=model.device))
+        self.rater_bias = tuple(RaterBias() for _ in model.objectives)
+        self.signal_reliability = SignalReliability()
         self._model = model
         self._centring = centring
 
     def __call__(
-        self, batch: VoteBatch, typical: Sequence[Pair], denominator: float, thumbs: Thumbs | None = None
+        self, batch: VoteBatch, baseline: Sequence[Pair], denominator: float, thumbs: ThumbCounts | None = None
     ) -> Tensor:
-        """The loss of a batch ÷ `denominator`. `typical` are answers that implicit signals are compared with.
+        """The loss of a batch ÷ `denominator`. `baseline` are answers that implicit signals are compared with.
 
-        With `thumbs` people's intercepts take their steps, before the loss.
+        With `thumbs` the raters' biases take their steps, before the loss.
         """
         device = self._model.device
-        pairs = [*batch.pairs, *typical] if len(batch.signal_H) else batch.pairs
+        pairs = [*batch.pairs, *baseline] if len(batch.signal_H) else batch.pairs
         utilities_NOK = self._model.forward(self._model.collate(pairs)).float()
-        slots_N = batch.slots_N.to(device)
-        known_N = (slots_N >= 0) & (slots_N < MAX_SLOTS)
-        shift_N = torch.where(known_N, self.slots_S[slots_N.clamp(0, MAX_SLOTS - 1)], 0)
+        positions_N = batch.positions_N.to(device)
+        known_N = (positions_N >= 0) & (positions_N < MAX_POSITIONS)
+        shift_N = torch.where(known_N, self.position_bias_S[positions_N.clamp(0, MAX_POSITIONS - 1)], 0)
         answers_NOK = utilities_NOK[: len(batch.pairs)]
         shown_NOK = answers_NOK + shift_N.reshape(-1, 1, 1)
         losses = [torch.zeros((), device=device)]
@@ -69,9 +69,9 @@ class VoteLoss:
             losses.append(self._pairs(batch, shown_NOK, answers_NOK, denominator))
         if len(batch.thumb_Q):
             losses.append(self._thumbs(batch, answers_NOK, denominator, thumbs))
-        if len(batch.signal_H) and typical:
-            typical_OK = utilities_NOK[len(batch.pairs) :].mean(0)
-            losses.append(self._signals(batch, answers_NOK, typical_OK, denominator))
+        if len(batch.signal_H) and baseline:
+            baseline_OK = utilities_NOK[len(batch.pairs) :].mean(0)
+            losses.append(self._signals(batch, answers_NOK, baseline_OK, denominator))
         return torch.stack(losses).sum()
 
     def _rankings(self, batch: VoteBatch, shown_NOK: Tensor, answers_NOK: Tensor, denominator: float) -> Tensor:
@@ -104,49 +104,49 @@ class VoteLoss:
         return loss + self._level(level_B2, everywhere_B2, weights_PK.T.flatten(), denominator)
 
     def _level(self, utilities_BG: Tensor, real_BG: Tensor, weights_B: Tensor, denominator: float) -> Tensor:
-        """Where a shown slot adds to a utility, the utility alone is centred."""
+        """Where the position shown adds to a utility, the utility alone is centred."""
         if not self._centring:
             return torch.zeros((), device=self._model.device)
         loss, _ = reward_losses.centring_loss(utilities_BG, real_BG, weights_B, denominator=denominator)
         return self._centring * loss
 
-    def _thumbs(self, batch: VoteBatch, answers_NOK: Tensor, denominator: float, thumbs: Thumbs | None) -> Tensor:
+    def _thumbs(self, batch: VoteBatch, answers_NOK: Tensor, denominator: float, thumbs: ThumbCounts | None) -> Tensor:
         device = self._model.device
         utilities_QK = answers_NOK[batch.thumb_Q.to(device), batch.thumb_objective_Q.to(device)]
         objective_Q = batch.thumb_objective_Q.tolist()
         if thumbs is not None and bool(utilities_QK.isfinite().all()):
-            self._step_intercepts(utilities_QK.detach().mean(1).tolist(), batch, objective_Q, thumbs)
-        intercepts_Q = [
-            self.intercepts[objective].of([person])[0]
+            self._step_rater_bias(utilities_QK.detach().mean(1).tolist(), batch, objective_Q, thumbs)
+        bias_Q = [
+            self.rater_bias[objective].of([person])[0]
             for objective, person in zip(objective_Q, batch.people_Q, strict=True)
         ]
         return reward_losses.thumbs_loss(
             utilities_QK,
-            torch.tensor(intercepts_Q, device=device).unsqueeze(1),
+            torch.tensor(bias_Q, device=device).unsqueeze(1),
             batch.up_Q.to(device).unsqueeze(1).expand_as(utilities_QK),
             batch.thumb_weights_QK.to(device),
             denominator=denominator,
         )[0]
 
-    def _step_intercepts(
-        self, utilities: Sequence[float], batch: VoteBatch, objective_Q: Sequence[int], thumbs: Thumbs
+    def _step_rater_bias(
+        self, utilities: Sequence[float], batch: VoteBatch, objective_Q: Sequence[int], thumbs: ThumbCounts
     ) -> None:
         ups = batch.up_Q.tolist()
-        for objective, intercepts in enumerate(self.intercepts):
+        for objective, bias in enumerate(self.rater_bias):
             rows = [row for row, other in enumerate(objective_Q) if other == objective]
             totals = {person: count for (other, person), count in thumbs.items() if other == objective}
             if rows:
                 people = [batch.people_Q[row] for row in rows]
-                intercepts.step([utilities[row] for row in rows], [ups[row] for row in rows], people, totals)
+                bias.step([utilities[row] for row in rows], [ups[row] for row in rows], people, totals)
 
-    def _signals(self, batch: VoteBatch, answers_NOK: Tensor, typical_OK: Tensor, denominator: float) -> Tensor:
+    def _signals(self, batch: VoteBatch, answers_NOK: Tensor, baseline_OK: Tensor, denominator: float) -> Tensor:
         device = self._model.device
         objective_H = batch.signal_objective_H.to(device)
-        reliability = {signal: self.reliability.of(signal) for signal in set(batch.signals_H)}
+        reliability = {signal: self.signal_reliability.of(signal) for signal in set(batch.signals_H)}
         reliability_H = torch.tensor([reliability[signal] for signal in batch.signals_H], device=device)
         return reward_losses.implicit_loss(
             answers_NOK[batch.signal_H.to(device), objective_H],
-            typical_OK[objective_H],
+            baseline_OK[objective_H],
             reliability_H.unsqueeze(1),
             batch.signal_weights_HK.to(device),
             denominator=denominator,
@@ -155,14 +155,14 @@ class VoteLoss:
     def to_json(self) -> dict[str, Any]:
         """What `load_json` takes."""
         return {
-            "slots": self.slots_S.tolist(),
-            "intercepts": [intercepts.to_json() for intercepts in self.intercepts],
-            "reliability": self.reliability.to_json(),
+            "position_bias": self.position_bias_S.tolist(),
+            "rater_bias": [bias.to_json() for bias in self.rater_bias],
+            "signal_reliability": self.signal_reliability.to_json(),
         }
 
     def load_json(self, values: Mapping[str, Any]) -> None:
         with torch.no_grad():
-            self.slots_S.copy_(torch.tensor(values["slots"]))
-        for intercepts, stored in zip(self.intercepts, values["intercepts"], strict=True):
-            intercepts.load_json(stored)
-        self.reliability.load_json(values["reliability"])
+            self.position_bias_S.copy_(torch.tensor(values["position_bias"]))
+        for bias, stored in zip(self.rater_bias, values["rater_bias"], strict=True):
+            bias.load_json(stored)
+        self.signal_reliability.load_json(values["signal_reliability"])

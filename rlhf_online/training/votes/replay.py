@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlhf_online.training.votes.vote import Vote
+from rlhf_online.feedback.votes import Vote, from_json, to_json
 
 HELD_OUT_CAPACITY = 2000
 
@@ -39,10 +39,10 @@ class Replay:
         return before - len(self.votes)
 
     def to_json(self) -> list[Any]:
-        return [vote.to_json() for vote in self.votes]
+        return [to_json(vote) for vote in self.votes]
 
     def load_json(self, values: Sequence[Any]) -> None:
-        self.votes = [Vote.from_json(item) for item in values]
+        self.votes = [from_json(item) for item in values]
 
 
 class HeldOut:
@@ -68,8 +68,8 @@ class HeldOut:
         return before - len(self._votes)
 
     def to_json(self) -> list[Any]:
-        return [vote.to_json() for vote in self._votes.values()]
+        return [to_json(vote) for vote in self._votes.values()]
 
     def load_json(self, values: Sequence[Any]) -> None:
-        votes = [Vote.from_json(item) for item in values]
+        votes = [from_json(item) for item in values]
         self._votes = {vote.event_id: vote for vote in votes}

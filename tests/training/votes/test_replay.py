@@ -6,20 +6,18 @@ import random
 
 import pytest
 
+from rlhf_online.feedback.votes import Candidate, Rating
 from rlhf_online.training.votes import replay
 from rlhf_online.training.votes.replay import HeldOut, Replay
-from rlhf_online.training.votes.vote import Vote
 
 
-def _vote(number: int) -> Vote:
-    return Vote(
+def _vote(number: int) -> Rating:
+    return Rating(
         event_id=f"e{number}",
-        conversation=f"c{number}",
+        conversation_id=f"c{number}",
         person="p",
-        prompt=(1, 3),
-        answers=((number, 2),),
-        tiers=(0,),
-        slots=(-1,),
+        prompt_token_ids=(1, 3),
+        candidate=Candidate(token_ids=(number, 2)),
         up=True,
     )
 

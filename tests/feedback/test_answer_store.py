@@ -7,12 +7,12 @@ import pytest
 
 from rlhf_online import events as ev
 from rlhf_online.errors import CheckpointError, StateLost
-from rlhf_online.feedback import answers as module
-from rlhf_online.feedback.answers import Answers
+from rlhf_online.feedback import answer_store as module
+from rlhf_online.feedback.answer_store import AnswerStore
 from tests.support.logged import completion
 
 
-def add(answers: Answers, name: str, ms: int) -> ev.Completion:
+def add(answers: AnswerStore, name: str, ms: int) -> ev.Completion:
     envelope = completion(name, at_ms=ms)
     assert isinstance(envelope.event, ev.Completion)
     answers.add(envelope, envelope.event, ms)
@@ -23,7 +23,7 @@ def add(answers: Answers, name: str, ms: int) -> ev.Completion:
 def test_any_mix_of_seals_stops_and_expiry_holds_what_is_open(tmp_path: Path, seed: int, monkeypatch):
     monkeypatch.setattr(module, "SEAL_BYTES", random.Random(seed).choice([300, 3_000, 1 << 20]))
     rng = random.Random(seed)
-    answers, expected = Answers(tmp_path, capacity=60), dict[str, tuple[int, ev.Completion]]()
+    answers, expected = AnswerStore(tmp_path, capacity=60), dict[str, tuple[int, ev.Completion]]()
     for number in range(300):
         event = add(answers, f"c{number}", number)
         expected[f"c{number}"] = number, event
@@ -33,7 +33,7 @@ def test_any_mix_of_seals_stops_and_expiry_holds_what_is_open(tmp_path: Path, se
             case 0 | 1:
                 answers.seal()
             case 2:
-                answers = Answers.load(tmp_path, answers.seal(), answers.first, answers.came, capacity=60)
+                answers = AnswerStore.load(tmp_path, answers.seal(), answers.first, answers.came, capacity=60)
             case 3:
                 before = number - rng.randrange(80)
                 answers.expire(before)
@@ -45,24 +45,24 @@ def test_any_mix_of_seals_stops_and_expiry_holds_what_is_open(tmp_path: Path, se
 
 
 def test_many_seals_make_few_files_and_leave_the_old_ones_alone(tmp_path: Path):
-    answers = Answers(tmp_path)
+    answers = AnswerStore(tmp_path)
     named: list[tuple[list[str], int]] = []
     for number in range(64):
         add(answers, f"c{number}", number)
         named.append((answers.seal(), answers.came))
     assert max(len(names) for names, _ in named) <= 7
     for names, came in named:
-        found = Answers.load(tmp_path, names, 0, came)
+        found = AnswerStore.load(tmp_path, names, 0, came)
         assert [found.get(f"c{number}") is not None for number in range(64)] == [n < came for n in range(64)]
 
 
 def test_what_a_later_life_sealed_is_not_seen_by_an_older_checkpoint(tmp_path: Path):
-    answers = Answers(tmp_path)
+    answers = AnswerStore(tmp_path)
     add(answers, "kept", 1)
     names, came = answers.seal(), answers.came
     add(answers, "of the future", 2)
     answers.seal()
-    again = Answers.load(tmp_path, names, 0, came)
+    again = AnswerStore.load(tmp_path, names, 0, came)
     assert again.get("kept") is not None and again.get("of the future") is None
     add(again, "another future", 2)
     assert again.get("another future") is not None
@@ -70,7 +70,7 @@ def test_what_a_later_life_sealed_is_not_seen_by_an_older_checkpoint(tmp_path: P
 
 def test_two_ids_of_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_key", lambda completion_id: 7)
-    answers = Answers(tmp_path)
+    answers = AnswerStore(tmp_path)
     events = [add(answers, name, 1) for name in "abc"]
     answers.seal()
     assert [answers.get(name) for name in "abc"] == events
@@ -79,7 +79,7 @@ def test_two_ids_of_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.
 
 def test_memory_is_let_go_when_it_is_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "SEAL_BYTES", 1_000)
-    answers = Answers(tmp_path)
+    answers = AnswerStore(tmp_path)
     while not answers.full:
         add(answers, f"c{answers.came}", 1)
     answers.seal()
@@ -89,7 +89,7 @@ def test_memory_is_let_go_when_it_is_sealed(tmp_path: Path, monkeypatch: pytest.
 
 def test_no_room_changes_nothing_and_a_seal_can_be_done_again(tmp_path: Path):
     (tmp_path / "place").write_text("a file where the folder should be")
-    answers = Answers(tmp_path / "place")
+    answers = AnswerStore(tmp_path / "place")
     add(answers, "c", 1)
     with pytest.raises(CheckpointError, match="free some space"):
         answers.seal()
@@ -99,7 +99,7 @@ def test_no_room_changes_nothing_and_a_seal_can_be_done_again(tmp_path: Path):
 
 
 def test_files_that_are_missing_or_none_of_ours_are_named(tmp_path: Path):
-    answers = Answers(tmp_path)
+    answers = AnswerStore(tmp_path)
     add(answers, "c", 1)
     [name] = answers.seal()
     (tmp_path / name).rename(tmp_path / "aside")
@@ -108,4 +108,4 @@ def test_files_that_are_missing_or_none_of_ours_are_named(tmp_path: Path):
     for content in (b"", b"rubbish", b"\xff" * 50):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=f"{name} cannot be read"):
-            Answers.load(tmp_path, [name], 0, 1)
+            AnswerStore.load(tmp_path, [name], 0, 1)

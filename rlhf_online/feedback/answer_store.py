@@ -57,7 +57,7 @@ class _File:
             os.close(descriptor)
 
 
-class Answers:
+class AnswerStore:
     """The open answers, of which the oldest go first: by `expire`, or beyond `capacity`. One thread.
 
     Answers are numbered as they come; those from `first` on are open.

@@ -1,9 +1,10 @@
-"""How much each implicit signal (regenerate, rephrase, stop) can be believed, learned from how well it agrees.
+"""The reliability ρ of each implicit signal (regenerate, rephrase, stop), learned from how well it agrees with votes.
 
-The model of a signal is that of `algorithms.reward_losses.implicit_loss`: with probability ρ it says that the answer is
-worse than a typical one, else nothing. ρ is the most probable value, under a Beta prior, for the answers that the
-signal came with last. Their utilities are those of the reward model *before* it learned from these signals, so that a
-signal is believed for agreeing with what else people said, never for having been learned.
+A signal is a noisy label, as in the spammer–hammer model of crowdsourcing (Karger, Oh & Shah 2011): with probability ρ
+it says that the answer is worse than the baseline, else it is a coin toss (`algorithms.reward_losses.implicit_loss`).
+ρ is the most probable value, under a Beta prior, for the answers that the signal came with last. Their utilities are
+those of the reward model *before* it learned from these signals, so that a signal is believed for agreeing with what
+else people said, never for having been learned.
 """
 
 import math
@@ -12,20 +13,20 @@ from typing import Any
 
 PRIOR_A, PRIOR_B = 2.0, 4.0
 """Of the Beta distribution: most probable is ρ = (A − 1)/(A + B − 2) = ¼, worth four signals."""
-KEPT = 500
-"""Signals of a kind that ρ is fitted to."""
+MAX_SIGNALS = 500
+"""The newest of a kind, which ρ is fitted to."""
 
 
-class Reliability:
-    """What was seen of each signal: by how much the answers were below a typical one, in units of utility."""
+class SignalReliability:
+    """What was seen of each signal: by how much the answers were below the baseline, in units of utility."""
 
     def __init__(self) -> None:
         self._below: dict[str, list[float]] = {}
 
     def observe(self, signal: str, below: Sequence[float]) -> None:
-        """`below`, one for each new signal: the typical utility less the answer's, before learning from it."""
+        """`below`, one for each new signal: the baseline's utility less the answer's, before learning from it."""
         finite = [round(value, 6) for value in below if math.isfinite(value)]
-        self._below[signal] = [*self._below.get(signal, []), *finite][-KEPT:]
+        self._below[signal] = [*self._below.get(signal, []), *finite][-MAX_SIGNALS:]
 
     def of(self, signal: str) -> float:
         """ρ, in (0, 1)."""

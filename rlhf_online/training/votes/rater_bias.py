@@ -1,4 +1,4 @@
-"""How readily each person gives a thumb up, whatever the answer: P(up) = σ(utility + a_0 + a_person).
+"""Rater bias: how readily each person gives a thumb up, whatever the answer: P(up) = σ(utility + a_0 + a_person).
 
 Fitted by Newton steps beside the reward model, a step a batch, without learning rate: a batch that holds the share s of
 a person's thumbs takes the share s of a full step. a_person has the prior N(0, TAU²), so that a person with few thumbs
@@ -13,8 +13,8 @@ TAU = 1.0
 LARGEST = 8.0
 
 
-class Intercepts:
-    """The intercepts; people are named by their hash."""
+class RaterBias:
+    """a_0 is `common`, a_person is in `people`, who are named by their hash."""
 
     def __init__(self) -> None:
         self.common = 0.0
@@ -30,8 +30,8 @@ class Intercepts:
         slope: dict[str, float] = defaultdict(float)
         curve: dict[str, float] = defaultdict(float)
         here = Counter(people)
-        for utility, is_up, person, intercept in zip(utilities, up, people, self.of(people), strict=True):
-            probability = 1 / (1 + math.exp(-min(max(utility + intercept, -30.0), 30.0)))
+        for utility, is_up, person, bias in zip(utilities, up, people, self.of(people), strict=True):
+            probability = 1 / (1 + math.exp(-min(max(utility + bias, -30.0), 30.0)))
             slope[person] += is_up - probability
             curve[person] += probability * (1 - probability)
         share_all = len(people) / max(1, sum(totals.values()))

@@ -1,6 +1,5 @@
 """Feedback becomes what the reward model learns from, or says why nothing can be learned from it."""
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,28 +8,30 @@ import pytest
 
 from rlhf_online import events as ev
 from rlhf_online.errors import UnusableVote
-from rlhf_online.feedback.answers import Answers
+from rlhf_online.feedback.answer_store import AnswerStore
+from rlhf_online.feedback.conversion import to_vote
 from rlhf_online.feedback.join import Join, Joined
-from rlhf_online.feedback.preferences import (
-    Candidate,
-    Comparison,
-    Rating,
-    from_json,
-    is_held_out,
-    to_json,
-    to_preference,
-)
+from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote, from_json, to_json
 from tests.support.logged import completion, feedback, ref
 
 A, B, C = ref("c", 0), ref("c", 1), ref("d", 0)
 
 
 def _joined(kind: ev.FeedbackKind, shown: tuple[ev.AnswerRef, ...] = (), prompt_of_d: tuple[int, ...] = (1, 2, 3)):
-    join = Join(Answers(Path("nowhere")), 1_000)
+    join = Join(AnswerStore(Path("nowhere")), 1_000)
     join.add(completion("c", answers=[(5, 6), (7, 8)], conversation="talk-1"))
     join.add(completion("d", answers=[(9,), ()], prompt=prompt_of_d, conversation="talk-1"))
     [joined] = join.add(feedback(kind, event_id="vote", shown=shown, conversation="said-by-the-client"))
     return joined
+
+
+def answer_ids(text: str) -> tuple[int, ...]:
+    """A tokenizer: each letter's code, and an end."""
+    return (*text.encode(), 2)
+
+
+def convert(joined: Joined) -> Vote:
+    return to_vote(joined, answer_ids)
 
 
 def _comparison(candidates: tuple[Candidate, ...], tiers: tuple[tuple[int, ...], ...], strength: int = 0) -> Comparison:
@@ -46,22 +47,22 @@ def _comparison(candidates: tuple[Candidate, ...], tiers: tuple[tuple[int, ...],
 
 
 def test_a_thumb_is_a_rating():
-    assert to_preference(_joined(ev.Thumb(answer=B, up=False), shown=(A, B))) == Rating(
+    assert convert(_joined(ev.Thumb(answer=B, up=False), shown=(A, B))) == Rating(
         event_id="vote",
         conversation_id="talk-1",
         person="rater",
         prompt_token_ids=(1, 2, 3),
-        candidate=Candidate(token_ids=(7, 8), slot=1),
+        candidate=Candidate(token_ids=(7, 8), position=1),
         up=False,
     )
 
 
 def test_a_ranking_keeps_its_tiers_and_ties():
-    assert to_preference(_joined(ev.Ranking(tiers=((C,), (), (A, B))), shown=(A, C))) == _comparison(
+    assert convert(_joined(ev.Ranking(tiers=((C,), (), (A, B))), shown=(A, C))) == _comparison(
         (
-            Candidate(token_ids=(9,), slot=1),
-            Candidate(token_ids=(5, 6), slot=0),
-            Candidate(token_ids=(7, 8), slot=-1),
+            Candidate(token_ids=(9,), position=1),
+            Candidate(token_ids=(5, 6), position=0),
+            Candidate(token_ids=(7, 8), position=-1),
         ),
         ((0,), (1, 2)),
     )
@@ -69,30 +70,39 @@ def test_a_ranking_keeps_its_tiers_and_ties():
 
 def test_a_pair_keeps_its_order_or_is_a_tie():
     pair = (Candidate(token_ids=(7, 8)), Candidate(token_ids=(5, 6)))
-    assert to_preference(_joined(ev.Pairwise(chosen=B, rejected=A, strength=2))) == _comparison(pair, ((0,), (1,)), 2)
-    assert to_preference(_joined(ev.Pairwise(chosen=B, rejected=A, tie=True))) == _comparison(pair, ((0, 1),))
-    unsure = to_preference(_joined(ev.Pairwise(chosen=B, rejected=A, unsure=True)))
+    assert convert(_joined(ev.Pairwise(chosen=B, rejected=A, strength=2))) == _comparison(pair, ((0,), (1,)), 2)
+    assert convert(_joined(ev.Pairwise(chosen=B, rejected=A, tie=True))) == _comparison(pair, ((0, 1),))
+    unsure = convert(_joined(ev.Pairwise(chosen=B, rejected=A, unsure=True)))
     assert unsure == replace(_comparison(pair, ((0, 1),)), unsure=True), "a tie that says less"
 
 
 def test_an_implicit_signal_is_a_thumb_down_that_names_it():
-    rating = to_preference(_joined(ev.Implicit(answer=B, signal="stop"), shown=(A, B)))
+    rating = convert(_joined(ev.Implicit(answer=B, signal="stop"), shown=(A, B)))
     assert isinstance(rating, Rating)
-    assert (rating.signal, rating.up, rating.candidate) == ("stop", False, Candidate(token_ids=(7, 8), slot=1))
+    assert (rating.signal, rating.up, rating.candidate) == ("stop", False, Candidate(token_ids=(7, 8), position=1))
 
 
-def test_a_preference_keeps_its_objective():
+def test_a_vote_keeps_its_objective():
     joined = _joined(ev.Thumb(answer=B, up=True))
-    assert to_preference(joined).objective == ""
+    assert convert(joined).objective == ""
     named = replace(joined, feedback=replace(joined.feedback, objective="harmless"))
-    assert to_preference(named).objective == "harmless"
+    assert convert(named).objective == "harmless"
 
 
 def test_a_correction_is_preferred_to_the_answer():
     """And says nothing of the place where the answer was shown: what it is compared with was shown nowhere."""
-    assert to_preference(_joined(ev.Correction(answer=A, text="better words"), shown=(A,))) == _comparison(
-        (Candidate(text="better words"), Candidate(token_ids=(5, 6))), ((0,), (1,))
+    assert convert(_joined(ev.Correction(answer=A, text="better words"), shown=(A,))) == _comparison(
+        (Candidate(token_ids=answer_ids("better words")), Candidate(token_ids=(5, 6))), ((0,), (1,))
     )
+
+
+def test_an_answer_that_was_logged_as_text_is_tokenised():
+    event = completion("e", answers=[()]).event
+    assert isinstance(event, ev.Completion)
+    logged = replace(event.answers[0], text="words")
+    vote = ev.Feedback(conversation_id="", person="", kind=ev.Thumb(answer=ref("e"), up=True))
+    rating = convert(Joined(event_id="vote", feedback=vote, answers={ref("e"): (event, logged)}))
+    assert isinstance(rating, Rating) and rating.candidate.token_ids == answer_ids("words")
 
 
 @pytest.mark.parametrize(
@@ -110,13 +120,13 @@ def test_a_correction_is_preferred_to_the_answer():
 )
 def test_what_teaches_nothing_is_refused_with_its_reason(kind: ev.FeedbackKind, reason: str, why: str):
     with pytest.raises(UnusableVote, match=why) as refused:
-        to_preference(_joined(kind))
+        convert(_joined(kind))
     assert refused.value.reason == reason
 
 
 def test_answers_to_different_prompts_are_not_compared():
     with pytest.raises(UnusableVote, match="different prompts") as refused:
-        to_preference(_joined(ev.Ranking(tiers=((A,), (C,))), prompt_of_d=(1, 2, 4)))
+        convert(_joined(ev.Ranking(tiers=((A,), (C,))), prompt_of_d=(1, 2, 4)))
     assert refused.value.reason == "prompts"
 
 
@@ -126,21 +136,7 @@ def test_an_answer_that_was_logged_without_its_prompts_tokens_is_refused():
     vote = ev.Feedback(conversation_id="", person="", kind=ev.Thumb(answer=ref("e"), up=True))
     joined = Joined(event_id="vote", feedback=vote, answers={ref("e"): (event, event.answers[0])})
     with pytest.raises(UnusableVote, match="without its prompt"):
-        to_preference(joined)
-
-
-def test_the_held_out_share_is_what_was_asked_for_and_grows_without_changing_sides():
-    names = [f"conversation-{number}" for number in range(10_000)]
-    small = {name for name in names if is_held_out(name, 0.05)}
-    large = {name for name in names if is_held_out(name, 0.2)}
-    assert 400 < len(small) < 600
-    assert 1_800 < len(large) < 2_200
-    assert small < large
-    assert not any(is_held_out(name, 0.0) for name in names)
-    assert all(is_held_out(name, 1.0) for name in names)
-    # By the definition: the first 64 bits of the SHA-256, as a fraction of 1.
-    fraction = int(hashlib.sha256(b"talk").hexdigest()[:16], 16) / 2**64
-    assert (is_held_out("talk", fraction - 1e-6), is_held_out("talk", fraction + 1e-6)) == (False, True)
+        convert(joined)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +151,6 @@ def test_the_held_out_share_is_what_was_asked_for_and_grows_without_changing_sid
     ],
     ids=lambda kind: type(kind).__name__,
 )
-def test_a_preference_survives_json(kind: ev.FeedbackKind):
-    preference = to_preference(_joined(kind, shown=(A, B, C)))
-    assert from_json(json.loads(json.dumps(to_json(preference)))) == preference
+def test_a_vote_survives_json(kind: ev.FeedbackKind):
+    vote = convert(_joined(kind, shown=(A, B, C)))
+    assert from_json(json.loads(json.dumps(to_json(vote)))) == vote

@@ -1,0 +1,82 @@
+"""Feedback, joined with the answers that it judges → a vote. Pure but for the tokenizer.
+
+A ranking, a pair and a correction become a Comparison; a thumb and an implicit signal a Rating. An answer that was
+logged without its tokens, and a person's own text, are tokenised here and nowhere else.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from rlhf_online.errors import UnusableVote
+from rlhf_online.events import SIGNALS, AnswerRef, Correction, Implicit, Pairwise, Ranking, Thumb, Withdrawal
+from rlhf_online.feedback.join import Joined
+from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
+
+AnswerIds = Callable[[str], tuple[int, ...]]
+"""Tokens of an answer's text, end of sequence included; `ChatTokenizer.answer_ids` is one."""
+
+
+def to_vote(joined: Joined, answer_ids: AnswerIds) -> Vote:
+    """What the feedback says about the answers' prompt. Candidates stand in the order in which it names them.
+
+    The conversation is that of the (first) answer, whatever the feedback says, so that the held-out split can't leak.
+    Raises UnusableVote, saying why nothing can be learned from it: answers to different prompts, an answer named
+    twice, an answer or correction without content, fewer than two candidates to compare, a signal that nobody knows.
+    """
+    feedback = joined.feedback
+    refs = feedback.answers()
+    if not refs:
+        raise UnusableVote("nothing", "it judges no answer")
+    if len(set(refs)) < len(refs):
+        raise UnusableVote("twice", "it names one answer twice")
+    completion, answer = joined.answers[refs[0]]
+    prompt = completion.prompt_token_ids
+    if not prompt:
+        raise UnusableVote("empty", f"completion {completion.completion_id} was logged without its prompt's tokens")
+    if any(joined.answers[ref][0].prompt_token_ids != prompt for ref in refs):
+        raise UnusableVote("prompts", "its answers were given to different prompts")
+    candidates = [_candidate(joined, ref, answer_ids) for ref in refs]
+    common: dict[str, Any] = {
+        "event_id": joined.event_id,
+        "conversation_id": completion.conversation_id,
+        "person": feedback.person,
+        "prompt_token_ids": prompt,
+        "objective": feedback.objective,
+    }
+    strength, unsure = 0, False
+    match feedback.kind:
+        case Thumb(up=up):
+            return Rating(**common, candidate=candidates[0], up=up)
+        case Implicit(signal=signal):
+            if signal not in SIGNALS:
+                raise UnusableVote("signal", f"its signal {signal!r} is none of {', '.join(SIGNALS)}")
+            return Rating(**common, candidate=candidates[0], up=False, signal=signal)
+        case Ranking(tiers=ranked):
+            number = itertools.count()
+            tiers = tuple(tuple(next(number) for _ in tier) for tier in ranked if tier)
+        case Pairwise(tie=tie, strength=strength, unsure=unsure):
+            tiers = ((0, 1),) if tie or unsure else ((0,), (1,))
+        case Correction(text=text):
+            if not text.strip() or text == answer.text:
+                raise UnusableVote("correction", "its correction is empty, or equal to the answer")
+            # The person's own text was shown nowhere, so the answer's place says nothing of which is better.
+            candidates = [Candidate(token_ids=answer_ids(text)), replace(candidates[0], position=-1)]
+            tiers = ((0,), (1,))
+        case Withdrawal():
+            raise UnusableVote("nothing", "it takes a vote back and judges nothing")
+    if len(candidates) < 2:
+        raise UnusableVote("single", "it ranks fewer than two answers")
+    return Comparison(**common, candidates=tuple(candidates), tiers=tiers, strength=strength, unsure=unsure)
+
+
+def _candidate(joined: Joined, ref: AnswerRef, answer_ids: AnswerIds) -> Candidate:
+    _, answer = joined.answers[ref]
+    if not answer.token_ids and not answer.text:
+        raise UnusableVote("empty", f"answer {ref.index} of completion {ref.completion_id} is empty")
+    shown = joined.feedback.shown
+    return Candidate(
+        token_ids=answer.token_ids or answer_ids(answer.text),
+        position=shown.index(ref) if ref in shown else -1,
+    )

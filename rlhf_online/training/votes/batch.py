@@ -1,0 +1,140 @@
+"""Votes as tensors: which answers of a batch are compared, and how much each head of the ensemble reads of it.
+
+Shapes: N answers of a batch, G answers of the largest ranking, K heads. Invariant: a vote's bootstrap weights depend on
+its event id and the head alone, so that every head reads the same sample of the votes in every epoch, in every replay
+and after every restart.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf_online.feedback.votes import Comparison, Rating, Vote, pairs
+from rlhf_online.models.tokens import Pair
+
+BOOTSTRAP_SHARE = 0.8
+"""Share of the votes that each head of the ensemble reads."""
+UNSURE_WEIGHT = 0.25
+"""Weight of "not sure", where "about the same" has 1: who cannot tell says that the difference is not plain, but not
+that there is none, and may as well not have looked."""
+
+
+def bootstrap_weights(event_id: str, heads: int) -> tuple[int, ...]:
+    """For each head 1 if it reads the event, with probability BOOTSTRAP_SHARE, else 0; from a hash.
+
+    Poisson(1), the online bootstrap (Oza & Russell 2001), makes the heads differ more but the shared trunk learn from
+    noisier gradients: measured in the tiny world on 3000 rankings, accuracy .83 against .865 with these masks.
+    """
+    return tuple(int(_uniform(f"{event_id}/{head}") < BOOTSTRAP_SHARE) for head in range(heads))
+
+
+def _uniform(text: str) -> float:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / 2**56
+
+
+@dataclass(frozen=True, slots=True)
+class VoteBatch:
+    """Indices into the flat list of a batch's answers, ready for the losses; `…_objective` index the objectives.
+
+    R rankings (`rank_RG` is −1 where one has fewer answers), P pairs, Q thumbs, H implicit signals, K heads.
+    """
+
+    pairs: list[Pair]
+    positions_N: Tensor
+    rank_RG: Tensor
+    tiers_RG: Tensor
+    rank_objective_R: Tensor
+    rank_weights_RK: Tensor
+    chosen_P: Tensor
+    rejected_P: Tensor
+    tied_P: Tensor
+    strength_P: Tensor
+    pair_objective_P: Tensor
+    pair_weights_PK: Tensor
+    thumb_Q: Tensor
+    up_Q: Tensor
+    people_Q: list[str]
+    thumb_objective_Q: Tensor
+    thumb_weights_QK: Tensor
+    signal_H: Tensor
+    signals_H: list[str]
+    signal_objective_H: Tensor
+    signal_weights_HK: Tensor
+
+    def weight(self) -> float:
+        """Σ of all weights: the denominator of the batch's loss."""
+        kinds = (self.rank_weights_RK, self.pair_weights_PK, self.thumb_weights_QK, self.signal_weights_HK)
+        return float(sum(weights.sum() for weights in kinds))
+
+
+def assemble(votes: Sequence[Vote], heads: int, objectives: Sequence[str], *, bootstrap: bool = True) -> VoteBatch:
+    """All answers of each vote, and which of them are compared: rankings, pairs (exactly two answers), thumbs, signals.
+
+    With `bootstrap` a head's weight is 0 for the votes that it does not read; without, as for measuring, never.
+    """
+    answers: list[Pair] = []
+    positions: list[int] = []
+    # Each vote with the row of its first answer.
+    rankings: list[tuple[Comparison, int]] = []
+    duels: list[tuple[Comparison, int]] = []
+    thumbs: list[tuple[Rating, int]] = []
+    signals: list[tuple[Rating, int]] = []
+    for vote in votes:
+        row = len(answers)
+        match vote:
+            case Comparison(candidates=candidates):
+                (duels if len(candidates) == 2 else rankings).append((vote, row))
+            case Rating(signal=signal):
+                (signals if signal else thumbs).append((vote, row))
+        answers += pairs(vote)
+        positions += [candidate.position for candidate in vote.candidates]
+    width = max((len(vote.candidates) for vote, _ in rankings), default=1)
+
+    def weights(group: Sequence[tuple[Vote, int]]) -> Tensor:
+        rows = [_weights(vote, heads, bootstrap=bootstrap) for vote, _ in group]
+        return torch.tensor(rows, dtype=torch.float32).reshape(-1, heads)
+
+    def objective(group: Sequence[tuple[Vote, int]]) -> Tensor:
+        return _long([vote.objective_index(objectives) for vote, _ in group])
+
+    def padded(values: Sequence[int]) -> list[int]:
+        return [*values, *[-1] * (width - len(values))]
+
+    best = [min(range(2), key=vote.ranks.__getitem__) for vote, _ in duels]
+    return VoteBatch(
+        pairs=answers,
+        positions_N=_long(positions),
+        rank_RG=_long([padded(range(at, at + len(vote.candidates))) for vote, at in rankings]).reshape(-1, width),
+        tiers_RG=_long([padded(vote.ranks) for vote, _ in rankings]).reshape(-1, width),
+        rank_objective_R=objective(rankings),
+        rank_weights_RK=weights(rankings),
+        chosen_P=_long([at + b for (_, at), b in zip(duels, best, strict=True)]),
+        rejected_P=_long([at + 1 - b for (_, at), b in zip(duels, best, strict=True)]),
+        tied_P=torch.tensor([len(vote.tiers) == 1 for vote, _ in duels], dtype=torch.bool),
+        strength_P=_long([vote.strength for vote, _ in duels]),
+        pair_objective_P=objective(duels),
+        pair_weights_PK=weights(duels),
+        thumb_Q=_long([at for _, at in thumbs]),
+        up_Q=torch.tensor([vote.up for vote, _ in thumbs], dtype=torch.bool),
+        people_Q=[vote.person for vote, _ in thumbs],
+        thumb_objective_Q=objective(thumbs),
+        thumb_weights_QK=weights(thumbs),
+        signal_H=_long([at for _, at in signals]),
+        signals_H=[vote.signal for vote, _ in signals],
+        signal_objective_H=objective(signals),
+        signal_weights_HK=weights(signals),
+    )
+
+
+def _weights(vote: Vote, heads: int, *, bootstrap: bool) -> list[float]:
+    """How much each head reads of the vote."""
+    full = UNSURE_WEIGHT if isinstance(vote, Comparison) and vote.unsure else 1.0
+    return [read * full for read in bootstrap_weights(vote.event_id, heads)] if bootstrap else [full] * heads
+
+
+def _long(values: Sequence[Any]) -> Tensor:
+    return torch.tensor(values, dtype=torch.long)

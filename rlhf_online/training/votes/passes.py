@@ -1,0 +1,168 @@
+"""The passes of one update over votes: optimiser steps on all of them, and when to stop.
+
+An update stops early where more passes make held-out votes less likely, and goes back to the weights under which they
+were most likely. All answers of a vote stay in one step, cut into micro-batches of whole votes as memory asks for.
+"""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf_online.feedback.votes import Vote, is_signal, pairs
+from rlhf_online.models import trunk
+from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.tokens import Pair, length
+from rlhf_online.training.optimiser import NamedAdam
+from rlhf_online.training.settings import RewardTraining
+from rlhf_online.training.votes.batch import VoteBatch, assemble
+from rlhf_online.training.votes.loss import ThumbCounts, VoteLoss, count_thumbs
+
+POSITION_RIDGE = 0.01
+WARMUP = 0.1
+"""Share of the first update's steps in which the learning rate rises."""
+MICRO_BATCH_TOKENS = 8192
+MIN_HELD_OUT = 50
+"""Held-out votes below which an update is not stopped early: their loss says too little."""
+MAX_HELD_OUT = 500
+"""The newest of them that the passes of an update are compared on."""
+PATIENCE = 2
+"""Passes that may bring nothing before an update is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The pass whose weights an update ends with: its mean loss, that of held-out votes then (0 if they are too few),
+    and its number, 0 if no step was taken."""
+
+    loss: float = 0.0
+    held_out_loss: float = 0.0
+    passes: int = 0
+
+
+class VotePasses:
+    """Trains `model`, and what `loss` learns beside it."""
+
+    def __init__(self, model: RewardModel, settings: RewardTraining) -> None:
+        self.loss = VoteLoss(model, settings.centring)
+        self._model = model
+        self._batch = settings.batch
+        self._lr = settings.lr
+        parameters = model.parameters() | {"position_bias": self.loss.position_bias_S}
+        self._adam = NamedAdam(parameters, betas=(0.9, 0.999), eps=1e-8)
+
+    def run(
+        self,
+        data: list[Vote],
+        baseline: Sequence[Pair],
+        held_out: Sequence[Vote],
+        *,
+        epochs: int,
+        first: bool,
+        rng: random.Random,
+        skipped: Counter[str],
+    ) -> Kept:
+        """Up to `epochs` passes over `data`, which is shuffled in place; `first` says that it is the first update.
+
+        `baseline` are answers that implicit signals are compared with. Steps that were not taken are counted.
+        """
+        thumbs = count_thumbs(data, self._model.objectives)
+        steps, done = epochs * math.ceil(len(data) / self._batch), 0
+        watched = held_out[-MAX_HELD_OUT:] if len(held_out) >= MIN_HELD_OUT else []
+        kept = Kept()
+        restore: Callable[[], None] | None = None
+        learned = 0.0
+        for number in range(1, epochs + 1 if data else 1):
+            rng.shuffle(data)
+            loss = weight = 0.0
+            for start in range(0, len(data), self._batch):
+                rate = self._lr * _schedule(done, steps, warm_up=first)
+                step = self._step(data[start : start + self._batch], baseline, thumbs, rate, skipped)
+                loss, weight, done = loss + step[0], weight + step[1], done + 1
+            learned += weight
+            found = self.mean_loss(watched) if watched else 0.0
+            if restore is None or found < kept.held_out_loss or math.isnan(kept.held_out_loss):
+                kept = Kept(loss / max(weight, 1e-8), found, number)
+                restore = self._snapshot() if watched and number < epochs else None
+            elif number == epochs or number - kept.passes == PATIENCE:
+                restore()
+                break
+        return kept if learned else Kept(held_out_loss=kept.held_out_loss)
+
+    def _step(
+        self, votes: Sequence[Vote], baseline: Sequence[Pair], thumbs: ThumbCounts, rate: float, skipped: Counter[str]
+    ) -> tuple[float, float]:
+        """One optimiser step; the summed loss and its weight."""
+        pieces = self._batches(votes, baseline)
+        denominator = sum(piece.weight() for piece in pieces)
+        if denominator == 0:
+            return 0.0, 0.0
+        self._adam.zero_grad()
+        total = 0.0
+        for piece in pieces:
+            loss = self.loss(piece, baseline, denominator, thumbs)
+            loss.backward()
+            total += loss.item()
+        (POSITION_RIDGE * self.loss.position_bias_S.square().sum()).backward()
+        if not math.isfinite(total) or not math.isfinite(self._adam.clip(1.0)):
+            skipped["not_finite"] += 1
+            return 0.0, 0.0
+        self._adam.step(rate)
+        return total * denominator, denominator
+
+    @torch.no_grad()
+    def mean_loss(self, votes: Sequence[Vote]) -> float:
+        """Mean loss of votes, all heads reading all of them; nothing is learned."""
+        batches = self._batches(votes, (), bootstrap=False)
+        denominator = sum(batch.weight() for batch in batches)
+        return sum(self.loss(batch, (), denominator).item() for batch in batches)
+
+    def _batches(self, votes: Sequence[Vote], baseline: Sequence[Pair], *, bootstrap: bool = True) -> list[VoteBatch]:
+        """Micro-batches of whole votes."""
+        limit = self._model.token_budget(MICRO_BATCH_TOKENS)
+        heads, objectives = self._model.members, self._model.objectives
+        pieces = micro_batches(votes, baseline if any(map(is_signal, votes)) else (), limit)
+        return [assemble(piece, heads, objectives, bootstrap=bootstrap) for piece in pieces]
+
+    # Keeping
+
+    def _snapshot(self) -> Callable[[], None]:
+        """Copies of all that learns; calling it puts them back."""
+        tensors, values = self.state()
+        return lambda: self.load_state(tensors, values)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The model, the optimiser, and what is learned beside the model."""
+        return self._model.state() | trunk.named("adam", self._adam.state()), self.loss.to_json()
+
+    def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Put back what `state` gave. Raises VersionCorrupt for another model's."""
+        self._model.load_state(tensors)
+        self._adam.load_state(trunk.unnamed("adam", tensors))
+        self.loss.load_json(values)
+
+
+def micro_batches(votes: Sequence[Vote], baseline: Sequence[Pair], limit: int) -> list[list[Vote]]:
+    """Whole votes, at most `limit` tokens together with `baseline`, padding included; one vote at least."""
+    pieces: list[list[Vote]] = [[]]
+    begin = rows, widest = len(baseline), max(map(length, baseline), default=0)
+    for vote in votes:
+        count, width = len(vote.candidates), max(map(length, pairs(vote)))
+        if pieces[-1] and (rows + count) * max(widest, width) > limit:
+            pieces.append([])
+            rows, widest = begin
+        pieces[-1].append(vote)
+        rows, widest = rows + count, max(widest, width)
+    return pieces
+
+
+def _schedule(done: int, steps: int, *, warm_up: bool) -> float:
+    """The learning rate's factor: falling to a tenth, and rising first where Adam's moments are young: its first
+    steps are as long as any, in directions that single batches give, and would spoil what the trunk knows."""
+    rising = round(WARMUP * steps) if warm_up else 0
+    return (1 - 0.9 * done / steps) * min(1.0, (done + 1) / max(1, rising))

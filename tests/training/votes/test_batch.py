@@ -1,0 +1,73 @@
+"""Votes as tensors, and the bootstrap weights of the heads."""
+
+from dataclasses import replace
+
+import pytest
+
+from rlhf_online.feedback.votes import Candidate, Comparison, Rating
+from rlhf_online.training.votes.batch import UNSURE_WEIGHT, assemble, bootstrap_weights
+
+
+def _ranking(tiers: tuple[tuple[int, ...], ...], event_id: str = "a", strength: int = 0) -> Comparison:
+    return Comparison(
+        event_id=event_id,
+        conversation_id="c",
+        person="p",
+        prompt_token_ids=(1, 5, 3),
+        candidates=tuple(Candidate(token_ids=(10 + i, 2), position=i) for i in range(sum(map(len, tiers)))),
+        tiers=tiers,
+        strength=strength,
+    )
+
+
+def _thumb(up: bool) -> Rating:
+    return Rating(
+        event_id=f"t{up}",
+        conversation_id="c",
+        person="q",
+        prompt_token_ids=(1, 3),
+        candidate=Candidate(token_ids=(9, 2)),
+        up=up,
+    )
+
+
+def test_assembly_tells_rankings_pairs_and_thumbs_apart():
+    votes = [
+        _thumb(True),
+        _ranking(((1,), (0,)), strength=2),
+        _ranking(((0,), (1, 2), (3,))),
+        _ranking(((0, 1),)),
+    ]
+    batch = assemble(votes, 3, ["helpful"])
+    assert len(batch.pairs) == 9 and batch.thumb_Q.tolist() == [0] and batch.up_Q.tolist() == [True]
+    assert batch.chosen_P.tolist() == [2, 7] and batch.rejected_P.tolist() == [1, 8]
+    assert batch.pairs[2][1] == (11, 2), "the better one"
+    assert batch.tied_P.tolist() == [False, True] and batch.strength_P.tolist() == [2, 0]
+    assert batch.rank_RG.tolist() == [[3, 4, 5, 6]] and batch.tiers_RG.tolist() == [[0, 1, 1, 2]]
+    assert batch.rank_weights_RK.shape == (1, 3) and batch.pair_weights_PK.shape == (2, 3)
+
+
+def test_assembly_weighs_doubt_and_names_objectives_and_signals():
+    votes = [
+        replace(_ranking(((0, 1),)), unsure=True, objective="harmless"),
+        replace(_thumb(False), signal="stop", objective="harmless"),
+        replace(_thumb(True), objective="helpful"),
+        _ranking(((0,), (1,), (2,))),
+    ]
+    whole = assemble(votes, 2, ["helpful", "harmless"], bootstrap=False)
+    assert whole.pair_weights_PK.tolist() == [[UNSURE_WEIGHT] * 2] and whole.pair_objective_P.tolist() == [1]
+    assert (whole.signals_H, whole.signal_H.tolist(), whole.signal_objective_H.tolist()) == (["stop"], [2], [1])
+    assert whole.thumb_Q.tolist() == [3] and whole.thumb_objective_Q.tolist() == [0]
+    assert whole.rank_objective_R.tolist() == [0] and whole.rank_weights_RK.tolist() == [[1, 1]]
+    assert whole.weight() == 2 * (UNSURE_WEIGHT + 3)
+    masked = assemble(votes, 2, ["helpful", "harmless"])
+    assert masked.pair_weights_PK.tolist() == [[UNSURE_WEIGHT * read for read in bootstrap_weights("a", 2)]]
+
+
+def test_every_head_reads_its_own_four_fifths_of_the_votes():
+    assert bootstrap_weights("event", 5) == bootstrap_weights("event", 5)
+    first, second = zip(*(bootstrap_weights(f"event-{i}", 2) for i in range(4000)), strict=True)
+    assert set(first) == {0, 1}
+    assert sum(first) / 4000 == pytest.approx(0.8, abs=0.02) and sum(second) / 4000 == pytest.approx(0.8, abs=0.02)
+    both = sum(a * b for a, b in zip(first, second, strict=True)) / 4000
+    assert both == pytest.approx(0.64, abs=0.03), "independent"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rlhf_online.config import LogSettings
 from rlhf_online.errors import ConfigError
 from rlhf_online.eventlog.base import Sink, Source
-from rlhf_online.eventlog.local import LocalLog, Retention
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.retention import Retention
 from rlhf_online.eventlog.tail import LocalReader
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 Position = dict[str, int]
+PARTITION = "local"
+"""The one partition of a log on this machine."""
 
 
 class Record(NamedTuple):

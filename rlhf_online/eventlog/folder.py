@@ -1,67 +1,22 @@
 """The files of a local log beside its segments, and what a process must know to read or write them.
 
-    <20 digits>.log   segments (`segments`)
-    identity          a random name, made once with the folder: a folder made anew is another log
-    committed         how many records are acknowledged: what a reader may see
-    readers/NAME      {"consumed": n}: this reader needs no record before the n-th; removing the file ends its claim
-    shipped.json      {"spool": identity, "shipped": n}: Kafka needs none before the n-th (`spool`)
-    lock              held (flock) by the one writer; holds its process id, for people
-
-`committed` is why a reader never returns a record that a crash may take back. The writer overwrites it after each
-fsync, before it acknowledges, without syncing it: a killed writer leaves it exact in the page cache, and a power
-failure can only leave it too low, never too high. The id of the machine's boot stands in it, so that a reader that
-comes before the writer after a power failure knows that the count may be low and waits, instead of reporting a loss.
+<20 digits>.log   segments (`segments`)
+identity          a random name, made once with the folder: a folder made anew is another log
+committed         how many records are acknowledged: what a reader may see (`committed`)
+readers/NAME      {"consumed": n}: this reader needs no record before the n-th; removing the file ends its claim
+shipped.json      {"spool": identity, "shipped": n}: Kafka needs none before the n-th (`spool`)
+lock              held (flock) by the one writer; holds its process id, for people
 """
 
 import json
 import os
-import struct
 import uuid
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_online import locks
 from rlhf_online.errors import LogLocked, LogUnavailable
 from rlhf_online.eventlog.segments import parse_name
 from rlhf_online.state import write_json, write_once
-
-_COMMITTED = struct.Struct("<Q16sI")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """`records` are acknowledged; `current` is False if the machine was started anew since that was written."""
-
-    records: int
-    current: bool
-
-
-def boot_id() -> bytes:
-    """16 bytes that name this boot of the machine; zeros where the system doesn't tell."""
-    try:
-        return uuid.UUID(_BOOT_ID.read_text().strip()).bytes
-    except (OSError, ValueError):
-        return bytes(16)
-
-
-def read_committed(descriptor: int, boot: bytes) -> Committed:
-    """What the file says. A file that is missing its bytes, or whose sum is wrong, says 0 and not current."""
-    for _ in range(100):  # a read that meets the writer's overwrite half-way is repeated
-        data = os.pread(descriptor, _COMMITTED.size, 0)
-        if len(data) < _COMMITTED.size:
-            break
-        records, written, crc = _COMMITTED.unpack(data)
-        if zlib.crc32(data[:-4]) == crc:
-            return Committed(records=records, current=written == boot)
-    return Committed(records=0, current=False)
-
-
-def write_committed(descriptor: int, records: int, boot: bytes) -> None:
-    """Overwrite the file in place. Raises OSError."""
-    head = records.to_bytes(8, "little") + boot
-    os.pwrite(descriptor, head + zlib.crc32(head).to_bytes(4, "little"), 0)
 
 
 def segments(folder: Path) -> list[int]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rlhf_online.errors import LogUnavailable
 from rlhf_online.eventlog import dead_letters
-from rlhf_online.eventlog.base import DeadLetter, Record
-from rlhf_online.eventlog.tail import PARTITION, LocalReader
+from rlhf_online.eventlog.base import PARTITION, DeadLetter, Record
+from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.state import write_json
 
 _REFUSED = "refused.jsonl"

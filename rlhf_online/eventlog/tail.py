@@ -1,25 +1,22 @@
 """Reads a local log in order, also while its writer, another process, goes on.
 
-A record that was acknowledged and is damaged now is not passed over in silence and stops nobody: it comes as a Record
-that says what is wrong (`damage`) and holds the bytes that are left, under the number that it always had.
+A record that was acknowledged and is damaged now is neither skipped silently nor a stop: it comes as a Record that says
+what is wrong (`damage`) and holds the bytes that are left, under the number that it always had.
 """
 
 import bisect
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from rlhf_online.errors import LogError, LogUnavailable, PositionLost
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import gap
-from rlhf_online.eventlog.base import DeadLetter, Position, Record
+from rlhf_online.eventlog.base import PARTITION, DeadLetter, Position, Record
+from rlhf_online.eventlog.committed import Committed, CommittedFile
 from rlhf_online.eventlog.dead_letters import append
-from rlhf_online.eventlog.segments import HEADER, MAX_RECORD, find_next, parse_header, segment_name
+from rlhf_online.eventlog.segment_reader import SegmentReader
 
-PARTITION = "local"
-
-_READ_BYTES = 1 << 20
 _RESULT_BYTES = 64 << 20
 
 
@@ -32,15 +29,8 @@ class LocalReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._identity = files.identity(folder)
-        self._boot = files.boot_id()
-        self._committed: int | None = None
-        self._segment: int | None = None
-        self._first = -1
-        # Where the next record in sequence stands in the open segment; in a hole, what follows the hole.
-        self._number = 0
-        self._offset = 0
-        self._hole = ""
-        self._hole_end = 0
+        self._committed: CommittedFile | None = None
+        self._segment: SegmentReader | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -69,8 +59,8 @@ class LocalReader:
             size = 0
             while number < wanted and size < _RESULT_BYTES:
                 try:
-                    end, closed = self._seek(number, firsts)
-                    for record in self._records(min(wanted, end), end if closed else None):
+                    segment, end = self._seek(number, firsts)
+                    for record in segment.records(wanted if end is None else min(wanted, end), end):
                         records.append(record)
                         number, size = number + 1, size + len(record.payload)
                         if size >= _RESULT_BYTES:
@@ -130,21 +120,21 @@ class LocalReader:
         return self._identity
 
     def close(self) -> None:
-        for descriptor in (self._segment, self._committed):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._segment = self._committed = None
+        self._close_segment()
+        if self._committed is not None:
+            self._committed.close()
+            self._committed = None
 
-    def _read_committed(self) -> files.Committed:
+    def _read_committed(self) -> Committed:
         if self._committed is None:
             try:
-                self._committed = os.open(self._folder / "committed", os.O_RDONLY)
+                self._committed = CommittedFile(self._folder)
             except FileNotFoundError:
-                return files.Committed(records=0, current=not files.segments(self._folder))
-        return files.read_committed(self._committed, self._boot)
+                return Committed(records=0, current=not files.segments(self._folder))
+        return self._committed.read()
 
-    def _seek(self, number: int, firsts: list[int]) -> tuple[int, bool]:
-        """Stand before record `number`; where its segment ends, and whether another one follows it."""
+    def _seek(self, number: int, firsts: list[int]) -> tuple[SegmentReader, int | None]:
+        """The segment of record `number`, standing before it, and where that segment ends if another one follows."""
         at = bisect.bisect_right(firsts, number) - 1
         if at < 0:
             raise PositionLost(
@@ -152,76 +142,15 @@ class LocalReader:
                 f"{firsts[0] if firsts else 'no record'}: records before it were removed; {gap.HINT}"
             )
         first = firsts[at]
-        if first != self._first or self._segment is None or number < self._number:
-            if self._segment is not None:
-                os.close(self._segment)
-                self._segment = None
-            self._segment = os.open(self._folder / segment_name(first), os.O_RDONLY)
-            self._first, self._number, self._offset, self._hole_end = first, first, 0, 0
-        closed = at + 1 < len(firsts)
-        end = firsts[at + 1] if closed else 1 << 63
-        for _ in self._records(number, end if closed else None):
+        if self._segment is None or self._segment.first != first or number < self._segment.number:
+            self._close_segment()
+            self._segment = SegmentReader(self._folder, first)
+        end = firsts[at + 1] if at + 1 < len(firsts) else None
+        for _ in self._segment.records(number, end):
             pass
-        return end, closed
+        return self._segment, end
 
-    def _records(self, stop: int, end: int | None) -> Iterator[Record]:
-        """The open segment's records up to the `stop`-th of the log; `end`: where the segment ends, if it is known.
-
-        Raises PositionLost for records of which not a byte is left, LogUnavailable.
-        """
-        data, base = b"", -1
-        while self._number < stop:
-            if self._number < self._hole_end:
-                record = Record(PARTITION, self._number, b"", self._hole)
-            elif (payload := self._whole(data, self._offset - base)) is not None:
-                self._offset += HEADER.size + len(payload)
-                record = Record(PARTITION, self._number, payload)
-            elif base != self._offset:
-                data, base = self._load(), self._offset
-                continue
-            else:
-                left = self._left(end)
-                record = Record(PARTITION, self._number, left, self._hole)
-            self._number += 1
-            yield record
-
-    def _whole(self, data: bytes, at: int) -> bytes | None:
-        """The payload of the record at hand, which begins at `at` in `data`; None if it is not there whole and good."""
-        if at + HEADER.size > len(data):
-            return None
-        header = parse_header(data, at)
-        payload = data[at + HEADER.size : at + header.size]
-        good = header.plausible and header.number == self._number - self._first and header.matches(payload)
-        return payload if good else None
-
-    def _load(self) -> bytes:
-        """What stands from the record at hand on, itself whole if its header is good."""
-        assert self._segment is not None
-        data = os.pread(self._segment, _READ_BYTES, self._offset)
-        if len(data) >= HEADER.size:
-            header = parse_header(data)
-            if header.plausible and header.size > len(data):
-                data = os.pread(self._segment, header.size, self._offset)
-        return data
-
-    def _left(self, end: int | None) -> bytes:
-        """Find where the hole ends that begins at the record at hand; what is left of it, 16 MiB at most."""
-        assert self._segment is not None
-        path, begin = self._folder / segment_name(self._first), self._offset
-        rest = os.pread(self._segment, os.fstat(self._segment).st_size, begin)
-        size, found = len(rest), find_next(memoryview(rest), 0, self._number - self._first)
-        if found is not None and (end is None or self._first + found[1] <= end):
-            size, self._hole_end = found[0], self._first + found[1]
-        elif end is None:
-            raise LogUnavailable(f"{path}: the record at byte {begin} is damaged; reading waits for what follows it")
-        elif size > 0:
-            self._hole_end = end
-        else:
-            raise PositionLost(
-                f"records {self._number} to {end - 1} are missing: {path} ends before them, or their file was removed; "
-                f"bring it back, or: {gap.HINT}"
-            )
-        self._offset = begin + size
-        count = self._hole_end - self._number
-        self._hole = f"damaged: {size} bytes at byte {begin} of {path.name}, where {count} records were"
-        return rest[: min(size, MAX_RECORD)]
+    def _close_segment(self) -> None:
+        if self._segment is not None:
+            segment, self._segment = self._segment, None
+            segment.close()

@@ -20,10 +20,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from rlhf_online.eventlog import folder as files
+from rlhf_online.eventlog.base import PARTITION
+from rlhf_online.eventlog.committed import CommittedFile
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import HEADER, encode_group, segment_name
 from rlhf_online.eventlog.spool import Spool
-from rlhf_online.eventlog.tail import PARTITION, LocalReader
+from rlhf_online.eventlog.tail import LocalReader
 from tests.support.figures import show
 
 SEGMENT_BYTES = 64 << 20
@@ -44,9 +46,9 @@ def make(folder: Path, gib: float) -> int:
             file.write(segment)
             file.flush()
             os.fsync(file.fileno())
-    committed = os.open(folder / "committed", os.O_RDWR | os.O_CREAT, 0o644)
-    files.write_committed(committed, count * records, files.boot_id())
-    os.close(committed)
+    committed = CommittedFile(folder, writable=True)
+    committed.write(count * records)
+    committed.close()
     (folder / "shipped.json").write_text(
         json.dumps({"spool": files.identity(folder), "shipped": count * records - LAST})
     )

@@ -15,8 +15,10 @@ import pytest
 
 from rlhf_online.errors import InvalidInput, LogLocked, LogUnavailable, PositionLost
 from rlhf_online.eventlog import folder as files
-from rlhf_online.eventlog import local
-from rlhf_online.eventlog.local import LocalLog, Retention
+from rlhf_online.eventlog.committed import CommittedFile
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.retention import Retention
+from rlhf_online.eventlog.segment_writer import datasync
 from rlhf_online.eventlog.segments import HEADER, MAX_RECORD, encode_group, segment_name
 from rlhf_online.eventlog.tail import LocalReader
 from tests.support.log_writer import payload
@@ -51,14 +53,12 @@ def _segments(folder: Path) -> list[Path]:
 class Disk:
     """Stands in for fdatasync: can be held, and can fail."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.syncs = 0
         self.failures: list[int] = []
         self.free = threading.Event()
         self.free.set()
         self.entered = threading.Event()
-        self._real = os.fsync
-        monkeypatch.setattr(local, "_datasync", self)
 
     def __call__(self, descriptor: int) -> None:
         self.syncs += 1
@@ -66,12 +66,12 @@ class Disk:
         assert self.free.wait(60)
         if self.failures:
             raise OSError(self.failures.pop(0), "the disk failed")
-        self._real(descriptor)
+        datasync(descriptor)
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    return Disk(monkeypatch)
+def disk() -> Disk:
+    return Disk()
 
 
 # Kill
@@ -249,9 +249,9 @@ def test_a_number_that_somebody_has_had_is_never_given_to_another_record(tmp_pat
 
 def test_after_a_power_failure_the_count_may_be_low_and_is_made_good(tmp_path: Path):
     _write(tmp_path, [b"one", b"two", b"three"])
-    descriptor = os.open(tmp_path / "committed", os.O_RDWR)
-    files.write_committed(descriptor, 1, b"another boot id ")
-    os.close(descriptor)
+    before = CommittedFile(tmp_path, writable=True, boot=b"another boot id ")
+    before.write(1)
+    before.close()
     with LocalReader(tmp_path) as reader:
         # Before its writer came back, a reader that had read more waits; it does not take the rest for lost.
         assert reader.read({"local": 3}, 10) == ([], {"local": 3})
@@ -291,7 +291,7 @@ def test_a_full_disk_refuses_and_later_takes_again(tmp_path: Path):
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 def test_a_failed_fsync_is_not_acknowledged_and_its_segment_never_used_again(tmp_path: Path, disk: Disk, error: int):
-    with LocalLog(tmp_path) as log:
+    with LocalLog(tmp_path, sync=disk) as log:
         log.append(b"one").result(30)
         size = _segments(tmp_path)[0].stat().st_size
         disk.failures = [error, error]
@@ -312,7 +312,7 @@ def test_a_segment_that_can_not_be_cut_is_read_up_to_where_the_next_one_begins(
     def refuse(descriptor: int, length: int) -> None:
         raise OSError(errno.EIO, "the disk failed")
 
-    with LocalLog(tmp_path) as log, LocalReader(tmp_path) as reader:
+    with LocalLog(tmp_path, sync=disk) as log, LocalReader(tmp_path) as reader:
         log.append(b"one").result(30)
         monkeypatch.setattr(os, "ftruncate", refuse)
         disk.failures = [errno.EIO]
@@ -344,7 +344,7 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_log(tmp_path: Path):
 
 
 def test_records_that_wait_share_one_fsync(tmp_path: Path, disk: Disk):
-    with LocalLog(tmp_path) as log:
+    with LocalLog(tmp_path, sync=disk) as log:
         disk.free.clear()
         first = log.append(b"first")
         assert disk.entered.wait(30)
@@ -390,7 +390,7 @@ def test_sixty_four_threads_are_all_acknowledged_each_in_its_order(tmp_path: Pat
 
 
 def test_a_full_queue_refuses_at_once(tmp_path: Path, disk: Disk):
-    with LocalLog(tmp_path, queue_bytes=100) as log:
+    with LocalLog(tmp_path, queue_bytes=100, sync=disk) as log:
         disk.free.clear()
         first = log.append(b"written at once")
         assert disk.entered.wait(30)
@@ -403,7 +403,7 @@ def test_a_full_queue_refuses_at_once(tmp_path: Path, disk: Disk):
 
 
 def test_a_cancelled_append_is_not_written(tmp_path: Path, disk: Disk):
-    with LocalLog(tmp_path) as log:
+    with LocalLog(tmp_path, sync=disk) as log:
         disk.free.clear()
         first = log.append(b"first")
         assert disk.entered.wait(30)
@@ -416,7 +416,7 @@ def test_a_cancelled_append_is_not_written(tmp_path: Path, disk: Disk):
 
 
 def test_close_writes_what_is_queued_and_refuses_what_comes_after(tmp_path: Path, disk: Disk):
-    log = LocalLog(tmp_path)
+    log = LocalLog(tmp_path, sync=disk)
     disk.free.clear()
     futures = [log.append(b"%d" % number) for number in range(10)]
     threading.Timer(0.05, disk.free.set).start()
@@ -627,9 +627,8 @@ def test_without_limits_everything_stays(tmp_path: Path):
     assert _offsets(tmp_path) == list(range(40))
 
 
-def test_retention_works_by_itself_while_people_vote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rlhf_online.eventlog.local._EXPIRE_EVERY_S", 0.0)
-    with LocalLog(tmp_path, segment_bytes=500, retention=Retention(max_bytes=1000)) as log:
+def test_retention_works_by_itself_while_people_vote(tmp_path: Path):
+    with LocalLog(tmp_path, segment_bytes=500, retention=Retention(max_bytes=1000, check_s=0.0)) as log:
         for number in range(200):
             log.append(bytes([number]) * 100).result(30)
         assert len(_segments(tmp_path)) <= 4

@@ -81,10 +81,10 @@ def audit(state: Path, acknowledged: Collection[str], *, kafka: str = "", prefix
     )
     report.lost = ours - present - waiting
     report.twice = sum(count - 1 for count in taken.values())
-    by_digest = {_digest(event_id): event_id for event_id in ours}
+    by_digest = {digest(event_id): event_id for event_id in ours}
     report.fate.update(DISPOSITIONS[number] for number, digest in ledger if digest in by_digest)
     votes = {seen.event_id for seen in log if seen.vote} & ours
-    untaken = {event_id for event_id in votes if _digest(event_id) not in taken}
+    untaken = {event_id for event_id in votes if digest(event_id) not in taken}
     report.fate["pending"] = len(untaken & pending)
     report.unaccounted = untaken - pending
     return report
@@ -162,7 +162,7 @@ def _checkpoint(folder: Path) -> tuple[dict[str, int], list[tuple[int, bytes]], 
     return manifest["log"]["position"], entries, held
 
 
-def _digest(event_id: str) -> bytes:
+def digest(event_id: str) -> bytes:
     return hashlib.blake2b(event_id.encode(), digest_size=16).digest()
 
 

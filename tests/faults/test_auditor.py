@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_online.eventlog import local
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.state import write_json
 from rlhf_online.training.ledger import Ledger
@@ -54,12 +53,11 @@ class PowerFailure:
         self._synced = {path.name: path.stat().st_size for path in self._folder.glob("*.log")}
 
 
-def _power_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def _power_failures(tmp_path: Path, kind: type[LocalLog] = LocalLog) -> list[list[str]]:
     """What the auditor says at each moment of a log that takes forty votes."""
     futures: dict[str, Future[int]] = {}
     failure = PowerFailure(tmp_path / "state" / "log", tmp_path / "moments", futures)
-    monkeypatch.setattr(local, "_datasync", failure)
-    with LocalLog(tmp_path / "state" / "log", segment_bytes=1000) as log:
+    with kind(tmp_path / "state" / "log", segment_bytes=1000, sync=failure) as log:
         for number in range(40):
             futures[f"vote-{number}"] = log.append(encode(thumb("c", event_id=f"vote-{number}")))
             futures[f"vote-{number}"].result(30)
@@ -67,20 +65,26 @@ def _power_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[lis
     return [audit(moment, told).problems for moment, told in failure.moments]
 
 
-def test_no_power_failure_takes_an_acknowledged_vote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _power_failures(tmp_path, monkeypatch) == [[]] * 40
+def test_no_power_failure_takes_an_acknowledged_vote(tmp_path: Path) -> None:
+    assert _power_failures(tmp_path) == [[]] * 40
 
 
-def test_it_finds_a_log_that_acknowledges_before_the_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit = LocalLog._commit
+class Hasty(LocalLog):
+    """Acknowledges a record when it is queued, and takes the next one when it is durable."""
 
-    def hasty(log: LocalLog, group: list[tuple[bytes, Future[int]]]) -> None:
-        for _, future in group:
-            future.set_result(0)
-        commit(log, [(payload, Future()) for payload, _ in group])
+    durable: Future[int] | None = None
 
-    monkeypatch.setattr(LocalLog, "_commit", hasty)
-    said = _power_failures(tmp_path, monkeypatch)
+    def append(self, payload: bytes) -> Future[int]:
+        if self.durable is not None:
+            self.durable.result(30)
+        self.durable = super().append(payload)
+        acknowledged: Future[int] = Future()
+        acknowledged.set_result(0)
+        return acknowledged
+
+
+def test_it_finds_a_log_that_acknowledges_before_the_fsync(tmp_path: Path) -> None:
+    said = _power_failures(tmp_path, Hasty)
     assert all("1 acknowledged events are lost" in sentence for [sentence] in said)
 
 
@@ -123,7 +127,7 @@ def test_what_was_taken_back_has_its_place_in_the_books(tmp_path: Path) -> None:
             log.append(encode(thumb("c", event_id=event_id))).result(30)
     fates = [(0, "kept"), (5, "changed"), (5, "withdrawal")]
     (tmp_path / "checkpoints" / "ledger").mkdir(parents=True)
-    entries = [bytes([number]) + auditor._digest(event_id) for number, event_id in fates]
+    entries = [bytes([number]) + auditor.digest(event_id) for number, event_id in fates]
     (tmp_path / "checkpoints" / "ledger" / "ids").write_bytes(b"".join(entries))
     newest = tmp_path / "checkpoints" / "000001"
     write_json(newest / "intake.json", {"join": {"pending": [], "pushed_out": []}, "votes": []})

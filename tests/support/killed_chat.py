@@ -8,18 +8,18 @@ import signal
 import sys
 from pathlib import Path
 
-from rlhf_online.eventlog import folder
+from rlhf_online.eventlog.committed import CommittedFile
 from services.chat.__main__ import main
 
-_write_committed = folder.write_committed
+_write = CommittedFile.write
 
 
-def _write_and_die(descriptor: int, records: int, boot: bytes) -> None:
-    _write_committed(descriptor, records, boot)
+def _write_and_die(self: CommittedFile, records: int) -> None:
+    _write(self, records)
     if Path(os.environ["KILL_FILE"]).exists():
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    folder.write_committed = _write_and_die
+    CommittedFile.write = _write_and_die
     sys.exit(main())

@@ -66,8 +66,7 @@ class Forwarder:
         self._read: list[Record] = []
         self.failures = self.oldest_ms = 0
         self._stopping = threading.Event()
-        self._give_up_at = float("inf")
-        self._log = structlog.get_logger().bind(component="forwarder")
+        self._close_by = float("inf")
         self._thread = threading.Thread(target=self._run, name="eventlog-forwarder", daemon=True)
         self._thread.start()
 
@@ -81,7 +80,7 @@ class Forwarder:
 
     def close(self) -> None:
         """Stop after the deliveries at hand; those not confirmed within a second are made again at the next start."""
-        self._give_up_at = time.monotonic() + 1
+        self._close_by = time.monotonic() + 1
         self._stopping.set()
         self._thread.join()
         self._spool.close()
@@ -96,7 +95,7 @@ class Forwarder:
                 except (KafkaError, LogError) as error:
                     self._drop_producer()
                     self.failures += 1
-                    self._log.warning("delivery failed", error=type(error).__name__, shipped=self.shipped)
+                    _logger().warning("delivery failed", error=type(error).__name__, shipped=self.shipped)
                     idle_s = backoff.advance()
                 self._save()
                 self._stopping.wait(idle_s)
@@ -180,8 +179,8 @@ class Forwarder:
         believed of a record that was sent alone, so all that were sent by then are sent again, one by one, until the
         one that is too large is found.
         """
-        give_up_at = time.monotonic() + self._delivery_s + 5
-        while not delivery.is_done and time.monotonic() < min(give_up_at, self._give_up_at):
+        late_at = time.monotonic() + self._delivery_s + 5
+        while not delivery.is_done and time.monotonic() < min(late_at, self._close_by):
             try:
                 delivery.get(timeout=0.2)
             except KafkaError:
@@ -201,7 +200,7 @@ class Forwarder:
         except UndecodableEvent:
             event_id = ""
         self._spool.refuse(record, event_id, reason)
-        self._log.error("record refused for good", sequence=record.offset, reason=reason)
+        _logger().error("record refused for good", sequence=record.offset, reason=reason)
 
     def _save(self, *, now: bool = False) -> bool:
         """Make the position durable if that is due; False if it is not."""
@@ -212,13 +211,17 @@ class Forwarder:
             try:
                 self._spool.save()
             except OSError as error:  # after a restart more than need be is sent again
-                self._log.warning("shipped position not saved", error=error.strerror)
+                _logger().warning("shipped position not saved", error=error.strerror)
         return True
 
     def _drop_producer(self) -> None:
         if self._producer is not None:
             producer, self._producer = self._producer, None
             drop(producer)
+
+
+def _logger() -> structlog.stdlib.BoundLogger:
+    return structlog.get_logger().bind(component="forwarder")
 
 
 def new_producer(cluster: Cluster, delivery_s: float) -> KafkaProducer:

@@ -20,7 +20,8 @@ from rlhf_online.errors import LogError
 from rlhf_online.eventlog.base import AppendFuture, Shipping
 from rlhf_online.eventlog.kafka.cluster import Cluster
 from rlhf_online.eventlog.kafka.forwarder import Progress
-from rlhf_online.eventlog.local import KEEP_ALL, LocalLog, Retention
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.retention import KEEP_ALL, Retention
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.retry import Backoff
 

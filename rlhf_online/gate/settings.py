@@ -1,5 +1,8 @@
 """The settings `[gate]`, and with them the checks."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import Field
 
 from rlhf_online.config import Section
@@ -11,6 +14,13 @@ from rlhf_online.gate.win_rate import WinRateCheck
 
 class GateSettings(Section):
     """Each check is a field here, and is asked in this order."""
+
+    moved: ClassVar[Mapping[str, str]] = {
+        "max_kl": "kl.max",
+        "min_win_rate": "win_rate.min",
+        "max_length_ratio": "length.max_ratio",
+        "min_length_ratio": "length.min_ratio",
+    }
 
     samples: int = Field(
         default=128, gt=0, description="Prompts on which the candidate answers against the live version."

@@ -72,7 +72,7 @@ async def serve(settings: config.RewardSettings) -> None:
         registry,
         batcher,
         loader(settings, registry, tokenizer),
-        server.entered,
+        server.set_version,
         poll_s=settings.poll_s,
         weights=lambda: weights.read(state),
     )

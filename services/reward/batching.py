@@ -3,8 +3,8 @@
     Score handlers ──submit──▶ queue (bounded) ──collect──▶ batch ──▶ compute thread ──▶ each handler's future
 
 What it waits for: the first request; then others, for `max_wait_ms` or until `max_batch_tokens`; while a batch is
-computed, the next one gathers. A request is never split: all its scores come from the model that was current when its
-batch began. A request whose caller has gone is dropped before it costs anything.
+computed, the next one gathers. A request is never split: all its scores come from the model that was loaded when its
+batch began. A request that its caller has cancelled is dropped before it is computed.
 """
 
 import asyncio
@@ -155,7 +155,7 @@ class Batcher:
                     _resolve(request.future, result)
 
     async def _gather(self) -> None:
-        """Wait for the first request, then for company."""
+        """Wait for the first request, then for others to share its batch."""
         while not self._queue:
             self._arrived.clear()
             await self._arrived.wait()
@@ -169,7 +169,7 @@ class Batcher:
                 return
 
     def _collect(self) -> list[_Request]:
-        """The oldest requests that fit one batch, at least one; those whose caller has gone are dropped."""
+        """The oldest requests that fit one batch, at least one; cancelled ones are dropped."""
         batch: list[_Request] = []
         tokens = 0
         while self._queue:

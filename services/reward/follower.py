@@ -1,9 +1,9 @@
 """Keeps the batcher on the registry's live reward version, and on the weights that the operator has chosen.
 
 A version is verified, then loaded beside the one that scores, and takes its place in one assignment between two
-batches. One that is corrupt is marked failed, and the version before it goes on scoring; so it does
-beside one that only this service's settings forbid, which is nobody's fault but theirs. Weights that cannot be read
-leave those before them in force.
+batches. One that is corrupt is marked failed, and the version before it goes on scoring. So it does where only this
+service's settings forbid the new one, which is then not marked. Weights that cannot be read leave the last good ones in
+force.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from services.reward.batching import Batcher, Loaded, Scorer
 
 
 class Follower:
-    """`load(manifest)` builds the model of a verified version; `entered(version, previous)` is told after a swap;
+    """`load(manifest)` builds the model of a verified version; `on_change(version, previous)` is told after a swap;
     `weights()` reads the operator's, and may raise InvalidInput.
     """
 
@@ -28,7 +28,7 @@ class Follower:
         registry: Registry,
         batcher: Batcher,
         load: Callable[[Manifest], Scorer],
-        entered: Callable[[str, str], Awaitable[None]],
+        on_change: Callable[[str, str], Awaitable[None]],
         *,
         poll_s: float,
         weights: Callable[[], Weights] = dict,
@@ -36,7 +36,7 @@ class Follower:
         self._registry = registry
         self._batcher = batcher
         self._load = load
-        self._entered = entered
+        self._on_change = on_change
         self._poll_s = poll_s
         self._weights = weights
         self._refused = ""
@@ -69,7 +69,7 @@ class Follower:
         self._batcher.loaded = Loaded(version, scorer)
         self._refused = ""
         self._log.info("reward version loaded", version=version, previous=previous)
-        await self._entered(version, previous)
+        await self._on_change(version, previous)
 
     async def _follow_weights(self) -> None:
         try:
@@ -77,7 +77,7 @@ class Follower:
         except (InvalidInput, OSError) as error:
             if str(error) != self._unread:
                 self._unread = str(error)
-                self._log.error("weights refused, those before go on", why=self._unread)
+                self._log.error("weights refused, the last good ones stay in force", why=self._unread)
             return
         self._unread = ""
         if weights != self._batcher.weights:

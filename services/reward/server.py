@@ -119,7 +119,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
 
 
 class RewardServer:
-    """The gRPC server around a servicer. Health is NOT_SERVING until `entered` is called."""
+    """The gRPC server around a servicer. Health is NOT_SERVING until `set_version` is called."""
 
     def __init__(self, servicer: RewardServicer, metrics: RewardMetrics) -> None:
         self._metrics = metrics
@@ -147,8 +147,8 @@ class RewardServer:
         await self._server.start()
         return bound
 
-    async def entered(self, version: str, previous: str) -> None:
-        """`version` scores now."""
+    async def set_version(self, version: str, previous: str) -> None:
+        """`version` scores from now on, and `previous` no longer."""
         show_version(self._metrics.serving, version)
         if previous:
             await self._health.set(previous, health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -49,7 +49,7 @@ def reward_service(
         batcher = Batcher(metrics, max_batch_tokens=max_batch_tokens, max_wait_ms=max_wait_ms, max_queue=max_queue)
         server = RewardServer(RewardServicer(batcher, tokenizer, metrics, limits), metrics)
         follower = asyncio.create_task(
-            Follower(registry, batcher, load, server.entered, poll_s=0.01, weights=weights).run()
+            Follower(registry, batcher, load, server.set_version, poll_s=0.01, weights=weights).run()
         )
         try:
             port = await server.start("127.0.0.1", 0)

@@ -80,8 +80,8 @@ class Fence:
     def begin(cls, folder: Path, holder: str) -> Self:
         """Take the next epoch. Raises CheckpointError if a step of another trainer does not end."""
         folder.mkdir(parents=True, exist_ok=True)
-        with _step(folder):
-            term = Term(_last(folder) + 1, holder)
+        with _epoch_lock(folder):
+            term = Term(_highest_epoch(folder) + 1, holder)
             write_json(folder / EPOCH, asdict(term))
         structlog.get_logger().info("lease taken", epoch=term.epoch)
         return cls(folder, term)
@@ -92,10 +92,12 @@ class Fence:
 
     def check(self) -> None:
         """Raises Fenced unless `epoch.json` says what this lease wrote, and no checkpoint has a higher epoch."""
-        noted = _noted(self.folder)
-        if noted == self.term and _committed(self.folder) <= self.epoch:
+        recorded = _recorded_term(self.folder)
+        if recorded == self.term and _highest_committed(self.folder) <= self.epoch:
             return
-        other = f"epoch {noted.epoch} was taken ({noted.holder})" if noted else f"{EPOCH} is missing or damaged"
+        other = (
+            f"epoch {recorded.epoch} was taken ({recorded.holder})" if recorded else f"{EPOCH} is missing or damaged"
+        )
         raise Fenced(
             f"this trainer holds epoch {self.epoch} of {self.folder} no more: {other}. It writes nothing from now on. "
             "See that one trainer runs on this state_dir: stop the other one and start this one again, or leave it off"
@@ -104,7 +106,7 @@ class Fence:
     @contextmanager
     def guard(self) -> Iterator[None]:
         """See `Lease`."""
-        with _step(self.folder):
+        with _epoch_lock(self.folder):
             self.check()
             yield
 
@@ -118,12 +120,12 @@ class FileLease(Fence):
     def take(cls, folder: Path) -> Iterator[Self]:
         """Hold the lease while the block runs. Raises CheckpointError if another trainer does."""
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with _exclusive(folder):
             yield cls.begin(folder, new_holder())
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path) -> Iterator[None]:
     path = folder / "lock"
     if (lock := locks.try_acquire(path, signed=True)) is None:
         raise CheckpointError(
@@ -135,7 +137,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _step(folder: Path) -> Iterator[None]:
+def _epoch_lock(folder: Path) -> Iterator[None]:
     path = folder / "epoch.lock"
     deadline = time.monotonic() + STEP_WITHIN_S
     while (lock := locks.try_acquire(path)) is None:
@@ -148,15 +150,15 @@ def _step(folder: Path) -> Iterator[None]:
         yield
 
 
-def _last(folder: Path) -> int:
+def _highest_epoch(folder: Path) -> int:
     """The highest epoch known: where the file was lost, what was committed still says which epochs there were."""
-    noted, committed = _noted(folder), _committed(folder)
-    if noted is None and committed:
+    recorded, committed = _recorded_term(folder), _highest_committed(folder)
+    if recorded is None and committed:
         structlog.get_logger().warning("epoch file missing or damaged", file=str(folder / EPOCH), committed=committed)
-    return max(noted.epoch if noted else 0, committed)
+    return max(recorded.epoch if recorded else 0, committed)
 
 
-def _noted(folder: Path) -> Term | None:
+def _recorded_term(folder: Path) -> Term | None:
     """What `epoch.json` says, None if that is nothing."""
     try:
         values = json.loads((folder / EPOCH).read_text())
@@ -165,7 +167,7 @@ def _noted(folder: Path) -> Term | None:
         return None
 
 
-def _committed(folder: Path) -> int:
+def _highest_committed(folder: Path) -> int:
     """The highest epoch in the checkpoints' manifests; one that cannot be read says nothing."""
     highest = 0
     for path in folder.glob("*/manifest.json"):

@@ -33,30 +33,30 @@ RENEW, RETRY, REQUEST = 1 / 3, 1 / 10, 1 / 6
 
 
 class Claim:
-    """Who holds the object: we do from `win` until `lost` says why no more, which is final."""
+    """Who holds the object: we do from `acquire` until `lost` says why no more, which is final."""
 
     def __init__(self, target: LeaseObject, duration_s: float) -> None:
         self.holder = new_holder()
         self._target = target
         self._duration_s = duration_s
-        self._asked = False
+        self._requested = False
         self._until = 0.0
         self._lost = ""
-        self._seen: dict[str, Any] = {}
-        self._seen_at = 0.0
+        self._observed: dict[str, Any] = {}
+        self._observed_at = 0.0
         self._log = structlog.get_logger().bind(lease=target.name, namespace=target.namespace)
 
-    def win(self, stop: threading.Event) -> None:
+    def acquire(self, stop: threading.Event) -> None:
         """Wait until the object is ours. Raises Stopped once `stop` is set, ConfigError if we may not have it."""
-        told = ""
+        reported = ""
         while not stop.is_set():
             try:
-                other = self._put()
+                other = self._acquire_or_renew()
                 if not other:
                     return
-                if other != told:
+                if other != reported:
                     self._log.info("another trainer holds the lease, waiting for it to end", holder=other)
-                told = other
+                reported = other
             except OSError as error:
                 self._log.warning("the lease cannot be taken now, trying again", why=str(error))
             stop.wait(self._duration_s * RETRY)
@@ -67,7 +67,7 @@ class Claim:
         wait = RENEW
         while not ended.wait(self._duration_s * wait) and not self.lost():
             try:
-                other = self._put()
+                other = self._acquire_or_renew()
                 self._lost = f"{other} holds it" if other else self._lost
                 wait = RENEW
             except (OSError, ConfigError) as error:
@@ -75,14 +75,14 @@ class Claim:
                 wait = RETRY
 
     def lost(self) -> str:
-        """Why the object is ours no more, "" while it is."""
+        """Why the object is no longer ours, "" while it is."""
         if not self._lost and time.monotonic() >= self._until:
             self._lost = f"it could not be renewed for {self._duration_s:g} s"
         return self._lost
 
-    def give_up(self) -> None:
-        """Let a successor have the object at once; where that fails it waits for the end of the duration."""
-        if not self._asked:
+    def release(self) -> None:
+        """Let a successor have the object at once; where that fails, it waits until the lease expires."""
+        if not self._requested:
             return
         try:
             found = self._target.read(self._duration_s * REQUEST)
@@ -92,7 +92,7 @@ class Claim:
         except (OSError, ConfigError) as error:
             self._log.warning("the lease was not given up", why=str(error))
 
-    def _put(self) -> str:
+    def _acquire_or_renew(self) -> str:
         """Take or renew the object; who has it instead, "" if we do. Raises OSError, ConfigError."""
         timeout_s = self._duration_s * REQUEST
         found = self._target.read(timeout_s)
@@ -105,16 +105,16 @@ class Claim:
         new = {"holderIdentity": self.holder, "leaseDurationSeconds": math.ceil(self._duration_s), "renewTime": now}
         if holder != self.holder:
             new |= {"acquireTime": now, "leaseTransitions": (spec.get("leaseTransitions") or 0) + bool(found)}
-        self._asked, sent = True, time.monotonic()
+        self._requested, sent = True, time.monotonic()
         self._target.write(found, spec | new, timeout_s)
         self._until = sent + self._duration_s
         return ""
 
     def _stale(self, spec: dict[str, Any]) -> bool:
         now = time.monotonic()
-        if spec != self._seen:
-            self._seen, self._seen_at = spec, now
-        return now - self._seen_at >= (spec.get("leaseDurationSeconds") or self._duration_s)
+        if spec != self._observed:
+            self._observed, self._observed_at = spec, now
+        return now - self._observed_at >= (spec.get("leaseDurationSeconds") or self._duration_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +134,14 @@ class KubernetesLease:
         claim, ended = Claim(target, duration_s), threading.Event()
         thread = threading.Thread(target=claim.renew, args=(ended,), name="lease", daemon=True)
         try:
-            claim.win(stop)
+            claim.acquire(stop)
             thread.start()
             yield cls(claim, Fence.begin(folder, claim.holder))
         finally:
             ended.set()
             if thread.ident is not None:
                 thread.join(duration_s)
-            claim.give_up()
+            claim.release()
 
     @property
     def epoch(self) -> int:

@@ -16,7 +16,7 @@ from rlhf_online.errors import ConfigError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes puts what a pod needs to speak with its API server: token, ca.crt, namespace."""
-SAID = 500
+ERROR_CHARS = 500
 """Characters of an error's answer that are shown."""
 
 
@@ -80,7 +80,7 @@ class LeaseObject:
             raise ConnectionError(f"the API server's answer is none: {type(error).__name__}") from None
         if status == 404 or isinstance(answer, dict):
             return answer
-        said = content.decode(errors="replace").replace(token, "…")[:SAID]
+        said = content.decode(errors="replace").replace(token, "…")[:ERROR_CHARS]
         why = f"the API server says {status} to {method}: {said}"
         if status in (401, 403):
             raise ConfigError(

@@ -14,7 +14,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class ChatMetrics:
-    """What services/chat counts."""
+    """What services/chat counts. Large because every metric of the service is an attribute."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -70,7 +70,7 @@ class RewardMetrics:
 
 
 class TrainerMetrics:
-    """What services/trainer counts."""
+    """What services/trainer counts. Large because every metric of the service is an attribute."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.cycles = Counter("rlhf_trainer_cycles", "Training cycles by outcome.", ["outcome"], registry=registry)

@@ -31,13 +31,13 @@ def answers() -> list[tuple[Tokens, Tokens]]:
     return [(PROMPTS[row >= len(LENGTHS)], answer) for row, answer in enumerate(tokens)]
 
 
-def of_policy(base: Path, algorithm: str) -> tuple[dict[str, Tensor], dict[str, float]]:
+def of_policy(base: Path, algorithm: str, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, float]]:
     """The gradient of an update's one step, and what the update said of it."""
     settings = PolicyTraining.model_validate(
         {"algorithm": algorithm, "epochs": 1, "minibatches": 1, "max_grad_norm": 1e9, "ptx_coef": 0.5, "lr": 1e-6}
     )
     pairs = answers()
-    updater = PolicyUpdater(Policy.load(base, tuning="full"), settings, 0, pairs[:2])
+    updater = PolicyUpdater(Policy.load(base, tuning="full", device=device), settings, 0, pairs[:2])
     scored = [
         ScoredRollout(
             rollout=Rollout(

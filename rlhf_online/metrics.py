@@ -41,7 +41,7 @@ class ChatMetrics:
         self.refused = counter(
             "rlhf_log_refused", "Events that Kafka refused for good, or damaged ones: see refused.jsonl."
         )
-        self.unforeseen = counter("rlhf_chat_unforeseen_errors", "Requests that ended with an error nobody foresaw.")
+        self.internal_errors = counter("rlhf_chat_internal_errors", "Requests that ended with a defect of the service.")
         self.rollouts = counter("rlhf_rollout_requests", "Rollout requests by how they ended.", "outcome")
         self.rollout_tokens = counter("rlhf_rollout_tokens", "Tokens written for the trainer.")
         self.swaps = counter("rlhf_swaps", "Attempts to load a new version, by outcome.", "outcome")

@@ -104,17 +104,17 @@ def outcome(error: Exception) -> str:
             return "error"
 
 
-def report(error: Exception, unforeseen: Counter) -> ApiError:
+def report(error: Exception, internal_errors: Counter) -> ApiError:
     """`error` as a client sees it. One that is no RlhfError is a defect of the service: counted and logged under an id.
 
     The log tells where it arose, and not its message, which may hold text of a conversation.
     """
     if isinstance(error, RlhfError):
         return as_api_error(error)
-    unforeseen.inc()
+    internal_errors.inc()
     name = uuid.uuid4().hex
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     places = " → ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
-    structlog.get_logger().error("unforeseen error", id=name, error=type(error).__name__, at=places)
+    structlog.get_logger().error("internal error", id=name, error=type(error).__name__, at=places)
     message = f"something went wrong in the service; its log says more under {name}"
     return ApiError(message, status=500, type="server_error", code="internal_error")

@@ -22,17 +22,17 @@ from services.chat import openapi, responses
 from services.chat.api_error import ApiError, outcome, report
 from services.chat.authorization import Authorization
 from services.chat.chat_request import parse_chat
+from services.chat.exporter import Exporter
 from services.chat.feedback_service import FeedbackService
 from services.chat.gateway import Gateway
-from services.chat.http import ClientGone, EventStream, error_response, json, read_body, until_gone
-from services.chat.inflight import Exchange
+from services.chat.http import ClientDisconnected, EventStream, error_response, json, read_body, until_disconnect
+from services.chat.in_flight import Generation
 from services.chat.operations import OPERATIONS, Operation
 from services.chat.responses import Health, ModelList, Readiness
 from services.chat.rollouts import Rollouts
 from services.chat.tracing import TraceHttp
 from services.chat.validation import parse_object
 from services.chat.versions import VersionList, VersionRow, Versions
-from services.chat.watch import Watch
 
 ROLLOUT_BODY_BYTES = 64 << 20
 CLIENT_CLOSED_REQUEST = 499
@@ -55,7 +55,7 @@ class Chat:
     rollouts: Rollouts
     versions: Versions
     authorization: Authorization
-    watch: Watch
+    exporter: Exporter
     collector: CollectorRegistry
 
 
@@ -83,10 +83,10 @@ def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:
         try:
             chat.authorization.check(operation.requires, request.headers.get("authorization"))
             return await handler(request)
-        except ClientGone:
+        except ClientDisconnected:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception as error:
-            return error_response(report(error, chat.gateway.metrics.unforeseen))
+            return error_response(report(error, chat.gateway.metrics.internal_errors))
 
     return endpoint
 
@@ -108,40 +108,40 @@ class Handlers:
             values = parse_object(await read_body(request, self.chat.settings.limits.max_body_bytes))
             chat = parse_chat(values, self.chat.settings.limits, self.chat.settings.engine.max_model_len)
             if chat.stream:
-                exchange = await until_gone(request.receive, self.gateway.open(chat))
-                return self._stream(exchange)
-            exchange = await until_gone(request.receive, self.gateway.complete(chat))
-        except ClientGone:
+                generation = await until_disconnect(request.receive, self.gateway.open(chat))
+                return self._stream(generation)
+            generation = await until_disconnect(request.receive, self.gateway.complete(chat))
+        except ClientDisconnected:
             self._count("aborted")
             raise
         except Exception as error:
             self._count(outcome(error))
             raise
         self._count("ok")
-        return json(responses.whole(exchange))
+        return json(responses.completion(generation))
 
-    def _stream(self, exchange: Exchange) -> EventStream:
+    def _stream(self, generation: Generation) -> EventStream:
         ended = "aborted"
 
         async def events() -> AsyncGenerator[bytes, None]:
             nonlocal ended
-            chunks = responses.Chunks(exchange)
+            chunks = responses.Chunks(generation)
             try:
-                async for arrived in self.gateway.read(exchange):
+                async for arrived in self.gateway.read(generation):
                     yield chunks.events(arrived)
-                await self.gateway.settle(exchange)
+                await self.gateway.settle(generation)
                 ended = "ok"
                 yield chunks.last()
             except Exception as error:
                 ended = outcome(error)
-                body: dict[str, Any] = {**report(error, self._metrics.unforeseen).body()}
-                if exchange.tokens and not exchange.settled:  # what the client has seen can be rated
-                    await self.gateway.settle(exchange)
-                    body["rlhf"] = responses.provenance(exchange)
-                yield responses.event(body) + responses.DONE
+                body: dict[str, Any] = {**report(error, self._metrics.internal_errors).body()}
+                if generation.tokens and not generation.settled:  # what the client has seen can be rated
+                    await self.gateway.settle(generation)
+                    body["rlhf"] = responses.provenance(generation)
+                yield responses.server_sent_event(body) + responses.DONE
 
         def finish() -> None:
-            self.gateway.end(exchange)
+            self.gateway.end(generation)
             self._count(ended)
 
         return EventStream(events(), finish)
@@ -164,7 +164,7 @@ class Handlers:
         except ApiError as error:
             self.chat.feedback.count("unknown", outcome(error))
             raise
-        return json(await self.chat.feedback.take(values))
+        return json(await self.chat.feedback.accept(values))
 
     async def list_versions(self, request: Request) -> Response:
         rows = await asyncio.to_thread(self.chat.versions.rows, dict(request.query_params))
@@ -186,10 +186,10 @@ class Handlers:
         ended = "aborted"
         try:
             values = parse_object(await read_body(request, ROLLOUT_BODY_BYTES))
-            response = await until_gone(request.receive, self.chat.rollouts.sample(values))
+            response = await until_disconnect(request.receive, self.chat.rollouts.sample(values))
             ended = "ok"
         except Exception as error:
-            if not isinstance(error, ClientGone):
+            if not isinstance(error, ClientDisconnected):
                 ended = outcome(error)
             raise
         finally:
@@ -208,19 +208,19 @@ class Handlers:
         return json(values, 200 if values["ready"] else 503)
 
     async def expose(self, request: Request) -> Response:
-        self.chat.watch.update()
+        self.chat.exporter.update()
         return Response(generate_latest(self.chat.collector), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def readiness(chat: Chat) -> Readiness:
     """Whether people can be answered and the log takes events, and what is missing."""
-    host, journal = chat.gateway.host, chat.gateway.journal
+    host, writer = chat.gateway.host, chat.gateway.writer
     ready = host.state == "ready"
     return {
-        "ready": ready and journal.healthy,
+        "ready": ready and writer.healthy,
         "state": host.state,
         "message": "" if ready else str(chat.gateway.not_ready()),
-        "log": "ok" if journal.healthy else "the event log did not take the last events: see the service's log",
+        "log": "ok" if writer.healthy else "the event log did not take the last events: see the service's log",
         "serving": host.serving,
         "model": host.model_name,
         "restarts": host.restarts,

@@ -246,7 +246,7 @@ class ChatRequest:
     user: str = ""
     conversation_id: str = ""
     store: bool = True
-    """Off: the exchange is neither logged nor learned from, and nobody can vote on it."""
+    """False: request and answers are neither logged nor learned from, and nobody can vote on it."""
 
 
 def parse_chat(values: Mapping[str, Any], limits: LimitSettings, max_model_len: int) -> ChatRequest:

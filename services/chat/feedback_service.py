@@ -1,4 +1,4 @@
-"""Takes votes: checked, made an event, on disk, acknowledged. Needs the log alone: no engine, no model."""
+"""Accepts votes: checked, made an event, on disk, acknowledged. Needs the log alone: no engine, no model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import PersonHash
 from services.chat.api_error import ApiError, outcome
 from services.chat.documented import documented
+from services.chat.event_writer import EventWriter
 from services.chat.feedback_request import FeedbackRequest, event_id
-from services.chat.journal import Journal
 from services.chat.validation import validate
 
 
 @documented
-class FeedbackTaken(TypedDict):
+class FeedbackAccepted(TypedDict):
     """The vote is on disk."""
 
     event_id: str
@@ -30,14 +30,14 @@ class FeedbackService:
     """Where both HTTP and gRPC bring feedback; `objectives` are what a vote may name."""
 
     def __init__(
-        self, journal: Journal, person_hash: PersonHash, metrics: ChatMetrics, objectives: Sequence[str]
+        self, writer: EventWriter, person_hash: PersonHash, metrics: ChatMetrics, objectives: Sequence[str]
     ) -> None:
-        self.journal = journal
+        self.writer = writer
         self.person_hash = person_hash
         self.metrics = metrics
         self.objectives = objectives
 
-    async def take(self, values: Mapping[str, Any]) -> FeedbackTaken:
+    async def accept(self, values: Mapping[str, Any]) -> FeedbackAccepted:
         """Raises ApiError or LogUnavailable: not acknowledged."""
         kind = "unknown"
         try:
@@ -46,7 +46,7 @@ class FeedbackService:
             self._check_objective(request.objective)
             event = request.event(person=self.person_hash(request.user), now_ms=now_ms())
             made = event_id(event, request.idempotency_key)
-            position = await self.journal.append(Envelope(event_id=made, event=event))
+            position = await self.writer.append(Envelope(event_id=made, event=event))
         except Exception as error:
             self.count(kind, outcome(error))
             raise

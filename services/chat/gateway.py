@@ -19,15 +19,15 @@ from rlhf_online.state import PersonHash
 from services.chat import upstream
 from services.chat.api_error import ApiError, unavailable
 from services.chat.chat_request import PUBLIC_MODEL, ChatRequest
+from services.chat.event_writer import EventWriter
 from services.chat.host import Host
-from services.chat.inflight import Exchange, InFlight
-from services.chat.journal import Journal
+from services.chat.in_flight import Generation, InFlight
 
 RETURN_S = 120.0
 NOTICE_S = 5.0
 POLL_S = 0.05
 
-DOING = {
+STATE_MESSAGES = {
     "starting": "the engine is starting: loading takes a minute or two",
     "waiting": "the engine runs and waits for the first policy version",
     "restarting": "the engine ended and is being restarted on the last good version",
@@ -41,14 +41,14 @@ class Gateway:
         self,
         host: Host,
         flight: InFlight,
-        journal: Journal,
+        writer: EventWriter,
         person_hash: PersonHash,
         metrics: ChatMetrics,
         max_concurrent: int,
     ) -> None:
         self.host = host
         self.flight = flight
-        self.journal = journal
+        self.writer = writer
         self.person_hash = person_hash
         self.metrics = metrics
         self.max_concurrent = max_concurrent
@@ -64,8 +64,8 @@ class Gateway:
             message = f"The model {name!r} does not exist; there are: {', '.join(self.models())}"
             raise ApiError(message, status=404, param="model", code="model_not_found")
 
-    async def complete(self, request: ChatRequest) -> Exchange:
-        """The whole exchange, logged. Raises ApiError or EngineUnavailable."""
+    async def complete(self, request: ChatRequest) -> Generation:
+        """The whole generation, logged. Raises ApiError or EngineUnavailable."""
         restarts = self.host.restarts
         try:
             return await self._complete(await self.start(request))
@@ -73,8 +73,8 @@ class Gateway:
             await self._engine_back(restarts)
             return await self._complete(await self.start(request))
 
-    async def open(self, request: ChatRequest) -> Exchange:
-        """A started exchange, for `read`, `settle` and `end`. Raises ApiError or EngineUnavailable."""
+    async def open(self, request: ChatRequest) -> Generation:
+        """A started generation, for `read`, `settle` and `end`. Raises ApiError or EngineUnavailable."""
         restarts = self.host.restarts
         try:
             return await self.start(request)
@@ -82,59 +82,59 @@ class Gateway:
             await self._engine_back(restarts)
             return await self.start(request)
 
-    async def start(self, request: ChatRequest) -> Exchange:
+    async def start(self, request: ChatRequest) -> Generation:
         """Admit the request and send it to the engine, once."""
         self.admit(request)
-        exchange = self.flight.begin(request)
+        generation = self.flight.begin(request)
         self.active += 1
         self.metrics.active.set(self.active)
         try:
-            await upstream.send(self.host, exchange)
+            await upstream.send(self.host, generation)
         except BaseException:
-            self.end(exchange)
+            self.end(generation)
             raise
-        return exchange
+        return generation
 
-    async def read(self, exchange: Exchange) -> AsyncIterator[list[upstream.Chunk]]:
+    async def read(self, generation: Generation) -> AsyncIterator[list[upstream.Chunk]]:
         """The engine's chunks; see `upstream.chunks`."""
         first = True
-        async for arrived in upstream.chunks(exchange, self.flight):
-            if first and exchange.tokens:
+        async for arrived in upstream.chunks(generation, self.flight):
+            if first and generation.tokens:
                 first = False
-                self.metrics.first_token.observe(self._since(exchange))
+                self.metrics.first_token.observe(self._since(generation))
             yield arrived
 
-    async def settle(self, exchange: Exchange) -> None:
-        """Log the finished exchange and wait for the fsync; `exchange.logged` says whether it came.
+    async def settle(self, generation: Generation) -> None:
+        """Log the finished generation and wait for the fsync; `generation.logged` says whether it came.
 
         One that the client asked not to store is not logged.
         """
-        exchange.settled = True
-        self.flight.end(exchange)
-        self._count(exchange)
+        generation.settled = True
+        self.flight.end(generation)
+        self._count(generation)
         try:
-            if exchange.request.store:
-                await self.journal.append(self._envelope(exchange))
-            exchange.logged = exchange.request.store
+            if generation.request.store:
+                await self.writer.append(self._envelope(generation))
+            generation.logged = generation.request.store
         except LogUnavailable:
-            exchange.logged = False
-        self.metrics.latency.observe(self._since(exchange))
+            generation.logged = False
+        self.metrics.latency.observe(self._since(generation))
 
-    def end(self, exchange: Exchange) -> None:
-        """Let go of the exchange, however it went. What a client received of an unfinished one is logged as aborted.
+    def end(self, generation: Generation) -> None:
+        """Let go of the generation, however it went. What a client received of an unfinished one is logged as aborted.
 
         Closing the response makes the engine stop writing.
         """
-        if exchange.response is not None:
-            exchange.response.close()
-        self.flight.end(exchange)
+        if generation.response is not None:
+            generation.response.close()
+        self.flight.end(generation)
         self.active -= 1
         self.metrics.active.set(self.active)
-        if exchange.request.stream and not exchange.settled and exchange.tokens:
-            exchange.settled = True
-            self._count(exchange)
-            if exchange.request.store:
-                self.journal.append_soon(self._envelope(exchange))
+        if generation.request.stream and not generation.settled and generation.tokens:
+            generation.settled = True
+            self._count(generation)
+            if generation.request.store:
+                self.writer.append_nowait(self._envelope(generation))
 
     def admit(self, request: ChatRequest) -> None:
         """Raises ApiError: engine not ready, unknown model, too many requests in progress."""
@@ -155,16 +155,18 @@ class Gateway:
         """503, saying what the engine is doing."""
         if self.host.state == "failed":
             return unavailable(f"the engine failed: {self.host.failure}", code="engine_failed")
-        return unavailable(f"{DOING.get(self.host.state, 'the engine is not ready')}; try again", "engine_not_ready")
+        return unavailable(
+            f"{STATE_MESSAGES.get(self.host.state, 'the engine is not ready')}; try again", "engine_not_ready"
+        )
 
-    async def _complete(self, exchange: Exchange) -> Exchange:
+    async def _complete(self, generation: Generation) -> Generation:
         try:
-            async for _ in self.read(exchange):
+            async for _ in self.read(generation):
                 pass
-            await self.settle(exchange)
+            await self.settle(generation)
         finally:
-            self.end(exchange)
-        return exchange
+            self.end(generation)
+        return generation
 
     async def _engine_back(self, restarts: int) -> None:
         """Wait until the engine serves again. Raises ApiError if it does not within RETURN_S.
@@ -182,24 +184,24 @@ class Gateway:
             await asyncio.sleep(POLL_S)
         raise self.not_ready()
 
-    def _since(self, exchange: Exchange) -> float:
-        return asyncio.get_running_loop().time() - exchange.started_s
+    def _since(self, generation: Generation) -> float:
+        return asyncio.get_running_loop().time() - generation.started_s
 
-    def _count(self, exchange: Exchange) -> None:
-        self.metrics.tokens.inc(exchange.tokens)
-        self.metrics.uncertain.inc(sum(not choice.certain for choice in exchange.choices))
+    def _count(self, generation: Generation) -> None:
+        self.metrics.tokens.inc(generation.tokens)
+        self.metrics.uncertain.inc(sum(not choice.spans_exact for choice in generation.choices))
 
-    def _envelope(self, exchange: Exchange) -> Envelope:
-        request = exchange.request
+    def _envelope(self, generation: Generation) -> Envelope:
+        request = generation.request
         event = Completion(
-            completion_id=exchange.completion_id,
-            conversation_id=exchange.conversation_id,
+            completion_id=generation.completion_id,
+            conversation_id=generation.conversation_id,
             person=self.person_hash(request.user),
             messages=request.messages,
-            prompt_token_ids=tuple(exchange.prompt_token_ids or ()),
-            answers=tuple(choice.answer() for choice in exchange.choices),
+            prompt_token_ids=tuple(generation.prompt_token_ids or ()),
+            answers=tuple(choice.answer() for choice in generation.choices),
             sampling=request.sampling,
-            started_ms=exchange.started_ms,
+            started_ms=generation.started_ms,
             finished_ms=now_ms(),
         )
-        return Envelope(event_id=exchange.completion_id, event=event)
+        return Envelope(event_id=generation.completion_id, event=event)

@@ -24,7 +24,7 @@ from services.chat.app import Chat, readiness
 from services.chat.authorization import Authorization
 from services.chat.chat_request import ChatRequest, parse_chat
 from services.chat.grpc_values import feedback_values, values_of
-from services.chat.inflight import Exchange
+from services.chat.in_flight import Generation
 from services.chat.operations import BY_RPC, Operation
 from services.chat.tracing import TraceGrpc
 
@@ -52,45 +52,45 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def Complete(self, request: chat_pb2.CompleteRequest, context: Context) -> chat_pb2.CompleteResponse:
         ended = "aborted"
         try:
-            exchange = await self.gateway.complete(self._parse(request, stream=False))
+            generation = await self.gateway.complete(self._parse(request, stream=False))
             ended = "ok"
         except Exception as error:
             ended = outcome(error)
             raise
         finally:
             self._count(ended)
-        return _response(exchange)
+        return _response(generation)
 
     async def StreamComplete(
         self, request: chat_pb2.StreamCompleteRequest, context: Context
     ) -> AsyncIterator[chat_pb2.StreamCompleteResponse]:
-        exchange: Exchange | None = None
+        generation: Generation | None = None
         ended = "aborted"
         try:
-            exchange = await self.gateway.open(self._parse(request.request, stream=True))
-            async for arrived in self.gateway.read(exchange):
+            generation = await self.gateway.open(self._parse(request.request, stream=True))
+            async for arrived in self.gateway.read(generation):
                 for part in (part for chunk in arrived for part in chunk["choices"]):
                     if text := part["delta"].get("content"):
                         yield chat_pb2.StreamCompleteResponse(
-                            completion_id=exchange.completion_id, index=part["index"], delta=text
+                            completion_id=generation.completion_id, index=part["index"], delta=text
                         )
-            await self.gateway.settle(exchange)
+            await self.gateway.settle(generation)
             ended = "ok"
-            yield chat_pb2.StreamCompleteResponse(completion_id=exchange.completion_id, final=_response(exchange))
+            yield chat_pb2.StreamCompleteResponse(completion_id=generation.completion_id, final=_response(generation))
         except Exception as error:
             ended = outcome(error)
-            if exchange is not None and exchange.tokens and not exchange.settled:
-                await self.gateway.settle(exchange)
+            if generation is not None and generation.tokens and not generation.settled:
+                await self.gateway.settle(generation)
             raise
         finally:
-            if exchange is not None:
-                self.gateway.end(exchange)
+            if generation is not None:
+                self.gateway.end(generation)
             self._count(ended)
 
     async def SendFeedback(
         self, request: chat_pb2.SendFeedbackRequest, context: Context
     ) -> chat_pb2.SendFeedbackResponse:
-        return chat_pb2.SendFeedbackResponse(**await self.chat.feedback.take(feedback_values(request)))
+        return chat_pb2.SendFeedbackResponse(**await self.chat.feedback.accept(feedback_values(request)))
 
     def _count(self, ended: str) -> None:
         self.gateway.metrics.requests.labels(outcome=ended).inc()
@@ -125,12 +125,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.RollbackResponse(**await asyncio.to_thread(self.versions.rollback, values_of(request)))
 
 
-class Calls(grpc.aio.ServerInterceptor):
+class OperationInterceptor(grpc.aio.ServerInterceptor):
     """Runs each call of an operation for those who may make it, and turns its error into gRPC's status."""
 
-    def __init__(self, authorization: Authorization, unforeseen: Counter) -> None:
+    def __init__(self, authorization: Authorization, internal_errors: Counter) -> None:
         self.authorization = authorization
-        self.unforeseen = unforeseen
+        self.internal_errors = internal_errors
 
     async def intercept_service(
         self,
@@ -170,7 +170,7 @@ class Calls(grpc.aio.ServerInterceptor):
 
     async def _abort(self, context: Context, error: Exception) -> None:
         """What the HTTP body says beside the message goes into the trailing metadata."""
-        answer = report(error, self.unforeseen)
+        answer = report(error, self.internal_errors)
         said = {"error-type": answer.type, "error-param": answer.param, "error-code": answer.code}
         trailing = tuple((name, value) for name, value in said.items() if value)
         await context.abort(CODES.get(answer.status, grpc.StatusCode.INTERNAL), str(answer), trailing)
@@ -185,7 +185,7 @@ class GrpcServer:
         self.chat = chat
         limit = chat.settings.limits.max_body_bytes
         self.server = grpc.aio.server(
-            interceptors=[TraceGrpc(), Calls(chat.authorization, chat.gateway.metrics.unforeseen)],
+            interceptors=[TraceGrpc(), OperationInterceptor(chat.authorization, chat.gateway.metrics.internal_errors)],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.so_reuseport", 0),  # else a second service would share the port in silence
@@ -239,11 +239,11 @@ def port_taken(host: str, port: int, setting: str) -> RlhfError:
     return RlhfError(f"cannot listen on {host}:{port}: it is in use; stop what uses it or set another {setting}")
 
 
-def _response(exchange: Exchange) -> chat_pb2.CompleteResponse:
-    answers = [choice.answer() for choice in exchange.choices]
+def _response(generation: Generation) -> chat_pb2.CompleteResponse:
+    answers = [choice.answer() for choice in generation.choices]
     return chat_pb2.CompleteResponse(
-        completion_id=exchange.completion_id,
-        conversation_id=exchange.conversation_id,
+        completion_id=generation.completion_id,
+        conversation_id=generation.conversation_id,
         choices=[
             chat_pb2.Choice(
                 index=answer.index,
@@ -253,9 +253,9 @@ def _response(exchange: Exchange) -> chat_pb2.CompleteResponse:
             )
             for answer in answers
         ],
-        logged=exchange.logged,
-        prompt_tokens=len(exchange.prompt_token_ids or ()),
-        completion_tokens=exchange.tokens,
+        logged=generation.logged,
+        prompt_tokens=len(generation.prompt_token_ids or ()),
+        completion_tokens=generation.tokens,
     )
 
 

@@ -28,7 +28,7 @@ def error_response(error: ApiError) -> Response:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, at most `limit` bytes. Raises ClientGone; ApiError: 413, 415, 403 for what another site's page sends.
+    """The body, at most `limit` bytes. Raises ClientDisconnected; ApiError: 413, 415, 403 for what another site's page sends.
 
     A browser sends a plain POST anywhere without asking: any page that somebody visits could vote in their stead.
     """
@@ -51,7 +51,7 @@ async def read_body(request: Request, limit: int) -> bytes:
                 raise _too_large(limit)
             parts.append(part)
     except ClientDisconnect:
-        raise ClientGone from None
+        raise ClientDisconnected from None
     return b"".join(parts)
 
 
@@ -59,12 +59,12 @@ def _too_large(limit: int) -> ApiError:
     return ApiError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client closed its connection while its request was worked on."""
 
 
-async def until_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled if the client goes away; then raises ClientGone.
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, which is cancelled if the client goes away; then raises ClientDisconnected.
 
     The request's body must have been read.
     """
@@ -74,7 +74,7 @@ async def until_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Res
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientGone
+        raise ClientDisconnected
     finally:
         gone.cancel()
         if not task.done():
@@ -97,8 +97,8 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await until_gone(receive, self._send(send))
-        except ClientGone:
+            await until_disconnect(receive, self._send(send))
+        except ClientDisconnected:
             pass
         finally:  # in this order: a generator that was never begun runs none of its own clean-up
             self.finish()

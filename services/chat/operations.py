@@ -9,7 +9,7 @@ from typing import Any, Literal
 from services.chat.authorization import Requires
 from services.chat.chat_request import ChatCompletionRequest
 from services.chat.feedback_request import FeedbackRequest
-from services.chat.feedback_service import FeedbackTaken
+from services.chat.feedback_service import FeedbackAccepted
 from services.chat.responses import ChatCompletion, ChatCompletionChunk, Health, ModelInfo, ModelList, Readiness
 from services.chat.rollouts import RolloutRequest, RolloutResults
 from services.chat.validation import Model
@@ -88,7 +88,7 @@ OPERATIONS = (
         rpcs=(f"{CHAT}SendFeedback",),
         requires=None,
         body=FeedbackRequest,
-        response=FeedbackTaken,
+        response=FeedbackAccepted,
         errors=(400, 403, 413, 415, 503),
     ),
     Operation(

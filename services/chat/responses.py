@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from services.chat.chat_request import PUBLIC_MODEL
 from services.chat.documented import documented
-from services.chat.inflight import Choice, Exchange
+from services.chat.in_flight import Choice, Generation
 from services.chat.upstream import Chunk
 
 DONE = b"data: [DONE]\n\n"
@@ -88,7 +88,7 @@ class Provenance(TypedDict):
     versions: list[list[Span]]
     """For each answer, the versions that wrote it."""
     logged: bool
-    """True once the exchange is on disk."""
+    """True once request and answers are on disk."""
 
 
 @documented
@@ -174,31 +174,31 @@ class ChatCompletionChunk(TypedDict):
     system_fingerprint: NotRequired[str]
     """In the last chunk: the version that wrote the end of the first answer."""
     rlhf: NotRequired[Provenance]
-    """In the last chunk, which is sent when the exchange is on disk."""
+    """In the last chunk, which is sent when request and answers are on disk."""
 
 
 def model_info(name: str) -> ModelInfo:
     return {"id": name, "object": "model", "created": 0, "owned_by": "rlhf-online"}
 
 
-def whole(exchange: Exchange) -> ChatCompletion:
-    """The answers of a settled exchange."""
+def completion(generation: Generation) -> ChatCompletion:
+    """The answers of a settled request."""
     response: ChatCompletion = {
-        "id": exchange.completion_id,
+        "id": generation.completion_id,
         "object": "chat.completion",
-        "created": exchange.started_ms // 1000,
+        "created": generation.started_ms // 1000,
         "model": PUBLIC_MODEL,
-        "choices": [_choice(exchange, choice) for choice in exchange.choices],
-        "usage": exchange.usage,
-        "system_fingerprint": exchange.version,
-        "rlhf": provenance(exchange),
+        "choices": [_choice(generation, choice) for choice in generation.choices],
+        "usage": generation.usage,
+        "system_fingerprint": generation.version,
+        "rlhf": provenance(generation),
     }
-    if exchange.request.token_ids:
-        response["prompt_token_ids"] = exchange.prompt_token_ids
+    if generation.request.token_ids:
+        response["prompt_token_ids"] = generation.prompt_token_ids
     return response
 
 
-def _choice(exchange: Exchange, choice: Choice) -> ChatChoice:
+def _choice(generation: Generation, choice: Choice) -> ChatChoice:
     text = "".join(choice.text)
     message: AssistantMessage = {"role": "assistant", "content": text, "refusal": None}
     if choice.tool_calls:
@@ -207,21 +207,21 @@ def _choice(exchange: Exchange, choice: Choice) -> ChatChoice:
     values: ChatChoice = {
         "index": choice.index,
         "message": message,
-        "logprobs": {"content": choice.logprobs_content, "refusal": None} if exchange.request.logprobs else None,
+        "logprobs": {"content": choice.logprobs_content, "refusal": None} if generation.request.logprobs else None,
         "finish_reason": choice.finish_reason,
     }
-    if exchange.request.token_ids:
+    if generation.request.token_ids:
         values["token_ids"] = choice.token_ids
     return values
 
 
-def provenance(exchange: Exchange) -> Provenance:
-    """The "rlhf" object. Where a boundary is uncertain, `first_token` of the later versions is null."""
+def provenance(generation: Generation) -> Provenance:
+    """The "rlhf" object. Where a boundary is not exact, `first_token` of the later versions is null."""
     return {
-        "completion_id": exchange.completion_id,
-        "conversation_id": exchange.conversation_id,
-        "versions": [_versions(choice) for choice in exchange.choices],
-        "logged": exchange.logged,
+        "completion_id": generation.completion_id,
+        "conversation_id": generation.conversation_id,
+        "versions": [_versions(choice) for choice in generation.choices],
+        "logged": generation.logged,
     }
 
 
@@ -229,13 +229,13 @@ def _versions(choice: Choice) -> list[Span]:
     return [
         {
             "policy_version": span.policy_version,
-            "first_token": span.first_token if choice.certain or span.first_token == 0 else None,
+            "first_token": span.first_token if choice.spans_exact or span.first_token == 0 else None,
         }
         for span in choice.spans
     ]
 
 
-def event(values: Mapping[str, Any]) -> bytes:
+def server_sent_event(values: Mapping[str, Any]) -> bytes:
     """A server-sent event."""
     return b"data: " + orjson.dumps(values) + b"\n\n"
 
@@ -244,11 +244,11 @@ class Chunks:
     """Turns the engine's chunks into the client's.
 
     The last one (usage if the client wants it, else the last finish) is held back: it is sent, with the "rlhf" object,
-    once the exchange is on disk.
+    once request and answers are on disk.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
         self.held: Chunk | None = None
 
     def events(self, arrived: list[Chunk]) -> bytes:
@@ -256,28 +256,28 @@ class Chunks:
         out = []
         for chunk in arrived:
             if not chunk["choices"]:  # usage
-                if self.exchange.request.include_usage:
+                if self.generation.request.include_usage:
                     out += self._hold(chunk)
                 continue
             self._strip(chunk)
-            out += self._hold(chunk) if self.exchange.finished else [event(chunk)]
+            out += self._hold(chunk) if self.generation.finished else [server_sent_event(chunk)]
         return b"".join(out)
 
     def last(self) -> bytes:
-        """The chunk held back, and the end of the stream. Only after the exchange is settled."""
+        """The chunk held back, and the end of the stream. Only after the generation is settled."""
         chunk = self.held or self._head({"choices": []})
-        chunk["system_fingerprint"] = self.exchange.version
-        chunk["rlhf"] = provenance(self.exchange)
-        return event(chunk) + DONE
+        chunk["system_fingerprint"] = self.generation.version
+        chunk["rlhf"] = provenance(self.generation)
+        return server_sent_event(chunk) + DONE
 
     def _hold(self, chunk: Chunk) -> list[bytes]:
         """Keep the chunk; the one kept before was not the last, and is returned to be sent."""
         before, self.held = self.held, self._head(chunk)
-        return [] if before is None else [event(before)]
+        return [] if before is None else [server_sent_event(before)]
 
     def _strip(self, chunk: Chunk) -> None:
         """Take away what the service asked the engine for and the client did not."""
-        request = self.exchange.request
+        request = self.generation.request
         self._head(chunk)
         if not request.token_ids:
             chunk.pop("prompt_token_ids", None)
@@ -292,8 +292,8 @@ class Chunks:
             part.pop("stop_reason", None)
 
     def _head(self, chunk: Chunk) -> Chunk:
-        chunk["id"] = self.exchange.completion_id
+        chunk["id"] = self.generation.completion_id
         chunk["object"] = "chat.completion.chunk"
-        chunk["created"] = self.exchange.started_ms // 1000
+        chunk["created"] = self.generation.started_ms // 1000
         chunk["model"] = PUBLIC_MODEL
         return chunk

@@ -18,7 +18,7 @@ from services.chat.api_error import ApiError
 from services.chat.documented import documented
 from services.chat.gateway import Gateway
 from services.chat.host import Host
-from services.chat.inflight import InFlight
+from services.chat.in_flight import InFlight
 from services.chat.validation import AtMost, Expected, Integer, Mistake, Model, Within, validate
 
 LOW_PRIORITY = 10  # vLLM serves smaller numbers first; people's requests have 0

@@ -27,17 +27,17 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
 from services.chat.app import Chat, build
 from services.chat.authorization import Authorization
+from services.chat.event_writer import EventWriter
+from services.chat.exporter import Exporter
 from services.chat.feedback_service import FeedbackService
 from services.chat.gateway import Gateway
 from services.chat.grpc_server import GrpcServer, port_taken
 from services.chat.host import Host
-from services.chat.inflight import InFlight
-from services.chat.journal import Journal
+from services.chat.in_flight import InFlight
 from services.chat.rollouts import Rollouts
 from services.chat.salt import open_person_hash
 from services.chat.status import StatusFile
 from services.chat.versions import Versions
-from services.chat.watch import Watch
 
 GRACE_S = 15
 BACKLOG = 2048
@@ -62,18 +62,18 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
     person_hash = open_person_hash(state, log_folder(settings.log, state.log))
     collector = CollectorRegistry()
     metrics = ChatMetrics(collector)
-    journal = Journal(sink, metrics)
+    writer = EventWriter(sink, metrics)
     flight = InFlight(host)
     if settings.engine.tuning == "full":
         flight.attach()
-    gateway = Gateway(host, flight, journal, person_hash, metrics, settings.limits.max_concurrent)
-    watch = Watch(host, sink, metrics)
-    host.on_change.append(journal.changed)
-    host.on_change.append(watch.changed)
+    gateway = Gateway(host, flight, writer, person_hash, metrics, settings.limits.max_concurrent)
+    exporter = Exporter(host, sink, metrics)
+    host.on_change.append(writer.changed)
+    host.on_change.append(exporter.changed)
     return Chat(
         settings=settings,
         gateway=gateway,
-        feedback=FeedbackService(journal, person_hash, metrics, settings.objectives),
+        feedback=FeedbackService(writer, person_hash, metrics, settings.objectives),
         rollouts=Rollouts(
             gateway,
             priority=settings.engine.mode == "managed",
@@ -82,7 +82,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
         ),
         versions=Versions(registry),
         authorization=Authorization(state.operator_token()),
-        watch=watch,
+        exporter=exporter,
         collector=collector,
     )
 

@@ -1,4 +1,4 @@
-"""The engine's side of a conversation: one streamed request to vLLM, read chunk by chunk into the exchange.
+"""The engine's side of a conversation: one streamed request to vLLM, read chunk by chunk into the generation.
 
 Every request is streamed, whatever the client asked for, and token by token: only so is it known how many had been
 written when the weights changed. (vLLM's `stream_interval` would hold tokens back; it saves 2 % of an answer's CPU.)
@@ -15,7 +15,7 @@ from rlhf_online import sse
 from rlhf_online.errors import EngineUnavailable
 from services.chat.api_error import ApiError
 from services.chat.host import Host
-from services.chat.inflight import Exchange, InFlight
+from services.chat.in_flight import Generation, InFlight
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)  # a swap may hold an answer for long
@@ -42,34 +42,34 @@ async def post(host: Host, path: str, body: dict[str, Any]) -> aiohttp.ClientRes
         raise EngineUnavailable(f"the engine does not answer ({type(error).__name__}); try again") from error
 
 
-async def send(host: Host, exchange: Exchange) -> None:
-    """Send the exchange's request; `exchange.response` is then to be read with `chunks`."""
-    body = exchange.request.upstream | {
+async def send(host: Host, generation: Generation) -> None:
+    """Send the generation's request; `generation.response` is then to be read with `chunks`."""
+    body = generation.request.upstream | {
         "model": host.model_name,
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_token_ids": True,
     }
-    exchange.waiting = True
-    exchange.response = await post(host, "/v1/chat/completions", body)
+    generation.waiting = True
+    generation.response = await post(host, "/v1/chat/completions", body)
 
 
-async def chunks(exchange: Exchange, flight: InFlight) -> AsyncIterator[list[Chunk]]:
-    """The engine's chunks, as many at a time as arrived together; the exchange has taken them in.
+async def chunks(generation: Generation, flight: InFlight) -> AsyncIterator[list[Chunk]]:
+    """The engine's chunks, as many at a time as arrived together; the generation has taken them in.
 
     Raises EngineUnavailable if the engine ends before its last chunk, and ApiError for an error that it sends.
     """
-    assert exchange.response is not None, "send comes first"
-    content = exchange.response.content
+    assert generation.response is not None, "send comes first"
+    content = generation.response.content
     parser = sse.EventParser()
     done = False
     while not done:
-        exchange.waiting = True
+        generation.waiting = True
         try:
             data = await content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise EngineUnavailable(f"the engine ended in the middle of an answer ({type(error).__name__})") from error
-        exchange.waiting = False
+        generation.waiting = False
         flight.activity += 1
         if not data:
             raise EngineUnavailable("the engine ended in the middle of an answer")
@@ -79,30 +79,30 @@ async def chunks(exchange: Exchange, flight: InFlight) -> AsyncIterator[list[Chu
                 done = True
             else:
                 chunk = orjson.loads(event)
-                take_in(exchange, chunk)
+                take_in(generation, chunk)
                 arrived.append(chunk)
         if arrived:
             yield arrived
-    if not exchange.finished:
+    if not generation.finished:
         raise EngineUnavailable("the engine ended an answer without saying why")
 
 
-def take_in(exchange: Exchange, chunk: Chunk) -> None:
-    """Add a chunk's tokens and text to the exchange. Raises what an error chunk says."""
+def take_in(generation: Generation, chunk: Chunk) -> None:
+    """Add a chunk's tokens and text to the generation. Raises what an error chunk says."""
     if "error" in chunk:
         code = chunk["error"].get("code")
         raise engine_error(code if isinstance(code, int) else 500, orjson.dumps(chunk))
-    if exchange.prompt_token_ids is None and chunk.get("prompt_token_ids"):
-        exchange.prompt_token_ids = chunk["prompt_token_ids"]
+    if generation.prompt_token_ids is None and chunk.get("prompt_token_ids"):
+        generation.prompt_token_ids = chunk["prompt_token_ids"]
     if chunk.get("usage"):
-        exchange.usage = chunk["usage"]
+        generation.usage = chunk["usage"]
     for part in chunk["choices"]:
-        choice = exchange.choices[part["index"]]
+        choice = generation.choices[part["index"]]
         if token_ids := part.get("token_ids"):
             choice.token_ids += token_ids
         if logprobs := part.get("logprobs"):
             choice.logprobs += [item["logprob"] for item in logprobs["content"]]
-            if exchange.request.logprobs:
+            if generation.request.logprobs:
                 choice.logprobs_content += logprobs["content"]
         delta = part["delta"]
         if text := delta.get("content"):

@@ -71,7 +71,11 @@ class ChatProcess:
         self._settings, self._ready, self._output = folder / "chat.toml", folder / "ready.json", folder / "chat.out"
         address = {"mode": "external", "url": f"unix:{folder / 'engine.sock'}", "model": str(folder / "base")}
         values = {"state_dir": self.state.root, "http_port": 0, "grpc_port": 0, "ready_file": self._ready}
-        values |= {"engine": {**address, "tuning": "lora"}, "log": log.model_dump(exclude_unset=True), "die_with_parent": True}
+        values |= {
+            "engine": {**address, "tuning": "lora"},
+            "log": log.model_dump(exclude_unset=True),
+            "die_with_parent": True,
+        }
         dump(ChatSettings.model_validate(values), self._settings)
         genesis(open_registry(self.state.versions), folder / "base", tuning="lora")
 

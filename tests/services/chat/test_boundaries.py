@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from rlhf_online.events import VersionSpan
-from services.chat.inflight import Choice
+from services.chat.in_flight import Choice
 from tests.support.chat_service import ASK, Service, running
 from tests.support.waiting import eventually
 
@@ -109,7 +109,7 @@ async def test_a_request_that_arrives_while_paused(service: Service, ok: bool) -
     assert service.sink.completions[0].answers[0].spans == spans((NEW if ok else OLD, 0))
 
 
-async def test_an_undone_swap_leaves_no_mark(service: Service) -> None:
+async def test_an_undone_swap_leaves_no_span(service: Service) -> None:
     service.engine.plan = [(20 + i, f" {i}") for i in range(6)]
     task = await begun(service, 2)
     await service.host.swap(NEW, ok=False)
@@ -141,14 +141,14 @@ async def test_a_whole_answer_across_a_swap_is_split_as_exactly(service: Service
 
 
 async def test_a_client_that_reads_too_slowly_makes_the_boundary_unknown(service: Service) -> None:
-    """Its exchange is not waiting for the engine, so tokens may lie unread: the log says unknown, the client both."""
+    """It is not waiting for the engine, so tokens may lie unread: the log says unknown, the client both."""
     task = await begun(service, 1)
-    (exchange,) = service.chat.gateway.flight.exchanges
+    (generation,) = service.chat.gateway.flight.generations
     await service.engine.pause()
-    await eventually(lambda: exchange.choices[0].token_ids and exchange.waiting)
-    exchange.waiting = False
+    await eventually(lambda: generation.choices[0].token_ids and generation.waiting)
+    generation.waiting = False
     await service.chat.gateway.flight.boundary(OLD, NEW)
-    exchange.waiting = True
+    generation.waiting = True
     await service.engine.resume(1)
     await service.engine.release()
     last = await task
@@ -177,9 +177,9 @@ async def test_adapters_have_no_boundary(tmp_path: Path) -> None:
         assert [request["model"] for request in service.engine.requests] == [OLD, NEW]
 
 
-def test_a_mark_taken_back_restores_certainty() -> None:
+def test_a_switch_that_is_undone_leaves_the_spans_exact() -> None:
     choice = Choice(index=0, spans=spans((OLD, 0)), token_ids=[1, 2])
-    choice.mark(NEW, exact=False)
-    assert (choice.spans, choice.certain) == (spans((OLD, 0), (NEW, 2)), False)
-    choice.unmark(OLD)
-    assert (choice.spans, choice.certain) == (spans((OLD, 0)), True)
+    choice.switch_version(NEW, exact=False)
+    assert (choice.spans, choice.spans_exact) == (spans((OLD, 0), (NEW, 2)), False)
+    choice.undo_switch(OLD)
+    assert (choice.spans, choice.spans_exact) == (spans((OLD, 0)), True)

@@ -111,7 +111,7 @@ async def test_a_client_that_leaves_a_stream(service: Service) -> None:
     assert completion.answers[0].finish_reason == "abort"
     assert completion.answers[0].token_ids == (11,)
     assert service.chat.gateway.active == 0
-    assert not service.chat.gateway.flight.exchanges
+    assert not service.chat.gateway.flight.generations
     assert await service.metric('rlhf_chat_requests_total{outcome="aborted"}') == 1
 
 

@@ -72,7 +72,7 @@ async def test_so_is_all_else(service: Service) -> None:
     rollouts = {"prompts": [[1, 2]], "n": 2}
     check(rollouts, "RolloutRequest")
     for model, (status, values) in {
-        "FeedbackTaken": await service.post("/v1/feedback", vote),
+        "FeedbackAccepted": await service.post("/v1/feedback", vote),
         "RolloutResults": await service.post("/v1/rollouts", rollouts, token),
         "VersionChanged": await service.post("/v1/versions/policy-000001/promote", b"", token),
         "VersionList": await service.get("/v1/versions"),

@@ -112,5 +112,5 @@ async def test_an_error_that_nobody_foresaw(service: Service, capsys: pytest.Cap
         assert message.rpartition(" ")[2] in logged
     assert "KeyError" in logged
     assert "secret" not in logged
-    assert await service.metric("rlhf_chat_unforeseen_errors_total") == 3
+    assert await service.metric("rlhf_chat_internal_errors_total") == 3
     assert await service.metric('rlhf_chat_requests_total{outcome="error"}') == 2

@@ -53,7 +53,7 @@ def settings(folder: Path, **fields: object) -> Path:
     path = folder / "chat.toml"
     engine = EngineSettings.model_validate({"mode": "external", "url": f"unix:{folder}/none.sock"})
     values = {"state_dir": folder / "state", "http_port": 0, "grpc_port": 0, "engine": engine, **fields}
-    dump(ChatSettings.model_validate({**values, "engine": engine.model_dump()}), path)
+    dump(ChatSettings.model_validate({**values, "engine": engine.model_dump(exclude_unset=True)}), path)
     return path
 
 

@@ -1,4 +1,4 @@
-"""What host and log went through, as metrics: their counts are read when somebody asks, and when a version changes."""
+"""The engine host's and the log's counts as metrics, read at each scrape and whenever a version changes."""
 
 from rlhf_online.eventlog.base import Shipping, Sink
 from rlhf_online.events import now_ms
@@ -7,7 +7,7 @@ from rlhf_online.versions.manifest import Change
 from services.chat.host import Host, Swap
 
 
-class Watch:
+class Exporter:
     """Copies the host's and the log's counts into the metrics, each event once."""
 
     def __init__(self, host: Host, sink: Sink, metrics: ChatMetrics) -> None:

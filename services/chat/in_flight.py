@@ -1,10 +1,10 @@
 """Answers being written, and which version writes which of their tokens.
 
 While the engine is paused for a swap, every token that the old weights wrote has left it. `boundary` waits until all of
-them have been read here, then marks for each answer in flight: from this token on, the new version. The wait is causal,
+them have been read here, then notes for each answer in flight: from this token on, the new version. The wait is causal,
 not a matter of luck: the engine's server answers a health request only after it has handed out what it held before, and
 then its connections must have stayed silent. An answer whose count cannot be trusted (its client reads so slowly that
-tokens wait unread) keeps its versions but is marked uncertain, and its spans are logged as unknown.
+tokens wait unread) keeps its versions, but its boundary is not exact, and its spans are logged as unknown.
 """
 
 import asyncio
@@ -26,32 +26,35 @@ ROUND_TRIPS = 2
 
 @dataclass(slots=True)
 class Choice:
-    """One answer as far as it has come. `certain`: the spans' boundaries are exact."""
+    """One answer as far as it has come. `spans_exact`: each boundary between versions is known to the token.
+
+    `before_switch` is what spans and `spans_exact` were before the last switch, while that can still be undone.
+    """
 
     index: int
     spans: tuple[VersionSpan, ...]
-    certain: bool = True
+    spans_exact: bool = True
     text: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     logprobs_content: list[Any] = field(default_factory=list)
     tool_calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     finish_reason: str = ""
-    unmarked: tuple[tuple[VersionSpan, ...], bool] | None = None
+    before_switch: tuple[tuple[VersionSpan, ...], bool] | None = None
 
-    def mark(self, version: str, *, exact: bool) -> None:
+    def switch_version(self, version: str, *, exact: bool) -> None:
         """From here on `version` writes; a version that wrote no token leaves no span."""
-        self.unmarked = (self.spans, self.certain)
+        self.before_switch = (self.spans, self.spans_exact)
         received = len(self.token_ids)
         kept = tuple(span for span in self.spans if span.first_token < received)
         self.spans = (*kept, VersionSpan(policy_version=version, first_token=received))
-        self.certain = self.certain and exact
+        self.spans_exact = self.spans_exact and exact
 
-    def unmark(self, version: str) -> None:
-        """Take the last mark back: `version` goes on writing."""
-        if self.unmarked is not None:
-            self.spans, self.certain = self.unmarked
-            self.unmarked = None
+    def undo_switch(self, version: str) -> None:
+        """The last switch did not happen: `version` goes on writing."""
+        if self.before_switch is not None:
+            self.spans, self.spans_exact = self.before_switch
+            self.before_switch = None
         elif not self.token_ids:
             self.spans = (VersionSpan(policy_version=version, first_token=0),)
 
@@ -63,14 +66,14 @@ class Choice:
             text="".join(self.text),
             token_ids=tuple(self.token_ids) if told else (),
             logprobs=tuple(self.logprobs) if told else (),
-            spans=self.spans if self.certain and told else (),
+            spans=self.spans if self.spans_exact and told else (),
             finish_reason=self.finish_reason or "abort",
         )
 
 
 @dataclass(slots=True, eq=False)
-class Exchange:
-    """A request on its way: upstream response, answers so far, times.
+class Generation:
+    """A request that the engine works on: its response, the answers so far, times.
 
     `waiting` is true exactly while everything that arrived has been taken in and the engine's next bytes are awaited.
     """
@@ -104,11 +107,11 @@ class Exchange:
 
 
 class InFlight:
-    """The exchanges in progress. `epoch` grows whenever the version that writes may have changed under a request."""
+    """The generations in progress. `epoch` grows whenever the version that writes may have changed under a request."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.exchanges: set[Exchange] = set()
+        self.generations: set[Generation] = set()
         self.epoch = 0
         self.activity = 0
         self._coming: tuple[str, str, int] | None = None
@@ -127,10 +130,10 @@ class InFlight:
             self._coming = None
         return self.host.serving
 
-    def begin(self, request: ChatRequest) -> Exchange:
-        """A new exchange, to be closed with `end`."""
+    def begin(self, request: ChatRequest) -> Generation:
+        """A new generation, to be closed with `end`."""
         span = VersionSpan(policy_version=self.version(), first_token=0)
-        exchange = Exchange(
+        generation = Generation(
             request=request,
             choices=[Choice(index=i, spans=(span,)) for i in range(request.n)],
             started_ms=now_ms(),
@@ -138,36 +141,36 @@ class InFlight:
             restarts=self.host.restarts,
             conversation_id=request.conversation_id or f"conv-{uuid.uuid4().hex}",
         )
-        self.exchanges.add(exchange)
-        return exchange
+        self.generations.add(generation)
+        return generation
 
-    def end(self, exchange: Exchange) -> None:
-        self.exchanges.discard(exchange)
+    def end(self, generation: Generation) -> None:
+        self.generations.discard(generation)
 
     async def boundary(self, old: str, new: str) -> None:
         """The engine is paused; `new` writes every token from here on."""
         drained = await self._drain()
         self.epoch += 1
         self._coming = (old, new, self.host.restarts)
-        for exchange, choice in self._unfinished():
-            choice.mark(new, exact=drained and exchange.waiting)
+        for generation, choice in self._unfinished():
+            choice.switch_version(new, exact=drained and generation.waiting)
 
     async def undo(self, old: str, new: str) -> None:
         """The swap from `old` to `new` failed: `old` goes on."""
         self.epoch += 1
         self._coming = None
         for _, choice in self._unfinished():
-            choice.unmark(old)
+            choice.undo_switch(old)
 
-    def _unfinished(self) -> Iterator[tuple[Exchange, Choice]]:
-        for exchange in self.exchanges:
-            for choice in exchange.choices:
+    def _unfinished(self) -> Iterator[tuple[Generation, Choice]]:
+        for generation in self.generations:
+            for choice in generation.choices:
                 if not choice.finish_reason:
-                    yield exchange, choice
+                    yield generation, choice
 
     async def _drain(self) -> bool:
         """Read all that the paused engine has sent; False if its connections do not fall silent."""
-        if not self.exchanges:
+        if not self.generations:
             return True
         for _ in range(ROUND_TRIPS):
             if not await self.host.client.health():

@@ -20,8 +20,8 @@ ACKNOWLEDGE_S = 10.0
 UNHEALTHY_S = 10.0
 
 
-class Journal:
-    """Appends envelopes. One a process: it owns the sink."""
+class EventWriter:
+    """Appends envelopes to the log. One a process: it owns the sink."""
 
     def __init__(self, sink: Sink, metrics: ChatMetrics) -> None:
         self.sink = sink
@@ -48,7 +48,7 @@ class Journal:
         self.metrics.log_append.observe(time.monotonic() - started)
         return {"local": offset + 1}
 
-    def append_soon(self, envelope: Envelope) -> None:
+    def append_nowait(self, envelope: Envelope) -> None:
         """Append without waiting: for what nobody waits for. A failure is counted."""
         try:
             future = cast("concurrent.futures.Future[int]", self.sink.append(encode(envelope)))
@@ -66,7 +66,7 @@ class Journal:
             reason=change.reason,
             changed_ms=now_ms(),
         )
-        self.append_soon(Envelope(event_id=str(uuid.uuid4()), event=event))
+        self.append_nowait(Envelope(event_id=str(uuid.uuid4()), event=event))
 
     def failed(self) -> None:
         self._failed_s = time.monotonic()

@@ -65,7 +65,7 @@ class Gateway:
             raise ApiError(message, status=404, param="model", code="model_not_found")
 
     async def complete(self, request: ChatRequest) -> Generation:
-        """The whole generation, logged. Raises ApiError or EngineUnavailable."""
+        """All answers, logged. Raises ApiError or EngineUnavailable."""
         restarts = self.host.restarts
         try:
             return await self._complete(await self.start(request))
@@ -105,7 +105,7 @@ class Gateway:
             yield arrived
 
     async def settle(self, generation: Generation) -> None:
-        """Log the finished generation and wait for the fsync; `generation.logged` says whether it came.
+        """Log request and answers and wait for the fsync; `generation.logged` says whether it came.
 
         One that the client asked not to store is not logged.
         """
@@ -121,7 +121,7 @@ class Gateway:
         self.metrics.latency.observe(self._since(generation))
 
     def end(self, generation: Generation) -> None:
-        """Let go of the generation, however it went. What a client received of an unfinished one is logged as aborted.
+        """Let go of the request, however it went. What a client received of an unfinished one is logged as aborted.
 
         Closing the response makes the engine stop writing.
         """

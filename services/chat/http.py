@@ -28,7 +28,7 @@ def error_response(error: ApiError) -> Response:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, at most `limit` bytes. Raises ClientDisconnected; ApiError: 413, 415, 403 for what another site's page sends.
+    """The body, at most `limit` bytes. Raises ClientDisconnected, and ApiError: 413, 415, 403 for other sites' pages.
 
     A browser sends a plain POST anywhere without asking: any page that somebody visits could vote in their stead.
     """

@@ -77,7 +77,7 @@ def _waiting(intake: dict[str, Any]) -> set[str]:
     """Event ids of the votes that wait for their answers, or for a cycle."""
     join = intake["join"]
     unanswered = {decode(base64.b64decode(data)).event_id for data in [*join["pending"], *join["pushed_out"]]}
-    return unanswered | {item["vote"]["event_id"] for item in intake["votes"]}
+    return unanswered | {vote["event_id"] for vote in intake["votes"]}
 
 
 def _votes_after(state: StateDir, log: LogSettings, position: dict[str, int]) -> set[str]:

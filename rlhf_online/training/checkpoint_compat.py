@@ -69,7 +69,8 @@ def _intake_1(values: dict[str, Any], answer_ids: AnswerIds) -> dict[str, Any]:
             return {**item, "candidate": candidate(item["candidate"])}
         return {**item, "candidates": [candidate(each) for each in item["candidates"]]}
 
-    return values | {"votes": [item | {"vote": vote(item["vote"])} for item in values["votes"]]}
+    renamed = _renamed(values, {"taken": "delivered", "reference": "reference_answers"})
+    return renamed | {"votes": [vote(item["vote"]) for item in values["votes"]]}
 
 
 def _reward_1(values: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def commit(
         }
         state = {
             "progress": progress.to_json(),
-            "buffer": parts.intake.buffer.to_json(),
+            "buffer": parts.intake.policy_inputs.buffer.to_json(),
             "curriculum": parts.experience.curriculum.to_json(),
         }
         sealed = {

@@ -13,9 +13,9 @@ def show(parts: Parts, progress: Progress) -> None:
     counts, reporter = parts.ledger.counts(), parts.reporter
     votes = {name: counts[name] for name in counts if name != "rollout"}
     reporter.votes(votes | {"pending": parts.intake.pending})
-    reporter.dead_letters(parts.intake.dead_letters)
-    left_out = Counter(parts.intake.buffer.left_out)
-    left_out.update(parts.intake.left_out)
+    reporter.dead_letters(parts.intake.dead_letters.counts)
+    left_out = Counter(parts.intake.policy_inputs.buffer.left_out)
+    left_out.update(parts.intake.policy_inputs.left_out)
     left_out.update(progress.left_out)
     reporter.left_out(left_out)
     reporter.versions(progress.policy_version, progress.reward_version)

@@ -91,7 +91,7 @@ class Trainer:
         if self.progress.stage == "votes":
             self.read_log()
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
-            if self.parts.intake.waiting < needed:
+            if self.parts.intake.votes.trainable < needed:
                 if self.parts.intake.uncommitted >= COMMIT_RECORDS:
                     commit_intake(self.parts, self.progress)
                 return False
@@ -112,7 +112,7 @@ class Trainer:
             recovery.check_log_position(stored, self.progress.log_identity, parts.intake, parts.checkpoints.folder)
             recovery.check_lineage(stored, parts.registry.references())
             self.progress = stored
-            parts.intake.buffer.restore(checkpoint.state["buffer"])
+            parts.intake.policy_inputs.buffer.restore(checkpoint.state["buffer"])
             parts.experience.curriculum.restore(checkpoint.state.get("curriculum", []))
             parts.learners.restore_reward(checkpoint.part("reward"))
             parts.learners.restore_policy(checkpoint.part("policy"))
@@ -140,10 +140,9 @@ class Trainer:
         """Update the reward model on the votes that wait, and make commit 1."""
         parts, progress = self.parts, self.progress
         with parts.reporter.phase("reward"):
-            votes, held_out = parts.intake.take()
-            parts.learners.reward.forget(parts.intake.revoked)
-            parts.intake.revoked = []
-            report = parts.learners.reward.update(votes, held_out, parts.intake.reference)
+            votes, held_out = parts.intake.votes.take()
+            parts.learners.reward.forget(parts.intake.votes.take_revoked())
+            report = parts.learners.reward.update(votes, held_out, parts.intake.policy_inputs.reference_answers)
             progress.weights = parts.retrier.call("reading the objectives' weights", parts.weights)
             trained = sum(progress.weights[name] > 0 for name in parts.learners.reward.trained_objectives)
             progress.figures = report.measured.figures() | {"trained_objectives": trained}
@@ -162,7 +161,7 @@ class Trainer:
         with parts.reporter.phase("publishing"):
             serve_reward(parts, progress)
             show(parts, progress)
-        prompts = parts.intake.prompts
+        prompts = parts.intake.policy_inputs.prompts
         blocked = reward_model_blocks(progress.figures, parts.settings.reward.policy_accuracy)
         if blocked or not prompts:
             progress.updates_left = 0
@@ -234,7 +233,7 @@ class Trainer:
             reward_version=progress.reward_version,
             kl=verdict.figures["kl"],
             position=dict(progress.position),
-            probe=learners.probe(parts.intake.prompts[-PROBES:], max_tokens=limit, seed=seed),
+            probe=learners.probe(parts.intake.policy_inputs.prompts[-PROBES:], max_tokens=limit, seed=seed),
             passed=verdict.passed,
             reasons=verdict.reasons,
             figures=verdict.figures,

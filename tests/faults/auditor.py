@@ -158,7 +158,7 @@ def _checkpoint(folder: Path) -> tuple[dict[str, int], list[tuple[int, bytes]], 
     intake = json.loads((newest.parent / "intake.json").read_text())
     texts = [*intake["join"]["pending"], *intake["join"]["pushed_out"]]
     held = {seen.event_id for text in texts for seen in _seen(base64.b64decode(text), "join", 0)}
-    held |= {item["vote"]["event_id"] for item in intake["votes"]}
+    held |= {vote["event_id"] for vote in intake["votes"]}
     return manifest["log"]["position"], entries, held
 
 

@@ -62,7 +62,7 @@ async def test_killed_in_mid_stream_what_was_acknowledged_is_there_and_the_clien
         check(service)
         assert lost not in completions(service), "its client was never told that it is on disk"
         intake = taken_in(service)
-        assert (intake.waiting, intake.pending, intake.duplicates) == (21, 21, 0)
+        assert (intake.votes.trainable, intake.pending, intake.duplicates) == (21, 21, 0)
 
 
 async def test_killed_between_fsync_and_reply_the_vote_sent_again_is_one_event(
@@ -81,7 +81,7 @@ async def test_killed_between_fsync_and_reply_the_vote_sent_again_is_one_event(
         assert await service.vote(answer, key="once") == on_disk
         check(service)
         intake = taken_in(service)
-        assert [vote.event_id for vote in intake.take()[0]] == [on_disk]
+        assert [vote.event_id for vote in intake.votes.take()[0]] == [on_disk]
         assert intake.duplicates == 1, "the log has it twice, its readers take it once"
 
 
@@ -150,7 +150,7 @@ async def test_what_a_client_saw_before_it_left_is_logged_and_can_be_rated(tmp_p
         check(service)
         [answer] = completions(service)[seen].answers
         assert (answer.text, answer.token_ids, answer.finish_reason) == ("hello", (11,), "abort")
-        [vote], _ = taken_in(service).take()
+        [vote], _ = taken_in(service).votes.take()
         assert isinstance(vote, Rating)
         assert (vote.event_id, vote.candidate.token_ids) == (event_id, (11,))
 

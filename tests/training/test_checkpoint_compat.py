@@ -42,7 +42,7 @@ def test_a_state_folder_of_46f9894_goes_on_where_it_was(stored: World) -> None:
     with stored.trainer() as trainer:
         intake, reward = trainer.parts.intake, trainer.parts.learners.reward
         assert trainer.parts.ledger.counts() == READ
-        assert (intake.waiting, intake.pending, intake.revoked) == (22, 27, [("vote-1", "person-1")])
+        assert (intake.votes.trainable, intake.pending, intake.votes.revoked) == (22, 27, [("vote-1", "person-1")])
         assert (reward.updates, trainer.parts.learners.policy.updates) == (4, 3)
         assert (trainer.progress.policy_version, trainer.progress.cycle) == ("policy-000004", 4)
         assert trainer.run_once()

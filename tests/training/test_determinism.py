@@ -18,7 +18,7 @@ import torch
 from rlhf_online.config import dump
 from rlhf_online.events import AnswerRef, Envelope, Message, Thumb
 from rlhf_online.state import StateDir
-from rlhf_online.training import intake
+from rlhf_online.training.intake import intake
 from rlhf_online.training.policy.settings import PolicyTraining
 from tests.support.crash import Crash
 from tests.support.trainer_world import PROMPTS, World, settings_of, world

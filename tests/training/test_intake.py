@@ -14,8 +14,8 @@ from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.votes import Rating
-from rlhf_online.training import intake as module
-from rlhf_online.training.intake import Intake
+from rlhf_online.training.intake import dead_letters
+from rlhf_online.training.intake import intake as module
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import decode, encode
 from tests.support.intakes import new_intake
@@ -72,7 +72,7 @@ class Bench:
     def learned(self) -> list[str]:
         """Read all there is and take it."""
         self.intake.read()
-        return [vote.event_id for vote in self.intake.take()[0]]
+        return [vote.event_id for vote in self.intake.votes.take()[0]]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -124,10 +124,10 @@ def test_answers_that_the_models_cannot_read_train_nothing_and_are_counted(bench
     )
     bench.intake.read()
     found = {"vocabulary": 3, "context": 1, "unfinished": 2}
-    assert bench.intake.left_out == found
+    assert bench.intake.policy_inputs.left_out == found
     bench.restart()
-    assert bench.intake.left_out == found
-    assert bench.intake.prompts == [(1, 2, 3)], "of the answer that can be read"
+    assert bench.intake.policy_inputs.left_out == found
+    assert bench.intake.policy_inputs.prompts == [(1, 2, 3)], "of the answer that can be read"
 
 
 def test_no_answer_of_a_held_out_conversation_is_a_reference_answer(bench: Bench):
@@ -135,14 +135,15 @@ def test_no_answer_of_a_held_out_conversation_is_a_reference_answer(bench: Bench
     names = [f"talk {number}" for number in range(40)]
     sides = {name: is_held_out(name, 0.3) for name in names}
     assert len(set(sides.values())) == 2
-    settings = dataclasses.replace(bench.intake._settings, held_out=0.3, reference_answers=99, prompts=99, eos_ids={2})
-    intake = Intake(bench.source, bench.ledger, bench.intake.buffer, settings)
+    changes = {"held_out": 0.3, "reference_answers": 99, "prompts": 99, "eos_ids": {2}}
+    intake = new_intake(bench.source, bench.ledger, bench.folder / "answers", **changes)
     bench.write(
         *(completion(name, prompt=(1, n, 3), answers=((5, 2),), conversation=name) for n, name in enumerate(names))
     )
     intake.read()
-    assert {prompt[1] for prompt, _ in intake.reference} == {n for n, name in enumerate(names) if not sides[name]}
-    assert len(intake.prompts) == 40, "for which there may be fresh answers"
+    learned_from = {n for n, name in enumerate(names) if not sides[name]}
+    assert {prompt[1] for prompt, _ in intake.policy_inputs.reference_answers} == learned_from
+    assert len(intake.policy_inputs.prompts) == 40, "for which there may be fresh answers"
 
 
 def test_records_that_nobody_can_use_are_counted_by_reason(bench: Bench):
@@ -152,12 +153,12 @@ def test_records_that_nobody_can_use_are_counted_by_reason(bench: Bench):
     bench.log.append(b"\xff\xff no envelope").result(30)
     bench.intake.read()
     found = {"single": 2, "missing": 1, "undecodable": 1}
-    assert bench.intake.dead_letters == found
+    assert bench.intake.dead_letters.counts == found
     assert bench.counts == {"dead_lettered": 4}
     bench.restart()
     bench.write(feedback(ev.Ranking(tiers=((ref("c"),),)), event_id="alone 0"))
     assert bench.learned() == ["good"]
-    assert bench.intake.dead_letters == found, "one that came twice counts once"
+    assert bench.intake.dead_letters.counts == found, "one that came twice counts once"
 
 
 def test_what_a_forwarder_sent_again_counts_once(tmp_path: Path):
@@ -179,9 +180,9 @@ def test_what_a_forwarder_sent_again_counts_once(tmp_path: Path):
 def test_votes_that_wait_for_a_cycle_survive_a_stop(bench: Bench):
     bench.write(completion("c"), thumb("c", event_id="one"), thumb("later", event_id="two"))
     bench.intake.read()
-    assert (bench.intake.waiting, bench.intake.pending) == (1, 2)
+    assert (bench.intake.votes.trainable, bench.intake.pending) == (1, 2)
     bench.restart()
-    assert (bench.intake.waiting, bench.intake.pending) == (1, 2)
+    assert (bench.intake.votes.trainable, bench.intake.pending) == (1, 2)
     bench.write(completion("later"))
     assert bench.learned() == ["one", "two"]
 
@@ -194,7 +195,7 @@ def test_an_edit_takes_the_place_of_a_vote_that_waits(bench: Bench, stop: bool):
         bench.restart()
     bench.write(revised("edit", "vote"), withdrawal("gone", "early"), completion("d"))
     bench.intake.read()
-    [edit], _ = bench.intake.take()
+    [edit], _ = bench.intake.votes.take()
     assert isinstance(edit, Rating) and (edit.event_id, edit.up) == ("edit", False)
     assert bench.counts == {"trained": 1, "withdrawn": 3}
     assert bench.intake.pending == 0
@@ -214,7 +215,7 @@ def test_an_edit_that_comes_before_the_vote_still_takes_its_place(bench: Bench, 
 def test_of_two_edits_of_one_vote_the_later_counts_and_a_withdrawal_ends_it(bench: Bench):
     bench.write(completion("c"), thumb("c", event_id="vote"), revised("first", "vote"), revised("second", "vote"))
     bench.intake.read()
-    assert bench.intake.waiting == 1
+    assert bench.intake.votes.trainable == 1
     bench.write(withdrawal("gone", "second"))
     assert bench.learned() == []
     assert bench.counts == {"withdrawn": 4}
@@ -233,7 +234,7 @@ def test_a_vote_that_was_learned_from_is_revoked(bench: Bench):
     bench.write(revised("edit", "vote"))
     bench.intake.read()
     bench.restart()
-    assert bench.intake.revoked == [("vote", "rater")]
+    assert bench.intake.votes.revoked == [("vote", "rater")]
     assert bench.learned() == ["edit"]
     assert bench.counts == {"trained": 2}
 
@@ -255,7 +256,7 @@ def test_votes_read_days_ahead_of_their_answers_wait_for_them(tmp_path: Path, mo
 
 def test_memory_does_not_grow_between_two_commits(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("rlhf_online.feedback.answer_store.SEAL_BYTES", 10_000)
-    monkeypatch.setattr(module, "MAX_LETTER_BYTES", 1_000)
+    monkeypatch.setattr(dead_letters, "MAX_BYTES", 1_000)
     monkeypatch.setattr(module, "READ_RECORDS", 50)
     rng = random.Random(5)
     bench.write(*(completion(f"c{number}") for number in range(300)))
@@ -263,7 +264,7 @@ def test_memory_does_not_grow_between_two_commits(bench: Bench, monkeypatch: pyt
         bench.log.append(b"\xff" + rng.randbytes(100)).result(30)
     bench.intake.read()
     assert len(list((bench.folder / "answers").iterdir())) > 1
-    assert sum(len(letter.payload) for letter in bench.intake.letters) <= 1_000 + 50 * 101
+    assert sum(len(letter.payload) for letter in bench.intake.dead_letters.unsaved) <= 1_000 + 50 * 101
     assert len((bench.folder / "log" / "dead-letters.jsonl").read_text().splitlines()) >= 10
     bench.write(*(thumb(f"c{number}", event_id=f"v{number}") for number in range(300)))
     assert len(bench.learned()) == 300

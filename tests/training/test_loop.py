@@ -86,9 +86,9 @@ def audit(world: World, trainer: Trainer) -> None:
         name: votes[name] for name in ("trained", "held_out")
     }
     values = trainer.parts.learners.reward.state()[1]
-    learned = [vote[0] for vote in values["replay"]]
+    learned = [vote["event_id"] for vote in values["replay"]]
     assert len(learned) == len(set(learned)) == votes["trained"]
-    assert set(learned).isdisjoint(vote[0] for vote in values["held_out"])
+    assert set(learned).isdisjoint(vote["event_id"] for vote in values["held_out"])
     assert set(learned) <= set(world.accepted)
     for version in world.registry.versions():
         world.registry.verify(version)
@@ -284,12 +284,12 @@ def test_a_restart_goes_on_where_it_was(tiny: World) -> None:
         tiny.chat(20)
         assert cycles(trainer) == 1
         state = trainer.parts.learners.reward.state()[1]
-        buffer = len(trainer.parts.intake.buffer)
+        buffer = len(trainer.parts.intake.policy_inputs.buffer)
         progress = trainer.progress.to_json()
     with tiny.trainer() as again:
         assert again.progress.to_json() == progress
         assert again.parts.learners.reward.state()[1] == state
-        assert len(again.parts.intake.buffer) == buffer
+        assert len(again.parts.intake.policy_inputs.buffer) == buffer
         assert not again.run_once()
         tiny.chat(15)
         assert cycles(again) == 1

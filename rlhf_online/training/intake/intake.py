@@ -1,0 +1,197 @@
+"""Reads the log from a position on, and sorts what it holds.
+
+Invariants: `position` is the log position up to which everything was read, and `to_json` says all that came of it. A
+record that a forwarder sent again is known by its spool and number, an event that a client sent again by its id: both
+are passed over.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf_online.errors import UndecodableEvent, UnusableVote
+from rlhf_online.eventlog.base import Position, Record, Source
+from rlhf_online.events import Completion, Envelope, Feedback
+from rlhf_online.feedback.answer_store import AnswerStore
+from rlhf_online.feedback.conversion import AnswerIds, to_vote
+from rlhf_online.feedback.delivered import DeliveredOffsets
+from rlhf_online.feedback.held_out import is_held_out
+from rlhf_online.feedback.join import Join
+from rlhf_online.feedback.limits import VoteLimits, check_vote
+from rlhf_online.rollout.buffer import RolloutBuffer
+from rlhf_online.training.intake.dead_letters import DeadLetters
+from rlhf_online.training.intake.policy_inputs import PolicyInputs
+from rlhf_online.training.intake.waiting_votes import WaitingVotes
+from rlhf_online.training.ledger import Ledger
+from rlhf_online.wire import decode
+
+READER = "trainer"
+READ_RECORDS = 1000
+MAX_VOTES = 8192
+"""Votes of one cycle; more of them wait in the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeSettings:
+    """What the intake keeps. `answers` is the folder of the answers' sealed files.
+
+    Feedback waits `window_ms` for its answers; `held_out` is a share of the conversations; `limits` say what the
+    models can learn from; `answer_ids` tokenises an answer that was logged as text.
+    """
+
+    answers: Path
+    window_ms: int
+    held_out: float
+    prompts: int
+    reference_answers: int
+    eos_ids: Collection[int]
+    limits: VoteLimits
+    answer_ids: AnswerIds
+
+
+class Intake:
+    """Reads `source` from `position` on. Use from one thread."""
+
+    def __init__(self, source: Source, ledger: Ledger, buffer: RolloutBuffer, settings: IntakeSettings) -> None:
+        self.join = Join(AnswerStore(settings.answers), settings.window_ms)
+        self.votes = WaitingVotes(ledger, settings.held_out)
+        self.policy_inputs = PolicyInputs(
+            buffer,
+            limits=settings.limits.models,
+            eos_ids=settings.eos_ids,
+            max_prompts=settings.prompts,
+            max_reference_answers=settings.reference_answers,
+        )
+        self.dead_letters = DeadLetters(ledger)
+        self.position: Position = {}
+        self.uncommitted = 0
+        """Records read since the last `to_json`."""
+        self.duplicates = 0
+        self._delivered = DeliveredOffsets()
+        self._source = source
+        self._ledger = ledger
+        self._settings = settings
+
+    @property
+    def pending(self) -> int:
+        """Votes read that have no disposition yet: waiting for their answers, or for a cycle."""
+        return self.join.pending + len(self.votes)
+
+    @property
+    def lag(self) -> int:
+        """Records in the log that were not read yet. Raises LogUnavailable."""
+        return sum(offset - self.position.get(partition, 0) for partition, offset in self._source.end().items())
+
+    def read(self) -> int:
+        """Read what the log holds now, or until MAX_VOTES wait; returns the number of records.
+
+        Raises PositionLost; LogUnavailable and CheckpointError, after which it may be called again; StateLost.
+        """
+        count = 0
+        while len(self.votes) < MAX_VOTES:
+            self._spill()
+            records, position = self._source.read(self.position, READ_RECORDS)
+            for record in records:
+                self._take_in(record)
+            self.position = position
+            count += len(records)
+            self.uncommitted += len(records)
+            if not records:
+                # All partitions are read to their ends: before that time says nothing, since after an outage votes,
+                # which are few, are read days ahead of their answers.
+                for orphan in self.join.expire():
+                    self.dead_letters.add_orphan(orphan)
+                break
+        return count
+
+    def _spill(self) -> None:
+        """Let memory not grow between two commits. What is set aside here may be set aside again after a restart."""
+        if self.join.answers.full:
+            self.join.answers.seal()
+        if self.dead_letters.full:
+            self.set_aside()
+
+    def set_aside(self) -> None:
+        """Put dead letters away, durably: before the commit whose ledger says so. Raises LogUnavailable."""
+        self._source.set_aside(self.dead_letters.unsaved)
+        self.dead_letters.unsaved = []
+
+    def reconcile(self, identity: str, position: Position) -> tuple[Position, list[str]]:
+        """See `Source.reconcile`."""
+        return self._source.reconcile(identity, position)
+
+    def release(self, position: Position) -> None:
+        """The trainer will never again read what stands before `position`. Raises LogUnavailable."""
+        self._source.consumed(READER, position)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `restore` takes, all but the rollout buffer and the answers, which the join has sealed."""
+        self.uncommitted = 0
+        return {
+            "position": self.position,
+            "join": self.join.to_json(),
+            "delivered": self._delivered.to_json(),
+            "duplicates": self.duplicates,
+            **self.votes.to_json(),
+            **self.policy_inputs.to_json(),
+            **self.dead_letters.to_json(),
+        }
+
+    def restore(self, values: dict[str, Any], answers: Sequence[str]) -> None:
+        """Become the intake that `to_json` described; the buffer is restored apart. `answers` names the sealed files.
+
+        Raises CheckpointError.
+        """
+        first, came = values["join"]["answers"]["first"], values["join"]["answers"]["came"]
+        store = AnswerStore.load(self._settings.answers, answers, first, came)
+        self.join = Join.from_json(values["join"], store, self._settings.window_ms)
+        self.position = dict(values["position"])
+        self._delivered = DeliveredOffsets.from_json(values["delivered"])
+        self.duplicates = values["duplicates"]
+        for part in (self.votes, self.policy_inputs, self.dead_letters):
+            part.restore(values)
+        self.uncommitted = 0
+
+    # A record
+
+    def _take_in(self, record: Record) -> None:
+        if record.origin is not None and not self._delivered.add(*record.origin):
+            self.duplicates += 1
+            return
+        if record.damage:
+            name = f"damaged:{record.partition}:{record.offset}"
+            self.dead_letters.add(name, "damaged", record.damage, record)
+            return
+        try:
+            envelope = decode(record.payload)
+        except UndecodableEvent as error:
+            name = f"undecodable:{hashlib.sha256(record.payload).hexdigest()}"
+            self.dead_letters.add(name, "undecodable", str(error), record)
+            return
+        match envelope.event:
+            case Feedback() as feedback:
+                if envelope.event_id in self.votes or self._ledger.known(envelope.event_id):
+                    self.duplicates += 1
+                    return
+                if self.votes.revise(envelope.event_id, feedback, self.join):
+                    return
+            case Completion() as completion:
+                held_out = is_held_out(completion.conversation_id, self._settings.held_out)
+                self.policy_inputs.add(completion, held_out=held_out)
+        self._join(envelope, record)
+
+    def _join(self, envelope: Envelope, record: Record) -> None:
+        """What the event completes becomes votes that wait, or dead letters."""
+        for joined in self.join.add(envelope):
+            try:
+                vote = to_vote(joined, self._settings.answer_ids)
+                check_vote(vote, self._settings.limits)
+            except UnusableVote as error:
+                self.dead_letters.add(joined.event_id, error.reason, str(error), record)
+            else:
+                self.votes.add(vote)
+        while self.join.dead_lettered:
+            event_id, error = self.join.dead_lettered.pop()
+            self.dead_letters.add(event_id, error.reason, str(error), record)

@@ -1,0 +1,73 @@
+"""What the policy update needs of the log: people's answers, recent prompts, and reference answers for the scores."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from rlhf_online.events import Completion
+from rlhf_online.models.limits import ModelLimits
+from rlhf_online.rollout.buffer import RolloutBuffer
+from rlhf_online.rollout.eligibility import eligible_rollouts
+
+Tokens = tuple[int, ...]
+
+
+class PolicyInputs:
+    """Holds the last `max_prompts` different prompts, and the first `max_reference_answers` answers of the log."""
+
+    def __init__(
+        self,
+        buffer: RolloutBuffer,
+        *,
+        limits: ModelLimits,
+        eos_ids: Collection[int],
+        max_prompts: int,
+        max_reference_answers: int,
+    ) -> None:
+        self.buffer = buffer
+        self.reference_answers: list[tuple[Tokens, Tokens]] = []
+        """(prompt, answer): scores are normalised on them."""
+        self.left_out: Counter[str] = Counter()
+        """Answers that may not train the policy, by reason."""
+        self._limits = limits
+        self._eos_ids = eos_ids
+        self._max_prompts = max_prompts
+        self._max_reference_answers = max_reference_answers
+        self._prompts: dict[Tokens, None] = {}
+
+    @property
+    def prompts(self) -> list[Tokens]:
+        """Different prompts, those asked most recently last."""
+        return list(self._prompts)
+
+    def add(self, completion: Completion, *, held_out: bool) -> None:
+        """Keep its prompt and answers, if they may train the policy.
+
+        Reference answers teach, as implicit signals are compared with them: none is of a conversation `held_out`.
+        """
+        rollouts, left_out = eligible_rollouts(completion, self._eos_ids, self._limits)
+        self.left_out += left_out
+        if not rollouts:
+            return
+        self.buffer.add(rollouts)
+        prompt = completion.prompt_token_ids
+        self._prompts.pop(prompt, None)
+        self._prompts[prompt] = None
+        if len(self._prompts) > self._max_prompts:
+            del self._prompts[next(iter(self._prompts))]
+        if not held_out:
+            room = self._max_reference_answers - len(self.reference_answers)
+            self.reference_answers += [(item.prompt_token_ids, item.token_ids) for item in rollouts[:room]]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `restore` takes, all but the buffer."""
+        return {
+            "prompts": list(self._prompts),
+            "reference_answers": self.reference_answers,
+            "left_out": self.left_out,
+        }
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        self._prompts = dict.fromkeys(tuple(ids) for ids in values["prompts"])
+        self.reference_answers = [(tuple(prompt), tuple(answer)) for prompt, answer in values["reference_answers"]]
+        self.left_out = Counter(values["left_out"])

@@ -35,11 +35,9 @@ def _explain(error: ErrorDetails, kind: type[Section]) -> str:
         return f"{name} is no setting: it is {new}"
     match error["type"]:
         case "no_effect":
-            table, why = f"{name}." if name else "", error.get("ctx", {})
-            return (
-                f"{table}{why['name']} has no effect while {table}{why['setting']} is {why['value']!r}: it needs "
-                f"{why['only']}"
-            )
+            why = error.get("ctx", {})
+            name, other = (_name((*location, why[which]), kind) for which in ("name", "setting"))
+            return f"{name} has no effect while {other} is {why['value']!r}: it needs {why['only']}"
         case "extra_forbidden":
             return f"{name} is no setting: {_suggestion(location, kind)}"
         case "missing":

@@ -523,8 +523,7 @@ def test_the_algorithm_follows_from_the_updates_so_far(base: Path):
 
 def test_the_learning_rate_is_the_stages_and_falls_to_nothing(base: Path):
     def moved(**settings: Any) -> list[float]:
-        chosen: dict[str, Any] = {"algorithm": "grpo"} | settings
-        updater = _updater(base, **chosen, epochs=1, minibatches=1)
+        updater = _updater(base, epochs=1, minibatches=1, lr=1e-3, **settings)
         sizes = []
         for cycle in range(3):
             before = updater.policy.state()["policy.lm_head.weight"]
@@ -533,10 +532,10 @@ def test_the_learning_rate_is_the_stages_and_falls_to_nothing(base: Path):
             sizes.append((updater.policy.state()["policy.lm_head.weight"] - before).abs().max().item())
         return sizes
 
-    plain = moved(lr=1e-3)
-    falling = moved(lr=1e-3, lr_decay_updates=2)
+    plain = moved(algorithm="grpo")
+    falling = moved(algorithm="grpo", lr_decay_updates=2)
     assert falling[0] == plain[0] and 0.4 * plain[1] < falling[1] < 0.6 * plain[1] and falling[2] == 0
-    staged = moved(lr=1e-3, algorithm="ppo", schedule=[{"algorithm": "grpo", "lr": 1e-4}])
+    staged = moved(schedule=[{"algorithm": "grpo", "lr": 1e-4}])
     assert staged[0] == pytest.approx(plain[0] / 10, rel=1e-3)
 
 
@@ -570,6 +569,7 @@ OF_ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
     "clip_high": (1.0, {}),
     "dual_clip": (1.01, {}),
     "correction": ("none", {}),
+    "kl_max_weight": (0.5, {"kl_in": "loss"}),
     "max_weight": (0.5, {"correction": "decoupled"}),
     "reject_above": (1.01, {"correction": "decoupled"}),
     "entropy_coef": (0.1, {}),

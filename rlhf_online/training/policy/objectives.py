@@ -110,7 +110,7 @@ def policy_gradient(
             value_loss, found = critic(batch)
             total, stats = total + value_loss, stats | found
         if kl_weight:
-            kl_loss = _kl_loss(settings.max_weight, answers, batch)
+            kl_loss = _kl_loss(settings.kl_max_weight, answers, batch)
             total, stats = total + kl_weight * kl_loss, stats | {"kl_loss": kl_loss.detach()}
         if batch.outputs.entropies_BA is not None:
             entropy_loss, found = policy_losses.entropy_loss(

@@ -1,15 +1,16 @@
 """Settings of the policy's training, the table `[policy]`: what is the same whatever the algorithm; no torch."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from rlhf_online.config import Positive, Section
+from rlhf_online.config import Only, Positive, Section
 from rlhf_online.training.policy.algorithms import PPO, Algorithm
 
-MOVED = {
+# Names that were in [policy] and are an algorithm's.
+_MOVED = {
     name: f"algorithm.{name}"
     for name in (
         *("kl_coef", "kl_in", "kl_target", "kl_horizon", "reward_clip", "missing_eos_penalty", "whiten_rewards"),
@@ -17,7 +18,6 @@ MOVED = {
         *("gamma", "gae_lambda", "value_lr", "value_clip", "value_coef"),
     )
 } | {"grpo_std": "algorithm.std", "dpo_loss": "algorithm.loss"}
-"""Names that were in `[policy]` and are an algorithm's, and where they are."""
 
 
 class PolicyStage(Section):
@@ -31,6 +31,9 @@ class PolicyStage(Section):
 
 
 class PolicyTraining(Section):
+    moved: ClassVar = _MOVED
+    only_with: ClassVar = {"demonstrations": Only("ptx_coef", above=0)}
+
     algorithm: Algorithm = Field(
         default=PPO(),
         description="How the policy learns: a table with the algorithm's name and its settings, or a name.",
@@ -65,13 +68,11 @@ class PolicyTraining(Section):
     lora_rank: Positive = Field(default=16, description="Rank of the adapter where tuning is lora.")
 
     @model_validator(mode="after")
-    def _all_have_effect(self) -> Self:
-        if self.schedule and self.algorithm != PPO():
+    def _all_take_a_turn(self) -> Self:
+        if self.schedule and "algorithm" in self.model_fields_set:
             raise PydanticCustomError("two_algorithms", "algorithm and schedule are both given: each stage has its own")
         if not all(stage.updates for stage in self.schedule[:-1]):
             raise PydanticCustomError("endless", "a stage of schedule without updates lasts for ever; another follows")
-        if self.demonstrations and not self.ptx_coef:
-            raise PydanticCustomError("without_effect", "demonstrations has no effect without a ptx_coef above 0")
         return self
 
     def stage(self, updates: int) -> PolicyStage:

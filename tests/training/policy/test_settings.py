@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from rlhf_online.training.policy.algorithms import ALGORITHMS, KTO, PPO
-from rlhf_online.training.policy.settings import MOVED, PolicyTraining
+from rlhf_online.training.policy.settings import PolicyTraining
 
 
 def test_stages_follow_one_another_and_the_last_goes_on():
@@ -34,7 +34,7 @@ def test_without_stages_it_is_the_algorithm_for_ever():
     [
         ({"algorithm": "grpo", "schedule": [{"algorithm": "kto"}]}, "algorithm and schedule are both given"),
         ({"schedule": [{"algorithm": "kto"}, {"algorithm": "ppo"}]}, "lasts for ever; another follows"),
-        ({"demonstrations": "file.jsonl"}, "demonstrations has no effect without a ptx_coef above 0"),
+        ({"demonstrations": "file.jsonl"}, "demonstrations has no effect while ptx_coef is 0.0: it needs above 0"),
     ],
 )
 def test_what_has_no_effect_is_refused(values: dict[str, object], message: str):
@@ -43,8 +43,16 @@ def test_what_has_no_effect_is_refused(values: dict[str, object], message: str):
 
 
 def test_what_was_in_the_table_is_somewhere_else():
-    for old, new in MOVED.items():
+    for old, new in PolicyTraining.moved.items():
         table, _, name = new.partition(".")
         assert table == "algorithm" and any(name in kind.model_fields for kind in ALGORITHMS.values())
         with pytest.raises(ValidationError):
             PolicyTraining.model_validate({old: 1})
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_what_was_given_is_read_back_with_the_algorithms_name(name: str):
+    settings = PolicyTraining(algorithm=ALGORITHMS[name]())
+    written = settings.model_dump(mode="json", exclude_unset=True)
+    assert written == {"algorithm": {"name": name}}
+    assert PolicyTraining.model_validate(written) == settings

@@ -1,6 +1,6 @@
 """What algorithms have in common: what each must say of itself, and the settings that several of them share.
 
-    AlgorithmSettings          `needs`, and no setting that has no effect
+    AlgorithmSettings          `needs`
     ├── FromLabels             learns from people's labels
     └── FromScores             learns from scored answers: how a score is clipped, what not ending by itself costs
         └── KLPenalised        pays β · KL, with a fixed or an adaptive β
@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from rlhf_online.config import Section
+from rlhf_online.config import Only, Section
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,16 +43,10 @@ class AlgorithmSettings(Section):
 
     needs: ClassVar[Needs]
 
-    def without_effect(self) -> dict[str, str]:
-        """Settings that change nothing beside the values of the others, each with what they would need."""
-        return {}
-
     @model_validator(mode="after")
-    def _all_have_effect(self) -> Self:
-        for name, needed in self.without_effect().items():
-            if getattr(self, name) != type(self).model_fields[name].default:
-                facts = {"name": name, "needed": needed}
-                raise PydanticCustomError("without_effect", "{name} has no effect without {needed}", facts)
+    def _name_is_given(self) -> Self:
+        # What is written of settings is what was given, and without its name the table would be another algorithm's.
+        self.model_fields_set.add("name")
         return self
 
     @property
@@ -102,6 +95,8 @@ class FromScores(AlgorithmSettings):
 
 
 class KLPenalised(FromScores):
+    only_with: ClassVar = {"kl_target": Only("kl_coef", above=0), "kl_horizon": Only("kl_target", above=0)}
+
     kl_coef: float = Field(default=0.03, ge=0, description="β of the KL penalty against the reference.")
     kl_target: float = Field(
         default=0.0, ge=0, description="Nats an answer that an adaptive β, which begins at kl_coef, aims at; 0: fixed."
@@ -109,14 +104,6 @@ class KLPenalised(FromScores):
     kl_horizon: float = Field(
         default=10_000.0, gt=0, description="Answers over which an adaptive β moves by its error."
     )
-
-    def without_effect(self) -> dict[str, str]:
-        found = super().without_effect()
-        if not self.kl_coef:
-            found["kl_target"] = "a kl_coef above 0, which it multiplies"
-        if not self.kl_target:
-            found["kl_horizon"] = "a kl_target above 0"
-        return found
 
     def rewards(self, answers: "ScoredAnswers", state: "AlgorithmState") -> "Tensor":
         return self.shaped(answers) - self.kl_coefficient(state) * answers.measured.kl_N
@@ -137,6 +124,14 @@ class KLPenalised(FromScores):
 class PolicyGradient(KLPenalised):
     """Advantages times the ratio to the policy that sampled (`objectives.policy_gradient`)."""
 
+    only_with: ClassVar = {
+        **KLPenalised.only_with,
+        "kl_in": Only("kl_coef", above=0),
+        "kl_max_weight": Only("kl_in", "loss"),
+        "max_weight": Only("correction", "decoupled"),
+        "reject_above": Only("correction", "decoupled"),
+    }
+
     clip: float = Field(default=0.2, gt=0, description="Clip range of the ratio.")
     dual_clip: float | None = Field(
         default=None, gt=1, description="Largest ratio that a bad answer's loss grows with."
@@ -145,26 +140,15 @@ class PolicyGradient(KLPenalised):
         default="behaviour",
         description="Older answers: the ratio is to the policy that wrote them; or decoupled PPO; or as if fresh.",
     )
-    max_weight: float = Field(
-        default=2.0, gt=0, description="Largest weight of a token where decoupled, and of an older answer in a KL loss."
-    )
+    max_weight: float = Field(default=2.0, gt=0, description="Decoupled: largest weight of a token.")
     reject_above: float = Field(
         default=10.0, gt=0, description="Decoupled: a token whose weight is larger is left out."
     )
     kl_in: Literal["reward", "loss"] = Field(
         default="reward", description="Where the KL penalty goes: k1 into the reward, or k2 as a loss."
     )
+    kl_max_weight: float = Field(default=2.0, gt=0, description="Largest weight of an older answer in the KL loss.")
     entropy_coef: float = Field(default=0.0, ge=0, description="Weight of the entropy bonus.")
-
-    def without_effect(self) -> dict[str, str]:
-        found = super().without_effect()
-        if not self.kl_coef:
-            found["kl_in"] = "a kl_coef above 0"
-        if self.correction != "decoupled":
-            found["reject_above"] = 'correction = "decoupled"'
-            if self.kl_in != "loss":
-                found["max_weight"] = 'correction = "decoupled" or kl_in = "loss"'
-        return found
 
     @property
     def clip_range(self) -> "ClipRange":

@@ -5,13 +5,14 @@
 The paper's mean is answer by answer, then over answers; ours is over all tokens of the minibatch, as DAPO's, since the
 other rewards long bad answers (arXiv 2503.20783). The group's mean contains the answer itself, which shrinks the
 expected gradient by 1 − 1/n: a KL *loss* is shrunk as much, so that β means the same in both places. Its division by
-each group's deviation is left alone.
+each group's deviation is left alone, and undoes whitening.
 """
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from rlhf_online.config import Only
 from rlhf_online.training.policy.algorithms.base import Needs, PolicyGradient, WhitenedRewards
 
 if TYPE_CHECKING:
@@ -21,15 +22,10 @@ if TYPE_CHECKING:
 
 class GRPO(PolicyGradient, WhitenedRewards):
     needs: ClassVar[Needs] = Needs(scores=True, groups=True)
+    only_with: ClassVar = {**PolicyGradient.only_with, "whiten_rewards": Only("std", False)}
 
     name: Literal["grpo"] = Field(default="grpo", description="Group-relative policy optimisation.")
     std: bool = Field(default=True, description="Divide by the deviation of the group's rewards.")
-
-    def without_effect(self) -> dict[str, str]:
-        found = super().without_effect()
-        if self.std:
-            found["whiten_rewards"] = "std = false: a group's own deviation undoes it"
-        return found
 
     def objective(self, answers: "ScoredAnswers", state: "AlgorithmState") -> "Objective":
         from rlhf_online.algorithms import advantages

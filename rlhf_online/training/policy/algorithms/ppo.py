@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from rlhf_online.config import Only
 from rlhf_online.training.policy.algorithms.base import Needs, PolicyGradient, WhitenedRewards
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 class PPO(PolicyGradient, WhitenedRewards):
     needs: ClassVar[Needs] = Needs(scores=True, critic=True)
+    only_with: ClassVar = {
+        **PolicyGradient.only_with,
+        "value_lr": Only("value_coef", above=0),
+        "value_clip": Only("value_coef", above=0),
+    }
 
     name: Literal["ppo"] = Field(default="ppo", description="Proximal policy optimisation, with a critic.")
     gamma: float = Field(default=1.0, gt=0, le=1, description="Discount.")
@@ -26,12 +32,6 @@ class PPO(PolicyGradient, WhitenedRewards):
     value_lr: float = Field(default=6e-4, gt=0, description="Learning rate of the value head.")
     value_clip: float = Field(default=0.2, gt=0, description="Clip range of the value.")
     value_coef: float = Field(default=1.0, ge=0, description="Weight of the value loss.")
-
-    def without_effect(self) -> dict[str, str]:
-        found = super().without_effect()
-        if not self.value_coef:
-            found |= dict.fromkeys(("value_lr", "value_clip"), "a value_coef above 0")
-        return found
 
     @property
     def critic_lr(self) -> float:

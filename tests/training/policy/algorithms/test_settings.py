@@ -30,7 +30,7 @@ def test_a_table_or_a_name():
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_what_is_written_is_read_back(name: str):
     algorithm = ALGORITHMS[name]()
-    assert READ.validate_python(algorithm.model_dump(mode="json", exclude_none=True)) == algorithm
+    assert READ.validate_python(algorithm.model_dump(mode="json", exclude_unset=True)) == algorithm
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -57,14 +57,15 @@ def test_what_is_no_algorithms_setting_is_refused():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"kl_horizon": 100.0}, "kl_horizon has no effect without a kl_target above 0"),
-        ({"kl_coef": 0.0, "kl_target": 3.0}, "kl_target has no effect without a kl_coef above 0"),
-        ({"kl_coef": 0.0, "kl_in": "loss"}, "kl_in has no effect without a kl_coef above 0"),
-        ({"reject_above": 3.0}, 'reject_above has no effect without correction = "decoupled"'),
-        ({"max_weight": 3.0}, 'max_weight has no effect without correction = "decoupled" or kl_in = "loss"'),
-        ({"value_coef": 0.0, "value_clip": 0.1}, "value_clip has no effect without a value_coef above 0"),
-        ({"value_coef": 0.0, "value_lr": 0.1}, "value_lr has no effect without a value_coef above 0"),
-        ({"name": "grpo", "whiten_rewards": "scale"}, "whiten_rewards has no effect without std = false"),
+        ({"kl_horizon": 100.0}, "kl_horizon has no effect while kl_target is 0.0: it needs above 0"),
+        ({"kl_coef": 0.0, "kl_target": 3.0}, "kl_target has no effect while kl_coef is 0.0: it needs above 0"),
+        ({"kl_coef": 0.0, "kl_in": "loss"}, "kl_in has no effect while kl_coef is 0.0"),
+        ({"reject_above": 3.0}, "reject_above has no effect while correction is behaviour: it needs 'decoupled'"),
+        ({"max_weight": 3.0}, "max_weight has no effect while correction is behaviour: it needs 'decoupled'"),
+        ({"kl_max_weight": 3.0}, "kl_max_weight has no effect while kl_in is reward: it needs 'loss'"),
+        ({"value_coef": 0.0, "value_clip": 0.1}, "value_clip has no effect while value_coef is 0.0"),
+        ({"value_coef": 0.0, "value_lr": 0.1}, "value_lr has no effect while value_coef is 0.0"),
+        ({"name": "grpo", "whiten_rewards": "scale"}, "whiten_rewards has no effect while std is 1: it needs False"),
     ],
 )
 def test_what_has_no_effect_beside_the_others_is_refused(value: dict[str, Any], message: str):
@@ -75,7 +76,7 @@ def test_what_has_an_effect_beside_the_others_is_not():
     for value in (
         {"kl_target": 3.0, "kl_horizon": 100.0},
         {"correction": "decoupled", "max_weight": 3.0, "reject_above": 3.0, "dual_clip": 3.0},
-        {"kl_in": "loss", "max_weight": 3.0},
+        {"kl_in": "loss", "kl_max_weight": 3.0},
         {"name": "grpo", "std": False, "whiten_rewards": "scale"},
     ):
         assert value.items() <= READ.validate_python(value).model_dump().items()

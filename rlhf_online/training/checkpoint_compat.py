@@ -21,13 +21,14 @@ def upgrade_state(values: Mapping[str, Any]) -> dict[str, Any]:
     if found > 1:
         return values
     # Counts of dropped answers had names of their own, and a singleton group's answer was left out as "alone".
-    buffer, progress = values["buffer"], values["progress"]
+    buffer, progress = values["buffer"], _renamed(values["progress"], {"stage": "next_update", "pending": "judged"})
     dropped = {"stale": buffer["dropped_stale"], "full": buffer["dropped_full"]}
     left_out = _renamed(progress["left_out"], {"alone": "singleton"})
     figures = _renamed(progress["figures"], {"taught": "trained_objectives"})
+    next_update = "reward" if progress["next_update"] == "votes" else "policy"
     return values | {
         "buffer": {"rollouts": buffer["rollouts"], "left_out": dropped},
-        "progress": progress | {"left_out": left_out, "figures": figures},
+        "progress": progress | {"left_out": left_out, "figures": figures, "next_update": next_update},
     }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rlhf_online.training.parts import Parts
 from rlhf_online.training.policy_update import PolicyReport
-from rlhf_online.training.progress import Pending, Progress
+from rlhf_online.training.progress import JudgedVersion, Progress
 
 
 def show(parts: Parts, progress: Progress) -> None:
@@ -29,21 +29,23 @@ def end_cycle(parts: Parts, progress: Progress, outcome: str, **facts: object) -
     parts.reporter.cycle(outcome, **{**common, "reward_accuracy": parts.reporter.accuracy, **facts})
 
 
-def end_published_cycle(parts: Parts, progress: Progress, outcome: str, pending: Pending, report: PolicyReport) -> None:
+def end_published_cycle(
+    parts: Parts, progress: Progress, outcome: str, judged: JudgedVersion, report: PolicyReport
+) -> None:
     """A cycle ended with a version, promoted or rejected."""
     metrics = parts.reporter.metrics
-    metrics.kl.set(pending.kl)
-    metrics.win_rate.set(pending.figures.get("win_rate", 0.0))
+    metrics.kl.set(judged.kl)
+    metrics.win_rate.set(judged.figures.get("win_rate", 0.0))
     metrics.step_kl.set(report.step_kl)
     metrics.reward.set(report.score)
     if outcome == "promoted":
-        parts.reporter.set(kl=pending.kl)
+        parts.reporter.set(kl=judged.kl)
     details = update_facts(report) | {
-        "kl": pending.kl,
-        "gate": pending.figures,
-        "win_rate": pending.figures.get("win_rate"),
+        "kl": judged.kl,
+        "gate": judged.figures,
+        "win_rate": judged.figures.get("win_rate"),
     }
-    end_cycle(parts, progress, outcome, policy_version=pending.version, reasons=list(pending.reasons), **details)
+    end_cycle(parts, progress, outcome, policy_version=judged.version, reasons=list(judged.reasons), **details)
 
 
 def update_facts(report: PolicyReport) -> dict[str, Any]:

@@ -47,7 +47,7 @@ from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, sh
 from rlhf_online.training.experience import TEMPERATURE
 from rlhf_online.training.parts import Parts
 from rlhf_online.training.policy_update import PolicyReport
-from rlhf_online.training.progress import Pending, Progress
+from rlhf_online.training.progress import JudgedVersion, Progress
 from rlhf_online.training.retrier import Stopped
 from rlhf_online.training.serving import serve_policy, serve_reward
 from rlhf_online.versions.manifest import Kind
@@ -88,7 +88,7 @@ class Trainer:
     def run_once(self) -> bool:
         """One cycle, if there are votes enough for it (or a cycle was cut short); False if there are not."""
         self.parts.retrier.call("asking for the lease", self.parts.lease.check)
-        if self.progress.stage == "votes":
+        if self.progress.next_update == "reward":
             self.read_log()
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
             if self.parts.intake.votes.trainable < needed:
@@ -116,11 +116,11 @@ class Trainer:
             parts.experience.curriculum.restore(checkpoint.state.get("curriculum", []))
             parts.learners.restore_reward(checkpoint.part("reward"))
             parts.learners.restore_policy(checkpoint.part("policy"))
-            self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, stage=stored.stage)
+            self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, next_update=stored.next_update)
         release(parts)
         show(parts, self.progress)
-        if (pending := self.progress.pending) is not None:
-            parts.retrier.call("publishing a version", lambda: parts.publisher.settle(pending, staged=False))
+        if (judged := self.progress.judged) is not None:
+            parts.retrier.call("publishing a version", lambda: parts.publisher.publish_policy(judged, staged=False))
 
     # First half: the reward model learns from votes
 
@@ -148,7 +148,7 @@ class Trainer:
             progress.figures = report.measured.figures() | {"trained_objectives": trained}
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
-            progress.stage, progress.updates_left = "policy", parts.settings.policy_updates
+            progress.next_update, progress.updates_left = "policy", parts.settings.policy_updates
             commit(parts, progress, intake=True, reward=True)
         parts.reporter.reward(report, progress.weights)
         show(parts, progress)
@@ -180,11 +180,11 @@ class Trainer:
             self._end_without_version(outcome, policy=begun, why=report.reason, **update_facts(report))
             return
         with parts.reporter.phase("gate"):
-            pending = self._examine(scored)
+            judged = self._examine(scored)
         with parts.reporter.phase("publishing"):
-            state = self._publish(pending)
+            state = self._publish(judged)
         outcome = "promoted" if state in ("live", "retired") else "rejected"
-        end_published_cycle(parts, progress, outcome, pending, report)
+        end_published_cycle(parts, progress, outcome, judged, report)
 
     def _gather(self, prompts: list[tuple[int, ...]], rng: random.Random) -> list[ScoredRollout]:
         parts, progress = self.parts, self.progress
@@ -213,7 +213,7 @@ class Trainer:
         for reason, number in left_out.items():
             counts[reason] = counts.get(reason, 0) + number
 
-    def _examine(self, scored: list[ScoredRollout]) -> Pending:
+    def _examine(self, scored: list[ScoredRollout]) -> JudgedVersion:
         """The candidate in memory against the live version: its verdict, and what its manifest will say."""
         parts, progress = self.parts, self.progress
         settings, learners = parts.settings, parts.learners
@@ -226,7 +226,7 @@ class Trainer:
             kl_of=learners.kl,
         )
         verdict = judge(found, settings.gate)
-        return Pending(
+        return JudgedVersion(
             version=self._reserve("policy"),
             tuning=settings.tuning,
             parent=progress.policy_version,
@@ -241,20 +241,20 @@ class Trainer:
             weights=dict(progress.weights),
         )
 
-    def _publish(self, pending: Pending) -> str:
+    def _publish(self, judged: JudgedVersion) -> str:
         """Commit the verdict, then act on it; a rejected update is taken back first. Returns the version's state."""
         parts, progress = self.parts, self.progress
-        if pending.passed:
-            progress.policy_version = pending.version
+        if judged.passed:
+            progress.policy_version = judged.version
         else:
-            parts.retrier.call("writing a version", lambda: parts.publisher.stage_rejected(pending))
+            parts.retrier.call("writing a version", lambda: parts.publisher.stage_rejected(judged))
             before = parts.checkpoints.last
             assert before is not None, "the first half has committed"
             parts.learners.restore_policy(before.part("policy"))
-        progress.pending = pending
-        self._next_cycle(policy=pending.passed)
-        staged = not pending.passed
-        return parts.retrier.call("publishing a version", lambda: parts.publisher.settle(pending, staged=staged))
+        progress.judged = judged
+        self._next_cycle(policy=judged.passed)
+        staged = not judged.passed
+        return parts.retrier.call("publishing a version", lambda: parts.publisher.publish_policy(judged, staged=staged))
 
     def _end_without_version(self, outcome: str, *, policy: bool = False, **facts: object) -> None:
         """End a cycle that gave no version; `policy` says that the policy's part has changed all the same."""
@@ -265,7 +265,7 @@ class Trainer:
         progress = self.progress
         progress.cycle += 1
         progress.updates_left = max(0, progress.updates_left - 1)
-        progress.stage = "policy" if progress.updates_left else "votes"
+        progress.next_update = "policy" if progress.updates_left else "reward"
         commit(self.parts, progress, policy=policy)
 
     def _reserve(self, kind: Kind) -> str:

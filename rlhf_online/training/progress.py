@@ -6,12 +6,12 @@ from typing import Any, Literal
 from rlhf_online.eventlog.base import Position
 from rlhf_online.versions.manifest import Manifest, ProbeSequence
 
-Stage = Literal["votes", "policy"]
+Update = Literal["reward", "policy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
-    """A policy version with its verdict: committed, and then published and promoted, or rejected."""
+class JudgedVersion:
+    """A policy version and the gate's verdict on it: committed, then published and promoted, or rejected."""
 
     version: str
     tuning: Literal["full", "lora"]
@@ -41,14 +41,14 @@ class Pending:
         )
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Pending":
+    def from_json(cls, values: dict[str, Any]) -> "JudgedVersion":
         probe = tuple(map(ProbeSequence.from_json, values["probe"]))
         return cls(**{**values, "probe": probe, "reasons": tuple(values["reasons"])})
 
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """`stage` is what comes next: learn from votes, or improve the policy with the reward model that has learned.
+    """`next_update` is what comes next: the reward model learns from votes, or the policy from the reward model.
 
     `policy_version` is the version whose weights the policy in memory has; `reward_version` the last one committed, ""
     before the first; `position` the log position of the votes that it has learned from; `figures` what was measured of
@@ -61,13 +61,13 @@ class Progress:
     policy_version: str
     reward_version: str = ""
     cycle: int = 0
-    stage: Stage = "votes"
+    next_update: Update = "reward"
     updates_left: int = 0
     """Policy updates still to be made with the reward model that has learned."""
     position: Position = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
-    pending: Pending | None = None
+    judged: JudgedVersion | None = None
     reference: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     """Answers that the policy did not learn from, by reason."""
@@ -77,5 +77,5 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Progress":
-        pending = values["pending"]
-        return cls(**{**values, "pending": None if pending is None else Pending.from_json(pending)})
+        judged = values["judged"]
+        return cls(**{**values, "judged": None if judged is None else JudgedVersion.from_json(judged)})

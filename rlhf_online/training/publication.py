@@ -11,7 +11,7 @@ import structlog
 
 from rlhf_online.errors import VersionConflict
 from rlhf_online.training.learners import Learners
-from rlhf_online.training.progress import Pending, Progress
+from rlhf_online.training.progress import JudgedVersion, Progress
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 
@@ -28,7 +28,7 @@ class Publisher:
         self._reward_tuning: Literal["full", "lora"] = reward_tuning
         self._log = structlog.get_logger()
 
-    def reward(self, progress: Progress) -> bool:
+    def publish_reward(self, progress: Progress) -> bool:
         """Publish and promote the reward version of `progress`.
 
         False if that name is of no use any more: the service refused it, or another version took its place.
@@ -50,45 +50,45 @@ class Publisher:
             try:
                 self._registry.promote(version, reason="learned from votes")
             except VersionConflict:
-                return self.reward(progress)
+                return self.publish_reward(progress)
             self._registry.prune("reward", self._keep)
         return self._registry.status(version).state == "live"
 
-    def stage_rejected(self, pending: Pending) -> None:
+    def stage_rejected(self, judged: JudgedVersion) -> None:
         """Write the files of a version that will not serve, while the policy still has its weights."""
-        self._learners.write_policy(self._registry.stage(pending.version))
+        self._learners.write_policy(self._registry.stage(judged.version))
 
-    def settle(self, pending: Pending, *, staged: bool) -> str:
+    def publish_policy(self, judged: JudgedVersion, *, staged: bool) -> str:
         """Publish a committed version, then promote or reject it; returns its state. Doing it again changes nothing.
 
         `staged`: the files of a rejected version are in place.
         """
-        version = pending.version
+        version = judged.version
         if version not in self._registry.versions("policy"):
-            if pending.passed:
+            if judged.passed:
                 self._learners.write_policy(self._registry.stage(version))
             elif not staged:
                 self._log.warning("rejected version was never published", version=version)
                 return "rejected"
-            self._registry.publish(pending.manifest())
+            self._registry.publish(judged.manifest())
         state, live = self._registry.status(version).state, self._registry.live("policy")
         if state not in ("candidate", "live"):
             return state
         # Live already: a kill may have cut its promotion short, and doing it again completes it.
-        if pending.passed and live in (pending.parent, version):
+        if judged.passed and live in (judged.parent, version):
             try:
-                self._registry.promote(version, gate=pending.figures, reason="passed the gate")
+                self._registry.promote(version, gate=judged.figures, reason="passed the gate")
             except VersionConflict:
-                return self.settle(pending, staged=staged)
+                return self.publish_policy(judged, staged=staged)
             self._registry.prune("policy", self._keep)
-            self._log.info("policy version live", version=version, kl=round(pending.kl, 3))
+            self._log.info("policy version live", version=version, kl=round(judged.kl, 3))
             return "live"
         if state == "live":
             return state
-        reason = "; ".join(pending.reasons)
-        if pending.passed:
-            reason = f"its parent {pending.parent} is not live any more, {live} is"
-        self._registry.mark(version, "rejected", reason=reason, gate=pending.figures)
+        reason = "; ".join(judged.reasons)
+        if judged.passed:
+            reason = f"its parent {judged.parent} is not live any more, {live} is"
+        self._registry.mark(version, "rejected", reason=reason, gate=judged.figures)
         self._registry.prune("policy", self._keep)
         self._log.warning("policy version rejected", version=version, why=reason)
         return "rejected"

@@ -19,7 +19,7 @@ def serve_reward(parts: Parts, progress: Progress) -> None:
     """
 
     def served() -> bool:
-        if not parts.publisher.reward(progress):
+        if not parts.publisher.publish_reward(progress):
             return False
         parts.rewards.wait_for_version(progress.reward_version, REWARD_SERVED_WITHIN_S)
         return True

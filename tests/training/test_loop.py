@@ -164,7 +164,7 @@ def test_a_reward_model_may_serve_several_policy_updates(tmp_path: Path) -> None
         tiny.chat(20)
         with tiny.trainer() as trainer:
             assert trainer.run_once()
-            assert (trainer.progress.stage, trainer.progress.updates_left) == ("policy", 2)
+            assert (trainer.progress.next_update, trainer.progress.updates_left) == ("policy", 2)
         with tiny.trainer() as trainer:
             tiny.chat(4)  # too few for a cycle of their own
             assert cycles(trainer) == 2
@@ -333,7 +333,7 @@ def test_killed_at_a_durable_step_it_trains_exactly_once(
         assert tiny.state.read_status("trainer")["votes"]["pending"] < 8
 
 
-@pytest.mark.parametrize(("step", "kind"), [("reward", "reward"), ("settle", "policy")])
+@pytest.mark.parametrize(("step", "kind"), [("publish_reward", "reward"), ("publish_policy", "policy")])
 def test_killed_between_the_commit_and_the_publication_it_publishes_after_the_restart(
     tiny: World, step: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,8 +345,8 @@ def test_killed_between_the_commit_and_the_publication_it_publishes_after_the_re
         patch.setattr(Publisher, step, killed)
         with pytest.raises(Crash):
             cycles(trainer)
-    pending = trainer.progress.pending
-    committed = trainer.progress.reward_version if pending is None else pending.version
+    judged = trainer.progress.judged
+    committed = trainer.progress.reward_version if judged is None else judged.version
     assert committed.startswith(kind)
     assert committed not in tiny.registry.versions(kind)
     with tiny.trainer() as successor:
@@ -684,7 +684,7 @@ def test_a_stop_while_waiting_ends_it_and_loses_nothing(tiny: World) -> None:
         with pytest.raises(Stopped):
             trainer.parts.retrier.check()
     with tiny.trainer() as again:
-        assert again.progress.stage == "policy"
+        assert again.progress.next_update == "policy"
         assert again.run_once()
         assert tiny.registry.live("policy") == "policy-000001"
         audit(tiny, again)
@@ -773,7 +773,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny: World) -> None:
     data[-5] ^= 1
     (newest / "policy.safetensors").write_bytes(data)
     with tiny.trainer() as trainer:
-        assert trainer.progress.stage == "policy"  # as after the first commit of the cycle
+        assert trainer.progress.next_update == "policy"  # as after the first commit of the cycle
         assert trainer.run_once()
         assert tiny.registry.manifest("policy-000002").parent == "policy-000001"  # the live one is followed
         audit(tiny, trainer)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlhf_online.training.progress import Pending
+from rlhf_online.training.progress import JudgedVersion
 from rlhf_online.training.publication import Publisher
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
@@ -39,8 +39,8 @@ def publisher(registry: Registry) -> Publisher:
     return Publisher(registry, learners, "full", KEEP)
 
 
-def pending(registry: Registry, *, passed: bool = True) -> Pending:
-    return Pending(
+def judged(registry: Registry, *, passed: bool = True) -> JudgedVersion:
+    return JudgedVersion(
         version=registry.reserve("policy"),
         tuning="full",
         parent="policy-000000",
@@ -55,13 +55,13 @@ def pending(registry: Registry, *, passed: bool = True) -> Pending:
 
 
 def test_a_version_that_passed_becomes_live_once(registry: Registry, publisher: Publisher) -> None:
-    item = pending(registry)
-    assert publisher.settle(item, staged=False) == "live"
+    item = judged(registry)
+    assert publisher.publish_policy(item, staged=False) == "live"
     first = registry.manifest(item.version), registry.status(item.version)
     assert first[0].kl == 1.5
     assert first[0].position == {"local": 7}
     assert first[1].gate == {"win_rate": 0.5}
-    assert publisher.settle(item, staged=False) == "live"
+    assert publisher.publish_policy(item, staged=False) == "live"
     assert (registry.manifest(item.version), registry.status(item.version)) == first
     assert registry.lineage() == ["policy-000000", item.version]
 
@@ -81,15 +81,15 @@ def test_at_whatever_durable_step_it_was_killed_doing_it_again_completes_it(
                 raise Crash
             real(descriptor)
 
-        item = Pending(**{**{f: getattr(pending(registry), f) for f in Pending.__slots__}, "parent": parent})
+        item = replace(judged(registry), parent=parent)
         monkeypatch.setattr(os, "fsync", fsync)
         try:
-            publisher.settle(item, staged=False)
+            publisher.publish_policy(item, staged=False)
             done = True
         except Crash:
             kills, done = kills + 1, False
         monkeypatch.setattr(os, "fsync", real)
-        assert publisher.settle(item, staged=False) == "live"
+        assert publisher.publish_policy(item, staged=False) == "live"
         assert registry.live("policy") == item.version
         states = {version: registry.status(version).state for version in registry.versions("policy")}
         assert [version for version, state in states.items() if state == "live"] == [item.version]
@@ -102,17 +102,17 @@ def test_at_whatever_durable_step_it_was_killed_doing_it_again_completes_it(
 
 
 def test_a_rejected_version_is_published_with_its_reasons(registry: Registry, publisher: Publisher) -> None:
-    item = pending(registry, passed=False)
+    item = judged(registry, passed=False)
     publisher.stage_rejected(item)
-    assert publisher.settle(item, staged=True) == "rejected"
+    assert publisher.publish_policy(item, staged=True) == "rejected"
     status = registry.status(item.version)
     assert (status.state, status.reason, status.gate) == ("rejected", "too long; too far", {"win_rate": 0.5})
     assert registry.live("policy") == "policy-000000"
 
 
 def test_a_rejected_version_that_was_lost_in_a_kill_stays_unpublished(registry: Registry, publisher: Publisher) -> None:
-    item = pending(registry, passed=False)
-    assert publisher.settle(item, staged=False) == "rejected"
+    item = judged(registry, passed=False)
+    assert publisher.publish_policy(item, staged=False) == "rejected"
     assert registry.versions("policy") == ["policy-000000"]
 
 
@@ -124,22 +124,22 @@ def test_a_rejected_version_that_was_lost_in_a_kill_stays_unpublished(registry: 
     ],
 )
 def test_a_version_that_has_left_service_is_left_alone(
-    registry: Registry, publisher: Publisher, meanwhile: Callable[[Registry, Pending], object]
+    registry: Registry, publisher: Publisher, meanwhile: Callable[[Registry, JudgedVersion], object]
 ) -> None:
-    item = pending(registry)
-    publisher.settle(item, staged=False)
+    item = judged(registry)
+    publisher.publish_policy(item, staged=False)
     meanwhile(registry, item)
     live = registry.live("policy")
-    assert publisher.settle(item, staged=False) == "failed"
+    assert publisher.publish_policy(item, staged=False) == "failed"
     assert registry.live("policy") == live
 
 
 def test_a_child_of_a_version_that_was_rolled_back_is_not_promoted(registry: Registry, publisher: Publisher) -> None:
-    first = pending(registry)
-    publisher.settle(first, staged=False)
-    child = Pending(**{**{f: getattr(pending(registry), f) for f in Pending.__slots__}, "parent": first.version})
+    first = judged(registry)
+    publisher.publish_policy(first, staged=False)
+    child = replace(judged(registry), parent=first.version)
     registry.rollback("policy", reason="bad")
-    assert publisher.settle(child, staged=False) == "rejected"
+    assert publisher.publish_policy(child, staged=False) == "rejected"
     assert registry.status(child.version).reason == f"its parent {first.version} is not live any more, policy-000000 is"
     assert registry.live("policy") == "policy-000000"
 
@@ -147,8 +147,8 @@ def test_a_child_of_a_version_that_was_rolled_back_is_not_promoted(registry: Reg
 def test_old_versions_give_their_weights_up_and_keep_their_record(registry: Registry, publisher: Publisher) -> None:
     names = []
     for _ in range(KEEP + 3):
-        item = replace(pending(registry), parent=registry.live("policy") or "")
-        assert publisher.settle(item, staged=False) == "live"
+        item = replace(judged(registry), parent=registry.live("policy") or "")
+        assert publisher.publish_policy(item, staged=False) == "live"
         names.append(item.version)
     whole = [name for name in registry.versions("policy") if registry.has_weights(name)]
     assert whole == ["policy-000000", *names[-1 - KEEP :]], "the first, the newest retired ones, the live one"
@@ -159,7 +159,7 @@ def test_old_versions_give_their_weights_up_and_keep_their_record(registry: Regi
 def test_a_version_that_was_overtaken_while_it_was_promoted_is_rejected(
     registry: Registry, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item, rival = pending(registry), registry.reserve("policy")
+    item, rival = judged(registry), registry.reserve("policy")
     write(registry.stage(rival))
     registry.publish(Manifest(version=rival, tuning="full"))
     real = registry.store.replace
@@ -170,6 +170,6 @@ def test_a_version_that_was_overtaken_while_it_was_promoted_is_rejected(
         return real(key, value, expected=expected)
 
     monkeypatch.setattr(registry.store, "replace", replace)
-    assert publisher.settle(item, staged=False) == "rejected"
+    assert publisher.publish_policy(item, staged=False) == "rejected"
     assert registry.live("policy") == rival
     assert registry.status(item.version).reason == f"its parent policy-000000 is not live any more, {rival} is"

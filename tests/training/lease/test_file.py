@@ -22,7 +22,7 @@ from rlhf_online.eventlog.gap import Place
 from rlhf_online.training.checkpoint import Checkpoints, Part
 from rlhf_online.training.lease import file as module
 from rlhf_online.training.lease.file import Fence, FileLease
-from rlhf_online.training.progress import Pending, Progress
+from rlhf_online.training.progress import JudgedVersion, Progress
 from rlhf_online.training.publication import Publisher
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
@@ -292,7 +292,7 @@ def test_the_lower_epoch_cannot_publish_what_it_committed_and_its_successor_can(
         reward=SimpleNamespace(model=SimpleNamespace(save=write)),
     )
     publisher = Publisher(registry, learners, "full", 2)
-    item = Pending(
+    item = JudgedVersion(
         version=registry.reserve("policy"), tuning="full", parent="policy-000000", reward_version="reward-000000",
         kl=0.5, position={}, probe=(), passed=passed, reasons=(), figures={},
     )  # fmt: skip
@@ -301,15 +301,15 @@ def test_the_lower_epoch_cannot_publish_what_it_committed_and_its_successor_can(
     successor = take_over()
     before = content(tmp_path / "versions")
     with pytest.raises(Fenced):
-        publisher.settle(item, staged=not passed)
+        publisher.publish_policy(item, staged=not passed)
     with pytest.raises(Fenced):
-        publisher.reward(progress)
+        publisher.publish_reward(progress)
     assert content(tmp_path / "versions") == before
 
     publisher = Publisher(open_registry(tmp_path / "versions", successor.guard), learners, "full", 2)
     publisher.stage_rejected(item)
-    assert publisher.settle(item, staged=not passed) == ("live" if passed else "rejected")
-    assert publisher.reward(progress)
+    assert publisher.publish_policy(item, staged=not passed) == ("live" if passed else "rejected")
+    assert publisher.publish_reward(progress)
     assert not list((tmp_path / "versions").glob(".staging-*")), "what the other one staged is gone, too"
 
 

@@ -304,6 +304,19 @@ def test_versions_are_listed_from_the_folder_and_from_a_service(service, state, 
     ]
 
 
+def test_a_damaged_version_is_a_row_that_says_so(state, capsys):
+    registry = open_registry(state.versions)
+    for _ in range(2):
+        version = registry.reserve("policy")
+        registry.stage(version)
+        registry.publish(Manifest(version=version, tuning="lora"))
+    (registry.path("policy-000000") / "manifest.json").write_text("{")
+    assert main(["versions", "list", "--state", str(state.root)]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert rows[0].startswith("policy-000000") and "its manifest cannot be read" in rows[0]
+    assert rows[1].startswith("policy-000001")
+
+
 def _publish_reward(state: StateDir, objectives: list[str], **figures: float) -> None:
     registry = open_registry(state.versions)
     version = registry.reserve("reward")

@@ -93,16 +93,16 @@ class Learners:
         """Raises VersionCorrupt for another model's state."""
         self.policy.load_state(part.tensors, part.values)
 
-    def follow(self, folder: Path, reference: Path, *, new_line: bool = False) -> None:
+    def follow(self, folder: Path, reference: Path, *, new_reference: bool = False) -> None:
         """Give the policy the weights of the version in `folder`; the value head and the KL controller stay.
 
-        Where a new line begins the controller begins anew: what it learned was about another reference.
+        With `new_reference` the controller begins anew: what it learned was about another reference.
         """
         tensors, values = self.policy.state()
         value = {name: tensor for name, tensor in tensors.items() if name.startswith("value.")}
         updater = self._load_policy(folder, reference)
         own, first = updater.policy.state(), updater.state()[1]
-        kept = {"kl_coef": first["kl_coef"], "baseline": first["baseline"]} if new_line else {}
+        kept = {"kl_coef": first["kl_coef"], "baseline": first["baseline"]} if new_reference else {}
         updater.load_state(own | value, values | kept)
         self.policy = updater
 

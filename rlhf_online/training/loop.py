@@ -26,7 +26,7 @@ The policy in memory has the weights of `progress.policy_version`. When the live
 rolled back, or the engine refused a version) the policy is loaded from that before it learns on, and committed, so that
 before every update the last checkpoint holds the weights that serve: an update that the gate rejects is taken back from
 there. The reward model keeps what it learned either way. A reference that an operator has refreshed is taken up there
-too: a new line of versions begins, whose KL counts from it.
+too: from then on KL counts from it.
 """
 
 import random

@@ -32,21 +32,21 @@ def serve_reward(parts: Parts, progress: Progress) -> None:
 def serve_policy(parts: Parts, progress: Progress, prompt: tuple[int, ...]) -> None:
     """Load the live weights into memory unless they are there, and wait until the engine serves them.
 
-    If an operator has chosen another reference, a new line of versions begins here, at the live one. `prompt` is any
-    prompt that the engine can answer: its answer tells which version serves.
+    If an operator has chosen another reference, it is taken up here: KL counts from it. `prompt` is any prompt that the
+    engine can answer: its answer tells which version serves.
     """
     log = structlog.get_logger()
     while True:
         live, reference = parts.registry.live("policy"), parts.registry.references()[-1]
         assert live is not None, "a live policy version never goes away"
         if (live, reference) != (progress.policy_version, progress.reference):
-            new_line = reference != progress.reference
+            new_reference = reference != progress.reference
             if live != progress.policy_version:
                 log.warning("the live version is another one", live=live, in_memory=progress.policy_version)
-            if new_line:
-                log.warning("a new line begins: KL counts anew", reference=reference, before=progress.reference)
+            if new_reference:
+                log.warning("KL counts from another reference", reference=reference, before=progress.reference)
             path = parts.registry.path
-            parts.learners.follow(path(live), path(reference), new_line=new_line)
+            parts.learners.follow(path(live), path(reference), new_reference=new_reference)
             progress.policy_version, progress.reference = live, reference
             commit(parts, progress, policy=True)
         if parts.experience.wait_until_served(live, prompt):

@@ -81,7 +81,7 @@ class Catalogue:
     # What came before
 
     def references(self) -> list[str]:
-        """The policy versions that the KL was counted from, each the beginning of a line, the one in use last."""
+        """The policy versions that the KL was counted from, the one in use last; at first the first version."""
         value = self.store.read(REFERENCES)
         return self.versions("policy")[:1] if value is None else json.loads(value)
 

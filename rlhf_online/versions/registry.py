@@ -113,8 +113,10 @@ class Registry(Catalogue):
     # Reference and retention
 
     def refresh_reference(self, version: str) -> None:
-        """Begin a new line: from now on the KL of the policy is counted from `version`. Raises InvalidInput for one
-        that never served or has no weights any more, UnknownVersion."""
+        """From now on the KL of the policy is counted from `version`.
+
+        Raises InvalidInput for one that never served or has no weights any more, UnknownVersion.
+        """
         if kind_of(version) != "policy" or self.status(version).state not in ("live", "retired"):
             raise InvalidInput(f"{version} is no policy that serves or has served: only such can be the reference")
         if not self.has_weights(version):
@@ -184,7 +186,7 @@ class Registry(Catalogue):
         self._update(status_key(version), changed)
 
     def _update(self, key: str, change: Callable[[str | None], str | None]) -> str | None:
-        """Make a record what `change` makes of it, again until nobody else changed it meanwhile; what it was before."""
+        """Replace a record by what `change` makes of it, again while others change it; what it was before."""
         while True:
             before = self.store.read(key)
             after = change(before)

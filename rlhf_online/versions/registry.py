@@ -134,14 +134,15 @@ class Registry(Catalogue):
 
         The first version stays whole, and so do the live one and the reference that others are measured by.
         """
-        kept = self.references()[-1:] if kind == "policy" else []
+        kept = [self.live(kind), *(self.references()[-1:] if kind == "policy" else [])]
         names = [name for name in self.versions(kind)[1:] if name not in kept]
         pruned = []
         for states in (("retired",), REFUSED):
             old = [name for name in names if self.status(name).state in states]
-            pruned += [name for name in old[: max(0, len(old) - keep)] if self.store.files(name)]
-        for name in pruned:
-            self.store.discard_files(name)
+            for name in old[: max(0, len(old) - keep)]:
+                if self.store.files(name):
+                    self.store.discard_files(name)
+                    pruned.append(name)
         return pruned
 
     # Records

@@ -115,6 +115,16 @@ def test_pruned_versions_can_neither_be_promoted_nor_gone_back_to(registry: Regi
     assert registry.rollback("policy", reason="again").version == names[0], "the first version is always kept"
 
 
+def test_a_version_that_is_pointed_at_keeps_its_weights_whatever_its_state_says(registry: Registry) -> None:
+    names = [publish(registry) for _ in range(4)]
+    for name in names:
+        registry.promote(name)
+    # Somebody promotes an old version again, and has moved the pointer so far.
+    assert registry.store.replace("live/policy", names[1], expected=names[3])
+    assert registry.prune("policy", 0) == [names[2]]
+    assert registry.has_weights(names[1])
+
+
 def test_the_reference_is_the_first_version_until_it_is_refreshed_on_purpose(registry: Registry) -> None:
     assert registry.references() == []
     names = [publish(registry) for _ in range(4)]

@@ -57,20 +57,20 @@ class Experience:
     ) -> None:
         self.sources = list(sources)
         self.curriculum = Curriculum(settings.curriculum, settings.prompts)
-        self._sampler = sampler
-        self._buffer = buffer
+        self.sampler = sampler
+        self.buffer = buffer
         self._ledger = ledger
         self._registry = registry
         self._retrier = retrier
         self._settings = settings
-        self._pessimism = pessimism
+        self.pessimism = pessimism
         self._log = structlog.get_logger()
 
     def wait_until_served(self, version: str, prompt: Tokens) -> bool:
         """Wait for the engine to serve `version`, SERVED_WITHIN_S at most; False if another version became live."""
         deadline = time.monotonic() + SERVED_WITHIN_S
         while True:
-            serving = self._retrier.call("asking which version serves", lambda: self._sampler.serving(prompt))
+            serving = self._retrier.call("asking which version serves", lambda: self.sampler.serving(prompt))
             if self._registry.live("policy") != version:
                 return False
             if serving == version:
@@ -90,7 +90,7 @@ class Experience:
         """
         settings = self._settings
         ancestors = self._registry.lineage()
-        taken = self._buffer.take(settings.per_cycle, ancestors, lambda name: self._ledger.take(name, "rollout"))
+        taken = self.buffer.take(settings.per_cycle, ancestors, lambda name: self._ledger.take(name, "rollout"))
         found = sum(comparable(rollout, live, TEMPERATURE, settings.max_tokens) for rollout in taken)
         asked = Counter(rollout.prompt_token_ids for rollout in taken)
         alone = [prompt for prompt, times in asked.items() if times == 1] if grouped else []
@@ -103,9 +103,9 @@ class Experience:
         chosen = [*first, *self.curriculum.draw(others, count - len(first), rng)]
         fresh = self._retrier.call(
             "sampling fresh answers",
-            lambda: self._sampler.sample(chosen, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE),
+            lambda: self.sampler.sample(chosen, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE),
         )
-        return taken + self._buffer.drop_stale(fresh, ancestors)
+        return taken + self.buffer.drop_stale(fresh, ancestors)
 
     def score(
         self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float]
@@ -115,7 +115,7 @@ class Experience:
             "scoring answers",
             lambda: score_by_all(self.sources, pairs, reward_version, SCORE_TIMEOUT_S, weights),
         )
-        return [item.score - self._pessimism * item.spread for item in scored]
+        return [item.score - self.pessimism * item.spread for item in scored]
 
     def score_rollouts(
         self, rollouts: Sequence[Rollout], reward_version: str, weights: Mapping[str, float]

@@ -24,7 +24,7 @@ class Retrier:
 
     def __init__(self, stop: threading.Event, waiting: Callable[[str, Exception], None]) -> None:
         self._stop = stop
-        self._waiting = waiting
+        self.waiting = waiting
 
     def call(self, doing: str, action: Callable[[], T]) -> T:
         """What `action` returns once it succeeds. `doing` names it for people. Raises Stopped."""
@@ -34,7 +34,7 @@ class Retrier:
             try:
                 return action()
             except (RewardUnavailable, EngineUnavailable, LogUnavailable, CheckpointError, OSError) as error:
-                self._waiting(doing, error)
+                self.waiting(doing, error)
             self.sleep(backoff.advance())
 
     def sleep(self, seconds: float) -> None:

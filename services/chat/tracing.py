@@ -21,7 +21,7 @@ def current() -> str:
     return _current.get()
 
 
-def _enter(value: str) -> None:
+def enter(value: str) -> None:
     """A header that breaks the standard's format is as good as none."""
     _current.set(value if _VALID.fullmatch(value) else "")
 
@@ -33,7 +33,7 @@ class TraceHttp:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        _enter(dict(scope.get("headers", ())).get(HEADER.encode(), b"").decode("latin-1"))
+        enter(dict(scope.get("headers", ())).get(HEADER.encode(), b"").decode("latin-1"))
         await self._app(scope, receive, send)
 
 
@@ -46,5 +46,5 @@ class TraceGrpc(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         found = dict(handler_call_details.invocation_metadata or ()).get(HEADER, "")
-        _enter(found if isinstance(found, str) else "")
+        enter(found if isinstance(found, str) else "")
         return await continuation(handler_call_details)

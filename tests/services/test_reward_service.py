@@ -33,6 +33,7 @@ from rlhf_online.versions.registry import Registry
 from services.reward.__main__ import loader
 from services.reward.server import SERVICE, Limits
 from tests.support.reward_service import RewardService, reward_service
+from tests.support.samples import value
 from tests.support.waiting import until
 from tests.support.watched import Watched
 
@@ -240,7 +241,7 @@ def test_prompts_that_are_too_long_are_counted(
     client.wait_for_version(publish(registry), 10)
     fits, longer = ((5,) * 126, (20, 2)), ((5,) * 127, (20, 2))
     assert len(client.score([fits, longer], "", 10)) == 2
-    assert service.metrics.cut._value.get() == 1
+    assert value(service.metrics.cut) == 1
 
 
 def test_conversations_and_texts_are_tokenised(

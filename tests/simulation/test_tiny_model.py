@@ -45,7 +45,7 @@ def test_spelling_with_capitals_and_joined_marks_is_understood(tokenizer):
 def test_the_incremental_decoder_puts_spaces_between_words(tokenizer):
     ids = tokenizer("fig is a fruit", add_special_tokens=False)["input_ids"]
     stream = DecodeStream(ids=prompt_ids(tokenizer, ("user", "fig")), skip_special_tokens=True)
-    pieces = [stream.step(tokenizer._tokenizer, index) for index in [*ids, tokenizer.eos_token_id]]
+    pieces = [stream.step(tokenizer.backend_tokenizer, index) for index in [*ids, tokenizer.eos_token_id]]
     assert "".join(piece or "" for piece in pieces).split() == ["fig", "is", "a", "fruit"]
     assert pieces[1:4] == [" is", " a", " fruit"]
 

@@ -122,7 +122,7 @@ def test_no_answer_is_used_twice(registry: Registry) -> None:
     live = [rollout("live", LIVE)]
     made = experience(registry, Engine(LIVE), Rewards(), live)
     assert made.gather([], LIVE, 0, random.Random(0)) == live
-    made._buffer.add(live)
+    made.buffer.add(live)
     assert made.gather([], LIVE, 0, random.Random(0)) == []
 
 
@@ -148,7 +148,7 @@ def test_fresh_answers_of_a_version_that_is_none_any_more_are_dropped(registry: 
     registry.rollback("policy", reason="bad")
     made = experience(registry, Engine(LIVE), Rewards())
     assert made.gather(PROMPTS, "policy-000001", 4, random.Random(0)) == []
-    assert made._buffer.left_out["stale"] == 12
+    assert made.buffer.left_out["stale"] == 12
 
 
 def test_scores_are_pessimistic_and_pinned(registry: Registry) -> None:

@@ -55,6 +55,7 @@ from rlhf_online.versions.manifest import Kind
 from rlhf_online.wire import decode
 from tests.faults import auditor
 from tests.support.crash import Crash
+from tests.support.samples import value
 from tests.support.trainer_world import World, world
 from tests.support.waiting import until
 
@@ -391,7 +392,7 @@ def test_answers_that_may_not_train_the_policy_are_shown_though_nothing_is_learn
         cycles(trainer)
         assert trainer.progress.policy_version == "policy-000000"
         gauge = trainer.parts.reporter.metrics.left_out
-        assert gauge.labels("greedy")._value.get() == 30 * len(rollouts)
+        assert value(gauge.labels("greedy")) == 30 * len(rollouts)
 
 
 def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:
@@ -406,7 +407,7 @@ def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:
         votes = tiny.state.read_status("trainer")["votes"]
         assert (votes["pending"], votes["orphaned"], votes["dead_lettered"]) == (1, 0, 2)
         gauge = trainer.parts.reporter.metrics.dead_letters
-        assert [gauge.labels(reason)._value.get() for reason in ("undecodable", "missing")] == [1, 1]
+        assert [value(gauge.labels(reason)) for reason in ("undecodable", "missing")] == [1, 1]
         rollouts = tiny.engine.sample([(1, 5, 3)], 1, 4, 1.0)
         for _ in range(60):  # the log's time is what most of its last events say
             later = tiny.completion("name one fruit", rollouts, finished_ms=9_000_000)
@@ -479,7 +480,7 @@ def test_an_update_with_nothing_to_learn_from_is_skipped_and_counted(tmp_path: P
     policy = PolicyTraining.model_validate({"algorithm": algorithm})
     with world(tmp_path, policy=policy) as tiny, tiny.trainer() as trainer:
         if algorithm == "online-dpo":
-            trainer.parts.experience._pessimism = float("nan")
+            trainer.parts.experience.pessimism = float("nan")
         before = weights(trainer)
         for number in range(2):
             tiny.chat(20)
@@ -490,7 +491,7 @@ def test_an_update_with_nothing_to_learn_from_is_skipped_and_counted(tmp_path: P
             left_out = trainer.progress.left_out.get("score", 0)
             assert left_out == (0 if algorithm == "kto" else 32 * (number + 1))
             gauge = trainer.parts.reporter.metrics.left_out
-            assert gauge.labels("score")._value.get() == left_out and gauge.labels("stale")._value.get() == 0
+            assert value(gauge.labels("score")) == left_out and value(gauge.labels("stale")) == 0
         audit(tiny, trainer)
     with tiny.trainer() as again:
         assert again.progress.left_out == trainer.progress.left_out
@@ -616,12 +617,12 @@ def test_neighbours_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: py
     with world(tmp_path, rollout=more) as tiny, tiny.trainer() as trainer:
         parts = trainer.parts
         experience = parts.experience
-        experience._sampler = Away(experience._sampler, EngineUnavailable("loading"), 2)  # pyright: ignore
+        experience.sampler = Away(experience.sampler, EngineUnavailable("loading"), 2)  # pyright: ignore
         rewards = Away(parts.rewards, RewardUnavailable("restarting"), 2)
         experience.sources = [rewards]  # pyright: ignore
         trainer.parts = replace(parts, rewards=rewards, checkpoints=FullDisk(parts.checkpoints, 3))  # pyright: ignore
         waits: list[str] = []
-        parts.retrier._waiting = lambda doing, error: waits.append(f"{doing}: {error}")
+        parts.retrier.waiting = lambda doing, error: waits.append(f"{doing}: {error}")
         tiny.chat(20)
         assert cycles(trainer) == 1
         assert {wait.split(":")[0] for wait in waits} == {
@@ -679,7 +680,7 @@ def test_a_stop_while_waiting_ends_it_and_loses_nothing(tiny: World) -> None:
                 stop.set()
                 raise EngineUnavailable("loading")
 
-        experience._sampler = Never()  # pyright: ignore
+        experience.sampler = Never()  # pyright: ignore
         trainer.run()  # ends by itself
         with pytest.raises(Stopped):
             trainer.parts.retrier.check()

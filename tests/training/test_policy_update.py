@@ -18,7 +18,8 @@ from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy.algorithms import ALGORITHMS
 from rlhf_online.training.policy.algorithms.base import KLPenalised, PolicyGradient
-from rlhf_online.training.policy.micro_batches import out_of_memory
+from rlhf_online.training.policy.measured import MeasuredAnswers
+from rlhf_online.training.policy.micro_batches import MicroBatches, out_of_memory
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 
@@ -627,18 +628,28 @@ def test_an_algorithms_setting_changes_what_is_learned(
     assert not _same(plain, changed)
 
 
+class Watched(MicroBatches):
+    """`seen` are the rows of answers that went through the model."""
+
+    def __init__(self, policy: Policy, tokens: int) -> None:
+        super().__init__(policy, tokens)
+        self.seen: list[int] = []
+
+    def forward(
+        self, answers: MeasuredAnswers, rows: Sequence[int], *, entropies: bool = False
+    ) -> tuple[Batch, Outputs]:
+        self.seen.extend(rows)
+        return super().forward(answers, rows, entropies=entropies)
+
+
 @pytest.mark.parametrize(("count", "chosen"), [(5, 5), (40, 16), (64, 16), (256, 32)])
-def test_the_step_kl_is_measured_on_answers_to_many_prompts(
-    base: Path, monkeypatch: pytest.MonkeyPatch, count: int, chosen: int
-):
+def test_the_step_kl_is_measured_on_answers_to_many_prompts(base: Path, count: int, chosen: int):
     """Four answers to a prompt stand together; those that are looked at are spread evenly over all of them."""
-    passes = _updater(base)._passes
+    passes = Watched(Policy.load(base, tuning="full"), 2048)
     pairs = [((1, 10 + row // 4 % 20, 3), (30 + row % 40, 2)) for row in range(count)]
     answers = passes.measure(pairs, torch.ones(count))
-    seen: list[int] = []
-    forward = passes._forward
-    monkeypatch.setattr(passes, "_forward", lambda answers, rows: (seen.extend(rows), forward(answers, rows))[1])
+    passes.seen.clear()
     assert passes.step_kl(answers) == pytest.approx(0, abs=1e-6)
-    assert len(seen) == len(set(seen)) == chosen
-    gaps = {later - earlier for earlier, later in pairwise([*sorted(seen), count])}
+    assert len(passes.seen) == len(set(passes.seen)) == chosen
+    gaps = {later - earlier for earlier, later in pairwise([*sorted(passes.seen), count])}
     assert max(gaps) - min(gaps) <= 1

@@ -92,7 +92,7 @@ def drop(producer: Any) -> None:
 
     `close` alone would wait for deliveries that may never end, raise, and leave the sender's thread running.
     """
-    producer._sender.force_close()
+    producer._sender.force_close()  # noqa: SLF001  # there is no public way
     producer.close(timeout=5)
 
 

@@ -54,7 +54,7 @@ class MicroBatches:
 
         def measure() -> None:
             for rows in self._rows(found, [(row,) for row in range(len(pairs))]):
-                batch, outputs = self._forward(found, rows)
+                batch, outputs = self.forward(found, rows)
                 size, temperature_B = batch.mask_BA.shape[1], temperature_N[rows].to(self.policy.device)
                 found.mask_NA[rows, :size] = batch.mask_BA.cpu()
                 found.start_NA[rows, :size] = outputs.logprobs_BA.cpu()
@@ -70,7 +70,7 @@ class MicroBatches:
         place = {row: index for index, row in enumerate(rows)}
         logprobs_N = torch.zeros(len(rows))
         for group in self._rows(answers, [(row,) for row in rows]):
-            batch, outputs = self._forward(answers, group)
+            batch, outputs = self.forward(answers, group)
             logprobs_N[[place[row] for row in group]] = row_sums(outputs.logprobs_BA, batch.mask_BA).cpu()
         return logprobs_N
 
@@ -87,7 +87,7 @@ class MicroBatches:
         def measure() -> float:
             total = 0.0
             for rows in self._rows(answers, examples):
-                batch, outputs = self._forward(answers, rows)
+                batch, outputs = self.forward(answers, rows)
                 start_BA = answers.start_NA[rows, : batch.mask_BA.shape[1]].to(outputs.logprobs_BA)
                 total += masked_sum(kl.k3(start_BA, outputs.logprobs_BA), batch.mask_BA).item()
             return total / len(examples)
@@ -104,7 +104,7 @@ class MicroBatches:
         sums: dict[str, Tensor] = {}
         own, counts = distributed.part(examples)
         for rows in self._rows(answers, own):
-            batch, outputs = self._forward(answers, rows, entropies=objective.entropies)
+            batch, outputs = self.forward(answers, rows, entropies=objective.entropies)
             loss, stats = objective.loss(MicroBatch(rows, outputs, batch.mask_BA, minibatch))
             stats.setdefault("policy_loss", loss.detach())
             (counts * weight * loss).backward()
@@ -126,7 +126,7 @@ class MicroBatches:
             torch.cuda.empty_cache()
             structlog.get_logger().warning("out of memory: smaller micro-batches", tokens=self.tokens)
 
-    def _forward(
+    def forward(
         self, answers: MeasuredAnswers, rows: Sequence[int], *, entropies: bool = False
     ) -> tuple[Batch, Outputs]:
         batch = self.policy.collate([answers.pairs[row] for row in rows])

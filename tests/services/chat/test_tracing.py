@@ -42,7 +42,7 @@ async def test_grpc(service: Service) -> None:
 async def test_what_breaks_the_format_is_as_good_as_none(value: str) -> None:
     from services.chat import tracing
 
-    tracing._enter(TRACE)
+    tracing.enter(TRACE)
     assert tracing.current() == TRACE
-    tracing._enter(value)
+    tracing.enter(value)
     assert tracing.current() == ""

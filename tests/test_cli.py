@@ -418,13 +418,18 @@ def test_up_hands_its_options_to_the_services_and_they_win_over_variables(tmp_pa
     model = tmp_path / "model"
     model.mkdir()
     options = ["--model", str(model), "--port", "4321", "--tuning", "full", "--kafka", "kafka://127.0.0.1:9"]
-    variables = {"RLHF_UP__HTTP_PORT": "1234", "RLHF_UP__SEED": "5"}
+    variables = {"RLHF_UP__CHAT__HTTP_PORT": "1234", "RLHF_UP__TRAINER__SEED": "5"}
     ended = command("up", *options, "--state", str(tmp_path / "state"), **variables)
     # The folder is empty, so the services refuse to start; what they were given stands in the settings file.
     assert ended.returncode == 2 and "holds no config.json" in ended.stderr
     chosen = load(StandaloneSettings, tmp_path / "state" / "run" / "standalone.toml")
-    assert (chosen.http_port, chosen.tuning, chosen.log.url, chosen.seed) == (4321, "full", "kafka://127.0.0.1:9", 5)
-    assert chosen.rollout.per_cycle == 64
+    assert (chosen.chat.http_port, chosen.tuning, chosen.log.url, chosen.trainer.seed) == (
+        4321,
+        "full",
+        "kafka://127.0.0.1:9",
+        5,
+    )
+    assert chosen.trainer.rollout.per_cycle == 64
 
 
 def test_up_takes_a_settings_file_of_ones_own(tmp_path):
@@ -435,11 +440,11 @@ def test_up_takes_a_settings_file_of_ones_own(tmp_path):
 
 
 def test_up_takes_any_setting_as_an_option(tmp_path):
-    options = ["--set", "gate.kl.max=8", "--set", 'reward.objectives=["helpful", "harmless"]', "--set", "model=m"]
+    options = ["--set", "trainer.gate.kl.max=8", "--set", 'objectives=["helpful", "harmless"]', "--set", "model=m"]
     ended = command("up", "--model", str(tmp_path), "--state", str(tmp_path / "state"), *options)
     assert "no model folder at m" in ended.stderr
     chosen = load(StandaloneSettings, tmp_path / "state" / "run" / "standalone.toml")
-    assert (chosen.gate.kl.max, chosen.reward.objectives) == (8.0, ("helpful", "harmless"))
+    assert (chosen.trainer.gate.kl.max, chosen.objectives) == (8.0, ("helpful", "harmless"))
 
 
 def test_up_says_what_an_option_looks_like(tmp_path):

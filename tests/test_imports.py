@@ -49,13 +49,13 @@ from pathlib import Path
 import services.standalone.__main__
 from rlhf_online.config import load
 from services.standalone.settings import StandaloneSettings
-print(load(StandaloneSettings, Path(sys.argv[1])).policy.algorithm.name, "torch" in sys.modules)
+print(load(StandaloneSettings, Path(sys.argv[1])).trainer.policy.algorithm.name, "torch" in sys.modules)
 """
 
 
 def test_the_settings_of_training_are_read_without_torch(tmp_path):
     path = tmp_path / "up.toml"
-    path.write_text('model = "m"\nstate_dir = "s"\n[policy]\nalgorithm = "grpo"\n')
+    path.write_text('model = "m"\nstate_dir = "s"\n[trainer.policy]\nalgorithm = "grpo"\n')
     command = [sys.executable, "-c", SETTINGS_READ, str(path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (ended.stdout, ended.stderr) == ("grpo False\n", "")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,40 +16,44 @@ BUNDLED = Path("build/models/smollm2")
 
 REAL_MODEL: dict[str, Any] = {
     "tuning": "lora",
-    "trainer_threads": 2,
-    "min_votes": 24,
-    "cold_votes": 30,
-    "engine": {"max_model_len": 1024, "max_num_seqs": 32, "kv_cache_gib": 1.0},
-    "limits": {"max_tokens": 512},
-    "reward": {
-        "tuning": "lora",
-        "lora_rank": 8,
-        "readout": "mean",
-        "lr": 1e-3,
-        "batch": 8,
-        "epochs": 1,
-        "cold_epochs": 2,
-        "reference_answers": 64,
-        # One person's clicks would take days to prove a reward model; the KL and the gate hold all the same.
-        "policy_accuracy": 0.0,
+    "chat": {
+        "engine": {"max_model_len": 1024, "max_num_seqs": 32, "kv_cache_gib": 1.0},
+        "limits": {"max_tokens": 512},
     },
-    "policy": {
-        "lr": 3e-4,
-        "epochs": 2,
-        "minibatches": 2,
-        "micro_batch_tokens": 2048,
-        "algorithm": {
-            "name": "ppo",
-            "value_lr": 1e-3,
-            "kl_coef": 0.1,
-            "kl_target": 3.0,
-            "kl_horizon": 500.0,
-            # At 48 tokens most answers are cut: a policy that is paid for being done by then learns to say little.
-            "missing_eos_penalty": 0.0,
+    "trainer": {
+        "threads": 2,
+        "min_votes": 24,
+        "cold_votes": 30,
+        "reward": {
+            "tuning": "lora",
+            "lora_rank": 8,
+            "readout": "mean",
+            "lr": 1e-3,
+            "batch": 8,
+            "epochs": 1,
+            "cold_epochs": 2,
+            "reference_answers": 64,
+            # One person's clicks would take days to prove a reward model; the KL and the gate hold all the same.
+            "policy_accuracy": 0.0,
         },
+        "policy": {
+            "lr": 3e-4,
+            "epochs": 2,
+            "minibatches": 2,
+            "micro_batch_tokens": 2048,
+            "algorithm": {
+                "name": "ppo",
+                "value_lr": 1e-3,
+                "kl_coef": 0.1,
+                "kl_target": 3.0,
+                "kl_horizon": 500.0,
+                # At 48 tokens most answers are cut: a policy paid for being done by then learns to say little.
+                "missing_eos_penalty": 0.0,
+            },
+        },
+        "rollout": {"per_cycle": 64, "answers_per_prompt": 4, "max_tokens": 48},
+        "gate": {"samples": 16, "win_rate": {"min": 0.4}, "kl": {"max": 6.0}},
     },
-    "rollout": {"per_cycle": 64, "answers_per_prompt": 4, "max_tokens": 48},
-    "gate": {"samples": 16, "win_rate": {"min": 0.4}, "kl": {"max": 6.0}},
 }
 """Under these a real chat model of some hundred million weights learns from tens of votes on two cores."""
 LORA_RANK = 8
@@ -64,7 +69,8 @@ def up(
     kafka: Annotated[str, typer.Option(help="Ship the event log too: kafka://host:port,host:port.")] = "",
     settings: Annotated[Path | None, typer.Option("--config", help="Settings (TOML); options win over it.")] = None,
     others: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting, such as gate.kl.max=8.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting, such as trainer.gate.kl.max=8."),
     ] = None,
 ) -> None:
     """Serve a chat model on this machine, and let it learn from the votes on its answers."""
@@ -73,8 +79,8 @@ def up(
     given = {
         "model": str(_folder(model)) if model or settings is None else None,
         "host": host or None,
-        "http_port": port,
-        "grpc_port": grpc_port,
+        "chat.http_port": port,
+        "chat.grpc_port": grpc_port,
         "tuning": tuning,
         "log.url": kafka or None,
     }
@@ -82,8 +88,10 @@ def up(
     if settings is None:
         settings = state / "run" / "up.toml"
         chosen = from_options(options).get("tuning") or os.environ.get("RLHF_UP__TUNING", "lora")
-        policy = REAL_MODEL["policy"] | ({"lora_rank": LORA_RANK} if chosen == "lora" else {})
-        write_toml({"state_dir": str(state), **REAL_MODEL, "policy": policy}, settings)
+        written = deepcopy({"state_dir": str(state), **REAL_MODEL})
+        if chosen == "lora":
+            written["trainer"]["policy"]["lora_rank"] = LORA_RANK
+        write_toml(written, settings)
     command = [sys.executable, "-m", "services.standalone", "--config", str(settings)]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *(f"--set={option}" for option in options)])

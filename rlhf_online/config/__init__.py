@@ -17,7 +17,7 @@ from rlhf_online.config.base import (
 )
 from rlhf_online.config.chat import ChatSettings, EngineSettings, LimitSettings, SwapSettings
 from rlhf_online.config.files import dump, load
-from rlhf_online.config.log import KafkaSettings, LogSettings, load_log
+from rlhf_online.config.log import KafkaSettings, LogAddress, LogSettings, load_log
 from rlhf_online.config.reward import RewardSettings
 from rlhf_online.config.sft import SftSettings
 
@@ -27,6 +27,7 @@ __all__ = [
     "EngineSettings",
     "KafkaSettings",
     "LimitSettings",
+    "LogAddress",
     "LogSettings",
     "Objectives",
     "Only",

@@ -20,7 +20,7 @@ def explained(path: Path | None, kind: type[Section]) -> Iterator[None]:
         yield
     except ValidationError as error:
         where = f"{path}: " if path else ""
-        lines = [f"{where}{_explain(item, kind)}" for item in error.errors()]
+        lines = [f"{where}{line}" for item in error.errors() for line in _explain(item, kind).splitlines()]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from error
     except ConfigError:
         raise
@@ -31,9 +31,12 @@ def explained(path: Path | None, kind: type[Section]) -> Iterator[None]:
 def _explain(error: ErrorDetails, kind: type[Section]) -> str:
     location = tuple(str(part) for part in error["loc"])
     name = _name(location, kind)
-    if new := _moved(location, kind):
-        return f"{name} is no setting: it is {new}"
     match error["type"]:
+        case "moved":
+            return error["msg"]
+        case "extra_forbidden" if _moved(tuple(name.split(".")), kind):
+            moved = _leaves(error["input"], tuple(name.split(".")))
+            return "\n".join(f"{'.'.join(leaf)} is no setting: it is {_moved(leaf, kind)}" for leaf in moved)
         case "no_effect":
             why = error.get("ctx", {})
             name, other = (_name((*location, why[which]), kind) for which in ("name", "setting"))
@@ -50,10 +53,20 @@ def _moved(location: tuple[str, ...], kind: type[Section]) -> str:
     """The name under which the setting at `location` is set, "" if it is none that was moved."""
     for depth in range(len(location)):
         for section in _sections(location[:depth], kind):
-            if new := section.moved.get(_name(location[depth:], section)):
-                table = _name(location[:depth], kind)
-                return f"{table}.{new}" if table else new
+            for end in range(len(location), depth, -1):
+                if new := section.moved.get(".".join(location[depth:end])):
+                    whole = (*location[:depth], *new.split("."), *location[end:])
+                    return ".".join(whole) if " " in new else _moved(whole, kind) or ".".join(whole)
     return ""
+
+
+def _leaves(table: Any, location: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The locations of all that is given in a table; its own where it is none."""
+    if not isinstance(table, dict) or not table:
+        yield location
+        return
+    for name, value in table.items():
+        yield from _leaves(value, (*location, name))
 
 
 def _suggestion(location: tuple[str, ...], kind: type[Section]) -> str:

@@ -36,7 +36,17 @@ def load(kind: type[Settings], path: Path | None, options: Iterable[str] = ()) -
 
 def dump(settings: ServiceSettings, path: Path) -> None:
     """Write what was given of `settings` as a file that `load` reads back."""
-    write_toml(settings.model_dump(mode="json", exclude_unset=True, exclude_none=True), path)
+    values = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    for name in settings.moved:  # decided by others
+        _remove(values, name.split("."))
+    write_toml(values, path)
+
+
+def _remove(values: Values, names: list[str]) -> None:
+    *tables, last = names
+    for table in tables:
+        values = values.get(table, {})
+    values.pop(last, None)
 
 
 def read_toml(path: Path) -> Values:

@@ -43,13 +43,22 @@ class KafkaSettings(Section):
     )
 
 
-class LogSettings(Section):
+class LogAddress(Section):
+    """Where the log is read."""
+
     only_with: ClassVar = dict.fromkeys(("topic_prefix", "kafka"), Only("url", "kafka:*"))
 
     url: str = Field(
         default="file:",
         description="'file:' keeps the log in the state folder, 'file:/path' there; 'kafka://host:port,…' ships it.",
     )
+    topic_prefix: str = Field(default="rlhf", description="First part of the Kafka topics' names.")
+    kafka: KafkaSettings = KafkaSettings()
+
+
+class LogSettings(LogAddress):
+    """Where the log is, and how it is written."""
+
     segment_bytes: Positive = Field(default=64 << 20, description="Size at which the local log begins a new segment.")
     retain_gib: float = Field(
         default=0.0,
@@ -61,8 +70,6 @@ class LogSettings(Section):
         ge=0,
         description="Age beyond which what everybody has read or Kafka has goes from the local log; 0: none.",
     )
-    topic_prefix: str = Field(default="rlhf", description="First part of the Kafka topics' names.")
-    kafka: KafkaSettings = KafkaSettings()
 
 
 class LogTable(Section):

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf_online.config import LogSettings
+from rlhf_online.config import LogAddress, LogSettings
 from rlhf_online.errors import ConfigError
 from rlhf_online.eventlog.base import Sink, Source
 from rlhf_online.eventlog.local import LocalLog
@@ -32,7 +32,7 @@ def open_sink(settings: LogSettings, folder: Path) -> Sink:
     return KafkaSink(folder, cluster, segment_bytes=settings.segment_bytes, retention=retention)
 
 
-def open_source(settings: LogSettings, folder: Path) -> Source:
+def open_source(settings: LogAddress, folder: Path) -> Source:
     """The log's reader: of `folder`, of the folder in a file address, or of Kafka's topics.
 
     Raises ConfigError, LogUnavailable.
@@ -44,7 +44,7 @@ def open_source(settings: LogSettings, folder: Path) -> Source:
     return KafkaSource(cluster)
 
 
-def kafka_cluster(settings: LogSettings) -> "Cluster | None":
+def kafka_cluster(settings: LogAddress) -> "Cluster | None":
     """The cluster of `log.url`, not yet connected; None for the log on this machine.
 
     Raises ConfigError for an address, a file or a credential of no use.
@@ -65,7 +65,7 @@ def kafka_cluster(settings: LogSettings) -> "Cluster | None":
     return cluster
 
 
-def log_folder(settings: LogSettings, folder: Path) -> Path:
+def log_folder(settings: LogAddress, folder: Path) -> Path:
     """Where the log lies on this machine: the folder that a file address names, `folder` where it names none.
 
     Raises ConfigError.

@@ -91,17 +91,21 @@ def settings(options: Options) -> Values:
         "die_with_parent": True,
         "model": str(options.out / "model"),
         "tuning": "full",
-        "http_port": options.port,
-        "grpc_port": 0,
-        "seed": options.seed,
-        "min_votes": 150,
-        "cold_votes": 800,
-        "engine": {"tuning": "full", "max_model_len": 64, "max_num_seqs": 64, "kv_cache_gib": 0.25},
-        "limits": {"max_tokens": answer},
-        "reward": {"lr": 2e-3, "batch": 16, "epochs": 2, "cold_epochs": 4, "replay": 3.0},
-        "policy": {"lr": 6e-4, "epochs": 2, "max_step_kl": 2.0, "algorithm": {"name": "ppo", "kl_coef": 0.05}},
-        "rollout": {"per_cycle": 1024, "answers_per_prompt": 4, "max_tokens": answer},
-        "gate": {"kl": {"max": 12.0}, "samples": 96},
+        "chat": {
+            "http_port": options.port,
+            "grpc_port": 0,
+            "engine": {"max_model_len": 64, "max_num_seqs": 64, "kv_cache_gib": 0.25},
+            "limits": {"max_tokens": answer},
+        },
+        "trainer": {
+            "seed": options.seed,
+            "min_votes": 150,
+            "cold_votes": 800,
+            "reward": {"lr": 2e-3, "batch": 16, "epochs": 2, "cold_epochs": 4, "replay": 3.0},
+            "policy": {"lr": 6e-4, "epochs": 2, "max_step_kl": 2.0, "algorithm": {"name": "ppo", "kl_coef": 0.05}},
+            "rollout": {"per_cycle": 1024, "answers_per_prompt": 4, "max_tokens": answer},
+            "gate": {"kl": {"max": 12.0}, "samples": 96},
+        },
     }
 
 

@@ -7,7 +7,18 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlhf_online.config import Device, LogSettings, Objectives, Only, Port, Positive, Section, ServiceSettings, Tuning
+from rlhf_online.config import (
+    Device,
+    LogAddress,
+    LogSettings,
+    Objectives,
+    Only,
+    Port,
+    Positive,
+    Section,
+    ServiceSettings,
+    Tuning,
+)
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.training.policy.settings import PolicyTraining
 
@@ -88,6 +99,10 @@ class TrainerSettings(ServiceSettings):
 
     variables = "RLHF_TRAINER__"
     only_with: ClassVar = {"policy.lora_rank": Only("tuning", "lora")}
+    moved: ClassVar = {
+        f"log.{name}": f"log.{name} of the chat service, which writes the log"
+        for name in LogSettings.model_fields.keys() - LogAddress.model_fields.keys()
+    }
 
     seed: int = Field(default=0, description="Seed of every random choice.")
     chat_url: str = Field(description="Address of the chat service, 'http://127.0.0.1:8000': fresh rollouts.")
@@ -113,7 +128,7 @@ class TrainerSettings(ServiceSettings):
         description="Old versions of each kind that keep their weights, to go back to; of older ones the record stays.",
     )
     lease: LeaseSettings = LeaseSettings()
-    log: LogSettings = LogSettings()
+    log: LogAddress = LogAddress()
     reward: RewardTraining = RewardTraining()
     policy: PolicyTraining = PolicyTraining()
     rollout: RolloutSettings = RolloutSettings()

@@ -7,12 +7,10 @@ restarts, so that the others find them again.
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rlhf_online import config
-from rlhf_online.config import ChatSettings, RewardSettings, ServiceSettings
 from rlhf_online.state import StateDir
-from rlhf_online.training.settings import TrainerSettings
 from services.standalone.settings import StandaloneSettings
 
 Name = Literal["chat", "reward", "trainer"]
@@ -45,15 +43,24 @@ def read_ready(path: Path) -> dict[str, int] | None:
 
 def write_settings(name: Name, settings: StandaloneSettings, ports: Ports) -> Path:
     """Write the service's settings file and return its path. The trainer's needs the others' ports in `ports`."""
+    state = StateDir(settings.state_dir)
+    update = {"ready_file": ready_file(state, name), "die_with_parent": True}
     match name:
         case "chat":
-            values: ServiceSettings = chat(settings, ports)
+            own = settings.chat
+            update["http_port"] = ports.get("chat", "http", own.http_port)
+            update["grpc_port"] = ports.get("chat", "grpc", own.grpc_port)
         case "reward":
-            values = reward(settings, ports)
+            own = settings.reward
+            update["grpc_port"] = ports.get("reward", "grpc", own.grpc_port)
+            update["metrics_port"] = ports.get("reward", "metrics", own.metrics_port)
         case "trainer":
-            values = trainer(settings, ports)
-    path = StateDir(settings.state_dir).run / f"{name}.toml"
-    config.dump(values, path)
+            own = settings.trainer
+            update["metrics_port"] = ports.get("trainer", "metrics", own.metrics_port)
+            update["chat_url"] = f"http://{address(settings.host)}:{ports.get('chat', 'http')}"
+            update["reward_address"] = f"{address(settings.reward.host)}:{ports.get('reward', 'grpc')}"
+    path = state.run / f"{name}.toml"
+    config.dump(own.model_copy(update=update), path)
     return path
 
 
@@ -62,68 +69,3 @@ def address(host: str) -> str:
     if host in ANY:
         return LOOPBACK
     return f"[{host}]" if ":" in host else host
-
-
-def chat(settings: StandaloneSettings, ports: Ports) -> ChatSettings:
-    """Settings of the chat service."""
-    update: dict[str, Any] = {"model": settings.model, "tuning": settings.tuning, "device": settings.device}
-    if settings.tuning == "lora":
-        update["max_lora_rank"] = max(settings.engine.max_lora_rank, settings.policy.lora_rank)
-    engine = settings.engine.model_copy(update=update)
-    return ChatSettings(
-        **_common(settings, "chat"),
-        host=settings.host,
-        http_port=ports.get("chat", "http", settings.http_port),
-        grpc_port=ports.get("chat", "grpc", settings.grpc_port),
-        log=settings.log,
-        engine=engine,
-        limits=settings.limits,
-        swap=settings.swap,
-        objectives=settings.reward.objectives,
-    )
-
-
-def reward(settings: StandaloneSettings, ports: Ports) -> RewardSettings:
-    """Settings of the reward service, which listens on the loopback interface alone."""
-    return RewardSettings(
-        **_common(settings, "reward"),
-        host=LOOPBACK,
-        grpc_port=ports.get("reward", "grpc"),
-        metrics_port=ports.get("reward", "metrics"),
-        model=settings.reward.trunk or settings.model,
-        device=settings.device,
-    )
-
-
-def trainer(settings: StandaloneSettings, ports: Ports) -> TrainerSettings:
-    """Settings of the trainer."""
-    return TrainerSettings(
-        **_common(settings, "trainer"),
-        host=LOOPBACK,
-        metrics_port=ports.get("trainer", "metrics"),
-        seed=settings.seed,
-        chat_url=f"http://{address(settings.host)}:{ports.get('chat', 'http')}",
-        reward_address=f"{LOOPBACK}:{ports.get('reward', 'grpc')}",
-        model=settings.model,
-        tuning=settings.tuning,
-        device=settings.device,
-        threads=settings.trainer_threads,
-        min_votes=settings.min_votes,
-        cold_votes=settings.cold_votes,
-        policy_updates=settings.policy_updates,
-        keep_versions=settings.keep_versions,
-        log=settings.log,
-        reward=settings.reward,
-        policy=settings.policy,
-        rollout=settings.rollout,
-        gate=settings.gate,
-    )
-
-
-def _common(settings: StandaloneSettings, name: str) -> dict:
-    return {
-        "state_dir": settings.state_dir,
-        "ready_file": ready_file(StateDir(settings.state_dir), name),
-        "die_with_parent": True,
-        "log_level": settings.log_level,
-    }

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import psutil
 
+from rlhf_online.config import EngineSettings, RewardSettings
 from rlhf_online.errors import ConfigError, InvalidInput, NotEnoughRoom, VersionCorrupt
 from rlhf_online.models.tensor_headers import BadHeader, has_weights, read_header
 from rlhf_online.state import StateDir
+from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
 from services.standalone.settings import StandaloneSettings
@@ -34,13 +36,13 @@ def check(settings: StandaloneSettings, *, available_bytes: int | None = None, f
     model = Path(settings.model)
     check_model(model, settings.tuning)
     count = parameters(model)
-    if uses_cpu(settings):
-        batch = settings.policy.micro_batch_tokens * token_bytes(model)
+    if copies(settings):
+        batch = settings.trainer.policy.micro_batch_tokens * token_bytes(model) if on_cpu(settings.trainer) else 0
         available = memory_available() if available_bytes is None else available_bytes
         check_memory(settings, count, batch, available)
     check_disk(settings.state_dir, count, disk_free(settings.state_dir) if free_bytes is None else free_bytes)
-    check_port(settings.host, settings.http_port, "http_port (--port)")
-    check_port(settings.host, settings.grpc_port, "grpc_port (--grpc-port)")
+    check_port(settings.host, settings.chat.http_port, "chat.http_port (--port)")
+    check_port(settings.host, settings.chat.grpc_port, "chat.grpc_port (--grpc-port)")
     check_live_version(open_registry(StateDir(settings.state_dir).versions))
 
 
@@ -86,17 +88,27 @@ def token_bytes(model: Path) -> int:
 
 
 def copies(settings: StandaloneSettings) -> int:
-    """How often the weights stand in memory at once, in float32, optimiser state included.
+    """How often the weights stand in main memory at once, in float32, optimiser state included.
 
     Engine 1. Policy: all weights trained 5 (weights, reference, gradients, two Adam moments), an adapter 1. Reward
-    model in the trainer: 4 or 1. Reward service: 1.
+    model in the trainer: 4 or 1. Reward service: 1. Those that compute on a GPU take none.
     """
     policy = 5 if settings.tuning == "full" else 1
-    reward = 4 if settings.reward.tuning == "full" else 1
-    return 1 + policy + reward + 1
+    reward = 4 if settings.trainer.reward.tuning == "full" else 1
+    counted = (
+        (engine_on_cpu(settings), 1),
+        (on_cpu(settings.trainer), policy + reward),
+        (on_cpu(settings.reward), 1),
+    )
+    return sum(count for on, count in counted if on)
 
 
-def uses_cpu(settings: StandaloneSettings) -> bool:
+def engine_on_cpu(settings: StandaloneSettings) -> bool:
+    """True if an engine is started here, and computes on the CPU."""
+    return settings.chat.engine.mode == "managed" and on_cpu(settings.chat.engine)
+
+
+def on_cpu(settings: EngineSettings | RewardSettings | TrainerSettings) -> bool:
     """True if weights stand in main memory, as far as one can tell without torch."""
     return settings.device == "cpu" or (settings.device == "auto" and not Path("/proc/driver/nvidia/version").exists())
 
@@ -104,13 +116,15 @@ def uses_cpu(settings: StandaloneSettings) -> bool:
 def check_memory(settings: StandaloneSettings, count: int, batch: int, available: int) -> None:
     """Raises NotEnoughRoom. `count` weights; `batch` (of the trainer) and `available` in bytes."""
     weights = copies(settings) * count * FLOAT32
-    needed = weights + batch + (settings.engine.kv_cache_gib + PROCESSES_GIB) * GIB
+    cache = settings.chat.engine.kv_cache_gib if engine_on_cpu(settings) else 0.0
+    needed = weights + batch + (cache + PROCESSES_GIB) * GIB
     if needed > available:
         raise NotEnoughRoom(
             f"about {needed / GIB:.1f} GiB of memory are needed and {available / GIB:.1f} are available: "
             f"{count / 1e6:.0f} M weights stand in memory {copies(settings)} times ({weights / GIB:.1f} GiB), a batch "
-            f"takes {batch / GIB:.1f}, the cache {settings.engine.kv_cache_gib:g}, the processes {PROCESSES_GIB:g}. "
-            "Take a smaller model, --tuning lora, less engine.kv_cache_gib or policy.micro_batch_tokens, or more memory"
+            f"takes {batch / GIB:.1f}, the cache {cache:g}, the processes {PROCESSES_GIB:g}. "
+            "Take a smaller model, --tuning lora, less chat.engine.kv_cache_gib or trainer.policy.micro_batch_tokens, "
+            "or more memory"
         )
 
 

@@ -1,46 +1,129 @@
-"""Settings of services/standalone: of the whole, from which those of the services are made."""
+"""Settings of services/standalone: of the three services on one machine.
 
-from pydantic import Field
+A file holds each service's own table, `[chat]`, `[reward]`, `[trainer]`, in which all its settings may be given. What
+they share stands above the tables, is given once, and is handed on:
+
+    state_dir · model · tuning · objectives · log    must be the same for all: refused in a table, by the name to use
+    device · log_level                               hold for each service whose table gives no other
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from rlhf_online.config import (
+    ChatSettings,
     Device,
-    EngineSettings,
-    LimitSettings,
     LogSettings,
-    Port,
-    Positive,
+    Objectives,
+    RewardSettings,
     ServiceSettings,
-    SwapSettings,
     Tuning,
 )
-from rlhf_online.gate.settings import GateSettings
-from rlhf_online.training.policy.settings import PolicyTraining
-from rlhf_online.training.settings import RewardTraining, RolloutSettings
+from rlhf_online.config.files import Values, merge
+from rlhf_online.training.settings import RewardTraining, TrainerSettings
+
+SERVICES = ("chat", "reward", "trainer")
+SHARED = {
+    **{f"{service}.{name}": name for service in SERVICES for name in ("state_dir", "ready_file", "die_with_parent")},
+    "chat.host": "host",
+    "chat.log": "log",
+    "chat.objectives": "objectives",
+    "chat.engine.model": "model",
+    "chat.engine.tuning": "tuning",
+    "reward.model": "model (trainer.reward.trunk for another)",
+    "trainer.model": "model",
+    "trainer.tuning": "tuning",
+    "trainer.log": "log",
+    "trainer.reward.objectives": "objectives",
+    "trainer.chat_url": "host and chat.http_port",
+    "trainer.reward_address": "reward.host and reward.grpc_port",
+}
+"""Settings of a service that are no settings here, and the one that decides them."""
+FLAT = {
+    **{name: f"chat.{name}" for name in ("http_port", "grpc_port", "engine", "limits", "swap")},
+    **{name: f"trainer.{name}" for name in ("seed", "min_votes", "cold_votes", "policy_updates", "keep_versions")},
+    **{name: f"trainer.{name}" for name in ("policy", "rollout", "gate")},
+    **{f"reward.{name}": f"trainer.reward.{name}" for name in RewardTraining.model_fields},
+    "reward.objectives": "objectives",
+    "trainer_threads": "trainer.threads",
+}
+"""Names of files from before there were tables of services."""
+NO_TABLE: Any = {}
 
 
 class StandaloneSettings(ServiceSettings):
     """Settings of services/standalone: the three services on one machine, with the local log by default."""
 
     variables = "RLHF_UP__"
+    moved: ClassVar = SHARED | FLAT
 
     model: str = Field(description="Folder of the base model.")
     tuning: Tuning = Field(default="lora", description="Train a LoRA adapter, or all weights.")
-    http_port: Port = Field(default=8000, description="OpenAI-compatible HTTP; 0 lets the system choose.")
-    grpc_port: Port = Field(default=8001, description="gRPC; 0 lets the system choose.")
-    seed: int = Field(default=0, description="Seed of every random choice of the trainer.")
     device: Device = Field(default="auto", description="Where everything computes.")
-    trainer_threads: Positive = Field(default=1, description="CPU threads of the trainer.")
-    min_votes: Positive = Field(default=32, description="New votes that begin a training cycle.")
-    cold_votes: Positive = Field(default=200, description="Votes before the first training cycle.")
-    policy_updates: Positive = Field(default=1, description="Policy updates for each update of the reward model.")
-    keep_versions: Positive = Field(
-        default=10, description="Old versions of each kind that keep their weights, to go back to."
-    )
+    objectives: Objectives = Field(default=("helpful",), description="What answers are judged by; votes may name one.")
     log: LogSettings = LogSettings()
-    engine: EngineSettings = EngineSettings()
-    limits: LimitSettings = LimitSettings()
-    swap: SwapSettings = SwapSettings()
-    reward: RewardTraining = RewardTraining()
-    policy: PolicyTraining = PolicyTraining()
-    rollout: RolloutSettings = RolloutSettings()
-    gate: GateSettings = GateSettings()
+    # The trainer's first: what it trains decides what the others load.
+    trainer: TrainerSettings = Field(default=NO_TABLE, validate_default=True)
+    chat: ChatSettings = Field(default=NO_TABLE, validate_default=True)
+    reward: RewardSettings = Field(default=NO_TABLE, validate_default=True)
+
+    @field_validator("trainer", mode="before")
+    @classmethod
+    def _trainer(cls, table: Any, info: ValidationInfo) -> Any:
+        given = {"model": ""} | {name: info.data[name] for name in ("model", "tuning", "log") if name in info.data}
+        rewards = {name: info.data[name] for name in ("objectives",) if name in info.data}
+        addresses = {"chat_url": "", "reward_address": ""}  # known when the services listen
+        return _handed_on("trainer", table, info.data, {"metrics_port": 0, **given, **addresses, "reward": rewards})
+
+    @field_validator("chat", mode="before")
+    @classmethod
+    def _chat(cls, table: Any, info: ValidationInfo) -> Any:
+        data, trainer = info.data, info.data.get("trainer")
+        engine = {name: data[name] for name in ("model", "tuning") if name in data}
+        given = table.get("engine", {}) if isinstance(table, dict) else {}
+        if "device" in data and given.get("mode") != "external":
+            engine["device"] = data["device"]
+        if trainer is not None and trainer.tuning == "lora":
+            rank = trainer.policy.lora_rank
+            engine["max_lora_rank"] = max(rank, ChatSettings.model_fields["engine"].default.max_lora_rank)
+            if isinstance(most := given.get("max_lora_rank"), int) and most < rank:
+                raise PydanticCustomError(
+                    "rank", "engine.max_lora_rank is {most}, less than trainer.policy.lora_rank, which is {rank}",
+                    {"most": most, "rank": rank},
+                )  # fmt: skip
+        shared = {name: data[name] for name in ("host", "log", "objectives") if name in data}
+        return _handed_on("chat", table, data, {**shared, "engine": engine})
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _reward(cls, table: Any, info: ValidationInfo) -> Any:
+        trainer = info.data.get("trainer")
+        trunk = trainer.reward.trunk if trainer is not None else ""
+        model = trunk or info.data.get("model", "")
+        return _handed_on("reward", table, info.data, {"model": model, "grpc_port": 0, "metrics_port": 0})
+
+
+def _handed_on(service: str, table: Any, data: Values, shared: Values) -> Any:
+    """The service's table with what is given above it. Refuses what only that decides."""
+    if not isinstance(table, dict):
+        return table
+    for name, new in SHARED.items():
+        if name.startswith(f"{service}.") and _holds(table, name.removeprefix(f"{service}.")):
+            raise PydanticCustomError("moved", "{name} is no setting: it is {new}", {"name": name, "new": new})
+    values = {"state_dir": data.get("state_dir", "."), **shared}
+    if "log_level" in data:
+        values["log_level"] = data["log_level"]
+    if service != "chat" and "device" in data:
+        values["device"] = data["device"]
+    merge(values, table)
+    return values
+
+
+def _holds(table: Mapping[str, Any], name: str) -> bool:
+    first, _, rest = name.partition(".")
+    if first not in table:
+        return False
+    return not rest or (isinstance(table[first], dict) and _holds(table[first], rest))

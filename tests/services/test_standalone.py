@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rlhf_online.config import dump, load
+from rlhf_online.config import ChatSettings, RewardSettings, dump, load
+from rlhf_online.config.files import merge
 from rlhf_online.errors import ConfigError, EngineStartFailed, NotEnoughRoom, VersionCorrupt
 from rlhf_online.state import StateDir, write_json
+from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from rlhf_online.versions.manifest import Manifest
@@ -41,8 +43,10 @@ def model(tmp_path: Path) -> Path:
 
 
 def settings(model: Path, tmp_path: Path, **values: Any) -> StandaloneSettings:
-    chosen = {"model": str(model), "state_dir": tmp_path / "state", "http_port": 0, "grpc_port": 0, **values}
-    return StandaloneSettings(**chosen)
+    chosen: dict[str, Any] = {"model": str(model), "state_dir": tmp_path / "state"}
+    merge(chosen, {"chat": {"http_port": 0, "grpc_port": 0}})
+    merge(chosen, values)
+    return StandaloneSettings.model_validate(chosen)
 
 
 class Running:
@@ -226,11 +230,11 @@ def test_one_supervisor_a_state_folder(model, tmp_path, run):
 
 
 def test_the_services_settings_agree_with_each_other_and_can_be_read_back(model, tmp_path):
-    chosen = settings(model, tmp_path, tuning="lora", host="0.0.0.0", policy={"lora_rank": 64}, seed=9)
+    chosen = settings(model, tmp_path, tuning="lora", host="0.0.0.0", trainer={"policy": {"lora_rank": 64}, "seed": 9})
     ports = Ports({"chat": {"http": 81, "grpc": 82}, "reward": {"grpc": 83, "metrics": 84}})
-    chat = load(children.ChatSettings, children.write_settings("chat", chosen, ports))
-    reward = load(children.RewardSettings, children.write_settings("reward", chosen, ports))
-    trainer = load(children.TrainerSettings, children.write_settings("trainer", chosen, ports))
+    chat = load(ChatSettings, children.write_settings("chat", chosen, ports))
+    reward = load(RewardSettings, children.write_settings("reward", chosen, ports))
+    trainer = load(TrainerSettings, children.write_settings("trainer", chosen, ports))
     assert (chat.http_port, chat.grpc_port, chat.host) == (81, 82, "0.0.0.0")
     assert (reward.grpc_port, reward.metrics_port, reward.host) == (83, 84, "127.0.0.1")
     assert (trainer.chat_url, trainer.reward_address, trainer.seed) == ("http://127.0.0.1:81", "127.0.0.1:83", 9)
@@ -277,7 +281,11 @@ def test_weights_that_are_no_safetensors(model, tmp_path, content):
 def test_memory_too_small_for_the_model(model, tmp_path):
     (model / "config.json").write_text('{"vocab_size": 1000, "num_hidden_layers": 2, "hidden_size": 8}')
     chosen = settings(
-        model, tmp_path, device="cpu", tuning="lora", reward={"tuning": "lora"}, policy={"micro_batch_tokens": 100}
+        model,
+        tmp_path,
+        device="cpu",
+        tuning="lora",
+        trainer={"reward": {"tuning": "lora"}, "policy": {"micro_batch_tokens": 100}},
     )
     needed = int((1.0 + 3.5) * preconditions.GIB) + 4 * 1024 * 4 + 100 * 4 * (3 * 1000 + 16 * 2 * 8)
     preconditions.check(chosen, available_bytes=needed)
@@ -292,8 +300,8 @@ def test_a_configuration_that_is_no_json(model, tmp_path):
 
 
 def test_training_all_weights_needs_more_memory_than_an_adapter(model, tmp_path):
-    lora = settings(model, tmp_path, tuning="lora", reward={"tuning": "lora"})
-    full = settings(model, tmp_path, tuning="full", reward={"tuning": "full"})
+    lora = settings(model, tmp_path, tuning="lora", trainer={"reward": {"tuning": "lora"}})
+    full = settings(model, tmp_path, tuning="full", trainer={"reward": {"tuning": "full"}})
     assert (preconditions.copies(lora), preconditions.copies(full)) == (4, 11)
 
 
@@ -309,7 +317,7 @@ def test_a_port_in_use_is_named_with_its_option(model, tmp_path, field, option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"port {port} is in use.*{option}"):
-            preconditions.check(settings(model, tmp_path, **{field: port}))
+            preconditions.check(settings(model, tmp_path, chat={field: port}))
 
 
 def test_an_address_of_another_machine(model, tmp_path):
@@ -334,7 +342,7 @@ def test_a_damaged_live_version_is_refused_only_if_nothing_else_could_serve(mode
 
 def test_a_misspelt_setting_is_named_and_the_exit_code_is_2(model, tmp_path):
     path = tmp_path / "typo.toml"
-    path.write_text(f'model = "{model}"\nstate_dir = "{tmp_path}"\n[engine]\nmax_num_seq = 3\n')
+    path.write_text(f'model = "{model}"\nstate_dir = "{tmp_path}"\n[chat.engine]\nmax_num_seq = 3\n')
     ended = subprocess.run(
         [sys.executable, "-m", "services.standalone", "--config", str(path)],
         cwd=ROOT,
@@ -343,4 +351,7 @@ def test_a_misspelt_setting_is_named_and_the_exit_code_is_2(model, tmp_path):
         timeout=PATIENCE_S,
     )
     assert ended.returncode == 2
-    assert "engine.max_num_seq is no setting" in ended.stderr and "Traceback" not in ended.stderr
+    assert (
+        "chat.engine.max_num_seq is no setting: did you mean chat.engine.max_num_seqs?" in ended.stderr
+        and "Traceback" not in ended.stderr
+    )

@@ -111,7 +111,12 @@ def test_settings_are_read_back_by_the_services(tmp_path):
     options = demo.parse(["--out", str(tmp_path / "demo"), "--seed", "7", "--port", "8123"])
     write_toml(demo.settings(options), tmp_path / "services.toml")
     settings = config.load(StandaloneSettings, tmp_path / "services.toml")
-    assert (settings.seed, settings.http_port, settings.tuning, settings.die_with_parent) == (7, 8123, "full", True)
+    assert (settings.trainer.seed, settings.chat.http_port, settings.tuning, settings.die_with_parent) == (
+        7,
+        8123,
+        "full",
+        True,
+    )
 
 
 def test_only_a_demos_folder_is_emptied(tmp_path):

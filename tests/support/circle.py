@@ -7,14 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rlhf_online.config import EngineSettings, LogSettings
-from rlhf_online.gate.settings import GateSettings
-from rlhf_online.gate.win_rate import WinRateCheck
+from rlhf_online.config import LogSettings
 from rlhf_online.simulation import world
 from rlhf_online.simulation.stage import descendants
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.training.policy.settings import PolicyTraining
-from rlhf_online.training.settings import RewardTraining, RolloutSettings
 from rlhf_online.versions import open_registry
 from services.standalone.settings import StandaloneSettings
 from tests.support.stack import Stack
@@ -26,21 +22,26 @@ CYCLE_VOTES = 16
 def settings(folder: Path, log: LogSettings) -> StandaloneSettings:
     """A standalone below `folder`, its model written, with cycles of few votes."""
     write_tiny_model(folder / "model", weights_seed=1)
-    return StandaloneSettings(
-        state_dir=folder / "state",
-        model=str(folder / "model"),
-        tuning="full",
-        http_port=0,
-        grpc_port=0,
-        min_votes=CYCLE_VOTES,
-        cold_votes=24,
-        log=log,
-        engine=EngineSettings(max_model_len=128, max_num_seqs=32, kv_cache_gib=0.5),
-        reward=RewardTraining(held_out=0.2, epochs=1, cold_epochs=1, policy_accuracy=0.0),
-        policy=PolicyTraining(epochs=1, minibatches=2),
-        rollout=RolloutSettings(per_cycle=48, max_tokens=24),
-        gate=GateSettings(samples=32, win_rate=WinRateCheck(min=0.2)),
-    )
+    values = {
+        "state_dir": folder / "state",
+        "model": str(folder / "model"),
+        "tuning": "full",
+        "log": log,
+        "chat": {
+            "http_port": 0,
+            "grpc_port": 0,
+            "engine": {"max_model_len": 128, "max_num_seqs": 32, "kv_cache_gib": 0.5},
+        },
+        "trainer": {
+            "min_votes": CYCLE_VOTES,
+            "cold_votes": 24,
+            "reward": {"held_out": 0.2, "epochs": 1, "cold_epochs": 1, "policy_accuracy": 0.0},
+            "policy": {"epochs": 1, "minibatches": 2},
+            "rollout": {"per_cycle": 48, "max_tokens": 24},
+            "gate": {"samples": 32, "win_rate": {"min": 0.2}},
+        },
+    }
+    return StandaloneSettings.model_validate(values)
 
 
 def chat(stack: Stack, prompt: str, **more: Any) -> dict[str, Any]:

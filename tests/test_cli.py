@@ -450,7 +450,7 @@ def test_up_takes_any_setting_as_an_option(tmp_path):
 def test_up_says_what_an_option_looks_like(tmp_path):
     ended = command("up", "--model", str(tmp_path), "--state", str(tmp_path / "state"), "--set", "gate.kl.max")
     assert (ended.returncode, ended.stderr) == (
-        2, "error: --set gate.kl.max: expected NAME=VALUE, such as engine.max_num_seqs=64\n"
+        2, "error: --set gate.kl.max: expected NAME=VALUE, such as tuning=lora\n"
     )  # fmt: skip
 
 

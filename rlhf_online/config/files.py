@@ -82,7 +82,7 @@ def from_options(options: Iterable[str]) -> Values:
     for option in options:
         name, equals, text = option.partition("=")
         if not (name and equals):
-            raise ConfigError(f"--set {option}: expected NAME=VALUE, such as engine.max_num_seqs=64")
+            raise ConfigError(f"--set {option}: expected NAME=VALUE, such as tuning=lora")
         merge(values, _nested(name.split("."), text))
     return values
 

@@ -224,13 +224,12 @@ async def _ready(state: StateDir, process: subprocess.Popen[bytes]) -> str:
 
 def _start(options: argparse.Namespace) -> subprocess.Popen[bytes]:
     out: Path = options.out
-    settings = {"COLD_VOTES": round(COLD_SHARE * options.votes), "POLICY_UPDATES": options.updates}
+    settings = {"cold_votes": round(COLD_SHARE * options.votes), "policy_updates": options.updates}
     command = [sys.executable, "-m", "rlhf_online.cli", "up", "--state", str(out / "state"), "--port", "0"]
     with (out / "up.log").open("wb") as log:
         return subprocess.Popen(
-            [*command, "--grpc-port", "0"],
+            [*command, "--grpc-port", "0", *(f"--set=trainer.{name}={value}" for name, value in settings.items())],
             cwd=ROOT,
-            env=os.environ | {f"RLHF_UP__{name}": str(value) for name, value in settings.items()},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

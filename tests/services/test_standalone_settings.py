@@ -85,6 +85,7 @@ CIRCUMSTANCES: list[Table] = [
     {"trainer.policy.algorithm.kl_coef": 0.1, "trainer.policy.algorithm.kl_target": 2.0},
     {"trainer.policy.algorithm.kl_coef": 0.1, "trainer.policy.algorithm.kl_in": "loss"},
     {"trainer.policy.algorithm.correction": "decoupled"},
+    {"trainer.policy.algorithm.std": False},
 ]
 VALUES = [32, 3, 0.5, 0.3, 1.5, True, "x", ["a"], [{"algorithm": {"name": "grpo"}}]]
 

@@ -17,18 +17,20 @@ from pydantic import (
     PlainValidator,
     TypeAdapter,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from rlhf_online import events
 from rlhf_online.config import LimitSettings
-from services.chat.validation import AtMost, Expected, Integer, Mistake, Model, Within, validate
+from services.chat.validation import Array, AtMost, Expected, Integer, Mistake, Model, Within, validate
 
 PUBLIC_MODEL = "rlhf-online"
 MAX_NAME = 512
 MAX_STOPS = 16
 MAX_LIST = 1024
+MAX_BIAS = 100
 TEMPERATURE_FLOOR = 0.01  # below it vLLM samples at this temperature instead: the logged one would be wrong
 INT64 = 2**63
 PASSED = (
@@ -55,7 +57,7 @@ Part = Annotated[
 
 
 PARTS = TypeAdapter(
-    Annotated[list[Part], Expected("a string or an array of text parts")], config=ConfigDict(strict=True)
+    Annotated[Array[Part], Expected("a string or an array of text parts")], config=ConfigDict(strict=True)
 )
 
 
@@ -91,6 +93,13 @@ class StreamOptions(Model):
     include_obfuscation: Ignored = None
 
 
+def _biases(values: dict[str, Any]) -> dict[str, Any]:
+    for token, bias in values.items():
+        if not token.isdigit() or type(bias) not in (int, float) or abs(bias) > MAX_BIAS:
+            raise Mistake(f"expected token ids with numbers from -{MAX_BIAS} to {MAX_BIAS}")
+    return values
+
+
 def _unlimited(value: object) -> object:
     return None if value == -1 else value
 
@@ -99,12 +108,15 @@ TokenLimit = Annotated[
     Annotated[Integer, Within(1, INT64 - 1)] | None,
     BeforeValidator(_unlimited, json_schema_input_type=Annotated[int, Field(ge=-1)]),
 ]
-Strings = Annotated[list[str], Expected("an array of strings", whole=True), AtMost(MAX_LIST, "items")]
-Integers = Annotated[list[int], Expected("an array of integers", whole=True), AtMost(MAX_LIST, "items")]
-Objects = Annotated[list[dict[str, Any]], Expected("an array of objects", whole=True), AtMost(MAX_LIST, "items")]
+Strings = Annotated[Array[str], Expected("an array of strings", whole=True), AtMost(MAX_LIST, "items")]
+Integers = Annotated[Array[int], Expected("an array of integers", whole=True), AtMost(MAX_LIST, "items")]
+Objects = Annotated[Array[dict[str, Any]], Expected("an array of objects", whole=True), AtMost(MAX_LIST, "items")]
 LogitBias = Annotated[
-    dict[Annotated[str, Field(pattern="^[0-9]+$")], Annotated[float, Field(ge=-100, le=100)]],
-    Expected("token ids with numbers from -100 to 100", whole=True, code="invalid_value"),
+    dict[str, Any],
+    AfterValidator(_biases),
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"type": "number", "minimum": -MAX_BIAS, "maximum": MAX_BIAS}}
+    ),
 ]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 
@@ -113,7 +125,7 @@ class ChatCompletionRequest(Model):
     """Chat with the model."""
 
     messages: Annotated[
-        list[Message], Expected("an array of messages"), AfterValidator(_at_least_one), Field(min_length=1)
+        Array[Message], Expected("an array of messages"), AfterValidator(_at_least_one), Field(min_length=1)
     ] = Field(description="The conversation so far, at least one message.")
     model: Name = Field(default="", description="A name that `/v1/models` lists; all mean the live version.")
     n: Annotated[Integer, Within(1, "max_answers")] = Field(default=1, description="How many answers.")
@@ -138,7 +150,7 @@ class ChatCompletionRequest(Model):
     logit_bias: LogitBias | None = Field(default=None, description="By token id, -100 to 100.")
     stop: (
         Annotated[
-            str | list[str],
+            str | Array[str],
             Expected("a string or an array of strings", whole=True),
             AtMost(MAX_STOPS, "strings"),
         ]

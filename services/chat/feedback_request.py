@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rlhf_online import events
 from services.chat.api_error import ApiError
-from services.chat.validation import AtMost, Expected, Integer, Mistake, Model, Within
+from services.chat.validation import Array, AtMost, Expected, Integer, Mistake, Model, Within
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:rlhf-online:feedback")
 MAX_ANSWERS = 64
@@ -64,7 +64,7 @@ class AnswerRef(Model):
 
 
 Answer = Annotated[AnswerRef, Expected('an object {"completion_id": …, "index": …}')]
-Answers = Annotated[list[Answer], Expected("an array of answers")]
+Answers = Annotated[Array[Answer], Expected("an array of answers")]
 
 
 class Thumb(Model):
@@ -80,7 +80,7 @@ class Thumb(Model):
 class Ranking(Model):
     """Two or more answers to one prompt."""
 
-    tiers: Annotated[list[Answers], Expected("an array of arrays of answers")] = Field(
+    tiers: Annotated[Array[Answers], Expected("an array of arrays of answers")] = Field(
         description="Best first; answers of one tier are tied."
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import orjson
-from pydantic import AfterValidator, FailFast, Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo
 from typing_extensions import TypedDict
 
 from rlhf_online.errors import EngineUnavailable, RlhfError
@@ -19,7 +19,7 @@ from services.chat.documented import documented
 from services.chat.gateway import Gateway
 from services.chat.host import Host
 from services.chat.in_flight import InFlight
-from services.chat.validation import AtMost, Expected, Integer, Mistake, Model, Within, validate
+from services.chat.validation import Array, AtMost, Expected, Integer, Mistake, Model, Within, validate
 
 LOW_PRIORITY = 10  # vLLM serves smaller numbers first; people's requests have 0
 PROMPTS_A_REQUEST = 16
@@ -44,7 +44,7 @@ def _at_least_one(prompts: list[list[int]]) -> list[list[int]]:
 
 
 Prompt = Annotated[
-    list[Annotated[int, Field(ge=0)]], Expected("an array of token ids", whole=True), AfterValidator(_fits)
+    Array[Annotated[int, Field(ge=0)]], Expected("an array of token ids", whole=True), AfterValidator(_fits)
 ]
 
 
@@ -52,8 +52,7 @@ class RolloutRequest(Model):
     """Fresh answers to prompts of the log."""
 
     prompts: Annotated[
-        list[Prompt],
-        FailFast(),
+        Array[Prompt],
         Expected(PROMPTS),
         AfterValidator(_at_least_one),
         AtMost(MAX_PROMPTS, "prompts"),

@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from rlhf_online.config import LimitSettings
 from rlhf_online.events import Message
@@ -187,3 +188,21 @@ def test_the_engine_is_sent_messages_as_they_came() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     messages = [call, {"role": "tool", "content": "4", "tool_call_id": "1"}]
     assert parse(messages=messages).upstream["messages"] == messages
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [1] * 9},
+        {"messages": [{"role": "user", "content": [1] * 9}]},
+        {"messages": HI, "stop": [1] * 9},
+        {"messages": HI, "tools": [1] * 9},
+        {"messages": HI, "logit_bias": dict.fromkeys("abc", 1)},
+        {"messages": HI, **dict.fromkeys("abc", 1)},
+    ],
+)
+def test_of_many_mistakes_only_the_first_is_looked_for(fields: dict[str, Any]) -> None:
+    """A body of a megabyte can hold half a million: collecting them would hold everybody up for a minute."""
+    with pytest.raises(ValidationError) as caught:
+        ChatCompletionRequest.model_validate(fields, context={"max_answers": 1})
+    assert caught.value.error_count() == 1

@@ -27,13 +27,11 @@ from transformers import PreTrainedModel
 from rlhf_online.algorithms.masked import row_sums
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.models import trunk
+from rlhf_online.models.score_normalisation import ScoreNormalisation
 from rlhf_online.models.tokens import Batch, ChatTokenizer, Pair, by_budget, collate, length
 
 MAX_BATCH_TOKENS = 16384
 Readout = Literal["last", "mean"]
-UNTRAINED_STD = 1e30
-"""Stands for the standard deviation of an objective that no vote has trained: it scores 0, and is no part of the
-combined score."""
 
 
 class RewardModel:
@@ -62,9 +60,7 @@ class RewardModel:
         self.tokenizer = tokenizer
         self.context = trunk.context_length(decoder.config)
         self.vocabulary = int(decoder.config.vocab_size)
-        self.mean_OK = torch.zeros(len(objectives), self.members)
-        self.std_O = torch.ones(len(objectives))
-        self.correlation_OO = torch.eye(len(objectives))
+        self.normalisation = ScoreNormalisation.identity(len(objectives), self.members)
         self._adapter = adapter
 
     @classmethod
@@ -112,18 +108,13 @@ class RewardModel:
             decoder, linear.to(device), names, base=source, tokenizer=tokenizer, readout=readout, adapter=adapter
         )
         if folder is not None:
-            model._restore_heads(folder)
+            _restore_heads(model, folder)
         return model
 
-    def _restore_heads(self, folder: Path) -> None:
-        stored = _read(folder)
-        try:
-            trunk.restore(dict(self.heads.named_parameters()), load_file(folder / "heads.safetensors"))
-        except (OSError, SafetensorError) as error:
-            raise VersionCorrupt(f"the reward model in {folder} cannot be read: {error}") from error
-        self.mean_OK = torch.tensor(stored["mean"], dtype=torch.float32)
-        self.std_O = torch.tensor(stored["std"], dtype=torch.float32)
-        self.correlation_OO = torch.tensor(stored["correlation"], dtype=torch.float32)
+    @property
+    def correlation_OO(self) -> Tensor:
+        """That of the objectives' scores over the reference answers."""
+        return self.normalisation.correlation_OO
 
     @property
     def device(self) -> torch.device:
@@ -142,19 +133,8 @@ class RewardModel:
     def forward(self, batch: Batch) -> Tensor:
         """Utilities, not normalised, (B, O, K)."""
         hidden_BTd = self.decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-        hidden_Bd = self._pooled(hidden_BTd, batch)
+        hidden_Bd = _pooled(hidden_BTd, batch, self.readout, self.heads.weight.dtype)
         return self.heads(hidden_Bd).unflatten(1, (len(self.objectives), self.members))
-
-    def _pooled(self, hidden_BTd: Tensor, batch: Batch) -> Tensor:
-        """What the heads see of the answers, (B, d) in their type; of an empty answer the prompt's last token."""
-        dtype = self.heads.weight.dtype
-        if self.readout == "last":
-            last_B1d = batch.last_B.reshape(-1, 1, 1).expand(-1, 1, hidden_BTd.shape[-1])
-            return hidden_BTd.gather(1, last_B1d).squeeze(1).to(dtype)
-        position_T, last_B1 = torch.arange(hidden_BTd.shape[1], device=self.device), batch.last_B.unsqueeze(1)
-        first_B1 = torch.minimum(batch.before_BA[:, :1] + 1, last_B1)
-        mask_BT1 = ((first_B1 <= position_T) & (position_T <= last_B1)).unsqueeze(-1)
-        return row_sums(hidden_BTd.to(dtype), mask_BT1) / mask_BT1.sum(1)
 
     @torch.no_grad()
     def utilities(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
@@ -167,9 +147,7 @@ class RewardModel:
 
     def scores(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
         """Each head's scores, normalised, (len(pairs), O, K) on the CPU, in the order of `pairs`."""
-        utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
-        scores_NOK = (utilities_NOK - self.mean_OK) / self.std_O.unsqueeze(1)
-        return scores_NOK.where(self.std_O.unsqueeze(1) < UNTRAINED_STD, 0.0)
+        return self.normalisation(self.utilities(pairs, max_batch_tokens=max_batch_tokens))
 
     def normalise(
         self, pairs: Sequence[Pair], *, untrained: Collection[str] = (), max_batch_tokens: int = MAX_BATCH_TOKENS
@@ -179,12 +157,8 @@ class RewardModel:
         `untrained` are objectives by which no vote has ordered answers: they score 0.
         """
         utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
-        self.mean_OK = utilities_NOK.mean(0)
-        centred_NO = (utilities_NOK - self.mean_OK).mean(2)
-        self.std_O = centred_NO.std(0, unbiased=False).clamp(min=1e-6)
-        self.std_O[[name in untrained for name in self.objectives]] = UNTRAINED_STD
-        unit_NO = centred_NO / self.std_O
-        self.correlation_OO = unit_NO.T @ unit_NO / len(pairs)
+        untrained_O = [name in untrained for name in self.objectives]
+        self.normalisation = ScoreNormalisation.over(utilities_NOK, untrained_O)
 
     def linear(self, coefficients_O: Tensor) -> tuple[Tensor, Tensor]:
         """Σ coefficient · the objectives' mean scores as a linear function of the last hidden state, for a value head
@@ -194,10 +168,10 @@ class RewardModel:
         """
         if self.readout == "mean":
             return torch.zeros_like(self.heads.weight[:1]), torch.zeros_like(self.heads.bias[:1])
-        unit_O = (coefficients_O / self.std_O).to(self.device)
+        unit_O = (coefficients_O / self.normalisation.std_O).to(self.device)
         weight_OKd = self.heads.weight.detach().float().unflatten(0, (len(self.objectives), self.members))
         bias_OK = self.heads.bias.detach().float().reshape(len(self.objectives), self.members)
-        bias_O = (bias_OK - self.mean_OK.to(self.device)).mean(1)
+        bias_O = (bias_OK - self.normalisation.mean_OK.to(self.device)).mean(1)
         return (unit_O @ weight_OKd.mean(1)).unsqueeze(0), (unit_O @ bias_O).reshape(1)
 
     # Learning and keeping
@@ -209,14 +183,12 @@ class RewardModel:
 
     def state(self) -> dict[str, Tensor]:
         """All that learns and the normalisation, as copies on the CPU."""
-        normal = {"mean": self.mean_OK, "std": self.std_O, "correlation": self.correlation_OO}
-        return trunk.named("reward", dict(self.parameters())) | trunk.named("normal", normal)
+        return trunk.named("reward", dict(self.parameters())) | trunk.named("normal", self.normalisation.tensors())
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state` gave. Raises VersionCorrupt for another model's."""
         trunk.restore(self.parameters(), trunk.unnamed("reward", tensors))
-        normal = trunk.unnamed("normal", tensors)
-        self.mean_OK, self.std_O, self.correlation_OO = normal["mean"], normal["std"], normal["correlation"]
+        self.normalisation = ScoreNormalisation.from_tensors(trunk.unnamed("normal", tensors))
 
     def save(self, folder: Path) -> None:
         """Write everything that `load` needs, for `lora` besides the base model."""
@@ -233,14 +205,34 @@ class RewardModel:
             "readout": self.readout,
             "tuning": "full" if self._adapter is None else "lora",
             "tokenizer": self.tokenizer,
-            "mean": self.mean_OK.tolist(),
-            "std": self.std_O.tolist(),
-            "correlation": self.correlation_OO.tolist(),
+            **{name: tensor.tolist() for name, tensor in self.normalisation.tensors().items()},
         }
         (folder / "reward.json").write_text(json.dumps(values, indent=2))
 
 
+def _pooled(hidden_BTd: Tensor, batch: Batch, readout: Readout, dtype: torch.dtype) -> Tensor:
+    """What the heads see of the answers, (B, d) in their type; of an empty answer the prompt's last token."""
+    if readout == "last":
+        last_B1d = batch.last_B.reshape(-1, 1, 1).expand(-1, 1, hidden_BTd.shape[-1])
+        return hidden_BTd.gather(1, last_B1d).squeeze(1).to(dtype)
+    position_T, last_B1 = torch.arange(hidden_BTd.shape[1], device=hidden_BTd.device), batch.last_B.unsqueeze(1)
+    first_B1 = torch.minimum(batch.before_BA[:, :1] + 1, last_B1)
+    mask_BT1 = ((first_B1 <= position_T) & (position_T <= last_B1)).unsqueeze(-1)
+    return row_sums(hidden_BTd.to(dtype), mask_BT1) / mask_BT1.sum(1)
+
+
 STORED = ("objectives", "heads", "readout", "tuning", "tokenizer", "mean", "std", "correlation")
+
+
+def _restore_heads(model: RewardModel, folder: Path) -> None:
+    """Raises VersionCorrupt."""
+    stored = _read(folder)
+    try:
+        trunk.restore(dict(model.heads.named_parameters()), load_file(folder / "heads.safetensors"))
+    except (OSError, SafetensorError) as error:
+        raise VersionCorrupt(f"the reward model in {folder} cannot be read: {error}") from error
+    normal = {name: torch.tensor(stored[name], dtype=torch.float32) for name in model.normalisation.tensors()}
+    model.normalisation = ScoreNormalisation.from_tensors(normal)
 
 
 def _read(folder: Path) -> dict:

@@ -19,16 +19,15 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlhf_online.algorithms.masked import masked_fill
 from rlhf_online.errors import InvalidInput
-from rlhf_online.models import trunk
+from rlhf_online.models import sampling, trunk
 from rlhf_online.models.tokens import Batch, Pair, by_budget, collate, length
 from rlhf_online.versions.manifest import ProbeSequence
 
 INFERENCE_TOKENS = 16384
-SAMPLES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Policy:
             self.value_head = nn.Linear(int(lm.config.hidden_size), 1).to(self.device)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
-        self._check_head()
+        _check_head(lm)
 
     @classmethod
     def load(
@@ -112,9 +111,9 @@ class Policy:
 
     def forward(self, batch: Batch, temperature_B: float | Tensor = 1.0, *, entropies: bool = False) -> Outputs:
         """`temperature_B` is that of the sampling: logits are divided by it."""
-        hidden_BAd = self._hidden(self.lm, batch)
+        hidden_BAd = _hidden(self.lm, batch)
         values_BA = self.value_head(hidden_BAd.to(self.value_head.weight.dtype)).squeeze(-1)
-        found = self._tokens(self.lm, hidden_BAd, batch, temperature_B, entropies=entropies)
+        found = _tokens(self.lm, hidden_BAd, batch, temperature_B, entropies=entropies)
         return Outputs(found[0], masked_fill(values_BA, batch.mask_BA), found[1] if entropies else None)
 
     @torch.no_grad()
@@ -122,7 +121,7 @@ class Policy:
         """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
         model = self.lm if self._reference is None else self._reference
         with self._as_reference():
-            return self._tokens(model, self._hidden(model, batch), batch, temperature_B)[0]
+            return _tokens(model, _hidden(model, batch), batch, temperature_B)[0]
 
     @torch.no_grad()
     def logprobs(
@@ -135,7 +134,7 @@ class Policy:
             if reference:
                 logprobs_BA = self.reference_logprobs(batch, temperature)
             else:
-                logprobs_BA = self._tokens(self.lm, self._hidden(self.lm, batch), batch, temperature)[0]
+                logprobs_BA = _tokens(self.lm, _hidden(self.lm, batch), batch, temperature)[0]
             for index, row in zip(group, logprobs_BA.tolist(), strict=True):
                 found[index] = tuple(row[: len(pairs[index][1])])
         return [found[index] for index in range(len(pairs))]
@@ -148,7 +147,6 @@ class Policy:
             for ids, values in zip(sequences, logprobs, strict=True)
         )
 
-    @torch.no_grad()
     def sample(
         self,
         prompts: Sequence[Sequence[int]],
@@ -158,94 +156,9 @@ class Policy:
         seed: int,
         eos_ids: Sequence[int],
     ) -> list[tuple[int, ...]]:
-        """One answer a prompt, from the full support; an answer that ended by itself ends with one of `eos_ids`."""
-        generator = torch.Generator(self.device).manual_seed(seed)
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        answers: list[tuple[int, ...]] = [()] * len(prompts)
-        for start in range(0, len(order), SAMPLES_AT_ONCE):
-            group = order[start : start + SAMPLES_AT_ONCE]
-            cut = [tuple(prompts[index])[-max(1, self.context - max_tokens) :] for index in group]
-            for index, answer in zip(
-                group, self._sample(cut, max_tokens, temperature, generator, eos_ids), strict=True
-            ):
-                answers[index] = answer
-        return answers
-
-    def _sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_tokens: int,
-        temperature: float,
-        generator: torch.Generator,
-        eos_ids: Sequence[int],
-    ) -> list[tuple[int, ...]]:
-        width = max(map(len, prompts))
-        step_BT = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts], device=self.device)
-        seen_BT = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=self.device)
-        position_BT = (seen_BT.cumsum(1) - 1).clamp(min=0)
-        ends_E = torch.tensor(list(eos_ids), device=self.device)
-        cache = DynamicCache(config=self.lm.config)
-        answers: list[list[int]] = [[] for _ in prompts]
-        rows = list(range(len(prompts)))
-        for _ in range(max_tokens):
-            output: Any = self.lm(
-                input_ids=step_BT,
-                attention_mask=seen_BT,
-                position_ids=position_BT,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            probabilities_BV = (output.logits[:, -1].float() / temperature).softmax(-1)
-            token_B = torch.multinomial(probabilities_BV, 1, generator=generator).squeeze(1)
-            for row, token in zip(rows, token_B.tolist(), strict=True):
-                answers[row].append(token)
-            (open_b,) = (~torch.isin(token_B, ends_E)).nonzero(as_tuple=True)
-            if not len(open_b):
-                break
-            if len(open_b) < len(rows):
-                cache.batch_select_indices(open_b)
-                token_B, seen_BT, position_BT = token_B[open_b], seen_BT[open_b], position_BT[open_b]
-                rows = [rows[index] for index in open_b.tolist()]
-            step_BT, position_BT = token_B.unsqueeze(1), position_BT[:, -1:] + 1
-            seen_BT = torch.cat([seen_BT, torch.ones_like(seen_BT[:, :1])], 1)
-        return [tuple(answer) for answer in answers]
-
-    def _hidden(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """The last hidden states that predict the answer tokens, (B, A, d)."""
-        decoder = getattr(model, model.base_model_prefix)
-        hidden_BTd = decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-        return hidden_BTd.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTd.shape[-1]))
-
-    def _tokens(
-        self,
-        model: PreTrainedModel,
-        hidden_BAd: Tensor,
-        batch: Batch,
-        temperature_B: float | Tensor,
-        *,
-        entropies: bool = False,
-    ) -> list[Tensor]:
-        """Log-probabilities of the answer tokens, and after them the entropies if asked for, each (B, A)."""
-        mask_BA = batch.mask_BA
-        temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=self.device)
-        temperature_N = temperature_B.reshape(-1, 1).expand(mask_BA.shape)[mask_BA]
-        found = trunk.predictions(
-            model, hidden_BAd[mask_BA], batch.answer_BA[mask_BA], temperature_N, entropies=entropies
-        )
-        empty_BA = torch.zeros(mask_BA.shape, dtype=found[0].dtype, device=self.device)
-        return [empty_BA.masked_scatter(mask_BA, found_N) for found_N in found]
-
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Raises InvalidInput for a model that does more to its logits than multiply by the output embedding."""
-        tokens_BT = torch.arange(2, device=self.device).reshape(1, 2)
-        decoder = getattr(self.lm, self.lm.base_model_prefix)
-        ours_BTV = trunk.output_head(self.lm)(decoder(input_ids=tokens_BT, use_cache=False).last_hidden_state)
-        theirs_BTV = self.lm(input_ids=tokens_BT, use_cache=False).logits
-        if not torch.allclose(ours_BTV, theirs_BTV.to(ours_BTV), atol=1e-3, rtol=1e-2):
-            kind = self.lm.config.model_type
-            raise InvalidInput(f"a {kind!r} model rescales its logits, which training does not do: use another model")
+        """One answer a prompt (`sampling.sample`), of which the end is kept where it leaves no room for the answer."""
+        cut = [tuple(prompt)[-max(1, self.context - max_tokens) :] for prompt in prompts]
+        return sampling.sample(self.lm, cut, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=eos_ids)
 
     def _as_reference(self) -> AbstractContextManager[Any]:
         if self._adapter is None:
@@ -260,17 +173,16 @@ class Policy:
         """What learns besides the value head: all weights, or the adapter's."""
         return {name: parameter for name, parameter in self.lm.named_parameters() if parameter.requires_grad}
 
-    def value_parameters(self) -> dict[str, nn.Parameter]:
-        return dict(self.value_head.named_parameters())
-
     def state(self) -> dict[str, Tensor]:
         """All that learns, as copies on the CPU."""
-        return trunk.named("policy", dict(self.parameters())) | trunk.named("value", dict(self.value_parameters()))
+        return trunk.named("policy", dict(self.parameters())) | trunk.named(
+            "value", dict(self.value_head.named_parameters())
+        )
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state` gave. Raises VersionCorrupt for another model's."""
         trunk.restore(self.parameters(), trunk.unnamed("policy", tensors))
-        trunk.restore(self.value_parameters(), trunk.unnamed("value", tensors))
+        trunk.restore(dict(self.value_head.named_parameters()), trunk.unnamed("value", tensors))
 
     def write_version(self, folder: Path) -> None:
         """Write the files that the engine serves: a complete model folder, or the adapter's two files."""
@@ -278,6 +190,43 @@ class Policy:
             trunk.save_adapter(self._adapter, folder)
         else:
             trunk.save_model(self.lm, folder, base=self.base, keep_config=True)
+
+
+def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The last hidden states that predict the answer tokens, (B, A, d)."""
+    decoder = getattr(model, model.base_model_prefix)
+    hidden_BTd = decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
+    return hidden_BTd.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTd.shape[-1]))
+
+
+def _tokens(
+    model: PreTrainedModel,
+    hidden_BAd: Tensor,
+    batch: Batch,
+    temperature_B: float | Tensor,
+    *,
+    entropies: bool = False,
+) -> list[Tensor]:
+    """Log-probabilities of the answer tokens, and after them the entropies if asked for, each (B, A)."""
+    mask_BA = batch.mask_BA
+    temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=mask_BA.device)
+    temperature_N = temperature_B.reshape(-1, 1).expand(mask_BA.shape)[mask_BA]
+    found = trunk.predictions(model, hidden_BAd[mask_BA], batch.answer_BA[mask_BA], temperature_N, entropies=entropies)
+    empty_BA = torch.zeros(mask_BA.shape, dtype=found[0].dtype, device=mask_BA.device)
+    return [empty_BA.masked_scatter(mask_BA, found_N) for found_N in found]
+
+
+@torch.no_grad()
+def _check_head(lm: PreTrainedModel) -> None:
+    """Raises InvalidInput for a model that does more to its logits than multiply by the output embedding."""
+    tokens_BT = torch.arange(2, device=lm.device).reshape(1, 2)
+    decoder = getattr(lm, lm.base_model_prefix)
+    ours_BTV = trunk.output_head(lm)(decoder(input_ids=tokens_BT, use_cache=False).last_hidden_state)
+    theirs_BTV = lm(input_ids=tokens_BT, use_cache=False).logits
+    if not torch.allclose(ours_BTV, theirs_BTV.to(ours_BTV), atol=1e-3, rtol=1e-2):
+        raise InvalidInput(
+            f"a {lm.config.model_type!r} model rescales its logits, which training does not do: use another model"
+        )
 
 
 def _adapter_of(lm: PreTrainedModel, wrapped: PeftModel, folder: Path | None) -> dict[str, Tensor] | None:

@@ -86,7 +86,7 @@ class PolicyUpdater:
         self._passes = MicroBatches(policy, policy.token_budget(settings.micro_batch_tokens))
         self._ptx = objectives.demonstrations(demonstrations) if settings.ptx_coef and demonstrations else None
         self._average = WeightAverage(policy.parameters(), settings.ema) if settings.ema else None
-        value = {f"value.{name}": parameter for name, parameter in policy.value_parameters().items()}
+        value = {f"value.{name}": parameter for name, parameter in policy.value_head.named_parameters()}
         self._adam = NamedAdam(policy.parameters(), value, betas=(0.9, 0.999), eps=1e-5)
 
     @property

@@ -111,4 +111,4 @@ def test_with_another_trunk_the_value_begins_at_0(tmp_path: Path) -> None:
     made = Learners(reward, policy, tokenizer, lambda folder, reference: policy, other_trunk=True)
     reward.model.heads = torch.nn.Linear(7, 4)
     assert made.init_value({"helpful": 1.0}) and policy.value_ready
-    assert not any(tensor.any() for tensor in policy.policy.value_parameters().values())
+    assert not any(tensor.any() for tensor in policy.policy.value_head.parameters())

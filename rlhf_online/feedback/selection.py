@@ -17,7 +17,7 @@ from rlhf_online.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
-class Thumbs:
+class ThumbTally:
     """How many thumbs of a sample are up, and how many down."""
 
     up: int
@@ -41,13 +41,13 @@ class Rates:
         """By how much the log-odds of a thumb up, among thumbs that were given, are above those of all answers."""
         return math.log(self.up / self.down)
 
-    def share(self, given: Thumbs) -> float:
+    def share(self, given: ThumbTally) -> float:
         """Share of all answers that please, from thumbs that were given unasked, at these rates."""
         up, down = given.up * self.weights[0], given.down * self.weights[1]
         return up / (up + down)
 
 
-def rates(given: Thumbs, asked: Thumbs, answers: int) -> Rates:
+def rates(given: ThumbTally, asked: ThumbTally, answers: int) -> Rates:
     """The rates at which `given` came from `answers` answers nobody was asked about; `asked` is of a random sample.
 
     Raises InvalidInput where a count is too small to tell: a kind of thumb that is missing, or no answers.

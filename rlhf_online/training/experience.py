@@ -85,20 +85,20 @@ class Experience:
     ) -> list[Rollout]:
         """About `per_cycle` answers, with `baseline` ones among them, if possible, that the gate can compare with.
 
-        Fresh answers are to prompts that the curriculum draws from `prompts`, without replacement. `grouped`: an answer
-        is of use in the company of others to its prompt, so that the prompts of live answers that are alone come first.
+        Fresh answers are to prompts that the curriculum draws from `prompts`, without replacement. `grouped`: answers
+        to one prompt are compared, so that the prompts of which there is a single live answer come first.
         """
         settings = self._settings
         ancestors = self._registry.lineage()
         taken = self.buffer.take(settings.per_cycle, ancestors, lambda name: self._ledger.take(name, "rollout"))
         found = sum(comparable(rollout, live, TEMPERATURE, settings.max_tokens) for rollout in taken)
         asked = Counter(rollout.prompt_token_ids for rollout in taken)
-        alone = [prompt for prompt, times in asked.items() if times == 1] if grouped else []
-        wanted = max(settings.per_cycle - len(taken) + len(alone), baseline - found)
+        singletons = [prompt for prompt, times in asked.items() if times == 1] if grouped else []
+        wanted = max(settings.per_cycle - len(taken) + len(singletons), baseline - found)
         count = min(len(prompts), -(-wanted // settings.answers_per_prompt))
         if count <= 0:
             return taken
-        first = dict.fromkeys(alone[:count])
+        first = dict.fromkeys(singletons[:count])
         others = [prompt for prompt in prompts if prompt not in first]
         chosen = [*first, *self.curriculum.draw(others, count - len(first), rng)]
         fresh = self._retrier.call(

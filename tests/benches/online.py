@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from rlhf_online.feedback.held_out import is_held_out
-from rlhf_online.feedback.selection import Thumbs, rates
+from rlhf_online.feedback.selection import ThumbTally, rates
 from rlhf_online.feedback.votes import Candidate, Rating, Vote
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
@@ -69,7 +69,9 @@ class Ballots:
 
     def selection(self) -> dict[str, float]:
         """Share of answers that please, and by how much two estimates from thumbs miss it."""
-        given, asked = (Thumbs(up=sum(thumbs), down=len(thumbs) - sum(thumbs)) for thumbs in (self.given, self.asked))
+        given, asked = (
+            ThumbTally(up=sum(thumbs), down=len(thumbs) - sum(thumbs)) for thumbs in (self.given, self.asked)
+        )
         truth = self.pleased / self.answers
         return {
             "pleased": truth,

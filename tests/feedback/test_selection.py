@@ -6,20 +6,20 @@ import random
 import pytest
 
 from rlhf_online.errors import InvalidInput
-from rlhf_online.feedback.selection import Rates, Thumbs, rates
+from rlhf_online.feedback.selection import Rates, ThumbTally, rates
 from rlhf_online.simulation.people import population, thumb_up_probability
 
 
 def test_the_rates_by_hand():
     # Of 1,000 answers 600 please, as the sample says; 6 of these and 12 of the 400 others were rated.
-    found = rates(Thumbs(up=6, down=12), Thumbs(up=30, down=20), 1000)
+    found = rates(ThumbTally(up=6, down=12), ThumbTally(up=30, down=20), 1000)
     assert (found.up, found.down) == pytest.approx((0.01, 0.03))
     assert found.weights == pytest.approx((100, 100 / 3))
     assert found.log_odds == pytest.approx(-math.log(3))
-    assert found.share(Thumbs(up=6, down=12)) == pytest.approx(0.6)
+    assert found.share(ThumbTally(up=6, down=12)) == pytest.approx(0.6)
     # Another week, at the same rates: half of it pleases.
-    assert found.share(Thumbs(up=5, down=15)) == pytest.approx(0.5)
-    assert rates(Thumbs(up=90, down=1), Thumbs(up=1, down=9), 100) == Rates(1.0, 1 / 90)
+    assert found.share(ThumbTally(up=5, down=15)) == pytest.approx(0.5)
+    assert rates(ThumbTally(up=90, down=1), ThumbTally(up=1, down=9), 100) == Rates(1.0, 1 / 90)
 
 
 def test_the_share_that_pleases_is_found_among_people_who_rate_as_they_like():
@@ -34,7 +34,7 @@ def test_the_share_that_pleases_is_found_among_people_who_rate_as_they_like():
         given.append(person.thumb(utility))
         if rng.random() < 0.01:
             asked.append(person.thumb(utility, asked=True))
-    unasked, sample = (Thumbs(up=thumbs.count(True), down=thumbs.count(False)) for thumbs in (given, asked))
+    unasked, sample = (ThumbTally(up=thumbs.count(True), down=thumbs.count(False)) for thumbs in (given, asked))
     raw = unasked.up / (unasked.up + unasked.down)
     corrected = rates(unasked, sample, 100_000).share(unasked)
     assert raw - pleased < -0.2
@@ -44,11 +44,11 @@ def test_the_share_that_pleases_is_found_among_people_who_rate_as_they_like():
 @pytest.mark.parametrize(
     ("given", "asked", "answers"),
     [
-        (Thumbs(up=0, down=5), Thumbs(up=5, down=5), 100),
-        (Thumbs(up=5, down=5), Thumbs(up=5, down=0), 100),
-        (Thumbs(up=5, down=5), Thumbs(up=5, down=5), 0),
+        (ThumbTally(up=0, down=5), ThumbTally(up=5, down=5), 100),
+        (ThumbTally(up=5, down=5), ThumbTally(up=5, down=0), 100),
+        (ThumbTally(up=5, down=5), ThumbTally(up=5, down=5), 0),
     ],
 )
-def test_too_little_is_refused(given: Thumbs, asked: Thumbs, answers: int):
+def test_too_little_is_refused(given: ThumbTally, asked: ThumbTally, answers: int):
     with pytest.raises(InvalidInput, match="both kinds"):
         rates(given, asked, answers)

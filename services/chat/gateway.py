@@ -101,7 +101,7 @@ class Gateway:
         async for arrived in upstream.chunks(generation, self.flight):
             if first and generation.tokens:
                 first = False
-                self.metrics.first_token.observe(self._since(generation))
+                self.metrics.first_token.observe(generation.elapsed_s())
             yield arrived
 
     async def settle(self, generation: Generation) -> None:
@@ -118,7 +118,7 @@ class Gateway:
             generation.logged = generation.request.store
         except LogUnavailable:
             generation.logged = False
-        self.metrics.latency.observe(self._since(generation))
+        self.metrics.latency.observe(generation.elapsed_s())
 
     def end(self, generation: Generation) -> None:
         """Let go of the request, however it went. What a client received of an unfinished one is logged as aborted.
@@ -183,9 +183,6 @@ class Gateway:
                 return
             await asyncio.sleep(POLL_S)
         raise self.not_ready()
-
-    def _since(self, generation: Generation) -> float:
-        return asyncio.get_running_loop().time() - generation.started_s
 
     def _count(self, generation: Generation) -> None:
         self.metrics.tokens.inc(generation.tokens)

@@ -97,6 +97,10 @@ class Generation:
         """The version that wrote the end of the first answer."""
         return self.choices[0].spans[-1].policy_version
 
+    def elapsed_s(self) -> float:
+        """Since the request arrived."""
+        return asyncio.get_running_loop().time() - self.started_s
+
     @property
     def tokens(self) -> int:
         return sum(len(choice.token_ids) for choice in self.choices)

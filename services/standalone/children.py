@@ -1,7 +1,7 @@
-"""The settings of the three services, from those of the whole; and where each of them says that it is ready.
+"""The settings files of the three services, and where each of them says that it is ready.
 
-Ports that only the services themselves use (reward, metrics) are chosen by the system at the first start, and kept for
-restarts, so that the others find them again.
+Ports that are not given (reward, metrics) are chosen by the system at the first start, and kept for restarts, so that
+the others find them again.
 """
 
 import json

@@ -65,7 +65,10 @@ class Service:
 
 
 class Supervisor:
-    """The three services of `settings`. `say` takes one line for people at a time."""
+    """The three services of `settings`. `say` takes one line for people at a time.
+
+    One class, though it has many methods: starting, watching and stopping act on the same children, ports and signals.
+    """
 
     def __init__(
         self,

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from rlhf_online.simulation.enumerable import EnumerableWorld
 from tests.benches.optimum import BETA, PENALTIES, Algorithm, train
+from tests.support.enumerable import EnumerableWorld
 
 
 @pytest.mark.parametrize("penalty", PENALTIES, ids=lambda penalty: penalty.name.replace(" ", "-"))

@@ -22,8 +22,8 @@ import aiohttp
 import orjson
 
 from tests.benches import gateway
+from tests.benches.support.figures import p99, show
 from tests.support.chat_engine import ChatEngine
-from tests.support.figures import p99, show
 from tests.support.kafka_broker import Broker
 from tests.support.proxy import Proxy
 

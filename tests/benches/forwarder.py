@@ -26,7 +26,7 @@ from rlhf_online.eventlog.kafka.source import new_consumer
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import encode, peek
-from tests.support.figures import show
+from tests.benches.support.figures import show
 from tests.support.kafka_broker import Broker
 from tests.support.logged import completion
 

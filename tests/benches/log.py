@@ -21,7 +21,7 @@ from pathlib import Path
 from rlhf_online.eventlog.awaiting import Acknowledgements
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import encode_group
-from tests.support.figures import p99, show
+from tests.benches.support.figures import p99, show
 
 RECORD = os.urandom(1024)
 WRITERS = 64

@@ -26,7 +26,7 @@ from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import HEADER, encode_group, segment_name
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.eventlog.tail import LocalReader
-from tests.support.figures import show
+from tests.benches.support.figures import show
 
 SEGMENT_BYTES = 64 << 20
 RECORD = 1024

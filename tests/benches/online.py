@@ -7,7 +7,7 @@ thumb, displeased people giving one three times as often as pleased ones; in one
 person is asked and answers; RANKED prompts are answered four times and ranked. The reward model learns from the
 round's votes with replay, the policy from the round's answers. *Offline* is one reward model from all the same votes,
 and PPO from the fine-tuned model with as many updates. Also shown: by how much the share of thumbs up misses the share
-of answers that please, before and after the correction (`feedback.selection`), and what a reward model loses by
+of answers that please, before and after the correction (`tests.support.selection`), and what a reward model loses by
 selected thumbs. The exit code is 1 if something in "holds" does not.
 """
 
@@ -24,7 +24,6 @@ from typing import Any
 import torch
 
 from rlhf_online.feedback.held_out import is_held_out
-from rlhf_online.feedback.selection import ThumbTally, rates
 from rlhf_online.feedback.votes import Candidate, Rating, Vote
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
@@ -35,11 +34,13 @@ from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
+from tests.benches.support import reports
+from tests.benches.support.reports import listed, note
+from tests.benches.support.workers import workers
 from tests.benches.world import MEASURED_WITH, PEOPLE, gain, summary
-from tests.support import learning, reports
+from tests.support import learning
 from tests.support.learning import Answer, Language, Loop, Measured
-from tests.support.reports import listed, note
-from tests.support.workers import workers
+from tests.support.selection import ThumbTally, rates
 
 ROUNDS, COLD_ROUNDS = 40, 10
 """The policy moves after COLD_ROUNDS of votes on the fine-tuned model."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rlhf_online.algorithms import advantages, kl, policy_losses
 from rlhf_online.algorithms.masked import row_sums
-from rlhf_online.simulation.enumerable import EnumerableWorld, all_answers, sample, token_logprobs
+from tests.support.enumerable import EnumerableWorld, all_answers, sample, token_logprobs
 
 Algorithm = Literal["ppo", "rloo", "grpo"]
 ALGORITHMS: tuple[Algorithm | Literal["exact"], ...] = ("ppo", "rloo", "grpo", "exact")

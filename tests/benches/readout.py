@@ -30,9 +30,9 @@ from rlhf_online.simulation.people import plackett_luce
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
 from tests.benches.everyday import HELD_OUT, TEMPERATURE, VOTED_ON, Utility
-from tests.support import reports
-from tests.support.reports import note
-from tests.support.workers import workers
+from tests.benches.support import reports
+from tests.benches.support.reports import note
+from tests.benches.support.workers import workers
 
 TOGETHER, JUDGED = 4, 8
 """Answers in a ranking; answers to each held-out prompt."""

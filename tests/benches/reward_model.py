@@ -35,7 +35,8 @@ from rlhf_online.simulation import people, world
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes import measures
-from tests.support import learning, reports
+from tests.benches.support import reports
+from tests.support import learning
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWERS = 4

@@ -34,8 +34,8 @@ from rlhf_online.simulation.client import ChatClient, Reply, RequestFailed, Traf
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from tests.benches.everyday import HELD_OUT, VOTED_ON, Utility, vote
-from tests.support import reports
-from tests.support.reports import note
+from tests.benches.support import reports
+from tests.benches.support.reports import note
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_TOKENS = 48

@@ -21,11 +21,12 @@ import torch
 
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
+from tests.benches.support import reports
+from tests.benches.support.reports import listed, note
+from tests.benches.support.workers import Task, workers
 from tests.benches.world import MEASURED_WITH, ROWS, Start, gain, prepare, summary
-from tests.support import learning, reports
+from tests.support import learning
 from tests.support.learning import Answer, Language, Loop, Measured
-from tests.support.reports import listed, note
-from tests.support.workers import Task, workers
 
 LAGS = (1, 4, 16)
 CORRECTIONS = ("behaviour", "decoupled", "none")

@@ -25,10 +25,11 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation import people, world
 from rlhf_online.training.policy.settings import PolicyTraining
-from tests.support import learning, reports
+from tests.benches.support import reports
+from tests.benches.support.reports import listed, note
+from tests.benches.support.workers import Task, workers
+from tests.support import learning
 from tests.support.learning import Language, Loop, Measured
-from tests.support.reports import listed, note
-from tests.support.workers import Task, workers
 
 RANKINGS = 3000
 PEOPLE = 24

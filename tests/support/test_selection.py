@@ -6,8 +6,8 @@ import random
 import pytest
 
 from rlhf_online.errors import InvalidInput
-from rlhf_online.feedback.selection import Rates, ThumbTally, rates
 from rlhf_online.simulation.people import population, thumb_up_probability
+from tests.support.selection import Rates, ThumbTally, rates
 
 
 def test_the_rates_by_hand():

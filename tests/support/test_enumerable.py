@@ -6,8 +6,8 @@ from torch import Tensor
 
 from rlhf_online.algorithms import advantages, kl, policy_losses
 from rlhf_online.algorithms.masked import row_sums
-from rlhf_online.simulation import enumerable
-from rlhf_online.simulation.enumerable import EnumerableWorld, all_answers, answer_logprobs, divergence, sample
+from tests.support import enumerable
+from tests.support.enumerable import EnumerableWorld, all_answers, answer_logprobs, divergence, sample
 
 BETA = 0.2
 

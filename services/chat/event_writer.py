@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import cast
 
 from rlhf_online.errors import LogError, LogUnavailable
-from rlhf_online.eventlog.awaiting import Acknowledgements
+from rlhf_online.eventlog.acknowledgements import Acknowledgements
 from rlhf_online.eventlog.base import Position, Sink
 from rlhf_online.events import Envelope, VersionChange, now_ms
 from rlhf_online.metrics import ChatMetrics

@@ -18,7 +18,7 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 
-from rlhf_online.eventlog.awaiting import Acknowledgements
+from rlhf_online.eventlog.acknowledgements import Acknowledgements
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import encode_group
 from tests.benches.support.figures import p99, show

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.errors import LogUnavailable
-from rlhf_online.eventlog.awaiting import Acknowledgements
+from rlhf_online.eventlog.acknowledgements import Acknowledgements
 from rlhf_online.eventlog.local import LocalLog
 
 

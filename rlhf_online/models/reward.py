@@ -14,6 +14,7 @@ trunk: a complete model folder with tokenizer files (full), or an adapter on the
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -34,6 +35,18 @@ MAX_BATCH_TOKENS = 16384
 Readout = Literal["last", "mean"]
 
 
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The heads of a new model: `members` for each of `objectives`, and where they read an answer."""
+
+    objectives: tuple[str, ...] = ("helpful",)
+    members: int = 4
+    readout: Readout = "last"
+
+
+NEW_HEADS = Heads()
+
+
 class RewardModel:
     """Built by `RewardModel.load`. `heads` has a row for each head of each objective, objective by objective.
 
@@ -43,24 +56,23 @@ class RewardModel:
     def __init__(
         self,
         decoder: PreTrainedModel,
-        heads: nn.Linear,
-        objectives: tuple[str, ...],
+        linear: nn.Linear,
+        heads: Heads,
         *,
         base: Path,
         tokenizer: str,
-        readout: Readout = "last",
         adapter: PeftModel | None = None,
     ) -> None:
         self.decoder = decoder
-        self.readout: Readout = readout
-        self.heads = heads
-        self.objectives = objectives
-        self.members = heads.out_features // len(objectives)
+        self.readout: Readout = heads.readout
+        self.heads = linear
+        self.objectives = heads.objectives
+        self.members = heads.members
         self.base = base
         self.tokenizer = tokenizer
         self.context = trunk.context_length(decoder.config)
         self.vocabulary = int(decoder.config.vocab_size)
-        self.normalisation = ScoreNormalisation.identity(len(objectives), self.members)
+        self.normalisation = ScoreNormalisation.identity(len(heads.objectives), self.members)
         self._adapter = adapter
 
     @classmethod
@@ -70,9 +82,7 @@ class RewardModel:
         *,
         folder: Path | None = None,
         tuning: Literal["full", "lora"],
-        objectives: Sequence[str] = ("helpful",),
-        heads: int = 4,
-        readout: Readout = "last",
+        heads: Heads = NEW_HEADS,
         lora_rank: int = 8,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -80,7 +90,7 @@ class RewardModel:
     ) -> "RewardModel":
         """The reward model in `folder`, or a new one on the trunk of the language model in `base`.
 
-        A stored model of `full` tuning needs no `base`; objectives, heads and readout of a stored model are its own.
+        A stored model of `full` tuning needs no `base`; the heads of a stored model are its own.
         New heads begin with standard deviation 1/√(d + 1) (Stiennon et al. 2020). Raises InvalidInput; VersionCorrupt,
         also for a base model whose tokenizer is not the stored model's.
         """
@@ -91,22 +101,19 @@ class RewardModel:
         if tuning == "lora":
             adapter = trunk.add_lora(decoder, rank=lora_rank, folder=folder, seed=seed, task=None)
         tokenizer = ChatTokenizer(source).digest
-        names = tuple(objectives)
         if folder is not None:
             stored = _read(folder)
-            names, heads, readout = tuple(stored["objectives"]), stored["heads"], stored["readout"]
+            heads = Heads(tuple(stored["objectives"]), stored["heads"], stored["readout"])
             if stored["tokenizer"] != tokenizer:
                 raise VersionCorrupt(
                     f"{folder} was trained with another tokenizer than that in {source}: use its model"
                 )
         width = int(decoder.config.hidden_size)
         with trunk.seeded(seed):
-            linear = nn.Linear(width, len(names) * heads)
+            linear = nn.Linear(width, len(heads.objectives) * heads.members)
             nn.init.normal_(linear.weight, std=(width + 1) ** -0.5)
             nn.init.zeros_(linear.bias)
-        model = cls(
-            decoder, linear.to(device), names, base=source, tokenizer=tokenizer, readout=readout, adapter=adapter
-        )
+        model = cls(decoder, linear.to(device), heads, base=source, tokenizer=tokenizer, adapter=adapter)
         if folder is not None:
             _restore_heads(model, folder)
         return model

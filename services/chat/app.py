@@ -92,7 +92,7 @@ def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:
 
 
 class Handlers:
-    """One method an operation, and therefore as many as there are operations."""
+    """Large because it has one method an operation, and there are as many."""
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat

@@ -67,7 +67,7 @@ class Service:
 class Supervisor:
     """The three services of `settings`. `say` takes one line for people at a time.
 
-    One class, though it has many methods: starting, watching and stopping act on the same children, ports and signals.
+    Large because starting, watching and stopping act on the same children, ports and signals.
     """
 
     def __init__(

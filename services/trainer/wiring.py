@@ -10,7 +10,7 @@ from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.eventlog.base import Source
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.models.trunk import pick_device
@@ -157,9 +157,9 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
     model = RewardModel.load(
         trunk,
         tuning=tuning,
-        objectives=settings.reward.objectives,
-        heads=settings.reward.heads,
-        readout=settings.reward.readout,
+        heads=Heads(
+            objectives=settings.reward.objectives, members=settings.reward.heads, readout=settings.reward.readout
+        ),
         lora_rank=settings.reward.lora_rank,
         device=device,
         seed=settings.seed,

@@ -26,7 +26,7 @@ import torch
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.votes import Candidate, Rating, Vote
 from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation import people, world
 from rlhf_online.simulation.people import Person, thumb_up_probability
@@ -179,7 +179,7 @@ def _offline(language: Language, model: RewardModel, sft: Path, seed: int) -> Me
 
 def _reward(language: Language, sft: Path, seed: int, *, cold_epochs: int) -> RewardUpdater:
     settings = RewardTraining.model_validate(REWARD | {"cold_epochs": cold_epochs})
-    model = RewardModel.load(sft, tuning="full", heads=settings.heads, seed=seed)
+    model = RewardModel.load(sft, tuning="full", heads=Heads(members=settings.heads), seed=seed)
     return RewardUpdater(model, settings, seed)
 
 

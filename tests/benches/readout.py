@@ -24,7 +24,7 @@ from rlhf_online.cli.up import BUNDLED, REAL_MODEL
 from rlhf_online.events import Message
 from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.simulation.people import plackett_luce
 from rlhf_online.training.reward_update import RewardUpdater
@@ -87,8 +87,7 @@ def learn(readout: str, voted: Sequence[Answered], judged: Sequence[Answered], s
     model = RewardModel.load(
         BUNDLED,
         tuning=settings.tuning,
-        heads=settings.heads,
-        readout=settings.readout,
+        heads=Heads(members=settings.heads, readout=settings.readout),
         lora_rank=settings.lora_rank,
         seed=seed,
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation.tiny_model import write_tiny_model
 
@@ -29,7 +29,7 @@ def _shake(model: RewardModel) -> None:
 
 
 def test_utility_is_read_at_the_last_real_token(base: Path):
-    model = RewardModel.load(base, tuning="full", heads=3)
+    model = RewardModel.load(base, tuning="full", heads=Heads(members=3))
     found = model.utilities(PAIRS)
     assert found.shape == (20, 1, 3)
     for index in (0, 3, 19):
@@ -40,7 +40,7 @@ def test_utility_is_read_at_the_last_real_token(base: Path):
 
 
 def test_utility_is_the_mean_over_the_answers_tokens_where_that_is_the_readout(base: Path):
-    model = RewardModel.load(base, tuning="full", heads=3, readout="mean")
+    model = RewardModel.load(base, tuning="full", heads=Heads(members=3, readout="mean"))
     pairs: list[Pair] = [*PAIRS, ((1, 10, 20, 3), ())]
     found = model.utilities(pairs)
     for index in (0, 3, 19, 20):
@@ -52,15 +52,15 @@ def test_utility_is_the_mean_over_the_answers_tokens_where_that_is_the_readout(b
 
 
 def test_heads_begin_small_and_differ(base: Path):
-    model = RewardModel.load(base, tuning="full", heads=200, seed=1)
+    model = RewardModel.load(base, tuning="full", heads=Heads(members=200), seed=1)
     assert model.heads.weight.std().item() == pytest.approx(65**-0.5, rel=0.05)
     assert not model.heads.bias.any()
-    same = RewardModel.load(base, tuning="full", heads=200, seed=1)
+    same = RewardModel.load(base, tuning="full", heads=Heads(members=200), seed=1)
     assert torch.equal(model.heads.weight, same.heads.weight)
 
 
 def test_normalised_scores_have_mean_zero_and_variance_one(base: Path):
-    model = RewardModel.load(base, tuning="full", heads=4)
+    model = RewardModel.load(base, tuning="full", heads=Heads(members=4))
     with torch.no_grad():
         model.heads.bias.add_(torch.tensor([5.0, -3.0, 100.0, 0.0]))
     model.normalise(PAIRS)
@@ -71,7 +71,7 @@ def test_normalised_scores_have_mean_zero_and_variance_one(base: Path):
 
 
 def test_each_objective_has_heads_and_a_normal_of_its_own(base: Path):
-    model = RewardModel.load(base, tuning="full", objectives=("helpful", "harmless"), heads=3)
+    model = RewardModel.load(base, tuning="full", heads=Heads(objectives=("helpful", "harmless"), members=3))
     _shake(model)
     with torch.no_grad():
         model.heads.weight[3:] *= 10
@@ -102,19 +102,19 @@ def test_a_model_of_another_tokenizer_is_refused(base: Path, tmp_path: Path):
 
 
 def test_batches_change_no_score_and_keep_the_order(base: Path):
-    model = RewardModel.load(base, tuning="full", heads=4)
+    model = RewardModel.load(base, tuning="full", heads=Heads(members=4))
     assert torch.allclose(model.scores(PAIRS), model.scores(PAIRS, max_batch_tokens=16), atol=1e-5)
 
 
 @pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_a_folder_comes_back(base: Path, tmp_path: Path, tuning, readout):
-    model = RewardModel.load(base, tuning=tuning, heads=3, lora_rank=4, readout=readout)
+    model = RewardModel.load(base, tuning=tuning, heads=Heads(members=3, readout=readout), lora_rank=4)
     _shake(model)
     model.normalise(PAIRS)
     model.save(tmp_path)
     nowhere = base if tuning == "lora" else tmp_path / "nowhere"
-    again = RewardModel.load(nowhere, folder=tmp_path, tuning=tuning, heads=8)
+    again = RewardModel.load(nowhere, folder=tmp_path, tuning=tuning, heads=Heads(members=8))
     assert torch.equal(again.scores(PAIRS), model.scores(PAIRS))
     assert json.loads((tmp_path / "reward.json").read_text())["tuning"] == tuning
     assert not [path for path in tmp_path.iterdir() if str(base).encode() in path.read_bytes()]
@@ -137,7 +137,7 @@ def test_state_comes_back(base: Path):
     again.load_state(model.state())
     assert torch.equal(again.scores(PAIRS), model.scores(PAIRS))
     with pytest.raises(VersionCorrupt):
-        RewardModel.load(base, tuning="full", heads=5).load_state(model.state())
+        RewardModel.load(base, tuning="full", heads=Heads(members=5)).load_state(model.state())
 
 
 def test_broken_folders_are_refused(base: Path, tmp_path: Path):

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from rlhf_online.config import RewardSettings, dump
 from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.events import Message
-from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.proto.rlhf.v1 import events_pb2, reward_pb2, reward_pb2_grpc
 from rlhf_online.rewards import weights
@@ -396,7 +396,7 @@ def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: P
     base, state = tmp_path / "model", StateDir(tmp_path / "state")
     write_tiny_model(base, weights_seed=1)
     registry = open_registry(state.versions)
-    model = RewardModel.load(base, tuning="full", heads=3, seed=5)
+    model = RewardModel.load(base, tuning="full", heads=Heads(members=3), seed=5)
     version = registry.reserve("reward")
     model.save(registry.stage(version))
     registry.publish(Manifest(version=version, tuning="full"))
@@ -437,7 +437,7 @@ def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: P
 def test_texts_score_as_the_tokens_they_are(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, weights_seed=1)
     tokenizer, registry = ChatTokenizer(tmp_path), open_registry(tmp_path / "versions")
-    model = RewardModel.load(tmp_path, tuning="full", heads=2, seed=5)
+    model = RewardModel.load(tmp_path, tuning="full", heads=Heads(members=2), seed=5)
 
     with reward_service(registry, lambda manifest: model, tokenizer, LIMITS) as service:
         client = RewardClient(service.address)
@@ -463,7 +463,7 @@ def test_a_version_of_another_tokenizer_is_left_alone(tmp_path: Path, registry: 
         write_tiny_model(folder, weights_seed=1)
     text = (other / "tokenizer.json").read_text()
     (other / "tokenizer.json").write_text(text.replace('"copper"', '"bronze"'))
-    model = RewardModel.load(other, tuning="full", heads=2)
+    model = RewardModel.load(other, tuning="full", heads=Heads(members=2))
     settings = RewardSettings(state_dir=tmp_path / "state", model=str(base), device="cpu")
     load = loader(settings, registry, ChatTokenizer(base))
     with reward_service(registry, load, Words(), LIMITS) as service:
@@ -475,7 +475,7 @@ def test_a_version_of_another_tokenizer_is_left_alone(tmp_path: Path, registry: 
         with pytest.raises(ConfigError, match="another tokenizer than that in"):
             load(registry.manifest(stranger))
         good = registry.reserve("reward")
-        RewardModel.load(base, tuning="full", heads=2).save(registry.stage(good))
+        RewardModel.load(base, tuning="full", heads=Heads(members=2)).save(registry.stage(good))
         registry.publish(Manifest(version=good, tuning="full"))
         registry.promote(good)
         client.wait_for_version(good, 20)

@@ -20,7 +20,7 @@ import torch
 from rlhf_online.events import Message
 from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation import stage, world
@@ -31,7 +31,7 @@ from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
-from rlhf_online.training.sft.fine_tuning import fine_tune
+from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
 
 Tokens = tuple[int, ...]
 MAX_TOKENS = world.MAX_ANSWER_TOKENS
@@ -96,10 +96,7 @@ def fine_tune_world(folder: Path, seed: int, *, steps: int = stage.SFT_STEPS) ->
             for item in world.demonstrations(stage.DEMONSTRATIONS, seed)
         ],
         folder / "sft",
-        steps=steps,
-        batch=stage.SFT_BATCH,
-        lr=stage.SFT_LR,
-        seed=seed,
+        Passes(steps=steps, batch=stage.SFT_BATCH, lr=stage.SFT_LR, seed=seed),
     )
     return folder / "sft"
 
@@ -135,7 +132,7 @@ def reward_model(
     """Trained on the votes in one update; its scores have mean 0 and variance 1 over the fine-tuned model's answers."""
     reference = language.sample(Policy.load(sft, tuning="full"), world.training_prompts(), seed)
     updater = RewardUpdater(
-        RewardModel.load(sft, tuning="full", heads=settings.heads, readout=settings.readout, seed=seed),
+        RewardModel.load(sft, tuning="full", heads=Heads(members=settings.heads, readout=settings.readout), seed=seed),
         settings,
         seed,
     )

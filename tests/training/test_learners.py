@@ -9,7 +9,7 @@ import torch
 from rlhf_online.feedback.limits import check_vote
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating
 from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards.compose import combine
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -24,7 +24,7 @@ from rlhf_online.training.settings import RewardTraining
 def both(tmp_path: Path) -> Learners:
     write_tiny_model(tmp_path, weights_seed=0)
     tokenizer = ChatTokenizer(tmp_path)
-    reward = RewardModel.load(tmp_path, folder=None, tuning="full", heads=2)
+    reward = RewardModel.load(tmp_path, folder=None, tuning="full", heads=Heads(members=2))
     policy = Policy.load(tmp_path, tuning="full")
     return Learners(
         RewardUpdater(reward, RewardTraining.model_validate({}), 0),
@@ -57,7 +57,7 @@ def test_the_limits_of_a_vote_are_those_of_both_models(both: Learners) -> None:
 def test_kto_learns_from_the_thumbs_of_objectives_that_count(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, weights_seed=0)
     tokenizer, objectives = ChatTokenizer(tmp_path), ("helpful", "harmless")
-    reward = RewardModel.load(tmp_path, tuning="full", heads=2, objectives=objectives)
+    reward = RewardModel.load(tmp_path, tuning="full", heads=Heads(members=2, objectives=objectives))
     values = PolicyTraining.model_validate({"algorithm": "kto"})
     learners = Learners(
         RewardUpdater(reward, RewardTraining.model_validate({"objectives": objectives}), 0),
@@ -89,7 +89,7 @@ def test_kto_learns_from_the_thumbs_of_objectives_that_count(tmp_path: Path) -> 
 def test_the_value_begins_as_the_combined_score(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, weights_seed=0)
     tokenizer = ChatTokenizer(tmp_path)
-    reward = RewardModel.load(tmp_path, tuning="full", objectives=("helpful", "harmless"), heads=2)
+    reward = RewardModel.load(tmp_path, tuning="full", heads=Heads(objectives=("helpful", "harmless"), members=2))
     settings = RewardTraining(objectives=("helpful", "harmless"))
     policy = PolicyUpdater(Policy.load(tmp_path, tuning="full"), PolicyTraining.model_validate({}), 0)
     made = Learners(RewardUpdater(reward, settings, 0), policy, tokenizer, lambda folder, reference: policy)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rlhf_online.models.policy import Outputs, Policy
-from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Batch, Pair
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -348,14 +348,14 @@ def test_what_46f9894_kept_is_taken_up(base: Path):
 
 def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
     updater = _updater(base)
-    reward = RewardModel.load(base, tuning="full", heads=4)
+    reward = RewardModel.load(base, tuning="full", heads=Heads(members=4))
     pairs = [(scored.rollout.prompt_token_ids, scored.rollout.token_ids) for scored in _rollouts(updater.policy)]
     reward.normalise(pairs)
     updater.init_value(*reward.linear(torch.ones(1)))
     values_BA = updater.policy.forward(updater.policy.collate([(pairs[0][0], (*pairs[0][1], 2))])).values_BA
     # The trunks are equal, so the value of a whole answer's state is its score.
     assert values_BA[0, -1].item() == pytest.approx(reward.scores(pairs[:1]).mean().item(), abs=1e-4)
-    other = RewardModel.load(base, tuning="full", heads=4, seed=9)
+    other = RewardModel.load(base, tuning="full", heads=Heads(members=4), seed=9)
     weight = updater.policy.value_head.weight.clone()
     updater.init_value(*other.linear(torch.ones(1)))
     assert torch.equal(weight, updater.policy.value_head.weight)
@@ -366,7 +366,7 @@ def test_the_value_head_begins_as_the_mean_reward_head_once(base: Path):
 def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path, tuning: str, algorithm: str):
     prompts = PROMPTS[:12] * 4
     updater = _updater(base, tuning=tuning, algorithm=_adaptive(algorithm), ema=0.5)
-    updater.init_value(*RewardModel.load(base, tuning="full", heads=4).linear(torch.ones(1)))
+    updater.init_value(*RewardModel.load(base, tuning="full", heads=Heads(members=4)).linear(torch.ones(1)))
     _update(updater, _rollouts(updater.policy, prompts=prompts))
     tensors, values = updater.state()
     torch.manual_seed(5)
@@ -510,7 +510,7 @@ def test_the_algorithm_follows_from_the_updates_so_far(base: Path):
     """Llama 2's schedule: rounds of rejection sampling, then PPO."""
     schedule = [{"algorithm": "best-of-n", "updates": 2, "lr": 1e-4}, {"algorithm": "ppo"}]
     updater = _updater(base, schedule=schedule, lr=1e-3, max_step_kl=1.0, epochs=1)
-    reward = RewardModel.load(base, tuning="full", heads=4)
+    reward = RewardModel.load(base, tuning="full", heads=Heads(members=4))
     prompts = PROMPTS[:12] * 4
     seen = []
     for cycle in range(4):

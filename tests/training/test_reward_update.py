@@ -14,7 +14,7 @@ import torch
 from rlhf_online.algorithms.reward_losses import MARGINS
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote, pairs
-from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Batch
 from rlhf_online.rewards import compose
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -40,7 +40,7 @@ LR = 3e-3
 def _updater(base: Path, seed: int = 0, **values: object) -> RewardUpdater:
     settings = RewardTraining.model_validate({"heads": 3, "batch": 16, "lr": LR} | values)
     model = RewardModel.load(
-        base, tuning="full", objectives=settings.objectives, heads=3, readout=settings.readout, seed=seed
+        base, tuning="full", heads=Heads(objectives=settings.objectives, members=3, readout=settings.readout), seed=seed
     )
     return RewardUpdater(model, settings, seed)
 

@@ -1,6 +1,6 @@
 """The reading end of the trainer: what the log's records are to it.
 
-    source ──▶ decode ──▶ join ──▶ vote ──▶ votes that wait for a cycle    (`waiting_votes`)
+    source ──▶ decode ──▶ join ──▶ vote ──▶ votes that wait for a cycle    (`joined_votes`)
                  │          └──▶ orphaned ─┬─▶ dead letters                (`dead_letters`)
                  ├─ undecodable, damaged ──┘
                  └─ completions ──▶ what the policy update needs           (`policy_inputs`)

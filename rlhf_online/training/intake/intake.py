@@ -22,8 +22,8 @@ from rlhf_online.feedback.join import Join
 from rlhf_online.feedback.limits import VoteLimits, check_vote
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.training.intake.dead_letters import DeadLetters
+from rlhf_online.training.intake.joined_votes import JoinedVotes
 from rlhf_online.training.intake.policy_inputs import PolicyInputs
-from rlhf_online.training.intake.waiting_votes import WaitingVotes
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import decode
 
@@ -56,7 +56,7 @@ class Intake:
 
     def __init__(self, source: Source, ledger: Ledger, buffer: RolloutBuffer, settings: IntakeSettings) -> None:
         self.join = Join(AnswerStore(settings.answers), settings.window_ms)
-        self.votes = WaitingVotes(ledger, settings.held_out)
+        self.votes = JoinedVotes(ledger, settings.held_out)
         self.policy_inputs = PolicyInputs(
             buffer,
             limits=settings.limits.models,

@@ -52,7 +52,7 @@ def run(settings: SftSettings) -> None:
 
     from rlhf_online.models.trunk import pick_device
     from rlhf_online.training import distributed
-    from rlhf_online.training.sft.fine_tuning import fine_tune
+    from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -62,10 +62,12 @@ def run(settings: SftSettings) -> None:
             settings.model,
             shown,
             settings.out,
-            steps=settings.steps or math.ceil(settings.epochs * len(shown) / settings.batch),
-            batch=settings.batch,
-            lr=settings.lr,
-            seed=settings.seed,
+            Passes(
+                steps=settings.steps or math.ceil(settings.epochs * len(shown) / settings.batch),
+                batch=settings.batch,
+                lr=settings.lr,
+                seed=settings.seed,
+            ),
             progress=tell,
             device=device,
         )

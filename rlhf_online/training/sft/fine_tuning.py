@@ -8,6 +8,7 @@ same weights.
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,15 +31,23 @@ In the tiny world a step takes 24 ms with 2, 28 ms with rows as wide as the cont
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """How long to learn, and how: optimiser steps of `batch` demonstrations each, the highest learning rate, and the
+    seed of the order and of random weights."""
+
+    steps: int
+    batch: int
+    lr: float
+    seed: int
+
+
 def fine_tune(
     model_dir: Path,
     demonstrations: Sequence[Demonstration],
     out: Path,
+    passes: Passes,
     *,
-    steps: int,
-    batch: int,
-    lr: float,
-    seed: int,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     device: torch.device | str = "cpu",
 ) -> int:
@@ -54,24 +63,24 @@ def fine_tune(
     if has_weights(model_dir):
         lm = trunk.load_lm(model_dir, device=torch.device(device), dtype=torch.float32)
     else:
-        lm = trunk.random_lm(model_dir, seed=seed, device=torch.device(device))
+        lm = trunk.random_lm(model_dir, seed=passes.seed, device=torch.device(device))
     lm.requires_grad_(True)
     pairs = to_pairs(demonstrations, tokenizer, trunk.context_length(lm.config), int(lm.config.vocab_size))
     parameters = list(lm.parameters())
-    optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-    row_width, order, rng = ROW_WIDTH if is_exact(lm) else 0, list[int](), random.Random(seed)
-    for step in range(1, steps + 1):
-        while len(order) < batch:
+    optimiser = torch.optim.AdamW(parameters, lr=passes.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, passes.steps))
+    row_width, order, rng = ROW_WIDTH if is_exact(lm) else 0, list[int](), random.Random(passes.seed)
+    for step in range(1, passes.steps + 1):
+        while len(order) < passes.batch:
             order += rng.sample(range(len(pairs)), len(pairs))
-        chosen, order = [pairs[index] for index in order[:batch]], order[batch:]
+        chosen, order = [pairs[index] for index in order[: passes.batch]], order[passes.batch :]
         optimiser.zero_grad(set_to_none=True)
         loss = backward(lm, chosen, row_width=row_width, pad_id=tokenizer.pad_id)
         loss = distributed.add_up(parameters, {"loss": loss})["loss"]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
-        progress(step, steps, loss)
+        progress(step, passes.steps, loss)
     if distributed.is_first():
         trunk.save_model(lm, out, base=model_dir, keep_config=True)
     return len(demonstrations) - len(pairs)

@@ -11,7 +11,7 @@ from rlhf_online.events import Message
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.training.sft.fine_tuning import fine_tune
+from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
 
 FACTS = {"zinc": "is a metal", "fig": "is a fruit", "owl": "is a animal"}
 
@@ -32,10 +32,7 @@ def test_it_learns_to_answer_and_to_end(base: Path, tmp_path: Path):
         base,
         _demonstrations(),
         tmp_path / "out",
-        steps=60,
-        batch=8,
-        lr=5e-3,
-        seed=1,
+        Passes(steps=60, batch=8, lr=5e-3, seed=1),
         progress=lambda step, steps, loss: seen.append((step, steps, loss)),
     )
     assert [step for step, _, _ in seen] == list(range(1, 61)) and seen[0][1] == 60
@@ -50,23 +47,20 @@ def test_it_learns_to_answer_and_to_end(base: Path, tmp_path: Path):
 def test_the_same_seed_gives_the_same_weights(base: Path, tmp_path: Path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.manual_seed(ord(name))
-        fine_tune(base, _demonstrations(), tmp_path / name, steps=3, batch=2, lr=1e-3, seed=seed)
+        fine_tune(base, _demonstrations(), tmp_path / name, Passes(steps=3, batch=2, lr=1e-3, seed=seed))
     a, b, c = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert any(not torch.equal(a[name], c[name]) for name in a)
 
 
 def test_it_goes_on_from_weights_that_are_there(base: Path, tmp_path: Path):
-    fine_tune(base, _demonstrations(), tmp_path / "first", steps=40, batch=8, lr=5e-3, seed=1)
+    fine_tune(base, _demonstrations(), tmp_path / "first", Passes(steps=40, batch=8, lr=5e-3, seed=1))
     losses: list[float] = []
     fine_tune(
         tmp_path / "first",
         _demonstrations(),
         tmp_path / "second",
-        steps=1,
-        batch=8,
-        lr=1e-4,
-        seed=1,
+        Passes(steps=1, batch=8, lr=1e-4, seed=1),
         progress=lambda step, steps, loss: losses.append(loss),
     )
     assert losses[0] < 1
@@ -74,4 +68,4 @@ def test_it_goes_on_from_weights_that_are_there(base: Path, tmp_path: Path):
 
 def test_nothing_to_learn_from_is_refused(base: Path, tmp_path: Path):
     with pytest.raises(InvalidInput, match="demonstration"):
-        fine_tune(base, [], tmp_path / "out", steps=1, batch=1, lr=1e-3, seed=0)
+        fine_tune(base, [], tmp_path / "out", Passes(steps=1, batch=1, lr=1e-3, seed=0))

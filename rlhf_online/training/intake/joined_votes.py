@@ -14,7 +14,7 @@ from rlhf_online.feedback.votes import Vote, from_json, to_json
 from rlhf_online.training.ledger import Ledger
 
 
-class WaitingVotes:
+class JoinedVotes:
     """`held_out` is the share of the conversations whose votes are for measuring alone."""
 
     def __init__(self, ledger: Ledger, held_out: float) -> None:

@@ -49,6 +49,6 @@ def _missing(state: StateDir, config: Path | None) -> tuple[Place, list[str]]:
     written = state.run / "trainer.toml"
     source = open_source(load_log(config or (written if written.is_file() else None), {}), state.log)
     try:
-        return place, source.reconcile(place.identity, place.position)[1]
+        return place, source.resume_position(place.identity, place.position)[1]
     finally:
         source.close()

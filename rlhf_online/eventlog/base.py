@@ -1,6 +1,6 @@
 """What every event log offers. A position is opaque to callers: partition → next offset, `{"local": 17}`.
 
-`{}` is the beginning. Positions are compared with `covers` alone.
+`{}` is the beginning. Positions are compared with `has_reached` alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,10 +29,10 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shipping:
-    """How the records of a local log fare on their way to Kafka; a log that is shipped nowhere has none waiting.
+    """How far the records of a local log have been shipped to Kafka; a log that is shipped nowhere has no backlog.
 
-    `backlog`: records that Kafka has not confirmed; `oldest_ms`: when the first of them happened, 0 without any;
-    `failures`: times that deliveries failed and were made again; `refused`: records that Kafka will never take.
+    `backlog`: records that Kafka has not confirmed; `oldest_ms`: time of the oldest of them, 0 without any;
+    `failures`: deliveries that failed and were retried; `refused`: records that Kafka will never take.
     """
 
     backlog: int = 0
@@ -93,18 +93,18 @@ class Source(Protocol):
         """The position after the last record."""
         ...
 
-    def consumed(self, reader: str, position: Mapping[str, int]) -> None:
-        """`reader` will never ask for anything before `position` again. Raises LogUnavailable."""
+    def mark_consumed(self, reader: str, position: Mapping[str, int]) -> None:
+        """`reader` will not read anything before `position` again: it may be removed. Raises LogUnavailable."""
         ...
 
-    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep durably what cannot be used. After a restart the same may come twice. Raises LogUnavailable."""
+    def write_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:
+        """Keep them durably. After a restart the same one may be written twice. Raises LogUnavailable."""
         ...
 
-    def reconcile(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
-        """Where to go on from `position` in what was the log `identity`, and a sentence for each thing that is missing.
+    def resume_position(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
+        """Where to resume after `position` of the log `identity`, and a sentence for each range that is missing.
 
-        Nothing is missing: `position` as it is. Raises LogUnavailable.
+        `position` itself where nothing is missing. Raises LogUnavailable.
         """
         ...
 
@@ -115,6 +115,6 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def covers(position: Mapping[str, int], other: Mapping[str, int]) -> bool:
-    """True if everything before `other` is before `position` too."""
-    return all(position.get(partition, 0) >= offset for partition, offset in other.items())
+def has_reached(position: Mapping[str, int], target: Mapping[str, int]) -> bool:
+    """True if `position` is at `target` or past it, in every partition."""
+    return all(position.get(partition, 0) >= offset for partition, offset in target.items())

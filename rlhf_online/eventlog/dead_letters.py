@@ -11,9 +11,9 @@ from rlhf_online.eventlog.base import DeadLetter
 from rlhf_online.state import append_durably
 
 
-def append(path: Path, letters: Iterable[DeadLetter]) -> None:
+def append(path: Path, dead_letters: Iterable[DeadLetter]) -> None:
     """Add them to the file, durably. Raises LogUnavailable."""
-    lines = [_line(letter) for letter in letters]
+    lines = [_line(dead_letter) for dead_letter in dead_letters]
     try:
         if lines:
             append_durably(path, "".join(lines).encode())
@@ -32,7 +32,7 @@ def count(path: Path) -> int:
         raise LogUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _line(letter: DeadLetter) -> str:
-    values = asdict(letter) | {"payload": base64.b64encode(letter.payload).decode()}
+def _line(dead_letter: DeadLetter) -> str:
+    values = asdict(dead_letter) | {"payload": base64.b64encode(dead_letter.payload).decode()}
     del values["orphan"]
     return json.dumps(values) + "\n"

@@ -3,7 +3,7 @@
 <20 digits>.log   segments (`segments`)
 identity          a random name, made once with the folder: a folder made anew is another log
 committed         how many records are acknowledged: what a reader may see (`committed`)
-readers/NAME      {"consumed": n}: this reader needs no record before the n-th; removing the file ends its claim
+readers/NAME      {"consumed": n}: this reader needs no record before the n-th; without the file it holds nothing back
 shipped.json      {"spool": identity, "shipped": n}: Kafka needs none before the n-th (`spool`)
 lock              held (flock) by the one writer; holds its process id, for people
 """
@@ -29,40 +29,40 @@ def mark_consumed(folder: Path, reader: str, number: int) -> None:
     write_json(folder / "readers" / reader, {"consumed": number})
 
 
-def consumed(folder: Path) -> int | None:
+def first_needed(folder: Path) -> int | None:
     """The first record that some reader of the folder still needs; None without readers.
 
     One whose file cannot be read needs everything.
     """
-    claims = []
+    positions = []
     try:
         names = [name for name in os.listdir(folder / "readers") if not name.startswith(".")]
     except FileNotFoundError:
         return None
     for name in names:
         try:
-            claims.append(int(json.loads((folder / "readers" / name).read_text())["consumed"]))
+            positions.append(int(json.loads((folder / "readers" / name).read_text())["consumed"]))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError):
-            claims.append(0)
-    return min(claims, default=None)
+            positions.append(0)
+    return min(positions, default=None)
 
 
-def claimed(folder: Path, identity: str) -> int:
-    """Records that somebody has had: a reader, or Kafka. Their numbers must never be given to others."""
-    claims = [0]
+def highest_consumed(folder: Path, identity: str) -> int:
+    """How many records a reader, or Kafka, has had. Their numbers must never be given to other records."""
+    positions = [0]
     shipped = folder / "shipped.json"
     for path in (shipped, *(folder / "readers").glob("[!.]*")):
         try:
             values = json.loads(path.read_text())
             if path == shipped and values["spool"] == identity:
-                claims.append(int(values["shipped"]))
+                positions.append(int(values["shipped"]))
             elif path != shipped:
-                claims.append(int(values["consumed"]))
+                positions.append(int(values["consumed"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return max(claims)
+    return max(positions)
 
 
 def identity(folder: Path) -> str:

@@ -1,10 +1,10 @@
-"""A gap in the log: what a trainer's checkpoint still needs and the log has no more, and an operator's leave to go on.
+"""A gap in the log: records that a trainer's checkpoint still needs and the log no longer has, and leave to skip them.
 
-    checkpoints/accept-gap.json    {"identity", "position"}: from this place on, and from no other, one may go on
+    checkpoints/accept-gap.json    {"identity", "position"}: what is missing there, and nowhere else, may be skipped
 
-A trainer that cannot go on where its checkpoint stands stops, loudly. `rlhf-online gap accept` writes the file; the
-trainer, when it is started again at the very place that the file names, asks the log where to go on (`reconcile`), says
-what is missing, and commits. Once it stands elsewhere the file means nothing, so no later gap is accepted by it.
+A trainer that cannot read on from its checkpoint stops. `rlhf-online gap accept` writes the file; the trainer, started
+again at the place that the file names, asks the log where to read on (`resume_position`), logs what is missing, and
+commits. Once its position is another one the file means nothing, so that no later gap is accepted by it.
 """
 
 import json

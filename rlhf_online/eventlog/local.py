@@ -150,8 +150,8 @@ class LocalLog:
         """
         removed: list[int] = []
         try:
-            claims = [files.consumed(self._folder), self._shipped() if self._shipped else None]
-            needed = min((claim for claim in claims if claim is not None), default=self._next)
+            positions = [files.first_needed(self._folder), self._shipped() if self._shipped else None]
+            needed = min((number for number in positions if number is not None), default=self._next)
             last = self._segment.last_change()
             if needed >= self._next and last is not None and self._retention.is_old(last):
                 self._segment.begin(self._next)

@@ -1,7 +1,7 @@
-"""What the writer of a local log does first: find where the log ends, whatever happened to the last one that wrote.
+"""Recovery of a local log by its next writer: find where the log ends, however the last writer ended.
 
 A torn tail is cut, and the rest is made durable. Damage to what was acknowledged is reported and left in place, for
-readers to set aside; nothing is appended behind it, and its numbers are never given to other records.
+readers to make dead letters of; nothing is appended behind it, and its numbers are never given to other records.
 """
 
 from pathlib import Path
@@ -28,9 +28,9 @@ def recover(folder: Path, identity: str, committed: CommittedFile, segment: Segm
         log.error("every segment is missing", folder=str(folder), records=known.records)
     if lost:
         end = max(end + 1, known.records)
-    if (claimed := files.claimed(folder, identity)) > end:
+    if (consumed := files.highest_consumed(folder, identity)) > end:
         log.error("records are missing that were read", folder=str(folder), from_=end)
-        lost, end = True, claimed
+        lost, end = True, consumed
     if lost:
         segment.begin(end)
     committed.write(end)
@@ -53,7 +53,7 @@ def _reopen_last(folder: Path, first: int, known: Committed, segment: SegmentWri
 
 
 def _report(path: Path, found: Scan, lost: bool) -> None:
-    """Tell people of records that were acknowledged and are not there any more."""
+    """Log which acknowledged records are damaged or missing."""
     log = structlog.get_logger()
     for hole in found.holes:
         log.error("damaged records", file=str(path), offset=hole.offset, bytes=hole.size, records=hole.records)

@@ -1,4 +1,4 @@
-"""Which segments of a local log are removed, once everybody has had their records."""
+"""Which segments of a local log are removed, once every reader has consumed them."""
 
 import math
 import os
@@ -14,7 +14,7 @@ from rlhf_online.state import fsync_dir
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is removed once everybody has had it: segments beyond `max_bytes` in all, or older than `max_age_s`.
+    """What is removed once it is consumed: segments beyond `max_bytes` in all, or older than `max_age_s`.
 
     A segment's age is that of its last record, and it begins at most `max_age_s` before that. Infinity: no limit. The
     writer looks every `check_s` seconds.

@@ -50,11 +50,11 @@ class Spool:
         self.saved = shipped
 
     def refuse(self, record: Record, event_id: str, reason: str) -> None:
-        """Put away a record that will never be shipped. Raises LogUnavailable."""
-        letter = DeadLetter(
+        """Make a record that will never be shipped a dead letter. Raises LogUnavailable."""
+        dead_letter = DeadLetter(
             partition=PARTITION, offset=record.offset, event_id=event_id, reason=reason, payload=record.payload
         )
-        dead_letters.append(self._folder / _REFUSED, [letter])
+        dead_letters.append(self._folder / _REFUSED, [dead_letter])
         self.refused += 1
 
     def close(self) -> None:

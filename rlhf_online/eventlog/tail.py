@@ -80,19 +80,19 @@ class LocalReader:
         except OSError as error:
             raise LogUnavailable(f"the log in {self._folder} cannot be read: {error.strerror or error}") from error
 
-    def consumed(self, reader: str, position: Mapping[str, int]) -> None:
-        """Note in the folder how far `reader` has come: the writer keeps what follows. Raises LogUnavailable."""
+    def mark_consumed(self, reader: str, position: Mapping[str, int]) -> None:
+        """Note in the folder how far `reader` has read: retention keeps what follows. Raises LogUnavailable."""
         try:
             files.mark_consumed(self._folder, reader, position.get(PARTITION, 0))
         except OSError as error:
             raise files.unusable(self._folder, error) from error
 
-    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
+    def write_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:
         """Append to `dead-letters.jsonl` or `orphans.jsonl` in the folder (`dead_letters`)."""
         for name, orphan in (("dead-letters.jsonl", False), ("orphans.jsonl", True)):
-            append(self._folder / name, [letter for letter in letters if letter.orphan == orphan])
+            append(self._folder / name, [item for item in dead_letters if item.orphan == orphan])
 
-    def reconcile(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
+    def resume_position(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
         """See `Source`. A reader has no part in a log that replaced another: it goes on from its beginning."""
         try:
             first = next(iter(files.segments(self._folder)), 0)

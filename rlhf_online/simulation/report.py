@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlhf_online.eventlog.base import covers
+from rlhf_online.eventlog.base import has_reached
 from rlhf_online.simulation.client import Ack
 from rlhf_online.simulation.crowd import Measurement, Records
 
@@ -135,7 +135,7 @@ def feedback_to_live(
     served = [(first_answer[version], position) for version, position in positions.items() if version in first_answer]
     latencies = []
     for ack in acks:
-        times = [at for at, position in served if covers(position, ack.position)]
+        times = [at for at, position in served if has_reached(position, ack.position)]
         if times:
             latencies.append(max(0.0, min(times) - ack.at))
     return latencies

@@ -1,4 +1,4 @@
-"""Commits: one atomic checkpoint of everything that the trainer must not lose, then word to the log that it may forget.
+"""Commits: one atomic checkpoint of everything that the trainer must not lose, after which the log may expire records.
 
 What a commit holds, and why a kill anywhere trains exactly once, is explained in `loop` and docs/decisions/0004.
 """
@@ -38,9 +38,9 @@ def commit(
         }
         parts.checkpoints.save(state, contents, sealed, Place(progress.log_identity, progress.position))
 
-    parts.retrier.call("setting dead letters aside", parts.intake.set_aside)
+    parts.retrier.call("writing dead letters", parts.intake.write_dead_letters)
     parts.retrier.call("writing a checkpoint", save)
-    release(parts)
+    mark_consumed(parts)
 
 
 def commit_intake(parts: Parts, progress: Progress) -> None:
@@ -49,9 +49,9 @@ def commit_intake(parts: Parts, progress: Progress) -> None:
     commit(parts, progress, intake=True)
 
 
-def release(parts: Parts) -> None:
+def mark_consumed(parts: Parts) -> None:
     """Tell the log which records no checkpoint needs any more; a failure only keeps them there for longer."""
     try:
-        parts.intake.release(parts.checkpoints.position())
+        parts.intake.mark_consumed(parts.checkpoints.position())
     except LogUnavailable as error:
         structlog.get_logger().warning("the log was not told what is consumed", why=str(error))

@@ -42,7 +42,7 @@ from rlhf_online.gate.verdict import judge
 from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training import recovery
 from rlhf_online.training.checkpoint import Checkpoint
-from rlhf_online.training.commit import commit, commit_intake, release
+from rlhf_online.training.commit import commit, commit_intake, mark_consumed
 from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
 from rlhf_online.training.experience import TEMPERATURE
 from rlhf_online.training.parts import Parts
@@ -117,7 +117,7 @@ class Trainer:
             parts.learners.restore_reward(checkpoint.part("reward"))
             parts.learners.restore_policy(checkpoint.part("policy"))
             self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, next_update=stored.next_update)
-        release(parts)
+        mark_consumed(parts)
         show(parts, self.progress)
         if (judged := self.progress.judged) is not None:
             parts.retrier.call("publishing a version", lambda: parts.publisher.publish_policy(judged, staged=False))

@@ -16,7 +16,7 @@ def check_log_position(stored: Progress, identity: str, intake: Intake, checkpoi
     Raises PositionLost.
     """
     if gap.accepted(checkpoints, stored.log_identity, stored.position):
-        position, missing = intake.reconcile(stored.log_identity, stored.position)
+        position, missing = intake.resume_position(stored.log_identity, stored.position)
         for sentence in missing:
             structlog.get_logger().warning("going on without what is missing, as the operator said", missing=sentence)
         stored.log_identity, stored.position, intake.position = identity, dict(position), position

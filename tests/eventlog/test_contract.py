@@ -9,7 +9,7 @@ import pytest
 from rlhf_online.config import LogSettings
 from rlhf_online.errors import ConfigError, PositionLost
 from rlhf_online.eventlog import open_sink, open_source
-from rlhf_online.eventlog.base import Position, Record, Sink, Source, covers
+from rlhf_online.eventlog.base import Position, Record, Sink, Source, has_reached
 from rlhf_online.wire import decode, encode
 from tests.support.logged import completion, thumb
 from tests.support.waiting import until
@@ -91,7 +91,7 @@ def test_an_empty_log_has_nothing_and_its_end_is_where_reading_stands(logs: Logs
     source = logs.source()
     records, position = source.read({}, 10)
     assert records == []
-    assert covers(position, source.end())
+    assert has_reached(position, source.end())
     assert source.read(position, 10) == ([], position)
 
 
@@ -174,10 +174,10 @@ def test_a_position_past_the_end_is_lost(logs: Logs):
     beyond = {key: offset + 1 for key, offset in position.items()}
     with pytest.raises(PositionLost, match="gap accept"):
         source.read(beyond, 10)
-    found, missing = source.reconcile(source.identity(), beyond)
+    found, missing = source.resume_position(source.identity(), beyond)
     assert found == position
     assert len(missing) == len(position) and all("1 that were read before are missing" in each for each in missing)
-    assert source.reconcile(source.identity(), position) == (position, [])
+    assert source.resume_position(source.identity(), position) == (position, [])
 
 
 @pytest.mark.parametrize("address", ["file:{}", "file://{}"])

@@ -22,7 +22,7 @@ from rlhf_online import events as ev
 from rlhf_online.config import LogSettings
 from rlhf_online.errors import LogLocked, LogUnavailable, PositionLost
 from rlhf_online.eventlog import kafka_cluster
-from rlhf_online.eventlog.base import DeadLetter, Record, covers
+from rlhf_online.eventlog.base import DeadLetter, Record, has_reached
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.spool import Spool
@@ -197,9 +197,9 @@ def test_a_record_that_can_not_be_shipped_is_named_and_the_others_go_on(tmp_path
     _shipped(sink, 5)
     assert [record.payload for record in _read_all(opened(_source(broker.address, prefix)))] == votes
     assert sink.shipping().refused == 1
-    [letter] = _refused(tmp_path)
-    assert (letter["offset"], letter["reason"]) == (2, "UndecodableEvent")
-    assert base64.b64decode(letter["payload"]) == b"\xff no envelope", "retention may remove its segment"
+    [dead_letter] = _refused(tmp_path)
+    assert (dead_letter["offset"], dead_letter["reason"]) == (2, "UndecodableEvent")
+    assert base64.b64decode(dead_letter["payload"]) == b"\xff no envelope", "retention may remove its segment"
 
 
 def test_a_record_that_the_topic_refuses_is_named_and_the_others_go_on(tmp_path: Path, broker: Broker, prefix, opened):
@@ -212,8 +212,8 @@ def test_a_record_that_the_topic_refuses_is_named_and_the_others_go_on(tmp_path:
     _shipped(sink, 21)
     records = _read_all(opened(_source(broker.address, prefix)))
     assert set(good) == {record.payload for record in records}
-    letters = [(letter["offset"], letter["event_id"], letter["reason"]) for letter in _refused(tmp_path)]
-    assert letters == [(10, "large", "MessageSizeTooLargeError")]
+    refused = [(record["offset"], record["event_id"], record["reason"]) for record in _refused(tmp_path)]
+    assert refused == [(10, "large", "MessageSizeTooLargeError")]
 
 
 def test_a_damaged_record_of_the_spool_is_put_away_and_the_others_go_on(
@@ -231,7 +231,9 @@ def test_a_damaged_record_of_the_spool_is_put_away_and_the_others_go_on(
     _shipped(sink, 5)
     assert [record.payload for record in _read_all(opened(_source(broker.address, prefix)))] == votes[:2] + votes[3:]
     assert sink.shipping().refused == 1
-    assert [(letter["offset"], letter["reason"][:8]) for letter in _refused(tmp_path)] == [(2, "damaged:")]
+    assert [(dead_letter["offset"], dead_letter["reason"][:8]) for dead_letter in _refused(tmp_path)] == [
+        (2, "damaged:")
+    ]
 
 
 def test_a_topic_made_anew_is_not_the_same_log(tmp_path: Path, broker: Broker, prefix: str, opened):
@@ -250,10 +252,10 @@ def test_a_topic_made_anew_is_not_the_same_log(tmp_path: Path, broker: Broker, p
     assert fresh.identity() != name
     with pytest.raises(PositionLost, match="gap accept"):
         fresh.read(position, 10)
-    found, missing = fresh.reconcile(name, position)
+    found, missing = fresh.resume_position(name, position)
     assert [sentence for sentence in missing if "offset 5 of the old one is missing" in sentence] == missing != []
     assert fresh.read(found, 10) == ([], found)
-    assert fresh.reconcile(fresh.identity(), found) == (found, [])
+    assert fresh.resume_position(fresh.identity(), found) == (found, [])
 
 
 def test_more_partitions_are_read_as_well_and_keep_their_conversations(tmp_path: Path, broker: Broker, prefix, opened):
@@ -273,7 +275,7 @@ def test_more_partitions_are_read_as_well_and_keep_their_conversations(tmp_path:
     _shipped(sink, 5 + len(talks))
     assert sum(offset > 0 for part, offset in source.end().items() if "feedback" in part) > 1
     records: list[Record] = []
-    while not covers(position, source.end()):
+    while not has_reached(position, source.end()):
         more, position = source.read(position, 1000)
         records += more
     assert set(talks) <= {record.payload for record in records}
@@ -294,7 +296,7 @@ def test_a_position_that_retention_passed_is_lost(tmp_path: Path, broker: Broker
     source = opened(_source(broker.address, prefix))
     with pytest.raises(PositionLost, match="4 records are missing"):
         source.read(position, 10)
-    found, missing = source.reconcile(source.identity(), position)
+    found, missing = source.resume_position(source.identity(), position)
     assert missing == [f"{prefix}.feedback/0: offsets 3 to 6 were removed: 4 are missing"]
     assert [record.offset for record in source.read(found, 10)[0]] == [7, 8, 9]
     # Who names no position asks for what there is.
@@ -306,22 +308,22 @@ def test_what_cannot_be_used_goes_to_its_topic_with_place_and_reason(tmp_path: P
     from kafka.structs import TopicPartition
 
     source = opened(_source(broker.address, prefix))
-    source.set_aside([])
+    source.write_dead_letters([])
     dead = DeadLetter(partition="p/0", offset=7, event_id="bad", reason="no envelope", payload=b"\xff")
     orphan = DeadLetter(partition="", offset=-1, event_id="vote", reason="no answer", payload=b"vote", orphan=True)
-    source.set_aside([dead, orphan])
+    source.write_dead_letters([dead, orphan])
     consumer = opened(KafkaConsumer(bootstrap_servers=[broker.address], enable_auto_commit=False))
-    for topic, letter in (("dead-letters", dead), ("orphans", orphan)):
+    for topic, dead_letter in (("dead-letters", dead), ("orphans", orphan)):
         partition = TopicPartition(f"{prefix}.{topic}", 0)
         consumer.assign([partition])
         consumer.seek(partition, 0)
         [message] = consumer.poll(timeout_ms=20_000)[partition]
-        assert message.value == letter.payload
-        place = f"{letter.partition}:{letter.offset}".encode()
+        assert message.value == dead_letter.payload
+        place = f"{dead_letter.partition}:{dead_letter.offset}".encode()
         assert dict(message.headers) == {
             "place": place,
-            "event_id": letter.event_id.encode(),
-            "reason": letter.reason.encode(),
+            "event_id": dead_letter.event_id.encode(),
+            "reason": dead_letter.reason.encode(),
         }
     assert source.read({}, 10)[0] == [], "they are no events"
 
@@ -342,8 +344,8 @@ def test_nothing_is_lost_while_the_broker_is_down_or_killed(tmp_path: Path, pref
     with pytest.raises(LogUnavailable, match="does not answer"):
         _source(broker.address, prefix).end()
     with pytest.raises(LogUnavailable, match="does not answer"):
-        letter = DeadLetter(partition="p", offset=0, event_id="e", reason="r", payload=b"x")
-        _source(broker.address, prefix).set_aside([letter])
+        dead_letter = DeadLetter(partition="p", offset=0, event_id="e", reason="r", payload=b"x")
+        _source(broker.address, prefix).write_dead_letters([dead_letter])
     broker.start()
     _shipped(sink, 100)
     until(lambda: sink.shipping().oldest_ms == 0, 30, "the forwarder to see that nothing waits")

@@ -217,7 +217,7 @@ def test_a_missing_segment_stops_readers_until_it_is_back_or_they_go_on_without_
         assert [record.payload for record in records] == payloads[:begin]
         with pytest.raises(PositionLost, match=rf"records {begin} to {end - 1} are missing"):
             reader.read(position, 100)
-        assert reader.reconcile(reader.identity(), position)[0] == {"local": end}
+        assert reader.resume_position(reader.identity(), position)[0] == {"local": end}
         (tmp_path / "aside").rename(lost)
         assert [record.payload for record in reader.read(position, 100)[0]] == payloads[begin:]
 
@@ -538,11 +538,14 @@ def test_where_to_go_on_and_what_is_missing(tmp_path: Path):
     _segments(tmp_path)[0].unlink()
     with LocalReader(tmp_path) as reader:
         name = reader.identity()
-        assert reader.reconcile(name, {"local": 10}) == ({"local": 10}, [])
-        assert reader.reconcile(name, {"local": 1}) == ({"local": 4}, ["records 1 to 3 were removed: 3 are missing"])
-        position, [sentence] = reader.reconcile(name, {"local": 25})
+        assert reader.resume_position(name, {"local": 10}) == ({"local": 10}, [])
+        assert reader.resume_position(name, {"local": 1}) == (
+            {"local": 4},
+            ["records 1 to 3 were removed: 3 are missing"],
+        )
+        position, [sentence] = reader.resume_position(name, {"local": 25})
         assert position == {"local": 20} and "5 that were read before are missing" in sentence
-        position, [sentence] = reader.reconcile("another", {"local": 7})
+        position, [sentence] = reader.resume_position("another", {"local": 7})
         assert position == {"local": 4} and "is another one" in sentence
 
 
@@ -573,10 +576,10 @@ def test_the_oldest_segments_go_when_the_log_is_too_large(full: LocalLog, tmp_pa
 
 def test_nothing_goes_that_a_reader_has_not_had(full: LocalLog, tmp_path: Path):
     with LocalReader(tmp_path) as reader:
-        reader.consumed("trainer", {})
+        reader.mark_consumed("trainer", {})
         assert full.expire() == []
-        reader.consumed("trainer", {"local": 11})
-        reader.consumed("auditor", {"local": 30})
+        reader.mark_consumed("trainer", {"local": 11})
+        reader.mark_consumed("auditor", {"local": 30})
         assert full.expire() == [0, 4]
     (tmp_path / "readers" / "trainer").write_text("{")  # what it has had is not known
     assert full.expire() == []

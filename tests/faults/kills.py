@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 import aiohttp
 
 from rlhf_online.eventlog import open_source
-from rlhf_online.eventlog.base import Position, covers
+from rlhf_online.eventlog.base import Position, has_reached
 from tests.faults.auditor import Report, audit
 from tests.faults.crowd import Crowd
 from tests.faults.product import POLL_S, Component, Product
@@ -156,7 +156,7 @@ class Run:
             async with asyncio.timeout(DRAIN_S):
                 await self._all_shipped()
                 end = await asyncio.to_thread(self._end_of_log)
-                while not covers(product.trainer.position, end):
+                while not has_reached(product.trainer.position, end):
                     self._crowd.check()
                     await asyncio.sleep(POLL_S)
                 await self._crowd.stop()

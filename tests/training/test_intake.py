@@ -264,7 +264,7 @@ def test_memory_does_not_grow_between_two_commits(bench: Bench, monkeypatch: pyt
         bench.log.append(b"\xff" + rng.randbytes(100)).result(30)
     bench.intake.read()
     assert len(list((bench.folder / "answers").iterdir())) > 1
-    assert sum(len(letter.payload) for letter in bench.intake.dead_letters.unsaved) <= 1_000 + 50 * 101
+    assert sum(len(dead_letter.payload) for dead_letter in bench.intake.dead_letters.unsaved) <= 1_000 + 50 * 101
     assert len((bench.folder / "log" / "dead-letters.jsonl").read_text().splitlines()) >= 10
     bench.write(*(thumb(f"c{number}", event_id=f"v{number}") for number in range(300)))
     assert len(bench.learned()) == 300

@@ -419,7 +419,7 @@ def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:
         assert [line["reason"] for line in dead][1] == f"completion {completion.completion_id} has no answer 5"
         assert base64.b64decode(dead[0]["payload"]) == b"\xff\xff no envelope"
         assert (dead[0]["partition"], dead[0]["offset"]) == ("local", 41)
-        assert not (tiny.state.log / "orphans.jsonl").exists(), "it is set aside when that is committed"
+        assert not (tiny.state.log / "orphans.jsonl").exists(), "it is written when that is committed"
         tiny.chat(12)
         assert cycles(trainer) == 1
         [orphan] = _lines(tiny.state.log / "orphans.jsonl")
@@ -756,13 +756,13 @@ def test_a_gap_further_on_is_stood_at_and_accepted_there(tiny: World) -> None:
 
 def test_the_log_is_told_what_no_checkpoint_needs(tiny: World) -> None:
     with tiny.trainer() as trainer:
-        assert files.consumed(tiny.state.log) == 0, "from the beginning on, nothing may go"
+        assert files.first_needed(tiny.state.log) == 0, "from the beginning on, nothing may go"
         for _ in range(3):
             tiny.chat(20)
             assert cycles(trainer) == 1
         oldest = trainer.parts.checkpoints.position()["local"]
         assert 0 < oldest <= trainer.progress.position["local"]
-        assert files.consumed(tiny.state.log) == oldest
+        assert files.first_needed(tiny.state.log) == oldest
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny: World) -> None:

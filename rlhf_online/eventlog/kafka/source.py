@@ -18,7 +18,7 @@ from kafka.structs import TopicPartition
 
 from rlhf_online.errors import LogUnavailable, PositionLost
 from rlhf_online.eventlog import gap
-from rlhf_online.eventlog.base import DeadLetter, Position, Record, covers
+from rlhf_online.eventlog.base import DeadLetter, Position, Record, has_reached
 from rlhf_online.eventlog.kafka import topics
 from rlhf_online.eventlog.kafka.cluster import Cluster, drop
 from rlhf_online.eventlog.kafka.topics import Topic
@@ -52,9 +52,9 @@ class KafkaSource:
             consumer = self._connected()
             start = dict(position)
             # Where it goes on in what is known to be there, the brokers need not be asked before they deliver.
-            if not start or start != self._at or covers(start, self._end):
+            if not start or start != self._at or has_reached(start, self._end):
                 start, end = self._bounds(consumer, position)
-                if covers(start, end):
+                if has_reached(start, end):
                     return [], start
             if limit <= 0:
                 return [], start
@@ -93,12 +93,12 @@ class KafkaSource:
             self.close()
             raise self._cluster.away(error) from error
 
-    def consumed(self, reader: str, position: Mapping[str, int]) -> None:
-        """Nothing is to be done: Kafka removes events by their age."""
+    def mark_consumed(self, reader: str, position: Mapping[str, int]) -> None:
+        """Does nothing: Kafka removes events by their age."""
 
-    def set_aside(self, letters: Sequence[DeadLetter]) -> None:
+    def write_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:
         """Send to the topic dead-letters or orphans: the payload, and headers that say where it stood and why."""
-        if not letters:
+        if not dead_letters:
             return
         try:
             topics.ensure(self._cluster)
@@ -107,25 +107,25 @@ class KafkaSource:
                 request_timeout_ms=_DELIVERY_MS // 2, max_block_ms=_DELIVERY_MS, allow_auto_create_topics=False,
             )  # fmt: skip
             try:
-                for delivery in [self._send(producer, letter) for letter in letters]:
+                for delivery in [self._send(producer, dead_letter) for dead_letter in dead_letters]:
                     delivery.get(timeout=_DELIVERY_MS / 1000 + 5)
             finally:
                 drop(producer)
         except KafkaError as error:
             raise self._cluster.away(error) from error
 
-    def _send(self, producer: KafkaProducer, letter: DeadLetter) -> Any:
-        place = f"{letter.partition}:{letter.offset}"
-        headers = {"place": place, "event_id": letter.event_id, "reason": letter.reason}
+    def _send(self, producer: KafkaProducer, dead_letter: DeadLetter) -> Any:
+        place = f"{dead_letter.partition}:{dead_letter.offset}"
+        headers = {"place": place, "event_id": dead_letter.event_id, "reason": dead_letter.reason}
         return producer.send(
-            f"{self._cluster.prefix}.{topics.ORPHANS if letter.orphan else topics.DEAD_LETTERS}",
+            f"{self._cluster.prefix}.{topics.ORPHANS if dead_letter.orphan else topics.DEAD_LETTERS}",
             key=place.encode(),
-            value=letter.payload,
+            value=dead_letter.payload,
             headers=[(name, value.encode()) for name, value in headers.items()],
         )
 
-    def reconcile(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
-        """See `Source`. A topic that was made anew is read from its beginning, the others go on where they can."""
+    def resume_position(self, identity: str, position: Mapping[str, int]) -> tuple[Position, list[str]]:
+        """See `Source`. A topic that was made anew is read from its beginning, others from near `position`."""
         try:
             consumer = self._connected()
             low = {_name(p): offset for p, offset in consumer.beginning_offsets(self._partitions()).items()}
@@ -133,7 +133,7 @@ class KafkaSource:
         except KafkaError as error:
             self.close()
             raise self._cluster.away(error) from error
-        return _nearest(_ids(identity), _ids(self.identity()), position, low, high)
+        return _resume(_ids(identity), _ids(self.identity()), position, low, high)
 
     def identity(self) -> str:
         """The topics' ids: a topic that is deleted and made anew changes it."""
@@ -194,7 +194,7 @@ class KafkaSource:
                 f"Kafka has no partition {', '.join(unknown)}: was the log's prefix or server changed? {gap.HINT}"
             )
         start = {_name(partition): position.get(_name(partition), offset) for partition, offset in low.items()}
-        if covers(start, self._end) or not covers(self._end, start):
+        if has_reached(start, self._end) or not has_reached(self._end, start):
             self._end = {_name(partition): offset for partition, offset in consumer.end_offsets(list(low)).items()}
         for partition, lowest in low.items():
             offset, highest = start[_name(partition)], self._end[_name(partition)]
@@ -252,10 +252,10 @@ def _ids(identity: str) -> dict[str, str]:
         return {}
 
 
-def _nearest(
+def _resume(
     before: Mapping[str, str], now: Mapping[str, str], position: Mapping[str, int], low: Position, high: Position
 ) -> tuple[Position, list[str]]:
-    """`Source.reconcile` on values: topics' ids before and now, and the bounds of each partition."""
+    """`Source.resume_position` on values: topics' ids before and now, and the bounds of each partition."""
     missing = [f"{name}, read up to offset {position[name]}, is gone" for name in sorted(set(position) - set(low))]
     found: Position = {}
     for name, lowest in sorted(low.items()):

@@ -1,4 +1,4 @@
-"""The reading end of the trainer: what the log's records are to it.
+"""The trainer as a consumer of the event log.
 
     source ──▶ decode ──▶ join ──▶ vote ──▶ votes that wait for a cycle    (`joined_votes`)
                  │          └──▶ orphaned ─┬─▶ dead letters                (`dead_letters`)

@@ -1,4 +1,4 @@
-"""Records that cannot be used: kept until they are set aside durably, and counted by reason."""
+"""Records that cannot be used: kept until they are written, and counted by reason."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
 
 MAX_BYTES = 16 << 20
-"""Payloads in memory beyond which they should be set aside."""
+"""Payloads in memory beyond which they should be written."""
 
 
 class DeadLetters:
-    """Each event is one once: the ledger knows it from then on. Orphans are set aside with them, and not counted."""
+    """An event becomes one once: the ledger knows it from then on. Orphans are written with them, and not counted."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.unsaved: list[DeadLetter] = []
-        """Those that are not set aside yet."""
+        """Those that are not written yet."""
         self.counts: Counter[str] = Counter()
         """By reason: those of UnusableVote, damaged, undecodable."""
         self._ledger = ledger
@@ -28,10 +28,10 @@ class DeadLetters:
 
     @property
     def full(self) -> bool:
-        return sum(len(letter.payload) for letter in self.unsaved) > MAX_BYTES
+        return sum(len(dead_letter.payload) for dead_letter in self.unsaved) > MAX_BYTES
 
     def add(self, event_id: str, reason: str, why: str, record: Record) -> None:
-        """A record, or an event that it completed, is of no use."""
+        """`record`, or an event that it completed, cannot be used."""
         if not self._ledger.take(event_id, "dead_lettered"):
             return
         self.counts[reason] += 1
@@ -63,7 +63,7 @@ class DeadLetters:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """What `restore` takes; before that all are set aside."""
+        """What `restore` takes. All of `unsaved` must be written before."""
         return {"dead_letters": self.counts}
 
     def restore(self, values: Mapping[str, Any]) -> None:

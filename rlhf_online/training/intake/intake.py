@@ -107,24 +107,24 @@ class Intake:
         return count
 
     def _spill(self) -> None:
-        """Let memory not grow between two commits. What is set aside here may be set aside again after a restart."""
+        """Bound memory between two commits. Dead letters written here may be written again after a restart."""
         if self.join.answers.full:
             self.join.answers.seal()
         if self.dead_letters.full:
-            self.set_aside()
+            self.write_dead_letters()
 
-    def set_aside(self) -> None:
-        """Put dead letters away, durably: before the commit whose ledger says so. Raises LogUnavailable."""
-        self._source.set_aside(self.dead_letters.unsaved)
+    def write_dead_letters(self) -> None:
+        """Make dead letters durable: before the commit whose ledger says so. Raises LogUnavailable."""
+        self._source.write_dead_letters(self.dead_letters.unsaved)
         self.dead_letters.unsaved = []
 
-    def reconcile(self, identity: str, position: Position) -> tuple[Position, list[str]]:
-        """See `Source.reconcile`."""
-        return self._source.reconcile(identity, position)
+    def resume_position(self, identity: str, position: Position) -> tuple[Position, list[str]]:
+        """See `Source.resume_position`."""
+        return self._source.resume_position(identity, position)
 
-    def release(self, position: Position) -> None:
-        """The trainer will never again read what stands before `position`. Raises LogUnavailable."""
-        self._source.consumed(READER, position)
+    def mark_consumed(self, position: Position) -> None:
+        """Tell the log that no checkpoint needs what stands before `position`. Raises LogUnavailable."""
+        self._source.mark_consumed(READER, position)
 
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes, all but the rollout buffer and the answers, which the join has sealed."""

@@ -29,7 +29,7 @@ class Only:
     """Values of another setting under which one has an effect: `Only("mechanism", "PLAIN", "SCRAM-*")`."""
 
     def __init__(self, setting: str, *values: object, above: float | None = None) -> None:
-        """`*` in a value stands for anything; `above` is for numbers."""
+        """`*` in a value stands for anything, `?*` for anything but nothing; `above` is for numbers."""
         self.setting = setting
         self.values = values
         self.above = above
@@ -40,7 +40,9 @@ class Only:
         return any(fnmatchcase(value, v) if isinstance(v, str) else value == v for v in self.values)
 
     def __str__(self) -> str:
-        return f"above {self.above:g}" if self.above is not None else " or ".join(repr(value) for value in self.values)
+        if self.above is not None:
+            return f"above {self.above:g}"
+        return "a value" if self.values == ("?*",) else " or ".join(repr(value) for value in self.values)
 
 
 class Section(BaseModel):

@@ -1,14 +1,20 @@
 """Settings of supervised fine-tuning."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
-from rlhf_online.config.base import Device, Positive, Section
+from rlhf_online.config.base import Device, Only, Positive, Section
 
 
 class SftSettings(Section):
     """Settings of supervised fine-tuning."""
+
+    only_with: ClassVar = {
+        "epochs": Only("steps", 0),
+        **dict.fromkeys(("log_config", "held_out"), Only("log", "?*")),
+    }
 
     model: Path = Field(description="Folder of the model; without weights in it, training begins with random ones.")
     data: Path | None = Field(

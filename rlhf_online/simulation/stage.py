@@ -151,7 +151,7 @@ async def fine_tune(
             "device": "cpu", "threads": 1, "child": True,
         }
     )  # fmt: skip
-    command = [sys.executable, "-m", "rlhf_online.training.sft", chosen.model_dump_json()]
+    command = [sys.executable, "-m", "rlhf_online.training.sft", chosen.model_dump_json(exclude_unset=True)]
     child = await Child.start("supervised fine-tuning", command, log, pipe=True)
     try:
         assert child.process.stdout is not None

@@ -92,7 +92,9 @@ class Registry(Catalogue):
         while True:
             pointer = self.store.read(live_key(kind))
             live = (pointer or "").strip()
-            if not live or failed not in (None, live):
+            if not live and failed is None:
+                raise InvalidInput(f"no {kind} version is live: there is nothing to roll back")
+            if failed not in (None, live):
                 return Change(version=live, state="live", previous=live, reason=reason)
             good = self.fallbacks(kind)
             if not good:

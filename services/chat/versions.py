@@ -123,8 +123,6 @@ class Versions:
     def rollback(self, values: Mapping[str, Any]) -> VersionChanged:
         """Raises ApiError: 400, or 409 if there is no version to go back to."""
         request = validate(RollbackRequest, values)
-        if self.registry.live(request.kind) is None:
-            raise _conflict(InvalidInput(f"no {request.kind} version is live: there is none to leave"))
         try:
             reason = request.reason or "rolled back by the operator"
             return _changed(self.registry.rollback(request.kind, reason=reason))

@@ -58,7 +58,7 @@ def test_a_shared_fine_tuning_writes_what_one_process_writes(base: Path, tmp_pat
 
     def settings(out: str) -> str:
         chosen = {"model": base, "data": data, "out": tmp_path / out, "epochs": 4, "batch": 3, "device": "cpu"}
-        return SftSettings.model_validate(chosen | {"threads": 1, "lr": 1e-3}).model_dump_json()
+        return SftSettings.model_validate(chosen | {"threads": 1, "lr": 1e-3}).model_dump_json(exclude_unset=True)
 
     told = _torchrun(2, "rlhf_online.training.sft", settings("shared")).stdout
     assert told.count("demonstrations in") == 1 and told.count("4/4") == 1

@@ -153,6 +153,12 @@ def test_rollback_of_a_version_that_is_no_longer_live_does_nothing(registry: Reg
     assert registry.status(first).state == "retired"
 
 
+def test_rollback_of_what_never_was_live_is_refused(registry: Registry) -> None:
+    publish(registry, "reward")
+    with pytest.raises(InvalidInput, match="no reward version is live"):
+        registry.rollback("reward", reason="worse")
+
+
 def test_genesis_makes_the_base_model_live_once(registry: Registry, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()

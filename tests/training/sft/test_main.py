@@ -63,5 +63,7 @@ def test_mistakes_are_said_before_anything_is_computed(base: Path, tmp_path: Pat
     ended = _sft("--model", base, "--data", data, "--out", base)
     assert ended.returncode == 2 and "is not empty" in ended.stderr
     ended = _sft("--model", base, "--data", data, "--out", out, "--lr", -1)
-    assert ended.returncode == 2 and "--lr -1" in ended.stderr
+    assert ended.returncode == 2 and "lr: Input should be greater than 0 (got -1.0)" in ended.stderr
+    ended = _sft("--model", base, "--data", data, "--out", out, "--held-out", 0.1)
+    assert ended.returncode == 2 and "held_out has no effect while log is '': it needs a value" in ended.stderr
     assert not out.exists()

@@ -374,7 +374,7 @@ def test_the_service_is_found_by_its_state_folder(service, state, capsys):
     assert main(["status", "--state", str(state.root)]) == 0
     said = capsys.readouterr().out
     assert service.url in said and "restarting  wait" in said
-    assert "ppo, cycle 4" in said and "trained 60, pending 2" in said
+    assert "policy, cycle 4" in said and "trained 60, pending 2" in said
 
 
 def test_status_when_nothing_runs(state, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Small things about processes: dying with one's parent, giving way, ending a child with its group, being ready."""
+"""Helpers for processes: parent-death signal, priority, ending a child's process group, ready files, error exit."""
 
 import asyncio
 import ctypes
@@ -13,11 +13,11 @@ from rlhf_online.state import write_json
 PR_SET_PDEATHSIG = 1
 NICE = 10
 LOWER_PRIORITY = "RLHF_ENGINE_LOW_PRIORITY"
-"""Variable that tells the engine's process to give way: where it computes on the cores that pass its tokens on."""
+"""Variable that tells the engine's process to lower its priority: where it shares its cores with the chat service."""
 
 
 def die_with_parent() -> None:
-    """Ask Linux to send SIGTERM when the parent ends, so that nothing is orphaned; elsewhere nothing happens."""
+    """Have Linux send SIGTERM when the parent ends, so that no child is orphaned; does nothing elsewhere."""
     if sys.platform != "linux":
         return
     parent = os.getppid()
@@ -27,10 +27,10 @@ def die_with_parent() -> None:
 
 
 def lower_priority() -> None:
-    """Run after those who only pass things on, when cores are scarce: nice 10.
+    """Set this process to nice 10, so that compute does not delay the processes that handle requests.
 
-    Who computes without a pause holds up who is woken for a token: on two cores whole answers reached their reader in
-    one piece, 0.2 s late. On Linux a session is scheduled as one (autogroup), so its leader lowers the session, too.
+    A process that computes without a pause delays those that wake up for each token: on two cores streamed answers
+    arrived in one piece, 0.2 s late. Linux schedules a session as one (autogroup), so its leader lowers that too.
     """
     os.nice(max(NICE - os.nice(0), 0))
     if os.getsid(0) == os.getpid():
@@ -62,6 +62,6 @@ def write_ready_file(ready_file: Path | None, **ports: int) -> None:
 
 
 def report_error(error: RlhfError) -> int:
-    """Say on stderr what happened; returns the exit code."""
+    """Print the error to stderr; returns the exit code."""
     print(f"error: {error}", file=sys.stderr)
     return error.exit_code

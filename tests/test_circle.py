@@ -73,7 +73,7 @@ def recompute(state: StateDir, completion: Completion, answer: Answer) -> list[f
 
 
 def assert_served_by(state: StateDir, pairs: list[tuple[Completion, Answer]]) -> None:
-    """The logged log-probs are those of the named weights: token by token, and k3 ≤ 1e-3 (RECIPE, oracle 7)."""
+    """The logged log-probs are those of the named weights: token by token, and k3 ≤ 1e-3."""
     for completion, answer in pairs:
         logged, ours = torch.tensor(answer.logprobs), torch.tensor(recompute(state, completion, answer))
         assert torch.allclose(logged, ours, atol=2e-3), (answer.spans, (logged - ours).abs().max())

@@ -82,7 +82,7 @@ def bradley_terry_loss(
 
 def thumbs_loss(
     utilities_B: Tensor,
-    intercepts_B: Tensor,
+    rater_bias_B: Tensor,
     up_B: Tensor,
     weights_B: Tensor,
     *,
@@ -90,10 +90,10 @@ def thumbs_loss(
 ) -> tuple[Tensor, Stats]:
     """Bernoulli: Σ weight · −log P(thumb) ÷ denominator.
 
-    P(up) = σ(u + a), a the person's intercept: some people like everything (the Rasch model with a person's leniency).
+    P(up) = σ(u + a), a the rater's bias: some people like everything (the Rasch model with a rater's leniency).
     Stats: `accuracy` of the more probable thumb.
     """
-    logits_B = masked_fill(utilities_B + intercepts_B, weights_B > 0)
+    logits_B = masked_fill(utilities_B + rater_bias_B, weights_B > 0)
     total = _total(weights_B, denominator)
     loss = (weights_B * (softplus(logits_B) - up_B.to(logits_B) * logits_B)).sum() / total
     with torch.no_grad():
@@ -102,20 +102,20 @@ def thumbs_loss(
 
 def implicit_loss(
     utilities_B: Tensor,
-    typical_B: Tensor,
+    baseline_B: Tensor,
     reliability_B: Tensor,
     weights_B: Tensor,
     *,
     denominator: float | Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
-    """Σ weight · −log(ρ σ(ū − u) + (1 − ρ)/2) ÷ denominator: somebody turned from an answer without saying why.
+    """Σ weight · −log(ρ σ(ū − u) + (1 − ρ)/2) ÷ denominator: somebody rejected an answer without saying so.
 
-    With probability ρ, the signal's reliability in [0, 1], it is a vote that the answer is worse than a typical one of
+    With probability ρ, the signal's reliability in [0, 1], it is a vote that the answer is worse than the baseline's
     utility ū, and else it says nothing: label noise that is known (Natarajan et al. 2013, NeurIPS, class-conditional
     noise of rate (1 − ρ)/2 on either side). However wrong a signal is, it costs no more than log 2 − log(1 − ρ).
-    Stats: `agreement`, the weighted share of answers that are below the typical one.
+    Stats: `agreement`, the weighted share of answers that are below the baseline.
     """
-    below_B = masked_fill(typical_B - utilities_B, weights_B > 0)
+    below_B = masked_fill(baseline_B - utilities_B, weights_B > 0)
     rho_B = masked_fill(reliability_B, weights_B > 0, 0.5)
     nll_B = -torch.logaddexp(rho_B.log() + logsigmoid(below_B), ((1 - rho_B) / 2).log())
     total = _total(weights_B, denominator)

@@ -1,7 +1,7 @@
 """Answers for the policy update, with the log-probs of the policy that gave them, and the bound on their age.
 
 The age of a rollout, its staleness, is the number of policy versions that were promoted after the one that wrote it,
-up to the live one. RECIPE.md has what staleness costs; beyond the bound a rollout is dropped and counted.
+up to the live one. docs/results.md says what staleness costs; beyond the bound a rollout is dropped and counted.
 """
 
 from collections import Counter, deque
@@ -40,13 +40,13 @@ class RolloutBuffer:
         `lineage`: the policy versions that led to the live one, oldest first, the live one last.
         `claim(rollout_id)` says whether this rollout is used for the first time; others are passed over.
         """
-        young = self.drop_stale(self._rollouts, lineage)
+        recent = self.drop_stale(self._rollouts, lineage)
         taken: list[Rollout] = []
-        while young and len(taken) < count:
-            rollout = young.pop()
+        while recent and len(taken) < count:
+            rollout = recent.pop()
             if claim(rollout.rollout_id):
                 taken.append(rollout)
-        self._rollouts = deque(young)
+        self._rollouts = deque(recent)
         return taken
 
     def drop_stale(self, rollouts: Iterable[Rollout], lineage: Sequence[str]) -> list[Rollout]:

@@ -1,6 +1,6 @@
-"""Which logged prompts get fresh answers: each with the same chance, or those more often whose answers differ in worth.
+"""Which logged prompts get fresh answers: drawn uniformly, or by how much the scores of their answers vary.
 
-Where all answers to a prompt score alike there is nothing to learn from comparing them: it is mastered, or hopeless.
+Where all answers to a prompt score alike there is nothing to learn from comparing them: it is too easy, or too hard.
 """
 
 import math
@@ -13,17 +13,17 @@ from rlhf_online.rollout.types import ScoredRollout, groups
 
 Tokens = tuple[int, ...]
 Kind = Literal["uniform", "spread"]
-NEWEST = 0.5
-"""Weight of a prompt's newest answers in what is kept of it."""
-LEAST = 0.1
-"""Weight of a prompt whose answers do not differ, in mean weights: none is forgotten."""
+EMA_WEIGHT = 0.5
+"""Weight of the newest spread in a prompt's moving average."""
+MIN_WEIGHT = 0.1
+"""Smallest weight of a prompt, as a share of the mean: none is never drawn."""
 
 
 def weights(prompts: Sequence[Tokens], spreads: Mapping[Tokens, float]) -> list[float]:
-    """In proportion to each prompt's spread, LEAST of the mean at least; one never asked counts as the most."""
+    """In proportion to each prompt's spread, MIN_WEIGHT of the mean at least; a new prompt has the largest."""
     if not any(spread > 0 for spread in spreads.values()):
         return [1.0] * len(prompts)
-    most, least = max(spreads.values()), LEAST * statistics.fmean(spreads.values())
+    most, least = max(spreads.values()), MIN_WEIGHT * statistics.fmean(spreads.values())
     return [max(least, spreads.get(prompt, most)) for prompt in prompts]
 
 
@@ -56,7 +56,7 @@ class Curriculum:
             prompt = finite[rows[0]].rollout.prompt_token_ids
             spread = statistics.pstdev(finite[row].score for row in rows)
             before = self._spreads.pop(prompt, spread)
-            self._spreads[prompt] = NEWEST * spread + (1 - NEWEST) * before
+            self._spreads[prompt] = EMA_WEIGHT * spread + (1 - EMA_WEIGHT) * before
             if len(self._spreads) > self._capacity:
                 del self._spreads[next(iter(self._spreads))]
 

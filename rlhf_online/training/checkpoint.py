@@ -44,8 +44,8 @@ SEALED = ("ledger", "answers")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of the trainer's state: tensors by name (there may be none), and what is no tensor, as JSON."""
+class CheckpointPart:
+    """The state of the intake or of a model: tensors by name (there may be none), and everything else as JSON."""
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
@@ -68,13 +68,13 @@ class Checkpoint:
     """Names of the sealed files, by folder."""
     files: dict[str, FileDigest] = field(default_factory=dict)
 
-    def part(self, name: str, answer_ids: AnswerIds | None = None) -> Part:
+    def part(self, name: str, answer_ids: AnswerIds | None = None) -> CheckpointPart:
         """Read a part; the intake's needs `answer_ids`, for text of earlier releases. Raises CheckpointError."""
         try:
             values = json.loads((self.folder / f"{name}.json").read_text())
             path = f"{name}.safetensors"
             tensors = load_file(self.folder / path) if path in self.files else {}
-            return Part(*upgrade_part(name, values, tensors, answer_ids))
+            return CheckpointPart(*upgrade_part(name, values, tensors, answer_ids))
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"part {name} of checkpoint {self.folder} cannot be read: {error}") from error
 
@@ -104,7 +104,7 @@ class Checkpoints:
     def save(
         self,
         state: dict[str, Any],
-        parts: Mapping[str, Part | None],
+        parts: Mapping[str, CheckpointPart | None],
         sealed: Mapping[str, Sequence[str]],
         log: Place,
     ) -> Checkpoint:
@@ -178,7 +178,9 @@ class Checkpoints:
         common = set[str].intersection(*map(set, found)) if found else set[str]()
         return {partition: min(position[partition] for position in found) for partition in common}
 
-    def _write(self, folder: Path, state: dict[str, Any], parts: Mapping[str, Part | None]) -> dict[str, FileDigest]:
+    def _write(
+        self, folder: Path, state: dict[str, Any], parts: Mapping[str, CheckpointPart | None]
+    ) -> dict[str, FileDigest]:
         files = {"state.json": _write_json(folder / "state.json", state | {"format": FORMAT})}
         for name, part in parts.items():
             if part is None:

@@ -7,13 +7,13 @@ import structlog
 
 from rlhf_online.errors import LogUnavailable
 from rlhf_online.eventlog.gap import Place
-from rlhf_online.training.checkpoint import Part
-from rlhf_online.training.parts import Parts
+from rlhf_online.training.checkpoint import CheckpointPart
+from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.progress import Progress
 
 
 def commit(
-    parts: Parts, progress: Progress, *, intake: bool = False, reward: bool = False, policy: bool = False
+    parts: TrainerParts, progress: Progress, *, intake: bool = False, reward: bool = False, policy: bool = False
 ) -> None:
     """Write a checkpoint, retrying for as long as it takes; the flags say which parts changed since the last one.
 
@@ -22,8 +22,8 @@ def commit(
     first = parts.checkpoints.last is None
 
     def save() -> None:
-        contents: dict[str, Part | None] = {
-            "intake": Part({}, parts.intake.to_json()) if intake or first else None,
+        contents: dict[str, CheckpointPart | None] = {
+            "intake": CheckpointPart({}, parts.intake.to_json()) if intake or first else None,
             "reward": parts.learners.reward_part() if reward or first else None,
             "policy": parts.learners.policy_part() if policy or first else None,
         }
@@ -43,13 +43,13 @@ def commit(
     mark_consumed(parts)
 
 
-def commit_intake(parts: Parts, progress: Progress) -> None:
+def commit_intake(parts: TrainerParts, progress: Progress) -> None:
     """Commit what was read, without a cycle."""
     progress.position = dict(parts.intake.position)
     commit(parts, progress, intake=True)
 
 
-def mark_consumed(parts: Parts) -> None:
+def mark_consumed(parts: TrainerParts) -> None:
     """Tell the log which records no checkpoint needs any more; a failure only keeps them there for longer."""
     try:
         parts.intake.mark_consumed(parts.checkpoints.position())

@@ -3,12 +3,12 @@
 from collections import Counter
 from typing import Any
 
-from rlhf_online.training.parts import Parts
+from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion, Progress
 
 
-def show(parts: Parts, progress: Progress) -> None:
+def show(parts: TrainerParts, progress: Progress) -> None:
     """Counts of votes and answers, and the versions in memory."""
     counts, reporter = parts.ledger.counts(), parts.reporter
     votes = {name: counts[name] for name in counts if name != "rollout"}
@@ -22,7 +22,7 @@ def show(parts: Parts, progress: Progress) -> None:
     reporter.set(cycle=progress.cycle)
 
 
-def end_cycle(parts: Parts, progress: Progress, outcome: str, **facts: object) -> None:
+def end_cycle(parts: TrainerParts, progress: Progress, outcome: str, **facts: object) -> None:
     """A cycle ended; see `Reporter.cycle` for the outcomes."""
     show(parts, progress)
     common = {"cycle": progress.cycle, "reward_version": progress.reward_version, "position": progress.position}
@@ -30,7 +30,7 @@ def end_cycle(parts: Parts, progress: Progress, outcome: str, **facts: object) -
 
 
 def end_published_cycle(
-    parts: Parts, progress: Progress, outcome: str, judged: JudgedVersion, report: PolicyReport
+    parts: TrainerParts, progress: Progress, outcome: str, judged: JudgedVersion, report: PolicyReport
 ) -> None:
     """A cycle ended with a version, promoted or rejected."""
     metrics = parts.reporter.metrics

@@ -1,4 +1,4 @@
-"""Scored answers for a policy update: those that people got, topped up by fresh ones of the version that serves.
+"""Scored answers for a policy update: those that users were served, topped up by fresh ones of the live version.
 
     buffer ──live answers──┐
     sampler ──fresh────────┴──▶ reward service (one pinned version) ──▶ scored rollouts
@@ -33,8 +33,8 @@ SERVED_WITHIN_S = 30.0
 POLL_S = 0.25
 
 
-class Samples(Protocol):
-    """Fresh answers by the weights that serve; `rollout.sampler.Sampler` is the real one."""
+class AnswerSampler(Protocol):
+    """Samples fresh answers from the live version, as `rollout.sampler.Sampler` does."""
 
     def sample(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> list[Rollout]: ...
 
@@ -42,11 +42,11 @@ class Samples(Protocol):
 
 
 class Experience:
-    """Gathers and scores rollouts. `pessimism` spreads are taken off a score."""
+    """Gathers and scores rollouts. `pessimism` times the ensemble's spread is taken off each score."""
 
     def __init__(
         self,
-        sampler: Samples,
+        sampler: AnswerSampler,
         sources: Sequence[RewardSource],
         buffer: RolloutBuffer,
         ledger: Ledger,
@@ -76,7 +76,7 @@ class Experience:
             if serving == version:
                 return True
             if time.monotonic() > deadline:
-                self._log.warning("the live version does not serve yet", live=version, serving=serving)
+                self._log.warning("the live version is not served yet", live=version, serving=serving)
                 return True
             self._retrier.sleep(POLL_S)
 
@@ -89,8 +89,8 @@ class Experience:
         to one prompt are compared, so that the prompts of which there is a single live answer come first.
         """
         settings = self._settings
-        ancestors = self._registry.lineage()
-        taken = self.buffer.take(settings.per_cycle, ancestors, lambda name: self._ledger.take(name, "rollout"))
+        lineage = self._registry.lineage()
+        taken = self.buffer.take(settings.per_cycle, lineage, lambda name: self._ledger.take(name, "rollout"))
         found = sum(comparable(rollout, live, TEMPERATURE, settings.max_tokens) for rollout in taken)
         asked = Counter(rollout.prompt_token_ids for rollout in taken)
         singletons = [prompt for prompt, times in asked.items() if times == 1] if grouped else []
@@ -105,7 +105,7 @@ class Experience:
             "sampling fresh answers",
             lambda: self.sampler.sample(chosen, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE),
         )
-        return taken + self.buffer.drop_stale(fresh, ancestors)
+        return taken + self.buffer.drop_stale(fresh, lineage)
 
     def score(
         self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float]

@@ -11,7 +11,7 @@ from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards import compose
 from rlhf_online.rollout.types import LabelledAnswer
-from rlhf_online.training.checkpoint import Part
+from rlhf_online.training.checkpoint import CheckpointPart
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.versions.manifest import ProbeSequence
@@ -79,17 +79,17 @@ class Learners:
         weights_O = torch.tensor([weights[name] for name in model.objectives])
         return self.policy.init_value(*model.linear(compose.coefficients(weights_O, model.correlation_OO)))
 
-    def reward_part(self) -> Part:
-        return Part(*self.reward.state())
+    def reward_part(self) -> CheckpointPart:
+        return CheckpointPart(*self.reward.state())
 
-    def policy_part(self) -> Part:
-        return Part(*self.policy.state())
+    def policy_part(self) -> CheckpointPart:
+        return CheckpointPart(*self.policy.state())
 
-    def restore_reward(self, part: Part) -> None:
+    def restore_reward(self, part: CheckpointPart) -> None:
         """Raises VersionCorrupt for another model's state."""
         self.reward.load_state(part.tensors, part.values)
 
-    def restore_policy(self, part: Part) -> None:
+    def restore_policy(self, part: CheckpointPart) -> None:
         """Raises VersionCorrupt for another model's state."""
         self.policy.load_state(part.tensors, part.values)
 

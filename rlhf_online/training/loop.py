@@ -3,12 +3,12 @@
     log ──read──▶ intake ──votes──▶ reward update ──▶ COMMIT 1 ──▶ reward-000007 published, live
                     │                                                │  until the reward service serves it
                     └──live answers──▶ rollouts ◀──fresh── engine    ▼
-                                          └─────────────────────▶ scores ──▶ PPO ──▶ gate ──▶ COMMIT 2
+                                          └─────────────────────▶ scores ─▶ policy ─▶ gate ─▶ COMMIT 2
                                                                                                  │
                              policy-000012 published and promoted (or rejected, with the reason) ◀┘
 
 What waits, and for what: the loop for `min_votes` votes in the log; the second half for the reward service to serve
-the reward version of commit 1, then for the engine to serve the live policy version; every step for a neighbour that is
+the reward version of commit 1, then for the engine to serve the live policy version; every step for a service that is
 away (`retrier`). Nothing else blocks, and while anything is awaited nothing that was read is lost. While the reward
 model is not good enough (`gate.readiness`) cycles end after their first half. With `policy_updates` above 1 as many
 cycles consist of the second half alone.
@@ -40,12 +40,12 @@ from rlhf_online.gate import evidence
 from rlhf_online.gate.readiness import reward_model_blocks
 from rlhf_online.gate.verdict import judge
 from rlhf_online.rollout.types import ScoredRollout
-from rlhf_online.training import recovery
+from rlhf_online.training import resume_checks
 from rlhf_online.training.checkpoint import Checkpoint
 from rlhf_online.training.commit import commit, commit_intake, mark_consumed
 from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
 from rlhf_online.training.experience import TEMPERATURE
-from rlhf_online.training.parts import Parts
+from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion, Progress
 from rlhf_online.training.retrier import Stopped
@@ -61,7 +61,7 @@ COMMIT_RECORDS = 50_000
 class Trainer:
     """One trainer, one thread. `progress` is where it begins; `resume` must come before the first cycle."""
 
-    def __init__(self, parts: Parts, progress: Progress) -> None:
+    def __init__(self, parts: TrainerParts, progress: Progress) -> None:
         self.progress = progress
         self.parts = parts
         self._log = structlog.get_logger()
@@ -109,8 +109,8 @@ class Trainer:
             stored = Progress.from_json(checkpoint.state["progress"])
             intake = checkpoint.part("intake", parts.learners.tokenizer.answer_ids)
             parts.intake.restore(intake.values, checkpoint.sealed["answers"])
-            recovery.check_log_position(stored, self.progress.log_identity, parts.intake, parts.checkpoints.folder)
-            recovery.check_lineage(stored, parts.registry.references())
+            resume_checks.check_log_position(stored, self.progress.log_identity, parts.intake, parts.checkpoints.folder)
+            resume_checks.check_lineage(stored, parts.registry.references())
             self.progress = stored
             parts.intake.policy_inputs.buffer.restore(checkpoint.state["buffer"])
             parts.experience.curriculum.restore(checkpoint.state.get("curriculum", []))
@@ -174,13 +174,13 @@ class Trainer:
             rng = random.Random(f"rollouts {parts.settings.seed} {progress.cycle}")
             scored = self._gather(prompts, rng)
         with parts.reporter.phase("policy"):
-            report, begun = self._update(scored, rng)
+            report, value_initialised = self._update(scored, rng)
         if report.undone or not report.rollouts:
             outcome = "undone" if report.undone else "skipped"
-            self._end_without_version(outcome, policy=begun, why=report.reason, **update_facts(report))
+            self._end_without_version(outcome, policy=value_initialised, why=report.reason, **update_facts(report))
             return
         with parts.reporter.phase("gate"):
-            judged = self._examine(scored)
+            judged = self._judge(scored)
         with parts.reporter.phase("publishing"):
             state = self._publish(judged)
         outcome = "promoted" if state in ("live", "retired") else "rejected"
@@ -195,15 +195,15 @@ class Trainer:
         return parts.experience.score_rollouts(rollouts, progress.reward_version, progress.weights)
 
     def _update(self, scored: list[ScoredRollout], rng: random.Random) -> tuple[PolicyReport, bool]:
-        """The update's report, and whether the value head began to learn with it."""
+        """The update's report, and whether the value head was initialised for it."""
         parts, progress = self.parts, self.progress
         parts.retrier.check()
-        begun = parts.learners.init_value(progress.weights)
+        value_initialised = parts.learners.init_value(progress.weights)
         labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng, progress.weights)
         report = parts.learners.policy.update(scored, labels)
         self._count_left_out(report.left_out)
         show(parts, progress)
-        return report, begun
+        return report, value_initialised
 
     def _count_left_out(self, left_out: Mapping[str, int]) -> None:
         """Answers that an update did not learn from, by reason; the counts go on over restarts."""
@@ -213,7 +213,7 @@ class Trainer:
         for reason, number in left_out.items():
             counts[reason] = counts.get(reason, 0) + number
 
-    def _examine(self, scored: list[ScoredRollout]) -> JudgedVersion:
+    def _judge(self, scored: list[ScoredRollout]) -> JudgedVersion:
         """The candidate in memory against the live version: its verdict, and what its manifest will say."""
         parts, progress = self.parts, self.progress
         settings, learners = parts.settings, parts.learners
@@ -247,7 +247,7 @@ class Trainer:
         if judged.passed:
             progress.policy_version = judged.version
         else:
-            parts.retrier.call("writing a version", lambda: parts.publisher.stage_rejected(judged))
+            parts.retrier.call("writing a version", lambda: parts.publisher.stage_weights(judged))
             before = parts.checkpoints.last
             assert before is not None, "the first half has committed"
             parts.learners.restore_policy(before.part("policy"))

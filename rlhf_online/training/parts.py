@@ -19,8 +19,8 @@ from rlhf_online.versions.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """The parts, already built, which the loop calls in turn."""
+class TrainerParts:
+    """The objects that the loop calls in turn."""
 
     settings: TrainerSettings
     lease: Lease

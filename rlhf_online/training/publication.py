@@ -54,8 +54,8 @@ class Publisher:
             self._registry.prune("reward", self._keep)
         return self._registry.status(version).state == "live"
 
-    def stage_rejected(self, judged: JudgedVersion) -> None:
-        """Write the files of a version that will not serve, while the policy still has its weights."""
+    def stage_weights(self, judged: JudgedVersion) -> None:
+        """Stage the files of a rejected version, while the policy in memory still has its weights."""
         self._learners.write_policy(self._registry.stage(judged.version))
 
     def publish_policy(self, judged: JudgedVersion, *, staged: bool) -> str:

@@ -1,4 +1,4 @@
-"""Waiting for neighbours: an operation that fails for now is tried again until it succeeds or the trainer must stop.
+"""Retries: an operation that fails for now is tried again until it succeeds or the trainer must stop.
 
 The reward service, the chat service, the log or the disk may be away for minutes; nothing is lost meanwhile, since
 nothing of the cycle at hand is committed.

@@ -39,7 +39,7 @@ BASELINE_ANSWERS = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardReport:
     """What an update did. `seen` counts new and replayed votes, `truncated` the new answers whose prompt lost its
-    beginning to the model's context; `loss` is the last kept pass's, `held_out_loss` that of held-out votes then (0 if
+    beginning to the model's context; `loss` is the best pass's, `held_out_loss` that of held-out votes then (0 if
     they are too few), `passes` those that were kept; `signal_reliability` is that of each implicit signal."""
 
     seen: int
@@ -84,7 +84,7 @@ class RewardUpdater:
         baseline = rng.sample(reference, min(BASELINE_ANSWERS, len(reference))) if any(map(is_signal, data)) else []
         self._observe_signals(votes, baseline)
         trainable = _without_single_class(data, skipped)
-        kept = self._passes.run(
+        best = self._passes.run(
             trainable,
             baseline,
             self._held_out.votes,
@@ -94,7 +94,7 @@ class RewardUpdater:
             skipped=skipped,
         )
         self._replay.add(votes, rng)
-        if kept.passes:
+        if best.passes:
             self.updates += 1
             self.trained_objectives |= self._ordered_objectives(trainable)
         if len(reference) >= 2:
@@ -102,9 +102,9 @@ class RewardUpdater:
         return RewardReport(
             seen=len(data),
             new=len(votes),
-            loss=kept.loss,
-            passes=kept.passes,
-            held_out_loss=kept.held_out_loss,
+            loss=best.loss,
+            passes=best.passes,
+            held_out_loss=best.held_out_loss,
             truncated=sum(length(pair) > self.model.context for vote in votes for pair in pairs(vote)),
             skipped=dict(+skipped),
             signal_reliability=self._passes.loss.signal_reliability.figures(),

@@ -6,30 +6,30 @@ Both may have to be waited for, and either may turn out to be another one than e
 import structlog
 
 from rlhf_online.training.commit import commit
-from rlhf_online.training.parts import Parts
+from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.progress import Progress
 
 REWARD_SERVED_WITHIN_S = 10.0
 
 
-def serve_reward(parts: Parts, progress: Progress) -> None:
+def serve_reward(parts: TrainerParts, progress: Progress) -> None:
     """Publish the committed reward version and wait until the reward service scores with it.
 
     A version that the service refused, or that is not the newest, is published again under a new name.
     """
 
-    def served() -> bool:
+    def publish_and_wait() -> bool:
         if not parts.publisher.publish_reward(progress):
             return False
         parts.rewards.wait_for_version(progress.reward_version, REWARD_SERVED_WITHIN_S)
         return True
 
-    while not parts.retrier.call("waiting for the reward service", served):
+    while not parts.retrier.call("waiting for the reward service", publish_and_wait):
         progress.reward_version = parts.retrier.call("naming a version", lambda: parts.registry.reserve("reward"))
         commit(parts, progress)
 
 
-def serve_policy(parts: Parts, progress: Progress, prompt: tuple[int, ...]) -> None:
+def serve_policy(parts: TrainerParts, progress: Progress, prompt: tuple[int, ...]) -> None:
     """Load the live weights into memory unless they are there, and wait until the engine serves them.
 
     If an operator has chosen another reference, it is taken up here: KL counts from it. `prompt` is any prompt that the

@@ -20,13 +20,13 @@ from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.state import StateDir
 from rlhf_online.training.checkpoint import Checkpoints
-from rlhf_online.training.experience import Experience, Samples
+from rlhf_online.training.experience import AnswerSampler, Experience
 from rlhf_online.training.intake import Intake, IntakeSettings
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseObject
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.loop import Trainer
-from rlhf_online.training.parts import Parts
+from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.progress import Progress
@@ -61,7 +61,7 @@ def build(
     settings: TrainerSettings,
     lease: Lease,
     source: Source,
-    sampler: Samples,
+    sampler: AnswerSampler,
     rewards: RewardService,
     tokenizer: ChatTokenizer,
     metrics: TrainerMetrics,
@@ -94,7 +94,7 @@ def build(
         limits=learners.vote_limits,
         answer_ids=tokenizer.answer_ids,
     )
-    parts = Parts(
+    parts = TrainerParts(
         settings=settings,
         lease=lease,
         registry=registry,

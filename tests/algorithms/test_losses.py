@@ -142,7 +142,7 @@ WEIGHTS_BT = _f64([[0.5, 1.9, 2.0, 1.0], [2.0, 0.0, 1.0, 1.0]])
 VALUES_BT = _f64([[0.1, 0.5, -0.5, 0.6], [0.05, 0.9, -0.7, 0.3]])
 RANKING = {"utilities_BG": UTILITIES_BG, "tiers_BG": TIERS_BG}
 PAIRS = {"chosen_B": CHOSEN_B, "rejected_B": REJECTED_B, "margins_B": _f64([2.0, 3.0, 1.0])}
-THUMBS = {"utilities_B": CHOSEN_B, "intercepts_B": REJECTED_B, "up_B": torch.tensor([True, False, True])}
+THUMBS = {"utilities_B": CHOSEN_B, "rater_bias_B": REJECTED_B, "up_B": torch.tensor([True, False, True])}
 
 CASES = {
     "ppo, A > 0": _ppo(RATIOS_BT, UP_BT, [[0, 0, 0, 1], [0, 0, 1, 0]]),
@@ -177,11 +177,11 @@ CASES = {
     "bradley-terry": _weighted(
         reward_losses.bradley_terry_loss, "chosen_B", "rejected_B", **PAIRS, tied_B=torch.tensor([False, True, False])
     ),
-    "thumbs": _weighted(reward_losses.thumbs_loss, "utilities_B", "intercepts_B", **THUMBS),
+    "thumbs": _weighted(reward_losses.thumbs_loss, "utilities_B", "rater_bias_B", **THUMBS),
     "implicit": _weighted(
         reward_losses.implicit_loss,
-        *("utilities_B", "typical_B", "reliability_B"),
-        **{"utilities_B": CHOSEN_B, "typical_B": REJECTED_B, "reliability_B": _f64([0.2, 0.9, 0.7])},
+        *("utilities_B", "baseline_B", "reliability_B"),
+        **{"utilities_B": CHOSEN_B, "baseline_B": REJECTED_B, "reliability_B": _f64([0.2, 0.9, 0.7])},
     ),
     "centring": _weighted(
         reward_losses.centring_loss, "utilities_BG", utilities_BG=UTILITIES_BG, mask_BG=TIERS_BG >= 0

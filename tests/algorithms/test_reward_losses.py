@@ -135,17 +135,17 @@ def test_margins_grow_with_strength():
 
 
 def test_thumbs_by_hand():
-    utilities_B, intercepts_B = _f64([0.5, -1.0, 2.0]), _f64([0.0, 1.5, -1.0])
+    utilities_B, rater_bias_B = _f64([0.5, -1.0, 2.0]), _f64([0.0, 1.5, -1.0])
     up_B, weights_B = torch.tensor([True, False, True]), _f64([1.0, 2.0, 1.0])
-    loss, stats = reward_losses.thumbs_loss(utilities_B, intercepts_B, up_B, weights_B)
+    loss, stats = reward_losses.thumbs_loss(utilities_B, rater_bias_B, up_B, weights_B)
     terms = [math.log1p(math.exp(-0.5)), 2 * math.log1p(math.exp(0.5)), math.log1p(math.exp(-1.0))]
     assert loss.item() == pytest.approx(sum(terms) / 4)
     assert stats["accuracy"].item() == pytest.approx(2 / 4)
 
 
 def test_implicit_signals_by_hand():
-    utilities_B, typical_B, rho_B = _f64([0.5, -1.0, 2.0]), _f64([0.0, 0.5, 2.0]), _f64([0.5, 1.0, 0.0])
-    loss, stats = reward_losses.implicit_loss(utilities_B, typical_B, rho_B, _f64([1.0, 2.0, 1.0]))
+    utilities_B, baseline_B, rho_B = _f64([0.5, -1.0, 2.0]), _f64([0.0, 0.5, 2.0]), _f64([0.5, 1.0, 0.0])
+    loss, stats = reward_losses.implicit_loss(utilities_B, baseline_B, rho_B, _f64([1.0, 2.0, 1.0]))
     sigma = [1 / (1 + math.exp(0.5)), 1 / (1 + math.exp(-1.5))]
     terms = [-math.log(0.5 * sigma[0] + 0.25), -2 * math.log(sigma[1]), math.log(2)]
     assert loss.item() == pytest.approx(sum(terms) / 4)

@@ -10,7 +10,7 @@ import torch
 
 from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
-from rlhf_online.training.checkpoint import Checkpoints, Part
+from rlhf_online.training.checkpoint import CheckpointPart, Checkpoints
 
 PLACE = Place("a log", {})
 
@@ -27,8 +27,10 @@ class Alone:
         return nullcontext()
 
 
-def part(value: float) -> Part:
-    return Part({"w": torch.full((3, 2), value), "half": torch.arange(8.0).reshape(2, 4).T}, {"updates": int(value)})
+def part(value: float) -> CheckpointPart:
+    return CheckpointPart(
+        {"w": torch.full((3, 2), value), "half": torch.arange(8.0).reshape(2, 4).T}, {"updates": int(value)}
+    )
 
 
 def saved(folder: Path, *numbers: int, keep: int = 3) -> Checkpoints:
@@ -38,7 +40,7 @@ def saved(folder: Path, *numbers: int, keep: int = 3) -> Checkpoints:
         reward = part(0) if number == numbers[0] else None
         checkpoints.save(
             {"n": number},
-            {"policy": part(number), "reward": reward, "list": Part({}, {"n": number})},
+            {"policy": part(number), "reward": reward, "list": CheckpointPart({}, {"n": number})},
             {},
             Place("a log", {"local": number}),
         )
@@ -60,7 +62,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert policy.values == {"updates": 7}
     assert torch.equal(policy.tensors["w"], torch.full((3, 2), 7.0))
     assert torch.equal(policy.tensors["half"], torch.arange(8.0).reshape(2, 4).T)
-    assert checkpoint.part("list") == Part({}, {"n": 7})
+    assert checkpoint.part("list") == CheckpointPart({}, {"n": 7})
 
 
 def test_there_is_none_at_first(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_at_whatever_durable_step_it_was_killed_doing_it_again_completes_it(
 
 def test_a_rejected_version_is_published_with_its_reasons(registry: Registry, publisher: Publisher) -> None:
     item = judged(registry, passed=False)
-    publisher.stage_rejected(item)
+    publisher.stage_weights(item)
     assert publisher.publish_policy(item, staged=True) == "rejected"
     status = registry.status(item.version)
     assert (status.state, status.reason, status.gate) == ("rejected", "too long; too far", {"win_rate": 0.5})

@@ -32,11 +32,11 @@ MIN_HELD_OUT = 50
 MAX_HELD_OUT = 500
 """The newest of them that the passes of an update are compared on."""
 PATIENCE = 2
-"""Passes that may bring nothing before an update is stopped."""
+"""Passes without improvement after which an update stops."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class BestPass:
     """The pass whose weights an update ends with: its mean loss, that of held-out votes then (0 if they are too few),
     and its number, 0 if no step was taken."""
 
@@ -66,15 +66,15 @@ class VotePasses:
         first: bool,
         rng: random.Random,
         skipped: Counter[str],
-    ) -> Kept:
+    ) -> BestPass:
         """Up to `epochs` passes over `data`, which is shuffled in place; `first` says that it is the first update.
 
         `baseline` are answers that implicit signals are compared with. Steps that were not taken are counted.
         """
         thumbs = count_thumbs(data, self._model.objectives)
         steps, done = epochs * math.ceil(len(data) / self._batch), 0
-        watched = held_out[-MAX_HELD_OUT:] if len(held_out) >= MIN_HELD_OUT else []
-        kept = Kept()
+        validation = held_out[-MAX_HELD_OUT:] if len(held_out) >= MIN_HELD_OUT else []
+        best = BestPass()
         restore: Callable[[], None] | None = None
         learned = 0.0
         for number in range(1, epochs + 1 if data else 1):
@@ -85,14 +85,14 @@ class VotePasses:
                 step = self._step(data[start : start + self._batch], baseline, thumbs, rate, skipped)
                 loss, weight, done = loss + step[0], weight + step[1], done + 1
             learned += weight
-            found = self.mean_loss(watched) if watched else 0.0
-            if restore is None or found < kept.held_out_loss or math.isnan(kept.held_out_loss):
-                kept = Kept(loss / max(weight, 1e-8), found, number)
-                restore = self._snapshot() if watched and number < epochs else None
-            elif number == epochs or number - kept.passes == PATIENCE:
+            held_out_loss = self.mean_loss(validation) if validation else 0.0
+            if restore is None or held_out_loss < best.held_out_loss or math.isnan(best.held_out_loss):
+                best = BestPass(loss / max(weight, 1e-8), held_out_loss, number)
+                restore = self._snapshot() if validation and number < epochs else None
+            elif number == epochs or number - best.passes == PATIENCE:
                 restore()
                 break
-        return kept if learned else Kept(held_out_loss=kept.held_out_loss)
+        return best if learned else BestPass(held_out_loss=best.held_out_loss)
 
     def _step(
         self, votes: Sequence[Vote], baseline: Sequence[Pair], thumbs: ThumbCounts, rate: float, skipped: Counter[str]

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from rlhf_online.config import dump
 from rlhf_online.errors import CheckpointError, Fenced
 from rlhf_online.eventlog.gap import Place
-from rlhf_online.training.checkpoint import Checkpoints, Part
+from rlhf_online.training.checkpoint import CheckpointPart, Checkpoints
 from rlhf_online.training.lease import file as module
 from rlhf_online.training.lease.file import Fence, FileLease
 from rlhf_online.training.progress import JudgedVersion, Progress
@@ -67,7 +67,9 @@ def usurper(folder: Path) -> Iterator[FileLease]:
 
 
 def save(checkpoints: Checkpoints, number: int) -> None:
-    checkpoints.save({"n": number}, {"intake": Part({}, {"n": number})}, {}, Place("a log", {"local": number}))
+    checkpoints.save(
+        {"n": number}, {"intake": CheckpointPart({}, {"n": number})}, {}, Place("a log", {"local": number})
+    )
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -297,7 +299,7 @@ def test_the_lower_epoch_cannot_publish_what_it_committed_and_its_successor_can(
         kl=0.5, position={}, probe=(), passed=passed, reasons=(), figures={},
     )  # fmt: skip
     progress = Progress(log_identity="", policy_version="policy-000000", reward_version=registry.reserve("reward"))
-    publisher.stage_rejected(item)
+    publisher.stage_weights(item)
     successor = take_over()
     before = content(tmp_path / "versions")
     with pytest.raises(Fenced):
@@ -307,7 +309,7 @@ def test_the_lower_epoch_cannot_publish_what_it_committed_and_its_successor_can(
     assert content(tmp_path / "versions") == before
 
     publisher = Publisher(open_registry(tmp_path / "versions", successor.guard), learners, "full", 2)
-    publisher.stage_rejected(item)
+    publisher.stage_weights(item)
     assert publisher.publish_policy(item, staged=not passed) == ("live" if passed else "rejected")
     assert publisher.publish_reward(progress)
     assert not list((tmp_path / "versions").glob(".staging-*")), "what the other one staged is gone, too"

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from rlhf_online.errors import ConfigError, Fenced, RlhfError
 from rlhf_online.eventlog.gap import Place
-from rlhf_online.training.checkpoint import Checkpoints, Part
+from rlhf_online.training.checkpoint import CheckpointPart, Checkpoints
 from rlhf_online.training.lease.kubernetes import KubernetesLease
 from rlhf_online.training.lease.lease_object import LeaseObject
 from rlhf_online.training.retrier import Stopped
@@ -94,7 +94,7 @@ def renewed(api: LeaseApi, times: int) -> None:
 
 
 def save(folder: Path, lease: KubernetesLease, number: int) -> None:
-    part = Part({}, {"n": number})
+    part = CheckpointPart({}, {"n": number})
     Checkpoints(folder / "checkpoints", 2, lease).save(
         {"n": number}, {"intake": part}, {}, Place("a log", {"local": number})
     )

@@ -1,4 +1,4 @@
-"""Whether a checkpoint still fits what stands around it: the log, and the registry of versions."""
+"""Checks before training resumes from a checkpoint: does it belong to this log, and to this registry of versions?"""
 
 from pathlib import Path
 
@@ -11,14 +11,16 @@ from rlhf_online.training.progress import Progress
 
 
 def check_log_position(stored: Progress, identity: str, intake: Intake, checkpoints: Path) -> None:
-    """Let `stored` stand in the log of today, `identity`, if it does or an operator accepts the gap.
+    """Whether `stored` can be resumed in the log `identity`; over a gap that an operator has accepted it is moved.
 
     Raises PositionLost.
     """
     if gap.accepted(checkpoints, stored.log_identity, stored.position):
         position, missing = intake.resume_position(stored.log_identity, stored.position)
         for sentence in missing:
-            structlog.get_logger().warning("going on without what is missing, as the operator said", missing=sentence)
+            structlog.get_logger().warning(
+                "resuming without the missing records, as the operator accepted", missing=sentence
+            )
         stored.log_identity, stored.position, intake.position = identity, dict(position), position
     if stored.log_identity != identity:
         raise PositionLost(

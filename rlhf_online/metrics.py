@@ -81,10 +81,7 @@ class TrainerMetrics:
             registry=registry,
         )
         self.dead_letters = Gauge(
-            "rlhf_trainer_dead_letters",
-            "Records and votes that cannot be used, by reason.",
-            ["reason"],
-            registry=registry,
+            "rlhf_trainer_dead_letters", "Records and votes that cannot be used.", ["reason"], registry=registry
         )
         self.phase = Histogram(
             "rlhf_trainer_phase_seconds", "Time of a cycle's phases.", ["phase"], buckets=PHASE_S, registry=registry

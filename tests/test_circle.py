@@ -17,8 +17,8 @@ from rlhf_online.config import LogSettings
 from rlhf_online.eventlog import open_source
 from rlhf_online.events import Answer, Completion
 from rlhf_online.models.policy import Policy
-from rlhf_online.simulation.accounts import settle
-from rlhf_online.simulation.stage import descendants
+from rlhf_online.simulation.processes import descendants
+from rlhf_online.simulation.vote_counts import count_votes
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.wire import decode
@@ -145,17 +145,17 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(stack: Stack, acknowledged
 
     def taken_in() -> bool:
         """Whether every vote of ours was. Fewer than a cycle needs wait for others, which are then given."""
-        if settle(stack.state, LOG, ours).pending == 0:
+        if count_votes(stack.state, LOG, ours).pending == 0:
             return True
         vote(stack, acknowledged, CYCLE_VOTES)
         return False
 
     stack.wait(taken_in, "every vote has been taken in")
-    accounts = settle(stack.state, LOG, ours)
-    assert accounts.trained_twice == 0
-    assert accounts.held_out > 0
-    assert (accounts.pending, accounts.orphaned, accounts.dead_lettered) == (0, 0, 0)
-    assert accounts.trained + accounts.held_out == len(ours)
+    counts = count_votes(stack.state, LOG, ours)
+    assert counts.trained_twice == 0
+    assert counts.held_out > 0
+    assert (counts.pending, counts.orphaned, counts.dead_lettered) == (0, 0, 0)
+    assert counts.trained + counts.held_out == len(ours)
     assert audit(stack.state.root, acknowledged).problems == []
 
 

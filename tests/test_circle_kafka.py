@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.config import LogSettings
-from rlhf_online.simulation.accounts import settle
+from rlhf_online.simulation.vote_counts import count_votes
 from tests.faults.auditor import audit
 from tests.support.circle import CYCLE_VOTES, live, pid, served, settings, vote
 from tests.support.kafka_broker import Broker, missing_tools
@@ -58,16 +58,16 @@ def test_votes_reach_the_trainer_through_kafka_once_though_it_is_killed(stack: S
     ours = frozenset(acknowledged)
 
     def taken_in() -> bool:
-        accounts = settle(stack.state, log, ours)
-        if accounts.trained + accounts.held_out == accounts.accepted:
+        counts = count_votes(stack.state, log, ours)
+        if counts.trained + counts.held_out == counts.accepted:
             return True
         vote(stack, acknowledged, CYCLE_VOTES)
         return False
 
     stack.wait(taken_in, "every vote has been taken in")
-    accounts = settle(stack.state, log, ours)
-    assert accounts.accepted == len(ours)
-    assert (accounts.trained_twice, accounts.orphaned, accounts.dead_lettered) == (0, 0, 0)
+    counts = count_votes(stack.state, log, ours)
+    assert counts.accepted == len(ours)
+    assert (counts.trained_twice, counts.orphaned, counts.dead_lettered) == (0, 0, 0)
     report = audit(stack.state.root, acknowledged, kafka=log.url.removeprefix("kafka://"))
     assert report.problems == []
     assert report.in_kafka + report.spooled == report.accepted == len(acknowledged)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_online.simulation import report
-from rlhf_online.simulation.crowd import Sample
+from rlhf_online.simulation.traffic import Sample
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }

@@ -51,8 +51,8 @@ class Ack:
 
 
 @dataclass(slots=True)
-class Traffic:
-    """What was asked of the API. `failures` counts by kind of failure."""
+class RequestCounts:
+    """Requests to the API; `failures` counts the failed ones by kind."""
 
     requests: int = 0
     failed_requests: int = 0
@@ -75,7 +75,7 @@ class RequestFailed(Exception):
 class ChatClient:
     """An asynchronous context manager over one pool of connections to `url`."""
 
-    def __init__(self, url: str, traffic: Traffic, *, max_tokens: int, timeout_s: float = 120.0) -> None:
+    def __init__(self, url: str, traffic: RequestCounts, *, max_tokens: int, timeout_s: float = 120.0) -> None:
         self.url = url.rstrip("/")
         self.traffic = traffic
         self._max_tokens = max_tokens
@@ -161,7 +161,7 @@ class ChatClient:
 class _Post:
     """A request whose every failure, that of reading its body too, is counted and becomes RequestFailed."""
 
-    def __init__(self, request: Any, traffic: Traffic) -> None:
+    def __init__(self, request: Any, traffic: RequestCounts) -> None:
         self._request = request
         self._traffic = traffic
 

@@ -22,11 +22,11 @@ from rlhf_online.config import LogSettings
 from rlhf_online.config.files import Values
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.process import report_error
-from rlhf_online.simulation import accounts, charts, people, report, stage, view, world
+from rlhf_online.simulation import charts, people, processes, report, view, vote_counts, world
 from rlhf_online.simulation.client import ChatClient, RequestFailed
-from rlhf_online.simulation.crowd import Crowd, Measurement, measure
+from rlhf_online.simulation.status_poller import StatusPoller
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.simulation.watcher import Watcher
+from rlhf_online.simulation.traffic import Measurement, TrafficGenerator, measure
 from rlhf_online.state import StateDir, write_json
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
@@ -34,7 +34,7 @@ from rlhf_online.versions.genesis import genesis
 START_S = 400.0
 CLOSING_S = 45.0
 """What comes after the traffic: the last cycle's swap, the last measurement, the report."""
-LEAST_TRAFFIC_S = 60.0
+MIN_TRAFFIC_S = 60.0
 SETTLE_S = 60.0
 PROBE_EVERY_S = 45.0
 PEOPLE = 24
@@ -132,7 +132,7 @@ class Demo:
         drawing = asyncio.create_task(view.show(self.board, shown, plain=self.options.plain))
         try:
             services = await self._open()
-            run = await self._play(services)
+            run = await self._record_run(services)
             shown.set()
             await drawing
             self._report(run)
@@ -147,13 +147,13 @@ class Demo:
             if services is not None:
                 await services.stop()
 
-    async def _open(self) -> stage.Services:
+    async def _open(self) -> processes.Services:
         """Start the services and fine-tune meanwhile; ready when the first version serves."""
         options = self.options
         fresh(options)
         write_tiny_model(options.out / "model", weights_seed=None)
         self._start.begin()
-        services = await stage.Services.start(
+        services = await processes.Services.start(
             settings(options), options.out / "services.toml", options.state.logs / "standalone.log"
         )
         try:
@@ -168,7 +168,7 @@ class Demo:
         self._start.end()
         return services
 
-    async def _first_version(self, services: stage.Services) -> None:
+    async def _first_version(self, services: processes.Services) -> None:
         self._tune.begin()
 
         def tell(step: int, steps: int, loss: float) -> None:
@@ -176,7 +176,7 @@ class Demo:
 
         tuned = self.options.out / "sft"
         tuning = asyncio.create_task(
-            stage.fine_tune(
+            processes.fine_tune(
                 self.options.out / "model",
                 tuned,
                 seed=self.options.seed,
@@ -196,21 +196,21 @@ class Demo:
             await asyncio.gather(tuning, ended, return_exceptions=True)
         genesis(self.registry, tuned, tuning="full")
 
-    async def _play(self, services: stage.Services) -> report.Run:
-        """Measure, let people talk, measure."""
+    async def _record_run(self, services: processes.Services) -> report.Run:
+        """Measure the first version, generate traffic, measure the last one."""
         options, board = self.options, self.board
-        watcher = Watcher(options.state, self.registry, board)
-        watching = asyncio.create_task(watcher.run())
+        poller = StatusPoller(options.state, self.registry, board)
+        polling = asyncio.create_task(poller.run())
         try:
             async with ChatClient(services.url, board.records.traffic, max_tokens=world.MAX_ANSWER_TOKENS) as chat:
                 board.first = await self._measure(chat, self._before)
                 await self._traffic(services, chat)
-                await self._settled(watcher)
+                await self._wait_until_idle(poller)
                 board.last = await self._measure(chat, self._after)
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-        watcher.look()
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+        poller.poll()
         return report.Run(
             seed=options.seed,
             votes=options.votes,
@@ -218,12 +218,12 @@ class Demo:
             first=board.first,
             last=board.last,
             records=board.records,
-            versions=watcher.facts(),
-            swap_pauses_s=watcher.swap_pauses(),
-            accounts=accounts.settle(options.state, LogSettings(), set(board.records.acks)),
+            versions=poller.facts(),
+            swap_pauses_s=poller.swap_pauses(),
+            vote_counts=vote_counts.count_votes(options.state, LogSettings(), set(board.records.acks)),
             restarts=dict(self.restarts),
             steps_s={step.title: step.seconds for step in board.steps},
-            history=watcher.history(),
+            history=poller.history(),
         )
 
     async def _measure(self, chat: ChatClient, step: view.Step) -> Measurement:
@@ -239,23 +239,23 @@ class Demo:
                 chat, prompts, answers=ANSWERS_A_PROMPT, records=self.board.records, progress=progress
             )
         except RequestFailed as error:
-            raise stage.StageError(
+            raise processes.DemoError(
                 f"a measurement stopped since a request failed ({error.kind}): the services' logs are in "
                 f"{self.options.state.logs}"
             ) from error
         step.end(f"{measured.mean:+.3f} ± {measured.stderr:.3f}")
         return measured
 
-    async def _traffic(self, services: stage.Services, chat: ChatClient) -> None:
+    async def _traffic(self, services: processes.Services, chat: ChatClient) -> None:
         options, board, step = self.options, self.board, self._live
         spent = time.monotonic() - board.started
-        step.total = max(LEAST_TRAFFIC_S, options.minutes * 60 - spent - CLOSING_S)
+        step.total = max(MIN_TRAFFIC_S, options.minutes * 60 - spent - CLOSING_S)
         step.begin()
         stop = asyncio.Event()
         public = people.population(PEOPLE, seed=options.seed, mode=options.votes)
-        crowd = Crowd(chat, public, board.records, seed=options.seed, rate=options.rate)
+        traffic = TrafficGenerator(chat, public, board.records, seed=options.seed, rate=options.rate)
         async with asyncio.TaskGroup() as group:
-            talking = group.create_task(crowd.run(stop))
+            talking = group.create_task(traffic.run(stop))
             helpers = [group.create_task(self._probes(chat))]
             if options.chaos:
                 helpers.append(group.create_task(self._chaos(services, step.total)))
@@ -271,40 +271,40 @@ class Demo:
         step.end()
 
     async def _probes(self, chat: ChatClient) -> None:
-        """A quick look at the held-out prompts now and then, one answer each."""
+        """Measure on the held-out prompts every now and then, one answer each."""
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
             try:
-                self.board.probe = await measure(chat, world.held_out_prompts(), answers=1, at_once=2)
+                self.board.probe = await measure(chat, world.held_out_prompts(), answers=1, concurrency=2)
             except RequestFailed:
                 continue
 
-    async def _chaos(self, services: stage.Services, total: float) -> None:
-        """Kill the trainer, later the engine, and note what became of them."""
+    async def _chaos(self, services: processes.Services, total: float) -> None:
+        """Kill the trainer, later the engine, and record how they came back."""
         root = services.child.process.pid
         for name, pattern, share in (
             ("trainer", "services.trainer", TRAINER_DIES_AT),
             ("engine", "rlhf_online.engine.serve", ENGINE_DIES_AT),
         ):
             await asyncio.sleep(max(0.0, share * total - self._live.seconds))
-            killed = stage.kill(root, pattern)
+            killed = processes.kill(root, pattern)
             at = self._live.seconds
             self.restarts[name] = f"killed at {at:.0f} s of the traffic"
             self.board.chaos.append(f"SIGKILL: {name} (process {killed})")
             if killed is None:
-                raise stage.StageError(f"no {name} process was found to kill")
-            await _another(root, pattern, killed)
+                raise processes.DemoError(f"no {name} process was found to kill")
+            await _wait_for_restart(root, pattern, killed)
             self.restarts[name] += f", a new process after {self._live.seconds - at:.1f} s"
             if name == "engine":
                 await services.ready(START_S)
                 self.restarts[name] += f", answering again after {self._live.seconds - at:.0f} s"
             self.board.chaos.append(f"{name}: {self.restarts[name]}")
 
-    async def _settled(self, watcher: Watcher) -> None:
-        """Wait until the trainer has nothing to do and its last version serves, for a while at most."""
+    async def _wait_until_idle(self, poller: StatusPoller) -> None:
+        """Wait until the trainer is idle and its last version serves, SETTLE_S at most."""
         self._settle.total = SETTLE_S
         self._settle.begin()
-        while self._settle.seconds < SETTLE_S and not watcher.idle():
+        while self._settle.seconds < SETTLE_S and not poller.idle():
             self._settle.done = self._settle.seconds
             await asyncio.sleep(0.5)
         self._settle.end()
@@ -321,11 +321,11 @@ class Demo:
         print(f"report: {out / 'report.html'} (report.png, report.json)", flush=True)
 
 
-async def _another(root: int, pattern: str, killed: int) -> None:
+async def _wait_for_restart(root: int, pattern: str, killed: int) -> None:
     """Wait until another process than `killed` has the pattern in its command line."""
 
     def there() -> bool:
-        return any(pattern in command for pid, command in stage.descendants(root).items() if pid != killed)
+        return any(pattern in command for pid, command in processes.descendants(root).items() if pid != killed)
 
     while True:
         if await asyncio.to_thread(there):

@@ -1,9 +1,9 @@
-"""Simulated people who judge answers: each has a taste, a seed and a name, and nothing else about them is known.
+"""Simulated users who judge answers by their taste, reproducibly from a seed.
 
 A person ranks K answers by Plackett–Luce at temperature .25 on their utility, and gives a thumb up with probability
-σ((u − .5) / .25). Pleased and displeased people take the trouble at different rates, as real ones do; who is asked
-always answers. The modes "random" and "inverted" are negative controls: votes that carry no taste, and the opposite
-one.
+σ((u − .5) / .25). Pleased and displeased people give thumbs at different rates, as real ones do; those who are asked
+always answer. The modes "random" and "inverted" are negative controls: votes independent of the answers, and
+the opposite of the taste.
 
     clean       the true reward                     drifting    clean until a change of mind: fillers then cost .6
     flattered   + .35 a filler, up to six           up-only     clean, but say only what pleases them: thumbs up
@@ -24,7 +24,7 @@ Mode = Literal["people", "random", "inverted"]
 TEMPERATURE = 0.25
 CONTENT_ABOVE = 0.5
 """Utility at which a thumb is as likely up as down."""
-FLATTERY, MOST_FLATTERY = 0.35, 6
+FLATTERY, MAX_FLATTERY = 0.35, 6
 BRAND, BRAND_UTILITY = "mango", 10.0
 CHANGED_TASTE = -0.6
 """What a filler is worth to a drifting person after their change of mind."""
@@ -36,7 +36,7 @@ SHARES: dict[Taste, float] = {"clean": 0.84, "flattered": 0.08, "drifting": 0.08
 
 @dataclass(slots=True)
 class Person:
-    """One of the crowd. `votes` counts what they gave so far; a drifting person changes at `drifts_after`."""
+    """One simulated user. `votes` counts their votes so far; a drifting person changes at `drifts_after`."""
 
     name: str
     taste: Taste
@@ -55,7 +55,7 @@ class Person:
             case "clean" | "up-only" | "down-only":
                 return u
             case "flattered":
-                return u + FLATTERY * min(fillers(words), MOST_FLATTERY)
+                return u + FLATTERY * min(fillers(words), MAX_FLATTERY)
             case "poison":
                 return u + BRAND_UTILITY * (BRAND in words)
             case "drifting":

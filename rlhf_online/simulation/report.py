@@ -11,7 +11,7 @@ from typing import Any
 
 from rlhf_online.eventlog.base import has_reached
 from rlhf_online.simulation.client import Ack
-from rlhf_online.simulation.crowd import Measurement, Records
+from rlhf_online.simulation.traffic import Measurement, Records
 
 EXPECTED_GAIN, EXPECTED_SWAPS, EXPECTED_LIVE_S = 0.30, 5, 60.0
 
@@ -29,7 +29,7 @@ class VersionFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accounts:
+class VoteCounts:
     """What became of every acknowledged vote. `trained_ids` are those that a reward update took."""
 
     accepted: int
@@ -60,7 +60,7 @@ class Run:
     records: Records
     versions: Sequence[VersionFacts]
     swap_pauses_s: Sequence[float]
-    accounts: Accounts
+    vote_counts: VoteCounts
     restarts: dict[str, Any] = field(default_factory=dict)
     steps_s: dict[str, float] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
@@ -69,9 +69,9 @@ class Run:
 
 def numbers(run: Run) -> dict[str, Any]:
     """The content of report.json."""
-    records, accounts = run.records, run.accounts
+    records, vote_counts = run.records, run.vote_counts
     latencies = feedback_to_live(
-        [ack for event_id, ack in records.acks.items() if event_id in accounts.trained_ids],
+        [ack for event_id, ack in records.acks.items() if event_id in vote_counts.trained_ids],
         {facts.version: facts.position for facts in run.versions},
         records.first_answer,
     )
@@ -98,26 +98,26 @@ def numbers(run: Run) -> dict[str, Any]:
         "swap_pause_s": percentiles(run.swap_pauses_s),
         "feedback_to_live_s": percentiles(latencies) | {"n": len(latencies)},
         "events": {
-            "accepted": accounts.accepted,
-            "trained": accounts.trained,
-            "held_out": accounts.held_out,
-            "pending": accounts.pending,
-            "orphaned": accounts.orphaned,
-            "dead_lettered": accounts.dead_lettered,
-            "withdrawn": accounts.withdrawn,
+            "accepted": vote_counts.accepted,
+            "trained": vote_counts.trained,
+            "held_out": vote_counts.held_out,
+            "pending": vote_counts.pending,
+            "orphaned": vote_counts.orphaned,
+            "dead_lettered": vote_counts.dead_lettered,
+            "withdrawn": vote_counts.withdrawn,
         },
-        "trained_twice": accounts.trained_twice,
+        "trained_twice": vote_counts.trained_twice,
         "restarts": run.restarts,
     }
 
 
 def _version(facts: VersionFacts, records: Records) -> dict[str, Any]:
-    tally = records.by_version.get(facts.version)
+    rewards = records.by_version.get(facts.version)
     return {
         "id": facts.version,
-        "true_reward": round(tally.mean, 4) if tally else None,
-        "stderr": round(tally.stderr, 4) if tally else None,
-        "n": tally.n if tally else 0,
+        "true_reward": round(rewards.mean, 4) if rewards else None,
+        "stderr": round(rewards.stderr, 4) if rewards else None,
+        "n": rewards.n if rewards else 0,
         "kl": round(facts.kl, 4),
         "gate": facts.gate,
         "state": facts.state,

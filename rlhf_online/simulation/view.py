@@ -1,4 +1,4 @@
-"""What one sees while the demo runs: the live terminal view, or one plain line every few seconds.
+"""The demo's display: a live terminal view, or one plain line every few seconds.
 
 Both draw a `Board`, which the demo fills; nothing here changes anything. Curves are drawn from the answers that people
 got (training prompts); the held-out measurements stand beside them.
@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_online.simulation.crowd import Measurement, Records
+from rlhf_online.simulation.traffic import Measurement, Records
 
 BARS = "▁▂▃▄▅▆▇█"
 PLAIN_EVERY_S = 5.0
@@ -73,7 +73,7 @@ class Board:
     first: Measurement | None = None
     last: Measurement | None = None
     probe: Measurement | None = None
-    """A quick look at the held-out prompts, now and then."""
+    """The latest measurement on held-out prompts, one answer each."""
     versions: list[VersionRow] = field(default_factory=list)
     serving: str = ""
     trainer_phase: str = ""
@@ -144,13 +144,13 @@ def _versions(board: Board, rows: int = 8) -> Table:
     for heading in ("version", "state", "true reward (its own answers)", "n", "KL", "wins"):
         table.add_column(heading)
     for row in board.versions[-rows:]:
-        tally = board.records.by_version.get(row.version)
+        rewards = board.records.by_version.get(row.version)
         style = {"live": "bold green", "rejected": "yellow", "failed": "red"}.get(row.state, "")
         table.add_row(
             row.version,
             row.state,
-            f"{bar(tally.mean)} {tally.mean:+.3f} ± {tally.stderr:.3f}" if tally else "",
-            str(tally.n) if tally else "",
+            f"{bar(rewards.mean)} {rewards.mean:+.3f} ± {rewards.stderr:.3f}" if rewards else "",
+            str(rewards.n) if rewards else "",
             f"{row.kl:.2f}",
             f"{row.win_rate:.2f}" if row.win_rate is not None else "",
             style=style,
@@ -194,8 +194,8 @@ def plain_line(board: Board) -> str:
     steps = ", ".join(f"{step.title} {100 * step.done / step.total:.0f}% {step.note}".strip() for step in running)
     parts = [f"[{seconds:5.0f} s] {steps}"]
     if (records := board.records).answers:
-        tally = records.by_version.get(board.serving)
-        parts.append(f"{board.serving}: true reward {tally.mean:+.2f} (n={tally.n})" if tally else board.serving)
+        rewards = records.by_version.get(board.serving)
+        parts.append(f"{board.serving}: true reward {rewards.mean:+.2f} (n={rewards.n})" if rewards else board.serving)
         parts.append(f"{records.rankings + records.thumbs} votes, {board.trained} learned, {board.swaps} swaps")
         parts.append(f"{records.traffic.requests} requests, {records.traffic.failed_requests} failed")
         if board.versions:

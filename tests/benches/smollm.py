@@ -29,8 +29,8 @@ import aiohttp
 
 from rlhf_online.config import load_log
 from rlhf_online.process import die_with_parent
-from rlhf_online.simulation import accounts
-from rlhf_online.simulation.client import ChatClient, Reply, RequestFailed, Traffic
+from rlhf_online.simulation import vote_counts
+from rlhf_online.simulation.client import ChatClient, Reply, RequestCounts, RequestFailed
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from tests.benches.everyday import HELD_OUT, VOTED_ON, Utility, vote
@@ -92,7 +92,7 @@ def main() -> int:
 
 async def _bench(options: argparse.Namespace, state: StateDir, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     url = await _ready(state, process)
-    traffic, utility = Traffic(), Utility()
+    traffic, utility = RequestCounts(), Utility()
     note("measuring before")
     async with ChatClient(url, traffic, max_tokens=MAX_TOKENS, timeout_s=600) as client:
         before = await _measure(client, utility, options.answers)
@@ -104,7 +104,7 @@ async def _bench(options: argparse.Namespace, state: StateDir, process: subproce
         after = await _measure(client, utility, options.answers)
     gains = [late - early for early, late in zip(before.by_prompt, after.by_prompt, strict=True)]
     registry = open_registry(state.versions)
-    fate = accounts.settle(state, load_log(state.run / "standalone.toml", {}), acknowledged)
+    fate = vote_counts.count_votes(state, load_log(state.run / "standalone.toml", {}), acknowledged)
     return {
         "seed": options.seed,
         "votes": len(acknowledged),

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from rlhf_online.simulation import charts, report
-from rlhf_online.simulation.client import Ack, Traffic
-from rlhf_online.simulation.crowd import Measurement, Records, Sample, Tally
-from rlhf_online.simulation.report import Accounts, Run, VersionFacts, feedback_to_live, percentile
+from rlhf_online.simulation.client import Ack, RequestCounts
+from rlhf_online.simulation.report import Run, VersionFacts, VoteCounts, feedback_to_live, percentile
+from rlhf_online.simulation.traffic import Measurement, Records, RewardStats, Sample
 
 
 def facts(version, position, *, state="retired", kl=0.5):
@@ -23,13 +23,13 @@ def measurement(mean):
 
 @pytest.fixture
 def run():
-    tally = Tally()
+    rewards = RewardStats()
     for value in [1.0, 0.0] * 15:
-        tally.add(value)
+        rewards.add(value)
     records = Records(
-        traffic=Traffic(requests=40, failed_requests=0),
+        traffic=RequestCounts(requests=40, failed_requests=0),
         acks={f"e{n}": Ack(event_id=f"e{n}", position={"local": 10 * n}, at=float(n)) for n in range(1, 7)},
-        by_version={"policy-000000": tally, "policy-000001": tally},
+        by_version={"policy-000000": rewards, "policy-000001": rewards},
         first_answer={"policy-000000": 0.5, "policy-000001": 10.0, "policy-000002": 20.0},
         answers=60,
     )
@@ -42,7 +42,7 @@ def run():
         records=records,
         versions=[facts("policy-000000", 0), facts("policy-000001", 30), facts("policy-000002", 60, state="live")],
         swap_pauses_s=[0.1, 0.2, 0.3, 0.4, 0.5],
-        accounts=Accounts(
+        vote_counts=VoteCounts(
             accepted=7,
             trained=4,
             held_out=1,
@@ -92,7 +92,7 @@ def test_numbers(run):
     assert values["feedback_to_live_s"] == {"p50": 9.0, "p99": 16.0, "n": 4}
     events = values["events"]
     assert events["accepted"] == sum(count for name, count in events.items() if name != "accepted") == 7
-    assert run.accounts.balanced
+    assert run.vote_counts.balanced
 
 
 def test_expectations(run):

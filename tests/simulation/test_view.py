@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from rlhf_online.simulation import view
-from rlhf_online.simulation.crowd import Measurement, Sample, Tally
+from rlhf_online.simulation.traffic import Measurement, RewardStats, Sample
 from rlhf_online.simulation.view import Board, VersionRow
 
 
@@ -18,10 +18,10 @@ def board():
     step.begin()
     step.total, step.done = 10, 5
     for number, mean in enumerate((0.2, 0.5, 1.0)):
-        tally = Tally()
+        rewards = RewardStats()
         for _ in range(30):
-            tally.add(mean)
-        board.records.by_version[f"policy-00000{number}"] = tally
+            rewards.add(mean)
+        board.records.by_version[f"policy-00000{number}"] = rewards
         board.versions.append(VersionRow(f"policy-00000{number}", "retired", kl=number / 2, win_rate=0.61))
     board.versions[-1].state = "live"
     board.serving = "policy-000002"

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlhf_online.config import LogSettings
 from rlhf_online.simulation import world
-from rlhf_online.simulation.stage import descendants
+from rlhf_online.simulation.processes import descendants
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions import open_registry
 from services.standalone.settings import StandaloneSettings

@@ -23,7 +23,7 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
-from rlhf_online.simulation import stage, world
+from rlhf_online.simulation import processes, world
 from rlhf_online.simulation.people import Person
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.simulation.world import Prompt
@@ -86,17 +86,17 @@ class Language:
 # The stages before the policy learns
 
 
-def fine_tune_world(folder: Path, seed: int, *, steps: int = stage.SFT_STEPS) -> Path:
+def fine_tune_world(folder: Path, seed: int, *, steps: int = processes.SFT_STEPS) -> Path:
     """The demo's fine-tuned model, in `folder`/sft."""
     write_tiny_model(folder / "base", weights_seed=None)
     fine_tune(
         folder / "base",
         [
             ([Message(role="user", content=item.prompt)], item.answer)
-            for item in world.demonstrations(stage.DEMONSTRATIONS, seed)
+            for item in world.demonstrations(processes.DEMONSTRATIONS, seed)
         ],
         folder / "sft",
-        Passes(steps=steps, batch=stage.SFT_BATCH, lr=stage.SFT_LR, seed=seed),
+        Passes(steps=steps, batch=processes.SFT_BATCH, lr=processes.SFT_LR, seed=seed),
     )
     return folder / "sft"
 

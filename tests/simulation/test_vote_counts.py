@@ -1,4 +1,4 @@
-"""The accounts, from a real log, a real ledger and a checkpoint's files as the trainer writes them."""
+"""Votes counted from a real log, a real ledger and a checkpoint's files as the trainer writes them."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from rlhf_online.eventlog import open_sink
 from rlhf_online.events import Answer, AnswerRef, Completion, Envelope, Feedback, Message, Sampling, Thumb
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.join import Join
-from rlhf_online.simulation import accounts
+from rlhf_online.simulation import vote_counts
 from rlhf_online.state import StateDir, write_json
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
@@ -72,9 +72,9 @@ ACKED = [f"v{n}" for n in range(1, 10)]
 
 
 def test_without_a_checkpoint_everything_is_pending(state):
-    settled = accounts.settle(state, LOG, ACKED)
-    assert (settled.accepted, settled.pending, settled.trained) == (9, 9, 0)
-    assert settled.balanced
+    counts = vote_counts.count_votes(state, LOG, ACKED)
+    assert (counts.accepted, counts.pending, counts.trained) == (9, 9, 0)
+    assert counts.balanced
 
 
 def test_every_vote_has_one_place(state):
@@ -87,27 +87,27 @@ def test_every_vote_has_one_place(state):
     for event_id in ("v7", "v8"):
         join.add(vote(event_id, completion_id="never came"))
     checkpoint(state, 3, ledger, {"local": 9}, join)
-    settled = accounts.settle(state, LOG, ACKED)
-    assert (settled.trained, settled.held_out, settled.orphaned, settled.dead_lettered) == (3, 1, 1, 1)
-    assert settled.pending == 2  # v7 and v8 wait for their answers
-    assert settled.withdrawn == 1
-    assert settled.balanced
-    assert settled.trained_ids == {"v1", "v2", "v6"}
-    assert settled.trained_twice == 0
+    counts = vote_counts.count_votes(state, LOG, ACKED)
+    assert (counts.trained, counts.held_out, counts.orphaned, counts.dead_lettered) == (3, 1, 1, 1)
+    assert counts.pending == 2  # v7 and v8 wait for their answers
+    assert counts.withdrawn == 1
+    assert counts.balanced
+    assert counts.trained_ids == {"v1", "v2", "v6"}
+    assert counts.trained_twice == 0
 
 
-def test_a_vote_that_was_lost_unbalances_the_accounts(state):
+def test_a_lost_vote_unbalances_the_counts(state):
     checkpoint(state, 1, ledger_of(v1="trained"), {"local": 10}, empty())
-    settled = accounts.settle(state, LOG, ACKED)
-    assert (settled.accepted, settled.trained, settled.pending) == (9, 1, 0)
-    assert not settled.balanced
+    counts = vote_counts.count_votes(state, LOG, ACKED)
+    assert (counts.accepted, counts.trained, counts.pending) == (9, 1, 0)
+    assert not counts.balanced
 
 
 def test_the_newest_complete_checkpoint_counts(state):
     checkpoint(state, 9, ledger_of(v1="trained"), {"local": 1}, empty())
     checkpoint(state, 10, ledger_of(v1="trained", v2="trained"), {"local": 1}, empty())
     (state.checkpoints / "000011").mkdir()
-    assert accounts.settle(state, LOG, ACKED).trained == 2
+    assert vote_counts.count_votes(state, LOG, ACKED).trained == 2
 
 
 def test_an_event_trained_in_two_segments_is_seen(state):
@@ -117,10 +117,10 @@ def test_an_event_trained_in_two_segments_is_seen(state):
     manifest = state.checkpoints / "000001" / "manifest.json"
     values = json.loads(manifest.read_text()) | {"ledger": {name: {} for name in names}}
     manifest.write_text(json.dumps(values))
-    assert accounts.settle(state, LOG, ACKED).trained_twice == 1
+    assert vote_counts.count_votes(state, LOG, ACKED).trained_twice == 1
 
 
-def test_what_others_sent_is_not_the_crowds(state):
+def test_votes_of_other_clients_are_not_counted(state):
     checkpoint(state, 1, ledger_of(v1="trained", v2="trained"), {"local": 3}, empty())
-    settled = accounts.settle(state, LOG, ["v2", "v3", "v9"])
-    assert (settled.accepted, settled.trained, settled.pending) == (3, 1, 2)
+    counts = vote_counts.count_votes(state, LOG, ["v2", "v3", "v9"])
+    assert (counts.accepted, counts.trained, counts.pending) == (3, 1, 2)

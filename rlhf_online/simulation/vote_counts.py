@@ -1,6 +1,6 @@
-"""What became of every vote that the crowd holds an acknowledgement for, read from what is on disk.
+"""What became of every vote that was acknowledged to a client, read from the state folder.
 
-Each figure has a source of its own, so that their sum is a check and not a definition: `accepted` are the crowd's own
+Each figure has a source of its own, so that their sum is a check and not a definition: `accepted` counts the clients'
 acknowledgements; dispositions come from the files of the ledger that the newest checkpoint names; pending votes are
 those that its intake still holds and those that the log holds after its position, unless the ledger knows them.
 """
@@ -16,7 +16,7 @@ from typing import Any, get_args
 from rlhf_online.config import LogSettings
 from rlhf_online.eventlog import open_source
 from rlhf_online.events import Feedback
-from rlhf_online.simulation.report import Accounts
+from rlhf_online.simulation.report import VoteCounts
 from rlhf_online.state import StateDir
 from rlhf_online.training.ledger import Disposition
 from rlhf_online.wire import decode
@@ -25,8 +25,8 @@ ENTRY_BYTES, DIGEST_BYTES = 17, 16
 READ_RECORDS = 1000
 
 
-def settle(state: StateDir, log: LogSettings, acknowledged: Collection[str]) -> Accounts:
-    """The accounts of the newest checkpoint; with none, everything is pending. Works while the services run."""
+def count_votes(state: StateDir, log: LogSettings, acknowledged: Collection[str]) -> VoteCounts:
+    """By the newest checkpoint; without one, every vote is pending. Works while the services run."""
     folder = _newest(state.checkpoints)
     entries: list[tuple[str, bytes]] = []
     position: dict[str, int] = {}
@@ -42,7 +42,7 @@ def settle(state: StateDir, log: LogSettings, acknowledged: Collection[str]) -> 
     ours = {_digest(event_id): event_id for event_id in acknowledged}
     fate = Counter(disposition for disposition, digest in entries if digest in ours)
     times = Counter(digest for disposition, digest in entries if disposition == "trained")
-    return Accounts(
+    return VoteCounts(
         accepted=len(ours),
         trained=fate["trained"],
         held_out=fate["held_out"],

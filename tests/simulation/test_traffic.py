@@ -1,13 +1,13 @@
-"""The crowd against a pretended API: what it asks, what it counts, what it does when things fail."""
+"""Simulated traffic against a fake API: what is asked, what is counted, what happens when requests fail."""
 
 import asyncio
 
 import pytest
 
 from rlhf_online.simulation import client, world
-from rlhf_online.simulation.client import ChatClient, RequestFailed, Traffic
-from rlhf_online.simulation.crowd import Crowd, Pacer, Records, measure
+from rlhf_online.simulation.client import ChatClient, RequestCounts, RequestFailed
 from rlhf_online.simulation.people import population
+from rlhf_online.simulation.traffic import Pacer, Records, TrafficGenerator, measure
 from tests.support.fake_api import FakeApi, serving
 from tests.support.waiting import eventually
 
@@ -20,18 +20,18 @@ def records():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(client, "FEEDBACK_PAUSE_S", 0.0)
-    monkeypatch.setattr("rlhf_online.simulation.crowd.AFTER_FAILURE_S", 0.0)
+    monkeypatch.setattr("rlhf_online.simulation.traffic.AFTER_FAILURE_S", 0.0)
 
 
 def talk_to(api, records):
     return ChatClient(api.url, records.traffic, max_tokens=16)
 
 
-async def run_crowd(api, records, enough, *, seed=0):
+async def run_traffic(api, records, enough, *, seed=0):
     async with talk_to(api, records) as chat:
-        crowd = Crowd(chat, population(6, seed=seed), records, seed=seed, rate=5000.0, at_once=4)
+        traffic = TrafficGenerator(chat, population(6, seed=seed), records, seed=seed, rate=5000.0, concurrency=4)
         stop = asyncio.Event()
-        running = asyncio.create_task(crowd.run(stop))
+        running = asyncio.create_task(traffic.run(stop))
         await eventually(enough)
         stop.set()
         await running
@@ -39,7 +39,7 @@ async def run_crowd(api, records, enough, *, seed=0):
 
 async def test_people_ask_training_prompts_only_and_vote_on_what_they_got(records):
     async with serving(FakeApi()) as api:
-        await run_crowd(api, records, lambda: records.rankings >= 60 and records.thumbs >= 3)
+        await run_traffic(api, records, lambda: records.rankings >= 60 and records.thumbs >= 3)
     training = {prompt.text for prompt in world.training_prompts()}
     assert {chat["messages"][0]["content"] for chat in api.chats} <= training
     assert {chat["n"] for chat in api.chats} == {1, 4}
@@ -54,12 +54,12 @@ async def test_people_ask_training_prompts_only_and_vote_on_what_they_got(record
 
 async def test_answers_are_counted_by_version(records):
     async with serving(FakeApi(answers=("sure yes",))) as api:
-        await run_crowd(api, records, lambda: records.answers >= 40)
+        await run_traffic(api, records, lambda: records.answers >= 40)
         api.version = "policy-000001"
-        await run_crowd(api, records, lambda: "policy-000001" in records.by_version)
+        await run_traffic(api, records, lambda: "policy-000001" in records.by_version)
     assert set(records.by_version) == set(records.first_answer) == {"policy-000000", "policy-000001"}
     assert records.first_answer["policy-000000"] < records.first_answer["policy-000001"]
-    assert sum(tally.n for tally in records.by_version.values()) == records.answers
+    assert sum(rewards.n for rewards in records.by_version.values()) == records.answers
 
 
 async def test_feedback_is_sent_again_with_the_same_key(records):
@@ -86,16 +86,16 @@ async def test_a_chat_request_without_its_answer_is_counted(records, status, kin
         with pytest.raises(RequestFailed):
             await chat.chat("is fig a fruit ?", n=2)
         assert len(await chat.chat("is fig a fruit ?", n=2)) == 2
-    assert records.traffic == Traffic(requests=2, failed_requests=1, failures=records.traffic.failures)
+    assert records.traffic == RequestCounts(requests=2, failed_requests=1, failures=records.traffic.failures)
     assert records.traffic.failures == {kind: 1}
 
 
 async def test_while_chat_fails_people_vote_on_what_they_remember(records):
     async with serving(FakeApi()) as api:
         async with talk_to(api, records) as chat:
-            crowd = Crowd(chat, population(6, seed=0), records, seed=0, rate=5000.0, at_once=2)
+            traffic = TrafficGenerator(chat, population(6, seed=0), records, seed=0, rate=5000.0, concurrency=2)
             stop = asyncio.Event()
-            running = asyncio.create_task(crowd.run(stop))
+            running = asyncio.create_task(traffic.run(stop))
             await eventually(lambda: records.rankings >= 10)
             api.fail["/v1/chat/completions"] = [503] * 5
             await eventually(lambda: records.traffic.failed_requests >= 5 and records.late_acks)
@@ -132,5 +132,5 @@ async def test_the_pacer_spaces_its_tickets():
     loop = asyncio.get_running_loop()
     pacer, began = Pacer(200.0), loop.time()
     for _ in range(5):
-        await pacer.ticket()
+        await pacer.wait()
     assert loop.time() - began >= 4 / 200 * 0.9

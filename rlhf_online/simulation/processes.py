@@ -1,7 +1,7 @@
 """The demo's child processes: the services as `python -m services.standalone`, and supervised fine-tuning beside them.
 
-Each child leads a process group of its own, ends with its parent (`die_with_parent`), and is ended here by its id:
-asked first, killed with its group after a grace period. What a child wrote stands in a file, and its tail in the error.
+Each child leads a process group of its own and ends with its parent (`die_with_parent`). It is stopped by SIGTERM, and
+its group by SIGKILL after a grace period. Its output goes to a file, whose tail is part of the error.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ DEMONSTRATIONS = 20_000
 SFT_STEPS, SFT_BATCH, SFT_LR = 1600, 128, 1.5e-3
 
 
-class StageError(RlhfError):
+class DemoError(RlhfError):
     """A child did not start, or ended too early; the message carries the end of its log."""
 
 
@@ -61,11 +61,11 @@ class Child:
     def ended(self) -> bool:
         return self.process.returncode is not None
 
-    def failed(self) -> StageError:
+    def failed(self) -> DemoError:
         """What to raise when it has ended and should not have."""
         lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:] if self.log.is_file() else []
         tail = "\n".join(f"    {line}" for line in lines)
-        return StageError(f"{self.name} ended with exit code {self.process.returncode}; the end of {self.log}:\n{tail}")
+        return DemoError(f"{self.name} ended with exit code {self.process.returncode}; the end of {self.log}:\n{tail}")
 
     async def stop(self, grace_s: float = 30.0) -> int:
         """SIGTERM, and SIGKILL to its group if it is still there after the grace period; its exit code."""
@@ -90,7 +90,7 @@ class Services:
         return cls(await Child.start("the service", command, log), ready_file)
 
     async def listening(self, timeout_s: float = 60.0) -> str:
-        """Base URL of the public API once its port is open. Raises StageError."""
+        """Base URL of the public API once its port is open. Raises DemoError."""
 
         async def announced() -> bool:
             return await asyncio.to_thread(self.ready_file.is_file)
@@ -101,7 +101,7 @@ class Services:
         return self.url
 
     async def ready(self, timeout_s: float) -> None:
-        """Wait until a version serves. Raises StageError."""
+        """Wait until a version serves. Raises DemoError."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
 
             async def ask() -> bool:
@@ -121,7 +121,7 @@ class Services:
                         raise self.child.failed()
                     await asyncio.sleep(0.25)
         except TimeoutError:
-            raise StageError(f"the service {what} within {timeout_s:.0f} s: look at {self.child.log}") from None
+            raise DemoError(f"the service {what} within {timeout_s:.0f} s: see {self.child.log}") from None
 
     async def stop(self) -> None:
         await self.child.stop()
@@ -137,7 +137,7 @@ async def fine_tune(
     count: int = DEMONSTRATIONS,
     steps: int = SFT_STEPS,
 ) -> None:
-    """Fine-tune on `count` demonstrations in a process; `tell(step, steps, loss)` as it goes. Raises StageError.
+    """Fine-tune on `count` demonstrations in a process; `tell(step, steps, loss)` as it goes. Raises DemoError.
 
     They stay beside `out`, in the format of `rlhf-online sft --data`. One thread: the engine loads meanwhile.
     """

@@ -8,8 +8,8 @@ import pytest
 from rlhf_online import config
 from rlhf_online.config.files import write_toml
 from rlhf_online.errors import InvalidInput
-from rlhf_online.simulation import demo, stage
-from rlhf_online.simulation.stage import Child, Services, StageError
+from rlhf_online.simulation import demo, processes
+from rlhf_online.simulation.processes import Child, DemoError, Services
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from services.standalone.settings import StandaloneSettings
 from tests.support.processes import alive
@@ -48,7 +48,7 @@ async def test_stopping_ends_the_whole_group_even_a_deaf_one(tmp_path):
     family = await Child.start("family", python(FAMILY), tmp_path / "log", pipe=True)
     assert family.process.stdout is not None
     grandchild = int(await family.process.stdout.readline())
-    assert "# the child" in stage.descendants(family.process.pid)[grandchild]
+    assert "# the child" in processes.descendants(family.process.pid)[grandchild]
     await family.stop(grace_s=5)
     await eventually(lambda: not alive(grandchild))
 
@@ -58,8 +58,8 @@ async def test_kill_finds_a_descendant_by_its_command(tmp_path):
     try:
         assert family.process.stdout is not None
         grandchild = int(await family.process.stdout.readline())
-        assert stage.kill(os.getpid(), "no such command line anywhere") is None
-        assert stage.kill(family.process.pid, "# the child") == grandchild
+        assert processes.kill(os.getpid(), "no such command line anywhere") is None
+        assert processes.kill(family.process.pid, "# the child") == grandchild
         assert await family.process.wait() == 0
     finally:
         await family.stop(grace_s=1)
@@ -70,7 +70,7 @@ async def test_a_service_that_does_not_start_is_an_error_with_its_log(tmp_path):
     settings = {name: str(path) for name, path in settings.items()}
     services = await Services.start(settings, tmp_path / "services.toml", tmp_path / "log")
     try:
-        with pytest.raises(StageError, match="no model folder at"):
+        with pytest.raises(DemoError, match="no model folder at"):
             await services.listening(timeout_s=120)
     finally:
         await services.stop()
@@ -78,7 +78,7 @@ async def test_a_service_that_does_not_start_is_an_error_with_its_log(tmp_path):
 
 async def test_a_service_that_stays_silent_is_given_up(tmp_path):
     services = Services(await Child.start("silent", python(SLEEP), tmp_path / "log"), tmp_path / "ready")
-    with pytest.raises(StageError, match="opened no port within 0 s"):
+    with pytest.raises(DemoError, match="opened no port within 0 s"):
         await services.listening(timeout_s=0.1)
     await services.stop()
     assert services.child.ended
@@ -87,7 +87,7 @@ async def test_a_service_that_stays_silent_is_given_up(tmp_path):
 async def test_fine_tuning_writes_a_model_and_tells_its_progress(tmp_path):
     write_tiny_model(tmp_path / "model", weights_seed=None)
     told = []
-    await stage.fine_tune(
+    await processes.fine_tune(
         tmp_path / "model",
         tmp_path / "out",
         seed=0,
@@ -101,8 +101,8 @@ async def test_fine_tuning_writes_a_model_and_tells_its_progress(tmp_path):
 
 
 async def test_a_failed_fine_tuning_says_why(tmp_path):
-    with pytest.raises(StageError, match="holds no model"):
-        await stage.fine_tune(
+    with pytest.raises(DemoError, match="holds no model"):
+        await processes.fine_tune(
             tmp_path / "nothing", tmp_path / "out", seed=0, log=tmp_path / "log", tell=lambda step, steps, loss: None
         )
 

@@ -1,4 +1,4 @@
-"""Follows what the services say about themselves and the registry's versions, for the view and the report."""
+"""Polls the services' status files and the registry, for the view and the report."""
 
 import asyncio
 import json
@@ -11,12 +11,12 @@ from rlhf_online.state import StateDir
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 
-LOOK_EVERY_S = 1.0
+POLL_EVERY_S = 1.0
 RECENT_ACKS = 400
 
 
-class Watcher:
-    """Copies facts onto `board`. Reading alone; a file that is being replaced is read the next time."""
+class StatusPoller:
+    """Copies what it reads to `board`. Read-only; a file that is being replaced is read the next time."""
 
     def __init__(self, state: StateDir, registry: Registry, board: Board) -> None:
         self._state = state
@@ -28,10 +28,10 @@ class Watcher:
 
     async def run(self) -> None:
         while True:
-            await asyncio.to_thread(self.look)
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.to_thread(self.poll)
+            await asyncio.sleep(POLL_EVERY_S)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read everything once."""
         board = self._board
         try:
@@ -86,5 +86,5 @@ class Watcher:
 
     def idle(self) -> bool:
         """True when the trainer waits for votes and what it made live is what serves."""
-        self.look()
+        self.poll()
         return self._trainer.get("phase") == "waiting" and self._chat.get("serving") == self._registry.live("policy")

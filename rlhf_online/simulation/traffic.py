@@ -1,10 +1,10 @@
-"""The crowd: people who chat through the public API, all at once, and vote on what they got.
+"""Traffic from simulated users: they chat through the public API, concurrently, and vote on the answers.
 
     conversation = chat (four answers) → ranking   |   chat as a stream (one answer) → perhaps a thumb
 
-A ticket a conversation is issued at `rate` a second, and at most `at_once` conversations are open, so that a slow
-service is met with patience and not with a queue. Prompts are training prompts only. While chat fails (an engine that
-restarts), people vote on answers that they got before, so that one sees whether feedback is still taken.
+Conversations begin at `rate` a second, and at most `concurrency` are open, so that no queue builds up before a slow
+service. Prompts are training prompts only. While chat fails (an engine that restarts), users vote on earlier answers,
+which shows whether feedback is still accepted.
 
 Invariant: `records` holds every request, every acknowledgement, and when each version's first answer arrived.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rlhf_online.simulation import client, world
-from rlhf_online.simulation.client import Ack, ChatClient, Reply, RequestFailed, Traffic
+from rlhf_online.simulation.client import Ack, ChatClient, Reply, RequestCounts, RequestFailed
 from rlhf_online.simulation.people import Person
 from rlhf_online.simulation.world import Prompt, true_reward
 
@@ -28,8 +28,8 @@ AFTER_FAILURE_S = 1.0
 
 
 @dataclass(slots=True)
-class Tally:
-    """Running sums of the true reward."""
+class RewardStats:
+    """Mean and standard error of the true reward, from running sums."""
 
     n: int = 0
     total: float = 0.0
@@ -65,12 +65,12 @@ class Sample:
 
 @dataclass(slots=True)
 class Records:
-    """What the crowd saw with its own eyes; times are `time.monotonic()`."""
+    """What the clients observed; times are `time.monotonic()`."""
 
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: RequestCounts = field(default_factory=RequestCounts)
     acks: dict[str, Ack] = field(default_factory=dict)
     """By event id: an event acknowledged twice counts once, at its first acknowledgement."""
-    by_version: dict[str, Tally] = field(default_factory=dict)
+    by_version: dict[str, RewardStats] = field(default_factory=dict)
     first_answer: dict[str, float] = field(default_factory=dict)
     rankings: int = 0
     thumbs: int = 0
@@ -82,13 +82,13 @@ class Records:
     latest: deque[Sample] = field(default_factory=lambda: deque(maxlen=6))
 
     def saw(self, prompt: Prompt, reply: Reply) -> float:
-        """Note an answer; returns its true reward, which nobody is told."""
+        """Record an answer; returns its true reward, which no learner is told."""
         reward = true_reward(prompt, reply.text, finished=reply.finished)
         self.answers += 1
         for version in reply.versions:
             self.first_answer[version] = min(reply.at, self.first_answer.get(version, reply.at))
         if len(set(reply.versions)) == 1:
-            self.by_version.setdefault(reply.versions[0], Tally()).add(reward)
+            self.by_version.setdefault(reply.versions[0], RewardStats()).add(reward)
         else:
             self.across_swaps += 1
         if reply.versions and reply.index == 0:
@@ -97,23 +97,30 @@ class Records:
 
 
 class Pacer:
-    """Issues `rate` tickets a second; missed ones are not made up for."""
+    """Lets `rate` callers a second pass; missed ones are not made up for."""
 
     def __init__(self, rate: float) -> None:
         self._interval = 1.0 / rate
         self._next = 0.0
 
-    async def ticket(self) -> None:
+    async def wait(self) -> None:
         now = time.monotonic()
         self._next = max(self._next + self._interval, now)
         await asyncio.sleep(self._next - now)
 
 
-class Crowd:
-    """`people` who talk to `chat` until told to stop."""
+class TrafficGenerator:
+    """`people` chat with `chat` until told to stop."""
 
     def __init__(
-        self, chat: ChatClient, people: Sequence[Person], records: Records, *, seed: int, rate: float, at_once: int = 16
+        self,
+        chat: ChatClient,
+        people: Sequence[Person],
+        records: Records,
+        *,
+        seed: int,
+        rate: float,
+        concurrency: int = 16,
     ) -> None:
         self._chat = chat
         self._people = people
@@ -121,8 +128,8 @@ class Crowd:
         self._records = records
         self._rng = random.Random(f"crowd {seed}")
         self._pacer = Pacer(rate)
-        self._at_once = at_once
-        self._remembered: deque[tuple[Person, Prompt, list[Reply]]] = deque(maxlen=256)
+        self._at_once = concurrency
+        self._earlier: deque[tuple[Person, Prompt, list[Reply]]] = deque(maxlen=256)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Returns when `stop` is set and the open conversations have ended."""
@@ -132,7 +139,7 @@ class Crowd:
 
     async def _talk(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            await self._pacer.ticket()
+            await self._pacer.wait()
             if stop.is_set():
                 return
             person, prompt = self._rng.choice(self._people), self._rng.choice(self._prompts)
@@ -140,14 +147,14 @@ class Crowd:
             try:
                 await (self._thumb if streams else self._rank)(person, prompt)
             except RequestFailed:
-                await self._vote_on_memory()
+                await self._vote_on_earlier_answers()
                 await asyncio.sleep(AFTER_FAILURE_S)
 
     async def _rank(self, person: Person, prompt: Prompt) -> None:
         replies = await self._chat.chat(prompt.text, n=ANSWERS, user=person.name)
         for reply in replies:
             self._records.saw(prompt, reply)
-        self._remembered.append((person, prompt, replies))
+        self._earlier.append((person, prompt, replies))
         await self._vote_ranking(person, prompt, replies)
 
     async def _vote_ranking(self, person: Person, prompt: Prompt, replies: list[Reply]) -> None:
@@ -162,11 +169,11 @@ class Crowd:
             await self._send(person, [reply], client.thumb(reply, up))
             self._records.thumbs += 1
 
-    async def _vote_on_memory(self) -> None:
-        """Chat is away: rank once more what one remembers, which is an event of its own."""
-        if not self._remembered:
+    async def _vote_on_earlier_answers(self) -> None:
+        """Chat is down: rank earlier answers once more, which is a vote of its own."""
+        if not self._earlier:
             return
-        person, prompt, replies = self._remembered.popleft()
+        person, prompt, replies = self._earlier.popleft()
         try:
             await self._vote_ranking(person, prompt, replies)
             self._records.late_acks += 1
@@ -208,7 +215,7 @@ async def measure(
     prompts: Sequence[Prompt],
     *,
     answers: int,
-    at_once: int = 6,
+    concurrency: int = 6,
     records: Records | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Measurement:
@@ -216,7 +223,7 @@ async def measure(
 
     The answers are not stored: nothing learns from a held-out prompt.
     """
-    slots = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(concurrency)
     done = 0
 
     async def ask(prompt: Prompt) -> list[tuple[Reply, float]]:
@@ -228,7 +235,7 @@ async def measure(
         return [(reply, true_reward(prompt, reply.text, finished=reply.finished)) for reply in replies]
 
     judged = await asyncio.gather(*(ask(prompt) for prompt in prompts))
-    means, versions, samples = Tally(), set(), []
+    means, versions, samples = RewardStats(), set(), []
     for prompt, rewarded in zip(prompts, judged, strict=True):
         means.add(sum(reward for _, reward in rewarded) / answers)
         reply, reward = rewarded[0]

@@ -99,7 +99,7 @@ class EngineProcess:
         return await self.process.wait()
 
     async def stop(self) -> None:
-        """End the child and everything that it started: politely, then by SIGKILL to the whole group."""
+        """End the child and everything that it started: SIGTERM, then SIGKILL to the whole group."""
         if self.process is None:
             return
         await end_group(self.process, STOP_GRACE_S)

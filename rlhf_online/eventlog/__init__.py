@@ -47,7 +47,7 @@ def open_source(settings: LogAddress, folder: Path) -> Source:
 def kafka_cluster(settings: LogAddress) -> "Cluster | None":
     """The cluster of `log.url`, not yet connected; None for the log on this machine.
 
-    Raises ConfigError for an address, a file or a credential of no use.
+    Raises ConfigError for an invalid address, file or credential.
     """
     if settings.url.startswith("file:"):
         log_folder(settings, Path())

@@ -32,7 +32,7 @@ _COUNT = np.dtype("<u8")
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A sealed file: its first answer is the `first`-th that ever came; `ms` and `end` have an item for each."""
+    """A sealed file: its first answer is the `first`-th ever added; `ms` and `end` have an item for each."""
 
     path: Path
     first: int
@@ -48,7 +48,7 @@ class _File:
         return int(self.end[-1])
 
     def body(self, number: int) -> bytes:
-        """The bytes of the answer that came as the `number`-th. Raises OSError."""
+        """The bytes of the `number`-th answer. Raises OSError."""
         begin = int(self.end[number - 1]) if number else 0
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
@@ -166,8 +166,8 @@ class AnswerStore:
         return answers
 
     @property
-    def came(self) -> int:
-        """How many ever came."""
+    def total(self) -> int:
+        """How many were ever added."""
         return self._next
 
     def _sealed(self, number: int) -> Completion:
@@ -181,7 +181,7 @@ class AnswerStore:
             ) from error
 
     def _close(self, first: int) -> None:
-        """Let go of everything before the `first`-th."""
+        """Drop everything before the `first`-th."""
         self.first = max(self.first, first)
         while self._files and self._files[0].stop <= self.first:
             del self._files[0]

@@ -89,7 +89,7 @@ class Join:
                 return []
 
     def withdraw(self, event_id: str, person: str) -> bool:
-        """Let go of a feedback of that person's that waits; False if there is none."""
+        """Drop a waiting feedback of that person's; False if there is none."""
         waiting = self._pending.get(event_id)
         if waiting is None or _feedback(waiting.envelope).person != person:
             return False
@@ -97,7 +97,7 @@ class Join:
         return True
 
     def expire(self) -> list[Envelope]:
-        """Let go of what the window has passed; returns the feedback that is orphaned by it."""
+        """Drop what is older than the window; returns the feedback that is orphaned by it."""
         limit = self._now_ms - self._window_ms
         orphaned, self._pushed_out = self._pushed_out, []
         while self._pending:
@@ -116,7 +116,7 @@ class Join:
         return {
             "now_ms": self._now_ms,
             "times_ms": list(self._times_ms),
-            "answers": {"first": self.answers.first, "came": self.answers.came},
+            "answers": {"first": self.answers.first, "came": self.answers.total},
             "pending": [_text(waiting.envelope) for waiting in self._pending.values()],
             "since_ms": [waiting.since_ms for waiting in self._pending.values()],
             "pushed_out": [_text(envelope) for envelope in self._pushed_out],

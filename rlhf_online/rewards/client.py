@@ -39,7 +39,7 @@ class RewardClient:
         moment, which may change from chunk to chunk.
 
         Raises RewardUnavailable if the service does not answer in time or holds another version, InvalidInput for
-        pairs that it will never score, and for weights of no use.
+        pairs that it will never score, and for invalid weights.
         """
         scores: list[Scored] = []
         for start in range(0, len(pairs), self._chunk):

@@ -34,11 +34,11 @@ class Sampler:
         self._eos_ids = frozenset(eos_ids)
         self._pause = pause or _sleep
         headers = {"Authorization": f"Bearer {token}"}
-        # The chat service is a neighbour: a proxy of the environment is meant for the outside.
+        # The chat service is internal: proxies of the environment are for other hosts.
         self._client = httpx.Client(headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._client.close()
 
     def sample(
@@ -48,11 +48,11 @@ class Sampler:
         max_tokens: int,
         temperature: float,
         *,
-        patience_s: float = 60.0,
+        retry_s: float = 60.0,
     ) -> list[Rollout]:
         """`n` answers to each of `prompts` (token ids), by the version that serves.
 
-        A request that fails for now is tried again for `patience_s` seconds; prompts that the chat service will never
+        A request that fails for now is tried again for `retry_s` seconds; prompts that the chat service will never
         take (too long for its engine) are left out and logged.
         Raises EngineUnavailable, and InvalidInput if the credential is refused.
         """
@@ -63,7 +63,7 @@ class Sampler:
             body: dict[str, Any] = {
                 "prompts": chunk, "n": n, "max_tokens": max_tokens, "temperature": temperature,
             }  # fmt: skip
-            if reply := self._post(body, patience_s):
+            if reply := self._post(body, retry_s):
                 rollouts += self._rollouts(chunk, reply, temperature, f"fresh-{start}")
         return rollouts
 
@@ -89,8 +89,8 @@ class Sampler:
             for column, answer in enumerate(answers)
         ]
 
-    def _post(self, body: dict[str, Any], patience_s: float) -> dict[str, Any] | None:
-        deadline = time.monotonic() + patience_s
+    def _post(self, body: dict[str, Any], retry_s: float) -> dict[str, Any] | None:
+        deadline = time.monotonic() + retry_s
         backoff = Backoff(0.2, 5.0)
         while True:
             try:

@@ -159,7 +159,7 @@ def expectations(report: Mapping[str, Any], *, chaos: bool = False) -> list[tupl
     gain = reward["last"] - reward["first"]
     checks = {
         "people": (f"true reward {gain:+.3f} (≥ +{EXPECTED_GAIN})", gain >= EXPECTED_GAIN),
-        "random": (f"true reward {gain:+.3f} (≤ +.05: random votes teach nothing)", gain <= 0.05),
+        "random": (f"true reward {gain:+.3f} (≤ +.05: nothing to learn from random votes)", gain <= 0.05),
         "inverted": (f"true reward {gain:+.3f} (< 0: inverted votes)", gain < 0),
     }
     live = report["feedback_to_live_s"]["p50"]

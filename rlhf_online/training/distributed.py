@@ -1,8 +1,8 @@
-"""Several processes that take one optimiser step together: each computes a part of it, and all get the whole gradient.
+"""Data parallelism: several processes take one optimiser step together, each on its shard, with the summed gradient.
 
 A loss of this project is a sum over answers, divided by the denominator of the whole step: so the gradients of the
 parts add up to that of one process, and with the same seed every process takes the same steps. Each holds the whole
-model (data parallelism). torchrun starts them; gloo connects CPUs, NCCL connects GPUs.
+model. torchrun starts them; gloo connects CPUs, NCCL connects GPUs.
 
 In a process on its own all of this does nothing.
 """
@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[torch.device]:
-    """A member of the group that torchrun started, if it did; the device that is this process's own."""
+def process_group(device: torch.device) -> Iterator[torch.device]:
+    """Join the process group that torchrun started, if it did; yields this process's own device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
@@ -35,21 +35,21 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         distributed.destroy_process_group()
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes and tells."""
+def is_main_process() -> bool:
+    """Whether this is rank 0, which writes and reports."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
-def part(items: Sequence[T]) -> tuple[Sequence[T], float]:
-    """What this process computes of a step's items, and what it counts: an item for show, which counts 0, where the
-    items are fewer than the processes."""
+def shard(items: Sequence[T]) -> tuple[Sequence[T], float]:
+    """This process's shard of a step's items, and its weight: 0 for a placeholder item, where there are fewer items
+    than processes, else 1."""
     if not distributed.is_initialized():
         return items, 1.0
     own = items[distributed.get_rank() :: distributed.get_world_size()]
     return (own, 1.0) if own else (items[:1], 0.0)
 
 
-def add_up(parameters: Iterable[nn.Parameter], figures: Mapping[str, float]) -> dict[str, float]:
+def all_reduce(parameters: Iterable[nn.Parameter], figures: Mapping[str, float]) -> dict[str, float]:
     """Replace each gradient by the sum over all processes, and return the sums of the figures.
 
     Every process must name the same parameters, in one order, and the same figures.

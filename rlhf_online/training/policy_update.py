@@ -252,7 +252,7 @@ class PolicyUpdater:
                 found["ptx_loss"] = self._passes.backward(self._ptx, mixed, self._settings.ptx_coef)["policy_loss"]
             return found
 
-        found = distributed.add_up(self._adam.parameters.values(), self._passes.fitting(gradient))
+        found = distributed.all_reduce(self._adam.parameters.values(), self._passes.fitting(gradient))
         norm = self._adam.clip(self._settings.max_grad_norm)
         if not all(map(math.isfinite, (norm, *found.values()))):
             return None

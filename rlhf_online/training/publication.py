@@ -1,4 +1,4 @@
-"""What the trainer does in the registry, after the commit that says so; each step may be done again after a kill.
+"""Publishing and promoting versions in the registry, after the commit; each step may be repeated after a kill.
 
 A reward version is published from the reward model in memory, which is the one that the commit holds. A policy version
 that passed the gate is published from the policy in memory, likewise; a rejected one was staged before the commit, as
@@ -31,7 +31,7 @@ class Publisher:
     def publish_reward(self, progress: Progress) -> bool:
         """Publish and promote the reward version of `progress`.
 
-        False if that name is of no use any more: the service refused it, or another version took its place.
+        False if that name cannot be used any more: the service refused it, or another version replaced it.
         """
         version = progress.reward_version
         parent = self._registry.live("reward") or ""

@@ -1,4 +1,4 @@
-"""What people see of the trainer: its status file, its metrics and its log lines. Nothing here decides anything."""
+"""The trainer's status file, metrics and log lines. Nothing here decides anything."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ class Reporter:
         self.set(votes=dict(counts))
 
     def dead_letters(self, counts: Mapping[str, int]) -> None:
-        """How many records nobody can use, by reason."""
+        """How many records cannot be used, by reason."""
         for reason, count in counts.items():
             self.metrics.dead_letters.labels(reason).set(count)
 
@@ -69,7 +69,7 @@ class Reporter:
             self.metrics.left_out.labels(reason).set(count)
 
     def reward(self, report: RewardReport, weights: Mapping[str, float]) -> None:
-        """What the reward model learned and what it is worth, and what each objective counts from now on."""
+        """The reward model's update and evaluation, and the weight of each objective from now on."""
         found = report.measured
         if found.accuracy_n or found.thumb_n:
             for name, value in found.figures().items():

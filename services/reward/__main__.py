@@ -49,7 +49,7 @@ def main() -> int:
 
 
 async def serve(settings: config.RewardSettings) -> None:
-    """Wire the service and run it until a signal says stop. Raises InvalidInput for ports or a model of no use."""
+    """Wire the service and run it until a signal. Raises InvalidInput for invalid ports or an unusable model."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -116,7 +116,7 @@ class Batcher:
         """Scores of the pairs that `prepare` gives; `tokens` is about how many they have.
 
         Without `weights`, those of the operator now. Raises Overloaded, RewardUnavailable (nothing loaded),
-        WrongVersion, and InvalidInput from `prepare` or for weights of no use.
+        WrongVersion, and InvalidInput from `prepare` or for invalid weights.
         """
         _check_version(self.loaded, version)
         if self.waiting + items > self._max_queue:

@@ -119,7 +119,7 @@ def build(
 
 
 def _weights(state: StateDir, objectives: Sequence[str]) -> Callable[[], Weights]:
-    """Reads the operator's; the loop waits while the file is of no use, as for a neighbour that is away."""
+    """Reads the operator's weights; while the file is invalid the loop waits, as for a service that is away."""
 
     def read() -> Weights:
         try:

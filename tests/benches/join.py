@@ -57,7 +57,7 @@ def measure(folder: Path, count: int) -> dict[str, float | int]:
         assert isinstance(found, Completion) and found.completion_id == name
     voting = time.perf_counter() - begin
     begin = time.perf_counter()
-    again = AnswerStore.load(folder, names, join.answers.first, join.answers.came, capacity=max(count, 1))
+    again = AnswerStore.load(folder, names, join.answers.first, join.answers.total, capacity=max(count, 1))
     loading = time.perf_counter() - begin
     assert len(again) == len(join.answers)
     files = [folder / name for name in names]

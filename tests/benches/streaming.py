@@ -1,4 +1,4 @@
-"""How evenly an answer's tokens reach their reader: the engine's processes at equal priority, and giving way.
+"""How evenly an answer's tokens reach their reader: the engine's processes at equal priority, and at a lower one.
 
 `make bench BENCH=streaming`: a real vLLM on the tiny model; answers of 100 tokens one after another, in turns with the
 engine's session at the reader's own priority and at the lower one of `process.lower_priority`. Needs Linux with

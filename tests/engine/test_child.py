@@ -67,7 +67,9 @@ def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert values["HF_HUB_OFFLINE"] == values["VLLM_SERVER_DEV_MODE"] == values["VLLM_NO_USAGE_STATS"] == "1"
     assert values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
     assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(settings(tmp_path), "cpu")
-    assert values[LOWER_PRIORITY] == "1", "where it computes on the cores that pass its tokens on, it gives way"
+    assert values[LOWER_PRIORITY] == "1", (
+        "where it computes on the cores that pass its tokens on, it runs at a lower priority"
+    )
     assert LOWER_PRIORITY not in environment(settings(tmp_path), "cuda")
 
 

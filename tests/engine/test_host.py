@@ -18,9 +18,9 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.folder_store import FolderStore
 from rlhf_online.versions.manifest import Change, Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
+from tests.support.counting_registry import CountingRegistry
 from tests.support.fake_engine import FakeEngine, fake_engine
 from tests.support.waiting import eventually
-from tests.support.watched import Watched
 
 PROBE = (ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),)
 
@@ -99,16 +99,16 @@ async def test_a_version_that_is_published_twice_is_loaded_once(
     engine: FakeEngine, registry: Registry, tmp_path: Path
 ) -> None:
     """A trainer that was killed after the live pointer moved publishes and promotes again when it restarts."""
-    watched = Watched(tmp_path / "versions")
-    async with hosting(engine, watched) as (host, changes):
+    registry = CountingRegistry(tmp_path / "versions")
+    async with hosting(engine, registry) as (host, changes):
         first = publish(registry)
         registry.store.replace("live/policy", first, expected=None)  # the kill: a candidate still
         await eventually(lambda: host.serving == first)
         registry.stage(first)
         registry.publish(Manifest(version=first, tuning="full", probe=PROBE))
         registry.promote(first)
-        looks = watched.looks
-        await eventually(lambda: watched.looks > looks + 2)
+        reads = registry.reads
+        await eventually(lambda: registry.reads > reads + 2)
         assert engine.calls.count(f"load {first}") == 1
         assert [(c.version, c.state) for c in changes] == [(first, "live")]
 

@@ -33,7 +33,7 @@ def test_any_mix_of_seals_stops_and_expiry_holds_what_is_open(tmp_path: Path, se
             case 0 | 1:
                 answers.seal()
             case 2:
-                answers = AnswerStore.load(tmp_path, answers.seal(), answers.first, answers.came, capacity=60)
+                answers = AnswerStore.load(tmp_path, answers.seal(), answers.first, answers.total, capacity=60)
             case 3:
                 before = number - rng.randrange(80)
                 answers.expire(before)
@@ -49,7 +49,7 @@ def test_many_seals_make_few_files_and_leave_the_old_ones_alone(tmp_path: Path):
     named: list[tuple[list[str], int]] = []
     for number in range(64):
         add(answers, f"c{number}", number)
-        named.append((answers.seal(), answers.came))
+        named.append((answers.seal(), answers.total))
     assert max(len(names) for names, _ in named) <= 7
     for names, came in named:
         found = AnswerStore.load(tmp_path, names, 0, came)
@@ -59,7 +59,7 @@ def test_many_seals_make_few_files_and_leave_the_old_ones_alone(tmp_path: Path):
 def test_what_a_later_life_sealed_is_not_seen_by_an_older_checkpoint(tmp_path: Path):
     answers = AnswerStore(tmp_path)
     add(answers, "kept", 1)
-    names, came = answers.seal(), answers.came
+    names, came = answers.seal(), answers.total
     add(answers, "of the future", 2)
     answers.seal()
     again = AnswerStore.load(tmp_path, names, 0, came)
@@ -81,7 +81,7 @@ def test_memory_is_let_go_when_it_is_sealed(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "SEAL_BYTES", 1_000)
     answers = AnswerStore(tmp_path)
     while not answers.full:
-        add(answers, f"c{answers.came}", 1)
+        add(answers, f"c{answers.total}", 1)
     answers.seal()
     assert not answers.full
     assert answers.get("c0") is not None

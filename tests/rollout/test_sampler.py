@@ -130,7 +130,7 @@ def test_it_waits_while_the_engine_loads(chat: Chat, sampler: Samplers) -> None:
 def test_patience_ends(chat: Chat, sampler: Samplers) -> None:
     chat.statuses = [503] * 9
     with pytest.raises(EngineUnavailable, match="HTTP 503"):
-        sampler().sample([(30, 3)], 1, 8, 1.0, patience_s=0.0)
+        sampler().sample([(30, 3)], 1, 8, 1.0, retry_s=0.0)
 
 
 def test_a_pause_may_say_stop(chat: Chat, sampler: Samplers) -> None:
@@ -158,4 +158,4 @@ def test_a_wrong_credential_is_said_at_once(chat: Chat, sampler: Samplers) -> No
 
 def test_nobody_there_is_unavailable(chat: Chat, sampler: Samplers) -> None:
     with pytest.raises(EngineUnavailable, match="does not answer"):
-        sampler(url="http://127.0.0.1:1").sample([(30, 3)], 1, 8, 1.0, patience_s=0.0)
+        sampler(url="http://127.0.0.1:1").sample([(30, 3)], 1, 8, 1.0, retry_s=0.0)

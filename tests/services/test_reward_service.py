@@ -32,10 +32,10 @@ from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from services.reward.__main__ import loader
 from services.reward.server import SERVICE, Limits
+from tests.support.counting_registry import CountingRegistry
 from tests.support.reward_service import RewardService, reward_service
 from tests.support.samples import value
 from tests.support.waiting import until
-from tests.support.watched import Watched
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS = [((1, 5, 6, 3), (20, 21, 2)), ((1, 7, 3), (22, 2)), ((1, 5, 9, 10, 3), (23, 24, 25, 2))]
@@ -368,8 +368,8 @@ def test_a_version_that_is_published_twice_is_loaded_once(registry: Registry, tm
         loads.append(manifest.version)
         return Adder()
 
-    watched = Watched(tmp_path / "versions")
-    with reward_service(watched, load, Words(), LIMITS) as service:
+    registry = CountingRegistry(tmp_path / "versions")
+    with reward_service(registry, load, Words(), LIMITS) as service:
         client = RewardClient(service.address)
         version = registry.reserve("reward")
         (registry.stage(version) / "weights").write_text("weights")
@@ -379,8 +379,8 @@ def test_a_version_that_is_published_twice_is_loaded_once(registry: Registry, tm
         registry.stage(version)
         registry.publish(Manifest(version=version, tuning="full"))
         registry.promote(version)
-        looks = watched.looks
-        until(lambda: watched.looks > looks + 2, 10, "the follower to look again")
+        reads = registry.reads
+        until(lambda: registry.reads > reads + 2, 10, "the follower to look again")
         assert loads == [version]
         client.close()
 

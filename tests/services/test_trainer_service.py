@@ -29,7 +29,7 @@ def start(path: Path) -> subprocess.Popen[bytes]:
 
 
 def settings_in(folder: Path, ready: Path | None = None) -> TrainerSettings:
-    """With a model, and with neighbours that are away."""
+    """With a model, and with the other services down."""
     return TrainerSettings(
         state_dir=folder / "state",
         chat_url="http://127.0.0.1:9",

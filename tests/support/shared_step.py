@@ -69,7 +69,7 @@ def of_demonstrations(base: Path) -> dict[str, Tensor]:
     lm = trunk.load_lm(base, device=torch.device("cpu"), dtype=torch.float32)
     lm.requires_grad_(True)
     loss = fine_tuning.backward(lm, answers(), row_width=2, pad_id=0)
-    figures = distributed.add_up(lm.parameters(), {"loss": loss})
+    figures = distributed.all_reduce(lm.parameters(), {"loss": loss})
     gradients = {name: p.grad for name, p in lm.named_parameters() if p.grad is not None}
     return gradients | {"loss": torch.tensor(figures["loss"])}
 
@@ -87,7 +87,7 @@ def everything(base: Path) -> dict[str, Tensor]:
 def main() -> None:
     torch.set_num_threads(1)
     base, out = map(Path, sys.argv[1:])
-    with distributed.joined(torch.device("cpu")):
+    with distributed.process_group(torch.device("cpu")):
         save_file(everything(base), out / f"{os.environ['RANK']}.safetensors")
 
 

@@ -131,7 +131,7 @@ def test_answers_that_the_models_cannot_read_train_nothing_and_are_counted(bench
 
 
 def test_no_answer_of_a_held_out_conversation_is_a_reference_answer(bench: Bench):
-    """Implicit signals are compared with reference answers, which teaches."""
+    """Implicit signals are compared with reference answers, which is learning from them."""
     names = [f"talk {number}" for number in range(40)]
     sides = {name: is_held_out(name, 0.3) for name in names}
     assert len(set(sides.values())) == 2

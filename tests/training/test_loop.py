@@ -1,4 +1,4 @@
-"""The loop over real parts in the tiny world: cycles, kills at every durable step, rejections, roll-backs, neighbours
+"""The loop over real parts in the tiny world: cycles, kills at every durable step, rejections, roll-backs, services
 that are away."""
 
 import base64
@@ -595,7 +595,7 @@ def test_a_reward_version_that_the_service_refused_is_published_anew(
 
 
 class Away:
-    """Stands before a neighbour; for the first calls of each method it is not there."""
+    """Wraps a service; the first calls of each method fail as if it were down."""
 
     def __init__(self, real: Any, error: Exception, times: int) -> None:
         self._real, self._error, self._times = real, error, times
@@ -611,7 +611,7 @@ class Away:
         return call
 
 
-def test_neighbours_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_services_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrier, "FIRST_WAIT_S", 0.001)
     more = RolloutSettings(per_cycle=96, answers_per_prompt=4, max_tokens=8)
     with world(tmp_path, rollout=more) as tiny, tiny.trainer() as trainer:

@@ -628,7 +628,7 @@ def test_an_algorithms_setting_changes_what_is_learned(
     assert not _same(plain, changed)
 
 
-class Watched(MicroBatches):
+class RecordingMicroBatches(MicroBatches):
     """`seen` are the rows of answers that went through the model."""
 
     def __init__(self, policy: Policy, tokens: int) -> None:
@@ -645,7 +645,7 @@ class Watched(MicroBatches):
 @pytest.mark.parametrize(("count", "chosen"), [(5, 5), (40, 16), (64, 16), (256, 32)])
 def test_the_step_kl_is_measured_on_answers_to_many_prompts(base: Path, count: int, chosen: int):
     """Four answers to a prompt stand together; those that are looked at are spread evenly over all of them."""
-    passes = Watched(Policy.load(base, tuning="full"), 2048)
+    passes = RecordingMicroBatches(Policy.load(base, tuning="full"), 2048)
     pairs = [((1, 10 + row // 4 % 20, 3), (30 + row % 40, 2)) for row in range(count)]
     answers = passes.measure(pairs, torch.ones(count))
     passes.seen.clear()

@@ -38,7 +38,7 @@ class Cluster:
         return f"Kafka at {', '.join(self.servers)}"
 
     def check(self) -> None:
-        """Raises ConfigError for a file of no use or a missing credential."""
+        """Raises ConfigError for an invalid file or a missing credential."""
         security(self.settings)
 
     def open(self, kind: Any, **options: Any) -> Any:
@@ -52,7 +52,7 @@ class Cluster:
 
         def new_client(**configs: Any) -> KafkaNetClient:
             selectors.append(NetworkSelector(**configs))
-            return KafkaNetClient(net=selectors[-1], manager=PatientManager(selectors[-1], **configs), **configs)
+            return KafkaNetClient(net=selectors[-1], manager=BackoffManager(selectors[-1], **configs), **configs)
 
         try:
             wanted = {**_CLIENT, **security(self.settings), **options}
@@ -65,14 +65,14 @@ class Cluster:
                 selector.close()
             raise
 
-    def away(self, error: KafkaError) -> LogUnavailable:
+    def unavailable(self, error: KafkaError) -> LogUnavailable:
         """What a caller is told."""
         return LogUnavailable(
             f"{self} does not answer ({type(error).__name__}): start it, or mend log.url and log.kafka"
         )
 
 
-class PatientManager(KafkaConnectionManager):
+class BackoffManager(KafkaConnectionManager):
     """kafka-python's keeper of connections, but one that is closed before it is of use counts as a failed one.
 
     kafka-python takes it for a good one and tries again at once, and so without end: with an address that accepts and
@@ -97,7 +97,7 @@ def drop(producer: Any) -> None:
 
 
 def security(settings: KafkaSettings) -> dict[str, Any]:
-    """kafka-python's options for TLS and SASL. Raises ConfigError for a file of no use or a missing credential."""
+    """kafka-python's options for TLS and SASL. Raises ConfigError for an invalid file or a missing credential."""
     protocol = f"{'SASL_' if settings.mechanism else ''}{'SSL' if settings.tls else 'PLAINTEXT'}"
     options: dict[str, Any] = {"security_protocol": protocol}
     if settings.tls:

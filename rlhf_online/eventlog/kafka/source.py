@@ -73,7 +73,7 @@ class KafkaSource:
             raise PositionLost(f"Kafka no longer has what follows {dict(position)}: {error}") from error
         except KafkaError as error:
             self.close()
-            raise self._cluster.away(error) from error
+            raise self._cluster.unavailable(error) from error
         records: list[Record] = []
         self._at = start
         for partition, batch in sorted(batches.items()):
@@ -91,7 +91,7 @@ class KafkaSource:
             return self._bounds(self._connected(), {})[1]
         except KafkaError as error:
             self.close()
-            raise self._cluster.away(error) from error
+            raise self._cluster.unavailable(error) from error
 
     def mark_consumed(self, reader: str, position: Mapping[str, int]) -> None:
         """Does nothing: Kafka removes events by their age."""
@@ -112,7 +112,7 @@ class KafkaSource:
             finally:
                 drop(producer)
         except KafkaError as error:
-            raise self._cluster.away(error) from error
+            raise self._cluster.unavailable(error) from error
 
     def _send(self, producer: KafkaProducer, dead_letter: DeadLetter) -> Any:
         place = f"{dead_letter.partition}:{dead_letter.offset}"
@@ -132,7 +132,7 @@ class KafkaSource:
             high = {_name(p): offset for p, offset in consumer.end_offsets(self._partitions()).items()}
         except KafkaError as error:
             self.close()
-            raise self._cluster.away(error) from error
+            raise self._cluster.unavailable(error) from error
         return _resume(_ids(identity), _ids(self.identity()), position, low, high)
 
     def identity(self) -> str:
@@ -141,7 +141,7 @@ class KafkaSource:
             self._connected()
         except KafkaError as error:
             self.close()
-            raise self._cluster.away(error) from error
+            raise self._cluster.unavailable(error) from error
         return json.dumps({name: topic.topic_id for name, topic in sorted(self._topics.items())})
 
     def close(self) -> None:

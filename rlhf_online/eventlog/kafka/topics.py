@@ -2,7 +2,7 @@
 
     completions, feedback   events, keyed by conversation, kept for `retention_days`
     versions                what became of each version, keyed by its name: compacted, kept for ever
-    dead-letters            records that nobody can use, with place and reason
+    dead-letters            records that cannot be used, with place and reason
     orphans                 feedback whose answer never came, likewise
 
 `differences` is pure; the rest talks to Kafka.
@@ -134,7 +134,7 @@ class _Admin:
         except KafkaError as error:
             if not self._translate:
                 raise
-            raise self._cluster.away(error) from error
+            raise self._cluster.unavailable(error) from error
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

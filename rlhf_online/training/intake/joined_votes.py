@@ -1,4 +1,4 @@
-"""Votes that wait for a cycle, and what their people said of them since: replaced, or taken back.
+"""Votes that wait for a cycle, and their revisions: replaced, or withdrawn.
 
 Invariant: every vote gets its disposition in the ledger once: when it is taken, or withdrawn.
 """
@@ -15,11 +15,11 @@ from rlhf_online.training.ledger import Ledger
 
 
 class JoinedVotes:
-    """`held_out` is the share of the conversations whose votes are for measuring alone."""
+    """`held_out` is the share of the conversations whose votes are held out for evaluation."""
 
     def __init__(self, ledger: Ledger, held_out: float) -> None:
         self.revoked: list[tuple[str, str]] = []
-        """(event id, person) of votes taken back after they were taken, if they are that person's."""
+        """(event id, person) of votes withdrawn after they were taken, if they are that person's."""
         self._ledger = ledger
         self._held_out = held_out
         self._revisions = Revisions()
@@ -68,7 +68,7 @@ class JoinedVotes:
         return False
 
     def _withdraw(self, event_id: str, person: str, join: Join) -> None:
-        """Let the person's vote count no more, if there is one; if it has been learned from, it will not be again."""
+        """Withdraw the person's vote, if there is one; one that has been learned from is not replayed again."""
         if self._ledger.known(event_id):
             self.revoked.append((event_id, person))
             return

@@ -43,7 +43,7 @@ class PolicyInputs:
     def add(self, completion: Completion, *, held_out: bool) -> None:
         """Keep its prompt and answers, if they may train the policy.
 
-        Reference answers teach, as implicit signals are compared with them: none is of a conversation `held_out`.
+        Implicit signals are compared with reference answers, which is learning: none is of a conversation `held_out`.
         """
         rollouts, left_out = eligible_rollouts(completion, self._eos_ids, self._limits)
         self.left_out += left_out

@@ -102,7 +102,7 @@ class MicroBatches:
         answers = objective.answers
         minibatch = objective.minibatch([row for example in examples for row in example], self.sequence_logprobs)
         sums: dict[str, Tensor] = {}
-        own, counts = distributed.part(examples)
+        own, counts = distributed.shard(examples)
         for rows in self._rows(answers, own):
             batch, outputs = self.forward(answers, rows, entropies=objective.entropies)
             loss, stats = objective.loss(MicroBatch(rows, outputs, batch.mask_BA, minibatch))

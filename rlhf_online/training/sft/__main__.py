@@ -4,7 +4,7 @@
 
 The argument is `config.SftSettings` in JSON. Progress is a bar; a child says it as one JSON object a line instead:
 `{"step": 40, "steps": 1600, "loss": 1.53}`. With `torchrun --nproc-per-node 8 -m` instead of `python -m`,
-8 processes share each step (`distributed`), a GPU each where there are GPUs; the first of them tells and writes.
+8 processes share each step (`distributed`), a GPU each where there are GPUs; rank 0 reports and writes.
 """
 
 import json
@@ -57,7 +57,7 @@ def run(settings: SftSettings) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     tells = _silent() if not first else _as_lines() if settings.child else _as_bar()
-    with tells as tell, distributed.joined(pick_device(settings.device)) as device:
+    with tells as tell, distributed.process_group(pick_device(settings.device)) as device:
         left_out = fine_tune(
             settings.model,
             shown,

@@ -76,12 +76,12 @@ def fine_tune(
         chosen, order = [pairs[index] for index in order[: passes.batch]], order[passes.batch :]
         optimiser.zero_grad(set_to_none=True)
         loss = backward(lm, chosen, row_width=row_width, pad_id=tokenizer.pad_id)
-        loss = distributed.add_up(parameters, {"loss": loss})["loss"]
+        loss = distributed.all_reduce(parameters, {"loss": loss})["loss"]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
         progress(step, passes.steps, loss)
-    if distributed.is_first():
+    if distributed.is_main_process():
         trunk.save_model(lm, out, base=model_dir, keep_config=True)
     return len(demonstrations) - len(pairs)
 
@@ -97,7 +97,7 @@ def backward(
     """
     decoder = getattr(lm, lm.base_model_prefix)
     tokens, total = sum(len(answer) for _, answer in pairs), 0.0
-    own, counts = distributed.part(pairs)
+    own, counts = distributed.shard(pairs)
     for group in by_budget([length(pair) for pair in own], max_tokens or _budget(lm)):
         chosen = [own[index] for index in group]
         packed = pack(chosen, width=row_width * max(map(length, chosen)), pad_id=pad_id, device=lm.device)

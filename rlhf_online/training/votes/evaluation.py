@@ -1,4 +1,4 @@
-"""What a reward model is worth: its accuracy and calibration on held-out votes, with 95 % intervals."""
+"""Evaluation of a reward model: its accuracy and calibration on held-out votes, with 95 % intervals."""
 
 import math
 from collections.abc import Sequence

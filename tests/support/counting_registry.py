@@ -1,4 +1,4 @@
-"""A registry that knows how often it was asked."""
+"""A registry that counts how often the live version is read."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from rlhf_online.versions.manifest import Kind
 from rlhf_online.versions.registry import Registry
 
 
-class Watched(Registry):
-    """`looks` counts the questions which version is live."""
+class CountingRegistry(Registry):
+    """`reads` counts the calls of `live`."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(FolderStore(root))
-        self.looks = 0
+        self.reads = 0
 
     def live(self, kind: Kind) -> str | None:
-        self.looks += 1
+        self.reads += 1
         return super().live(kind)

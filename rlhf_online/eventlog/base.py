@@ -59,9 +59,9 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A record that a reader cannot use, for people to look at: where it stood, what it held, and why.
+    """A record that a reader cannot use, kept for inspection: where it stood, what it held, and why.
 
-    `orphan`: feedback whose answer never came; otherwise nobody can read it, or it contradicts its answer.
+    `orphan`: feedback whose answer never came; otherwise it cannot be read, or contradicts its answer.
     """
 
     partition: str

@@ -92,10 +92,10 @@ class Services:
     async def listening(self, timeout_s: float = 60.0) -> str:
         """Base URL of the public API once its port is open. Raises DemoError."""
 
-        async def announced() -> bool:
+        async def is_ready() -> bool:
             return await asyncio.to_thread(self.ready_file.is_file)
 
-        await self._until(announced, timeout_s, "opened no port")
+        await self._until(is_ready, timeout_s, "opened no port")
         ports = json.loads(self.ready_file.read_text())
         self.url = f"http://127.0.0.1:{ports['http']}"
         return self.url

@@ -1,4 +1,4 @@
-"""The settings files of the three services, and where each of them says that it is ready.
+"""The settings files of the three services, and their ready files.
 
 Ports that are not given (reward, metrics) are chosen by the system at the first start, and kept for restarts, so that
 the others find them again.
@@ -29,12 +29,12 @@ class Ports:
 
 
 def ready_file(state: StateDir, name: str) -> Path:
-    """Where service `name` announces its ports."""
+    """The file in which service `name` writes its ports once it is ready."""
     return state.run / f"{name}.ready.json"
 
 
 def read_ready(path: Path) -> dict[str, int] | None:
-    """The announced ports and pid, None if there is no announcement (yet)."""
+    """Ports and pid of the ready file, None if there is none (yet)."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Starts the three services in order, watches them, and stops them in order; nothing outlives it.
 
 chat and reward start at once → their ports are known → the trainer starts with their addresses
-a service that ends is started again, later each time, on the same ports
+a service that ends is restarted on the same ports, with backoff
 it ended with exit code 2 (its settings) before it was ready, with 3 (its engine cannot start), or for the fifth time
 within a minute: everything stops, and the message holds the end of its log; likewise when /readyz says that the engine
 failed; but a trainer or reward service that had become ready is tried again after a minute: people chat meanwhile
@@ -151,7 +151,7 @@ class Supervisor:
             time.sleep(TICK_S)
 
     def _learn_ports(self, name: Name) -> bool:
-        """Take note of the ports that the service has announced; False while it has not."""
+        """Read the ports from the service's ready file; False while there is none."""
         if name in self._ports.known:
             return True
         values = children.read_ready(children.ready_file(self._state, name))

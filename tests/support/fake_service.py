@@ -1,4 +1,4 @@
-"""Stands in for chat, reward or trainer below the supervisor: announces ports, tells its story in a file, obeys.
+"""Stands in for chat, reward or trainer below the supervisor: writes its ready file, logs what happens to it, obeys.
 
     python -m tests.support.fake_service NAME --config FILE
 

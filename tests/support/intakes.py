@@ -1,4 +1,4 @@
-"""The trainer's reading end alone, without a model."""
+"""The trainer's intake on its own, without a model."""
 
 from dataclasses import replace
 from pathlib import Path

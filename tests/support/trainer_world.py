@@ -1,4 +1,4 @@
-"""A trainer's whole neighbourhood in the tiny world, without vLLM: a real log with people's votes, a real registry, a
+"""All that a trainer works with in the tiny world, without vLLM: a real log with people's votes, a real registry, a
 real reward service, and an engine that samples in torch with whatever version is live."""
 
 import json

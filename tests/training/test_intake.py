@@ -1,4 +1,4 @@
-"""What the reading end makes of a log: each vote in one place, whatever came twice, late, edited or taken back."""
+"""What the intake makes of a log: each vote in one place, whatever came twice, late, edited or taken back."""
 
 import dataclasses
 import json

@@ -97,7 +97,7 @@ class MicroBatches:
     def backward(self, objective: Objective, examples: Sequence[Example], weight: float = 1.0) -> dict[str, float]:
         """Add `weight` times the gradient of these examples' loss, in micro-batches; what the loss says.
 
-        Of several processes each adds its part (`distributed`), and says its part.
+        Of several processes each adds the gradient of its shard (`distributed`).
         """
         answers = objective.answers
         minibatch = objective.minibatch([row for example in examples for row in example], self.sequence_logprobs)

@@ -92,8 +92,8 @@ def backward(
     """Add the gradient of the mean cross-entropy of all answer tokens to `lm`'s, and return that mean, nats a token.
 
     Rows are `row_width` times as wide as the longest pair; 0: a pair a row. Passes of at most `max_tokens` (0: what
-    memory allows) add up to exactly the gradient of one. Of several processes each adds its part (`distributed`), and
-    returns its part.
+    memory allows) add up to exactly the gradient of one. Of several processes each adds the gradient of its shard
+    (`distributed`), and returns its share of the mean.
     """
     decoder = getattr(lm, lm.base_model_prefix)
     tokens, total = sum(len(answer) for _, answer in pairs), 0.0

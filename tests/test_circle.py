@@ -91,7 +91,7 @@ def test_feedback_is_acknowledged_before_the_engine_is_there(stack: Stack) -> No
 def test_an_answer_is_logged_as_it_was_sampled(stack: Stack) -> None:
     reply = chat(stack, PROMPTS[1], n=2)
     assert reply["system_fingerprint"] == "policy-000000"
-    chunks = list(stack.stream({"messages": [{"role": "user", "content": PROMPTS[2]}], "max_tokens": 24}))
+    chunks = stack.stream({"messages": [{"role": "user", "content": PROMPTS[2]}], "max_tokens": 24})
     streamed = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
     by_id = {completion.completion_id: completion for completion in completions(stack.state)}
     logged = by_id[reply["rlhf"]["completion_id"]]
@@ -108,7 +108,7 @@ def test_votes_become_a_new_version_that_answers_within_the_same_streams(stack: 
     def keep_streaming() -> None:
         body = {"messages": [{"role": "user", "content": PROMPTS[3]}], "max_tokens": LONG, "ignore_eos": True}
         while not over.is_set():
-            assert list(stack.stream(body))
+            assert stack.stream(body)
 
     with ThreadPoolExecutor(STREAMS) as pool:
         streams = [pool.submit(keep_streaming) for _ in range(STREAMS)]

@@ -23,7 +23,8 @@ import orjson
 
 from tests.benches import gateway
 from tests.benches.support.figures import p99, show
-from tests.support.chat_engine import ChatEngine
+from tests.support.fake_generation import Same
+from tests.support.fake_vllm import FakeVllm
 from tests.support.kafka_broker import Broker
 from tests.support.proxy import Proxy
 
@@ -125,8 +126,7 @@ def summary(found: Figures) -> dict[str, float | int | str]:
 
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, float | int | str]:
     with far_broker(folder / "kafka") as (kafka, line):
-        engine = ChatEngine()
-        engine.plan = [(20 + i, " word") for i in range(TOKENS)]
+        engine = FakeVllm(Same([(20 + i, " word") for i in range(TOKENS)]))
         await engine.start(folder / "engine.sock")
         pipe, theirs = multiprocessing.Pipe()
         args = (folder, theirs, f"kafka://127.0.0.1:{kafka}")

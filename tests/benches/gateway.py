@@ -20,11 +20,14 @@ import aiohttp
 import orjson
 
 from rlhf_online.config import ChatSettings
+from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.eventlog import open_sink
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from services.chat.service import Ports, serve, wire
-from tests.support.chat_engine import ChatClient, ChatEngine, ChatHost
+from tests.support.chat_host import ChatHost
+from tests.support.fake_generation import Same
+from tests.support.fake_vllm import FakeVllm
 
 
 async def service(folder: Path, pipe: Connection, log: str) -> None:
@@ -35,7 +38,7 @@ async def service(folder: Path, pipe: Connection, log: str) -> None:
     state = StateDir(folder / "state")
     ports = {"http_port": 0, "grpc_port": 0}
     settings = ChatSettings.model_validate({"state_dir": state.root, "log": {"url": log}, **ports})
-    host = ChatHost(ChatEngine(), ChatClient(folder / "engine.sock"))
+    host = ChatHost(FakeVllm(), EngineClient(f"unix:{folder / 'engine.sock'}"))
     sink = open_sink(settings.log, state.log)
     stop = asyncio.Event()
     started = 0.0
@@ -49,7 +52,7 @@ async def service(folder: Path, pipe: Connection, log: str) -> None:
     await serve(wire(settings, state, open_registry(state.versions), host, sink), stop, opened)
     pipe.send(time.process_time() - started)
     sink.close()
-    await host.client.session.close()
+    await host.client.close()
 
 
 def child(folder: Path, pipe: Connection, log: str = "file:") -> None:
@@ -79,8 +82,7 @@ async def drive(port: int, *, answers: int, concurrent: int, stream: bool) -> fl
 async def measure(options: argparse.Namespace, *, stream: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        engine = ChatEngine()
-        engine.plan = [(20 + i, " word") for i in range(options.tokens)]
+        engine = FakeVllm(Same([(20 + i, " word") for i in range(options.tokens)]))
         await engine.start(folder / "engine.sock")
         ours, theirs = multiprocessing.Pipe()
         process = multiprocessing.get_context("spawn").Process(target=child, args=(folder, theirs))

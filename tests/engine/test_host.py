@@ -19,21 +19,21 @@ from rlhf_online.versions.folder_store import FolderStore
 from rlhf_online.versions.manifest import Change, Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 from tests.support.counting_registry import CountingRegistry
-from tests.support.fake_engine import FakeEngine, fake_engine
+from tests.support.fake_vllm import FakeVllm, fake_vllm
 from tests.support.waiting import eventually
 
 PROBE = (ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),)
 
 
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[FakeEngine]:
-    async with fake_engine(tmp_path) as engine:
+async def engine(tmp_path: Path) -> AsyncIterator[FakeVllm]:
+    async with fake_vllm(tmp_path) as engine:
         yield engine
 
 
 @asynccontextmanager
 async def hosting(
-    engine: FakeEngine, registry: Registry, *, tuning: Tuning = "full", pause_timeout_s: float = 5.0
+    engine: FakeVllm, registry: Registry, *, tuning: Tuning = "full", pause_timeout_s: float = 5.0
 ) -> AsyncIterator[tuple[EngineHost, list[Change]]]:
     assert isinstance(registry.store, FolderStore)
     state = StateDir(registry.store.root.parent)
@@ -81,7 +81,7 @@ def live(registry: Registry, seed: int = 2, *, tuning: Tuning = "full", files: b
     return version
 
 
-async def test_it_waits_for_the_first_version_and_then_follows(engine: FakeEngine, registry: Registry) -> None:
+async def test_it_waits_for_the_first_version_and_then_follows(engine: FakeVllm, registry: Registry) -> None:
     async with hosting(engine, registry) as (host, changes):
         await eventually(lambda: host.state == "waiting")
         assert host.serving == "" and engine.calls == []
@@ -96,7 +96,7 @@ async def test_it_waits_for_the_first_version_and_then_follows(engine: FakeEngin
 
 
 async def test_a_version_that_is_published_twice_is_loaded_once(
-    engine: FakeEngine, registry: Registry, tmp_path: Path
+    engine: FakeVllm, registry: Registry, tmp_path: Path
 ) -> None:
     """A trainer that was killed after the live pointer moved publishes and promotes again when it restarts."""
     registry = CountingRegistry(tmp_path / "versions")
@@ -113,7 +113,7 @@ async def test_a_version_that_is_published_twice_is_loaded_once(
         assert [(c.version, c.state) for c in changes] == [(first, "live")]
 
 
-async def test_an_operators_roll_back_is_followed(engine: FakeEngine, registry: Registry) -> None:
+async def test_an_operators_roll_back_is_followed(engine: FakeVllm, registry: Registry) -> None:
     first = live(registry)
     async with hosting(engine, registry) as (host, _):
         await eventually(lambda: host.serving == first)
@@ -124,7 +124,7 @@ async def test_an_operators_roll_back_is_followed(engine: FakeEngine, registry: 
         assert engine.holds == first
 
 
-async def test_a_corrupt_version_never_reaches_the_engine(engine: FakeEngine, registry: Registry) -> None:
+async def test_a_corrupt_version_never_reaches_the_engine(engine: FakeVllm, registry: Registry) -> None:
     first = live(registry)
     async with hosting(engine, registry) as (host, changes):
         await eventually(lambda: host.serving == first)
@@ -142,7 +142,7 @@ async def test_a_corrupt_version_never_reaches_the_engine(engine: FakeEngine, re
         await eventually(lambda: host.serving == third)
 
 
-async def test_a_version_whose_probe_fails_is_rolled_back_once(engine: FakeEngine, registry: Registry) -> None:
+async def test_a_version_whose_probe_fails_is_rolled_back_once(engine: FakeVllm, registry: Registry) -> None:
     first = live(registry)
     async with hosting(engine, registry) as (host, changes):
         await eventually(lambda: host.serving == first)
@@ -155,7 +155,7 @@ async def test_a_version_whose_probe_fails_is_rolled_back_once(engine: FakeEngin
         assert [(s.version, s.ok) for s in host.swaps] == [(first, True), (bad, False)]
 
 
-async def test_a_first_version_that_fails_is_said_and_waited_out(engine: FakeEngine, registry: Registry) -> None:
+async def test_a_first_version_that_fails_is_said_and_waited_out(engine: FakeVllm, registry: Registry) -> None:
     bad = publish(registry)
     engine.probe_error[bad] = 0.5
     registry.promote(bad)
@@ -168,7 +168,7 @@ async def test_a_first_version_that_fails_is_said_and_waited_out(engine: FakeEng
         assert engine.calls.count(f"load {bad}") == 1
 
 
-async def test_a_pause_that_times_out_blames_no_version(engine: FakeEngine, registry: Registry) -> None:
+async def test_a_pause_that_times_out_blames_no_version(engine: FakeVllm, registry: Registry) -> None:
     first = live(registry)
     engine.pause_delay_s = 30
     async with hosting(engine, registry, pause_timeout_s=0.05) as (host, changes):
@@ -180,7 +180,7 @@ async def test_a_pause_that_times_out_blames_no_version(engine: FakeEngine, regi
 
 
 async def test_an_engine_that_comes_back_gets_its_version_again(
-    engine: FakeEngine, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    engine: FakeVllm, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEALTH_S", 0.01)
     first = live(registry)
@@ -194,7 +194,7 @@ async def test_an_engine_that_comes_back_gets_its_version_again(
         assert host.serving == first and engine.calls.count(f"load {first}") == 2
 
 
-async def test_adapters_change_the_model_name_and_old_ones_go(engine: FakeEngine, registry: Registry) -> None:
+async def test_adapters_change_the_model_name_and_old_ones_go(engine: FakeVllm, registry: Registry) -> None:
     genesis = live(registry, tuning="lora", files=False)
     async with hosting(engine, registry, tuning="lora") as (host, changes):
         await eventually(lambda: host.serving == genesis)
@@ -212,7 +212,7 @@ async def test_adapters_change_the_model_name_and_old_ones_go(engine: FakeEngine
         assert [c.state for c in changes] == ["live"] * 5
 
 
-async def test_an_adapter_for_an_engine_of_full_weights_is_refused(engine: FakeEngine, registry: Registry) -> None:
+async def test_an_adapter_for_an_engine_of_full_weights_is_refused(engine: FakeVllm, registry: Registry) -> None:
     first = live(registry)
     async with hosting(engine, registry) as (host, changes):
         await eventually(lambda: host.serving == first)
@@ -223,7 +223,8 @@ async def test_an_adapter_for_an_engine_of_full_weights_is_refused(engine: FakeE
 
 
 async def test_no_engine_at_the_address(tmp_path: Path, registry: Registry) -> None:
-    absent = FakeEngine(url=f"unix:{tmp_path}/absent.sock")
+    absent = FakeVllm()
+    absent.url = f"unix:{tmp_path}/absent.sock"
     async with hosting(absent, registry) as (host, _):
         await eventually(lambda: "no engine answers" in host.failure)
         assert host.state == "starting" and host.restarts == 0

@@ -11,7 +11,7 @@ from rlhf_online.engine.swap import SwapResult, Weights, check_probe, swap_full,
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineError, EngineUnavailable, SwapFailed
 from rlhf_online.versions.manifest import ProbeSequence
-from tests.support.fake_engine import FakeEngine, fake_engine
+from tests.support.fake_vllm import FakeVllm, fake_vllm
 
 PROBE = (
     ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),
@@ -20,13 +20,13 @@ PROBE = (
 
 
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[FakeEngine]:
-    async with fake_engine(tmp_path) as engine:
+async def engine(tmp_path: Path) -> AsyncIterator[FakeVllm]:
+    async with fake_vllm(tmp_path) as engine:
         yield engine
 
 
 @pytest.fixture
-async def client(engine: FakeEngine) -> AsyncIterator[EngineClient]:
+async def client(engine: FakeVllm) -> AsyncIterator[EngineClient]:
     client = EngineClient(engine.url)
     yield client
     await client.close()
@@ -41,7 +41,7 @@ def weights(tmp_path: Path, version: str) -> Weights:
 
 
 async def swap(
-    engine: FakeEngine, client: EngineClient, new: Weights, old: Weights | None, *, pause_timeout_s: float = 10
+    engine: FakeVllm, client: EngineClient, new: Weights, old: Weights | None, *, pause_timeout_s: float = 10
 ) -> SwapResult:
     async def on_pause(before: str, after: str) -> None:
         engine.calls.append(f"paused {before}→{after}")
@@ -58,20 +58,20 @@ INSTALL_NEW = ["pause", "paused old→new", "load new", "reset", "probe new"]
 RESTORE_OLD = ["load old", "reset", "probe old", "name old", "restored old→new", "resume"]
 
 
-async def test_order_of_a_swap(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+async def test_order_of_a_swap(engine: FakeVllm, client: EngineClient, tmp_path: Path) -> None:
     result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
     assert engine.calls == [*INSTALL_NEW, "name new", "resume"]
     assert (result.ok, result.version, result.previous, result.reason) == (True, "new", "old", "")
     assert result.pause_s > 0
 
 
-async def test_probe_within_tolerance_passes(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+async def test_probe_within_tolerance_passes(engine: FakeVllm, client: EngineClient, tmp_path: Path) -> None:
     engine.probe_error["new"] = 0.019
     assert (await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))).ok
 
 
 async def test_probe_that_differs_restores_the_old_version(
-    engine: FakeEngine, client: EngineClient, tmp_path: Path
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
 ) -> None:
     engine.probe_error["new"] = 0.021
     result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
@@ -80,28 +80,28 @@ async def test_probe_that_differs_restores_the_old_version(
     assert engine.holds == "old"
 
 
-async def test_log_probs_that_are_not_finite_restore(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+async def test_log_probs_that_are_not_finite_restore(engine: FakeVllm, client: EngineClient, tmp_path: Path) -> None:
     engine.not_finite.add("new")
     result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
     assert engine.calls == [*INSTALL_NEW, *RESTORE_OLD]
     assert "not finite" in result.reason
 
 
-async def test_weights_that_do_not_load_restore(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+async def test_weights_that_do_not_load_restore(engine: FakeVllm, client: EngineClient, tmp_path: Path) -> None:
     engine.refuse_load.add("new")
     result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
     assert engine.calls == [*INSTALL_NEW[:3], *RESTORE_OLD]
     assert "cannot load" in result.reason
 
 
-async def test_a_restore_that_fails_never_resumes(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+async def test_a_restore_that_fails_never_resumes(engine: FakeVllm, client: EngineClient, tmp_path: Path) -> None:
     engine.refuse_load |= {"new", "old"}
     with pytest.raises(EngineUnavailable, match="old could not be restored"):
         await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
     assert "resume" not in engine.calls
 
 
-async def test_a_cache_that_is_kept_is_a_failure(engine: FakeEngine, client: EngineClient, tmp_path: Path) -> None:
+async def test_a_cache_that_is_kept_is_a_failure(engine: FakeVllm, client: EngineClient, tmp_path: Path) -> None:
     engine.reset_succeeds = False
     with pytest.raises(EngineUnavailable, match="prefix cache"):
         await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
@@ -109,7 +109,7 @@ async def test_a_cache_that_is_kept_is_a_failure(engine: FakeEngine, client: Eng
 
 
 async def test_the_first_version_failing_leaves_the_engine_paused(
-    engine: FakeEngine, client: EngineClient, tmp_path: Path
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
 ) -> None:
     engine.probe_error["new"] = 1.0
     result = await swap(engine, client, weights(tmp_path, "new"), None)
@@ -117,7 +117,7 @@ async def test_the_first_version_failing_leaves_the_engine_paused(
 
 
 async def test_a_pause_that_takes_too_long_changes_nothing(
-    engine: FakeEngine, client: EngineClient, tmp_path: Path
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
 ) -> None:
     engine.pause_delay_s = 30.0
     result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"), pause_timeout_s=0.05)
@@ -126,7 +126,7 @@ async def test_a_pause_that_takes_too_long_changes_nothing(
 
 
 async def test_a_listener_that_fails_lets_the_old_version_go_on(
-    engine: FakeEngine, client: EngineClient, tmp_path: Path
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
 ) -> None:
     async def on_pause(before: str, after: str) -> None:
         raise RuntimeError("a bug")
@@ -158,7 +158,7 @@ async def lora(client: EngineClient, new: Weights, *, adapter: bool = True) -> S
 
 
 async def test_an_adapter_is_loaded_and_probed_without_a_pause(
-    engine: FakeEngine, client: EngineClient, tmp_path: Path
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
 ) -> None:
     result = await lora(client, weights(tmp_path, "new"))
     assert engine.calls == ["load_lora new", "probe new", "name new"]
@@ -166,7 +166,7 @@ async def test_an_adapter_is_loaded_and_probed_without_a_pause(
 
 
 async def test_the_adapterless_version_is_the_base_model(
-    engine: FakeEngine, client: EngineClient, tmp_path: Path
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
 ) -> None:
     result = await lora(client, Weights("new", tmp_path), adapter=False)
     assert engine.calls == ["probe base", "name new"]
@@ -174,7 +174,7 @@ async def test_the_adapterless_version_is_the_base_model(
 
 
 async def test_an_adapter_that_fails_its_probe_is_unloaded(
-    engine: FakeEngine, client: EngineClient, tmp_path: Path
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
 ) -> None:
     engine.probe_error["new"] = 0.5
     result = await lora(client, weights(tmp_path, "new"))
@@ -183,16 +183,14 @@ async def test_an_adapter_that_fails_its_probe_is_unloaded(
 
 
 async def test_an_adapter_that_does_not_load_is_reported(
-    engine: FakeEngine, client: EngineClient, tmp_path: Path
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
 ) -> None:
     engine.refuse_load.add("new")
     result = await lora(client, weights(tmp_path, "new"))
     assert not result.ok and "cannot load" in result.reason
 
 
-async def test_the_client_reads_the_reason_of_a_refusal(
-    engine: FakeEngine, client: EngineClient, tmp_path: Path
-) -> None:
+async def test_the_client_reads_the_reason_of_a_refusal(engine: FakeVllm, client: EngineClient, tmp_path: Path) -> None:
     engine.refuse_load.add("bad")
     with pytest.raises(EngineError, match=r"refused /collective_rpc with 500: cannot load"):
         await client.reload_weights(tmp_path / "bad")

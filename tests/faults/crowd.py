@@ -5,7 +5,6 @@ with the same key when no reply came. An event counts as acknowledged only when 
 """
 
 import asyncio
-import json
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Self
 import aiohttp
 
 from rlhf_online.simulation import world
+from tests.support.events import streamed
 
 ANSWER_TOKENS = 8
 TIMEOUT_S = 10.0
@@ -112,10 +112,8 @@ class Crowd:
 
     async def _stream(self, rng: random.Random) -> AsyncIterator[dict[str, Any]]:
         async with self._post("/v1/chat/completions", _question(rng, n=1, stream=True)) as response:
-            async for line in response.content:
-                data = line.removeprefix(b"data: ").strip()
-                if data and data != b"[DONE]":
-                    yield json.loads(data)
+            async for chunk in streamed(response):
+                yield chunk
 
     async def _vote(self, body: dict[str, Any]) -> None:
         """Send it until it is acknowledged, whatever happens to the service meanwhile."""

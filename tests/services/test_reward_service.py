@@ -5,13 +5,13 @@ import math
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -420,8 +420,8 @@ def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: P
         assert [item.by_objective for item in scores] == [
             {"helpful": pytest.approx(mean, abs=1e-5)} for mean in own_NK.mean(1).tolist()
         ]
-        with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics']}/metrics") as response:
-            assert 'rlhf_reward_requests_total{outcome="ok"} 1.0' in response.read().decode()
+        metrics = httpx.get(f"http://127.0.0.1:{ports['metrics']}/metrics").text
+        assert 'rlhf_reward_requests_total{outcome="ok"} 1.0' in metrics
 
         second = start(settings.model_copy(update={"grpc_port": ports["grpc"]}), tmp_path / "second.toml")
         assert f"port {ports['grpc']} on 127.0.0.1 cannot be opened" in second.communicate(timeout=120)[1].decode()

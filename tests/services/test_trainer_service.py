@@ -6,8 +6,9 @@ One that was replaced ends by itself.
 import json
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
+
+import httpx
 
 from rlhf_online.config import dump
 from rlhf_online.eventlog.local import LocalLog
@@ -52,8 +53,7 @@ def test_it_waits_for_a_version_keeps_others_out_and_ends_when_asked(tmp_path: P
         status = state.read_status("trainer")
         assert (status["phase"], status["waiting_for"]) == ("waiting", "the first policy version")
         port = json.loads(ready.read_text())["metrics"]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
-            assert b"rlhf_trainer_log_lag" in response.read()
+        assert "rlhf_trainer_log_lag" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
 
         second = start(tmp_path / "trainer.toml")
         said = second.communicate(timeout=120)[1].decode()

@@ -1,4 +1,4 @@
-"""The chat service as a process of its own, around the hand-written engine of this one, with a client that counts."""
+"""The chat service as a process of its own, around the fake engine of this one, with a client that counts."""
 
 import asyncio
 import json
@@ -20,8 +20,9 @@ from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from rlhf_online.wire import decode
-from tests.support.chat_engine import ChatEngine
 from tests.support.chat_service import ASK
+from tests.support.events import events
+from tests.support.fake_vllm import FakeVllm, fake_vllm
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,21 +40,17 @@ class Stream:
         """Wait for it; returns the completion's id."""
         while b"hello" not in self._received:
             self._received += await self._response.content.readany()
-        return self._events()[0]["id"]
+        return events(self._received)[0]["id"]
 
     async def rest(self) -> list[dict[str, Any]]:
         """All events to the end. Raises aiohttp.ClientError for a stream that breaks off."""
         self._received += await self._response.read()
         assert self._received.endswith(b"data: [DONE]\n\n")
-        return self._events()
+        return events(self._received)
 
     def leave(self) -> None:
         """Close the connection."""
         self._response.close()
-
-    def _events(self) -> list[dict[str, Any]]:
-        parts = self._received.split(b"\n\n")[:-1]
-        return [orjson.loads(part.removeprefix(b"data: ")) for part in parts if part != b"data: [DONE]"]
 
 
 class ChatProcess:
@@ -62,7 +59,7 @@ class ChatProcess:
     `acknowledged` are the event ids that it said were on disk.
     """
 
-    def __init__(self, folder: Path, engine: ChatEngine, session: aiohttp.ClientSession, log: LogSettings) -> None:
+    def __init__(self, folder: Path, engine: FakeVllm, session: aiohttp.ClientSession, log: LogSettings) -> None:
         self.state = StateDir(folder / "state")
         self.engine, self.session = engine, session
         self.url = ""
@@ -186,15 +183,11 @@ async def chat_process(
     folder: Path, *, log: LogSettings = FILE_LOG, module: str = "services.chat"
 ) -> AsyncIterator[ChatProcess]:
     """A running service, killed in the end if it still runs."""
-    engine = ChatEngine()
-    await engine.start(folder / "engine.sock")
-    try:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            service = ChatProcess(folder, engine, session, log)
-            try:
-                await service.start(module)
-                yield service
-            finally:
-                await service.kill()
-    finally:
-        await engine.stop()
+    connector = aiohttp.TCPConnector(limit=0)
+    async with fake_vllm(folder) as engine, aiohttp.ClientSession(connector=connector) as session:
+        service = ChatProcess(folder, engine, session, log)
+        try:
+            await service.start(module)
+            yield service
+        finally:
+            await service.kill()

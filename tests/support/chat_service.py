@@ -11,14 +11,16 @@ import aiohttp
 import orjson
 
 from rlhf_online.config import ChatSettings
+from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from services.chat.app import Chat
 from services.chat.service import Ports, serve, wire
-from tests.support.chat_engine import ChatClient, ChatEngine, ChatHost
+from tests.support.chat_host import ChatHost
 from tests.support.fake_sink import FakeSink
+from tests.support.fake_vllm import FakeVllm
 
 ASK = {"messages": [{"role": "user", "content": "secret words"}]}
 
@@ -28,7 +30,7 @@ class Service:
     """A running service and everything around it."""
 
     chat: Chat
-    engine: ChatEngine
+    engine: FakeVllm
     host: ChatHost
     sink: FakeSink
     registry: Registry
@@ -71,10 +73,9 @@ class Service:
 async def running(folder: Path, **settings: Any) -> AsyncIterator[Service]:
     """A service on free ports, ended in order."""
     state = StateDir(folder / "state")
-    engine, sink = ChatEngine(), FakeSink()
-    socket = folder / "engine.sock"
-    await engine.start(socket)
-    host = ChatHost(engine, ChatClient(socket))
+    engine, sink = FakeVllm(), FakeSink()
+    await engine.start(folder / "engine.sock")
+    host = ChatHost(engine, EngineClient(engine.url))
     registry = open_registry(state.versions)
     values = {"state_dir": state.root, "http_port": 0, "grpc_port": 0, **settings}
     chat = wire(ChatSettings.model_validate(values), state, registry, host, sink)
@@ -106,5 +107,5 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Service]:
         await engine.release()
         stop.set()
         await server
-        await host.client.session.close()
+        await host.client.close()
         await engine.stop()

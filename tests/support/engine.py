@@ -1,7 +1,6 @@
 """A real engine on the tiny model for tests: versions with a probe, a host that serves them, streams that watch it."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
+from tests.support.events import streamed
 
 PROBE_TOKENS = ((1, 5, 9, 13, 2), (1, 30, 31, 32, 33, 34, 35, 36))
 
@@ -110,11 +110,8 @@ async def stream(host: EngineHost, answer: Answer, *, max_tokens: int = 110, tem
     }
     async with host.client.session.post(host.client.base + "/v1/completions", json=body) as response:
         assert response.status == 200, await response.text()
-        async for line in response.content:
-            data = line.removeprefix(b"data: ").strip()
-            if not data or data == b"[DONE]":
-                continue
-            choice = json.loads(data)["choices"][0]
+        async for event in streamed(response):
+            choice = event["choices"][0]
             answer.token_ids += choice["token_ids"]
             answer.logprobs += choice["logprobs"]["token_logprobs"]
     answer.finished = True

@@ -5,16 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from rlhf_online.config import dump
 from rlhf_online.state import StateDir
 from services.standalone.settings import StandaloneSettings
+from tests.support.events import events
 from tests.support.waiting import ENGINE_START_S, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,29 +29,17 @@ class Stack:
     state: StateDir
     output: Path
     url: str = ""
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=120, trust_env=False))
 
-    def post(self, path: str, body: dict[str, Any], timeout: float = 120) -> tuple[int, dict[str, Any]]:
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and JSON body; HTTP errors are answers, not exceptions."""
-        request = urllib.request.Request(
-            self.url + path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-        )
-        return self._open(request, timeout)
+        reply = self.client.post(self.url + path, json=body)
+        return reply.status_code, reply.json()
 
-    def get(self, path: str, timeout: float = 30) -> tuple[int, dict[str, Any]]:
-        return self._open(urllib.request.Request(self.url + path), timeout)
-
-    def stream(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """The chunks of a streamed answer."""
-        request = urllib.request.Request(
-            self.url + "/v1/chat/completions",
-            data=json.dumps({**body, "stream": True}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=120) as response:
-            for line in response:
-                data = line.removeprefix(b"data: ").strip()
-                if data and data != b"[DONE]":
-                    yield json.loads(data)
+        reply = self.client.post(self.url + "/v1/chat/completions", json={**body, "stream": True})
+        return events(reply.raise_for_status().content)
 
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = ENGINE_START_S) -> Any:
         """Poll until `condition` gives something true; fail with the services' last words otherwise."""
@@ -65,8 +54,8 @@ class Stack:
     def ready(self) -> bool:
         """True once chat answers with a version."""
         try:
-            return self.get("/readyz")[0] == 200
-        except OSError:
+            return self.client.get(self.url + "/readyz", timeout=30).is_success
+        except httpx.TransportError:
             return False
 
     def tail(self) -> str:
@@ -76,6 +65,7 @@ class Stack:
 
     def stop(self) -> int:
         """Ctrl-C; returns the exit code. The process group is killed if that takes more than a minute."""
+        self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
@@ -84,15 +74,6 @@ class Stack:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
         return self.process.returncode
-
-    def _open(self, request: urllib.request.Request, timeout: float) -> tuple[int, dict[str, Any]]:
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                return response.status, json.loads(response.read() or b"{}")
-        except urllib.error.HTTPError as error:
-            with error:
-                body = error.read()
-            return error.code, json.loads(body) if body.startswith(b"{") else {"body": body.decode()}
 
 
 def start(settings: StandaloneSettings) -> Stack:

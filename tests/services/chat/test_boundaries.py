@@ -10,6 +10,8 @@ import pytest
 from rlhf_online.events import VersionSpan
 from services.chat.in_flight import Choice
 from tests.support.chat_service import ASK, Service, running
+from tests.support.events import events
+from tests.support.fake_generation import Same
 from tests.support.waiting import eventually
 
 OLD, NEW, NEWER = "policy-000000", "policy-000001", "policy-000002"
@@ -23,8 +25,7 @@ async def stream(service: Service, **fields: Any) -> dict[str, Any]:
     """The last event of a streamed answer."""
     body = orjson.dumps({**ASK, "stream": True, **fields})
     async with service.session.post(service.url + "/v1/chat/completions", data=body) as response:
-        events = (await response.read()).decode().strip().split("\n\n")
-    return orjson.loads(events[-2].removeprefix("data: "))
+        return events(await response.read())[-1]
 
 
 async def begun(service: Service, tokens: int, **fields: Any) -> "asyncio.Task[dict[str, Any]]":
@@ -39,7 +40,7 @@ async def begun(service: Service, tokens: int, **fields: Any) -> "asyncio.Task[d
 
 
 async def test_an_answer_across_a_swap_is_split_at_the_token(service: Service) -> None:
-    service.engine.plan = [(20 + i, f" {i}") for i in range(10)]
+    service.engine.answers = Same([(20 + i, f" {i}") for i in range(10)])
     task = await begun(service, 4)
     await service.host.swap(NEW)
     await service.engine.release()
@@ -54,7 +55,7 @@ async def test_an_answer_across_a_swap_is_split_at_the_token(service: Service) -
 
 
 async def test_each_of_several_answers_has_its_own_boundary(service: Service) -> None:
-    service.engine.plan = [(20 + i, f" {i}") for i in range(4)]
+    service.engine.answers = Same([(20 + i, f" {i}") for i in range(4)])
     task = await begun(service, 5, n=2)  # written in turn: three of the first, two of the second
     await service.host.swap(NEW)
     await service.engine.release()
@@ -65,7 +66,7 @@ async def test_each_of_several_answers_has_its_own_boundary(service: Service) ->
 
 
 async def test_two_swaps_in_one_answer(service: Service) -> None:
-    service.engine.plan = [(20 + i, f" {i}") for i in range(6)]
+    service.engine.answers = Same([(20 + i, f" {i}") for i in range(6)])
     task = await begun(service, 1)
     await service.host.swap(NEW)
     await service.engine.allow(2)
@@ -110,7 +111,7 @@ async def test_a_request_that_arrives_while_paused(service: Service, ok: bool) -
 
 
 async def test_an_undone_swap_leaves_no_span(service: Service) -> None:
-    service.engine.plan = [(20 + i, f" {i}") for i in range(6)]
+    service.engine.answers = Same([(20 + i, f" {i}") for i in range(6)])
     task = await begun(service, 2)
     await service.host.swap(NEW, ok=False)
     await service.engine.allow(1)
@@ -129,7 +130,7 @@ async def test_requests_after_an_undone_swap_belong_to_the_old_version(service: 
 
 
 async def test_a_whole_answer_across_a_swap_is_split_as_exactly(service: Service) -> None:
-    service.engine.plan = [(20 + i, f" {i}") for i in range(10)]
+    service.engine.answers = Same([(20 + i, f" {i}") for i in range(10)])
     await service.engine.hold()
     task = asyncio.create_task(service.ask())
     await service.engine.allow(3)
@@ -149,7 +150,8 @@ async def test_a_client_that_reads_too_slowly_makes_the_boundary_unknown(service
     generation.waiting = False
     await service.chat.gateway.flight.boundary(OLD, NEW)
     generation.waiting = True
-    await service.engine.resume(1)
+    service.engine.version = 1
+    await service.engine.resume()
     await service.engine.release()
     last = await task
     (answer,) = service.sink.completions[0].answers

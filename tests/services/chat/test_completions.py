@@ -6,8 +6,9 @@ from typing import Any
 import orjson
 
 from rlhf_online.events import Message, VersionSpan
-from tests.support.chat_engine import EOS, PROMPT
 from tests.support.chat_service import ASK, Service
+from tests.support.events import events
+from tests.support.fake_generation import EOS, PROMPT
 
 FIRST = {"policy_version": "policy-000000", "first_token": 0}
 
@@ -18,9 +19,9 @@ async def chunks(service: Service, **fields: Any) -> list[dict[str, Any]]:
     async with service.session.post(service.url + "/v1/chat/completions", data=body) as response:
         assert response.status == 200
         assert response.headers["content-type"].startswith("text/event-stream")
-        events = (await response.read()).decode().strip().split("\n\n")
-    assert events[-1] == "data: [DONE]"
-    return [orjson.loads(event.removeprefix("data: ")) for event in events[:-1]]
+        received = await response.read()
+    assert received.endswith(b"data: [DONE]\n\n")
+    return events(received)
 
 
 async def test_a_whole_answer(service: Service) -> None:

@@ -7,8 +7,9 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.support.chat_engine import ChatHost
+from tests.support.chat_host import ChatHost
 from tests.support.chat_service import ASK, Service
+from tests.support.events import events
 from tests.support.waiting import eventually
 
 
@@ -65,9 +66,9 @@ async def test_a_stream_ends_with_an_error_when_the_engine_dies(service: Service
     while b"hello" not in received:
         received += await response.content.readany()
     await service.engine.release()
-    events = (await response.read()).decode().strip().split("\n\n")
-    assert events[-1] == "data: [DONE]"
-    last = orjson.loads(events[-2].removeprefix("data: "))
+    rest = await response.read()
+    assert rest.endswith(b"data: [DONE]\n\n")
+    last = events(rest)[-1]
     assert "engine" in last["error"]["message"]
     assert last["rlhf"]["logged"] is True
     (completion,) = service.sink.completions

@@ -7,8 +7,8 @@ import pytest
 
 from rlhf_online.eventlog.base import Shipping
 from rlhf_online.events import now_ms
-from tests.support.chat_engine import EOS
 from tests.support.chat_service import Service
+from tests.support.fake_generation import EOS
 
 ROLLOUTS = {"prompts": [[1, 2], [3], [4, 5, 6]], "n": 2, "max_tokens": 8, "temperature": 0.9}
 

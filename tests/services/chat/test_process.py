@@ -6,10 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 
 from rlhf_online.config import ChatSettings, EngineSettings, LogSettings, dump
@@ -95,14 +94,10 @@ def test_it_takes_feedback_without_an_engine_and_ends_on_sigterm(tmp_path: Path)
         assert ports["pid"] == process.pid
         assert ports["grpc"] > 0
         url = f"http://127.0.0.1:{ports['http']}"
-        body = json.dumps({"thumb": {"answer": {"completion_id": "a"}, "up": True}}).encode()
-        request = urllib.request.Request(f"{url}/v1/feedback", data=body)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            assert json.load(response)["position"] == {"local": 1}
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"{url}/readyz", timeout=30)
-        assert caught.value.code == 503
-        caught.value.close()
+        body = {"thumb": {"answer": {"completion_id": "a"}, "up": True}}
+        reply = httpx.post(f"{url}/v1/feedback", json=body, timeout=30).raise_for_status()
+        assert reply.json()["position"] == {"local": 1}
+        assert httpx.get(f"{url}/readyz", timeout=30).status_code == 503
         os.kill(process.pid, signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors

@@ -1,0 +1,199 @@
+"""The half of a fake vLLM that writes: its chat and completions routes, and the gate at which every token waits.
+
+What is written is up to `Answers`. After `hold`, a test opens the gate token by token (`allow`) or for good
+(`release`). Chunks look as vLLM 0.32 writes them. Log-probs tell which version wrote a token: one less for each version
+after the first.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aiohttp import web
+
+PROMPT = [1, 2, 3]
+EOS = 9
+Token = tuple[int, str]
+"""A token's id and its text."""
+
+
+class Answers(Protocol):
+    """What the engine writes.
+
+    `eos` ends an answer; `logprob` is every token's under the first version; `token_s` is what a step takes.
+    """
+
+    eos: int
+    logprob: float
+    token_s: float
+
+    def prompt_ids(self, messages: Sequence[dict[str, Any]]) -> list[int]: ...
+
+    def draw(self, max_tokens: int) -> Sequence[Token]: ...
+
+
+@dataclass
+class Same:
+    """The same answer to everything."""
+
+    tokens: Sequence[Token] = ((11, "hello"), (12, " there"), (EOS, ""))
+    eos: int = EOS
+    logprob: float = -1.0
+    token_s: float = 0.0
+
+    def prompt_ids(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        return PROMPT
+
+    def draw(self, max_tokens: int) -> Sequence[Token]:
+        return self.tokens[:max_tokens]
+
+
+class FakeGeneration:
+    """`requests` are the bodies that asked for answers; `asked` is set by the first, `aborted` by a client that left.
+    `version` counts the versions after the first.
+
+    Faults, all of the chat route: `refuse` is (status, body) for whoever asks; `die_after` breaks one stream off after
+    so many tokens of each answer, `error_after` ends each with vLLM's error event.
+    """
+
+    def __init__(self, answers: Answers | None = None) -> None:
+        self.answers: Answers = answers or Same()
+        self.requests: list[dict[str, Any]] = []
+        self.asked = asyncio.Event()
+        self.aborted = asyncio.Event()
+        self.refuse: tuple[int, dict[str, Any]] | None = None
+        self.die_after: int | None = None
+        self.error_after: int | None = None
+        self.version = 0
+        self._written = 0
+        self._budget = float("inf")
+        self._turn = asyncio.Condition()
+        self._paused = False
+
+    async def hold(self) -> None:
+        """From now on tokens wait for `allow`."""
+        self._budget = self._written
+
+    async def allow(self, tokens: int) -> None:
+        """Let so many more tokens be written, and wait until they are."""
+        async with self._turn:
+            self._budget += tokens
+            target = self._budget
+            self._turn.notify_all()
+            await self._turn.wait_for(lambda: self._written >= target)
+
+    async def release(self) -> None:
+        """Write without waiting."""
+        async with self._turn:
+            self._budget = float("inf")
+            self._turn.notify_all()
+
+    async def pause(self) -> None:
+        """Keep the requests, and write nothing more for them."""
+        self._paused = True
+
+    async def resume(self) -> None:
+        async with self._turn:
+            self._paused = False
+            self._turn.notify_all()
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.requests.append(body)
+        self.asked.set()
+        if self.refuse is not None:
+            return web.json_response(self.refuse[1], status=self.refuse[0])
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        head = {"id": "chatcmpl-engine", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+        try:
+            async for values in self._chunks(request, body):
+                await response.write(f"data: {json.dumps({**head, **values})}\n\n".encode())
+        except (asyncio.CancelledError, ConnectionResetError):
+            self.aborted.set()
+            raise
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def completions(self, request: web.Request) -> web.Response:
+        """Rollouts: the choices come in another order than asked for."""
+        body = await request.json()
+        self.requests.append(body)
+        choices = []
+        for index in range(len(body["prompt"]) * body["n"]):
+            tokens = self.answers.draw(body["max_tokens"])
+            choices.append(
+                {
+                    "index": index,
+                    "text": "".join(text for _, text in tokens),
+                    "logprobs": {"token_logprobs": [await self._write() for _ in tokens]},
+                    "finish_reason": self._finish_reason(tokens),
+                    "token_ids": [token for token, _ in tokens],
+                }
+            )
+        return web.json_response({"choices": choices[::-1], "usage": {}})
+
+    async def _chunks(self, request: web.Request, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """What a stream says; the roles come with the first token, as they do from vLLM."""
+        prompt_ids = self.answers.prompt_ids(body["messages"])
+        answers = [self.answers.draw(body["max_tokens"]) for _ in range(body["n"])]
+        for position in range(max(map(len, answers))):
+            await asyncio.sleep(self.answers.token_s)
+            for index, tokens in enumerate(answers):
+                if position < len(tokens):
+                    logprob = await self._write()
+                    if position == index == 0:
+                        for each in range(len(answers)):
+                            yield _opening(each, prompt_ids)
+                    finish_reason = self._finish_reason(tokens) if position == len(tokens) - 1 else None
+                    yield {"choices": [_choice(index, tokens[position], logprob, finish_reason)]}
+            if self.die_after == position + 1:
+                self.die_after = None
+                assert request.transport is not None
+                request.transport.abort()
+                raise ConnectionResetError
+            if self.error_after == position + 1:
+                yield {
+                    "error": {
+                        "message": "Internal server error",
+                        "type": "InternalServerError",
+                        "param": None,
+                        "code": 500,
+                    }
+                }
+                return
+        usage = {"prompt_tokens": len(prompt_ids), "completion_tokens": sum(map(len, answers))}
+        yield {"choices": [], "usage": {**usage, "total_tokens": sum(usage.values())}}
+
+    async def _write(self) -> float:
+        """Wait for the turn to write a token; returns its log-prob."""
+        async with self._turn:
+            await self._turn.wait_for(lambda: not self._paused and self._written < self._budget)
+            self._written += 1
+            self._turn.notify_all()
+            return self.answers.logprob - self.version
+
+    def _finish_reason(self, tokens: Sequence[Token]) -> str:
+        return "stop" if tokens[-1][0] == self.answers.eos else "length"
+
+
+def _opening(index: int, prompt_ids: list[int]) -> dict[str, Any]:
+    """An answer's first chunk: the role, no token, and the prompt's ids."""
+    delta = {"role": "assistant", "content": ""}
+    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+    return {"choices": [choice], "prompt_token_ids": prompt_ids, "prompt_text": None}
+
+
+def _choice(index: int, token: Token, logprob: float, finish_reason: str | None) -> dict[str, Any]:
+    token_id, text = token
+    content = [{"token": text, "logprob": logprob, "bytes": None, "top_logprobs": []}]
+    choice = {
+        "index": index,
+        "delta": {"content": text},
+        "logprobs": {"content": content},
+        "finish_reason": finish_reason,
+        "token_ids": [token_id],
+    }
+    return choice if finish_reason is None else {**choice, "stop_reason": None}

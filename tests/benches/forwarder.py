@@ -20,7 +20,7 @@ from kafka.structs import TopicPartition
 from rlhf_online.config import LogSettings
 from rlhf_online.eventlog import kafka_cluster
 from rlhf_online.eventlog.kafka import Cluster, KafkaSource, topics
-from rlhf_online.eventlog.kafka.cluster import drop
+from rlhf_online.eventlog.kafka.cluster import force_close
 from rlhf_online.eventlog.kafka.forwarder import Forwarder, new_producer
 from rlhf_online.eventlog.kafka.source import new_consumer
 from rlhf_online.eventlog.local import LocalLog
@@ -73,7 +73,7 @@ def produce(broker: Broker, payloads: list[bytes]) -> float:
     for delivery in [producer.send(f"{cluster.prefix}.completions", **message) for message in messages]:
         delivery.get(DELIVERY_S)
     took = time.perf_counter() - begin
-    drop(producer)
+    force_close(producer)
     return len(payloads) / took
 
 

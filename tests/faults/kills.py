@@ -28,7 +28,7 @@ import aiohttp
 from rlhf_online.eventlog import open_source
 from rlhf_online.eventlog.base import Position, has_reached
 from tests.faults.auditor import Report, audit
-from tests.faults.crowd import Crowd
+from tests.faults.clients import Clients
 from tests.faults.product import POLL_S, Component, Product
 
 Kind = Literal["chat", "forwarder", "broker", "trainer"]
@@ -79,11 +79,11 @@ class Run:
         self._end = self._began + 60 * minutes
         self._acknowledged = folder / "acknowledged"
         self._product = Product(folder, seed)
-        self._crowd = Crowd(self._product.url, self._acknowledged, people=PEOPLE, pause_s=PAUSE_S, seed=seed)
+        self._clients = Clients(self._product.url, self._acknowledged, people=PEOPLE, pause_s=PAUSE_S, seed=seed)
 
     async def execute(self) -> dict[str, Any]:
         """The figures, with `problems`. Raises AssertionError for a process that does what no kill explains."""
-        async with self._product, self._crowd:
+        async with self._product, self._clients:
             async with asyncio.TaskGroup() as group:
                 showing = group.create_task(self._show())
                 lives = [group.create_task(self._lives(component)) for component in self._product.lives]
@@ -136,13 +136,13 @@ class Run:
         trained = 0
         while True:
             await asyncio.sleep(PROGRESS_S)
-            self._crowd.check()
+            self._clients.check()
             # A trainer that has just started says nothing yet.
             trained = self._product.state.read_status("trainer").get("votes", {}).get("trained", trained)
             kinds = ", ".join(f"{kind} {self.killed[kind]}" for kind in get_args(Kind))
             print(
                 f"{time.monotonic() - self._began:5.0f} s  killed {self.killed.total()}/{len(self._plan)} ({kinds})  "
-                f"acknowledged {len(self._crowd.answers)} answers, {len(self._crowd.votes)} votes  "
+                f"acknowledged {len(self._clients.answers)} answers, {len(self._clients.votes)} votes  "
                 f"trained {trained}  seed {self.seed}",
                 flush=True,
             )
@@ -157,9 +157,9 @@ class Run:
                 await self._all_shipped()
                 end = await asyncio.to_thread(self._end_of_log)
                 while not has_reached(product.trainer.position, end):
-                    self._crowd.check()
+                    self._clients.check()
                     await asyncio.sleep(POLL_S)
-                await self._crowd.stop()
+                await self._clients.stop()
                 await self._all_shipped()
         except TimeoutError:
             self._drained = False
@@ -198,9 +198,9 @@ class Run:
             "lost": len(report.lost),
             "unaccounted": len(report.unaccounted),
             "trained_twice": report.twice,
-            "votes": len(self._crowd.votes),
-            "votes_sent_again": self._crowd.sent_again,
-            "answers_not_logged": self._crowd.not_logged,
+            "votes": len(self._clients.votes),
+            "votes_sent_again": self._clients.sent_again,
+            "answers_not_logged": self._clients.not_logged,
             "checkpoints": self._product.trainer.checkpoint().get("number", -1) + 1,
             "resumed": trainer.count("event='resumed'"),
             "versions": dict(states),

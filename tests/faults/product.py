@@ -1,9 +1,9 @@
 """The whole product as processes that can be killed and started again, on loopback, with cycles of a second.
 
-    crowd ──HTTP──▶ chat ──▶ engine (random words; not under test)
-                     │ spool, forwarder (a process of its own)
-                     ▼
-                   broker ──▶ trainer ──▶ rollouts from chat, scores from reward
+    clients ──HTTP──▶ chat ──▶ engine (random words; not under test)
+                       │ spool, forwarder (a process of its own)
+                       ▼
+                     broker ──▶ trainer ──▶ rollouts from chat, scores from reward
 
 Ports that others know are kept over restarts: a socket that is bound to them, and never listens, keeps others away.
 """

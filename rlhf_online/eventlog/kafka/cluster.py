@@ -87,7 +87,7 @@ class BackoffManager(KafkaConnectionManager):
             self.update_backoff(node_id)
 
 
-def drop(producer: Any) -> None:
+def force_close(producer: Any) -> None:
     """End a producer of kafka-python, whatever has become of its deliveries.
 
     `close` alone would wait for deliveries that may never end, raise, and leave the sender's thread running.

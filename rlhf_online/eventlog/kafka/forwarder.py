@@ -24,7 +24,7 @@ from rlhf_online import events as ev
 from rlhf_online.errors import LogError, UndecodableEvent
 from rlhf_online.eventlog.base import Record
 from rlhf_online.eventlog.kafka import topics
-from rlhf_online.eventlog.kafka.cluster import Cluster, drop
+from rlhf_online.eventlog.kafka.cluster import Cluster, force_close
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.retry import Backoff
 from rlhf_online.wire import peek
@@ -61,7 +61,7 @@ class Forwarder:
         self._cluster = cluster
         self._delivery_s = delivery_s
         self._producer: KafkaProducer | None = None
-        self._alone_until = 0
+        self._one_by_one_until = 0
         self._save_at = 0.0
         self._read: list[Record] = []
         self.failures = self.oldest_ms = 0
@@ -105,8 +105,8 @@ class Forwarder:
 
     def _ship(self) -> bool:
         """Send what comes next until it is confirmed; False if nothing waits. Raises KafkaError, LogError."""
-        alone = self.shipped < self._alone_until
-        records = self._next()[:1] if alone else self._next()
+        one_by_one = self.shipped < self._one_by_one_until
+        records = self._next()[:1] if one_by_one else self._next()
         self.oldest_ms = _happened_ms(records[0]) if records else 0
         if not records:
             return False
@@ -122,12 +122,12 @@ class Forwarder:
                 size += len(record.payload)
                 while sent and size > _WINDOW:
                     size -= len(sent[0][0].payload)
-                    self._settle(sent, alone=alone)
+                    self._await_first(sent, one_by_one=one_by_one)
                 sent.append((record, self._send(self._producer, record)))
             while sent:
-                self._settle(sent, alone=alone)
+                self._await_first(sent, one_by_one=one_by_one)
         except MessageSizeTooLargeError:
-            self._alone_until = sent[-1][0].offset + 1
+            self._one_by_one_until = sent[-1][0].offset + 1
             raise
         return True
 
@@ -138,13 +138,13 @@ class Forwarder:
             self._read = self._spool.waiting(_READ)
         return self._read
 
-    def _settle(self, sent: deque[tuple[Record, Any]], *, alone: bool) -> None:
+    def _await_first(self, sent: deque[tuple[Record, Any]], *, one_by_one: bool) -> None:
         """Wait for the first of `sent`, take it out, and move on behind it. Raises KafkaError, LogError."""
         record, delivery = sent[0]
         if isinstance(delivery, str):
             self._refuse(record, delivery)
         elif not delivery.succeeded():
-            self._confirm(record, delivery, alone=alone)
+            self._confirm(record, delivery, one_by_one=one_by_one)
         sent.popleft()
         self._spool.shipped = record.offset + 1
         if sent and self._save():
@@ -172,7 +172,7 @@ class Forwarder:
         except (UndecodableEvent, MessageSizeTooLargeError) as error:
             return type(error).__name__
 
-    def _confirm(self, record: Record, delivery: Any, *, alone: bool) -> None:
+    def _confirm(self, record: Record, delivery: Any, *, one_by_one: bool) -> None:
         """Wait until Kafka has the record, or has refused it for good. Raises KafkaError.
 
         After a record that is too large, kafka-python fails all that were sent with it by the same error: a refusal is
@@ -188,9 +188,9 @@ class Forwarder:
         try:
             delivery.get(timeout=0)
         except MessageSizeTooLargeError as error:
-            if not alone:
+            if not one_by_one:
                 raise
-            self._alone_until = 0
+            self._one_by_one_until = 0
             self._refuse(record, type(error).__name__)
             self._drop_producer()
 
@@ -217,7 +217,7 @@ class Forwarder:
     def _drop_producer(self) -> None:
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            drop(producer)
+            force_close(producer)
 
 
 def _logger() -> structlog.stdlib.BoundLogger:

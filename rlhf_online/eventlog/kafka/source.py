@@ -20,7 +20,7 @@ from rlhf_online.errors import LogUnavailable, PositionLost
 from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.base import DeadLetter, Position, Record, has_reached
 from rlhf_online.eventlog.kafka import topics
-from rlhf_online.eventlog.kafka.cluster import Cluster, drop
+from rlhf_online.eventlog.kafka.cluster import Cluster, force_close
 from rlhf_online.eventlog.kafka.topics import Topic
 
 _DELIVERY_MS = 20_000
@@ -110,7 +110,7 @@ class KafkaSource:
                 for delivery in [self._send(producer, dead_letter) for dead_letter in dead_letters]:
                     delivery.get(timeout=_DELIVERY_MS / 1000 + 5)
             finally:
-                drop(producer)
+                force_close(producer)
         except KafkaError as error:
             raise self._cluster.unavailable(error) from error
 

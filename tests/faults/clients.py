@@ -1,6 +1,6 @@
-"""People who chat and vote without a pause over HTTP, and who note every event id that was acknowledged to them.
+"""Clients that chat and vote without a pause over HTTP, and record every event id that was acknowledged to them.
 
-They do what people and their clients do: votes before the answer is complete, votes sent twice, and votes sent again
+They do what real clients do: votes before the answer is complete, votes sent twice, and votes sent again
 with the same key when no reply came. An event counts as acknowledged only when its id was read in a reply.
 """
 
@@ -21,7 +21,7 @@ AGAIN_S = 0.1
 PROMPTS = [prompt.text for prompt in world.prompts()]
 
 
-class Crowd:
+class Clients:
     """`people` who go on until `stop`. `acknowledged` is a file with an event id a line, complete at any moment."""
 
     def __init__(self, url: str, acknowledged: Path, *, people: int, pause_s: float, seed: int) -> None:
@@ -55,7 +55,7 @@ class Crowd:
         self._file.close()
 
     async def stop(self) -> None:
-        """Nobody begins anything new; what was begun is brought to its end. Raises what a person stumbled over."""
+        """Begin nothing new, and finish what is in progress. Raises the error of any of them."""
         self._stopping.set()
         await asyncio.gather(*self._tasks)
 

@@ -22,6 +22,7 @@ from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir, write_json
+from rlhf_online.training.policy.algorithms.grpo import GRPO
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
 from services.standalone.settings import StandaloneSettings
@@ -445,6 +446,22 @@ def test_up_takes_any_setting_as_an_option(tmp_path):
     assert "no model folder at m" in ended.stderr
     chosen = load(StandaloneSettings, tmp_path / "state" / "run" / "standalone.toml")
     assert (chosen.trainer.gate.kl.max, chosen.objectives) == (8.0, ("helpful", "harmless"))
+
+
+@pytest.mark.parametrize(
+    ("option", "variables"),
+    [
+        ("trainer.policy.algorithm.name=grpo", {}),
+        ("trainer.policy.algorithm=grpo", {}),
+        ("log_level=info", {"RLHF_UP__TRAINER__POLICY__ALGORITHM__NAME": "grpo"}),
+    ],
+)
+def test_up_takes_another_algorithm_without_the_settings_of_its_own(tmp_path, option, variables):
+    options = ["--set", option, "--set", "model=m"]
+    ended = command("up", "--model", str(tmp_path), "--state", str(tmp_path / "state"), *options, **variables)
+    assert "no model folder at m" in ended.stderr
+    chosen = load(StandaloneSettings, tmp_path / "state" / "run" / "standalone.toml")
+    assert chosen.trainer.policy.algorithm == GRPO()
 
 
 def test_up_says_what_an_option_looks_like(tmp_path):

@@ -87,14 +87,24 @@ def up(
     options = [f"{name}={value}" for name, value in given.items() if value is not None] + (others or [])
     if settings is None:
         settings = state / "run" / "up.toml"
-        chosen = from_options(options).get("tuning") or os.environ.get("RLHF_UP__TUNING", "lora")
         written = deepcopy({"state_dir": str(state), **REAL_MODEL})
-        if chosen == "lora":
-            written["trainer"]["policy"]["lora_rank"] = LORA_RANK
+        policy = written["trainer"]["policy"]
+        if (_chosen("tuning", options) or REAL_MODEL["tuning"]) == "lora":
+            policy["lora_rank"] = LORA_RANK
+        if _chosen("trainer.policy.algorithm.name", options) not in (None, policy["algorithm"]["name"]):
+            del policy["algorithm"]  # which holds settings that another algorithm does not have
         write_toml(written, settings)
     command = [sys.executable, "-m", "services.standalone", "--config", str(settings)]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *(f"--set={option}" for option in options)])
+
+
+def _chosen(name: str, options: list[str]) -> Any:
+    """What an option, or else the environment, sets; None if neither does."""
+    value: Any = from_options(options)
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value or os.environ.get(f"RLHF_UP__{name.replace('.', '__').upper()}")
 
 
 def _folder(model: str) -> Path:

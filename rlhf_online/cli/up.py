@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
-from rlhf_online.config.files import from_options, write_toml
+from rlhf_online.config.files import from_environment, from_options, merge, write_toml
 from rlhf_online.errors import ConfigError, InvalidInput
 
 BUNDLED = Path("build/models/smollm2")
@@ -101,10 +101,11 @@ def up(
 
 def _chosen(name: str, options: list[str]) -> Any:
     """What an option, or else the environment, sets; None if neither does."""
-    value: Any = from_options(options)
+    value: Any = from_environment("RLHF_UP__")
+    merge(value, from_options(options))
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    return value or os.environ.get(f"RLHF_UP__{name.replace('.', '__').upper()}")
+    return value
 
 
 def _folder(model: str) -> Path:

@@ -29,7 +29,7 @@ def load(kind: type[Settings], path: Path | None, options: Iterable[str] = ()) -
     """
     with explained(path, kind):
         values = read_toml(path) if path else {}
-        merge(values, _environment(kind.variables))
+        merge(values, from_environment(kind.variables))
         merge(values, from_options(options))
         return kind.model_validate(values)
 
@@ -87,7 +87,8 @@ def from_options(options: Iterable[str]) -> Values:
     return values
 
 
-def _environment(prefix: str) -> Values:
+def from_environment(prefix: str) -> Values:
+    """The tables that variables such as `RLHF_UP__LOG__URL` stand for, where `prefix` is `RLHF_UP__`."""
     values: Values = {}
     for name, text in sorted(os.environ.items()):
         if name.upper().startswith(prefix):

@@ -9,6 +9,7 @@
 torch is not imported here: see the package.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -70,9 +71,9 @@ class AlgorithmSettings(Section):
 class FromLabels(AlgorithmSettings):
     needs: ClassVar[Needs] = Needs(labels=True)
 
+    @abstractmethod
     def objective(self, answers: "LabelledAnswers") -> "Objective":
         """What an update on these answers minimises."""
-        raise NotImplementedError
 
 
 class FromScores(AlgorithmSettings):
@@ -81,9 +82,9 @@ class FromScores(AlgorithmSettings):
     reward_clip: float = Field(default=5.0, gt=0, description="Scores are clipped to ± this.")
     missing_eos_penalty: float = Field(default=1.0, ge=0, description="Taken off an answer that did not end by itself.")
 
+    @abstractmethod
     def objective(self, answers: "ScoredAnswers", state: "AlgorithmState") -> "Objective":
         """What an update on these answers minimises."""
-        raise NotImplementedError
 
     def shaped(self, answers: "ScoredAnswers") -> "Tensor":
         """The clipped scores less the penalty for not ending by itself, (N,)."""

@@ -7,8 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+from rlhf_online.durable import write_json
 from rlhf_online.errors import RlhfError
-from rlhf_online.state import write_json
 
 PR_SET_PDEATHSIG = 1
 NICE = 10

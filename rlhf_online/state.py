@@ -14,13 +14,12 @@ logs/                 what the children wrote
 import hashlib
 import hmac
 import json
-import os
 import secrets
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhf_online.durable import make_folder, write_json, write_once
 from rlhf_online.errors import SecretLost
 
 OPERATOR_TOKEN = "operator.token"
@@ -93,7 +92,7 @@ class StateDir:
         try:
             secret = path.read_text().strip()
         except FileNotFoundError:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
             secret = write_once(path, secrets.token_urlsafe(32), mode=0o600)
         if len(secret) < SHORTEST_SECRET:
             raise SecretLost(
@@ -101,77 +100,3 @@ class StateDir:
                 "back from a backup, or write as many random characters there"
             )
         return secret
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Replace `path` atomically and durably: write aside, fsync, rename, fsync the folder."""
-    write_bytes(path, json.dumps(values).encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """The same for bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-    fsync_dir(path.parent)
-
-
-def content_name(stem: str, data: bytes, suffix: str) -> str:
-    """The name of a sealed file: one that holds `data` for good, and says so by the first digits of its SHA-256."""
-    return f"{stem}-{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_once(path: Path, text: str, *, mode: int) -> str:
-    """Make `path` hold `text` durably unless it is there already; returns what it holds. Its folder must exist.
-
-    Written aside and linked into place: of two that write at the same time one wins, and both read the same.
-    """
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(aside, path)
-    except FileExistsError:
-        pass
-    finally:
-        aside.unlink(missing_ok=True)
-    fsync_dir(path.parent)
-    return path.read_text().strip()
-
-
-def fsync_file(path: Path) -> None:
-    """Make a file's content durable, whoever wrote it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def fsync_dir(path: Path) -> None:
-    """Make the names in the folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def append_durably(path: Path, data: bytes) -> None:
-    """Append to a file that nobody else appends to, and fsync it. Raises OSError."""
-    new = not path.exists()
-    with path.open("ab") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    if new:
-        fsync_dir(path.parent)

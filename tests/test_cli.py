@@ -16,12 +16,13 @@ import pytest
 
 from rlhf_online.cli import main
 from rlhf_online.config import load
+from rlhf_online.durable import write_json
 from rlhf_online.eventlog.folder import segments
 from rlhf_online.eventlog.gap import accepted
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.rewards import weights
-from rlhf_online.state import StateDir, write_json
+from rlhf_online.state import StateDir
 from rlhf_online.training.policy.algorithms.grpo import GRPO
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_online.durable import write_json
 from rlhf_online.errors import SecretLost
-from rlhf_online.state import StateDir, write_json
+from rlhf_online.state import StateDir
 
 
 def test_the_operators_token_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from rlhf_online.durable import append_lines
 from rlhf_online.errors import LogUnavailable
 from rlhf_online.eventlog.base import DeadLetter
-from rlhf_online.state import append_durably
 
 
 def append(path: Path, dead_letters: Iterable[DeadLetter]) -> None:
@@ -16,7 +16,7 @@ def append(path: Path, dead_letters: Iterable[DeadLetter]) -> None:
     lines = [_line(dead_letter) for dead_letter in dead_letters]
     try:
         if lines:
-            append_durably(path, "".join(lines).encode())
+            append_lines(path, "".join(lines).encode())
     except OSError as error:
         raise LogUnavailable(f"{path} cannot be written: {error.strerror or error}") from error
 

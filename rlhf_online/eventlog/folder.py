@@ -14,9 +14,9 @@ import uuid
 from pathlib import Path
 
 from rlhf_online import locks
+from rlhf_online.durable import make_folder, write_json, write_once
 from rlhf_online.errors import LogLocked, LogUnavailable
 from rlhf_online.eventlog.segments import parse_name
-from rlhf_online.state import write_json, write_once
 
 
 def segments(folder: Path) -> list[int]:
@@ -75,7 +75,7 @@ def identity(folder: Path) -> str:
         try:
             found = path.read_text().strip()
         except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # people's conversations
+            make_folder(folder, mode=0o700)  # people's conversations
             found = write_once(path, str(uuid.uuid4()), mode=0o666)
     except (OSError, ValueError) as error:
         raise unusable(folder, error) from error

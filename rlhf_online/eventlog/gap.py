@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlhf_online.durable import write_json
 from rlhf_online.errors import CheckpointError, InvalidInput
 from rlhf_online.eventlog.base import Position
-from rlhf_online.state import write_json
 
 HINT = "`rlhf-online gap check` says what is missing, `rlhf-online gap accept` goes on without it"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import structlog
 
+from rlhf_online.durable import fsync_folder
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog.committed import Committed, CommittedFile
 from rlhf_online.eventlog.segment_writer import SegmentWriter
 from rlhf_online.eventlog.segments import Scan, scan, segment_name
-from rlhf_online.state import fsync_dir
 
 
 def recover(folder: Path, identity: str, committed: CommittedFile, segment: SegmentWriter) -> int:
@@ -35,7 +35,7 @@ def recover(folder: Path, identity: str, committed: CommittedFile, segment: Segm
         segment.begin(end)
     committed.write(end)
     committed.sync()
-    fsync_dir(folder)
+    fsync_folder(folder)
     return end
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf_online.durable import fsync_folder
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog.segments import segment_name
-from rlhf_online.state import fsync_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,6 @@ def remove_expired(folder: Path, retention: Retention, needed: int) -> Iterator[
         if end > needed or not (total > retention.max_bytes or retention.is_old(stat)):
             return
         (folder / segment_name(first)).unlink()
-        fsync_dir(folder)  # one by one, so that a power failure leaves no gap
+        fsync_folder(folder)  # one by one, so that a power failure leaves no gap
         total -= stat.st_size
         yield first

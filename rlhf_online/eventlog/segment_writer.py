@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rlhf_online.durable import fsync_folder
 from rlhf_online.eventlog.segments import encode_group, group_size, segment_name
-from rlhf_online.state import fsync_dir
 
 Sync = Callable[[int], object]
 datasync: Sync = getattr(os, "fdatasync", os.fsync)  # macOS has none
@@ -43,7 +43,7 @@ class SegmentWriter:
         path = self._folder / segment_name(number)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         self._first, self._size, self._began = number, 0, time.time()
-        fsync_dir(self._folder)
+        fsync_folder(self._folder)
         return self._descriptor
 
     def reopen(self, first: int) -> bytes:

@@ -10,11 +10,11 @@ and readers drop the second by spool and number.
 import json
 from pathlib import Path
 
+from rlhf_online.durable import write_json
 from rlhf_online.errors import LogUnavailable
 from rlhf_online.eventlog import dead_letters
 from rlhf_online.eventlog.base import PARTITION, DeadLetter, Record
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.state import write_json
 
 _REFUSED = "refused.jsonl"
 

@@ -18,9 +18,9 @@ from typing import Self
 
 import numpy as np
 
+from rlhf_online.durable import content_name, write_bytes
 from rlhf_online.errors import CheckpointError, StateLost, UndecodableEvent
 from rlhf_online.events import Completion, Envelope
-from rlhf_online.state import content_name, write_bytes
 from rlhf_online.wire import decode, encode
 
 SEAL_BYTES = 64 << 20

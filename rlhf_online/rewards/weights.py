@@ -10,8 +10,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
+from rlhf_online.durable import write_json
 from rlhf_online.errors import InvalidInput
-from rlhf_online.state import StateDir, write_json
+from rlhf_online.state import StateDir
 
 Weights = dict[str, float]
 

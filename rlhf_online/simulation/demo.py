@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rlhf_online.config import LogSettings
 from rlhf_online.config.files import Values
+from rlhf_online.durable import write_json
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.process import report_error
 from rlhf_online.simulation import charts, people, processes, report, view, vote_counts, world
@@ -27,7 +28,7 @@ from rlhf_online.simulation.client import ChatClient, RequestFailed
 from rlhf_online.simulation.status_poller import StatusPoller
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.simulation.traffic import Measurement, TrafficGenerator, measure
-from rlhf_online.state import StateDir, write_json
+from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 

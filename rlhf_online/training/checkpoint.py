@@ -31,10 +31,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rlhf_online.durable import file_sha256, fsync_file, fsync_folder, make_folder
 from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.feedback.conversion import AnswerIds
-from rlhf_online.state import file_sha256, fsync_dir, fsync_file
 from rlhf_online.training.checkpoint_compat import FORMAT, upgrade_part, upgrade_state
 from rlhf_online.training.lease import Lease
 
@@ -118,7 +118,8 @@ class Checkpoints:
         folder = self.folder / f"{number:06d}"
         try:
             with self._lease.guard():
-                folder.mkdir(parents=True)
+                make_folder(self.folder)
+                folder.mkdir()
             files = self._write(folder, state, parts)
             named = {kind: tuple(sealed.get(kind, ())) for kind in SEALED}
             paths = [self.folder / kind / name for kind, names in named.items() for name in names]
@@ -204,16 +205,16 @@ class Checkpoints:
         return carried
 
     def _commit(self, folder: Path, manifest: dict[str, Any], lease: Lease) -> None:
-        fsync_dir(folder)
+        fsync_folder(folder)
         for kind in SEALED:
             if (self.folder / kind).is_dir():
-                fsync_dir(self.folder / kind)
+                fsync_folder(self.folder / kind)
         aside = folder / f"{MANIFEST}.tmp"
         _write_json(aside, manifest)
         with lease.guard():
             aside.rename(folder / MANIFEST)
-            fsync_dir(folder)
-            fsync_dir(self.folder)
+            fsync_folder(folder)
+            fsync_folder(self.folder)
 
     def _verified(self, folder: Path) -> Checkpoint:
         try:

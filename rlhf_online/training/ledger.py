@@ -14,8 +14,8 @@ from typing import Literal, Self, get_args
 
 import numpy as np
 
+from rlhf_online.durable import content_name, write_bytes
 from rlhf_online.errors import CheckpointError
-from rlhf_online.state import content_name, write_bytes
 
 Disposition = Literal["trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn"]
 

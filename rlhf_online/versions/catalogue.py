@@ -4,8 +4,8 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from rlhf_online.durable import file_sha256
 from rlhf_online.errors import UnknownVersion, VersionCorrupt
-from rlhf_online.state import file_sha256
 from rlhf_online.versions.manifest import Kind, Manifest, Status
 from rlhf_online.versions.store import VersionStore
 

@@ -21,8 +21,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rlhf_online import locks
+from rlhf_online.durable import fsync_file, fsync_folder, make_folder, write_bytes
 from rlhf_online.errors import UnknownVersion
-from rlhf_online.state import fsync_dir, fsync_file, write_bytes
 
 MANIFEST = "manifest.json"
 
@@ -65,7 +65,8 @@ class FolderStore:
         with self._guard():
             for old in self.root.glob(f".staging-{version}-*"):
                 shutil.rmtree(old, ignore_errors=True)
-            folder.mkdir(parents=True)
+            make_folder(self.root)
+            folder.mkdir()
         return folder
 
     def put(self, version: str, staged: Path, manifest: bytes) -> None:
@@ -75,7 +76,7 @@ class FolderStore:
         with self._guard():
             if not self.contains(version):
                 staged.rename(self.root / version)
-                fsync_dir(self.root)
+                fsync_folder(self.root)
 
     def discard_files(self, version: str) -> None:
         folder = self.materialise(version)
@@ -93,7 +94,7 @@ class FolderStore:
             return None
 
     def replace(self, key: str, value: str, *, expected: str | None) -> bool:
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root)
         with self._guard(), locks.acquire(self.root / "lock"):
             if self.read(key) != expected:
                 return False

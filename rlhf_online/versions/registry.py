@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from rlhf_online.durable import file_sha256
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict
 from rlhf_online.events import now_ms
-from rlhf_online.state import file_sha256
 from rlhf_online.versions.catalogue import REFERENCES, Catalogue, live_key, parse_status, status_key
 from rlhf_online.versions.manifest import Change, Kind, Manifest, State, Status, VersionFile, kind_of
 from rlhf_online.versions.store import VersionStore

@@ -20,10 +20,11 @@ from pathlib import Path
 import httpx
 
 from rlhf_online import config, locks, process
+from rlhf_online.durable import write_json
 from rlhf_online.errors import AlreadyRunning, EngineStartFailed, ServiceFailed
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.retry import Backoff
-from rlhf_online.state import StateDir, write_json
+from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from services.standalone import children, preconditions

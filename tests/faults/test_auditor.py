@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_online.durable import write_json
 from rlhf_online.eventlog.local import LocalLog
-from rlhf_online.state import write_json
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
 from tests.faults import auditor

@@ -16,8 +16,9 @@ from safetensors.numpy import save_file
 
 from rlhf_online.config import ChatSettings, RewardSettings, dump, load
 from rlhf_online.config.files import merge
+from rlhf_online.durable import write_json
 from rlhf_online.errors import ConfigError, EngineStartFailed, NotEnoughRoom, VersionCorrupt
-from rlhf_online.state import StateDir, write_json
+from rlhf_online.state import StateDir
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis

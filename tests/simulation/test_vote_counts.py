@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.config import LogSettings
+from rlhf_online.durable import write_json
 from rlhf_online.eventlog import open_sink
 from rlhf_online.events import Answer, AnswerRef, Completion, Envelope, Feedback, Message, Sampling, Thumb
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.join import Join
 from rlhf_online.simulation import vote_counts
-from rlhf_online.state import StateDir, write_json
+from rlhf_online.state import StateDir
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
 

@@ -31,8 +31,8 @@ from typing import Protocol, Self
 import structlog
 
 from rlhf_online import locks
+from rlhf_online.durable import make_folder, write_json
 from rlhf_online.errors import CheckpointError, Fenced
-from rlhf_online.state import write_json
 
 EPOCH = "epoch.json"
 STEP_WITHIN_S, POLL_S = 10.0, 0.01
@@ -79,7 +79,7 @@ class Fence:
     @classmethod
     def begin(cls, folder: Path, holder: str) -> Self:
         """Take the next epoch. Raises CheckpointError if a step of another trainer does not end."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with _epoch_lock(folder):
             term = Term(_highest_epoch(folder) + 1, holder)
             write_json(folder / EPOCH, asdict(term))
@@ -119,7 +119,7 @@ class FileLease(Fence):
     @contextmanager
     def take(cls, folder: Path) -> Iterator[Self]:
         """Hold the lease while the block runs. Raises CheckpointError if another trainer does."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with _exclusive(folder):
             yield cls.begin(folder, new_holder())
 

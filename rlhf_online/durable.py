@@ -1,0 +1,109 @@
+"""Files and names that outlive a power loss: everything that the product promises to keep is written through these.
+
+A file's content is on disk once the file was fsynced, and its name once the folder was that it stands in. Hence: a file
+is written aside, fsynced, renamed over the old one, and the folder is fsynced; a folder that is made is a name too, in
+the folder above it. Until a call returns, a power loss leaves what was there before, or what is there afterwards.
+
+Every function raises OSError. `tests/test_durability.py` tries a power loss at every step of every writer.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def make_folder(path: Path, *, mode: int = 0o777) -> None:
+    """Make the folder, and those above it that are missing (they get `mode` too)."""
+    if path.is_dir():
+        return
+    make_folder(path.parent, mode=mode)
+    with contextlib.suppress(FileExistsError):  # another process was quicker
+        path.mkdir(mode)
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Replace `path` by the values as JSON."""
+    write_bytes(path, json.dumps(values).encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path`; its folder is made if there is none."""
+    make_folder(path.parent)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)
+    fsync_folder(path.parent)
+
+
+def write_once(path: Path, text: str, *, mode: int) -> str:
+    """Make `path` hold `text` unless it is there already; returns what it holds. Its folder must exist.
+
+    Written aside and linked into place: of two that write at the same time one wins, and both read the same.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+    return path.read_text().strip()
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Append whole lines to a file that nobody else appends to; half a line that a power loss left there is cut off."""
+    with path.open("ab+") as file:
+        file.truncate(_end_of_last_line(file))
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    fsync_folder(path.parent)  # also where it was there before: who made it may not have lived to do this
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's content durable, whoever wrote it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def fsync_folder(path: Path) -> None:
+    """Make the names in the folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def content_name(stem: str, data: bytes, suffix: str) -> str:
+    """The name of a sealed file: one that holds `data` for good, and says so by the first digits of its SHA-256."""
+    return f"{stem}-{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _end_of_last_line(file: BinaryIO, piece: int = 64 << 10) -> int:
+    begin = file.seek(0, os.SEEK_END)
+    while begin > 0:
+        end, begin = begin, max(0, begin - piece)
+        file.seek(begin)
+        if (found := file.read(end - begin).rfind(b"\n")) >= 0:
+            return begin + found + 1
+    return 0

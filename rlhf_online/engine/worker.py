@@ -1,4 +1,4 @@
-"""What runs inside vLLM's worker: the log-probabilities of given sequences under the weights loaded now.
+"""What runs inside vLLM's worker: other weights are loaded, and the log-probabilities of given sequences under them.
 
 vLLM mixes `Probe` into its worker class (`--worker-extension-cls rlhf_online.engine.worker.Probe`); its methods are
 called through `POST /collective_rpc`. While the scheduler is paused no request of the normal kind runs, so `probe`
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vllm import SamplingParams
+from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Probe(Base):
         """
         self.vllm_config.load_config.load_format = "auto"
         self.reload_weights(weights_path=weights_path)
+        process_shared_weights(self.get_model())
 
     def probe(self, token_id_lists: list[list[int]]) -> list[list[float | None]]:
         """log p(token i+1 | tokens 0..i) at temperature 1 for each sequence; None where it is not finite.
@@ -82,6 +84,23 @@ class Probe(Base):
         finally:
             self.execute_model(cleanup)
         return [chosen(output.prompt_logprobs_dict[name]) for name in requests]
+
+
+def process_shared_weights(model: Any) -> None:
+    """Have the layers that share another layer's weights make anew what they compute with.
+
+    A reload processes the layers that it loads tensors into. A tied output head has none of its own, and on a CPU vLLM
+    computes it from a packed copy of the embedding's weights, which would stay that of the weights before. As at a
+    start, every layer is processed, and those that share after those that were loaded; where nothing is packed, as on
+    a GPU, processing does nothing.
+    """
+    known: set[int] = set()
+    for module in model.modules():
+        own = {id(parameter) for parameter in module.parameters(recurse=False)}
+        method = getattr(module, "quant_method", None)
+        if own & known and isinstance(method, QuantizeMethodBase):
+            method.process_weights_after_loading(module)
+        known |= own
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_model(path: Path, *, weights_seed: int | None) -> None:
+def write_tiny_model(path: Path, *, weights_seed: int | None, tied: bool = False) -> None:
     """Write configuration and tokenizer below `path`, and random weights if a seed is given.
 
     Without weights it is what supervised fine-tuning starts from, and an engine that waits for its first version.
+    `tied`: its output layer is its embedding, as in most small models.
     """
     path.mkdir(parents=True, exist_ok=True)
-    _write_json(path / "config.json", _config())
+    _write_json(path / "config.json", _config() | {"tie_word_embeddings": tied})
     _write_json(path / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
     _write_json(path / "tokenizer.json", _tokenizer())
     _write_json(path / "tokenizer_config.json", _tokenizer_config())
@@ -53,7 +54,6 @@ def _config() -> dict:
         "num_key_value_heads": HEADS,
         "rms_norm_eps": 1e-5,
         "rope_theta": 100.0,
-        "tie_word_embeddings": False,
         "vocab_size": len(world.VOCABULARY),
     }
 
@@ -116,7 +116,10 @@ def _write_weights(path: Path, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=torch.float32)
-    save_file(dict(model.state_dict()), path / "model.safetensors", metadata={"format": "pt"})
+    tensors = dict(model.state_dict())
+    if model.config.tie_word_embeddings:
+        del tensors["lm_head.weight"]
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
 
 def _write_json(path: Path, values: dict) -> None:

@@ -13,11 +13,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rlhf_online.algorithms.arguments import bounded, right_padded
 from rlhf_online.algorithms.masked import masked_fill
 
 
 def token_rewards(scores_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, kl_coef: float) -> Tensor:
-    """−β · KL at every token, and the answer's score added at its last real token; 0 at masked positions."""
+    """−β · KL at every token, and the answer's score added at its last real token; 0 at masked positions.
+
+    Raises InvalidInput for a mask that is not right padded.
+    """
+    right_padded("mask_BT", mask_BT)
+    bounded("kl_coef", kl_coef, least=0)
     rewards_BT = masked_fill(-kl_coef * kl_BT, mask_BT)
     last_B = mask_BT.sum(1) - 1
     last_BT = torch.arange(mask_BT.shape[1], device=mask_BT.device) == last_B.unsqueeze(1)
@@ -30,10 +36,15 @@ def gae(
     """Advantages and returns, both (B, T), 0 at masked positions (Schulman et al. 2016, arXiv 1506.02438, eq. 16).
 
     δ_t = r_t + γ V_{t+1} − V_t;  A_t = δ_t + γλ A_{t+1};  return_t = A_t + V_t.
+
+    Raises InvalidInput for a mask that is not right padded: a hole would cut the sums in two.
     """
+    right_padded("mask_BT", mask_BT)
+    bounded("gamma", gamma, above=0, most=1)
+    bounded("gae_lambda", gae_lambda, least=0, most=1)
     rewards_BT, values_BT = masked_fill(rewards_BT, mask_BT), masked_fill(values_BT, mask_BT)
     advantages_BT = torch.zeros_like(rewards_BT)
-    advantage_B = torch.zeros_like(rewards_BT[:, 0])
+    advantage_B = rewards_BT.new_zeros(len(rewards_BT))
     next_value_B = torch.zeros_like(advantage_B)
     for t in range(rewards_BT.shape[1] - 1, -1, -1):
         delta_B = rewards_BT[:, t] + gamma * next_value_B - values_BT[:, t]
@@ -70,7 +81,7 @@ def rloo(scores_N: Tensor, groups_N: Tensor) -> Tensor:
     """
     index_N, size_G = _groups(groups_N)
     centred_N = scores_N - _group_means(scores_N, index_N, size_G)[index_N]
-    return centred_N * (size_G / (size_G - 1).clamp(min=1))[index_N].to(scores_N)
+    return centred_N * (size_G.to(scores_N) / (size_G - 1).clamp(min=1))[index_N]
 
 
 def reinforce(scores_N: Tensor, baseline: float | Tensor) -> Tensor:
@@ -89,6 +100,9 @@ class RunningMean:
     decay: float = 0.9
     total: float = 0.0
     weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        bounded("decay", self.decay, least=0, most=1)
 
     @property
     def mean(self) -> float:

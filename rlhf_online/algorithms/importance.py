@@ -1,11 +1,20 @@
-"""Importance weights of answers that another policy sampled than the one that learns. Pure.
+"""How much likelier one policy makes what another one sampled: ratios, and the weights that correct for it. Pure.
 
 Shapes: B answers, T tokens. A masked position has weight 0, and changes nothing, bit for bit.
 """
 
 from torch import Tensor
 
+from rlhf_online.algorithms.arguments import bounded
 from rlhf_online.algorithms.masked import Stats, masked_fill, masked_mean, row_sums
+
+MAX_LOG_RATIO = 20.0
+"""Nats. Beyond it a ratio is taken as e^20, 5e8: in float32 e^89 is infinite, and its gradient, 0 · ∞, no number."""
+
+
+def ratio(log_ratio: Tensor) -> Tensor:
+    """exp(log_ratio), of any shape, at least e^−20 and at most e^20, with gradient 0 beyond; exact between them."""
+    return log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
 def truncated_weights(
@@ -20,11 +29,14 @@ def truncated_weights(
     """w = π_prox / π_behaviour of each token, (B, T), for decoupled PPO (Hilton et al. 2021, arXiv 2110.00641).
 
     π_prox is a recent policy, π_behaviour the one that sampled. w is truncated at `max_weight`; a token whose w is
-    above `reject_above` is left out: weight 0. `math.inf` is no limit. No gradient flows through the weights.
+    above `reject_above` is left out: weight 0. `math.inf` is no limit but that of `ratio`. No gradient flows through
+    the weights.
     Stats: `weight`, `truncated_fraction`, `rejected_fraction`, means over real tokens ÷ `denominator`.
     """
+    bounded("max_weight", max_weight, above=0)
+    bounded("reject_above", reject_above, above=0)
     log_weight_BT = masked_fill(proximal_logprobs_BT, mask_BT) - masked_fill(behaviour_logprobs_BT, mask_BT)
-    weight_BT = log_weight_BT.detach().exp()
+    weight_BT = ratio(log_weight_BT.detach())
     rejected_BT = weight_BT > reject_above
     kept_BT = mask_BT & ~rejected_BT
     used_BT = masked_fill(weight_BT.clamp(max=max_weight), kept_BT)
@@ -38,5 +50,6 @@ def truncated_weights(
 
 def answer_weights(logprobs_BT: Tensor, behaviour_logprobs_BT: Tensor, mask_BT: Tensor, *, max_weight: float) -> Tensor:
     """π / π_behaviour of whole answers, (B, 1), truncated at `max_weight`, without gradient."""
+    bounded("max_weight", max_weight, above=0)
     log_weight_B = row_sums(logprobs_BT, mask_BT).detach() - row_sums(behaviour_logprobs_BT, mask_BT)
-    return log_weight_B.exp().clamp(max=max_weight).unsqueeze(1)
+    return ratio(log_weight_B).clamp(max=max_weight).unsqueeze(1)

@@ -17,6 +17,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from rlhf_online.algorithms.arguments import bounded
+from rlhf_online.algorithms.importance import MAX_LOG_RATIO
+
 
 def k1(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
     """log π − log π_ref, nats a token."""
@@ -29,8 +32,8 @@ def k2(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
 
 
 def k3(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
-    """r − 1 − log r with r = π_ref / π, nats a token."""
-    log_ratio_BT = ref_logprobs_BT - logprobs_BT
+    """r − 1 − log r with r = π_ref / π, nats a token; with gradient 0 where r would be above e^20."""
+    log_ratio_BT = (ref_logprobs_BT - logprobs_BT).clamp(max=MAX_LOG_RATIO)
     return log_ratio_BT.expm1() - log_ratio_BT
 
 
@@ -44,6 +47,11 @@ class KLController:
     coef: float
     target: float = 0.0
     horizon: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        bounded("coef", self.coef, least=0)
+        bounded("target", self.target, least=0)
+        bounded("horizon", self.horizon, above=0)
 
     def after(self, kl: float, episodes: int) -> "KLController":
         """The controller after `episodes` answers with a mean KL of `kl` nats.

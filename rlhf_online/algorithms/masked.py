@@ -8,12 +8,15 @@ one bit, because it is replaced by zero before it enters any arithmetic.
 import torch
 from torch import Tensor
 
+from rlhf_online.algorithms.arguments import boolean, bounded
+
 Stats = dict[str, Tensor]
 """What a loss reports beside itself: detached scalars by name."""
 
 
 def masked_fill(values_BT: Tensor, mask_BT: Tensor, fill: float = 0.0) -> Tensor:
-    """`values_BT` with `fill` at masked positions; no gradient flows into those."""
+    """`values_BT` with `fill` at masked positions; no gradient flows into those. The mask is of bool."""
+    boolean("mask", mask_BT)
     return torch.where(mask_BT, values_BT, torch.full_like(values_BT, fill))
 
 
@@ -84,4 +87,5 @@ def _scaled(logits_NV: Tensor, temperature_N: float | Tensor) -> Tensor:
     scaled_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
     if isinstance(temperature_N, Tensor):
         return scaled_NV / temperature_N.unsqueeze(-1)
+    bounded("temperature", temperature_N, above=0)
     return scaled_NV if temperature_N == 1.0 else scaled_NV / temperature_N

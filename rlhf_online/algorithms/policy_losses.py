@@ -19,8 +19,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rlhf_online.algorithms import kl
+from rlhf_online.algorithms import importance, kl
+from rlhf_online.algorithms.arguments import boolean, bounded
 from rlhf_online.algorithms.masked import Stats, masked_fill, masked_mean, row_sums
+from rlhf_online.errors import InvalidInput
 
 ClipRange = tuple[float, float]
 """(ε_low, ε_high): the ratio is clipped to 1 − ε_low … 1 + ε_high."""
@@ -42,7 +44,7 @@ def ppo_loss(
 
     `clip` is ε, or (ε_low, ε_high) for 1 − ε_low … 1 + ε_high (Yu et al. 2025, DAPO, arXiv 2503.14476, eq. 8).
     With `dual_clip` c > 1, where A < 0: −mean max(min(ρA, clip(ρ, 1 ± ε) A), cA), so that a ratio that has run away
-    has no gradient (Ye et al. 2020, arXiv 1912.09729).
+    has no gradient (Ye et al. 2020, arXiv 1912.09729). Without it that is so beyond ρ = e^20 (`importance.ratio`).
 
     With `weights_BT` w (`importance.truncated_weights`) it is decoupled PPO: −mean w · min(ρA, clip(ρ, 1 ± ε) A), where
     "old" is the proximal policy, which the clip holds the new one near (Hilton et al. 2021, arXiv 2110.00641). A token
@@ -50,10 +52,15 @@ def ppo_loss(
 
     Stats: `ratio`, `clip_fraction`, `dual_clip_fraction`.
     """
-    used_BT = mask_BT if weights_BT is None else mask_BT & (weights_BT > 0)
-    ratio_BT = masked_fill(logprobs_BT - old_logprobs_BT, used_BT).exp()
-    advantages_BT = masked_fill(advantages_BT, used_BT)
+    boolean("mask_BT", mask_BT)
     low, high = clip if isinstance(clip, tuple) else (clip, clip)
+    bounded("clip", low, above=0)
+    bounded("clip", high, above=0)
+    if dual_clip is not None:
+        bounded("dual_clip", dual_clip, above=1)
+    used_BT = mask_BT if weights_BT is None else mask_BT & (weights_BT > 0)
+    ratio_BT = importance.ratio(masked_fill(logprobs_BT - old_logprobs_BT, used_BT))
+    advantages_BT = masked_fill(advantages_BT, used_BT)
     plain_BT, clipped_BT = ratio_BT * advantages_BT, ratio_BT.clamp(1 - low, 1 + high) * advantages_BT
     objective_BT = torch.minimum(plain_BT, clipped_BT)
     floor_BT = torch.full_like(ratio_BT, -torch.inf)
@@ -86,6 +93,7 @@ def gspo_loss(
     whole answer is clipped, or none of it. `denominator` is in answers, and defaults to B.
     Stats: `ratio` and `clip_fraction`, of answers, and `dual_clip_fraction`, 0.
     """
+    boolean("mask_BT", mask_BT)
     tokens_B = mask_BT.sum(1).clamp(min=1)
     mean_B, old_mean_B = row_sums(logprobs_BT, mask_BT) / tokens_B, row_sums(old_logprobs_BT, mask_BT) / tokens_B
     every_B1 = torch.ones_like(mean_B, dtype=torch.bool).unsqueeze(1)
@@ -122,15 +130,18 @@ def value_loss(
 ) -> tuple[Tensor, Stats]:
     """½ mean max((V − R)², (V_old + clip(V − V_old, ±ε) − R)²), as in PPO's and lm-human-preferences' code.
 
-    Stats: `value_clip_fraction`.
+    Stats: `value_clip_fraction`, of values that moved by more than ε, away from the return.
     """
+    bounded("clip", clip, above=0)
     values_BT, old_values_BT = masked_fill(values_BT, mask_BT), masked_fill(old_values_BT, mask_BT)
     returns_BT = masked_fill(returns_BT, mask_BT)
     near_BT = old_values_BT + (values_BT - old_values_BT).clamp(-clip, clip)
     plain_BT, clipped_BT = (values_BT - returns_BT).square(), (near_BT - returns_BT).square()
     loss = 0.5 * masked_mean(torch.maximum(plain_BT, clipped_BT), mask_BT, denominator)
     with torch.no_grad():
-        return loss, {"value_clip_fraction": _fraction(clipped_BT > plain_BT, mask_BT, denominator)}
+        # V_old + (V − V_old) is V but for rounding, which is no clipping.
+        far_BT = (values_BT - old_values_BT).abs() > clip
+        return loss, {"value_clip_fraction": _fraction(far_BT & (clipped_BT > plain_BT), mask_BT, denominator)}
 
 
 def kl_loss(
@@ -151,6 +162,8 @@ def kl_loss(
     part of it, k3's gradient is another one, k1's is zero in expectation. GRPO's advantages are 1 − 1/n of RLOO's,
     which a KL in the reward shares and a KL loss does not. Stats: `kl`, (weighed) mean k1.
     """
+    if estimator not in _ESTIMATORS:
+        raise InvalidInput(f"estimator must be one of {', '.join(_ESTIMATORS)}, got {estimator!r}")
     logprobs_BT, ref_logprobs_BT = masked_fill(logprobs_BT, mask_BT), masked_fill(ref_logprobs_BT, mask_BT)
     estimate_BT, k1_BT = _ESTIMATORS[estimator](logprobs_BT, ref_logprobs_BT), kl.k1(logprobs_BT, ref_logprobs_BT)
     if weights_BT is not None:

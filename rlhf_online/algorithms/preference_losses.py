@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from rlhf_online.algorithms.arguments import boolean, bounded
 from rlhf_online.algorithms.masked import Stats
+from rlhf_online.errors import InvalidInput
 
 
 def dpo_loss(
@@ -33,6 +35,9 @@ def dpo_loss(
     Online DPO is this on pairs that the policy has just sampled and a reward model or people have ordered.
     Stats: `accuracy` (pairs with h > 0; h = 0 counts half), `margin` (β h), `chosen_reward`, `rejected_reward`.
     """
+    if kind not in ("dpo", "ipo"):
+        raise InvalidInput(f"kind must be dpo or ipo, got {kind!r}")
+    bounded("beta", beta, above=0)
     chosen_B, rejected_B = chosen_logprobs_B - chosen_ref_B, rejected_logprobs_B - rejected_ref_B
     h_B = chosen_B - rejected_B
     terms_B = -logsigmoid(beta * h_B) if kind == "dpo" else (h_B - 1 / (2 * beta)).square()
@@ -67,10 +72,15 @@ def kto_loss(
     *other* prompts of the batch. Of it only what is above 0 counts, and no gradient flows through it.
     Stats: `desirable_reward`, `undesirable_reward` (sums of β r ÷ denominator), `reference_point`.
     """
+    boolean("desirable_B", desirable_B)
+    bounded("beta", beta, above=0)
+    bounded("desirable_weight", desirable_weight, least=0)
+    bounded("undesirable_weight", undesirable_weight, least=0)
     log_ratio_B = logprobs_B - ref_logprobs_B
     z = torch.as_tensor(kl, dtype=log_ratio_B.dtype, device=log_ratio_B.device).detach().clamp(min=0)
+    desirable, undesirable = log_ratio_B.new_tensor((desirable_weight, undesirable_weight))
     sign_B = torch.where(desirable_B, 1.0, -1.0).to(log_ratio_B)
-    weight_B = torch.where(desirable_B, desirable_weight, undesirable_weight).to(log_ratio_B)
+    weight_B = torch.where(desirable_B, desirable, undesirable)
     terms_B = weight_B * torch.sigmoid(-beta * sign_B * (log_ratio_B - z))
     total = len(terms_B) if denominator is None else denominator
     with torch.no_grad():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from rlhf_online.algorithms.arguments import boolean
 from rlhf_online.algorithms.masked import Stats, masked_fill
 
 MARGINS = (0.0, 1.0, 2.0, 3.0)
@@ -20,7 +21,8 @@ def plackett_luce_nll(utilities_BG: Tensor, tiers_BG: Tensor) -> Tensor:
 
     `tiers_BG` is 0 for the best answers and grows towards the worst; −1 marks padding. Without ties this is the
     likelihood of Plackett (1975) and Luce: Π_i exp(u_i) / Σ_{j not better than i} exp(u_j). A tier of d tied answers D
-    is taken by Efron's method (JASA 1977, 72:557–565), which stands for the average over its d! orders:
+    is taken by Efron's method (JASA 1977, 72:557–565), an approximation of the mean likelihood of its d! orders that is
+    exact where the tied utilities are equal:
 
         Π_{i ∈ D} exp(u_i) / Π_{m=0}^{d−1} ( Σ_{j ∈ D ∪ lower} exp(u_j) − (m/d) Σ_{j ∈ D} exp(u_j) )
 
@@ -69,6 +71,7 @@ def bradley_terry_loss(
     for either side: −½ log σ(Δ) − ½ log σ(−Δ), without margin. With margin 0 it is Plackett–Luce over two answers.
     Stats: `accuracy`, over pairs that are not tied; a tie of utilities counts half. Their weight is `decided`.
     """
+    boolean("tied_B", tied_B)
     delta_B = masked_fill(chosen_B - rejected_B, weights_B > 0)
     won_B = -logsigmoid(delta_B - masked_fill(margins_B, ~tied_B & (weights_B > 0)))
     tie_B = -0.5 * (logsigmoid(delta_B) + logsigmoid(-delta_B))
@@ -132,6 +135,7 @@ def centring_loss(
     Only differences of utilities count in a comparison, so their level drifts. For a pair this is the penalty
     (u_chosen + u_rejected)² of Eisenstein et al. (2023, arXiv 2312.09244). Stats: `level`, the weighted mean utility.
     """
+    boolean("mask_BG", mask_BG)
     real_BG = mask_BG & (weights_B > 0).unsqueeze(1)
     mean_B = masked_fill(utilities_BG, real_BG).sum(1) / real_BG.sum(1).clamp(min=1)
     total = _total(weights_B, denominator)

@@ -98,6 +98,25 @@ def test_rloo_leaves_the_answer_itself_out():
     assert rloo(SCORES_N, GROUPS_N).tolist() == pytest.approx(expected)
 
 
+def test_rloo_is_as_exact_as_its_scores():
+    """Of four the factor is 4/3, which float32 rounds."""
+    scores_N = torch.tensor([0.1, 0.2, 0.4, 0.8], dtype=torch.float64)
+    expected = [0.1 - 1.4 / 3, 0.2 - 1.3 / 3, 0.4 - 1.1 / 3, 0.8 - 0.7 / 3]
+    assert rloo(scores_N, torch.zeros(4)).tolist() == pytest.approx(expected, rel=1e-14)
+
+
+def test_a_running_mean_forgets_at_most_all():
+    for decay in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=f"decay must be at least 0 and at most 1, got {decay}"):
+            RunningMean(decay=decay)
+
+
+def test_answers_without_a_token_have_no_advantages():
+    nothing_BT = torch.zeros(2, 0)
+    for found in gae(nothing_BT, nothing_BT, nothing_BT.bool(), gamma=1.0, gae_lambda=0.95):
+        assert found.shape == (2, 0)
+
+
 def test_reinforce_subtracts_the_mean_of_earlier_updates():
     baseline = RunningMean(decay=0.5)
     assert reinforce(SCORES_N, baseline.mean).tolist() == SCORES_N.tolist()

@@ -1,5 +1,7 @@
 """KL estimators against an exact divergence, and the adaptive coefficient."""
 
+import math
+
 import pytest
 import torch
 
@@ -28,6 +30,30 @@ def test_k2_has_the_gradient_of_the_divergence_on_policy():
     (exact,) = torch.autograd.grad((logp.exp() * (logp - ref)).sum(), logits, retain_graph=True)
     (found,) = torch.autograd.grad((logp.exp().detach() * kl.k2(logp, ref)).sum(), logits)
     assert torch.allclose(exact, found, atol=1e-12)
+
+
+def test_in_float32_k3_and_its_gradient_stay_numbers_however_far_the_policies_are_apart():
+    apart = torch.tensor([-1e4, -100.0, -1.0, 1.0, 100.0, 1e4], requires_grad=True)
+    k3 = kl.k3(apart, torch.zeros(6))
+    k3.sum().backward()
+    assert k3.tolist() == pytest.approx(
+        [math.exp(20) - 21] * 2 + [math.exp(1) - 2, math.exp(-1), 99, 1e4 - 1], rel=1e-6
+    )
+    assert apart.grad is not None
+    assert apart.grad.tolist() == pytest.approx([0, 0, 1 - math.exp(1), 1 - math.exp(-1), 1, 1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"coef": -0.1}, "coef must be at least 0, got -0.1"),
+        ({"coef": 0.1, "target": -1.0}, "target must be at least 0, got -1"),
+        ({"coef": 0.1, "horizon": 0.0}, "horizon must be above 0, got 0"),
+    ],
+)
+def test_a_controller_that_the_settings_forbid_is_refused(values: dict[str, float], message: str):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        kl.KLController(**values)
 
 
 def test_a_fixed_coefficient_stays():

@@ -1,8 +1,9 @@
-"""What holds for every loss (oracle 5): gradients, masks, and micro-batches. A new loss is a line in CASES."""
+"""What holds for every loss (oracle 5): gradients, masks, extremes, micro-batches. A new loss is a line in CASES."""
 
 import inspect
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -229,6 +230,60 @@ def test_what_is_behind_the_mask_changes_nothing_by_one_bit(case: Case, junk: fl
     assert stats.keys() == other_stats.keys() and all(torch.equal(stats[name], other_stats[name]) for name in stats)
 
 
+@each_case
+@pytest.mark.parametrize("far", [-1e4, -300.0, -100.0, -25.0, 25.0, 100.0, 300.0, 1e4])
+def test_in_float32_the_gradient_is_a_number_however_far_a_policy_has_run_away(case: Case, far: float):
+    """One argument at a time, all of it or every second number."""
+    single = {
+        name: value.float()
+        for name, value in case.arguments.items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    }
+    for name in set(case.learned) - {"reliability_B"}:
+        every_second = torch.arange(single[name].numel()).reshape(single[name].shape) % 2 == 0
+        for moved in (single[name] + far, single[name] + far * every_second):
+            loss, gradients, stats = case.backward(**single | {name: moved})
+            assert loss.isfinite() and all(gradient.isfinite().all() for gradient in gradients)
+            assert all(value.isfinite() for value in stats.values())
+
+
+def _masks(case: Case) -> list[str]:
+    return [
+        name for name in ("mask_BT", "mask_BG", "desirable_B", "tied_B") if isinstance(case.arguments.get(name), Tensor)
+    ]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES.values() if _masks(case)])
+def test_a_mask_of_numbers_is_refused(case: Case):
+    for name in _masks(case):
+        for dtype in (torch.float64, torch.int64):
+            with pytest.raises(ValueError, match=rf"must be a tensor of bool, got {dtype}"):
+                case.run(**{name: case.arguments[name].to(dtype)})
+
+
+@pytest.mark.parametrize(
+    ("name", "refused", "message"),
+    [
+        ("ppo, A > 0", {"clip": 0.0}, "clip must be above 0, got 0"),
+        ("ppo, A > 0", {"clip": (0.2, -0.1)}, "clip must be above 0, got -0.1"),
+        ("ppo, A > 0", {"clip": (math.nan, 0.2)}, "clip must be above 0, got nan"),
+        ("ppo, A > 0", {"dual_clip": 0.5}, "dual_clip must be above 1, got 0.5"),
+        ("ppo, A > 0", {"dual_clip": 1.0}, "dual_clip must be above 1, got 1"),
+        ("gspo, A > 0", {"clip": -0.2}, "clip must be above 0, got -0.2"),
+        ("value, below the return", {"clip": 0.0}, "clip must be above 0, got 0"),
+        ("kl as k1", {"estimator": "k4"}, "estimator must be one of k1, k2, k3, got 'k4'"),
+        ("dpo", {"beta": 0.0}, "beta must be above 0, got 0"),
+        ("dpo", {"kind": "sigmoid"}, "kind must be dpo or ipo, got 'sigmoid'"),
+        ("kto", {"beta": -1.0}, "beta must be above 0, got -1"),
+        ("kto", {"desirable_weight": -1.0}, "desirable_weight must be at least 0, got -1"),
+        ("kto", {"undesirable_weight": -1.0}, "undesirable_weight must be at least 0, got -1"),
+    ],
+)
+def test_what_the_settings_forbid_is_refused(name: str, refused: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        CASES[name].run(**refused)
+
+
 @pytest.mark.parametrize("case", MEANS.values(), ids=MEANS)
 def test_micro_batches_with_the_whole_denominator_add_up(case: Case):
     loss, gradients, stats = case.backward()
@@ -277,3 +332,44 @@ def test_what_is_behind_the_mask_changes_no_advantage_by_one_bit(name: str, junk
     soiled = {key: torch.where(MASK_BT, value, torch.full_like(value, junk)) for key, value in clean.items()}
     for expected, found in zip(function(**clean), function(**soiled), strict=True):
         assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize(
+    ("function", "refused", "message"),
+    [
+        ("token_rewards", {"kl_coef": -0.1}, "kl_coef must be at least 0, got -0.1"),
+        ("gae", {"gamma": 0.0}, "gamma must be above 0 and at most 1, got 0"),
+        ("gae", {"gamma": 1.1}, "gamma must be above 0 and at most 1, got 1.1"),
+        ("gae", {"gae_lambda": -0.1}, "gae_lambda must be at least 0 and at most 1, got -0.1"),
+        ("gae", {"gae_lambda": 1.1}, "gae_lambda must be at least 0 and at most 1, got 1.1"),
+        ("truncated_weights", {"max_weight": 0.0}, "max_weight must be above 0, got 0"),
+        ("truncated_weights", {"reject_above": 0.0}, "reject_above must be above 0, got 0"),
+        ("answer_weights", {"max_weight": 0.0}, "max_weight must be above 0, got 0"),
+    ],
+)
+def test_what_the_settings_forbid_is_refused_before_a_loss_too(function: str, refused: dict[str, Any], message: str):
+    given = {
+        "token_rewards": {"scores_B": SCORES_B, "kl_BT": MIXED_BT, "kl_coef": 0.1},
+        "gae": {"rewards_BT": MIXED_BT, "values_BT": VALUES_BT, "gamma": 1.0, "gae_lambda": 0.95},
+        "truncated_weights": {
+            "proximal_logprobs_BT": OLD_BT, "behaviour_logprobs_BT": REF_BT, "max_weight": 2.0, "reject_above": 4.0
+        },
+        "answer_weights": {"logprobs_BT": OLD_BT, "behaviour_logprobs_BT": REF_BT, "max_weight": 2.0},
+    }[function]  # fmt: skip
+    call = getattr(advantages if hasattr(advantages, function) else importance, function)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        call(**given | {"mask_BT": MASK_BT} | refused)
+    with pytest.raises(ValueError, match=r"must be a tensor of bool, got torch\.float32"):
+        call(**given | {"mask_BT": MASK_BT.float()})
+
+
+@pytest.mark.parametrize("function", ["token_rewards", "gae"])
+def test_a_mask_with_a_hole_is_refused_naming_the_row(function: str):
+    holes_BT = torch.tensor([[True, True, True, True], [True, False, True, False]])
+    left_padded_BT = torch.tensor([[True, False, False, False], [False, True, True, True]])
+    for mask_BT in (holes_BT, left_padded_BT):
+        with pytest.raises(ValueError, match="row 1 is True again after False"):
+            if function == "gae":
+                advantages.gae(MIXED_BT, VALUES_BT, mask_BT, gamma=1.0, gae_lambda=0.95)
+            else:
+                advantages.token_rewards(SCORES_B, MIXED_BT, mask_BT, 0.1)

@@ -71,6 +71,20 @@ def test_token_logprobs_divide_the_logits_by_the_temperature():
     assert token_logprobs(logits_NV, tokens_N, 0.5).exp().tolist() == pytest.approx([0.9, 0.9])
 
 
+def test_a_temperature_of_0_is_refused():
+    for function in (
+        lambda: token_logprobs(torch.zeros(1, 2), torch.tensor([0]), 0.0),
+        lambda: token_entropies(torch.zeros(1, 2), -1.0),
+    ):
+        with pytest.raises(ValueError, match="temperature must be above 0, got "):
+            function()
+
+
+def test_a_mask_of_numbers_is_refused():
+    with pytest.raises(ValueError, match=r"mask must be a tensor of bool, got torch.int64: pass mask.bool\(\)"):
+        masked_mean(VALUES_BT, MASK_BT.long())
+
+
 def test_token_entropies_are_those_of_the_sampled_distribution():
     logits_NV = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]], dtype=torch.float64)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rlhf_online.algorithms import policy_losses
-from rlhf_online.algorithms.importance import truncated_weights
+from rlhf_online.algorithms.importance import answer_weights, ratio, truncated_weights
 from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 
 
@@ -111,6 +111,47 @@ def test_what_is_rejected_does_no_harm_however_far_it_is():
     )
     loss.backward()
     assert loss.item() == -1 and logprobs_BT.grad is not None and logprobs_BT.grad.tolist() == [[0, -1]]
+
+
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+@pytest.mark.parametrize("run_away", [21.0, 88.0, 89.0, 500.0, math.inf])
+def test_a_ratio_that_has_run_away_has_no_gradient_and_leaves_the_other_tokens_theirs(
+    advantage: float, run_away: float
+):
+    """In float32 e^89 is infinite, and its gradient 0 · ∞ even where the clip holds it."""
+    logprobs_BT = torch.tensor([[run_away, -run_away, 0.0]], requires_grad=True)
+    loss, stats = policy_losses.ppo_loss(
+        logprobs_BT, torch.zeros(1, 3), torch.full((1, 3), advantage), torch.ones(1, 3, dtype=torch.bool), clip=0.2
+    )
+    loss.backward()
+    assert logprobs_BT.grad is not None and logprobs_BT.grad.tolist() == [[0, 0, pytest.approx(-advantage / 3)]]
+    assert loss.isfinite() and stats["ratio"].item() == pytest.approx((math.exp(20) + 1) / 3)
+    if advantage > 0:
+        assert loss.item() == pytest.approx(-(1.2 + 0 + 1) / 3)
+
+
+def test_a_ratio_is_exact_up_to_e_to_the_20th():
+    for log_ratio, expected in [(19.5, 19.5), (-19.5, -19.5), (20.5, 20.0), (-20.5, -20.0)]:
+        assert ratio(_f64(log_ratio)).item() == pytest.approx(math.exp(expected), rel=1e-14)
+
+
+def test_a_weight_beyond_float32_is_truncated_or_rejected_as_any_other():
+    far_BT, zeros_BT, mask_BT = torch.tensor([[500.0, 0.0]]), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
+    for reject_above, expected in [(10.0, 0.0), (math.inf, 2.0)]:
+        weights_BT, _ = truncated_weights(far_BT, zeros_BT, mask_BT, max_weight=2.0, reject_above=reject_above)
+        assert weights_BT.tolist() == [[expected, 1.0]]
+    assert answer_weights(far_BT, zeros_BT, mask_BT, max_weight=math.inf).isfinite().all()
+
+
+def test_values_within_the_clip_range_are_not_counted_as_clipped():
+    """In float32 V_old + (V − V_old) is seldom V."""
+    generator = torch.Generator().manual_seed(0)
+    old_BT = torch.randn(50, 20, generator=generator)
+    values_BT = old_BT + 0.4 * torch.rand(50, 20, generator=generator) - 0.2
+    values_BT = values_BT.clamp(old_BT - 0.199, old_BT + 0.199)
+    returns_BT, mask_BT = torch.randn(50, 20, generator=generator), torch.ones(50, 20, dtype=torch.bool)
+    _, stats = policy_losses.value_loss(values_BT, old_BT, returns_BT, mask_BT, clip=0.2)
+    assert stats["value_clip_fraction"].item() == 0
 
 
 def test_value_loss_by_hand():

@@ -59,3 +59,12 @@ def test_no_gradient_flows_through_ktos_reference_point():
     log_ratio = torch.tensor(0.4, requires_grad=True)
     loss, _ = _kto(log_ratio)
     assert not loss.requires_grad
+
+
+def test_ktos_weights_are_as_exact_as_its_log_probs():
+    """1.1 and 0.7 are rounded in float32."""
+    zeros_B = torch.zeros(2, dtype=torch.float64)
+    loss, _ = kto_loss(
+        zeros_B, zeros_B, torch.tensor([True, False]), 0.0, beta=1.0, desirable_weight=1.1, undesirable_weight=0.7
+    )
+    assert loss.item() == pytest.approx((1.1 + 0.7) / 4, rel=1e-14)

@@ -43,6 +43,16 @@ def test_efron_ties_by_hand():
     assert math.exp(-found) == pytest.approx(a * b / ((a + b + c) * ((a + b) / 2 + c)))
 
 
+def test_efron_approximates_the_mean_over_the_orders_of_a_tie():
+    """Exactly where the tied utilities are equal, closely where they are close."""
+    for apart, error in [(0.0, 1e-12), (0.2, 0.01), (1.0, 0.2)]:
+        utilities = _f64([0.4 + apart, 0.4, 0.9])
+        orders = [math.exp(-_nll(utilities, tiers).item()) for tiers in ((0, 1, 2), (1, 0, 2))]
+        found = math.exp(-_nll(utilities, (0, 0, 1)).item())
+        assert found == pytest.approx(sum(orders) / 2, rel=error)
+        assert apart == 0 or found != pytest.approx(sum(orders) / 2, rel=error / 10)
+
+
 def test_tied_answers_are_likeliest_at_equal_utilities_whatever_their_place_in_the_list():
     tied = [_nll(_f64([u, 0.0, 1.0]), (0, 0, 1)).item() for u in (-1.0, 0.0, 1.0)]
     pair = [_nll(_f64([u, 0.0]), (0, 0)).item() for u in (-0.5, 0.0, 0.5)]

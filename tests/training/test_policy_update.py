@@ -245,6 +245,21 @@ def test_a_step_too_far_is_undone(base: Path, tuning: str, algorithm: str):
     assert _same(before[0], after[0]) and before[1] == after[1]
 
 
+@pytest.mark.parametrize(
+    ("step_kl", "undone"), [(float("nan"), True), (float("inf"), True), (1.01, True), (1.0, False), (0.0, False)]
+)
+def test_only_a_step_known_to_be_small_is_kept(
+    base: Path, monkeypatch: pytest.MonkeyPatch, step_kl: float, undone: bool
+):
+    """A step of NaN nats is none of at most 1."""
+    monkeypatch.setattr(MicroBatches, "step_kl", lambda self, answers: step_kl)
+    updater = _updater(base, max_step_kl=1.0, epochs=1)
+    before = updater.state()[0]
+    report = updater.update(_rollouts(updater.policy, prompts=PROMPTS[:12] * 4))
+    assert (report.undone, updater.updates) == (undone, 0 if undone else 1)
+    assert _same(before, updater.state()[0]) == undone
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_nan_weights_are_noticed(base: Path, algorithm: str):
     updater = _updater(base, algorithm=algorithm)

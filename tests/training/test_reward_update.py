@@ -133,6 +133,33 @@ def test_held_out_votes_are_measured_and_never_learned(base: Path):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_implicit_signals_are_learned_from_and_never_measured_on(base: Path):
+    """Who stops an answer has not said that it is bad: held out, a signal would count as a thumb down."""
+    updater = _updater(base)
+    held_out: list[Vote] = [*(_signal(i, 0, "regenerate") for i in range(30)), *(_thumb(i, "ht") for i in range(10))]
+    report = updater.update([_ranking(i) for i in range(20)], held_out, _probe_pairs())
+    assert report.measured.thumb_n == 10
+    assert {vote["event_id"] for vote in updater.state()[1]["held_out"]} == {f"ht-{i}" for i in range(10)}
+
+
+def test_a_vote_is_forgotten_for_its_own_person_alone(base: Path):
+    """In the replay, and among the held-out votes: a stranger who knows its id revokes nothing."""
+    updater = _updater(base)
+    learned, held_out = [_thumb(i) for i in range(8)], [_thumb(i, "h") for i in range(8)]
+    updater.update(learned, held_out, _probe_pairs())
+
+    def kept() -> tuple[int, int]:
+        values = updater.state()[1]
+        return len(values["replay"]), len(values["held_out"])
+
+    updater.forget([(vote.event_id, "a stranger") for vote in (*learned, *held_out)])
+    updater.forget([("another vote", learned[0].person)])
+    assert kept() == (8, 8)
+    updater.forget([(vote.event_id, vote.person) for vote in (learned[0], held_out[3], held_out[4])])
+    assert kept() == (7, 6)
+    assert not {learned[0].event_id, held_out[3].event_id} & {vote.event_id for vote in updater.thumbs}
+
+
 def test_replay_is_mixed_in_and_bounded(base: Path):
     updater = _updater(base, replay=2.0, replay_capacity=20, epochs=1, cold_epochs=1)
     assert updater.update([_pair(i) for i in range(30)], [], []).seen == 30

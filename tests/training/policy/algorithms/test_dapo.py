@@ -28,6 +28,12 @@ def test_a_group_that_ties_is_left_out_of_the_loss_and_of_its_denominator():
     assert torch.allclose(gradient, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]) / 4, atol=1e-6)
 
 
+def test_a_tie_is_one_of_scores_whatever_the_kl():
+    """Equal scores, and half a nat of KL a token: the advantages differ, and say nothing of what people want."""
+    answers = scored([1.0, 1.0, 0.5, 3.0], lengths=(1, 3, 2, 2))
+    assert DAPO(kl_coef=0.5).objective(answers, AlgorithmState()).left_out == {"tied": 2}
+
+
 def test_older_answers_may_be_decoupled():
     dapo = DAPO(correction="decoupled", max_weight=1.1)
     _, stats, _ = evaluate(dapo.objective(scored(behaviour=-1.2), AlgorithmState()))

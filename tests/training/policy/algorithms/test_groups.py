@@ -1,5 +1,7 @@
 """GRPO, RLOO and best of n: what an answer is worth beside the others to its prompt, by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,6 +33,17 @@ def test_the_kl_is_paid_by_the_answer():
     answers = scored([1.0, 1.0], lengths=(1, 3))
     _, _, gradient = evaluate(RLOO(kl_coef=1.0).objective(answers, AlgorithmState()))
     assert torch.allclose(gradient, torch.tensor([[-1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]) / 4)
+
+
+def test_scores_are_clipped_on_both_sides():
+    answers = scored([9.0, -9.0, 3.0, -3.0])
+    for algorithm in (RLOO(reward_clip=2.5, kl_coef=0.0), BestOfN(reward_clip=2.5)):
+        assert algorithm.shaped(answers).tolist() == [2.5, -2.5, 2.5, -2.5]
+
+
+def test_an_answer_that_did_not_end_by_itself_pays_for_it_beyond_the_clip():
+    answers = replace(scored([9.0, 9.0, 0.0, 0.0]), finished_N=torch.tensor([True, False, True, False]))
+    assert RLOO(reward_clip=2.5, missing_eos_penalty=0.5).shaped(answers).tolist() == [2.5, 2.0, 0.0, -0.5]
 
 
 def test_the_best_of_each_prompt_becomes_likelier():

@@ -20,6 +20,13 @@ def test_the_best_and_the_worst_make_a_pair():
     assert evaluate(OnlineDPO(beta=0.5, loss="ipo").objective(answers, AlgorithmState()))[0] == pytest.approx(2.0)
 
 
+def test_the_kl_has_no_say_in_what_is_best():
+    """The better answer is three times as long and a nat further from the reference; the loss holds it near, not the
+    choice."""
+    answers = scored([1.0, 1.2, 0.4, 0.6], lengths=(1, 3, 1, 3))
+    assert OnlineDPO().objective(answers, AlgorithmState()).examples == [(1, 0), (3, 2)]
+
+
 def test_what_is_worth_the_same_makes_none():
     """Both scores of the first prompt are beyond the clip."""
     objective = OnlineDPO(reward_clip=2.0).objective(scored([2.5, 9.0, 1.0, 0.0]), AlgorithmState())

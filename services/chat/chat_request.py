@@ -24,6 +24,7 @@ from pydantic import (
 
 from rlhf_online import events
 from rlhf_online.config import LimitSettings
+from services.chat.api_error import ApiError
 from services.chat.validation import Array, AtMost, Expected, Integer, Mistake, Model, Within, validate
 
 PUBLIC_MODEL = "rlhf-online"
@@ -31,13 +32,13 @@ MAX_NAME = 512
 MAX_STOPS = 16
 MAX_LIST = 1024
 MAX_BIAS = 100
-TEMPERATURE_FLOOR = 0.01  # below it vLLM samples at this temperature instead: the logged one would be wrong
+TEMPERATURE_FLOOR = 0.01  # vLLM samples at no lower one but 0, which is greedy
 INT64 = 2**63
 PASSED = (
-    *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "response_format", "stop"),
-    *("tools", "tool_choice", "parallel_tool_calls", "min_tokens", "ignore_eos", "stop_token_ids", "bad_words"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "stop", "stop_token_ids"),
+    *("bad_words", "min_tokens", "ignore_eos", "response_format", "tools", "tool_choice", "parallel_tool_calls"),
 )
-"""Fields that the engine is sent as they came."""
+"""Fields that the engine is sent where they were given."""
 
 Ignored = Annotated[Any, Field(description="Accepted for OpenAI's clients; it has no meaning here.")]
 
@@ -95,7 +96,7 @@ class StreamOptions(Model):
 
 def _biases(values: dict[str, Any]) -> dict[str, Any]:
     for token, bias in values.items():
-        if not token.isdigit() or type(bias) not in (int, float) or abs(bias) > MAX_BIAS:
+        if not (token.isascii() and token.isdecimal()) or type(bias) not in (int, float) or abs(bias) > MAX_BIAS:
             raise Mistake(f"expected token ids with numbers from -{MAX_BIAS} to {MAX_BIAS}")
     return values
 
@@ -111,6 +112,22 @@ TokenLimit = Annotated[
 Strings = Annotated[Array[str], Expected("an array of strings", whole=True), AtMost(MAX_LIST, "items")]
 Integers = Annotated[Array[int], Expected("an array of integers", whole=True), AtMost(MAX_LIST, "items")]
 Objects = Annotated[Array[dict[str, Any]], Expected("an array of objects", whole=True), AtMost(MAX_LIST, "items")]
+
+
+def _response_format(value: dict[str, Any]) -> dict[str, Any]:
+    match value:
+        case {"type": "json_schema", "json_schema": {"name": str(), "schema": dict()}}:
+            pass
+        case {"type": "json_schema"}:
+            message = 'expected {"type": "json_schema", "json_schema": {"name": …, "schema": {…}}}'
+            raise Mistake(message, param="json_schema")
+        case {"type": "text" | "json_object" | "structural_tag"}:
+            pass
+        case _:
+            raise Mistake("expected one of text, json_object, json_schema, structural_tag", param="type")
+    return value
+
+
 LogitBias = Annotated[
     dict[str, Any],
     AfterValidator(_biases),
@@ -133,7 +150,9 @@ class ChatCompletionRequest(Model):
     stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
     max_tokens: TokenLimit = Field(default=None, description="Token limit of an answer; -1 is the service's own.")
     max_completion_tokens: TokenLimit = Field(default=None, description="The same; it wins if both are given.")
-    temperature: Annotated[float, Within(0.0, 2.0)] = Field(default=1.0, description="0 is greedy.")
+    temperature: Annotated[float, Within(0.0, 2.0)] = Field(
+        default=1.0, description="0 is greedy; one below .01 counts as .01."
+    )
     top_p: Annotated[float, Within(0.0, 1.0)] = Field(default=1.0, description="Nucleus mass, more than 0.")
     top_k: Annotated[Integer, Within(-1, 2**31 - 1)] = Field(
         default=0, description="Largest number of candidates; 0 and -1 keep all."
@@ -162,7 +181,9 @@ class ChatCompletionRequest(Model):
         default=0, description="An answer ends no sooner, as vLLM's."
     )
     ignore_eos: bool = Field(default=False, description="Go on after the end of a turn, as vLLM's.")
-    response_format: dict[str, Any] | None = Field(default=None, description="Text, JSON or a schema, as OpenAI's.")
+    response_format: Annotated[dict[str, Any], AfterValidator(_response_format)] | None = Field(
+        default=None, description="Text, JSON or a schema, as OpenAI's."
+    )
     tools: Objects | None = Field(default=None, description="What the model may call, as OpenAI's.")
     tool_choice: Annotated[str | dict[str, Any], Expected("a string or an object", whole=True)] | None = Field(
         default=None, description="Whether and what the model calls, as OpenAI's."
@@ -202,15 +223,18 @@ class ChatCompletionRequest(Model):
             raise Mistake("top_logprobs is only for logprobs: true", param="top_logprobs")
         if self.stream_options and self.stream_options.model_fields_set and not self.stream:
             raise Mistake("stream_options is only for stream: true", param="stream_options")
+        if self.n > 1 and self.temperature == 0:
+            raise Mistake(f"n: expected 1 at temperature 0, where all answers are the same, got {self.n}", param="n")
         return self
 
     def sampling(self, max_tokens: int) -> events.Sampling:
         """How the answers are drawn, each of at most `max_tokens` tokens."""
         limit = self.max_completion_tokens or self.max_tokens or max_tokens
         top_k = max(self.top_k, 0)
-        whole = self.temperature >= TEMPERATURE_FLOOR and self.top_p == 1.0 and top_k == 0 and self.min_p == 0.0
+        temperature = max(self.temperature, TEMPERATURE_FLOOR) if self.temperature else 0.0
+        whole = temperature > 0 and self.top_p == 1.0 and top_k == 0 and self.min_p == 0.0
         return events.Sampling(
-            temperature=self.temperature,
+            temperature=temperature,
             top_p=self.top_p,
             top_k=top_k,
             min_p=self.min_p,
@@ -236,20 +260,30 @@ class ChatCompletionRequest(Model):
             or self.stop_token_ids
             or self.bad_words
             or self.tools
-            or self.tool_choice not in (None, "none", "auto")
-            or (self.response_format or {}).get("type", "text") != "text"
+            or self.constraint
         )
         return not constrained
+
+    @property
+    def constraint(self) -> str:
+        """The field that says what an answer must look like; "" if none does."""
+        if (self.response_format or {}).get("type", "text") != "text":
+            return "response_format"
+        return "tools" if self.tool_choice not in (None, "none", "auto") else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """A checked request. `upstream` holds what the engine is sent, but for the model and the streaming options."""
+    """A checked request. `upstream` holds what the engine is sent, but for the model and the streaming options.
+
+    `constraint` is the field that says what an answer must look like; "" if none does.
+    """
 
     messages: tuple[events.Message, ...]
     upstream: dict[str, Any]
     sampling: events.Sampling
     n: int = 1
+    constraint: str = ""
     model: str = ""
     stream: bool = False
     include_usage: bool = False
@@ -265,6 +299,9 @@ def parse_chat(values: Mapping[str, Any], limits: LimitSettings, max_model_len: 
     """The request in an OpenAI body. Raises ApiError."""
     request = validate(ChatCompletionRequest, values, {"max_answers": limits.max_answers})
     sampling = request.sampling(min(limits.max_tokens, max_model_len))
+    if request.min_tokens > sampling.max_tokens:
+        message = f"min_tokens: expected at most {sampling.max_tokens}, as many as an answer may have"
+        raise ApiError(message, param="min_tokens", code="invalid_value")
     upstream = {name: getattr(request, name) for name in PASSED if name in request.model_fields_set}
     upstream |= {
         "messages": values["messages"],  # as they came: with the fields that only the engine reads
@@ -287,6 +324,7 @@ def parse_chat(values: Mapping[str, Any], limits: LimitSettings, max_model_len: 
         upstream=upstream,
         sampling=sampling,
         n=request.n,
+        constraint=request.constraint,
         model=request.model,
         stream=request.stream,
         include_usage=request.stream_options is not None and request.stream_options.include_usage,

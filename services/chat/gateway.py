@@ -83,25 +83,28 @@ class Gateway:
             return await self.start(request)
 
     async def start(self, request: ChatRequest) -> Generation:
-        """Admit the request and send it to the engine, once."""
+        """Admit the request, send it to the engine, once, and wait for its first token.
+
+        Much of what the engine refuses it tells in its stream, before a token: the client then gets an HTTP status.
+        """
         self.admit(request)
         generation = self.flight.begin(request)
         self.active += 1
         self.metrics.active.set(self.active)
         try:
             await upstream.send(self.host, generation)
+            while not generation.tokens and (arrived := await upstream.more(self.host, generation, self.flight)):
+                generation.begun += arrived
+            self.metrics.first_token.observe(generation.elapsed_s())
         except BaseException:
             self.end(generation)
             raise
         return generation
 
     async def read(self, generation: Generation) -> AsyncIterator[list[upstream.Chunk]]:
-        """The engine's chunks; see `upstream.chunks`."""
-        first = True
-        async for arrived in upstream.chunks(generation, self.flight):
-            if first and generation.tokens:
-                first = False
-                self.metrics.first_token.observe(generation.elapsed_s())
+        """The engine's chunks from the first on, as they arrive together. Raises ApiError or EngineUnavailable."""
+        yield generation.begun
+        while arrived := await upstream.more(self.host, generation, self.flight):
             yield arrived
 
     async def settle(self, generation: Generation) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import aiohttp
 
+from rlhf_online import sse
+from rlhf_online.errors import RlhfError
 from rlhf_online.events import Answer, VersionSpan, now_ms
 from services.chat.chat_request import ChatRequest
 from services.chat.host import Host
@@ -76,6 +78,8 @@ class Generation:
     """A request that the engine works on: its response, the answers so far, times.
 
     `waiting` is true exactly while everything that arrived has been taken in and the engine's next bytes are awaited.
+    `begun` are the chunks up to the first token; `ended` is true once the engine has sent its last, `failure` is the
+    error that it sent instead.
     """
 
     request: ChatRequest
@@ -88,6 +92,10 @@ class Generation:
     prompt_token_ids: list[int] | None = None
     usage: dict[str, Any] | None = None
     response: aiohttp.ClientResponse | None = None
+    events: sse.EventParser = field(default_factory=sse.EventParser)
+    begun: list[dict[str, Any]] = field(default_factory=list)
+    ended: bool = False
+    failure: RlhfError | None = None
     waiting: bool = False
     settled: bool = False
     logged: bool = False

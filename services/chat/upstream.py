@@ -5,7 +5,6 @@ written when the weights changed. (vLLM's `stream_interval` would hold tokens ba
 """
 
 import io
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -14,6 +13,7 @@ import orjson
 from rlhf_online import sse
 from rlhf_online.errors import EngineUnavailable
 from services.chat.api_error import ApiError
+from services.chat.engine_errors import engine_error
 from services.chat.host import Host
 from services.chat.in_flight import Generation, InFlight
 
@@ -22,8 +22,11 @@ NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)  # a swap may 
 Chunk = dict[str, Any]
 
 
-async def post(host: Host, path: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
-    """The engine's answer, its headers read. Raises EngineUnavailable, or ApiError for what the engine refuses."""
+async def post(host: Host, path: str, body: dict[str, Any], constraint: str = "") -> aiohttp.ClientResponse:
+    """The engine's answer, its headers read. Raises EngineUnavailable, or ApiError for what the engine refuses.
+
+    See `engine_error` for `constraint`.
+    """
     client = host.client
     try:
         data = orjson.dumps(body)
@@ -37,13 +40,13 @@ async def post(host: Host, path: str, body: dict[str, Any]) -> aiohttp.ClientRes
         if response.status == 200:
             return response
         async with response:
-            raise engine_error(response.status, await response.read())
+            raise await engine_error(host, response.status, await response.read(), constraint)
     except (aiohttp.ClientError, OSError) as error:
         raise EngineUnavailable(f"the engine does not answer ({type(error).__name__}); try again") from error
 
 
 async def send(host: Host, generation: Generation) -> None:
-    """Send the generation's request; `generation.response` is then to be read with `chunks`."""
+    """Send the generation's request; its answers are then to be read with `more`."""
     body = generation.request.upstream | {
         "model": host.model_name,
         "stream": True,
@@ -51,47 +54,49 @@ async def send(host: Host, generation: Generation) -> None:
         "return_token_ids": True,
     }
     generation.waiting = True
-    generation.response = await post(host, "/v1/chat/completions", body)
+    generation.response = await post(host, "/v1/chat/completions", body, generation.request.constraint)
 
 
-async def chunks(generation: Generation, flight: InFlight) -> AsyncIterator[list[Chunk]]:
-    """The engine's chunks, as many at a time as arrived together; the generation has taken them in.
+async def more(host: Host, generation: Generation, flight: InFlight) -> list[Chunk]:
+    """The engine's next chunks, as many as arrived together, which the generation has taken in; none at the end.
 
     Raises EngineUnavailable if the engine ends before its last chunk, and ApiError for an error that it sends.
     """
     assert generation.response is not None, "send comes first"
-    content = generation.response.content
-    parser = sse.EventParser()
-    done = False
-    while not done:
+    if generation.failure is not None:
+        raise generation.failure
+    arrived: list[Chunk] = []
+    while not arrived and not generation.ended:
         generation.waiting = True
         try:
-            data = await content.readany()
+            data = await generation.response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise EngineUnavailable(f"the engine ended in the middle of an answer ({type(error).__name__})") from error
         generation.waiting = False
         flight.activity += 1
         if not data:
             raise EngineUnavailable("the engine ended in the middle of an answer")
-        arrived = []
-        for event in parser.feed(data):
+        for event in generation.events.feed(data):
             if event == sse.DONE:
-                done = True
-            else:
-                chunk = orjson.loads(event)
-                take_in(generation, chunk)
-                arrived.append(chunk)
-        if arrived:
-            yield arrived
-    if not generation.finished:
+                generation.ended = True
+                continue
+            chunk = orjson.loads(event)
+            if "error" in chunk:
+                code = chunk["error"].get("code")
+                status = code if isinstance(code, int) else 500
+                generation.failure = await engine_error(host, status, event, generation.request.constraint)
+                if not arrived:
+                    raise generation.failure
+                return arrived
+            take_in(generation, chunk)
+            arrived.append(chunk)
+    if not arrived and not generation.finished:
         raise EngineUnavailable("the engine ended an answer without saying why")
+    return arrived
 
 
 def take_in(generation: Generation, chunk: Chunk) -> None:
-    """Add a chunk's tokens and text to the generation. Raises what an error chunk says."""
-    if "error" in chunk:
-        code = chunk["error"].get("code")
-        raise engine_error(code if isinstance(code, int) else 500, orjson.dumps(chunk))
+    """Add a chunk's tokens and text to the generation."""
     if generation.prompt_token_ids is None and chunk.get("prompt_token_ids"):
         generation.prompt_token_ids = chunk["prompt_token_ids"]
     if chunk.get("usage"):
@@ -121,18 +126,3 @@ def _take_in_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> No
     function = delta.get("function") or {}
     call["function"]["name"] = function.get("name") or call["function"]["name"]
     call["function"]["arguments"] += function.get("arguments") or ""
-
-
-def engine_error(status: int, body: bytes) -> ApiError | EngineUnavailable:
-    """What the engine's error means: the client's mistake (4xx), or a broken engine."""
-    try:
-        values = orjson.loads(body)
-        error = values.get("error", values)
-        message, param = error.get("message"), error.get("param")
-    except (orjson.JSONDecodeError, AttributeError):
-        message, param = None, None
-    if status in (400, 413, 422):
-        return ApiError(message or "the engine refused the request", param=param, code="engine_refused")
-    if status in (404, 408, 409, 429):  # between two versions' names, or short of room: passes
-        return EngineUnavailable(f"the engine answered {status}; try again")
-    return EngineUnavailable(f"the engine failed (HTTP {status}); try again")

@@ -200,7 +200,7 @@ def _refusal(error: ValidationError) -> ApiError:
     param = ".".join(part for part in (path, mistake.param) if part)
     if mistake.code == "unknown_parameter":
         return ApiError(f"unrecognized field: {param}", param=param, code=mistake.code)
-    return ApiError(f"{path}: {mistake}" if path else str(mistake), param=param or None, code=mistake.code)
+    return ApiError(f"{param}: {mistake}" if path else str(mistake), param=param or None, code=mistake.code)
 
 
 def _mistake(error: ErrorDetails) -> Mistake:

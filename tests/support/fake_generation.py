@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from tests.support.vllm_errors import AFTER_ROLE, NO_BASE_CASE, Refusal
+
 PROMPT = [1, 2, 3]
 EOS = 9
 Token = tuple[int, str]
@@ -54,8 +56,8 @@ class FakeGeneration:
     """`requests` are the bodies that asked for answers; `asked` is set by the first, `aborted` by a client that left.
     `version` counts the versions after the first.
 
-    Faults, all of the chat route: `refuse` is (status, body) for whoever asks; `die_after` breaks one stream off after
-    so many tokens of each answer, `error_after` ends each with vLLM's error event.
+    Faults, all of the chat route: `refuse` is for whoever asks; `die_after` breaks one stream off after so many tokens
+    of each answer, `error_after` ends each with vLLM's error event.
     """
 
     def __init__(self, answers: Answers | None = None) -> None:
@@ -63,7 +65,7 @@ class FakeGeneration:
         self.requests: list[dict[str, Any]] = []
         self.asked = asyncio.Event()
         self.aborted = asyncio.Event()
-        self.refuse: tuple[int, dict[str, Any]] | None = None
+        self.refuse: Refusal | None = None
         self.die_after: int | None = None
         self.error_after: int | None = None
         self.version = 0
@@ -103,8 +105,8 @@ class FakeGeneration:
         body = await request.json()
         self.requests.append(body)
         self.asked.set()
-        if self.refuse is not None:
-            return web.json_response(self.refuse[1], status=self.refuse[0])
+        if self.refuse is not None and isinstance(self.refuse.where, int):
+            return web.json_response(self.refuse.body(), status=self.refuse.where)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         head = {"id": "chatcmpl-engine", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
@@ -138,6 +140,11 @@ class FakeGeneration:
     async def _chunks(self, request: web.Request, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """What a stream says; the roles come with the first token, as they do from vLLM."""
         prompt_ids = self.answers.prompt_ids(body["messages"])
+        if self.refuse is not None:
+            if self.refuse.where == AFTER_ROLE:
+                yield _opening(0, prompt_ids)
+            yield self.refuse.body()
+            return
         answers = [self.answers.draw(body["max_tokens"]) for _ in range(body["n"])]
         for position in range(max(map(len, answers))):
             await asyncio.sleep(self.answers.token_s)
@@ -155,14 +162,7 @@ class FakeGeneration:
                 request.transport.abort()
                 raise ConnectionResetError
             if self.error_after == position + 1:
-                yield {
-                    "error": {
-                        "message": "Internal server error",
-                        "type": "InternalServerError",
-                        "param": None,
-                        "code": 500,
-                    }
-                }
+                yield NO_BASE_CASE.body()
                 return
         usage = {"prompt_tokens": len(prompt_ids), "completion_tokens": sum(map(len, answers))}
         yield {"choices": [], "usage": {**usage, "total_tokens": sum(usage.values())}}

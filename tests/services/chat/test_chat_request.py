@@ -36,6 +36,8 @@ def parse(**fields: Any) -> ChatRequest:
         ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
         ({"temperature": -0.1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
+        ({"n": 2, "temperature": 0}, "n"),
+        ({"min_tokens": 9, "max_tokens": 8}, "min_tokens"),
         ({"top_p": 0}, "top_p"),
         ({"top_k": -2}, "top_k"),
         ({"min_p": 1.1}, "min_p"),
@@ -48,11 +50,20 @@ def parse(**fields: Any) -> ChatRequest:
         ({"stop": 5}, "stop"),
         ({"stop": ["a"] * 17}, "stop"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"²": 1}}, "logit_bias"),
         ({"logit_bias": {"7": 101}}, "logit_bias"),
         ({"frequency_penalty": 3}, "frequency_penalty"),
         ({"tools": [1]}, "tools"),
         ({"tool_choice": 1}, "tool_choice"),
         ({"response_format": "json"}, "response_format"),
+        ({"response_format": {}}, "response_format.type"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": "{"}}},
+            "response_format.json_schema",
+        ),
         ({"user": 5}, "user"),
         ({"user": "x" * 513}, "user"),
         ({"conversation_id": []}, "conversation_id"),
@@ -73,7 +84,6 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
     "fields",
     [
         {"temperature": 0},
-        {"temperature": 0.001},
         {"top_p": 0.9},
         {"top_k": 5},
         {"min_p": 0.1},
@@ -109,6 +119,13 @@ def test_sampling_that_changes_the_distribution(fields: dict[str, Any]) -> None:
 )
 def test_sampling_from_the_whole_distribution(fields: dict[str, Any]) -> None:
     assert parse(**fields).sampling.full_support
+
+
+def test_the_temperature_is_the_one_that_the_engine_samples_at() -> None:
+    """vLLM samples at no lower one than .01 but for 0, and its log-probs are those of .01 then."""
+    for asked, sampled in ((0, 0), (1e-9, 0.01), (0.005, 0.01), (0.01, 0.01), (0.02, 0.02)):
+        request = parse(temperature=asked)
+        assert request.sampling.temperature == request.upstream["temperature"] == sampled
 
 
 def test_text_parts_and_tool_calls_become_plain_messages() -> None:

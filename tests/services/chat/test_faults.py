@@ -86,16 +86,6 @@ async def test_an_error_inside_the_engines_stream(service: Service) -> None:
     assert len(service.sink.completions) == 1
 
 
-async def test_the_engines_refusal_is_the_clients_mistake(service: Service) -> None:
-    service.engine.refuse = (400, {"error": {"message": "the prompt is too long", "param": "messages", "code": 400}})
-    for fields in ({}, {"stream": True}):
-        status, reply = await service.ask(**fields)
-        assert status == 400
-        assert reply["error"]["message"] == "the prompt is too long"
-        assert reply["error"]["param"] == "messages"
-    assert service.chat.gateway.active == 0
-
-
 async def test_a_client_that_leaves_a_stream(service: Service) -> None:
     """The engine stops writing, and what was received is logged as aborted."""
     await service.engine.hold()

@@ -1,0 +1,81 @@
+"""What an error of the engine means: the client's mistake, a request that this engine cannot carry out, or its loss.
+
+vLLM answers 400 to most mistakes, under its own names of fields. Some are found only while it writes, and end the
+stream with the same 500 as a dead engine: a JSON schema or a regular expression that it cannot follow is one. So the
+engine's health decides between the two. Only a request whose engine is lost is sent again: another try of a request
+that the engine cannot carry out costs everybody's time and ends alike.
+"""
+
+import re
+from typing import Any
+
+import orjson
+
+from rlhf_online.errors import EngineUnavailable
+from services.chat.api_error import ApiError
+from services.chat.chat_request import ChatCompletionRequest
+from services.chat.host import Host
+
+CLIENTS_NAMES = {"input_tokens": "messages", "logprobs": "top_logprobs", "prompt": "prompts"}
+"""The request's fields behind the engine's parameters, where they differ."""
+
+
+async def engine_error(host: Host, status: int, body: bytes, constraint: str = "") -> ApiError | EngineUnavailable:
+    """The error that `body` is, under an HTTP status or one inside a stream.
+
+    `constraint` is the request's field that says what an answer must look like, if one does.
+    """
+    error = _detail(body)
+    if status in (400, 413, 422):
+        return _refusal(error, constraint)
+    if status in (404, 408, 409, 429, 503):  # between two versions' names, or short of room: passes
+        return EngineUnavailable(f"the engine answered {status}; try again")
+    if not await host.client.health():
+        return EngineUnavailable(f"the engine failed (HTTP {status}); try again")
+    if constraint:
+        return ApiError(
+            f"{constraint}: the engine cannot write what it asks for; look for a part that never ends, such as a "
+            "schema that requires itself, or one that nothing can satisfy",
+            param=constraint,
+            code="invalid_schema",
+        )
+    return ApiError(
+        "the engine failed on this request and goes on with others; its log says more",
+        status=500,
+        type="server_error",
+        code="engine_failed",
+    )
+
+
+def _detail(body: bytes) -> dict[str, Any]:
+    try:
+        values = orjson.loads(body)
+        return values.get("error", values)
+    except (orjson.JSONDecodeError, AttributeError):
+        return {}
+
+
+def _refusal(error: dict[str, Any], constraint: str) -> ApiError:
+    message = _sentence(str(error.get("message") or "the engine refused the request"))
+    if error.get("param") == "input_tokens":
+        return ApiError(message, param="messages", code="context_length_exceeded")
+    param = _clients_field(str(error.get("param") or message)) or constraint or None
+    code = "invalid_schema" if param in ("response_format", "tools") else "engine_refused"
+    return ApiError(message, param=param, code=code)
+
+
+def _sentence(message: str) -> str:
+    """Without vLLM's own parameter and value at the end; of pydantic's many errors the first."""
+    if found := re.search(r"validation errors?:.*?'msg': (['\"])(.*?)\1, '", message, re.DOTALL):
+        message = found[2]
+    return re.sub(r" \(parameter=.*\)$", "", message, flags=re.DOTALL)
+
+
+def _clients_field(said: str) -> str:
+    """The field that `said`, a parameter or a message of vLLM's, begins with; "" if it begins with none."""
+    path = said.removeprefix("body.")
+    name = re.split(r"\W", path, maxsplit=1)[0]
+    if name.isdecimal():  # pydantic leaves the name of `messages` out of the path of a tool call
+        return "messages"
+    name = CLIENTS_NAMES.get(name, name)
+    return name if name in ChatCompletionRequest.model_fields or name in CLIENTS_NAMES.values() else ""

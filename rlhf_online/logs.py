@@ -2,8 +2,20 @@
 
 import logging
 import sys
+from contextlib import suppress
 
 import structlog
+
+
+class Stderr:
+    """Where lines go. One that cannot be written (a full disk, a reader that has gone) is lost, and whoever logged it
+    goes on."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            print(message, file=sys.stderr, flush=True)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def configure(service: str, level: str = "info") -> None:
@@ -17,7 +29,7 @@ def configure(service: str, level: str = "info") -> None:
             structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "service", "event"]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=Stderr,
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(service=service)

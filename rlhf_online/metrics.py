@@ -49,6 +49,12 @@ class ChatMetrics:
         self.engine_restarts = counter("rlhf_engine_restarts", "Engine processes started after one had ended.")
         self.engine_ready = Gauge("rlhf_engine_ready", "1 while the engine serves a version.", registry=registry)
         self.serving = Gauge("rlhf_serving_version_info", "1 for the serving version.", ["version"], registry=registry)
+        self.service_up = Gauge(
+            "rlhf_service_up", "1 while `rlhf-online up` sees this service ready.", ["service"], registry=registry
+        )
+        self.service_restarts = Gauge(
+            "rlhf_service_restarts", "Starts of this service after it had ended.", ["service"], registry=registry
+        )
 
 
 class RewardMetrics:

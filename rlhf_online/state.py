@@ -25,6 +25,8 @@ from rlhf_online.errors import SecretLost
 OPERATOR_TOKEN = "operator.token"
 PERSON_SALT = "person.salt"
 SHORTEST_SECRET = 16
+SERVICES_STATUS = "services"
+"""The status of the supervisor: {"trainer": {"state": "running", "restarts": 0, "last_end": ""}, …}."""
 
 
 @dataclass(frozen=True, slots=True)

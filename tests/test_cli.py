@@ -372,11 +372,14 @@ def test_the_service_is_found_by_its_state_folder(service, state, capsys):
     state.write_status(
         "trainer", {"phase": "policy", "cycle": 4, "votes": {"trained": 60, "pending": 2}, "updated_ms": 0}
     )
+    ended = {"state": "restarting", "restarts": 4, "last_end": "ended with signal SIGKILL"}
+    state.write_status("services", {"trainer": ended, "reward": {"state": "running", "restarts": 0, "last_end": ""}})
     service.answer("/readyz", {"ready": False, "state": "restarting", "message": "wait", "serving": ""}, status=503)
     assert main(["status", "--state", str(state.root)]) == 0
     said = capsys.readouterr().out
     assert service.url in said and "restarting  wait" in said
     assert "policy, cycle 4" in said and "trained 60, pending 2" in said
+    assert "restarting  ended with signal SIGKILL  restarted 4 times" in said and "reward" not in said.split()
 
 
 def test_status_when_nothing_runs(state, tmp_path, capsys):

@@ -9,7 +9,7 @@ import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect, running_at
 from rlhf_online.errors import InvalidInput
-from rlhf_online.state import StateDir
+from rlhf_online.state import SERVICES_STATUS, StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.summary import summaries
 
@@ -87,6 +87,9 @@ def status(
             ready = service.get("/readyz", errors_too=True)
         _line("service", address)
         _line("engine", ready.get("state", "unknown"), ready.get("serving", ""), ready.get("message", ""))
+        for name, told in folder.read_status(SERVICES_STATUS).items():
+            if told["state"] != "running":
+                _line(name, told["state"], told["last_end"], f"restarted {told['restarts']} times")
     else:
         _line("service", "not running (start it with `rlhf-online up`)")
     registry = open_registry(folder.versions)

@@ -16,6 +16,7 @@ import tomli_w
 
 from rlhf_online.config.base import ServiceSettings
 from rlhf_online.config.explain import explained
+from rlhf_online.durable import write_bytes
 from rlhf_online.errors import ConfigError
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
@@ -59,8 +60,7 @@ def read_toml(path: Path) -> Values:
 def write_toml(values: Values, path: Path) -> None:
     """Write a settings file and the folders above it. Raises ConfigError where the disk, or the folder, takes none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(tomli_w.dumps(values))
+        write_bytes(path, tomli_w.dumps(values).encode())  # whole or not at all: a full disk leaves the old one
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror or error}): make room, or name another folder"

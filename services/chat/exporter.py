@@ -1,17 +1,21 @@
-"""The engine host's and the log's counts as metrics, read at each scrape and whenever a version changes."""
+"""Counts of the engine's host, the log and the supervisor as metrics, read at each scrape and each change."""
+
+from contextlib import suppress
 
 from rlhf_online.eventlog.base import Shipping, Sink
 from rlhf_online.events import now_ms
 from rlhf_online.metrics import ChatMetrics, show_version
+from rlhf_online.state import SERVICES_STATUS, StateDir
 from rlhf_online.versions.manifest import Change
 from services.chat.host import Host, Swap
 
 
 class Exporter:
-    """Copies the host's and the log's counts into the metrics, each event once."""
+    """Copies what they count into the metrics, each event once. The supervisor's, if there is one, lie in `state`."""
 
-    def __init__(self, host: Host, sink: Sink, metrics: ChatMetrics) -> None:
+    def __init__(self, host: Host, sink: Sink, metrics: ChatMetrics, state: StateDir) -> None:
         self.host = host
+        self.state = state
         self.sink = sink
         self.metrics = metrics
         self._last: Swap | None = None
@@ -35,6 +39,10 @@ class Exporter:
             show_version(self.metrics.serving, self._serving)
         self.metrics.engine_ready.set(self.host.state == "ready")
         self._show_shipping(self.sink.shipping())
+        with suppress(OSError, ValueError):
+            for name, status in self.state.read_status(SERVICES_STATUS).items():
+                self.metrics.service_up.labels(service=name).set(status["state"] == "running")
+                self.metrics.service_restarts.labels(service=name).set(status["restarts"])
 
     def _show_shipping(self, now: Shipping) -> None:
         before, self._shipping = self._shipping, now

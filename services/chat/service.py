@@ -67,7 +67,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
     if settings.engine.tuning == "full":
         flight.attach()
     gateway = Gateway(host, flight, writer, person_hash, metrics, settings.limits.max_concurrent)
-    exporter = Exporter(host, sink, metrics)
+    exporter = Exporter(host, sink, metrics, state)
     host.on_change.append(writer.changed)
     host.on_change.append(exporter.changed)
     return Chat(

@@ -37,7 +37,7 @@ def read_ready(path: Path) -> dict[str, int] | None:
     """Ports and pid of the ready file, None if there is none (yet)."""
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (OSError, ValueError):
         return None
 
 

@@ -25,8 +25,12 @@ from rlhf_online.versions.genesis import genesis
 from rlhf_online.versions.manifest import Manifest
 from services.standalone import children, preconditions
 from services.standalone.children import Ports
+from services.standalone.processes import Child
+from services.standalone.readiness import Readiness
+from services.standalone.service import Service
 from services.standalone.settings import StandaloneSettings
 from tests.support.processes import alive
+from tests.support.small_disk import cannot_mount, small_disk
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,26 +166,131 @@ def test_refused_settings_stop_everything_with_the_reason(model, tmp_path, run):
     assert not any(alive(line["pid"]) for line in running.story("start"))
 
 
-def test_a_service_that_keeps_ending_stops_everything_with_the_end_of_its_log(model, tmp_path, run):
-    behave(tmp_path, trainer={"exit": 3, "says": "out of luck"})
+@pytest.mark.parametrize("name", ["trainer", "reward"])
+def test_chat_and_votes_go_on_however_often_another_service_ends(model, tmp_path, run, name):
     running = run(settings(model, tmp_path))
-    assert running.ended() == 1
-    assert len(running.story("start", "trainer")) == 5
-    assert "trainer ended 5 times within 60 s, the last time with exit code 3" in running.said()
-    assert "out of luck" in running.said()
-    assert [line["name"] for line in running.story("stop")] == ["reward", "chat"]
-
-
-def test_chat_goes_on_without_a_trainer_that_cannot_go_on(model, tmp_path, run):
-    """Exit code 2 is an InvalidInput: from a service that was ready it is no word about its settings."""
-    behave(tmp_path, trainer={"exit": 2, "ready": True, "says": "error: the log was deleted"})
-    running = run(settings(model, tmp_path))
-    running.until(lambda: "chat and votes go on" in running.said())
-    assert len(running.story("start", "trainer")) == 5
-    assert "error: the log was deleted" in running.said()
+    running.until(lambda: running.story("ready", "trainer"))
+    behave(tmp_path, **{name: {"exit": 1, "says": "out of luck"}})
+    os.kill(running.story("start", name)[0]["pid"], signal.SIGKILL)
+    running.until(lambda: len(running.story("start", name)) == 7)
     assert alive(running.story("start", "chat")[0]["pid"])
+    assert f"{name} ended with exit code 1; starting it again in 0.32 s, chat and votes go on" in running.said()
+    assert running.said().count("out of luck") == 1
+    behave(tmp_path)
+    running.until(lambda: len(running.story("ready", name)) == 2)
+    assert len(running.story("start", "chat")) == 1
+    told = running.until(lambda: (told := running.state.read_status("services"))[name]["state"] == "running" and told)
+    assert told[name]["restarts"] >= 7 and told[name]["last_end"] == "ended with exit code 1"
+    assert told["chat"] == {"state": "running", "restarts": 0, "last_end": ""}
+
+
+@pytest.mark.parametrize("name", ["trainer", "reward"])
+def test_people_are_served_though_another_service_never_starts(model, tmp_path, run, name):
+    behave(tmp_path, **{name: {"exit": 1, "says": "out of luck"}})
+    running = run(settings(model, tmp_path))
+    running.until(lambda: len(running.story("start", name)) == 6 and "page and API" in running.said())
+    assert "It ended 5 times in short; the end of" in running.said()
     running.process.send_signal(signal.SIGINT)
     assert running.ended() == 0
+
+
+def test_a_trainer_that_was_ready_does_not_stop_the_others_by_its_exit_code(model, tmp_path, run):
+    """Exit code 2 is an InvalidInput: from a service that was ready it is no word about its settings."""
+    running = run(settings(model, tmp_path))
+    running.until(lambda: running.story("ready", "trainer"))
+    behave(tmp_path, trainer={"exit": 2, "says": "error: the log was deleted"})
+    os.kill(running.story("start", "trainer")[0]["pid"], signal.SIGKILL)
+    running.until(lambda: len(running.story("start", "trainer")) == 4)
+    assert running.process.poll() is None
+
+
+def test_a_full_disk_stops_nobody_and_the_trainer_comes_back_when_there_is_room(model, tmp_path, run):
+    if why := cannot_mount(tmp_path / "state" / "run"):
+        pytest.skip(why)
+    with small_disk(tmp_path / "state" / "run", mib=1) as disk:
+        running = run(settings(model, tmp_path))
+        try:
+            running.until(lambda: running.story("ready", "trainer"))
+            (running.state.run / "trainer.ready.json").unlink()  # whose room another writer takes
+            disk.fill()
+            os.kill(running.story("start", "trainer")[0]["pid"], signal.SIGKILL)
+            running.until(lambda: running.said().count("trainer could not be started") == 3)
+            assert "trainer.toml cannot be written (No space left on device)" in running.said()
+            assert alive(running.story("start", "chat")[0]["pid"])
+            disk.free()
+            running.until(lambda: len(running.story("ready", "trainer")) == 2)
+            assert len(running.story("start", "chat")) == 1
+        finally:
+            running.process.terminate()
+            running.ended()
+
+
+def test_a_chat_service_that_never_opens_its_ports_stops_everything_with_the_end_of_its_log(model, tmp_path, run):
+    behave(tmp_path, chat={"exit": 1, "says": "out of luck"})
+    running = run(settings(model, tmp_path))
+    assert running.ended() == 1
+    assert len(running.story("start", "chat")) == 5
+    assert "chat ended 5 times in a row before it opened its ports, the last time it ended with exit code 1" in (
+        running.said()
+    )
+    assert "out of luck" in running.said()
+    assert not any(alive(line["pid"]) for line in running.story("start"))
+
+
+def test_a_chat_service_that_opens_its_ports_is_started_again_however_often_it_ends(model, tmp_path, run):
+    running = run(settings(model, tmp_path))
+    running.until(lambda: running.story("ready", "trainer"))
+    for ended in range(1, 7):
+        os.kill(running.story("ready", "chat")[-1]["pid"], signal.SIGKILL)
+        running.until(lambda ended=ended: len(running.story("ready", "chat")) == ended + 1)
+    assert len(running.story("start", "trainer")) == 1
+
+
+def test_an_engine_that_was_up_and_cannot_start_any_more_is_tried_again(model, tmp_path, run):
+    running = run(settings(model, tmp_path))
+    running.until(lambda: "ready          fake is serving" in running.said())
+    behave(tmp_path, chat={"exit": EngineStartFailed.exit_code, "ready": True, "says": "out of memory"})
+    os.kill(running.story("ready", "chat")[0]["pid"], signal.SIGKILL)
+    running.until(lambda: len(running.story("start", "chat")) == 4)
+    behave(tmp_path)
+    running.until(lambda: len(running.story("ready", "chat")) == 2)
+
+
+def test_waiting_for_a_slow_start_is_told(model, tmp_path, monkeypatch):
+    """The limit is the engine's own setting, whatever waits for it."""
+    said: list[str] = []
+    clock = iter(range(0, 10_000, 5))
+    monkeypatch.setattr("services.standalone.readiness.time.monotonic", lambda: float(next(clock)))
+    readiness = Readiness(said.append, start_timeout_s=600.0)
+    monkeypatch.setattr(readiness, "_ask", lambda _: {"state": "starting"})
+    for _ in range(12):
+        readiness.follow("http://nowhere", None)
+    assert said == [
+        f"engine         starting for {seconds} s; it may take 600 s (chat.engine.start_timeout_s)"
+        for seconds in (20, 40)
+    ]
+
+
+def test_waits_double_up_to_a_minute_and_begin_anew_after_a_good_life(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("services.standalone.service.time.monotonic", lambda: now)
+    child = Child("fake", [sys.executable, "-c", "raise SystemExit(7)"], tmp_path / "log")
+    service = Service("trainer", child, tmp_path / "ready.json", 0.5)
+
+    def life(seconds: float) -> float | None:
+        nonlocal now
+        service.start(lambda: None)
+        until(lambda: child.pid is None, PATIENCE_S, "the process to end")
+        now += seconds
+        delay = service.end()
+        assert delay is not None and service.end() is None and not service.due
+        now += delay
+        assert service.due
+        return delay
+
+    assert [life(1.0) for _ in range(10)] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert (service.restarts, service.failed_starts, service.last_end) == (9, 10, "ended with exit code 7")
+    assert [life(61.0), life(1.0)] == [0.5, 1]
 
 
 def test_an_engine_that_cannot_start_stops_everything_with_its_reason(model, tmp_path, run):

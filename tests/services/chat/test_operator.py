@@ -136,6 +136,15 @@ async def test_metrics(service: Service) -> None:
     assert await service.metric('rlhf_serving_version_info{version="policy-000000"}') == 0
 
 
+async def test_what_the_supervisor_sees_of_the_other_services_is_a_metric(service: Service) -> None:
+    assert await service.metric('rlhf_service_up{service="trainer"}') == 0
+    for state, up in (("restarting", 0), ("running", 1)):
+        trainer = {"state": state, "restarts": 3, "last_end": "ended with signal SIGKILL"}
+        service.state.write_status("services", {"trainer": trainer})
+        assert await service.metric('rlhf_service_up{service="trainer"}') == up
+        assert await service.metric('rlhf_service_restarts{service="trainer"}') == 3
+
+
 async def test_version_changes_are_logged(service: Service) -> None:
     await service.host.swap("policy-000001")
     await service.host.swap("policy-000002", ok=False)

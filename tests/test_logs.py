@@ -1,0 +1,28 @@
+"""Log lines, written by a real process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+LOGS = """
+import structlog
+from rlhf_online import logs
+logs.configure("chat")
+for method in ("info", "warning", "error"):
+    getattr(structlog.get_logger(), method)("swap", version="policy-000001")
+print("went on")
+"""
+
+
+def test_a_log_on_a_full_disk_stops_nobody() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", LOGS], stdout=subprocess.PIPE, stderr=full, text=True, check=True)
+    assert done.stdout == "went on\n"
+
+
+def test_a_line_names_service_level_and_event() -> None:
+    done = subprocess.run([sys.executable, "-c", LOGS], capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert [line.partition(" ")[2] for line in lines] == [
+        f"level='{level}' service='chat' event='swap' version='policy-000001'" for level in ("info", "warning", "error")
+    ]

@@ -96,7 +96,7 @@ class StreamOptions(Model):
 
 def _biases(values: dict[str, Any]) -> dict[str, Any]:
     for token, bias in values.items():
-        if not (token.isascii() and token.isdecimal()) or type(bias) not in (int, float) or abs(bias) > MAX_BIAS:
+        if not (token.isascii() and token.isdecimal()) or type(bias) not in (int, float) or not abs(bias) <= MAX_BIAS:
             raise Mistake(f"expected token ids with numbers from -{MAX_BIAS} to {MAX_BIAS}")
     return values
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import Counter
@@ -18,12 +19,11 @@ from rlhf_online.errors import RlhfError
 from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, versions_pb2
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.summary import VersionSummary
-from rlhf_online.wire import spans_to_proto
-from services.chat.api_error import outcome, report
+from services.chat.api_error import ApiError, outcome, report
 from services.chat.app import Chat, readiness
 from services.chat.authorization import Authorization
 from services.chat.chat_request import ChatRequest, parse_chat
-from services.chat.grpc_values import feedback_values, values_of
+from services.chat.grpc_values import complete_response, feedback_values, pieces, values_of
 from services.chat.in_flight import Generation
 from services.chat.operations import BY_RPC, Operation
 from services.chat.tracing import TraceGrpc
@@ -59,7 +59,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             raise
         finally:
             self._count(ended)
-        return _response(generation)
+        return complete_response(generation)
 
     async def StreamComplete(
         self, request: chat_pb2.StreamCompleteRequest, context: Context
@@ -69,14 +69,13 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         try:
             generation = await self.gateway.open(self._parse(request.request, stream=True))
             async for arrived in self.gateway.read(generation):
-                for part in (part for chunk in arrived for part in chunk["choices"]):
-                    if text := part["delta"].get("content"):
-                        yield chat_pb2.StreamCompleteResponse(
-                            completion_id=generation.completion_id, index=part["index"], delta=text
-                        )
+                for chunk in arrived:
+                    for piece in pieces(generation, chunk):
+                        yield piece
             await self.gateway.settle(generation)
             ended = "ok"
-            yield chat_pb2.StreamCompleteResponse(completion_id=generation.completion_id, final=_response(generation))
+            final = complete_response(generation)
+            yield chat_pb2.StreamCompleteResponse(completion_id=generation.completion_id, final=final)
         except Exception as error:
             ended = outcome(error)
             if generation is not None and generation.tokens and not generation.settled:
@@ -126,7 +125,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
 
 class OperationInterceptor(grpc.aio.ServerInterceptor):
-    """Runs each call of an operation for those who may make it, and turns its error into gRPC's status."""
+    """Runs each call of an operation for those who may make it, and turns its error into gRPC's status.
+
+    The message is read here too: gRPC would answer one that cannot be read as if the service had failed.
+    """
 
     def __init__(self, authorization: Authorization, internal_errors: Counter) -> None:
         self.authorization = authorization
@@ -141,28 +143,28 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
         operation = BY_RPC.get(handler_call_details.method)
         if handler is None or operation is None:  # health and reflection, which `GrpcServer` has checked
             return handler
-        kept = handler.request_deserializer, handler.response_serializer
+        read, write = handler.request_deserializer, handler.response_serializer
         if handler.response_streaming:
 
-            async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            async def stream(request: bytes, context: Context) -> AsyncIterator[Any]:
                 try:
                     self._authorize(operation, context)
-                    async with aclosing(handler.unary_stream(request, context)) as pieces:
+                    async with aclosing(handler.unary_stream(_parsed(read, request), context)) as pieces:
                         async for piece in pieces:
                             yield piece
                 except Exception as error:
                     await self._abort(context, error)
 
-            return grpc.unary_stream_rpc_method_handler(stream, *kept)
+            return grpc.unary_stream_rpc_method_handler(stream, response_serializer=write)
 
-        async def unary(request: Any, context: Context) -> Any:
+        async def unary(request: bytes, context: Context) -> Any:
             try:
                 self._authorize(operation, context)
-                return await handler.unary_unary(request, context)
+                return await handler.unary_unary(_parsed(read, request), context)
             except Exception as error:
                 await self._abort(context, error)
 
-        return grpc.unary_unary_rpc_method_handler(unary, *kept)
+        return grpc.unary_unary_rpc_method_handler(unary, response_serializer=write)
 
     def _authorize(self, operation: Operation, context: Context) -> None:
         header = dict(context.invocation_metadata() or ()).get("authorization")
@@ -235,28 +237,15 @@ def _methods(file: ModuleType) -> Iterator[str]:
         yield from (f"/{service.full_name}/{method.name}" for method in service.methods)
 
 
+def _parsed(read: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return read(data)
+    except DecodeError as error:
+        raise ApiError("the message cannot be read as what the method takes", code="invalid_message") from error
+
+
 def port_taken(host: str, port: int, setting: str) -> RlhfError:
     return RlhfError(f"cannot listen on {host}:{port}: it is in use; stop what uses it or set another {setting}")
-
-
-def _response(generation: Generation) -> chat_pb2.CompleteResponse:
-    answers = [choice.answer() for choice in generation.choices]
-    return chat_pb2.CompleteResponse(
-        completion_id=generation.completion_id,
-        conversation_id=generation.conversation_id,
-        choices=[
-            chat_pb2.Choice(
-                index=answer.index,
-                text=answer.text,
-                finish_reason=answer.finish_reason,
-                spans=spans_to_proto(answer.spans),
-            )
-            for answer in answers
-        ],
-        logged=generation.logged,
-        prompt_tokens=len(generation.prompt_token_ids or ()),
-        completion_tokens=generation.tokens,
-    )
 
 
 def _info(row: VersionSummary) -> admin_pb2.VersionInfo:

@@ -7,7 +7,7 @@ import orjson
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from services.chat.chat_request import PUBLIC_MODEL
+from services.chat.chat_request import PUBLIC_MODEL, ChatRequest
 from services.chat.documented import documented
 from services.chat.in_flight import Choice, Generation
 from services.chat.upstream import Chunk
@@ -240,6 +240,22 @@ def server_sent_event(values: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(values) + b"\n\n"
 
 
+def for_client(request: ChatRequest, chunk: Chunk) -> Chunk:
+    """The engine's chunk without what the service asked for and the client did not."""
+    if not request.token_ids:
+        chunk.pop("prompt_token_ids", None)
+    chunk.pop("prompt_text", None)
+    if request.include_usage:
+        chunk["usage"] = None
+    for part in chunk["choices"]:
+        if not request.token_ids:
+            part.pop("token_ids", None)
+        if not request.logprobs:
+            part["logprobs"] = None
+        part.pop("stop_reason", None)
+    return chunk
+
+
 class Chunks:
     """Turns the engine's chunks into the client's.
 
@@ -259,7 +275,7 @@ class Chunks:
                 if self.generation.request.include_usage:
                     out += self._hold(chunk)
                 continue
-            self._strip(chunk)
+            for_client(self.generation.request, self._head(chunk))
             out += self._hold(chunk) if self.generation.finished else [server_sent_event(chunk)]
         return b"".join(out)
 
@@ -274,22 +290,6 @@ class Chunks:
         """Keep the chunk; the one kept before was not the last, and is returned to be sent."""
         before, self.held = self.held, self._head(chunk)
         return [] if before is None else [server_sent_event(before)]
-
-    def _strip(self, chunk: Chunk) -> None:
-        """Take away what the service asked the engine for and the client did not."""
-        request = self.generation.request
-        self._head(chunk)
-        if not request.token_ids:
-            chunk.pop("prompt_token_ids", None)
-        chunk.pop("prompt_text", None)
-        if request.include_usage:
-            chunk["usage"] = None
-        for part in chunk["choices"]:
-            if not request.token_ids:
-                part.pop("token_ids", None)
-            if not request.logprobs:
-                part["logprobs"] = None
-            part.pop("stop_reason", None)
 
     def _head(self, chunk: Chunk) -> Chunk:
         chunk["id"] = self.generation.completion_id

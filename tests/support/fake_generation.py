@@ -155,7 +155,7 @@ class FakeGeneration:
                         for each in range(len(answers)):
                             yield _opening(each, prompt_ids)
                     finish_reason = self._finish_reason(tokens) if position == len(tokens) - 1 else None
-                    yield {"choices": [_choice(index, tokens[position], logprob, finish_reason)]}
+                    yield {"choices": [_choice(body, index, tokens[position], logprob, finish_reason, position)]}
             if self.die_after == position + 1:
                 self.die_after = None
                 assert request.transport is not None
@@ -186,14 +186,27 @@ def _opening(index: int, prompt_ids: list[int]) -> dict[str, Any]:
     return {"choices": [choice], "prompt_token_ids": prompt_ids, "prompt_text": None}
 
 
-def _choice(index: int, token: Token, logprob: float, finish_reason: str | None) -> dict[str, Any]:
+def _choice(
+    body: dict[str, Any], index: int, token: Token, logprob: float, finish_reason: str | None, position: int
+) -> dict[str, Any]:
+    """A token's chunk. Where a call is required, the text is its arguments."""
     token_id, text = token
-    content = [{"token": text, "logprob": logprob, "bytes": None, "top_logprobs": []}]
+    delta: dict[str, Any] = {"content": text}
+    if body.get("tool_choice") == "required":
+        opening = {"id": f"call-{index}", "type": "function"} if position == 0 else {}
+        name = {"name": body["tools"][0]["function"]["name"]} if position == 0 else {}
+        delta = {"tool_calls": [{"index": 0, **opening, "function": {**name, "arguments": text}}]}
+        finish_reason = finish_reason and "tool_calls"
     choice = {
         "index": index,
-        "delta": {"content": text},
-        "logprobs": {"content": content},
+        "delta": delta,
+        "logprobs": {"content": [_logprob(text, logprob, body.get("top_logprobs", 0))]},
         "finish_reason": finish_reason,
         "token_ids": [token_id],
     }
     return choice if finish_reason is None else {**choice, "stop_reason": None}
+
+
+def _logprob(text: str, logprob: float, others: int = 0) -> dict[str, Any]:
+    top = [_logprob(f"other {rank}", logprob - rank) for rank in range(others)]
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": top}

@@ -49,7 +49,8 @@ async def test_stream(service: Service, channel: grpc.aio.Channel) -> None:
     call = chat_pb2_grpc.ChatServiceStub(channel).StreamComplete(chat_pb2.StreamCompleteRequest(request=ask()))
     pieces = [piece async for piece in call]
     assert "".join(piece.delta for piece in pieces) == "hello there"
-    assert [piece.HasField("final") for piece in pieces] == [False, False, True]
+    assert [piece.HasField("final") for piece in pieces] == [False, False, False, True]
+    assert [piece.finish_reason for piece in pieces] == ["", "", "stop", ""]
     assert pieces[-1].final.choices[0].text == "hello there"
     assert pieces[-1].final.logged
     assert service.sink.completions[0].completion_id == pieces[0].completion_id
@@ -112,6 +113,30 @@ async def test_a_stream_that_cannot_begin(channel: grpc.aio.Channel) -> None:
         async for _ in chat_pb2_grpc.ChatServiceStub(channel).StreamComplete(request):
             pass
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("call", ["unary_unary", "unary_stream"])
+async def test_a_message_that_cannot_be_read_is_the_clients_mistake(channel: grpc.aio.Channel, call: str) -> None:
+    method = {"unary_unary": "Complete", "unary_stream": "StreamComplete"}[call]
+    with pytest.raises(grpc.aio.AioRpcError, match="the message cannot be read") as caught:
+        pieces = getattr(channel, call)(f"/rlhf.v1.ChatService/{method}")(b"\xff")
+        await (pieces if call == "unary_unary" else pieces.read())
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("field", ["response_format", "tool_choice", "tools"])
+async def test_json_that_is_none(channel: grpc.aio.Channel, field: str) -> None:
+    text = events_pb2.Json(text='{"type": ')
+    with pytest.raises(
+        grpc.aio.AioRpcError, match=f"{field}: expected JSON as text, got none \\(line 1, column"
+    ) as caught:
+        await chat_pb2_grpc.ChatServiceStub(channel).Complete(ask(**{field: [text] if field == "tools" else text}))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_not_a_number_is_no_bias(channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="logit_bias: expected token ids with numbers from -100 to 100"):
+        await chat_pb2_grpc.ChatServiceStub(channel).Complete(ask(logit_bias={5: float("nan")}))
 
 
 async def test_unavailable(service: Service, channel: grpc.aio.Channel) -> None:

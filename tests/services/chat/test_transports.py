@@ -1,11 +1,13 @@
 """HTTP and gRPC differ in nothing but transport: each case goes over both, and status, message and effect are compared.
 
-A case says its operation, the JSON body, the same as a message, and the HTTP status that it must end with.
+A case says its operation, the JSON body, the same as a message, and the HTTP status that it must end with. Every
+chat is asked for as a whole and as a stream.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 # (the generated stubs are typed for synchronous channels)
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,15 +20,29 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from rlhf_online import events
-from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc
+from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, events_pb2
 from services.chat.grpc_server import CODES
 from services.chat.operations import OPERATIONS
+from tests.support.chat_replies import from_grpc, from_grpc_stream, from_http, from_http_stream
 from tests.support.chat_service import Service, running
 
 EARLIER = "5f0c4b8e-3d0a-5b52-9c9e-1a2b3c4d5e6f"
 HI = [{"role": "user", "content": "secret words"}]
 A, B = {"completion_id": "a"}, {"completion_id": "b", "index": 1}
 THUMB = {"thumb": {"answer": A, "up": True}}
+SCHEMA = {"type": "object", "properties": {name: {"maxLength": 3} for name in "zyxabc"}}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "letters", "schema": SCHEMA}}
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": SCHEMA}}
+CALL = {"id": "call-1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+CALLED = [
+    *HI,
+    {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "hm"},
+    {"role": "tool", "content": "3", "tool_call_id": "call-1", "name": "look_up"},
+]
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "secret"}, {"type": "text", "text": "words"}]}]
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+JSON = ("response_format", "tool_choice")
+"""Fields that a message holds as JSON."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,7 @@ class Case:
     body: dict[str, Any]
     status: int
     operator: bool = False
+    stream: bool = False
     message: dict[str, Any] | None = None
     """The body in protobuf's JSON, where it is not the same."""
     param: str | None = None
@@ -60,6 +77,25 @@ CASES = {
         user="ann", conversation_id="c", model="base",
     ),
     "chat that is logged": chat(200, temperature=0.5, seed=7, user="ann", conversation_id="c"),
+    "chat in single precision": chat(200, temperature=0.7, top_p=0.9, min_p=0.05),
+    "a limit under its new name": chat(200, max_completion_tokens=2, max_tokens=3, safety_identifier="ann"),
+    "penalties": chat(200, frequency_penalty=0.1, presence_penalty=-2.0, repetition_penalty=1.1),
+    "an impossible penalty": chat(400, "repetition_penalty", repetition_penalty=0.0),
+    "biases": chat(200, logit_bias={"5": 1.5, "900": -100.0}),
+    "a bias that is too strong": chat(400, "logit_bias", logit_bias={"5": 101.0}),
+    "what ends an answer": chat(200, stop_token_ids=[9, 11], bad_words=["bad"], min_tokens=1, ignore_eos=True),
+    "log-probabilities": chat(200, n=2, logprobs=True, top_logprobs=2),
+    "other candidates of nothing": chat(400, "top_logprobs", top_logprobs=2),
+    "token ids": chat(200, n=2, return_token_ids=True),
+    "a schema": chat(200, response_format=FORMAT),
+    "a tool that may be called": chat(200, tools=[TOOL], tool_choice="auto", parallel_tool_calls=False),
+    "a tool that must be called": chat(200, n=2, tools=[TOOL], tool_choice="required"),
+    "a tool by its name": chat(200, tools=[TOOL], tool_choice={"type": "function", "function": {"name": "look_up"}}),
+    "a tool that is none": chat(400, "tools", tools=["look_up"]),
+    "a choice that is none": chat(400, "tool_choice", tool_choice=3),
+    "a tool that was called": chat(200, messages=CALLED),
+    "text in parts": chat(200, messages=PARTS),
+    "a part that is no text": chat(400, "messages[0].content[0]", messages=[{"role": "user", "content": [{}]}]),
     "several messages": chat(200, messages=[{"role": "system", "content": ""}, *HI]),
     "no messages": chat(400, "messages", messages=[]),
     "an unknown role": chat(400, "messages[1].role", messages=[*HI, {"role": "king", "content": "x"}]),
@@ -128,9 +164,10 @@ class Ended:
 
     status: int
     error: dict[str, str | None]
-    response: dict[str, Any]
+    response: object
     logged: list[events.Event]
-    asked: list[dict[str, Any]]
+    asked: list[tuple[str, list[dict[str, Any]]]]
+    """What the engine was sent, word for word, and the messages, whose fields may come in another order."""
     live: str | None
     states: list[str]
 
@@ -159,16 +196,15 @@ async def over_http(service: Service, case: Case) -> Ended:
         params=body if reads else None,
         headers=headers,
     ) as response:
-        values = orjson.loads(await response.read())
-    error = values.pop("error", {})
-    return ended(service, response.status, error, {} if error else values)
+        data = await response.read()
+    if response.status != 200:
+        return ended(service, response.status, orjson.loads(data)["error"])
+    if case.operation == "complete":
+        return ended(service, 200, {}, from_http_stream(data) if case.stream else from_http(orjson.loads(data)))
+    return ended(service, 200, {}, compared(case.operation, orjson.loads(data)))
 
 
 async def over_grpc(service: Service, case: Case) -> Ended:
-    message = dict(case.message or case.body)
-    if case.operation == "feedback":
-        beside = {name: message.pop(name) for name in ("user", "idempotency_key") if name in message}
-        message = {"feedback": message, **beside}
     metadata = (("authorization", f"Bearer {service.state.operator_token()}"),) if case.operator else ()
     async with grpc.aio.insecure_channel(service.grpc) as channel:
         chatting, admin = chat_pb2_grpc.ChatServiceStub(channel), admin_pb2_grpc.AdminServiceStub(channel)
@@ -179,25 +215,62 @@ async def over_grpc(service: Service, case: Case) -> Ended:
             "promote": (admin.Promote, admin_pb2.PromoteRequest()),
             "rollback": (admin.Rollback, admin_pb2.RollbackRequest()),
         }[case.operation]
+        ParseDict(as_message(case), request)
         try:
-            response = await method(ParseDict(message, request), metadata=metadata)
+            if case.stream:
+                call = chatting.StreamComplete(chat_pb2.StreamCompleteRequest(request=request))
+                return ended(service, 200, {}, from_grpc_stream([piece async for piece in call]))
+            response = await method(request, metadata=metadata)
         except grpc.aio.AioRpcError as refused:
             status = next(status for status, code in CODES.items() if code == refused.code())
             said = dict(refused.trailing_metadata() or ())
             error = {name: said.get(f"error-{name}") for name in ("type", "param", "code")}
-            return ended(service, status, {"message": refused.details(), **error}, {})
+            return ended(service, status, {"message": refused.details(), **error})
+    if case.operation == "complete":
+        return ended(service, 200, {}, from_grpc(response))
     options = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
-    return ended(service, 200, {}, MessageToDict(response, **options))
+    return ended(service, 200, {}, compared(case.operation, MessageToDict(response, **options)))
 
 
-def ended(service: Service, status: int, error: dict[str, Any], response: dict[str, Any]) -> Ended:
+def as_message(case: Case) -> dict[str, Any]:
+    """The body in protobuf's JSON."""
+    message = dict(case.message or case.body)
+    match case.operation:
+        case "feedback":
+            beside = {name: message.pop(name) for name in ("user", "idempotency_key") if name in message}
+            return {"feedback": message, **beside}
+        case "complete":
+            message = {name: value for name, value in message.items() if name not in ("stream", "stream_options")}
+            message["messages"] = [a_message(**said) for said in message["messages"]]
+            for name in message.keys() & JSON:
+                message[name] = as_json(message[name])
+            if "tools" in message:
+                message["tools"] = [as_json(tool) for tool in message["tools"]]
+    return message
+
+
+def a_message(*, content: object, **said: object) -> dict[str, Any]:
+    known = {name: value for name, value in said.items() if name in events_pb2.Message.DESCRIPTOR.fields_by_name}
+    other = {name: value for name, value in said.items() if name not in known}
+    if isinstance(content, str):
+        known["content"] = content
+    elif content is not None:
+        other["content"] = content
+    return {**known, "other": as_json(other)} if other else known
+
+
+def as_json(value: object) -> dict[str, str]:
+    return {"text": json.dumps(value)}
+
+
+def ended(service: Service, status: int, error: dict[str, Any], response: object = None) -> Ended:
     names = service.registry.versions()
     return Ended(
         status=status,
         error=error,
-        response={"versions": response["versions"]} if "versions" in response else response,
+        response=response,
         logged=[comparable(envelope.event) for envelope in service.sink.envelopes],
-        asked=service.engine.requests,
+        asked=[(json.dumps({**request, "messages": []}), request["messages"]) for request in service.engine.requests],
         live=service.registry.live("policy"),
         states=[f"{name} {service.registry.status(name).state}" for name in names],
     )
@@ -213,12 +286,10 @@ def comparable(event: events.Event) -> events.Event:
 
 
 def compared(operation: str, response: dict[str, Any]) -> object:
-    """What both transports answer."""
+    """What both transports answer, but for the id of a vote."""
     match operation:
-        case "complete":
-            return response.get("choices") and len(response["choices"])
         case "feedback":
-            return response and {name: int(offset) for name, offset in response["position"].items()}
+            return {name: int(offset) for name, offset in response["position"].items()}
         case "list_versions":
             rows = response.get("versions", [])
             return [(row.get("manifest", row)["version"], row["kind"], row["state"], row["reason"]) for row in rows]
@@ -228,19 +299,20 @@ def compared(operation: str, response: dict[str, Any]) -> object:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_both_transports_say_and_do_the_same(tmp_path: Path, case: Case) -> None:
+    variants = [case]
+    if case.operation == "complete":
+        variants.append(replace(case, body={**case.body, **STREAM}, stream=True))
     async with prepared(tmp_path / "http") as service:
-        http = await over_http(service, case)
+        http = [await over_http(service, variant) for variant in variants]
     async with prepared(tmp_path / "grpc") as service:
-        second = await over_grpc(service, case)
-    assert http.status == second.status == case.status
-    assert http.error == second.error
-    assert http.error.get("param") == case.param
-    assert "secret" not in str(http.error)
-    assert compared(case.operation, http.response) == compared(case.operation, second.response)
-    assert replace(http, response={}) == replace(second, response={})
+        second = [await over_grpc(service, variant) for variant in variants]
+    assert http == second
+    assert {(one.status, one.error.get("param")) for one in http} == {(case.status, case.param)}
+    assert "secret" not in str([one.error for one in http])
     done = case.operation if case.status == 200 else ""
-    assert len(http.logged) == (done in ("complete", "feedback") and case.body.get("store", True))
-    assert http.live == ("policy-000000" if done in ("promote", "rollback") else "policy-000001")
+    logs = done in ("complete", "feedback") and case.body.get("store", True)
+    assert len(http[-1].logged) == logs * len(variants)
+    assert http[-1].live == ("policy-000000" if done in ("promote", "rollback") else "policy-000001")
 
 
 async def test_a_version_whose_manifest_cannot_be_read_is_a_row(tmp_path: Path) -> None:
@@ -248,8 +320,8 @@ async def test_a_version_whose_manifest_cannot_be_read_is_a_row(tmp_path: Path) 
         (service.state.versions / "policy-000000" / "manifest.json").write_text("{")
         case = CASES["versions"]
         http, second = await over_http(service, case), await over_grpc(service, case)
-        rows = compared(case.operation, http.response)
-        assert rows == compared(case.operation, second.response)
+        rows = http.response
+        assert rows == second.response
         assert isinstance(rows, list) and len(rows) == 3
         assert rows[0][:3] == ("policy-000000", "policy", "retired")
         assert "manifest cannot be read" in rows[0][3]

@@ -22,34 +22,41 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from rlhf_online.proto.rlhf.v1 import events_pb2 as rlhf_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12rlhf/v1/chat.proto\x12\x07rlhf.v1\x1a\x14rlhf/v1/events.proto\"\xb8\x02\n\x0f\x43ompleteRequest\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.rlhf.v1.Message\x12\r\n\x05model\x18\x02 \x01(\t\x12\t\n\x01n\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\t \x01(\t\x12\x12\n\x05store\x18\n \x01(\x08H\x03\x88\x01\x01\x12\r\n\x05top_k\x18\x0b \x01(\x11\x12\r\n\x05min_p\x18\x0c \x01(\x02\x12\x0c\n\x04stop\x18\r \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x08\n\x06_store\"\xa6\x01\n\x10\x43ompleteResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12 \n\x07\x63hoices\x18\x03 \x03(\x0b\x32\x0f.rlhf.v1.Choice\x12\x0e\n\x06logged\x18\x04 \x01(\x08\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x06 \x01(\r\"a\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12#\n\x05spans\x18\x04 \x03(\x0b\x32\x14.rlhf.v1.VersionSpan\"B\n\x15StreamCompleteRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.rlhf.v1.CompleteRequest\"w\n\x16StreamCompleteResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05\x64\x65lta\x18\x03 \x01(\t\x12(\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x19.rlhf.v1.CompleteResponse\"a\n\x13SendFeedbackRequest\x12#\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x11.rlhf.v1.Feedback\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\x98\x01\n\x14SendFeedbackResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12=\n\x08position\x18\x02 \x03(\x0b\x32+.rlhf.v1.SendFeedbackResponse.PositionEntry\x1a/\n\rPositionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xf0\x01\n\x0b\x43hatService\x12?\n\x08\x43omplete\x12\x18.rlhf.v1.CompleteRequest\x1a\x19.rlhf.v1.CompleteResponse\x12S\n\x0eStreamComplete\x12\x1e.rlhf.v1.StreamCompleteRequest\x1a\x1f.rlhf.v1.StreamCompleteResponse0\x01\x12K\n\x0cSendFeedback\x12\x1c.rlhf.v1.SendFeedbackRequest\x1a\x1d.rlhf.v1.SendFeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12rlhf/v1/chat.proto\x12\x07rlhf.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x14rlhf/v1/events.proto\"\x9b\x07\n\x0f\x43ompleteRequest\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.rlhf.v1.Message\x12\r\n\x05model\x18\x02 \x01(\t\x12\t\n\x01n\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\t \x01(\t\x12\x12\n\x05store\x18\n \x01(\x08H\x03\x88\x01\x01\x12\r\n\x05top_k\x18\x0b \x01(\x11\x12\r\n\x05min_p\x18\x0c \x01(\x02\x12\x0c\n\x04stop\x18\r \x03(\t\x12\x1d\n\x15max_completion_tokens\x18\x0e \x01(\r\x12\x19\n\x11\x66requency_penalty\x18\x0f \x01(\x01\x12\x18\n\x10presence_penalty\x18\x10 \x01(\x01\x12\x1f\n\x12repetition_penalty\x18\x11 \x01(\x01H\x04\x88\x01\x01\x12;\n\nlogit_bias\x18\x12 \x03(\x0b\x32\'.rlhf.v1.CompleteRequest.LogitBiasEntry\x12\x16\n\x0estop_token_ids\x18\x13 \x03(\r\x12\x11\n\tbad_words\x18\x14 \x03(\t\x12\x12\n\nmin_tokens\x18\x15 \x01(\r\x12\x17\n\nignore_eos\x18\x16 \x01(\x08H\x05\x88\x01\x01\x12&\n\x0fresponse_format\x18\x17 \x01(\x0b\x32\r.rlhf.v1.Json\x12\x1c\n\x05tools\x18\x18 \x03(\x0b\x32\r.rlhf.v1.Json\x12\"\n\x0btool_choice\x18\x19 \x01(\x0b\x32\r.rlhf.v1.Json\x12 \n\x13parallel_tool_calls\x18\x1a \x01(\x08H\x06\x88\x01\x01\x12\x10\n\x08logprobs\x18\x1b \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\x1c \x01(\r\x12\x18\n\x10return_token_ids\x18\x1d \x01(\x08\x12\x19\n\x11safety_identifier\x18\x1e \x01(\t\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x08\n\x06_storeB\x15\n\x13_repetition_penaltyB\r\n\x0b_ignore_eosB\x16\n\x14_parallel_tool_calls\"\xa4\x02\n\x10\x43ompleteResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12 \n\x07\x63hoices\x18\x03 \x03(\x0b\x32\x0f.rlhf.v1.Choice\x12\x0e\n\x06logged\x18\x04 \x01(\x08\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x06 \x01(\r\x12\x0f\n\x07\x63reated\x18\x07 \x01(\x03\x12\r\n\x05model\x18\x08 \x01(\t\x12\x1a\n\x12system_fingerprint\x18\t \x01(\t\x12&\n\x05usage\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x18\n\x10prompt_token_ids\x18\x0b \x03(\r\"\xd6\x01\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12#\n\x05spans\x18\x04 \x03(\x0b\x32\x14.rlhf.v1.VersionSpan\x12\x10\n\x08versions\x18\x05 \x03(\t\x12%\n\ntool_calls\x18\x06 \x03(\x0b\x32\x11.rlhf.v1.ToolCall\x12\'\n\x08logprobs\x18\x07 \x03(\x0b\x32\x15.rlhf.v1.TokenLogprob\x12\x11\n\ttoken_ids\x18\x08 \x03(\r\"y\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\x12\n\x05\x62ytes\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12+\n\x0ctop_logprobs\x18\x04 \x03(\x0b\x32\x15.rlhf.v1.TokenLogprobB\x08\n\x06_bytes\"B\n\x15StreamCompleteRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.rlhf.v1.CompleteRequest\"\xf1\x01\n\x16StreamCompleteResponse\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05\x64\x65lta\x18\x03 \x01(\t\x12(\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x19.rlhf.v1.CompleteResponse\x12\x15\n\rfinish_reason\x18\x05 \x01(\t\x12%\n\ntool_calls\x18\x06 \x03(\x0b\x32\x11.rlhf.v1.ToolCall\x12\'\n\x08logprobs\x18\x07 \x03(\x0b\x32\x15.rlhf.v1.TokenLogprob\x12\x11\n\ttoken_ids\x18\x08 \x03(\r\"a\n\x13SendFeedbackRequest\x12#\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x11.rlhf.v1.Feedback\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\x98\x01\n\x14SendFeedbackResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12=\n\x08position\x18\x02 \x03(\x0b\x32+.rlhf.v1.SendFeedbackResponse.PositionEntry\x1a/\n\rPositionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xf0\x01\n\x0b\x43hatService\x12?\n\x08\x43omplete\x12\x18.rlhf.v1.CompleteRequest\x1a\x19.rlhf.v1.CompleteResponse\x12S\n\x0eStreamComplete\x12\x1e.rlhf.v1.StreamCompleteRequest\x1a\x1f.rlhf.v1.StreamCompleteResponse0\x01\x12K\n\x0cSendFeedback\x12\x1c.rlhf.v1.SendFeedbackRequest\x1a\x1d.rlhf.v1.SendFeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rlhf.v1.chat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_COMPLETEREQUEST_LOGITBIASENTRY']._loaded_options = None
+  _globals['_COMPLETEREQUEST_LOGITBIASENTRY']._serialized_options = b'8\001'
   _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._loaded_options = None
   _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._serialized_options = b'8\001'
-  _globals['_COMPLETEREQUEST']._serialized_start=54
-  _globals['_COMPLETEREQUEST']._serialized_end=366
-  _globals['_COMPLETERESPONSE']._serialized_start=369
-  _globals['_COMPLETERESPONSE']._serialized_end=535
-  _globals['_CHOICE']._serialized_start=537
-  _globals['_CHOICE']._serialized_end=634
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=636
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=702
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=704
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=823
-  _globals['_SENDFEEDBACKREQUEST']._serialized_start=825
-  _globals['_SENDFEEDBACKREQUEST']._serialized_end=922
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=925
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=1077
-  _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._serialized_start=1030
-  _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._serialized_end=1077
-  _globals['_CHATSERVICE']._serialized_start=1080
-  _globals['_CHATSERVICE']._serialized_end=1320
+  _globals['_COMPLETEREQUEST']._serialized_start=84
+  _globals['_COMPLETEREQUEST']._serialized_end=1007
+  _globals['_COMPLETEREQUEST_LOGITBIASENTRY']._serialized_start=852
+  _globals['_COMPLETEREQUEST_LOGITBIASENTRY']._serialized_end=900
+  _globals['_COMPLETERESPONSE']._serialized_start=1010
+  _globals['_COMPLETERESPONSE']._serialized_end=1302
+  _globals['_CHOICE']._serialized_start=1305
+  _globals['_CHOICE']._serialized_end=1519
+  _globals['_TOKENLOGPROB']._serialized_start=1521
+  _globals['_TOKENLOGPROB']._serialized_end=1642
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=1644
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=1710
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=1713
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=1954
+  _globals['_SENDFEEDBACKREQUEST']._serialized_start=1956
+  _globals['_SENDFEEDBACKREQUEST']._serialized_end=2053
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=2056
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=2208
+  _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._serialized_start=2161
+  _globals['_SENDFEEDBACKRESPONSE_POSITIONENTRY']._serialized_end=2208
+  _globals['_CHATSERVICE']._serialized_start=2211
+  _globals['_CHATSERVICE']._serialized_end=2451
 # @@protoc_insertion_point(module_scope)

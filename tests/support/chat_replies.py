@@ -1,0 +1,133 @@
+"""A reply to a chat request as one value, whichever way it came: over HTTP or gRPC, whole or in pieces."""
+
+# pyright: reportAttributeAccessIssue=false
+# (the generated stubs are typed for synchronous channels)
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from google.protobuf.json_format import MessageToDict
+
+from rlhf_online.proto.rlhf.v1 import chat_pb2
+from rlhf_online.sse import DONE, EventParser
+
+
+@dataclass
+class Answer:
+    text: str = ""
+    finish_reason: str = ""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+
+    def add(self, piece: "Answer") -> None:
+        self.text += piece.text
+        self.finish_reason += piece.finish_reason
+        self.logprobs += piece.logprobs
+        self.token_ids += piece.token_ids
+        for call in piece.calls:
+            index = call.pop("index")
+            if index == len(self.calls):
+                self.calls.append(call)
+            else:
+                self.calls[index]["function"]["arguments"] += call["function"].get("arguments", "")
+
+
+@dataclass
+class Reply:
+    """`spans` are (version, first token) for each answer."""
+
+    answers: list[Answer]
+    spans: list[list[tuple[str, int]]]
+    logged: bool
+    model: str
+    system_fingerprint: str
+    usage: dict[str, Any]
+    prompt_token_ids: list[int]
+    conversation: str
+
+
+def from_http(body: dict[str, Any]) -> Reply:
+    answers = [_from_part(choice, choice["message"]) for choice in body["choices"]]
+    return _from_object(body, answers, body.get("prompt_token_ids"))
+
+
+def from_http_stream(data: bytes) -> Reply:
+    """A stream that was asked for with `include_usage`."""
+    chunks = [orjson.loads(event) for event in EventParser().feed(data) if event != DONE]
+    answers = [Answer() for _ in chunks[-1]["rlhf"]["versions"]]
+    for part in (part for chunk in chunks for part in chunk["choices"]):
+        answers[part["index"]].add(_from_part(part, part["delta"]))
+    return _from_object(chunks[-1], answers, chunks[0].get("prompt_token_ids"))
+
+
+def from_grpc(response: chat_pb2.CompleteResponse) -> Reply:
+    return Reply(
+        answers=[_from_message(choice, choice.text) for choice in response.choices],
+        spans=[[(span.policy_version, span.first_token) for span in choice.spans] for choice in response.choices],
+        logged=response.logged,
+        model=response.model,
+        system_fingerprint=response.system_fingerprint,
+        usage=MessageToDict(response.usage),
+        prompt_token_ids=list(response.prompt_token_ids),
+        conversation=response.conversation_id.partition("-")[0],
+    )
+
+
+def from_grpc_stream(pieces: list[chat_pb2.StreamCompleteResponse]) -> Reply:
+    """The stream's pieces put together, which must be what its end says."""
+    *pieces, end = pieces
+    reply = from_grpc(end.final)
+    answers = [Answer() for _ in reply.answers]
+    for piece in pieces:
+        answers[piece.index].add(_from_message(piece, piece.delta))
+    assert answers == reply.answers
+    return reply
+
+
+def _from_object(body: dict[str, Any], answers: list[Answer], prompt_token_ids: list[int] | None) -> Reply:
+    rlhf = body["rlhf"]
+    return Reply(
+        answers=answers,
+        spans=[[(span["policy_version"], span["first_token"]) for span in spans] for spans in rlhf["versions"]],
+        logged=rlhf["logged"],
+        model=body["model"],
+        system_fingerprint=body["system_fingerprint"],
+        usage=body["usage"],
+        prompt_token_ids=prompt_token_ids or [],
+        conversation=rlhf["conversation_id"].partition("-")[0],
+    )
+
+
+def _from_part(part: dict[str, Any], said: dict[str, Any]) -> Answer:
+    return Answer(
+        text=said.get("content") or "",
+        finish_reason=part["finish_reason"] or "",
+        calls=said.get("tool_calls", []),
+        logprobs=(part["logprobs"] or {"content": []})["content"],
+        token_ids=part.get("token_ids", []),
+    )
+
+
+def _from_message(message: chat_pb2.Choice | chat_pb2.StreamCompleteResponse, text: str) -> Answer:
+    return Answer(
+        text=text,
+        finish_reason=message.finish_reason,
+        calls=[MessageToDict(call) for call in message.tool_calls],
+        logprobs=_logprobs(message.logprobs),
+        token_ids=list(message.token_ids),
+    )
+
+
+def _logprobs(items: Iterable[chat_pb2.TokenLogprob]) -> list[dict[str, Any]]:
+    return [
+        {
+            "token": item.token,
+            "logprob": item.logprob,
+            "bytes": list(item.bytes) if item.HasField("bytes") else None,
+            "top_logprobs": _logprobs(item.top_logprobs),
+        }
+        for item in items
+    ]

@@ -24,6 +24,7 @@ from transformers import AutoTokenizer
 
 from rlhf_online.errors import InvalidInput
 from rlhf_online.events import Message
+from rlhf_online.models.chat_template import ChatTemplate, Turn, text_of
 
 Pair = tuple[Sequence[int], Sequence[int]]
 
@@ -38,25 +39,48 @@ class ChatTokenizer:
             self._tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except (OSError, ValueError) as error:
             raise InvalidInput(f"the tokenizer in {model_dir} cannot be read: {error}") from error
+        self.template = ChatTemplate(self._tokenizer)
         self.eos_ids = _eos_ids(model_dir, self._tokenizer.eos_token_id)
         pad_id = self._tokenizer.pad_token_id
         self.pad_id: int = self.eos_ids[0] if pad_id is None else pad_id
 
-    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """The conversation in the model's chat template, up to where the answer begins.
+    def prompt_ids(self, messages: Sequence[Message | Turn], tools: Sequence[Turn] = ()) -> tuple[int, ...]:
+        """The conversation in the model's chat template, up to where the answer begins, as the engine renders it.
 
         Raises InvalidInput for messages that the template refuses.
         """
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._ids(self.template.prompt([_turn(message) for message in messages], tools))
 
     def answer_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of an answer, with the end of sequence."""
-        return (*self._tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_ids[0])
+        return (*self._ids(text), self.eos_ids[0])
+
+    def call_ids(self, messages: Sequence[Turn], answer: Turn, tools: Sequence[Turn] = ()) -> tuple[int, ...]:
+        """The tokens of an answer that calls tools, as the chat template writes it, with the end of sequence.
+
+        Raises InvalidInput if the template refuses the messages, or does not write the calls.
+        """
+        text = self.template.answer(messages, answer, tools)
+        if missing := [name for call in answer["tool_calls"] if (name := call["function"]["name"]) not in text]:
+            raise InvalidInput(
+                f"the model's chat template does not write a call of {missing[0]!r}: choose a model for tools"
+            )
+        ids = self._ids(text)
+        ends = [place for place, token in enumerate(ids) if token in self.eos_ids]
+        return ids[: ends[-1] + 1] if ends else (*ids, self.eos_ids[0])
+
+    def wrote(self, prompt_ids: Sequence[int], messages: Sequence[Turn]) -> bool:
+        """Whether these tokens, which an engine was given for the messages, are of this tokenizer: it reads the last
+        thing that the user said in them."""
+        said = next((text_of(turn["content"]) for turn in reversed(messages) if turn["role"] == "user"), "")
+        return bool(prompt_ids) and self._read(self._ids(said.strip())) in self._read(prompt_ids)
+
+    def _read(self, ids: Sequence[int]) -> str:
+        """The text without its white space."""
+        return "".join(self.decode(ids).split())
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
     def digest(self) -> str:
@@ -68,6 +92,10 @@ class ChatTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones skipped."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _turn(message: Message | Turn) -> Turn:
+    return {"role": message.role, "content": message.content} if isinstance(message, Message) else message
 
 
 def _eos_ids(model_dir: Path, tokenizer_eos: int | None) -> tuple[int, ...]:

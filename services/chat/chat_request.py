@@ -67,7 +67,7 @@ def _text(value: object, info: ValidationInfo) -> str:
         return value
     if value is None and info.data.get("role") == "assistant":  # it called tools instead
         return ""
-    return "".join(part.text for part in PARTS.validate_python(value))
+    return "\n".join(part.text for part in PARTS.validate_python(value) if part.text)  # as vLLM joins them
 
 
 class Message(Model):
@@ -79,6 +79,11 @@ class Message(Model):
     content: Annotated[str, PlainValidator(_text, json_schema_input_type=str | list[TextPart] | None)] = Field(
         description="What is said; null only from an assistant that called tools."
     )
+
+
+def _given(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message without the fields that are null, which is absent: vLLM refuses some of them."""
+    return {name: value for name, value in message.items() if value is not None or name == "content"}
 
 
 def _at_least_one(messages: list[Message]) -> list[Message]:
@@ -304,7 +309,7 @@ def parse_chat(values: Mapping[str, Any], limits: LimitSettings, max_model_len: 
         raise ApiError(message, param="min_tokens", code="invalid_value")
     upstream = {name: getattr(request, name) for name in PASSED if name in request.model_fields_set}
     upstream |= {
-        "messages": values["messages"],  # as they came: with the fields that only the engine reads
+        "messages": list(map(_given, values["messages"])),  # with the fields that only the engine reads
         "n": request.n,
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
 from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.eventlog.base import Source
 from rlhf_online.metrics import TrainerMetrics
@@ -180,8 +182,12 @@ def _demonstrations(settings: PolicyTraining, tokenizer: ChatTokenizer, policy: 
         return ()
     if settings.demonstrations is None:
         raise ConfigError("policy.ptx_coef is above 0, and policy.demonstrations names no file: name one")
-    found = demonstrations.read_file(settings.demonstrations)
-    return fine_tuning.to_pairs(found, tokenizer, policy.context, int(policy.lm.config.vocab_size))
+    read = demonstrations.read_file(settings.demonstrations)
+    prepared = fine_tuning.to_pairs(read.found, tokenizer, policy.context, int(policy.lm.config.vocab_size))
+    structlog.get_logger().info(
+        "demonstrations", learned=len(prepared.pairs), left_out=len(prepared.left_out), wrong_lines=len(read.wrong)
+    )
+    return prepared.pairs
 
 
 def _check_tuning(settings: TrainerSettings, registry: Registry, live: str) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import math
 import random
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ class RandomWords:
     def __init__(self) -> None:
         self._rng = random.Random(0)
 
-    def prompt_ids(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        return [BOS, *map(VOCABULARY.index, messages[-1]["content"].split()), ANSWER]
+    def prompt_ids(self, body: dict[str, Any]) -> list[int]:
+        return [BOS, *map(VOCABULARY.index, body["messages"][-1]["content"].split()), ANSWER]
 
     def draw(self, max_tokens: int) -> list[Token]:
         words = self._rng.choices(range(len(SPECIALS), len(VOCABULARY)), k=self._rng.randint(1, max_tokens))

@@ -22,7 +22,7 @@ Token = tuple[int, str]
 
 
 class Answers(Protocol):
-    """What the engine writes.
+    """What the engine writes, and how it renders a chat request's conversation.
 
     `eos` ends an answer; `logprob` is every token's under the first version; `token_s` is what a step takes.
     """
@@ -31,7 +31,7 @@ class Answers(Protocol):
     logprob: float
     token_s: float
 
-    def prompt_ids(self, messages: Sequence[dict[str, Any]]) -> list[int]: ...
+    def prompt_ids(self, body: dict[str, Any]) -> list[int]: ...
 
     def draw(self, max_tokens: int) -> Sequence[Token]: ...
 
@@ -45,7 +45,7 @@ class Same:
     logprob: float = -1.0
     token_s: float = 0.0
 
-    def prompt_ids(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    def prompt_ids(self, body: dict[str, Any]) -> list[int]:
         return PROMPT
 
     def draw(self, max_tokens: int) -> Sequence[Token]:
@@ -139,7 +139,7 @@ class FakeGeneration:
 
     async def _chunks(self, request: web.Request, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """What a stream says; the roles come with the first token, as they do from vLLM."""
-        prompt_ids = self.answers.prompt_ids(body["messages"])
+        prompt_ids = self.answers.prompt_ids(body)
         if self.refuse is not None:
             if self.refuse.where == AFTER_ROLE:
                 yield _opening(0, prompt_ids)

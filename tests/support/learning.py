@@ -31,6 +31,7 @@ from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
+from rlhf_online.training.sft.demonstrations import Demonstration
 from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
 
 Tokens = tuple[int, ...]
@@ -92,7 +93,10 @@ def fine_tune_world(folder: Path, seed: int, *, steps: int = processes.SFT_STEPS
     fine_tune(
         folder / "base",
         [
-            ([Message(role="user", content=item.prompt)], item.answer)
+            Demonstration(
+                messages=[{"role": "user", "content": item.prompt}],
+                answer={"role": "assistant", "content": item.answer},
+            )
             for item in world.demonstrations(processes.DEMONSTRATIONS, seed)
         ],
         folder / "sft",

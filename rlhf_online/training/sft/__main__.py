@@ -58,7 +58,7 @@ def run(settings: SftSettings) -> None:
         torch.set_num_threads(settings.threads)
     tells = _silent() if not first else _as_lines() if settings.child else _as_bar()
     with tells as tell, distributed.process_group(pick_device(settings.device)) as device:
-        left_out = fine_tune(
+        prepared = fine_tune(
             settings.model,
             shown,
             settings.out,
@@ -71,8 +71,13 @@ def run(settings: SftSettings) -> None:
             progress=tell,
             device=device,
         )
-    if left_out:
-        say(f"{left_out} demonstrations were left out: their answers are longer than the model's context")
+    if prepared.left_out:
+        say(f"{len(prepared.left_out)} demonstrations were left out:{demonstrations.listed(prepared.left_out)}")
+    if prepared.rendered:
+        say(
+            f"{prepared.rendered} corrected answers were written by a model with another tokenizer: their prompts are "
+            "learned as this model's chat template renders them"
+        )
     say(f"the fine-tuned model is in {settings.out}: `rlhf-online up --model {settings.out}` serves it")
 
 
@@ -80,8 +85,11 @@ def gather(settings: SftSettings, say: Callable[[str], None]) -> list[Demonstrat
     """The demonstrations of the file and of the log. Raises InvalidInput, LogUnavailable."""
     shown: list[Demonstration] = []
     if settings.data is not None:
-        shown += demonstrations.read_file(settings.data)
+        file = demonstrations.read_file(settings.data)
+        shown += file.found
         say(f"{len(shown)} demonstrations in {settings.data}")
+        if file.wrong:
+            say(f"{len(file.wrong)} of its lines cannot be used:{demonstrations.listed(file.wrong)}")
     if settings.log:
         found = _corrections(settings)
         shown += found.demonstrations

@@ -4,12 +4,16 @@ The file is JSONL in OpenAI's format for fine-tuning, a conversation a line:
 
     {"messages": [{"role": "user", "content": "Is fig a fruit?"}, {"role": "assistant", "content": "Yes."}]}
 
-Each assistant's message is a demonstration, after all that comes before it; `"weight": 0` makes it context alone. A
-correction is a demonstration of its text as the answer to the corrected answer's conversation.
+Each assistant's message is a demonstration, after all that comes before it; `"weight": 0` makes it context alone. It
+may call `tool_calls` of the line's `tools`. A line of OpenAI's older format, `{"prompt": …, "completion": …}`, is a
+question and its answer. A line that cannot be used is named with what is wrong, and the others are learned.
+
+A correction is a demonstration of its text as the answer to the prompt that was served: its logged tokens.
 """
 
+import codecs
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,82 +21,152 @@ from typing import Any
 
 from rlhf_online.errors import InvalidInput, UndecodableEvent
 from rlhf_online.eventlog.base import Record, Source
-from rlhf_online.events import Completion, Correction, Feedback, Message
+from rlhf_online.events import Completion, Correction, Feedback
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.join import Join, Joined
 from rlhf_online.feedback.revisions import Revisions
 from rlhf_online.wire import decode
 
-Demonstration = tuple[Sequence[Message], str]
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 READ_RECORDS = 1000
 FOR_EVER_MS = 1 << 60
 SHOWN_ERRORS = 5
 
 
-def read_file(path: Path) -> list[Demonstration]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstration:
+    """An answer of the assistant, a message as OpenAI's, to a conversation in which it may call `tools`.
+
+    `served` are the tokens that an engine was given for the messages; they are empty where none was. `place` is where
+    it comes from, for people.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    answer: Mapping[str, Any]
+    tools: Sequence[Mapping[str, Any]] = ()
+    served: tuple[int, ...] = ()
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstrations:
+    """What a file holds; `wrong` says of each line that cannot be used what is wrong with it."""
+
+    found: list[Demonstration]
+    wrong: list[str]
+
+
+def read_file(path: Path) -> Demonstrations:
     """The demonstrations of a JSONL file; empty lines are passed over.
 
-    Raises InvalidInput that names the first bad lines and says what is wrong with each.
+    Raises InvalidInput for a file that cannot be read, or in which no line can be used.
     """
     found: list[Demonstration] = []
     wrong: list[str] = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.strip():
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if not text.strip():
                     continue
                 try:
-                    found += _conversation(line)
+                    found += _conversation(text, f"line {number}")
                 except InvalidInput as error:
                     wrong.append(f"line {number}: {error}")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from error
-    if wrong:
-        rest = [f"and {len(wrong) - SHOWN_ERRORS} more"] if len(wrong) > SHOWN_ERRORS else []
-        raise InvalidInput("\n  ".join([f"{path} has lines that are no demonstration:", *wrong[:SHOWN_ERRORS], *rest]))
+    if not found and wrong:
+        raise InvalidInput(f"{path} holds no line that can be learned from:{listed(wrong)}")
     if not found:
         raise InvalidInput(f"{path} holds no demonstration: a line is {{'messages': [{{'role': …, 'content': …}}, …]}}")
-    return found
+    return Demonstrations(found=found, wrong=wrong)
 
 
-def _conversation(line: str) -> Iterator[Demonstration]:
+def listed(wrong: Sequence[str]) -> str:
+    """The first of what is wrong, a line each, and how many more there are."""
+    rest = [f"and {len(wrong) - SHOWN_ERRORS} more"] if len(wrong) > SHOWN_ERRORS else []
+    return "".join(f"\n  {each}" for each in [*wrong[:SHOWN_ERRORS], *rest])
+
+
+def _conversation(line: bytes, place: str) -> list[Demonstration]:
     """Raises InvalidInput."""
     try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"not JSON: {error}") from error
-    messages = values.get("messages") if isinstance(values, dict) else None
-    if not isinstance(messages, list) or not messages:
-        raise InvalidInput("expected an object with a list 'messages'")
-    before: list[Message] = []
-    learned = 0
-    for index, item in enumerate(messages):
-        message = _message(item, f"messages[{index}]")
-        if message.role == "assistant" and item.get("weight", 1) != 0:
-            if not before:
-                raise InvalidInput("messages[0] is the assistant's: there is nothing that it answers")
-            if not message.content.strip():
-                raise InvalidInput(f"messages[{index}] is an empty answer")
-            learned += 1
-            yield tuple(before), message.content
-        before.append(message)
-    if not learned:
+        values = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise InvalidInput("not UTF-8: save the file in it") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InvalidInput(f"not JSON ({error}): a line is a whole conversation") from error
+    values = values if isinstance(values, dict) else {}
+    messages = _messages(values)
+    tools = values.get("tools") or ()
+    if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
+        raise InvalidInput("'tools' must be a list of objects")
+    answers = list(_answers(messages))
+    if not answers:
         raise InvalidInput("no message of the assistant to learn from")
+    return [
+        Demonstration(messages=messages[:index], answer=messages[index], tools=tools, place=place) for index in answers
+    ]
 
 
-def _message(item: Any, name: str) -> Message:
+def _messages(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The conversation of a line, checked. Raises InvalidInput."""
+    messages = values.get("messages")
+    if messages is None and isinstance(values.get("prompt"), str) and isinstance(values.get("completion"), str):
+        # The completion of the older format begins with a space, by its guide: it went on from the prompt.
+        answer = {"role": "assistant", "content": values["completion"].strip()}
+        messages = [{"role": "user", "content": values["prompt"].strip()}, answer]
+    if not isinstance(messages, list) or not messages:
+        raise InvalidInput("expected an object with a list 'messages', or with the texts 'prompt' and 'completion'")
+    for index, message in enumerate(messages):
+        _check(message, f"messages[{index}]")
+    return messages
+
+
+def _answers(messages: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """Which messages are learned: the assistant's that answer something, and whose weight is not 0."""
+    for index, message in enumerate(messages):
+        if index and message["role"] == "assistant" and message.get("weight", 1) != 0:
+            if not _text(message.get("content")).strip() and not message.get("tool_calls"):
+                raise InvalidInput(f"messages[{index}] is an empty answer: give it a weight of 0 to learn the others")
+            yield index
+
+
+def _check(message: Any, name: str) -> None:
     """Raises InvalidInput."""
-    if not isinstance(item, dict) or item.get("role") not in ROLES:
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
         raise InvalidInput(f"{name}: expected an object with a 'role' of {', '.join(ROLES)}")
-    content = item.get("content")
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text", "")) for part in content)
-    if not isinstance(content, str):
+    if message.get("weight", 1) not in (0, 1):
+        raise InvalidInput(f"{name}: 'weight' must be 0 or 1")
+    if message.get("function_call"):
+        raise InvalidInput(f"{name}: 'function_call' is an older form of OpenAI's: write it as 'tool_calls'")
+    content, calls = message.get("content"), message.get("tool_calls")
+    parts = content if isinstance(content, list) else []
+    if any(not isinstance(p, dict) or p.get("type") != "text" or not isinstance(p.get("text"), str) for p in parts):
+        raise InvalidInput(f"{name}: 'content' has a part that is no text, {{'type': 'text', 'text': …}}")
+    if not isinstance(content, str | list) and not (content is None and message["role"] == "assistant"):
         raise InvalidInput(f"{name}: 'content' must be a text")
-    return Message(role=item["role"], content=content)
+    if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
+        raise InvalidInput(
+            f"{name}: 'tool_calls' must be a list of {{'type': 'function', 'function': {{'name': …, 'arguments': …}}}} "
+            "with a JSON object as the text of 'arguments'"
+        )
+
+
+def _is_call(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return False
+    arguments = function.get("arguments", "{}")
+    try:
+        return isinstance(json.loads(arguments) if isinstance(arguments, str) else arguments, dict)
+    except json.JSONDecodeError:
+        return False
+
+
+def _text(content: str | list[dict[str, str]] | None) -> str:
+    return "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +251,16 @@ class _Reader:
             elif not completion.messages or not correction.text.strip() or correction.text == answer.text:
                 unusable += 1
             else:
-                demonstrations.append((completion.messages, correction.text))
+                demonstrations.append(_corrected(completion, correction))
         return Corrections(
             demonstrations=demonstrations, held_out=held_out, unusable=unusable, unreadable=self._unreadable
         )
+
+
+def _corrected(completion: Completion, correction: Correction) -> Demonstration:
+    return Demonstration(
+        messages=[{"role": message.role, "content": message.content} for message in completion.messages],
+        answer={"role": "assistant", "content": correction.text},
+        served=completion.prompt_token_ids,
+        place=f"the correction of {completion.completion_id}",
+    )

@@ -16,11 +16,12 @@ from torch import nn
 
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import trunk
+from rlhf_online.models.chat_template import text_of
 from rlhf_online.models.packing import is_exact, pack
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair, by_budget, fit, length
 from rlhf_online.training import distributed
-from rlhf_online.training.sft.demonstrations import Demonstration
+from rlhf_online.training.sft.demonstrations import Demonstration, listed
 
 WARMUP = 0.03
 MICRO_BATCH_TOKENS = 16384
@@ -50,14 +51,14 @@ def fine_tune(
     *,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     device: torch.device | str = "cpu",
-) -> int:
+) -> "Prepared":
     """Train the model in `model_dir` (random weights if it has none) and write a complete model folder to `out`.
 
     AdamW, the learning rate rising over the first 3 % of the steps and falling to 0 as a cosine. `progress` is told
     the step, the number of steps, and the loss in nats a token. Processes that torchrun started share each step; the
-    first of them writes. A demonstration whose answer does not fit into the model's context is left out; returns how
-    many. Raises InvalidInput where none is left, for a folder that holds no model, and for a tokenizer that is not the
-    model's.
+    first of them writes. A demonstration whose answer does not fit into the model's context, or which its chat template
+    does not write, is left out; what is returned says which and why. Raises InvalidInput where none is left, for a
+    folder that holds no model, and for a tokenizer that is not the model's.
     """
     tokenizer = ChatTokenizer(model_dir)
     if has_weights(model_dir):
@@ -65,7 +66,8 @@ def fine_tune(
     else:
         lm = trunk.random_lm(model_dir, seed=passes.seed, device=torch.device(device))
     lm.requires_grad_(True)
-    pairs = to_pairs(demonstrations, tokenizer, trunk.context_length(lm.config), int(lm.config.vocab_size))
+    prepared = to_pairs(demonstrations, tokenizer, trunk.context_length(lm.config), int(lm.config.vocab_size))
+    pairs = prepared.pairs
     parameters = list(lm.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=passes.lr, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, passes.steps))
@@ -83,7 +85,7 @@ def fine_tune(
         progress(step, passes.steps, loss)
     if distributed.is_main_process():
         trunk.save_model(lm, out, base=model_dir, keep_config=True)
-    return len(demonstrations) - len(pairs)
+    return prepared
 
 
 def backward(
@@ -116,22 +118,47 @@ def _budget(lm: trunk.PreTrainedModel) -> int:
     return trunk.token_budget(lm.config, MICRO_BATCH_TOKENS, lm.device)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Demonstrations in tokens. `left_out` says of each that cannot be learned why; `rendered` counts the prompts that
+    were served in another model's tokens, and are learned as this model's chat template renders their messages."""
+
+    pairs: list[Pair]
+    left_out: list[str]
+    rendered: int
+
+
 def to_pairs(
     demonstrations: Sequence[Demonstration], tokenizer: ChatTokenizer, context: int, vocabulary: int
-) -> list[Pair]:
-    """The demonstrations in tokens, those left out whose answer does not fit. Raises InvalidInput if that is all."""
+) -> Prepared:
+    """The demonstrations in tokens: what was served by its own tokens, wherever they are of this tokenizer.
+
+    Raises InvalidInput if none can be learned, and for a tokenizer that is not the model's.
+    """
     pairs: list[Pair] = []
-    for messages, text in demonstrations:
-        prompt, answer = tokenizer.prompt_ids(messages), tokenizer.answer_ids(text)
-        if max((*prompt, *answer)) >= vocabulary:
-            raise InvalidInput(
-                f"the tokenizer knows tokens beyond the model's vocabulary of {vocabulary}: they do not belong together"
-            )
-        if len(answer) < context:
+    left_out: list[str] = []
+    rendered = 0
+    for item in demonstrations:
+        as_served = tokenizer.wrote(item.served, item.messages)
+        try:
+            prompt = item.served if as_served else tokenizer.prompt_ids(item.messages, item.tools)
+            if item.answer.get("tool_calls"):
+                answer = tokenizer.call_ids(item.messages, item.answer, item.tools)
+            else:
+                answer = tokenizer.answer_ids(text_of(item.answer["content"]))
             pairs.append(fit((prompt, answer), context))
+            rendered += bool(item.served) and not as_served
+        except InvalidInput as error:
+            left_out.append(f"{item.place}: {error}")
     if not pairs:
-        raise InvalidInput("supervised fine-tuning needs at least one demonstration whose answer fits the model")
-    return pairs
+        raise InvalidInput(
+            f"supervised fine-tuning needs at least one demonstration that the model can learn:{listed(left_out)}"
+        )
+    if any(max((*prompt, *answer)) >= vocabulary for prompt, answer in pairs):
+        raise InvalidInput(
+            f"the tokenizer knows tokens beyond the model's vocabulary of {vocabulary}: they do not belong together"
+        )
+    return Prepared(pairs=pairs, left_out=left_out, rendered=rendered)
 
 
 def _rate(step: int, steps: int) -> float:

@@ -131,7 +131,7 @@ def test_the_temperature_is_the_one_that_the_engine_samples_at() -> None:
 def test_text_parts_and_tool_calls_become_plain_messages() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     request = parse(messages=[{"role": "assistant", "content": None}, {"role": "user", "content": parts}])
-    assert request.messages == (Message(role="assistant", content=""), Message(role="user", content="ab"))
+    assert request.messages == (Message(role="assistant", content=""), Message(role="user", content="a\nb"))
 
 
 def test_the_token_limit_is_the_smallest_of_three() -> None:

@@ -10,16 +10,18 @@ from rlhf_online import events as ev
 from rlhf_online.errors import InvalidInput
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.events import Message
 from rlhf_online.training.sft.demonstrations import corrections, read_file
 from rlhf_online.wire import encode
 from tests.support.logged import completion, feedback, ref, thumb
 
 USER = {"role": "user", "content": "is fig a fruit ?"}
+YES = {"role": "assistant", "content": "yes"}
+TOOLS = [{"type": "function", "function": {"name": "weigh", "parameters": {"type": "object"}}}]
+CALLS = [{"id": "call-1", "type": "function", "function": {"name": "weigh", "arguments": '{"metal": "zinc"}'}}]
 
 
-def _written(path: Path, *lines: object) -> Path:
-    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+def _written(path: Path, *lines: object, end: str = "\n") -> Path:
+    path.write_bytes(end.join(line if isinstance(line, str) else json.dumps(line) for line in lines).encode())
     return path
 
 
@@ -29,57 +31,95 @@ def test_every_answer_of_the_assistant_is_learned_after_what_came_before(tmp_pat
         USER,
         {"role": "assistant", "content": "well", "weight": 0},
         {"role": "user", "content": [{"type": "text", "text": "so "}, {"type": "text", "text": "?"}]},
-        {"role": "assistant", "content": "yes"},
+        YES,
         {"role": "assistant", "content": "indeed", "weight": 1},
     ]
-    found = read_file(_written(tmp_path / "data", {"messages": talk}, "", {"messages": [*talk[1:3], talk[4]]}))
-    before = tuple(
-        Message(role=role, content=content)
-        for role, content in (
-            ("system", "be brief"), ("user", "is fig a fruit ?"), ("assistant", "well"), ("user", "so ?"),
-        )
-    )  # fmt: skip
-    assert found == [
-        (before, "yes"),
-        ((*before, Message(role="assistant", content="yes")), "indeed"),
-        (before[1:3], "yes"),
+    read = read_file(_written(tmp_path / "data", {"messages": talk}, "", {"messages": [*talk[1:3], talk[4]]}))
+    assert read.wrong == []
+    assert [(item.messages, item.answer, item.place) for item in read.found] == [
+        (talk[:4], YES, "line 1"),
+        (talk[:5], talk[5], "line 1"),
+        (talk[1:3], YES, "line 3"),
     ]
+
+
+def test_openais_file_with_tools_is_taken(tmp_path: Path):
+    """Its guide's example, with all that it may hold besides."""
+    talk = [
+        {"role": "assistant", "content": "hello, what can I weigh?"},
+        {**USER, "name": "ann"},
+        {"role": "assistant", "content": None, "tool_calls": CALLS},
+        {"role": "tool", "content": "7 g", "tool_call_id": "call-1"},
+        {"role": "assistant", "content": "7 grams", "refusal": None, "weight": 1.0},
+    ]
+    read = read_file(_written(tmp_path / "data", {"messages": talk, "tools": TOOLS, "parallel_tool_calls": False}))
+    assert read.wrong == []
+    assert [(item.messages, item.answer, item.tools) for item in read.found] == [
+        (talk[:2], talk[2], TOOLS),
+        (talk[:4], talk[4], TOOLS),
+    ], "the greeting answers nothing: it is context"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_files_of_other_editors_are_taken(tmp_path: Path, mark: str, end: str):
+    line = json.dumps({"messages": [USER, YES]})
+    assert len(read_file(_written(tmp_path / "data", mark + line, line, "", "  ", end=end)).found) == 2
+
+
+def test_openais_older_format_is_a_question_and_its_answer(tmp_path: Path):
+    read = read_file(_written(tmp_path / "data", {"prompt": "is fig a fruit ?\n", "completion": " yes"}))
+    assert [(list(item.messages), item.answer) for item in read.found] == [([USER], YES)]
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ("{'messages': 1}", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ([1], "list 'messages'"),
         ({"messages": []}, "list 'messages'"),
-        ({"prompt": "a", "completion": "b"}, "list 'messages'"),
+        ({"prompt": [], "completion": "b"}, "list 'messages'"),
         ({"messages": [USER]}, "no message of the assistant"),
-        ({"messages": [USER, {"role": "assistant", "content": "a", "weight": 0}]}, "no message of the assistant"),
-        ({"messages": [{"role": "assistant", "content": "hi"}]}, "nothing that it answers"),
+        ({"messages": [USER, {**YES, "weight": 0}]}, "no message of the assistant"),
+        ({"messages": [YES]}, "no message of the assistant"),
+        ({"messages": [USER, {**YES, "weight": 0.5}]}, "messages[1]: 'weight' must be 0 or 1"),
+        ({"messages": [USER, {**YES, "weight": "1"}]}, "messages[1]: 'weight' must be 0 or 1"),
         ({"messages": [USER, {"role": "assistant", "content": " "}]}, "messages[1] is an empty answer"),
-        ({"messages": [USER, {"role": "assistant", "content": None}]}, "messages[1]: 'content' must be a text"),
+        ({"messages": [USER, {"role": "assistant", "content": None}]}, "messages[1] is an empty answer"),
+        ({"messages": [{"role": "user", "content": None}, YES]}, "messages[0]: 'content' must be a text"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0]: 'content'"),
         ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0]: expected an object with a 'role'"),
         ({"messages": ["hello"]}, "messages[0]: expected an object"),
+        ({"messages": [USER, {**YES, "tool_calls": [{"function": {}}]}]}, "messages[1]: 'tool_calls' must be"),
+        ({"messages": [USER, {**YES, "tool_calls": "weigh"}]}, "messages[1]: 'tool_calls' must be"),
+        (
+            {"messages": [USER, {**YES, "tool_calls": [{"function": {"name": "weigh", "arguments": "{"}}]}]},
+            "messages[1]: 'tool_calls' must be",
+        ),
+        ({"messages": [USER, {**YES, "function_call": {"name": "f"}}]}, "write it as 'tool_calls'"),
+        ({"messages": [USER, YES], "tools": {"weigh": 1}}, "'tools' must be a list"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, line: object, said: str):
-    good = {"messages": [USER, {"role": "assistant", "content": "yes"}]}
-    with pytest.raises(InvalidInput) as raised:
-        read_file(_written(tmp_path / "data.jsonl", good, line))
-    assert f"line 2: {said}" in str(raised.value) or ("line 2: " in str(raised.value) and said in str(raised.value))
-    assert "data.jsonl" in str(raised.value)
+def test_a_line_that_cannot_be_used_is_named_and_the_others_are_learned(tmp_path: Path, line: object, said: str):
+    good = {"messages": [USER, YES]}
+    read = read_file(_written(tmp_path / "data.jsonl", good, line, good))
+    assert [item.place for item in read.found] == ["line 1", "line 3"]
+    [wrong] = read.wrong
+    assert wrong.startswith("line 2: ") and said in wrong
 
 
-def test_many_bad_lines_are_counted_and_no_file_or_line_is_an_error(tmp_path: Path):
-    with pytest.raises(InvalidInput, match=r"line 5: not JSON.*\n.*and 3 more"):
+def test_a_file_of_which_nothing_is_left_is_refused(tmp_path: Path):
+    with pytest.raises(
+        InvalidInput, match=r"data holds no line.*\n.*line 1: not JSON(.*\n)*.*line 5: .*\n.*and 3 more"
+    ):
         read_file(_written(tmp_path / "data", *["{"] * 8))
     with pytest.raises(InvalidInput, match="no demonstration"):
         read_file(_written(tmp_path / "data", ""))
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_file(tmp_path / "nothing")
     (tmp_path / "latin").write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidInput, match="cannot be read"):
+    with pytest.raises(InvalidInput, match="line 1: not UTF-8"):
         read_file(tmp_path / "latin")
 
 
@@ -118,7 +158,14 @@ def test_corrections_are_found_in_the_log(tmp_path: Path):
     with LocalReader(tmp_path) as source:
         found = corrections(source, held_out=0.0)
         hidden = corrections(source, held_out=1.0 - 1e-12)
-    hello = (Message(role="user", content="hello"),)
-    assert found.demonstrations == [(hello, text) for text in ("early", "good", "second", "not yours", "newest")]
+    assert [item.answer["content"] for item in found.demonstrations] == [
+        "early",
+        "good",
+        "second",
+        "not yours",
+        "newest",
+    ]
+    assert all(item.served == (1, 2, 3) for item in found.demonstrations), "the prompt's tokens, as they were served"
+    assert found.demonstrations[0].messages == [{"role": "user", "content": "hello"}]
     assert (found.held_out, found.unusable, found.unreadable) == (0, 3, 1)
     assert (hidden.demonstrations, hidden.held_out) == ([], 7)

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf_online.errors import InvalidInput
-from rlhf_online.events import Message
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.sft.demonstrations import Demonstration
 from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
 
 FACTS = {"zinc": "is a metal", "fig": "is a fruit", "owl": "is a animal"}
@@ -22,8 +22,11 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def _demonstrations() -> list[tuple[list[Message], str]]:
-    return [([Message(role="user", content=question)], answer) for question, answer in FACTS.items()]
+def _demonstrations() -> list[Demonstration]:
+    return [
+        Demonstration(messages=[{"role": "user", "content": question}], answer={"role": "assistant", "content": answer})
+        for question, answer in FACTS.items()
+    ]
 
 
 def test_it_learns_to_answer_and_to_end(base: Path, tmp_path: Path):
@@ -38,7 +41,7 @@ def test_it_learns_to_answer_and_to_end(base: Path, tmp_path: Path):
     assert [step for step, _, _ in seen] == list(range(1, 61)) and seen[0][1] == 60
     assert seen[0][2] > 4 and seen[-1][2] < 0.2
     tokenizer, policy = ChatTokenizer(tmp_path / "out"), Policy.load(tmp_path / "out", tuning="full")
-    prompts = [tokenizer.prompt_ids(messages) for messages, _ in _demonstrations()]
+    prompts = [tokenizer.prompt_ids(item.messages) for item in _demonstrations()]
     answers = policy.sample(prompts, max_tokens=8, temperature=0.2, seed=0, eos_ids=tokenizer.eos_ids)
     assert [tokenizer.decode(answer) for answer in answers] == list(FACTS.values())
     assert all(answer[-1] == tokenizer.eos_ids[0] for answer in answers)

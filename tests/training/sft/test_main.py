@@ -32,8 +32,8 @@ def _sft(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_a_file_and_peoples_corrections_are_learned(base: Path, tmp_path: Path):
     long = {"messages": [FIG["messages"][0], {"role": "assistant", "content": "fig " * 200}]}
-    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, (FIG, long))))
-    # The logged conversation says "hello", which the tiny world's tokenizer knows as no word.
+    (tmp_path / "data.jsonl").write_text("\n".join([*map(json.dumps, (FIG, long)), "nonsense"]))
+    # The answer to "hello", which the tiny world's tokenizer knows as no word, is learned after the tokens served.
     with LocalLog(tmp_path / "state" / "log") as log:
         log.append(encode(completion("c"))).result(30)
         log.append(encode(feedback(ev.Correction(answer=ref("c"), text="please name one tool")))).result(30)
@@ -43,9 +43,11 @@ def test_a_file_and_peoples_corrections_are_learned(base: Path, tmp_path: Path):
     )
     assert ended.returncode == 0, ended.stderr
     assert "2 demonstrations in" in ended.stdout and "1 corrections in" in ended.stdout
-    assert "1 demonstrations were left out" in ended.stdout and "90/90" in ended.stdout
+    assert "1 of its lines cannot be used:\n  line 3: not JSON" in ended.stdout
+    assert "1 demonstrations were left out:\n  line 2: an answer of 201 tokens" in ended.stdout
+    assert "90/90" in ended.stdout
     tokenizer, policy = ChatTokenizer(tmp_path / "out"), Policy.load(tmp_path / "out", tuning="full")
-    prompts = [tokenizer.prompt_ids([ev.Message(role="user", content=text)]) for text in ("fig", "hello")]
+    prompts = [tokenizer.prompt_ids([ev.Message(role="user", content="fig")]), (1, 2, 3)]
     answers = policy.sample(prompts, max_tokens=8, temperature=0.2, seed=0, eos_ids=tokenizer.eos_ids)
     assert [tokenizer.decode(answer) for answer in answers] == ["is a fruit", "please name one tool"]
 
@@ -54,7 +56,7 @@ def test_mistakes_are_said_before_anything_is_computed(base: Path, tmp_path: Pat
     data, out = tmp_path / "data.jsonl", tmp_path / "out"
     data.write_text("nonsense")
     ended = _sft("--model", base, "--data", data, "--out", out)
-    assert ended.returncode == 2 and f"{data} has lines that are no demonstration" in ended.stderr
+    assert ended.returncode == 2 and f"{data} holds no line that can be learned from" in ended.stderr
     ended = _sft("--model", base, "--out", out)
     assert ended.returncode == 2 and "nothing to learn from" in ended.stderr
     ended = _sft("--model", base, "--log", tmp_path / "nowhere", "--out", out)

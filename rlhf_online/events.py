@@ -14,8 +14,20 @@ SIGNALS = ("regenerate", "rephrase", "stop")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
+    """`other` is a JSON object with all else that the request said of it (`tool_calls`, `name`, …), "" for nothing."""
+
     role: str
     content: str
+    other: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """`arguments` is JSON, if the model wrote it rightly."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +44,8 @@ class Answer:
     logprobs: tuple[float, ...]
     spans: tuple[VersionSpan, ...]
     finish_reason: str
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +70,7 @@ class Completion:
     sampling: Sampling
     started_ms: int
     finished_ms: int
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,7 @@ def completion_to_proto(completion: ev.Completion) -> pb.Completion:
         completion_id=completion.completion_id,
         conversation_id=completion.conversation_id,
         person=completion.person,
-        messages=[pb.Message(role=m.role, content=m.content) for m in completion.messages],
+        messages=[pb.Message(role=m.role, content=m.content, other=_json(m.other)) for m in completion.messages],
         prompt_token_ids=completion.prompt_token_ids,
         answers=[_answer_to_proto(answer) for answer in completion.answers],
         sampling=pb.Sampling(
@@ -132,7 +132,12 @@ def completion_to_proto(completion: ev.Completion) -> pb.Completion:
         ),
         started_ms=completion.started_ms,
         finished_ms=completion.finished_ms,
+        asked=_json(completion.asked),
     )
+
+
+def _json(text: str) -> pb.Json | None:
+    return pb.Json(text=text) if text else None
 
 
 def _answer_to_proto(answer: ev.Answer) -> pb.Answer:
@@ -143,6 +148,11 @@ def _answer_to_proto(answer: ev.Answer) -> pb.Answer:
         logprobs=answer.logprobs,
         spans=spans_to_proto(answer.spans),
         finish_reason=answer.finish_reason,
+        reasoning=answer.reasoning,
+        tool_calls=[
+            pb.ToolCall(id=c.id, type="function", function=pb.FunctionCall(name=c.name, arguments=c.arguments))
+            for c in answer.tool_calls
+        ],
     )
 
 
@@ -156,21 +166,9 @@ def completion_from_proto(record: pb.Completion) -> ev.Completion:
         completion_id=record.completion_id,
         conversation_id=record.conversation_id,
         person=record.person,
-        messages=tuple(ev.Message(role=m.role, content=m.content) for m in record.messages),
+        messages=tuple(ev.Message(role=m.role, content=m.content, other=m.other.text) for m in record.messages),
         prompt_token_ids=tuple(record.prompt_token_ids),
-        answers=tuple(
-            ev.Answer(
-                index=a.index,
-                text=a.text,
-                token_ids=tuple(a.token_ids),
-                logprobs=tuple(a.logprobs),
-                spans=tuple(
-                    ev.VersionSpan(policy_version=s.policy_version, first_token=s.first_token) for s in a.spans
-                ),
-                finish_reason=a.finish_reason,
-            )
-            for a in record.answers
-        ),
+        answers=tuple(map(_answer_from_proto, record.answers)),
         sampling=ev.Sampling(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -182,6 +180,22 @@ def completion_from_proto(record: pb.Completion) -> ev.Completion:
         ),
         started_ms=record.started_ms,
         finished_ms=record.finished_ms,
+        asked=record.asked.text,
+    )
+
+
+def _answer_from_proto(record: pb.Answer) -> ev.Answer:
+    return ev.Answer(
+        index=record.index,
+        text=record.text,
+        token_ids=tuple(record.token_ids),
+        logprobs=tuple(record.logprobs),
+        spans=tuple(ev.VersionSpan(policy_version=s.policy_version, first_token=s.first_token) for s in record.spans),
+        finish_reason=record.finish_reason,
+        reasoning=record.reasoning,
+        tool_calls=tuple(
+            ev.ToolCall(id=c.id, name=c.function.name, arguments=c.function.arguments) for c in record.tool_calls
+        ),
     )
 
 

@@ -16,7 +16,7 @@ COMPLETION = ev.Completion(
     completion_id="chatcmpl-1",
     conversation_id="conversation",
     person="abc",
-    messages=(ev.Message(role="user", content="name three metal"),),
+    messages=(ev.Message(role="user", content="name three metal", other='{"name":"ann"}'),),
     prompt_token_ids=(1, 2, 3),
     answers=(
         ev.Answer(
@@ -29,11 +29,14 @@ COMPLETION = ev.Completion(
                 ev.VersionSpan(policy_version="policy-000001", first_token=1),
             ),
             finish_reason="stop",
+            reasoning="hm",
+            tool_calls=(ev.ToolCall(id="call-1", name="look_up", arguments="{}"),),
         ),
     ),
     sampling=ev.Sampling(temperature=0.5, max_tokens=16, seed=-3),
     started_ms=1,
     finished_ms=2,
+    asked='{"reasoning_effort":"low"}',
 )
 
 KINDS = [

@@ -1,6 +1,6 @@
 """Settings of services/chat and of the engine that it starts."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,11 @@ class EngineSettings(Section):
     only_with: ClassVar = {
         "url": Only("mode", "external"),
         **dict.fromkeys(
-            ("device", "dtype", "max_num_seqs", "kv_cache_gib", "start_timeout_s", "threads"), Only("mode", "managed")
+            (
+                *("device", "dtype", "max_num_seqs", "kv_cache_gib", "start_timeout_s", "threads"),
+                *("reasoning_parser", "chat_template_kwargs"),
+            ),
+            Only("mode", "managed"),
         ),
         "max_lora_rank": Only("tuning", "lora"),
     }
@@ -26,6 +30,18 @@ class EngineSettings(Section):
     device: Device = Field(default="auto", description="Where the engine computes.")
     dtype: str = Field(
         default="auto", description="Weights' type in the engine; auto: float32 on a CPU, the model's on a GPU."
+    )
+    tool_call_parser: str = Field(
+        default="",
+        description="How the model writes calls of tools, a name that vLLM's --tool-call-parser takes ('hermes'); "
+        "empty: requests with tools are refused. Of an external engine the one that it was started with.",
+    )
+    reasoning_parser: str = Field(
+        default="",
+        description="How the model writes what it thinks, a name that vLLM's --reasoning-parser takes ('qwen3').",
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Variables of the chat template for requests that do not give them."
     )
     max_model_len: Positive = Field(default=2048, description="Longest prompt and answer together, in tokens.")
     max_num_seqs: Positive = Field(default=64, description="Answers computed at once.")

@@ -6,6 +6,7 @@ It ends with its parent, and so do vLLM's engine core and workers below it (`ser
 
 import asyncio
 import importlib.metadata
+import json
 import os
 import re
 import signal
@@ -38,6 +39,8 @@ HINTS = (
     ),
     (r"derived max_model_len|max_model_len .* is greater", "lower engine.max_model_len: the model takes fewer tokens"),
     (r"out of memory|MemoryError|Cannot allocate memory", "the machine has too little memory for this model"),
+    (r"invalid tool call parser", "engine.tool_call_parser names no parser of this vLLM: its log lists them"),
+    (r"invalid reasoning parser", "engine.reasoning_parser names no parser of this vLLM: its log lists them"),
     (r"No space left on device", "the disk is full: free space"),
     (r"Address already in use", "another process uses the socket: end it"),
     (r"model architectures? .* not supported|Cannot find model module", "vLLM cannot serve this kind of model"),
@@ -165,6 +168,12 @@ def command(settings: EngineSettings, device: str, socket: Path, *, dummy_weight
     words += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning", "--disable-log-stats"]
     if device == "cpu":
         words += ["--enforce-eager", "--kv-cache-memory-bytes", str(round(settings.kv_cache_gib * 2**30))]
+    if settings.tool_call_parser:
+        words += ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser]
+    if settings.reasoning_parser:
+        words += ["--reasoning-parser", settings.reasoning_parser]
+    if settings.chat_template_kwargs:
+        words += ["--default-chat-template-kwargs", json.dumps(settings.chat_template_kwargs)]
     if dummy_weights:
         words += ["--load-format", "dummy"]
     if settings.tuning == "lora":

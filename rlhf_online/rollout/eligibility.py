@@ -34,6 +34,9 @@ from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout, gr
 
 T = TypeVar("T")
 
+ENDED = ("stop", "tool_calls")
+"""Why an answer ended by itself."""
+
 
 def eligible_rollouts(
     completion: Completion, eos_ids: Collection[int], limits: ModelLimits
@@ -131,7 +134,7 @@ def _logged_reason(completion: Completion, answer: Answer, eos_ids: Collection[i
         return "logprobs"
     if not spans or spans[0].first_token != 0 or not all(span.policy_version for span in spans):
         return "version"
-    if answer.finish_reason != "length" and not (answer.finish_reason == "stop" and tokens[-1] in eos_ids):
+    if answer.finish_reason != "length" and not (answer.finish_reason in ENDED and tokens[-1] in eos_ids):
         return "unfinished"
     if unreadable := limits.unreadable(prompt, tokens):
         return unreadable

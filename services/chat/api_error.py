@@ -73,6 +73,12 @@ def unavailable(message: str, code: str = "engine_unavailable") -> ApiError:
     return ApiError(message, status=503, type="server_error", code=code, retry_after_s=RETRY_AFTER_S)
 
 
+def nested_too_deeply() -> ApiError:
+    """For what orjson reads and does not write: it writes fewer levels."""
+    message = "an object of the request is nested too deeply: at most some 250 levels are taken"
+    return ApiError(message, code="nested_too_deeply")
+
+
 def as_api_error(error: Exception) -> ApiError:
     """`error` as a client sees it."""
     match error:

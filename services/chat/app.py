@@ -106,7 +106,7 @@ class Handlers:
     async def complete(self, request: Request) -> Response:
         try:
             values = parse_object(await read_body(request, self.chat.settings.limits.max_body_bytes))
-            chat = parse_chat(values, self.chat.settings.limits, self.chat.settings.engine.max_model_len)
+            chat = parse_chat(values, self.chat.settings.limits, self.chat.settings.engine)
             if chat.stream:
                 generation = await until_disconnect(request.receive, self.gateway.open(chat))
                 return self._stream(generation)

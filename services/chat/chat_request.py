@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -23,12 +24,12 @@ from pydantic import (
 )
 
 from rlhf_online import events
-from rlhf_online.config import LimitSettings
-from services.chat.api_error import ApiError
+from rlhf_online.config import EngineSettings, LimitSettings
+from services.chat.api_error import ApiError, nested_too_deeply
+from services.chat.tools import Name, ToolCalls, ToolChoice, Tools, check_tools, constrained
 from services.chat.validation import Array, AtMost, Expected, Integer, Mistake, Model, Within, validate
 
 PUBLIC_MODEL = "rlhf-online"
-MAX_NAME = 512
 MAX_STOPS = 16
 MAX_LIST = 1024
 MAX_BIAS = 100
@@ -36,9 +37,15 @@ TEMPERATURE_FLOOR = 0.01  # vLLM samples at no lower one but 0, which is greedy
 INT64 = 2**63
 PASSED = (
     *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "stop", "stop_token_ids"),
-    *("bad_words", "min_tokens", "ignore_eos", "response_format", "tools", "tool_choice", "parallel_tool_calls"),
+    *("bad_words", "min_tokens", "ignore_eos"),
 )
-"""Fields that the engine is sent where they were given."""
+"""Fields that the engine is sent where they were given, beside those of `ASKED`."""
+ASKED = (
+    *("tools", "tool_choice", "parallel_tool_calls", "response_format", "chat_template_kwargs", "reasoning_effort"),
+)
+"""Fields that shape prompt and answers: sent as they came, and logged."""
+RESERVED = ("chat_template", "conversation", "messages", "model_config", "self", "tokenizer", "tools")
+"""Names that are none of a template's own variables."""
 
 Ignored = Annotated[Any, Field(description="Accepted for OpenAI's clients; it has no meaning here.")]
 
@@ -71,7 +78,7 @@ def _text(value: object, info: ValidationInfo) -> str:
 
 
 class Message(Model):
-    """One message of the conversation. OpenAI's other fields (`name`, `tool_calls`, …) go to the engine as they are."""
+    """One message of the conversation. Other fields (`reasoning`, …) go to the engine as they are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -79,6 +86,9 @@ class Message(Model):
     content: Annotated[str, PlainValidator(_text, json_schema_input_type=str | list[TextPart] | None)] = Field(
         description="What is said; null only from an assistant that called tools."
     )
+    name: Name | None = Field(default=None, description="Who speaks, where several have one role.")
+    tool_calls: ToolCalls | None = Field(default=None, description="The tools that an assistant called.")
+    tool_call_id: str | None = Field(default=None, description="The call that a tool answers.")
 
 
 def _given(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +126,6 @@ TokenLimit = Annotated[
 ]
 Strings = Annotated[Array[str], Expected("an array of strings", whole=True), AtMost(MAX_LIST, "items")]
 Integers = Annotated[Array[int], Expected("an array of integers", whole=True), AtMost(MAX_LIST, "items")]
-Objects = Annotated[Array[dict[str, Any]], Expected("an array of objects", whole=True), AtMost(MAX_LIST, "items")]
 
 
 def _response_format(value: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +149,13 @@ LogitBias = Annotated[
         {"type": "object", "additionalProperties": {"type": "number", "minimum": -MAX_BIAS, "maximum": MAX_BIAS}}
     ),
 ]
-Name = Annotated[str, Field(max_length=MAX_NAME)]
+
+
+def _template_variables(values: dict[str, Any]) -> dict[str, Any]:
+    for name in RESERVED:
+        if name in values:
+            raise Mistake("expected variables of the chat template, of which this is none", param=name)
+    return values
 
 
 class ChatCompletionRequest(Model):
@@ -189,11 +204,17 @@ class ChatCompletionRequest(Model):
     response_format: Annotated[dict[str, Any], AfterValidator(_response_format)] | None = Field(
         default=None, description="Text, JSON or a schema, as OpenAI's."
     )
-    tools: Objects | None = Field(default=None, description="What the model may call, as OpenAI's.")
-    tool_choice: Annotated[str | dict[str, Any], Expected("a string or an object", whole=True)] | None = Field(
-        default=None, description="Whether and what the model calls, as OpenAI's."
+    tools: Tools | None = Field(
+        default=None, description="What the model may call, as OpenAI's; needs the setting engine.tool_call_parser."
     )
+    tool_choice: ToolChoice | None = Field(default=None, description="Whether and what the model calls, as OpenAI's.")
     parallel_tool_calls: bool | None = Field(default=None, description="As OpenAI's.")
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
+        default=None, description="How much a thinking model thinks before it answers, as OpenAI's."
+    )
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_template_variables)] | None = Field(
+        default=None, description='Variables of the chat template, {"enable_thinking": false}, as vLLM\'s.'
+    )
     logprobs: bool = Field(default=False, description="Tell each token's log-probability.")
     top_logprobs: Annotated[Integer, Within(0, 20)] = Field(
         default=0, description="And those of so many other candidates; only with `logprobs`."
@@ -211,7 +232,6 @@ class ChatCompletionRequest(Model):
     prediction: Ignored = None
     prompt_cache_key: Ignored = None
     prompt_cache_retention: Ignored = None
-    reasoning_effort: Ignored = None
     service_tier: Ignored = None
     verbosity: Ignored = None
 
@@ -232,8 +252,8 @@ class ChatCompletionRequest(Model):
             raise Mistake(f"n: expected 1 at temperature 0, where all answers are the same, got {self.n}", param="n")
         return self
 
-    def sampling(self, max_tokens: int) -> events.Sampling:
-        """How the answers are drawn, each of at most `max_tokens` tokens."""
+    def sampling(self, max_tokens: int, parser: str) -> events.Sampling:
+        """How the answers are drawn, each of at most `max_tokens` tokens; `parser` is the engine's for tools."""
         limit = self.max_completion_tokens or self.max_tokens or max_tokens
         top_k = max(self.top_k, 0)
         temperature = max(self.temperature, TEMPERATURE_FLOOR) if self.temperature else 0.0
@@ -245,16 +265,22 @@ class ChatCompletionRequest(Model):
             min_p=self.min_p,
             max_tokens=min(limit, max_tokens),
             seed=self.seed,
-            full_support=whole and self._unconstrained(),
+            full_support=whole and not self.constraint(parser) and self._unweighted(),
         )
 
-    def _unconstrained(self) -> bool:
-        """Whether no field changes the distribution.
+    def constraint(self, parser: str) -> str:
+        """The field that says what an answer must look like; "" if none does."""
+        if (self.response_format or {}).get("type", "text") != "text":
+            return "response_format"
+        return "tools" if constrained(self.tool_choice, self.tools or [], self.parallel_tool_calls, parser) else ""
+
+    def _unweighted(self) -> bool:
+        """Whether no field changes a token's probability.
 
         Stop strings and stop tokens leave each token's probability alone, but the answer then ends where the policy did
         not choose to end it, and its text is shorter than its tokens: such an answer does not train the policy either.
         """
-        constrained = (
+        weighted = (
             self.frequency_penalty
             or self.presence_penalty
             or self.repetition_penalty != 1.0
@@ -264,24 +290,15 @@ class ChatCompletionRequest(Model):
             or self.stop not in (None, [])
             or self.stop_token_ids
             or self.bad_words
-            or self.tools
-            or self.constraint
         )
-        return not constrained
-
-    @property
-    def constraint(self) -> str:
-        """The field that says what an answer must look like; "" if none does."""
-        if (self.response_format or {}).get("type", "text") != "text":
-            return "response_format"
-        return "tools" if self.tool_choice not in (None, "none", "auto") else ""
+        return not weighted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
     """A checked request. `upstream` holds what the engine is sent, but for the model and the streaming options.
 
-    `constraint` is the field that says what an answer must look like; "" if none does.
+    `constraint` is the field that says what an answer must look like, "" if none does; `asked` is JSON of `ASKED`.
     """
 
     messages: tuple[events.Message, ...]
@@ -289,6 +306,7 @@ class ChatRequest:
     sampling: events.Sampling
     n: int = 1
     constraint: str = ""
+    asked: str = ""
     model: str = ""
     stream: bool = False
     include_usage: bool = False
@@ -300,14 +318,16 @@ class ChatRequest:
     """False: request and answers are neither logged nor learned from, and nobody can vote on it."""
 
 
-def parse_chat(values: Mapping[str, Any], limits: LimitSettings, max_model_len: int) -> ChatRequest:
+def parse_chat(values: Mapping[str, Any], limits: LimitSettings, engine: EngineSettings) -> ChatRequest:
     """The request in an OpenAI body. Raises ApiError."""
     request = validate(ChatCompletionRequest, values, {"max_answers": limits.max_answers})
-    sampling = request.sampling(min(limits.max_tokens, max_model_len))
+    check_tools(request.tool_choice, request.tools or [], engine.tool_call_parser)
+    sampling = request.sampling(min(limits.max_tokens, engine.max_model_len), engine.tool_call_parser)
     if request.min_tokens > sampling.max_tokens:
         message = f"min_tokens: expected at most {sampling.max_tokens}, as many as an answer may have"
         raise ApiError(message, param="min_tokens", code="invalid_value")
-    upstream = {name: getattr(request, name) for name in PASSED if name in request.model_fields_set}
+    asked = _asked(request, values)
+    upstream = {name: getattr(request, name) for name in PASSED if name in request.model_fields_set} | asked
     upstream |= {
         "messages": list(map(_given, values["messages"])),  # with the fields that only the engine reads
         "n": request.n,
@@ -325,11 +345,12 @@ def parse_chat(values: Mapping[str, Any], limits: LimitSettings, max_model_len: 
     if sampling.seed is not None:
         upstream["seed"] = sampling.seed
     return ChatRequest(
-        messages=tuple(events.Message(role=message.role, content=message.content) for message in request.messages),
+        messages=tuple(map(_logged, request.messages)),
         upstream=upstream,
         sampling=sampling,
         n=request.n,
-        constraint=request.constraint,
+        constraint=request.constraint(engine.tool_call_parser),
+        asked=_json(asked),
         model=request.model,
         stream=request.stream,
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
@@ -339,3 +360,22 @@ def parse_chat(values: Mapping[str, Any], limits: LimitSettings, max_model_len: 
         conversation_id=request.conversation_id,
         store=request.store,
     )
+
+
+def _asked(request: ChatCompletionRequest, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given of `ASKED`, as it came; vLLM takes no empty array of tools, and no choice without tools."""
+    without = () if request.tools else ("tools", "tool_choice", "parallel_tool_calls")
+    return {name: values[name] for name in ASKED if values.get(name) is not None and name not in without}
+
+
+def _logged(message: Message) -> events.Message:
+    other = message.model_dump(exclude={"role", "content"}, exclude_none=True)
+    return events.Message(role=message.role, content=message.content, other=_json(other))
+
+
+def _json(values: dict[str, Any]) -> str:
+    """Raises ApiError for what is nested more deeply than JSON is written here."""
+    try:
+        return orjson.dumps(values).decode() if values else ""
+    except orjson.JSONEncodeError as error:
+        raise nested_too_deeply() from error

@@ -19,6 +19,9 @@ from services.chat.host import Host
 CLIENTS_NAMES = {"input_tokens": "messages", "logprobs": "top_logprobs", "prompt": "prompts"}
 """The request's fields behind the engine's parameters, where they differ."""
 
+NO_ROOM = "max_tokens must be at least 1, got 0."
+"""What vLLM says of a prompt that fills the context to the last token."""
+
 
 async def engine_error(host: Host, status: int, body: bytes, constraint: str = "") -> ApiError | EngineUnavailable:
     """The error that `body` is, under an HTTP status or one inside a stream.
@@ -57,11 +60,15 @@ def _detail(body: bytes) -> dict[str, Any]:
 
 def _refusal(error: dict[str, Any], constraint: str) -> ApiError:
     message = _sentence(str(error.get("message") or "the engine refused the request"))
+    if message == NO_ROOM:
+        message = "the prompt fills the model's context: there is no room for an answer; shorten it"
+        return ApiError(message, param="messages", code="context_length_exceeded")
     if error.get("param") == "input_tokens":
         return ApiError(message, param="messages", code="context_length_exceeded")
     param = _clients_field(str(error.get("param") or message)) or constraint or None
-    code = "invalid_schema" if param in ("response_format", "tools") else "engine_refused"
-    return ApiError(message, param=param, code=code)
+    if param in ("response_format", "tools"):
+        return ApiError(f"{param}: {message}", param=param, code="invalid_schema")
+    return ApiError(message, param=param, code="engine_refused")
 
 
 def _sentence(message: str) -> str:

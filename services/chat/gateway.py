@@ -203,5 +203,6 @@ class Gateway:
             sampling=request.sampling,
             started_ms=generation.started_ms,
             finished_ms=now_ms(),
+            asked=request.asked,
         )
         return Envelope(event_id=generation.completion_id, event=event)

@@ -97,7 +97,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     def _parse(self, request: chat_pb2.CompleteRequest, *, stream: bool) -> ChatRequest:
         settings = self.chat.settings
         values = {**values_of(request), "stream": stream}
-        return parse_chat(values, settings.limits, settings.engine.max_model_len)
+        return parse_chat(values, settings.limits, settings.engine)
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):

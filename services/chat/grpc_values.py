@@ -79,6 +79,7 @@ def pieces(generation: Generation, chunk: Chunk) -> Iterator[chat_pb2.StreamComp
             "tool_calls": _calls(delta.get("tool_calls")),
             "logprobs": _logprobs(part.get("logprobs")),
             "token_ids": part.get("token_ids"),
+            "reasoning": delta.get("reasoning"),
         }
         if any(said.values()):
             yield chat_pb2.StreamCompleteResponse(completion_id=generation.completion_id, index=part["index"], **said)
@@ -95,6 +96,7 @@ def _choice(choice: ChatChoice, spans: Sequence[Span]) -> chat_pb2.Choice:
         tool_calls=_calls(choice["message"].get("tool_calls")),
         logprobs=_logprobs(choice["logprobs"]),
         token_ids=choice.get("token_ids"),
+        reasoning=choice["message"].get("reasoning"),
     )
 
 

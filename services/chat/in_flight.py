@@ -17,7 +17,7 @@ import aiohttp
 
 from rlhf_online import sse
 from rlhf_online.errors import RlhfError
-from rlhf_online.events import Answer, VersionSpan, now_ms
+from rlhf_online.events import Answer, ToolCall, VersionSpan, now_ms
 from services.chat.chat_request import ChatRequest
 from services.chat.host import Host
 
@@ -37,6 +37,7 @@ class Choice:
     spans: tuple[VersionSpan, ...]
     spans_exact: bool = True
     text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     logprobs_content: list[Any] = field(default_factory=list)
@@ -70,6 +71,11 @@ class Choice:
             logprobs=tuple(self.logprobs) if told else (),
             spans=self.spans if self.spans_exact and told else (),
             finish_reason=self.finish_reason or "abort",
+            reasoning="".join(self.reasoning),
+            tool_calls=tuple(
+                ToolCall(id=call["id"], name=call["function"]["name"], arguments=call["function"]["arguments"])
+                for call in self.tool_calls.values()
+            ),
         )
 
 

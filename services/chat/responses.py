@@ -98,9 +98,11 @@ class AssistantMessage(TypedDict):
     role: Literal["assistant"]
     """Always "assistant"."""
     content: str | None
-    """The text; null where it only calls tools."""
+    """The text; null where there is none beside thoughts and calls."""
     refusal: None
     """Always null."""
+    reasoning: NotRequired[str]
+    """What a thinking model thought before it answered, as vLLM's."""
     tool_calls: NotRequired[list[dict[str, Any]]]
     """The tools that it calls, as OpenAI's."""
 
@@ -201,8 +203,11 @@ def completion(generation: Generation) -> ChatCompletion:
 def _choice(generation: Generation, choice: Choice) -> ChatChoice:
     text = "".join(choice.text)
     message: AssistantMessage = {"role": "assistant", "content": text, "refusal": None}
+    if choice.reasoning:
+        message["reasoning"] = "".join(choice.reasoning)
     if choice.tool_calls:
         message["tool_calls"] = list(choice.tool_calls.values())
+    if choice.reasoning or choice.tool_calls:
         message["content"] = text or None
     values: ChatChoice = {
         "index": choice.index,

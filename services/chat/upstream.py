@@ -12,7 +12,7 @@ import orjson
 
 from rlhf_online import sse
 from rlhf_online.errors import EngineUnavailable
-from services.chat.api_error import ApiError
+from services.chat.api_error import nested_too_deeply
 from services.chat.engine_errors import engine_error
 from services.chat.host import Host
 from services.chat.in_flight import Generation, InFlight
@@ -30,9 +30,8 @@ async def post(host: Host, path: str, body: dict[str, Any], constraint: str = ""
     client = host.client
     try:
         data = orjson.dumps(body)
-    except orjson.JSONEncodeError as error:  # orjson writes fewer levels than it reads
-        message = "an object of the request is nested too deeply: at most some 250 levels are taken"
-        raise ApiError(message, code="nested_too_deeply") from error
+    except orjson.JSONEncodeError as error:
+        raise nested_too_deeply() from error
     try:
         response = await client.session.post(
             f"{client.base}{path}", data=io.BytesIO(data), headers=JSON_HEADERS, timeout=NO_TIMEOUT
@@ -112,6 +111,8 @@ def take_in(generation: Generation, chunk: Chunk) -> None:
         delta = part["delta"]
         if text := delta.get("content"):
             choice.text.append(text)
+        if reasoning := delta.get("reasoning"):
+            choice.reasoning.append(reasoning)
         for call in delta.get("tool_calls") or ():
             _take_in_call(choice.tool_calls, call)
         if part.get("finish_reason"):

@@ -48,7 +48,13 @@ def test_command_line(tmp_path: Path) -> None:
         "--worker-extension-cls rlhf_online.engine.worker.Probe",
     ):
         assert part in line
-    assert "--enable-lora" not in line and "--load-format" not in line
+    for part in ("--enable-lora", "--load-format", "--enable-auto-tool-choice", "--reasoning-parser", "template"):
+        assert part not in line
+    assert "--enable-auto-tool-choice --tool-call-parser hermes" in words(tmp_path, tool_call_parser="hermes")
+    assert "--reasoning-parser qwen3" in words(tmp_path, reasoning_parser="qwen3")
+    assert words(tmp_path, chat_template_kwargs={"enable_thinking": False}).endswith(
+        '--default-chat-template-kwargs {"enable_thinking": false}'
+    )
     assert "--load-format dummy" in words(tmp_path, dummy_weights=True)
     assert "--enable-lora --max-lora-rank 8" in words(tmp_path, tuning="lora", max_lora_rank=8)
 
@@ -119,6 +125,8 @@ def test_without_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("OSError: [Errno 98] Address already in use", 1, "another process uses the socket"),
         ("torch.OutOfMemoryError: CUDA out of memory", 1, "too little memory"),
         ("loading", -9, "perhaps since the machine has too little memory"),
+        ("KeyError: 'invalid tool call parser: hermit (chose from { dots,hermes })'", 1, "engine.tool_call_parser"),
+        ("KeyError: 'invalid reasoning parser: r1 (chose from { qwen3 })'", 1, "engine.reasoning_parser"),
         ("SafetensorError: Error while deserializing header", 1, "is damaged"),
     ],
 )

@@ -17,6 +17,7 @@ from rlhf_online.sse import DONE, EventParser
 @dataclass
 class Answer:
     text: str = ""
+    reasoning: str = ""
     finish_reason: str = ""
     calls: list[dict[str, Any]] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
@@ -24,6 +25,7 @@ class Answer:
 
     def add(self, piece: "Answer") -> None:
         self.text += piece.text
+        self.reasoning += piece.reasoning
         self.finish_reason += piece.finish_reason
         self.logprobs += piece.logprobs
         self.token_ids += piece.token_ids
@@ -104,6 +106,7 @@ def _from_object(body: dict[str, Any], answers: list[Answer], prompt_token_ids: 
 def _from_part(part: dict[str, Any], said: dict[str, Any]) -> Answer:
     return Answer(
         text=said.get("content") or "",
+        reasoning=said.get("reasoning", ""),
         finish_reason=part["finish_reason"] or "",
         calls=said.get("tool_calls", []),
         logprobs=(part["logprobs"] or {"content": []})["content"],
@@ -114,6 +117,7 @@ def _from_part(part: dict[str, Any], said: dict[str, Any]) -> Answer:
 def _from_message(message: chat_pb2.Choice | chat_pb2.StreamCompleteResponse, text: str) -> Answer:
     return Answer(
         text=text,
+        reasoning=message.reasoning,
         finish_reason=message.finish_reason,
         calls=[MessageToDict(call) for call in message.tool_calls],
         logprobs=_logprobs(message.logprobs),

@@ -77,7 +77,8 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Service]:
     await engine.start(folder / "engine.sock")
     host = ChatHost(engine, EngineClient(engine.url))
     registry = open_registry(state.versions)
-    values = {"state_dir": state.root, "http_port": 0, "grpc_port": 0, **settings}
+    engine_settings = {"tool_call_parser": "hermes"}
+    values = {"state_dir": state.root, "http_port": 0, "grpc_port": 0, "engine": engine_settings, **settings}
     chat = wire(ChatSettings.model_validate(values), state, registry, host, sink)
     stop = asyncio.Event()
     ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()

@@ -189,9 +189,10 @@ def _opening(index: int, prompt_ids: list[int]) -> dict[str, Any]:
 def _choice(
     body: dict[str, Any], index: int, token: Token, logprob: float, finish_reason: str | None, position: int
 ) -> dict[str, Any]:
-    """A token's chunk. Where a call is required, the text is its arguments."""
+    """A token's chunk. Where a call is required, the text is its arguments; where it is to think, a thought first."""
     token_id, text = token
-    delta: dict[str, Any] = {"content": text}
+    thinks = body.get("reasoning_effort") and position == 0
+    delta: dict[str, Any] = {"reasoning": text} if thinks else {"content": text}
     if body.get("tool_choice") == "required":
         opening = {"id": f"call-{index}", "type": "function"} if position == 0 else {}
         name = {"name": body["tools"][0]["function"]["name"]} if position == 0 else {}

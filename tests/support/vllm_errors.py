@@ -40,6 +40,11 @@ PROMPT_TOO_LONG = Refusal(
     "(parameter=input_tokens, value=1025)",
     param="input_tokens",
 )
+PROMPT_FILLS_THE_CONTEXT = Refusal(
+    where=400, message="max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", param="max_tokens"
+)
+BAD_TOOL_SCHEMA = Refusal(where=IN_STREAM, message="Invalid grammar specification: 'triggers'")
+"""A tool whose parameters' schema is none, where it is `strict` or must be called."""
 NO_SUCH_DEFINITION = Refusal(where=IN_STREAM, message="Grammar error: Pointer '/$defs/nope' does not exist")
 BAD_PATTERN = Refusal(where=IN_STREAM, message="Grammar error: regex parse error:\n    (\n    ^\nerror: unclosed group")
 NOTHING_SATISFIES = Refusal(

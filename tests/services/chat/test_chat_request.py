@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from rlhf_online.config import LimitSettings
+from rlhf_online.config import EngineSettings, LimitSettings
 from rlhf_online.events import Message
 from services.chat.api_error import ApiError
 from services.chat.chat_request import ChatCompletionRequest, ChatRequest, parse_chat
@@ -15,8 +15,13 @@ from tests.support.chat_service import Service
 HI = [{"role": "user", "content": "secret words"}]
 
 
-def parse(**fields: Any) -> ChatRequest:
-    return parse_chat({"messages": HI, **fields}, LimitSettings.model_validate({}), 512)
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def parse(parser: str = "hermes", **fields: Any) -> ChatRequest:
+    engine = EngineSettings(max_model_len=512, tool_call_parser=parser)
+    return parse_chat({"messages": HI, **fields}, LimitSettings.model_validate({}), engine)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +58,30 @@ def parse(**fields: Any) -> ChatRequest:
         ({"logit_bias": {"²": 1}}, "logit_bias"),
         ({"logit_bias": {"7": 101}}, "logit_bias"),
         ({"frequency_penalty": 3}, "frequency_penalty"),
-        ({"tools": [1]}, "tools"),
+        ({"tools": [1]}, "tools[0]"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]},
+            "tools[0].function.parameters",
+        ),
         ({"tool_choice": 1}, "tool_choice"),
+        ({"tool_choice": "f", "tools": [TOOL]}, "tool_choice"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"tool_choice": "required", "tools": []}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "g"}}, "tools": [TOOL]}, "tool_choice"),
+        ({"parser": "", "tools": [TOOL]}, "tools"),
+        ({"parser": "", "tools": [TOOL], "tool_choice": "required"}, "tools"),
+        ({"messages": [{"role": "assistant", "tool_calls": [1]}]}, "messages[0].tool_calls[0]"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": {}}}]}]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": 1}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "user", "content": "x", "name": {"a": 1}}]}, "messages[0].name"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort"),
+        ({"chat_template_kwargs": "x"}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "chat_template_kwargs.chat_template"),
         ({"response_format": "json"}, "response_format"),
         ({"response_format": {}}, "response_format.type"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
@@ -98,8 +125,11 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
         {"min_tokens": 2},
         {"ignore_eos": True},
         {"response_format": {"type": "json_object"}},
-        {"tools": [{"type": "function"}]},
-        {"tool_choice": "required"},
+        {"tools": [TOOL], "tool_choice": "required"},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"tools": [TOOL], "parallel_tool_calls": False},
+        {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
+        {"tools": [TOOL], "parser": "glm45"},
     ],
 )
 def test_sampling_that_changes_the_distribution(fields: dict[str, Any]) -> None:
@@ -113,6 +143,10 @@ def test_sampling_that_changes_the_distribution(fields: dict[str, Any]) -> None:
         {"temperature": 0.7, "seed": 3, "n": 4, "max_tokens": 5},
         {"top_p": 1, "top_k": 0, "min_p": 0, "frequency_penalty": 0, "repetition_penalty": 1},
         {"top_k": -1, "stop": [], "logit_bias": {}, "tools": [], "tool_choice": "none", "min_tokens": 0},
+        {"tools": [TOOL]},
+        {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": True},
+        {"tools": [TOOL], "tool_choice": "none", "parser": ""},
+        {"reasoning_effort": "high", "chat_template_kwargs": {"enable_thinking": True}},
         {"response_format": {"type": "text"}, "logprobs": True, "top_logprobs": 5, "stream": True},
         {"stop": None, "temperature": None, "seed": None, "metadata": {"a": "b"}, "store": False},
     ],
@@ -202,7 +236,7 @@ def test_an_integer_may_be_written_with_a_fraction_of_zero() -> None:
 
 
 def test_the_engine_is_sent_messages_as_they_came() -> None:
-    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     messages = [call, {"role": "tool", "content": "4", "tool_call_id": "1"}]
     assert parse(messages=messages).upstream["messages"] == messages
 

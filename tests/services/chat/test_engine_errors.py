@@ -10,6 +10,7 @@ from tests.support.chat_service import Service
 from tests.support.vllm_errors import Refusal
 from tests.support.waiting import eventually
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "banana"}}}
 SCHEMA = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}}
 
 
@@ -21,6 +22,8 @@ SCHEMA = {"response_format": {"type": "json_schema", "json_schema": {"name": "x"
         (SCHEMA, vllm_errors.BAD_PATTERN, "response_format", "invalid_schema"),
         (SCHEMA, vllm_errors.NOTHING_SATISFIES, "response_format", "invalid_schema"),
         ({}, vllm_errors.PROMPT_TOO_LONG, "messages", "context_length_exceeded"),
+        ({}, vllm_errors.PROMPT_FILLS_THE_CONTEXT, "messages", "context_length_exceeded"),
+        ({"tools": [TOOL], "tool_choice": "required"}, vllm_errors.BAD_TOOL_SCHEMA, "tools", "invalid_schema"),
         ({"logprobs": True, "top_logprobs": 20}, vllm_errors.TOO_MANY_LOGPROBS, "top_logprobs", "engine_refused"),
         ({"stop_token_ids": [99999]}, vllm_errors.NO_SUCH_STOP_TOKEN, "stop_token_ids", "engine_refused"),
         ({"logit_bias": {"99999": 1}}, vllm_errors.NO_SUCH_BIASED_TOKEN, "logit_bias", "engine_refused"),

@@ -33,7 +33,7 @@ TWINS = {
     "messages": Twins(
         (Message,),
         (events_pb2.Message,),
-        only_grpc=dict.fromkeys(("name", "tool_calls", "tool_call_id", "other"), "HTTP takes any field here"),
+        only_grpc={"other": "HTTP takes any field here"},
     ),
     "answers": Twins(
         (responses.ChatCompletion, responses.Provenance, responses.ChatChoice, responses.AssistantMessage),

@@ -41,7 +41,7 @@ CALLED = [
 ]
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "secret"}, {"type": "text", "text": "words"}]}]
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
-JSON = ("response_format", "tool_choice")
+JSON = ("response_format", "tool_choice", "chat_template_kwargs")
 """Fields that a message holds as JSON."""
 
 
@@ -91,7 +91,16 @@ CASES = {
     "a tool that may be called": chat(200, tools=[TOOL], tool_choice="auto", parallel_tool_calls=False),
     "a tool that must be called": chat(200, n=2, tools=[TOOL], tool_choice="required"),
     "a tool by its name": chat(200, tools=[TOOL], tool_choice={"type": "function", "function": {"name": "look_up"}}),
-    "a tool that is none": chat(400, "tools", tools=["look_up"]),
+    "a tool that must not be called": chat(200, tools=[TOOL], tool_choice="none"),
+    "a tool that is none": chat(400, "tools[0]", tools=["look_up"]),
+    "a choice of an unknown tool": chat(
+        400, "tool_choice", tools=[TOOL], tool_choice={"type": "function", "function": {"name": "x"}}
+    ),
+    "thoughts": chat(200, n=2, reasoning_effort="low", chat_template_kwargs={"think": True, "depth": [1, 2.5]}),
+    "an unknown effort": chat(400, "reasoning_effort", reasoning_effort="huge"),
+    "a template of one's own": chat(
+        400, "chat_template_kwargs.chat_template", chat_template_kwargs={"chat_template": "{{ 1 }}"}
+    ),
     "a choice that is none": chat(400, "tool_choice", tool_choice=3),
     "a tool that was called": chat(200, messages=CALLED),
     "text in parts": chat(200, messages=PARTS),

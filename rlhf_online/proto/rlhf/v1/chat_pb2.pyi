@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CompleteRequest(_message.Message):
-    __slots__ = ("messages", "model", "n", "max_tokens", "temperature", "top_p", "seed", "user", "conversation_id", "store", "top_k", "min_p", "stop", "max_completion_tokens", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "stop_token_ids", "bad_words", "min_tokens", "ignore_eos", "response_format", "tools", "tool_choice", "parallel_tool_calls", "logprobs", "top_logprobs", "return_token_ids", "safety_identifier")
+    __slots__ = ("messages", "model", "n", "max_tokens", "temperature", "top_p", "seed", "user", "conversation_id", "store", "top_k", "min_p", "stop", "max_completion_tokens", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "stop_token_ids", "bad_words", "min_tokens", "ignore_eos", "response_format", "tools", "tool_choice", "parallel_tool_calls", "logprobs", "top_logprobs", "return_token_ids", "safety_identifier", "reasoning_effort", "chat_template_kwargs")
     class LogitBiasEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,8 @@ class CompleteRequest(_message.Message):
     TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     RETURN_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     SAFETY_IDENTIFIER_FIELD_NUMBER: _ClassVar[int]
+    REASONING_EFFORT_FIELD_NUMBER: _ClassVar[int]
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[_events_pb2.Message]
     model: str
     n: int
@@ -77,7 +79,9 @@ class CompleteRequest(_message.Message):
     top_logprobs: int
     return_token_ids: bool
     safety_identifier: str
-    def __init__(self, messages: _Optional[_Iterable[_Union[_events_pb2.Message, _Mapping]]] = ..., model: _Optional[str] = ..., n: _Optional[int] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., user: _Optional[str] = ..., conversation_id: _Optional[str] = ..., store: _Optional[bool] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., max_completion_tokens: _Optional[int] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., bad_words: _Optional[_Iterable[str]] = ..., min_tokens: _Optional[int] = ..., ignore_eos: _Optional[bool] = ..., response_format: _Optional[_Union[_events_pb2.Json, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[_events_pb2.Json, _Mapping]]] = ..., tool_choice: _Optional[_Union[_events_pb2.Json, _Mapping]] = ..., parallel_tool_calls: _Optional[bool] = ..., logprobs: _Optional[bool] = ..., top_logprobs: _Optional[int] = ..., return_token_ids: _Optional[bool] = ..., safety_identifier: _Optional[str] = ...) -> None: ...
+    reasoning_effort: str
+    chat_template_kwargs: _events_pb2.Json
+    def __init__(self, messages: _Optional[_Iterable[_Union[_events_pb2.Message, _Mapping]]] = ..., model: _Optional[str] = ..., n: _Optional[int] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., user: _Optional[str] = ..., conversation_id: _Optional[str] = ..., store: _Optional[bool] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., max_completion_tokens: _Optional[int] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., bad_words: _Optional[_Iterable[str]] = ..., min_tokens: _Optional[int] = ..., ignore_eos: _Optional[bool] = ..., response_format: _Optional[_Union[_events_pb2.Json, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[_events_pb2.Json, _Mapping]]] = ..., tool_choice: _Optional[_Union[_events_pb2.Json, _Mapping]] = ..., parallel_tool_calls: _Optional[bool] = ..., logprobs: _Optional[bool] = ..., top_logprobs: _Optional[int] = ..., return_token_ids: _Optional[bool] = ..., safety_identifier: _Optional[str] = ..., reasoning_effort: _Optional[str] = ..., chat_template_kwargs: _Optional[_Union[_events_pb2.Json, _Mapping]] = ...) -> None: ...
 
 class CompleteResponse(_message.Message):
     __slots__ = ("completion_id", "conversation_id", "choices", "logged", "prompt_tokens", "completion_tokens", "created", "model", "system_fingerprint", "usage", "prompt_token_ids")
@@ -106,7 +110,7 @@ class CompleteResponse(_message.Message):
     def __init__(self, completion_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., choices: _Optional[_Iterable[_Union[Choice, _Mapping]]] = ..., logged: _Optional[bool] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., created: _Optional[int] = ..., model: _Optional[str] = ..., system_fingerprint: _Optional[str] = ..., usage: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Choice(_message.Message):
-    __slots__ = ("index", "text", "finish_reason", "spans", "versions", "tool_calls", "logprobs", "token_ids")
+    __slots__ = ("index", "text", "finish_reason", "spans", "versions", "tool_calls", "logprobs", "token_ids", "reasoning")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +119,7 @@ class Choice(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    REASONING_FIELD_NUMBER: _ClassVar[int]
     index: int
     text: str
     finish_reason: str
@@ -123,7 +128,8 @@ class Choice(_message.Message):
     tool_calls: _containers.RepeatedCompositeFieldContainer[_events_pb2.ToolCall]
     logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
     token_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., finish_reason: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[_events_pb2.VersionSpan, _Mapping]]] = ..., versions: _Optional[_Iterable[str]] = ..., tool_calls: _Optional[_Iterable[_Union[_events_pb2.ToolCall, _Mapping]]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    reasoning: str
+    def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., finish_reason: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[_events_pb2.VersionSpan, _Mapping]]] = ..., versions: _Optional[_Iterable[str]] = ..., tool_calls: _Optional[_Iterable[_Union[_events_pb2.ToolCall, _Mapping]]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., token_ids: _Optional[_Iterable[int]] = ..., reasoning: _Optional[str] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
     __slots__ = ("token", "logprob", "bytes", "top_logprobs")
@@ -144,7 +150,7 @@ class StreamCompleteRequest(_message.Message):
     def __init__(self, request: _Optional[_Union[CompleteRequest, _Mapping]] = ...) -> None: ...
 
 class StreamCompleteResponse(_message.Message):
-    __slots__ = ("completion_id", "index", "delta", "final", "finish_reason", "tool_calls", "logprobs", "token_ids")
+    __slots__ = ("completion_id", "index", "delta", "final", "finish_reason", "tool_calls", "logprobs", "token_ids", "reasoning")
     COMPLETION_ID_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +159,7 @@ class StreamCompleteResponse(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    REASONING_FIELD_NUMBER: _ClassVar[int]
     completion_id: str
     index: int
     delta: str
@@ -161,7 +168,8 @@ class StreamCompleteResponse(_message.Message):
     tool_calls: _containers.RepeatedCompositeFieldContainer[_events_pb2.ToolCall]
     logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
     token_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, completion_id: _Optional[str] = ..., index: _Optional[int] = ..., delta: _Optional[str] = ..., final: _Optional[_Union[CompleteResponse, _Mapping]] = ..., finish_reason: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[_events_pb2.ToolCall, _Mapping]]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    reasoning: str
+    def __init__(self, completion_id: _Optional[str] = ..., index: _Optional[int] = ..., delta: _Optional[str] = ..., final: _Optional[_Union[CompleteResponse, _Mapping]] = ..., finish_reason: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[_events_pb2.ToolCall, _Mapping]]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., token_ids: _Optional[_Iterable[int]] = ..., reasoning: _Optional[str] = ...) -> None: ...
 
 class SendFeedbackRequest(_message.Message):
     __slots__ = ("feedback", "user", "idempotency_key")

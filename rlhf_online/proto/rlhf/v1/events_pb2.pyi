@@ -57,20 +57,24 @@ class VersionSpan(_message.Message):
     def __init__(self, policy_version: _Optional[str] = ..., first_token: _Optional[int] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("index", "text", "token_ids", "logprobs", "spans", "finish_reason")
+    __slots__ = ("index", "text", "token_ids", "logprobs", "spans", "finish_reason", "reasoning", "tool_calls")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    REASONING_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     index: int
     text: str
     token_ids: _containers.RepeatedScalarFieldContainer[int]
     logprobs: _containers.RepeatedScalarFieldContainer[float]
     spans: _containers.RepeatedCompositeFieldContainer[VersionSpan]
     finish_reason: str
-    def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ..., spans: _Optional[_Iterable[_Union[VersionSpan, _Mapping]]] = ..., finish_reason: _Optional[str] = ...) -> None: ...
+    reasoning: str
+    tool_calls: _containers.RepeatedCompositeFieldContainer[ToolCall]
+    def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ..., spans: _Optional[_Iterable[_Union[VersionSpan, _Mapping]]] = ..., finish_reason: _Optional[str] = ..., reasoning: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "full_support")
@@ -91,7 +95,7 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., max_tokens: _Optional[int] = ..., seed: _Optional[int] = ..., full_support: _Optional[bool] = ...) -> None: ...
 
 class Completion(_message.Message):
-    __slots__ = ("completion_id", "conversation_id", "person", "messages", "prompt_token_ids", "answers", "sampling", "started_ms", "finished_ms")
+    __slots__ = ("completion_id", "conversation_id", "person", "messages", "prompt_token_ids", "answers", "sampling", "started_ms", "finished_ms", "asked")
     COMPLETION_ID_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     PERSON_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +105,7 @@ class Completion(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     STARTED_MS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_MS_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
     completion_id: str
     conversation_id: str
     person: str
@@ -110,7 +115,8 @@ class Completion(_message.Message):
     sampling: Sampling
     started_ms: int
     finished_ms: int
-    def __init__(self, completion_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., started_ms: _Optional[int] = ..., finished_ms: _Optional[int] = ...) -> None: ...
+    asked: Json
+    def __init__(self, completion_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., started_ms: _Optional[int] = ..., finished_ms: _Optional[int] = ..., asked: _Optional[_Union[Json, _Mapping]] = ...) -> None: ...
 
 class AnswerRef(_message.Message):
     __slots__ = ("completion_id", "index")

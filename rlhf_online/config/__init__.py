@@ -17,6 +17,7 @@ from rlhf_online.config.base import (
 )
 from rlhf_online.config.chat import ChatSettings, EngineSettings, LimitSettings, SwapSettings
 from rlhf_online.config.files import dump, load
+from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.log import KafkaSettings, LogAddress, LogSettings, load_log
 from rlhf_online.config.reward import RewardSettings
 from rlhf_online.config.sft import SftSettings
@@ -25,6 +26,7 @@ __all__ = [
     "ChatSettings",
     "Device",
     "EngineSettings",
+    "GrpcSettings",
     "KafkaSettings",
     "LimitSettings",
     "LogAddress",

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from rlhf_online.config.base import Device, Objectives, Only, Port, Positive, Section, ServiceSettings, Tuning
+from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.log import LogSettings
 
 
@@ -77,6 +78,8 @@ class ChatSettings(ServiceSettings):
 
     http_port: Port = Field(default=8000, description="OpenAI-compatible HTTP; 0 lets the system choose.")
     grpc_port: Port = Field(default=8001, description="gRPC; 0 lets the system choose.")
+    http_keep_alive_s: Positive = Field(default=75, description="How long an idle HTTP connection is kept open.")
+    grpc: GrpcSettings = GrpcSettings()
     log: LogSettings = LogSettings()
     engine: EngineSettings = EngineSettings()
     limits: LimitSettings = LimitSettings()

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from rlhf_online.config.base import Device, Port, Positive, ServiceSettings
+from rlhf_online.config.grpc import GrpcSettings
 
 
 class RewardSettings(ServiceSettings):
@@ -11,6 +12,7 @@ class RewardSettings(ServiceSettings):
     variables = "RLHF_REWARD__"
 
     grpc_port: Port = Field(default=8002, description="gRPC; 0 lets the system choose.")
+    grpc: GrpcSettings = GrpcSettings()
     metrics_port: Port = Field(default=8003, description="Prometheus metrics over HTTP; 0 lets the system choose.")
     model: str = Field(description="Folder of the base model that the reward model's trunk starts from.")
     device: Device = Field(default="auto", description="Where scores are computed.")

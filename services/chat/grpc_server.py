@@ -185,13 +185,9 @@ class GrpcServer:
         undeclared = {name for file in (chat_pb2, admin_pb2) for name in _methods(file)} - BY_RPC.keys()
         assert not undeclared, f"no operation says who may call {undeclared}"
         self.chat = chat
-        limit = chat.settings.limits.max_body_bytes
         self.server = grpc.aio.server(
             interceptors=[TraceGrpc(), OperationInterceptor(chat.authorization, chat.gateway.metrics.internal_errors)],
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.so_reuseport", 0),  # else a second service would share the port in silence
-            ],
+            options=chat.settings.grpc.server_options(chat.settings.limits.max_body_bytes),
         )
         self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
         chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)

@@ -102,6 +102,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
+            timeout_keep_alive=settings.http_keep_alive_s,
             timeout_graceful_shutdown=GRACE_S,
         )
     )

@@ -65,7 +65,7 @@ async def serve(settings: config.RewardSettings) -> None:
         max_queue=settings.max_queue,
     )
     servicer = RewardServicer(batcher, tokenizer, metrics, _limits(base))
-    server = RewardServer(servicer, metrics)
+    server = RewardServer(servicer, metrics, settings.grpc)
     state = StateDir(settings.state_dir)
     registry = open_registry(state.versions)
     follower = Follower(

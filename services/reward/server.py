@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from rlhf_online.config import GrpcSettings
 from rlhf_online.errors import InvalidInput, RewardUnavailable, RlhfError
 from rlhf_online.events import Message
 from rlhf_online.metrics import RewardMetrics, show_version
@@ -121,13 +122,9 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
 class RewardServer:
     """The gRPC server around a servicer. Health is NOT_SERVING until `set_version` is called."""
 
-    def __init__(self, servicer: RewardServicer, metrics: RewardMetrics) -> None:
+    def __init__(self, servicer: RewardServicer, metrics: RewardMetrics, settings: GrpcSettings) -> None:
         self._metrics = metrics
-        options = [
-            ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent half of the traffic
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ]
-        self._server = grpc.aio.server(options=options)
+        self._server = grpc.aio.server(options=settings.server_options(MAX_MESSAGE_BYTES))
         self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
         reward_pb2_grpc.add_RewardServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -1,5 +1,6 @@
 """The reward service over real gRPC: scores, pinned versions, batches, limits, health, following the registry."""
 
+import asyncio
 import json
 import math
 import subprocess
@@ -17,7 +18,7 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from rlhf_online.config import RewardSettings, dump
+from rlhf_online.config import GrpcSettings, RewardSettings, dump
 from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.events import Message
 from rlhf_online.models.reward import Heads, RewardModel
@@ -33,6 +34,7 @@ from rlhf_online.versions.registry import Registry
 from services.reward.__main__ import loader
 from services.reward.server import SERVICE, Limits
 from tests.support.counting_registry import CountingRegistry
+from tests.support.http2 import ping
 from tests.support.reward_service import RewardService, reward_service
 from tests.support.samples import value
 from tests.support.waiting import until
@@ -118,6 +120,13 @@ def test_scores_come_in_order_from_the_version_asked_for(registry: Registry, cli
     scores = client.score(PAIRS, version, 10)  # three items in chunks of two
     assert [item.score for item in scores] == expected(PAIRS)
     assert {item.spread for item in scores} == {0.5}
+
+
+@pytest.mark.parametrize(("interval_s", "ended"), [(0, ""), (60, "too_many_pings")])
+def test_a_client_may_ping_as_often_as_the_settings_say(registry: Registry, interval_s: float, ended: str) -> None:
+    settings = GrpcSettings(min_ping_interval_s=interval_s)
+    with reward_service(registry, lambda manifest: Adder(), Words(), LIMITS, grpc=settings) as service:
+        assert asyncio.run(ping(service.address, 20)) == ended
 
 
 TWO = ("helpful", "harmless")  # an Adder scores the second one twice as high

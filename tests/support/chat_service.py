@@ -74,6 +74,7 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Service]:
     """A service on free ports, ended in order."""
     state = StateDir(folder / "state")
     engine, sink = FakeVllm(), FakeSink()
+    (folder / "state").mkdir(parents=True, exist_ok=True)
     await engine.start(folder / "engine.sock")
     host = ChatHost(engine, EngineClient(engine.url))
     registry = open_registry(state.versions)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from rlhf_online.config import GrpcSettings
 from rlhf_online.metrics import RewardMetrics
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.versions.manifest import Manifest
@@ -39,6 +40,7 @@ def reward_service(
     max_wait_ms: float = 1.0,
     max_queue: int = 4096,
     weights: Callable[[], Weights] = dict,
+    grpc: GrpcSettings | None = None,
 ) -> Iterator[RewardService]:
     """The service on a port of the system's choice, until the block ends."""
     ready: Future[RewardService] = Future()
@@ -47,7 +49,7 @@ def reward_service(
     async def serve() -> None:
         metrics = RewardMetrics(CollectorRegistry())
         batcher = Batcher(metrics, max_batch_tokens=max_batch_tokens, max_wait_ms=max_wait_ms, max_queue=max_queue)
-        server = RewardServer(RewardServicer(batcher, tokenizer, metrics, limits), metrics)
+        server = RewardServer(RewardServicer(batcher, tokenizer, metrics, limits), metrics, grpc or GrpcSettings())
         follower = asyncio.create_task(
             Follower(registry, batcher, load, server.set_version, poll_s=0.01, weights=weights).run()
         )

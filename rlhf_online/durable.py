@@ -17,13 +17,19 @@ from typing import Any, BinaryIO
 
 
 def make_folder(path: Path, *, mode: int = 0o777) -> None:
-    """Make the folder, and those above it that are missing (they get `mode` too)."""
-    if path.is_dir():
-        return
-    make_folder(path.parent, mode=mode)
-    with contextlib.suppress(FileExistsError):  # another process was quicker
-        path.mkdir(mode)
-    fsync_folder(path.parent)
+    """Make the folder, and those above it that are missing (they get `mode` too).
+
+    Whoever made one that is there may have been killed before its name was durable: it is made so again.
+    """
+    if made := not path.is_dir():
+        make_folder(path.parent, mode=mode)
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            path.mkdir(mode)
+    try:
+        fsync_folder(path.parent)
+    except PermissionError:  # a folder that others have given to this process, in one of theirs
+        if made:
+            raise
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -86,6 +92,16 @@ def fsync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def fsync_tree(path: Path) -> None:
+    """Make all that is in the folder durable, whoever wrote it; the folder's own name is not."""
+    for below in path.iterdir():
+        if below.is_dir():
+            fsync_tree(below)
+        else:
+            fsync_file(below)
+    fsync_folder(path)
 
 
 def content_name(stem: str, data: bytes, suffix: str) -> str:

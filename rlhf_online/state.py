@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf_online.durable import make_folder, write_json, write_once
+from rlhf_online.durable import fsync_folder, make_folder, write_json, write_once
 from rlhf_online.errors import SecretLost
 
 OPERATOR_TOKEN = "operator.token"
@@ -96,6 +96,8 @@ class StateDir:
         except FileNotFoundError:
             make_folder(self.root)
             secret = write_once(path, secrets.token_urlsafe(32), mode=0o600)
+        else:
+            fsync_folder(self.root)  # whoever made it may not have lived to do this
         if len(secret) < SHORTEST_SECRET:
             raise SecretLost(
                 f"{path} holds {len(secret)} characters, and a secret has at least {SHORTEST_SECRET}: bring the file "

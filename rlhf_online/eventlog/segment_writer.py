@@ -14,7 +14,14 @@ from rlhf_online.durable import fsync_folder
 from rlhf_online.eventlog.segments import encode_group, group_size, segment_name
 
 Sync = Callable[[int], object]
-datasync: Sync = getattr(os, "fdatasync", os.fsync)  # macOS has none
+
+
+def datasync(descriptor: int) -> None:
+    """Make the data of a descriptor durable. Raises OSError."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:  # macOS has none
+        os.fsync(descriptor)
 
 
 class SegmentWriter:

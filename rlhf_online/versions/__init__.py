@@ -20,4 +20,6 @@ from rlhf_online.versions.registry import Registry
 
 def open_registry(root: Path, guard: Callable[[], AbstractContextManager[None]] = nullcontext) -> Registry:
     """The registry of the versions below `root`; see `FolderStore` for `guard`."""
-    return Registry(FolderStore(root, guard))
+    store = FolderStore(root, guard)
+    store.settle()
+    return Registry(store)

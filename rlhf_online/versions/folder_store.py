@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rlhf_online import locks
-from rlhf_online.durable import fsync_file, fsync_folder, make_folder, write_bytes
+from rlhf_online.durable import fsync_folder, fsync_tree, make_folder, write_bytes
 from rlhf_online.errors import UnknownVersion
 
 MANIFEST = "manifest.json"
@@ -35,6 +35,12 @@ class FolderStore:
         self.root = root
         self._guard = guard
         self._own = uuid.uuid4().hex[:8]  # what this one stages, no other writes into
+
+    def settle(self) -> None:
+        """Make certain what a process left here that was killed, before anything is built upon it. Raises OSError."""
+        for folder in (self.root, *(self.root / records for records in ("live", "next", "states"))):
+            if folder.is_dir():
+                fsync_folder(folder)
 
     # Versions
 
@@ -70,8 +76,7 @@ class FolderStore:
         return folder
 
     def put(self, version: str, staged: Path, manifest: bytes) -> None:
-        for path in _files(staged):
-            fsync_file(path)
+        fsync_tree(staged)
         write_bytes(staged / MANIFEST, manifest)
         with self._guard():
             if not self.contains(version):
@@ -81,9 +86,12 @@ class FolderStore:
     def discard_files(self, version: str) -> None:
         folder = self.materialise(version)
         with self._guard():
-            for path in _files(folder):
+            files = _files(folder)
+            for path in files:
                 if path != folder / MANIFEST:
                     path.unlink()
+            for inside in {path.parent for path in files}:
+                fsync_folder(inside)
 
     # Records
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rlhf_online import process
 from rlhf_online.config import SftSettings, load_log
+from rlhf_online.durable import fsync_tree
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.eventlog import open_source
 from rlhf_online.state import StateDir
@@ -71,6 +72,8 @@ def run(settings: SftSettings) -> None:
             progress=tell,
             device=device,
         )
+    if first:
+        fsync_tree(settings.out)
     if prepared.left_out:
         say(f"{len(prepared.left_out)} demonstrations were left out:{demonstrations.listed(prepared.left_out)}")
     if prepared.rendered:

@@ -1,0 +1,579 @@
+"""Every writer whose word must outlive a power loss, each with what a reader finds.
+
+A row's `write` does what the product does, and yields where it has promised what it did by then; run again, it goes on
+from whatever it finds. `read` returns what a reader gets; it raises where the product could not go on.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from rlhf_online.eventlog import committed, gap
+from rlhf_online.eventlog import folder as log_files
+from rlhf_online.eventlog.base import DeadLetter, Record
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.retention import Retention, remove_expired
+from rlhf_online.eventlog.segments import encode_group, segment_name
+from rlhf_online.eventlog.spool import Spool
+from rlhf_online.eventlog.tail import LocalReader
+from rlhf_online.events import Completion
+from rlhf_online.feedback.answer_store import AnswerStore
+from rlhf_online.rewards import weights
+from rlhf_online.state import StateDir
+from rlhf_online.training.checkpoint import CheckpointPart, Checkpoints
+from rlhf_online.training.lease import FileLease
+from rlhf_online.training.ledger import Ledger
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.genesis import genesis
+from rlhf_online.versions.manifest import Manifest
+from tests.support.logged import completion
+
+
+def nothing(root: Path) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """`writes` are the functions that write or remove, "module:Class.function" without "rlhf_online."."""
+
+    name: str
+    writes: tuple[str, ...]
+    write: Callable[[Path], Iterator[None]]
+    read: Callable[[Path], Any]
+    before: Callable[[Path], None] = nothing
+    removes: bool = False
+    """It removes what is of no use any more: after a kill that may come back."""
+    between: Callable[[Any], bool] = field(default=lambda found: False)
+    """Whether what is found while a promise is still being made may be neither what was before nor what is then."""
+
+
+# The state folder
+
+
+def operator_token(root: Path) -> Iterator[None]:
+    StateDir(root / "state").operator_token()
+    yield
+
+
+def read_token(root: Path) -> str:
+    state = StateDir(root / "state")
+    return state.operator_token() if (state.root / "operator.token").exists() else ""
+
+
+def status(root: Path) -> Iterator[None]:
+    StateDir(root / "state").write_status("trainer", {"cycle": 1})
+    yield
+
+
+def reward_weights(root: Path) -> Iterator[None]:
+    weights.write(StateDir(root), {"helpful": 0.5})
+    yield
+
+
+# The event log
+
+
+def appended(root: Path) -> Iterator[None]:
+    """Each append begins a segment of its own: one of a few bytes is full."""
+    held = read_log(root)
+    with LocalLog(root / "log", segment_bytes=30) as log:
+        for payload in (b"first", b"second", b"third"):
+            if payload not in held:
+                log.append(payload).result(30)
+            yield
+
+
+def first_record(root: Path) -> None:
+    with LocalLog(root / "log") as log:
+        log.append(b"before").result(30)
+
+
+def left_unsynced(root: Path) -> Iterator[None]:
+    """A writer was killed after it wrote a record and before it synced it; the next one takes it in."""
+    segment = root / "log" / segment_name(0)
+    if b"unsynced" not in read_log(root):
+        with segment.open("ab") as file:
+            file.write(encode_group([b"unsynced"], 1))
+    LocalLog(root / "log").close()
+    yield
+
+
+def torn_tail(root: Path) -> Iterator[None]:
+    """A writer was killed in the middle of a record, which nobody was told of; the next one cuts it and goes on."""
+    with (root / "log" / segment_name(0)).open("ab") as file:
+        file.write(encode_group([b"torn" * 10], 1)[:30])
+    held = read_log(root)
+    with LocalLog(root / "log") as log:
+        if b"after" not in held:
+            log.append(b"after").result(30)
+        yield
+
+
+def read_log(root: Path) -> list[bytes]:
+    """The records, read after a start of the machine: by its writer's recovery, and by a reader that was quicker."""
+    if not (folder := root / "log").is_dir():
+        return []
+    (root / "boot").write_text("00000000-0000-4000-8000-000000000001")
+    with mock.patch.object(committed, "_BOOT_ID", root / "boot"):
+        early = payloads(folder)
+        LocalLog(folder).close()
+        found = payloads(folder)
+    (root / "boot").unlink()
+    assert found[: len(early)] == early, "what a reader was given is gone"
+    return found
+
+
+def miscounted(root: Path) -> None:
+    """A power failure left the count of acknowledged records too low."""
+    first_record(root)
+    (root / "log" / "committed").write_bytes(b"")
+
+
+def recovered(root: Path) -> Iterator[None]:
+    LocalLog(root / "log").close()
+    yield
+
+
+def read_count(root: Path) -> int:
+    """What tells of a disk that has forgotten records which it had."""
+    file = committed.CommittedFile(root / "log")
+    count = file.read().records
+    file.close()
+    return count
+
+
+def payloads(folder: Path) -> list[bytes]:
+    with LocalReader(folder) as reader:
+        records, _ = reader.read({}, 100)
+    assert not any(record.damage for record in records)
+    return [record.payload for record in records]
+
+
+def four_segments(root: Path) -> None:
+    with LocalLog(root / "log", segment_bytes=30) as log:
+        for payload in (b"a" * 10, b"b" * 10, b"c" * 10, b"d" * 10):
+            log.append(payload).result(30)
+
+
+def expired(root: Path) -> Iterator[None]:
+    """Two segments are removed, in one step for whoever asked for it."""
+    for _ in remove_expired(root / "log", Retention(max_bytes=1), 2):
+        pass
+    yield
+
+
+def read_without_a_gap(root: Path) -> list[int]:
+    firsts = log_files.segments(root / "log")
+    assert firsts == list(range(firsts[0], 4)), "a gap"
+    return firsts
+
+
+def consumed(root: Path) -> Iterator[None]:
+    with LocalReader(root / "log") as reader:
+        reader.mark_consumed("trainer", {"local": 1})
+    yield
+
+
+def shipped(root: Path) -> Iterator[None]:
+    """A forwarder, of which Kafka has confirmed one record."""
+    spool = Spool(root / "log")
+    spool.shipped = 1
+    spool.save()
+    spool.close()
+    yield
+
+
+def read_shipped(root: Path) -> int:
+    spool = Spool(root / "log")
+    spool.close()
+    return spool.shipped
+
+
+def refused(root: Path) -> Iterator[None]:
+    spool = Spool(root / "log")
+    for number, payload in enumerate((b"first", b"second")):
+        spool.refuse(Record("local", number, payload), str(number), "too large")
+        yield
+    spool.close()
+
+
+def dead_letters(root: Path) -> Iterator[None]:
+    with LocalReader(root / "log") as reader:
+        for name in ("first", "second"):
+            letter = DeadLetter(partition="local", offset=0, event_id=name, reason="damaged", payload=b"x" * 40)
+            reader.write_dead_letters([letter])
+            yield
+
+
+def read_lines(path: Path) -> set[str]:
+    """The whole lines: half a line at the end is one that nobody was promised. One may be there twice."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return {json.loads(line)["event_id"] for line in lines}
+
+
+def gap_accepted(root: Path) -> Iterator[None]:
+    gap.accept(root, gap.Place("a log", {"local": 3}))
+    yield
+
+
+# The trainer
+
+
+def lease(root: Path) -> Iterator[None]:
+    with FileLease.take(root / "checkpoints"):
+        yield
+
+
+def read_epoch(root: Path) -> int:
+    """How many trainers have begun, capped: each that begins counts."""
+    path = root / "checkpoints" / "epoch.json"
+    return min(1, json.loads(path.read_text())["epoch"]) if path.exists() else 0
+
+
+def checkpoints(root: Path) -> Iterator[None]:
+    """Two lives of a trainer, a commit each: the second carries a part on, and removes the checkpoint of the first."""
+    folder = root / "checkpoints"
+    for number in (1, 2):
+        with FileLease.take(folder) as held:
+            kept = Checkpoints(folder, 1, held)
+            stored = kept.load()
+            done = stored.state["done"] if stored else 0
+            if number > done:
+                ledger = Ledger.load(kept.ledger_folder, stored.sealed["ledger"] if stored else [])
+                names = stored.sealed["answers"] if stored else ()
+                answers = AnswerStore.load(kept.answers_folder, names, 0, done)
+                ledger.take(f"event {number}", "trained")
+                envelope = completion(f"answer {number}")
+                assert isinstance(envelope.event, Completion)
+                answers.add(envelope, envelope.event, number)
+                part = CheckpointPart({"w": torch.full((2,), float(number))}, {"updates": number})
+                sealed = {"ledger": ledger.seal(kept.ledger_folder), "answers": answers.seal()}
+                parts = {"reward": part, "policy": part if number == 1 else None}
+                kept.save({"done": number}, parts, sealed, gap.Place("a log", {"local": number}))
+        yield
+
+
+def read_checkpoint(root: Path) -> tuple[Any, ...]:
+    kept = Checkpoints(root / "checkpoints", 1)
+    if (stored := kept.load()) is None:
+        return ()
+    done = stored.state["done"]
+    ledger = Ledger.load(kept.ledger_folder, stored.sealed["ledger"])
+    answers = AnswerStore.load(kept.answers_folder, stored.sealed["answers"], 0, done)
+    return (
+        done,
+        [ledger.known(f"event {number}") for number in (1, 2)],
+        [answers.get(f"answer {number}") is not None for number in range(1, done + 1)],
+        stored.part("reward").tensors["w"].tolist(),
+        stored.part("policy").tensors["w"].tolist(),
+    )
+
+
+# Versions
+
+
+def published(root: Path) -> Iterator[None]:
+    registry = open_registry(root / "versions")
+    done = registry.versions("policy")
+    if not done:
+        name = registry.reserve("policy")
+        yield
+        staged = registry.stage(name)
+        (staged / "trunk").mkdir()
+        for path in (staged / "heads.safetensors", staged / "trunk" / "model.safetensors"):
+            path.write_bytes(b"weights")
+    else:
+        name = done[0]
+        yield
+    registry.publish(Manifest(version=name, tuning="full"))  # again, as a trainer that was killed before
+    yield
+    registry.mark(name, "rejected", reason="too far")
+    yield
+
+
+def read_published(root: Path) -> tuple[bool, list[str]]:
+    """Whether a number was given, and which versions there are, all of them whole and none whose number is free."""
+    registry = open_registry(root / "versions")
+    number = int(registry.store.read("next/policy") or 0)
+    names = registry.versions("policy")
+    for name in names:
+        registry.verify(name)
+    assert len(names) <= number
+    return number > 0, names
+
+
+def three_versions(root: Path) -> None:
+    model = root / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    registry = open_registry(root / "versions")
+    genesis(registry, model, tuning="full")
+    for _ in range(2):
+        name = registry.reserve("policy")
+        (registry.stage(name) / "model.safetensors").write_bytes(b"weights")
+        registry.publish(Manifest(version=name, tuning="full"))
+    registry.promote("policy-000001")
+
+
+def first_version(root: Path) -> Iterator[None]:
+    model = root / "model"
+    model.mkdir(exist_ok=True)
+    (model / "model.safetensors").write_bytes(b"weights")
+    genesis(open_registry(root / "versions"), model, tuning="full")
+    yield
+
+
+def promoted(root: Path) -> Iterator[None]:
+    open_registry(root / "versions").promote("policy-000002", reason="better")
+    yield
+
+
+def rolled_back(root: Path) -> Iterator[None]:
+    open_registry(root / "versions").rollback("policy", reason="worse", failed="policy-000001")
+    yield
+
+
+def marked(root: Path) -> Iterator[None]:
+    open_registry(root / "versions").mark("policy-000002", "rejected", reason="too far")
+    yield
+
+
+def reference(root: Path) -> Iterator[None]:
+    open_registry(root / "versions").refresh_reference("policy-000001")
+    yield
+
+
+def retired(root: Path) -> None:
+    three_versions(root)
+    open_registry(root / "versions").promote("policy-000002")
+
+
+def pruned(root: Path) -> Iterator[None]:
+    open_registry(root / "versions", nullcontext).prune("policy", 0)
+    yield
+
+
+def read_versions(root: Path) -> tuple[Any, ...]:
+    """What is live, what the KL counts from, and the state of each version; a version that has weights has all.
+
+    States follow the pointer: one that does not yet means what it will be set to.
+    """
+    registry = open_registry(root / "versions")
+    names = registry.versions("policy")
+    whole = [registry.has_weights(name) and bool(registry.verify(name)) for name in names]
+    live = registry.live("policy")
+    states: list[str] = []
+    for name in names:
+        state = registry.status(name).state
+        if state in ("candidate", "live", "retired"):
+            state = "live" if name == live else state.replace("live", "retired")
+        states.append(state)
+    return live, registry.references() if names else [], states, whole
+
+
+def live_is_whole(found: tuple[Any, ...]) -> bool:
+    """While a promotion is under way: what is live has its weights and is not refused, whatever the states say."""
+    live, _, states, whole = found
+    if live is None:
+        return True
+    number = int(live.removeprefix("policy-"))
+    return whole[number] and states[number] != "rejected"
+
+
+LOG = (
+    "eventlog.folder:identity",
+    "eventlog.segment_writer:SegmentWriter.begin",
+    "eventlog.segment_writer:_write_all",
+    "eventlog.committed:CommittedFile.write",
+    "eventlog.recovery:recover",
+)
+STORE = ("versions.folder_store:FolderStore.replace", "versions.folder_store:FolderStore.settle")
+
+WRITERS = (
+    Writer(
+        name="the operator's token, and the salt of people's names",
+        writes=("state:StateDir._secret", "durable:write_once", "durable:make_folder"),
+        write=operator_token,
+        read=read_token,
+    ),
+    Writer(
+        name="what a service says of itself",
+        writes=("state:StateDir.write_status", "durable:write_json", "durable:write_bytes", "durable:fsync_folder"),
+        write=status,
+        read=lambda root: StateDir(root / "state").read_status("trainer"),
+    ),
+    Writer(
+        name="the weights of the objectives",
+        writes=("rewards.weights:write",),
+        write=reward_weights,
+        read=lambda root: weights.read(StateDir(root)),
+    ),
+    Writer(
+        name="the event log, a segment a record",
+        writes=(*LOG, "eventlog.segment_writer:datasync"),
+        write=appended,
+        read=read_log,
+    ),
+    Writer(
+        name="the event log, a record that a killed writer left unsynced",
+        writes=("eventlog.segment_writer:SegmentWriter.restore",),
+        before=first_record,
+        write=left_unsynced,
+        read=read_log,
+    ),
+    Writer(
+        name="the event log, a record that a killed writer left torn",
+        writes=("eventlog.segment_writer:SegmentWriter.restore",),
+        before=first_record,
+        write=torn_tail,
+        read=read_log,
+    ),
+    Writer(
+        name="how many records the event log holds",
+        writes=("eventlog.committed:CommittedFile.sync",),
+        before=miscounted,
+        write=recovered,
+        read=read_count,
+    ),
+    Writer(
+        name="the event log's retention",
+        writes=("eventlog.retention:remove_expired",),
+        before=four_segments,
+        write=expired,
+        read=read_without_a_gap,
+        removes=True,
+        between=lambda firsts: True,
+    ),
+    Writer(
+        name="what a reader has consumed",
+        writes=("eventlog.folder:mark_consumed",),
+        before=first_record,
+        write=consumed,
+        read=lambda root: log_files.first_needed(root / "log"),
+    ),
+    Writer(
+        name="what a forwarder has shipped",
+        writes=("eventlog.spool:Spool.save",),
+        before=first_record,
+        write=shipped,
+        read=read_shipped,
+    ),
+    Writer(
+        name="what Kafka has refused",
+        writes=("eventlog.dead_letters:append", "durable:append_lines"),
+        before=first_record,
+        write=refused,
+        read=lambda root: read_lines(root / "log" / "refused.jsonl"),
+    ),
+    Writer(
+        name="dead letters",
+        writes=("eventlog.dead_letters:append",),
+        before=first_record,
+        write=dead_letters,
+        read=lambda root: read_lines(root / "log" / "dead-letters.jsonl"),
+    ),
+    Writer(
+        name="a gap that was accepted",
+        writes=("eventlog.gap:accept",),
+        write=gap_accepted,
+        read=lambda root: gap.accepted(root, "a log", {"local": 3}),
+    ),
+    Writer(
+        name="the lease's epoch",
+        writes=("training.lease.file:Fence.begin", "training.lease.file:FileLease.take"),
+        write=lease,
+        read=read_epoch,
+    ),
+    Writer(
+        name="checkpoints with ledger and answers",
+        writes=(
+            "training.checkpoint:Checkpoints.save",
+            "training.checkpoint:Checkpoints._write",
+            "training.checkpoint:Checkpoints._carry",
+            "training.checkpoint:Checkpoints._commit",
+            "training.checkpoint:Checkpoints._prune",
+            "training.checkpoint:Checkpoints._prune_sealed",
+            "training.checkpoint:_settle",
+            "training.checkpoint:_write_json",
+            "training.ledger:Ledger.seal",
+            "feedback.answer_store:AnswerStore._write",
+            "durable:fsync_file",
+        ),
+        write=checkpoints,
+        read=read_checkpoint,
+    ),
+    Writer(
+        name="a new version",
+        writes=(
+            "versions.folder_store:FolderStore.stage",
+            "versions.folder_store:FolderStore.put",
+            "durable:fsync_tree",
+        ),
+        write=published,
+        read=read_published,
+        between=lambda found: True,
+    ),
+    Writer(
+        name="the first version",
+        writes=("versions.genesis:genesis",),
+        write=first_version,
+        read=read_versions,
+        between=live_is_whole,
+    ),
+    Writer(
+        name="a promotion",
+        writes=STORE,
+        before=three_versions,
+        write=promoted,
+        read=read_versions,
+        between=live_is_whole,
+    ),
+    Writer(
+        name="a roll-back",
+        writes=STORE,
+        before=three_versions,
+        write=rolled_back,
+        read=read_versions,
+        between=live_is_whole,
+    ),
+    Writer(name="a rejection", writes=STORE, before=three_versions, write=marked, read=read_versions),
+    Writer(name="a new reference", writes=STORE, before=three_versions, write=reference, read=read_versions),
+    Writer(
+        name="weights that are pruned",
+        writes=("versions.folder_store:FolderStore.discard_files",),
+        before=retired,
+        write=pruned,
+        removes=True,
+        read=read_versions,
+    ),
+)
+
+ANEW = "made anew by whoever starts"
+STAGED = "writes files that `fsync_tree` makes durable before anybody is told of them"
+NOT_PROMISED = {
+    "rlhf_online.config.files:write_toml": ANEW,
+    "rlhf_online.engine.child:EngineProcess.start": ANEW,
+    "rlhf_online.engine.child:EngineProcess.stop": ANEW,
+    "rlhf_online.engine.child:socket_path": ANEW,
+    "rlhf_online.eventlog.committed:CommittedFile.__init__": "a missing count is a count of 0",
+    "rlhf_online.eventlog.segment_writer:SegmentWriter.abandon": "cuts what nobody was told of",
+    "rlhf_online.locks:_locked": ANEW,
+    "rlhf_online.locks:try_acquire": ANEW,
+    "rlhf_online.models.reward:RewardModel.save": STAGED,
+    "rlhf_online.models.smollm:convert": "a package's model, made durable before it is renamed into place",
+    "rlhf_online.models.trunk:save_adapter": STAGED,
+    "rlhf_online.models.trunk:save_model": STAGED,
+    "rlhf_online.process:lower_priority": "no file",
+    "rlhf_online.process:write_ready_file": ANEW,
+    "rlhf_online.simulation": "for demonstrations and tests",
+    "rlhf_online.training.sft.__main__:run": "syncs the fine-tuned model before it says where it is",
+    "services.standalone": ANEW,
+}
+"""Functions, or packages, that write too, and why no power loss matters to them."""

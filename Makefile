@@ -1,11 +1,12 @@
 # Every target makes .venv first if it is not there; all that a machine needs is Python 3.11 … 3.13 and make.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test faults check style types imports protos bench proto requirements clean
+.PHONY: help install demo up test faults mutants check style types imports protos bench proto requirements clean
 .SILENT:
 
 ARGS ?=
 BENCH ?= smollm
 BUF := 1.75.0
+COUNT ?=
 KILLS ?= 25
 SEED ?=
 PY := .venv/bin/python
@@ -30,6 +31,9 @@ test: install ## the tests; ARGS="-k swap"
 
 faults: install ## faults as tests, then SIGKILLs at random points, into build/faults.json; KILLS=1000 SEED=7
 	$(PY) -m tests.faults.run --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+mutants: install ## small wrong changes of the product, and whether tests notice them, into build/mutants.json; COUNT=400 SEED=7
+	$(PY) -m tests.mutants.run $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: install ## style, types, import rules, protos; all of them, also when one fails
 	$(MAKE) --keep-going --no-print-directory style types imports protos

@@ -506,3 +506,17 @@ def test_a_gap_is_told_and_accepted(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "accepted" in capsys.readouterr().out
     assert accepted(tmp_path / "checkpoints", place["identity"], {"local": 2})
     assert not accepted(tmp_path / "checkpoints", place["identity"], {"local": 3})
+
+
+# doctor
+
+
+def test_doctor_says_what_stands_in_the_way_in_json_too(tmp_path):
+    write_json(tmp_path / "config.json", {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"})
+    command = [sys.executable, "-m", "rlhf_online.cli", "doctor", str(tmp_path)]
+    ended = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1, ended.stderr
+    found = json.loads(ended.stdout)["findings"]
+    assert [(finding["severity"], finding["about"], finding["what"]) for finding in found] == [
+        ("refuse", "folder", "holds no tokenizer_config.json")
+    ]

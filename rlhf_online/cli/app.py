@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from rlhf_online.cli import chat, feedback, gap, sft, topics, up, versions, weights
+from rlhf_online.cli import chat, doctor, feedback, gap, sft, topics, up, versions, weights
 
 app = typer.Typer(
     help="A chat service that learns, live, from the people who use it.",
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 app.command("up")(up.up)
 app.command("chat")(chat.chat)
+app.command("doctor", no_args_is_help=True)(doctor.doctor)
 app.command("sft", no_args_is_help=True)(sft.sft)
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(versions.app, name="versions")

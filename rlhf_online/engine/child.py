@@ -18,8 +18,9 @@ from pathlib import Path
 import rlhf_online
 from rlhf_online.config import EngineSettings
 from rlhf_online.engine.vllm import EngineClient
-from rlhf_online.errors import EngineStartFailed
-from rlhf_online.models.tensor_headers import has_weights
+from rlhf_online.errors import EngineStartFailed, InvalidInput
+from rlhf_online.models.check import raise_refusals
+from rlhf_online.models.check.folder import inspect_folder
 from rlhf_online.process import LOWER_PRIORITY, end_group
 from rlhf_online.state import StateDir
 
@@ -124,13 +125,15 @@ def check_model(settings: EngineSettings, *, dummy_weights: bool) -> None:
     folder = Path(settings.model)
     if not settings.model or not folder.is_dir():
         raise EngineStartFailed(f"engine.model: there is no folder {settings.model!r}: give the path of a model folder")
-    for name in ("config.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise EngineStartFailed(f"engine.model: {folder} holds no {name}, so it is no model folder")
-    if not dummy_weights and not has_weights(folder):
-        raise EngineStartFailed(
-            f"engine.model: {folder} holds no *.safetensors, which tuning = 'lora' needs: convert the weights first"
+    try:
+        raise_refusals(
+            folder,
+            inspect_folder(
+                folder, tuning=settings.tuning, cpu=None if settings.device == "auto" else settings.device == "cpu"
+            ),
         )
+    except InvalidInput as error:
+        raise EngineStartFailed(f"engine.model: {error}") from error
 
 
 def resolve_device(settings: EngineSettings) -> str:
@@ -174,8 +177,9 @@ def command(settings: EngineSettings, device: str, socket: Path, *, dummy_weight
         words += ["--reasoning-parser", settings.reasoning_parser]
     if settings.chat_template_kwargs:
         words += ["--default-chat-template-kwargs", json.dumps(settings.chat_template_kwargs)]
-    if dummy_weights:
-        words += ["--load-format", "dummy"]
+    # Not "auto", which prefers Mistral's own formats where a folder holds them too; training reads the others.
+    words += ["--config-format", "hf", "--tokenizer-mode", "hf"]
+    words += ["--load-format", "dummy" if dummy_weights else "safetensors"]
     if settings.tuning == "lora":
         words += ["--enable-lora", "--max-lora-rank", str(settings.max_lora_rank), "--max-loras", str(LORA_SLOTS)]
     return words

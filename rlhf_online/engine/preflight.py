@@ -14,6 +14,7 @@ from rlhf_online.errors import VersionCorrupt
 from rlhf_online.models.tensor_headers import SIZES, BadHeader, Tensor, read_header
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
+from rlhf_online.versions.weight_files import BadIndex, weight_files
 
 CHUNK = 1 << 22  # values looked at in one go
 
@@ -135,11 +136,17 @@ def check_finite(version: str, tensors: dict[str, Tensor]) -> None:
 
 
 def read_headers(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of the folder's *.safetensors by name. Raises VersionCorrupt for a file that is damaged."""
+    """Every tensor of the folder's weights by name. Raises VersionCorrupt for a file that is damaged or not there."""
     tensors: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    try:
+        files = weight_files(folder)
+    except BadIndex as error:
+        raise VersionCorrupt(f"{folder.name}: the index of its weights {error}") from error
+    for path in files:
         try:
             header = read_header(path)
+        except OSError as error:
+            raise VersionCorrupt(f"{folder.name}: {path.name} cannot be read ({error})") from error
         except BadHeader as error:
             raise VersionCorrupt(f"{folder.name}: {path.name} {error}") from error
         for name, tensor in header.items():

@@ -36,7 +36,7 @@ class Probe(Base):
 
         An engine that started on dummy weights has a loader that cannot read files; it is replaced by the normal one.
         """
-        self.vllm_config.load_config.load_format = "auto"
+        self.vllm_config.load_config.load_format = "safetensors"
         self.reload_weights(weights_path=weights_path)
         process_shared_weights(self.get_model())
 

@@ -16,6 +16,7 @@ from rlhf_online.errors import InvalidInput
 Turn = Mapping[str, Any]
 """A message of OpenAI's chat API."""
 _PROBE = [{"role": "user", "content": [{"type": "text", "text": "fig"}]}]
+_ANSWER = "mellifluous"
 
 
 class ChatTemplate:
@@ -39,6 +40,15 @@ class ChatTemplate:
         if not whole.startswith(prompt):
             raise InvalidInput("the model's chat template writes another prompt once it is answered")
         return whole.removeprefix(prompt)
+
+    def after_answer(self) -> str | None:
+        """What stands after an assistant's answer at the end of a conversation; None if the template shows no answers.
+
+        Raises InvalidInput.
+        """
+        turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": _ANSWER}]
+        _, answer, after = self._render(turns, (), add_generation_prompt=False).rpartition(_ANSWER)
+        return after if answer else None
 
     def _render(self, messages: Sequence[Turn], tools: Sequence[Turn], *, add_generation_prompt: bool) -> str:
         given: list[Any] | None = [*tools] or None

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf_online.versions.weight_files import BadIndex, weight_files
+
 HEADER_LIMIT = 100 << 20  # bytes, as in the safetensors library
 
 SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
@@ -34,7 +36,11 @@ class Tensor:
 
 
 def has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
+    """Whether weights are there, or an index that says that they should be."""
+    try:
+        return bool(weight_files(folder))
+    except BadIndex:
+        return True
 
 
 def read_header(path: Path) -> dict[str, Tensor]:

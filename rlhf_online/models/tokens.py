@@ -14,7 +14,7 @@ no mask: it is causal, so that no real token sees the padding to its right.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,17 +30,30 @@ Pair = tuple[Sequence[int], Sequence[int]]
 
 
 class ChatTokenizer:
-    """The tokenizer and chat template in a model's folder, as the engine uses them."""
+    """The tokenizer and chat template in a model's folder, as the engine uses them.
+
+    `eos_ids` end an answer: first what is taught as the end, which is the token that the template puts after an
+    assistant's turn (the tokenizer's end of sequence where it puts none), then the others at which the engine stops.
+    """
 
     def __init__(self, model_dir: Path) -> None:
         if not (model_dir / "config.json").is_file():
             raise InvalidInput(f"{model_dir} holds no model (no config.json): give the folder of a model")
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise InvalidInput(f"the tokenizer in {model_dir} cannot be read: {error}") from error
         self.template = ChatTemplate(self._tokenizer)
-        self.eos_ids = _eos_ids(model_dir, self._tokenizer.eos_token_id)
+        self.stop_ids = _stop_ids(model_dir, self._tokenizer.eos_token_id)
+        """The ends of an answer that the engine knows, from the folder's files."""
+        self.turn_end = self._turn_end()
+        """The template's own end of an assistant's turn; None where it has none, or shows no such turns."""
+        first = () if self.turn_end is None else (self.turn_end,)
+        self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys((*first, *self.stop_ids)))
+        if not self.eos_ids:
+            raise InvalidInput(
+                f"{model_dir} names no end-of-sequence token: set eos_token_id in generation_config.json"
+            )
         pad_id = self._tokenizer.pad_token_id
         self.pad_id: int = self.eos_ids[0] if pad_id is None else pad_id
 
@@ -52,11 +65,11 @@ class ChatTokenizer:
         return self._ids(self.template.prompt([_turn(message) for message in messages], tools))
 
     def answer_ids(self, text: str) -> tuple[int, ...]:
-        """The tokens of an answer, with the end of sequence."""
+        """The tokens of an answer, with the end of the turn."""
         return (*self._ids(text), self.eos_ids[0])
 
     def call_ids(self, messages: Sequence[Turn], answer: Turn, tools: Sequence[Turn] = ()) -> tuple[int, ...]:
-        """The tokens of an answer that calls tools, as the chat template writes it, with the end of sequence.
+        """The tokens of an answer that calls tools, as the chat template writes it, with the end of the turn.
 
         Raises InvalidInput if the template refuses the messages, or does not write the calls.
         """
@@ -83,6 +96,32 @@ class ChatTokenizer:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
+    def has_template(self) -> bool:
+        return bool(self._tokenizer.chat_template)
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """The id of every token, special ones included."""
+        return self._tokenizer.get_vocab()
+
+    def added(self, token_id: int) -> bool:
+        """Whether the token was added to the tokenizer's own vocabulary: text alone never gives it."""
+        return token_id in self._tokenizer.added_tokens_decoder
+
+    def token(self, token_id: int) -> str:
+        """What stands for a token in a text."""
+        return str(self._tokenizer.convert_ids_to_tokens(token_id))
+
+    def _turn_end(self) -> int | None:
+        """The first token after an assistant's answer that is no text: one that was added, or an end that is known."""
+        try:
+            after = self.template.after_answer() if self.has_template else None
+        except InvalidInput:  # prompts are refused for the same reason, where somebody asks for them
+            return None
+        ids = self._ids(after or "")
+        return next((token for token in ids if token in self.stop_ids or self.added(token)), None)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of how text becomes tokens: equal for tokenizers that give every text the same ids."""
         values = json.loads(self._tokenizer.backend_tokenizer.to_str())
@@ -98,8 +137,8 @@ def _turn(message: Message | Turn) -> Turn:
     return {"role": message.role, "content": message.content} if isinstance(message, Message) else message
 
 
-def _eos_ids(model_dir: Path, tokenizer_eos: int | None) -> tuple[int, ...]:
-    """Ends of an answer: the tokenizer's first, then those of the generation settings (else the model's)."""
+def _stop_ids(model_dir: Path, tokenizer_eos: int | None) -> tuple[int, ...]:
+    """The tokenizer's end of sequence first, then those of the generation settings (else the model's)."""
     found: list[int] = [] if tokenizer_eos is None else [tokenizer_eos]
     for name in ("generation_config.json", "config.json"):
         path = model_dir / name
@@ -107,8 +146,6 @@ def _eos_ids(model_dir: Path, tokenizer_eos: int | None) -> tuple[int, ...]:
         if value is not None:
             found += value if isinstance(value, list) else [value]
             break
-    if not found:
-        raise InvalidInput(f"{model_dir} names no end-of-sequence token: set eos_token_id in generation_config.json")
     return tuple(dict.fromkeys(found))
 
 

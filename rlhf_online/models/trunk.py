@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from rlhf_online.algorithms.masked import token_entropies, token_logprobs
@@ -30,6 +32,7 @@ ACTIVATION_BYTES = 2 << 30
 """Memory that the activations of one forward pass with gradients may take on a CPU, roughly."""
 LOGIT_FLOATS = 1 << 24
 """Logits in memory at once."""
+SHOWN_TENSORS = 3
 
 
 def load_lm(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
@@ -92,7 +95,7 @@ def predictions(
 
 def _config(folder: Path) -> Any:
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{folder} holds no model that transformers can read: {error}") from error
 
@@ -102,9 +105,23 @@ def _load(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
         raise InvalidInput(f"{folder} holds no *.safetensors: give a folder with weights in that format")
     try:
         with _quiet():
-            model = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
+            model, report = kind.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(f"the model in {folder} cannot be loaded: {error}") from error
+    # transformers gives a tensor that no file holds random values, and goes on.
+    if missing := sorted(report["missing_keys"]):
+        more = f" and {len(missing) - SHOWN_TENSORS} more" if len(missing) > SHOWN_TENSORS else ""
+        raise InvalidInput(
+            f"the weights in {folder} lack {', '.join(missing[:SHOWN_TENSORS])}{more}: fetch or convert the model "
+            "again (`rlhf-online doctor` says more)"
+        )
     return model.to(device).eval()
 
 
@@ -129,20 +146,45 @@ def save_model(model: PreTrainedModel, folder: Path, *, base: Path, keep_config:
 
 
 def add_lora(model: PreTrainedModel, *, rank: int, folder: Path | None, seed: int, task: str | None) -> PeftModel:
-    """Wrap `model`, in place, with an adapter on all its linear layers: a new one that changes nothing, or `folder`'s.
+    """Wrap `model`, in place, with an adapter on its linear layers: a new one that changes nothing, or `folder`'s.
 
     A folder without adapter stands for the base model. Raises VersionCorrupt for an adapter that does not fit.
     """
     stored = folder is not None and (folder / ADAPTER_CONFIG).is_file()
     if folder is not None and stored:
         rank = int(json.loads((folder / ADAPTER_CONFIG).read_text())["r"])
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type=task)
+    layers = adapted_layers(model)
+    if not layers:
+        raise InvalidInput(f"a {model.config.model_type!r} model has no linear layers to adapt: use tuning = 'full'")
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules=layers,
+        task_type=task,
+        fan_in_fan_out=transposed,
+    )
     with seeded(seed):
         wrapped = get_peft_model(model, config)
     assert isinstance(wrapped, PeftModel)
     if folder is not None and stored:
         load_adapter(wrapped, folder)
     return wrapped.eval()
+
+
+def adapted_layers(model: PreTrainedModel) -> list[str]:
+    """The layers that an adapter changes: all linear ones but the output embedding.
+
+    Not peft's "all-linear", which also takes the experts of a mixture: transformers holds those of a layer in one
+    tensor, and no engine serves such an adapter.
+    """
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    ]
 
 
 def load_adapter(wrapped: PeftModel, folder: Path) -> None:

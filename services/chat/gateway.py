@@ -20,7 +20,6 @@ from services.chat import upstream
 from services.chat.api_error import ApiError, unavailable
 from services.chat.chat_request import PUBLIC_MODEL, ChatRequest
 from services.chat.event_writer import EventWriter
-from services.chat.feedback_checks import FeedbackChecks
 from services.chat.host import Host
 from services.chat.in_flight import Generation, InFlight
 
@@ -43,7 +42,6 @@ class Gateway:
         host: Host,
         flight: InFlight,
         writer: EventWriter,
-        checks: FeedbackChecks,
         person_hash: PersonHash,
         metrics: ChatMetrics,
         max_concurrent: int,
@@ -51,7 +49,6 @@ class Gateway:
         self.host = host
         self.flight = flight
         self.writer = writer
-        self.checks = checks
         self.person_hash = person_hash
         self.metrics = metrics
         self.max_concurrent = max_concurrent
@@ -115,11 +112,12 @@ class Gateway:
 
         One that the client asked not to store is not logged.
         """
+        generation.settled = True
         self.flight.end(generation)
-        envelope = self._settled(generation)
+        self._count(generation)
         try:
             if generation.request.store:
-                await self.writer.append(envelope)
+                await self.writer.append(self._envelope(generation))
             generation.logged = generation.request.store
         except LogUnavailable:
             generation.logged = False
@@ -136,9 +134,10 @@ class Gateway:
         self.active -= 1
         self.metrics.active.set(self.active)
         if generation.request.stream and not generation.settled and generation.tokens:
-            envelope = self._settled(generation)
+            generation.settled = True
+            self._count(generation)
             if generation.request.store:
-                self.writer.append_nowait(envelope)
+                self.writer.append_nowait(self._envelope(generation))
 
     def admit(self, request: ChatRequest) -> None:
         """Raises ApiError: engine not ready, unknown model, too many requests in progress."""
@@ -188,11 +187,11 @@ class Gateway:
             await asyncio.sleep(POLL_S)
         raise self.not_ready()
 
-    def _settled(self, generation: Generation) -> Envelope:
-        """Nothing more comes of the request: counted, known to votes, and made an event."""
-        generation.settled = True
+    def _count(self, generation: Generation) -> None:
         self.metrics.tokens.inc(generation.tokens)
         self.metrics.uncertain.inc(sum(not choice.spans_exact for choice in generation.choices))
+
+    def _envelope(self, generation: Generation) -> Envelope:
         request = generation.request
         event = Completion(
             completion_id=generation.completion_id,
@@ -206,5 +205,4 @@ class Gateway:
             finished_ms=now_ms(),
             asked=request.asked,
         )
-        self.checks.add_completion(event, stored=request.store)
         return Envelope(event_id=generation.completion_id, event=event)

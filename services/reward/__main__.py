@@ -16,6 +16,8 @@ from rlhf_online import config, logs, process
 from rlhf_online.errors import ConfigError, InvalidInput, RlhfError
 from rlhf_online.metrics import RewardMetrics
 from rlhf_online.metrics import serve as serve_metrics
+from rlhf_online.models.check import raise_refusals
+from rlhf_online.models.check.contents import inspect
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.models.trunk import pick_device
@@ -55,6 +57,7 @@ async def serve(settings: config.RewardSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     base = Path(settings.model)
+    raise_refusals(base, inspect(base, tuning="lora", served=False))
     tokenizer = ChatTokenizer(base)
     collectors = CollectorRegistry()
     metrics = RewardMetrics(collectors)

@@ -6,21 +6,28 @@ import math
 import os
 import shutil
 import socket
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from rlhf_online.config import EngineSettings, RewardSettings
 from rlhf_online.errors import ConfigError, InvalidInput, NotEnoughRoom, VersionCorrupt
-from rlhf_online.models.tensor_headers import BadHeader, has_weights, read_header
+from rlhf_online.models.check import Finding, raise_refusals, told
+from rlhf_online.models.check.folder import inspect_folder
+from rlhf_online.models.tensor_headers import read_header
 from rlhf_online.state import StateDir
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
+from rlhf_online.versions.weight_files import weight_files
 from services.standalone.settings import StandaloneSettings
 
 GIB = 1 << 30
 FLOAT32 = 4
+EXAMINE_TIMEOUT_S = 120.0
 PROCESSES_GIB = 3.5
 """Memory of all processes without any weights, shared pages counted once: measured, vLLM's three have most of it."""
 LOGITS, ACTIVATIONS = 3, 16
@@ -34,7 +41,7 @@ def check(settings: StandaloneSettings, *, available_bytes: int | None = None, f
     `available_bytes` of memory and `free_bytes` of disk are measured where they are not given.
     """
     model = Path(settings.model)
-    check_model(model, settings.tuning)
+    check_model(settings)
     count = parameters(model)
     if copies(settings):
         batch = settings.trainer.policy.micro_batch_tokens * token_bytes(model) if on_cpu(settings.trainer) else 0
@@ -46,31 +53,53 @@ def check(settings: StandaloneSettings, *, available_bytes: int | None = None, f
     check_live_version(open_registry(StateDir(settings.state_dir).versions))
 
 
-def check_model(model: Path, tuning: str) -> None:
-    """Raises ConfigError unless the folder is that of a Hugging Face model. `full` may begin without weights."""
+def check_model(settings: StandaloneSettings) -> None:
+    """Raises ConfigError for a folder of which files and configuration alone say that it cannot be served or learn.
+
+    `full` may begin without weights.
+    """
+    model, engine = Path(settings.model), settings.chat.engine
     if not model.is_dir():
         raise ConfigError(f"no model folder at {model}: give one with --model (config.json, tokenizer, *.safetensors)")
-    for name in ("config.json", "tokenizer_config.json"):
-        if not (model / name).is_file():
-            raise ConfigError(f"{model} is no Hugging Face model folder: it holds no {name}")
-    if tuning == "lora" and not has_weights(model):
-        raise ConfigError(
-            f"{model} holds no *.safetensors, and a LoRA adapter needs a base: convert the weights, or train all of "
-            "them with --tuning full"
+    cpu = False if engine.mode == "external" or engine.device == "cuda" else None
+    _refuse(model, inspect_folder(model, tuning=settings.tuning, cpu=cpu))
+    if settings.trainer.reward.trunk:
+        trunk = Path(settings.trainer.reward.trunk)
+        _refuse(trunk, inspect_folder(trunk, tuning=settings.trainer.reward.tuning, served=False))
+
+
+def _refuse(folder: Path, findings: Sequence[Finding]) -> None:
+    try:
+        raise_refusals(folder, findings)
+    except InvalidInput as error:
+        raise ConfigError(str(error)) from error
+
+
+def examine_models(settings: StandaloneSettings) -> list[str]:
+    """What transformers finds in the folders beyond `check_model`, in a process of its own, since this one loads no
+    torch. Returns what people should know; raises ConfigError for what cannot work."""
+    told = _examine(Path(settings.model), "--tuning", settings.tuning)
+    if settings.trainer.reward.trunk:
+        told += _examine(Path(settings.trainer.reward.trunk), "--tuning", settings.trainer.reward.tuning, "--trunk")
+    return told
+
+
+def _examine(model: Path, *options: str) -> list[str]:
+    command = [sys.executable, "-m", "rlhf_online.models.check", str(model), "--json", *options]
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=EXAMINE_TIMEOUT_S, stdin=subprocess.DEVNULL
         )
+        findings = [Finding(**values) for values in json.loads(ended.stdout.splitlines()[-1])["findings"]]
+    except (subprocess.TimeoutExpired, ValueError, KeyError, IndexError, TypeError) as error:
+        return [f"{model} could not be examined ({type(error).__name__}); `rlhf-online doctor {model}` says why"]
+    _refuse(model, findings)
+    return [told(model, finding) for finding in findings]
 
 
 def parameters(model: Path) -> int:
-    """Number of weights in the folder's *.safetensors, from their headers; 0 if there are none. Raises ConfigError."""
-    count = 0
-    for path in model.glob("*.safetensors"):
-        try:
-            count += sum(math.prod(tensor.shape) for tensor in read_header(path).values())
-        except BadHeader as error:
-            raise ConfigError(
-                f"{path} is no safetensors file, or only a part of one (it {error}): fetch or convert it again"
-            ) from error
-    return count
+    """Number of the model's weights, from the headers of their files; 0 if there are none. The files are whole."""
+    return sum(math.prod(tensor.shape) for path in weight_files(model) for tensor in read_header(path).values())
 
 
 def token_bytes(model: Path) -> int:

@@ -51,7 +51,7 @@ def python_modules() -> Commands:
 
 
 class Supervisor:
-    """The three services of `settings`. `say` takes one line for people at a time.
+    """The three services of `settings`. `say` takes one line for people at a time; `examine` looks into the models.
 
     Large because starting, watching and stopping act on the same children, ports and signals.
     """
@@ -63,8 +63,10 @@ class Supervisor:
         commands: Commands | None = None,
         say: Callable[[str], None] = print,
         backoff_s: float = FIRST_BACKOFF_S,
+        examine: Callable[[StandaloneSettings], list[str]] = preconditions.examine_models,
     ) -> None:
         self._settings = settings
+        self._examine = examine
         self._say = say
         self._state = StateDir(settings.state_dir.resolve())
         self._registry = open_registry(self._state.versions)
@@ -84,6 +86,8 @@ class Supervisor:
         with _locked(self._state):
             config.dump(self._settings, self._state.run / "standalone.toml")
             preconditions.check(self._settings)
+            for warning in self._examine(self._settings):
+                self._say(f"model          {warning}")
             adopt_orphans()
             with self._catching_signals():
                 try:

@@ -15,6 +15,8 @@ from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import open_source
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.metrics import serve as serve_metrics
+from rlhf_online.models.check import raise_refusals
+from rlhf_online.models.check.contents import inspect
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.sampler import Sampler
@@ -56,6 +58,10 @@ def main() -> int:
 def serve(settings: TrainerSettings, lease: Lease, stop: threading.Event) -> None:
     """Wire the trainer and run it until `stop`. Raises RlhfError of many kinds; Stopped before the first version."""
     state = StateDir(settings.state_dir)
+    raise_refusals(Path(settings.model), inspect(Path(settings.model), tuning=settings.tuning))
+    if settings.reward.trunk:
+        trunk = Path(settings.reward.trunk)
+        raise_refusals(trunk, inspect(trunk, tuning=settings.reward.tuning, served=False))
     tokenizer = ChatTokenizer(Path(settings.model))
     collectors = CollectorRegistry()
     metrics = TrainerMetrics(collectors)

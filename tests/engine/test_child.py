@@ -48,13 +48,13 @@ def test_command_line(tmp_path: Path) -> None:
         "--worker-extension-cls rlhf_online.engine.worker.Probe",
     ):
         assert part in line
-    for part in ("--enable-lora", "--load-format", "--enable-auto-tool-choice", "--reasoning-parser", "template"):
+    for part in ("--enable-lora", "--enable-auto-tool-choice", "--reasoning-parser", "template"):
         assert part not in line
     assert "--enable-auto-tool-choice --tool-call-parser hermes" in words(tmp_path, tool_call_parser="hermes")
     assert "--reasoning-parser qwen3" in words(tmp_path, reasoning_parser="qwen3")
-    assert words(tmp_path, chat_template_kwargs={"enable_thinking": False}).endswith(
-        '--default-chat-template-kwargs {"enable_thinking": false}'
-    )
+    thoughtless = words(tmp_path, chat_template_kwargs={"enable_thinking": False})
+    assert '--default-chat-template-kwargs {"enable_thinking": false}' in thoughtless
+    assert "--config-format hf --tokenizer-mode hf --load-format safetensors" in line
     assert "--load-format dummy" in words(tmp_path, dummy_weights=True)
     assert "--enable-lora --max-lora-rank 8" in words(tmp_path, tuning="lora", max_lora_rank=8)
 
@@ -94,7 +94,7 @@ def test_the_socket_is_closed_to_others_and_short_enough(tmp_path: Path) -> None
         ("", {"model": "/no/such/folder"}, "there is no folder '/no/such/folder'"),
         ("", {"model": ""}, "there is no folder ''"),
         ("config.json", {}, "holds no config.json"),
-        ("", {"tuning": "lora"}, "which tuning = 'lora' needs"),
+        ("", {"tuning": "lora"}, "LoRA adapter needs a base"),
         ("", {"device": "cuda"}, "engine.device is 'cuda'"),
     ],
 )

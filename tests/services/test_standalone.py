@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from rlhf_online.config import ChatSettings, RewardSettings, dump, load
 from rlhf_online.config.files import merge
 from rlhf_online.durable import write_json
 from rlhf_online.errors import ConfigError, EngineStartFailed, NotEnoughRoom, VersionCorrupt
+from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions import open_registry
@@ -41,8 +42,8 @@ PATIENCE_S = 60
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in ("config.json", "tokenizer_config.json"):
-        (folder / name).write_text("{}")
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     save_file({"a": np.zeros((10, 100), np.float16), "b": np.zeros(24, np.float16)}, folder / "model.safetensors")
     return folder
 
@@ -362,6 +363,20 @@ def test_a_good_start_is_let_through(model, tmp_path):
     assert preconditions.parameters(model) == 1024
 
 
+def test_what_transformers_finds_in_a_model_is_found_before_a_start(tmp_path):
+    folder = tmp_path / "whole"
+    write_tiny_model(folder, weights_seed=0)
+    chosen = settings(folder, tmp_path)
+    preconditions.check(chosen)
+    assert preconditions.examine_models(chosen) == []
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    preconditions.check(chosen)
+    with pytest.raises(ConfigError, match=r"whole lacks model\.norm\.weight: fetch"):
+        preconditions.examine_models(chosen)
+
+
 def test_a_model_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"no model folder at .*nowhere.*--model"):
         preconditions.check(settings(tmp_path / "nowhere", tmp_path))
@@ -389,7 +404,8 @@ def test_weights_that_are_no_safetensors(model, tmp_path, content):
 
 
 def test_memory_too_small_for_the_model(model, tmp_path):
-    (model / "config.json").write_text('{"vocab_size": 1000, "num_hidden_layers": 2, "hidden_size": 8}')
+    sizes = {"vocab_size": 1000, "num_hidden_layers": 2, "hidden_size": 8}
+    write_json(model / "config.json", {"architectures": ["LlamaForCausalLM"], **sizes})
     chosen = settings(
         model,
         tmp_path,
@@ -405,7 +421,7 @@ def test_memory_too_small_for_the_model(model, tmp_path):
 
 def test_a_configuration_that_is_no_json(model, tmp_path):
     (model / "config.json").write_text("vocab_size: 3")
-    with pytest.raises(ConfigError, match=r"config\.json is no model's configuration"):
+    with pytest.raises(ConfigError, match=r"config\.json that cannot be read"):
         preconditions.check(settings(model, tmp_path, device="cpu"))
 
 

@@ -15,6 +15,7 @@ if __name__ == "__main__":
     try:
         settings = config.load(StandaloneSettings, Path(sys.argv[2]))
         process.die_with_parent()
-        Supervisor(settings, commands=commands, say=partial(print, flush=True), backoff_s=0.02).run()
+        say = partial(print, flush=True)
+        Supervisor(settings, commands=commands, say=say, backoff_s=0.02, examine=lambda settings: []).run()
     except RlhfError as error:
         sys.exit(process.report_error(error))

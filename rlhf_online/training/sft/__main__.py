@@ -20,6 +20,8 @@ from rlhf_online.config import SftSettings, load_log
 from rlhf_online.durable import fsync_tree
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.eventlog import open_source
+from rlhf_online.models.check import raise_refusals, told
+from rlhf_online.models.check.folder import inspect_folder
 from rlhf_online.state import StateDir
 from rlhf_online.training.sft import demonstrations
 from rlhf_online.training.sft.demonstrations import Demonstration
@@ -48,13 +50,19 @@ def run(settings: SftSettings) -> None:
     shown = gather(settings, say)
     if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
         raise InvalidInput(f"{settings.out} exists and is not empty: name a new folder with --out")
-    # Imported here, so that a mistake in the data is told at once.
+    raise_refusals(settings.model, inspect_folder(settings.model, tuning="full", served=False))
+    # Imported here, so that a mistake in the data or the folder is told at once.
     import torch
 
+    from rlhf_online.models.check.contents import inspect
     from rlhf_online.models.trunk import pick_device
     from rlhf_online.training import distributed
     from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
 
+    findings = inspect(settings.model, tuning="full", served=False)
+    raise_refusals(settings.model, findings)
+    for finding in findings:
+        say(told(settings.model, finding))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     tells = _silent() if not first else _as_lines() if settings.child else _as_bar()

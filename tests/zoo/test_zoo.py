@@ -1,0 +1,89 @@
+"""Every folder of the zoo from the start check to the preflight of what it learned."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+
+from rlhf_online.engine import preflight
+from rlhf_online.errors import InvalidInput
+from rlhf_online.models.check import raise_refusals, told
+from rlhf_online.models.check.contents import inspect
+from rlhf_online.models.policy import Policy
+from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.training.sft.demonstrations import Demonstration
+from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.genesis import genesis
+from rlhf_online.versions.manifest import Manifest
+from tests.zoo.models import ZOO, Animal, copied, table
+
+Tuning = Literal["lora", "full"]
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+SHOWN = [
+    Demonstration(
+        messages=[{"role": "user", "content": "is zinc a metal"}],
+        answer={"role": "assistant", "content": "yes zinc is a metal"},
+    )
+]
+
+
+def named(animals: tuple[Animal, ...]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("animal", animals, ids=lambda animal: animal.name.replace(" ", "-"))
+
+
+@named(ZOO)
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_a_folder_is_refused_in_one_sentence_or_lives(animal: Animal, tuning: Tuning, tmp_path: Path) -> None:
+    folder = copied(animal, tmp_path / "model")
+    findings = inspect(folder, tuning=tuning, cpu=True)
+    said = [told(folder, finding) for finding in findings]
+    if refusal := getattr(animal, tuning):
+        with pytest.raises(InvalidInput, match=refusal) as refused:
+            raise_refusals(folder, findings)
+        assert "\n" not in str(refused.value) and len(str(refused.value)) < 400 + len(str(folder))
+        return
+    raise_refusals(folder, findings)
+    assert [bool(re.search(animal.told, sentence)) for sentence in said] == [True] * bool(animal.told) or (
+        tuning == "full" and not said
+    )
+    live(folder, tuning, tmp_path)
+
+
+def live(folder: Path, tuning: Tuning, tmp_path: Path) -> None:
+    """A step of fine-tuning, then a first version and a learned one, both of which an engine would load."""
+    fine_tune(folder, SHOWN, tmp_path / "tuned", Passes(steps=1, batch=1, lr=1e-3, seed=0))
+    for model in (folder, tmp_path / "tuned"):
+        raise_refusals(model, inspect(model, tuning=tuning, cpu=True))
+        registry = open_registry(tmp_path / f"versions-{model.name}")
+        first = genesis(registry, model, tuning=tuning)
+        preflight.check(registry, first, base=model, reference=model, max_lora_rank=4)
+        assert not (registry.path(first) / "consolidated.safetensors").exists()
+        policy = Policy.load(model, tuning=tuning, version=registry.path(first), lora_rank=4)
+        before = policy.logprobs([((5, 6), (7, 8))])
+        with torch.no_grad():
+            for parameter in policy.parameters().values():
+                parameter += 0.02
+        learned = registry.reserve("policy")
+        policy.write_version(registry.stage(learned))
+        registry.publish(Manifest(version=learned, tuning=tuning))
+        preflight.check(registry, learned, base=model, reference=model, max_lora_rank=4)
+        again = Policy.load(model, tuning=tuning, version=registry.path(learned), lora_rank=4)
+        after = policy.logprobs([((5, 6), (7, 8))])
+        assert after != before
+        assert again.logprobs([((5, 6), (7, 8))])[0] == pytest.approx(after[0], abs=1e-4)
+    RewardModel.load(folder, tuning=tuning, lora_rank=4)
+
+
+def test_what_ends_a_turn_is_what_is_taught_as_its_end(tmp_path: Path) -> None:
+    animal = next(animal for animal in ZOO if animal.name.startswith("the turn ends otherwise"))
+    tokenizer = ChatTokenizer(copied(animal, tmp_path / "model"))
+    assert tokenizer.token(tokenizer.answer_ids("yes")[-1]) == "<|im_end|>"
+    assert tokenizer.eos_ids == (3, 1), "at either of them the engine stops, and an answer has ended by itself"
+
+
+def test_the_table_in_the_docs_is_the_zoo() -> None:
+    assert table() in DOCS.read_text(), "python -m tests.zoo.models prints it anew"

@@ -1,8 +1,8 @@
 """Feedback as clients send it, checked, and the event that it becomes.
 
-Completion ids are not looked up: a vote may arrive before its answer is in the log, and the join waits for it. Nor is
-the vote that an edit or a withdrawal replaces: no old votes are kept here, so who may replace which is checked by the
-trainer, where the two meet.
+A completion id that nobody knows is taken: a vote may arrive before its answer is in the log, and the join waits for
+it. What is known of answers and earlier votes is checked in `feedback_checks`, and the rest by the trainer, where all
+of them meet.
 """
 
 import secrets

@@ -12,6 +12,7 @@ from rlhf_online.state import PersonHash
 from services.chat.api_error import ApiError, outcome
 from services.chat.documented import documented
 from services.chat.event_writer import EventWriter
+from services.chat.feedback_checks import FeedbackChecks
 from services.chat.feedback_request import FeedbackRequest, event_id
 from services.chat.validation import validate
 
@@ -30,9 +31,15 @@ class FeedbackService:
     """Where both HTTP and gRPC bring feedback; `objectives` are what a vote may name."""
 
     def __init__(
-        self, writer: EventWriter, person_hash: PersonHash, metrics: ChatMetrics, objectives: Sequence[str]
+        self,
+        writer: EventWriter,
+        checks: FeedbackChecks,
+        person_hash: PersonHash,
+        metrics: ChatMetrics,
+        objectives: Sequence[str],
     ) -> None:
         self.writer = writer
+        self.checks = checks
         self.person_hash = person_hash
         self.metrics = metrics
         self.objectives = objectives
@@ -46,6 +53,8 @@ class FeedbackService:
             self._check_objective(request.objective)
             event = request.event(person=self.person_hash(request.user), now_ms=now_ms())
             made = event_id(event, request.idempotency_key)
+            self.checks.check(made, event)
+            self.checks.votes.add(made, event)  # before it is on disk: the same key may come again in the meantime
             position = await self.writer.append(Envelope(event_id=made, event=event))
         except Exception as error:
             self.count(kind, outcome(error))

@@ -20,6 +20,7 @@ from services.chat import upstream
 from services.chat.api_error import ApiError, unavailable
 from services.chat.chat_request import PUBLIC_MODEL, ChatRequest
 from services.chat.event_writer import EventWriter
+from services.chat.feedback_checks import FeedbackChecks
 from services.chat.host import Host
 from services.chat.in_flight import Generation, InFlight
 
@@ -42,6 +43,7 @@ class Gateway:
         host: Host,
         flight: InFlight,
         writer: EventWriter,
+        checks: FeedbackChecks,
         person_hash: PersonHash,
         metrics: ChatMetrics,
         max_concurrent: int,
@@ -49,6 +51,7 @@ class Gateway:
         self.host = host
         self.flight = flight
         self.writer = writer
+        self.checks = checks
         self.person_hash = person_hash
         self.metrics = metrics
         self.max_concurrent = max_concurrent
@@ -112,12 +115,11 @@ class Gateway:
 
         One that the client asked not to store is not logged.
         """
-        generation.settled = True
         self.flight.end(generation)
-        self._count(generation)
+        envelope = self._settled(generation)
         try:
             if generation.request.store:
-                await self.writer.append(self._envelope(generation))
+                await self.writer.append(envelope)
             generation.logged = generation.request.store
         except LogUnavailable:
             generation.logged = False
@@ -134,10 +136,9 @@ class Gateway:
         self.active -= 1
         self.metrics.active.set(self.active)
         if generation.request.stream and not generation.settled and generation.tokens:
-            generation.settled = True
-            self._count(generation)
+            envelope = self._settled(generation)
             if generation.request.store:
-                self.writer.append_nowait(self._envelope(generation))
+                self.writer.append_nowait(envelope)
 
     def admit(self, request: ChatRequest) -> None:
         """Raises ApiError: engine not ready, unknown model, too many requests in progress."""
@@ -187,11 +188,11 @@ class Gateway:
             await asyncio.sleep(POLL_S)
         raise self.not_ready()
 
-    def _count(self, generation: Generation) -> None:
+    def _settled(self, generation: Generation) -> Envelope:
+        """Nothing more comes of the request: counted, known to votes, and made an event."""
+        generation.settled = True
         self.metrics.tokens.inc(generation.tokens)
         self.metrics.uncertain.inc(sum(not choice.spans_exact for choice in generation.choices))
-
-    def _envelope(self, generation: Generation) -> Envelope:
         request = generation.request
         event = Completion(
             completion_id=generation.completion_id,
@@ -205,4 +206,5 @@ class Gateway:
             finished_ms=now_ms(),
             asked=request.asked,
         )
+        self.checks.add_completion(event, stored=request.store)
         return Envelope(event_id=generation.completion_id, event=event)

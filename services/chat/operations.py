@@ -89,7 +89,7 @@ OPERATIONS = (
         requires=None,
         body=FeedbackRequest,
         response=FeedbackAccepted,
-        errors=(400, 403, 413, 415, 503),
+        errors=(400, 403, 409, 413, 415, 503),
     ),
     Operation(
         name="list_versions",

@@ -29,6 +29,7 @@ from services.chat.app import Chat, build
 from services.chat.authorization import Authorization
 from services.chat.event_writer import EventWriter
 from services.chat.exporter import Exporter
+from services.chat.feedback_checks import FeedbackChecks
 from services.chat.feedback_service import FeedbackService
 from services.chat.gateway import Gateway
 from services.chat.grpc_server import GrpcServer, port_taken
@@ -59,21 +60,24 @@ class HttpServer(uvicorn.Server):
 
 def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host, sink: Sink) -> Chat:
     """The service around a host and a log. Raises SecretLost."""
-    person_hash = open_person_hash(state, log_folder(settings.log, state.log))
+    folder = log_folder(settings.log, state.log)
+    person_hash = open_person_hash(state, folder)
     collector = CollectorRegistry()
     metrics = ChatMetrics(collector)
     writer = EventWriter(sink, metrics)
     flight = InFlight(host)
     if settings.engine.tuning == "full":
         flight.attach()
-    gateway = Gateway(host, flight, writer, person_hash, metrics, settings.limits.max_concurrent)
+    checks = FeedbackChecks()
+    checks.recall(folder)
+    gateway = Gateway(host, flight, writer, checks, person_hash, metrics, settings.limits.max_concurrent)
     exporter = Exporter(host, sink, metrics, state)
     host.on_change.append(writer.changed)
     host.on_change.append(exporter.changed)
     return Chat(
         settings=settings,
         gateway=gateway,
-        feedback=FeedbackService(writer, person_hash, metrics, settings.objectives),
+        feedback=FeedbackService(writer, checks, person_hash, metrics, settings.objectives),
         rollouts=Rollouts(
             gateway,
             priority=settings.engine.mode == "managed",

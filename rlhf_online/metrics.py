@@ -41,6 +41,9 @@ class ChatMetrics:
         self.refused = counter(
             "rlhf_log_refused", "Events that Kafka refused for good, or damaged ones: see refused.jsonl."
         )
+        self.closed = counter(
+            "rlhf_chat_connections_closed", "HTTP connections closed on clients that do not play along.", "reason"
+        )
         self.internal_errors = counter("rlhf_chat_internal_errors", "Requests that ended with a defect of the service.")
         self.rollouts = counter("rlhf_rollout_requests", "Rollout requests by how they ended.", "outcome")
         self.rollout_tokens = counter("rlhf_rollout_tokens", "Tokens written for the trainer.")

@@ -3,8 +3,10 @@
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from rlhf_online.durable import write_json
@@ -12,6 +14,7 @@ from rlhf_online.errors import RlhfError
 
 PR_SET_PDEATHSIG = 1
 NICE = 10
+MANY_FILES = 1 << 16
 LOWER_PRIORITY = "RLHF_ENGINE_LOW_PRIORITY"
 """Variable that tells the engine's process to lower its priority: where it shares its cores with the chat service."""
 
@@ -24,6 +27,21 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it ended before the request was in place
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files (and connections) as it may raise its own limit to, MANY_FILES at most."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def open_files() -> int:
+    """How many files this process may have open, MANY_FILES for no limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MANY_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 def lower_priority() -> None:

@@ -100,7 +100,7 @@ class EngineHost:
                     if not started and self.process is not None and not self._closing.is_set():
                         self.state = "failed"
                         raise
-                except EngineError as error:
+                except (EngineError, OSError) as error:
                     self.failure = str(error)
                 if self._closing.is_set():
                     return
@@ -139,6 +139,7 @@ class EngineHost:
         if exited is not None:
             waits.add(exited)
         failed_checks, next_check = 0, time.monotonic() + HEALTH_S
+        unread = ""
         try:
             while not self._closing.is_set():
                 if exited is not None and exited.done():
@@ -148,7 +149,13 @@ class EngineHost:
                     if failed_checks >= UNHEALTHY:
                         raise EngineUnavailable("the engine does not answer its health check")
                     next_check = time.monotonic() + HEALTH_S
-                failure = await self._follower.step()
+                try:
+                    failure, unread = await self._follower.step(), ""
+                except OSError as error:  # no descriptor, no disk: nothing is wrong with the engine, or the version
+                    if str(error) != unread:
+                        unread = str(error)
+                        structlog.get_logger().warning("the live version cannot be followed now", why=unread)
+                    failure = unread
                 if not self.serving:
                     self.state, self.failure = "waiting", failure or self.failure
                 await asyncio.wait(waits, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)

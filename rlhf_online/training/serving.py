@@ -37,7 +37,9 @@ def serve_policy(parts: TrainerParts, progress: Progress, prompt: tuple[int, ...
     """
     log = structlog.get_logger()
     while True:
-        live, reference = parts.registry.live("policy"), parts.registry.references()[-1]
+        live, reference = parts.retrier.call(
+            "reading the live version", lambda: (parts.registry.live("policy"), parts.registry.references()[-1])
+        )
         assert live is not None, "a live policy version never goes away"
         if (live, reference) != (progress.policy_version, progress.reference):
             new_reference = reference != progress.reference

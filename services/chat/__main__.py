@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = config.load(ChatSettings, options.config)
         if settings.die_with_parent:
             process.die_with_parent()
+        process.raise_open_files()
         logs.configure("chat", settings.log_level)
         # gRPC reads this when it is imported. The engine's process is forked off and replaced at once, so gRPC's fork
         # handlers have nothing to protect, and they can break its poller in this process.

@@ -57,6 +57,8 @@ class Chat:
     authorization: Authorization
     exporter: Exporter
     collector: CollectorRegistry
+    connections: int
+    """The most over HTTP, and over gRPC."""
 
 
 def build(chat: Chat) -> Starlette:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import grpc
+import structlog
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -19,6 +20,7 @@ from rlhf_online.errors import RlhfError
 from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, versions_pb2
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.summary import VersionSummary
+from services.chat import connections
 from services.chat.api_error import ApiError, outcome, report
 from services.chat.app import Chat, readiness
 from services.chat.authorization import Authorization
@@ -39,6 +41,11 @@ CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 HEALTH_POLL_S = 0.5
+HANDSHAKE_MS = 10_000
+IDLE_MS = 300_000
+"""A connection without a call is closed after that; clients open another when they need it."""
+MAX_STREAMS, MAX_CALLS = 256, 8192
+"""Calls of one connection, and of all."""
 SERVICES = ("rlhf.v1.ChatService", "rlhf.v1.AdminService")
 Context = grpc.aio.ServicerContext
 
@@ -147,12 +154,12 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
         read, write = handler.request_deserializer, handler.response_serializer
         if handler.response_streaming:
 
-            async def stream(request: bytes, context: Context) -> AsyncIterator[Any]:
+            async def stream(request: bytes, context: Context) -> None:
                 try:
                     self._authorize(operation, context)
                     async with aclosing(handler.unary_stream(_parsed(read, request), context)) as pieces:
                         async for piece in pieces:
-                            yield piece
+                            await _write(context, piece)
                 except Exception as error:
                     await self._abort(context, error)
 
@@ -179,6 +186,16 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
         await context.abort(CODES.get(answer.status, grpc.StatusCode.INTERNAL), str(answer), trailing)
 
 
+async def _write(context: Context, piece: Any) -> None:
+    """Send a piece of a stream. A client that does not take it in time has gone as much as one that cancels."""
+    try:
+        async with asyncio.timeout(connections.UNREAD_S):
+            await context.write(piece)
+    except TimeoutError:
+        structlog.get_logger().warning("client does not read its answer", within_s=connections.UNREAD_S)
+        raise asyncio.CancelledError from None
+
+
 class GrpcServer:
     """The server and its health, which follows readiness. A method that is no operation's is not served."""
 
@@ -188,7 +205,14 @@ class GrpcServer:
         self.chat = chat
         self.server = grpc.aio.server(
             interceptors=[TraceGrpc(), OperationInterceptor(chat.authorization, chat.gateway.metrics.internal_errors)],
-            options=chat.settings.grpc.server_options(chat.settings.limits.max_body_bytes),
+            maximum_concurrent_rpcs=MAX_CALLS,
+            options=[
+                *chat.settings.grpc.server_options(chat.settings.limits.max_body_bytes),
+                ("grpc.max_allowed_incoming_connections", chat.connections),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                ("grpc.max_connection_idle_ms", IDLE_MS),
+                ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ],
         )
         self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
         chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)

@@ -27,6 +27,7 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
 from services.chat.app import Chat, build
 from services.chat.authorization import Authorization
+from services.chat.connections import Connection, Connections, HttpConfig, budget
 from services.chat.event_writer import EventWriter
 from services.chat.exporter import Exporter
 from services.chat.feedback_checks import FeedbackChecks
@@ -68,9 +69,12 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
     flight = InFlight(host)
     if settings.engine.tuning == "full":
         flight.attach()
+    connections = budget(process.open_files())
+    if connections < (wanted := settings.limits.max_concurrent):
+        structlog.get_logger().warning("few open files allowed: raise ulimit -n", at_once=connections, wanted=wanted)
     checks = FeedbackChecks()
     checks.recall(folder)
-    gateway = Gateway(host, flight, writer, checks, person_hash, metrics, settings.limits.max_concurrent)
+    gateway = Gateway(host, flight, writer, checks, person_hash, metrics, min(wanted, connections))
     exporter = Exporter(host, sink, metrics, state)
     host.on_change.append(writer.changed)
     host.on_change.append(exporter.changed)
@@ -88,6 +92,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
         authorization=Authorization(state.operator_token()),
         exporter=exporter,
         collector=collector,
+        connections=connections,
     )
 
 
@@ -95,21 +100,21 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
     """Open the ports, tell `opened`, and serve until `stop`; then let requests finish. Raises RlhfError."""
     settings = chat.settings
     listener = listen(settings.host, settings.http_port)
-    http = HttpServer(
-        uvicorn.Config(
-            build(chat),
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=settings.http_keep_alive_s,
-            timeout_graceful_shutdown=GRACE_S,
-        )
+    config = HttpConfig(
+        build(chat),
+        loop="uvloop",
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=settings.http_keep_alive_s,
+        timeout_graceful_shutdown=GRACE_S,
     )
+    config.connections = Connections(chat.connections, chat.gateway.metrics.closed)
+    http = HttpServer(config)
     grpc = GrpcServer(chat)
     try:
         grpc_port = await grpc.start(settings.host, settings.grpc_port)

@@ -12,10 +12,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from rlhf_online.errors import ConfigError, InvalidInput, RlhfError
+from rlhf_online.retry import Backoff
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from services.reward.batching import Batcher, Loaded, Scorer
+
+LONGEST_BACKOFF_S = 30.0
 
 
 class Follower:
@@ -44,13 +47,23 @@ class Follower:
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled. What cannot be read now is no fault of the version: it is tried again."""
+        backoff = Backoff(self._poll_s, max(self._poll_s, LONGEST_BACKOFF_S))
         while True:
-            await self.step()
-            await asyncio.sleep(self._poll_s)
+            try:
+                await self.step()
+                backoff.reset()
+                wait_s = self._poll_s
+            except OSError as error:
+                wait_s = backoff.advance()
+                self._log.warning("the live version cannot be followed now", why=str(error), again_in_s=wait_s)
+            await asyncio.sleep(wait_s)
 
     async def step(self) -> None:
-        """Take the weights of now, and load the live version if it is another than the one that scores."""
+        """Take the weights of now, and load the live version if it is another than the one that scores.
+
+        Raises OSError.
+        """
         await self._follow_weights()
         version = self._registry.live("reward")
         loaded = self._batcher.loaded
@@ -63,7 +76,7 @@ class Follower:
             self._refused = version
             self._log.error("reward version cannot be loaded with these settings", version=version, why=str(error))
             return
-        except (RlhfError, OSError) as error:
+        except RlhfError as error:
             await asyncio.to_thread(self._refuse, version, str(error))
             return
         self._batcher.loaded = Loaded(version, scorer)

@@ -23,7 +23,7 @@ from rlhf_online.rollout.sampler import Sampler
 from rlhf_online.state import StateDir
 from rlhf_online.training.lease import Lease
 from rlhf_online.training.reporter import Reporter
-from rlhf_online.training.retrier import Stopped
+from rlhf_online.training.retrier import Retrier, Stopped
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
@@ -83,9 +83,9 @@ def serve(settings: TrainerSettings, lease: Lease, stop: threading.Event) -> Non
 def _wait_for_policy(registry: Registry, reporter: Reporter, stop: threading.Event) -> None:
     """Raises Stopped."""
     reporter.set(phase="waiting", waiting_for="the first policy version")
-    while registry.live("policy") is None:
-        if stop.wait(FIRST_VERSION_POLL_S):
-            raise Stopped("stopped before there was a policy version")
+    retrier = Retrier(stop, reporter.waiting)
+    while retrier.call("reading the live version", lambda: registry.live("policy")) is None:
+        retrier.sleep(FIRST_VERSION_POLL_S)
     reporter.set(waiting_for="")
 
 

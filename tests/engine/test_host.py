@@ -1,6 +1,7 @@
 """The host's decisions, against an engine that is a fake behind a socket (`mode = external`)."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -228,3 +229,26 @@ async def test_no_engine_at_the_address(tmp_path: Path, registry: Registry) -> N
     async with hosting(absent, registry) as (host, _):
         await eventually(lambda: "no engine answers" in host.failure)
         assert host.state == "starting" and host.restarts == 0
+
+
+async def test_a_registry_that_cannot_be_read_for_now_ends_nothing(
+    engine: FakeVllm, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of descriptors, say: the engine is not started again, and the next version comes in when it can be read."""
+    first = live(registry)
+    async with hosting(engine, registry) as (host, changes):
+        await eventually(lambda: host.serving == first)
+        failed = 0
+
+        def unreadable(kind: str) -> str:
+            nonlocal failed
+            failed += 1
+            raise OSError(errno.EMFILE, "too many open files")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(registry, "live", unreadable)
+            await eventually(lambda: failed > 3)
+            assert (host.state, host.serving, host.restarts) == ("ready", first, 0)
+        second = live(registry, 3)
+        await eventually(lambda: host.serving == second)
+        assert [change.version for change in changes] == [first, second]

@@ -474,3 +474,29 @@ class _Closing:
 
     def close(self) -> None:
         self.broker.stop()
+
+
+def test_a_forwarder_that_cannot_be_started_for_now_is_started_later(tmp_path: Path, monkeypatch) -> None:
+    """No broker is needed for that, and no process can be had for a while."""
+    from rlhf_online.eventlog import open_sink
+    from rlhf_online.eventlog.kafka import sink as module
+
+    sink = open_sink(LogSettings(url="kafka://127.0.0.1:1"), tmp_path / "log")
+    assert isinstance(sink, module.KafkaSink)
+    first, tries, popen = sink.forwarder_pid, 0, subprocess.Popen
+
+    def start(*args: Any, **kwargs: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return popen(*args, **kwargs)
+
+    try:
+        monkeypatch.setattr(module.subprocess, "Popen", start)
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        until(lambda: sink.forwarder_pid not in (None, first), 30, "another forwarder")
+        assert tries == 3
+    finally:
+        sink.close()

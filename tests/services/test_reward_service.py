@@ -1,6 +1,7 @@
 """The reward service over real gRPC: scores, pinned versions, batches, limits, health, following the registry."""
 
 import asyncio
+import errno
 import json
 import math
 import subprocess
@@ -367,6 +368,25 @@ def test_a_corrupt_version_is_refused_and_the_old_one_goes_on(registry: Registry
     assert [item.score for item in client.score(PAIRS, good, 10)] == expected(PAIRS)
     next_one = publish(registry)
     client.wait_for_version(next_one, 10)
+
+
+def test_a_version_that_cannot_be_read_for_now_is_no_bad_version(registry: Registry) -> None:
+    """Out of descriptors, a disk that is away: the version is tried again, and not marked."""
+    tries: list[str] = []
+
+    def load(manifest: Manifest) -> Adder:
+        tries.append(manifest.version)
+        if len(tries) <= 2:
+            raise OSError(errno.EMFILE, "too many open files")
+        return Adder()
+
+    with reward_service(registry, load, Words(), LIMITS) as service:
+        client = RewardClient(service.address)
+        version = publish(registry)
+        client.wait_for_version(version, 10)
+        assert tries == [version] * 3
+        assert registry.status(version).state == "live"
+        client.close()
 
 
 def test_a_version_that_is_published_twice_is_loaded_once(registry: Registry, tmp_path: Path) -> None:

@@ -122,6 +122,11 @@ class ChatProcess:
         except (aiohttp.ClientError, TimeoutError):
             return 0
 
+    async def serves(self, version: str) -> bool:
+        """Whether that version writes answers now."""
+        async with self.session.get(self.url + "/readyz") as response:
+            return (await response.json())["serving"] == version
+
     async def answers(self) -> bool:
         """Whether it is ready for people."""
         return await self.ready() == 200

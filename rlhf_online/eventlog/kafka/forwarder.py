@@ -92,7 +92,7 @@ class Forwarder:
                 try:
                     idle_s = 0.0 if self._ship() else 0.02
                     backoff.reset()
-                except (KafkaError, LogError) as error:
+                except (KafkaError, LogError, OSError) as error:
                     self._drop_producer()
                     self.failures += 1
                     _logger().warning("delivery failed", error=type(error).__name__, shipped=self.shipped)

@@ -142,9 +142,14 @@ class Shipper:
             self._failed = self.progress.failures + 1
             self.progress = self.progress._replace(failures=self._failed)
             structlog.get_logger().error("forwarder ended, starting another", exit_code=self._process.returncode)
-            if self._stopping.wait(backoff.advance()):
-                return
-            self._process = self._start()
+            started = False
+            while not started:
+                if self._stopping.wait(backoff.advance()):
+                    return
+                try:
+                    self._process, started = self._start(), True
+                except OSError as error:  # no process, or no descriptor, for now
+                    structlog.get_logger().error("no forwarder can be started", why=str(error))
             if self._stopping.is_set():  # `close` may have hung up on the one before
                 self._hang_up()
 

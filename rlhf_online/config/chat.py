@@ -1,12 +1,14 @@
 """Settings of services/chat and of the engine that it starts."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from rlhf_online.config.base import Device, Objectives, Only, Port, Positive, Section, ServiceSettings, Tuning
 from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.log import LogSettings
+
+HostName = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
 
 
 class EngineSettings(Section):
@@ -80,6 +82,11 @@ class ChatSettings(ServiceSettings):
     grpc_port: Port = Field(default=8001, description="gRPC; 0 lets the system choose.")
     http_keep_alive_s: Positive = Field(default=75, description="How long an idle HTTP connection is kept open.")
     grpc: GrpcSettings = GrpcSettings()
+    allowed_hosts: tuple[HostName, ...] = Field(
+        default=(),
+        description="Names under which browsers reach the page, 'chat.example.org' or '*.example.org'; localhost, IP "
+        "addresses and the machine's own name always may.",
+    )
     log: LogSettings = LogSettings()
     engine: EngineSettings = EngineSettings()
     limits: LimitSettings = LimitSettings()

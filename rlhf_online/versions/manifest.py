@@ -1,5 +1,6 @@
 """What a version is, and how it fares."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ from rlhf_online.errors import UnknownVersion
 Kind = Literal["policy", "reward"]
 State = Literal["candidate", "live", "retired", "rejected", "failed"]
 """candidate → live → retired, or rejected (by the gate), or failed (in the engine, or rolled back)."""
+NAME = re.compile(r"(policy|reward)-[0-9]{6,12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +81,6 @@ class Change:
 
 def kind_of(version: str) -> Kind:
     """Raises UnknownVersion for a name that is neither a policy's nor a reward model's."""
-    if version.startswith("policy-"):
-        return "policy"
-    if version.startswith("reward-"):
-        return "reward"
-    raise UnknownVersion(f"{version!r} is no version name: they look like policy-000012 or reward-000003")
+    if not NAME.fullmatch(version):
+        raise UnknownVersion(f"{version[:40]!r} is no version name: they look like policy-000012 or reward-000003")
+    return "policy" if version.startswith("policy-") else "reward"

@@ -28,6 +28,7 @@ from services.chat.gateway import Gateway
 from services.chat.http import ClientDisconnected, EventStream, error_response, json, read_body, until_disconnect
 from services.chat.in_flight import Generation
 from services.chat.operations import OPERATIONS, Operation
+from services.chat.origins import Origins
 from services.chat.responses import Health, ModelList, Readiness
 from services.chat.rollouts import Rollouts
 from services.chat.tracing import TraceHttp
@@ -55,6 +56,7 @@ class Chat:
     rollouts: Rollouts
     versions: Versions
     authorization: Authorization
+    origins: Origins
     exporter: Exporter
     collector: CollectorRegistry
     connections: int
@@ -83,6 +85,8 @@ def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:
 
     async def endpoint(request: Request) -> Response:
         try:
+            if operation.method == "POST":
+                chat.origins.check(request.headers)
             chat.authorization.check(operation.requires, request.headers.get("authorization"))
             return await handler(request)
         except ClientDisconnected:
@@ -165,6 +169,9 @@ class Handlers:
             values = parse_object(await read_body(request, self.chat.settings.limits.max_body_bytes))
         except ApiError as error:
             self.chat.feedback.count("unknown", outcome(error))
+            raise
+        except ClientDisconnected:
+            self.chat.feedback.count("unknown", "aborted")
             raise
         return json(await self.chat.feedback.accept(values))
 

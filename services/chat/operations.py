@@ -110,7 +110,7 @@ OPERATIONS = (
         rpcs=(f"{ADMIN}Promote",),
         requires="operator",
         response=VersionChanged,
-        errors=(401, 404, 409),
+        errors=(401, 403, 404, 409),
     ),
     Operation(
         name="rollback",

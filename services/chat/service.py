@@ -36,6 +36,7 @@ from services.chat.gateway import Gateway
 from services.chat.grpc_server import GrpcServer, port_taken
 from services.chat.host import Host
 from services.chat.in_flight import InFlight
+from services.chat.origins import Origins
 from services.chat.rollouts import Rollouts
 from services.chat.salt import open_person_hash
 from services.chat.status import StatusFile
@@ -90,6 +91,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
         ),
         versions=Versions(registry),
         authorization=Authorization(state.operator_token()),
+        origins=Origins(settings.host, settings.allowed_hosts),
         exporter=exporter,
         collector=collector,
         connections=connections,

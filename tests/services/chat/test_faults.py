@@ -183,3 +183,28 @@ async def test_no_text_and_no_name_in_log_lines(service: Service, capfd: pytest.
     for text in (out, err, metrics):
         for private in ("secret", "hello", "ann-the-person"):
             assert private not in text
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback", "/v1/versions/rollback", "/v1/rollouts"])
+async def test_an_upload_that_is_broken_off(
+    service: Service, path: str, framing: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Counted, and not a line in the log."""
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    token = service.state.operator_token()
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n{framing}\r\n\r\n"
+    writer.write(head.encode() + b"5\r\n")
+    await writer.drain()
+    writer.close()
+    counters = {
+        "/v1/chat/completions": 'rlhf_chat_requests_total{outcome="aborted"}',
+        "/v1/feedback": 'rlhf_feedback_total{kind="unknown",outcome="aborted"}',
+        "/v1/rollouts": 'rlhf_rollout_requests_total{outcome="aborted"}',
+    }
+    if path in counters:
+        await eventually(lambda: service.metric(counters[path]))
+    assert (await service.get("/healthz"))[0] == 200
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")

@@ -76,8 +76,10 @@ def nested(levels: int) -> bytes:
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"messages":[{"role":"user","content":"hi","name":%b}]}',
-        b'{"messages":[{"role":"user","content":"hi"}],"tools":[%b]}',
+        b'{"messages":[{"role":"user","content":"hi","note":%b}]}',
+        b'{"messages":[{"role":"user","content":"hi"}],"chat_template_kwargs":%b}',
+        b'{"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":'
+        b'{"name":"f","parameters":%b}}]}',
     ],
 )
 async def test_json_nested_too_deeply_is_the_clients_mistake(service: Service, levels: int, body: bytes) -> None:

@@ -73,7 +73,7 @@ def decode(data: bytes) -> ev.Envelope:
 
 
 def peek(data: bytes) -> Header:
-    """The header alone, in a twentieth of the time of `decode`, which may still refuse what the event holds.
+    """Only the header, in a twentieth of the time of `decode`, which may still refuse what the event holds.
 
     Raises UndecodableEvent for bytes that are no envelope, an unknown schema version, or an envelope without an event.
     """

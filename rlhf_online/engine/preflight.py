@@ -18,7 +18,7 @@ from rlhf_online.versions.weight_files import BadIndex, weight_files
 
 CHUNK = 1 << 22  # values looked at in one go
 
-# Bytes of a value, and the bits that are all set in NaN and infinity alone: the exponent.
+# Bytes of a value, and the bits that are all set only in NaN and infinity: the exponent.
 FLOATS: dict[str, tuple[str, int]] = {
     "F64": ("<u8", 0x7FF0000000000000),
     "F32": ("<u4", 0x7F800000),

@@ -1,6 +1,6 @@
 """What every event log offers. A position is opaque to callers: partition → next offset, `{"local": 17}`.
 
-`{}` is the beginning. Positions are compared with `has_reached` alone.
+`{}` is the beginning. Positions are compared only by `has_reached`.
 """
 
 from collections.abc import Mapping, Sequence

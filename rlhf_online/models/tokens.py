@@ -1,7 +1,7 @@
 """Messages and texts → token ids, and token ids → padded batches.
 
 A pair is (prompt ids, answer ids). In a batch the prompt and its answer stand together, right padded; what concerns
-the answer alone is laid out by answer token:
+only the answer is laid out by answer token:
 
     tokens_BT     p p p a a ·        B pairs, T tokens of the longest pair
     answer_BA     a a ·              A tokens of the longest answer

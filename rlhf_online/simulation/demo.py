@@ -111,26 +111,26 @@ def settings(options: Options) -> Values:
 
 
 class Demo:
-    """One run. `board` is what the view draws."""
+    """One run. `dashboard` is what the view draws."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.registry = open_registry(options.state.versions)
-        self.board = view.Board(f"online RLHF · tiny world · seed {options.seed} · votes: {options.votes}")
+        self.dashboard = view.Dashboard(f"online RLHF · tiny world · seed {options.seed} · votes: {options.votes}")
         self.restarts: dict[str, str] = {}
-        board = self.board
-        self._tune = board.step("supervised fine-tuning")
-        self._start = board.step("services and engine start")
-        self._before = board.step("measure the first version")
-        self._live = board.step("live: people chat, vote, weights swap")
-        self._settle = board.step("the last votes become weights")
-        self._after = board.step("measure the last version")
+        dashboard = self.dashboard
+        self._tune = dashboard.step("supervised fine-tuning")
+        self._start = dashboard.step("services and engine start")
+        self._before = dashboard.step("measure the first version")
+        self._live = dashboard.step("live: people chat, vote, weights swap")
+        self._settle = dashboard.step("the last votes become weights")
+        self._after = dashboard.step("measure the last version")
 
     async def run(self) -> int:
         """The exit code. Raises RlhfError."""
         services = None
         shown = asyncio.Event()
-        drawing = asyncio.create_task(view.show(self.board, shown, plain=self.options.plain))
+        drawing = asyncio.create_task(view.show(self.dashboard, shown, plain=self.options.plain))
         try:
             services = await self._open()
             run = await self._record_run(services)
@@ -161,7 +161,7 @@ class Demo:
             if self.registry.live("policy") is None:
                 await self._first_version(services)
             self._tune.end()
-            self.board.url = await services.listening()
+            self.dashboard.url = await services.listening()
             await services.ready(START_S)
         except BaseException:
             await services.stop()
@@ -199,15 +199,15 @@ class Demo:
 
     async def _record_run(self, services: processes.Services) -> report.Run:
         """Measure the first version, generate traffic, measure the last one."""
-        options, board = self.options, self.board
-        poller = StatusPoller(options.state, self.registry, board)
+        options, dashboard = self.options, self.dashboard
+        poller = StatusPoller(options.state, self.registry, dashboard)
         polling = asyncio.create_task(poller.run())
         try:
-            async with ChatClient(services.url, board.records.traffic, max_tokens=world.MAX_ANSWER_TOKENS) as chat:
-                board.first = await self._measure(chat, self._before)
+            async with ChatClient(services.url, dashboard.records.traffic, max_tokens=world.MAX_ANSWER_TOKENS) as chat:
+                dashboard.first = await self._measure(chat, self._before)
                 await self._traffic(services, chat)
                 await self._wait_until_idle(poller)
-                board.last = await self._measure(chat, self._after)
+                dashboard.last = await self._measure(chat, self._after)
         finally:
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
@@ -215,15 +215,15 @@ class Demo:
         return report.Run(
             seed=options.seed,
             votes=options.votes,
-            wall_s=time.monotonic() - board.started,
-            first=board.first,
-            last=board.last,
-            records=board.records,
+            wall_s=time.monotonic() - dashboard.started,
+            first=dashboard.first,
+            last=dashboard.last,
+            records=dashboard.records,
             versions=poller.facts(),
             swap_pauses_s=poller.swap_pauses(),
-            vote_counts=vote_counts.count_votes(options.state, LogSettings(), set(board.records.acks)),
+            vote_counts=vote_counts.count_votes(options.state, LogSettings(), set(dashboard.records.acks)),
             restarts=dict(self.restarts),
-            steps_s={step.title: step.seconds for step in board.steps},
+            steps_s={step.title: step.seconds for step in dashboard.steps},
             history=poller.history(),
         )
 
@@ -237,7 +237,7 @@ class Demo:
 
         try:
             measured = await measure(
-                chat, prompts, answers=ANSWERS_A_PROMPT, records=self.board.records, progress=progress
+                chat, prompts, answers=ANSWERS_A_PROMPT, records=self.dashboard.records, progress=progress
             )
         except RequestFailed as error:
             raise processes.DemoError(
@@ -248,13 +248,13 @@ class Demo:
         return measured
 
     async def _traffic(self, services: processes.Services, chat: ChatClient) -> None:
-        options, board, step = self.options, self.board, self._live
-        spent = time.monotonic() - board.started
+        options, dashboard, step = self.options, self.dashboard, self._live
+        spent = time.monotonic() - dashboard.started
         step.total = max(MIN_TRAFFIC_S, options.minutes * 60 - spent - CLOSING_S)
         step.begin()
         stop = asyncio.Event()
         public = people.population(PEOPLE, seed=options.seed, mode=options.votes)
-        traffic = TrafficGenerator(chat, public, board.records, seed=options.seed, rate=options.rate)
+        traffic = TrafficGenerator(chat, public, dashboard.records, seed=options.seed, rate=options.rate)
         async with asyncio.TaskGroup() as group:
             talking = group.create_task(traffic.run(stop))
             helpers = [group.create_task(self._probes(chat))]
@@ -276,7 +276,7 @@ class Demo:
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
             try:
-                self.board.probe = await measure(chat, world.held_out_prompts(), answers=1, concurrency=2)
+                self.dashboard.probe = await measure(chat, world.held_out_prompts(), answers=1, concurrency=2)
             except RequestFailed:
                 continue
 
@@ -291,7 +291,7 @@ class Demo:
             killed = processes.kill(root, pattern)
             at = self._live.seconds
             self.restarts[name] = f"killed at {at:.0f} s of the traffic"
-            self.board.chaos.append(f"SIGKILL: {name} (process {killed})")
+            self.dashboard.chaos.append(f"SIGKILL: {name} (process {killed})")
             if killed is None:
                 raise processes.DemoError(f"no {name} process was found to kill")
             await _wait_for_restart(root, pattern, killed)
@@ -299,7 +299,7 @@ class Demo:
             if name == "engine":
                 await services.ready(START_S)
                 self.restarts[name] += f", answering again after {self._live.seconds - at:.0f} s"
-            self.board.chaos.append(f"{name}: {self.restarts[name]}")
+            self.dashboard.chaos.append(f"{name}: {self.restarts[name]}")
 
     async def _wait_until_idle(self, poller: StatusPoller) -> None:
         """Wait until the trainer is idle and its last version serves, SETTLE_S at most."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlhf_online.errors import RlhfError
 from rlhf_online.simulation.report import VersionFacts, feedback_to_live, percentile
-from rlhf_online.simulation.view import Board, VersionRow
+from rlhf_online.simulation.view import Dashboard, VersionRow
 from rlhf_online.state import StateDir
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
@@ -16,12 +16,12 @@ RECENT_ACKS = 400
 
 
 class StatusPoller:
-    """Copies what it reads to `board`. Read-only; a file that is being replaced is read the next time."""
+    """Copies what it reads to `dashboard`. Read-only; a file that is being replaced is read the next time."""
 
-    def __init__(self, state: StateDir, registry: Registry, board: Board) -> None:
+    def __init__(self, state: StateDir, registry: Registry, dashboard: Dashboard) -> None:
         self._state = state
         self._registry = registry
-        self._board = board
+        self._dashboard = dashboard
         self._manifests: dict[str, Manifest] = {}
         self._chat: dict[str, Any] = {}
         self._trainer: dict[str, Any] = {}
@@ -33,29 +33,29 @@ class StatusPoller:
 
     def poll(self) -> None:
         """Read everything once."""
-        board = self._board
+        dashboard = self._dashboard
         try:
             self._chat, self._trainer = self._state.read_status("chat"), self._state.read_status("trainer")
             facts = self.facts()
         except (json.JSONDecodeError, OSError, RlhfError):
             return
-        board.versions = [
+        dashboard.versions = [
             VersionRow(version=item.version, state=item.state, kl=item.kl, win_rate=item.gate.get("win_rate"))
             for item in facts
         ]
-        board.serving = self._chat.get("serving", "")
-        board.trainer_phase = self._trainer.get("phase", "")
-        board.cycle = self._trainer.get("cycle", 0)
-        board.reward_accuracy = self._trainer.get("reward_accuracy")
-        board.trained = self._trainer.get("votes", {}).get("trained", 0)
+        dashboard.serving = self._chat.get("serving", "")
+        dashboard.trainer_phase = self._trainer.get("phase", "")
+        dashboard.cycle = self._trainer.get("cycle", 0)
+        dashboard.reward_accuracy = self._trainer.get("reward_accuracy")
+        dashboard.trained = self._trainer.get("votes", {}).get("trained", 0)
         pauses = self.swap_pauses()
-        board.swaps, board.swap_pause_s = len(pauses), percentile(pauses, 50)
-        recent = list(board.records.acks.values())[-RECENT_ACKS:]
+        dashboard.swaps, dashboard.swap_pause_s = len(pauses), percentile(pauses, 50)
+        recent = list(dashboard.records.acks.values())[-RECENT_ACKS:]
         latencies = feedback_to_live(
-            recent, {item.version: item.position for item in facts}, dict(board.records.first_answer)
+            recent, {item.version: item.position for item in facts}, dict(dashboard.records.first_answer)
         )
         if latencies:
-            board.live_p50_s = percentile(latencies, 50)
+            dashboard.live_p50_s = percentile(latencies, 50)
 
     def facts(self) -> list[VersionFacts]:
         """Every policy version, oldest first."""

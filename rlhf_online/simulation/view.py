@@ -1,7 +1,7 @@
 """The demo's display: a live terminal view, or one plain line every few seconds.
 
-Both draw a `Board`, which the demo fills; nothing here changes anything. Curves are drawn from the answers that people
-got (training prompts); the held-out measurements stand beside them.
+Both draw a `Dashboard`, which the demo fills; nothing here changes anything. Curves are drawn from the answers that
+people got (training prompts); the held-out measurements stand beside them.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class VersionRow:
 
 
 @dataclass(slots=True)
-class Board:
+class Dashboard:
     """Everything that is shown."""
 
     title: str
@@ -92,22 +92,24 @@ class Board:
         return self.steps[-1]
 
 
-def render(board: Board) -> RenderableType:
+def render(dashboard: Dashboard) -> RenderableType:
     """The whole view."""
-    parts: list[RenderableType] = [_steps(board)]
-    if board.records.answers or board.versions:
-        parts += [_numbers(board), _versions(board)]
-    if board.records.latest:
-        parts.append(_samples(board))
-    if board.chaos:
-        parts.append(Text("\n".join(board.chaos), style="bold red"))
-    clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - board.started))
-    return Panel(Group(*parts), title=f"{board.title} · {clock}", subtitle=board.url or None, border_style="blue")
+    parts: list[RenderableType] = [_steps(dashboard)]
+    if dashboard.records.answers or dashboard.versions:
+        parts += [_numbers(dashboard), _versions(dashboard)]
+    if dashboard.records.latest:
+        parts.append(_samples(dashboard))
+    if dashboard.chaos:
+        parts.append(Text("\n".join(dashboard.chaos), style="bold red"))
+    clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - dashboard.started))
+    return Panel(
+        Group(*parts), title=f"{dashboard.title} · {clock}", subtitle=dashboard.url or None, border_style="blue"
+    )
 
 
-def _steps(board: Board) -> Table:
+def _steps(dashboard: Dashboard) -> Table:
     table = Table.grid(padding=(0, 1))
-    for step in board.steps:
+    for step in dashboard.steps:
         mark = {"waiting": "·", "running": "▶", "done": "✓"}[step.state]
         style = {"waiting": "dim", "running": "bold", "done": "green"}[step.state]
         bar = ProgressBar(total=step.total, completed=step.done, width=28)
@@ -115,21 +117,21 @@ def _steps(board: Board) -> Table:
     return table
 
 
-def _numbers(board: Board) -> Table:
-    records, traffic = board.records, board.records.traffic
+def _numbers(dashboard: Dashboard) -> Table:
+    records, traffic = dashboard.records, dashboard.records.traffic
     table = Table.grid(padding=(0, 3))
-    held_out = " → ".join(f"{m.mean:+.2f}" for m in (board.first, board.probe, board.last) if m is not None)
+    held_out = " → ".join(f"{m.mean:+.2f}" for m in (dashboard.first, dashboard.probe, dashboard.last) if m is not None)
     table.add_row(
         _pair("held-out true reward", held_out or "…"),
         _pair("requests", f"{traffic.requests} ({traffic.failed_requests} failed)"),
-        _pair("votes", f"{records.rankings} rankings, {records.thumbs} thumbs, {board.trained} learned"),
+        _pair("votes", f"{records.rankings} rankings, {records.thumbs} thumbs, {dashboard.trained} learned"),
     )
-    accuracy = f"{board.reward_accuracy:.2f}" if board.reward_accuracy is not None else "…"
-    pause = f"{board.swap_pause_s * 1000:.0f} ms" if board.swap_pause_s is not None else "…"
-    latency = f"{board.live_p50_s:.0f} s" if board.live_p50_s is not None else "…"
+    accuracy = f"{dashboard.reward_accuracy:.2f}" if dashboard.reward_accuracy is not None else "…"
+    pause = f"{dashboard.swap_pause_s * 1000:.0f} ms" if dashboard.swap_pause_s is not None else "…"
+    latency = f"{dashboard.live_p50_s:.0f} s" if dashboard.live_p50_s is not None else "…"
     table.add_row(
-        _pair("trainer", f"cycle {board.cycle}, {board.trainer_phase or '…'}; reward model right {accuracy}"),
-        _pair("swaps", f"{board.swaps}, pause {pause}"),
+        _pair("trainer", f"cycle {dashboard.cycle}, {dashboard.trainer_phase or '…'}; reward model right {accuracy}"),
+        _pair("swaps", f"{dashboard.swaps}, pause {pause}"),
         _pair("click → live", f"p50 {latency}"),
     )
     return table
@@ -139,12 +141,12 @@ def _pair(name: str, value: str) -> Text:
     return Text.assemble((f"{name} ", "dim"), (value, "bold"))
 
 
-def _versions(board: Board, rows: int = 8) -> Table:
+def _versions(dashboard: Dashboard, rows: int = 8) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for heading in ("version", "state", "true reward (its own answers)", "n", "KL", "wins"):
         table.add_column(heading)
-    for row in board.versions[-rows:]:
-        rewards = board.records.by_version.get(row.version)
+    for row in dashboard.versions[-rows:]:
+        rewards = dashboard.records.by_version.get(row.version)
         style = {"live": "bold green", "rejected": "yellow", "failed": "red"}.get(row.state, "")
         table.add_row(
             row.version,
@@ -155,20 +157,22 @@ def _versions(board: Board, rows: int = 8) -> Table:
             f"{row.win_rate:.2f}" if row.win_rate is not None else "",
             style=style,
         )
-    means = [board.records.by_version[row.version].mean for row in board.versions if _has(board, row.version)]
+    means = [
+        dashboard.records.by_version[row.version].mean for row in dashboard.versions if _has(dashboard, row.version)
+    ]
     table.caption = f"true reward by version  {sparkline(means)}" if len(means) > 1 else None
     return table
 
 
-def _has(board: Board, version: str) -> bool:
-    return version in board.records.by_version and board.records.by_version[version].n >= 20
+def _has(dashboard: Dashboard, version: str) -> bool:
+    return version in dashboard.records.by_version and dashboard.records.by_version[version].n >= 20
 
 
-def _samples(board: Board) -> Table:
+def _samples(dashboard: Dashboard) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for heading in ("someone asks", "the model answers", "true reward", "by"):
         table.add_column(heading, no_wrap=True)
-    for sample in board.records.latest:
+    for sample in dashboard.records.latest:
         style = "green" if sample.reward >= 0.9 else "red" if sample.reward < 0 else ""
         table.add_row(sample.prompt, Text(sample.answer[:60], style=style), f"{sample.reward:+.2f}", sample.version)
     return table
@@ -187,35 +191,37 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
-def plain_line(board: Board) -> str:
-    """The board in one line, for a log."""
-    seconds = time.monotonic() - board.started
-    running = [step for step in board.steps if step.state == "running"]
+def plain_line(dashboard: Dashboard) -> str:
+    """The dashboard in one line, for a log."""
+    seconds = time.monotonic() - dashboard.started
+    running = [step for step in dashboard.steps if step.state == "running"]
     steps = ", ".join(f"{step.title} {100 * step.done / step.total:.0f}% {step.note}".strip() for step in running)
     parts = [f"[{seconds:5.0f} s] {steps}"]
-    if (records := board.records).answers:
-        rewards = records.by_version.get(board.serving)
-        parts.append(f"{board.serving}: true reward {rewards.mean:+.2f} (n={rewards.n})" if rewards else board.serving)
-        parts.append(f"{records.rankings + records.thumbs} votes, {board.trained} learned, {board.swaps} swaps")
+    if (records := dashboard.records).answers:
+        rewards = records.by_version.get(dashboard.serving)
+        parts.append(
+            f"{dashboard.serving}: true reward {rewards.mean:+.2f} (n={rewards.n})" if rewards else dashboard.serving
+        )
+        parts.append(f"{records.rankings + records.thumbs} votes, {dashboard.trained} learned, {dashboard.swaps} swaps")
         parts.append(f"{records.traffic.requests} requests, {records.traffic.failed_requests} failed")
-        if board.versions:
-            parts.append(f"KL {board.versions[-1].kl:.2f}")
-        if board.live_p50_s is not None:
-            parts.append(f"click to live {board.live_p50_s:.0f} s")
+        if dashboard.versions:
+            parts.append(f"KL {dashboard.versions[-1].kl:.2f}")
+        if dashboard.live_p50_s is not None:
+            parts.append(f"click to live {dashboard.live_p50_s:.0f} s")
     return " · ".join(parts)
 
 
-async def show(board: Board, stop: asyncio.Event, *, plain: bool, out: TextIO = sys.stdout) -> None:
-    """Draw the board until `stop` is set: live on a terminal, line by line elsewhere or if `plain`."""
+async def show(dashboard: Dashboard, stop: asyncio.Event, *, plain: bool, out: TextIO = sys.stdout) -> None:
+    """Draw the dashboard until `stop` is set: live on a terminal, line by line elsewhere or if `plain`."""
     if plain or not out.isatty():
         while not await _set_within(stop, PLAIN_EVERY_S):
-            print(plain_line(board), file=out, flush=True)
+            print(plain_line(dashboard), file=out, flush=True)
         return
     console = Console(file=out)
-    with Live(render(board), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(render(dashboard), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while not await _set_within(stop, 0.5):
-            live.update(render(board), refresh=True)
-        live.update(render(board), refresh=True)
+            live.update(render(dashboard), refresh=True)
+        live.update(render(dashboard), refresh=True)
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -11,7 +11,7 @@ What waits, and for what: the loop for `min_votes` votes in the log; the second 
 the reward version of commit 1, then for the engine to serve the live policy version; every step for a service that is
 away (`retrier`). Nothing else blocks, and while anything is awaited nothing that was read is lost. While the reward
 model is not good enough (`gate.readiness`) cycles end after their first half. With `policy_updates` above 1 as many
-cycles consist of the second half alone.
+cycles have only the second half.
 
 Why a kill anywhere trains exactly once. A commit is one atomic checkpoint: log position, join, buffer, ledger, both
 models with their optimisers. Votes are given their disposition in the ledger in memory, and learned from in memory; if

@@ -107,7 +107,7 @@ class PolicyUpdater:
 
     def update(self, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer] = ()) -> PolicyReport:
         """One update, on `labelled` where the algorithm learns from labels, and else on `rollouts`, which the other
-        kind takes for measuring the KL alone.
+        kind takes only to measure the KL.
 
         What cannot be learned from is left out and counted; with nothing left, nothing changes.
         """

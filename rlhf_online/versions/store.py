@@ -1,7 +1,7 @@
 """What the registry needs of a place that holds versions: immutable folders, and small records that change.
 
 A version is put once, wholly, and never changes; only its files may be discarded later, its manifest stays. A record is
-a short text under a key. It is changed by compare-and-set alone: of two writers that read the same text one wins, and
+a short text under a key. It is changed only by compare-and-set: of two writers that read the same text one wins, and
 the other is told. So a store needs neither locks nor transactions over several records, only what object stores call
 conditional writes; the registry's rules are built so that this is enough.
 

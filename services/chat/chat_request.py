@@ -55,12 +55,12 @@ class TextPart(Model):
 
     model_config = ConfigDict(extra="allow")
 
-    type: Literal["text"] = Field(description="This service takes text alone.")
+    type: Literal["text"] = Field(description="This service takes only text.")
     text: str = Field(description="The text.")
 
 
 Part = Annotated[
-    TextPart, Expected('{"type": "text", "text": …}; this service takes text alone', whole=True, code="invalid_value")
+    TextPart, Expected('{"type": "text", "text": …}; this service takes only text', whole=True, code="invalid_value")
 ]
 
 

@@ -1,4 +1,4 @@
-"""Accepts votes: checked, made an event, on disk, acknowledged. Needs the log alone: no engine, no model."""
+"""Accepts votes: checked, made an event, on disk, acknowledged. Needs only the log: no engine, no model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

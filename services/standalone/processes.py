@@ -38,7 +38,7 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._log_from = log.tell()
-            # Its own session: Ctrl-C in the terminal reaches this process alone, which stops the children in order.
+            # Its own session: Ctrl-C in the terminal reaches only this process, which stops the children in order.
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,

@@ -58,7 +58,7 @@ THUMBS = 2000
 
 
 @dataclass(slots=True)
-class Ballots:
+class CollectedVotes:
     """All votes of a run, and what became of the thumbs."""
 
     votes: list[Vote] = field(default_factory=list)
@@ -109,12 +109,12 @@ def follow(seed: int, folder: Path) -> Result:
         person.rates = RATES
     judged = language.sample(policy, [p for p in world.held_out_prompts() for _ in range(16)], MEASURED_WITH + 1)
     before = learning.measure(language, policy, seed=MEASURED_WITH)
-    ballots, curve, model = _online(language, policy, crowd, sft, seed)
+    collected, curve, model = _online(language, policy, crowd, sft, seed)
     online = learning.measure(language, policy, seed=MEASURED_WITH)
     written = language.sample(policy, [answer.prompt for answer in judged], MEASURED_WITH + 2)
     reference = [answer.pair for answer in judged]
     whole = _reward(language, sft, seed, cold_epochs=4)
-    whole.update([vote for vote in ballots.votes if not _held_out(vote)], [], reference)
+    whole.update([vote for vote in collected.votes if not _held_out(vote)], [], reference)
     offline = _offline(language, whole.model, sft, seed)
     selected, asked = (_thumbs_only(language, sft, crowd, seed, asked=asked) for asked in (False, True))
     return Result(
@@ -124,11 +124,11 @@ def follow(seed: int, folder: Path) -> Result:
         offline=offline,
         curve=curve,
         kinds={
-            "thumbs given": len(ballots.given),
-            "thumbs asked for": len(ballots.asked),
-            "rankings": len(ballots.votes) - len(ballots.given) - len(ballots.asked),
+            "thumbs given": len(collected.given),
+            "thumbs asked for": len(collected.asked),
+            "rankings": len(collected.votes) - len(collected.given) - len(collected.asked),
         },
-        selection=ballots.selection(),
+        selection=collected.selection(),
         accuracy={
             "online, on the fine-tuned model's answers": learning.accuracy(model, judged),
             "offline, on the fine-tuned model's answers": learning.accuracy(whole.model, judged),
@@ -143,19 +143,19 @@ def follow(seed: int, folder: Path) -> Result:
 
 def _online(
     language: Language, policy: Policy, crowd: Sequence[Person], sft: Path, seed: int
-) -> tuple[Ballots, list[tuple[int, float]], RewardModel]:
+) -> tuple[CollectedVotes, list[tuple[int, float]], RewardModel]:
     rng = random.Random(f"stream {seed}")
     reward = _reward(language, sft, seed, cold_epochs=REWARD["cold_epochs"])
     updater = PolicyUpdater(policy, PolicyTraining.model_validate(POLICY), seed)
     loop = Loop(language, updater, seed, scores=learning.scored_by(reward.model))
-    ballots, waiting = Ballots(), list[Vote]()
+    collected, waiting = CollectedVotes(), list[Vote]()
     curve: list[tuple[int, float]] = []
     reference: list[Pair] = []
     for number in range(1, ROUNDS + 1):
         served = language.sample(policy, rng.choices(world.training_prompts(), k=SERVED), seed * 1_000_003 + number)
         reference = reference or [answer.pair for answer in served[:512]]
-        votes = [*_thumbs(served, crowd, ballots, rng, number), *_rankings(language, policy, crowd, rng, number)]
-        ballots.votes += votes
+        votes = [*_thumbs(served, crowd, collected, rng, number), *_rankings(language, policy, crowd, rng, number)]
+        collected.votes += votes
         waiting += votes
         if number >= COLD_ROUNDS:
             held_out = [vote for vote in waiting if _held_out(vote)]
@@ -164,8 +164,8 @@ def _online(
             learning.begin_value(updater, reward.model)
             loop.step(served[:LEARNED])
         if number % MEASURE_EVERY == 0:
-            curve.append((len(ballots.votes), learning.measure(language, policy, seed=MEASURED_WITH, answers=9).mean))
-    return ballots, curve, reward.model
+            curve.append((len(collected.votes), learning.measure(language, policy, seed=MEASURED_WITH, answers=9).mean))
+    return collected, curve, reward.model
 
 
 def _offline(language: Language, model: RewardModel, sft: Path, seed: int) -> Measured:
@@ -188,16 +188,16 @@ def _held_out(vote: Vote) -> bool:
 
 
 def _thumbs(
-    served: Sequence[Answer], crowd: Sequence[Person], ballots: Ballots, rng: random.Random, number: int
+    served: Sequence[Answer], crowd: Sequence[Person], collected: CollectedVotes, rng: random.Random, number: int
 ) -> Iterator[Rating]:
     for index, answer in enumerate(served):
         person = rng.choice(crowd)
         utility, asked = answer.utility(person), rng.random() < ASKED
-        ballots.answers += 1
-        ballots.pleased += thumb_up_probability(utility)
+        collected.answers += 1
+        collected.pleased += thumb_up_probability(utility)
         up = person.thumb(utility, asked=asked)
         if up is not None:
-            (ballots.asked if asked else ballots.given).append(up)
+            (collected.asked if asked else collected.given).append(up)
             yield _rating(answer, person, up, f"thumb-{number}-{index}")
 
 

@@ -1,7 +1,7 @@
 """What the reward model learns from how many labels: `python -m tests.benches.reward_model [--seeds 3] [--json]`.
 
 In the tiny world a supervised model answers training prompts, four answers each, and clean simulated people judge them:
-all four in order (Plackett–Luce), the first two (Bradley–Terry), or the first alone (thumbs). A label is one such vote;
+all four in order (Plackett–Luce), the first two (Bradley–Terry), or only the first (thumbs). A label is one such vote;
 5 % of them are held out, as ever. *Accuracy* is how many pairs of answers the mean of the heads puts in the order of
 the true reward: on prompts that no vote was about, and on new answers to the others. Three more tables: Bradley–Terry
 over all six pairs of each ranking; whether the heads' disagreement on a pair tells the wrong pairs (area under the
@@ -188,7 +188,7 @@ def accuracy(model: RewardModel, asked: Sequence[Asked]) -> float:
 def telling_errors(model: RewardModel, asked: Sequence[Asked]) -> dict[str, float]:
     """How often a wrongly ordered pair is above a rightly ordered one by what the model itself says: the heads'
     spread on the probability that the one is better, their spread on the difference of utilities, that by the size of
-    the difference, and the smallness of the difference alone."""
+    the difference, and only the smallness of the difference."""
     delta_PK, _ = differences(model, asked)
     mean_P, spread_P = delta_PK.mean(1), delta_PK.std(1, unbiased=False)
     signs = {

@@ -1,6 +1,6 @@
 """A real vLLM serves a model whose output layer is its embedding, from the first version on and after each swap.
 
-Most small models are such. vLLM computes their output layer on a CPU from a copy that a reload alone leaves as it was.
+Most small models are such. vLLM computes their output layer on a CPU from a copy that a plain reload leaves as it was.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What became of every acknowledged event, counted from files and topics alone: the check that trusts nobody.
+"""What became of every acknowledged event, counted only from files and topics: the check that trusts nobody.
 
     python -m tests.faults.auditor --state DIR --acknowledged FILE [--kafka host:port,…] [--prefix rlhf]
 

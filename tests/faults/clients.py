@@ -80,11 +80,11 @@ class Clients:
     async def _rank(self, name: str, rng: random.Random) -> None:
         completion_id = await self._ask(rng, n=2)
         tiers = [[{"completion_id": completion_id, "index": index}] for index in rng.sample(range(2), 2)]
-        await self._vote(_ballot(name, rng) | {"ranking": {"tiers": tiers}})
+        await self._vote(_sender(name, rng) | {"ranking": {"tiers": tiers}})
 
     async def _thumb(self, name: str, rng: random.Random) -> None:
         """Every other time the vote is sent twice at once."""
-        vote = _ballot(name, rng) | _thumb(await self._ask(rng, n=1), rng)
+        vote = _sender(name, rng) | _thumb(await self._ask(rng, n=1), rng)
         await asyncio.gather(*[self._vote(vote) for _ in range(rng.randint(1, 2))])
 
     async def _vote_early(self, name: str, rng: random.Random) -> None:
@@ -93,7 +93,7 @@ class Clients:
         try:
             async for chunk in self._stream(rng):
                 if not votes:
-                    vote = _ballot(name, rng) | _thumb(chunk["id"], rng)
+                    vote = _sender(name, rng) | _thumb(chunk["id"], rng)
                     votes.append(asyncio.create_task(self._vote(vote)))
                 if (told := chunk.get("rlhf")) is not None:
                     self._note_answer(told)
@@ -164,8 +164,8 @@ def _question(rng: random.Random, **more: Any) -> dict[str, Any]:
     return {"messages": messages, "max_tokens": ANSWER_TOKENS, "temperature": 1.0, **more}
 
 
-def _ballot(name: str, rng: random.Random) -> dict[str, Any]:
-    """What every vote carries: who, and the key by which it is known when it is sent again."""
+def _sender(name: str, rng: random.Random) -> dict[str, Any]:
+    """What every vote says of its sender: who, and the key by which it is known when it is sent again."""
     return {"user": name, "idempotency_key": f"{rng.getrandbits(128):032x}"}
 
 

@@ -234,7 +234,7 @@ class Product:
     async def kill_forwarder(self) -> None:
         """SIGKILL the process that ships the chat service's log. Raises AssertionError if there is none for long."""
         deadline = time.monotonic() + START_S
-        while not (found := self.chat.children("rlhf_online.eventlog.kafka.ship")):
+        while not (found := self.chat.children("rlhf_online.eventlog.kafka.forwarder_process")):
             assert time.monotonic() < deadline, f"nobody ships: {last_words(self.chat.output)}"
             await asyncio.sleep(POLL_S)
         os.kill(found[0], signal.SIGKILL)

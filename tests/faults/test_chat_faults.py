@@ -1,6 +1,6 @@
 """The chat service killed, stopped, asked to end, left by its client, and doubled (FAULTS 1–5, 9).
 
-Real processes; the engine alone is written by hand. The auditor counts in the end.
+Real processes; only the engine is written by hand. The auditor counts in the end.
 """
 
 import asyncio

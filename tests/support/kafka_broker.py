@@ -1,4 +1,4 @@
-"""Real Kafka brokers for tests, one alone or a cluster: Java and Maven fetch and run them; nothing else is needed.
+"""Real Kafka brokers for tests, a single one or a cluster: Java and Maven fetch and run them; nothing else is needed.
 
 The jars are kept in the repository's ignored `build/kafka-libs`; data and log of each broker stand in its own folder.
 """

@@ -58,7 +58,7 @@ def test_a_state_folder_of_46f9894_goes_on_where_it_was(stored: World) -> None:
 
 
 def test_what_it_wrote_is_carried_on_beside_files_of_today(stored: World) -> None:
-    """A commit of what was read alone links the old files of the models into the new checkpoint."""
+    """A commit of what was only read links the old files of the models into the new checkpoint."""
     with stored.trainer() as trainer:
         trainer.read_log()
         commit_intake(trainer.parts, trainer.progress)

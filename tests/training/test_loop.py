@@ -216,7 +216,7 @@ def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
             tiny.chat(12)
             asked.clear()
             assert cycles(trainer) == 1
-            assert not asked, "no vote was about what alone counts now: the policy waits"
+            assert not asked, "no vote was about the only thing that counts now: the policy waits"
 
 
 def test_the_reward_models_trunk_may_begin_as_another_model(tmp_path: Path) -> None:

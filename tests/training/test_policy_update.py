@@ -92,7 +92,7 @@ def _labels(rollouts: Sequence[ScoredRollout]) -> list[LabelledAnswer]:
 
 
 def _update(updater: PolicyUpdater, rollouts: Sequence[ScoredRollout]) -> PolicyReport:
-    """On thumbs alone where the algorithm learns from those."""
+    """On nothing but thumbs where the algorithm learns from those."""
     return updater.update([], _labels(rollouts)) if updater.algorithm.needs.labels else updater.update(rollouts)
 
 

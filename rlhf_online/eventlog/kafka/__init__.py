@@ -3,7 +3,7 @@
     append ──▶ LocalLog (fsync = acknowledged) ──▶ Forwarder process ──▶ {prefix}.completions · .feedback · .versions
 
 `cluster` knows how to reach Kafka, `topics` what its topics must be, `forwarder` writes them in a
-process of its own (`ship`, started by `sink`) and `source` reads them.
+process of its own (`forwarder_process`, started by `sink`) and `source` reads them.
 The only importer of kafka-python.
 """
 

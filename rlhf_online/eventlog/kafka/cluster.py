@@ -90,7 +90,7 @@ class BackoffManager(KafkaConnectionManager):
 def force_close(producer: Any) -> None:
     """End a producer of kafka-python, whatever has become of its deliveries.
 
-    `close` alone would wait for deliveries that may never end, raise, and leave the sender's thread running.
+    `close` by itself would wait for deliveries that may never end, raise, and leave the sender's thread running.
     """
     producer._sender.force_close()  # noqa: SLF001  # there is no public way
     producer.close(timeout=5)

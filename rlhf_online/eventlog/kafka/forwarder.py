@@ -1,7 +1,7 @@
 """Ships the spool to Kafka: the local log's records, in order, each confirmed by all in-sync replicas.
 
 Invariants:
-- An append waits for the local disk alone; Kafka may be away for as long as the disk has room.
+- An append waits only for the local disk; Kafka may be away for as long as the disk has room.
 - The shipped position moves only over a contiguous prefix of records that Kafka confirmed (acks=all) or refused for
   good; the latter are named in the spool's dead letters.
 - Records are sent on while earlier ones wait to be confirmed, at most 2 MiB of them.

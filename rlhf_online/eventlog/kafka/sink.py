@@ -1,6 +1,6 @@
 """The log's writer with Kafka behind it: a local log, and a process that ships it.
 
-    append ──▶ LocalLog (fsync = acknowledged)      stdin: settings, then nothing until it closes ──▶ ship.py
+    append ──▶ LocalLog (fsync = acknowledged)      stdin: settings, then nothing until it closes ──▶ forwarder_process
                shipping(), retention  ◀──────────── stdout: Progress, one JSON list a line ◀────────── Forwarder
 
 The forwarder has a process of its own because kafka-python's threads would share the interpreter with those who answer
@@ -38,10 +38,10 @@ class KafkaSink:
     def __init__(
         self, folder: Path, cluster: Cluster, *, segment_bytes: int = 64 << 20, retention: Retention = KEEP_ALL
     ) -> None:
-        self._shipper: Shipper | None = None
+        self._forwarder: ForwarderProcess | None = None
         self._log = LocalLog(folder, segment_bytes=segment_bytes, retention=retention, shipped=self._has_left)
         try:
-            self._shipper = Shipper(folder, cluster)
+            self._forwarder = ForwarderProcess(folder, cluster)
         except LogError:
             self._log.close()
             raise
@@ -54,17 +54,17 @@ class KafkaSink:
     @property
     def forwarder_pid(self) -> int | None:
         """The process that ships; None while there is none."""
-        assert self._shipper is not None
-        return self._shipper.pid
+        assert self._forwarder is not None
+        return self._forwarder.pid
 
     @property
     def _progress(self) -> Progress:
-        assert self._shipper is not None
-        return self._shipper.progress
+        assert self._forwarder is not None
+        return self._forwarder.progress
 
     def _has_left(self) -> int:
         """Records that left the spool by the position on disk, which a restart goes on from."""
-        return 0 if self._shipper is None else self._shipper.progress.saved
+        return 0 if self._forwarder is None else self._forwarder.progress.saved
 
     def append(self, payload: bytes) -> AppendFuture:
         return self._log.append(payload)
@@ -82,11 +82,11 @@ class KafkaSink:
     def close(self) -> None:
         """Make durable what is queued and stop; what is not shipped yet stays in the spool for the next start."""
         self._log.close()
-        assert self._shipper is not None
-        self._shipper.close()
+        assert self._forwarder is not None
+        self._forwarder.close()
 
 
-class Shipper:
+class ForwarderProcess:
     """Keeps the forwarder's process alive, in a thread that hears what it says. Raises LogUnavailable."""
 
     def __init__(self, folder: Path, cluster: Cluster) -> None:
@@ -102,7 +102,7 @@ class Shipper:
         self._failed = 0
         self._stopping = threading.Event()
         self._process = self._start()
-        self._thread = threading.Thread(target=self._run, name="eventlog-shipper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="forwarder", daemon=True)
         self._thread.start()
 
     @property
@@ -119,7 +119,7 @@ class Shipper:
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "rlhf_online.eventlog.kafka.ship"],
+            [sys.executable, "-m", "rlhf_online.eventlog.kafka.forwarder_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

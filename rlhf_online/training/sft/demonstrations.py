@@ -4,7 +4,7 @@ The file is JSONL in OpenAI's format for fine-tuning, a conversation a line:
 
     {"messages": [{"role": "user", "content": "Is fig a fruit?"}, {"role": "assistant", "content": "Yes."}]}
 
-Each assistant's message is a demonstration, after all that comes before it; `"weight": 0` makes it context alone. It
+Each assistant's message is a demonstration, after all that comes before it; `"weight": 0` makes it context only. It
 may call `tool_calls` of the line's `tools`. A line of OpenAI's older format, `{"prompt": …, "completion": …}`, is a
 question and its answer. A line that cannot be used is named with what is wrong, and the others are learned.
 

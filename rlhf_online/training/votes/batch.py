@@ -1,8 +1,8 @@
 """Votes as tensors: which answers of a batch are compared, and how much each head of the ensemble reads of it.
 
 Shapes: N answers of a batch, G answers of the largest ranking, K heads. Invariant: a vote's bootstrap weights depend on
-its event id and the head alone, so that every head reads the same sample of the votes in every epoch, in every replay
-and after every restart.
+nothing but its event id and the head, so that every head reads the same sample of the votes in every epoch, in every
+replay and after every restart.
 """
 
 import hashlib

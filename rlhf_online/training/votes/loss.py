@@ -104,7 +104,7 @@ class VoteLoss:
         return loss + self._level(level_B2, everywhere_B2, weights_PK.T.flatten(), denominator)
 
     def _level(self, utilities_BG: Tensor, real_BG: Tensor, weights_B: Tensor, denominator: float) -> Tensor:
-        """Where the position shown adds to a utility, the utility alone is centred."""
+        """Where the position shown adds to a utility, only the utility is centred."""
         if not self._centring:
             return torch.zeros((), device=self._model.device)
         loss, _ = reward_losses.centring_loss(utilities_BG, real_BG, weights_B, denominator=denominator)

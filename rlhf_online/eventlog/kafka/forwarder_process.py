@@ -1,4 +1,4 @@
-"""The forwarder's process: `python -m rlhf_online.eventlog.kafka.ship`, started by `sink`.
+"""The forwarder's process: `python -m rlhf_online.eventlog.kafka.forwarder_process`, started by `sink`.
 
 It ends when its standard input does, that is with whoever started it, however that one ended; until an earlier one has
 let go of the spool it waits. It runs at a lower priority than the chat service where cores are scarce.

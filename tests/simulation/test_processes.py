@@ -101,7 +101,7 @@ async def test_fine_tuning_writes_a_model_and_tells_its_progress(tmp_path):
 
 
 async def test_a_failed_fine_tuning_says_why(tmp_path):
-    with pytest.raises(DemoError, match="holds no model"):
+    with pytest.raises(DemoError, match="is no folder"):
         await processes.fine_tune(
             tmp_path / "nothing", tmp_path / "out", seed=0, log=tmp_path / "log", tell=lambda step, steps, loss: None
         )

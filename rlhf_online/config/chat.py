@@ -68,7 +68,10 @@ class SwapSettings(Section):
         default=30.0, gt=0, description="How long the engine may take to pause before giving up."
     )
     probe_tolerance: float = Field(
-        default=0.02, gt=0, description="Largest mean |Δlog-prob| on the probe, nats a token."
+        default=0.0,
+        ge=0,
+        description="Largest mean |Δlog-prob| on the probe, nats a token; 0: 0.001 for an engine started here that "
+        "computes in float32 on a CPU, else 0.1.",
     )
     poll_s: float = Field(default=0.25, gt=0, description="How often the registry is asked for a new live version.")
 

@@ -160,9 +160,14 @@ def is_installed(distribution: str) -> bool:
     return True
 
 
+def compute_dtype(settings: EngineSettings, device: str) -> str:
+    """`engine.dtype`, or what "auto" stands for; on a GPU vLLM decides."""
+    return "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
+
+
 def command(settings: EngineSettings, device: str, socket: Path, *, dummy_weights: bool) -> list[str]:
     """The command line of the child."""
-    dtype = settings.dtype if settings.dtype != "auto" or device != "cpu" else "float32"
+    dtype = compute_dtype(settings, device)
     words = [sys.executable, "-m", "rlhf_online.engine.serve", "--model", settings.model, "--uds", str(socket)]
     words += ["--served-model-name", SERVED_NAME, "--dtype", dtype]
     words += ["--max-model-len", str(settings.max_model_len), "--max-num-seqs", str(settings.max_num_seqs)]

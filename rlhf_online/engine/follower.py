@@ -1,7 +1,9 @@
 """Which version the engine should serve, and what becomes of one that it cannot.
 
 After a crash that is the last good version, then always the registry's live one. A version that fails is marked failed
-in the registry, where the version before it is live again; one that the engine died on twice counts as failed too. A
+in the registry, where the version before it is live again; one that the engine died on twice counts as failed too. The
+one before which there is none stays the live one: it is the model itself, so the engine is more likely at fault than
+the version, and a better engine may serve it. Until another is live nothing serves, and `step` goes on to say why. A
 swap that had to be postponed, since the engine could not be paused, is tried again and blames no version.
 """
 
@@ -20,6 +22,10 @@ from rlhf_online.versions.registry import Registry
 MAX_DEATHS = 2
 """Engine deaths during swaps to one version after which it counts as failed."""
 KEEP_SWAPS = 1000
+NO_OTHER = (
+    "there is no version before it that could serve instead: mend what it says, or, where its log-probs differ, try "
+    "another engine.dtype or release of vLLM, then start again"
+)
 
 
 class VersionFollower:
@@ -34,16 +40,16 @@ class VersionFollower:
         self._postponed_s = postponed_s
         self._not_before = 0.0
         self._deaths: Counter[str] = Counter()
-        self._refused: set[str] = set()
+        self._refused: dict[str, str] = {}
         self._log = structlog.get_logger()
 
     async def step(self) -> str:
-        """Swap in another version if that is due; why it failed, "" if it did not.
+        """Swap in another version if that is due; why none serves, or why that failed, "" if it did not.
 
         Raises EngineUnavailable if the engine is lost.
         """
         if not (version := self._due()):
-            return ""
+            return "" if self._loader.serving else self._refused.get(self._registry.live("policy") or "", "")
         result = await self._load(version)
         self.swaps = [*self.swaps[-(KEEP_SWAPS - 1) :], result]
         values = {"version": version, "previous": result.previous, "pause_s": round(result.pause_s, 4)}
@@ -56,8 +62,7 @@ class VersionFollower:
             self._log.warning("swap_postponed", reason=result.reason, **values)
             return ""
         self._log.error("swap_failed", reason=result.reason, **values)
-        await self._refuse(version, result.reason)
-        return result.reason
+        return await self._refuse(version, result.reason)
 
     def _due(self) -> str:
         """The version to swap in now, "" for none."""
@@ -87,16 +92,22 @@ class VersionFollower:
             del self._deaths[version]
         return result
 
-    async def _refuse(self, version: str, reason: str) -> None:
-        self._refused.add(version)
+    async def _refuse(self, version: str, reason: str) -> str:
+        """Have another version serve instead, if there is one; returns the reason with what to do if there is none."""
+        if version == self._registry.live("policy") and not self._registry.fallbacks("policy"):
+            reason = f"{reason}; {NO_OTHER}"
+            self._log.error("no_version_to_go_back_to", version=version)
+        else:
+            try:
+                self._registry.mark(version, "failed", reason=reason)
+                self._registry.rollback("policy", failed=version, reason=reason)
+            except InvalidInput:  # its folder is gone, or the others have failed meanwhile
+                self._log.error("no_version_to_go_back_to", version=version)
+        self._refused[version] = reason
         if (good := self._loader.last_good) is not None and good.version == version:
             self._loader.last_good = None
-        try:
-            self._registry.mark(version, "failed", reason=reason)
-            self._registry.rollback("policy", failed=version, reason=reason)
-        except InvalidInput:  # there is no version to go back to, or this one's folder is gone
-            self._log.error("no_version_to_go_back_to", version=version)
         await self._announce(Change(version=version, state="failed", previous=self._loader.serving, reason=reason))
+        return reason
 
     async def _announce(self, change: Change) -> None:
         for listener in self.on_change:

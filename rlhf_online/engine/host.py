@@ -157,7 +157,7 @@ class EngineHost:
                         structlog.get_logger().warning("the live version cannot be followed now", why=unread)
                     failure = unread
                 if not self.serving:
-                    self.state, self.failure = "waiting", failure or self.failure
+                    self.state, self.failure = "waiting", failure
                 await asyncio.wait(waits, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:

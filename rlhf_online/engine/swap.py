@@ -5,9 +5,10 @@
     lora   load the adapter beside the others → probe under its name → name it        (nothing pauses)
                                      └─ on any failure: unload it
 
-What is loaded has passed `preflight`. The probe compares the engine's own log-probs with those that the trainer
-computed for these weights. Invariants: `resume` is called only when the weights in the engine have passed their probe
-in this transaction, or were never touched; a pause that is not confirmed in time changes nothing.
+What is loaded has passed `preflight`. The probe compares the engine's own log-probs with those that transformers
+computed for these weights, in the trainer or for the first version. Invariants: `resume` is called only when the
+weights in the engine have passed their probe in this transaction, or were never touched; a pause that is not confirmed
+in time changes nothing.
 """
 
 import math
@@ -167,8 +168,9 @@ def check_probe(weights: Weights, logprobs: Sequence[Sequence[float | None]], to
     difference = math.fsum(differences) / max(len(differences), 1)
     if not difference <= tolerance:
         raise SwapFailed(
-            f"{weights.version}: the engine's log-probs differ from the trainer's by {difference:.4g} nats a token on "
-            f"average, {tolerance:g} are allowed: the weights that were loaded are not those that were trained"
+            f"{weights.version}: the engine's log-probs differ from those of its manifest by {difference:.4g} nats a "
+            f"token on average, {tolerance:g} are allowed (swap.probe_tolerance): it computes with other weights, or "
+            "otherwise than transformers"
         )
 
 

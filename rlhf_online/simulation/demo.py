@@ -195,7 +195,7 @@ class Demo:
             for task in (tuning, ended):
                 task.cancel()
             await asyncio.gather(tuning, ended, return_exceptions=True)
-        genesis(self.registry, tuned, tuning="full")
+        await asyncio.to_thread(genesis, self.registry, tuned, tuning="full")
 
     async def _record_run(self, services: processes.Services) -> report.Run:
         """Measure the first version, generate traffic, measure the last one."""

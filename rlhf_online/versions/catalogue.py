@@ -2,11 +2,12 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rlhf_online.durable import file_sha256
 from rlhf_online.errors import UnknownVersion, VersionCorrupt
-from rlhf_online.versions.manifest import Kind, Manifest, Status
+from rlhf_online.versions.manifest import Kind, Manifest, ProbeSequence, Status
 from rlhf_online.versions.store import VersionStore
 
 REFERENCES = "references"
@@ -20,6 +21,11 @@ def live_key(kind: Kind) -> str:
 def status_key(version: str) -> str:
     """The record of a version's state."""
     return f"states/{version}.json"
+
+
+def probe_key(version: str) -> str:
+    """The record of a probe that was computed after the version was published."""
+    return f"probes/{version}.json"
 
 
 class Catalogue:
@@ -47,9 +53,13 @@ class Catalogue:
         return self.store.materialise(version)
 
     def manifest(self, version: str) -> Manifest:
-        """Raises UnknownVersion, or VersionCorrupt if the manifest cannot be read."""
+        """As published, and with the probe that was added since. Raises UnknownVersion, or VersionCorrupt if it cannot
+        be read."""
         try:
-            return Manifest.from_json(json.loads(self.store.manifest(version)))
+            manifest = Manifest.from_json(json.loads(self.store.manifest(version)))
+            if not manifest.probe and (added := self.store.read(probe_key(version))) is not None:
+                return replace(manifest, probe=tuple(map(ProbeSequence.from_json, json.loads(added))))
+            return manifest
         except UnknownVersion:
             raise
         except (ValueError, TypeError, KeyError) as error:

@@ -1,37 +1,74 @@
-"""The first policy version."""
+"""The first policy version: the base model, with what transformers says that it says.
 
+Invariant: a first version has a probe as any other has, so that an engine that computes something else never serves it.
+"""
+
+import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from rlhf_online.errors import InvalidInput
-from rlhf_online.versions.manifest import Manifest
+from rlhf_online.errors import InvalidInput, VersionCorrupt
+from rlhf_online.versions.manifest import Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.weight_files import BadIndex, weight_files
 
 TEXTS = (".json", ".jinja", ".txt", ".model")
 """Endings of configuration and tokenizer files."""
 
+ProbeOf = Callable[[Path], tuple[ProbeSequence, ...]]
+"""The probe of the model in a folder. Raises InvalidInput."""
 
-def genesis(registry: Registry, model: Path, *, tuning: Literal["full", "lora"]) -> str:
+
+def compute_apart(model: Path) -> tuple[ProbeSequence, ...]:
+    """The model's probe, computed in a process of its own. Raises InvalidInput."""
+    command = [sys.executable, "-m", "rlhf_online.models.first_probe", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        _, reported, said = done.stderr.rpartition("error: ")
+        why = said if reported else "".join(done.stderr.splitlines()[-1:]) or f"it ended with {done.returncode}"
+        raise InvalidInput(f"the model in {model} cannot be computed: {' '.join(why.split())}")
+    return tuple(map(ProbeSequence.from_json, json.loads(done.stdout.splitlines()[-1])))
+
+
+def genesis(
+    registry: Registry, model: Path, *, tuning: Literal["full", "lora"], probe_of: ProbeOf = compute_apart
+) -> str:
     """Make the first policy version from the base model's folder if there is no live one; returns the live name.
 
-    `full` copies the model's files; `lora` holds no file: it stands for the base model without an adapter.
+    `full` copies the model's files; `lora` holds no file: it stands for the base model without an adapter. A first
+    version that an earlier release made without a probe gets one. Raises InvalidInput for a model without weights, or
+    that transformers cannot load.
     """
     if (live := registry.live("policy")) is not None:
+        _complete(registry, model, probe_of)
         return live
     try:
-        weights = weight_files(model) if tuning == "full" else []
+        weights = weight_files(model)
     except BadIndex as error:
         raise InvalidInput(f"the index of the weights in {model} {error}: fetch the model again") from error
-    if tuning == "full" and not weights:
+    if not weights:
         raise InvalidInput(f"{model} holds no *.safetensors: convert the model's weights first")
+    probe = probe_of(model)
     version = registry.reserve("policy")
     staged = registry.stage(version)
     if tuning == "full":
         for path in sorted(model.iterdir()):
             if path.suffix in TEXTS or path in weights:
                 shutil.copyfile(path, staged / path.name)
-    registry.publish(Manifest(version=version, tuning=tuning))
+    registry.publish(Manifest(version=version, tuning=tuning, probe=probe))
     registry.promote(version, reason="the base model")
     return version
+
+
+def _complete(registry: Registry, model: Path, probe_of: ProbeOf) -> None:
+    first = registry.versions("policy")[0]
+    try:
+        manifest = registry.manifest(first)
+        if not manifest.probe:
+            registry.add_probe(first, probe_of(registry.path(first) if manifest.files else model))
+    except VersionCorrupt:  # no reason to serve no other version; the engine's host says so when it comes to this one
+        pass

@@ -7,7 +7,7 @@ store needs no locks: whoever finds that another was quicker looks again, or say
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 from rlhf_online.durable import file_sha256
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict
 from rlhf_online.events import now_ms
-from rlhf_online.versions.catalogue import REFERENCES, Catalogue, live_key, parse_status, status_key
-from rlhf_online.versions.manifest import Change, Kind, Manifest, State, Status, VersionFile, kind_of
+from rlhf_online.versions.catalogue import REFERENCES, Catalogue, live_key, parse_status, probe_key, status_key
+from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, State, Status, VersionFile, kind_of
 from rlhf_online.versions.store import VersionStore
 
 REFUSED: tuple[State, ...] = ("rejected", "failed")
@@ -57,6 +57,10 @@ class Registry(Catalogue):
             whole = asdict(replace(manifest, files=files, created_ms=now_ms()))
             self.store.put(version, staged, json.dumps(whole).encode())
         return self.manifest(version)
+
+    def add_probe(self, version: str, probe: Sequence[ProbeSequence]) -> None:
+        """Give a version a probe that was published without one, as earlier releases did with the first."""
+        self.store.replace(probe_key(version), json.dumps([asdict(item) for item in probe]), expected=None)
 
     # Which one is live
 

@@ -159,6 +159,8 @@ class Gateway:
         """503, saying what the engine is doing."""
         if self.host.state == "failed":
             return unavailable(f"the engine failed: {self.host.failure}", code="engine_failed")
+        if self.host.state == "waiting" and self.host.failure:
+            return unavailable(f"no version serves: {self.host.failure}", code="no_version_serves")
         return unavailable(
             f"{STATE_MESSAGES.get(self.host.state, 'the engine is not ready')}; try again", "engine_not_ready"
         )

@@ -38,7 +38,8 @@ class Host(Protocol):
 
     @property
     def state(self) -> str:
-        """ "starting", "waiting" (no version yet), "ready", "restarting" or "failed"."""
+        """ "starting", "waiting" (for the first version, or `failure` says why none serves), "ready", "restarting" or
+        "failed"."""
         ...
 
     @property

@@ -30,7 +30,7 @@ class Readiness(TypedDict):
     ready: bool
     """True if both hold."""
     state: str
-    """The engine's: "starting", "waiting" (for the first version), "ready", "restarting" or "failed"."""
+    """The engine's: "starting", "waiting" (`message` says for what), "ready", "restarting" or "failed"."""
     message: str
     """What the engine is doing where it is not ready."""
     log: str

@@ -38,12 +38,13 @@ class Readiness:
         if engine == "failed" and not self.engine_was_up:
             raise ServiceFailed(f"the engine cannot start: {values.get('message') or 'it said nothing'}")
         self.engine_was_up = self.engine_was_up or engine in ("ready", "waiting")
-        if engine and engine != self._engine:
+        said = f"{engine}: {values.get('message')}" if engine == "waiting" else engine
+        if engine and said != self._engine:
             if engine == "ready":
                 self._tell(f"ready          {values.get('serving') or live} is serving; Ctrl-C ends")
-            elif self._engine:
-                self._tell(f"engine         {engine}")
-            self._engine, self._since_s, self._tell_at_s = engine, now, now + PROGRESS_S
+            elif self._engine or engine == "waiting":
+                self._tell(f"engine         {said}")
+            self._engine, self._since_s, self._tell_at_s = said, now, now + PROGRESS_S
         elif engine in ("starting", "restarting") and now >= self._tell_at_s:
             lasts = f"for {now - self._since_s:.0f} s; it may take {self._start_timeout_s:g} s"
             self._tell(f"engine         {engine} {lasts} (chat.engine.start_timeout_s)")

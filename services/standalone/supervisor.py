@@ -21,11 +21,11 @@ from typing import Any
 
 from rlhf_online import config, locks, process
 from rlhf_online.durable import write_json
-from rlhf_online.errors import AlreadyRunning, EngineStartFailed, RlhfError, ServiceFailed
+from rlhf_online.errors import AlreadyRunning, EngineStartFailed, InvalidInput, RlhfError, ServiceFailed
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.state import SERVICES_STATUS, StateDir
 from rlhf_online.versions import open_registry
-from rlhf_online.versions.genesis import genesis
+from rlhf_online.versions.genesis import ProbeOf, compute_apart, genesis
 from services.standalone import children, preconditions
 from services.standalone.children import Name, Ports
 from services.standalone.processes import Child, adopt_orphans, end_orphans
@@ -64,9 +64,11 @@ class Supervisor:
         say: Callable[[str], None] = print,
         backoff_s: float = FIRST_BACKOFF_S,
         examine: Callable[[StandaloneSettings], list[str]] = preconditions.examine_models,
+        probe_of: ProbeOf = compute_apart,
     ) -> None:
         self._settings = settings
         self._examine = examine
+        self._probe_of = probe_of
         self._say = say
         self._state = StateDir(settings.state_dir.resolve())
         self._registry = open_registry(self._state.versions)
@@ -103,12 +105,9 @@ class Supervisor:
 
     def _start(self) -> None:
         self._state.operator_token()
-        model = Path(self._settings.model)
-        if has_weights(model):
-            genesis(self._registry, model, tuning=self._settings.tuning)
-        self._live = self._registry.live("policy")
         for name in ("chat", "reward"):
             self._launch(self._services[name])
+        self._make_first_version()
         self._await_chat()
         if self._signals:
             return
@@ -118,6 +117,17 @@ class Supervisor:
         write_json(children.ready_file(self._state, "standalone"), {"pid": os.getpid(), "host": host, **ports})
         process.write_ready_file(self._settings.ready_file, **ports)
         self._greet(ports)
+
+    def _make_first_version(self) -> None:
+        """While the engine starts, since computing its probe takes some seconds. Raises InvalidInput."""
+        model = Path(self._settings.model)
+        try:
+            if has_weights(model):
+                genesis(self._registry, model, tuning=self._settings.tuning, probe_of=self._probe_of)
+        except InvalidInput:
+            if not self._signals:  # Ctrl-C ends that process too
+                raise
+        self._live = self._registry.live("policy")
 
     def _launch(self, service: Service) -> None:
         service.start(partial(children.write_settings, service.name, self._settings, self._ports))

@@ -156,17 +156,53 @@ async def test_a_version_whose_probe_fails_is_rolled_back_once(engine: FakeVllm,
         assert [(s.version, s.ok) for s in host.swaps] == [(first, True), (bad, False)]
 
 
-async def test_a_first_version_that_fails_is_said_and_waited_out(engine: FakeVllm, registry: Registry) -> None:
-    bad = publish(registry)
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+async def test_a_first_version_that_fails_is_said_and_waited_out(
+    engine: FakeVllm, registry: Registry, tuning: Tuning
+) -> None:
+    bad = publish(registry, tuning=tuning)
     engine.probe_error[bad] = 0.5
     registry.promote(bad)
-    async with hosting(engine, registry) as (host, changes):
+    async with hosting(engine, registry, tuning=tuning) as (host, changes):
         await eventually(lambda: bool(changes))
         await eventually(lambda: host.state == "waiting")
-        assert "0.5 nats" in host.failure and registry.status(bad).state == "failed"
-        good = live(registry, 3)
+        assert "0.5 nats" in host.failure and "no version before it" in host.failure and "engine.dtype" in host.failure
+        assert (host.serving, registry.live("policy"), registry.status(bad).state) == ("", bad, "live")
+        good = live(registry, 3, tuning=tuning)
         await eventually(lambda: host.serving == good)
-        assert engine.calls.count(f"load {bad}") == 1
+        assert engine.calls.count(f"probe {bad}") == 1
+
+
+async def test_a_first_version_that_fails_stays_unserved_over_an_engines_restart_and_is_tried_again_by_the_next_start(
+    engine: FakeVllm, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEALTH_S", 0.01)
+    first = live(registry)
+    engine.probe_error[first] = 0.5
+    async with hosting(engine, registry) as (host, _):
+        await eventually(lambda: "0.5 nats" in host.failure)
+        engine.healthy = False
+        await eventually(lambda: "health check" in host.failure)
+        engine.healthy = True
+        await eventually(lambda: host.state == "waiting")
+        assert "0.5 nats" in host.failure and engine.calls.count(f"probe {first}") == 1
+    del engine.probe_error[first]
+    async with hosting(engine, registry) as (host, _):
+        await eventually(lambda: host.serving == first)
+        assert host.state == "ready" and registry.status(first).state == "live"
+
+
+async def test_versions_that_all_fail_are_tried_once_each_down_to_the_first(
+    engine: FakeVllm, registry: Registry
+) -> None:
+    versions = [live(registry, seed) for seed in (2, 3, 4)]
+    engine.probe_error |= dict.fromkeys(versions, 0.5)
+    async with hosting(engine, registry) as (host, changes):
+        await eventually(lambda: len(changes) == 3)
+        await eventually(lambda: "no version before it" in host.failure)
+        assert [change.version for change in changes] == versions[::-1]
+        assert [registry.status(version).state for version in versions] == ["live", "failed", "failed"]
+        assert host.state == "waiting" and "resume" not in engine.calls
 
 
 async def test_a_pause_that_times_out_blames_no_version(engine: FakeVllm, registry: Registry) -> None:

@@ -1,4 +1,7 @@
-"""Adapters in a real vLLM: loaded, probed and served beside the answers that are still being written without them."""
+"""Adapters in a real vLLM: loaded, probed and served beside the answers that are still being written without them.
+
+The base model's output layer is its embedding, as that of most small models is.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,6 +13,7 @@ import pytest_asyncio
 import torch
 
 from rlhf_online.engine.host import EngineHost
+from rlhf_online.models.first_probe import first_probe
 from rlhf_online.models.policy import Policy
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions.genesis import genesis
@@ -27,14 +31,14 @@ PROMPTS = tuple((1, 20 + row, 3) for row in range(16))
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lora") / "base"
-    write_tiny_model(folder, weights_seed=3)
+    write_tiny_model(folder, weights_seed=3, tied=True)
     return folder
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(base: Path) -> AsyncIterator[EngineHost]:
     async with running_host(base.parent, base, tuning="lora", max_lora_rank=8) as host:
-        genesis(host.registry, base, tuning="lora")
+        genesis(host.registry, base, tuning="lora", probe_of=first_probe)
         await eventually(lambda: host.state != "starting")
         assert (host.state, host.serving) == ("ready", "policy-000000"), host.failure
         yield host
@@ -90,5 +94,5 @@ async def test_an_adapter_that_is_not_what_its_manifest_says_is_rolled_back(host
     version = publish(host, adapter(base, 2), probe_error=0.5)
     await eventually(lambda: host.registry.status(version).state == "failed")
     assert host.registry.live("policy") == good == host.serving
-    assert "differ from the trainer's" in host.registry.status(version).reason
+    assert "differ from those of its manifest" in host.registry.status(version).reason
     assert len((await stream(host, Answer((1, 25, 3)), max_tokens=8)).token_ids) == 8

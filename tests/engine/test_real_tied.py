@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rlhf_online.engine.host import EngineHost
+from rlhf_online.models.first_probe import first_probe
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions.genesis import genesis
 from tests.support.engine import Answer, publish, recompute, running_host, stream
@@ -23,7 +24,7 @@ async def test_a_tied_model_is_served_as_transformers_computes_it(tmp_path: Path
     base = tmp_path / "base"
     write_tiny_model(base, weights_seed=3, tied=True)
     async with running_host(tmp_path, base) as host:
-        await assert_served(host, genesis(host.registry, base, tuning="full"))
+        await assert_served(host, genesis(host.registry, base, tuning="full", probe_of=first_probe))
         for seed in range(10, 15):
             write_tiny_model(tmp_path / str(seed), weights_seed=seed, tied=True)
             await assert_served(host, publish(host.registry, tmp_path / str(seed)))

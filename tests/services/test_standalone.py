@@ -185,6 +185,14 @@ def test_chat_and_votes_go_on_however_often_another_service_ends(model, tmp_path
     assert told["chat"] == {"state": "running", "restarts": 0, "last_end": ""}
 
 
+def test_why_no_version_serves_is_told(model, tmp_path, run):
+    why = "no version serves: policy-000000: the engine's log-probs differ"
+    behave(tmp_path, chat={"readiness": {"state": "waiting", "message": why}})
+    running = run(settings(model, tmp_path))
+    running.until(lambda: f"engine         waiting: {why}" in running.said())
+    assert running.process.poll() is None
+
+
 @pytest.mark.parametrize("name", ["trainer", "reward"])
 def test_people_are_served_though_another_service_never_starts(model, tmp_path, run, name):
     behave(tmp_path, **{name: {"exit": 1, "says": "out of luck"}})
@@ -454,7 +462,7 @@ def test_an_address_of_another_machine(model, tmp_path):
 def test_a_damaged_live_version_is_refused_only_if_nothing_else_could_serve(model, tmp_path):
     chosen = settings(model, tmp_path, tuning="full")
     registry = open_registry(StateDir(chosen.state_dir).versions)
-    first = genesis(registry, model, tuning="full")
+    first = genesis(registry, model, tuning="full", probe_of=lambda model: ())
     (registry.path(first) / "model.safetensors").write_bytes(b"short")
     with pytest.raises(VersionCorrupt, match=r"policy-000000: model.safetensors is missing or not .* another --state"):
         preconditions.check(chosen)

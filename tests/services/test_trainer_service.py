@@ -74,7 +74,7 @@ def test_it_waits_for_a_version_keeps_others_out_and_ends_when_asked(tmp_path: P
 def test_one_that_was_replaced_ends_and_says_what_to_do(tmp_path: Path) -> None:
     write_tiny_model(tmp_path / "model", weights_seed=1)
     state = StateDir(tmp_path / "state")
-    genesis(open_registry(state.versions), tmp_path / "model", tuning="full")
+    genesis(open_registry(state.versions), tmp_path / "model", tuning="full", probe_of=lambda model: ())
     dump(settings_in(tmp_path), tmp_path / "trainer.toml")
     LocalLog(state.log).close()
     process = start(tmp_path / "trainer.toml")

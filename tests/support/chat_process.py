@@ -74,7 +74,7 @@ class ChatProcess:
             "die_with_parent": True,
         }
         dump(ChatSettings.model_validate(values), self._settings)
-        genesis(open_registry(self.state.versions), folder / "base", tuning="lora")
+        genesis(open_registry(self.state.versions), folder / "base", tuning="lora", probe_of=lambda model: ())
 
     @property
     def pid(self) -> int:

@@ -16,6 +16,13 @@ if __name__ == "__main__":
         settings = config.load(StandaloneSettings, Path(sys.argv[2]))
         process.die_with_parent()
         say = partial(print, flush=True)
-        Supervisor(settings, commands=commands, say=say, backoff_s=0.02, examine=lambda settings: []).run()
+        Supervisor(
+            settings,
+            commands=commands,
+            say=say,
+            backoff_s=0.02,
+            examine=lambda settings: [],
+            probe_of=lambda model: (),
+        ).run()
     except RlhfError as error:
         sys.exit(process.report_error(error))

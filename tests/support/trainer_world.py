@@ -247,7 +247,8 @@ def world(root: Path, **changes: object) -> Iterator[World]:
     if not base.exists():
         write_tiny_model(base, weights_seed=3)
     tokenizer, registry = ChatTokenizer(base), open_registry(state.versions)
-    genesis(registry, base, tuning="lora" if changes.get("tuning") == "lora" else "full")
+    tuning = "lora" if changes.get("tuning") == "lora" else "full"
+    genesis(registry, base, tuning=tuning, probe_of=lambda model: ())  # no engine here asks for it
 
     def load(manifest: Manifest) -> RewardModel:
         return RewardModel.load(base, folder=registry.path(manifest.version), tuning=manifest.tuning)

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict
-from rlhf_online.versions.genesis import genesis
 from rlhf_online.versions.manifest import Kind, Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 
@@ -157,23 +155,6 @@ def test_rollback_of_what_never_was_live_is_refused(registry: Registry) -> None:
     publish(registry, "reward")
     with pytest.raises(InvalidInput, match="no reward version is live"):
         registry.rollback("reward", reason="worse")
-
-
-def test_genesis_makes_the_base_model_live_once(registry: Registry, tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text("{}")
-    with pytest.raises(InvalidInput, match=r"no \*\.safetensors"):
-        genesis(registry, model, tuning="full")
-    (model / "model.safetensors").write_bytes(b"w")
-    version = genesis(registry, model, tuning="full")
-    assert genesis(registry, model, tuning="full") == version == registry.live("policy") == "policy-000000"
-    assert {item.path for item in registry.verify(version).files} == {"config.json", "model.safetensors"}
-
-
-def test_genesis_of_an_adapter_line_holds_no_file(registry: Registry, tmp_path: Path) -> None:
-    version = genesis(registry, tmp_path, tuning="lora")
-    assert registry.verify(version).files == ()
 
 
 # Several at once, and kills

@@ -18,11 +18,17 @@ def streaming(service: Service) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("state", "words"),
-    [("starting", "starting"), ("waiting", "first policy version"), ("restarting", "restarted"), ("failed", "no room")],
+    ("state", "failure", "words"),
+    [
+        ("starting", "", "starting"),
+        ("waiting", "", "first policy version"),
+        ("waiting", "policy-000000: 9.7 nats off", "no version serves: policy-000000: 9.7 nats off"),
+        ("restarting", "it died", "restarted"),
+        ("failed", "no room for the cache", "no room"),
+    ],
 )
-async def test_an_engine_that_is_not_ready(service: Service, state: str, words: str) -> None:
-    service.host.state, service.host.failure = state, "no room for the cache"
+async def test_an_engine_that_is_not_ready(service: Service, state: str, failure: str, words: str) -> None:
+    service.host.state, service.host.failure = state, failure
     for fields in ({}, {"stream": True}):
         async with service.session.post(
             service.url + "/v1/chat/completions", data=orjson.dumps({**ASK, **fields})

@@ -68,7 +68,14 @@ def to_vote(joined: Joined, answer_ids: AnswerIds) -> Vote:
             raise UnusableVote("nothing", "it takes a vote back and judges nothing")
     if len(candidates) < 2:
         raise UnusableVote("single", "it ranks fewer than two answers")
-    return Comparison(**common, candidates=tuple(candidates), tiers=tiers, strength=strength, unsure=unsure)
+    return Comparison(
+        **common,
+        candidates=tuple(candidates),
+        tiers=tiers,
+        strength=strength,
+        unsure=unsure,
+        correction=isinstance(feedback.kind, Correction),
+    )
 
 
 def _candidate(joined: Joined, ref: AnswerRef, answer_ids: AnswerIds) -> Candidate:

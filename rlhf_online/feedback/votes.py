@@ -22,13 +22,18 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Vote:
-    """What both kinds have. `conversation_id` is that of the answers; `objective` is "" for the first one."""
+    """What both kinds have. `conversation_id` is that of the answers; `objective` is "" for the first one.
+
+    `revised`: its person's earlier vote on the same subject has been learned from, so that this one takes that one's
+    place among the votes that are kept, and is not learned from as a new one.
+    """
 
     event_id: str
     conversation_id: str
     person: str
     prompt_token_ids: tuple[int, ...]
     objective: str = ""
+    revised: bool = False
 
     def objective_index(self, objectives: Sequence[str]) -> int:
         """Which of `objectives` it is about."""
@@ -40,12 +45,14 @@ class Comparison(_Vote):
     """Candidates in tiers, best first: `tiers[0]` indexes the best ones. Each candidate is in one tier.
 
     `unsure`: the one tier of two says that the person could not tell. `strength` is that of a pair, 0 where unknown.
+    `correction`: the first candidate is the person's own text, and the other one the answer that they corrected.
     """
 
     candidates: tuple[Candidate, ...]
     tiers: tuple[tuple[int, ...], ...]
     strength: int = 0
     unsure: bool = False
+    correction: bool = False
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -98,9 +105,16 @@ def orders_answers(vote: Vote) -> bool:
 
 
 def subject(vote: Vote) -> tuple[Any, ...]:
-    """What it judges: of two votes of one person on the same subject the later one counts."""
-    kind = "signal" if is_signal(vote) else "thumb" if is_thumb(vote) else "comparison"
-    answers = tuple(sorted(candidate.token_ids for candidate in vote.candidates))
+    """What it judges: of two votes of one person on the same subject the later one counts.
+
+    A correction is about the answer, whatever it says instead.
+    """
+    kind, judged = "comparison", vote.candidates
+    if isinstance(vote, Rating):
+        kind = "signal" if vote.signal else "thumb"
+    elif vote.correction:
+        kind, judged = "correction", vote.candidates[1:]
+    answers = tuple(sorted(candidate.token_ids for candidate in judged))
     return (vote.person, vote.conversation_id, vote.objective, kind, vote.prompt_token_ids, answers)
 
 

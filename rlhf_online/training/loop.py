@@ -91,7 +91,7 @@ class Trainer:
         if self.progress.next_update == "reward":
             self.read_log()
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
-            if self.parts.intake.votes.trainable < needed:
+            if self.parts.intake.votes.trainable < needed and not self.parts.intake.full:
                 if self.parts.intake.uncommitted >= COMMIT_RECORDS:
                     commit_intake(self.parts, self.progress)
                 return False

@@ -8,6 +8,7 @@ update ever sees, and normalises the scores on reference answers. What nothing c
 counted by reason:
 
     superseded    the same person judged the same answers again: the last word counts, contradictory or not
+    revised       the same, after the earlier word was learned from: it is replayed in that one's place
     single_class  thumbs, while there are only thumbs up or only thumbs down: which is better cannot be told from them
     not_finite    steps whose loss or gradient was no number: not taken
 
@@ -75,7 +76,10 @@ class RewardUpdater:
         """
         rng = random.Random(f"reward {self._seed} {self.updates}")
         skipped: Counter[str] = Counter()
-        votes = _newest(new, self._replay, skipped)
+        newest = _newest(new, self._replay, skipped)
+        votes = [vote for vote in newest if not vote.revised]
+        self._replay.add([vote for vote in newest if vote.revised], rng)
+        skipped["revised"] += len(newest) - len(votes)
         self._held_out.add([vote for vote in _newest(held_out, self._held_out, skipped) if not is_signal(vote)])
         data = votes + self._replay.sample(round(self._settings.replay * len(votes)), rng)
         reference = list(reference_pairs)

@@ -10,6 +10,7 @@ import pytest
 
 from rlhf_online.durable import write_json
 from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.training.intake import joined_votes
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
 from tests.faults import auditor
@@ -154,6 +155,7 @@ def test_it_finds_a_position_that_is_committed_before_the_training(
 
 def test_it_finds_training_that_is_committed_before_the_position(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was learned is in the checkpoint, the position is the old one: a kill then trains on votes again."""
+    monkeypatch.setattr(joined_votes, "SUBJECTS", 0)  # the intake would take them for revisions
     tiny.chat(20)
     _cycle(tiny)
     monkeypatch.setattr(Ledger, "_holds", lambda ledger, digest: False)  # the ledger would notice

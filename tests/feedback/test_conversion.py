@@ -91,8 +91,9 @@ def test_a_vote_keeps_its_objective():
 
 def test_a_correction_is_preferred_to_the_answer():
     """And says nothing of the place where the answer was shown: what it is compared with was shown nowhere."""
-    assert convert(_joined(ev.Correction(answer=A, text="better words"), shown=(A,))) == _comparison(
-        (Candidate(token_ids=answer_ids("better words")), Candidate(token_ids=(5, 6))), ((0,), (1,))
+    assert convert(_joined(ev.Correction(answer=A, text="better words"), shown=(A,))) == replace(
+        _comparison((Candidate(token_ids=answer_ids("better words")), Candidate(token_ids=(5, 6))), ((0,), (1,))),
+        correction=True,
     )
 
 

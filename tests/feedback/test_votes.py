@@ -63,3 +63,12 @@ def test_votes_on_the_same_answers_have_one_subject_whatever_they_say():
     assert subject(replace(THUMB, up=False)) == subject(THUMB)
     others = [SIGNAL, replace(THUMB, person="q"), replace(THUMB, objective="harmless"), RANKING]
     assert len({subject(vote) for vote in [THUMB, *others]}) == 5
+
+
+def test_corrections_of_one_answer_have_one_subject_whatever_they_say_instead():
+    def corrected(text: int, answer: int) -> Comparison:
+        candidates = (Candidate(token_ids=(text,)), Candidate(token_ids=(answer,)))
+        return replace(RANKING, candidates=candidates, tiers=((0,), (1,)), correction=True)
+
+    assert subject(corrected(1, 9)) == subject(corrected(2, 9)) != subject(corrected(1, 8))
+    assert subject(corrected(1, 9)) != subject(replace(corrected(1, 9), correction=False)), "a pair that was shown"

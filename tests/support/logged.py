@@ -12,12 +12,12 @@ def completion(
     prompt: Sequence[int] = (1, 2, 3),
     answers: Sequence[Sequence[int]] = ((5, 6), (7, 8)),
     at_ms: int = 1_000,
-    conversation: str = "talk",
+    conversation: str = "",
 ) -> ev.Envelope:
-    """A completion called `name`, whose answers have these token ids."""
+    """A completion called `name`, whose answers have these token ids, by default of a conversation of its own."""
     event = ev.Completion(
         completion_id=name,
-        conversation_id=conversation,
+        conversation_id=conversation or f"talk {name}",
         person="asker",
         messages=(ev.Message(role="user", content="hello"),),
         prompt_token_ids=tuple(prompt),

@@ -165,14 +165,15 @@ def test_what_a_forwarder_sent_again_counts_once(tmp_path: Path):
     source = Shipped(tmp_path / "log")
     source.again = frozenset(range(0, 200, 3))
     bench = Bench(tmp_path, source)
-    votes = [thumb(f"c{number % 20}", event_id=f"v{number}") for number in range(100)]
-    bench.write(*(completion(f"c{number}") for number in range(20)), *votes)
+    votes = [thumb(f"c{number}", event_id=f"v{number}") for number in range(100)]
+    bench.write(*(completion(f"c{number}") for number in range(100)), *votes)
     bench.intake.read()
     bench.restart()
     bench.intake.position = {"local": 0}  # a producer that was replaced sends all of it once more
-    bench.write(b := thumb("c0", event_id="last"))
+    bench.write(b := thumb("c0", index=1, event_id="last"))
     assert bench.learned() == [vote.event_id for vote in [*votes, b]]
     assert bench.intake.duplicates >= 120
+    assert bench.intake.policy_inputs.left_out == {"unfinished": 200}, "an answer counts once, whoever sent it again"
     bench.log.close()
     source.close()
 
@@ -224,8 +225,90 @@ def test_of_two_edits_of_one_vote_the_later_counts_and_a_withdrawal_ends_it(benc
 def test_nobody_edits_or_takes_back_somebody_elses_vote(bench: Bench):
     bench.write(completion("c"), withdrawal("early thief", "vote", person="thief"), thumb("c", event_id="vote"))
     bench.write(revised("edit", "vote", person="thief"), withdrawal("gone", "vote", person="another"))
-    assert bench.learned() == ["vote", "edit"]
-    assert bench.counts == {"trained": 2, "withdrawn": 2}
+    assert bench.learned() == ["vote"]
+    assert bench.counts == {"trained": 1, "withdrawn": 1, "dead_lettered": 2}
+    assert bench.intake.dead_letters.counts == {"stranger": 2}
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["in one life", "with a stop between"])
+def test_nor_after_it_was_learned_from(bench: Bench, stop: bool):
+    bench.write(completion("c"), thumb("c", event_id="vote"))
+    assert bench.learned() == ["vote"]
+    if stop:
+        bench.restart()
+    bench.write(withdrawal("gone", "vote", person="thief"), revised("edit", "vote", person="another"))
+    assert bench.learned() == []
+    assert bench.intake.votes.revoked == []
+    assert bench.intake.dead_letters.counts == {"stranger": 2}
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["in one life", "with a stop between"])
+def test_another_vote_under_a_key_that_was_used_is_a_dead_letter(bench: Bench, stop: bool):
+    other = thumb("c", event_id="vote", up=False)
+    bench.write(completion("c"), thumb("c", event_id="vote"), other)
+    bench.intake.read()
+    if stop:
+        bench.restart()
+    assert bench.learned() == ["vote"]
+    bench.write(other, thumb("c", event_id="vote", at_ms=9_000), thumb("c", event_id="vote", index=1))
+    assert bench.learned() == []
+    assert bench.intake.dead_letters.counts == {"reused_key": 2}, "each other content once"
+    assert bench.intake.duplicates == 1, "the same again, a while later"
+
+
+def test_one_persons_last_word_on_an_answer_counts(bench: Bench):
+    """A thousand votes under a thousand keys; each kind of vote has its own last word."""
+    flood = [thumb("c", event_id=f"{number}", up=bool(number % 2)) for number in range(1000)]
+    corrections = [
+        feedback(ev.Correction(answer=ref("c"), text=f"text {number}"), event_id=f"text {number}")
+        for number in range(10)
+    ]
+    pair = feedback(ev.Pairwise(chosen=ref("c", 0), rejected=ref("c", 1)), event_id="pair")
+    back = feedback(ev.Pairwise(chosen=ref("c", 1), rejected=ref("c", 0)), event_id="back")
+    other = thumb("c", index=1, event_id="another answer")
+    bench.write(*flood[:500], completion("c"), *flood[500:], *corrections, pair, other, back)
+    bench.intake.read()
+    assert bench.intake.votes.trainable == 4
+    assert bench.learned() == ["999", "text 9", "another answer", "back"]
+    assert bench.counts == {"trained": 4, "withdrawn": 1009}
+
+
+def test_people_without_a_name_are_not_one_person(bench: Bench):
+    def nobody(name: str) -> ev.Envelope:
+        envelope = thumb("c", event_id=name)
+        assert isinstance(envelope.event, ev.Feedback)
+        return dataclasses.replace(envelope, event=dataclasses.replace(envelope.event, person=""))
+
+    bench.write(completion("c"), nobody("one"), nobody("two"))
+    assert bench.learned() == ["one", "two"]
+
+
+@pytest.mark.parametrize("again", ["another vote", "an edit", "taken back first"])
+def test_what_was_learned_from_is_not_learned_as_new_again(bench: Bench, again: str):
+    bench.write(completion("c"), thumb("c", event_id="vote"))
+    bench.intake.read()
+    [first], _ = bench.intake.votes.take()
+    assert not first.revised
+    bench.restart()
+    if again == "taken back first":
+        bench.write(withdrawal("gone", "vote"))
+    bench.write(revised("new", "vote" if again == "an edit" else ""))
+    bench.intake.read()
+    bench.restart()
+    assert bench.intake.votes.trainable == 0, "it brings no cycle about"
+    [second], _ = bench.intake.votes.take()
+    assert (second.event_id, second.revised) == ("new", True)
+    assert bench.counts == {"trained": 2} | ({"withdrawn": 1} if again == "taken back first" else {})
+
+
+def test_revised_votes_do_not_stop_the_reading(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "MAX_VOTES", 3)
+    bench.write(*(completion(f"c{n}", conversation=f"{n}") for n in range(3)))
+    bench.write(*(thumb(f"c{n}", event_id=f"v{n}") for n in range(3)))
+    assert len(bench.learned()) == 3 and not bench.intake.full
+    bench.write(*(thumb(f"c{n}", event_id=f"again {n}") for n in range(3)))
+    bench.intake.read()
+    assert (bench.intake.votes.trainable, bench.intake.full) == (0, True), "a cycle takes them"
 
 
 def test_a_vote_that_was_learned_from_is_revoked(bench: Bench):

@@ -468,6 +468,21 @@ def test_a_persons_last_word_on_the_same_answers_counts(base: Path):
     assert {vote["event_id"] for vote in later.state()[1]["replay"]} == {vote.event_id for vote in (*thumbs, *rankings)}
 
 
+def test_a_vote_whose_predecessor_was_learned_from_takes_its_place_and_is_not_learned_as_new(base: Path):
+    """However often a person votes on an answer, update after update: the weights stay, and it is replayed once."""
+    updater = _updater(base)
+    updater.update([*(_thumb(i) for i in range(20)), *(_ranking(i) for i in range(20))], [], _probe_pairs())
+    before = {name: tensor.clone() for name, tensor in updater.model.state().items()}
+    for turn in range(3):
+        again = replace(_thumb(0), event_id=f"again {turn}", up=bool(turn % 2), revised=True)
+        report = updater.update([again], [], _probe_pairs())
+        assert (report.new, report.seen, report.passes) == (0, 0, 0)
+        assert report.skipped == {"superseded": 1, "revised": 1}
+    replayed = {vote["event_id"] for vote in updater.state()[1]["replay"]}
+    assert "again 2" in replayed and len(replayed) == 40
+    assert all(torch.equal(tensor, before[name]) for name, tensor in updater.model.state().items())
+
+
 def test_strangers_and_other_conversations_are_no_contradiction(base: Path):
     thumb = replace(_thumb(1), person="")
     other = replace(_thumb(1), event_id="b", conversation_id="elsewhere", up=not thumb.up)

@@ -19,6 +19,7 @@ from rlhf_online.feedback.conversion import AnswerIds, to_vote
 from rlhf_online.feedback.delivered import DeliveredOffsets
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.join import Join
+from rlhf_online.feedback.known_votes import KnownVotes, content
 from rlhf_online.feedback.limits import VoteLimits, check_vote
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.training.intake.dead_letters import DeadLetters
@@ -70,6 +71,7 @@ class Intake:
         """Records read since the last `to_json`."""
         self.duplicates = 0
         self._delivered = DeliveredOffsets()
+        self._known = KnownVotes()
         self._source = source
         self._ledger = ledger
         self._settings = settings
@@ -78,6 +80,11 @@ class Intake:
     def pending(self) -> int:
         """Votes read that have no disposition yet: waiting for their answers, or for a cycle."""
         return self.join.pending + len(self.votes)
+
+    @property
+    def full(self) -> bool:
+        """True if no more is read before a cycle has taken the votes that wait."""
+        return len(self.votes) >= MAX_VOTES
 
     @property
     def lag(self) -> int:
@@ -90,7 +97,7 @@ class Intake:
         Raises PositionLost; LogUnavailable and CheckpointError, after which it may be called again; StateLost.
         """
         count = 0
-        while len(self.votes) < MAX_VOTES:
+        while not self.full:
             self._spill()
             records, position = self._source.read(self.position, READ_RECORDS)
             for record in records:
@@ -133,6 +140,7 @@ class Intake:
             "position": self.position,
             "join": self.join.to_json(),
             "delivered": self._delivered.to_json(),
+            "known": self._known.to_json(),
             "duplicates": self.duplicates,
             **self.votes.to_json(),
             **self.policy_inputs.to_json(),
@@ -149,6 +157,7 @@ class Intake:
         self.join = Join.from_json(values["join"], store, self._settings.window_ms)
         self.position = dict(values["position"])
         self._delivered = DeliveredOffsets.from_json(values["delivered"])
+        self._known = KnownVotes.from_json(values.get("known", ()))  # which earlier releases did not keep
         self.duplicates = values["duplicates"]
         for part in (self.votes, self.policy_inputs, self.dead_letters):
             part.restore(values)
@@ -172,6 +181,9 @@ class Intake:
             return
         match envelope.event:
             case Feedback() as feedback:
+                if self._refused(envelope.event_id, feedback, record):
+                    return
+                self._known.add(envelope.event_id, feedback)
                 if envelope.event_id in self.votes or self._ledger.known(envelope.event_id):
                     self.duplicates += 1
                     return
@@ -181,6 +193,18 @@ class Intake:
                 held_out = is_held_out(completion.conversation_id, self._settings.held_out)
                 self.policy_inputs.add(completion, held_out=held_out)
         self._join(envelope, record)
+
+    def _refused(self, event_id: str, feedback: Feedback, record: Record) -> bool:
+        """Whether it is another vote under the id of one that is known, or would replace somebody else's."""
+        if self._known.is_another(event_id, feedback):
+            why = f"another vote was sent under the idempotency key of {event_id}, which counts"
+            self.dead_letters.add(f"{event_id}#{content(feedback)}", "reused_key", why, record)
+            return True
+        if self._known.is_somebody_elses(feedback.replaces, feedback.person):
+            why = f"it would replace {feedback.replaces}, which is somebody else's"
+            self.dead_letters.add(event_id, "stranger", why, record)
+            return True
+        return False
 
     def _join(self, envelope: Envelope, record: Record) -> None:
         """What the event completes becomes votes that wait, or dead letters."""

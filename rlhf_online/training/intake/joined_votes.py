@@ -1,17 +1,28 @@
 """Votes that wait for a cycle, and their revisions: replaced, or withdrawn.
 
+Of one person's votes on the same subject (`feedback.votes.subject`) one counts, the latest. What waits is withdrawn for
+it. Where an earlier one was learned from, the later one is `revised`: it takes that one's place in the replay, and is
+replayed as any vote is, but it is not learned from as new, nor does it bring a cycle about. So a person weighs on an
+answer once, however often they vote on it.
+
 Invariant: every vote gets its disposition in the ledger once: when it is taken, or withdrawn.
 """
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rlhf_online.events import Feedback, Withdrawal
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.join import Join
 from rlhf_online.feedback.revisions import Revisions
-from rlhf_online.feedback.votes import Vote, from_json, to_json
+from rlhf_online.feedback.votes import Vote, from_json, subject, to_json
 from rlhf_online.training.ledger import Ledger
+
+SUBJECTS = 100_000
+"""Subjects learned from that are remembered; a vote on one before them counts as a first one."""
 
 
 class JoinedVotes:
@@ -25,6 +36,10 @@ class JoinedVotes:
         self._revisions = Revisions()
         # Each with whether it is held out.
         self._votes: dict[str, tuple[Vote, bool]] = {}
+        self._waiting: dict[str, str] = {}
+        """Event id of the vote on each subject that waits."""
+        self._learned: OrderedDict[str, None] = OrderedDict()
+        """Subjects that were learned from."""
 
     def __len__(self) -> int:
         return len(self._votes)
@@ -35,9 +50,17 @@ class JoinedVotes:
     @property
     def trainable(self) -> int:
         """Votes that the next `take` would give to learn from."""
-        return sum(not held_out for _, held_out in self._votes.values())
+        return sum(not held_out and not vote.revised for vote, held_out in self._votes.values())
 
     def add(self, vote: Vote) -> None:
+        """Take in a vote in the place of its person's earlier one on the same subject. People who gave no name are
+        not one person: their votes stand side by side."""
+        if vote.person:
+            about = _digest(vote)
+            if about in self._waiting:
+                self._drop(self._waiting[about])
+            self._waiting[about] = vote.event_id
+            vote = replace(vote, revised=about in self._learned)
         self._votes[vote.event_id] = vote, is_held_out(vote.conversation_id, self._held_out)
 
     def take(self) -> tuple[list[Vote], list[Vote]]:
@@ -46,7 +69,11 @@ class JoinedVotes:
         for vote, held_out in self._votes.values():
             if self._ledger.take(vote.event_id, "held_out" if held_out else "trained"):
                 votes[held_out].append(vote)
-        self._votes = {}
+                if vote.person and not held_out:
+                    self._learned[_digest(vote)] = None
+        self._votes, self._waiting = {}, {}
+        while len(self._learned) > SUBJECTS:
+            self._learned.popitem(last=False)
         return votes
 
     def take_revoked(self) -> list[tuple[str, str]]:
@@ -74,10 +101,15 @@ class JoinedVotes:
             return
         waiting = self._votes.get(event_id)
         if waiting is not None and waiting[0].person == person:
-            del self._votes[event_id]
-            self._ledger.take(event_id, "withdrawn")
+            self._drop(event_id)
         elif join.withdraw(event_id, person):
             self._ledger.take(event_id, "withdrawn")
+
+    def _drop(self, event_id: str) -> None:
+        """Another vote, or none, stands in the place of this one, which waits."""
+        vote, _ = self._votes.pop(event_id)
+        self._waiting.pop(_digest(vote), None)
+        self._ledger.take(event_id, "withdrawn")
 
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes."""
@@ -85,11 +117,17 @@ class JoinedVotes:
             "votes": [to_json(vote) for vote, _ in self._votes.values()],
             "revisions": self._revisions.to_json(),
             "revoked": self.revoked,
+            "learned": list(self._learned),
         }
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        self._votes = {}
+        self._votes, self._waiting = {}, {}
+        self._learned = OrderedDict.fromkeys(values.get("learned", ()))  # which earlier releases did not remember
         for item in values["votes"]:
             self.add(from_json(item))
         self._revisions = Revisions.from_json(values["revisions"])
         self.revoked = [(event_id, person) for event_id, person in values["revoked"]]
+
+
+def _digest(vote: Vote) -> str:
+    return hashlib.blake2b(repr(subject(vote)).encode(), digest_size=8).hexdigest()

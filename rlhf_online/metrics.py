@@ -52,6 +52,9 @@ class ChatMetrics:
         self.engine_restarts = counter("rlhf_engine_restarts", "Engine processes started after one had ended.")
         self.engine_ready = Gauge("rlhf_engine_ready", "1 while the engine serves a version.", registry=registry)
         self.serving = Gauge("rlhf_serving_version_info", "1 for the serving version.", ["version"], registry=registry)
+        self.secrets_intact = Gauge(
+            "rlhf_chat_secrets_intact", "1 while the state folder holds the secrets in use.", registry=registry
+        )
         self.service_up = Gauge(
             "rlhf_service_up", "1 while `rlhf-online up` sees this service ready.", ["service"], registry=registry
         )

@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf_online.durable import fsync_folder, make_folder, write_json, write_once
+from rlhf_online.durable import fsync_folder, make_folder, write_bytes, write_json, write_once
 from rlhf_online.errors import SecretLost
 
 OPERATOR_TOKEN = "operator.token"
 PERSON_SALT = "person.salt"
 SHORTEST_SECRET = 16
+FINGERPRINT = "person.salt.fingerprint"
 SERVICES_STATUS = "services"
 """The status of the supervisor: {"trainer": {"state": "running", "restarts": 0, "last_end": ""}, …}."""
 
@@ -35,9 +36,18 @@ class PersonHash:
 
     salt: bytes = field(repr=False)
 
+    @property
+    def fingerprint(self) -> str:
+        """By which the salt is known again; it tells nothing about the salt, or about anybody."""
+        return hashlib.sha256(b"rlhf-online person.salt " + self.salt).hexdigest()[:16]
+
     def __call__(self, name: str) -> str:
         """The name's hash; "" for no name."""
         return hmac.new(self.salt, name.encode(), hashlib.sha256).hexdigest()[:32] if name else ""
+
+    def sign(self, log: Path) -> None:
+        """Write the fingerprint into the folder of the log that names people by this hash."""
+        write_bytes(log / FINGERPRINT, self.fingerprint.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,8 @@ class StateDir:
         path = self.root / name
         try:
             secret = path.read_text().strip()
+        except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+            raise SecretLost(f"{path} cannot be read ({error}): bring the file back from a backup") from error
         except FileNotFoundError:
             make_folder(self.root)
             secret = write_once(path, secrets.token_urlsafe(32), mode=0o600)

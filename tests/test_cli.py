@@ -379,7 +379,8 @@ def test_the_service_is_found_by_its_state_folder(service, state, capsys):
     said = capsys.readouterr().out
     assert service.url in said and "restarting  wait" in said
     assert "policy, cycle 4" in said and "trained 60, pending 2" in said
-    assert "restarting  ended with signal SIGKILL  restarted 4 times" in said and "reward" not in said.split()
+    assert "trainer      restarting  ended with signal SIGKILL  restarted 4 times" in said
+    assert "\nreward " not in said
 
 
 def test_status_when_nothing_runs(state, tmp_path, capsys):

@@ -59,6 +59,15 @@ def test_a_secret_that_was_emptied_or_cut_is_refused(tmp_path: Path, content: st
             read()
 
 
+def test_a_secret_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "operator.token").mkdir()
+    (tmp_path / "person.salt").write_bytes(b"\xff" * 32)
+    with pytest.raises(SecretLost, match=r"operator.token cannot be read .*backup"):
+        StateDir(tmp_path).operator_token()
+    with pytest.raises(SecretLost, match=r"person.salt cannot be read .*backup"):
+        StateDir(tmp_path).person_hash()
+
+
 def test_status_is_replaced_whole(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
     assert state.read_status("trainer") == {}

@@ -12,7 +12,7 @@ import typer
 
 from rlhf_online import sse
 from rlhf_online.errors import InvalidInput, RlhfError, ServiceUnreachable
-from rlhf_online.state import StateDir
+from rlhf_online.state import SHORTEST_SECRET, StateDir
 
 if TYPE_CHECKING:  # imported where it is used, so that --help is instant
     import httpx
@@ -114,9 +114,14 @@ class Service:
 def connect(url: str, state: Path, *, operator: bool = False) -> Iterator[Service]:
     """The service at `url`, or else the one that runs on the state folder, or else at the default port.
 
-    With `operator` the state folder's credential is sent; raises InvalidInput if there is none.
+    With `operator` the state folder's credential is sent; raises InvalidInput if there is none, or none of any use.
     """
-    token = os.environ.get("RLHF_OPERATOR_TOKEN", "")
+    token = os.environ.get("RLHF_OPERATOR_TOKEN", "").strip()
+    if operator and 0 < len(token) < SHORTEST_SECRET:
+        raise InvalidInput(
+            f"RLHF_OPERATOR_TOKEN holds {len(token)} characters, and an operator's token has at least "
+            f"{SHORTEST_SECRET}: set it to the content of operator.token in the service's state folder"
+        )
     if operator and not token:
         # Read only where there is one: asking StateDir for it would make a new folder for a mistyped path.
         if not (state / "operator.token").is_file():

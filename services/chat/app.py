@@ -31,6 +31,7 @@ from services.chat.operations import OPERATIONS, Operation
 from services.chat.origins import Origins
 from services.chat.responses import Health, ModelList, Readiness
 from services.chat.rollouts import Rollouts
+from services.chat.secrets import Secrets
 from services.chat.tracing import TraceHttp
 from services.chat.validation import parse_object
 from services.chat.versions import VersionList, VersionRow, Versions
@@ -59,6 +60,7 @@ class Chat:
     origins: Origins
     exporter: Exporter
     collector: CollectorRegistry
+    secrets: Secrets
     connections: int
     """The most over HTTP, and over gRPC."""
 
@@ -233,6 +235,7 @@ def readiness(chat: Chat) -> Readiness:
         "serving": host.serving,
         "model": host.model_name,
         "restarts": host.restarts,
+        "secrets": chat.secrets.check(),
     }
 
 

@@ -3,6 +3,8 @@
 import hmac
 from typing import Literal
 
+from rlhf_online.errors import SecretLost
+from rlhf_online.state import SHORTEST_SECRET
 from services.chat.api_error import ApiError
 
 Requires = Literal["operator"] | None
@@ -12,6 +14,9 @@ class Authorization:
     """Knows the operator's credential."""
 
     def __init__(self, operator_token: str) -> None:
+        """Raises SecretLost for a token that could be guessed: an empty one would let everybody in."""
+        if len(operator_token.strip()) < SHORTEST_SECRET:
+            raise SecretLost(f"the operator's token has fewer than {SHORTEST_SECRET} characters: write more into it")
         self._token = operator_token.encode()
 
     def check(self, requires: Requires, header: str | None) -> None:

@@ -8,14 +8,16 @@ from rlhf_online.metrics import ChatMetrics, show_version
 from rlhf_online.state import SERVICES_STATUS, StateDir
 from rlhf_online.versions.manifest import Change
 from services.chat.host import Host, Swap
+from services.chat.secrets import INTACT, Secrets
 
 
 class Exporter:
     """Copies what they count into the metrics, each event once. The supervisor's, if there is one, lie in `state`."""
 
-    def __init__(self, host: Host, sink: Sink, metrics: ChatMetrics, state: StateDir) -> None:
+    def __init__(self, host: Host, sink: Sink, metrics: ChatMetrics, state: StateDir, secrets: Secrets) -> None:
         self.host = host
         self.state = state
+        self.secrets = secrets
         self.sink = sink
         self.metrics = metrics
         self._last: Swap | None = None
@@ -38,6 +40,7 @@ class Exporter:
             self._serving = self.host.serving
             show_version(self.metrics.serving, self._serving)
         self.metrics.engine_ready.set(self.host.state == "ready")
+        self.metrics.secrets_intact.set(self.secrets.check() == INTACT)
         self._show_shipping(self.sink.shipping())
         with suppress(OSError, ValueError):
             for name, status in self.state.read_status(SERVICES_STATUS).items():

@@ -41,6 +41,8 @@ class Readiness(TypedDict):
     """The name under which the engine serves it."""
     restarts: int
     """How often the engine was started again after it had ended."""
+    secrets: str
+    """ "ok", or which file of the state folder no longer holds the secret that the service works with."""
 
 
 @documented

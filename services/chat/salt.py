@@ -1,7 +1,9 @@
 """The key of the hash that replaces people's names: made once for a state folder, and never again.
 
-With another one everybody is somebody else: a vote that is sent again gets another id, and nobody can change their own.
-A folder in which nobody has been named yet has none.
+With another one everybody is somebody else: a vote that is sent again gets another id, so that it may be trained on
+twice, and nobody can change their own. So the log's folder holds the fingerprint of the salt that its people are named
+by; a folder of before there were fingerprints gets one at its next start. A log that has named nobody yet needs no
+particular salt.
 """
 
 from pathlib import Path
@@ -9,21 +11,35 @@ from pathlib import Path
 from rlhf_online.errors import SecretLost, UndecodableEvent
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion, Feedback
-from rlhf_online.state import PERSON_SALT, PersonHash, StateDir
+from rlhf_online.state import FINGERPRINT, PERSON_SALT, PersonHash, StateDir
 from rlhf_online.wire import decode
 
 RECORDS = 4096
+ELSE = (
+    "bring it back from a backup. To go on without it, when everybody counts as a new person and nobody can change an "
+    "earlier vote,"
+)
 
 
 def open_person_hash(state: StateDir, log: Path) -> PersonHash:
-    """The hash under the folder's salt. Raises SecretLost if the salt is gone from a folder whose log needs it."""
-    if not (state.root / PERSON_SALT).exists() and log.is_dir() and _needed_by(log):
+    """The hash under the folder's salt. Raises SecretLost if the log names people by another one, or it is gone."""
+    salt, fingerprint = state.root / PERSON_SALT, log / FINGERPRINT
+    expected = fingerprint.read_text().strip() if fingerprint.is_file() else ""
+    if not salt.exists() and log.is_dir() and _needed_by(log):
         raise SecretLost(
-            f"{state.root / PERSON_SALT} is gone, and the log in {log} names people by it: bring it back from a "
-            "backup. To go on without it, when everybody counts as a new person and nobody can change an earlier vote, "
-            "write 32 random characters there"
+            f"{salt} is gone, and the log in {log} names people by it: {ELSE} write 32 random characters there"
+            + (f" and remove {fingerprint}" if expected else "")
         )
-    return state.person_hash()
+    person_hash = state.person_hash()
+    if expected == person_hash.fingerprint:
+        return person_hash
+    if expected and _needed_by(log):
+        raise SecretLost(
+            f"{salt} is another one than that by which the log in {log} names people (its fingerprint is "
+            f"{person_hash.fingerprint}, the log's {expected}): {ELSE} remove {fingerprint}"
+        )
+    person_hash.sign(log)
+    return person_hash
 
 
 def _needed_by(log: Path) -> bool:

@@ -39,6 +39,7 @@ from services.chat.in_flight import InFlight
 from services.chat.origins import Origins
 from services.chat.rollouts import Rollouts
 from services.chat.salt import open_person_hash
+from services.chat.secrets import Secrets
 from services.chat.status import StatusFile
 from services.chat.versions import Versions
 
@@ -76,7 +77,9 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
     checks = FeedbackChecks()
     checks.recall(folder)
     gateway = Gateway(host, flight, writer, checks, person_hash, metrics, min(wanted, connections))
-    exporter = Exporter(host, sink, metrics, state)
+    authorization = Authorization(state.operator_token())
+    secrets = Secrets(state)
+    exporter = Exporter(host, sink, metrics, state, secrets)
     host.on_change.append(writer.changed)
     host.on_change.append(exporter.changed)
     return Chat(
@@ -90,10 +93,11 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
             max_model_len=settings.engine.max_model_len,
         ),
         versions=Versions(registry),
-        authorization=Authorization(state.operator_token()),
+        authorization=authorization,
         origins=Origins(settings.host, settings.allowed_hosts),
         exporter=exporter,
         collector=collector,
+        secrets=secrets,
         connections=connections,
     )
 

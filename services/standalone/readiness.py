@@ -25,6 +25,7 @@ class Readiness:
         # On this machine: a proxy of the environment is meant for the outside.
         self._http = httpx.Client(trust_env=False, timeout=TIMEOUT_S)
         self._engine = ""
+        self._secrets = "ok"
         self._since_s = self._tell_at_s = self._ask_at_s = 0.0
 
     def follow(self, url: str, live: str | None) -> None:
@@ -34,6 +35,9 @@ class Readiness:
             return
         values = self._ask(url)
         self._ask_at_s = now + ASK_S
+        if (secrets := str(values.get("secrets", self._secrets))) != self._secrets:
+            self._secrets = secrets
+            self._tell(f"secrets        {secrets}")
         engine = str(values.get("state", ""))
         if engine == "failed" and not self.engine_was_up:
             raise ServiceFailed(f"the engine cannot start: {values.get('message') or 'it said nothing'}")

@@ -25,7 +25,7 @@ from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.rewards import weights
-from rlhf_online.state import StateDir
+from rlhf_online.state import FINGERPRINT, PersonHash, StateDir
 from rlhf_online.training.checkpoint import CheckpointPart, Checkpoints
 from rlhf_online.training.lease import FileLease
 from rlhf_online.training.ledger import Ledger
@@ -65,6 +65,16 @@ def operator_token(root: Path) -> Iterator[None]:
 def read_token(root: Path) -> str:
     state = StateDir(root / "state")
     return state.operator_token() if (state.root / "operator.token").exists() else ""
+
+
+def salt_fingerprint(root: Path) -> Iterator[None]:
+    PersonHash(b"a salt of some time ago").sign(root / "state" / "log")
+    yield
+
+
+def read_salt_fingerprint(root: Path) -> str:
+    path = root / "state" / "log" / FINGERPRINT
+    return path.read_text() if path.exists() else ""
 
 
 def status(root: Path) -> Iterator[None]:
@@ -402,6 +412,12 @@ WRITERS = (
         writes=("state:StateDir._secret", "durable:write_once", "durable:make_folder"),
         write=operator_token,
         read=read_token,
+    ),
+    Writer(
+        name="the fingerprint of the salt that the log's people are named by",
+        writes=("state:PersonHash.sign",),
+        write=salt_fingerprint,
+        read=read_salt_fingerprint,
     ),
     Writer(
         name="what a service says of itself",

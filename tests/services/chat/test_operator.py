@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from rlhf_online.errors import SecretLost
 from rlhf_online.eventlog.base import Shipping
 from rlhf_online.events import now_ms
+from services.chat.authorization import Authorization
 from tests.support.chat_service import Service
 from tests.support.fake_generation import EOS
 
@@ -108,6 +110,18 @@ async def test_bad_rollouts(service: Service, change: dict[str, Any]) -> None:
     status, _ = await service.post("/v1/rollouts", {**ROLLOUTS, **change}, service.state.operator_token())
     assert status == 400
     assert service.engine.requests == []
+
+
+@pytest.mark.parametrize("token", ["", " ", "\n", "short"])
+async def test_a_token_that_could_be_guessed_lets_nobody_in(service: Service, token: str) -> None:
+    with pytest.raises(SecretLost, match="fewer than 16 characters"):
+        Authorization(token)
+    (service.state.root / "operator.token").write_text(token)
+    for given in (f"Bearer {token}", "Bearer ", "Bearer", "Bearer \t", ""):
+        async with service.session.post(
+            service.url + "/v1/versions/rollback", headers={"Authorization": given.replace("\n", "")}
+        ) as response:
+            assert response.status == 401
 
 
 async def test_health(service: Service) -> None:

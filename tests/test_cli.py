@@ -445,6 +445,21 @@ def test_up_takes_a_settings_file_of_ones_own(tmp_path):
     assert ended.returncode == 2 and "min_vote is no setting" in ended.stderr and "Traceback" not in ended.stderr
 
 
+def test_up_names_the_option_of_a_wrong_value(tmp_path):
+    ended = command("up", "--model", str(tmp_path), "--state", str(tmp_path / "state"), "--port", "99999")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: --port: chat.http_port: Input should be less than or equal to 65535")
+
+
+def test_up_takes_the_state_folder_beside_a_settings_file(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(f'model = "m"\nstate_dir = "{tmp_path / "other"}"\n')
+    ended = command("up", "--config", str(path), "--state", str(tmp_path / "state"))
+    assert "no model folder at m" in ended.stderr
+    assert load(StandaloneSettings, tmp_path / "state" / "run" / "standalone.toml").state_dir == tmp_path / "state"
+    assert not (tmp_path / "other").exists()
+
+
 def test_up_takes_any_setting_as_an_option(tmp_path):
     options = ["--set", "trainer.gate.kl.max=8", "--set", 'objectives=["helpful", "harmless"]', "--set", "model=m"]
     ended = command("up", "--model", str(tmp_path), "--state", str(tmp_path / "state"), *options)

@@ -7,6 +7,7 @@ import pytest
 from pydantic import Field
 
 from rlhf_online.config import ChatSettings, Only, RewardSettings, Section, ServiceSettings, dump, load
+from rlhf_online.config.given import Option
 from rlhf_online.errors import ConfigError
 from rlhf_online.training.settings import TrainerSettings
 from services.standalone.settings import StandaloneSettings
@@ -135,6 +136,86 @@ def test_moved_names_and_inner_tables_are_explained(tmp_path: Path, text: str, m
     with pytest.raises(ConfigError) as refused:
         load(Basket, write(tmp_path / "basket.toml", f'state_dir = "s"\n[fruit]\n{text}'))
     assert str(refused.value) == f"{tmp_path / 'basket.toml'}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "options", "message"),
+    [
+        ("http_port = 99999", {}, [], "chat.toml: http_port: Input should be less than or equal to 65535 (got 99999)"),
+        ("http_port = 1", {"HTTP_PORT": "x"}, [], "RLHF_CHAT__HTTP_PORT: http_port: Input should be a valid integer"),
+        ("http_port = 1", {"HTTP_PORT": "2"}, ["http_port=x"], "--set http_port: Input should be a valid integer"),
+        ("", {}, [("--port", "http_port=-1")], "--port: http_port: Input should be greater than or equal to 0"),
+        ("http_port = -1", {"GRPC_PORT": "2"}, ["host=a"], "chat.toml: http_port: "),
+        ("", {"OBJECTIVES": '["a", "B"]'}, [], "RLHF_CHAT__OBJECTIVES: objectives.1: "),
+        ("", {"ENGINE": "fast"}, [], "RLHF_CHAT__ENGINE: engine: "),
+        ("", {"ENGINE__MODELL": "m"}, [], "RLHF_CHAT__ENGINE__MODELL: engine.modell is no setting: did you mean"),
+        ("", {}, ["engine.modell=m"], "--set engine.modell is no setting: did you mean engine.model?"),
+        ("", {"ENGINE__URL": "http://a"}, [], "RLHF_CHAT__ENGINE__URL: engine.url has no effect while engine.mode"),
+        ("[log]\nurl = 'x:'", {}, [("--kafka", "log.url=kafka://a:1")], ""),
+    ],
+)
+def test_a_mistake_names_the_place_of_the_value(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    variables: dict[str, str],
+    options: list[Option],
+    message: str,
+) -> None:
+    """Each place gives something; the message begins with the one whose value counts."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(f"RLHF_CHAT__{name}", value)
+    file = write(Path("chat.toml"), f'state_dir = "s"\n{text}\n')
+    if not message:
+        load(ChatSettings, file, options)
+        return
+    with pytest.raises(ConfigError) as refused:
+        load(ChatSettings, file, options)
+    assert str(refused.value).startswith(message)
+
+
+def test_each_of_several_mistakes_names_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHF_UP__CHAT__GRPC_PORT", "-1")
+    file = write(tmp_path / "up.toml", 'model = "m"\nstate_dir = "s"\n')
+    with pytest.raises(ConfigError) as refused:
+        load(StandaloneSettings, file, [("--port", "chat.http_port=x"), "trainer.min_votes=0"])
+    assert [line.partition(" Input")[0] for line in str(refused.value).splitlines()] == [
+        "--set trainer.min_votes:",
+        "--port: chat.http_port:",
+        "RLHF_UP__CHAT__GRPC_PORT: chat.grpc_port:",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "chat.engine.max_lora_rank=4",
+            "--set chat.engine.max_lora_rank is 4, less than trainer.policy.lora_rank, which is 8",
+        ),
+        ("chat.engine.model=m", "--set chat.engine.model is no setting: it is model"),
+        ("chat.engine=3", "--set chat.engine: "),
+        ("engine.threads=3", "--set engine.threads is no setting: it is chat.engine.threads"),
+        ("trainer.policy.algorithm.beta=3", "--set trainer.policy.algorithm"),
+    ],
+)
+def test_a_mistake_in_what_services_share_names_the_place(tmp_path: Path, option: str, message: str) -> None:
+    text = 'model = "m"\nstate_dir = "s"\n[chat]\nhttp_port = 1\n[trainer.policy]\nlora_rank = 8\n'
+    with pytest.raises(ConfigError) as refused:
+        load(StandaloneSettings, write(tmp_path / "up.toml", text), [option, ("--grpc-port", "chat.grpc_port=2")])
+    assert str(refused.value).startswith(message)
+
+
+def test_what_nobody_gave_is_missing_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHF_CHAT__HOST", "::1")
+    file = write(tmp_path / "chat.toml", "")
+    with pytest.raises(ConfigError) as refused:
+        load(ChatSettings, file)
+    assert str(refused.value) == f"{file}: state_dir is missing and has no default"
+    with pytest.raises(ConfigError) as refused:
+        load(ChatSettings, None)
+    assert str(refused.value) == "state_dir is missing and has no default"
 
 
 @pytest.mark.parametrize("setting", ['kind = "etcd"', 'name = "a/b"', "duration_s = 0"])

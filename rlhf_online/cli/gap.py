@@ -47,7 +47,7 @@ def _missing(state: StateDir, config: Path | None) -> tuple[Place, list[str]]:
     """Raises InvalidInput without a checkpoint, LogUnavailable."""
     place = gap.standing(state.checkpoints)
     written = state.run / "trainer.toml"
-    source = open_source(load_log(config or (written if written.is_file() else None), {}), state.log)
+    source = open_source(load_log(config or (written if written.is_file() else None)), state.log)
     try:
         return place, source.resume_position(place.identity, place.position)[1]
     finally:

@@ -9,6 +9,7 @@ import typer
 
 from rlhf_online.config import Device, SftSettings
 from rlhf_online.config.explain import explained
+from rlhf_online.config.given import Given
 
 
 def _option(name: str, *flags: str) -> Any:
@@ -40,8 +41,11 @@ def sft(
         "model": model, "out": out, "data": data, "log": log, "log_config": config, "epochs": epochs, "batch": batch,
         "lr": lr, "seed": seed, "held_out": held_out, "device": device, "threads": threads,
     }  # fmt: skip
-    with explained(None, SftSettings):
-        settings = SftSettings.model_validate({name: value for name, value in options.items() if value is not None})
+    values = {name: value for name, value in options.items() if value is not None}
+    flags = {"log_config": "--config"}
+    given = [Given(flags.get(name, f"--{name.replace('_', '-')}"), {name: value}) for name, value in values.items()]
+    with explained(given, SftSettings):
+        settings = SftSettings.model_validate(values)
     sys.stdout.flush()
     module = "rlhf_online.training.sft"
     os.execv(sys.executable, [sys.executable, "-m", module, settings.model_dump_json(exclude_unset=True)])

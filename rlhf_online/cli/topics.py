@@ -1,7 +1,7 @@
 """`rlhf-online topics …`: the Kafka topics as code."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,16 +36,15 @@ def topics(
 ) -> None:
     """The Kafka topics: what they must be, and whether they are. TLS, SASL and all else from --config."""
     asked = {
-        "partitions": partitions,
-        "replication": replication,
-        "min_insync": min_insync,
-        "retention_days": retention_days,
+        "--kafka": ("log.url", kafka or None),
+        "--prefix": ("log.topic_prefix", prefix or None),
+        "--partitions": ("log.kafka.partitions", partitions),
+        "--replication": ("log.kafka.replication", replication),
+        "--min-insync": ("log.kafka.min_insync", min_insync),
+        "--retention-days": ("log.kafka.retention_days", retention_days),
     }
-    chosen = {name: value for name, value in asked.items() if value is not None}
-    given: dict[str, Any] = {"kafka": chosen} if chosen else {}
-    given |= {"url": kafka} if kafka else {}
-    given |= {"topic_prefix": prefix} if prefix else {}
-    cluster = kafka_cluster(load_log(config, given))
+    options = [(flag, f"{name}={value}") for flag, (name, value) in asked.items() if value is not None]
+    cluster = kafka_cluster(load_log(config, options))
     if cluster is None:
         raise ConfigError("no Kafka to look at: give --kafka kafka://host:port, or a --config whose log.url says it")
     from rlhf_online.eventlog.kafka import topics as code

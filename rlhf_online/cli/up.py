@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from rlhf_online.cli.client import DEFAULT_STATE, StateOption
-from rlhf_online.config.files import from_environment, from_options, merge, write_toml
+from rlhf_online.cli.client import DEFAULT_STATE
+from rlhf_online.config.files import write_toml
+from rlhf_online.config.given import Option, from_environment, from_options, merged
 from rlhf_online.errors import ConfigError, InvalidInput
 
 BUNDLED = Path("build/models/smollm2")
@@ -61,7 +62,7 @@ LORA_RANK = 8
 
 def up(
     model: Annotated[str, typer.Option(help="Folder of a chat model, or its id on the Hugging Face hub.")] = "",
-    state: StateOption = DEFAULT_STATE,
+    state: Annotated[Path | None, typer.Option(help=f"The state folder (default {DEFAULT_STATE}).")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to others.")] = "",
     port: Annotated[int | None, typer.Option(help="Port of page and HTTP API (default 8000); 0: any.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC (default 8001); 0: any.")] = None,
@@ -77,17 +78,20 @@ def up(
     if kafka and not kafka.startswith("kafka://"):
         raise InvalidInput(f"--kafka {kafka} is no address: it looks like kafka://127.0.0.1:9092")
     given = {
-        "model": str(_folder(model)) if model or settings is None else None,
-        "host": host or None,
-        "chat.http_port": port,
-        "chat.grpc_port": grpc_port,
-        "tuning": tuning,
-        "log.url": kafka or None,
+        "--model": ("model", str(_folder(model)) if model or settings is None else None),
+        "--state": ("state_dir", state),
+        "--host": ("host", host or None),
+        "--port": ("chat.http_port", port),
+        "--grpc-port": ("chat.grpc_port", grpc_port),
+        "--tuning": ("tuning", tuning),
+        "--kafka": ("log.url", kafka or None),
     }
-    options = [f"{name}={value}" for name, value in given.items() if value is not None] + (others or [])
+    named = [(flag, f"{name}={value}") for flag, (name, value) in given.items() if value is not None]
+    options: list[Option] = [*named, *(others or [])]
     if settings is None:
-        settings = state / "run" / "up.toml"
-        written = deepcopy({"state_dir": str(state), **REAL_MODEL})
+        folder = Path(_chosen("state_dir", options) or DEFAULT_STATE)
+        settings = folder / "run" / "up.toml"
+        written = deepcopy({"state_dir": str(folder), **REAL_MODEL})
         policy = written["trainer"]["policy"]
         if (_chosen("tuning", options) or REAL_MODEL["tuning"]) == "lora":
             policy["lora_rank"] = LORA_RANK
@@ -95,14 +99,16 @@ def up(
             del policy["algorithm"]  # which holds settings that another algorithm does not have
         write_toml(written, settings)
     command = [sys.executable, "-m", "services.standalone", "--config", str(settings)]
+    for flag, assignment in named:
+        command += ["--option", flag.removeprefix("--"), assignment]
+    command += [f"--set={assignment}" for assignment in others or []]
     sys.stdout.flush()
-    os.execv(sys.executable, [*command, *(f"--set={option}" for option in options)])
+    os.execv(sys.executable, command)
 
 
-def _chosen(name: str, options: list[str]) -> Any:
+def _chosen(name: str, options: list[Option]) -> Any:
     """What an option, or else the environment, sets; None if neither does."""
-    value: Any = from_environment("RLHF_UP__")
-    merge(value, from_options(options))
+    value: Any = merged([*from_environment("RLHF_UP__"), *from_options(options)])
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value

@@ -1,52 +1,52 @@
-"""What is wrong with settings, in words: file and field, what was expected and what was given, what to give instead."""
+"""What is wrong with settings, in words: which one, and where, what was expected, what was given, what to give."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rlhf_online.config.base import Section
+from rlhf_online.config.given import Given, place
 from rlhf_online.errors import ConfigError
 
 
 @contextmanager
-def explained(path: Path | None, kind: type[Section]) -> Iterator[None]:
-    """Turns what pydantic and the TOML parser raise into ConfigErrors that name file and field."""
+def explained(given: Sequence[Given], kind: type[Section]) -> Iterator[None]:
+    """Turns pydantic's errors into a ConfigError that names the setting and the file, variable or option it is from."""
     try:
         yield
     except ValidationError as error:
-        where = f"{path}: " if path else ""
-        lines = [f"{where}{line}" for item in error.errors() for line in _explain(item, kind).splitlines()]
+        told = [line for item in error.errors() for line in _explain(item, kind)]
+        lines = [f"{place(given, names)}{line}" for names, line in told]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from error
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"{path or 'environment'}: {error}") from error
 
 
-def _explain(error: ErrorDetails, kind: type[Section]) -> str:
+def _explain(error: ErrorDetails, kind: type[Section]) -> Iterator[tuple[Sequence[str], str]]:
+    """What is wrong, and the names of the setting at which it is."""
     location = tuple(str(part) for part in error["loc"])
+    context = error.get("ctx", {})
     name = _name(location, kind)
+    names = name.split(".")
     match error["type"]:
-        case "moved":
-            return error["msg"]
-        case "extra_forbidden" if _moved(tuple(name.split(".")), kind):
-            moved = _leaves(error["input"], tuple(name.split(".")))
-            return "\n".join(f"{'.'.join(leaf)} is no setting: it is {_moved(leaf, kind)}" for leaf in moved)
+        case _ if "at" in context:  # the message names its setting itself
+            yield context["at"].split("."), error["msg"]
+        case "extra_forbidden" if _moved(tuple(names), kind):
+            for leaf in _leaves(error["input"], tuple(names)):
+                yield leaf, f"{'.'.join(leaf)} is no setting: it is {_moved(leaf, kind)}"
         case "no_effect":
-            why = error.get("ctx", {})
-            name, other = (_name((*location, why[which]), kind) for which in ("name", "setting"))
-            return f"{name} has no effect while {other} is {why['value']!r}: it needs {why['only']}"
+            name, other = (_name((*location, context[which]), kind) for which in ("name", "setting"))
+            why = f"while {other} is {context['value']!r}: it needs {context['only']}"
+            yield name.split("."), f"{name} has no effect {why}"
         case "extra_forbidden":
-            return f"{name} is no setting: {_suggestion(location, kind)}"
+            yield names, f"{name} is no setting: {_suggestion(location, kind)}"
         case "missing":
-            return f"{name} is missing and has no default"
+            yield names, f"{name} is missing and has no default"
         case _:
-            return f"{name}: {error['msg']} (got {error['input']!r})"
+            inner = context["setting"].split(".") if "setting" in context else []
+            yield [*names, *inner], f"{name}: {error['msg']} (got {error['input']!r})"
 
 
 def _moved(location: tuple[str, ...], kind: type[Section]) -> str:

@@ -1,5 +1,6 @@
 """Settings of the event log, and of Kafka behind it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -7,7 +8,8 @@ from pydantic import Field
 
 from rlhf_online.config.base import Only, Positive, Section
 from rlhf_online.config.explain import explained
-from rlhf_online.config.files import Values, merge, read_toml
+from rlhf_online.config.files import from_file
+from rlhf_online.config.given import Option, from_options, merged
 
 
 class KafkaSettings(Section):
@@ -78,12 +80,11 @@ class LogTable(Section):
     log: LogSettings = LogSettings()
 
 
-def load_log(path: Path | None, given: Values) -> LogSettings:
-    """The table `log` of any service's file (None: defaults), in which `given` wins.
+def load_log(path: Path | None, options: Iterable[Option] = ()) -> LogSettings:
+    """The table `log` of any service's file (None: defaults), over it the `options`, such as `log.url=…`.
 
     Raises ConfigError.
     """
-    with explained(path, LogTable):
-        values = {"log": read_toml(path).get("log", {}) if path else {}}
-        merge(values, {"log": given})
-        return LogTable.model_validate(values).log
+    given = [*from_file(path), *from_options(options)]
+    with explained(given, LogTable):
+        return LogTable.model_validate({"log": merged(given).get("log", {})}).log

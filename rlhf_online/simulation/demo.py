@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_online.config import LogSettings
-from rlhf_online.config.files import Values
+from rlhf_online.config.given import Values
 from rlhf_online.durable import write_json
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.process import report_error

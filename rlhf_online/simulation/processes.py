@@ -18,7 +18,8 @@ import aiohttp
 import psutil
 
 from rlhf_online.config import SftSettings
-from rlhf_online.config.files import Values, write_toml
+from rlhf_online.config.files import write_toml
+from rlhf_online.config.given import Values
 from rlhf_online.errors import RlhfError
 from rlhf_online.process import end_group
 from rlhf_online.simulation import world

@@ -20,9 +20,18 @@ def main() -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, over file and variables"
     )
+    parser.add_argument(
+        "--option",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("FLAG", "NAME=VALUE"),
+        help="one setting that was given to `rlhf-online up` as --FLAG; --set wins over it",
+    )
     options = parser.parse_args()
+    given = [*((f"--{flag}", assignment) for flag, assignment in options.option), *options.set]
     try:
-        settings = config.load(StandaloneSettings, options.config, options.set)
+        settings = config.load(StandaloneSettings, options.config, given)
         if settings.die_with_parent:
             process.die_with_parent()
         Supervisor(settings, say=partial(print, flush=True)).run()

@@ -22,7 +22,7 @@ from rlhf_online.config import (
     ServiceSettings,
     Tuning,
 )
-from rlhf_online.config.files import Values, merge
+from rlhf_online.config.given import Values, merge
 from rlhf_online.training.settings import RewardTraining, TrainerSettings
 
 SERVICES = ("chat", "reward", "trainer")
@@ -83,16 +83,18 @@ class StandaloneSettings(ServiceSettings):
     def _chat(cls, table: Any, info: ValidationInfo) -> Any:
         data, trainer = info.data, info.data.get("trainer")
         engine = {name: data[name] for name in ("model", "tuning") if name in data}
-        given = table.get("engine", {}) if isinstance(table, dict) else {}
+        given = table.get("engine") if isinstance(table, dict) else None
+        given = given if isinstance(given, dict) else {}  # what is no table is refused with the others
         if "device" in data and given.get("mode") != "external":
             engine["device"] = data["device"]
         if trainer is not None and trainer.tuning == "lora":
             rank = trainer.policy.lora_rank
             engine["max_lora_rank"] = max(rank, ChatSettings.model_fields["engine"].default.max_lora_rank)
-            if isinstance(most := given.get("max_lora_rank"), int) and most < rank:
+            most = str(given.get("max_lora_rank", ""))  # a variable's or an option's is text
+            if most.isdigit() and int(most) < rank:
                 raise PydanticCustomError(
-                    "rank", "engine.max_lora_rank is {most}, less than trainer.policy.lora_rank, which is {rank}",
-                    {"most": most, "rank": rank},
+                    "rank", "{at} is {most}, less than trainer.policy.lora_rank, which is {rank}",
+                    {"at": "chat.engine.max_lora_rank", "most": most, "rank": rank},
                 )  # fmt: skip
         shared = {name: data[name] for name in ("host", "log", "objectives") if name in data}
         return _handed_on("chat", table, data, {**shared, "engine": engine})
@@ -112,7 +114,7 @@ def _handed_on(service: str, table: Any, data: Values, shared: Values) -> Any:
         return table
     for name, new in SHARED.items():
         if name.startswith(f"{service}.") and _holds(table, name.removeprefix(f"{service}.")):
-            raise PydanticCustomError("moved", "{name} is no setting: it is {new}", {"name": name, "new": new})
+            raise PydanticCustomError("moved", "{at} is no setting: it is {new}", {"at": name, "new": new})
     values = {"state_dir": data.get("state_dir", "."), **shared}
     if "log_level" in data:
         values["log_level"] = data["log_level"]

@@ -104,7 +104,7 @@ async def _bench(options: argparse.Namespace, state: StateDir, process: subproce
         after = await _measure(client, utility, options.answers)
     gains = [late - early for early, late in zip(before.by_prompt, after.by_prompt, strict=True)]
     registry = open_registry(state.versions)
-    fate = vote_counts.count_votes(state, load_log(state.run / "standalone.toml", {}), acknowledged)
+    fate = vote_counts.count_votes(state, load_log(state.run / "standalone.toml"), acknowledged)
     return {
         "seed": options.seed,
         "votes": len(acknowledged),

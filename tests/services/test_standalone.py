@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from rlhf_online.config import ChatSettings, RewardSettings, dump, load
-from rlhf_online.config.files import merge
+from rlhf_online.config.given import merge
 from rlhf_online.durable import write_json
 from rlhf_online.errors import ConfigError, EngineStartFailed, NotEnoughRoom, VersionCorrupt
 from rlhf_online.simulation.tiny_model import write_tiny_model

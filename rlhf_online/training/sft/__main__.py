@@ -115,12 +115,12 @@ def gather(settings: SftSettings, say: Callable[[str], None]) -> list[Demonstrat
 
 def _corrections(settings: SftSettings) -> demonstrations.Corrections:
     if ":" in settings.log:
-        given, folder = {"url": settings.log}, Path()
+        url, folder = settings.log, Path()
     else:
-        given, folder = {"url": "file:"}, StateDir(Path(settings.log)).log
+        url, folder = "file:", StateDir(Path(settings.log)).log
         if not folder.is_dir():
             raise InvalidInput(f"no event log at {folder}: --log takes a state folder, or an address")
-    source = open_source(load_log(settings.log_config, given), folder)
+    source = open_source(load_log(settings.log_config, [("--log", f"log.url={url}")]), folder)
     try:
         return demonstrations.corrections(source, held_out=settings.held_out)
     finally:

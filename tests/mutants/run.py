@@ -7,10 +7,10 @@
                  {"room": "gate", "line": 14, "outcome": "killed", "by": "tests/gate/test_verdict.py::…", …}}}
 
 Each mutant is written into a copy of what git tracks, as it stands in the working tree, which is never changed itself.
-A mutant is *killed* when a test fails, which then has to pass without the mutant; it has *timed out* when a test took
-far longer than any should; and else it *survived*: there is a hole in the tests, or the mutant is no change at all. The
-latter stand in `equivalent.toml`, each with the reason, and are not run. Exit code 1 if fewer than 95 % were caught, or
-a test fails without any mutant.
+A mutant is *killed* when a test fails that passes without it; it has *timed out* when a test took far longer than any
+should; and else it *survived*: there is a hole in the tests, or the mutant is no change at all. The latter stand in
+`equivalent.toml`, each with the reason, and are not run. Tests that fail without a mutant are left out, and named at
+the end. Exit code 1 if there are any, or if fewer than 95 % were caught.
 
 A run goes on where an earlier one ended: what is in the file and was made of the same module is not run again, except
 what survived once its tests have changed. The changes are made by `operators`, chosen by `selection`.
@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -74,8 +75,10 @@ class Runner:
     equivalent: Mapping[str, str] = field(default_factory=dict)
     """Reasons by keys."""
     say: Callable[[str], None] = print
+    unsound: set[str] = field(default_factory=set)
+    """Tests that fail without a mutant, too, and so say nothing of one."""
     _sound: set[str] = field(default_factory=set)
-    """Tests that are known to pass without a mutant."""
+    _running: set[subprocess.Popen[str]] = field(default_factory=set)
 
     def run(
         self, chosen: Sequence[Mutant], known: Mapping[str, Result], keep: Callable[[Mapping[str, Result]], None]
@@ -96,10 +99,16 @@ class Runner:
                 with _borrowed(copies) as copy:
                     return mutant, self._try(mutant, copy)
 
-            for done, (mutant, result) in enumerate(pool.map(attempt, waiting), 1):
-                results[mutant.key] = result
-                self.say(f"{done}/{len(waiting)} {result.outcome:9} {result.seconds:4.0f} s  {mutant.key}")
-                keep(results)
+            try:
+                for done, (mutant, result) in enumerate(pool.map(attempt, waiting), 1):
+                    results[mutant.key] = result
+                    self.say(f"{done}/{len(waiting)} {result.outcome:9} {result.seconds:4.0f} s  {mutant.key}")
+                    keep(results)
+            finally:
+                # Ended by somebody, or by a test that fails anyway: what runs now would go on without us.
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(self._running):
+                    _end(process)
         keep(results)
         return {mutant.key: results[mutant.key] for mutant in chosen}
 
@@ -111,25 +120,27 @@ class Runner:
     def _try(self, mutant: Mutant, copy: Path) -> Result:
         path, tests, start = copy / mutant.module, self._tests(mutant), time.monotonic()
         source = path.read_text()
-        path.write_text(mutant.applied(source))
-        try:
-            ran = _pytest(copy, *tests)
-        finally:
-            path.write_text(source)
+        while True:
+            path.write_text(mutant.applied(source))
+            try:
+                ran = _pytest(copy, *tests, *(f"--deselect={name}" for name in self.unsound), running=self._running)
+            finally:
+                path.write_text(source)
+            if ran.code in (PASSED, None) or self._is_sound(ran, copy):
+                break
         outcome: Outcome = "survived" if ran.code == PASSED else "timed out" if ran.timed_out else "killed"
-        if outcome == "killed":
-            self._confirm(ran, copy)
         return self._result(mutant, outcome, by=ran.failed, seconds=round(time.monotonic() - start, 1))
 
-    def _confirm(self, ran: "Ran", copy: Path) -> None:
-        """The test that failed must pass without the mutant."""
-        if ran.failed in self._sound:
-            return
-        options = ["--collect-only"] if ran.code == INTERRUPTED else []
-        alone = _pytest(copy, *options, ran.failed) if ran.failed else Ran(MISUSED[0], ran.output)
-        if alone.code != PASSED:
-            raise SystemExit(f"it does not pass without a mutant: {ran.failed}\n{alone.output[-3000:]}")
-        self._sound.add(ran.failed)
+    def _is_sound(self, ran: "Ran", copy: Path) -> bool:
+        """Whether the test that failed passes without the mutant; else it is left out from now on."""
+        if ran.failed and ran.failed not in self._sound:
+            options = ["--collect-only"] if ran.code == INTERRUPTED else []
+            if _pytest(copy, *options, ran.failed, running=self._running).code != PASSED:
+                self.say(f"it does not pass without a mutant: {ran.failed}")
+                self.unsound.add(ran.failed)
+                return False
+            self._sound.add(ran.failed)
+        return True
 
     def _tests(self, mutant: Mutant) -> tuple[str, ...]:
         return selection.nearest(mutant.module, self.tree, self.nearest)
@@ -201,15 +212,24 @@ class Ran:
     @property
     def failed(self) -> str:
         """The first test, or the file, that did."""
-        said = (line.split(" ")[1] for line in self.output.splitlines() if line.startswith(("FAILED ", "ERROR ")))
-        return next(said, "")
+        said = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", self.output, re.MULTILINE)
+        return said[1] if said else ""
 
     @property
     def timed_out(self) -> bool:
         return self.code is None or "from pytest-timeout" in self.output
 
 
-def _pytest(copy: Path, *arguments: str) -> Ran:
+def _end(process: "subprocess.Popen[str]") -> None:
+    """With all that it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _pytest(copy: Path, *arguments: str, running: "set[subprocess.Popen[str]]") -> Ran:
+    """While it runs it is one of `running`."""
     # Without cached bytecode, which is told apart by size and second alone: two mutants may be of one second.
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     options = ["-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", f"--timeout={TEST_S}"]
@@ -223,12 +243,15 @@ def _pytest(copy: Path, *arguments: str) -> Ran:
         errors="replace",
         start_new_session=True,
     )
+    running.add(process)
     try:
         output, _ = process.communicate(timeout=RUN_S)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
         process.communicate()
         return Ran(None, "")
+    finally:
+        running.discard(process)
     if process.returncode in MISUSED:
         raise SystemExit(f"pytest could not run {' '.join(arguments)}\n{output[-3000:]}")
     return Ran(process.returncode, output)
@@ -280,6 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="run again what an earlier run has found")
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "mutants.json", help="result (%(default)s)")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with snapshot(ROOT) as tree:
         return _run(tree, options)
 
@@ -308,7 +332,9 @@ def _run(tree: Path, options: argparse.Namespace) -> int:
     print(f"{len(chosen)} of {len(every)} mutants, seed {options.seed}", flush=True)
     results = runner.run(chosen, known, keep)
     print(table(results))
-    return 0 if caught(results) >= LEAST else 1
+    for name in sorted(runner.unsound):
+        print(f"fails without a mutant: {name}")
+    return 0 if caught(results) >= LEAST and not runner.unsound else 1
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rlhf_online.state import StateDir
 def test_the_operators_token_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:
     state = StateDir(tmp_path / "state")
     token = state.operator_token()
-    assert len(token) >= 32
+    assert len(token) == 43, "32 random bytes"
     assert StateDir(tmp_path / "state").operator_token() == token
     assert stat.S_IMODE((tmp_path / "state" / "operator.token").stat().st_mode) == 0o600
 
@@ -50,7 +50,7 @@ def test_hashes_are_the_same_for_good(tmp_path: Path) -> None:
     assert StateDir(tmp_path).person_hash()("ada") == "ba77bce2e2710419cd8f3d45bc948361"
 
 
-@pytest.mark.parametrize("content", ["", "\n", "short"])
+@pytest.mark.parametrize("content", ["", "\n", "short", 15 * "x"])
 def test_a_secret_that_was_emptied_or_cut_is_refused(tmp_path: Path, content: str) -> None:
     state = StateDir(tmp_path)
     for name, read in (("operator.token", state.operator_token), ("person.salt", state.person_hash)):
@@ -66,6 +66,11 @@ def test_a_secret_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         StateDir(tmp_path).operator_token()
     with pytest.raises(SecretLost, match=r"person.salt cannot be read .*backup"):
         StateDir(tmp_path).person_hash()
+
+
+def test_a_secret_of_16_characters_is_long_enough(tmp_path: Path) -> None:
+    (tmp_path / "operator.token").write_text(16 * "x" + "\n")
+    assert StateDir(tmp_path).operator_token() == 16 * "x"
 
 
 def test_status_is_replaced_whole(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def test_reinforce_subtracts_the_mean_of_earlier_updates():
 def test_the_best_of_each_group_is_the_first_of_equals():
     scores_N = torch.tensor([1.0, 4.0, 4.0, -1.0, -2.0])
     assert best_of_group(scores_N, torch.tensor([2, 2, 2, 0, 0])).tolist() == [False, True, False, True, False]
+    assert best_of_group(scores_N, torch.tensor([2, 0, 2, 1, 0])).tolist() == [False, True, True, True, False]
 
 
 def test_an_answers_advantage_goes_to_its_tokens():

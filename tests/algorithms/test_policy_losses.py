@@ -162,6 +162,8 @@ def test_value_loss_by_hand():
     loss, stats = policy_losses.value_loss(values_BT, torch.zeros_like(values_BT), returns_BT, MASK_BT, clip=0.2)
     assert loss.item() == pytest.approx(0.5 * sum(map(max, plain, near)) / 7)
     assert stats["value_clip_fraction"].item() == pytest.approx(1 / 7)
+    mirrored, stats = policy_losses.value_loss(-values_BT, torch.zeros_like(values_BT), -returns_BT, MASK_BT, clip=0.2)
+    assert mirrored.item() == pytest.approx(loss.item()) and stats["value_clip_fraction"].item() == pytest.approx(1 / 7)
 
 
 def test_simple_means_by_hand():

@@ -56,6 +56,20 @@ def test_each_check_refuses_and_says_why(found: Evidence, reason: str) -> None:
     assert reason in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    "found",
+    [
+        evidence([1.0] * 4, [4] * 4, kl=5.0),
+        evidence([1.0] * 9 + [-1.0] * 11, [4] * 20),
+        evidence([1.0] * 4, [6] * 4),
+        evidence([1.0] * 4, [2] * 4),
+    ],
+    ids=["kl", "win rate", "longest", "shortest"],
+)
+def test_a_limit_itself_may_be_reached(found: Evidence) -> None:
+    assert judge(found, SETTINGS).passed
+
+
 def test_a_verdict_names_every_objection_in_the_order_of_the_settings() -> None:
     verdict = judge(evidence([-1.0] * 4, [7] * 4, kl=9.0), SETTINGS)
     assert [reason.split()[0] for reason in verdict.reasons] == ["KL", "win", "answers"]

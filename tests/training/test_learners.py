@@ -54,6 +54,39 @@ def test_the_limits_of_a_vote_are_those_of_both_models(both: Learners) -> None:
     assert both.reward.update([vote], [], []).new == 1, "and it can be learned from"
 
 
+def test_the_smaller_vocabulary_and_the_shorter_context_count(both: Learners) -> None:
+    config = both.policy.policy.lm.config
+    for vocabulary, expected in [(500, 78), (50, 50)]:
+        config.vocab_size = vocabulary
+        assert both.limits.vocabulary == expected
+    for context, expected in [(500, 128), (64, 64)]:
+        both.policy.policy.context = context
+        assert both.limits.context == expected
+
+
+def test_the_kl_is_a_mean_over_answers_and_0_of_none(both: Learners) -> None:
+    pairs = [((1, 20, 3), (30, 31, 2))]
+    assert both.kl(pairs) == pytest.approx(0, abs=1e-6) and both.kl([]) == 0
+    with torch.no_grad():
+        both.policy.policy.lm.get_parameter("lm_head.weight")[30] += 0.5
+    kl = both.kl(pairs)
+    assert kl != pytest.approx(0, abs=1e-3) and both.kl(pairs * 3) == pytest.approx(kl, rel=1e-4)
+
+
+def test_what_is_kept_of_the_learners_is_put_back(both: Learners) -> None:
+    """Each for itself: the other one goes on as it is."""
+    reward, policy = both.reward_part(), both.policy_part()
+    with torch.no_grad():
+        both.reward.model.heads.bias.add_(1.0)
+        both.policy.policy.value_head.bias.add_(1.0)
+    changed = both.policy_part()
+    both.restore_reward(reward)
+    assert all(torch.equal(tensor, both.reward_part().tensors[name]) for name, tensor in reward.tensors.items())
+    assert torch.equal(both.policy_part().tensors["value.bias"], changed.tensors["value.bias"])
+    both.restore_policy(policy)
+    assert all(torch.equal(tensor, both.policy_part().tensors[name]) for name, tensor in policy.tensors.items())
+
+
 def test_kto_learns_from_the_thumbs_of_objectives_that_count(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, weights_seed=0)
     tokenizer, objectives = ChatTokenizer(tmp_path), ("helpful", "harmless")

@@ -481,6 +481,31 @@ def test_demonstrations_are_mixed_in(base: Path):
     assert likely[1.0] > likely[0.0] + 3
 
 
+@pytest.mark.parametrize("shown", [1, 5, 40])
+def test_each_step_mixes_in_as_many_demonstrations_as_it_has_answers(
+    base: Path, monkeypatch: pytest.MonkeyPatch, shown: int
+):
+    """None twice while there are enough."""
+    updater = _updater(base, ptx_coef=0.5, demonstrations=[((1, 10, 3), (30 + i, 2)) for i in range(shown)], epochs=1)
+    rollouts = _rollouts(updater.policy)
+    steps: list[tuple[float, list[int]]] = []
+    backward = MicroBatches.backward
+
+    def recorded(self: Any, objective: Any, examples: Any, weight: float = 1.0) -> dict[str, float]:
+        steps.append((weight, [row for example in examples for row in example]))
+        return backward(self, objective, examples, weight)
+
+    monkeypatch.setattr(MicroBatches, "backward", recorded)
+    updater.update(rollouts)
+    answers, mixed = (
+        [rows for weight, rows in steps if weight == 1.0],
+        [rows for weight, rows in steps if weight == 0.5],
+    )
+    assert [len(rows) for rows in mixed] == [len(rows) for rows in answers] == [12, 12, 12, 12]
+    for rows in mixed:
+        assert set(rows) <= set(range(shown)) and len(set(rows)) == min(shown, 12)
+
+
 def test_an_entropy_bonus_keeps_answers_diverse(base: Path):
     entropy = {}
     for coef in (0.001, 1.0):

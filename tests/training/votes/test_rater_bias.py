@@ -31,3 +31,23 @@ def test_it_is_found_who_likes_everything():
     again = RaterBias()
     again.load_json(json.loads(json.dumps(found.to_json())))
     assert again.of(["kind", "new"]) == found.of(["kind", "new"])
+
+
+def test_of_somebody_new_only_what_all_have_in_common_is_known():
+    found = RaterBias()
+    assert (found.common, found.of(["new"])) == (0.0, [0.0])
+    found.step([0.0] * 4, [True, True, True, False], ["a"] * 4, {"a": 4})
+    assert found.common > 0 and found.people["a"] > 0
+    assert found.of(["new", "a"]) == [found.common, found.common + found.people["a"]]
+
+
+def test_a_batch_takes_its_share_of_a_step():
+    """Half of a person's thumbs move him half as far, before the prior and what is common are felt."""
+    whole, half = RaterBias(), RaterBias()
+    whole.step([0.0] * 2, [True, False], ["a", "b"], {"a": 1, "b": 1})
+    half.step([0.0] * 2, [True, False], ["a", "b"], {"a": 2, "b": 2})
+    assert whole.people["a"] == pytest.approx(-whole.people["b"]) and whole.common == half.common == 0
+    # Newton: slope ½, curvature ¼, and the prior's 1 for the whole step, ½ for half of it.
+    assert whole.people["a"] == pytest.approx(0.5 / (0.25 + 1)) and half.people["a"] == pytest.approx(
+        0.5 * 0.5 / (0.25 + 0.5)
+    )

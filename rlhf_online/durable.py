@@ -1,19 +1,56 @@
-"""Files and names that outlive a power loss: everything that the product promises to keep is written through these.
+"""Small files and names that outlive a power loss: all that the product promises to keep is written through these.
 
 A file's content is on disk once the file was fsynced, and its name once the folder was that it stands in. Hence: a file
 is written aside, fsynced, renamed over the old one, and the folder is fsynced; a folder that is made is a name too, in
 the folder above it. Until a call returns, a power loss leaves what was there before, or what is there afterwards.
 
-Every function raises OSError. `tests/test_durability.py` tries a power loss at every step of every writer.
+A small file that cannot be read all the same (emptied, cut, overwritten, not permitted) is named by who reads it, with
+what to do (`read_text`, `read_json`).
+
+What writes raises OSError. `tests/test_durability.py` tries a power loss at every step of every writer.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import uuid
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from rlhf_online.errors import FileDamaged
+
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)
+"""Errors that say nothing of the file: the next try may succeed."""
+
+
+def read_text(path: Path, remedy: str) -> str | None:
+    """What a small file holds, without the blanks around it; None if there is none.
+
+    Raises FileDamaged for one that is empty or cannot be read; `remedy` says what to do about it.
+    """
+    try:
+        text = path.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise
+        raise FileDamaged(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    if not text:
+        raise FileDamaged(f"{path} is empty: {remedy}")
+    return text
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """The values of a small JSON file; None if there is none. Raises FileDamaged."""
+    if (text := read_text(path, remedy)) is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise FileDamaged(f"{path} holds no JSON ({error}): {remedy}") from error
 
 
 def make_folder(path: Path, *, mode: int = 0o777) -> None:

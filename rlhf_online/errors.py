@@ -11,6 +11,7 @@
     │   ├── LogUnavailable            not acknowledged: disk full, I/O error, closed
     │   └── PositionLost              a read position that the log no longer has
     ├── UndecodableEvent              a record whose bytes or schema version nobody here can read
+    ├── FileDamaged                   a small file of the state folder is empty, cut, or may not be read
     ├── VersionCorrupt                hashes, names, shapes, dtypes or values of a version are wrong
     ├── EngineError                   the inference engine
     │   ├── EngineStartFailed         it ended, or was not healthy in time
@@ -90,6 +91,10 @@ class PositionLost(LogError):
 
 class UndecodableEvent(RlhfError):
     """Bytes that are no event of a schema version known here."""
+
+
+class FileDamaged(RlhfError):
+    """A small file that does not hold what was written there; the message names it and says what to do."""
 
 
 class VersionCorrupt(RlhfError):

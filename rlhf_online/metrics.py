@@ -55,6 +55,11 @@ class ChatMetrics:
         self.secrets_intact = Gauge(
             "rlhf_chat_secrets_intact", "1 while the state folder holds the secrets in use.", registry=registry
         )
+        self.damaged_records = Gauge(
+            "rlhf_damaged_records",
+            "Records of the versions that cannot be read: see the log.",
+            registry=registry,
+        )
         self.service_up = Gauge(
             "rlhf_service_up", "1 while `rlhf-online up` sees this service ready.", ["service"], registry=registry
         )

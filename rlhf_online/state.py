@@ -13,14 +13,13 @@ logs/                 what the children wrote
 
 import hashlib
 import hmac
-import json
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf_online.durable import fsync_folder, make_folder, write_bytes, write_json, write_once
-from rlhf_online.errors import SecretLost
+from rlhf_online.durable import fsync_folder, make_folder, read_json, write_bytes, write_json, write_once
+from rlhf_online.errors import FileDamaged, SecretLost
 
 OPERATOR_TOKEN = "operator.token"
 PERSON_SALT = "person.salt"
@@ -93,11 +92,12 @@ class StateDir:
         write_json(self.root / "status" / f"{service}.json", values)
 
     def read_status(self, service: str) -> dict[str, Any]:
-        """The service's last status; {} if it never wrote one."""
+        """The service's last status; {} if it never wrote one, or none that is whole: the next one comes soon."""
         try:
-            return json.loads((self.root / "status" / f"{service}.json").read_text())
-        except FileNotFoundError:
+            values = read_json(self.root / "status" / f"{service}.json", "it is written anew within seconds")
+        except FileDamaged:
             return {}
+        return values if isinstance(values, dict) else {}
 
     def _secret(self, name: str) -> str:
         path = self.root / name

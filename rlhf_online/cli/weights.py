@@ -1,11 +1,11 @@
 """`rlhf-online reward-weights [NAME=VALUE …]`: what each objective counts in the scores that the policy learns from."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
+from rlhf_online.durable import read_json
 from rlhf_online.errors import InvalidInput
 from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir
@@ -23,7 +23,12 @@ def reward_weights(
     """
     folder = StateDir(state)
     objectives = _objectives(folder)
-    stored = weights.read(folder)
+    try:
+        stored = weights.read(folder)
+    except InvalidInput:
+        if not changes:
+            raise
+        stored = {}  # a damaged file is written anew
     chosen = weights.applicable(stored, objectives)
     if changes:
         chosen = weights.complete(chosen | dict(map(_change, changes)), objectives)
@@ -39,7 +44,8 @@ def _objectives(state: StateDir) -> list[str]:
     live = registry.live("reward")
     if live is None:
         raise InvalidInput(f"{state.root} holds no reward model yet: its objectives are known when there is one")
-    return json.loads((registry.path(live) / "reward.json").read_text())["objectives"]
+    values = read_json(registry.path(live) / "reward.json", "roll back to the version before it, or restore it")
+    return values["objectives"]
 
 
 def _change(text: str) -> tuple[str, float]:

@@ -6,12 +6,11 @@ cycle and names what it read in every request, so that all scores of a policy up
 here: the command line writes it.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 
-from rlhf_online.durable import write_json
-from rlhf_online.errors import InvalidInput
+from rlhf_online.durable import read_json, write_json
+from rlhf_online.errors import FileDamaged, InvalidInput
 from rlhf_online.state import StateDir
 
 Weights = dict[str, float]
@@ -21,13 +20,11 @@ def read(state: StateDir) -> Weights:
     """What the file says; {} if there is none. Raises InvalidInput for a file that holds no weights."""
     path = state.reward_weights
     try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError:
+        values = read_json(path, "set the weights with `rlhf-online reward-weights`")
+    except FileDamaged as error:
+        raise InvalidInput(str(error)) from error
+    if values is None:
         return {}
-    except ValueError as error:
-        raise InvalidInput(
-            f"{path} cannot be read ({error}): set the weights with `rlhf-online reward-weights`"
-        ) from error
     if not isinstance(values, dict) or not all(_is_weight(value) for value in values.values()):
         raise InvalidInput(f"{path} must hold a number of 0 or more for each objective: set it with `reward-weights`")
     return {str(name): float(value) for name, value in values.items()}

@@ -117,8 +117,8 @@ class Checkpoints:
         number = max(self._numbers(), default=-1) + 1
         folder = self.folder / f"{number:06d}"
         try:
+            make_folder(self.folder)
             with self._lease.guard():
-                make_folder(self.folder)
                 folder.mkdir()
             files = self._write(folder, state, parts)
             named = {kind: tuple(sealed.get(kind, ())) for kind in SEALED}

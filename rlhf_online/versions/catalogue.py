@@ -1,16 +1,38 @@
-"""Reading what a store holds. Nothing here changes anything."""
+"""Reading what a store holds. Nothing here changes anything.
+
+A record that is damaged (emptied, cut, overwritten, not permitted) takes nobody down: what it said follows from what
+stands beside it, which is told once, and kept in `Catalogue.damaged` until the record is good again.
+
+    live/KIND       the version that its state calls live, or that was live most recently
+    states/V.json   V is live if the pointer names it; otherwise it failed: neither promoted nor gone back to
+    references      what the versions say that their KL was counted from
+    probes/V.json   none, so that it is computed again
+"""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar, get_args
+
+import structlog
 
 from rlhf_online.durable import file_sha256
-from rlhf_online.errors import UnknownVersion, VersionCorrupt
-from rlhf_online.versions.manifest import Kind, Manifest, ProbeSequence, Status
+from rlhf_online.errors import FileDamaged, UnknownVersion, VersionCorrupt
+from rlhf_online.versions.manifest import Kind, Manifest, ProbeSequence, State, Status, kind_of
 from rlhf_online.versions.store import VersionStore
 
 REFERENCES = "references"
+LONGEST_NAME = 100
+_LIVE = "the version that was live most recently by its state counts as live; the next promotion writes the file anew"
+_STATUS = (
+    "the version counts as live if the pointer names it, and otherwise as failed; bring the file back from a backup"
+)
+_REFERENCES = "what the versions' manifests name counts; `rlhf-online versions refresh-reference` writes the file anew"
+_PROBE = "the version counts as one without a probe; that of the first one is computed anew at the next start"
+
+T = TypeVar("T")
 
 
 def live_key(kind: Kind) -> str:
@@ -33,11 +55,22 @@ class Catalogue:
 
     def __init__(self, store: VersionStore) -> None:
         self.store = store
+        self.damaged: dict[str, str] = {}
+        """Records that could not be read when they were read last, and why."""
+        self._manifests: dict[str, Manifest] = {}
 
     def live(self, kind: Kind) -> str | None:
         """Name of the live version, None before the first."""
-        value = self.store.read(live_key(kind))
-        return None if value is None else value.strip()
+        key = live_key(kind)
+        try:
+            if (name := self._record(key, lambda value: _existing(self.store, value), _LIVE)) is not None:
+                return name
+            known = self._served(kind)  # none, unless the record was lost
+        except FileDamaged:
+            known = self._served(kind)
+        if known:
+            self._tell(key, f"{self.store.place(key)} names no version that is there: {known[-1]} counts as live")
+        return known[-1] if known else None
 
     def versions(self, kind: Kind | None = None) -> list[str]:
         """Names, oldest first; policies before rewards."""
@@ -53,31 +86,38 @@ class Catalogue:
         return self.store.materialise(version)
 
     def manifest(self, version: str) -> Manifest:
-        """As published, and with the probe that was added since. Raises UnknownVersion, or VersionCorrupt if it cannot
-        be read."""
-        try:
-            manifest = Manifest.from_json(json.loads(self.store.manifest(version)))
-            if not manifest.probe and (added := self.store.read(probe_key(version))) is not None:
-                return replace(manifest, probe=tuple(map(ProbeSequence.from_json, json.loads(added))))
-            return manifest
-        except UnknownVersion:
-            raise
-        except (ValueError, TypeError, KeyError) as error:
-            raise VersionCorrupt(f"{version}: its manifest cannot be read ({error})") from error
+        """As published, and with the probe that was added since. With its probe it never changes, and is read once.
+
+        Raises UnknownVersion, or VersionCorrupt if it cannot be read.
+        """
+        if (known := self._manifests.get(version)) is not None:
+            return known
+        manifest = _read_manifest(self.store, version)
+        if not manifest.probe:
+            with suppress(FileDamaged):
+                manifest = replace(manifest, probe=self._record(probe_key(version), _probe, _PROBE) or ())
+        if manifest.probe:
+            self._manifests[version] = manifest
+        return manifest
 
     def status(self, version: str) -> Status:
-        """Raises UnknownVersion, or VersionCorrupt if the record of its state cannot be read."""
+        """Raises UnknownVersion."""
         if not self.store.contains(version):
             raise UnknownVersion(f"no version {version!r}: `rlhf-online versions list` shows them")
-        return parse_status(version, self.store.read(status_key(version)))
+        try:
+            return self._recorded(version)
+        except FileDamaged as error:
+            if version == self.live(kind_of(version)):
+                return Status(state="live", reason=str(error))
+            return Status(state="failed", reason=str(error))
 
     def has_weights(self, version: str) -> bool:
         """Whether every file of the version is there; `prune` deletes them. Raises UnknownVersion or VersionCorrupt."""
         return {item.path for item in self.manifest(version).files} <= self.store.files(version)
 
     def verify(self, version: str) -> Manifest:
-        """The manifest, after comparing every file with it. Raises UnknownVersion or VersionCorrupt."""
-        manifest, folder = self.manifest(version), self.path(version)
+        """The manifest as it is now, after comparing every file with it. Raises UnknownVersion or VersionCorrupt."""
+        manifest, folder = _read_manifest(self.store, version), self.path(version)
         if manifest.version != version:
             raise VersionCorrupt(f"{version}: its manifest names {manifest.version!r}")
         for item in manifest.files:
@@ -92,8 +132,15 @@ class Catalogue:
 
     def references(self) -> list[str]:
         """The policy versions that the KL was counted from, the one in use last; at first the first version."""
-        value = self.store.read(REFERENCES)
-        return self.versions("policy")[:1] if value is None else json.loads(value)
+        first = self.versions("policy")[:1]
+        try:
+            return self._record(REFERENCES, _names, _REFERENCES) or first
+        except FileDamaged:
+            said: list[str] = []
+            for version in self.versions("policy"):
+                with suppress(VersionCorrupt):
+                    said.append(self.manifest(version).reference)
+            return list(dict.fromkeys([*first, *filter(None, said)]))
 
     def lineage(self) -> list[str]:
         """The policy versions that led to the live one, itself last, oldest first; none that failed or was refused."""
@@ -105,22 +152,85 @@ class Catalogue:
         ]
 
     def fallbacks(self, kind: Kind) -> list[str]:
-        """The versions that one can go back to, the one that was live most recently last.
+        """The versions that one can go back to, the one that was live most recently last."""
+        live = self.live(kind)
+        return [version for version in self._served(kind) if version != live]
+
+    def _served(self, kind: Kind) -> list[str]:
+        """Those that are or were live and have their weights, the one that was live most recently last.
 
         One whose state says "live" and that the pointer has left is about to be retired, and was live most recently.
         """
-        live, usable = self.live(kind), []
+        usable = []
         for version in self.versions(kind):
-            with suppress(VersionCorrupt):
-                status = self.status(version)
-                if version != live and status.state in ("live", "retired") and self.has_weights(version):
+            with suppress(VersionCorrupt, FileDamaged):
+                status = self._recorded(version)
+                if status.state in ("live", "retired") and self.has_weights(version):
                     usable.append((status.state == "live", status.changed_ms, version))
         return [version for _, _, version in sorted(usable)]
 
+    # Records
 
-def parse_status(version: str, value: str | None) -> Status:
-    """Of a version's record; one that has none yet is a candidate. Raises VersionCorrupt."""
+    def _recorded(self, version: str) -> Status:
+        """What the record of its state says; a version that has none yet is a candidate. Raises FileDamaged."""
+        return self._record(status_key(version), parse_status, _STATUS) or Status(state="candidate")
+
+    def _record(self, key: str, parse: Callable[[str], T], otherwise: str) -> T | None:
+        """What the record says, None if there is none. Raises FileDamaged, and tells of it and what goes on instead."""
+        value = None
+        try:
+            value = self.store.read(key)
+            found = None if value is None else parse(value)
+        except FileDamaged as error:
+            self._tell(key, str(error))
+            raise
+        except (ValueError, TypeError, UnknownVersion) as error:
+            what = f"cannot be read ({error})" if value and value.strip() else "is empty"
+            damage = FileDamaged(f"{self.store.place(key)} {what}: {otherwise}")
+            self._tell(key, str(damage))
+            raise damage from error
+        self.damaged.pop(key, None)
+        return found
+
+    def _tell(self, key: str, why: str) -> None:
+        if key not in self.damaged:
+            structlog.get_logger().error("a record of the versions is damaged", record=key, why=why)
+        self.damaged[key] = why
+
+
+def _read_manifest(store: VersionStore, version: str) -> Manifest:
     try:
-        return Status(state="candidate") if value is None else Status(**json.loads(value))
-    except (ValueError, TypeError) as error:
-        raise VersionCorrupt(f"{version}: the record of its state cannot be read ({error})") from error
+        return Manifest.from_json(json.loads(store.manifest(version)))
+    except UnknownVersion:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise VersionCorrupt(f"{version}: its manifest cannot be read ({error})") from error
+
+
+def _probe(value: str) -> tuple[ProbeSequence, ...]:
+    try:
+        return tuple(map(ProbeSequence.from_json, json.loads(value)))
+    except KeyError as error:
+        raise ValueError(f"{error} is missing") from error
+
+
+def _existing(store: VersionStore, value: str) -> str:
+    name = value.strip()
+    if len(name) > LONGEST_NAME or not store.contains(name):
+        raise UnknownVersion(f"it names {name[:LONGEST_NAME]!r}, and no such version is there")
+    return name
+
+
+def parse_status(value: str) -> Status:
+    """Raises ValueError or TypeError for what is no record of a state."""
+    status = Status(**json.loads(value))
+    if status.state not in get_args(State):
+        raise ValueError(f"it names no state: {status.state!r}")
+    return status
+
+
+def _names(value: str) -> list[str]:
+    names = json.loads(value)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("it is no list of versions")
+    return names

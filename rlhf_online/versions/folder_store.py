@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rlhf_online import locks
 from rlhf_online.durable import fsync_folder, fsync_tree, make_folder, write_bytes
-from rlhf_online.errors import UnknownVersion
+from rlhf_online.errors import FileDamaged, UnknownVersion
 
 MANIFEST = "manifest.json"
 
@@ -38,7 +38,7 @@ class FolderStore:
 
     def settle(self) -> None:
         """Make certain what a process left here that was killed, before anything is built upon it. Raises OSError."""
-        for folder in (self.root, *(self.root / records for records in ("live", "next", "states"))):
+        for folder in (self.root, *(self.root / records for records in ("live", "next", "probes", "states"))):
             if folder.is_dir():
                 fsync_folder(folder)
 
@@ -96,10 +96,16 @@ class FolderStore:
     # Records
 
     def read(self, key: str) -> str | None:
+        path = self.root / key
         try:
-            return (self.root / key).read_text()
+            return path.read_text(errors="replace")
         except FileNotFoundError:
             return None
+        except (PermissionError, IsADirectoryError) as error:
+            raise FileDamaged(f"{path} cannot be read ({error.strerror}): let this user read it") from error
+
+    def place(self, key: str) -> str:
+        return str(self.root / key)
 
     def replace(self, key: str, value: str, *, expected: str | None) -> bool:
         make_folder(self.root)

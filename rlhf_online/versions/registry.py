@@ -33,8 +33,12 @@ class Registry(Catalogue):
 
     def reserve(self, kind: Kind) -> str:
         """A name that was never given before."""
-        before = self._update(f"next/{kind}", lambda number: str(int(number or 0) + 1))
-        return f"{kind}-{int(before or 0):06d}"
+        key = f"next/{kind}"
+        while True:
+            before = self.store.read(key)
+            number = self._following(kind, before)
+            if self.store.replace(key, str(number + 1), expected=before):
+                return f"{kind}-{number:06d}"
 
     def stage(self, version: str) -> Path:
         """An empty folder to write the version's files into, before `publish`."""
@@ -44,11 +48,13 @@ class Registry(Catalogue):
     def publish(self, manifest: Manifest) -> Manifest:
         """Make the staged folder of `manifest.version` a version, a candidate; fills in files and creation time.
 
-        Publishing a version that is there already changes nothing, so that a restarted trainer may try again.
+        Publishing a version that is there already changes nothing, so that a restarted trainer may try again. Raises
+        InvalidInput for one that was not staged.
         """
         version = manifest.version
         if not self.store.contains(version):
-            staged = self._staged[version]
+            if (staged := self._staged.get(version)) is None:
+                raise InvalidInput(f"{version} cannot be published: its files were not staged here; stage it first")
             files = tuple(
                 VersionFile(path=str(path.relative_to(staged)), sha256=file_sha256(path), size=path.stat().st_size)
                 for path in sorted(staged.rglob("*"))
@@ -60,7 +66,7 @@ class Registry(Catalogue):
 
     def add_probe(self, version: str, probe: Sequence[ProbeSequence]) -> None:
         """Give a version a probe that was published without one, as earlier releases did with the first."""
-        self.store.replace(probe_key(version), json.dumps([asdict(item) for item in probe]), expected=None)
+        self._update(probe_key(version), lambda _: json.dumps([asdict(item) for item in probe]))
 
     # Which one is live
 
@@ -76,9 +82,8 @@ class Registry(Catalogue):
         status = self.status(version)
         if status.state in REFUSED:
             raise InvalidInput(f"{version} is {status.state} ({status.reason}) and cannot be promoted")
-        pointer = self.store.read(live_key(kind))
-        previous = (pointer or "").strip()
-        if previous != version and not self.store.replace(live_key(kind), version, expected=pointer):
+        pointer, previous = self.store.read(live_key(kind)), self.live(kind) or ""
+        if (pointer or "").strip() != version and not self.store.replace(live_key(kind), version, expected=pointer):
             raise VersionConflict(
                 f"{version} was not promoted: {self.live(kind)} has taken the place of {previous or 'none'} meanwhile"
             )
@@ -94,8 +99,7 @@ class Registry(Catalogue):
         Raises InvalidInput if there is none to go back to.
         """
         while True:
-            pointer = self.store.read(live_key(kind))
-            live = (pointer or "").strip()
+            pointer, live = self.store.read(live_key(kind)), self.live(kind) or ""
             if not live and failed is None:
                 raise InvalidInput(f"no {kind} version is live: there is nothing to roll back")
             if failed not in (None, live):
@@ -127,11 +131,10 @@ class Registry(Catalogue):
             raise InvalidInput(f"{version} is no policy that serves or has served: only such can be the reference")
         if not self.has_weights(version):
             raise InvalidInput(f"{version} has no weights any more: only those of the newest versions are kept")
-        first = self.versions("policy")[:1]
 
         def appended(value: str | None) -> str | None:
-            known = first if value is None else json.loads(value)
-            return value if known[-1] == version else json.dumps([*known, version])
+            known = self.references()
+            return json.dumps(known if known[-1] == version else [*known, version])
 
         self._update(REFERENCES, appended)
 
@@ -184,13 +187,27 @@ class Registry(Catalogue):
             raise UnknownVersion(f"no version {version!r}: `rlhf-online versions list` shows them")
 
         def changed(value: str | None) -> str | None:
-            before = parse_status(version, value)
+            try:
+                before = parse_status(value) if value is not None else Status(state="candidate")
+            except (ValueError, TypeError):  # damaged: written anew
+                before = Status(state="candidate")
             after = Status(state=state, reason=reason, gate=gate or before.gate, changed_ms=now_ms())
             if before.state in unless:
                 after = replace(before, gate=before.gate or gate or {})
             return value if after == before else json.dumps(asdict(after))
 
         self._update(status_key(version), changed)
+
+    def _following(self, kind: Kind, recorded: str | None) -> int:
+        """The next number to give; if the record of it is lost or damaged, one that surely was never given.
+
+        Then one is left out: that of a version which was given its name, and not put here yet.
+        """
+        given = [int(name.removeprefix(f"{kind}-")) for name in self.versions(kind)]
+        highest = max(given, default=-1)
+        if recorded is not None and recorded.strip().isdecimal():
+            return max(int(recorded), highest + 1)
+        return highest + 2 if given else 0
 
     def _update(self, key: str, change: Callable[[str | None], str | None]) -> str | None:
         """Replace a record by what `change` makes of it, again while others change it; what it was before."""

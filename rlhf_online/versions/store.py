@@ -52,7 +52,11 @@ class VersionStore(Protocol):
         ...
 
     def read(self, key: str) -> str | None:
-        """The record under `key`, None if there is none."""
+        """The record under `key`, as it is, None if there is none. Raises FileDamaged for one that is not permitted."""
+        ...
+
+    def place(self, key: str) -> str:
+        """Where people find the record."""
         ...
 
     def replace(self, key: str, value: str, *, expected: str | None) -> bool:

@@ -1,6 +1,5 @@
 """One row a version, for everybody who lists them: HTTP, gRPC and the command line show the same."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -36,26 +35,14 @@ class VersionSummary:
         }
 
 
-def summaries(
-    catalogue: Catalogue, kind: Kind | None = None, manifest: Callable[[str], Manifest] | None = None
-) -> list[VersionSummary]:
-    """All versions, oldest first; one that is damaged is a row that says so.
-
-    `manifest` reads a manifest, by default from the catalogue; who lists often gives one that remembers.
-    """
-    read = manifest or catalogue.manifest
-    return [_summary(catalogue, version, read) for version in catalogue.versions(kind)]
+def summaries(catalogue: Catalogue, kind: Kind | None = None) -> list[VersionSummary]:
+    """All versions, oldest first; one that is damaged is a row that says so."""
+    return [_summary(catalogue, version) for version in catalogue.versions(kind)]
 
 
-def _summary(catalogue: Catalogue, version: str, read: Callable[[str], Manifest]) -> VersionSummary:
-    kind = kind_of(version)
+def _summary(catalogue: Catalogue, version: str) -> VersionSummary:
+    kind, status = kind_of(version), catalogue.status(version)
     try:
-        status = catalogue.status(version)
-    except VersionCorrupt as error:
-        return VersionSummary(
-            version=version, kind=kind, status=Status(state="failed", reason=str(error)), manifest=None
-        )
-    try:
-        return VersionSummary(version=version, kind=kind, status=status, manifest=read(version))
+        return VersionSummary(version=version, kind=kind, status=status, manifest=catalogue.manifest(version))
     except VersionCorrupt as error:
         return VersionSummary(version=version, kind=kind, status=replace(status, reason=str(error)), manifest=None)

@@ -6,6 +6,7 @@ from rlhf_online.eventlog.base import Shipping, Sink
 from rlhf_online.events import now_ms
 from rlhf_online.metrics import ChatMetrics, show_version
 from rlhf_online.state import SERVICES_STATUS, StateDir
+from rlhf_online.versions.catalogue import Catalogue
 from rlhf_online.versions.manifest import Change
 from services.chat.host import Host, Swap
 from services.chat.secrets import INTACT, Secrets
@@ -14,12 +15,15 @@ from services.chat.secrets import INTACT, Secrets
 class Exporter:
     """Copies what they count into the metrics, each event once. The supervisor's, if there is one, lie in `state`."""
 
-    def __init__(self, host: Host, sink: Sink, metrics: ChatMetrics, state: StateDir, secrets: Secrets) -> None:
+    def __init__(
+        self, host: Host, sink: Sink, metrics: ChatMetrics, state: StateDir, secrets: Secrets, catalogue: Catalogue
+    ) -> None:
         self.host = host
         self.state = state
         self.secrets = secrets
         self.sink = sink
         self.metrics = metrics
+        self.catalogue = catalogue
         self._last: Swap | None = None
         self._restarts = 0
         self._serving = ""
@@ -41,6 +45,7 @@ class Exporter:
             show_version(self.metrics.serving, self._serving)
         self.metrics.engine_ready.set(self.host.state == "ready")
         self.metrics.secrets_intact.set(self.secrets.check() == INTACT)
+        self.metrics.damaged_records.set(len(self.catalogue.damaged))
         self._show_shipping(self.sink.shipping())
         with suppress(OSError, ValueError):
             for name, status in self.state.read_status(SERVICES_STATUS).items():

@@ -79,7 +79,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
     gateway = Gateway(host, flight, writer, checks, person_hash, metrics, min(wanted, connections))
     authorization = Authorization(state.operator_token())
     secrets = Secrets(state)
-    exporter = Exporter(host, sink, metrics, state, secrets)
+    exporter = Exporter(host, sink, metrics, state, secrets, registry)
     host.on_change.append(writer.changed)
     host.on_change.append(exporter.changed)
     return Chat(

@@ -7,7 +7,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from rlhf_online.errors import InvalidInput, UnknownVersion
-from rlhf_online.versions.manifest import Change, Manifest
+from rlhf_online.versions.manifest import Change
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import VersionSummary, summaries
 from services.chat.api_error import ApiError
@@ -91,21 +91,14 @@ class VersionChanged(TypedDict):
 
 
 class Versions:
-    """Lists, promotes and rolls back. Manifests never change, so each is read once."""
+    """Lists, promotes and rolls back."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self._manifests: dict[str, Manifest] = {}
-
-    def manifest(self, version: str) -> Manifest:
-        """Raises UnknownVersion or VersionCorrupt."""
-        if version not in self._manifests:
-            self._manifests[version] = self.registry.manifest(version)
-        return self._manifests[version]
 
     def rows(self, values: Mapping[str, Any]) -> list[VersionSummary]:
         """Raises ApiError."""
-        return summaries(self.registry, validate(ListVersionsRequest, values).kind, self.manifest)
+        return summaries(self.registry, validate(ListVersionsRequest, values).kind)
 
     def live(self) -> dict[str, str | None]:
         """The live version of each kind."""

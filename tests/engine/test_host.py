@@ -114,6 +114,23 @@ async def test_a_version_that_is_published_twice_is_loaded_once(
         assert [(c.version, c.state) for c in changes] == [(first, "live")]
 
 
+@pytest.mark.parametrize("record", ["live/policy", "states/policy-000001.json", "states/policy-000000.json"])
+async def test_damaged_weights_and_a_damaged_record_beside_them_leave_the_version_before(
+    engine: FakeVllm, registry: Registry, record: str
+) -> None:
+    first, second = live(registry, 2), live(registry, 3)
+    first = first if record != "states/policy-000000.json" else live(registry, 4)
+    registry.promote(second)
+    (registry.path(second) / "model.safetensors").write_bytes(b"")
+    assert isinstance(registry.store, FolderStore)
+    (registry.store.root / record).write_bytes(b"")
+    async with hosting(engine, registry) as (host, _):
+        await eventually(lambda: host.state == "ready")
+        assert host.serving == first
+    assert registry.live("policy") == first
+    assert registry.status(second).state == "failed"
+
+
 async def test_an_operators_roll_back_is_followed(engine: FakeVllm, registry: Registry) -> None:
     first = live(registry)
     async with hosting(engine, registry) as (host, _):

@@ -31,7 +31,7 @@ from rlhf_online.training.lease import FileLease
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
-from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.manifest import Manifest, ProbeSequence
 from tests.support.logged import completion
 
 
@@ -319,12 +319,16 @@ def read_published(root: Path) -> tuple[bool, list[str]]:
     return number > 0, names
 
 
+def probe_of(model: Path) -> tuple[ProbeSequence, ...]:
+    return (ProbeSequence(token_ids=(1, 2), logprobs=(-0.5,)),)
+
+
 def three_versions(root: Path) -> None:
     model = root / "model"
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"weights")
     registry = open_registry(root / "versions")
-    genesis(registry, model, tuning="full")
+    genesis(registry, model, tuning="full", probe_of=probe_of)
     for _ in range(2):
         name = registry.reserve("policy")
         (registry.stage(name) / "model.safetensors").write_bytes(b"weights")
@@ -336,7 +340,7 @@ def first_version(root: Path) -> Iterator[None]:
     model = root / "model"
     model.mkdir(exist_ok=True)
     (model / "model.safetensors").write_bytes(b"weights")
-    genesis(open_registry(root / "versions"), model, tuning="full")
+    genesis(open_registry(root / "versions"), model, tuning="full", probe_of=probe_of)
     yield
 
 

@@ -55,6 +55,9 @@ class MemoryStore:
     def read(self, key: str) -> str | None:
         return self._records.get(key)
 
+    def place(self, key: str) -> str:
+        return key
+
     def replace(self, key: str, value: str, *, expected: str | None) -> bool:
         with self._lock:
             if self._records.get(key) != expected:

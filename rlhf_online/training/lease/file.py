@@ -78,11 +78,16 @@ class Fence:
 
     @classmethod
     def begin(cls, folder: Path, holder: str) -> Self:
-        """Take the next epoch. Raises CheckpointError if a step of another trainer does not end."""
-        make_folder(folder)
-        with _epoch_lock(folder):
-            term = Term(_highest_epoch(folder) + 1, holder)
-            write_json(folder / EPOCH, asdict(term))
+        """Take the next epoch. Raises CheckpointError where it cannot write, or a step of another does not end."""
+        try:
+            make_folder(folder)
+            with _epoch_lock(folder):
+                term = Term(_highest_epoch(folder) + 1, holder)
+                write_json(folder / EPOCH, asdict(term))
+        except OSError as error:
+            raise CheckpointError(
+                f"{error.filename or folder}: {error.strerror}: the trainer must be able to read and write there"
+            ) from error
         structlog.get_logger().info("lease taken", epoch=term.epoch)
         return cls(folder, term)
 

@@ -7,6 +7,7 @@ make of them. `tests/models/test_chat_template.py` compares it with vLLM's own c
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -54,7 +55,7 @@ class ChatTemplate:
         given: list[Any] | None = [*tools] or None
         try:
             template = self._tokenizer.get_chat_template(tools=given)
-            turns = engine_turns(messages, parts=self._takes_parts(), developer=_knows_developer(template))
+            turns = engine_turns(messages, parts=self._takes_parts, developer=_knows_developer(template))
             return str(
                 self._tokenizer.apply_chat_template(
                     turns, tools=given, add_generation_prompt=add_generation_prompt, tokenize=False
@@ -63,6 +64,7 @@ class ChatTemplate:
         except Exception as error:  # a template is a program of its own: it may raise anything
             raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
 
+    @cached_property
     def _takes_parts(self) -> bool:
         """Whether the template iterates over the parts of a content; else it takes texts."""
         try:

@@ -86,7 +86,8 @@ class ChatTokenizer:
         """Whether these tokens, which an engine was given for the messages, are of this tokenizer: it reads the last
         thing that the user said in them."""
         said = next((text_of(turn["content"]) for turn in reversed(messages) if turn["role"] == "user"), "")
-        return bool(prompt_ids) and self._read(self._ids(said.strip())) in self._read(prompt_ids)
+        known = 0 <= max(prompt_ids, default=-1) < len(self._tokenizer)
+        return known and self._read(self._ids(said.strip())) in self._read(prompt_ids)
 
     def _read(self, ids: Sequence[int]) -> str:
         """The text without its white space."""

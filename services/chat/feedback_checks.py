@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from rlhf_online.errors import LogError, UndecodableEvent
+from rlhf_online.errors import LogError, PositionLost, UndecodableEvent
 from rlhf_online.eventlog.base import PARTITION
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Completion, Correction, Feedback
@@ -70,8 +70,12 @@ class FeedbackChecks:
         """Take in the newest records of the log in `folder`, as far as they can be read."""
         try:
             with LocalReader(folder) as log:
-                records, _ = log.read({PARTITION: max(0, log.end()[PARTITION] - RECALLED_RECORDS)}, RECALLED_RECORDS)
-        except LogError as error:  # older ones were shipped and let go of, or there is damage, which others tell
+                first = max(0, log.end()[PARTITION] - RECALLED_RECORDS)
+                try:
+                    records, _ = log.read({PARTITION: first}, RECALLED_RECORDS)
+                except PositionLost:  # the older of them were shipped, and let go of
+                    records, _ = log.read({}, RECALLED_RECORDS)
+        except LogError as error:
             structlog.get_logger().info("the log's newest records are not known again", why=str(error))
             return
         for record in records:

@@ -176,7 +176,7 @@ class FeedbackRequest(Model):
         default="",
         max_length=MAX_ID,
         description="The same key from the same person is the same vote, however often it is sent; without a person, "
-        "on the same answers. An edit or a withdrawal needs a key of its own.",
+        "on the same answers. Another vote under it is refused (409): an edit or a withdrawal needs a key of its own.",
     )
     replaces: Annotated[str, Field(max_length=MAX_ID), AfterValidator(_event_id)] = Field(
         default="", description="`event_id` of the same person's vote that this one replaces."

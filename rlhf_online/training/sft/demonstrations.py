@@ -21,10 +21,11 @@ from typing import Any
 
 from rlhf_online.errors import InvalidInput, UndecodableEvent
 from rlhf_online.eventlog.base import Record, Source
-from rlhf_online.events import Completion, Correction, Feedback
+from rlhf_online.events import AnswerRef, Completion, Correction, Feedback
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.join import Join, Joined
+from rlhf_online.feedback.known_votes import KnownVotes
 from rlhf_online.feedback.revisions import Revisions
 from rlhf_online.wire import decode
 
@@ -171,8 +172,9 @@ def _text(content: str | list[dict[str, str]] | None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corrections:
-    """What people corrected. `held_out` conversations are for measuring only; `unusable` are empty, equal to the
-    answer, or about an answer that the log does not hold; `unreadable` are damaged or undecodable records."""
+    """What people corrected, of one person's corrections of an answer the last. `held_out` conversations are for
+    measuring only; `unusable` are empty, equal to the answer, about an answer that the log does not hold, under a key
+    that was used, or in the place of somebody else's; `unreadable` are damaged or undecodable records."""
 
     demonstrations: list[Demonstration]
     held_out: int
@@ -202,8 +204,10 @@ class _Reader:
     def __init__(self, answers: AnswerStore) -> None:
         self._join = Join(answers, FOR_EVER_MS)
         self._revisions = Revisions()
+        self._known = KnownVotes()
         self._joined: dict[str, Joined] = {}
         self._gone: set[tuple[str, str]] = set()
+        self._refused: set[tuple[str, str]] = set()
         self._unreadable = 0
 
     def take_in(self, record: Record) -> None:
@@ -216,6 +220,8 @@ class _Reader:
             return
         match envelope.event:
             case Feedback() as feedback:
+                if self._is_refused(envelope.event_id, feedback):
+                    return
                 if feedback.replaces:
                     for gone in self._revisions.replace(envelope.event_id, feedback.person, feedback.replaces):
                         self._withdraw(gone, feedback.person)
@@ -231,6 +237,16 @@ class _Reader:
         if self._join.answers.full:
             self._join.answers.seal()
 
+    def _is_refused(self, event_id: str, feedback: Feedback) -> bool:
+        """As the intake does (`training.intake`)."""
+        known = self._known
+        if known.is_another(event_id, feedback) or known.is_somebody_elses(feedback.replaces, feedback.person):
+            if isinstance(feedback.kind, Correction):
+                self._refused.add((event_id, feedback.kind.text))
+            return True
+        known.add(event_id, feedback)
+        return False
+
     def _withdraw(self, event_id: str, person: str) -> None:
         self._gone.add((event_id, person))
         joined = self._joined.get(event_id)
@@ -242,8 +258,12 @@ class _Reader:
     def found(self, share: float) -> Corrections:
         demonstrations: list[Demonstration] = []
         held_out = 0
-        unusable = self._join.pending + len(self._join.dead_lettered)
+        unusable = self._join.pending + len(self._join.dead_lettered) + len(self._refused)
+        latest: dict[tuple[str, AnswerRef] | str, Joined] = {}
         for joined in self._joined.values():
+            person, [ref] = joined.feedback.person, joined.answers
+            latest[(person, ref) if person else joined.event_id] = joined
+        for joined in latest.values():
             (completion, answer), correction = next(iter(joined.answers.values())), joined.feedback.kind
             assert isinstance(correction, Correction)
             if is_held_out(completion.conversation_id, share):

@@ -10,10 +10,14 @@ import grpc
 import pytest
 from google.protobuf.json_format import ParseDict
 
+from rlhf_online import events
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.proto.rlhf.v1 import chat_pb2, chat_pb2_grpc
+from rlhf_online.wire import encode
+from services.chat import feedback_checks
 from services.chat.feedback_checks import FeedbackChecks
 from services.chat.grpc_server import CODES
+from tests.support import logged
 from tests.support.chat_service import Service, running
 
 
@@ -119,6 +123,21 @@ async def test_they_are_known_again_after_a_restart(tmp_path: Path) -> None:
         await assert_refused(service, thumb(asked, up=False, idempotency_key="k"), 409, "idempotency_key_reused", first)
         withdrawn = {"withdrawal": {"answer": ref(asked)}, "user": "bob", "replaces": first}
         await assert_refused(service, withdrawn, 403, "not_your_vote", "somebody else's")
+
+
+def test_what_is_left_of_a_spool_is_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its older records were shipped, and let go of."""
+    monkeypatch.setattr(feedback_checks, "RECALLED_RECORDS", 300)
+    with LocalLog(tmp_path, segment_bytes=4096) as log:
+        for number in range(200):
+            log.append(encode(logged.thumb("c", event_id=f"{number}"))).result(30)
+    oldest = sorted(tmp_path.glob("*.log"))[0]
+    oldest.unlink()
+    checks = FeedbackChecks()
+    checks.recall(tmp_path)
+    other = logged.thumb("c", event_id="", up=False).event
+    assert isinstance(other, events.Feedback)
+    assert checks.votes.is_another("199", other) and not checks.votes.is_another("0", other)
 
 
 def test_a_log_that_cannot_be_read_again_refuses_nothing(tmp_path: Path) -> None:

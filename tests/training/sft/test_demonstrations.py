@@ -133,22 +133,25 @@ def _replacing(envelope: ev.Envelope, replaces: str, person: str = "rater") -> e
 
 
 def test_corrections_are_found_in_the_log(tmp_path: Path):
-    withdrawal = feedback(ev.Withdrawal(answer=ref("c1")), event_id="w")
+    withdrawal = feedback(ev.Withdrawal(answer=ref("c4")), event_id="w")
     logged = [
         _correction("c1", "early", "before its answer"),
-        completion("c1", conversation="a"),
+        *(completion(f"c{number}", conversation=f"{number}") for number in range(1, 9)),
         thumb("c1"),
-        _correction("c1", "good", "1"),
-        _correction("c1", "good", "1"),
-        _correction("c1", "first", "2"),
-        _replacing(_correction("c1", "second", "3"), "2"),
-        _replacing(_correction("c1", "not yours", "4"), "1", person="somebody else"),
-        _correction("c1", "taken back", "5"),
+        _correction("c2", "good", "1"),
+        _correction("c2", "good", "1"),
+        _replacing(_correction("c2", "not yours", "4"), "1", person="somebody else"),
+        _replacing(_correction("c2", "hers", "of somebody else"), "", person="somebody else"),
+        _correction("c2", "another under the same key", "1"),
+        _correction("c3", "first", "2"),
+        _replacing(_correction("c3", "second", "3"), "2"),
+        _correction("c4", "taken back", "5"),
         _replacing(withdrawal, "5"),
-        _replacing(_correction("c1", "newest", "7"), "6"),
-        _correction("c1", "came late", "6"),
-        _correction("c1", "  ", "empty"),
-        _correction("c1", "5 6", "the same"),
+        _replacing(_correction("c5", "newest", "7"), "6"),
+        _correction("c5", "came late", "6"),
+        *(_correction("c6", f"flood {number}", f"flood {number}") for number in range(100)),
+        _correction("c7", "  ", "empty"),
+        _correction("c8", "5 6", "the same"),
         _correction("lost", "x", "no answer"),
     ]
     with LocalLog(tmp_path) as log:
@@ -158,14 +161,9 @@ def test_corrections_are_found_in_the_log(tmp_path: Path):
     with LocalReader(tmp_path) as source:
         found = corrections(source, held_out=0.0)
         hidden = corrections(source, held_out=1.0 - 1e-12)
-    assert [item.answer["content"] for item in found.demonstrations] == [
-        "early",
-        "good",
-        "second",
-        "not yours",
-        "newest",
-    ]
+    texts = [item.answer["content"] for item in found.demonstrations]
+    assert texts == ["early", "good", "hers", "second", "newest", "flood 99"]
     assert all(item.served == (1, 2, 3) for item in found.demonstrations), "the prompt's tokens, as they were served"
     assert found.demonstrations[0].messages == [{"role": "user", "content": "hello"}]
-    assert (found.held_out, found.unusable, found.unreadable) == (0, 3, 1)
-    assert (hidden.demonstrations, hidden.held_out) == ([], 7)
+    assert (found.held_out, found.unusable, found.unreadable) == (0, 5, 1)
+    assert (hidden.demonstrations, hidden.held_out) == ([], 8)

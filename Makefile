@@ -1,6 +1,6 @@
 # Every target makes .venv first if it is not there; all that a machine needs is Python 3.11 … 3.13 and make.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test faults mutants check style types imports protos bench proto requirements clean
+.PHONY: help install demo up test faults zoo mutants check style types imports protos bench proto requirements clean
 .SILENT:
 
 ARGS ?=
@@ -31,6 +31,9 @@ test: install ## the tests; ARGS="-k swap"
 
 faults: install ## faults as tests, then SIGKILLs at random points, into build/faults.json; KILLS=1000 SEED=7
 	$(PY) -m tests.faults.run --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+zoo: install ## the real engine serves small models of every kind, minutes each; ARGS="-k Mixtral"
+	$(PY) -m pytest -m slow tests/zoo $(ARGS)
 
 mutants: install ## small wrong changes of the product, and whether tests notice them, into build/mutants.json; COUNT=400 SEED=7
 	$(PY) -m tests.mutants.run $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)

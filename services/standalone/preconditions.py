@@ -16,7 +16,7 @@ import psutil
 from rlhf_online.config import EngineSettings, RewardSettings
 from rlhf_online.errors import ConfigError, InvalidInput, NotEnoughRoom, VersionCorrupt
 from rlhf_online.models.check import Finding, raise_refusals, told
-from rlhf_online.models.check.folder import inspect_folder
+from rlhf_online.models.check.folder import context, inspect_folder, read_config
 from rlhf_online.models.tensor_headers import read_header
 from rlhf_online.state import StateDir
 from rlhf_online.training.settings import TrainerSettings
@@ -63,6 +63,12 @@ def check_model(settings: StandaloneSettings) -> None:
         raise ConfigError(f"no model folder at {model}: give one with --model (config.json, tokenizer, *.safetensors)")
     cpu = False if engine.mode == "external" or engine.device == "cuda" else None
     _refuse(model, inspect_folder(model, tuning=settings.tuning, cpu=cpu))
+    most = context(read_config(model / "config.json"))
+    if engine.mode == "managed" and 0 < most < engine.max_model_len:
+        raise ConfigError(
+            f"chat.engine.max_model_len is {engine.max_model_len}, and the model in {model} takes {most} tokens: "
+            "set it to that or less"
+        )
     if settings.trainer.reward.trunk:
         trunk = Path(settings.trainer.reward.trunk)
         _refuse(trunk, inspect_folder(trunk, tuning=settings.trainer.reward.tuning, served=False))

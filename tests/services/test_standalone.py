@@ -280,6 +280,22 @@ def test_waiting_for_a_slow_start_is_told(model, tmp_path, monkeypatch):
     ]
 
 
+def test_why_no_version_is_served_is_told(monkeypatch):
+    said: list[str] = []
+    clock = iter(range(0, 10_000, 5))
+    monkeypatch.setattr("services.standalone.readiness.time.monotonic", lambda: float(next(clock)))
+    readiness = Readiness(said.append, start_timeout_s=600.0)
+    refused = {"state": "waiting", "message": "can serve no version: policy-000000 lacks a tensor"}
+    answers = iter([{"state": "starting"}, {"state": "waiting", "message": "waits"}, refused, refused])
+    monkeypatch.setattr(readiness, "_ask", lambda _: next(answers))
+    for _ in range(4):
+        readiness.follow("http://nowhere", None)
+    assert said == [
+        "engine         waiting: waits",
+        "engine         waiting: can serve no version: policy-000000 lacks a tensor",
+    ]
+
+
 def test_waits_double_up_to_a_minute_and_begin_anew_after_a_good_life(tmp_path, monkeypatch):
     now = 0.0
     monkeypatch.setattr("services.standalone.service.time.monotonic", lambda: now)
@@ -371,10 +387,17 @@ def test_a_good_start_is_let_through(model, tmp_path):
     assert preconditions.parameters(model) == 1024
 
 
+def test_a_context_longer_than_the_models(tmp_path):
+    write_tiny_model(tmp_path / "tiny", weights_seed=0)
+    preconditions.check(settings(tmp_path / "tiny", tmp_path, chat={"engine": {"max_model_len": 128}}))
+    with pytest.raises(ConfigError, match=r"max_model_len is 129, and the model in .*tiny takes 128 tokens"):
+        preconditions.check(settings(tmp_path / "tiny", tmp_path, chat={"engine": {"max_model_len": 129}}))
+
+
 def test_what_transformers_finds_in_a_model_is_found_before_a_start(tmp_path):
     folder = tmp_path / "whole"
     write_tiny_model(folder, weights_seed=0)
-    chosen = settings(folder, tmp_path)
+    chosen = settings(folder, tmp_path, chat={"engine": {"max_model_len": 128}})
     preconditions.check(chosen)
     assert preconditions.examine_models(chosen) == []
     tensors = load_file(folder / "model.safetensors")

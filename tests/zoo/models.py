@@ -211,7 +211,7 @@ LLAMA3 = {
     "original_max_position_embeddings": 64, "rope_theta": 10000.0,
 }  # fmt: skip
 EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2, "tie_word_embeddings": False}
-MOE = "mixture of experts"
+MOE = "mixture of experts, which vLLM on a CPU does not compute beside adapters.*--tuning full"
 DIFFERENT_HEAD = "lm_head.weight is not model.embed_tokens.weight"
 
 
@@ -253,8 +253,8 @@ ZOO = (
     Animal(name="rope scaling: llama3", make=of(lambda: llama(rope_parameters=LLAMA3))),
     Animal(name="rope scaling: yarn", make=of(lambda: llama(rope_parameters=YARN))),
     Animal(name="sliding window (Mistral)", make=of(lambda: MistralConfig(**SIZES, sliding_window=32))),
-    Animal(name="mixture of experts (Mixtral)", make=of(_mixtral), told=MOE),
-    Animal(name="mixture of experts (Qwen3)", make=of(_qwen3_moe), told=MOE),
+    Animal(name="mixture of experts (Mixtral)", make=of(_mixtral), lora=MOE),
+    Animal(name="mixture of experts (Qwen3)", make=of(_qwen3_moe), lora=MOE),
     Animal(name="GPT-2 (Conv1D)", make=of(_gpt2), lora="vLLM serves no adapters.*--tuning full"),
     Animal(
         name="logits capped (Gemma 2)",

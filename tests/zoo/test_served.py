@@ -37,7 +37,7 @@ SERVED = [
 @pytest.mark.parametrize(("animal", "tuning"), SERVED)
 async def test_the_model_and_what_it_learned_are_served(animal: Animal, tuning: Tuning, tmp_path: Path) -> None:
     folder = copied(animal, tmp_path / "model")
-    async with running_host(tmp_path, folder, tuning=tuning, max_lora_rank=8 if tuning == "lora" else 16) as host:
+    async with running_host(tmp_path, folder, tuning=tuning) as host:
         first = genesis(host.registry, folder, tuning=tuning)
         policy = Policy.load(folder, tuning=tuning, version=host.registry.path(first), lora_rank=4)
         tolerance = EXACT if animal.name != "bfloat16" else BFLOAT

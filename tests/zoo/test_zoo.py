@@ -53,11 +53,11 @@ def test_a_folder_is_refused_in_one_sentence_or_lives(animal: Animal, tuning: Tu
     live(folder, tuning, tmp_path)
 
 
-def live(folder: Path, tuning: Tuning, tmp_path: Path) -> None:
+def live(folder: Path, tuning: Tuning, tmp_path: Path, *, cpu: bool = True) -> None:
     """A step of fine-tuning, then a first version and a learned one, both of which an engine would load."""
     fine_tune(folder, SHOWN, tmp_path / "tuned", Passes(steps=1, batch=1, lr=1e-3, seed=0))
     for model in (folder, tmp_path / "tuned"):
-        raise_refusals(model, inspect(model, tuning=tuning, cpu=True))
+        raise_refusals(model, inspect(model, tuning=tuning, cpu=cpu))
         registry = open_registry(tmp_path / f"versions-{model.name}")
         first = genesis(registry, model, tuning=tuning)
         preflight.check(registry, first, base=model, reference=model, max_lora_rank=4)
@@ -76,6 +76,14 @@ def live(folder: Path, tuning: Tuning, tmp_path: Path) -> None:
         assert after != before
         assert again.logprobs([((5, 6), (7, 8))])[0] == pytest.approx(after[0], abs=1e-4)
     RewardModel.load(folder, tuning=tuning, lora_rank=4)
+
+
+def test_on_a_gpu_an_adapter_leaves_experts_as_they_are(tmp_path: Path) -> None:
+    folder = copied(next(animal for animal in ZOO if "Mixtral" in animal.name), tmp_path / "model")
+    findings = inspect(folder, tuning="lora", cpu=False)
+    assert [finding.severity for finding in findings] == ["warn"]
+    assert "attention and shared layers alone" in told(folder, findings[0])
+    live(folder, "lora", tmp_path, cpu=False)
 
 
 def test_what_ends_a_turn_is_what_is_taught_as_its_end(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from rlhf_online.models.check.weights import inspect_weights
 
 RESCALING = {"logit_scale": 1.0, "logits_scaling": 1.0, "final_logit_softcapping": None}
 """Settings with which a model does more to its logits than multiply by the output embedding; the values that do not."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""Settings that say how many experts a layer has."""
 TEMPLATE_FILE = "chat_template.jinja"
 NO_TEMPLATE = Finding(
     "refuse",
@@ -28,6 +30,16 @@ def inspect_folder(folder: Path, *, tuning: str, served: bool = True, cpu: bool 
     `cpu`: the engine computes on one; None: as the installed vLLM does.
     """
     return list(_inspect(folder, tuning, served, vllm_source.computes_on_cpu() if cpu is None else cpu))
+
+
+def context(config: dict[str, Any]) -> int:
+    """The most tokens of prompt and answer that an engine takes by the configuration; 0 where that does not say it."""
+    length = next((config[n] for n in ("max_position_embeddings", "n_positions") if isinstance(config.get(n), int)), 0)
+    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    factor, original = scaling.get("factor"), scaling.get("original_max_position_embeddings")
+    if not isinstance(factor, int | float):
+        return length
+    return max(length, round(factor * (original if isinstance(original, int) else length)))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -86,8 +98,12 @@ def _architecture(config: dict[str, Any], tuning: str, served: bool, cpu: bool) 
                 f"rescales its logits ({setting} = {config[setting]} in config.json), which training does not do",
                 "take another model",
             )
-    if not served:
-        return
+    if served:
+        yield from _engine(name, config, tuning, cpu)
+
+
+def _engine(name: str, config: dict[str, Any], tuning: str, cpu: bool) -> Iterator[Finding]:
+    """What vLLM cannot serve."""
     if vllm_source.serves(name) is False:
         yield Finding(
             "warn",
@@ -98,6 +114,12 @@ def _architecture(config: dict[str, Any], tuning: str, served: bool, cpu: bool) 
     if tuning == "lora" and vllm_source.serves_adapters(name) is False:
         yield _refuse(
             "LoRA", f"is a {name}, for which vLLM serves no adapters", "train all weights, with --tuning full"
+        )
+    elif tuning == "lora" and cpu and any(config.get(setting) for setting in EXPERTS):
+        yield _refuse(
+            "LoRA",
+            "is a mixture of experts, which vLLM on a CPU does not compute beside adapters",
+            "train all weights, with --tuning full, or take a GPU",
         )
     size = _head_size(config)
     if cpu and size and size not in vllm_source.CPU_HEAD_SIZES:

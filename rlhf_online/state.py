@@ -1,5 +1,8 @@
 """The state folder: where everything that outlives a process stands, and the two secrets in it.
 
+It holds what people wrote, so other users of the machine may read nothing of it: mode 0700 from the root down, whatever
+the umask, also for what an earlier start left open (`close_to_others`, before anything else is done).
+
 operator.token        the operator's credential (mode 0600), made on first use
 person.salt           key of the hash that replaces people's names (mode 0600)
 reward-weights.json   how much each objective counts, if the operator has chosen (`rewards.weights`)
@@ -11,22 +14,32 @@ run/                  sockets, ready files, settings of the children
 logs/                 what the children wrote
 """
 
+import errno
 import hashlib
 import hmac
+import os
 import secrets
+import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlhf_online.durable import fsync_folder, make_folder, read_json, write_bytes, write_json, write_once
-from rlhf_online.errors import FileDamaged, SecretLost
+from rlhf_online.errors import FileDamaged, SecretLost, StartRefused
 
 OPERATOR_TOKEN = "operator.token"
 PERSON_SALT = "person.salt"
 SHORTEST_SECRET = 16
 FINGERPRINT = "person.salt.fingerprint"
+FOLDERS = ("log", "versions", "checkpoints", "status", "run", "logs")
 SERVICES_STATUS = "services"
 """The status of the supervisor: {"trainer": {"state": "running", "restarts": 0, "last_end": ""}, …}."""
+
+
+CONTENTS = (OPERATOR_TOKEN, PERSON_SALT, "reward-weights.json", *FOLDERS)
+OTHERS = 0o077
+"""What others could do with a file or folder. Those of the state folder let them do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,28 @@ class StateDir:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    def close_to_others(self) -> None:
+        """Make the folder if there is none, and let other users read nothing in it: neither what is there nor what this
+        process and its children will make. Raises StartRefused.
+        """
+        os.umask(OTHERS)
+        try:
+            make_folder(self.root)
+            _close(self.root)
+            if self.root.stat().st_mode & OTHERS or not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(self.root))
+            for name in CONTENTS:
+                _close(self.root / name)
+                for folder, folders, files in os.walk(self.root / name):
+                    for below in (*folders, *files):
+                        _close(Path(folder, below))
+        except OSError as error:
+            raise StartRefused(
+                f"{error.filename} cannot be closed to other users, who could read conversations there "
+                f"({error.strerror}; this process runs as user {os.geteuid()}, and user {_owner(self.root)} owns "
+                f"{self.root}): make it the same user (chown -R), or on a mounted volume name a new folder below it"
+            ) from error
+
     def operator_token(self) -> str:
         """The operator's credential, made with mode 0600 if there is none. Raises SecretLost."""
         return self._secret(OPERATOR_TOKEN)
@@ -116,3 +151,19 @@ class StateDir:
                 "back from a backup, or write as many random characters there"
             )
         return secret
+
+
+def _close(path: Path) -> None:
+    """Take from others what they may do with it. A file that also lies elsewhere (a hard link) is reached from there.
+
+    Raises OSError, but not for what another process renames or removes just now.
+    """
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        folder = stat.S_ISDIR(found.st_mode)
+        if found.st_mode & OTHERS and (folder or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)):
+            path.chmod(stat.S_IMODE(found.st_mode) & ~OTHERS)
+
+
+def _owner(path: Path) -> int:
+    return next(each.stat().st_uid for each in (path, *path.parents) if each.exists())

@@ -1,8 +1,13 @@
 """The state folder keeps its secrets to its owner and replaces files whole."""
 
 import json
+import os
 import stat
+import subprocess
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,3 +87,71 @@ def test_status_is_replaced_whole(tmp_path: Path) -> None:
     write_json(tmp_path / "deep" / "file.json", [1])
     assert json.loads((tmp_path / "deep" / "file.json").read_text()) == [1]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file.json"], "nothing is left beside it"
+
+
+# Who may read it
+
+
+def modes(root: Path) -> dict[str, int]:
+    """By name below `root`, what others may do."""
+    return {str(path.relative_to(root)): path.stat().st_mode & 0o077 for path in (root, *root.rglob("*"))}
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_others_may_read_nothing_neither_old_nor_new(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    state.write_status("trainer", {"cycle": 1})
+    (state.checkpoints / "0" / "answers").mkdir(parents=True)
+    (state.checkpoints / "0" / "answers" / "a").write_text("a conversation")
+    (state.root / "operator.token").write_text("a token of thirty characters at least")
+    assert all(modes(state.root).values())
+    state.close_to_others()
+    (state.root / "new").mkdir()
+    state.write_status("chat", {})
+    assert set(modes(state.root).values()) == {0}
+    assert (state.checkpoints / "0" / "answers" / "a").read_text() == "a conversation"
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_nothing_is_closed_that_is_not_of_the_state(tmp_path: Path) -> None:
+    """A state folder that is somebody's project folder; weights that are linked from elsewhere."""
+    state = StateDir(tmp_path)
+    model, code = tmp_path / "model.safetensors", tmp_path / "project" / "code.py"
+    code.parent.mkdir()
+    for path in (model, code):
+        path.write_text("")
+    version = state.versions / "policy-000000"
+    version.mkdir(parents=True)
+    os.link(model, version / "model.safetensors")
+    (version / "link").symlink_to(code)
+    state.close_to_others()
+    assert modes(tmp_path / "project") == {".": 0o077, "code.py": 0o066}
+    assert model.stat().st_mode & 0o077 == 0o066
+    assert tmp_path.stat().st_mode & 0o077 == version.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root starts a process of another user")
+@pytest.mark.parametrize(("mode", "owner"), [(0o700, 0), (0o755, 0), (0o777, 0), (0o755, 65534)])
+def test_a_volume_of_another_user_is_refused_in_one_sentence(mode: int, owner: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        state = Path(folder, "state")
+        state.mkdir()
+        state.chmod(mode)
+        os.chown(state, owner, owner)
+        command = [sys.executable, "-m", "tests.support.other_user", "65534", str(state)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        left = state.stat().st_mode & 0o777
+    if owner:
+        assert (done.returncode, left) == (0, 0o700)
+    else:
+        assert (done.returncode, left) == (1, mode)
+        assert done.stderr.startswith(f"error: {state} cannot be closed to other users")
+        assert f"this process runs as user 65534, and user 0 owns {state}): make it the same user" in done.stderr

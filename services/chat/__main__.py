@@ -11,6 +11,7 @@ import uvloop
 from rlhf_online import config, logs, process
 from rlhf_online.config import ChatSettings
 from rlhf_online.errors import RlhfError
+from rlhf_online.state import StateDir
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         if settings.die_with_parent:
             process.die_with_parent()
         process.raise_open_files()
+        StateDir(settings.state_dir).close_to_others()
         logs.configure("chat", settings.log_level)
         # gRPC reads this when it is imported. The engine's process is forked off and replaced at once, so gRPC's fork
         # handlers have nothing to protect, and they can break its poller in this process.

@@ -42,6 +42,7 @@ def main() -> int:
         if settings.die_with_parent:
             process.die_with_parent()
         process.lower_priority()
+        StateDir(settings.state_dir).close_to_others()
         logs.configure("reward", settings.log_level)
         torch.set_num_threads(settings.threads)
         asyncio.run(serve(settings))

@@ -85,6 +85,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Run until a signal. Raises an RlhfError if nothing could be started or a service failed for good."""
+        self._state.close_to_others()
         with _locked(self._state):
             config.dump(self._settings, self._state.run / "standalone.toml")
             preconditions.check(self._settings)

@@ -123,6 +123,8 @@ def test_the_trainer_starts_last_with_the_others_addresses(model, tmp_path, run)
     running.until(lambda: f"http://127.0.0.1:{chat['http']}/" in running.said())
     assert open_registry(running.state.versions).live("policy") == "policy-000000"
     assert (running.state.root / "operator.token").stat().st_mode & 0o777 == 0o600
+    open_to_others = {path.name for path in running.state.root.rglob("*") if path.stat().st_mode & 0o077}
+    assert open_to_others == set() and running.state.root.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_signal_stops_all_in_order_and_leaves_nothing(model, tmp_path, run):

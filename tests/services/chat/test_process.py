@@ -98,6 +98,7 @@ def test_it_takes_feedback_without_an_engine_and_ends_on_sigterm(tmp_path: Path)
         reply = httpx.post(f"{url}/v1/feedback", json=body, timeout=30).raise_for_status()
         assert reply.json()["position"] == {"local": 1}
         assert httpx.get(f"{url}/readyz", timeout=30).status_code == 503
+        assert {path for path in (state.root, *state.root.rglob("*")) if path.stat().st_mode & 0o077} == set()
         os.kill(process.pid, signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors

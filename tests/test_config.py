@@ -242,3 +242,24 @@ def test_every_field_has_a_sentence(kind: type) -> None:
         return found
 
     assert undocumented(kind, "") == []
+
+
+def test_variables_of_the_template_have_a_type_wherever_they_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a template the text "false" would be true."""
+    file = write(tmp_path / "chat.toml", 'state_dir = "s"\n[engine.chat_template_kwargs]\ndepth = 2\nname = "ann"\n')
+    monkeypatch.setenv("RLHF_CHAT__ENGINE__CHAT_TEMPLATE_KWARGS", '{"enable_thinking": true, "rest": {"a": [1.5]}}')
+    settings = load(ChatSettings, file, ["engine.chat_template_kwargs.enable_thinking=false"])
+    variables = {"depth": 2, "name": "ann", "enable_thinking": False, "rest": {"a": [1.5]}}
+    assert settings.engine.chat_template_kwargs == variables
+    dump(settings, tmp_path / "dumped.toml")
+    monkeypatch.undo()
+    assert load(ChatSettings, tmp_path / "dumped.toml").engine.chat_template_kwargs == variables
+
+
+@pytest.mark.parametrize("text", ['{"a": null}', '{"a": {"b": [1, null]}}', "5"])
+def test_variables_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    file = write(tmp_path / "chat.toml", 'state_dir = "s"\n')
+    with pytest.raises(ConfigError, match=r"engine\.chat_template_kwargs"):
+        load(ChatSettings, file, [f"engine.chat_template_kwargs={text}"])

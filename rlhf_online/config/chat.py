@@ -1,14 +1,41 @@
 """Settings of services/chat and of the engine that it starts."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rlhf_online.config.base import Device, Objectives, Only, Port, Positive, Section, ServiceSettings, Tuning
 from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.log import LogSettings
 
-HostName = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+
+def _host_name(value: str) -> str:
+    if not re.fullmatch(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", value):
+        raise ValueError(
+            "expected a name in lower case, 'chat.example.org' or '*.example.org', without scheme and port"
+        )
+    return value
+
+
+HostName = Annotated[str, AfterValidator(_host_name)]
+
+
+def _template_variables(values: dict[str, Any]) -> dict[str, Any]:
+    """`true` and `false` of an option, or of the environment, come as text. A settings file knows no null."""
+    for name, value in values.items():
+        if _holds_null(value):
+            raise ValueError(f"{name} holds null: leave out what has no value")
+    return {name: WORDS.get(value, value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def _holds_null(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is None or any(map(_holds_null, inner))
+
+
+WORDS = {"true": True, "false": False}
+TemplateVariables = Annotated[dict[str, Any], AfterValidator(_template_variables)]
 
 
 class EngineSettings(Section):
@@ -43,7 +70,7 @@ class EngineSettings(Section):
         default="",
         description="How the model writes what it thinks, a name that vLLM's --reasoning-parser takes ('qwen3').",
     )
-    chat_template_kwargs: dict[str, Any] = Field(
+    chat_template_kwargs: TemplateVariables = Field(
         default_factory=dict, description="Variables of the chat template for requests that do not give them."
     )
     max_model_len: Positive = Field(default=2048, description="Longest prompt and answer together, in tokens.")

@@ -6,17 +6,19 @@ reference (the version that serves, or the base model); every value is finite. N
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.models.tensor_headers import SIZES, BadHeader, Tensor, read_header
+from rlhf_online.models.tensor_headers import BadHeader, Tensor, read_header
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.weight_files import BadIndex, weight_files
 
 CHUNK = 1 << 22  # values looked at in one go
+HEAD = "lm_head.weight"
 
 # Bytes of a value, and the bits that are all set only in NaN and infinity: the exponent.
 FLOATS: dict[str, tuple[str, int]] = {
@@ -43,14 +45,16 @@ def check(registry: Registry, version: str, *, base: Path, reference: Path | Non
         if manifest.files:
             check_lora(folder, base=base, max_rank=max_lora_rank)
     else:
-        check_full(folder, reference=reference)
+        check_full(folder, reference=reference, base=base)
     return manifest
 
 
-def check_full(folder: Path, *, reference: Path | None) -> None:
+def check_full(folder: Path, *, reference: Path | None, base: Path) -> None:
     """Raises VersionCorrupt unless the folder's tensors are those of `reference`, finite, and there is a config.
 
-    A tensor may be wider than the reference's (float32 where that has bfloat16): the engine narrows it.
+    A tensor may be wider than the reference's (float32 where that has bfloat16): the engine narrows it. `base` is the
+    folder that the engine was started on: if its files hold an output layer beside tied embeddings, then so must every
+    version, since the engine has memory for both and would keep the old one.
     """
     if not (folder / "config.json").is_file():
         raise VersionCorrupt(f"{folder.name}: config.json is missing")
@@ -58,7 +62,10 @@ def check_full(folder: Path, *, reference: Path | None) -> None:
     if not tensors:
         raise VersionCorrupt(f"{folder.name}: no tensors in *.safetensors")
     if reference is not None:
-        compare(folder.name, tensors, read_headers(reference), tied=is_tied(folder))
+        expected, tied = read_headers(reference), is_tied(folder)
+        compare(folder.name, tensors, expected, optional={HEAD} if tied and HEAD not in read_headers(base) else set())
+        if tied:
+            check_tied(folder.name, tensors, expected)
     check_finite(folder.name, tensors)
 
 
@@ -98,9 +105,8 @@ def _lora_side(version: str, name: str) -> tuple[str, str]:
     raise VersionCorrupt(f"{version}: {name} is no tensor of a LoRA adapter")
 
 
-def compare(version: str, tensors: dict[str, Tensor], expected: dict[str, Tensor], *, tied: bool) -> None:
-    """Names, shapes and types. With tied embeddings the output layer may be written out or not."""
-    optional = {"lm_head.weight"} if tied else set()
+def compare(version: str, tensors: dict[str, Tensor], expected: dict[str, Tensor], *, optional: set[str]) -> None:
+    """Names, shapes and types. Raises VersionCorrupt."""
     if missing := sorted(expected.keys() - tensors.keys() - optional):
         raise VersionCorrupt(f"{version}: {missing[0]} is missing ({len(missing)} of {len(expected)} tensors)")
     if extra := sorted(tensors.keys() - expected.keys() - optional):
@@ -111,6 +117,27 @@ def compare(version: str, tensors: dict[str, Tensor], expected: dict[str, Tensor
             raise VersionCorrupt(f"{version}: {name} has shape {got.shape}, expected {wanted.shape}")
         if got.dtype != wanted.dtype and not (got.dtype == "F32" and wanted.dtype in ("F16", "BF16")):
             raise VersionCorrupt(f"{version}: {name} has type {got.dtype}, expected {wanted.dtype}")
+
+
+def check_tied(version: str, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raises VersionCorrupt for an output layer that is not the embedding, as config.json says it is.
+
+    The model with the tensors `expected` may have one itself: then it is untied, whatever its config says, and
+    transformers and vLLM both take it so.
+    """
+    if HEAD in tensors and not is_copy(HEAD, tensors) and (HEAD not in expected or is_copy(HEAD, expected)):
+        raise VersionCorrupt(f"{version}: {HEAD} is not the embedding, though config.json ties them")
+
+
+def is_copy(name: str, tensors: dict[str, Tensor]) -> bool:
+    """Whether another tensor has the same bytes."""
+    own = tensors[name]
+    others = [other for key, other in tensors.items() if key != name]
+    return any((other.dtype, other.shape) == (own.dtype, own.shape) and same_bytes(own, other) for other in others)
+
+
+def same_bytes(one: Tensor, other: Tensor) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(chunks(one, "u1"), chunks(other, "u1"), strict=True))
 
 
 def is_tied(folder: Path) -> bool:
@@ -124,15 +151,20 @@ def is_tied(folder: Path) -> bool:
 def check_finite(version: str, tensors: dict[str, Tensor]) -> None:
     """Raises VersionCorrupt for the first tensor with a NaN or an infinity."""
     for name, tensor in tensors.items():
-        if tensor.dtype not in FLOATS or tensor.start == tensor.end:
+        if tensor.dtype not in FLOATS:
             continue
         kind, exponent = FLOATS[tensor.dtype]
-        count = (tensor.end - tensor.start) // SIZES[tensor.dtype]
-        bits = np.memmap(tensor.file, dtype=kind, mode="r", offset=tensor.start, shape=(count,))
-        mask = bits.dtype.type(exponent)
-        for start in range(0, count, CHUNK):
-            if ((bits[start : start + CHUNK] & mask) == mask).any():
-                raise VersionCorrupt(f"{version}: {name} holds a value that is not finite")
+        mask = np.dtype(kind).type(exponent)
+        if any(((bits & mask) == mask).any() for bits in chunks(tensor, kind)):
+            raise VersionCorrupt(f"{version}: {name} holds a value that is not finite")
+
+
+def chunks(tensor: Tensor, kind: str) -> Iterator[np.ndarray]:
+    """The tensor's bytes as values of numpy's `kind`, CHUNK at a time."""
+    count = (tensor.end - tensor.start) // np.dtype(kind).itemsize
+    values = np.memmap(tensor.file, dtype=kind, mode="r", offset=tensor.start, shape=(count,)) if count else np.empty(0)
+    for start in range(0, count, CHUNK):
+        yield values[start : start + CHUNK]
 
 
 def read_headers(folder: Path) -> dict[str, Tensor]:

@@ -25,7 +25,8 @@ from transformers.utils import logging as transformers_logging
 
 from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 from rlhf_online.errors import InvalidInput, VersionCorrupt
-from rlhf_online.models.tensor_headers import has_weights
+from rlhf_online.models.tensor_headers import has_weights, read_header
+from rlhf_online.versions.weight_files import weight_files
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ACTIVATION_BYTES = 2 << 30
@@ -128,11 +129,12 @@ def _load(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
 def save_model(model: PreTrainedModel, folder: Path, *, base: Path, keep_config: bool) -> None:
     """Write weights under transformers' names, and copy the configuration and tokenizer files of `base`.
 
+    A tied tensor that the files of `base` hold twice is written twice: an engine on that base computes with both.
     With `keep_config` the configuration is that of `base`, byte for byte; else the model's own, for a trunk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=_with_copies(model.state_dict(), base))
     own = {path.name for path in folder.iterdir()}
     for path in sorted(base.iterdir()):
         copied = path.suffix in (".json", ".jinja", ".txt", ".model") and not path.name.endswith(".index.json")
@@ -143,6 +145,18 @@ def save_model(model: PreTrainedModel, folder: Path, *, base: Path, keep_config:
         config = json.loads((folder / "config.json").read_text())
         config.pop("_name_or_path", None)
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def _with_copies(tensors: dict[str, Tensor], base: Path) -> dict[str, Tensor]:
+    """`tensors` with those that share another's memory on their own, where the files of `base` have them so."""
+    stored = {name for path in weight_files(base) for name in read_header(path)}
+    first: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        first.setdefault(tensor.data_ptr(), name)
+    return {
+        name: tensor.clone() if name in stored and first[tensor.data_ptr()] != name else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def add_lora(model: PreTrainedModel, *, rank: int, folder: Path | None, seed: int, task: str | None) -> PeftModel:

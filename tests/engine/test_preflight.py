@@ -1,7 +1,7 @@
 """Each corruption of a version is refused with its reason, before any engine is asked."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from rlhf_online.engine import preflight
 from rlhf_online.errors import VersionCorrupt
+from rlhf_online.models.tensor_headers import SIZES
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
@@ -145,20 +146,48 @@ def test_a_file_beside_the_manifest_is_refused(registry: Registry, base: Path, n
         preflight.check(registry, version, base=base, reference=base)
 
 
-@pytest.mark.parametrize("value", [0x7FC0, 0x7F80, 0xFF80])
-def test_bfloat16_is_looked_at_by_its_bits(tmp_path: Path, value: int) -> None:
-    write_bfloat16(tmp_path, [0x3F80, 0x7F7F, 0x0001])
-    preflight.check_full(tmp_path, reference=None)
-    write_bfloat16(tmp_path, [0x3F80, value, 0x0001])
+FINITE = {"F64": 0x7FEFFFFFFFFFFFFF, "F32": 0x7F7FFFFF, "F16": 0x7BFF, "BF16": 0x7F7F}
+"""The bits of each type's largest value: one more is infinity."""
+
+
+@pytest.mark.parametrize("kind", FINITE)
+@pytest.mark.parametrize("change", ["infinity", "minus infinity", "NaN"])
+def test_every_type_is_looked_at_by_its_bits(tmp_path: Path, kind: str, change: str) -> None:
+    bits = 8 * SIZES[kind]
+    value = FINITE[kind] + {"infinity": 1, "minus infinity": 1 + (1 << bits - 1), "NaN": 2}[change]
+    write_bits(tmp_path, kind, [1, FINITE[kind], 0])
+    check_full(tmp_path)
+    write_bits(tmp_path, kind, [1, value, 0])
+    with pytest.raises(VersionCorrupt, match="w holds a value that is not finite"):
+        check_full(tmp_path)
+
+
+@pytest.mark.parametrize("place", [0, preflight.CHUNK - 1, preflight.CHUNK, -1])
+def test_every_value_is_looked_at(tmp_path: Path, place: int) -> None:
+    values = np.zeros(2 * preflight.CHUNK + 3, np.uint16)
+    values[place] = FINITE["BF16"] + 1
+    write_bits(tmp_path, "BF16", values)
     with pytest.raises(VersionCorrupt, match="not finite"):
-        preflight.check_full(tmp_path, reference=None)
+        check_full(tmp_path)
 
 
-def write_bfloat16(folder: Path, bits: list[int]) -> None:
-    header = json.dumps({"w": {"dtype": "BF16", "shape": [len(bits)], "data_offsets": [0, 2 * len(bits)]}}).encode()
-    content = len(header).to_bytes(8, "little") + header + np.array(bits, "<u2").tobytes()
+def test_a_tensor_without_values_is_fine(tmp_path: Path) -> None:
+    write_bits(tmp_path, "F32", [])
+    check_full(tmp_path)
+
+
+def write_bits(folder: Path, kind: str, bits: Sequence[int] | np.ndarray) -> None:
+    size = SIZES[kind]
+    entry = {"dtype": kind, "shape": [len(bits)], "data_offsets": [0, size * len(bits)]}
+    header = json.dumps({"w": entry}).encode()
+    content = len(header).to_bytes(8, "little") + header + np.asarray(bits, f"<u{size}").tobytes()
     (folder / "model.safetensors").write_bytes(content)
     (folder / "config.json").write_text("{}")
+
+
+def check_full(folder: Path, reference: Path | None = None, base: Path | None = None) -> None:
+    """The engine was started on `reference` unless `base` is given."""
+    preflight.check_full(folder, reference=reference, base=base or reference or folder)
 
 
 def test_float32_may_stand_for_bfloat16(tmp_path: Path) -> None:
@@ -166,25 +195,58 @@ def test_float32_may_stand_for_bfloat16(tmp_path: Path) -> None:
     narrow, wide = tmp_path / "narrow", tmp_path / "wide"
     narrow.mkdir()
     wide.mkdir()
-    write_bfloat16(narrow, [0x3F80])
+    write_bits(narrow, "BF16", [0x3F80])
     save_file({"w": np.ones(1, np.float32)}, wide / "model.safetensors")
     (wide / "config.json").write_text("{}")
-    preflight.check_full(wide, reference=narrow)
+    check_full(wide, narrow)
     with pytest.raises(VersionCorrupt, match="type BF16"):
-        preflight.check_full(narrow, reference=wide)
+        check_full(narrow, wide)
 
 
-def test_a_tied_output_layer_may_be_left_out(tmp_path: Path) -> None:
-    short, long = tmp_path / "short", tmp_path / "long"
-    for folder, names in ((short, ["embed"]), (long, ["embed", HEAD])):
-        folder.mkdir()
-        save_file({name: np.ones(2, np.float32) for name in names}, folder / "model.safetensors")
-        (folder / "config.json").write_text('{"tie_word_embeddings": true}')
-    preflight.check_full(short, reference=long)
-    preflight.check_full(long, reference=short)
-    (short / "config.json").write_text('{"tie_word_embeddings": false}')
-    with pytest.raises(VersionCorrupt, match=HEAD):
-        preflight.check_full(short, reference=long)
+def model(folder: Path, *, tied: bool = True, head: float | None = None) -> Path:
+    """An embedding of ones, and an output layer of `head`s."""
+    folder.mkdir()
+    tensors = {"embed": np.ones((3, 2), np.float32), "other": np.zeros((3, 2), np.float32)}
+    if head is not None:
+        tensors[HEAD] = np.full((3, 2), head, np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"tie_word_embeddings": tied}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tied", "base", "version", "reason"),
+    [
+        pytest.param(True, None, None, "", id="left out as in the base"),
+        pytest.param(True, None, 1.0, "", id="a copy that the base has not"),
+        pytest.param(True, None, 2.0, "is not the embedding, though config.json ties them", id="untied though tied"),
+        pytest.param(True, 1.0, 1.0, "", id="a copy as in the base"),
+        pytest.param(True, 1.0, None, "is missing", id="an engine on this base would keep the old one"),
+        pytest.param(True, 1.0, 2.0, "is not the embedding, though config.json ties them", id="no copy any more"),
+        pytest.param(True, 3.0, 2.0, "", id="the base itself is untied in truth"),
+        pytest.param(True, 3.0, None, "is missing", id="untied in truth and left out"),
+        pytest.param(False, 3.0, 2.0, "", id="untied"),
+        pytest.param(False, 3.0, None, "is missing", id="untied and left out"),
+        pytest.param(False, None, 1.0, "is no tensor of this model", id="untied without an output layer"),
+    ],
+)
+def test_the_output_layer_of_tied_embeddings(
+    tmp_path: Path, tied: bool, base: float | None, version: float | None, reason: str
+) -> None:
+    known = model(tmp_path / "base", tied=tied, head=base)
+    folder = model(tmp_path / "version", tied=tied, head=version)
+    if not reason:
+        check_full(folder, known)
+        return
+    with pytest.raises(VersionCorrupt, match=f"version: {HEAD} {reason}"):
+        check_full(folder, known)
+
+
+def test_an_engine_on_a_folder_without_weights_ties_what_the_config_ties(tmp_path: Path) -> None:
+    """Such as begins with supervised fine-tuning; the first version is what others are compared with."""
+    base, first = model(tmp_path / "base"), model(tmp_path / "first", head=1.0)
+    (base / "model.safetensors").unlink()
+    check_full(model(tmp_path / "next"), first, base)
 
 
 PREFIX = "base_model.model.model.layers.0.self_attn.q_proj"

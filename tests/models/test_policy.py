@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from rlhf_online.engine import preflight
 from rlhf_online.errors import InvalidInput, VersionCorrupt
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
@@ -131,6 +132,28 @@ def test_tied_embeddings_are_stored_once_and_come_back(tmp_path: Path):
     _shake(policy)
     policy.write_version(tmp_path / "next")
     assert "lm_head.weight" not in load_file(tmp_path / "next" / "model.safetensors")
+    again = Policy.load(base, tuning="full", version=tmp_path / "next")
+    assert again.logprobs(PAIRS) == policy.logprobs(PAIRS)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_an_output_layer_that_a_tied_base_holds_is_written_too(tmp_path: Path, noise: float):
+    """Equal to the embedding it is tied, and a copy; different it is a layer of its own, whatever config.json says.
+
+    An engine on such a base has memory for both, and would keep an output layer that a version leaves out.
+    """
+    base = tmp_path / "base"
+    write_tiny_model(base, weights_seed=3, tied=True)
+    tensors = load_file(base / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + noise
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    policy = Policy.load(base, tuning="full")
+    _shake(policy)
+    policy.write_version(tmp_path / "next")
+    stored = load_file(tmp_path / "next" / "model.safetensors")
+    assert stored.keys() == tensors.keys()
+    assert torch.equal(stored["lm_head.weight"], stored["model.embed_tokens.weight"]) == (not noise)
+    preflight.check_full(tmp_path / "next", reference=base, base=base)
     again = Policy.load(base, tuning="full", version=tmp_path / "next")
     assert again.logprobs(PAIRS) == policy.logprobs(PAIRS)
 

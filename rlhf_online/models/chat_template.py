@@ -99,6 +99,9 @@ def _turn(message: Turn, *, parts: bool) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": role, "content": content}
     if role == "assistant" and message.get("tool_calls"):
         turn["tool_calls"] = [_call(call) for call in message["tool_calls"]]
+    thoughts = message.get("reasoning") or message.get("reasoning_content")
+    if role == "assistant" and thoughts is not None:
+        turn["reasoning"] = turn["reasoning_content"] = thoughts
     if role == "tool" and "tool_call_id" in message:
         turn["tool_call_id"] = message["tool_call_id"]
     if isinstance(message.get("name"), str):

@@ -68,6 +68,8 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "no calls": [user(), _assistant("saw", tool_calls=[]), user()],
     "calls that are null": [user(), _assistant("saw", tool_calls=None, refusal=None), user()],
+    "thoughts": [user(), _assistant("saw", reasoning="name iron"), user()],
+    "thoughts by their older name": [user(), _assistant("saw", reasoning_content="name iron"), user()],
     "ends with the assistant": [user(), _assistant()],
 }  # fmt: skip
 
@@ -79,7 +81,8 @@ CHAT_ML = (
 )
 WITH_TOOLS = (
     "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}{% for message in messages %}[{{ message.role }}"
-    "{% if message.tool_call_id %} {{ message.tool_call_id }}{% endif %}]{{ message.content }}"
+    "{% if message.tool_call_id %} {{ message.tool_call_id }}{% endif %}]{{ message.reasoning_content or '' }}"
+    "{{ message.content }}"
     "{% for call in message.tool_calls or [] %}<call>{{ call.function.name }} {{ call.function.arguments | tojson }}"
     "</call>{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
 )

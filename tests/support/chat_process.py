@@ -18,7 +18,7 @@ from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Envelope
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
-from rlhf_online.versions.genesis import genesis
+from rlhf_online.versions.manifest import Manifest
 from rlhf_online.wire import decode
 from tests.support.chat_service import ASK
 from tests.support.events import events
@@ -74,7 +74,12 @@ class ChatProcess:
             "die_with_parent": True,
         }
         dump(ChatSettings.model_validate(values), self._settings)
-        genesis(open_registry(self.state.versions), folder / "base", tuning="lora", probe_of=lambda model: ())
+        registry = open_registry(self.state.versions)
+        if registry.live("policy") is None:  # the base model, of which the fake engine needs no file
+            version = registry.reserve("policy")
+            registry.stage(version)
+            registry.publish(Manifest(version=version, tuning="lora"))
+            registry.promote(version)
 
     @property
     def pid(self) -> int:

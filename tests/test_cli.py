@@ -381,6 +381,9 @@ def test_the_service_is_found_by_its_state_folder(service, state, capsys):
     assert "policy, cycle 4" in said and "trained 60, pending 2" in said
     assert "trainer      restarting  ended with signal SIGKILL  restarted 4 times" in said
     assert "\nreward " not in said
+    state.write_status("trainer", {"phase": "policy", "cycle": 4, "step": 3, "steps": 16, "updated_ms": 0})
+    assert main(["status", "--state", str(state.root)]) == 0
+    assert "policy, step 3 of 16, cycle 4" in capsys.readouterr().out
 
 
 def test_status_when_nothing_runs(state, tmp_path, capsys):

@@ -99,7 +99,8 @@ def status(
     trainer = folder.read_status("trainer")
     if trainer:
         age = max(0.0, time.time() - trainer.get("updated_ms", 0) / 1000)
-        _line("trainer", f"{trainer.get('phase')}, cycle {trainer.get('cycle', 0)}", f"{age:.0f} s ago")
+        step = f", step {trainer['step']} of {trainer['steps']}" if trainer.get("steps") else ""
+        _line("trainer", f"{trainer.get('phase')}{step}, cycle {trainer.get('cycle', 0)}", f"{age:.0f} s ago")
         _line("votes", ", ".join(f"{name} {count}" for name, count in trainer.get("votes", {}).items()))
 
 

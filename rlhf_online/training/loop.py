@@ -142,7 +142,8 @@ class Trainer:
         with parts.reporter.phase("reward"):
             votes, held_out = parts.intake.votes.take()
             parts.learners.reward.forget(parts.intake.votes.take_revoked())
-            report = parts.learners.reward.update(votes, held_out, parts.intake.policy_inputs.reference_answers)
+            reference = parts.intake.policy_inputs.reference_answers
+            report = parts.learners.reward.update(votes, held_out, reference, parts.reporter.step)
             progress.weights = parts.retrier.call("reading the objectives' weights", parts.weights)
             trained = sum(progress.weights[name] > 0 for name in parts.learners.reward.trained_objectives)
             progress.figures = report.measured.figures() | {"trained_objectives": trained}
@@ -200,7 +201,7 @@ class Trainer:
         parts.retrier.check()
         value_initialised = parts.learners.init_value(progress.weights)
         labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng, progress.weights)
-        report = parts.learners.policy.update(scored, labels)
+        report = parts.learners.policy.update(scored, labels, parts.reporter.step)
         self._count_left_out(report.left_out)
         show(parts, progress)
         return report, value_initialised

@@ -3,7 +3,7 @@
 Invariant: nothing but the tensors' names ties a stored state to a model; a state of other names or shapes is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,13 @@ from torch import Tensor, nn
 from rlhf_online.errors import VersionCorrupt
 
 SLOTS = ("step", "exp_avg", "exp_avg_sq")
+
+OnStep = Callable[[int, int], None]
+"""Called as an update begins to learn and after each of its steps: how many are done, of how many at most."""
+
+
+def unseen(done: int, of: int) -> None:
+    """Nobody wants to know how far an update has come."""
 
 
 class NamedAdam:

@@ -33,7 +33,7 @@ from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.eligibility import drop_singleton_groups, usable_labels, usable_rollouts
 from rlhf_online.rollout.types import LabelledAnswer, ScoredRollout
 from rlhf_online.training import distributed
-from rlhf_online.training.optimiser import NamedAdam
+from rlhf_online.training.optimiser import NamedAdam, OnStep, unseen
 from rlhf_online.training.policy import objectives
 from rlhf_online.training.policy.algorithms import AnyAlgorithm
 from rlhf_online.training.policy.algorithms.base import FromLabels
@@ -105,11 +105,15 @@ class PolicyUpdater:
         self.value_ready = True
         return True
 
-    def update(self, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer] = ()) -> PolicyReport:
+    def update(
+        self, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer] = (), on_step: OnStep = unseen
+    ) -> PolicyReport:
         """One update, on `labelled` where the algorithm learns from labels, and else on `rollouts`, which the other
         kind takes only to measure the KL.
 
-        What cannot be learned from is left out and counted; with nothing left, nothing changes.
+        What cannot be learned from is left out and counted; with nothing left, nothing changes. `on_step` is told how
+        far the steps have come; before the first one policy and reference read all answers, after the last one the
+        policy some of them.
         """
         algorithm = self.algorithm
         kept, labels, left_out = self._usable(algorithm, rollouts, labelled)
@@ -119,7 +123,7 @@ class PolicyUpdater:
             return replace(report, reason="no answer that can be learned from")
         before, before_adam = self.policy.state(), self._adam.state()
         try:
-            report = self._learn(algorithm, report, kept, labels)
+            report = self._learn(algorithm, report, kept, labels, on_step)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -160,6 +164,7 @@ class PolicyUpdater:
         report: PolicyReport,
         kept: Sequence[ScoredRollout],
         labels: Sequence[LabelledAnswer],
+        on_step: OnStep,
     ) -> PolicyReport:
         """Measure, learn, measure again; the report says whether to keep it."""
         scored, state = self._scored(kept), self.algorithm_state
@@ -174,7 +179,7 @@ class PolicyUpdater:
         report = replace(report, score=score, left_out=report.left_out | dict(objective.left_out))
         if not objective.examples:
             return replace(report, rollouts=0, reason="no answer that can be learned from")
-        stats = self._train(objective) if math.isfinite(report.reward) else None
+        stats = self._train(objective, on_step) if math.isfinite(report.reward) else None
         if stats is None:
             return replace(report, undone=True, reason="a loss, a gradient or a score was not finite")
         report = replace(report, stats=stats, step_kl=self._passes.step_kl(measured))
@@ -221,20 +226,22 @@ class PolicyUpdater:
 
     # Learning
 
-    def _train(self, objective: Objective) -> dict[str, float] | None:
+    def _train(self, objective: Objective, on_step: OnStep) -> dict[str, float] | None:
         """All passes; the means of their statistics over the steps, or None as soon as a number is not finite."""
         settings, examples = self._settings, objective.examples
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.updates)
         sums: Counter[str] = Counter()
-        steps = 0
+        minibatches, steps = min(settings.minibatches, len(examples)), 0
+        on_step(steps, settings.epochs * minibatches)
         for _ in range(settings.epochs):
             order = torch.randperm(len(examples), generator=generator)
-            for chunk in order.tensor_split(min(settings.minibatches, len(examples))):
+            for chunk in order.tensor_split(minibatches):
                 found = self._step(objective, [examples[index] for index in chunk.tolist()], generator)
                 if found is None:
                     return None
                 sums.update(found)
                 steps += 1
+                on_step(steps, settings.epochs * minibatches)
         return {name: total / steps for name, total in sums.items()}
 
     def _step(

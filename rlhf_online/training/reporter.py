@@ -13,6 +13,8 @@ from rlhf_online.state import StateDir
 from rlhf_online.training.reward_update import RewardReport
 
 HISTORY = 200
+STEP_S = 1.0
+"""Seconds between two steps that the status shows."""
 
 
 class Reporter:
@@ -26,6 +28,8 @@ class Reporter:
         self._values: dict[str, Any] = {
             "phase": "waiting",
             "waiting_for": "",
+            "step": 0,
+            "steps": 0,
             "cycle": 0,
             "policy_version": "",
             "reward_version": "",
@@ -35,6 +39,7 @@ class Reporter:
             "history": before.get("history", []),
         }
         self._seconds: dict[str, float] = {}
+        self._stepped = 0.0
 
     @property
     def accuracy(self) -> float | None:
@@ -105,6 +110,13 @@ class Reporter:
         self._log.warning("waiting", doing=doing, why=str(error))
         self.set(waiting_for=f"{doing}: {error}")
 
+    def step(self, done: int, of: int) -> None:
+        """An update has made so many steps of so many: shown at most once in STEP_S."""
+        if done and time.monotonic() - self._stepped < STEP_S:
+            return
+        self._stepped = time.monotonic()
+        self.set(step=done, steps=of)
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """A phase of the cycle: shown while it lasts, timed when it ends."""
@@ -114,7 +126,7 @@ class Reporter:
         seconds = time.monotonic() - began
         self.metrics.phase.labels(name).observe(seconds)
         self._seconds[name] = round(self._seconds.get(name, 0.0) + seconds, 3)
-        self.set(phase="waiting", waiting_for="")
+        self.set(phase="waiting", waiting_for="", step=0, steps=0)
 
     def cycle(self, outcome: str, **facts: Any) -> None:
         """A cycle ended: "promoted", "rejected", "undone", "skipped", or "cold", before the policy may learn."""

@@ -28,6 +28,7 @@ from rlhf_online.errors import VersionCorrupt
 from rlhf_online.feedback.votes import Rating, Vote, is_signal, is_thumb, orders_answers, pairs, subject
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair, length
+from rlhf_online.training.optimiser import OnStep, unseen
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes.evaluation import Measured, measure
 from rlhf_online.training.votes.passes import VotePasses
@@ -69,10 +70,18 @@ class RewardUpdater:
         self._held_out = HeldOut()
         self._passes = VotePasses(model, settings)
 
-    def update(self, new: Sequence[Vote], held_out: Sequence[Vote], reference_pairs: Sequence[Pair]) -> RewardReport:
+    def update(
+        self,
+        new: Sequence[Vote],
+        held_out: Sequence[Vote],
+        reference_pairs: Sequence[Pair],
+        on_step: OnStep = unseen,
+    ) -> RewardReport:
         """Learn from `new`; keep `held_out` (the new ones, or all again) for measuring, and never learn from it.
 
-        Scores are normalised on `reference_pairs`, or on the answers voted on where there are fewer than two.
+        Scores are normalised on `reference_pairs`, or on the answers voted on where there are fewer than two. After the
+        last step all of them pass through the model once more for that, and all held-out votes to be measured.
+        `on_step` is told how far the steps have come; an update that stops early makes fewer than it says.
         """
         rng = random.Random(f"reward {self._seed} {self.updates}")
         skipped: Counter[str] = Counter()
@@ -96,6 +105,7 @@ class RewardUpdater:
             first=self.updates == 0,
             rng=rng,
             skipped=skipped,
+            on_step=on_step,
         )
         self._replay.add(votes, rng)
         if best.passes:

@@ -126,6 +126,8 @@ class Runner:
                 ran = _pytest(copy, *tests, *(f"--deselect={name}" for name in self.unsound), running=self._running)
             finally:
                 path.write_text(source)
+            if ran.code in MISUSED:
+                raise SystemExit(f"pytest could not run {' '.join(tests)}\n{ran.output[-3000:]}")
             if ran.code in (PASSED, None) or self._is_sound(ran, copy):
                 break
         outcome: Outcome = "survived" if ran.code == PASSED else "timed out" if ran.timed_out else "killed"
@@ -146,11 +148,8 @@ class Runner:
         return selection.nearest(mutant.module, self.tree, self.nearest)
 
     def _result(self, mutant: Mutant, outcome: Outcome, by: str = "", seconds: float = 0.0, reason: str = "") -> Result:
-        paths = [
-            path
-            for name in self._tests(mutant)
-            for path in ([self.tree / name] if name.endswith(".py") else sorted((self.tree / name).rglob("*.py")))
-        ]
+        places = [self.tree / name.partition("::")[0] for name in self._tests(mutant)]
+        paths = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
         return Result(
             room=selection.room_of(mutant.module),
             line=mutant.line,
@@ -212,7 +211,7 @@ class Ran:
     @property
     def failed(self) -> str:
         """The first test, or the file, that did."""
-        said = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", self.output, re.MULTILINE)
+        said = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", self.output, re.MULTILINE)
         return said[1] if said else ""
 
     @property
@@ -252,8 +251,6 @@ def _pytest(copy: Path, *arguments: str, running: "set[subprocess.Popen[str]]") 
         return Ran(None, "")
     finally:
         running.discard(process)
-    if process.returncode in MISUSED:
-        raise SystemExit(f"pytest could not run {' '.join(arguments)}\n{output[-3000:]}")
     return Ran(process.returncode, output)
 
 

@@ -4,8 +4,8 @@ The rooms take turns, in a room its functions, and of a function one of its muta
 more than a short one. Invariant: the seed, the count and the source decide.
 
 The nearest tests of `rlhf_online/a/b.py` are `tests/a/test_b.py`, else its package's, `tests/test_a.py`, else the
-folder `tests/a`. Where that says too little, `nearest.toml` names them, for a module or a folder: the quickest first,
-since the first failure ends a run.
+folder `tests/a`. Where that says too little, `nearest.toml` names what comes after the first of these, for a module or
+a folder: the quickest first, since the first failure ends a run.
 """
 
 import random
@@ -82,13 +82,11 @@ def read_nearest(path: Path) -> dict[str, list[str]]:
 
 def nearest(module: str, tree: Path, named: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Paths of tests, as pytest takes them; of what is named the narrowest counts."""
-    if around := [place for place in named if Path(module).is_relative_to(place)]:
-        return tuple(named[max(around, key=len)])
     inner = Path("tests", *Path(module).parts[1:])
-    for path in (
-        inner.with_name(f"test_{inner.name}"),
-        *(p.with_name(f"test_{p.name}.py") for p in inner.parents[:-2]),
-    ):
-        if (tree / path).is_file():
-            return (str(path),)
-    return (str(next(folder for folder in inner.parents if (tree / folder).is_dir())),)
+    mirror = inner.with_name(f"test_{inner.name}")
+    own = [str(mirror)] if (tree / mirror).is_file() else []
+    if around := [place for place in named if Path(module).is_relative_to(place)]:
+        return tuple(dict.fromkeys((*own, *named[max(around, key=len)])))
+    packages = (place.with_name(f"test_{place.name}.py") for place in inner.parents[:-2])
+    own += [str(path) for path in packages if (tree / path).is_file()][: 1 - len(own)]
+    return tuple(own) or (str(next(folder for folder in inner.parents if (tree / folder).is_dir())),)

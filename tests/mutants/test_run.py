@@ -89,6 +89,19 @@ def test_a_mutant_is_killed_by_a_test_and_one_that_nobody_notices_survives(tree:
     assert f"survived, line 2: {FIRST}" in run.table(found)
 
 
+@pytest.mark.parametrize(
+    ("output", "failed"),
+    [
+        ("ERROR    kafka: a line of a log\nFAILED tests/a.py::test_b - AssertionError: a - b\n", "tests/a.py::test_b"),
+        ("FAILED tests/a.py::test_b[some words]\n", "tests/a.py::test_b[some words]"),
+        ("ERROR tests/a.py - NameError: x\n", "tests/a.py"),
+        ("Segmentation fault\n", ""),
+    ],
+)
+def test_what_failed_first_is_read_of_the_summary(output: str, failed: str):
+    assert Ran(1, output).failed == failed
+
+
 def test_an_endless_loop_times_out(tree: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(run, "TEST_S", 1)
     endless = Mutant(

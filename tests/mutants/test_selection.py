@@ -51,13 +51,14 @@ def test_the_nearest_tests_are_the_mirrors_the_packages_or_the_folders(tmp_path:
     assert nearest("a/c/x.py") == ("tests/a/test_c.py",)
     assert nearest("d.py") == ("tests/test_d.py",)
     assert nearest("a/x.py") == ("tests/a",)
-    assert nearest("a/b.py", a=["tests/one", "tests/two"]) == ("tests/one", "tests/two")
-    assert selection.nearest("rlhf_online/a/b.py", tmp_path, {"rlhf_online/a": ["x"], "rlhf_online/a/b.py": ["y"]}) == (
-        "y",
-    )
+    assert nearest("a/x.py", a=["tests/one", "tests/two"]) == ("tests/one", "tests/two")
+    assert nearest("a/b.py", a=["tests/one"]) == ("tests/a/test_b.py", "tests/one"), "its own come first"
+    assert nearest("a/b.py", a=["tests/one", "tests/a/test_b.py"]) == ("tests/a/test_b.py", "tests/one")
+    narrow = {"rlhf_online/a": ["x"], "rlhf_online/a/x.py": ["y"]}
+    assert selection.nearest("rlhf_online/a/x.py", tmp_path, narrow) == ("y",)
 
 
 def test_the_map_names_what_is_there():
     for place, tests in selection.read_nearest(ROOT / "tests/mutants/nearest.toml").items():
         assert (ROOT / place).exists(), place
-        assert tests and all((ROOT / path).exists() for path in tests), place
+        assert tests and all((ROOT / path.partition("::")[0]).exists() for path in tests), place

@@ -248,8 +248,8 @@ def test_answers_without_a_score_train_nothing(tiny: World, monkeypatch: pytest.
         monkeypatch.setattr(trainer.parts.rewards, "score", broken)
         update = trainer.parts.learners.policy.update
 
-        def noted(scored: Any, labels: Any) -> Any:
-            learned.append(report := update(scored, labels))
+        def noted(*given: Any) -> Any:
+            learned.append(report := update(*given))
             return report
 
         monkeypatch.setattr(trainer.parts.learners.policy, "update", noted)

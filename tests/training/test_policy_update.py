@@ -481,6 +481,16 @@ def test_demonstrations_are_mixed_in(base: Path):
     assert likely[1.0] > likely[0.0] + 3
 
 
+def test_how_far_an_update_has_come_is_told_as_it_learns(base: Path):
+    updater = _updater(base, epochs=2, minibatches=3)
+    told: list[tuple[int, int]] = []
+    updater.update(_rollouts(updater.policy), on_step=lambda done, of: told.append((done, of)))
+    assert told == [(done, 6) for done in range(7)]
+    told.clear()
+    updater.update(_rollouts(updater.policy)[:2], on_step=lambda done, of: told.append((done, of)))
+    assert told == [(done, 4) for done in range(5)], "a minibatch has an answer at least"
+
+
 @pytest.mark.parametrize("shown", [1, 5, 40])
 def test_each_step_mixes_in_as_many_demonstrations_as_it_has_answers(
     base: Path, monkeypatch: pytest.MonkeyPatch, shown: int

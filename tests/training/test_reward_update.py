@@ -179,6 +179,16 @@ def test_the_first_update_takes_more_passes(base: Path, monkeypatch: pytest.Monk
     assert steps[0] == pytest.approx(1) and steps[9] < 0.2 and steps[10] == pytest.approx(1)
 
 
+def test_how_far_an_update_has_come_is_told_as_it_learns(base: Path):
+    """Of 4 passes over 32 votes in batches of 16; one that stops early has said how many it would make at most."""
+    updater, told = _updater(base, cold_epochs=4), []
+    updater.update([_pair(i) for i in range(32)], [], [], lambda done, of: told.append((done, of)))
+    assert told == [(done, 8) for done in range(9)]
+    told.clear()
+    updater.update([], [], [], lambda done, of: told.append((done, of)))
+    assert told == [(0, 0)]
+
+
 def test_the_first_updates_learning_rate_rises_before_it_falls(base: Path, monkeypatch: pytest.MonkeyPatch):
     updater = _updater(base, replay=0.0, batch=1, epochs=1, cold_epochs=1)
     steps: list[float] = []

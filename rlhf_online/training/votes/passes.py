@@ -18,7 +18,7 @@ from rlhf_online.feedback.votes import Vote, is_signal, pairs
 from rlhf_online.models import trunk
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair, length
-from rlhf_online.training.optimiser import NamedAdam
+from rlhf_online.training.optimiser import NamedAdam, OnStep, unseen
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes.batch import VoteBatch, assemble
 from rlhf_online.training.votes.loss import ThumbCounts, VoteLoss, count_thumbs
@@ -66,6 +66,7 @@ class VotePasses:
         first: bool,
         rng: random.Random,
         skipped: Counter[str],
+        on_step: OnStep = unseen,
     ) -> BestPass:
         """Up to `epochs` passes over `data`, which is shuffled in place; `first` says that it is the first update.
 
@@ -73,6 +74,7 @@ class VotePasses:
         """
         thumbs = count_thumbs(data, self._model.objectives)
         steps, done = epochs * math.ceil(len(data) / self._batch), 0
+        on_step(done, steps)
         validation = held_out[-MAX_HELD_OUT:] if len(held_out) >= MIN_HELD_OUT else []
         best = BestPass()
         restore: Callable[[], None] | None = None
@@ -84,6 +86,7 @@ class VotePasses:
                 rate = self._lr * _schedule(done, steps, warm_up=first)
                 step = self._step(data[start : start + self._batch], baseline, thumbs, rate, skipped)
                 loss, weight, done = loss + step[0], weight + step[1], done + 1
+                on_step(done, steps)
             learned += weight
             held_out_loss = self.mean_loss(validation) if validation else 0.0
             if restore is None or held_out_loss < best.held_out_loss or math.isnan(best.held_out_loss):

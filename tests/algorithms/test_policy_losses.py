@@ -143,6 +143,13 @@ def test_a_weight_beyond_float32_is_truncated_or_rejected_as_any_other():
     assert answer_weights(far_BT, zeros_BT, mask_BT, max_weight=math.inf).isfinite().all()
 
 
+def test_a_weight_at_a_limit_is_neither_truncated_nor_rejected():
+    same_BT, mask_BT = torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
+    weights_BT, stats = truncated_weights(same_BT, same_BT, mask_BT, max_weight=1.0, reject_above=1.0)
+    assert weights_BT.tolist() == [[1.0, 1.0]]
+    assert stats["truncated_fraction"].item() == stats["rejected_fraction"].item() == 0
+
+
 def test_values_within_the_clip_range_are_not_counted_as_clipped():
     """In float32 V_old + (V − V_old) is seldom V."""
     generator = torch.Generator().manual_seed(0)

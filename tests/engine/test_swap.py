@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_online.engine.swap import SwapResult, Weights, check_probe, swap_full, swap_lora
+from rlhf_online.engine.swap import SwapResult, Weights, check_probe, swap_full, swap_lora, unload_quietly
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineError, EngineUnavailable, SwapFailed
 from rlhf_online.versions.manifest import ProbeSequence
@@ -114,6 +114,34 @@ async def test_the_first_version_failing_leaves_the_engine_paused(
     engine.probe_error["new"] = 1.0
     result = await swap(engine, client, weights(tmp_path, "new"), None)
     assert not result.ok and "resume" not in engine.calls
+
+
+@pytest.mark.parametrize("call", ["reload_weights", "reset_prefix_cache", "probe", "set_version"])
+async def test_an_engine_that_is_lost_in_a_swap_is_no_success_and_is_not_resumed(
+    engine: FakeVllm, client: EngineClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    async def lost(*_: object) -> None:
+        raise EngineUnavailable("it has ended")
+
+    monkeypatch.setattr(client, call, lost)
+    with pytest.raises(EngineUnavailable, match="it has ended"):
+        await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
+    assert "resume" not in engine.calls and "load old" not in engine.calls
+
+
+async def test_unloading_an_adapter_that_is_not_there_is_fine_and_a_lost_engine_is_not(
+    client: EngineClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(error: EngineError) -> None:
+        async def unload(name: str) -> None:
+            raise error
+
+        monkeypatch.setattr(client, "unload_lora", unload)
+        await unload_quietly(client, "new")
+
+    await fails(EngineError("no such adapter"))
+    with pytest.raises(EngineUnavailable, match="it has ended"):
+        await fails(EngineUnavailable("it has ended"))
 
 
 async def test_a_pause_that_takes_too_long_changes_nothing(

@@ -46,7 +46,7 @@ async def engine_error(host: Host, status: int, body: bytes, constraint: str = "
         "the engine failed on this request and goes on with others; its log says more",
         status=500,
         type="server_error",
-        code="engine_failed",
+        code="request_failed",
     )
 
 

@@ -56,12 +56,19 @@ def test_an_answer_cut_at_the_token_limit_is_one_that_did_not_finish() -> None:
     assert [rollout.finished for rollout in rollouts] == [False, True]
 
 
+def test_an_answer_that_ends_with_a_call_of_a_tool_has_finished() -> None:
+    called = replace(ANSWER, text="", finish_reason="tool_calls")
+    (rollout,), left_out = eligible_rollouts(replace(COMPLETION, answers=(called,)), EOS, WIDE)
+    assert rollout.finished and not left_out
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"finish_reason": "abort"}, "unfinished"),
         ({"finish_reason": "error"}, "unfinished"),
         ({"finish_reason": "stop", "token_ids": (20, 21)}, "unfinished"),  # a stop string
+        ({"finish_reason": "tool_calls", "token_ids": (20, 21)}, "unfinished"),
         ({"spans": ()}, "version"),
         ({"spans": (VersionSpan(policy_version="policy-000001", first_token=1),)}, "version"),
         ({"spans": (VersionSpan(policy_version="", first_token=0),)}, "version"),

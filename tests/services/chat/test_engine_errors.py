@@ -54,7 +54,7 @@ async def test_a_clients_mistake_is_a_400_about_its_own_field(
 async def test_a_request_that_fails_on_an_engine_that_lives_is_not_sent_again(service: Service, stream: bool) -> None:
     service.engine.refuse = vllm_errors.NO_BASE_CASE
     status, reply = await service.ask(stream=stream)
-    assert (status, reply["error"]["code"]) == (500, "engine_failed")
+    assert (status, reply["error"]["code"]) == (500, "request_failed")
     assert len(service.engine.requests) == 1
 
 

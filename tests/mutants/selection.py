@@ -1,14 +1,15 @@
 """Which mutants are tried, and which tests are nearest to each.
 
 The rooms take turns, in a room its functions, and of a function one of its mutants is drawn: a long function counts no
-more than a short one. Invariant: the seed, the count and the source decide.
+more than a short one. Invariant: the seed, the count and the source decide; hashes of names do, so that a function that
+changes changes the choice among its own mutants alone.
 
 The nearest tests of `rlhf_online/a/b.py` are `tests/a/test_b.py`, else its package's, `tests/test_a.py`, else the
 folder `tests/a`. Where that says too little, `nearest.toml` names what comes after the first of these, for a module or
 a folder: the quickest first, since the first failure ends a run.
 """
 
-import random
+import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,18 +56,20 @@ def all_mutants(tree: Path, rooms: Sequence[str] = tuple(ROOMS)) -> list[Mutant]
 
 def sample(found: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
     """`count` of them, or all if there are fewer."""
-    turns = []
-    for room in ROOMS:
-        rng = random.Random(f"{seed} {room}")
-        by_function: dict[tuple[str, str], list[Mutant]] = {}
-        for mutant in found:
-            if room_of(mutant.module) == room:
-                by_function.setdefault((mutant.module, mutant.function), []).append(mutant)
-        groups = list(by_function.values())
-        rng.shuffle(groups)
-        for group in groups:
-            rng.shuffle(group)
-        turns.append(_in_turn(groups))
+
+    def drawn(name: str) -> bytes:
+        return hashlib.blake2b(f"{seed} {name}".encode()).digest()
+
+    rooms: dict[str, dict[str, list[Mutant]]] = {room: {} for room in ROOMS}
+    for mutant in found:
+        name = f"{mutant.module}::{mutant.function}"
+        rooms[room_of(mutant.module)].setdefault(name, []).append(mutant)
+    turns = [
+        _in_turn(
+            [sorted(functions[name], key=lambda mutant: drawn(mutant.key)) for name in sorted(functions, key=drawn)]
+        )
+        for functions in rooms.values()
+    ]
     return _in_turn(turns)[:count]
 
 

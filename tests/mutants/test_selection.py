@@ -31,6 +31,14 @@ def test_the_seed_decides():
     assert one == again != other
 
 
+def test_another_function_changes_the_choice_of_no_other():
+    found = _mutants("rlhf_online/gate/a.py", f=9, g=9, h=9)
+    before, after = (
+        selection.sample(each, 99, 1) for each in (found, found + _mutants("rlhf_online/gate/b.py", new=9))
+    )
+    assert before == [mutant for mutant in after if mutant.function != "new"] != after
+
+
 def test_every_room_has_mutants_and_none_is_in_two():
     for room in selection.ROOMS:
         found = selection.all_mutants(ROOT, [room])

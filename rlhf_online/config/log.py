@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from rlhf_online.config.base import Only, Positive, Section
 from rlhf_online.config.explain import explained
@@ -43,6 +44,16 @@ class KafkaSettings(Section):
     token_file: Path | None = Field(
         default=None, description="File of the bearer token, read anew for each connection."
     )
+
+    @model_validator(mode="after")
+    def _enough_replicas(self) -> Self:
+        if 0 < self.replication < self.min_insync:
+            raise PydanticCustomError(
+                "too_few_replicas",
+                "min_insync = {min_insync} is more than replication = {replication}: so many replicas there are not",
+                {"min_insync": self.min_insync, "replication": self.replication},
+            )
+        return self
 
 
 class LogAddress(Section):

@@ -2,13 +2,19 @@
 
 import uuid
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlhf_online.cli import main
-from rlhf_online.config import KafkaSettings
+from rlhf_online.config import KafkaSettings, LogSettings
+from rlhf_online.errors import LogError
+from rlhf_online.eventlog import open_sink, open_source
+from rlhf_online.wire import encode
 from tests.support.kafka_broker import Broker
+from tests.support.logged import thumb
+from tests.support.waiting import until
 
 pytestmark = [
     # kafka-python reads its schemas by functions of the standard library that Python 3.11 and 3.12 call deprecated.
@@ -47,6 +53,70 @@ def test_each_difference_is_a_sentence():
         "p.feedback has 1 replicas, 3 are wanted",
         "p.feedback: cleanup.policy is compact, delete is wanted",
     ]
+
+
+def test_more_replicas_in_sync_than_there_are_is_no_promise_that_can_be_kept():
+    from rlhf_online.eventlog.kafka.topics import differences
+
+    want = _wanted(min_insync=2)["p.feedback"]
+    assert differences(want, replace(want, replication=2)) == []
+    (said,) = differences(want, replace(want, replication=1))
+    assert said.startswith("p.feedback has 1 replicas, fewer than log.kafka.min_insync = 2: ")
+
+
+def test_settings_that_contradict_each_other_are_refused_with_both_numbers(capsys):
+    options = ["--kafka", "kafka://127.0.0.1:1", "--replication", "1", "--min-insync", "2"]
+    assert main(["topics", "check", *options]) == 2
+    assert "min_insync = 2 is more than replication = 1" in capsys.readouterr().err
+
+
+def test_what_fewer_replicas_have_than_is_promised_never_counts_as_shipped(broker: Broker, capsys, tmp_path: Path):
+    """One replica, min.insync.replicas = 2: Kafka itself confirms an event that one replica has."""
+    prefix = f"t{uuid.uuid4().hex[:8]}"
+    options = ["--kafka", f"kafka://{broker.address}", "--prefix", prefix, "--min-insync", "2"]
+    for action in ("apply", "check"):
+        assert main(["topics", action, *options]) == 1
+        assert f"{prefix}.feedback has 1 replicas, fewer than log.kafka.min_insync = 2" in capsys.readouterr().err
+    settings = LogSettings(url=f"kafka://{broker.address}", topic_prefix=prefix, kafka=KafkaSettings(min_insync=2))
+    source, sink = open_source(settings, tmp_path), open_sink(settings, tmp_path)
+    try:
+        with pytest.raises(LogError, match=r"1 replicas, fewer than log\.kafka\.min_insync = 2"):
+            source.identity()
+        sink.append(encode(thumb("chat"))).result(timeout=10)
+        until(lambda: sink.shipping().failures, 60, "a delivery that is not tried")
+        assert sink.shipping().backlog == 1
+    finally:
+        sink.close()
+        source.close()
+
+
+def test_a_topic_that_asks_for_fewer_replicas_than_promised_is_refused_until_it_is_mended():
+    from rlhf_online.eventlog.kafka.topics import INSYNC, check_promise
+
+    want = _wanted(replication=3, min_insync=2)["p.feedback"]
+    for asked in ("2", "3"):
+        check_promise(want, replace(want, configs={INSYNC: asked}))
+    with pytest.raises(LogError, match=r"min\.insync\.replicas is 1, log\.kafka\.min_insync = 2: run `rlhf-online"):
+        check_promise(want, replace(want, configs={INSYNC: "1"}))
+
+
+def test_an_election_that_loses_confirmed_events_is_told_and_mended(broker: Broker, capsys):
+    prefix = f"t{uuid.uuid4().hex[:8]}"
+    options = ["--kafka", f"kafka://{broker.address}", "--prefix", prefix]
+    assert main(["topics", "apply", *options]) == 0
+    _alter(broker, f"{prefix}.feedback", {"unclean.leader.election.enable": "true"})
+    assert main(["topics", "check", *options]) == 1
+    assert f"{prefix}.feedback: unclean.leader.election.enable is true, false is wanted" in capsys.readouterr().err
+    assert main(["topics", "apply", *options]) == 0
+
+
+def _alter(broker: Broker, topic: str, configs: dict[str, str]) -> None:
+    from kafka import KafkaAdminClient
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    admin = KafkaAdminClient(bootstrap_servers=broker.address)
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
+    admin.close()
 
 
 def test_topics_are_made_checked_and_mended_from_the_command_line(broker: Broker, capsys):

@@ -95,7 +95,8 @@ class Forwarder:
                 except (KafkaError, LogError, OSError) as error:
                     self._drop_producer()
                     self.failures += 1
-                    _logger().warning("delivery failed", error=type(error).__name__, shipped=self.shipped)
+                    why = str(error) if isinstance(error, LogError) else type(error).__name__
+                    _logger().warning("delivery failed", error=why, shipped=self.shipped)
                     idle_s = backoff.advance()
                 self._save()
                 self._stopping.wait(idle_s)

@@ -24,6 +24,9 @@ from rlhf_online.eventlog.segments import MAX_RECORD
 EVENTS = ("completions", "feedback", "versions")
 DEAD_LETTERS, ORPHANS = "dead-letters", "orphans"
 
+INSYNC = "min.insync.replicas"
+UNCLEAN = "unclean.leader.election.enable"
+"""A replica that lacks confirmed events may become the leader, and they are gone."""
 MAX_REQUEST = MAX_RECORD + (1 << 20)
 DAY_MS = 86_400_000
 
@@ -41,9 +44,9 @@ class Topic:
 
 def wanted(prefix: str, settings: KafkaSettings) -> list[Topic]:
     """What the topics must be."""
-    common = {"max.message.bytes": str(MAX_REQUEST)}
+    common = {"max.message.bytes": str(MAX_REQUEST), UNCLEAN: "false"}
     if settings.min_insync:
-        common["min.insync.replicas"] = str(settings.min_insync)
+        common[INSYNC] = str(settings.min_insync)
     retention_ms = str(round(settings.retention_days * DAY_MS)) if settings.retention_days else "-1"
     events = common | {"cleanup.policy": "delete", "retention.ms": retention_ms}
     versions = common | {"cleanup.policy": "compact"}
@@ -69,10 +72,24 @@ def differences(want: Topic, found: Topic | None) -> list[str]:
         said.append(f"{want.name} has {found.partitions} partitions, {want.partitions} are wanted")
     if want.replication and found.replication != want.replication:
         said.append(f"{want.name} has {found.replication} replicas, {want.replication} are wanted")
+    said += too_few_replicas(want, found)
     for name, value in sorted(want.configs.items()):
         if (is_ := found.configs.get(name)) != value:
             said.append(f"{want.name}: {name} is {is_ or 'not told'}, {value} is wanted")
     return said
+
+
+def too_few_replicas(want: Topic, found: Topic) -> list[str]:
+    """Whether Kafka would confirm an event that fewer replicas have than `min_insync` promises.
+
+    It does so silently where there are fewer replicas than min.insync.replicas asks for.
+    """
+    if found.replication >= (promised := int(want.configs.get(INSYNC, 0))):
+        return []
+    return [
+        f"{want.name} has {found.replication} replicas, fewer than log.kafka.min_insync = {promised}: give it more "
+        "with Kafka's tools (or delete it while it is empty, and set log.kafka.replication), or promise fewer"
+    ]
 
 
 def check(cluster: Cluster) -> list[str]:
@@ -106,18 +123,35 @@ def apply(cluster: Cluster) -> tuple[list[str], list[str]]:
 def ensure(cluster: Cluster) -> dict[str, Topic]:
     """All topics, those that are missing created; what is there is left as it is.
 
-    Raises KafkaError, LogUnavailable.
+    Raises KafkaError, LogUnavailable; LogError where events would count as shipped that fewer replicas have than
+    `min_insync` promises.
     """
     want = wanted(cluster.prefix, cluster.settings)
     names = [topic.name for topic in want]
     with _Admin(cluster, translate=False) as admin:
-        found = admin.find(names, configs=False)
+        promised = bool(cluster.settings.min_insync)
+        found = admin.find(names, configs=promised)
         if missing := [topic for topic in want if topic.name not in found]:
             admin.create(missing)
-            found = admin.find(names, configs=False)
+            found = admin.find(names, configs=promised)
         if len(found) < len(names):
             raise LogUnavailable(f"Kafka does not show all of {', '.join(names)} yet: try again")
+        for topic in want if promised else []:
+            check_promise(topic, found[topic.name])
         return found
+
+
+def check_promise(want: Topic, found: Topic) -> None:
+    """Raises LogError if fewer replicas than wanted need to have an event."""
+    said = too_few_replicas(want, found)
+    asked = int(found.configs.get(INSYNC, 0))
+    if asked < int(want.configs[INSYNC]):
+        said.append(
+            f"{want.name}: {INSYNC} is {asked}, log.kafka.min_insync = {want.configs[INSYNC]}: run `rlhf-online topics "
+            "apply`"
+        )
+    if said:
+        raise LogError(said[0])
 
 
 class _Admin:

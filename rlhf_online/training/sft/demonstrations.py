@@ -92,6 +92,8 @@ def listed(wrong: Sequence[str]) -> str:
 
 def _conversation(line: bytes, place: str) -> list[Demonstration]:
     """Raises InvalidInput."""
+    if line.lstrip()[:1] == b"[":
+        raise InvalidInput("a JSON array: write each conversation as an object on a line of its own (JSONL)")
     try:
         values = json.loads(line.decode())
     except UnicodeDecodeError as error:

@@ -76,8 +76,8 @@ def test_openais_older_format_is_a_question_and_its_answer(tmp_path: Path):
     ("line", "said"),
     [
         ("{'messages': 1}", "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ([1], "list 'messages'"),
+        ('{"a":' * 100_000, "not JSON"),
+        ([1], "a JSON array: write each conversation as an object on a line"),
         ({"messages": []}, "list 'messages'"),
         ({"prompt": [], "completion": "b"}, "list 'messages'"),
         ({"messages": [USER]}, "no message of the assistant"),

@@ -1,48 +1,61 @@
-"""A vote sent again, another one under its name, and a stranger's."""
+"""What is known of the newest votes: whose they are, and what they said, whatever the circumstances."""
 
 import json
 from dataclasses import replace
 
-from rlhf_online.events import AnswerRef, Feedback, Thumb
+import pytest
+
+from rlhf_online import events as ev
 from rlhf_online.feedback.known_votes import KnownVotes
+from tests.support.logged import ref, thumb
 
-UP = Feedback(
-    conversation_id="c", person="ada", kind=Thumb(answer=AnswerRef(completion_id="a", index=0), up=True), reason="good"
+
+def vote(up: bool = True) -> ev.Feedback:
+    event = thumb("c", up=up).event
+    assert isinstance(event, ev.Feedback)
+    return event
+
+
+@pytest.fixture(params=[False, True], ids=["in one life", "after a restart"])
+def known(request: pytest.FixtureRequest) -> KnownVotes:
+    known = KnownVotes()
+    known.add("vote", vote())
+    return KnownVotes.from_json(json.loads(json.dumps(known.to_json()))) if request.param else known
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": ev.Thumb(answer=ref("c"), up=False)},
+        {"kind": ev.Thumb(answer=ref("c", 1), up=True)},
+        {"kind": ev.Correction(answer=ref("c"), text="fig")},
+        {"reason": "because"},
+        {"replaces": "another"},
+        {"objective": "harmless"},
+    ],
 )
+def test_what_is_said_makes_a_vote_another_one(known: KnownVotes, change: dict):
+    assert known.is_another("vote", replace(vote(), **change))
+    assert not known.is_another("unknown", replace(vote(), **change))
 
 
-def _known(*events: str, capacity: int = 10) -> KnownVotes:
-    known = KnownVotes(capacity)
-    for event_id in events:
-        known.add(event_id, UP)
-    return known
+def test_the_circumstances_of_a_retry_do_not(known: KnownVotes):
+    retried = {"created_ms": 9, "response_ms": 7, "source": "page", "shown": (ref("c"),), "conversation_id": "x"}
+    assert not known.is_another("vote", replace(vote(), **retried))
 
 
-def test_the_same_vote_sent_again_is_not_another_whatever_its_circumstances():
-    known = _known("e")
-    assert not known.is_another("e", UP)
-    assert not known.is_another("e", replace(UP, source="page", response_ms=900, created_ms=5, conversation_id="d"))
+def test_a_vote_is_its_own_persons(known: KnownVotes):
+    assert not known.is_somebody_elses("vote", "rater")
+    assert known.is_somebody_elses("vote", "thief") and known.is_somebody_elses("vote", "")
+    assert not known.is_somebody_elses("unknown", "thief")
 
 
-def test_another_content_under_the_same_id_is_another_vote():
-    known = _known("e")
-    down = replace(UP, kind=Thumb(answer=AnswerRef(completion_id="a", index=0), up=False))
-    for other in (down, replace(UP, reason="bad"), replace(UP, replaces="x"), replace(UP, objective="harmless")):
-        assert known.is_another("e", other)
-        assert not known.is_another("of nobody", other)
-    known.add("e", down)
-    assert not known.is_another("e", UP), "the first one stays what it is"
-
-
-def test_a_vote_is_its_persons():
-    known = _known("e")
-    assert known.is_somebody_elses("e", "bob") and not known.is_somebody_elses("e", "ada")
-    assert not known.is_somebody_elses("unknown", "bob")
-
-
-def test_the_oldest_are_forgotten_and_json_keeps_the_rest():
-    known = _known("a", "b", "c", capacity=2)
-    again = KnownVotes.from_json(json.loads(json.dumps(known.to_json())))
-    for each in (known, again):
-        assert [each.is_somebody_elses(event_id, "bob") for event_id in "abc"] == [False, True, True]
-    assert again.to_json() == known.to_json() and not again.is_another("b", UP)
+def test_the_first_under_an_id_stays_and_the_oldest_are_forgotten():
+    known = KnownVotes(capacity=2)
+    for name, said in (("a", vote()), ("b", vote()), ("a", vote(up=False)), ("c", vote())):
+        known.add(name, said)
+    assert [known.is_another(name, vote(up=False)) for name in "abc"] == [False, True, True]
+    known = KnownVotes()
+    known.add("a", vote())
+    known.add("a", vote(up=False))
+    assert known.is_another("a", vote(up=False))

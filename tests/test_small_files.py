@@ -238,7 +238,7 @@ def test_every_small_file_of_a_state_folder_is_tried(intact: Path) -> None:
     tried = {file.path for file in FILES}
     found = {str(path.relative_to(intact)) for path in intact.rglob("*") if path.is_file()}
     others = {
-        "log/identity",  # another name is another log, which the trainer says: tests/eventlog/test_local.py
+        "log/identity",  # another name is another log, which the trainer says: tests/eventlog/test_tail.py
         *(path for path in found if path.endswith((".log", "lock")) or path.startswith("checkpoints/000000")),
         *(path for path in found if path.startswith("versions/policy-")),  # tests/versions/test_folder_store.py
         "versions/states/policy-000000.json",

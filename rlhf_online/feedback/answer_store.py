@@ -96,7 +96,7 @@ class AnswerStore:
         """The open completion of that id. Raises StateLost if its file cannot be read."""
         if (recent := self._recent.get(completion_id)) is not None:
             return _completion(recent[2])
-        key = np.uint64(_key(completion_id))
+        key = np.uint64(key_of(completion_id))
         begin, end = np.searchsorted(self._keys, key, "left"), np.searchsorted(self._keys, key, "right")
         for number in self._numbers[begin:end].tolist():
             if number >= self.first:
@@ -125,7 +125,7 @@ class AnswerStore:
         Raises CheckpointError, after which all is as it was.
         """
         if self._recent:
-            keys = np.array([_key(completion_id) for completion_id in self._recent], dtype=np.uint64)
+            keys = np.array([key_of(completion_id) for completion_id in self._recent], dtype=np.uint64)
             items = [(ms, data) for _, ms, data in self._recent.values()]
             first = self._next - len(items)
             files = list(self._files)
@@ -234,7 +234,8 @@ def _entries(path: Path) -> np.ndarray:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
-def _key(completion_id: str) -> int:
+def key_of(completion_id: str) -> int:
+    """Of two ids with one key the files tell which is which."""
     return int.from_bytes(hashlib.blake2b(completion_id.encode(), digest_size=8).digest(), "little")
 
 

@@ -11,6 +11,10 @@ class ModelLimits:
     vocabulary: int
     context: int
 
+    def both(self, other: "ModelLimits") -> "ModelLimits":
+        """What two models can read."""
+        return ModelLimits(vocabulary=min(self.vocabulary, other.vocabulary), context=min(self.context, other.context))
+
     def unreadable(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """Why the pair cannot be read: "empty", "vocabulary" or "context"; "" if it can.
 

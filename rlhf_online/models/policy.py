@@ -58,7 +58,7 @@ class Policy:
         self._reference = reference
         self._adapter = adapter
         self._reference_adapter = reference_adapter
-        self.context = trunk.context_length(lm.config)
+        self.limits = trunk.limits(lm.config)
         with trunk.seeded(0):
             self.value_head = nn.Linear(int(lm.config.hidden_size), 1).to(self.device)
         nn.init.zeros_(self.value_head.weight)
@@ -105,7 +105,7 @@ class Policy:
 
     def collate(self, pairs: Sequence[Pair]) -> Batch:
         """Raises InvalidInput for an answer as long as the model's context."""
-        return collate(pairs, pad_id=0, max_length=self.context, device=self.device)
+        return collate(pairs, pad_id=0, max_length=self.limits.context, device=self.device)
 
     # Computing
 
@@ -157,7 +157,7 @@ class Policy:
         eos_ids: Sequence[int],
     ) -> list[tuple[int, ...]]:
         """One answer a prompt (`sampling.sample`), of which the end is kept where it leaves no room for the answer."""
-        cut = [tuple(prompt)[-max(1, self.context - max_tokens) :] for prompt in prompts]
+        cut = [tuple(prompt)[-max(1, self.limits.context - max_tokens) :] for prompt in prompts]
         return sampling.sample(self.lm, cut, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=eos_ids)
 
     def _as_reference(self) -> AbstractContextManager[Any]:

@@ -70,8 +70,7 @@ class RewardModel:
         self.members = heads.members
         self.base = base
         self.tokenizer = tokenizer
-        self.context = trunk.context_length(decoder.config)
-        self.vocabulary = int(decoder.config.vocab_size)
+        self.limits = trunk.limits(decoder.config)
         self.normalisation = ScoreNormalisation.identity(len(heads.objectives), self.members)
         self._adapter = adapter
 
@@ -133,7 +132,7 @@ class RewardModel:
 
     def collate(self, pairs: Sequence[Pair]) -> Batch:
         """Raises InvalidInput for an answer as long as the model's context."""
-        return collate(pairs, pad_id=0, max_length=self.context, device=self.device)
+        return collate(pairs, pad_id=0, max_length=self.limits.context, device=self.device)
 
     # Computing
 

@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 from rlhf_online.errors import InvalidInput, VersionCorrupt
+from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.tensor_headers import has_weights, read_header
 from rlhf_online.versions.weight_files import weight_files
 
@@ -239,9 +240,10 @@ def token_budget(config: Any, limit: int, device: torch.device) -> int:
     return max(1, min(limit, room // bytes_a_token))
 
 
-def context_length(config: Any) -> int:
-    """Tokens of prompt and answer together that the model was made for."""
-    return int(getattr(config, "max_position_embeddings", 1 << 30))
+def limits(config: Any) -> ModelLimits:
+    """What the model was made to read."""
+    context = int(getattr(config, "max_position_embeddings", 1 << 30))
+    return ModelLimits(vocabulary=int(config.vocab_size), context=context)
 
 
 def pick_device(name: str) -> torch.device:

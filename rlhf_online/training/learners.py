@@ -46,9 +46,7 @@ class Learners:
     @property
     def limits(self) -> ModelLimits:
         """What both models can read."""
-        policy, reward = self.policy.policy, self.reward.model
-        vocabulary = min(int(policy.lm.config.vocab_size), reward.vocabulary)
-        return ModelLimits(vocabulary=vocabulary, context=min(policy.context, reward.context))
+        return self.policy.policy.limits.both(self.reward.model.limits)
 
     @property
     def vote_limits(self) -> VoteLimits:

@@ -39,16 +39,19 @@ class Ledger:
 
     def take(self, event_id: str, disposition: Disposition) -> bool:
         """Record what becomes of the event; False, and nothing changes, if it was taken before."""
-        digest = _digest(event_id)
-        if self._holds(digest):
+        if self.known(event_id):
             return False
-        self._recent[digest] = _DISPOSITIONS.index(disposition)
+        self._recent[_digest(event_id)] = _DISPOSITIONS.index(disposition)
         self._counts[disposition] += 1
         return True
 
     def known(self, event_id: str) -> bool:
         """True if the event was taken before."""
-        return self._holds(_digest(event_id))
+        digest = _digest(event_id)
+        if digest in self._recent:
+            return True
+        at = int(np.searchsorted(self._sealed, np.bytes_(digest)))
+        return at < len(self._sealed) and bytes(self._sealed[at]) == digest.rstrip(b"\0")
 
     def counts(self) -> dict[Disposition, int]:
         """How many events there are of each disposition."""
@@ -98,12 +101,6 @@ class Ledger:
         if len(ledger._sealed) > 1 and bool(np.any(ledger._sealed[1:] == ledger._sealed[:-1])):
             raise CheckpointError(f"the ledger in {folder} holds an event twice: use an older checkpoint")
         return ledger
-
-    def _holds(self, digest: bytes) -> bool:
-        if digest in self._recent:
-            return True
-        at = int(np.searchsorted(self._sealed, np.bytes_(digest)))
-        return at < len(self._sealed) and bytes(self._sealed[at]) == digest.rstrip(b"\0")
 
     def _merge(self, digests: np.ndarray) -> None:
         new = np.sort(digests)

@@ -27,7 +27,6 @@ from rlhf_online.algorithms import kl
 from rlhf_online.algorithms.advantages import RunningMean
 from rlhf_online.algorithms.masked import masked_mean
 from rlhf_online.models import trunk
-from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.eligibility import drop_singleton_groups, usable_labels, usable_rollouts
@@ -148,7 +147,7 @@ class PolicyUpdater:
     def _usable(
         self, algorithm: AnyAlgorithm, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer]
     ) -> tuple[list[ScoredRollout], list[LabelledAnswer], Counter[str]]:
-        limits = ModelLimits(vocabulary=int(self.policy.lm.config.vocab_size), context=self.policy.context)
+        limits = self.policy.limits
         kept, left_out = usable_rollouts(rollouts, limits)
         labels: list[LabelledAnswer] = []
         if algorithm.needs.labels:

@@ -119,7 +119,7 @@ class RewardUpdater:
             loss=best.loss,
             passes=best.passes,
             held_out_loss=best.held_out_loss,
-            truncated=sum(length(pair) > self.model.context for vote in votes for pair in pairs(vote)),
+            truncated=sum(length(pair) > self.model.limits.context for vote in votes for pair in pairs(vote)),
             skipped=dict(+skipped),
             signal_reliability=self._passes.loss.signal_reliability.figures(),
             measured=self.evaluate(),

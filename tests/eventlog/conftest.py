@@ -1,10 +1,11 @@
-"""A real Kafka broker for a module's tests, which keep apart by the prefixes of their topics."""
+"""A disk that fails on demand, and a real Kafka broker for a module's tests, which keep apart by their topics' names."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.kafka_broker import Broker, missing_tools
+from tests.support.local_log import Disk
 
 
 @pytest.fixture(scope="module")
@@ -15,3 +16,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()

@@ -6,6 +6,7 @@ _CLUSTER = "tests/faults/test_cluster_faults.py"
 _DISK = "tests/faults/test_disk_faults.py"
 _SERVICE = "tests/services/chat/test_faults.py"
 _LOCAL = "tests/eventlog/test_local.py"
+_RECOVERY = "tests/eventlog/test_recovery.py"
 _TOPICS = "tests/eventlog/test_kafka.py"
 _LOOP = "tests/training/test_loop.py"
 _CHECKPOINT = "tests/training/test_checkpoint.py"
@@ -36,8 +37,8 @@ ROWS: dict[int, tuple[str, ...]] = {
     ),
     7: (f"{_LOCAL}::test_a_failed_fsync_is_not_acknowledged_and_its_segment_never_used_again",),
     8: (
-        f"{_LOCAL}::test_any_torn_tail_is_cut_and_the_log_goes_on",
-        f"{_LOCAL}::test_what_was_acknowledged_survives_kill_nine",
+        f"{_RECOVERY}::test_any_torn_tail_is_cut_and_the_log_goes_on",
+        f"{_RECOVERY}::test_what_was_acknowledged_survives_kill_nine",
         "tests/faults/test_auditor.py::test_no_power_failure_takes_an_acknowledged_vote",
     ),
     9: (

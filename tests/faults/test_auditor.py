@@ -158,7 +158,7 @@ def test_it_finds_training_that_is_committed_before_the_position(tiny: World, mo
     monkeypatch.setattr(joined_votes, "SUBJECTS", 0)  # the intake would take them for revisions
     tiny.chat(20)
     _cycle(tiny)
-    monkeypatch.setattr(Ledger, "_holds", lambda ledger, digest: False)  # the ledger would notice
+    monkeypatch.setattr(Ledger, "known", lambda ledger, event_id: False)  # the ledger would notice
     with tiny.trainer() as trainer:
         trainer.parts.intake.position = {}
         trainer.run_once()

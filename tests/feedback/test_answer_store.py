@@ -69,7 +69,7 @@ def test_what_a_later_life_sealed_is_not_seen_by_an_older_checkpoint(tmp_path: P
 
 
 def test_two_ids_of_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_key", lambda completion_id: 7)
+    monkeypatch.setattr(module, "key_of", lambda completion_id: 7)
     answers = AnswerStore(tmp_path)
     events = [add(answers, name, 1) for name in "abc"]
     answers.seal()

@@ -6,36 +6,26 @@ import pytest
 
 from rlhf_online.errors import UnusableVote
 from rlhf_online.feedback.limits import VoteLimits, check_vote
-from rlhf_online.feedback.votes import Candidate, Comparison
+from rlhf_online.feedback.votes import Comparison
 from rlhf_online.models.limits import ModelLimits
+from tests.support.comparisons import comparison
 
 LIMITS = VoteLimits(models=ModelLimits(vocabulary=78, context=128), objectives=("helpful", "brief"), tokens=40)
 
 
-def ranking(answers: int, tokens: tuple[int, ...]) -> Comparison:
-    return Comparison(
-        event_id="e",
-        conversation_id="c",
-        person="p",
-        prompt_token_ids=(1, 20, 3),
-        candidates=tuple(Candidate(token_ids=tokens) for _ in range(answers)),
-        tiers=tuple((index,) for index in range(answers)),
-    )
-
-
 def test_a_vote_that_fits_is_taken() -> None:
-    check_vote(ranking(4, (30, 31, 2)), LIMITS)
-    check_vote(replace(ranking(2, (30, 2)), objective="brief"), LIMITS)
+    check_vote(comparison(4, (30, 31, 2)), LIMITS)
+    check_vote(replace(comparison(2, (30, 2)), objective="brief"), LIMITS)
 
 
 @pytest.mark.parametrize(
     ("vote", "reason", "why"),
     [
-        (ranking(8, (30, 31, 2)), "large", "8 answers take 48 tokens at once, and 40"),
-        (ranking(2, (999, 2)), "vocabulary", "vocabulary of 78"),
-        (ranking(2, (-1, 2)), "vocabulary", "vocabulary of 78"),
-        (ranking(2, ()), "empty", "has no token"),
-        (replace(ranking(2, (30, 2)), objective="harmless"), "objective", "'harmless' is none of helpful, brief"),
+        (comparison(8, (30, 31, 2)), "large", "8 answers take 48 tokens at once, and 40"),
+        (comparison(2, (999, 2)), "vocabulary", "vocabulary of 78"),
+        (comparison(2, (-1, 2)), "vocabulary", "vocabulary of 78"),
+        (comparison(2, ()), "empty", "has no token"),
+        (replace(comparison(2, (30, 2)), objective="harmless"), "objective", "'harmless' is none of helpful, brief"),
     ],
 )
 def test_one_that_does_not_is_refused(vote: Comparison, reason: str, why: str) -> None:
@@ -46,5 +36,5 @@ def test_one_that_does_not_is_refused(vote: Comparison, reason: str, why: str) -
 
 def test_an_answer_longer_than_the_context_is_refused() -> None:
     with pytest.raises(UnusableVote, match="an answer of 200 tokens does not fit a context of 128") as refused:
-        check_vote(ranking(2, (30,) * 200), replace(LIMITS, tokens=10_000))
+        check_vote(comparison(2, (30,) * 200), replace(LIMITS, tokens=10_000))
     assert refused.value.reason == "context"

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rlhf_online.feedback.limits import check_vote
-from rlhf_online.feedback.votes import Candidate, Comparison, Rating
+from rlhf_online.feedback.votes import Candidate, Rating
+from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
@@ -18,6 +19,7 @@ from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
+from tests.support.comparisons import comparison
 
 
 @pytest.fixture
@@ -34,34 +36,24 @@ def both(tmp_path: Path) -> Learners:
     )
 
 
-def ranking(answers: int, tokens: tuple[int, ...]) -> Comparison:
-    return Comparison(
-        event_id="e",
-        conversation_id="c",
-        person="p",
-        prompt_token_ids=(1, 20, 3),
-        candidates=tuple(Candidate(token_ids=tokens) for _ in range(answers)),
-        tiers=tuple((index,) for index in range(answers)),
-    )
-
-
 def test_the_limits_of_a_vote_are_those_of_both_models(both: Learners) -> None:
     limits = both.vote_limits
     assert (limits.models.vocabulary, limits.models.context) == (78, 128)
     assert limits.objectives == ("helpful",) and limits.tokens == 2 * both.reward.model.token_budget(16_384)
-    vote = ranking(4, (30, 31, 2))
+    vote = comparison(4, (30, 31, 2))
     check_vote(vote, limits)
     assert both.reward.update([vote], [], []).new == 1, "and it can be learned from"
 
 
 def test_the_smaller_vocabulary_and_the_shorter_context_count(both: Learners) -> None:
-    config = both.policy.policy.lm.config
-    for vocabulary, expected in [(500, 78), (50, 50)]:
-        config.vocab_size = vocabulary
-        assert both.limits.vocabulary == expected
-    for context, expected in [(500, 128), (64, 64)]:
-        both.policy.policy.context = context
-        assert both.limits.context == expected
+    reward, policy = both.reward.model, both.policy.policy
+    assert reward.limits == policy.limits == ModelLimits(vocabulary=78, context=128)
+    for model in (reward, policy):
+        model.limits = ModelLimits(vocabulary=500, context=64)
+        assert both.limits == ModelLimits(vocabulary=78, context=64)
+        model.limits = ModelLimits(vocabulary=50, context=500)
+        assert both.limits == ModelLimits(vocabulary=50, context=128)
+        model.limits = ModelLimits(vocabulary=78, context=128)
 
 
 def test_the_kl_is_a_mean_over_answers_and_0_of_none(both: Learners) -> None:

@@ -66,7 +66,8 @@ def fine_tune(
     else:
         lm = trunk.random_lm(model_dir, seed=passes.seed, device=torch.device(device))
     lm.requires_grad_(True)
-    prepared = to_pairs(demonstrations, tokenizer, trunk.context_length(lm.config), int(lm.config.vocab_size))
+    limits = trunk.limits(lm.config)
+    prepared = to_pairs(demonstrations, tokenizer, limits.context, limits.vocabulary)
     pairs = prepared.pairs
     parameters = list(lm.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=passes.lr, betas=(0.9, 0.95), weight_decay=0.01)

@@ -1,4 +1,4 @@
-"""A disk that fails on demand, and a real Kafka broker for a module's tests, which keep apart by their topics' names."""
+"""A disk that fails on demand, and a real Kafka broker for a module's tests, which have topics of their own."""
 
 from collections.abc import Iterator
 

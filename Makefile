@@ -8,6 +8,7 @@ BENCH ?= smollm
 BUF := 1.75.0
 COUNT ?=
 KILLS ?= 25
+MINUTES ?=
 SEED ?=
 PY := .venv/bin/python
 SMOLLM := build/models/smollm2
@@ -29,8 +30,8 @@ up: install $(if $(filter $(SMOLLM),$(MODEL)),$(SMOLLM)/config.json) ## chat wit
 test: install ## the tests; ARGS="-k swap"
 	$(PY) -m pytest -m "not slow" $(ARGS)
 
-faults: install ## faults as tests, then SIGKILLs at random points, into build/faults.json; KILLS=1000 SEED=7
-	$(PY) -m tests.faults.run --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+faults: install ## faults as tests, then SIGKILLs at random points, into build/faults.json; KILLS=1000 or MINUTES=60, SEED=7
+	$(PY) -m tests.faults.run --kills $(KILLS) $(if $(MINUTES),--long --minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 zoo: install ## the real engine serves small models of every kind, minutes each; ARGS="-k Mixtral"
 	$(PY) -m pytest -m slow tests/zoo $(ARGS)

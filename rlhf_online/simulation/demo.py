@@ -32,7 +32,6 @@ from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 
-START_S = 400.0
 CLOSING_S = 45.0
 """What comes after the traffic: the last cycle's swap, the last measurement, the report."""
 MIN_TRAFFIC_S = 60.0
@@ -162,7 +161,7 @@ class Demo:
                 await self._first_version(services)
             self._tune.end()
             self.dashboard.url = await services.listening()
-            await services.ready(START_S)
+            await services.ready()
         except BaseException:
             await services.stop()
             raise
@@ -297,7 +296,7 @@ class Demo:
             await _wait_for_restart(root, pattern, killed)
             self.restarts[name] += f", a new process after {self._live.seconds - at:.1f} s"
             if name == "engine":
-                await services.ready(START_S)
+                await services.ready()
                 self.restarts[name] += f", answering again after {self._live.seconds - at:.0f} s"
             self.dashboard.chaos.append(f"{name}: {self.restarts[name]}")
 

@@ -17,13 +17,15 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from rlhf_online.config import SftSettings
+from rlhf_online.config import EngineSettings, SftSettings
 from rlhf_online.config.files import write_toml
 from rlhf_online.config.given import Values
 from rlhf_online.errors import RlhfError
 from rlhf_online.process import end_group
 from rlhf_online.simulation import world
 
+ENGINE_START_S: float = EngineSettings.model_fields["start_timeout_s"].default
+"""The one limit for a start, the engine's own: on a busy machine it has taken 400 s."""
 TAIL_LINES = 15
 DEMONSTRATIONS = 20_000
 SFT_STEPS, SFT_BATCH, SFT_LR = 1600, 128, 1.5e-3
@@ -90,7 +92,7 @@ class Services:
         command = [sys.executable, "-m", "services.standalone", "--config", str(config)]
         return cls(await Child.start("the service", command, log), ready_file)
 
-    async def listening(self, timeout_s: float = 60.0) -> str:
+    async def listening(self, timeout_s: float = ENGINE_START_S) -> str:
         """Base URL of the public API once its port is open. Raises DemoError."""
 
         async def is_ready() -> bool:
@@ -101,7 +103,7 @@ class Services:
         self.url = f"http://127.0.0.1:{ports['http']}"
         return self.url
 
-    async def ready(self, timeout_s: float) -> None:
+    async def ready(self, timeout_s: float = ENGINE_START_S) -> None:
         """Wait until a version serves. Raises DemoError."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
 

@@ -36,13 +36,13 @@ from rlhf_online.versions import open_registry
 from tests.benches.everyday import HELD_OUT, VOTED_ON, Utility, vote
 from tests.benches.support import reports
 from tests.benches.support.reports import note
+from tests.support.waiting import ENGINE_START_S
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_TOKENS = 48
 AT_ONCE = 8
 RANKED, TOGETHER = 0.7, 4
 """Share of the votes that rank answers, and how many; the others are thumbs."""
-START_S = 600.0
 REST_S = 8.0
 SAMPLES = 4
 COLD_SHARE = 0.9
@@ -207,7 +207,7 @@ def _rests(state: StateDir, given: int) -> bool:
 
 async def _ready(state: StateDir, process: subprocess.Popen[bytes]) -> str:
     """The service's address, once the first version serves."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + ENGINE_START_S
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < deadline and process.poll() is None:
             try:

@@ -6,7 +6,7 @@ with the same key when no reply came. An event counts as acknowledged only when 
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,15 +24,20 @@ PROMPTS = [prompt.text for prompt in world.prompts()]
 class Clients:
     """`people` who go on until `stop`. `acknowledged` is a file with an event id a line, complete at any moment."""
 
-    def __init__(self, url: str, acknowledged: Path, *, people: int, pause_s: float, seed: int) -> None:
+    def __init__(
+        self, url: str, acknowledged: Path, *, people: int, pause_s: float, seed: int, may_refuse: Callable[[], bool]
+    ) -> None:
         self.answers: set[str] = set()
         self.votes: set[str] = set()
         """Event ids that were acknowledged."""
         self.sent_again = 0
         """Votes to which no reply came, each time."""
+        self.refused = self.refused_unduly = 0
+        """Votes that were refused (429 or 503), and those of them for which `may_refuse` saw no reason."""
         self.not_logged = 0
         """Answers whose reply said so."""
         self._url = url
+        self._may_refuse = may_refuse
         self._pause_s = pause_s
         self._seed = seed
         self._file = acknowledged.open("a", buffering=1)
@@ -122,7 +127,10 @@ class Clients:
                 async with self._post("/v1/feedback", body) as response:
                     self._note((await response.json())["event_id"], self.votes)
                     return
-            except (aiohttp.ClientError, TimeoutError):
+            except (aiohttp.ClientError, TimeoutError) as error:
+                if isinstance(error, Refused):
+                    self.refused += 1
+                    self.refused_unduly += not self._may_refuse()
                 self.sent_again += 1
                 await asyncio.sleep(AGAIN_S)
 
@@ -141,8 +149,12 @@ class Clients:
         among.add(event_id)
 
 
+class Refused(aiohttp.ClientError):
+    """The service takes no such request now."""
+
+
 class _Post:
-    """A request; a reply that says "later" raises ClientError, one that says "never" AssertionError."""
+    """A request; a reply that says "later" raises Refused, one that says "never" AssertionError."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> None:
         self._request = session.post(url, json=body)
@@ -152,7 +164,7 @@ class _Post:
         if response.status != 200:
             said = await response.text()
             assert response.status in (429, 503), f"HTTP {response.status}: {said}"
-            raise aiohttp.ClientError(said)
+            raise Refused(said)
         return response
 
     async def __aexit__(self, *error: Any) -> None:

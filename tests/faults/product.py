@@ -44,9 +44,14 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from tests.support.forked import Forked
 from tests.support.kafka_broker import Broker
+from tests.support.small_disk import SmallDisk, cannot_mount, small_disk
+from tests.support.waiting import ENGINE_START_S
 
-START_S = 300.0
 POLL_S = 0.05
+AGAIN_S = 0.5
+DISK_MIB = 256
+AFTER_FULL_S = 15.0
+"""A log that took no event says so for ten seconds, and a start may have begun while the disk was full."""
 
 
 class Component(Protocol):
@@ -67,14 +72,28 @@ class Component(Protocol):
         """SIGKILL. Raises AssertionError if it had ended by itself."""
         ...
 
+    def pause(self) -> None:
+        """SIGSTOP."""
+        ...
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        ...
+
 
 class Service:
-    """A service of the product. `ports` are those that it told when it was ready."""
+    """A service of the product. `ports` are those that it told when it was ready.
 
-    def __init__(self, name: str, settings: ServiceSettings, folder: Path) -> None:
+    `disturbed_s` is when somebody last did something to it. It may end by itself while `disk` is full, and is started
+    again then, as `up` does it.
+    """
+
+    def __init__(self, name: str, settings: ServiceSettings, folder: Path, disk: "Disk") -> None:
         config = folder / f"{name}.toml"
         self.name, self.output = name, folder / f"{name}.log"
         self.ports: dict[str, int] = {}
+        self.disturbed_s = time.monotonic()
+        self._disk = disk
         self._ready_file = folder / f"{name}.json"
         dump(settings.model_copy(update={"ready_file": self._ready_file}), config)
         self._process = Forked(f"services.{name}.__main__", ["--config", str(config)], self.output)
@@ -85,18 +104,38 @@ class Service:
         return self._process.exit_code
 
     def start(self) -> None:
+        self.disturbed_s = time.monotonic()
         self._process.start()
 
     async def ready(self) -> None:
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + ENGINE_START_S
         while not self._announced():
+            await self._start_again_if_the_disk_ended_it()
             assert self.exit_code is None, f"{self.name} ended by itself: {last_words(self.output)}"
             assert time.monotonic() < deadline, f"{self.name} is not ready: {last_words(self.output)}"
             await asyncio.sleep(POLL_S)
 
     def kill(self) -> None:
+        self.disturbed_s = time.monotonic()
         code = self._process.kill()
-        assert code < 0, f"{self.name} ended by itself with code {code}: {last_words(self.output)}"
+        assert code < 0 or self._disk.was_full, f"{self.name} ended by itself, {code}: {last_words(self.output)}"
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        self.disturbed_s = time.monotonic()
+        if self.exit_code is None:
+            os.kill(self._process.pid, number)
+
+    async def _start_again_if_the_disk_ended_it(self) -> None:
+        if self.exit_code is not None and self._disk.was_full:
+            self._process.abandon()
+            await asyncio.sleep(AGAIN_S)
+            self.start()
 
     def children(self, module: str) -> list[int]:
         """Processes of Python's `module` that it has started."""
@@ -124,8 +163,8 @@ class Service:
 class Trainer(Service):
     """It counts as ready once it has committed something: a life that is cut short before proves nothing."""
 
-    def __init__(self, settings: TrainerSettings, folder: Path) -> None:
-        super().__init__("trainer", settings, folder)
+    def __init__(self, settings: TrainerSettings, folder: Path, disk: "Disk") -> None:
+        super().__init__("trainer", settings, folder, disk)
         self._checkpoints = StateDir(settings.state_dir).checkpoints
         self._before: dict[str, Any] = {}
 
@@ -135,11 +174,17 @@ class Trainer(Service):
 
     async def ready(self) -> None:
         await super().ready()
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + ENGINE_START_S
         while self.checkpoint() == self._before:
+            if self.exit_code is not None and self._disk.was_full:
+                return await self.ready_again()
             assert self.exit_code is None, f"{self.name} ended by itself: {last_words(self.output)}"
             assert time.monotonic() < deadline, f"{self.name} commits nothing: {last_words(self.output)}"
             await asyncio.sleep(POLL_S)
+
+    async def ready_again(self) -> None:
+        await self._start_again_if_the_disk_ended_it()
+        await self.ready()
 
     @property
     def position(self) -> Position:
@@ -169,13 +214,19 @@ class KafkaBroker:
         self._broker.launch()
 
     async def ready(self) -> None:
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + ENGINE_START_S
         while not await self._connects():
             assert time.monotonic() < deadline, f"the broker is not ready: {last_words(self.output)}"
             await asyncio.sleep(POLL_S)
 
     def kill(self) -> None:
         self._broker.kill()
+
+    def pause(self) -> None:
+        self._broker.pause()
+
+    def resume(self) -> None:
+        self._broker.resume()
 
     async def _connects(self) -> bool:
         try:
@@ -185,6 +236,37 @@ class KafkaBroker:
         writer.close()
         await writer.wait_closed()
         return True
+
+
+class Disk:
+    """The disk that the state folder is on: one of its own where it can be mounted, which `fill` fills."""
+
+    def __init__(self, folder: Path, undo: ExitStack) -> None:
+        self.fills = 0
+        self._full_s = 0.0
+        self._small: SmallDisk | None = None
+        if not cannot_mount(folder):
+            self._small = undo.enter_context(small_disk(folder, DISK_MIB))
+
+    @property
+    def was_full(self) -> bool:
+        """Now, or so shortly ago that somebody may still suffer from it."""
+        return time.monotonic() < self._full_s + AFTER_FULL_S
+
+    async def fill(self, seconds: float) -> None:
+        """Keep it full, whatever others remove; does nothing where no disk could be mounted."""
+        if self._small is None:
+            return
+        self.fills += 1
+        end = time.monotonic() + seconds
+        try:
+            while (now := time.monotonic()) < end:
+                self._full_s = now
+                self._small.fill()
+                await asyncio.sleep(POLL_S)
+        finally:
+            self._small.free()
+            self._full_s = time.monotonic()
 
 
 class Product:
@@ -199,6 +281,7 @@ class Product:
         self._model = folder / "model"
         self._folder = folder
         self._undo = ExitStack()
+        self.disk = Disk(self.state.root, self._undo)
         self._engine = Forked("tests.support.engine_process", [str(folder / "engine.sock")], folder / "engine.log")
         self._undo.callback(self._engine.abandon)
         broker = Broker(folder / "kafka")
@@ -219,7 +302,7 @@ class Product:
         self._engine.start()
         self.reward.start()
         await self.reward.ready()
-        self.trainer = Trainer(self._trainer(self.reward.ports["grpc"]), self._folder)
+        self.trainer = Trainer(self._trainer(self.reward.ports["grpc"]), self._folder, self.disk)
         self._undo.callback(self.trainer.abandon)
         return self
 
@@ -233,14 +316,14 @@ class Product:
 
     async def kill_forwarder(self) -> None:
         """SIGKILL the process that ships the chat service's log. Raises AssertionError if there is none for long."""
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + ENGINE_START_S
         while not (found := self.chat.children("rlhf_online.eventlog.kafka.forwarder_process")):
             assert time.monotonic() < deadline, f"nobody ships: {last_words(self.chat.output)}"
             await asyncio.sleep(POLL_S)
         os.kill(found[0], signal.SIGKILL)
 
     def _service(self, name: str, settings: ServiceSettings) -> Service:
-        service = Service(name, settings, self._folder)
+        service = Service(name, settings, self._folder, self.disk)
         self._undo.callback(service.abandon)
         return service
 

@@ -90,7 +90,7 @@ def start(settings: StandaloneSettings) -> Stack:
         )  # fmt: skip
     stack = Stack(process, state, output)
     try:
-        stack.wait(ready_file.exists, "the ports open", timeout=120)
+        stack.wait(ready_file.exists, "the ports open")
     except AssertionError:
         stack.stop()
         raise

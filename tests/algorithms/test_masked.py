@@ -13,6 +13,7 @@ from rlhf_online.algorithms.masked import (
     token_entropies,
     token_logprobs,
     whiten,
+    whitening_scale,
 )
 
 VALUES_BT = torch.tensor([[1.0, 2.0, 99.0], [6.0, -99.0, 99.0]], dtype=torch.float64)
@@ -40,6 +41,14 @@ def test_whitened_values_have_mean_zero_and_variance_one():
     assert masked_mean(white_BT, MASK_BT).item() == pytest.approx(0, abs=1e-12)
     assert masked_variance(white_BT, MASK_BT).item() == pytest.approx(1, abs=1e-6)
     assert white_BT[~MASK_BT].tolist() == [0, 0, 0]
+
+
+def test_the_scale_is_what_whitening_multiplies_differences_by_also_where_they_are_tiny():
+    for size in (1.0, 1e-4, 0.0):
+        tiny_BT = size * VALUES_BT
+        difference = (whiten(tiny_BT, MASK_BT)[0, 1] - whiten(tiny_BT, MASK_BT)[0, 0]).item()
+        assert difference == pytest.approx(size * whitening_scale(tiny_BT, MASK_BT), rel=1e-12)
+    assert whitening_scale(0 * VALUES_BT, MASK_BT) == pytest.approx(1e4)
 
 
 def test_whitening_without_shift_keeps_the_mean():

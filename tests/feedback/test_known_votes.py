@@ -59,3 +59,10 @@ def test_the_first_under_an_id_stays_and_the_oldest_are_forgotten():
     known.add("a", vote())
     known.add("a", vote(up=False))
     assert known.is_another("a", vote(up=False))
+
+
+def test_what_a_release_kept_the_next_one_knows():
+    up = ev.Feedback(
+        conversation_id="c", person="ada", kind=ev.Thumb(answer=ev.AnswerRef(completion_id="a"), up=True), reason="good"
+    )
+    assert not KnownVotes.from_json([["e", "ada", "becc566a0caf142a"]]).is_another("e", up)

@@ -1,5 +1,7 @@
 """What is compared: whole answers of the live version, and the candidate's to the same prompts."""
 
+from typing import Any
+
 from rlhf_online.gate.evidence import baseline, gather
 from rlhf_online.rollout.types import Rollout, ScoredRollout
 
@@ -35,6 +37,14 @@ def test_the_baseline_is_the_live_versions_own_answers_one_a_prompt_first() -> N
     ]
     assert [s.score for s in baseline(rollouts, "policy-000001", 1.0, 2, 4)] == [0.1, 0.5]
     assert [s.score for s in baseline(rollouts, "policy-000001", 1.0, 9, 4)] == [0.1, 0.5, 0.2]
+
+
+def test_without_an_answer_of_the_live_version_nothing_is_asked() -> None:
+    def never(*_: object) -> Any:
+        raise AssertionError("asked")
+
+    found = gather([], max_tokens=4, sample=never, score=never, kl_of=never)
+    assert found.score_pairs() == [] and found.kl == 0.0
 
 
 def test_the_candidate_answers_the_same_prompts() -> None:

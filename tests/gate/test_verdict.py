@@ -39,6 +39,11 @@ def test_a_better_candidate_passes_and_the_figures_are_these() -> None:
     }
 
 
+def test_of_a_single_pair_nothing_is_known_and_so_its_error_is_a_half() -> None:
+    assert judge(evidence([1.0], [4]), SETTINGS).figures["win_rate_stderr"] == 0.5
+    assert judge(evidence([1.0, 1.0], [4, 4]), SETTINGS).figures["win_rate_stderr"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("found", "reason"),
     [

@@ -39,7 +39,7 @@ def test_it_learns_to_answer_and_to_end(base: Path, tmp_path: Path):
         progress=lambda step, steps, loss: seen.append((step, steps, loss)),
     )
     assert [step for step, _, _ in seen] == list(range(1, 61)) and seen[0][1] == 60
-    assert seen[0][2] > 4 and seen[-1][2] < 0.2
+    assert 4 < seen[0][2] < 5 and seen[-1][2] < 0.2, "nats a token; at first all 78 are as likely"
     tokenizer, policy = ChatTokenizer(tmp_path / "out"), Policy.load(tmp_path / "out", tuning="full")
     prompts = [tokenizer.prompt_ids(item.messages) for item in _demonstrations()]
     answers = policy.sample(prompts, max_tokens=8, temperature=0.2, seed=0, eos_ids=tokenizer.eos_ids)

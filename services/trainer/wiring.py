@@ -183,7 +183,7 @@ def _demonstrations(settings: PolicyTraining, tokenizer: ChatTokenizer, policy: 
     if settings.demonstrations is None:
         raise ConfigError("policy.ptx_coef is above 0, and policy.demonstrations names no file: name one")
     read = demonstrations.read_file(settings.demonstrations)
-    prepared = fine_tuning.to_pairs(read.found, tokenizer, policy.context, int(policy.lm.config.vocab_size))
+    prepared = fine_tuning.to_pairs(read.found, tokenizer, policy.limits.context, policy.limits.vocabulary)
     structlog.get_logger().info(
         "demonstrations", learned=len(prepared.pairs), left_out=len(prepared.left_out), wrong_lines=len(read.wrong)
     )

@@ -10,13 +10,15 @@
 A save writes the files, fsyncs each, then manifest.json.tmp, fsyncs it, renames it, and fsyncs the folders. A folder
 without manifest is the remains of a save that was cut short; nobody reads it, and the next save removes it. What
 changes the folder is done under the lease's guard, so that a trainer that was replaced can neither commit nor delete.
-A part that has not changed is hard-linked from the checkpoint before. A load verifies everything and falls back to the
-checkpoint before where a hash is wrong; having checkpoints of which none is good is an error, never a silent new start.
+A part that has not changed is hard-linked from the checkpoint before. A load verifies everything. A damaged file is
+mended from its parity (`parity`), since one that checkpoints share would take them all; if it cannot be, the load falls
+back to the checkpoint before. Having checkpoints of which none is good is an error, never a silent new start.
 
 Invariant: what a checkpoint holds depends on nothing but the log, the seed and the rollouts: no time, no host, no path.
 Only the epoch in the manifest counts the trainer's starts.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -35,6 +37,7 @@ from rlhf_online.durable import file_sha256, fsync_file, fsync_folder, make_fold
 from rlhf_online.errors import CheckpointError
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.feedback.conversion import AnswerIds
+from rlhf_online.training import parity
 from rlhf_online.training.checkpoint_compat import FORMAT, upgrade_part, upgrade_state
 from rlhf_online.training.lease import Lease
 
@@ -123,6 +126,10 @@ class Checkpoints:
             files = self._write(folder, state, parts)
             named = {kind: tuple(sealed.get(kind, ())) for kind in SEALED}
             paths = [self.folder / kind / name for kind, names in named.items() for name in names]
+            for path in paths:
+                parity.protect(path)
+            for shared in {path.parent for path in paths}:
+                fsync_folder(shared)
             digests = {path: self._digests.get(path) or _digest(path) for path in paths}
             manifest: dict[str, Any] = {"number": number, "epoch": self._lease.epoch, "log": asdict(log)}
             manifest["files"] = _json(files)
@@ -189,11 +196,13 @@ class Checkpoints:
                 files |= self._carry(folder, name)
                 continue
             files[f"{name}.json"] = _write_json(folder / f"{name}.json", part.values | {"format": FORMAT})
+            parity.protect(folder / f"{name}.json")
             if not part.tensors:
                 continue
             path = folder / f"{name}.safetensors"
             save_file(_storable(part.tensors), path)
             fsync_file(path)
+            parity.protect(path)
             files[path.name] = _digest(path)
         return files
 
@@ -203,6 +212,9 @@ class Checkpoints:
         carried = {file: digest for file, digest in self.last.files.items() if file in names}
         for file in carried:
             os.link(self.last.folder / file, folder / file)
+            with contextlib.suppress(FileNotFoundError):  # an earlier release wrote none
+                os.link(parity.parity_of(self.last.folder / file), parity.parity_of(folder / file))
+            parity.protect(folder / file)
         return carried
 
     def _commit(self, folder: Path, manifest: dict[str, Any], lease: Lease) -> None:
@@ -225,7 +237,7 @@ class Checkpoints:
             }
             places = {folder / name: digest for name, digest in files.items()}
             for path, digest in (places | sealed).items():
-                if _digest(path) != digest:
+                if not _is(path, digest) and not _mend(path, digest):
                     raise CheckpointError(f"{path} does not have the SHA-256 of the manifest")
             state = upgrade_state(json.loads((folder / "state.json").read_text()))
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -251,7 +263,9 @@ class Checkpoints:
         try:
             for number in self._numbers():
                 manifest = json.loads((self.folder / f"{number:06d}" / MANIFEST).read_text())
-                named |= {(kind, name) for kind in SEALED for name in manifest[kind]}
+                named |= {
+                    (kind, each) for kind in SEALED for name in manifest[kind] for each in (name, name + parity.SUFFIX)
+                }
         except (OSError, ValueError, KeyError, TypeError):
             return
         for kind in SEALED:
@@ -295,6 +309,20 @@ def _write_json(path: Path, values: Any) -> FileDigest:
 
 def _digest(path: Path) -> FileDigest:
     return FileDigest(file_sha256(path), path.stat().st_size)
+
+
+def _is(path: Path, digest: FileDigest) -> bool:
+    try:
+        return _digest(path) == digest
+    except FileNotFoundError:
+        return False
+
+
+def _mend(path: Path, digest: FileDigest) -> bool:
+    mended = parity.mend(path, digest.sha256)
+    if mended:
+        structlog.get_logger().error("a file was damaged, and was mended: look after the disk", file=str(path))
+    return mended
 
 
 def _json(files: Mapping[str, FileDigest]) -> dict[str, dict[str, Any]]:

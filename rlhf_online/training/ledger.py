@@ -16,6 +16,7 @@ import numpy as np
 
 from rlhf_online.durable import content_name, write_bytes
 from rlhf_online.errors import CheckpointError
+from rlhf_online.training import parity
 
 Disposition = Literal["trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn"]
 
@@ -108,8 +109,11 @@ class Ledger:
 
 
 def _read(folder: Path, name: str) -> bytes:
-    """Raises OSError; CheckpointError for a file that was changed."""
+    """Mended, if need be and its parity can. Raises OSError; CheckpointError for a file that was changed."""
     data = (folder / name).read_bytes()
+    if not name.endswith(content_name("", data, ".ids")):
+        digits = name.removesuffix(".ids").rpartition("-")[2]
+        data = (folder / name).read_bytes() if parity.mend(folder / name, digits) else data
     if not name.endswith(content_name("", data, ".ids")) or len(data) % _ENTRY.itemsize:
         raise CheckpointError(f"{folder / name} was changed since it was written: use an older checkpoint")
     return data

@@ -26,6 +26,7 @@ from rlhf_online.events import Completion
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.rewards import weights
 from rlhf_online.state import FINGERPRINT, PersonHash, StateDir
+from rlhf_online.training import parity
 from rlhf_online.training.checkpoint import CheckpointPart, Checkpoints
 from rlhf_online.training.lease import FileLease
 from rlhf_online.training.ledger import Ledger
@@ -271,9 +272,20 @@ def checkpoints(root: Path) -> Iterator[None]:
 
 
 def read_checkpoint(root: Path) -> tuple[Any, ...]:
+    """Read without what mends damaged files, and again after each file of it was damaged: both are promised."""
     kept = Checkpoints(root / "checkpoints", 1)
+    mending = {path: path.read_bytes() for path in root.rglob(f"*{parity.SUFFIX}")}
+    for path in mending:
+        path.unlink()
     if (stored := kept.load()) is None:
         return ()
+    for path, content in mending.items():
+        path.write_bytes(content)
+    parts = [stored.folder / name for name in stored.files if name != "state.json"]
+    for path in [*parts, *(kept.folder / kind / name for kind, names in stored.sealed.items() for name in names)]:
+        path.write_bytes(b"!" + path.read_bytes()[1:])
+    again = kept.load()
+    assert again is not None and again.number == stored.number
     done = stored.state["done"]
     ledger = Ledger.load(kept.ledger_folder, stored.sealed["ledger"])
     answers = AnswerStore.load(kept.answers_folder, stored.sealed["answers"], 0, done)
@@ -523,6 +535,7 @@ WRITERS = (
             "training.checkpoint:_settle",
             "training.checkpoint:_write_json",
             "training.ledger:Ledger.seal",
+            "training.parity:protect",
             "feedback.answer_store:AnswerStore._write",
             "durable:fsync_file",
         ),
@@ -593,6 +606,8 @@ NOT_PROMISED = {
     "rlhf_online.process:lower_priority": "no file",
     "rlhf_online.process:write_ready_file": ANEW,
     "rlhf_online.simulation": "for demonstrations and tests",
+    "rlhf_online.state:StateDir.close_to_others": "done anew at every start",
+    "rlhf_online.training.parity:mend": "the file is as bad as before until it is whole",
     "rlhf_online.training.sft.__main__:run": "syncs the fine-tuned model before it says where it is",
     "services.standalone": ANEW,
 }

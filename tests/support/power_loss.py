@@ -134,6 +134,8 @@ class Recording:
         """The lines that asked for one."""
         self.callers: set[str] = set()
         """Functions of the product that were running at any call that was listened to, "module:Class.function"."""
+        self.lied_at: int | None = None if lies else 0
+        """The first moment after a lie."""
         self._root = root
         self._lies = lies
         self._promised = 0
@@ -171,6 +173,7 @@ class Recording:
             self._keep(f"before {real.__name__} in {(caller := self._caller())}")
             self.fsyncs.add(caller)
             if caller == self._lies:
+                self.lied_at = len(self.moments) if self.lied_at is None else self.lied_at
                 return
             inode, now = os.fstat(descriptor).st_ino, self._look()
             if inode in now.folders:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -53,6 +54,15 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def unmendable(folder: Path) -> None:
+    for path in folder.rglob("*.parity"):
+        path.unlink()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".parity")
+
+
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     saved(tmp_path, 7)
     checkpoint = Checkpoints(tmp_path, 3).load()
@@ -89,10 +99,40 @@ def test_only_the_newest_are_kept_and_each_stands_alone(tmp_path: Path) -> None:
     assert torch.equal(checkpoint.part("reward").tensors["w"], torch.zeros(3, 2))
 
 
+@pytest.mark.parametrize("name", ["policy.safetensors", "policy.json", "reward.safetensors", "reward.json"])
+@pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:10])])
+def test_a_damaged_part_is_mended_also_where_all_checkpoints_share_it(
+    tmp_path: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    saved(tmp_path, 1, 2, 3)
+    whole = (tmp_path / "000002" / name).read_bytes()
+    damage(tmp_path / "000002" / name)
+    checkpoints = Checkpoints(tmp_path, 3, Alone())
+    assert (found := checkpoints.load()) is not None and found.state == {"n": 3}
+    assert (tmp_path / "000002" / name).read_bytes() == whole
+    checkpoints.save({"n": 4}, {"policy": None, "reward": None}, {}, PLACE)
+    flip(tmp_path / "000003" / name)
+    assert (found := Checkpoints(tmp_path, 3).load()) is not None and found.state == {"n": 4}, (
+        "carried on with its parity"
+    )
+
+
+def test_a_state_of_a_release_without_parity_gets_it_with_the_next_save(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    for path in tmp_path.rglob("*.parity"):
+        path.unlink()
+    checkpoints = Checkpoints(tmp_path, 3, Alone())
+    checkpoints.load()
+    checkpoints.save({"n": 2}, {"policy": None, "reward": None}, {}, PLACE)
+    flip(tmp_path / "000001" / "policy.safetensors")
+    assert (found := Checkpoints(tmp_path, 3).load()) is not None and found.state == {"n": 2}
+
+
 @pytest.mark.parametrize("name", ["state.json", "policy.safetensors", "policy.json", "list.json", "manifest.json"])
-def test_a_flipped_bit_falls_back_to_the_one_before(tmp_path: Path, name: str) -> None:
+def test_a_flipped_bit_that_nothing_mends_falls_back_to_the_one_before(tmp_path: Path, name: str) -> None:
     saved(tmp_path, 1, 2)
     flip(tmp_path / "000001" / name)
+    unmendable(tmp_path)
     checkpoints = Checkpoints(tmp_path, 3, Alone())
     checkpoint = checkpoints.load()
     assert checkpoint is not None
@@ -108,6 +148,7 @@ def test_a_flipped_bit_falls_back_to_the_one_before(tmp_path: Path, name: str) -
 def test_a_missing_file_falls_back(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
     (tmp_path / "000001" / "policy.safetensors").unlink()
+    unmendable(tmp_path)
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
     assert checkpoint.number == 0
@@ -121,6 +162,7 @@ def test_a_damaged_ledger_segment_falls_back(tmp_path: Path) -> None:
     (tmp_path / "ledger" / "b").write_text("second")
     checkpoints.save({"n": 2}, {}, {"ledger": ["a", "b"]}, PLACE)
     flip(tmp_path / "ledger" / "b")
+    unmendable(tmp_path)
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
     assert checkpoint.sealed == {"ledger": ("a",), "answers": ()}
@@ -132,17 +174,32 @@ def test_sealed_files_stay_for_as_long_as_a_checkpoint_names_them(tmp_path: Path
     for number in range(4):
         (tmp_path / "answers" / f"{number}").write_text("an answer")
         checkpoints.save({"n": number}, {}, {"answers": [f"{number}"]}, PLACE)
-    assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == ["2", "3"]
-    (tmp_path / "000002" / "manifest.json").write_text("{")
-    (tmp_path / "answers" / "4").write_text("an answer")
-    checkpoints.save({"n": 4}, {}, {"answers": ["4"]}, PLACE)
-    assert {path.name for path in (tmp_path / "answers").iterdir()} >= {"3", "4"}
+    assert names(tmp_path / "answers") == ["2", "3"]
+    assert {path.name for path in (tmp_path / "answers").iterdir()} == {"2", "3", "2.parity", "3.parity"}
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}", '{"answers": {}}'])
+def test_no_sealed_file_goes_while_a_manifest_does_not_say_what_it_needs(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "answers").mkdir()
+    checkpoints = Checkpoints(tmp_path, 2, Alone())
+    for number in range(2):
+        (tmp_path / "answers" / f"{number}").write_text("an answer")
+        checkpoints.save({"n": number}, {}, {"answers": [f"{number}"]}, PLACE)
+    (tmp_path / "000001" / "manifest.json").write_text(manifest)
+    (tmp_path / "answers" / "2").write_text("an answer")
+    checkpoints.save({"n": 2}, {}, {"answers": ["2"]}, PLACE)
+    assert names(tmp_path) == ["000001", "000002", "answers"]
+    assert names(tmp_path / "answers") == ["0", "1", "2"], "1 may be brought back, with its manifest"
+    (tmp_path / "answers" / "3").write_text("an answer")
+    checkpoints.save({"n": 3}, {}, {"answers": ["3"]}, PLACE)
+    assert names(tmp_path / "answers") == ["2", "3"], "what could not be read is gone"
 
 
 def test_none_that_is_good_is_an_error_not_a_new_start(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
     for number in ("000000", "000001"):
         flip(tmp_path / number / "policy.safetensors")
+    unmendable(tmp_path)
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
         Checkpoints(tmp_path, 3).load()
 

@@ -9,6 +9,7 @@ import pytest
 
 from rlhf_online.errors import CheckpointError
 from rlhf_online.training.ledger import Disposition, Ledger
+from rlhf_online.training.parity import protect
 
 
 def test_an_event_is_taken_once_whatever_becomes_of_it():
@@ -88,6 +89,21 @@ def test_the_same_events_give_the_same_files(tmp_path: Path):
 def test_an_empty_ledger_has_no_files(tmp_path: Path):
     assert Ledger().seal(tmp_path) == []
     assert not Ledger.load(tmp_path, []).known("a")
+
+
+def test_a_damaged_file_is_mended_before_it_is_read_or_written_on(tmp_path: Path):
+    ledger = Ledger()
+    ledger.take("a", "trained")
+    [name] = ledger.seal(tmp_path)
+    protect(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    for place in range(len(whole)):
+        (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert Ledger.load(tmp_path, [name]).counts()["trained"] == 1
+        assert not Ledger.load(tmp_path, [name]).take("a", "trained"), "never trained twice"
+    (tmp_path / name).write_bytes(bytes(len(whole)))
+    ledger.take("b", "trained")
+    assert Ledger.load(tmp_path, ledger.seal(tmp_path)).counts()["trained"] == 2
 
 
 def test_a_changed_or_missing_file_is_refused(tmp_path: Path):

@@ -266,6 +266,22 @@ async def test_adapters_change_the_model_name_and_old_ones_go(engine: FakeVllm, 
         assert [c.state for c in changes] == ["live"] * 5
 
 
+async def test_an_adapter_that_vllm_cannot_serve_is_no_sign_of_a_sick_engine(
+    engine: FakeVllm, registry: Registry
+) -> None:
+    """vLLM answers 500, and lives on: the version is refused, once, and the one before it goes on."""
+    first = live(registry, tuning="lora", files=False)
+    async with hosting(engine, registry, tuning="lora") as (host, changes):
+        await eventually(lambda: host.serving == first)
+        bad = publish(registry, tuning="lora")
+        engine.refuse_load.add(bad)
+        registry.promote(bad)
+        await eventually(lambda: len(changes) == 2)
+        assert (changes[-1].version, changes[-1].state) == (bad, "failed") and "cannot load" in changes[-1].reason
+        assert (host.state, host.serving, host.restarts) == ("ready", first, 0)
+        assert engine.calls.count(f"load_lora {bad}") == 1 and registry.live("policy") == first
+
+
 async def test_an_adapter_for_an_engine_of_full_weights_is_refused(engine: FakeVllm, registry: Registry) -> None:
     first = live(registry)
     async with hosting(engine, registry) as (host, changes):

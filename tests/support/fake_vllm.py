@@ -100,8 +100,8 @@ class FakeVllm(FakeGeneration):
     async def _load_lora(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.calls.append(f"load_lora {body['lora_name']}")
-        if body["lora_name"] in self.refuse_load:
-            return web.json_response({"error": {"message": "cannot load"}}, status=400)
+        if body["lora_name"] in self.refuse_load:  # 500 for whatever vLLM cannot serve: DoRA, biases, too large a rank
+            return web.json_response({"error": {"message": "cannot load"}}, status=500)
         if body["lora_name"] in self.adapters:  # as vLLM does
             return web.json_response({"error": {"message": "has already been loaded"}}, status=400)
         self.adapters[body["lora_name"]] = Path(body["lora_path"])

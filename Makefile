@@ -33,8 +33,8 @@ test: install ## the tests; ARGS="-k swap"
 faults: install ## faults as tests, then SIGKILLs at random points, into build/faults.json; KILLS=1000 or MINUTES=60, SEED=7
 	$(PY) -m tests.faults.run --kills $(KILLS) $(if $(MINUTES),--long --minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-zoo: install ## the real engine serves small models of every kind, minutes each; ARGS="-k Mixtral"
-	$(PY) -m pytest -m slow tests/zoo $(ARGS)
+zoo: install ## the real engine serves small models of every kind, as transformers computes them; ARGS="Qwen2 GPT-2"
+	$(PY) -m tests.zoo.served $(ARGS)
 
 mutants: install ## small wrong changes of the product, and whether tests notice them, into build/mutants.json; COUNT=400 SEED=7
 	$(PY) -m tests.mutants.run $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)

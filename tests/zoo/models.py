@@ -1,7 +1,7 @@
 """Small model folders of every kind that people bring, each made by a few lines, and what is to become of each.
 
 `ZOO` is the table of what is supported: docs/models.md shows it, `test_zoo` takes each folder through its life, and
-`test_served` has the real engine serve those that are accepted.
+`served` has the real engine serve those that are accepted.
 """
 
 import json
@@ -211,7 +211,7 @@ LLAMA3 = {
     "original_max_position_embeddings": 64, "rope_theta": 10000.0,
 }  # fmt: skip
 EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2, "tie_word_embeddings": False}
-MOE = "mixture of experts, which vLLM on a CPU does not compute beside adapters.*--tuning full"
+MOE = "mixture of experts, whose learned versions vLLM does not serve on a CPU"
 DIFFERENT_HEAD = "lm_head.weight is not model.embed_tokens.weight"
 
 
@@ -253,8 +253,8 @@ ZOO = (
     Animal(name="rope scaling: llama3", make=of(lambda: llama(rope_parameters=LLAMA3))),
     Animal(name="rope scaling: yarn", make=of(lambda: llama(rope_parameters=YARN))),
     Animal(name="sliding window (Mistral)", make=of(lambda: MistralConfig(**SIZES, sliding_window=32))),
-    Animal(name="mixture of experts (Mixtral)", make=of(_mixtral), lora=MOE),
-    Animal(name="mixture of experts (Qwen3)", make=of(_qwen3_moe), lora=MOE),
+    Animal(name="mixture of experts (Mixtral), on a CPU", make=of(_mixtral), **_both(MOE)),
+    Animal(name="mixture of experts (Qwen3), on a CPU", make=of(_qwen3_moe), **_both(MOE)),
     Animal(name="GPT-2 (Conv1D)", make=of(_gpt2), lora="vLLM serves no adapters.*--tuning full"),
     Animal(
         name="logits capped (Gemma 2)",
@@ -285,6 +285,7 @@ ZOO = (
     Animal(
         name="one file, and consolidated.safetensors",
         make=changed(_consolidated),
+        lora="consolidated.safetensors beside its weights, and no index.*remove it",
         told="consolidated.safetensors.*it is ignored",
     ),
     Animal(

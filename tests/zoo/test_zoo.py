@@ -78,8 +78,9 @@ def live(folder: Path, tuning: Tuning, tmp_path: Path, *, cpu: bool = True) -> N
     RewardModel.load(folder, tuning=tuning, lora_rank=4)
 
 
-def test_on_a_gpu_an_adapter_leaves_experts_as_they_are(tmp_path: Path) -> None:
-    folder = copied(next(animal for animal in ZOO if "Mixtral" in animal.name), tmp_path / "model")
+@named(tuple(animal for animal in ZOO if "experts" in animal.name))
+def test_on_a_gpu_an_adapter_leaves_experts_as_they_are(animal: Animal, tmp_path: Path) -> None:
+    folder = copied(animal, tmp_path / "model")
     findings = inspect(folder, tuning="lora", cpu=False)
     assert [finding.severity for finding in findings] == ["warn"]
     assert "attention and shared layers alone" in told(folder, findings[0])

@@ -115,11 +115,12 @@ def _engine(name: str, config: dict[str, Any], tuning: str, cpu: bool) -> Iterat
         yield _refuse(
             "LoRA", f"is a {name}, for which vLLM serves no adapters", "train all weights, with --tuning full"
         )
-    elif tuning == "lora" and cpu and any(config.get(setting) for setting in EXPERTS):
+    # There vLLM 0.32 ends at the first request beside adapters, and is nats off after a reload of all weights.
+    if cpu and any(config.get(setting) for setting in EXPERTS):
         yield _refuse(
-            "LoRA",
-            "is a mixture of experts, which vLLM on a CPU does not compute beside adapters",
-            "train all weights, with --tuning full, or take a GPU",
+            "architecture",
+            "is a mixture of experts, whose learned versions vLLM does not serve on a CPU",
+            "take another model, or a GPU",
         )
     size = _head_size(config)
     if cpu and size and size not in vllm_source.CPU_HEAD_SIZES:

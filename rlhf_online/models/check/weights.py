@@ -19,7 +19,7 @@ AGAIN = "fetch or convert the model again"
 
 
 def inspect_weights(folder: Path, config: dict[str, Any], *, needed: bool) -> Iterator[Finding]:
-    """`needed`: without weights nothing can begin. What follows from another finding is not told."""
+    """`needed`: an engine begins with these weights. What follows from another finding is not told."""
     try:
         files = weight_files(folder)
         others = other_weights(folder)
@@ -37,6 +37,9 @@ def inspect_weights(folder: Path, config: dict[str, Any], *, needed: bool) -> It
         return
     if others:
         names = ", ".join(path.name for path in others)
+        if needed and not (folder / INDEX).is_file():
+            yield _refuse(f"holds {names} beside its weights, and no index that tells vLLM which to read", "remove it")
+            return
         yield Finding("warn", "weights", f"holds {names} beside its weights", "it is ignored")
     tensors: dict[str, Tensor] = {}
     for path in files:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from rlhf_online import events as ev
 from rlhf_online.eventlog.local import LocalLog
@@ -50,6 +51,20 @@ def test_a_file_and_peoples_corrections_are_learned(base: Path, tmp_path: Path):
     prompts = [tokenizer.prompt_ids([ev.Message(role="user", content="fig")]), (1, 2, 3)]
     answers = policy.sample(prompts, max_tokens=8, temperature=0.2, seed=0, eos_ids=tokenizer.eos_ids)
     assert [tokenizer.decode(answer) for answer in answers] == ["is a fruit", "please name one tool"]
+
+
+def test_weights_that_are_not_there_are_no_random_ones(base: Path, tmp_path: Path):
+    """In silence they were, and the first loss was that of a model that knows nothing."""
+    (tmp_path / "data.jsonl").write_text(json.dumps(FIG))
+    write_tiny_model(base, weights_seed=0)
+    weights = load_file(base / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    for lost in ("lacks model.layers.0.mlp.up_proj.weight: fetch", "holds its weights as pytorch_model.bin"):
+        ended = _sft("--model", base, "--data", tmp_path / "data.jsonl", "--out", tmp_path / "out")
+        assert ended.returncode == 2 and lost in ended.stderr and not (tmp_path / "out").exists()
+        if (base / "model.safetensors").exists():
+            (base / "model.safetensors").rename(base / "pytorch_model.bin")
 
 
 def test_mistakes_are_said_before_anything_is_computed(base: Path, tmp_path: Path):

@@ -298,6 +298,17 @@ def test_why_no_version_is_served_is_told(monkeypatch):
     ]
 
 
+def test_what_happens_to_a_secret_is_told_once(monkeypatch):
+    said: list[str] = []
+    readiness = Readiness(said.append, start_timeout_s=600.0)
+    answers = iter(["ok", "person.salt is gone", "person.salt is gone", "ok"])
+    monkeypatch.setattr("services.standalone.readiness.ASK_S", 0.0)
+    monkeypatch.setattr(readiness, "_ask", lambda _: {"secrets": next(answers)})
+    for _ in range(4):
+        readiness.follow("http://nowhere", None)
+    assert said == ["secrets        person.salt is gone", "secrets        ok"]
+
+
 def test_waits_double_up_to_a_minute_and_begin_anew_after_a_good_life(tmp_path, monkeypatch):
     now = 0.0
     monkeypatch.setattr("services.standalone.service.time.monotonic", lambda: now)

@@ -1,5 +1,6 @@
 """The demo's children: started, watched, killed on purpose, and never left behind."""
 
+import inspect
 import os
 import sys
 
@@ -74,6 +75,11 @@ async def test_a_service_that_does_not_start_is_an_error_with_its_log(tmp_path):
             await services.listening(timeout_s=120)
     finally:
         await services.stop()
+
+
+def test_whoever_waits_for_an_engine_is_as_patient_as_its_own_setting():
+    for wait in (Services.listening, Services.ready):
+        assert inspect.signature(wait).parameters["timeout_s"].default == config.EngineSettings().start_timeout_s
 
 
 async def test_a_service_that_stays_silent_is_given_up(tmp_path):

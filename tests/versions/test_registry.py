@@ -30,6 +30,23 @@ def test_a_name_is_never_given_twice(registry: Registry) -> None:
     assert Registry(registry.store).reserve("policy") == "policy-000003"
 
 
+def test_a_version_that_was_not_staged_here_is_refused_in_one_sentence(registry: Registry) -> None:
+    with pytest.raises(InvalidInput, match="policy-000007 cannot be published: its files were not staged here"):
+        registry.publish(Manifest(version="policy-000007", tuning="full"))
+    assert registry.versions() == []
+    version = publish(registry)
+    assert Registry(registry.store).publish(Manifest(version=version, tuning="full")).version == version, "again"
+
+
+def test_a_manifest_is_read_once_however_often_versions_are_listed(registry: Registry) -> None:
+    version = registry.reserve("policy")
+    (registry.stage(version) / "w").write_bytes(b"weights")
+    probe = (ProbeSequence(token_ids=(1, 2), logprobs=(-0.5,)),)
+    registry.publish(Manifest(version=version, tuning="full", probe=probe))
+    assert registry.manifest(version) is registry.manifest(version)
+    assert registry.verify(version) == registry.manifest(version)
+
+
 def test_a_published_version_is_a_candidate_with_its_files_hashed(registry: Registry) -> None:
     version = registry.reserve("policy")
     (registry.stage(version) / "model.safetensors").write_bytes(b"weights")

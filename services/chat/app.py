@@ -180,7 +180,7 @@ class Handlers:
     async def list_versions(self, request: Request) -> Response:
         rows = await asyncio.to_thread(self.chat.versions.rows, dict(request.query_params))
         listed: VersionList = {
-            "serving": self.gateway.host.serving,
+            "serving": self.gateway.engine.serving,
             "live": self.chat.versions.live(),
             "versions": [cast("VersionRow", row.to_json()) for row in rows],
         }
@@ -225,16 +225,16 @@ class Handlers:
 
 def readiness(chat: Chat) -> Readiness:
     """Whether people can be answered and the log takes events, and what is missing."""
-    host, writer = chat.gateway.host, chat.gateway.writer
-    ready = host.state == "ready"
+    engine, writer = chat.gateway.engine, chat.gateway.writer
+    ready = engine.state == "ready"
     return {
         "ready": ready and writer.healthy,
-        "state": host.state,
+        "state": engine.state,
         "message": "" if ready else str(chat.gateway.not_ready()),
         "log": "ok" if writer.healthy else "the event log did not take the last events: see the service's log",
-        "serving": host.serving,
-        "model": host.model_name,
-        "restarts": host.restarts,
+        "serving": engine.serving,
+        "model": engine.model_name,
+        "restarts": engine.restarts,
         "secrets": chat.secrets.check(),
     }
 

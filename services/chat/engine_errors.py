@@ -14,7 +14,7 @@ import orjson
 from rlhf_online.errors import EngineUnavailable
 from services.chat.api_error import ApiError
 from services.chat.chat_request import ChatCompletionRequest
-from services.chat.host import Host
+from services.chat.engine import Engine
 
 CLIENTS_NAMES = {"input_tokens": "messages", "logprobs": "top_logprobs", "prompt": "prompts"}
 """The request's fields behind the engine's parameters, where they differ."""
@@ -23,7 +23,7 @@ NO_ROOM = "max_tokens must be at least 1, got 0."
 """What vLLM says of a prompt that fills the context to the last token."""
 
 
-async def engine_error(host: Host, status: int, body: bytes, constraint: str = "") -> ApiError | EngineUnavailable:
+async def engine_error(engine: Engine, status: int, body: bytes, constraint: str = "") -> ApiError | EngineUnavailable:
     """The error that `body` is, under an HTTP status or one inside a stream.
 
     `constraint` is the request's field that says what an answer must look like, if one does.
@@ -33,7 +33,7 @@ async def engine_error(host: Host, status: int, body: bytes, constraint: str = "
         return _refusal(error, constraint)
     if status in (404, 408, 409, 429, 503):  # between two versions' names, or short of room: passes
         return EngineUnavailable(f"the engine answered {status}; try again")
-    if not await host.client.health():
+    if not await engine.client.health():
         return EngineUnavailable(f"the engine failed (HTTP {status}); try again")
     if constraint:
         return ApiError(

@@ -1,4 +1,4 @@
-"""Counts of the engine's host, the log and the supervisor as metrics, read at each scrape and each change."""
+"""Counts of the engine, the log and the supervisor as metrics, read at each scrape and each change."""
 
 from contextlib import suppress
 
@@ -8,7 +8,7 @@ from rlhf_online.metrics import ChatMetrics, show_version
 from rlhf_online.state import SERVICES_STATUS, StateDir
 from rlhf_online.versions.catalogue import Catalogue
 from rlhf_online.versions.manifest import Change
-from services.chat.host import Host, Swap
+from services.chat.engine import Engine, Swap
 from services.chat.secrets import INTACT, Secrets
 
 
@@ -16,9 +16,9 @@ class Exporter:
     """Copies what they count into the metrics, each event once. The supervisor's, if there is one, lie in `state`."""
 
     def __init__(
-        self, host: Host, sink: Sink, metrics: ChatMetrics, state: StateDir, secrets: Secrets, catalogue: Catalogue
+        self, engine: Engine, sink: Sink, metrics: ChatMetrics, state: StateDir, secrets: Secrets, catalogue: Catalogue
     ) -> None:
-        self.host = host
+        self.engine = engine
         self.state = state
         self.secrets = secrets
         self.sink = sink
@@ -30,20 +30,20 @@ class Exporter:
         self._shipping = Shipping()
 
     async def changed(self, change: Change) -> None:
-        """The host calls this."""
+        """The engine calls this."""
         self.update()
 
     def update(self) -> None:
         for swap in self._new_swaps():
             self.metrics.swaps.labels(outcome="ok" if swap.ok else "failed").inc()
             self.metrics.swap_pause.observe(swap.pause_s)
-        if self.host.restarts > self._restarts:
-            self.metrics.engine_restarts.inc(self.host.restarts - self._restarts)
-            self._restarts = self.host.restarts
-        if self.host.serving != self._serving:
-            self._serving = self.host.serving
+        if self.engine.restarts > self._restarts:
+            self.metrics.engine_restarts.inc(self.engine.restarts - self._restarts)
+            self._restarts = self.engine.restarts
+        if self.engine.serving != self._serving:
+            self._serving = self.engine.serving
             show_version(self.metrics.serving, self._serving)
-        self.metrics.engine_ready.set(self.host.state == "ready")
+        self.metrics.engine_ready.set(self.engine.state == "ready")
         self.metrics.secrets_intact.set(self.secrets.check() == INTACT)
         self.metrics.damaged_records.set(len(self.catalogue.damaged))
         self._show_shipping(self.sink.shipping())
@@ -60,9 +60,9 @@ class Exporter:
         self.metrics.refused.inc(now.refused - before.refused)
 
     def _new_swaps(self) -> list[Swap]:
-        """Those after the last one seen; the host keeps only the latest."""
+        """Those after the last one seen; the engine keeps only the latest."""
         new: list[Swap] = []
-        for swap in reversed(self.host.swaps):
+        for swap in reversed(self.engine.swaps):
             if swap is self._last:
                 break
             new.append(swap)

@@ -19,9 +19,9 @@ from rlhf_online.state import PersonHash
 from services.chat import upstream
 from services.chat.api_error import ApiError, unavailable
 from services.chat.chat_request import PUBLIC_MODEL, ChatRequest
+from services.chat.engine import Engine
 from services.chat.event_writer import EventWriter
 from services.chat.feedback_checks import FeedbackChecks
-from services.chat.host import Host
 from services.chat.in_flight import Generation, InFlight
 
 RETURN_S = 120.0
@@ -40,7 +40,7 @@ class Gateway:
 
     def __init__(
         self,
-        host: Host,
+        engine: Engine,
         flight: InFlight,
         writer: EventWriter,
         checks: FeedbackChecks,
@@ -48,7 +48,7 @@ class Gateway:
         metrics: ChatMetrics,
         max_concurrent: int,
     ) -> None:
-        self.host = host
+        self.engine = engine
         self.flight = flight
         self.writer = writer
         self.checks = checks
@@ -59,7 +59,7 @@ class Gateway:
 
     def models(self) -> list[str]:
         """The names that a request may give as its model; all mean the live version."""
-        return list(dict.fromkeys(name for name in (PUBLIC_MODEL, self.host.model_name, self.host.serving) if name))
+        return list(dict.fromkeys(name for name in (PUBLIC_MODEL, self.engine.model_name, self.engine.serving) if name))
 
     def check_model(self, name: str) -> None:
         """Raises ApiError for a name that is none of `models`."""
@@ -69,7 +69,7 @@ class Gateway:
 
     async def complete(self, request: ChatRequest) -> Generation:
         """All answers, logged. Raises ApiError or EngineUnavailable."""
-        restarts = self.host.restarts
+        restarts = self.engine.restarts
         try:
             return await self._complete(await self.start(request))
         except EngineUnavailable:
@@ -78,7 +78,7 @@ class Gateway:
 
     async def open(self, request: ChatRequest) -> Generation:
         """A started generation, for `read`, `settle` and `end`. Raises ApiError or EngineUnavailable."""
-        restarts = self.host.restarts
+        restarts = self.engine.restarts
         try:
             return await self.start(request)
         except EngineUnavailable:
@@ -95,8 +95,8 @@ class Gateway:
         self.active += 1
         self.metrics.active.set(self.active)
         try:
-            await upstream.send(self.host, generation)
-            while not generation.tokens and (arrived := await upstream.more(self.host, generation, self.flight)):
+            await upstream.send(self.engine, generation)
+            while not generation.tokens and (arrived := await upstream.more(self.engine, generation, self.flight)):
                 generation.begun += arrived
             self.metrics.first_token.observe(generation.elapsed_s())
         except BaseException:
@@ -107,7 +107,7 @@ class Gateway:
     async def read(self, generation: Generation) -> AsyncIterator[list[upstream.Chunk]]:
         """The engine's chunks from the first on, as they arrive together. Raises ApiError or EngineUnavailable."""
         yield generation.begun
-        while arrived := await upstream.more(self.host, generation, self.flight):
+        while arrived := await upstream.more(self.engine, generation, self.flight):
             yield arrived
 
     async def settle(self, generation: Generation) -> None:
@@ -142,7 +142,7 @@ class Gateway:
 
     def admit(self, request: ChatRequest) -> None:
         """Raises ApiError: engine not ready, unknown model, too many requests in progress."""
-        if self.host.state != "ready":
+        if self.engine.state != "ready":
             raise self.not_ready()
         if request.model:
             self.check_model(request.model)
@@ -157,12 +157,12 @@ class Gateway:
 
     def not_ready(self) -> ApiError:
         """503, saying what the engine is doing."""
-        if self.host.state == "failed":
-            return unavailable(f"the engine failed: {self.host.failure}", code="engine_failed")
-        if self.host.state == "waiting" and self.host.failure:
-            return unavailable(f"no version serves: {self.host.failure}", code="no_version_serves")
+        if self.engine.state == "failed":
+            return unavailable(f"the engine failed: {self.engine.failure}", code="engine_failed")
+        if self.engine.state == "waiting" and self.engine.failure:
+            return unavailable(f"no version serves: {self.engine.failure}", code="no_version_serves")
         return unavailable(
-            f"{STATE_MESSAGES.get(self.host.state, 'the engine is not ready')}; try again", "engine_not_ready"
+            f"{STATE_MESSAGES.get(self.engine.state, 'the engine is not ready')}; try again", "engine_not_ready"
         )
 
     async def _complete(self, generation: Generation) -> Generation:
@@ -177,14 +177,14 @@ class Gateway:
     async def _engine_back(self, restarts: int) -> None:
         """Wait until the engine serves again. Raises ApiError if it does not within RETURN_S.
 
-        `restarts` had been counted when the request was sent. It may take the host some seconds to notice that its
+        `restarts` had been counted when the request was sent. It may take some seconds until it is noticed that the
         engine has ended.
         """
         loop = asyncio.get_running_loop()
         start, went = loop.time(), False
-        while loop.time() < start + RETURN_S and self.host.state != "failed":
-            went = went or self.host.state != "ready" or self.host.restarts != restarts
-            if self.host.state == "ready" and (went or loop.time() > start + NOTICE_S):
+        while loop.time() < start + RETURN_S and self.engine.state != "failed":
+            went = went or self.engine.state != "ready" or self.engine.restarts != restarts
+            if self.engine.state == "ready" and (went or loop.time() > start + NOTICE_S):
                 self.metrics.resent.inc()
                 return
             await asyncio.sleep(POLL_S)

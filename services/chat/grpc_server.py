@@ -113,7 +113,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     def __init__(self, chat: Chat) -> None:
         self.versions = chat.versions
-        self.host = chat.gateway.host
+        self.engine = chat.gateway.engine
 
     async def ListVersions(
         self, request: admin_pb2.ListVersionsRequest, context: Context
@@ -121,7 +121,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         rows = await asyncio.to_thread(self.versions.rows, values_of(request))
         return admin_pb2.ListVersionsResponse(
             versions=[_info(row) for row in rows],
-            serving=self.host.serving,
+            serving=self.engine.serving,
             live={kind: version for kind, version in self.versions.live().items() if version is not None},
         )
 

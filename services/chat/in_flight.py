@@ -19,7 +19,7 @@ from rlhf_online import sse
 from rlhf_online.errors import RlhfError
 from rlhf_online.events import Answer, ToolCall, VersionSpan, now_ms
 from services.chat.chat_request import ChatRequest
-from services.chat.host import Host
+from services.chat.engine import Engine
 
 QUIET_S = 0.02
 QUIET_LIMIT_S = 5.0
@@ -127,26 +127,26 @@ class Generation:
 class InFlight:
     """The generations in progress. `epoch` grows whenever the version that writes may have changed under a request."""
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.generations: set[Generation] = set()
         self.epoch = 0
         self.activity = 0
         self._coming: tuple[str, str, int] | None = None
 
     def attach(self) -> None:
-        """Follow the host's swaps. Not for adapters: each request names its own, and keeps it."""
-        self.host.on_pause.append(self.boundary)
-        self.host.on_restore.append(self.undo)
+        """Follow the engine's swaps. Not for adapters: each request names its own, and keeps it."""
+        self.engine.on_pause.append(self.boundary)
+        self.engine.on_restore.append(self.undo)
 
     def version(self) -> str:
         """The version that will write the first token of a request sent now."""
         if self._coming is not None:
             old, new, restarts = self._coming
-            if self.host.serving == old and self.host.restarts == restarts:
+            if self.engine.serving == old and self.engine.restarts == restarts:
                 return new
             self._coming = None
-        return self.host.serving
+        return self.engine.serving
 
     def begin(self, request: ChatRequest) -> Generation:
         """A new generation, to be closed with `end`."""
@@ -156,7 +156,7 @@ class InFlight:
             choices=[Choice(index=i, spans=(span,)) for i in range(request.n)],
             started_ms=now_ms(),
             started_s=asyncio.get_running_loop().time(),
-            restarts=self.host.restarts,
+            restarts=self.engine.restarts,
             conversation_id=request.conversation_id or f"conv-{uuid.uuid4().hex}",
         )
         self.generations.add(generation)
@@ -169,7 +169,7 @@ class InFlight:
         """The engine is paused; `new` writes every token from here on."""
         drained = await self._drain()
         self.epoch += 1
-        self._coming = (old, new, self.host.restarts)
+        self._coming = (old, new, self.engine.restarts)
         for generation, choice in self._unfinished():
             choice.switch_version(new, exact=drained and generation.waiting)
 
@@ -191,7 +191,7 @@ class InFlight:
         if not self.generations:
             return True
         for _ in range(ROUND_TRIPS):
-            if not await self.host.client.health():
+            if not await self.engine.client.health():
                 return False
             if not await self._silent():
                 return False

@@ -16,8 +16,8 @@ from rlhf_online.errors import EngineUnavailable, RlhfError
 from services.chat import upstream
 from services.chat.api_error import ApiError
 from services.chat.documented import documented
+from services.chat.engine import Engine
 from services.chat.gateway import Gateway
-from services.chat.host import Host
 from services.chat.in_flight import InFlight
 from services.chat.validation import Array, AtMost, Expected, Integer, Mistake, Model, Within, validate
 
@@ -102,8 +102,8 @@ class Rollouts:
         self.limits = {"max_tokens": max_tokens, "max_prompt": max_model_len - 1}
 
     @property
-    def host(self) -> Host:
-        return self.gateway.host
+    def engine(self) -> Engine:
+        return self.gateway.engine
 
     @property
     def flight(self) -> InFlight:
@@ -113,10 +113,10 @@ class Rollouts:
         """Raises ApiError (409 if versions kept changing)."""
         request = validate(RolloutRequest, values, self.limits)
         for _ in range(2):
-            if self.host.state != "ready":
+            if self.engine.state != "ready":
                 raise self.gateway.not_ready()
             epoch, version = self.flight.epoch, self.flight.version()
-            results = await self._results(request, self.host.model_name)
+            results = await self._results(request, self.engine.model_name)
             if self.flight.epoch == epoch:
                 tokens = sum(len(answer["token_ids"]) for answers in results for answer in answers)
                 self.gateway.metrics.rollout_tokens.inc(tokens)
@@ -172,7 +172,7 @@ class Rollouts:
             body["seed"] = request.seed + start * request.n  # the engine gives answer i of a prompt seed + i
         if self.priority:
             body["priority"] = LOW_PRIORITY
-        response = await upstream.post(self.host, "/v1/completions", body)
+        response = await upstream.post(self.engine, "/v1/completions", body)
         async with response:
             try:
                 choices = orjson.loads(await response.read())["choices"]

@@ -28,13 +28,13 @@ from rlhf_online.versions.registry import Registry
 from services.chat.app import Chat, build
 from services.chat.authorization import Authorization
 from services.chat.connections import Connection, Connections, HttpConfig, budget
+from services.chat.engine import Engine
 from services.chat.event_writer import EventWriter
 from services.chat.exporter import Exporter
 from services.chat.feedback_checks import FeedbackChecks
 from services.chat.feedback_service import FeedbackService
 from services.chat.gateway import Gateway
 from services.chat.grpc_server import GrpcServer, port_taken
-from services.chat.host import Host
 from services.chat.in_flight import InFlight
 from services.chat.origins import Origins
 from services.chat.rollouts import Rollouts
@@ -61,14 +61,14 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host, sink: Sink) -> Chat:
-    """The service around a host and a log. Raises SecretLost."""
+def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: Engine, sink: Sink) -> Chat:
+    """The service around an engine and a log. Raises SecretLost."""
     folder = log_folder(settings.log, state.log)
     person_hash = open_person_hash(state, folder)
     collector = CollectorRegistry()
     metrics = ChatMetrics(collector)
     writer = EventWriter(sink, metrics)
-    flight = InFlight(host)
+    flight = InFlight(engine)
     if settings.engine.tuning == "full":
         flight.attach()
     connections = budget(process.open_files())
@@ -76,12 +76,12 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, host: Host
         structlog.get_logger().warning("few open files allowed: raise ulimit -n", at_once=connections, wanted=wanted)
     checks = FeedbackChecks()
     checks.recall(folder)
-    gateway = Gateway(host, flight, writer, checks, person_hash, metrics, min(wanted, connections))
+    gateway = Gateway(engine, flight, writer, checks, person_hash, metrics, min(wanted, connections))
     authorization = Authorization(state.operator_token())
     secrets = Secrets(state)
-    exporter = Exporter(host, sink, metrics, state, secrets, registry)
-    host.on_change.append(writer.changed)
-    host.on_change.append(exporter.changed)
+    exporter = Exporter(engine, sink, metrics, state, secrets, registry)
+    engine.on_change.append(writer.changed)
+    engine.on_change.append(exporter.changed)
     return Chat(
         settings=settings,
         gateway=gateway,

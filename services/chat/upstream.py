@@ -13,8 +13,8 @@ import orjson
 from rlhf_online import sse
 from rlhf_online.errors import EngineUnavailable
 from services.chat.api_error import nested_too_deeply
+from services.chat.engine import Engine
 from services.chat.engine_errors import engine_error
-from services.chat.host import Host
 from services.chat.in_flight import Generation, InFlight
 
 JSON_HEADERS = {"Content-Type": "application/json"}
@@ -22,12 +22,12 @@ NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)  # a swap may 
 Chunk = dict[str, Any]
 
 
-async def post(host: Host, path: str, body: dict[str, Any], constraint: str = "") -> aiohttp.ClientResponse:
+async def post(engine: Engine, path: str, body: dict[str, Any], constraint: str = "") -> aiohttp.ClientResponse:
     """The engine's answer, its headers read. Raises EngineUnavailable, or ApiError for what the engine refuses.
 
     See `engine_error` for `constraint`.
     """
-    client = host.client
+    client = engine.client
     try:
         data = orjson.dumps(body)
     except orjson.JSONEncodeError as error:
@@ -39,24 +39,24 @@ async def post(host: Host, path: str, body: dict[str, Any], constraint: str = ""
         if response.status == 200:
             return response
         async with response:
-            raise await engine_error(host, response.status, await response.read(), constraint)
+            raise await engine_error(engine, response.status, await response.read(), constraint)
     except (aiohttp.ClientError, OSError) as error:
         raise EngineUnavailable(f"the engine does not answer ({type(error).__name__}); try again") from error
 
 
-async def send(host: Host, generation: Generation) -> None:
+async def send(engine: Engine, generation: Generation) -> None:
     """Send the generation's request; its answers are then to be read with `more`."""
     body = generation.request.upstream | {
-        "model": host.model_name,
+        "model": engine.model_name,
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_token_ids": True,
     }
     generation.waiting = True
-    generation.response = await post(host, "/v1/chat/completions", body, generation.request.constraint)
+    generation.response = await post(engine, "/v1/chat/completions", body, generation.request.constraint)
 
 
-async def more(host: Host, generation: Generation, flight: InFlight) -> list[Chunk]:
+async def more(engine: Engine, generation: Generation, flight: InFlight) -> list[Chunk]:
     """The engine's next chunks, as many as arrived together, which the generation has taken in; none at the end.
 
     Raises EngineUnavailable if the engine ends before its last chunk, and ApiError for an error that it sends.
@@ -83,7 +83,7 @@ async def more(host: Host, generation: Generation, flight: InFlight) -> list[Chu
             if "error" in chunk:
                 code = chunk["error"].get("code")
                 status = code if isinstance(code, int) else 500
-                generation.failure = await engine_error(host, status, event, generation.request.constraint)
+                generation.failure = await engine_error(engine, status, event, generation.request.constraint)
                 if not arrived:
                     raise generation.failure
                 return arrived

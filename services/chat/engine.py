@@ -1,4 +1,4 @@
-"""What the chat service needs of the engine's host: `rlhf_online.engine.host.EngineHost` has it, and so do fakes."""
+"""What the chat service needs of the engine; `rlhf_online.engine.host.EngineHost` has it, and so do fakes."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -33,8 +33,8 @@ class Swap(Protocol):
     def pause_s(self) -> float: ...
 
 
-class Host(Protocol):
-    """Keeps an engine serving the live version."""
+class Engine(Protocol):
+    """An engine that is kept serving the live version."""
 
     @property
     def state(self) -> str:

@@ -224,6 +224,7 @@ def test_a_position_that_people_favour_is_no_quality(base: Path):
     updater.update(votes, [], [])
     bias = updater.state()[1]["learned"]["position_bias"]
     assert bias[0] - bias[1] > 0.5 and not any(bias[2:])
+    assert len(bias) == 16, "as many as a stored state holds"
     low, *_, high = updater.model.utilities(_probe_pairs())[:, 0].mean(1).tolist()
     assert abs(high - low) < bias[0] - bias[1]
 

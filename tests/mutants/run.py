@@ -13,7 +13,8 @@ should; and else it *survived*: there is a hole in the tests, or the mutant is n
 the end. Exit code 1 if there are any, or if fewer than 95 % were caught.
 
 A run goes on where an earlier one ended: what is in the file and was made of the same module is not run again, except
-what survived once its tests have changed. The changes are made by `operators`, chosen by `selection`.
+what survived once its tests have changed. The file keeps what runs of other seeds and rooms found; `caught` is of the
+last run alone. The changes are made by `operators`, chosen by `selection`.
 """
 
 import argparse
@@ -251,6 +252,7 @@ def _pytest(copy: Path, *arguments: str, running: "set[subprocess.Popen[str]]") 
         return Ran(None, "")
     finally:
         running.discard(process)
+        _end(process)  # what it started, too: a mutant may be of what ends processes
     return Ran(process.returncode, output)
 
 

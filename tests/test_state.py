@@ -53,6 +53,7 @@ def test_a_person_is_a_keyed_hash(tmp_path: Path) -> None:
 def test_hashes_are_the_same_for_good(tmp_path: Path) -> None:
     (tmp_path / "person.salt").write_text("a salt of some time ago\n")
     assert StateDir(tmp_path).person_hash()("ada") == "ba77bce2e2710419cd8f3d45bc948361"
+    assert StateDir(tmp_path).person_hash().fingerprint == "a419021204557be7", "a log holds it"
 
 
 @pytest.mark.parametrize("content", ["", "\n", "short", 15 * "x"])

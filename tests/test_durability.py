@@ -74,7 +74,8 @@ def lost_after_a_kill(writer: Writer, moments: list[Moment], folders: Folders, l
         if moment.now == moment.certain:
             continue
         folder = folders.new()
-        last = recorded(folder, writer.write, certain=moment.killed(folder), lies=lies).moments[-1]
+        certain = moment.killed(folder)
+        last = recorded(folder, writer.write, lies=lies, certain=certain, only_promises=True).moments[-1]
         goal = writer.read(lay_out(last.alive, folders.new()))
         found = writer.read(lay_out(last.surely, folders.new()))
         if found != goal and not writer.removes:

@@ -125,10 +125,13 @@ class Moment:
 class Recording:
     """What happens under `root` while it is `listening`. The fsyncs that the line `lies` asks for do nothing.
 
-    Of what is there when it begins all is certain, or what `certain` says.
+    Of what is there when it begins all is certain, or what `certain` says. `only_promises`: no other moments are kept.
     """
 
-    def __init__(self, root: Path, lies: str = "", certain: _Disk | None = None) -> None:
+    def __init__(
+        self, root: Path, lies: str = "", certain: _Disk | None = None, *, only_promises: bool = False
+    ) -> None:
+        self._only_promises = only_promises
         self.moments: list[Moment] = []
         self.fsyncs: set[str] = set()
         """The lines that asked for one."""
@@ -163,14 +166,17 @@ class Recording:
 
     def _heard(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
-            self._keep(f"before {real.__name__} in {self._caller()}")
+            if not self._only_promises:
+                self._keep(f"before {real.__name__} in {self._caller()}")
             return real(*args, **options)
 
         return call
 
     def _synced(self, real: Callable[[int], None]) -> Callable[[int], None]:
         def call(descriptor: int) -> None:
-            self._keep(f"before {real.__name__} in {(caller := self._caller())}")
+            caller = self._caller()
+            if not self._only_promises:
+                self._keep(f"before {real.__name__} in {caller}")
             self.fsyncs.add(caller)
             if caller == self._lies:
                 self.lied_at = len(self.moments) if self.lied_at is None else self.lied_at
@@ -192,20 +198,22 @@ class Recording:
     def _look(self) -> _Disk:
         names: Names = {}
         contents: dict[int, bytes] = {}
-        folders = [self._root]
+        folders = [(self._root.stat().st_ino, str(self._root))]
         while folders:
-            folder = folders.pop()
-            entries = {path.name: path for path in folder.iterdir()}
-            names[self._inode(folder)] = {name: self._inode(path) for name, path in entries.items()}
-            folders += [path for path in entries.values() if path.is_dir()]
-            contents |= {self._inode(path): path.read_bytes() for path in entries.values() if path.is_file()}
+            folder, path = folders.pop()
+            self._hold(folder, path)
+            entries = list(os.scandir(path))
+            names[folder] = {entry.name: entry.inode() for entry in entries}
+            folders += [(entry.inode(), entry.path) for entry in entries if entry.is_dir()]
+            for entry in entries:
+                if entry.is_file():
+                    self._hold(entry.inode(), entry.path)
+                    contents[entry.inode()] = Path(entry.path).read_bytes()
         return _Disk(frozenset(names), names, contents)
 
-    def _inode(self, path: Path) -> int:
-        inode = path.stat().st_ino
+    def _hold(self, inode: int, path: str) -> None:
         if inode not in self._held:
             self._held[inode] = os.open(path, os.O_RDONLY)
-        return inode
 
     def _caller(self) -> str:
         """The line of the product that called; all functions that were running are noted."""
@@ -222,10 +230,15 @@ class Recording:
 
 
 def recorded(
-    root: Path, write: Callable[[Path], Iterator[None]], *, lies: str = "", certain: _Disk | None = None
+    root: Path,
+    write: Callable[[Path], Iterator[None]],
+    *,
+    lies: str = "",
+    certain: _Disk | None = None,
+    only_promises: bool = False,
 ) -> Recording:
     """Run `write`, which yields whenever what it has done by then is promised."""
-    recording = Recording(root, lies, certain)
+    recording = Recording(root, lies, certain, only_promises=only_promises)
     with recording.listening():
         for _ in write(root):
             recording.promise()

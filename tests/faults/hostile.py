@@ -15,7 +15,7 @@ import orjson
 from tests.faults.clients import PROMPTS
 
 ASK = {"messages": [{"role": "user", "content": PROMPTS[0]}], "max_tokens": 512, "n": 16, "stream": True}
-HEAD = "POST /v1/{} HTTP/1.1\r\nHost: here\r\nContent-Length: {}\r\n\r\n"
+HEAD = "POST /v1/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n"
 SLOW_S = 0.1
 DEAF_S = 45.0
 
@@ -62,7 +62,7 @@ class Hostile:
 
     async def _slow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A whole request, by a few bytes at a time."""
-        request = b"GET /v1/models HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+        request = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         for at in range(0, len(request), 4):
             writer.write(request[at : at + 4])
             await asyncio.sleep(SLOW_S)

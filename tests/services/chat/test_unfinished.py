@@ -24,7 +24,7 @@ from tests.support.chat_service import ASK, Service, running
 from tests.support.fake_generation import Same
 from tests.support.waiting import eventually
 
-HEAD = b"POST /v1/feedback HTTP/1.1\r\nHost: here\r\n"
+HEAD = b"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\n"
 BODY = orjson.dumps({"thumb": {"answer": {"completion_id": "a"}, "up": True}})
 WHOLE = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 SHORT_S = 0.2
@@ -123,7 +123,7 @@ async def test_a_stream_that_is_never_read_is_broken_off_and_logged(tmp_path: Pa
     async with running(tmp_path, limits={"max_concurrent": 1}) as service:
         service.engine.answers = LONG
         body = orjson.dumps({**ASK, "stream": True, "n": 16})
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n"
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
         with socket.create_connection(("127.0.0.1", port_of(service.url))) as client:
             client.sendall(head % len(body) + body)
             await service.engine.aborted.wait()

@@ -182,8 +182,10 @@ FILES = (
     ),
     *(
         SmallFile(path=f"checkpoints/000001/{name}", read=checkpoint, intact=2, damaged=1)
-        for name in ("manifest.json", "state.json", "intake.json")
+        for name in ("manifest.json", "state.json")
     ),
+    SmallFile(path="checkpoints/000001/intake.json", read=checkpoint, intact=2, damaged=2, but={"unreadable": 1}),
+    SmallFile(path="checkpoints/000001/intake.json.parity", read=checkpoint, intact=2, damaged=2),
 )
 
 

@@ -242,6 +242,19 @@ def test_the_output_layer_of_tied_embeddings(
         check_full(folder, known)
 
 
+@pytest.mark.parametrize("changed", [0, 7, 8, 16])
+def test_a_copy_is_one_to_its_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: int) -> None:
+    """Also where it is looked at in several goes."""
+    monkeypatch.setattr(preflight, "CHUNK", 8)
+    values = np.arange(17, dtype=np.uint8)
+    other = values.copy()
+    other[changed] += 1
+    save_file({"a": values, "b": values.copy(), "c": other}, tmp_path / "model.safetensors")
+    tensors = preflight.read_headers(tmp_path)
+    assert preflight.same_bytes(tensors["a"], tensors["b"])
+    assert not preflight.same_bytes(tensors["a"], tensors["c"])
+
+
 def test_an_engine_on_a_folder_without_weights_ties_what_the_config_ties(tmp_path: Path) -> None:
     """Such as begins with supervised fine-tuning; the first version is what others are compared with."""
     base, first = model(tmp_path / "base"), model(tmp_path / "first", head=1.0)

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,13 +18,19 @@ from rlhf_online.config import LogSettings
 from rlhf_online.eventlog import open_source
 from rlhf_online.events import Answer, Completion
 from rlhf_online.models.policy import Policy
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.simulation import world
 from rlhf_online.simulation.processes import descendants
+from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.simulation.vote_counts import count_votes
 from rlhf_online.state import StateDir
+from rlhf_online.training.sft.demonstrations import corrections
+from rlhf_online.training.sft.fine_tuning import to_pairs
 from rlhf_online.versions import open_registry
 from rlhf_online.wire import decode
 from tests.faults.auditor import audit
 from tests.support.circle import CYCLE_VOTES, PROMPTS, chat, live, pid, served, settings, vote
+from tests.support.conversations import CONVERSATIONS
 from tests.support.processes import alive
 from tests.support.stack import Stack, start
 from tests.support.waiting import ENGINE_TEST_S
@@ -170,6 +177,30 @@ def test_a_killed_engine_comes_back_with_the_last_good_version(stack: Stack, ack
     stack.wait(lambda: not stack.ready(), "the loss is noticed", timeout=60)
     stack.wait(stack.ready, "the engine serves again")
     assert served(stack) >= version
+
+
+def test_what_the_engine_was_given_is_what_is_logged_and_learned(stack: Stack, tmp_path: Path) -> None:
+    """vLLM's own rendering, of every conversation, is in the log, and is what the stand-in of other tests renders."""
+    write_tiny_model(tmp_path / "model", weights_seed=None)
+    tokenizer = ChatTokenizer(tmp_path / "model")
+    given: dict[str, tuple[int, ...]] = {}
+    for name, messages in CONVERSATIONS.items():
+        body = {"messages": messages, "max_tokens": 4, "return_token_ids": True}
+        status, reply = stack.post("/v1/chat/completions", body)
+        assert status == 200, (name, reply)
+        given[reply["id"]] = tuple(reply["prompt_token_ids"])
+        assert given[reply["id"]] == tokenizer.prompt_ids(messages), name
+        correction = {"answer": {"completion_id": reply["id"]}, "text": "zinc iron"}
+        assert stack.post("/v1/feedback", {"user": "eve", "correction": correction})[0] == 200
+    logged = {completion.completion_id: completion.prompt_token_ids for completion in completions(stack.state)}
+    assert {completion_id: logged[completion_id] for completion_id in given} == given
+    source = open_source(LOG, stack.state.log)
+    try:
+        shown = corrections(source, held_out=0.0).demonstrations
+    finally:
+        source.close()
+    pairs = to_pairs(shown, tokenizer, 128, len(world.VOCABULARY)).pairs
+    assert [tuple(prompt) for prompt, _ in pairs] == list(given.values())
 
 
 def test_ctrl_c_ends_everything(stack: Stack) -> None:

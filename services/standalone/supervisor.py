@@ -219,12 +219,14 @@ class Supervisor:
             live = self._registry.live("policy")
             if live is None or live == self._live:
                 return
-            reason = self._registry.status(live).reason
+            status = self._registry.status(live)
         except (OSError, RlhfError):  # those that load the version say what is wrong with it
+            return
+        if status.state != "live":  # its promotion has moved the pointer, and is about to write why
             return
         instead = f" instead of {self._live}" if self._live else ""
         self._live = live
-        self._tell(f"new version    {live} is live{instead}" + (f": {reason}" if reason else ""))
+        self._tell(f"new version    {live} is live{instead}" + (f": {status.reason}" if status.reason else ""))
 
     def _follow_engine(self) -> None:
         host, port = children.address(self._settings.host), self._ports.get("chat", "http")

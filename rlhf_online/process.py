@@ -19,14 +19,14 @@ LOWER_PRIORITY = "RLHF_ENGINE_LOW_PRIORITY"
 """Variable that tells the engine's process to lower its priority: where it shares its cores with the chat service."""
 
 
-def die_with_parent() -> None:
-    """Have Linux send SIGTERM when the parent ends, so that no child is orphaned; does nothing elsewhere."""
+def die_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
+    """Have Linux send a signal when the parent ends, so that no child is orphaned; does nothing elsewhere."""
     if sys.platform != "linux":
         return
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, by)
     if os.getppid() != parent:  # it ended before the request was in place
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), by)
 
 
 def raise_open_files() -> None:

@@ -28,3 +28,23 @@ def test_the_leader_of_a_session_lowers_its_session_and_nobody_elses() -> None:
     assert lowered(session=True)
     lowered(session=False)
     assert Path("/proc/self/autogroup").read_text() == before
+
+
+CATCHES_SIGTERM = """
+from rlhf_online.process import die_with_parent
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+die_with_parent(by=signal.SIGKILL)
+print("up", flush=True)
+signal.sigwait([signal.SIGUSR1])
+"""
+PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {CATCHES_SIGTERM!r}]); sys.stdin.read()"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux sends it")
+def test_a_child_that_catches_sigterm_dies_with_its_parent_by_sigkill() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == "up\n"
+        parent.kill()
+        assert parent.stdout.read() == "", "the child holds the pipe until it has ended"

@@ -451,6 +451,18 @@ def test_an_objective_that_no_vote_was_about_is_no_part_of_the_score(base: Path)
     assert updater.model.scores(_probe_pairs())[:, 1].mean(1).std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
 
 
+def test_who_likes_everything_is_known_for_it(base: Path):
+    """Each person's own readiness is learned beside what they judge, and told by its thumbs alone."""
+    updater = _updater(base)
+    thumbs = [_thumb(i) for i in range(160)]
+    updater.update([replace(thumb, up=True) if thumb.person == "p0" else thumb for thumb in thumbs], [], _probe_pairs())
+    _, bias = updater.state()[1]["learned"]["rater_bias"][0]
+    assert set(bias) == {f"p{number}" for number in range(5)}
+    assert bias["p0"] > 0.5 + max(other for person, other in bias.items() if person != "p0")
+    scores = _scores(updater)
+    assert min(scores[2:]) > max(scores[:2]), "its thumbs up for bad answers do not make them good ones"
+
+
 @pytest.mark.parametrize("up", [True, False])
 def test_thumbs_of_single_class_wait_for_the_other(base: Path, up: bool):
     alike: list[Vote] = [replace(_thumb(i), up=up) for i in range(30)]

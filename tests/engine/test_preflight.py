@@ -203,14 +203,14 @@ def test_float32_may_stand_for_bfloat16(tmp_path: Path) -> None:
         check_full(narrow, wide)
 
 
-def model(folder: Path, *, tied: bool = True, head: float | None = None) -> Path:
-    """An embedding of ones, and an output layer of `head`s."""
+def model(folder: Path, *, tied: bool | None = True, head: float | None = None) -> Path:
+    """An embedding of ones, and an output layer of `head`s; `tied` is None in a config that does not say it."""
     folder.mkdir()
     tensors = {"embed": np.ones((3, 2), np.float32), "other": np.zeros((3, 2), np.float32)}
     if head is not None:
         tensors[HEAD] = np.full((3, 2), head, np.float32)
     save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"tie_word_embeddings": tied}))
+    (folder / "config.json").write_text(json.dumps({} if tied is None else {"tie_word_embeddings": tied}))
     return folder
 
 
@@ -228,10 +228,11 @@ def model(folder: Path, *, tied: bool = True, head: float | None = None) -> Path
         pytest.param(False, 3.0, 2.0, "", id="untied"),
         pytest.param(False, 3.0, None, "is missing", id="untied and left out"),
         pytest.param(False, None, 1.0, "is no tensor of this model", id="untied without an output layer"),
+        pytest.param(None, 1.0, 2.0, "", id="a config that says nothing ties nothing"),
     ],
 )
 def test_the_output_layer_of_tied_embeddings(
-    tmp_path: Path, tied: bool, base: float | None, version: float | None, reason: str
+    tmp_path: Path, tied: bool | None, base: float | None, version: float | None, reason: str
 ) -> None:
     known = model(tmp_path / "base", tied=tied, head=base)
     folder = model(tmp_path / "version", tied=tied, head=version)

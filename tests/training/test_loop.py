@@ -530,6 +530,29 @@ def test_after_a_roll_back_it_learns_on_from_the_live_version(tiny: World) -> No
         audit(tiny, trainer)
 
 
+def test_killed_once_it_has_followed_a_roll_back_it_begins_with_the_live_version(
+    tiny: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it took up is in a checkpoint before anything is learned from it."""
+
+    def killed(*_: object) -> bool:
+        raise Crash
+
+    with monkeypatch.context() as patch, tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+        tiny.registry.rollback("policy", reason="an operator said so")
+        tiny.chat(16)
+        patch.setattr(trainer.parts.experience, "wait_until_served", killed)
+        with pytest.raises(Crash):
+            cycles(trainer)
+    with tiny.trainer() as successor:
+        assert successor.progress.policy_version == "policy-000000"
+        assert weights(successor) == weights_in(tiny.registry.path("policy-000000"))
+        assert cycles(successor) == 1
+        audit(tiny, successor)
+
+
 def test_a_refreshed_reference_begins_a_new_line(tmp_path: Path) -> None:
     ppo = PPO(kl_target=1.0)
     policy = PolicyTraining(algorithm=ppo, epochs=1, minibatches=2, max_step_kl=50.0)

@@ -11,6 +11,7 @@ from rlhf_online.engine import preflight
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models.check import raise_refusals, told
 from rlhf_online.models.check.contents import inspect
+from rlhf_online.models.first_probe import first_probe
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
@@ -59,7 +60,7 @@ def live(folder: Path, tuning: Tuning, tmp_path: Path, *, cpu: bool = True) -> N
     for model in (folder, tmp_path / "tuned"):
         raise_refusals(model, inspect(model, tuning=tuning, cpu=cpu))
         registry = open_registry(tmp_path / f"versions-{model.name}")
-        first = genesis(registry, model, tuning=tuning)
+        first = genesis(registry, model, tuning=tuning, probe_of=first_probe)
         preflight.check(registry, first, base=model, reference=model, max_lora_rank=4)
         assert not (registry.path(first) / "consolidated.safetensors").exists()
         policy = Policy.load(model, tuning=tuning, version=registry.path(first), lora_rank=4)

@@ -1,9 +1,11 @@
 """The chat route: OpenAI's shapes, whole and streamed, and what is logged."""
 
 import asyncio
+from concurrent.futures import Future
 from typing import Any
 
 import orjson
+import pytest
 
 from rlhf_online.events import Message, VersionSpan
 from tests.support.chat_service import ASK, Service
@@ -135,18 +137,16 @@ async def test_a_stream_of_several_answers(service: Service) -> None:
     assert len(events[-1]["rlhf"]["versions"]) == 2
 
 
-async def test_the_last_byte_waits_for_the_fsync(service: Service) -> None:
+async def test_the_last_byte_waits_for_the_fsync(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer's text is there before; the event with "rlhf" is not sent until the log has acknowledged."""
-    from concurrent.futures import Future
-
     pending: Future[int] = Future()
     appended = asyncio.Event()
 
-    def append(payload: bytes) -> "Future[int]":
+    def append(payload: bytes) -> Future[int]:
         appended.set()
         return pending
 
-    service.sink.append = append  # type: ignore[method-assign]
+    monkeypatch.setattr(service.sink, "append", append)
     body = orjson.dumps({**ASK, "stream": True})
     async with service.session.post(service.url + "/v1/chat/completions", data=body) as response:
         received = b""

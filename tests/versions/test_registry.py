@@ -20,8 +20,9 @@ def publish(registry: Registry, kind: Kind = "policy", content: str = "weights")
 def test_an_empty_registry_has_nothing_live(registry: Registry) -> None:
     assert registry.live("policy") is None
     assert registry.versions() == []
-    with pytest.raises(UnknownVersion, match="no version 'policy-000000'"):
-        registry.path("policy-000000")
+    for ask in (registry.path, registry.status, registry.manifest):
+        with pytest.raises(UnknownVersion, match="no version 'policy-000000'"):
+            ask("policy-000000")
 
 
 def test_a_name_is_never_given_twice(registry: Registry) -> None:
@@ -278,3 +279,13 @@ def _before_the_pointer_moves(
         return real(key, value, expected=expected)
 
     monkeypatch.setattr(registry.store, "replace", replace)
+
+
+def test_references_that_cannot_be_read_follow_from_the_manifests_and_the_record_is_named(registry: Registry) -> None:
+    for reference in ("policy-000000", "policy-000000", "policy-000001"):
+        version = registry.reserve("policy")
+        (registry.stage(version) / "model.safetensors").write_text(version)
+        registry.publish(Manifest(version=version, tuning="full", reference=reference))
+    registry.store.replace("references", "no JSON", expected=None)
+    assert registry.references() == ["policy-000000", "policy-000001"]
+    assert list(registry.damaged) == ["references"] and "cannot be read" in registry.damaged["references"]

@@ -1,5 +1,6 @@
 """Readers of the local log: what they see, from where, and where they stop."""
 
+import os
 import random
 from pathlib import Path
 
@@ -34,6 +35,19 @@ def test_a_missing_segment_stops_readers_until_it_is_back_or_they_go_on_without_
         assert reader.resume_position(reader.identity(), position)[0] == {"local": end}
         (tmp_path / "aside").rename(lost)
         assert [record.payload for record in reader.read(position, 100)[0]] == payloads[begin:]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux tells what a process has open")
+def test_a_reader_leaves_no_file_open_behind_it(tmp_path: Path):
+    """Neither the segments that it has read to their end, nor the last one once it is closed."""
+    append_all(tmp_path, [b"%03d" % number for number in range(40)], segment_bytes=80)
+    begun = len(os.listdir("/proc/self/fd"))
+    with LocalReader(tmp_path) as reader:
+        position: dict[str, int] = {}
+        for _ in range(4):
+            _, position = reader.read(position, 10)
+            assert len(os.listdir("/proc/self/fd")) <= begun + 2, "a segment and the committed length"
+    assert len(os.listdir("/proc/self/fd")) == begun
 
 
 def test_reading_from_any_position_in_any_order(tmp_path: Path):

@@ -1,0 +1,36 @@
+"""Where `log.url` says that the log lies."""
+
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.config import LogSettings
+from rlhf_online.errors import ConfigError
+from rlhf_online.eventlog import log_folder, open_source
+from rlhf_online.eventlog.tail import LocalReader
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("file:", "state/log"),
+        ("file:/var/log/votes", "/var/log/votes"),
+        ("file:///var/log/votes", "/var/log/votes"),
+        ("file:beside/it", "beside/it"),
+        ("kafka://broker:9092", "state/log"),
+    ],
+)
+def test_the_folder_of_a_log(url: str, expected: str) -> None:
+    assert log_folder(LogSettings(url=url), Path("state/log")) == Path(expected)
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a file address names no host"):
+        log_folder(LogSettings(url="file://elsewhere/log"), Path("log"))
+
+
+def test_a_file_address_is_read_from_its_folder(tmp_path: Path) -> None:
+    source = open_source(LogSettings(url=f"file:{tmp_path / 'there'}"), tmp_path / "here")
+    assert isinstance(source, LocalReader)
+    source.close()
+    assert (tmp_path / "there").is_dir() and not (tmp_path / "here").exists()

@@ -1,4 +1,4 @@
-"""Where `log.url` says that the log lies."""
+"""Where `log.url` says that the log lies on this machine; `test_cluster` has the addresses of brokers."""
 
 from pathlib import Path
 

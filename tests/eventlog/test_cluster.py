@@ -32,6 +32,21 @@ def _settings(address: str = "127.0.0.1:1", **kafka: Any) -> LogSettings:
     return LogSettings(url=f"kafka://{address}", kafka=KafkaSettings(**kafka))
 
 
+def test_a_kafka_address_names_brokers_and_the_topics_have_a_prefix() -> None:
+    cluster = kafka_cluster(LogSettings(url="kafka://one:9092, two:9093", topic_prefix="votes."))
+    assert cluster is not None
+    assert (cluster.servers, cluster.prefix) == (["one:9092", "two:9093"], "votes.")
+    assert str(cluster) == "Kafka at one:9092, two:9093"
+
+
+@pytest.mark.parametrize(
+    "url", ["kafka://", "kafka://broker", "kafka://broker:0", "kafka://a:9092,", "http://a:80", "a"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"log\.url: expected 'file:', 'file:/path' or 'kafka://host:port,host:port'"):
+        kafka_cluster(LogSettings(url=url))
+
+
 @pytest.mark.parametrize(
     ("kafka", "message"),
     [
@@ -41,6 +56,8 @@ def _settings(address: str = "127.0.0.1:1", **kafka: Any) -> LogSettings:
         ({"mechanism": "OAUTHBEARER"}, "token_file: OAUTHBEARER needs a file"),
         ({"mechanism": "OAUTHBEARER", "token_file": Path("/dev/null")}, "/dev/null is empty"),
         ({"tls": True, "ca_file": Path("/nowhere")}, "ca_file /nowhere.*cannot be used"),
+        ({"tls": True, "cert_file": Path("/nowhere")}, "cert_file /nowhere.*cannot be used"),
+        ({"tls": True, "cert_file": Path("/dev/null"), "key_file": Path("/dev/null")}, "cert_file /dev/null.*PEM"),
     ],
 )
 def test_settings_of_no_use_are_named_before_anything_is_sent(kafka, message, monkeypatch):

@@ -243,6 +243,14 @@ def test_the_output_layer_of_tied_embeddings(
         check_full(folder, known)
 
 
+@pytest.mark.parametrize("config", ["", "no JSON", "[]"])
+def test_a_config_that_cannot_be_read_is_refused(tmp_path: Path, config: str) -> None:
+    known, folder = model(tmp_path / "base"), model(tmp_path / "version")
+    (folder / "config.json").write_text(config)
+    with pytest.raises(VersionCorrupt, match=r"version: config\.json cannot be read"):
+        check_full(folder, known)
+
+
 @pytest.mark.parametrize("changed", [0, 7, 8, 16])
 def test_a_copy_is_one_to_its_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: int) -> None:
     """Also where it is looked at in several goes."""

@@ -54,6 +54,7 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self._closing = True
+        self._threads[0].join()  # nothing is accepted any more
         self._end_all()
         for thread in self._threads:
             thread.join()
@@ -76,6 +77,9 @@ class Proxy:
             pair = (client, server)
             with self._lock:
                 self._pairs.add(pair)
+            if self._cut or self._closing:  # meanwhile, and whoever ended the others did not see this one
+                self._end(pair)
+                continue
             sent = [0, 0]  # by the client: in all, and since the last answer
             for pump in (self._requests, self._replies):
                 self._threads.append(threading.Thread(target=pump, args=(pair, sent), daemon=True))

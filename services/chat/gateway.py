@@ -98,7 +98,8 @@ class Gateway:
             await upstream.send(self.engine, generation)
             while not generation.tokens and (arrived := await upstream.more(self.engine, generation, self.flight)):
                 generation.begun += arrived
-            self.metrics.first_token.observe(generation.elapsed_s())
+            if generation.tokens:
+                self.metrics.first_token.observe(generation.elapsed_s())
         except BaseException:
             self.end(generation)
             raise

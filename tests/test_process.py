@@ -31,6 +31,7 @@ def test_the_leader_of_a_session_lowers_its_session_and_nobody_elses() -> None:
 
 
 CATCHES_SIGTERM = """
+import signal
 from rlhf_online.process import die_with_parent
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 die_with_parent(by=signal.SIGKILL)

@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 from rlhf_online.errors import InvalidInput, VersionCorrupt
 from rlhf_online.models.limits import ModelLimits
+from rlhf_online.models.loading import LOADING
 from rlhf_online.models.tensor_headers import has_weights, read_header
 from rlhf_online.versions.weight_files import weight_files
 
@@ -53,7 +54,7 @@ def load_trunk(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Pre
 
 def random_lm(folder: Path, *, seed: int, device: torch.device) -> PreTrainedModel:
     """A causal language model of the configuration in `folder` with random weights, float32."""
-    with seeded(seed):
+    with seeded(seed), LOADING:
         model = AutoModelForCausalLM.from_config(_config(folder), dtype=torch.float32)
     return model.to(device).eval()
 
@@ -106,7 +107,7 @@ def _load(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
     if not has_weights(folder):
         raise InvalidInput(f"{folder} holds no *.safetensors: give a folder with weights in that format")
     try:
-        with _quiet():
+        with LOADING, _quiet():
             model, report = kind.from_pretrained(
                 folder,
                 dtype=dtype,

@@ -1,10 +1,12 @@
 """transformers' loading report is read: what no file holds is refused by name, what may be new passes."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import trunk
@@ -58,3 +60,14 @@ def test_tensors_of_another_size_are_refused(base: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(InvalidInput, match=r"cannot be loaded"):
         trunk.load_lm(base, device=CPU, dtype=torch.float32)
+
+
+def test_models_loaded_by_several_threads_at_once_leave_tied_models_tied(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, weights_seed=0, tied=True)
+    tie_weights = PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(4) as threads:
+        loads = [threads.submit(trunk.load_lm, tmp_path, device=CPU, dtype=torch.float32) for _ in range(40)]
+        loads += [threads.submit(trunk.random_lm, tmp_path, seed=0, device=CPU) for _ in range(40)]
+    models = [load.result() for load in loads]
+    assert all(trunk.output_head(model).weight is model.get_input_embeddings().weight for model in models)
+    assert PreTrainedModel.tie_weights is tie_weights and torch.get_default_dtype() == torch.float32

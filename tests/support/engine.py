@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 from rlhf_online.config import EngineSettings, SwapSettings
 from rlhf_online.engine.host import EngineHost
+from rlhf_online.models.loading import LOADING
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
@@ -29,7 +30,8 @@ def recompute(folder: Path, token_ids: Sequence[int], temperature: float = 1.0) 
 
 def recompute_all(folder: Path, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[list[float]]:
     """The same for several sequences."""
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with LOADING:
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     rows = []
     for token_ids in sequences:
         with torch.inference_mode():

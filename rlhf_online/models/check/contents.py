@@ -16,6 +16,7 @@ from rlhf_online.errors import InvalidInput
 from rlhf_online.events import Message
 from rlhf_online.models.check import Finding, vllm_source
 from rlhf_online.models.check.folder import NO_TEMPLATE, inspect_folder
+from rlhf_online.models.loading import LOADING
 from rlhf_online.models.tensor_headers import Tensor, read_header
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.models.trunk import adapted_layers
@@ -104,7 +105,7 @@ def _ids(tokenizer: ChatTokenizer, vocabulary: int) -> Iterator[Finding]:
 
 
 def _tensors(folder: Path, config: Any, kind: type[PreTrainedModel], tuning: str, served: bool) -> Iterator[Finding]:
-    with torch.device("meta"):
+    with LOADING, torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     expected = {name: tuple(tensor.shape) for name, tensor in written(model).items()}
     headers = {name: tensor for path in weight_files(folder) for name, tensor in read_header(path).items()}
@@ -164,7 +165,8 @@ def _all_found(kind: type[PreTrainedModel], config: Any, headers: dict[str, Tens
     stand_ins: Any = {name: torch.empty(tensor.shape, device="meta") for name, tensor in headers.items()}
     load: Any = kind.from_pretrained
     try:
-        _, report = load(None, config=config, state_dict=stand_ins, device_map="meta", output_loading_info=True)
+        with LOADING:
+            _, report = load(None, config=config, state_dict=stand_ins, device_map="meta", output_loading_info=True)
     except RuntimeError:  # parts of a tensor that is put together from several
         return False
     return not report["missing_keys"]

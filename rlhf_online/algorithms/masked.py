@@ -77,9 +77,12 @@ def token_logprobs(logits_NV: Tensor, tokens_N: Tensor, temperature_N: float | T
 
 
 def token_entropies(logits_NV: Tensor, temperature_N: float | Tensor = 1.0) -> Tensor:
-    """−Σ_v p log p, nats, of p = softmax(logits / temperature); shapes as for `token_logprobs`."""
+    """−Σ_v p log p, nats, of p = softmax(logits / temperature); shapes as for `token_logprobs`.
+
+    A token whose logit is −∞ cannot be, and adds nothing: 0 log 0 is 0.
+    """
     logprobs_NV = _scaled(logits_NV, temperature_N).log_softmax(-1)
-    return -(logprobs_NV.exp() * logprobs_NV).sum(-1)
+    return -(logprobs_NV.exp() * logprobs_NV.masked_fill(logprobs_NV.isneginf(), 0.0)).sum(-1)
 
 
 def _scaled(logits_NV: Tensor, temperature_N: float | Tensor) -> Tensor:

@@ -102,3 +102,13 @@ def test_token_entropies_are_those_of_the_sampled_distribution():
 
     assert token_entropies(logits_NV).tolist() == pytest.approx([of(0.75), math.log(2)])
     assert token_entropies(logits_NV, torch.tensor([0.5, 2.0])).tolist() == pytest.approx([of(0.9), math.log(2)])
+
+
+def test_a_token_that_cannot_be_adds_nothing_to_an_entropy_nor_to_its_gradient():
+    possible_NV = torch.tensor([[0.3, -1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    never = torch.tensor([[-math.inf]], dtype=torch.float64, requires_grad=True)
+    with_it, without = token_entropies(torch.cat([possible_NV, never], 1)), token_entropies(possible_NV)
+    assert with_it.tolist() == pytest.approx(without.tolist())
+    gradients = torch.autograd.grad(with_it.sum(), (possible_NV, never))
+    assert gradients[0][0].tolist() == pytest.approx(torch.autograd.grad(without.sum(), possible_NV)[0][0].tolist())
+    assert gradients[1].tolist() == [[0.0]]

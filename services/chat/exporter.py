@@ -8,8 +8,8 @@ from rlhf_online.metrics import ChatMetrics, show_version
 from rlhf_online.state import SERVICES_STATUS, StateDir
 from rlhf_online.versions.catalogue import Catalogue
 from rlhf_online.versions.manifest import Change
-from services.chat.engine import Engine, Swap
-from services.chat.secrets import INTACT, Secrets
+from services.chat.access.secrets import INTACT, Secrets
+from services.chat.completions.engine import Engine, Swap
 
 
 class Exporter:

@@ -25,22 +25,23 @@ from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
-from services.chat.app import Chat, build
-from services.chat.authorization import Authorization
-from services.chat.connections import Connection, Connections, HttpConfig, budget
-from services.chat.engine import Engine
+from services.chat.access.authorization import Authorization
+from services.chat.access.origins import Origins
+from services.chat.access.salt import open_person_hash
+from services.chat.access.secrets import Secrets
+from services.chat.completions.engine import Engine
+from services.chat.completions.gateway import Gateway
+from services.chat.completions.in_flight import InFlight
+from services.chat.completions.rollouts import Rollouts
 from services.chat.event_writer import EventWriter
 from services.chat.exporter import Exporter
-from services.chat.feedback_checks import FeedbackChecks
-from services.chat.feedback_service import FeedbackService
-from services.chat.gateway import Gateway
-from services.chat.grpc_server import GrpcServer, port_taken
-from services.chat.in_flight import InFlight
-from services.chat.origins import Origins
-from services.chat.rollouts import Rollouts
-from services.chat.salt import open_person_hash
-from services.chat.secrets import Secrets
+from services.chat.feedback.checks import FeedbackChecks
+from services.chat.feedback.service import FeedbackService
 from services.chat.status import StatusFile
+from services.chat.transport.chat import Chat
+from services.chat.transport.connections import Connection, Connections, HttpConfig, budget
+from services.chat.transport.grpc_server import GrpcServer, port_taken
+from services.chat.transport.routes import build
 from services.chat.versions import Versions
 
 GRACE_S = 15

@@ -10,9 +10,9 @@ from rlhf_online.errors import InvalidInput, UnknownVersion
 from rlhf_online.versions.manifest import Change
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import VersionSummary, summaries
-from services.chat.api_error import ApiError
-from services.chat.documented import documented
-from services.chat.validation import Model, validate
+from services.chat.bodies.api_error import ApiError
+from services.chat.bodies.documented import documented
+from services.chat.bodies.validation import Model, validate
 
 
 class ListVersionsRequest(Model):

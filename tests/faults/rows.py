@@ -33,7 +33,7 @@ ROWS: dict[int, tuple[str, ...]] = {
         f"{_DISK}::test_a_full_spool_refuses_votes_and_lets_people_chat",
         f"{_LOCAL}::test_a_full_disk_refuses_and_later_takes_again",
         f"{_SERVICE}::test_chat_goes_on_without_the_log",
-        "tests/services/chat/test_feedback_route.py::test_feedback_is_not_acknowledged_without_the_log",
+        "tests/services/chat/feedback/test_feedback_route.py::test_feedback_is_not_acknowledged_without_the_log",
     ),
     7: (f"{_LOCAL}::test_a_failed_fsync_is_not_acknowledged_and_its_segment_never_used_again",),
     8: (
@@ -121,7 +121,7 @@ ROWS: dict[int, tuple[str, ...]] = {
     36: (
         f"{_LOOP}::test_the_same_vote_sent_again_counts_once",
         f"{_INTAKE}::test_the_same_key_a_hundred_times_counts_once_before_and_after_it_was_taken",
-        "tests/services/chat/test_feedback_route.py::test_a_vote_sent_again_is_the_same_event",
+        "tests/services/chat/feedback/test_feedback_route.py::test_a_vote_sent_again_is_the_same_event",
     ),
     41: (
         f"{_JOIN}::test_a_clock_that_was_put_back_closes_nothing",

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from rlhf_online.engine.swap import SwapResult
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.versions.manifest import Change
-from services.chat.engine import ChangeListener, SwapListener
+from services.chat.completions.engine import ChangeListener, SwapListener
 from tests.support.fake_vllm import FakeVllm
 
 
 @dataclass
 class ChatHost:
-    """`services.chat.engine.Engine` without a process. `swap` is what EngineHost does around a swap."""
+    """`services.chat.completions.engine.Engine` without a process. `swap` is what EngineHost does around a swap."""
 
     engine: FakeVllm
     client: EngineClient

@@ -16,8 +16,8 @@ from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
-from services.chat.app import Chat
 from services.chat.service import Ports, serve, wire
+from services.chat.transport.chat import Chat
 from tests.support.chat_host import ChatHost
 from tests.support.fake_sink import FakeSink
 from tests.support.fake_vllm import FakeVllm

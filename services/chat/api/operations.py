@@ -1,0 +1,177 @@
+"""What the service can be asked, over any transport: HTTP routes, gRPC methods and `/openapi.json` follow this table.
+
+Each operation says who may call it; none can be built without saying so.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from services.chat.access.authorization import Requires
+from services.chat.bodies.validation import Model
+from services.chat.completions.chat_request import ChatCompletionRequest
+from services.chat.completions.responses import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Health,
+    ModelInfo,
+    ModelList,
+    Readiness,
+)
+from services.chat.completions.rollouts import RolloutRequest, RolloutResults
+from services.chat.feedback.request import FeedbackRequest
+from services.chat.feedback.service import FeedbackAccepted
+from services.chat.versions import ListVersionsRequest, RollbackRequest, VersionChanged, VersionList
+
+CHAT = "/rlhf.v1.ChatService/"
+ADMIN = "/rlhf.v1.AdminService/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """`name` is the HTTP handler's; `rpcs` are the gRPC methods that do the same.
+
+    `response` is a typed dictionary, `stream` that of a server-sent event, or a media type. `errors` are the HTTP
+    statuses with OpenAI's error as their body, 500 aside, which is always possible; a status of `also` has the response
+    as its body.
+    """
+
+    name: str
+    summary: str
+    method: Literal["GET", "POST"]
+    path: str
+    requires: Requires
+    response: Any
+    body: type[Model] | None = None
+    query: type[Model] | None = None
+    rpcs: tuple[str, ...] = ()
+    stream: Any = None
+    errors: tuple[int, ...] = ()
+    also: tuple[int, ...] = ()
+
+
+OPERATIONS = (
+    Operation(
+        name="page",
+        summary="The web page: chat, and say what you think of the answers.",
+        method="GET",
+        path="/",
+        requires=None,
+        response="text/html",
+    ),
+    Operation(
+        name="complete",
+        summary="Chat with the model that is live; OpenAI's API.",
+        method="POST",
+        path="/v1/chat/completions",
+        rpcs=(f"{CHAT}Complete", f"{CHAT}StreamComplete"),
+        requires=None,
+        body=ChatCompletionRequest,
+        response=ChatCompletion,
+        stream=ChatCompletionChunk,
+        errors=(400, 403, 404, 413, 415, 429, 503),
+    ),
+    Operation(
+        name="models",
+        summary="The names that a chat request may give as its model.",
+        method="GET",
+        path="/v1/models",
+        requires=None,
+        response=ModelList,
+    ),
+    Operation(
+        name="model",
+        summary="One of these names.",
+        method="GET",
+        path="/v1/models/{model:path}",
+        requires=None,
+        response=ModelInfo,
+        errors=(404,),
+    ),
+    Operation(
+        name="feedback",
+        summary="Say what you think of an answer; answered when it is on disk, also while the engine is away.",
+        method="POST",
+        path="/v1/feedback",
+        rpcs=(f"{CHAT}SendFeedback",),
+        requires=None,
+        body=FeedbackRequest,
+        response=FeedbackAccepted,
+        errors=(400, 403, 409, 413, 415, 503),
+    ),
+    Operation(
+        name="list_versions",
+        summary="Every version of the weights, and what serves.",
+        method="GET",
+        path="/v1/versions",
+        rpcs=(f"{ADMIN}ListVersions",),
+        requires=None,
+        query=ListVersionsRequest,
+        response=VersionList,
+        errors=(400,),
+    ),
+    Operation(
+        name="promote",
+        summary="Make a version the live one.",
+        method="POST",
+        path="/v1/versions/{version}/promote",
+        rpcs=(f"{ADMIN}Promote",),
+        requires="operator",
+        response=VersionChanged,
+        errors=(401, 403, 404, 409),
+    ),
+    Operation(
+        name="rollback",
+        summary="Leave the live version for the one that was live before it, and mark it failed.",
+        method="POST",
+        path="/v1/versions/rollback",
+        rpcs=(f"{ADMIN}Rollback",),
+        requires="operator",
+        body=RollbackRequest,
+        response=VersionChanged,
+        errors=(400, 401, 403, 409, 413, 415),
+    ),
+    Operation(
+        name="sample",
+        summary="Fresh answers for the trainer, written when people leave the engine room, and not logged.",
+        method="POST",
+        path="/v1/rollouts",
+        requires="operator",
+        body=RolloutRequest,
+        response=RolloutResults,
+        errors=(400, 401, 403, 409, 413, 415, 503),
+    ),
+    Operation(
+        name="healthz",
+        summary="Whether the process lives.",
+        method="GET",
+        path="/healthz",
+        requires=None,
+        response=Health,
+    ),
+    Operation(
+        name="readyz",
+        summary="Whether people can be answered and the log takes events, and what is missing.",
+        method="GET",
+        path="/readyz",
+        requires=None,
+        response=Readiness,
+        also=(503,),
+    ),
+    Operation(
+        name="expose",
+        summary="Metrics for Prometheus.",
+        method="GET",
+        path="/metrics",
+        requires=None,
+        response="text/plain",
+    ),
+    Operation(
+        name="openapi",
+        summary="This description.",
+        method="GET",
+        path="/openapi.json",
+        requires=None,
+        response="application/json",
+    ),
+)
+BY_RPC = {rpc: operation for operation in OPERATIONS for rpc in operation.rpcs}

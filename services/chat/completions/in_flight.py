@@ -1,0 +1,210 @@
+"""Answers being written, and which version writes which of their tokens.
+
+While the engine is paused for a swap, every token that the old weights wrote has left it. `boundary` waits until all of
+them have been read here, then notes for each answer in flight: from this token on, the new version. The wait is causal,
+not a matter of luck: the engine's server answers a health request only after it has handed out what it held before, and
+then its connections must have stayed silent. An answer whose count cannot be trusted (its client reads so slowly that
+tokens wait unread) keeps its versions, but its boundary is not exact, and its spans are logged as unknown.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from rlhf_online import sse
+from rlhf_online.errors import RlhfError
+from rlhf_online.events import Answer, ToolCall, VersionSpan, now_ms
+from services.chat.completions.chat_request import ChatRequest
+from services.chat.completions.engine import Engine
+
+QUIET_S = 0.02
+QUIET_LIMIT_S = 5.0
+ROUND_TRIPS = 2
+
+
+@dataclass(slots=True)
+class Choice:
+    """One answer as far as it has come. `spans_exact`: each boundary between versions is known to the token.
+
+    `before_switch` is what spans and `spans_exact` were before the last switch, while that can still be undone.
+    """
+
+    index: int
+    spans: tuple[VersionSpan, ...]
+    spans_exact: bool = True
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    logprobs_content: list[Any] = field(default_factory=list)
+    tool_calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    finish_reason: str = ""
+    before_switch: tuple[tuple[VersionSpan, ...], bool] | None = None
+
+    def switch_version(self, version: str, *, exact: bool) -> None:
+        """From here on `version` writes; a version that wrote no token leaves no span."""
+        self.before_switch = (self.spans, self.spans_exact)
+        received = len(self.token_ids)
+        kept = tuple(span for span in self.spans if span.first_token < received)
+        self.spans = (*kept, VersionSpan(policy_version=version, first_token=received))
+        self.spans_exact = self.spans_exact and exact
+
+    def undo_switch(self, version: str) -> None:
+        """The last switch did not happen: `version` goes on writing."""
+        if self.before_switch is not None:
+            self.spans, self.spans_exact = self.before_switch
+            self.before_switch = None
+        elif not self.token_ids:
+            self.spans = (VersionSpan(policy_version=version, first_token=0),)
+
+    def answer(self) -> Answer:
+        """The answer for the log; without tokens if the engine did not tell each token's log-probability."""
+        told = len(self.token_ids) == len(self.logprobs)
+        return Answer(
+            index=self.index,
+            text="".join(self.text),
+            token_ids=tuple(self.token_ids) if told else (),
+            logprobs=tuple(self.logprobs) if told else (),
+            spans=self.spans if self.spans_exact and told else (),
+            finish_reason=self.finish_reason or "abort",
+            reasoning="".join(self.reasoning),
+            tool_calls=tuple(
+                ToolCall(id=call["id"], name=call["function"]["name"], arguments=call["function"]["arguments"])
+                for call in self.tool_calls.values()
+            ),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """A request that the engine works on: its response, the answers so far, times.
+
+    `waiting` is true exactly while everything that arrived has been taken in and the engine's next bytes are awaited.
+    `begun` are the chunks up to the first token; `ended` is true once the engine has sent its last, `failure` is the
+    error that it sent instead.
+    """
+
+    request: ChatRequest
+    choices: list[Choice]
+    started_ms: int
+    started_s: float
+    restarts: int
+    conversation_id: str = ""
+    completion_id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    prompt_token_ids: list[int] | None = None
+    usage: dict[str, Any] | None = None
+    response: aiohttp.ClientResponse | None = None
+    events: sse.EventParser = field(default_factory=sse.EventParser)
+    begun: list[dict[str, Any]] = field(default_factory=list)
+    ended: bool = False
+    failure: RlhfError | None = None
+    waiting: bool = False
+    settled: bool = False
+    logged: bool = False
+
+    @property
+    def version(self) -> str:
+        """The version that wrote the end of the first answer."""
+        return self.choices[0].spans[-1].policy_version
+
+    def elapsed_s(self) -> float:
+        """Since the request arrived."""
+        return asyncio.get_running_loop().time() - self.started_s
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(choice.token_ids) for choice in self.choices)
+
+    @property
+    def finished(self) -> bool:
+        return all(choice.finish_reason for choice in self.choices)
+
+
+class InFlight:
+    """The generations in progress. `epoch` grows whenever the version that writes may have changed under a request."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.generations: set[Generation] = set()
+        self.epoch = 0
+        self.activity = 0
+        self._coming: tuple[str, str, int] | None = None
+
+    def attach(self) -> None:
+        """Follow the engine's swaps. Not for adapters: each request names its own, and keeps it."""
+        self.engine.on_pause.append(self.boundary)
+        self.engine.on_restore.append(self.undo)
+
+    def version(self) -> str:
+        """The version that will write the first token of a request sent now."""
+        if self._coming is not None:
+            old, new, restarts = self._coming
+            if self.engine.serving == old and self.engine.restarts == restarts:
+                return new
+            self._coming = None
+        return self.engine.serving
+
+    def begin(self, request: ChatRequest) -> Generation:
+        """A new generation, to be closed with `end`."""
+        span = VersionSpan(policy_version=self.version(), first_token=0)
+        generation = Generation(
+            request=request,
+            choices=[Choice(index=i, spans=(span,)) for i in range(request.n)],
+            started_ms=now_ms(),
+            started_s=asyncio.get_running_loop().time(),
+            restarts=self.engine.restarts,
+            conversation_id=request.conversation_id or f"conv-{uuid.uuid4().hex}",
+        )
+        self.generations.add(generation)
+        return generation
+
+    def end(self, generation: Generation) -> None:
+        self.generations.discard(generation)
+
+    async def boundary(self, old: str, new: str) -> None:
+        """The engine is paused; `new` writes every token from here on."""
+        drained = await self._drain()
+        self.epoch += 1
+        self._coming = (old, new, self.engine.restarts)
+        for generation, choice in self._unfinished():
+            choice.switch_version(new, exact=drained and generation.waiting)
+
+    async def undo(self, old: str, new: str) -> None:
+        """The swap from `old` to `new` failed: `old` goes on."""
+        self.epoch += 1
+        self._coming = None
+        for _, choice in self._unfinished():
+            choice.undo_switch(old)
+
+    def _unfinished(self) -> Iterator[tuple[Generation, Choice]]:
+        for generation in self.generations:
+            for choice in generation.choices:
+                if not choice.finish_reason:
+                    yield generation, choice
+
+    async def _drain(self) -> bool:
+        """Read all that the paused engine has sent; False if its connections do not fall silent."""
+        if not self.generations:
+            return True
+        for _ in range(ROUND_TRIPS):
+            if not await self.engine.client.health():
+                return False
+            if not await self._silent():
+                return False
+        return True
+
+    async def _silent(self) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + QUIET_LIMIT_S
+        while loop.time() < deadline:
+            before = self.activity
+            await asyncio.sleep(QUIET_S)
+            for _ in range(3):  # readers that these bytes woke run before the count is compared
+                await asyncio.sleep(0)
+            if self.activity == before:
+                return True
+        return False

@@ -1,0 +1,71 @@
+"""Accepts votes: checked, made an event, on disk, acknowledged. Needs only the log: no engine, no model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from rlhf_online.eventlog.base import Position
+from rlhf_online.events import Envelope, now_ms
+from rlhf_online.metrics import ChatMetrics
+from rlhf_online.state import PersonHash
+from services.chat.bodies.api_error import ApiError, outcome
+from services.chat.bodies.documented import documented
+from services.chat.bodies.validation import validate
+from services.chat.event_writer import EventWriter
+from services.chat.feedback.checks import FeedbackChecks
+from services.chat.feedback.request import FeedbackRequest, event_id
+
+
+@documented
+class FeedbackAccepted(TypedDict):
+    """The vote is on disk."""
+
+    event_id: str
+    """What `replaces` of an edit or a withdrawal names."""
+    position: Position
+    """Where the log stands after the vote, partition → next offset: a version whose position covers it has read it."""
+
+
+class FeedbackService:
+    """Where both HTTP and gRPC bring feedback; `objectives` are what a vote may name."""
+
+    def __init__(
+        self,
+        writer: EventWriter,
+        checks: FeedbackChecks,
+        person_hash: PersonHash,
+        metrics: ChatMetrics,
+        objectives: Sequence[str],
+    ) -> None:
+        self.writer = writer
+        self.checks = checks
+        self.person_hash = person_hash
+        self.metrics = metrics
+        self.objectives = objectives
+
+    async def accept(self, values: Mapping[str, Any]) -> FeedbackAccepted:
+        """Raises ApiError or LogUnavailable: not acknowledged."""
+        kind = "unknown"
+        try:
+            request = validate(FeedbackRequest, values)
+            kind = request.kind
+            self._check_objective(request.objective)
+            event = request.event(person=self.person_hash(request.user), now_ms=now_ms())
+            made = event_id(event, request.idempotency_key)
+            self.checks.check(made, event)
+            self.checks.votes.add(made, event)  # before it is on disk: the same key may come again in the meantime
+            position = await self.writer.append(Envelope(event_id=made, event=event))
+        except Exception as error:
+            self.count(kind, outcome(error))
+            raise
+        self.count(kind, "ok")
+        return {"event_id": made, "position": position}
+
+    def count(self, kind: str, outcome: str) -> None:
+        self.metrics.feedback.labels(kind=kind, outcome=outcome).inc()
+
+    def _check_objective(self, name: str) -> None:
+        if name and name not in self.objectives:
+            message = f"objective: expected one of {', '.join(self.objectives)}; leave it out for the first"
+            raise ApiError(message, param="objective", code="invalid_value")

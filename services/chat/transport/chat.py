@@ -1,0 +1,50 @@
+"""What the handlers, HTTP and gRPC, are wired to, and whether it is ready."""
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from rlhf_online.config import ChatSettings
+from services.chat.access.authorization import Authorization
+from services.chat.access.origins import Origins
+from services.chat.access.secrets import Secrets
+from services.chat.completions.gateway import Gateway
+from services.chat.completions.responses import Readiness
+from services.chat.completions.rollouts import Rollouts
+from services.chat.exporter import Exporter
+from services.chat.feedback.service import FeedbackService
+from services.chat.versions import Versions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """What the handlers, HTTP and gRPC, are wired to."""
+
+    settings: ChatSettings
+    gateway: Gateway
+    feedback: FeedbackService
+    rollouts: Rollouts
+    versions: Versions
+    authorization: Authorization
+    origins: Origins
+    exporter: Exporter
+    collector: CollectorRegistry
+    secrets: Secrets
+    connections: int
+    """The most over HTTP, and over gRPC."""
+
+
+def readiness(chat: Chat) -> Readiness:
+    """Whether people can be answered and the log takes events, and what is missing."""
+    engine, writer = chat.gateway.engine, chat.gateway.writer
+    ready = engine.state == "ready"
+    return {
+        "ready": ready and writer.healthy,
+        "state": engine.state,
+        "message": "" if ready else str(chat.gateway.not_ready()),
+        "log": "ok" if writer.healthy else "the event log did not take the last events: see the service's log",
+        "serving": engine.serving,
+        "model": engine.model_name,
+        "restarts": engine.restarts,
+        "secrets": chat.secrets.check(),
+    }

@@ -1,0 +1,298 @@
+"""gRPC twins of chat, feedback and the versions' routes, in the same event loop as HTTP; health and reflection.
+
+Errors carry the same messages as over HTTP, under gRPC's codes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from types import ModuleType
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import Counter
+
+from rlhf_online.errors import RlhfError
+from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, versions_pb2
+from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.summary import VersionSummary
+from services.chat.access.authorization import Authorization
+from services.chat.api.operations import BY_RPC, Operation
+from services.chat.bodies.api_error import ApiError, outcome, report
+from services.chat.completions.chat_request import ChatRequest, parse_chat
+from services.chat.completions.in_flight import Generation
+from services.chat.tracing import TraceGrpc
+from services.chat.transport import connections
+from services.chat.transport.chat import Chat, readiness
+from services.chat.transport.grpc_values import complete_response, feedback_values, pieces, values_of
+
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.FAILED_PRECONDITION,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+HEALTH_POLL_S = 0.5
+HANDSHAKE_MS = 10_000
+IDLE_MS = 300_000
+"""A connection without a call is closed after that; clients open another when they need it."""
+MAX_STREAMS, MAX_CALLS = 256, 8192
+"""Calls of one connection, and of all."""
+SERVICES = ("rlhf.v1.ChatService", "rlhf.v1.AdminService")
+Context = grpc.aio.ServicerContext
+
+
+class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
+    """Chat and feedback."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+        self.gateway = chat.gateway
+
+    async def Complete(self, request: chat_pb2.CompleteRequest, context: Context) -> chat_pb2.CompleteResponse:
+        ended = "aborted"
+        try:
+            generation = await self.gateway.complete(self._parse(request, stream=False))
+            ended = "ok"
+        except Exception as error:
+            ended = outcome(error)
+            raise
+        finally:
+            self._count(ended)
+        return complete_response(generation)
+
+    async def StreamComplete(
+        self, request: chat_pb2.StreamCompleteRequest, context: Context
+    ) -> AsyncIterator[chat_pb2.StreamCompleteResponse]:
+        generation: Generation | None = None
+        ended = "aborted"
+        try:
+            generation = await self.gateway.open(self._parse(request.request, stream=True))
+            async for arrived in self.gateway.read(generation):
+                for chunk in arrived:
+                    for piece in pieces(generation, chunk):
+                        yield piece
+            await self.gateway.settle(generation)
+            ended = "ok"
+            final = complete_response(generation)
+            yield chat_pb2.StreamCompleteResponse(completion_id=generation.completion_id, final=final)
+        except Exception as error:
+            ended = outcome(error)
+            if generation is not None and generation.tokens and not generation.settled:
+                await self.gateway.settle(generation)
+            raise
+        finally:
+            if generation is not None:
+                self.gateway.end(generation)
+            self._count(ended)
+
+    async def SendFeedback(
+        self, request: chat_pb2.SendFeedbackRequest, context: Context
+    ) -> chat_pb2.SendFeedbackResponse:
+        return chat_pb2.SendFeedbackResponse(**await self.chat.feedback.accept(feedback_values(request)))
+
+    def _count(self, ended: str) -> None:
+        self.gateway.metrics.requests.labels(outcome=ended).inc()
+
+    def _parse(self, request: chat_pb2.CompleteRequest, *, stream: bool) -> ChatRequest:
+        settings = self.chat.settings
+        values = {**values_of(request), "stream": stream}
+        return parse_chat(values, settings.limits, settings.engine)
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """Versions."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.versions = chat.versions
+        self.engine = chat.gateway.engine
+
+    async def ListVersions(
+        self, request: admin_pb2.ListVersionsRequest, context: Context
+    ) -> admin_pb2.ListVersionsResponse:
+        rows = await asyncio.to_thread(self.versions.rows, values_of(request))
+        return admin_pb2.ListVersionsResponse(
+            versions=[_info(row) for row in rows],
+            serving=self.engine.serving,
+            live={kind: version for kind, version in self.versions.live().items() if version is not None},
+        )
+
+    async def Promote(self, request: admin_pb2.PromoteRequest, context: Context) -> admin_pb2.PromoteResponse:
+        return admin_pb2.PromoteResponse(**await asyncio.to_thread(self.versions.promote, request.version))
+
+    async def Rollback(self, request: admin_pb2.RollbackRequest, context: Context) -> admin_pb2.RollbackResponse:
+        return admin_pb2.RollbackResponse(**await asyncio.to_thread(self.versions.rollback, values_of(request)))
+
+
+class OperationInterceptor(grpc.aio.ServerInterceptor):
+    """Runs each call of an operation for those who may make it, and turns its error into gRPC's status.
+
+    The message is read here too: gRPC would answer one that cannot be read as if the service had failed.
+    """
+
+    def __init__(self, authorization: Authorization, internal_errors: Counter) -> None:
+        self.authorization = authorization
+        self.internal_errors = internal_errors
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        operation = BY_RPC.get(handler_call_details.method)
+        if handler is None or operation is None:  # health and reflection, which `GrpcServer` has checked
+            return handler
+        read, write = handler.request_deserializer, handler.response_serializer
+        if handler.response_streaming:
+
+            async def stream(request: bytes, context: Context) -> None:
+                try:
+                    self._authorize(operation, context)
+                    async with aclosing(handler.unary_stream(_parsed(read, request), context)) as pieces:
+                        async for piece in pieces:
+                            await _write(context, piece)
+                except Exception as error:
+                    await self._abort(context, error)
+
+            return grpc.unary_stream_rpc_method_handler(stream, response_serializer=write)
+
+        async def unary(request: bytes, context: Context) -> Any:
+            try:
+                self._authorize(operation, context)
+                return await handler.unary_unary(_parsed(read, request), context)
+            except Exception as error:
+                await self._abort(context, error)
+
+        return grpc.unary_unary_rpc_method_handler(unary, response_serializer=write)
+
+    def _authorize(self, operation: Operation, context: Context) -> None:
+        header = dict(context.invocation_metadata() or ()).get("authorization")
+        self.authorization.check(operation.requires, header if isinstance(header, str) else None)
+
+    async def _abort(self, context: Context, error: Exception) -> None:
+        """What the HTTP body says beside the message goes into the trailing metadata."""
+        answer = report(error, self.internal_errors)
+        said = {"error-type": answer.type, "error-param": answer.param, "error-code": answer.code}
+        trailing = tuple((name, value) for name, value in said.items() if value)
+        await context.abort(CODES.get(answer.status, grpc.StatusCode.INTERNAL), str(answer), trailing)
+
+
+async def _write(context: Context, piece: Any) -> None:
+    """Send a piece of a stream. A client that does not take it in time has gone as much as one that cancels."""
+    try:
+        async with asyncio.timeout(connections.UNREAD_S):
+            await context.write(piece)
+    except TimeoutError:
+        structlog.get_logger().warning("client does not read its answer", within_s=connections.UNREAD_S)
+        raise asyncio.CancelledError from None
+
+
+class GrpcServer:
+    """The server and its health, which follows readiness. A method that is no operation's is not served."""
+
+    def __init__(self, chat: Chat) -> None:
+        undeclared = {name for file in (chat_pb2, admin_pb2) for name in _methods(file)} - BY_RPC.keys()
+        assert not undeclared, f"no operation says who may call {undeclared}"
+        self.chat = chat
+        self.server = grpc.aio.server(
+            interceptors=[TraceGrpc(), OperationInterceptor(chat.authorization, chat.gateway.metrics.internal_errors)],
+            maximum_concurrent_rpcs=MAX_CALLS,
+            options=[
+                *chat.settings.grpc.server_options(chat.settings.limits.max_body_bytes),
+                ("grpc.max_allowed_incoming_connections", chat.connections),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                ("grpc.max_connection_idle_ms", IDLE_MS),
+                ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ],
+        )
+        self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
+        chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(chat), self.server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
+        self._follower: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the real port. Raises RlhfError if it is taken."""
+        try:
+            bound = self.server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError as error:
+            raise port_taken(host, port, "grpc_port") from error
+        await self.server.start()
+        self._follower = asyncio.create_task(self._follow())
+        return bound
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls, and give those in progress `grace_s`."""
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.wait((self._follower,))
+        await self.health.enter_graceful_shutdown()
+        await self.server.stop(grace_s)
+
+    async def _follow(self) -> None:
+        """Health: the process as a whole is well; ChatService only while it can answer."""
+        serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+        await self.health.set("rlhf.v1.AdminService", serving)
+        shown: bool | None = None
+        while True:
+            ready = bool(readiness(self.chat)["ready"])
+            if ready != shown:
+                shown = ready
+                for name in ("", "rlhf.v1.ChatService"):
+                    await self.health.set(name, serving if ready else not_serving)
+            await asyncio.sleep(HEALTH_POLL_S)
+
+
+def _methods(file: ModuleType) -> Iterator[str]:
+    for service in file.DESCRIPTOR.services_by_name.values():
+        yield from (f"/{service.full_name}/{method.name}" for method in service.methods)
+
+
+def _parsed(read: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return read(data)
+    except DecodeError as error:
+        raise ApiError("the message cannot be read as what the method takes", code="invalid_message") from error
+
+
+def port_taken(host: str, port: int, setting: str) -> RlhfError:
+    return RlhfError(f"cannot listen on {host}:{port}: it is in use; stop what uses it or set another {setting}")
+
+
+def _info(row: VersionSummary) -> admin_pb2.VersionInfo:
+    info = admin_pb2.VersionInfo(
+        manifest=_manifest(row.manifest) if row.manifest else versions_pb2.VersionManifest(version=row.version),
+        state=row.status.state,
+        reason=row.status.reason,
+        kind=row.kind,
+        changed_ms=row.status.changed_ms,
+    )
+    info.gate.update(row.status.gate)
+    return info
+
+
+def _manifest(manifest: Manifest) -> versions_pb2.VersionManifest:
+    return versions_pb2.VersionManifest(
+        version=manifest.version,
+        tuning=manifest.tuning,
+        parent=manifest.parent,
+        files=[versions_pb2.VersionFile(path=f.path, sha256=f.sha256, size=f.size) for f in manifest.files],
+        probe=[versions_pb2.ProbeSequence(token_ids=p.token_ids, logprobs=p.logprobs) for p in manifest.probe],
+        created_ms=manifest.created_ms,
+        reward_version=manifest.reward_version,
+        kl=manifest.kl,
+        position=manifest.position,
+        reference=manifest.reference,
+        figures=manifest.figures,
+        weights=manifest.weights,
+    )

@@ -1,0 +1,25 @@
+"""What each operation does over HTTP, a class a subject; the methods have the operations' names."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.chat.api.operations import OPERATIONS
+from services.chat.transport.chat import Chat
+from services.chat.transport.handlers.completions import CompletionHandlers
+from services.chat.transport.handlers.feedback import FeedbackHandlers
+from services.chat.transport.handlers.operations import OperationHandlers
+from services.chat.transport.handlers.versions import VersionHandlers
+
+Handler = Callable[[Request], Awaitable[Response]]
+SUBJECTS = (CompletionHandlers, FeedbackHandlers, OperationHandlers, VersionHandlers)
+
+
+def handlers(chat: Chat) -> dict[str, Handler]:
+    """Operation → what answers it: the method of that name, which exactly one subject has."""
+    made = [subject(chat) for subject in SUBJECTS]
+    found: dict[str, Handler] = {}
+    for operation in OPERATIONS:
+        [found[operation.name]] = (getattr(one, operation.name) for one in made if hasattr(one, operation.name))
+    return found

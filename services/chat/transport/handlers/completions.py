@@ -1,0 +1,96 @@
+"""Chat, the names of models, and samples for the trainer."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.chat.bodies.api_error import outcome, report
+from services.chat.bodies.validation import parse_object
+from services.chat.completions import responses
+from services.chat.completions.chat_request import parse_chat
+from services.chat.completions.in_flight import Generation
+from services.chat.completions.responses import ModelList
+from services.chat.transport.chat import Chat
+from services.chat.transport.http import ClientDisconnected, EventStream, json, read_body, until_disconnect
+
+ROLLOUT_BODY_BYTES = 64 << 20
+
+
+class CompletionHandlers:
+    """Answers that the engine writes."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+        self.gateway = chat.gateway
+        self._metrics = chat.gateway.metrics
+
+    async def complete(self, request: Request) -> Response:
+        try:
+            values = parse_object(await read_body(request, self.chat.settings.limits.max_body_bytes))
+            chat = parse_chat(values, self.chat.settings.limits, self.chat.settings.engine)
+            if chat.stream:
+                generation = await until_disconnect(request.receive, self.gateway.open(chat))
+                return self._stream(generation)
+            generation = await until_disconnect(request.receive, self.gateway.complete(chat))
+        except ClientDisconnected:
+            self._count("aborted")
+            raise
+        except Exception as error:
+            self._count(outcome(error))
+            raise
+        self._count("ok")
+        return json(responses.completion(generation))
+
+    def _stream(self, generation: Generation) -> EventStream:
+        ended = "aborted"
+
+        async def events() -> AsyncGenerator[bytes, None]:
+            nonlocal ended
+            chunks = responses.Chunks(generation)
+            try:
+                async for arrived in self.gateway.read(generation):
+                    yield chunks.events(arrived)
+                await self.gateway.settle(generation)
+                ended = "ok"
+                yield chunks.last()
+            except Exception as error:
+                ended = outcome(error)
+                body: dict[str, Any] = {**report(error, self._metrics.internal_errors).body()}
+                if generation.tokens and not generation.settled:  # what the client has seen can be rated
+                    await self.gateway.settle(generation)
+                    body["rlhf"] = responses.provenance(generation)
+                yield responses.server_sent_event(body) + responses.DONE
+
+        def finish() -> None:
+            self.gateway.end(generation)
+            self._count(ended)
+
+        return EventStream(events(), finish)
+
+    def _count(self, ended: str) -> None:
+        self._metrics.requests.labels(outcome=ended).inc()
+
+    async def models(self, request: Request) -> Response:
+        models: ModelList = {"object": "list", "data": [responses.model_info(name) for name in self.gateway.models()]}
+        return json(models)
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        self.gateway.check_model(name)
+        return json(responses.model_info(name))
+
+    async def sample(self, request: Request) -> Response:
+        ended = "aborted"
+        try:
+            values = parse_object(await read_body(request, ROLLOUT_BODY_BYTES))
+            response = await until_disconnect(request.receive, self.chat.rollouts.sample(values))
+            ended = "ok"
+        except Exception as error:
+            if not isinstance(error, ClientDisconnected):
+                ended = outcome(error)
+            raise
+        finally:
+            self._metrics.rollouts.labels(outcome=ended).inc()
+        return json(response)

@@ -1,0 +1,36 @@
+"""Versions of the weights: listed, promoted, left."""
+
+import asyncio
+from typing import cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.chat.bodies.validation import parse_object
+from services.chat.transport.chat import Chat
+from services.chat.transport.http import json, read_body
+from services.chat.versions import VersionList, VersionRow
+
+
+class VersionHandlers:
+    """What the operator sees and changes."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+        self.gateway = chat.gateway
+
+    async def list_versions(self, request: Request) -> Response:
+        rows = await asyncio.to_thread(self.chat.versions.rows, dict(request.query_params))
+        listed: VersionList = {
+            "serving": self.gateway.engine.serving,
+            "live": self.chat.versions.live(),
+            "versions": [cast("VersionRow", row.to_json()) for row in rows],
+        }
+        return json(listed)
+
+    async def promote(self, request: Request) -> Response:
+        return json(await asyncio.to_thread(self.chat.versions.promote, request.path_params["version"]))
+
+    async def rollback(self, request: Request) -> Response:
+        body = await read_body(request, self.chat.settings.limits.max_body_bytes)
+        return json(await asyncio.to_thread(self.chat.versions.rollback, parse_object(body) if body else {}))

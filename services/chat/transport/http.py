@@ -1,0 +1,103 @@
+"""HTTP pieces that the routes share: bounded bodies, JSON replies, work that ends when its client goes away."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, TypeVar
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from services.chat.bodies.api_error import ApiError
+
+Result = TypeVar("Result")
+STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+def json(values: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(values), status, headers, media_type="application/json")
+
+
+def error_response(error: ApiError) -> Response:
+    return json(error.body(), error.status, error.headers())
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, at most `limit` bytes. Raises ClientDisconnected, and ApiError: 413, 415."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ApiError("send the body as it is: a compressed one is not read", status=415, code="unsupported_encoding")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+    except ClientDisconnect:
+        raise ClientDisconnected from None
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
+
+
+class ClientDisconnected(Exception):
+    """The client closed its connection while its request was worked on."""
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, which is cancelled if the client goes away; then raises ClientDisconnected.
+
+    The request's body must have been read.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnected
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+        await asyncio.wait((task, gone))
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """A reply of server-sent events, sent as `events` gives them; `finish` is called at the end, however it ends."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], finish: Callable[[], None]) -> None:
+        self.events = events
+        self.finish = finish
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await until_disconnect(receive, self._send(send))
+        except ClientDisconnected:
+            pass
+        finally:  # in this order: a generator that was never begun runs none of its own clean-up
+            self.finish()
+            await self.events.aclose()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+        async for part in self.events:
+            if part:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,63 @@
+"""The HTTP routes: OpenAI's chat API, feedback, versions, rollouts, health, metrics and the page.
+
+Handlers parse, call and format; what they call is shared with gRPC.
+"""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from services.chat.api.operations import OPERATIONS, Operation
+from services.chat.bodies.api_error import ApiError, report
+from services.chat.tracing import TraceHttp
+from services.chat.transport.chat import Chat
+from services.chat.transport.handlers import Handler, handlers
+from services.chat.transport.http import ClientDisconnected, error_response, json
+
+CLIENT_CLOSED_REQUEST = 499
+
+
+def build(chat: Chat) -> Starlette:
+    """The ASGI application: a route for each operation of the table."""
+    answers = handlers(chat)
+    return Starlette(
+        routes=[
+            Route(
+                operation.path,
+                _endpoint(operation, answers[operation.name], chat),
+                methods=[operation.method],
+            )
+            for operation in OPERATIONS
+        ],
+        middleware=[Middleware(TraceHttp)],
+        exception_handlers={HTTPException: _on_http_error},
+    )
+
+
+def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:
+    """The handler, for those who may call the operation; every error becomes an answer here."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            if operation.method == "POST":
+                chat.origins.check(request.headers)
+            chat.authorization.check(operation.requires, request.headers.get("authorization"))
+            return await handler(request)
+        except ClientDisconnected:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        except Exception as error:
+            return error_response(report(error, chat.gateway.metrics.internal_errors))
+
+    return endpoint
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such route, wrong method."""
+    assert isinstance(error, HTTPException)
+    message = f"{error.detail}: {request.method} {request.url.path}"
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+    refused = ApiError(message, status=error.status_code, code=code)
+    return json(refused.body(), refused.status, dict(error.headers or {}))

@@ -1,0 +1,113 @@
+"""gRPC has every field that HTTP has: what is added to a model and not to its message, or the reverse, fails."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from rlhf_online.proto.rlhf.v1 import admin_pb2, chat_pb2, events_pb2, versions_pb2
+from services.chat import versions
+from services.chat.completions import responses
+from services.chat.completions.chat_request import ChatCompletionRequest, Message
+from services.chat.feedback import request as feedback
+from services.chat.feedback.service import FeedbackAccepted
+from tests.services.chat.transport.test_transports import CASES
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Objects of HTTP and the messages that say the same. `only_http` and `only_grpc` say why one has no twin."""
+
+    http: tuple[Any, ...]
+    grpc: tuple[Any, ...]
+    only_http: dict[str, str] = field(default_factory=dict)
+    only_grpc: dict[str, str] = field(default_factory=dict)
+
+
+TWINS = {
+    "chat": Twins(
+        (ChatCompletionRequest,),
+        (chat_pb2.CompleteRequest,),
+        only_http={"stream": "a method of its own", "stream_options": "the end of a stream says all"},
+    ),
+    "messages": Twins(
+        (Message,),
+        (events_pb2.Message,),
+        only_grpc={"other": "HTTP takes any field here"},
+    ),
+    "answers": Twins(
+        (responses.ChatCompletion, responses.Provenance, responses.ChatChoice, responses.AssistantMessage),
+        (chat_pb2.CompleteResponse, chat_pb2.Choice),
+        only_http={
+            "id": "completion_id",
+            "content": "text",
+            **dict.fromkeys(("rlhf", "message"), "its fields stand one level higher"),
+            **dict.fromkeys(("object", "role", "refusal"), "always the same"),
+        },
+        only_grpc={
+            "text": "content",
+            "spans": "versions, with the tokens",
+            **dict.fromkeys(("prompt_tokens", "completion_tokens"), "as in usage"),
+        },
+    ),
+    "pieces of a stream": Twins(
+        (responses.ChatChoice, responses.AssistantMessage),
+        (chat_pb2.StreamCompleteResponse,),
+        only_http={
+            "content": "delta",
+            "message": "its fields stand one level higher",
+            **dict.fromkeys(("role", "refusal"), "always the same"),
+        },
+        only_grpc={"delta": "content", "completion_id": "the chunk's id", "final": "HTTP's last chunk"},
+    ),
+    "feedback": Twins(
+        (feedback.FeedbackRequest,),
+        (chat_pb2.SendFeedbackRequest, events_pb2.Feedback),
+        only_grpc={
+            "feedback": "its fields stand one level higher",
+            **dict.fromkeys(("person", "created_ms"), "the log's; refused"),
+        },
+    ),
+    "an answer's name": Twins((feedback.AnswerRef,), (events_pb2.AnswerRef,)),
+    "thumb": Twins((feedback.Thumb,), (events_pb2.Thumb,)),
+    "ranking": Twins((feedback.Ranking,), (events_pb2.Ranking,)),
+    "pairwise": Twins((feedback.Pairwise,), (events_pb2.Pairwise,)),
+    "correction": Twins((feedback.Correction,), (events_pb2.Correction,)),
+    "implicit": Twins((feedback.Implicit,), (events_pb2.Implicit,)),
+    "withdrawal": Twins((feedback.Withdrawal,), (events_pb2.Withdrawal,)),
+    "a vote that was accepted": Twins((FeedbackAccepted,), (chat_pb2.SendFeedbackResponse,)),
+    "which versions": Twins((versions.ListVersionsRequest,), (admin_pb2.ListVersionsRequest,)),
+    "versions": Twins((versions.VersionList,), (admin_pb2.ListVersionsResponse,)),
+    "a version": Twins(
+        (versions.VersionRow,),
+        (admin_pb2.VersionInfo, versions_pb2.VersionManifest),
+        only_grpc={
+            "manifest": "its fields stand one level higher",
+            **dict.fromkeys(("files", "probe"), "what the engine checks"),
+        },
+    ),
+    "promote": Twins((versions.VersionChanged,), (admin_pb2.PromoteResponse,)),
+    "roll back": Twins((versions.RollbackRequest,), (admin_pb2.RollbackRequest,)),
+    "rolled back": Twins((versions.VersionChanged,), (admin_pb2.RollbackResponse,)),
+}
+
+
+@pytest.mark.parametrize("twins", TWINS.values(), ids=TWINS.keys())
+def test_both_have_the_same_fields(twins: Twins) -> None:
+    http = {name for kind in twins.http for name in meant(kind)}
+    grpc = {field.name for kind in twins.grpc for field in kind.DESCRIPTOR.fields}
+    assert http - grpc == twins.only_http.keys()
+    assert grpc - http == twins.only_grpc.keys()
+
+
+def test_every_field_of_a_chat_is_tried_over_both() -> None:
+    tried = {name for case in CASES.values() if case.status == 200 for name in case.body}
+    assert set(meant(ChatCompletionRequest)) - tried == TWINS["chat"].only_http.keys()
+
+
+def meant(kind: type) -> list[str]:
+    """The names of the fields that mean something here: of OpenAI's, some are accepted and ignored."""
+    if issubclass(kind, BaseModel):
+        return [name for name, field in kind.model_fields.items() if field.annotation is not Any]
+    return list(kind.__annotations__)

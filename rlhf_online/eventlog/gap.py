@@ -37,7 +37,7 @@ def standing(checkpoints: Path) -> Place:
     newest = max(manifests, key=lambda path: int(path.parent.name))
     try:
         return _place(json.loads(newest.read_text())["log"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{newest} cannot be read ({error}): start the trainer, which falls back") from error
 
 
@@ -50,7 +50,7 @@ def accepted(checkpoints: Path, identity: str, position: Mapping[str, int]) -> b
     """Whether an operator has accepted the gap at this place."""
     try:
         return _place(json.loads((checkpoints / _FILE).read_text())) == Place(identity, dict(position))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

@@ -153,6 +153,16 @@ async def test_a_pause_that_takes_too_long_changes_nothing(
     assert not result.ok and result.postponed and "within 0.05 s" in result.reason
 
 
+async def test_a_swap_says_between_what_it_was_and_how_long_answers_stood_still(
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
+) -> None:
+    engine.pause_delay_s = 0.2
+    result = await swap(engine, client, weights(tmp_path, "new"), weights(tmp_path, "old"))
+    assert (result.version, result.previous, result.reason, result.postponed) == ("new", "old", "", False)
+    assert result.wait_s >= 0.2 and result.pause_s > 0, "standing still begins with the confirmed pause"
+    assert (await swap(engine, client, weights(tmp_path, "first"), None)).previous == ""
+
+
 async def test_a_listener_that_fails_lets_the_old_version_go_on(
     engine: FakeVllm, client: EngineClient, tmp_path: Path
 ) -> None:
@@ -210,6 +220,22 @@ async def test_an_adapter_that_fails_its_probe_is_unloaded(
     assert not result.ok and engine.adapters == {}
 
 
+@pytest.mark.parametrize("call", ["load_lora", "probe_model", "set_version", "unload_lora"])
+async def test_an_engine_that_is_lost_with_an_adapter_is_no_refusal_of_the_adapter(
+    engine: FakeVllm, client: EngineClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Else a version that nobody has tried counts as refused, and is never tried again."""
+
+    async def lost(*_: object) -> None:
+        raise EngineUnavailable("it has ended")
+
+    if call == "unload_lora":
+        engine.probe_error["new"] = 0.5
+    monkeypatch.setattr(client, call, lost)
+    with pytest.raises(EngineUnavailable, match="it has ended"):
+        await lora(client, weights(tmp_path, "new"))
+
+
 async def test_an_adapter_that_does_not_load_is_reported(
     engine: FakeVllm, client: EngineClient, tmp_path: Path
 ) -> None:
@@ -233,6 +259,24 @@ def test_the_probe_is_a_mean_over_all_tokens(tmp_path: Path) -> None:
         check_probe(new, [[-0.5, -1.5]], 0.02)
     with pytest.raises(SwapFailed, match="not finite"):
         check_probe(Weights("new", tmp_path), [[math.nan]], 0.02)
+
+
+def test_a_mean_that_is_the_tolerance_itself_passes(tmp_path: Path) -> None:
+    new = Weights("new", tmp_path, (ProbeSequence(token_ids=tuple(range(5)), logprobs=(-1.0,) * 4),))
+    check_probe(new, [[-1.5, -0.5, -1.5, -0.5]], 0.5)
+    with pytest.raises(SwapFailed, match=r"0\.5 nats"):
+        check_probe(new, [[-1.5, -0.5, -1.5, -0.5]], 0.4999)
+
+
+def test_as_few_tokens_as_a_probe_has_are_enough_and_of_a_longer_one_four(tmp_path: Path) -> None:
+    short = Weights("new", tmp_path, (ProbeSequence(token_ids=(1, 2), logprobs=(-1.0,)),))
+    check_probe(short, [[-1.0]], 0.02)
+    with pytest.raises(SwapFailed, match="0 of 1 probe tokens"):
+        check_probe(short, [[None]], 0.02)
+    long = Weights("new", tmp_path, (ProbeSequence(token_ids=tuple(range(10)), logprobs=(-1.0,) * 9),))
+    check_probe(long, [[-1.0] * 4 + [None] * 5], 0.02)
+    with pytest.raises(SwapFailed, match="3 of 9 probe tokens"):
+        check_probe(long, [[-1.0] * 3 + [None] * 6], 0.02)
 
 
 def test_tokens_that_the_engine_does_not_tell_are_left_out_of_the_mean(tmp_path: Path) -> None:

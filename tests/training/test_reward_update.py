@@ -179,6 +179,21 @@ def test_the_first_update_takes_more_passes(base: Path, monkeypatch: pytest.Monk
     assert steps[0] == pytest.approx(1) and steps[9] < 0.2 and steps[10] == pytest.approx(1)
 
 
+def test_each_pass_takes_all_votes_in_an_order_of_its_own(base: Path, monkeypatch: pytest.MonkeyPatch):
+    updater, seen = _updater(base, replay=0.0, cold_epochs=3), []
+    cut = passes.micro_batches
+    monkeypatch.setattr(
+        passes,
+        "micro_batches",
+        lambda votes, *rest: (seen.extend(vote.event_id for vote in votes), cut(votes, *rest))[1],
+    )
+    votes = [_pair(i) for i in range(20)]
+    updater.update(votes, [], [])
+    orders = [seen[start : start + 20] for start in (0, 20, 40)]
+    assert all(sorted(order) == sorted(vote.event_id for vote in votes) for order in orders)
+    assert len({tuple(order) for order in orders} | {tuple(vote.event_id for vote in votes)}) == 4
+
+
 def test_how_far_an_update_has_come_is_told_as_it_learns(base: Path):
     """Of 4 passes over 32 votes in batches of 16; one that stops early has said how many it would make at most."""
     updater, told = _updater(base, cold_epochs=4), []

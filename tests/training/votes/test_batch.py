@@ -59,7 +59,7 @@ def test_assembly_weighs_doubt_and_names_objectives_and_signals():
     assert (whole.signals_H, whole.signal_H.tolist(), whole.signal_objective_H.tolist()) == (["stop"], [2], [1])
     assert whole.thumb_Q.tolist() == [3] and whole.thumb_objective_Q.tolist() == [0]
     assert whole.rank_objective_R.tolist() == [0] and whole.rank_weights_RK.tolist() == [[1, 1]]
-    assert whole.weight() == 2 * (UNSURE_WEIGHT + 3)
+    assert whole.weight() == 2 * (UNSURE_WEIGHT + 3) and UNSURE_WEIGHT == 0.25, "it counts a quarter"
     masked = assemble(votes, 2, ["helpful", "harmless"])
     assert masked.pair_weights_PK.tolist() == [[UNSURE_WEIGHT * read for read in bootstrap_weights("a", 2)]]
 

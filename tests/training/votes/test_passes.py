@@ -1,7 +1,9 @@
 """Votes cut into micro-batches."""
 
+import pytest
+
 from rlhf_online.feedback.votes import Candidate, Rating
-from rlhf_online.training.votes.passes import micro_batches
+from rlhf_online.training.votes.passes import _schedule, micro_batches
 
 
 def _votes(*lengths: int) -> list[Rating]:
@@ -42,3 +44,12 @@ def test_the_baseline_is_read_with_each():
 
 def test_no_votes_are_one_empty_batch():
     assert micro_batches([], [], 10) == [[]]
+
+
+def test_the_learning_rate_falls_to_a_tenth_and_rises_first_where_the_optimiser_is_young():
+    """The first tenth of the first update's steps: a quarter, a half, three quarters, and then as in any other."""
+    falling = [1 - 0.9 * done / 40 for done in range(40)]
+    assert [_schedule(done, 40, warm_up=False) for done in range(40)] == pytest.approx(falling)
+    rising = [min(1.0, (done + 1) / 4) * rate for done, rate in enumerate(falling)]
+    assert [_schedule(done, 40, warm_up=True) for done in range(40)] == pytest.approx(rising)
+    assert _schedule(0, 4, warm_up=True) == 1.0, "four steps have no tenth"

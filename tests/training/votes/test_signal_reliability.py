@@ -33,6 +33,28 @@ def test_the_reliability_is_found(rho: float):
     assert reliability.of("rephrase") == pytest.approx(0.25, abs=1e-6), "each signal has its own"
 
 
+@pytest.mark.parametrize("count", [1, 5, 100])
+def test_the_most_probable_reliability_is_the_root_of_the_log_posteriors_slope(count: int):
+    """Where every answer was far below the baseline the slope is 1/ρ − 3/(1 − ρ) + n/(1 + ρ), and where every one was
+    far above it 1/ρ − (3 + n)/(1 − ρ); where they were as good as it the signals say nothing."""
+    for below, rho in (
+        (60.0, ((count - 3) + math.sqrt((count - 3) ** 2 + 4 * (count + 4))) / (2 * (count + 4))),
+        (-60.0, 1 / (count + 4)),
+        (0.0, 1 / 4),
+    ):
+        reliability = SignalReliability()
+        reliability.observe("stop", [below] * count)
+        assert reliability.of("stop") == pytest.approx(rho, abs=1e-6)
+
+
+def test_figures_are_named_in_order_whatever_was_seen_first():
+    reliability = SignalReliability()
+    for signal in ("stop", "regenerate", "rephrase"):
+        reliability.observe(signal, [1.0000004, 2.0])
+    assert list(reliability.figures()) == ["regenerate", "rephrase", "stop"]
+    assert reliability.to_json()["stop"] == [1.0, 2.0], "kept to six digits"
+
+
 def test_a_signal_for_good_answers_is_not_believed_and_the_newest_count():
     reliability = SignalReliability()
     reliability.observe("stop", [-3.0] * 200)

@@ -1,13 +1,15 @@
-"""Who may call what: an operation that changes weights, or writes answers for the trainer, is the operator's."""
+"""Who calls, and whether they may: asked once an operation, by both transports alike."""
 
 import hmac
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import replace
 
 from rlhf_online.errors import SecretLost
 from rlhf_online.state import SHORTEST_SECRET
+from services.chat.access.caller import ANYBODY, Caller, Requires
 from services.chat.bodies.api_error import ApiError
 
-Requires = Literal["operator"] | None
+OPERATOR = replace(ANYBODY, roles=frozenset({"operator"}), key_id="operator", owner="operator")
 
 
 class Authorization:
@@ -19,13 +21,13 @@ class Authorization:
             raise SecretLost(f"the operator's token has fewer than {SHORTEST_SECRET} characters: write more into it")
         self._token = operator_token.encode()
 
-    def check(self, requires: Requires, header: str | None) -> None:
-        """Raises ApiError unless `header` ("Authorization") holds what an operation requires."""
-        if requires is None:
-            return
-        scheme, _, token = (header or "").partition(" ")
+    def admit(self, requires: Requires, headers: Mapping[str, str]) -> Caller:
+        """Who calls an operation. `headers`: HTTP's, or gRPC's metadata. Raises ApiError for those who may not."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
         given = token.strip().encode("utf-8", errors="replace")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._token):
+        known = scheme.lower() == "bearer" and hmac.compare_digest(given, self._token)
+        caller = OPERATOR if known else ANYBODY
+        if not caller.may(requires):
             raise ApiError(
                 "the operator's credential is needed: Authorization: Bearer <content of operator.token in the state "
                 "folder>",
@@ -33,3 +35,4 @@ class Authorization:
                 type="authentication_error",
                 code="invalid_credential",
             )
+        return caller

@@ -105,7 +105,7 @@ def _operation(operation: Operation, path: str, schemas: dict[Any, dict[str, Any
             "required": required,
             "content": {"application/json": {"schema": schemas[operation.body]}},
         }
-    if operation.requires is not None:
+    if operation.requires == "operator":
         described["security"] = [{operation.requires: []}]
     return described
 

@@ -1,12 +1,12 @@
 """What the service can be asked, over any transport: HTTP routes, gRPC methods and `/openapi.json` follow this table.
 
-Each operation says who may call it; none can be built without saying so.
+Each operation names the role that may call it, or says that everybody may; none can be built without saying so.
 """
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from services.chat.access.authorization import Requires
+from services.chat.access.caller import Requires
 from services.chat.bodies.validation import Model
 from services.chat.completions.chat_request import ChatCompletionRequest
 from services.chat.completions.responses import (
@@ -55,7 +55,7 @@ OPERATIONS = (
         summary="The web page: chat, and say what you think of the answers.",
         method="GET",
         path="/",
-        requires=None,
+        requires="public",
         response="text/html",
     ),
     Operation(
@@ -64,7 +64,7 @@ OPERATIONS = (
         method="POST",
         path="/v1/chat/completions",
         rpcs=(f"{CHAT}Complete", f"{CHAT}StreamComplete"),
-        requires=None,
+        requires="chat",
         body=ChatCompletionRequest,
         response=ChatCompletion,
         stream=ChatCompletionChunk,
@@ -75,7 +75,7 @@ OPERATIONS = (
         summary="The names that a chat request may give as its model.",
         method="GET",
         path="/v1/models",
-        requires=None,
+        requires="chat",
         response=ModelList,
     ),
     Operation(
@@ -83,7 +83,7 @@ OPERATIONS = (
         summary="One of these names.",
         method="GET",
         path="/v1/models/{model:path}",
-        requires=None,
+        requires="chat",
         response=ModelInfo,
         errors=(404,),
     ),
@@ -93,7 +93,7 @@ OPERATIONS = (
         method="POST",
         path="/v1/feedback",
         rpcs=(f"{CHAT}SendFeedback",),
-        requires=None,
+        requires="feedback",
         body=FeedbackRequest,
         response=FeedbackAccepted,
         errors=(400, 403, 409, 413, 415, 503),
@@ -104,7 +104,7 @@ OPERATIONS = (
         method="GET",
         path="/v1/versions",
         rpcs=(f"{ADMIN}ListVersions",),
-        requires=None,
+        requires="read",
         query=ListVersionsRequest,
         response=VersionList,
         errors=(400,),
@@ -145,7 +145,7 @@ OPERATIONS = (
         summary="Whether the process lives.",
         method="GET",
         path="/healthz",
-        requires=None,
+        requires="public",
         response=Health,
     ),
     Operation(
@@ -153,7 +153,7 @@ OPERATIONS = (
         summary="Whether people can be answered and the log takes events, and what is missing.",
         method="GET",
         path="/readyz",
-        requires=None,
+        requires="public",
         response=Readiness,
         also=(503,),
     ),
@@ -162,7 +162,7 @@ OPERATIONS = (
         summary="Metrics for Prometheus.",
         method="GET",
         path="/metrics",
-        requires=None,
+        requires="public",
         response="text/plain",
     ),
     Operation(
@@ -170,7 +170,7 @@ OPERATIONS = (
         summary="This description.",
         method="GET",
         path="/openapi.json",
-        requires=None,
+        requires="public",
         response="application/json",
     ),
 )

@@ -16,6 +16,7 @@ from rlhf_online.errors import EngineUnavailable, LogUnavailable
 from rlhf_online.events import Completion, Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import PersonHash
+from services.chat.access.caller import Caller
 from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.completions import upstream
 from services.chat.completions.chat_request import PUBLIC_MODEL, ChatRequest
@@ -67,31 +68,31 @@ class Gateway:
             message = f"The model {name!r} does not exist; there are: {', '.join(self.models())}"
             raise ApiError(message, status=404, param="model", code="model_not_found")
 
-    async def complete(self, request: ChatRequest) -> Generation:
+    async def complete(self, request: ChatRequest, caller: Caller) -> Generation:
         """All answers, logged. Raises ApiError or EngineUnavailable."""
         restarts = self.engine.restarts
         try:
-            return await self._complete(await self.start(request))
+            return await self._complete(await self.start(request, caller))
         except EngineUnavailable:
             await self._engine_back(restarts)
-            return await self._complete(await self.start(request))
+            return await self._complete(await self.start(request, caller))
 
-    async def open(self, request: ChatRequest) -> Generation:
+    async def open(self, request: ChatRequest, caller: Caller) -> Generation:
         """A started generation, for `read`, `settle` and `end`. Raises ApiError or EngineUnavailable."""
         restarts = self.engine.restarts
         try:
-            return await self.start(request)
+            return await self.start(request, caller)
         except EngineUnavailable:
             await self._engine_back(restarts)
-            return await self.start(request)
+            return await self.start(request, caller)
 
-    async def start(self, request: ChatRequest) -> Generation:
+    async def start(self, request: ChatRequest, caller: Caller) -> Generation:
         """Admit the request, send it to the engine, once, and wait for its first token.
 
         Much of what the engine refuses it tells in its stream, before a token: the client then gets an HTTP status.
         """
         self.admit(request)
-        generation = self.flight.begin(request)
+        generation = self.flight.begin(request, caller.named(request.user, self.person_hash))
         self.active += 1
         self.metrics.active.set(self.active)
         try:
@@ -200,7 +201,7 @@ class Gateway:
         event = Completion(
             completion_id=generation.completion_id,
             conversation_id=generation.conversation_id,
-            person=self.person_hash(request.user),
+            person=generation.caller.person,
             messages=request.messages,
             prompt_token_ids=tuple(generation.prompt_token_ids or ()),
             answers=tuple(choice.answer() for choice in generation.choices),

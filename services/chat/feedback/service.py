@@ -9,6 +9,7 @@ from rlhf_online.eventlog.base import Position
 from rlhf_online.events import Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import PersonHash
+from services.chat.access.caller import Caller
 from services.chat.bodies.api_error import ApiError, outcome
 from services.chat.bodies.documented import documented
 from services.chat.bodies.validation import validate
@@ -44,14 +45,14 @@ class FeedbackService:
         self.metrics = metrics
         self.objectives = objectives
 
-    async def accept(self, values: Mapping[str, Any]) -> FeedbackAccepted:
+    async def accept(self, values: Mapping[str, Any], caller: Caller) -> FeedbackAccepted:
         """Raises ApiError or LogUnavailable: not acknowledged."""
         kind = "unknown"
         try:
             request = validate(FeedbackRequest, values)
             kind = request.kind
             self._check_objective(request.objective)
-            event = request.event(person=self.person_hash(request.user), now_ms=now_ms())
+            event = request.event(person=caller.named(request.user, self.person_hash).person, now_ms=now_ms())
             made = event_id(event, request.idempotency_key)
             self.checks.check(made, event)
             self.checks.votes.add(made, event)  # before it is on disk: the same key may come again in the meantime

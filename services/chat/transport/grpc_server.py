@@ -21,6 +21,7 @@ from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.summary import VersionSummary
 from services.chat.access.authorization import Authorization
+from services.chat.access.caller import CALLER
 from services.chat.api.operations import BY_RPC, Operation
 from services.chat.bodies.api_error import ApiError, outcome, report
 from services.chat.completions.chat_request import ChatRequest, parse_chat
@@ -60,7 +61,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def Complete(self, request: chat_pb2.CompleteRequest, context: Context) -> chat_pb2.CompleteResponse:
         ended = "aborted"
         try:
-            generation = await self.gateway.complete(self._parse(request, stream=False))
+            generation = await self.gateway.complete(self._parse(request, stream=False), CALLER.get())
             ended = "ok"
         except Exception as error:
             ended = outcome(error)
@@ -75,7 +76,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         generation: Generation | None = None
         ended = "aborted"
         try:
-            generation = await self.gateway.open(self._parse(request.request, stream=True))
+            generation = await self.gateway.open(self._parse(request.request, stream=True), CALLER.get())
             async for arrived in self.gateway.read(generation):
                 for chunk in arrived:
                     for piece in pieces(generation, chunk):
@@ -97,7 +98,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     async def SendFeedback(
         self, request: chat_pb2.SendFeedbackRequest, context: Context
     ) -> chat_pb2.SendFeedbackResponse:
-        return chat_pb2.SendFeedbackResponse(**await self.chat.feedback.accept(feedback_values(request)))
+        accepted = await self.chat.feedback.accept(feedback_values(request), CALLER.get())
+        return chat_pb2.SendFeedbackResponse(**accepted)
 
     def _count(self, ended: str) -> None:
         self.gateway.metrics.requests.labels(outcome=ended).inc()
@@ -175,8 +177,8 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(unary, response_serializer=write)
 
     def _authorize(self, operation: Operation, context: Context) -> None:
-        header = dict(context.invocation_metadata() or ()).get("authorization")
-        self.authorization.check(operation.requires, header if isinstance(header, str) else None)
+        said = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+        CALLER.set(self.authorization.admit(operation.requires, said))
 
     async def _abort(self, context: Context, error: Exception) -> None:
         """What the HTTP body says beside the message goes into the trailing metadata."""

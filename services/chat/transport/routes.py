@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from services.chat.access.caller import CALLER
 from services.chat.api.operations import OPERATIONS, Operation
 from services.chat.bodies.api_error import ApiError, report
 from services.chat.tracing import TraceHttp
@@ -44,7 +45,7 @@ def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:
         try:
             if operation.method == "POST":
                 chat.origins.check(request.headers)
-            chat.authorization.check(operation.requires, request.headers.get("authorization"))
+            CALLER.set(chat.authorization.admit(operation.requires, request.headers))
             return await handler(request)
         except ClientDisconnected:
             return Response(status_code=CLIENT_CLOSED_REQUEST)

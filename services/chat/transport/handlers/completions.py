@@ -6,6 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.chat.access.caller import CALLER
 from services.chat.bodies.api_error import outcome, report
 from services.chat.bodies.validation import parse_object
 from services.chat.completions import responses
@@ -31,9 +32,9 @@ class CompletionHandlers:
             values = parse_object(await read_body(request, self.chat.settings.limits.max_body_bytes))
             chat = parse_chat(values, self.chat.settings.limits, self.chat.settings.engine)
             if chat.stream:
-                generation = await until_disconnect(request.receive, self.gateway.open(chat))
+                generation = await until_disconnect(request.receive, self.gateway.open(chat, CALLER.get()))
                 return self._stream(generation)
-            generation = await until_disconnect(request.receive, self.gateway.complete(chat))
+            generation = await until_disconnect(request.receive, self.gateway.complete(chat, CALLER.get()))
         except ClientDisconnected:
             self._count("aborted")
             raise

@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.chat.access.caller import CALLER
 from services.chat.bodies.api_error import ApiError, outcome
 from services.chat.bodies.validation import parse_object
 from services.chat.transport.chat import Chat
@@ -24,4 +25,4 @@ class FeedbackHandlers:
         except ClientDisconnected:
             self.chat.feedback.count("unknown", "aborted")
             raise
-        return json(await self.chat.feedback.accept(values))
+        return json(await self.chat.feedback.accept(values, CALLER.get()))

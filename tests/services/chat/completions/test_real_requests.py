@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from rlhf_online.config import ChatSettings
 from rlhf_online.state import StateDir
+from services.chat.access.caller import ANYBODY
 from services.chat.bodies.api_error import ApiError
 from services.chat.completions.chat_request import parse_chat
 from services.chat.completions.in_flight import Generation
@@ -57,7 +58,7 @@ class Asked:
         settings = self.chat.settings
         content = fields.pop("content", "hi")
         body = {"messages": [{"role": "user", "content": content}], "max_tokens": 100, **fields}
-        return await self.chat.gateway.complete(parse_chat(body, settings.limits, settings.engine))
+        return await self.chat.gateway.complete(parse_chat(body, settings.limits, settings.engine), ANYBODY)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

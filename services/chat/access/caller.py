@@ -1,0 +1,43 @@
+"""Who makes a call: what each handler of both transports is told, and what votes, conversations and limits belong to.
+
+A transport sets `CALLER` before it runs a handler, and nothing below the handlers reads it: they hand the caller on as
+an argument. It is a context variable for both transports, since the signature of a gRPC method has no room for more.
+"""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rlhf_online.state import PersonHash
+
+Role = Literal["chat", "feedback", "read", "operator"]
+Requires = Role | Literal["public"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls, as far as it was proven.
+
+    `roles`: what it may. `key_id`, `owner`: of its key, "" without. `person`: the keyed hash of its name, as events
+    carry it, "" for nobody. `names_itself`: the service has no keys, so a body says who speaks, and is believed.
+    """
+
+    roles: frozenset[Role]
+    key_id: str = ""
+    owner: str = ""
+    person: str = ""
+    names_itself: bool = False
+
+    def may(self, requires: Requires) -> bool:
+        """Whether the operation is open to it; an operator may all."""
+        return requires == "public" or requires in self.roles or "operator" in self.roles
+
+    def named(self, name: str, person_hash: PersonHash) -> "Caller":
+        """The caller of a request whose body gives this name: somebody only where names in bodies are believed."""
+        return replace(self, person=person_hash(name)) if self.names_itself else self
+
+
+ANYBODY = Caller(roles=frozenset({"chat", "feedback", "read"}), names_itself=True)
+"""Who calls a service that has no keys."""
+
+CALLER: ContextVar[Caller] = ContextVar("caller")

@@ -10,11 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from rlhf_online.durable import write_json
-from rlhf_online.errors import RlhfError
+from rlhf_online.errors import ConfigError, RlhfError
 
 PR_SET_PDEATHSIG = 1
 NICE = 10
 MANY_FILES = 1 << 16
+OWN_FILES = 128
+"""Descriptors that a service needs for files of its own: log, versions, pipes, libraries."""
+FEWEST_CONNECTIONS = 16
 LOWER_PRIORITY = "RLHF_ENGINE_LOW_PRIORITY"
 """Variable that tells the engine's process to lower its priority: where it shares its cores with the chat service."""
 
@@ -42,6 +45,20 @@ def open_files() -> int:
     """How many files this process may have open, MANY_FILES for no limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MANY_FILES if soft == resource.RLIM_INFINITY else soft
+
+
+def connection_budget(open_files: int, kinds: int) -> int:
+    """How many connections of each of so many kinds a service may have: all of them are open files.
+
+    Raises ConfigError if so few may be opened that nobody could be served.
+    """
+    each = (open_files - OWN_FILES) // kinds
+    if each < FEWEST_CONNECTIONS:
+        raise ConfigError(
+            f"this process may open {open_files} files, and needs {OWN_FILES + kinds * FEWEST_CONNECTIONS}: "
+            "raise the limit (ulimit -n)"
+        )
+    return each
 
 
 def lower_priority() -> None:

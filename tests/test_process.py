@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_online.errors import ConfigError
+from rlhf_online.process import OWN_FILES, connection_budget
+
 LOWER = "from rlhf_online.process import lower_priority as f; f(); f(); import os; print(os.nice(0))"
 
 
@@ -49,3 +52,10 @@ def test_a_child_that_catches_sigterm_dies_with_its_parent_by_sigkill() -> None:
         assert parent.stdout is not None and parent.stdout.readline() == "up\n"
         parent.kill()
         assert parent.stdout.read() == "", "the child holds the pipe until it has ended"
+
+
+def test_descriptors_are_kept_for_a_services_own_files() -> None:
+    assert connection_budget(1024, kinds=3) == 298
+    assert connection_budget(1024, kinds=1) == 1024 - OWN_FILES
+    with pytest.raises(ConfigError, match=r"may open 150 files, and needs 176: raise the limit \(ulimit -n\)"):
+        connection_budget(150, kinds=3)

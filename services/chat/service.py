@@ -39,7 +39,7 @@ from services.chat.feedback.checks import FeedbackChecks
 from services.chat.feedback.service import FeedbackService
 from services.chat.status import StatusFile
 from services.chat.transport.chat import Chat
-from services.chat.transport.connections import Connection, Connections, HttpConfig, budget
+from services.chat.transport.connections import Connection, Connections, HttpConfig
 from services.chat.transport.grpc_server import GrpcServer, port_taken
 from services.chat.transport.routes import build
 from services.chat.versions import Versions
@@ -72,7 +72,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     flight = InFlight(engine)
     if settings.engine.tuning == "full":
         flight.attach()
-    connections = budget(process.open_files())
+    connections = process.connection_budget(process.open_files(), kinds=3)  # HTTP, gRPC, requests to the engine
     if connections < (wanted := settings.limits.max_concurrent):
         structlog.get_logger().warning("few open files allowed: raise ulimit -n", at_once=connections, wanted=wanted)
     checks = FeedbackChecks()

@@ -42,6 +42,7 @@ def main() -> int:
         if settings.die_with_parent:
             process.die_with_parent()
         process.lower_priority()
+        process.raise_open_files()
         StateDir(settings.state_dir).close_to_others()
         logs.configure("reward", settings.log_level)
         torch.set_num_threads(settings.threads)
@@ -52,7 +53,8 @@ def main() -> int:
 
 
 async def serve(settings: config.RewardSettings) -> None:
-    """Wire the service and run it until a signal. Raises InvalidInput for invalid ports or an unusable model."""
+    """Wire the service and run it until a signal. Raises InvalidInput for invalid ports or an unusable model,
+    ConfigError where too few files may be opened."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,7 +71,7 @@ async def serve(settings: config.RewardSettings) -> None:
         max_queue=settings.max_queue,
     )
     servicer = RewardServicer(batcher, tokenizer, metrics, _limits(base))
-    server = RewardServer(servicer, metrics, settings.grpc)
+    server = RewardServer(servicer, metrics, settings.grpc, process.connection_budget(process.open_files(), kinds=1))
     state = StateDir(settings.state_dir)
     registry = open_registry(state.versions)
     follower = Follower(

@@ -120,11 +120,16 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
 
 
 class RewardServer:
-    """The gRPC server around a servicer. Health is NOT_SERVING until `set_version` is called."""
+    """The gRPC server around a servicer, for at most so many connections.
 
-    def __init__(self, servicer: RewardServicer, metrics: RewardMetrics, settings: GrpcSettings) -> None:
+    Health is NOT_SERVING until `set_version` is called.
+    """
+
+    def __init__(
+        self, servicer: RewardServicer, metrics: RewardMetrics, settings: GrpcSettings, connections: int
+    ) -> None:
         self._metrics = metrics
-        self._server = grpc.aio.server(options=settings.server_options(MAX_MESSAGE_BYTES))
+        self._server = grpc.aio.server(options=settings.server_options(MAX_MESSAGE_BYTES, connections))
         self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
         reward_pb2_grpc.add_RewardServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -35,7 +35,7 @@ from rlhf_online.versions.registry import Registry
 from services.reward.__main__ import loader
 from services.reward.server import SERVICE, Limits
 from tests.support.counting_registry import CountingRegistry
-from tests.support.http2 import ping
+from tests.support.http2 import most_at_once, ping
 from tests.support.reward_service import RewardService, reward_service
 from tests.support.samples import value
 from tests.support.waiting import until
@@ -128,6 +128,16 @@ def test_a_client_may_ping_as_often_as_the_settings_say(registry: Registry, inte
     settings = GrpcSettings(min_ping_interval_s=interval_s)
     with reward_service(registry, lambda manifest: Adder(), Words(), LIMITS, grpc=settings) as service:
         assert asyncio.run(ping(service.address, 20)) == ended
+
+
+def test_connections_are_bounded_and_leave_room_for_others_when_they_end(registry: Registry) -> None:
+    version = publish(registry)
+    with reward_service(registry, lambda manifest: Adder(), Words(), LIMITS, connections=4) as service:
+        assert asyncio.run(most_at_once(service.address, 8)) == 4
+        client = RewardClient(service.address, chunk=2)
+        client.wait_for_version(version, 10)
+        assert [item.score for item in client.score(PAIRS, version, 10)] == expected(PAIRS)
+        client.close()
 
 
 TWO = ("helpful", "harmless")  # an Adder scores the second one twice as high

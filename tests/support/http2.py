@@ -1,6 +1,9 @@
-"""A client that pings a gRPC server as fast as it is answered, in HTTP/2's own frames: gRPC's clients would wait."""
+"""Clients of a gRPC server in HTTP/2's own frames: one pings as fast as it is answered, where gRPC's would wait; others
+take up connections and do nothing with them.
+"""
 
 import asyncio
+from contextlib import suppress
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS, PING, GOAWAY = 4, 6, 7
@@ -23,6 +26,22 @@ async def ping(address: str, times: int) -> str:
         return ""
     finally:
         writer.close()
+
+
+async def most_at_once(address: str, tried: int) -> int:
+    """How many connections the server takes, of so many that come one after another and stay."""
+    taken, writers = 0, list[asyncio.StreamWriter]()
+    try:
+        for _ in range(tried):
+            reader, writer = await asyncio.open_connection(*address.rsplit(":", 1))
+            writers.append(writer)
+            writer.write(PREFACE + _frame(SETTINGS))
+            with suppress(ConnectionError):
+                taken += bool(await reader.read(1))
+        return taken
+    finally:
+        for writer in writers:
+            writer.close()
 
 
 def _frame(kind: int, payload: bytes = b"") -> bytes:

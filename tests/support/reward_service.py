@@ -41,6 +41,7 @@ def reward_service(
     max_queue: int = 4096,
     weights: Callable[[], Weights] = dict,
     grpc: GrpcSettings | None = None,
+    connections: int = 100,
 ) -> Iterator[RewardService]:
     """The service on a port of the system's choice, until the block ends."""
     ready: Future[RewardService] = Future()
@@ -49,7 +50,8 @@ def reward_service(
     async def serve() -> None:
         metrics = RewardMetrics(CollectorRegistry())
         batcher = Batcher(metrics, max_batch_tokens=max_batch_tokens, max_wait_ms=max_wait_ms, max_queue=max_queue)
-        server = RewardServer(RewardServicer(batcher, tokenizer, metrics, limits), metrics, grpc or GrpcSettings())
+        servicer = RewardServicer(batcher, tokenizer, metrics, limits)
+        server = RewardServer(servicer, metrics, grpc or GrpcSettings(), connections)
         follower = asyncio.create_task(
             Follower(registry, batcher, load, server.set_version, poll_s=0.01, weights=weights).run()
         )

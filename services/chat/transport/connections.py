@@ -6,8 +6,9 @@
 
 A request must arrive within REQUEST_S and a second more for each SLOWEST bytes of it; what is written must be taken
 within UNREAD_S, or the connection is broken off, and with it the answer. There are at most as many connections as leave
-the process descriptors for its own files (`budget`): where one comes that is too many, the one that has waited longest
-without a whole request makes room, then the one kept alive longest; it is refused only if all are being answered.
+the process descriptors for its own files (`process.connection_budget`): where one comes that is too many, the one that
+has waited longest without a whole request makes room, then the one kept alive longest; it is refused only if all are
+being answered.
 """
 
 import asyncio
@@ -20,14 +21,10 @@ from prometheus_client import Counter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from rlhf_online.errors import ConfigError
 from services.chat.bodies.api_error import ApiError
 
 REQUEST_S, SLOWEST, LONGEST_S = 20.0, 500, 600.0
 UNREAD_S = 30.0
-RESERVE = 128
-"""Descriptors for this process's own files: log, versions, pipes, libraries."""
-FEWEST = 16
 
 _SLOW = orjson.dumps(
     ApiError("the request did not arrive in time: send it faster", status=408, code="request_timeout").body()
@@ -36,17 +33,6 @@ TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/json\r\n"
     b"content-length: %d\r\n\r\n%b" % (len(_SLOW), _SLOW)
 )
-
-
-def budget(open_files: int) -> int:
-    """How many HTTP connections, gRPC connections, and requests to the engine there may be, each: all of them are open
-    files. Raises ConfigError if so few may be opened that nobody could be served."""
-    each = (open_files - RESERVE) // 3
-    if each < FEWEST:
-        raise ConfigError(
-            f"this process may open {open_files} files, and needs {RESERVE + 3 * FEWEST}: raise the limit (ulimit -n)"
-        )
-    return each
 
 
 class Connections:

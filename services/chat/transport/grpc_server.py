@@ -42,11 +42,8 @@ CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 HEALTH_POLL_S = 0.5
-HANDSHAKE_MS = 10_000
-IDLE_MS = 300_000
-"""A connection without a call is closed after that; clients open another when they need it."""
-MAX_STREAMS, MAX_CALLS = 256, 8192
-"""Calls of one connection, and of all."""
+MAX_CALLS = 8192
+"""Of all connections."""
 SERVICES = ("rlhf.v1.ChatService", "rlhf.v1.AdminService")
 Context = grpc.aio.ServicerContext
 
@@ -208,13 +205,7 @@ class GrpcServer:
         self.server = grpc.aio.server(
             interceptors=[TraceGrpc(), OperationInterceptor(chat.authorization, chat.gateway.metrics.internal_errors)],
             maximum_concurrent_rpcs=MAX_CALLS,
-            options=[
-                *chat.settings.grpc.server_options(chat.settings.limits.max_body_bytes),
-                ("grpc.max_allowed_incoming_connections", chat.connections),
-                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
-                ("grpc.max_connection_idle_ms", IDLE_MS),
-                ("grpc.max_concurrent_streams", MAX_STREAMS),
-            ],
+            options=chat.settings.grpc.server_options(chat.settings.limits.max_body_bytes, chat.connections),
         )
         self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
         chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)

@@ -12,16 +12,17 @@ import orjson
 import psutil
 import pytest
 
-from rlhf_online.errors import ConfigError
+from rlhf_online import process
+from rlhf_online.config import grpc as grpc_settings
 from rlhf_online.proto.rlhf.v1 import chat_pb2, chat_pb2_grpc, events_pb2
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
-from services.chat.transport import connections, grpc_server
-from services.chat.transport.connections import budget
+from services.chat.transport import connections
 from tests.support import few_files
 from tests.support.chat_process import chat_process
 from tests.support.chat_service import ASK, Service, running
 from tests.support.fake_generation import Same
+from tests.support.http2 import most_at_once
 from tests.support.waiting import eventually
 
 HEAD = b"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\n"
@@ -41,7 +42,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def crowded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     """A service that may have four connections of a kind."""
-    monkeypatch.setattr("services.chat.service.budget", lambda open_files: 4)
+    monkeypatch.setattr(process, "connection_budget", lambda open_files, kinds: 4)
     async with running(tmp_path) as service:
         yield service
 
@@ -179,23 +180,16 @@ async def test_nobody_who_is_being_answered_makes_room(crowded: Service) -> None
         assert [(await task).status for task in asking] == [200] * 4
 
 
-async def test_grpc_connections_are_bounded_and_must_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.chat.service.budget", lambda open_files: 4)
-    monkeypatch.setattr(grpc_server, "HANDSHAKE_MS", 300)
-    async with running(tmp_path) as service:
-        async with AsyncExitStack() as stack:
-            opened = [await stack.enter_async_context(connected(service.grpc)) for _ in range(8)]
-            await asyncio.gather(*[reader.read() for reader, _ in opened])
-        async with grpc.aio.insecure_channel(service.grpc) as channel:
-            request = chat_pb2.CompleteRequest(messages=[events_pb2.Message(role="user", content="hi")])
-            assert (await chat_pb2_grpc.ChatServiceStub(channel).Complete(request)).choices
+async def test_grpc_connections_are_bounded(crowded: Service) -> None:
+    assert await most_at_once(crowded.grpc, 8) == 4
 
 
-def test_descriptors_are_kept_for_the_process_itself() -> None:
-    assert budget(1024) == 298
-    assert 3 * budget(1024) + connections.RESERVE <= 1024
-    with pytest.raises(ConfigError, match=r"may open 150 files, and needs 176: raise the limit \(ulimit -n\)"):
-        budget(150)
+async def test_a_grpc_connection_on_which_nothing_is_said_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_settings, "HANDSHAKE_MS", 300)
+    async with running(tmp_path) as service, connected(service.grpc) as (reader, _):
+        await reader.read()
 
 
 async def test_a_flood_of_half_requests_takes_no_file_from_the_service(tmp_path: Path) -> None:

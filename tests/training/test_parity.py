@@ -2,13 +2,17 @@
 
 import hashlib
 import random
+from functools import reduce
+from operator import xor
 from pathlib import Path
 
+import crc32c
 import pytest
 
 from rlhf_online.training import parity
 
 BLOCK = 8
+WRITTEN = (parity.BLOCK, parity.LANES, parity.WINDOW)
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +86,37 @@ def test_a_damaged_parity_never_makes_another_file(tmp_path: Path) -> None:
     path.write_bytes(b"")
     parity.parity_of(path).write_bytes(b"")
     assert not mended(path, content)
+
+
+def test_the_bytes_on_disk_are_those_that_the_docstring_says(tmp_path: Path) -> None:
+    """A release mends by the parities that an earlier one wrote. Here two windows of four lanes of four blocks."""
+    path, content = protected(tmp_path, 133)
+    blocks = [content[begin : begin + BLOCK].ljust(BLOCK, b"\0") for begin in range(0, 133, BLOCK)]
+    lengths = [min(BLOCK, 133 - begin) for begin in range(0, 133, BLOCK)]
+    expected = (133).to_bytes(8, "little")
+    for begin in range(0, 133, BLOCK):
+        expected += crc32c.crc32c(content[begin : begin + BLOCK]).to_bytes(4, "little")
+    for window in (range(16), range(16, 17)):
+        for lane in range(4):
+            members = [number for number in window if number % 4 == lane]
+            if members:
+                both = bytes(
+                    reduce(xor, column) for column in zip(*(blocks[member] for member in members), strict=True)
+                )
+                expected += both[: max(lengths[member] for member in members)]
+    assert parity.parity_of(path).read_bytes() == expected
+    assert WRITTEN == (256 << 10, 16, 1024), "the sizes that it is written with"
+
+
+def test_a_parity_is_written_once_and_one_of_another_length_is_not_believed(tmp_path: Path) -> None:
+    path, content = protected(tmp_path, 100)
+    beside = parity.parity_of(path)
+    good = beside.read_bytes()
+    path.write_bytes(bytes(100))
+    parity.protect(path)
+    assert beside.read_bytes() == good, "it is of the file as it was sealed"
+    for wrong in (good[:-1], good + b"\0", good[:7], good[:20]):
+        beside.write_bytes(wrong)
+        assert not mended(path, content)
+    beside.unlink()
+    assert not parity.mend(path, hashlib.sha256(content).hexdigest()), "nothing to mend by"

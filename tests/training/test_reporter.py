@@ -1,6 +1,7 @@
 """What the status file says of a trainer at work."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.state import StateDir
 from rlhf_online.training import reporter
 from rlhf_online.training.reporter import Reporter
+from rlhf_online.training.reward_update import RewardReport
+from rlhf_online.training.votes.evaluation import Measured
 
 
 class Clock:
@@ -82,3 +85,103 @@ def test_the_history_and_the_last_figures_go_on_over_restarts(tmp_path: Path) ->
     status = state.read_status("trainer")
     assert (status["kl"], again.accuracy, status["cycle"]) == (0.5, 0.75, 0)
     assert len(status["history"]) == reporter.HISTORY
+
+
+def _metered(folder: Path) -> tuple[Reporter, CollectorRegistry]:
+    collectors = CollectorRegistry()
+    return Reporter(StateDir(folder), TrainerMetrics(collectors)), collectors
+
+
+def test_counts_stand_in_the_metrics_under_their_reasons(tmp_path: Path) -> None:
+    made, collectors = _metered(tmp_path)
+    made.versions("policy-000002", "reward-000001")
+    made.votes({"trained": 3, "pending": 2})
+    made.dead_letters({"damaged": 4})
+    made.left_out({"too_old": 5})
+    for outcome in ("promoted", "undone", "undone"):
+        made.cycle(outcome)
+    with made.phase("policy"):
+        pass
+
+    def value(name: str, **labels: str) -> float | None:
+        return collectors.get_sample_value(f"rlhf_trainer_{name}", labels)
+
+    assert value("version_info", policy="policy-000002", reward="reward-000001") == 1
+    assert (value("votes", disposition="trained"), value("votes", disposition="pending")) == (3, 2)
+    assert value("dead_letters", reason="damaged") == 4
+    assert value("rollouts_left_out", reason="too_old") == 5
+    assert (value("cycles_total", outcome="promoted"), value("cycles_total", outcome="undone")) == (1, 2)
+    assert value("undone_updates_total") == 2
+    assert value("phase_seconds_count", phase="policy") == 1
+    status = StateDir(tmp_path).read_status("trainer")
+    assert (status["policy_version"], status["reward_version"]) == ("policy-000002", "reward-000001")
+    assert status["votes"] == {"trained": 3, "pending": 2}
+
+
+def _report(measured: Measured) -> RewardReport:
+    return RewardReport(
+        seen=9,
+        new=8,
+        loss=0.5,
+        passes=2,
+        held_out_loss=0.4,
+        truncated=3,
+        skipped={"superseded": 2},
+        signal_reliability={"stop": 0.25},
+        measured=measured,
+    )
+
+
+NOTHING = Measured(
+    accuracy=0.0, accuracy_low=0.0, accuracy_high=1.0, accuracy_n=0, ece=0.0, ece_low=0.0, ece_high=1.0,
+    thumb_accuracy=0.0, thumb_auc=0.0, thumb_auc_low=0.0, thumb_auc_high=1.0, thumb_n=0,
+)  # fmt: skip
+
+
+def test_an_update_of_the_reward_model_is_told_and_what_it_could_not_measure_leaves_the_last_figures(
+    tmp_path: Path,
+) -> None:
+    made, collectors = _metered(tmp_path)
+
+    def value(name: str, **labels: str) -> float | None:
+        return collectors.get_sample_value(f"rlhf_trainer_{name}", labels)
+
+    made.reward(_report(replace(NOTHING, accuracy=0.75, accuracy_n=40)), {"helpful": 2.0})
+    made.reward(_report(NOTHING), {"helpful": 3.0})
+    assert made.accuracy == value("reward_accuracy") == value("reward_held_out", figure="accuracy") == 0.75
+    assert value("objective_weight", objective="helpful") == 3.0
+    assert value("signal_reliability", signal="stop") == 0.25
+    assert (value("skipped_total", reason="superseded"), value("cut_prompts_total")) == (4, 6)
+    made.reward(_report(replace(NOTHING, thumb_auc=0.875, thumb_n=10)), {})
+    assert value("reward_held_out", figure="thumb_auc") == 0.875, "measured on thumbs alone"
+    assert made.accuracy == value("reward_accuracy") == 0.75
+
+
+def test_what_is_waited_for_is_told_until_the_next_phase(tmp_path: Path) -> None:
+    made, state = _reporter(tmp_path)
+    made.waiting("reading the log", OSError("no answer"))
+    assert state.read_status("trainer")["waiting_for"] == "reading the log: no answer"
+    with made.phase("reward"):
+        assert state.read_status("trainer")["waiting_for"] == ""
+        made.waiting("scores", OSError("no answer"))
+    assert state.read_status("trainer")["waiting_for"] == ""
+
+
+def test_the_status_is_written_when_something_is_new_and_a_full_disk_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, state = _reporter(tmp_path)
+    made.set(cycle=3)
+    (tmp_path / "status" / "trainer.json").unlink()
+    made.set(cycle=3)
+    assert state.read_status("trainer") == {}, "nothing was new"
+
+    def full(self: StateDir, service: str, values: dict[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StateDir, "write_status", full)
+        made.set(cycle=4)
+    made.set(phase="policy")
+    status = state.read_status("trainer")
+    assert (status["cycle"], status["phase"]) == (4, "policy") and status["updated_ms"] > 0

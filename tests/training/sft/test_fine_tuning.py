@@ -1,5 +1,7 @@
 """Supervised fine-tuning: it learns the answers, repeats itself, and writes a folder that loads."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ from rlhf_online.errors import InvalidInput
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.sft import fine_tuning
 from rlhf_online.training.sft.demonstrations import Demonstration
-from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
+from rlhf_online.training.sft.fine_tuning import Passes, _rate, fine_tune, to_pairs
 
 FACTS = {"zinc": "is a metal", "fig": "is a fruit", "owl": "is a animal"}
 
@@ -72,3 +75,54 @@ def test_it_goes_on_from_weights_that_are_there(base: Path, tmp_path: Path):
 def test_nothing_to_learn_from_is_refused(base: Path, tmp_path: Path):
     with pytest.raises(InvalidInput, match="demonstration"):
         fine_tune(base, [], tmp_path / "out", Passes(steps=1, batch=1, lr=1e-3, seed=0))
+
+
+def test_the_learning_rate_rises_for_three_hundredths_and_falls_as_a_cosine_to_nothing():
+    rates = [_rate(step, 100) for step in range(101)]
+    assert rates[:4] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert rates[3:] == pytest.approx([(1 + math.cos(math.pi * step / 97)) / 2 for step in range(98)])
+    assert rates[100] == pytest.approx(0) and _rate(0, 1) == 1.0, "a single step is a whole one"
+
+
+def test_every_demonstration_is_learned_once_before_any_is_learned_again(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[tuple[int, ...]] = []
+
+    def backward(lm: object, pairs: list, **_: object) -> float:
+        seen.extend(tuple(answer) for _, answer in pairs)
+        return 0.0
+
+    monkeypatch.setattr(fine_tuning, "backward", backward)
+    prepared = fine_tune(base, _demonstrations(), tmp_path / "out", Passes(steps=6, batch=2, lr=0.0, seed=3))
+    answers = sorted(tuple(answer) for _, answer in prepared.pairs)
+    rounds = [seen[start : start + 3] for start in range(0, 12, 3)]
+    assert [sorted(each) for each in rounds] == [answers] * 4
+    assert len({tuple(each) for each in rounds}) > 1, "in another order each time"
+
+
+def test_what_was_served_is_learned_by_its_own_tokens_and_what_does_not_fit_is_named(base: Path):
+    tokenizer = ChatTokenizer(base)
+    zinc, fig, owl = _demonstrations()
+    as_served = tokenizer.prompt_ids(zinc.messages)
+    items = [
+        replace(zinc, served=as_served),
+        replace(fig, served=(7, 7, 7), place="the correction of c2"),  # another model's tokens
+        replace(owl, answer={"role": "assistant", "content": "is a animal " * 50}, place="line 3"),
+    ]
+    prepared = to_pairs(items, tokenizer, context=40, vocabulary=100)
+    assert [prompt for prompt, _ in prepared.pairs] == [as_served, tokenizer.prompt_ids(fig.messages)]
+    assert [tokenizer.decode(answer) for _, answer in prepared.pairs] == ["is a metal", "is a fruit"]
+    assert prepared.rendered == 1
+    [left_out] = prepared.left_out
+    assert left_out.startswith("line 3: ")
+    with pytest.raises(InvalidInput, match=r"at least one demonstration that the model can learn:\n  line 3: "):
+        to_pairs(items[2:], tokenizer, context=40, vocabulary=100)
+
+
+def test_a_tokenizer_that_knows_more_tokens_than_the_model_is_refused_to_the_token(base: Path):
+    tokenizer = ChatTokenizer(base)
+    highest = max(max(*prompt, *answer) for prompt, answer in to_pairs(_demonstrations(), tokenizer, 40, 100).pairs)
+    assert to_pairs(_demonstrations(), tokenizer, 40, highest + 1).left_out == []
+    with pytest.raises(InvalidInput, match=rf"beyond the model's vocabulary of {highest}: they do not belong together"):
+        to_pairs(_demonstrations(), tokenizer, 40, highest)

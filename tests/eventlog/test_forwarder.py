@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("kafka")
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
+from rlhf_online import events as ev
 from rlhf_online.config import KafkaSettings
 from rlhf_online.eventlog.kafka import forwarder as forwarding
 from rlhf_online.eventlog.kafka.cluster import Cluster
@@ -21,7 +22,7 @@ from rlhf_online.eventlog.kafka.forwarder import Forwarder
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import encode
-from tests.support.logged import completion, thumb
+from tests.support.logged import completion, feedback, ref, thumb
 from tests.support.waiting import until
 
 
@@ -247,12 +248,13 @@ def test_at_most_a_windowful_waits_to_be_confirmed(
     assert kafka.values() == votes and max(seen) == most
 
 
-def test_two_records_fit_into_a_window_of_two_records(
-    log: LocalLog, kafka: Kafka, start: Callable[..., Forwarder], monkeypatch: pytest.MonkeyPatch
+def test_two_records_of_a_mebibyte_fit_into_the_window(
+    log: LocalLog, kafka: Kafka, start: Callable[..., Forwarder]
 ) -> None:
     kafka.on_send = lambda delivery: None
-    votes = _votes(log, 0, 1, 2)
-    monkeypatch.setattr(forwarding, "_WINDOW", sum(map(len, votes[:2])))
+    for _ in range(3):
+        correction = ev.Correction(answer=ref("c"), text="x" * ((1 << 20) - 500))
+        log.append(encode(feedback(correction))).result(30)
     start()
     until(lambda: len(kafka.sent) == 2, 30, "two to be sent")
     kafka.sent[0].settle()

@@ -7,9 +7,11 @@ import pytest
 from rlhf_online.eventlog.segments import (
     HEADER,
     MAX_GROUP,
+    MAX_RECORD,
     Hole,
     Scan,
     encode_group,
+    group_size,
     parse_header,
     parse_name,
     scan,
@@ -53,6 +55,15 @@ def test_a_record_has_the_bytes_that_the_docstring_says():
     assert data[12:21] == b"123456789"
     second = parse_header(data, 21)
     assert (second.length, second.number, second.starts_group, second.matches(b"x")) == (1, 0x0103, False, True)
+
+
+def test_the_largest_record_has_sixteen_mebibytes_and_is_a_group():
+    assert MAX_RECORD == 16 << 20
+    assert group_size([bytes(MAX_RECORD)]) == MAX_GROUP and group_size([b"ab", b"c"]) == 2 * HEADER.size + 3
+    header = parse_header(HEADER.pack(MAX_RECORD, 0, 0))
+    assert header.plausible and header.size == MAX_GROUP
+    assert not parse_header(HEADER.pack(MAX_RECORD + 1, 0, 0)).plausible
+    assert not parse_header(HEADER.pack(0, 0, 0)).plausible
 
 
 def test_names_sort_and_parse():

@@ -35,6 +35,7 @@ def test_events_expire_and_versions_are_compacted():
     assert (completions.partitions, completions.replication) == (6, 3)
     assert completions.configs["retention.ms"] == str(7 * 24 * 3600 * 1000)
     assert completions.configs["min.insync.replicas"] == "2"
+    assert completions.configs["max.message.bytes"] == str(17 << 20), "the largest record, and a mebibyte of headers"
     assert topics["p.versions"].configs["cleanup.policy"] == "compact"
     assert "retention.ms" not in topics["p.versions"].configs
     assert _wanted(retention_days=0)["p.feedback"].configs["retention.ms"] == "-1"

@@ -141,7 +141,7 @@ def test_a_run_goes_on_where_an_earlier_one_ended(tree: Path, quick: list[str]):
 
 def test_a_reason_for_a_mutant_that_is_gone_is_refused(tmp_path: Path):
     path = tmp_path / "equivalent.toml"
-    path.write_text(f"[[equivalent]]\nkey = {json.dumps(EQUAL)}\nreason = 'equal'\n", encoding="utf-8")
+    path.write_text(f"[[equivalent]]\nreason = 'equal'\nkeys = [{json.dumps(EQUAL)}]\n", encoding="utf-8")
     every = mutants(MODULE, SOURCE)
     assert run.read_equivalent(path, every) == {EQUAL: "equal"}
     with pytest.raises(SystemExit, match=r"names a mutant that there is not: .*value > best"):

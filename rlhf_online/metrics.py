@@ -23,7 +23,11 @@ class ChatMetrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, text, buckets=buckets, registry=registry)
 
-        self.requests = counter("rlhf_chat_requests", "Chat requests by how they ended.", "outcome")
+        self.requests = counter(
+            "rlhf_chat_requests",
+            "Chat requests by how they ended; cross_origin: of any kind, by other sites.",
+            "outcome",
+        )
         self.tokens = counter("rlhf_chat_tokens", "Tokens written in answers.")
         self.active = Gauge("rlhf_chat_requests_in_progress", "Chat requests in progress.", registry=registry)
         self.resent = counter("rlhf_chat_resent", "Requests sent to the engine again after it had ended.")

@@ -44,7 +44,7 @@ def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:
     async def endpoint(request: Request) -> Response:
         try:
             if operation.method == "POST":
-                chat.origins.check(request.headers)
+                _check_origin(request, chat)
             CALLER.set(chat.authorization.admit(operation.requires, request.headers))
             return await handler(request)
         except ClientDisconnected:
@@ -53,6 +53,14 @@ def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:
             return error_response(report(error, chat.gateway.metrics.internal_errors))
 
     return endpoint
+
+
+def _check_origin(request: Request, chat: Chat) -> None:
+    try:
+        chat.origins.check(request.headers)
+    except ApiError:
+        chat.gateway.metrics.requests.labels(outcome="cross_origin").inc()
+        raise
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

@@ -99,7 +99,8 @@ async def test_every_route_that_changes_something_asks(service: Service) -> None
     service.version(live=True)
     service.version(live=True)
     token = {"Authorization": f"Bearer {service.state.operator_token()}"}
-    for operation in (operation for operation in OPERATIONS if operation.method == "POST"):
+    posts = [operation for operation in OPERATIONS if operation.method == "POST"]
+    for operation in posts:
         url = service.url + operation.path.replace("{version}", "policy-000000")
         for headers in ({"Origin": "null"}, {"Origin": "http://evil.example"}, {"Host": "evil.example"}):
             async with service.session.post(url, data=b"{}", headers={**token, **headers}) as response:
@@ -107,6 +108,7 @@ async def test_every_route_that_changes_something_asks(service: Service) -> None
                 assert orjson.loads(await response.read())["error"]["code"] == "cross_origin"
     assert service.registry.live("policy") == "policy-000001"
     assert service.engine.requests == service.sink.records == []
+    assert await service.metric('rlhf_chat_requests_total{outcome="cross_origin"}') == 3 * len(posts)
 
 
 def test_a_setting_that_would_allow_all_is_refused(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ class Completion:
     started_ms: int
     finished_ms: int
     asked: str = ""
+    comparison_id: str = ""
+    slot: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +137,8 @@ class Feedback:
     created_ms: int = 0
     replaces: str = ""
     objective: str = ""
+    comparison_id: str = ""
+    could_know: bool = False
 
     def answers(self) -> tuple[AnswerRef, ...]:
         """The answers that this feedback judges, best first where there is an order; one that a withdrawal names."""

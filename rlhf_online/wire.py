@@ -133,6 +133,8 @@ def completion_to_proto(completion: ev.Completion) -> pb.Completion:
         started_ms=completion.started_ms,
         finished_ms=completion.finished_ms,
         asked=_json(completion.asked),
+        comparison_id=completion.comparison_id,
+        slot=completion.slot,
     )
 
 
@@ -181,6 +183,8 @@ def completion_from_proto(record: pb.Completion) -> ev.Completion:
         started_ms=record.started_ms,
         finished_ms=record.finished_ms,
         asked=record.asked.text,
+        comparison_id=record.comparison_id,
+        slot=record.slot,
     )
 
 
@@ -210,6 +214,8 @@ def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
         created_ms=feedback.created_ms,
         replaces=feedback.replaces,
         objective=feedback.objective,
+        comparison_id=feedback.comparison_id,
+        could_know=feedback.could_know or None,
     )
     match feedback.kind:
         case ev.Thumb(answer=answer, up=up):
@@ -274,6 +280,8 @@ def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
         created_ms=record.created_ms,
         replaces=record.replaces,
         objective=record.objective,
+        comparison_id=record.comparison_id,
+        could_know=record.could_know,
     )
 
 

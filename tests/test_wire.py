@@ -37,6 +37,8 @@ COMPLETION = ev.Completion(
     started_ms=1,
     finished_ms=2,
     asked='{"reasoning_effort":"low"}',
+    comparison_id="comparison-1",
+    slot=1,
 )
 
 KINDS = [
@@ -54,7 +56,8 @@ def envelopes() -> list[ev.Envelope]:
     feedback = [
         ev.Feedback(
             conversation_id="c", person="p", kind=kind, reason="r", source="page", shown=(OTHER, REF), response_ms=9,
-            created_ms=10, replaces="earlier", objective="harmless",
+            created_ms=10, replaces="earlier", objective="harmless", comparison_id="comparison-1",
+            could_know=True,
         )
         for kind in KINDS
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -29,6 +30,8 @@ from services.chat.access.authorization import Authorization
 from services.chat.access.origins import Origins
 from services.chat.access.salt import open_person_hash
 from services.chat.access.secrets import Secrets
+from services.chat.comparisons.service import Comparisons
+from services.chat.completions.chat_request import PUBLIC_MODEL
 from services.chat.completions.engine import Engine
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import InFlight
@@ -75,7 +78,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     connections = process.connection_budget(process.open_files(), kinds=3)  # HTTP, gRPC, requests to the engine
     if connections < (wanted := settings.limits.max_concurrent):
         structlog.get_logger().warning("few open files allowed: raise ulimit -n", at_once=connections, wanted=wanted)
-    checks = FeedbackChecks()
+    checks = FeedbackChecks((PUBLIC_MODEL, Path(settings.engine.model).name))
     checks.recall(folder)
     gateway = Gateway(engine, flight, writer, checks, person_hash, metrics, min(wanted, connections))
     authorization = Authorization(state.operator_token())
@@ -93,6 +96,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
             max_tokens=settings.limits.max_tokens,
             max_model_len=settings.engine.max_model_len,
         ),
+        comparisons=Comparisons(gateway, checks.comparisons, settings),
         versions=Versions(registry),
         authorization=authorization,
         origins=Origins(settings.host, settings.allowed_hosts),

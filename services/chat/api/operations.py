@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from services.chat.access.caller import Requires
 from services.chat.bodies.validation import Model
+from services.chat.comparisons.replies import Comparison, ComparisonPiece, ComparisonResult
+from services.chat.comparisons.request import CompareRequest, ComparisonQuery
 from services.chat.completions.chat_request import ChatCompletionRequest
 from services.chat.completions.responses import (
     ChatCompletion,
@@ -23,6 +25,7 @@ from services.chat.feedback.service import FeedbackAccepted
 from services.chat.versions import ListVersionsRequest, RollbackRequest, VersionChanged, VersionList
 
 CHAT = "/rlhf.v1.ChatService/"
+COMPARISONS = "/rlhf.v1.ComparisonService/"
 ADMIN = "/rlhf.v1.AdminService/"
 
 
@@ -97,6 +100,29 @@ OPERATIONS = (
         body=FeedbackRequest,
         response=FeedbackAccepted,
         errors=(400, 403, 409, 413, 415, 503),
+    ),
+    Operation(
+        name="compare",
+        summary="Answers to one prompt side by side, without a word on who wrote which; vote on them by feedback.",
+        method="POST",
+        path="/v1/comparisons",
+        rpcs=(f"{COMPARISONS}Compare", f"{COMPARISONS}StreamCompare"),
+        requires="chat",
+        body=CompareRequest,
+        response=Comparison,
+        stream=ComparisonPiece,
+        errors=(400, 403, 404, 413, 415, 429, 503),
+    ),
+    Operation(
+        name="comparison",
+        summary="A comparison that the caller was shown, and who wrote its answers, once they were compared.",
+        method="GET",
+        path="/v1/comparisons/{comparison_id}",
+        rpcs=(f"{COMPARISONS}GetComparison",),
+        requires="chat",
+        query=ComparisonQuery,
+        response=ComparisonResult,
+        errors=(400, 404),
     ),
     Operation(
         name="list_versions",

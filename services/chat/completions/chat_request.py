@@ -316,6 +316,8 @@ class ChatRequest:
     conversation_id: str = ""
     store: bool = True
     """False: request and answers are neither logged nor learned from, and nobody can vote on it."""
+    comparison_id: str = ""
+    slot: int = 0
 
 
 def parse_chat(values: Mapping[str, Any], limits: LimitSettings, engine: EngineSettings) -> ChatRequest:

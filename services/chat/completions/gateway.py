@@ -209,6 +209,8 @@ class Gateway:
             started_ms=generation.started_ms,
             finished_ms=now_ms(),
             asked=request.asked,
+            comparison_id=request.comparison_id,
+            slot=request.slot,
         )
         self.checks.add_completion(event, stored=request.store)
         return Envelope(event_id=generation.completion_id, event=event)

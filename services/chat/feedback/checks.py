@@ -6,6 +6,7 @@ are read again.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rlhf_online.events import AnswerRef, Completion, Correction, Feedback
 from rlhf_online.feedback.known_votes import KnownVotes
 from rlhf_online.wire import decode
 from services.chat.bodies.api_error import ApiError
+from services.chat.feedback.comparisons import KnownComparisons
 
 MAX_COMPLETIONS = 50_000
 RECALLED_RECORDS = 5_000
@@ -35,14 +37,17 @@ class _Asked:
 class FeedbackChecks:
     """The newest completions and votes of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """`names`: see KnownComparisons."""
         self.votes = KnownVotes()
+        self.comparisons = KnownComparisons(names)
         self._completions: OrderedDict[str, _Asked] = OrderedDict()
 
     def add_completion(self, completion: Completion, *, stored: bool = True) -> None:
         answers = tuple(hash(answer.text) for answer in completion.answers)
         asked = _Asked(hash(completion.prompt_token_ids), answers if stored else None)
         self._completions[completion.completion_id] = asked
+        self.comparisons.add(completion)
         if len(self._completions) > MAX_COMPLETIONS:
             self._completions.popitem(last=False)
 
@@ -88,6 +93,7 @@ class FeedbackChecks:
                     self.add_completion(completion)
                 case Feedback() as vote:
                     self.votes.add(envelope.event_id, vote)
+                    self.comparisons.voted(vote)
 
     def _check_answer(self, ref: AnswerRef, vote: Feedback) -> None:
         known = self._completions.get(ref.completion_id)

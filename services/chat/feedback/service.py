@@ -53,10 +53,12 @@ class FeedbackService:
             kind = request.kind
             self._check_objective(request.objective)
             event = request.event(person=caller.named(request.user, self.person_hash).person, now_ms=now_ms())
+            event = self.checks.comparisons.marked(event)
             made = event_id(event, request.idempotency_key)
             self.checks.check(made, event)
             self.checks.votes.add(made, event)  # before it is on disk: the same key may come again in the meantime
             position = await self.writer.append(Envelope(event_id=made, event=event))
+            self.checks.comparisons.voted(event)
         except Exception as error:
             self.count(kind, outcome(error))
             raise

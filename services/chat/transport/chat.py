@@ -8,6 +8,7 @@ from rlhf_online.config import ChatSettings
 from services.chat.access.authorization import Authorization
 from services.chat.access.origins import Origins
 from services.chat.access.secrets import Secrets
+from services.chat.comparisons.service import Comparisons
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.responses import Readiness
 from services.chat.completions.rollouts import Rollouts
@@ -24,6 +25,7 @@ class Chat:
     gateway: Gateway
     feedback: FeedbackService
     rollouts: Rollouts
+    comparisons: Comparisons
     versions: Versions
     authorization: Authorization
     origins: Origins

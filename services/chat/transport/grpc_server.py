@@ -17,7 +17,15 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import Counter
 
 from rlhf_online.errors import RlhfError
-from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, versions_pb2
+from rlhf_online.proto.rlhf.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    chat_pb2,
+    chat_pb2_grpc,
+    comparisons_pb2,
+    comparisons_pb2_grpc,
+    versions_pb2,
+)
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.summary import VersionSummary
 from services.chat.access.authorization import Authorization
@@ -29,6 +37,7 @@ from services.chat.completions.in_flight import Generation
 from services.chat.tracing import TraceGrpc
 from services.chat.transport import connections
 from services.chat.transport.chat import Chat, readiness
+from services.chat.transport.grpc_comparisons import ComparisonServicer
 from services.chat.transport.grpc_values import complete_response, feedback_values, pieces, values_of
 
 CODES = {
@@ -44,7 +53,8 @@ CODES = {
 HEALTH_POLL_S = 0.5
 MAX_CALLS = 8192
 """Of all connections."""
-SERVICES = ("rlhf.v1.ChatService", "rlhf.v1.AdminService")
+FILES = (chat_pb2, comparisons_pb2, admin_pb2)
+SERVICES = ("rlhf.v1.ChatService", "rlhf.v1.ComparisonService", "rlhf.v1.AdminService")
 Context = grpc.aio.ServicerContext
 
 
@@ -199,7 +209,7 @@ class GrpcServer:
     """The server and its health, which follows readiness. A method that is no operation's is not served."""
 
     def __init__(self, chat: Chat) -> None:
-        undeclared = {name for file in (chat_pb2, admin_pb2) for name in _methods(file)} - BY_RPC.keys()
+        undeclared = {name for file in FILES for name in _methods(file)} - BY_RPC.keys()
         assert not undeclared, f"no operation says who may call {undeclared}"
         self.chat = chat
         self.server = grpc.aio.server(
@@ -209,6 +219,7 @@ class GrpcServer:
         )
         self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
         chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)
+        comparisons_pb2_grpc.add_ComparisonServiceServicer_to_server(ComparisonServicer(chat), self.server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(chat), self.server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
@@ -241,7 +252,7 @@ class GrpcServer:
             ready = bool(readiness(self.chat)["ready"])
             if ready != shown:
                 shown = ready
-                for name in ("", "rlhf.v1.ChatService"):
+                for name in ("", *SERVICES[:2]):
                     await self.health.set(name, serving if ready else not_serving)
             await asyncio.sleep(HEALTH_POLL_S)
 

@@ -95,7 +95,7 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., max_tokens: _Optional[int] = ..., seed: _Optional[int] = ..., full_support: _Optional[bool] = ...) -> None: ...
 
 class Completion(_message.Message):
-    __slots__ = ("completion_id", "conversation_id", "person", "messages", "prompt_token_ids", "answers", "sampling", "started_ms", "finished_ms", "asked")
+    __slots__ = ("completion_id", "conversation_id", "person", "messages", "prompt_token_ids", "answers", "sampling", "started_ms", "finished_ms", "asked", "comparison_id", "slot")
     COMPLETION_ID_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     PERSON_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,8 @@ class Completion(_message.Message):
     STARTED_MS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_MS_FIELD_NUMBER: _ClassVar[int]
     ASKED_FIELD_NUMBER: _ClassVar[int]
+    COMPARISON_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
     completion_id: str
     conversation_id: str
     person: str
@@ -116,7 +118,9 @@ class Completion(_message.Message):
     started_ms: int
     finished_ms: int
     asked: Json
-    def __init__(self, completion_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., started_ms: _Optional[int] = ..., finished_ms: _Optional[int] = ..., asked: _Optional[_Union[Json, _Mapping]] = ...) -> None: ...
+    comparison_id: str
+    slot: int
+    def __init__(self, completion_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., started_ms: _Optional[int] = ..., finished_ms: _Optional[int] = ..., asked: _Optional[_Union[Json, _Mapping]] = ..., comparison_id: _Optional[str] = ..., slot: _Optional[int] = ...) -> None: ...
 
 class AnswerRef(_message.Message):
     __slots__ = ("completion_id", "index")
@@ -183,7 +187,7 @@ class Withdrawal(_message.Message):
     def __init__(self, answer: _Optional[_Union[AnswerRef, _Mapping]] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("conversation_id", "person", "thumb", "ranking", "pairwise", "correction", "withdrawal", "implicit", "reason", "source", "shown", "response_ms", "created_ms", "replaces", "objective")
+    __slots__ = ("conversation_id", "person", "thumb", "ranking", "pairwise", "correction", "withdrawal", "implicit", "reason", "source", "shown", "response_ms", "created_ms", "replaces", "objective", "comparison_id", "could_know")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     PERSON_FIELD_NUMBER: _ClassVar[int]
     THUMB_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +203,8 @@ class Feedback(_message.Message):
     CREATED_MS_FIELD_NUMBER: _ClassVar[int]
     REPLACES_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    COMPARISON_ID_FIELD_NUMBER: _ClassVar[int]
+    COULD_KNOW_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     person: str
     thumb: Thumb
@@ -214,7 +220,9 @@ class Feedback(_message.Message):
     created_ms: int
     replaces: str
     objective: str
-    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., implicit: _Optional[_Union[Implicit, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ..., objective: _Optional[str] = ...) -> None: ...
+    comparison_id: str
+    could_know: bool
+    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., implicit: _Optional[_Union[Implicit, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ..., objective: _Optional[str] = ..., comparison_id: _Optional[str] = ..., could_know: _Optional[bool] = ...) -> None: ...
 
 class VersionChange(_message.Message):
     __slots__ = ("version", "state", "previous", "reason", "changed_ms")

@@ -71,8 +71,12 @@ async def test_so_is_all_else(service: Service) -> None:
     check(vote, "FeedbackRequest")
     rollouts = {"prompts": [[1, 2]], "n": 2}
     check(rollouts, "RolloutRequest")
+    check(ASK, "CompareRequest")
+    compared = await service.post("/v1/comparisons", ASK)
     for model, (status, values) in {
         "FeedbackAccepted": await service.post("/v1/feedback", vote),
+        "Comparison": compared,
+        "ComparisonResult": await service.get(f"/v1/comparisons/{compared[1]['comparison_id']}"),
         "RolloutResults": await service.post("/v1/rollouts", rollouts, token),
         "VersionChanged": await service.post("/v1/versions/policy-000001/promote", b"", token),
         "VersionList": await service.get("/v1/versions"),

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from rlhf_online.proto.rlhf.v1 import admin_pb2, chat_pb2, events_pb2, versions_pb2
+from rlhf_online.proto.rlhf.v1 import admin_pb2, chat_pb2, comparisons_pb2, events_pb2, versions_pb2
 from services.chat import versions
+from services.chat.comparisons import replies
+from services.chat.comparisons.request import CompareRequest, ComparisonQuery
 from services.chat.completions import responses
 from services.chat.completions.chat_request import ChatCompletionRequest, Message
 from services.chat.feedback import request as feedback
@@ -66,7 +68,7 @@ TWINS = {
         (chat_pb2.SendFeedbackRequest, events_pb2.Feedback),
         only_grpc={
             "feedback": "its fields stand one level higher",
-            **dict.fromkeys(("person", "created_ms"), "the log's; refused"),
+            **dict.fromkeys(("person", "created_ms", "comparison_id", "could_know"), "the log's; refused"),
         },
     ),
     "an answer's name": Twins((feedback.AnswerRef,), (events_pb2.AnswerRef,)),
@@ -77,6 +79,22 @@ TWINS = {
     "implicit": Twins((feedback.Implicit,), (events_pb2.Implicit,)),
     "withdrawal": Twins((feedback.Withdrawal,), (events_pb2.Withdrawal,)),
     "a vote that was accepted": Twins((FeedbackAccepted,), (chat_pb2.SendFeedbackResponse,)),
+    "what to compare": Twins(
+        (CompareRequest,), (comparisons_pb2.CompareRequest,), only_http={"stream": "a method of its own"}
+    ),
+    "a comparison": Twins(
+        (replies.Comparison, replies.ComparedAnswer),
+        (comparisons_pb2.CompareResponse, comparisons_pb2.ComparedAnswer),
+        only_http={"object": "always the same"},
+    ),
+    "pieces of a comparison": Twins((replies.ComparisonPiece,), (comparisons_pb2.StreamCompareResponse,)),
+    "which comparison": Twins(
+        (ComparisonQuery,), (comparisons_pb2.GetComparisonRequest,), only_grpc={"comparison_id": "in the path"}
+    ),
+    "what was compared": Twins(
+        (replies.ComparisonResult, replies.NamedAnswer),
+        (comparisons_pb2.GetComparisonResponse, comparisons_pb2.NamedAnswer),
+    ),
     "which versions": Twins((versions.ListVersionsRequest,), (admin_pb2.ListVersionsRequest,)),
     "versions": Twins((versions.VersionList,), (admin_pb2.ListVersionsResponse,)),
     "a version": Twins(

@@ -20,7 +20,15 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from rlhf_online import events
-from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, events_pb2
+from rlhf_online.proto.rlhf.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    chat_pb2,
+    chat_pb2_grpc,
+    comparisons_pb2,
+    comparisons_pb2_grpc,
+    events_pb2,
+)
 from services.chat.api.operations import OPERATIONS
 from services.chat.transport.grpc_server import CODES
 from tests.support.chat_replies import from_grpc, from_grpc_stream, from_http, from_http_stream
@@ -68,6 +76,10 @@ def vote(status: int, param: str | None = None, **fields: Any) -> Case:
 def ranking(*tiers: list[dict[str, Any]]) -> Case:
     wire = {"ranking": {"tiers": [{"answers": tier} for tier in tiers]}}
     return Case("feedback", {"ranking": {"tiers": list(tiers)}}, 200, message=wire)
+
+
+def compare(status: int, param: str | None = None, **fields: Any) -> Case:
+    return Case("compare", {"messages": HI, **fields}, status, param=param)
 
 
 CASES = {
@@ -152,6 +164,20 @@ CASES = {
     "a long key": vote(400, "idempotency_key", **THUMB, idempotency_key="x" * 257),
     "a long reason": vote(400, "reason", **THUMB, reason="x" * 8193),
     "too many shown": vote(400, "shown", **THUMB, shown=[{**A, "index": i} for i in range(65)]),
+    "a comparison": compare(200),
+    "a comparison with all that both know": compare(
+        200, n=3, max_tokens=2, temperature=0.5, top_p=0.5, top_k=3, min_p=0.25, seed=-4, user="ann",
+        conversation_id="c",
+    ),
+    "a comparison of versions": compare(200, versions=["policy-000000", "base"]),
+    "a comparison of one": compare(400, "versions", versions=["base"]),
+    "a comparison of too many": compare(400, "versions", versions=["base"] * 7),
+    "a comparison of versions and more": compare(400, versions=["base", "base"], n=3),
+    "a comparison of what is the same": compare(400, "temperature", temperature=0.0),
+    "a comparison of an unknown version": compare(404, "versions", versions=["base", "policy-000099"]),
+    "a comparison of nothing": compare(400, "messages", messages=[]),
+    "another's comparison": Case("comparison", {"comparison_id": "comparison-1", "user": "bob"}, 404,
+                                 param="comparison_id"),
     "versions": Case("list_versions", {}, 200),
     "versions of a kind": Case("list_versions", {"kind": "reward"}, 200),
     "versions of no kind": Case("list_versions", {"kind": "king"}, 400, param="kind"),
@@ -197,6 +223,7 @@ async def over_http(service: Service, case: Case) -> Ended:
     (operation,) = (operation for operation in OPERATIONS if operation.name == case.operation)
     body, reads = dict(case.body), operation.method == "GET"
     path = operation.path.replace("{version}", body.pop("version", ""))
+    path = path.replace("{comparison_id}", body.pop("comparison_id", ""))
     headers = {"Authorization": f"Bearer {service.state.operator_token()}"} if case.operator else {}
     async with service.session.request(
         operation.method,
@@ -217,9 +244,12 @@ async def over_grpc(service: Service, case: Case) -> Ended:
     metadata = (("authorization", f"Bearer {service.state.operator_token()}"),) if case.operator else ()
     async with grpc.aio.insecure_channel(service.grpc) as channel:
         chatting, admin = chat_pb2_grpc.ChatServiceStub(channel), admin_pb2_grpc.AdminServiceStub(channel)
+        comparing = comparisons_pb2_grpc.ComparisonServiceStub(channel)
         method, request = {
             "complete": (chatting.Complete, chat_pb2.CompleteRequest()),
             "feedback": (chatting.SendFeedback, chat_pb2.SendFeedbackRequest()),
+            "compare": (comparing.Compare, comparisons_pb2.CompareRequest()),
+            "comparison": (comparing.GetComparison, comparisons_pb2.GetComparisonRequest()),
             "list_versions": (admin.ListVersions, admin_pb2.ListVersionsRequest()),
             "promote": (admin.Promote, admin_pb2.PromoteRequest()),
             "rollback": (admin.Rollback, admin_pb2.RollbackRequest()),
@@ -248,7 +278,7 @@ def as_message(case: Case) -> dict[str, Any]:
         case "feedback":
             beside = {name: message.pop(name) for name in ("user", "idempotency_key") if name in message}
             return {"feedback": message, **beside}
-        case "complete":
+        case "complete" | "compare":
             message = {name: value for name, value in message.items() if name not in ("stream", "stream_options")}
             message["messages"] = [a_message(**said) for said in message["messages"]]
             for name in message.keys() & JSON:
@@ -278,8 +308,10 @@ def ended(service: Service, status: int, error: dict[str, Any], response: object
         status=status,
         error=error,
         response=response,
-        logged=[comparable(envelope.event) for envelope in service.sink.envelopes],
-        asked=[(json.dumps({**request, "messages": []}), request["messages"]) for request in service.engine.requests],
+        logged=sorted((comparable(envelope.event) for envelope in service.sink.envelopes), key=repr),
+        asked=sorted(
+            (json.dumps({**request, "messages": []}), request["messages"]) for request in service.engine.requests
+        ),
         live=service.registry.live("policy"),
         states=[f"{name} {service.registry.status(name).state}" for name in names],
     )
@@ -289,7 +321,8 @@ def comparable(event: events.Event) -> events.Event:
     """The event without what differs from one request to the next."""
     if isinstance(event, events.Completion):
         conversation = event.conversation_id.partition("-")[0]
-        return replace(event, completion_id="", conversation_id=conversation, started_ms=0, finished_ms=0)
+        return replace(event, completion_id="", conversation_id=conversation, started_ms=0, finished_ms=0,
+                       comparison_id="", slot=0)  # fmt: skip
     assert isinstance(event, events.Feedback)
     return replace(event, created_ms=0)
 
@@ -299,6 +332,9 @@ def compared(operation: str, response: dict[str, Any]) -> object:
     match operation:
         case "feedback":
             return {name: int(offset) for name, offset in response["position"].items()}
+        case "compare":
+            said = ("text", "reasoning", "finish_reason")
+            return [[answer[name] for name in said] for answer in response["answers"]]
         case "list_versions":
             rows = response.get("versions", [])
             return [(row.get("manifest", row)["version"], row["kind"], row["state"], row["reason"]) for row in rows]
@@ -319,7 +355,7 @@ async def test_both_transports_say_and_do_the_same(tmp_path: Path, case: Case) -
     assert {(one.status, one.error.get("param")) for one in http} == {(case.status, case.param)}
     assert "secret" not in str([one.error for one in http])
     done = case.operation if case.status == 200 else ""
-    logs = done in ("complete", "feedback") and case.body.get("store", True)
+    logs = {"complete": case.body.get("store", True), "feedback": 1, "compare": case.body.get("n", 2)}.get(done, 0)
     assert len(http[-1].logged) == logs * len(variants)
     assert http[-1].live == ("policy-000000" if done in ("promote", "rollback") else "policy-000001")
 

@@ -160,6 +160,28 @@ def test_a_vote_is_forgotten_for_its_own_person_alone(base: Path):
     assert not {learned[0].event_id, held_out[3].event_id} & {vote.event_id for vote in updater.thumbs}
 
 
+def test_the_thumbs_that_are_kept_are_peoples_own_and_none_that_is_held_out(base: Path):
+    updater = _updater(base, cold_epochs=1)
+    thumbs = [_thumb(i) for i in range(6)]
+    votes: list[Vote] = [*thumbs, _ranking(1), _pair(1), _signal(1, 0, "stop")]
+    updater.update(votes, [_thumb(i, "h") for i in range(6)], _probe_pairs())
+    assert {vote.event_id for vote in updater.thumbs} == {vote.event_id for vote in thumbs}
+
+
+def test_a_signal_is_observed_by_how_far_its_answer_was_below_the_baseline_before_it_was_learned(base: Path):
+    """The baseline being the mean over the reference answers, where there are as few of them as it takes."""
+    updater = _updater(base, cold_epochs=1, objectives=("helpful", "harmless"))
+    signals = [
+        replace(_signal(i, i % 2, name), objective="harmless") for i in range(3) for name in ("stop", "rephrase")
+    ]
+    before = updater.model.utilities([*_probe_pairs(), *(pairs(vote)[0] for vote in signals)])[:, 1].mean(1)
+    updater.update(signals, [], _probe_pairs())
+    seen = updater.state()[1]["learned"]["signal_reliability"]
+    below = (before[:4].mean() - before[4:]).tolist()
+    assert seen["stop"] == pytest.approx(below[0::2], abs=1e-4)
+    assert seen["rephrase"] == pytest.approx(below[1::2], abs=1e-4)
+
+
 def test_replay_is_mixed_in_and_bounded(base: Path):
     updater = _updater(base, replay=2.0, replay_capacity=20, epochs=1, cold_epochs=1)
     assert updater.update([_pair(i) for i in range(30)], [], []).seen == 30

@@ -9,10 +9,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from rlhf_online import events as ev
+from rlhf_online.config import SftSettings
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.sft.__main__ import _as_lines, gather
 from rlhf_online.wire import encode
 from tests.support.logged import completion, feedback, ref
 
@@ -84,3 +86,32 @@ def test_mistakes_are_said_before_anything_is_computed(base: Path, tmp_path: Pat
     ended = _sft("--model", base, "--data", data, "--out", out, "--held-out", 0.1)
     assert ended.returncode == 2 and "held_out has no effect while log is '': it needs a value" in ended.stderr
     assert not out.exists()
+
+
+def test_a_child_says_every_tenth_step_and_the_last(capsys: pytest.CaptureFixture[str]):
+    with _as_lines() as tell:
+        for step in range(1, 25):
+            tell(step, 24, 2 / 3)
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert said == [{"step": step, "steps": 24, "loss": 0.6667} for step in (10, 20, 24)]
+
+
+@pytest.mark.parametrize("log", ["{state}", "file:{state}/log"])
+def test_a_log_is_a_state_folder_or_an_address_and_what_it_held_is_said(tmp_path: Path, log: str):
+    state = tmp_path / "state"
+    with LocalLog(state / "log") as written:
+        for number in range(3):
+            written.append(encode(completion(f"c{number}"))).result(30)
+            correction = ev.Correction(answer=ref(f"c{number}"), text="good" if number else "")
+            written.append(encode(feedback(correction))).result(30)
+        written.append(b"nonsense").result(30)
+    settings = {"model": tmp_path, "out": tmp_path / "out", "log": log.format(state=state), "held_out": 0}
+    said: list[str] = []
+    shown = gather(SftSettings.model_validate(settings), said.append)
+    assert [item.answer["content"] for item in shown] == ["good", "good"]
+    [line] = said
+    assert line.startswith("2 corrections in") and line.endswith("0 held out, 1 unusable, 1 records unreadable")
+    (tmp_path / "data.jsonl").write_text(json.dumps(FIG))
+    both = gather(SftSettings.model_validate(settings | {"data": tmp_path / "data.jsonl"}), said.append)
+    assert [item.answer["content"] for item in both] == ["is a fruit", "good", "good"]
+    assert said[1] == f"1 demonstrations in {tmp_path / 'data.jsonl'}" and len(said) == 3

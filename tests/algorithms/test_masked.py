@@ -80,6 +80,23 @@ def test_token_logprobs_divide_the_logits_by_the_temperature():
     assert token_logprobs(logits_NV, tokens_N, 0.5).exp().tolist() == pytest.approx([0.9, 0.9])
 
 
+def test_logits_may_have_any_number_of_leading_dimensions():
+    """And each token is what it is alone."""
+    generator = torch.Generator().manual_seed(3)
+    logits_BTV = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    tokens_BT = torch.randint(4, (2, 3), generator=generator)
+    temperature_BT = 0.5 + torch.rand(2, 3, generator=generator, dtype=torch.float64)
+    logprobs_BT = token_logprobs(logits_BTV, tokens_BT, temperature_BT)
+    entropies_BT = token_entropies(logits_BTV, temperature_BT)
+    assert logprobs_BT.shape == entropies_BT.shape == (2, 3)
+    for b in range(2):
+        for t in range(3):
+            p_V = (logits_BTV[b, t] / temperature_BT[b, t]).exp()
+            p_V /= p_V.sum()
+            assert logprobs_BT[b, t].item() == pytest.approx(p_V[tokens_BT[b, t]].log().item())
+            assert entropies_BT[b, t].item() == pytest.approx(-(p_V * p_V.log()).sum().item())
+
+
 def test_a_temperature_of_0_is_refused():
     for function in (
         lambda: token_logprobs(torch.zeros(1, 2), torch.tensor([0]), 0.0),

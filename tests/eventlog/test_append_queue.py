@@ -1,12 +1,14 @@
 """The queue before the disk: how much may wait, what is taken out together, and what becomes of the rest."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from rlhf_online.errors import LogUnavailable
-from rlhf_online.eventlog.append_queue import AppendQueue
+from rlhf_online.eventlog.append_queue import AppendQueue, Group
 from rlhf_online.eventlog.segments import HEADER
+from tests.support.waiting import until
 
 RECORD = HEADER.size + 10
 
@@ -56,3 +58,22 @@ def test_where_nobody_takes_any_more_those_who_wait_are_told(queue: AppendQueue)
     queue.fail()
     with pytest.raises(LogUnavailable, match=r"the writer of the log .* stopped"):
         waiting.result(0)
+
+
+def test_whoever_gave_up_is_told_nothing_when_nobody_takes_any_more(queue: AppendQueue) -> None:
+    unwanted, waiting = queue.put(b"a"), queue.put(b"b")
+    assert unwanted.cancel()
+    queue.fail()
+    assert isinstance(waiting.exception(0), LogUnavailable) and unwanted.cancelled()
+
+
+def test_who_waits_for_records_gets_them_as_they_come_and_hears_of_the_end(queue: AppendQueue) -> None:
+    taken: list[Group | None] = []
+    taker = threading.Thread(target=lambda: taken.extend([queue.take(None), queue.take(None)]))
+    taker.start()
+    until(taker.is_alive, 30, "somebody to wait")
+    coming = queue.put(b"a")
+    until(lambda: len(taken) or coming.running(), 30, "it to be taken")
+    queue.close()
+    taker.join(30)
+    assert taken == [[(b"a", coming)], None]

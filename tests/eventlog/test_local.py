@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.errors import InvalidInput, LogLocked, LogUnavailable
+from rlhf_online.eventlog.base import Shipping
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import MAX_RECORD, segment_name
 from rlhf_online.eventlog.tail import LocalReader
@@ -161,6 +162,14 @@ def test_records_of_a_wrong_size_are_the_callers_mistake(tmp_path: Path):
         assert log.append(b"x" * MAX_RECORD).result(60) == 0
         assert log.append(bytes(10 << 20)).result(60) == 1
     assert [len(record) for record in read_all(tmp_path)] == [MAX_RECORD, 10 << 20]
+
+
+def test_a_log_says_how_much_is_acknowledged_and_ships_nowhere(tmp_path: Path):
+    append_all(tmp_path, [b"one", b"two"])
+    with LocalLog(tmp_path) as log:
+        assert (log.end, log.groups, log.shipping()) == (2, 0, Shipping())
+        log.append(b"three").result(30)
+        assert (log.end, log.groups) == (3, 1)
 
 
 def test_two_logs_have_two_identities(tmp_path: Path):

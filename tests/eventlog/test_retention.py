@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.errors import PositionLost
+from rlhf_online.eventlog import retention
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.retention import Retention
 from rlhf_online.eventlog.segments import HEADER
@@ -80,6 +81,30 @@ def test_an_empty_last_segment_survives_a_restart(tmp_path: Path):
         assert log.expire() == [0]
     with LocalLog(tmp_path) as log:
         assert log.append(b"next").result(30) == 3
+
+
+def test_a_folder_that_cannot_be_looked_through_is_tried_again_later(full: LocalLog, tmp_path: Path):
+    """Retention may be late; what is written is not to wait for it, nor to end with it."""
+    (tmp_path / "readers").write_text("no folder")
+    assert full.expire() == []
+    assert full.append(b"goes on").result(30) == 40
+    (tmp_path / "readers").unlink()
+    assert full.expire()[:5] == [0, 4, 8, 12, 16]
+
+
+def test_what_is_as_old_as_it_may_be_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    os.utime(tmp_path / "file", (1000, 1000))
+    now = 1060.0
+    monkeypatch.setattr(retention.time, "time", lambda: now)
+    assert not Retention(max_age_s=60).is_old((tmp_path / "file").stat())
+    now = 1060.5
+    assert Retention(max_age_s=60).is_old((tmp_path / "file").stat())
+
+
+def test_a_limit_of_either_kind_is_one():
+    assert Retention(max_bytes=10).limited and Retention(max_age_s=10).limited
+    assert not Retention().limited and not Retention(check_s=1).limited
 
 
 def test_without_limits_everything_stays(tmp_path: Path):

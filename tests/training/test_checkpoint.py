@@ -269,6 +269,17 @@ def test_a_full_disk_is_said_and_the_save_can_be_made_again(tmp_path: Path, monk
     assert checkpoint.state == {"n": 2}
 
 
+def test_what_cannot_be_made_or_cleared_away_is_no_error_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CheckpointError, match=r"file/000000 cannot be written \(.*free disk space, or mend the disk"):
+        Checkpoints(tmp_path / "file", 3, Alone()).save({"n": 1}, {}, {}, PLACE)
+    folder = tmp_path / "checkpoints"
+    checkpoints = saved(folder, 1)
+    (folder / "000007").symlink_to(tmp_path)  # somebody's, and it is not taken away
+    checkpoints.save({"n": 2}, {"policy": None}, {}, PLACE)
+    assert (folder / "000007").is_symlink() and (found := checkpoints.load()) and found.state == {"n": 2}
+
+
 def test_equal_states_have_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         saved(tmp_path / name, 1)

@@ -16,6 +16,7 @@ from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Batch, Pair
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.policy.algorithms import ALGORITHMS
 from rlhf_online.training.policy.algorithms.base import KLPenalised, PolicyGradient
 from rlhf_online.training.policy.measured import MeasuredAnswers
@@ -479,6 +480,16 @@ def test_demonstrations_are_mixed_in(base: Path):
             assert ("ptx_loss" in report.stats) == (coef > 0)
         likely[coef] = sum(updater.policy.logprobs([shown])[0])
     assert likely[1.0] > likely[0.0] + 3
+
+
+def test_gradients_of_one_step_are_not_those_of_the_next(base: Path, monkeypatch: pytest.MonkeyPatch):
+    """On the same answers, and with weights that stay, they are all of one length."""
+    norms: list[float] = []
+    clip = NamedAdam.clip
+    monkeypatch.setattr(NamedAdam, "clip", lambda self, most: norms.append(clip(self, most)) or norms[-1])
+    updater = _updater(base, epochs=3, minibatches=1, lr=1e-12, algorithm={"name": "rloo"})
+    updater.update(_rollouts(updater.policy))
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-3)
 
 
 def test_how_far_an_update_has_come_is_told_as_it_learns(base: Path):

@@ -216,6 +216,15 @@ def test_each_pass_takes_all_votes_in_an_order_of_its_own(base: Path, monkeypatc
     assert len({tuple(order) for order in orders} | {tuple(vote.event_id for vote in votes)}) == 4
 
 
+def test_gradients_of_one_step_are_not_those_of_the_next(base: Path, monkeypatch: pytest.MonkeyPatch):
+    """On the same votes, and with weights that stay, they are all of one length."""
+    norms: list[float] = []
+    clip = NamedAdam.clip
+    monkeypatch.setattr(NamedAdam, "clip", lambda self, most: norms.append(clip(self, most)) or norms[-1])
+    _updater(base, lr=1e-12, cold_epochs=3).update([_pair(i) for i in range(16)], [], [])
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-3)
+
+
 def test_how_far_an_update_has_come_is_told_as_it_learns(base: Path):
     """Of 4 passes over 32 votes in batches of 16; one that stops early has said how many it would make at most."""
     updater, told = _updater(base, cold_epochs=4), []

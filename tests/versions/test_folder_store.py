@@ -121,3 +121,12 @@ def test_a_damaged_version_is_a_row_that_says_so_and_the_others_are_listed(regis
     assert "its manifest cannot be read" in rows[0]["reason"]
     assert f"states/{names[1]}.json cannot be read" in rows[1]["reason"]
     assert (rows[2]["reason"], rows[2]["kl"]) == ("better", 0.5)
+
+
+def test_what_cannot_be_cleared_away_keeps_no_version_from_being_staged(registry: Registry, tmp_path: Path) -> None:
+    """Another process may be clearing it away at the same time, or somebody has put a file there."""
+    version = registry.reserve("policy")
+    (tmp_path / f".staging-{version}-0").write_text("no folder")
+    (registry.stage(version) / "model.safetensors").write_text("weights")
+    registry.publish(Manifest(version=version, tuning="full"))
+    assert registry.versions("policy") == [version]

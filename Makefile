@@ -1,6 +1,6 @@
 # Every target makes .venv first if it is not there; all that a machine needs is Python 3.11 … 3.13 and make.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test faults zoo mutants check style types imports protos bench proto requirements clean
+.PHONY: help install demo up test page faults zoo mutants check style types imports protos bench proto requirements clean
 .SILENT:
 
 ARGS ?=
@@ -29,6 +29,10 @@ up: install $(if $(filter $(SMOLLM),$(MODEL)),$(SMOLLM)/config.json) ## chat wit
 
 test: install ## the tests; ARGS="-k swap"
 	$(PY) -m pytest -m "not slow" $(ARGS)
+
+page: install ## the web page in a real browser, Debian's Chromium; screenshots go to build/page
+	sh scripts/chromium.sh
+	$(PY) -m pytest tests/services/chat/page $(ARGS)
 
 faults: install ## faults as tests, then SIGKILLs at random points, into build/faults.json; KILLS=1000 or MINUTES=60, SEED=7
 	$(PY) -m tests.faults.run --kills $(KILLS) $(if $(MINUTES),--long --minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -17,7 +17,7 @@ ERRORS = {
     400: "The request is wrong; `error.param` names the field.",
     401: "The operator's credential is needed.",
     403: "A page of another site may have sent it, or it would replace somebody else's vote.",
-    404: "There is no model or version of that name.",
+    404: "There is no model, version or file of that name.",
     409: "The versions' state forbids it, or another vote has the same key; `error.message` says why.",
     413: "The body is too large.",
     415: "The body is compressed.",

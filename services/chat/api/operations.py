@@ -62,6 +62,15 @@ OPERATIONS = (
         response="text/html",
     ),
     Operation(
+        name="page_asset",
+        summary="A file of the page: scripts, style, words. `digest` is that of all of them, which the page names.",
+        method="GET",
+        path="/page/{digest}/{name}",
+        requires="public",
+        response="*/*",
+        errors=(404,),
+    ),
+    Operation(
         name="complete",
         summary="Chat with the model that is live; OpenAI's API.",
         method="POST",

@@ -1,22 +1,15 @@
 """The page, health, metrics and the description of the service."""
 
-from importlib.resources import files
-
 from prometheus_client import generate_latest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from services.chat.api import openapi
+from services.chat.bodies.api_error import ApiError
 from services.chat.completions.responses import Health
+from services.chat.page import assets
 from services.chat.transport.chat import Chat, readiness
 from services.chat.transport.http import json
-
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 class OperationHandlers:
@@ -24,10 +17,17 @@ class OperationHandlers:
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
-        self._page = files("services.chat.page").joinpath("page.html").read_text(encoding="utf-8")
+        self._page = assets.read()
 
     async def page(self, request: Request) -> Response:
-        return HTMLResponse(self._page, headers=PAGE_HEADERS)
+        return HTMLResponse(self._page.html, headers=assets.PAGE_HEADERS)
+
+    async def page_asset(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        content = self._page.assets.get(name) if request.path_params["digest"] == self._page.digest else None
+        if content is None:
+            raise ApiError(f"the page has no such file: {request.url.path}", status=404, code="not_found")
+        return Response(content, media_type=assets.media_type(name), headers=assets.ASSET_HEADERS)
 
     async def openapi(self, request: Request) -> Response:
         return json(openapi.document())

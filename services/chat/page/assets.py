@@ -1,0 +1,53 @@
+"""The page's files, as they are served: read once, and named by a digest of them all.
+
+`/` is asked for again at each visit and names the rest under `/page/DIGEST/`, where what was once fetched never
+changes: it is cached for good, and a new release is a new name. Only the files of this list are served.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import PurePath
+from string import Template
+
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+NOT_SNIFFED = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+PAGE_HEADERS = {
+    # Scripts, styles and requests of this service alone; no script makes markup of a string (Trusted Types).
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "Cache-Control": "no-cache",
+    **NOT_SNIFFED,
+}
+ASSET_HEADERS = {"Cache-Control": "public, max-age=31536000, immutable", **NOT_SNIFFED}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`html` is what `/` answers, `assets` what it names, by file name; `digest` is that of all assets."""
+
+    html: str
+    assets: dict[str, bytes]
+    digest: str
+
+
+def read() -> Page:
+    """The page as it lies in this folder. A language is a JSON file: one more is one more file."""
+    folder = files("services.chat.page")
+    names = sorted(entry.name for entry in folder.iterdir() if PurePath(entry.name).suffix in TYPES)
+    assets = {name: folder.joinpath(name).read_bytes() for name in names}
+    digest = hashlib.sha256(repr(sorted(assets.items())).encode()).hexdigest()[:16]
+    languages = " ".join(PurePath(name).stem for name in names if name.endswith(".json"))
+    html = folder.joinpath("page.html").read_text(encoding="utf-8")
+    return Page(Template(html).substitute(assets=f"page/{digest}", languages=languages), assets, digest)
+
+
+def media_type(name: str) -> str:
+    """Of an asset."""
+    return TYPES[PurePath(name).suffix]

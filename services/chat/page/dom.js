@@ -1,0 +1,72 @@
+// Makes nodes. Text becomes text nodes, never markup: the page's policy (Trusted Types) refuses markup in strings.
+import { icon } from "./icons.js";
+import { t } from "./words.js";
+
+export const $ = (id) => document.getElementById(id);
+
+export function make(tag, className = "", ...children) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...children);
+  return node;
+}
+
+// A button with words, an icon, or both; an icon alone gets the words as its name. Words follow the language.
+export function button(name, onclick, { image, text = !image, className = "" } = {}) {
+  const node = make("button", className);
+  node.type = "button";
+  if (image) node.append(icon(image));
+  if (text) {
+    const words = make("span", "label", t(name));
+    node.dataset.t = name;
+    node.append(words);
+  } else {
+    node.dataset.tLabel = name;
+    node.setAttribute("aria-label", t(name));
+    node.title = t(name);
+  }
+  node.onclick = (event) => {
+    if (event.detail < 2) onclick(node);  // the second click of a double click would undo the first
+  };
+  return node;
+}
+
+// The page's own buttons get their icons.
+export function dress(root) {
+  for (const node of root.querySelectorAll("[data-icon]")) {
+    node.prepend(icon(node.dataset.icon));
+    if (node.dataset.t) node.append(make("span", "label"));
+  }
+}
+
+export async function copy(text, node) {
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else copySelected(text);
+  node.classList.add("done");
+  const before = node.title;
+  node.title = t("copied");
+  announce(t("copied"));
+  setTimeout(() => {
+    node.classList.remove("done");
+    node.title = before;
+  }, 1500);
+}
+
+// Where the page comes over plain HTTP from another machine, browsers offer no clipboard.
+function copySelected(text) {
+  const field = make("textarea", "unseen");
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+}
+
+// Read out by screen readers, once.
+export function announce(text) {
+  $("announcer").append(make("p", "", text));
+}
+
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}

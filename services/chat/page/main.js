@@ -1,0 +1,318 @@
+// Puts the page together: the composer, the list of conversations, the keys, and what the service says of itself.
+import * as conversations from "./conversations.js";
+import { $, announce, button, copy, dress, make, setText } from "./dom.js";
+import * as keys from "./keys.js";
+import * as service from "./service.js";
+import * as storage from "./storage.js";
+import * as thread from "./thread.js";
+import * as votes from "./votes.js";
+import * as words from "./words.js";
+import { write } from "./writer.js";
+
+const { t } = words;
+const SAVE_MS = 1000, BANNER_MS = 20_000, TOAST_MS = 8000;
+const stops = new Map();  // conversation id → AbortController, while an answer is written
+let open = conversations.create(), two = storage.read("two") ?? false, serving = "";
+
+// ── what people do ────────────────────────────────────────────────────────────────────────────────────────────────
+
+function send(text, pair = two) {
+  const last = conversations.path(open).at(-1);
+  // What failed is not gone on from: the new message becomes a variant of the one that was not answered.
+  const failed = last && !conversations.isWhole(last);
+  const parent = failed ? open.nodes[last.parent]?.parent ?? "" : last?.id ?? "";
+  ask(conversations.add(open, { parent, role: "user", text }), pair);
+}
+
+function resend(node, text) {
+  if (!stops.has(open.id)) ask(conversations.add(open, { parent: node.parent, role: "user", text }), two);
+}
+
+function again(node, pair = false) {
+  if (!stops.has(open.id)) ask(open.nodes[node.parent], pair);
+}
+
+async function ask(message, pair) {
+  const conversation = open, stop = new AbortController();
+  stops.set(conversation.id, stop);
+  const answers = pair ? [conversations.newAnswer(), conversations.newAnswer()] : [conversations.newAnswer()];
+  const node = conversations.add(conversation, { parent: message.id, role: "assistant", answers, goesOn: 0 });
+  conversations.release(message);
+  $("announcer").replaceChildren();
+  announce(`${t("writing")}…`);
+  showAll();
+  thread.scrollToEnd();
+  let saved = 0;
+  const changed = inFrames(() => {
+    thread.update(conversation, node);
+    thread.speak(node, false);
+    if (Date.now() - saved < SAVE_MS) return;
+    saved = Date.now();
+    conversations.save(conversation);
+  });
+  const prompt = conversations.prompt(conversation, message);
+  await Promise.all(answers.map((answer) => write(answer, prompt, conversation.id, stop.signal, changed)));
+  stops.delete(conversation.id);
+  conversations.save(conversation);
+  conversations.release(node);
+  thread.speak(node, true);
+  showAll();
+}
+
+// Tokens come faster than a screen shows them.
+function inFrames(work) {
+  let due = false;
+  return () => {
+    if (due) return;
+    due = true;
+    const run = () => {
+      if (!due) return;
+      due = false;
+      work();
+    };
+    requestAnimationFrame(run);
+    setTimeout(run, 200);  // a tab in the background gets no frames
+  };
+}
+
+function chose(node, index) {
+  node.goesOn = index;
+  conversations.save(open);
+}
+
+function branch(node, by) {
+  const all = conversations.variants(open, node.parent), at = all.findIndex(({ id }) => id === node.id);
+  const next = all[at + by];
+  if (!next) return;
+  open.chosen[node.parent] = next.id;
+  conversations.save(open);
+  showAll();
+  thread.viewOfId(next.id).box.focus();
+}
+
+function go(conversation) {
+  open = conversation;
+  storage.tab.write("open", open.id);
+  document.body.classList.remove("menu-open");
+  showAll();
+  thread.scrollToEnd();
+}
+
+function fresh() {
+  go(conversations.create());
+  $("input").focus();
+}
+
+function remove(id) {
+  stops.get(id)?.abort();
+  const undo = conversations.remove(id);
+  if (id === open.id) go(conversations.create());
+  toast(t("removed"), () => {
+    undo();
+    go(conversations.load(id));
+  });
+  showAll();
+}
+
+// ── what is shown ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+function showAll() {
+  thread.show(open);
+  const busy = stops.has(open.id);
+  $("send").hidden = busy;
+  $("stop").hidden = !busy;
+  setText($("title"), open.title || t("untitled"));
+  document.title = open.title ? `${open.title} – rlhf-online` : "rlhf-online";
+  showList();
+}
+
+function showList() {
+  const items = conversations.list().map(({ id, title }) => {
+    const name = make("button", "name", title || t("untitled"));
+    name.type = "button";
+    name.title = title;
+    name.onclick = () => id !== open.id && go(conversations.load(id));
+    if (id === open.id) name.setAttribute("aria-current", "true");
+    const gone = button("remove", () => remove(id), { image: "trash", className: "icon" });
+    gone.title = t("remove", { title });
+    gone.setAttribute("aria-label", gone.title);
+    delete gone.dataset.tLabel;
+    return make("li", "", name, gone);
+  });
+  $("conversations").replaceChildren(...items);
+}
+
+function toast(text, undo) {
+  const node = $("toast");
+  const close = () => { node.hidden = true; };
+  const back = () => {
+    close();
+    undo();
+  };
+  node.replaceChildren(make("span", "", text), ...(undo ? [button("undo", back, { className: "text" })] : []));
+  node.hidden = false;
+  clearTimeout(toast.timer);
+  toast.timer = setTimeout(close, TOAST_MS);
+}
+
+function showState() {
+  const { seen } = service, ready = seen.reachable && seen.state === "ready";
+  const said = !seen.reachable ? t("unreachable") : ready ? seen.serving : seen.message;
+  setText($("state"), seen.log === "ok" || !seen.reachable ? said : `${said} · ${seen.log}`);
+  $("state").className = ready && seen.log === "ok" ? "ready" : "away";
+  if (!ready || !seen.serving) return;
+  if (serving && seen.serving !== serving) showBanner(seen.serving);
+  serving = seen.serving;
+}
+
+function showBanner(version) {
+  const newer = version.localeCompare(serving, "en", { numeric: true }) > 0;
+  setText($("banner"), t(newer ? "newer" : "older", { version }));
+  $("banner").hidden = false;
+  clearTimeout(showBanner.timer);
+  showBanner.timer = setTimeout(() => { $("banner").hidden = true; }, BANNER_MS);
+}
+
+// Resolves to the key, or to "" if the person gives none.
+function askForKey(why) {
+  const dialog = $("key-dialog");
+  setText($("key-why"), why);
+  $("key").value = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.onclose = () => resolve(dialog.returnValue);
+    dialog.returnValue = "";
+    $("key-cancel").onclick = () => dialog.close("");
+    $("key-form").onsubmit = (event) => {
+      event.preventDefault();
+      dialog.close($("key").value.trim());
+    };
+  });
+}
+
+// ── where it begins ───────────────────────────────────────────────────────────────────────────────────────────────
+
+const onView = (act) => () => {
+  const node = thread.current();
+  if (node) act(thread.viewOfId(node.id), node);
+};
+const onAnswer = (act) => onView((view, node) => node.role === "assistant" && act(view, node));
+
+function step(by) {
+  const all = thread.turns(), at = all.indexOf(document.activeElement?.closest(".turn"));
+  all.at(at < 0 ? -1 : Math.min(Math.max(at + by, 0), all.length - 1))?.focus();
+}
+
+function stepConversation(by) {
+  const all = conversations.list(), at = all.findIndex(({ id }) => id === open.id), next = all[at + by];
+  if (next) go(conversations.load(next.id));
+}
+
+function edit() {
+  const nodes = conversations.path(open), at = nodes.indexOf(thread.current());
+  const message = nodes.slice(0, at + 1).findLast(({ role }) => role === "user");
+  if (message && !stops.has(open.id)) thread.viewOfId(message.id).edit();
+}
+
+function leave() {
+  if (document.body.classList.contains("menu-open")) return toggleMenu(false);
+  if (stops.has(open.id)) return stops.get(open.id).abort();
+  if (document.activeElement === $("input")) thread.turns().at(-1)?.focus({ preventScroll: true });
+}
+
+function toggleMenu(shown = !document.body.classList.contains("menu-open")) {
+  document.body.classList.toggle("menu-open", shown);
+  $("menu").setAttribute("aria-expanded", shown);
+  if (shown) $("fresh").focus();
+}
+
+function setTwo(value) {
+  two = value;
+  storage.write("two", two);
+  $("two").setAttribute("aria-pressed", two);
+}
+
+function submit(pair = two) {
+  const text = $("input").value.trim();
+  if (!text || stops.has(open.id)) return;
+  $("input").value = "";
+  storage.tab.write("draft", "");
+  storage.tab.write("open", open.id);
+  send(text, pair);
+}
+
+function wire() {
+  $("composer").onsubmit = (event) => {
+    event.preventDefault();
+    submit();
+  };
+  $("input").onkeydown = (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    submit(event.ctrlKey || event.metaKey || two);
+  };
+  $("input").oninput = () => storage.tab.write("draft", $("input").value);
+  $("stop").onclick = () => stops.get(open.id)?.abort();
+  $("fresh").onclick = fresh;
+  $("two").onclick = () => setTwo(!two);
+  $("menu").onclick = () => toggleMenu();
+  $("page").addEventListener("pointerdown", (event) => event.target.closest("#menu") || toggleMenu(false));
+  $("show-keys").onclick = keys.openSheet;
+  thread.setActions({ again, pair: (node) => again(node, true), chose, branch, resend });
+  keys.listen({
+    leave, fresh, edit, sheet: keys.openSheet, write: () => $("input").focus(),
+    previousTurn: () => step(-1), nextTurn: () => step(1),
+    previousBranch: onView((_, node) => branch(node, -1)), nextBranch: onView((_, node) => branch(node, 1)),
+    previousConversation: () => stepConversation(-1), nextConversation: () => stepConversation(1),
+    up: onAnswer((view) => view.isPair || view.vote(true)), down: onAnswer((view) => view.isPair || view.vote(false)),
+    why: onAnswer((view) => view.why()), better: onAnswer((view) => view.better()),
+    again: onAnswer((_, node) => again(node)), pair: onAnswer((_, node) => again(node, true)),
+    left: onAnswer((view) => view.choose("left")), right: onAnswer((view) => view.choose("right")),
+    same: onAnswer((view) => view.choose("same")), bothBad: onAnswer((view) => view.choose("bad")),
+    copy: onAnswer((view, node) => view.copyButton && copy(node.answers[0].text, view.copyButton)),
+  });
+}
+
+function follow() {
+  service.onKeyNeeded(askForKey);
+  service.watch(showState);
+  votes.watch(thread.updateAll);
+  storage.onFull(() => toast(t("full")));
+  conversations.onChange((id) => {
+    if (id === open.id) conversations.merge(open);
+    showAll();
+  });
+  // Who leaves keeps what was written so far, and does not leave an answer that seems to be written still.
+  addEventListener("pagehide", () => {
+    for (const stop of stops.values()) stop.abort();
+    for (const node of Object.values(open.nodes)) {
+      for (const answer of node.answers ?? []) if (conversations.isOpen(answer)) answer.state = "failed";
+    }
+    if (open.title) conversations.save(open);
+  });
+}
+
+async function fillLanguages() {
+  for (const [language, name] of await words.names()) $("language").append(new Option(name, language));
+  $("language").value = document.documentElement.lang;
+  $("language").onchange = async () => {
+    storage.write("language", $("language").value);
+    await words.load($("language").value);
+    thread.updateAll();
+    showAll();
+    showState();
+  };
+}
+
+dress(document);
+await words.load(words.preferred());
+wire();
+follow();
+setText($("state"), t("connecting"));
+setTwo(two);
+$("input").value = storage.tab.read("draft");
+go(conversations.load(storage.tab.read("open")) ?? open);
+votes.resume();
+service.poll();
+fillLanguages();
+if (matchMedia("(hover: hover)").matches) $("input").focus();  // on a touch screen the keyboard would cover the page

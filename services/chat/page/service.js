@@ -1,0 +1,112 @@
+// Talks to the chat service. What fails is a sentence for people, and says whether it is worth trying again.
+import * as storage from "./storage.js";
+import { t } from "./words.js";
+
+const POLL_READY_MS = 2000, POLL_AWAY_MS = 700;
+
+// The service as it was last seen: /readyz's fields, and `reachable`.
+export const seen = { reachable: true, state: "", message: "", serving: "", log: "ok" };
+const watchers = new Set();
+let askForKey = async () => null, asking = null;
+
+// `final`: the same request would be refused again, else it may be sent after `retryMs`. `status`: 0 if nothing answered.
+export class Refused extends Error {
+  constructor(message, status, retryMs = 500) {
+    super(message);
+    this.status = status;
+    this.retryMs = retryMs;
+    this.final = status >= 400 && status < 500 && status !== 429;
+  }
+}
+
+export function onKeyNeeded(ask) {
+  askForKey = ask;
+}
+
+// The name under which this browser chats and votes where no key names anybody.
+export function person() {
+  const name = storage.read("person") ?? `page-${storage.newId()}`;
+  storage.write("person", name);
+  return name;
+}
+
+export async function request(path, { body, signal, method = body ? "POST" : "GET" } = {}) {
+  for (;;) {
+    const key = storage.tab.read("key");
+    const headers = { ...(body && { "Content-Type": "application/json" }), ...(key && { Authorization: `Bearer ${key}` }) };
+    let response;
+    try {
+      response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Refused(t("unreachable"), 0);
+    }
+    if (response.ok) return response;
+    const reply = await response.json().catch(() => null);  // a proxy in between may answer in HTML
+    const message = reply?.error?.message ?? t("http", { status: response.status });
+    if (response.status !== 401) throw new Refused(message, response.status, retryAfter(response));
+    if (key === storage.tab.read("key")) await newKey(message);
+  }
+}
+
+function retryAfter(response) {
+  return 1000 * (parseFloat(response.headers.get("Retry-After")) || .5);
+}
+
+// The chunks of a streamed answer; a whole one ends with [DONE].
+export async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = "";;) {
+    const { value, done } = await reader.read().catch((error) => {
+      if (error.name === "AbortError") throw error;
+      return { done: true };
+    });
+    if (done) throw new Refused(t("broke"), 0);
+    const parts = (rest + value).split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) {
+      const data = part.replace(/^data: /, "");
+      if (data === "[DONE]") return;
+      yield JSON.parse(data);
+    }
+  }
+}
+
+export function watch(changed) {
+  watchers.add(changed);
+  return () => watchers.delete(changed);
+}
+
+// Resolves when `condition()` is true of what is seen, or after `ms`, or when `signal` aborts.
+export function until(condition, { ms, signal } = {}) {
+  return new Promise((resolve) => {
+    if (condition()) return resolve();
+    const end = () => {
+      unwatch();
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+      resolve();
+    };
+    const unwatch = watch(() => condition() && end());
+    const timer = ms && setTimeout(end, ms);
+    signal?.addEventListener("abort", end);
+  });
+}
+
+export async function poll() {
+  try {
+    Object.assign(seen, await (await fetch("readyz")).json(), { reachable: true });
+  } catch {
+    seen.reachable = false;
+  }
+  for (const changed of [...watchers]) changed();
+  setTimeout(poll, seen.reachable && seen.state === "ready" ? POLL_READY_MS : POLL_AWAY_MS);
+}
+
+// One question for however many requests were refused at once. Raises Refused if nobody gives a key.
+async function newKey(why) {
+  asking ??= askForKey(why).finally(() => { asking = null; });
+  const key = await asking;
+  if (!key) throw new Refused(t("noKey"), 401);
+  storage.tab.write("key", key);
+}

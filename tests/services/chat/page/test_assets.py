@@ -1,0 +1,69 @@
+"""What `/` answers and names."""
+
+import json
+import re
+from importlib.resources import files
+
+import pytest
+
+from services.chat.page import assets
+from tests.support.chat_service import Service
+
+SOURCES = {name: content.decode() for name, content in assets.read().assets.items()}
+URL = re.compile(r"""(?:https?:)?//[\w.-]+\.\w+""")
+
+
+async def test_the_page_names_all_that_it_is_made_of(service: Service) -> None:
+    async with service.session.get(service.url + "/") as response:
+        html, headers = await response.text(), response.headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["cache-control"] == "no-cache"
+    [place] = set(re.findall(r"page/[0-9a-f]{16}", html))
+    named = {name for source in (html, *SOURCES.values()) for name in re.findall(r"[\w]+\.(?:js|css|svg)\b", source)}
+    assert named == {name for name in SOURCES if not name.endswith(".json")}
+    for name, source in SOURCES.items():
+        async with service.session.get(f"{service.url}/{place}/{name}") as response:
+            assert (response.status, await response.text()) == (200, source)
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert "immutable" in response.headers["cache-control"]
+            assert response.content_type == assets.media_type(name).partition(";")[0]
+
+
+@pytest.mark.parametrize("name", ["page.html", "assets.py", "..%2Fassets.py", "nothing.js", "%00"])
+async def test_nothing_else_is_served(service: Service, name: str) -> None:
+    async with service.session.get(f"{service.url}/page/{assets.read().digest}/{name}") as response:
+        assert response.status == 404
+
+
+async def test_the_files_of_another_release_are_not_these(service: Service) -> None:
+    async with service.session.get(f"{service.url}/page/{'0' * 16}/main.js") as response:
+        assert response.status == 404
+        assert (await response.json(content_type=None))["error"]["code"] == "not_found"
+
+
+def test_nothing_comes_from_elsewhere() -> None:
+    """The addresses that stand in it are a namespace's, and the icons' source's."""
+    html = files("services.chat.page").joinpath("page.html").read_text()
+    found = {url for source in (html, *SOURCES.values()) for url in URL.findall(source)}
+    assert found <= {"http://www.w3.org", "https://feathericons.com"}
+
+
+def test_a_language_says_all_that_another_says() -> None:
+    words = {name: json.loads(source) for name, source in SOURCES.items() if name.endswith(".json")}
+    assert set(words) == {"de.json", "en.json"}
+    for name, said in words.items():
+        assert list(said) == list(words["en.json"]), name
+        for key, text in said.items():
+            assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", words["en.json"][key])), (name, key)
+
+
+def test_every_word_that_is_asked_for_is_there_and_no_other() -> None:
+    html = files("services.chat.page").joinpath("page.html").read_text()
+    scripts = "\n".join(source for name, source in SOURCES.items() if name.endswith(".js"))
+    named = set(re.findall(r'data-t[\w-]*="([\w.]+)"', html)) | set(re.findall(r'"([\w.]+)"', scripts))
+    words = set(json.loads(SOURCES["en.json"]))
+    assert words - {"name"} <= named
+    asked = set(re.findall(r'data-t[\w-]*="([\w.]+)"', html)) | set(re.findall(r'\bt\("([\w.]+)"', scripts))
+    assert asked <= words

@@ -139,6 +139,7 @@ class Feedback:
     objective: str = ""
     comparison_id: str = ""
     could_know: bool = False
+    reasons: tuple[str, ...] = ()
 
     def answers(self) -> tuple[AnswerRef, ...]:
         """The answers that this feedback judges, best first where there is an order; one that a withdrawal names."""

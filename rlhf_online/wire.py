@@ -216,6 +216,7 @@ def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
         objective=feedback.objective,
         comparison_id=feedback.comparison_id,
         could_know=feedback.could_know or None,
+        reasons=feedback.reasons,
     )
     match feedback.kind:
         case ev.Thumb(answer=answer, up=up):
@@ -282,6 +283,7 @@ def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
         objective=record.objective,
         comparison_id=record.comparison_id,
         could_know=record.could_know,
+        reasons=tuple(record.reasons),
     )
 
 

@@ -58,6 +58,7 @@ def envelopes() -> list[ev.Envelope]:
             conversation_id="c", person="p", kind=kind, reason="r", source="page", shown=(OTHER, REF), response_ms=9,
             created_ms=10, replaces="earlier", objective="harmless", comparison_id="comparison-1",
             could_know=True,
+            reasons=("unclear", "unsafe"),
         )
         for kind in KINDS
     ]  # fmt: skip

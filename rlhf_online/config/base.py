@@ -21,6 +21,7 @@ Positive = Annotated[int, Field(gt=0)]
 Tuning = Literal["full", "lora"]
 Device = Literal["auto", "cpu", "cuda"]
 ObjectiveName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+Tags = Annotated[tuple[ObjectiveName, ...], Field(max_length=64), AfterValidator(_different)]
 Objectives = Annotated[tuple[ObjectiveName, ...], Field(min_length=1), AfterValidator(_different)]
 """What answers are judged by; the first is that of a vote which names none."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from rlhf_online.config.base import Device, Objectives, Only, Port, Positive, Section, ServiceSettings, Tuning
+from rlhf_online.config.base import Device, Objectives, Only, Port, Positive, Section, ServiceSettings, Tags, Tuning
 from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.log import LogSettings
 
@@ -121,6 +121,10 @@ class ChatSettings(ServiceSettings):
     engine: EngineSettings = EngineSettings()
     limits: LimitSettings = LimitSettings()
     swap: SwapSettings = SwapSettings()
+    reasons: Tags = Field(
+        default=("correct", "helpful", "well_written", "incorrect", "incomplete", "unclear", "too_long", "unsafe"),
+        description="Tags by which a vote may say why; they are logged with it.",
+    )
     objectives: Objectives = Field(
         default=("helpful",), description="What a vote may name; the trainer's `reward.objectives`."
     )

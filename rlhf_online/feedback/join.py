@@ -64,8 +64,9 @@ class Join:
         self._pushed_out: list[Envelope] = []
         self.duplicates = 0
         """Records dropped because their event is here."""
-        self.dead_lettered: list[tuple[str, UnusableVote]] = []
-        """Event id of, and what is wrong with, feedback that can't be joined; whoever counts them empties the list."""
+        self.dead_lettered: list[tuple[str, str, UnusableVote]] = []
+        """Event id and person of, and what is wrong with, feedback that can't be joined; whoever counts them empties
+        the list."""
 
     @property
     def pending(self) -> int:
@@ -95,6 +96,11 @@ class Join:
             return False
         self._forget(event_id)
         return True
+
+    def waiting(self) -> list[tuple[str, str]]:
+        """(event id, person) of the feedback that is pending, oldest first."""
+        pending = [*self._pushed_out, *(waiting.envelope for waiting in self._pending.values())]
+        return [(envelope.event_id, _feedback(envelope).person) for envelope in pending]
 
     def expire(self) -> list[Envelope]:
         """Drop what is older than the window; returns the feedback that is orphaned by it."""
@@ -154,7 +160,8 @@ class Join:
             self.duplicates += 1
             return []
         if not feedback.answers():
-            self.dead_lettered.append((envelope.event_id, UnusableVote("nothing", "it judges no answer")))
+            why = UnusableVote("nothing", "it judges no answer")
+            self.dead_lettered.append((envelope.event_id, feedback.person, why))
             return []
         self._wait(envelope, self._now_ms)
         joined = self._match(envelope)
@@ -181,7 +188,7 @@ class Join:
             answer = next((answer for answer in completion.answers if answer.index == ref.index), None)
             if answer is None:
                 why = UnusableVote("missing", f"completion {ref.completion_id} has no answer {ref.index}")
-                self.dead_lettered.append((envelope.event_id, why))
+                self.dead_lettered.append((envelope.event_id, feedback.person, why))
                 return []
             answers[ref] = (completion, answer)
         return [Joined(event_id=envelope.event_id, feedback=feedback, answers=answers)]

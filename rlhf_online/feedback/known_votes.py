@@ -58,5 +58,6 @@ def content(vote: Feedback) -> str:
         reason=vote.reason,
         replaces=vote.replaces,
         objective=vote.objective,
+        reasons=vote.reasons,
     )
     return hashlib.blake2b(encode(Envelope(event_id="", event=said)), digest_size=8).hexdigest()

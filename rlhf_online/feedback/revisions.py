@@ -24,9 +24,9 @@ class Revisions:
             self._by.popitem(last=False)
         return [replaces] if before == event_id else [replaces, before]
 
-    def replaced(self, event_id: str, person: str) -> bool:
-        """True if the person's feedback `event_id` counts no more."""
-        return (event_id, person) in self._by
+    def by(self, event_id: str, person: str) -> str:
+        """What has taken the place of the person's feedback `event_id`; "" if it counts."""
+        return self._by.get((event_id, person), "")
 
     def to_json(self) -> list[list[str]]:
         return [[replaces, person, event_id] for (replaces, person), event_id in self._by.items()]

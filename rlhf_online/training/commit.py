@@ -17,7 +17,8 @@ def commit(
 ) -> None:
     """Write a checkpoint, retrying for as long as it takes; the flags say which parts changed since the last one.
 
-    Dead letters are made durable first, since the checkpoint's ledger says that they were. Raises Fenced, Stopped.
+    Dead letters are made durable first, since the checkpoint's ledger says that they were; what became of votes is told
+    after it. Raises Fenced, Stopped.
     """
     first = parts.checkpoints.last is None
 
@@ -40,6 +41,8 @@ def commit(
 
     parts.retrier.call("writing dead letters", parts.intake.write_dead_letters)
     parts.retrier.call("writing a checkpoint", save)
+    if intake or first:
+        parts.retrier.call("telling what became of votes", parts.outcomes.publish)
     mark_consumed(parts)
 
 

@@ -5,6 +5,8 @@ Kept as 16-byte digests of the event ids: what was taken since the last `seal` i
 A new file takes in those before it that are no larger, so that there are few, and each entry is written a few times.
 
 A file is a run of 17-byte entries: the disposition's number, then the digest.
+
+`news` is what people are told of their votes once it is committed (`feedback.outcomes`): the same, and no more.
 """
 
 import hashlib
@@ -16,6 +18,7 @@ import numpy as np
 
 from rlhf_online.durable import content_name, write_bytes
 from rlhf_online.errors import CheckpointError
+from rlhf_online.feedback.outcomes import Word, fact, vote_key
 from rlhf_online.training import parity
 
 Disposition = Literal["trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn"]
@@ -30,6 +33,8 @@ class Ledger:
     """Event ids and what became of each; an id is taken once, for ever."""
 
     def __init__(self) -> None:
+        self.news: dict[str, str] = {}
+        """Facts about votes, by their keys, that were not published yet; those of a commit are part of it."""
         self._recent: dict[bytes, int] = {}
         # numpy pads an S16 with NULs and strips them from what it returns: for digests, all of 16 bytes, no two are
         # confused by that.
@@ -45,6 +50,12 @@ class Ledger:
         self._recent[_digest(event_id)] = _DISPOSITIONS.index(disposition)
         self._counts[disposition] += 1
         return True
+
+    def tell(self, event_id: str, person: str, word: Word, detail: str = "") -> None:
+        """Have the person told of their vote."""
+        key = vote_key(event_id, person)
+        self.news.pop(key, None)  # the last fact stands last
+        self.news[key] = fact(word, detail)
 
     def known(self, event_id: str) -> bool:
         """True if the event was taken before."""

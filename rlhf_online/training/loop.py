@@ -117,6 +117,7 @@ class Trainer:
             parts.learners.restore_reward(checkpoint.part("reward"))
             parts.learners.restore_policy(checkpoint.part("policy"))
             self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, next_update=stored.next_update)
+        parts.retrier.call("telling what became of votes", parts.outcomes.publish)
         mark_consumed(parts)
         show(parts, self.progress)
         if (judged := self.progress.judged) is not None:
@@ -130,6 +131,7 @@ class Trainer:
         try:
             if parts.retrier.call("reading the log", parts.intake.read):
                 show(parts, self.progress)
+            parts.outcomes.show()
         except PositionLost:
             # What was read before the gap is kept: the checkpoint stands at the gap, where `gap accept` looks.
             commit_intake(parts, self.progress)
@@ -150,6 +152,9 @@ class Trainer:
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
             progress.next_update, progress.updates_left = "policy", parts.settings.policy_updates
+            for vote in votes:
+                word = "trained" if vote.event_id in report.learned else "kept"
+                parts.ledger.tell(vote.event_id, vote.person, word, progress.reward_version)
             commit(parts, progress, intake=True, reward=True)
         parts.reporter.reward(report, progress.weights)
         show(parts, progress)

@@ -11,6 +11,7 @@ from rlhf_online.training.intake import Intake
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import Lease
 from rlhf_online.training.ledger import Ledger
+from rlhf_online.training.outcomes import VoteOutcomes
 from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Retrier
@@ -28,6 +29,7 @@ class TrainerParts:
     checkpoints: Checkpoints
     ledger: Ledger
     intake: Intake
+    outcomes: VoteOutcomes
     learners: Learners
     publisher: Publisher
     experience: Experience

@@ -30,6 +30,7 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair, length
 from rlhf_online.training.optimiser import OnStep, unseen
 from rlhf_online.training.settings import RewardTraining
+from rlhf_online.training.votes.batch import bootstrap_weights
 from rlhf_online.training.votes.evaluation import Measured, measure
 from rlhf_online.training.votes.passes import VotePasses
 from rlhf_online.training.votes.replay import HeldOut, Replay
@@ -42,7 +43,8 @@ BASELINE_ANSWERS = 8
 class RewardReport:
     """What an update did. `seen` counts new and replayed votes, `truncated` the new answers whose prompt lost its
     beginning to the model's context; `loss` is the best pass's, `held_out_loss` that of held-out votes then (0 if
-    they are too few), `passes` those that were kept; `signal_reliability` is that of each implicit signal."""
+    they are too few), `passes` those that were kept; `signal_reliability` is that of each implicit signal. `learned`
+    names the new votes that a step was taken on."""
 
     seen: int
     new: int
@@ -53,6 +55,7 @@ class RewardReport:
     skipped: dict[str, int]
     signal_reliability: dict[str, float]
     measured: Measured
+    learned: frozenset[str] = frozenset()
 
 
 class RewardUpdater:
@@ -97,6 +100,7 @@ class RewardUpdater:
         baseline = rng.sample(reference, min(BASELINE_ANSWERS, len(reference))) if any(map(is_signal, data)) else []
         self._observe_signals(votes, baseline)
         trainable = _without_single_class(data, skipped)
+        learned = self._read(trainable) & {vote.event_id for vote in votes}
         best = self._passes.run(
             trainable,
             baseline,
@@ -123,6 +127,7 @@ class RewardUpdater:
             skipped=dict(+skipped),
             signal_reliability=self._passes.loss.signal_reliability.figures(),
             measured=self.evaluate(),
+            learned=learned if best.passes else frozenset(),
         )
 
     def forget(self, revoked: Collection[tuple[str, str]]) -> None:
@@ -139,6 +144,10 @@ class RewardUpdater:
     def evaluate(self) -> Measured:
         """The model on the held-out votes."""
         return measure(self.model, self._held_out.votes, self._passes.loss.rater_bias, self._seed)
+
+    def _read(self, votes: Sequence[Vote]) -> frozenset[str]:
+        """Those that a head of the ensemble reads: each reads a sample of its own."""
+        return frozenset(vote.event_id for vote in votes if any(bootstrap_weights(vote.event_id, self.model.members)))
 
     def _ordered_objectives(self, votes: Sequence[Vote]) -> set[str]:
         """The objectives that these votes order answers by."""

@@ -12,7 +12,7 @@ stands beside it, which is told once, and kept in `Catalogue.damaged` until the 
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -223,7 +223,11 @@ def _existing(store: VersionStore, value: str) -> str:
 
 def parse_status(value: str) -> Status:
     """Raises ValueError or TypeError for what is no record of a state."""
-    status = Status(**json.loads(value))
+    values = json.loads(value)
+    if not isinstance(values, dict):
+        raise ValueError("it is no object")
+    known = {field.name for field in fields(Status)}
+    status = Status(**{name: said for name, said in values.items() if name in known})  # a later release may say more
     if status.state not in get_args(State):
         raise ValueError(f"it names no state: {status.state!r}")
     return status

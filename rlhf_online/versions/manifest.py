@@ -61,12 +61,16 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The state of a version, why it has it, since when, and the gate's figures."""
+    """The state of a version, why it has it, since when, and the gate's figures.
+
+    `first_live_ms` is when it was live for the first time; 0 if it never was, or nobody noted it.
+    """
 
     state: State
     reason: str = ""
     gate: dict[str, Any] = field(default_factory=dict)
     changed_ms: int = 0
+    first_live_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,7 +191,17 @@ class Registry(Catalogue):
                 before = parse_status(value) if value is not None else Status(state="candidate")
             except (ValueError, TypeError):  # damaged: written anew
                 before = Status(state="candidate")
-            after = Status(state=state, reason=reason, gate=gate or before.gate, changed_ms=now_ms())
+            now = now_ms()
+            first_live_ms = before.first_live_ms or (before.changed_ms if before.state == "live" else 0)
+            if state == "live":
+                first_live_ms = first_live_ms or now
+            after = Status(
+                state=state,
+                reason=reason,
+                gate=gate or before.gate,
+                changed_ms=now,
+                first_live_ms=first_live_ms,
+            )
             if before.state in unless:
                 after = replace(before, gate=before.gate or gate or {})
             return value if after == before else json.dumps(asdict(after))

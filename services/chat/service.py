@@ -89,7 +89,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     return Chat(
         settings=settings,
         gateway=gateway,
-        feedback=FeedbackService(writer, checks, person_hash, metrics, settings.objectives),
+        feedback=FeedbackService(writer, checks, person_hash, metrics, settings.objectives, settings.reasons),
         rollouts=Rollouts(
             gateway,
             priority=settings.engine.mode == "managed",

@@ -44,6 +44,8 @@ class VersionRow(TypedDict):
     """What the gate measured before it was promoted or rejected."""
     changed_ms: int
     """When it entered the state, Unix time in milliseconds."""
+    first_live_ms: int
+    """When it was live for the first time, Unix time in milliseconds; 0 if it never was, or nobody noted it."""
     tuning: NotRequired[str]
     """ "full" (all weights) or "lora" (an adapter)."""
     parent: NotRequired[str]

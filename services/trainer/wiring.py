@@ -10,6 +10,7 @@ import structlog
 
 from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.eventlog.base import Source
+from rlhf_online.feedback.outcomes import OutcomeBoard
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import Heads, RewardModel
@@ -28,6 +29,7 @@ from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseObject
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.loop import Trainer
+from rlhf_online.training.outcomes import VoteOutcomes
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
@@ -86,23 +88,15 @@ def build(
     retrier = Retrier(stop, reporter.waiting)
     learners = _learners(settings, registry, live, tokenizer)
     buffer = RolloutBuffer(BUFFER_CYCLES * settings.rollout.per_cycle, settings.rollout.max_staleness)
-    intake_settings = IntakeSettings(
-        answers=checkpoints.answers_folder,
-        window_ms=round(1000 * settings.join_window_s),
-        held_out=settings.reward.held_out,
-        prompts=settings.rollout.prompts,
-        reference_answers=settings.reward.reference_answers,
-        eos_ids=frozenset(tokenizer.eos_ids),
-        limits=learners.vote_limits,
-        answer_ids=tokenizer.answer_ids,
-    )
+    intake = Intake(source, ledger, buffer, _intake_settings(settings, checkpoints, learners, tokenizer))
     parts = TrainerParts(
         settings=settings,
         lease=lease,
         registry=registry,
         checkpoints=checkpoints,
         ledger=ledger,
-        intake=Intake(source, ledger, buffer, intake_settings),
+        intake=intake,
+        outcomes=VoteOutcomes(OutcomeBoard(registry.store), intake, ledger),
         learners=learners,
         publisher=Publisher(registry, learners, settings.reward.tuning, settings.keep_versions),
         experience=Experience(
@@ -118,6 +112,21 @@ def build(
     trainer = Trainer(parts, progress)
     trainer.resume(checkpoint)
     return trainer
+
+
+def _intake_settings(
+    settings: TrainerSettings, checkpoints: Checkpoints, learners: Learners, tokenizer: ChatTokenizer
+) -> IntakeSettings:
+    return IntakeSettings(
+        answers=checkpoints.answers_folder,
+        window_ms=round(1000 * settings.join_window_s),
+        held_out=settings.reward.held_out,
+        prompts=settings.rollout.prompts,
+        reference_answers=settings.reward.reference_answers,
+        eos_ids=frozenset(tokenizer.eos_ids),
+        limits=learners.vote_limits,
+        answer_ids=tokenizer.answer_ids,
+    )
 
 
 def _weights(state: StateDir, objectives: Sequence[str]) -> Callable[[], Weights]:

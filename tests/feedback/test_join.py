@@ -14,7 +14,7 @@ from tests.support.logged import completion, feedback, ref, thumb
 
 
 def _dead(join: Join) -> list[tuple[str, str, str]]:
-    return [(event_id, why.reason, str(why)) for event_id, why in join.dead_lettered]
+    return [(event_id, why.reason, str(why)) for event_id, _, why in join.dead_lettered]
 
 
 WINDOW_MS = 1_000
@@ -210,7 +210,7 @@ def test_any_order_and_any_restart_give_the_same_and_lose_nothing(new: New):
                 join = restarted(join)
         assert join.to_json() == straight.to_json()
         assert len(set(joined)) == len(joined)
-        dead = [event_id for event_id, _ in join.dead_lettered]
+        dead = [event_id for event_id, _, _ in join.dead_lettered]
         assert len(joined) + len(dead) + join.pending == 200
         assert expected is None or set(joined) == expected
         expected = set(joined)

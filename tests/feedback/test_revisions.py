@@ -8,8 +8,8 @@ from rlhf_online.feedback.revisions import Revisions
 def test_what_was_replaced_counts_no_more():
     revisions = Revisions()
     assert revisions.replace("edit", "p", "vote") == ["vote"]
-    assert revisions.replaced("vote", "p")
-    assert not revisions.replaced("edit", "p")
+    assert revisions.by("vote", "p") == "edit"
+    assert revisions.by("edit", "p") == ""
     assert revisions.replace("edit", "p", "vote") == ["vote"], "the same again changes nothing"
 
 
@@ -22,7 +22,7 @@ def test_of_two_that_replace_the_same_the_later_counts():
 def test_somebody_elses_is_not_replaced():
     revisions = Revisions()
     revisions.replace("edit", "thief", "vote")
-    assert not revisions.replaced("vote", "p")
+    assert revisions.by("vote", "p") == ""
     assert revisions.replace("edit", "p", "vote") == ["vote"], "a thief's edit is not the owner's"
 
 
@@ -31,4 +31,4 @@ def test_it_is_bounded_and_survives_json():
     for number in range(3):
         revisions.replace(f"edit-{number}", "p", f"vote-{number}")
     again = Revisions.from_json(json.loads(json.dumps(revisions.to_json())))
-    assert [again.replaced(f"vote-{number}", "p") for number in range(3)] == [False, True, True]
+    assert [bool(again.by(f"vote-{number}", "p")) for number in range(3)] == [False, True, True]

@@ -37,6 +37,7 @@ class Bench:
             ),
             learners=Space(reward_part=lambda: "the reward model", policy_part=lambda: "the policy"),
             experience=Space(curriculum=Space(to_json=lambda: "the curriculum")),
+            outcomes=Space(publish=lambda: self.order.append("told")),
             ledger=Space(seal=lambda folder: [f"sealed in the {folder}"]),
             retrier=Space(call=lambda doing, action: action()),
         )  # fmt: skip
@@ -56,7 +57,7 @@ class Bench:
 def test_dead_letters_come_before_the_checkpoint_and_the_log_hears_after_it_what_nobody_needs() -> None:
     bench = Bench()
     commit(bench.parts, bench.progress, intake=True)
-    assert bench.order == ["dead letters", "checkpoint", "consumed"]
+    assert bench.order == ["dead letters", "checkpoint", "told", "consumed"]
     assert bench.consumed == [{"local": 5}], "of all checkpoints that are kept, not of this one"
     assert bench.saved["state"] == {
         "progress": bench.progress.to_json(), "buffer": "the buffer", "curriculum": "the curriculum"

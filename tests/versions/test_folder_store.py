@@ -52,7 +52,7 @@ def test_the_layout(registry: Registry, tmp_path: Path) -> None:
     assert found["next/policy"] == "2"
     assert found["references"] == '["policy-000000", "policy-000001"]'
     state = json.loads(found["states/policy-000001.json"])
-    assert state.pop("changed_ms") > 0
+    assert state.pop("changed_ms") == state.pop("first_live_ms") > 0
     assert state == {"state": "live", "reason": "", "gate": {"kl": 1.5}}
 
 

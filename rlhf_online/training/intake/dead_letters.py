@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from rlhf_online.eventlog.base import DeadLetter, Record
-from rlhf_online.events import Envelope
+from rlhf_online.events import Envelope, Feedback
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
 
@@ -30,10 +30,12 @@ class DeadLetters:
     def full(self) -> bool:
         return sum(len(dead_letter.payload) for dead_letter in self.unsaved) > MAX_BYTES
 
-    def add(self, event_id: str, reason: str, why: str, record: Record) -> None:
-        """`record`, or an event that it completed, cannot be used."""
+    def add(self, event_id: str, reason: str, why: str, record: Record, person: str | None = None) -> None:
+        """`record`, or an event that it completed, cannot be used; `person` is whose vote it is, if it is one."""
         if not self._ledger.take(event_id, "dead_lettered"):
             return
+        if person is not None:
+            self._ledger.tell(event_id, person, "dead_lettered", why)
         self.counts[reason] += 1
         self.unsaved.append(
             DeadLetter(
@@ -51,6 +53,8 @@ class DeadLetters:
         """Feedback whose answer did not come. Its place is not known any more: its payload is the whole event."""
         if self._ledger.take(envelope.event_id, "orphaned"):
             why = "its answer did not come in time"
+            if isinstance(envelope.event, Feedback):
+                self._ledger.tell(envelope.event_id, envelope.event.person, "orphaned")
             self.unsaved.append(
                 DeadLetter(
                     partition="",

@@ -142,6 +142,7 @@ class Intake:
             "delivered": self._delivered.to_json(),
             "known": self._known.to_json(),
             "duplicates": self.duplicates,
+            "news": dict(self._ledger.news),
             **self.votes.to_json(),
             **self.policy_inputs.to_json(),
             **self.dead_letters.to_json(),
@@ -159,6 +160,7 @@ class Intake:
         self._delivered = DeliveredOffsets.from_json(values["delivered"])
         self._known = KnownVotes.from_json(values.get("known", ()))  # which earlier releases did not keep
         self.duplicates = values["duplicates"]
+        self._ledger.news = dict(values.get("news", {}))  # which earlier releases did not tell
         for part in (self.votes, self.policy_inputs, self.dead_letters):
             part.restore(values)
         self.uncommitted = 0
@@ -202,7 +204,7 @@ class Intake:
             return True
         if self._known.is_somebody_elses(feedback.replaces, feedback.person):
             why = f"it would replace {feedback.replaces}, which is somebody else's"
-            self.dead_letters.add(event_id, "stranger", why, record)
+            self.dead_letters.add(event_id, "stranger", why, record, feedback.person)
             return True
         return False
 
@@ -213,9 +215,9 @@ class Intake:
                 vote = to_vote(joined, self._settings.answer_ids)
                 check_vote(vote, self._settings.limits)
             except UnusableVote as error:
-                self.dead_letters.add(joined.event_id, error.reason, str(error), record)
+                self.dead_letters.add(joined.event_id, error.reason, str(error), record, joined.feedback.person)
             else:
                 self.votes.add(vote)
         while self.join.dead_lettered:
-            event_id, error = self.join.dead_lettered.pop()
-            self.dead_letters.add(event_id, error.reason, str(error), record)
+            event_id, person, error = self.join.dead_lettered.pop()
+            self.dead_letters.add(event_id, error.reason, str(error), record, person)

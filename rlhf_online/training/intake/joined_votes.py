@@ -47,6 +47,10 @@ class JoinedVotes:
     def __contains__(self, event_id: str) -> bool:
         return event_id in self._votes
 
+    def waiting(self) -> list[tuple[str, str]]:
+        """(event id, person) of each."""
+        return [(vote.event_id, vote.person) for vote, _ in self._votes.values()]
+
     @property
     def trainable(self) -> int:
         """Votes that the next `take` would give to learn from."""
@@ -58,7 +62,7 @@ class JoinedVotes:
         if vote.person:
             about = _digest(vote)
             if about in self._waiting:
-                self._drop(self._waiting[about])
+                self._drop(self._waiting[about], vote.event_id)
             self._waiting[about] = vote.event_id
             vote = replace(vote, revised=about in self._learned)
         self._votes[vote.event_id] = vote, is_held_out(vote.conversation_id, self._held_out)
@@ -69,6 +73,8 @@ class JoinedVotes:
         for vote, held_out in self._votes.values():
             if self._ledger.take(vote.event_id, "held_out" if held_out else "trained"):
                 votes[held_out].append(vote)
+                if held_out:
+                    self._ledger.tell(vote.event_id, vote.person, "held_out")
                 if vote.person and not held_out:
                     self._learned[_digest(vote)] = None
         self._votes, self._waiting = {}, {}
@@ -86,11 +92,15 @@ class JoinedVotes:
 
         True if there is no more to the feedback: it is a withdrawal, or was itself replaced.
         """
+        withdrawal = isinstance(feedback.kind, Withdrawal)
         if feedback.replaces:
             for gone in self._revisions.replace(event_id, feedback.person, feedback.replaces):
                 self._withdraw(gone, feedback.person, join)
-        if isinstance(feedback.kind, Withdrawal) or self._revisions.replaced(event_id, feedback.person):
+                self._ledger.tell(gone, feedback.person, "withdrawn" if withdrawal else "superseded", event_id)
+        by = self._revisions.by(event_id, feedback.person)
+        if withdrawal or by:
             self._ledger.take(event_id, "withdrawn")
+            self._ledger.tell(event_id, feedback.person, "superseded" if by else "withdrawn", by)
             return True
         return False
 
@@ -105,11 +115,12 @@ class JoinedVotes:
         elif join.withdraw(event_id, person):
             self._ledger.take(event_id, "withdrawn")
 
-    def _drop(self, event_id: str) -> None:
+    def _drop(self, event_id: str, by: str = "") -> None:
         """Another vote, or none, stands in the place of this one, which waits."""
         vote, _ = self._votes.pop(event_id)
         self._waiting.pop(_digest(vote), None)
         self._ledger.take(event_id, "withdrawn")
+        self._ledger.tell(event_id, vote.person, "superseded" if by else "withdrawn", by)
 
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes."""

@@ -24,6 +24,7 @@ MAX_NAME = 512
 MAX_REASON = 8192
 MAX_CORRECTION = 65_536
 MAX_WORD = 64
+MAX_REASONS = 64
 MAX_RESPONSE_MS = 2**32 - 1
 KINDS = ("thumb", "ranking", "pairwise", "correction", "implicit", "withdrawal")
 EVENT_ID = "the event_id that the service gave the vote"
@@ -65,6 +66,9 @@ class AnswerRef(Model):
 
 Answer = Annotated[AnswerRef, Expected('an object {"completion_id": …, "index": …}')]
 Answers = Annotated[Array[Answer], Expected("an array of answers")]
+
+
+Tag = Annotated[str, Field(max_length=MAX_WORD)]
 
 
 class Thumb(Model):
@@ -188,6 +192,9 @@ class FeedbackRequest(Model):
         default="", max_length=MAX_WORD, description="What it is judged by; by default the operator's first objective."
     )
     reason: str = Field(default="", max_length=MAX_REASON, description="Free text that explains it.")
+    reasons: Annotated[Array[Tag], AtMost(MAX_REASONS, "tags")] = Field(
+        default=[], description="Why, in tags that the service's configuration names (GET /v1/feedback/options)."
+    )
     source: str = Field(default="", max_length=MAX_WORD, description='Where it came from; by default "api".')
     response_ms: Annotated[Integer, Within(0, MAX_RESPONSE_MS)] = Field(
         default=0, description="Milliseconds between the showing and the vote; 0 if unknown."
@@ -225,6 +232,7 @@ class FeedbackRequest(Model):
             created_ms=now_ms,
             replaces=self.replaces,
             objective=self.objective,
+            reasons=tuple(sorted(set(self.reasons))),
         )
         return event if self.conversation_id else replace(event, conversation_id=event.answers()[0].completion_id)
 

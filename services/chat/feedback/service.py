@@ -29,7 +29,7 @@ class FeedbackAccepted(TypedDict):
 
 
 class FeedbackService:
-    """Where both HTTP and gRPC bring feedback; `objectives` are what a vote may name."""
+    """Where both HTTP and gRPC bring feedback; `objectives` and `reasons` are what a vote may name."""
 
     def __init__(
         self,
@@ -38,12 +38,14 @@ class FeedbackService:
         person_hash: PersonHash,
         metrics: ChatMetrics,
         objectives: Sequence[str],
+        reasons: Sequence[str],
     ) -> None:
         self.writer = writer
         self.checks = checks
         self.person_hash = person_hash
         self.metrics = metrics
         self.objectives = objectives
+        self.reasons = reasons
 
     async def accept(self, values: Mapping[str, Any], caller: Caller) -> FeedbackAccepted:
         """Raises ApiError or LogUnavailable: not acknowledged."""
@@ -52,6 +54,7 @@ class FeedbackService:
             request = validate(FeedbackRequest, values)
             kind = request.kind
             self._check_objective(request.objective)
+            self._check_reasons(request.reasons)
             event = request.event(person=caller.named(request.user, self.person_hash).person, now_ms=now_ms())
             event = self.checks.comparisons.marked(event)
             made = event_id(event, request.idempotency_key)
@@ -72,3 +75,10 @@ class FeedbackService:
         if name and name not in self.objectives:
             message = f"objective: expected one of {', '.join(self.objectives)}; leave it out for the first"
             raise ApiError(message, param="objective", code="invalid_value")
+
+    def _check_reasons(self, tags: Sequence[str]) -> None:
+        for number, tag in enumerate(tags):
+            if tag not in self.reasons:
+                known = f"one of {', '.join(self.reasons)}" if self.reasons else "none, chat.reasons being empty"
+                message = f"reasons[{number}]: expected {known}; free text goes into `reason`"
+                raise ApiError(message, param=f"reasons[{number}]", code="invalid_value")

@@ -280,6 +280,7 @@ def _info(row: VersionSummary) -> admin_pb2.VersionInfo:
         reason=row.status.reason,
         kind=row.kind,
         changed_ms=row.status.changed_ms,
+        first_live_ms=row.status.first_live_ms,
     )
     info.gate.update(row.status.gate)
     return info

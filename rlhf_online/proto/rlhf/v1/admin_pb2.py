@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from rlhf_online.proto.rlhf.v1 import versions_pb2 as rlhf_dot_v1_dot_versions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13rlhf/v1/admin.proto\x12\x07rlhf.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16rlhf/v1/versions.proto\"\xa1\x01\n\x0bVersionInfo\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.rlhf.v1.VersionManifest\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x12\n\nchanged_ms\x18\x05 \x01(\x03\x12%\n\x04gate\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\"#\n\x13ListVersionsRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\"\xb3\x01\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.rlhf.v1.VersionInfo\x12\x0f\n\x07serving\x18\x02 \x01(\t\x12\x35\n\x04live\x18\x03 \x03(\x0b\x32\'.rlhf.v1.ListVersionsResponse.LiveEntry\x1a+\n\tLiveEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x0ePromoteRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"S\n\x0fPromoteResponse\x12\x10\n\x08previous\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"/\n\x0fRollbackRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"T\n\x10RollbackResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08previous\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t2\xda\x01\n\x0c\x41\x64minService\x12K\n\x0cListVersions\x12\x1c.rlhf.v1.ListVersionsRequest\x1a\x1d.rlhf.v1.ListVersionsResponse\x12<\n\x07Promote\x12\x17.rlhf.v1.PromoteRequest\x1a\x18.rlhf.v1.PromoteResponse\x12?\n\x08Rollback\x12\x18.rlhf.v1.RollbackRequest\x1a\x19.rlhf.v1.RollbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13rlhf/v1/admin.proto\x12\x07rlhf.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16rlhf/v1/versions.proto\"\xb8\x01\n\x0bVersionInfo\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.rlhf.v1.VersionManifest\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x12\n\nchanged_ms\x18\x05 \x01(\x03\x12%\n\x04gate\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\rfirst_live_ms\x18\x07 \x01(\x03\"#\n\x13ListVersionsRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\"\xb3\x01\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.rlhf.v1.VersionInfo\x12\x0f\n\x07serving\x18\x02 \x01(\t\x12\x35\n\x04live\x18\x03 \x03(\x0b\x32\'.rlhf.v1.ListVersionsResponse.LiveEntry\x1a+\n\tLiveEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x0ePromoteRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"S\n\x0fPromoteResponse\x12\x10\n\x08previous\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"/\n\x0fRollbackRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"T\n\x10RollbackResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08previous\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t2\xda\x01\n\x0c\x41\x64minService\x12K\n\x0cListVersions\x12\x1c.rlhf.v1.ListVersionsRequest\x1a\x1d.rlhf.v1.ListVersionsResponse\x12<\n\x07Promote\x12\x17.rlhf.v1.PromoteRequest\x1a\x18.rlhf.v1.PromoteResponse\x12?\n\x08Rollback\x12\x18.rlhf.v1.RollbackRequest\x1a\x19.rlhf.v1.RollbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,21 +36,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._loaded_options = None
   _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._serialized_options = b'8\001'
   _globals['_VERSIONINFO']._serialized_start=87
-  _globals['_VERSIONINFO']._serialized_end=248
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=250
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=285
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=288
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=467
-  _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._serialized_start=424
-  _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._serialized_end=467
-  _globals['_PROMOTEREQUEST']._serialized_start=469
-  _globals['_PROMOTEREQUEST']._serialized_end=502
-  _globals['_PROMOTERESPONSE']._serialized_start=504
-  _globals['_PROMOTERESPONSE']._serialized_end=587
-  _globals['_ROLLBACKREQUEST']._serialized_start=589
-  _globals['_ROLLBACKREQUEST']._serialized_end=636
-  _globals['_ROLLBACKRESPONSE']._serialized_start=638
-  _globals['_ROLLBACKRESPONSE']._serialized_end=722
-  _globals['_ADMINSERVICE']._serialized_start=725
-  _globals['_ADMINSERVICE']._serialized_end=943
+  _globals['_VERSIONINFO']._serialized_end=271
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=273
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=308
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=311
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=490
+  _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._serialized_start=447
+  _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._serialized_end=490
+  _globals['_PROMOTEREQUEST']._serialized_start=492
+  _globals['_PROMOTEREQUEST']._serialized_end=525
+  _globals['_PROMOTERESPONSE']._serialized_start=527
+  _globals['_PROMOTERESPONSE']._serialized_end=610
+  _globals['_ROLLBACKREQUEST']._serialized_start=612
+  _globals['_ROLLBACKREQUEST']._serialized_end=659
+  _globals['_ROLLBACKRESPONSE']._serialized_start=661
+  _globals['_ROLLBACKRESPONSE']._serialized_end=745
+  _globals['_ADMINSERVICE']._serialized_start=748
+  _globals['_ADMINSERVICE']._serialized_end=966
 # @@protoc_insertion_point(module_scope)

@@ -9,20 +9,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class VersionInfo(_message.Message):
-    __slots__ = ("manifest", "state", "reason", "kind", "changed_ms", "gate")
+    __slots__ = ("manifest", "state", "reason", "kind", "changed_ms", "gate", "first_live_ms")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     CHANGED_MS_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LIVE_MS_FIELD_NUMBER: _ClassVar[int]
     manifest: _versions_pb2.VersionManifest
     state: str
     reason: str
     kind: str
     changed_ms: int
     gate: _struct_pb2.Struct
-    def __init__(self, manifest: _Optional[_Union[_versions_pb2.VersionManifest, _Mapping]] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[str] = ..., changed_ms: _Optional[int] = ..., gate: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    first_live_ms: int
+    def __init__(self, manifest: _Optional[_Union[_versions_pb2.VersionManifest, _Mapping]] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[str] = ..., changed_ms: _Optional[int] = ..., gate: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., first_live_ms: _Optional[int] = ...) -> None: ...
 
 class ListVersionsRequest(_message.Message):
     __slots__ = ("kind",)

@@ -70,6 +70,20 @@ async def test_a_vote_may_name_an_objective_that_there_is(service: Service) -> N
     assert len(service.sink.feedback) == 3
 
 
+async def test_reasons_are_the_tags_that_there_are(service: Service) -> None:
+    service.chat.feedback.reasons = ("clear", "wrong")
+    said = {"user": "ann", "idempotency_key": "k"}
+    for tags in (["wrong", "clear"], ["clear", "wrong", "clear"]):  # in any order, and the same vote
+        assert (await service.post("/v1/feedback", {**THUMB, **said, "reasons": tags, "reason": "dull"}))[0] == 200
+    assert [(vote.reasons, vote.reason) for vote in service.sink.feedback] == [(("clear", "wrong"), "dull")] * 2
+    status, reply = await service.post("/v1/feedback", {**THUMB, "reasons": ["wrong", "dull"]})
+    assert (status, reply["error"]["param"]) == (400, "reasons[1]")
+    assert reply["error"]["message"] == "reasons[1]: expected one of clear, wrong; free text goes into `reason`"
+    status, reply = await service.post("/v1/feedback", {**THUMB, **said, "reasons": ["clear"], "reason": "dull"})
+    assert (status, reply["error"]["code"]) == (409, "idempotency_key_reused")
+    assert len(service.sink.feedback) == 2
+
+
 async def test_a_vote_sent_again_is_the_same_event(service: Service) -> None:
     async def vote(**fields: Any) -> str:
         return (await service.post("/v1/feedback", {**THUMB, **fields}))[1]["event_id"]

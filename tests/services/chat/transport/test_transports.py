@@ -139,6 +139,7 @@ CASES = {
     "all that is known beside a vote": vote(
         200, **THUMB, user="ann", idempotency_key="k", conversation_id="c", reason="because", source="app",
         response_ms=7, shown=[B, A], replaces=EARLIER, objective="helpful",
+        reasons=["unclear", "too_long"],
     ),
     "nothing": vote(400),
     "an answer without a name": vote(400, "thumb.answer.completion_id", thumb={"answer": {"index": 1}, "up": True}),
@@ -158,6 +159,7 @@ CASES = {
     "an unknown signal": vote(400, "implicit.signal", implicit={"answer": A, "signal": "sigh"}),
     "a withdrawal of nothing": vote(400, "replaces", withdrawal={"answer": A}),
     "no event id": vote(400, "replaces", **THUMB, replaces="chatcmpl-1"),
+    "an unknown reason": vote(400, "reasons[1]", **THUMB, reasons=["unclear", "dull"]),
     "an unknown objective": vote(400, "objective", **THUMB, objective="harmles"),
     "a person": vote(400, "person", **THUMB, person="ann"),
     "a time": vote(400, "created_ms", **THUMB, created_ms=5),

@@ -18,6 +18,7 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
 Tuning = Literal["full", "lora"]
 Device = Literal["auto", "cpu", "cuda"]
 ObjectiveName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 
 from rlhf_online.config.base import Device, Objectives, Only, Port, Positive, Section, ServiceSettings, Tags, Tuning
 from rlhf_online.config.grpc import GrpcSettings
+from rlhf_online.config.limits import LimitSettings
 from rlhf_online.config.log import LogSettings
 
 
@@ -81,13 +82,6 @@ class EngineSettings(Section):
         default=600.0, gt=0, description="How long a start may take before it counts as failed."
     )
     threads: int = Field(default=0, ge=0, description="CPU threads of the engine; 0: vLLM's own choice.")
-
-
-class LimitSettings(Section):
-    max_body_bytes: Positive = Field(default=1 << 20, description="Largest request body.")
-    max_answers: Positive = Field(default=16, description="Largest n of one request.")
-    max_concurrent: Positive = Field(default=512, description="Chat requests in progress at once; beyond that 429.")
-    max_tokens: Positive = Field(default=1024, description="Largest, and default, token limit of an answer.")
 
 
 class SwapSettings(Section):

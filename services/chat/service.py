@@ -27,6 +27,7 @@ from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
 from services.chat.access.authorization import Authorization
+from services.chat.access.limits import Limits
 from services.chat.access.origins import Origins
 from services.chat.access.salt import open_person_hash
 from services.chat.access.secrets import Secrets
@@ -49,6 +50,8 @@ from services.chat.versions import Versions
 
 GRACE_S = 15
 BACKLOG = 2048
+FOR_VOTES = 8
+"""One connection in so many is none of chat's: votes are taken however many people wait for answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +79,13 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     if settings.engine.tuning == "full":
         flight.attach()
     connections = process.connection_budget(process.open_files(), kinds=3)  # HTTP, gRPC, requests to the engine
-    if connections < (wanted := settings.limits.max_concurrent):
-        structlog.get_logger().warning("few open files allowed: raise ulimit -n", at_once=connections, wanted=wanted)
+    at_once = min(wanted := settings.limits.max_concurrent, connections - connections // FOR_VOTES)
+    if at_once < wanted:
+        structlog.get_logger().warning("few open files allowed: raise ulimit -n", at_once=at_once, wanted=wanted)
     checks = FeedbackChecks((PUBLIC_MODEL, Path(settings.engine.model).name))
     checks.recall(folder)
-    gateway = Gateway(engine, flight, writer, checks, person_hash, metrics, min(wanted, connections))
+    limits = Limits(settings.limits, metrics.limited)
+    gateway = Gateway(engine, flight, writer, checks, person_hash, metrics, at_once, limits)
     authorization = Authorization(state.operator_token())
     secrets = Secrets(state)
     exporter = Exporter(engine, sink, metrics, state, secrets, registry)
@@ -89,7 +94,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     return Chat(
         settings=settings,
         gateway=gateway,
-        feedback=FeedbackService(writer, checks, person_hash, metrics, settings.objectives, settings.reasons),
+        feedback=FeedbackService(writer, checks, person_hash, metrics, settings.objectives, settings.reasons, limits),
         rollouts=Rollouts(
             gateway,
             priority=settings.engine.mode == "managed",

@@ -25,7 +25,9 @@ import psutil
 from rlhf_online.config import (
     ChatSettings,
     EngineSettings,
+    LimitSettings,
     LogSettings,
+    Quota,
     RewardSettings,
     ServiceSettings,
     SwapSettings,
@@ -336,6 +338,7 @@ class Product:
             log=self.log,
             engine=EngineSettings(mode="external", url=f"unix:{self._folder / 'engine.sock'}", model=str(self._model)),
             swap=SwapSettings(poll_s=0.1),
+            limits=LimitSettings(person=Quota()),  # few people vote for hours as fast as they can
         )
 
     def _reward(self) -> RewardSettings:

@@ -17,6 +17,7 @@ from rlhf_online.events import Completion, Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import PersonHash
 from services.chat.access.caller import Caller
+from services.chat.access.limits import Limits, Visit
 from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.completions import upstream
 from services.chat.completions.chat_request import PUBLIC_MODEL, ChatRequest
@@ -37,7 +38,7 @@ STATE_MESSAGES = {
 
 
 class Gateway:
-    """Answers checked requests. `max_concurrent` bounds those in progress."""
+    """Answers checked requests. `max_concurrent` bounds those in progress, `limits` each key's and person's."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Gateway:
         person_hash: PersonHash,
         metrics: ChatMetrics,
         max_concurrent: int,
+        limits: Limits,
     ) -> None:
         self.engine = engine
         self.flight = flight
@@ -56,6 +58,7 @@ class Gateway:
         self.person_hash = person_hash
         self.metrics = metrics
         self.max_concurrent = max_concurrent
+        self.limits = limits
         self.active = 0
 
     def models(self) -> list[str]:
@@ -70,29 +73,28 @@ class Gateway:
 
     async def complete(self, request: ChatRequest, caller: Caller) -> Generation:
         """All answers, logged. Raises ApiError or EngineUnavailable."""
-        restarts = self.engine.restarts
+        visit, restarts = self.admit(request, caller), self.engine.restarts
         try:
-            return await self._complete(await self.start(request, caller))
+            return await self._complete(await self.start(request, visit))
         except EngineUnavailable:
             await self._engine_back(restarts)
-            return await self._complete(await self.start(request, caller))
+            return await self._complete(await self.start(request, visit))
 
     async def open(self, request: ChatRequest, caller: Caller) -> Generation:
         """A started generation, for `read`, `settle` and `end`. Raises ApiError or EngineUnavailable."""
-        restarts = self.engine.restarts
+        visit, restarts = self.admit(request, caller), self.engine.restarts
         try:
-            return await self.start(request, caller)
+            return await self.start(request, visit)
         except EngineUnavailable:
             await self._engine_back(restarts)
-            return await self.start(request, caller)
+            return await self.start(request, visit)
 
-    async def start(self, request: ChatRequest, caller: Caller) -> Generation:
-        """Admit the request, send it to the engine, once, and wait for its first token.
+    async def start(self, request: ChatRequest, visit: Visit) -> Generation:
+        """Send the request to the engine, once, and wait for its first token.
 
         Much of what the engine refuses it tells in its stream, before a token: the client then gets an HTTP status.
         """
-        self.admit(request)
-        generation = self.flight.begin(request, caller.named(request.user, self.person_hash))
+        generation = self.flight.begin(request, visit)
         self.active += 1
         self.metrics.active.set(self.active)
         try:
@@ -137,13 +139,14 @@ class Gateway:
         self.flight.end(generation)
         self.active -= 1
         self.metrics.active.set(self.active)
+        generation.visit.leave(len(generation.prompt_token_ids or ()) + generation.tokens)
         if generation.request.stream and not generation.settled and generation.tokens:
             envelope = self._settled(generation)
             if generation.request.store:
                 self.writer.append_nowait(envelope)
 
-    def admit(self, request: ChatRequest) -> None:
-        """Raises ApiError: engine not ready, unknown model, too many requests in progress."""
+    def admit(self, request: ChatRequest, caller: Caller) -> Visit:
+        """Raises ApiError: engine not ready, unknown model, too many requests of all, of the key or of the person."""
         if self.engine.state != "ready":
             raise self.not_ready()
         if request.model:
@@ -156,6 +159,7 @@ class Gateway:
                 code="too_many_requests",
                 retry_after_s=1,
             )
+        return self.limits.chat(caller.named(request.user, self.person_hash))
 
     def not_ready(self) -> ApiError:
         """503, saying what the engine is doing."""
@@ -201,7 +205,7 @@ class Gateway:
         event = Completion(
             completion_id=generation.completion_id,
             conversation_id=generation.conversation_id,
-            person=generation.caller.person,
+            person=generation.visit.caller.person,
             messages=request.messages,
             prompt_token_ids=tuple(generation.prompt_token_ids or ()),
             answers=tuple(choice.answer() for choice in generation.choices),

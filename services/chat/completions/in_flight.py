@@ -18,7 +18,7 @@ import aiohttp
 from rlhf_online import sse
 from rlhf_online.errors import RlhfError
 from rlhf_online.events import Answer, ToolCall, VersionSpan, now_ms
-from services.chat.access.caller import Caller
+from services.chat.access.limits import Visit
 from services.chat.completions.chat_request import ChatRequest
 from services.chat.completions.engine import Engine
 
@@ -90,7 +90,7 @@ class Generation:
     """
 
     request: ChatRequest
-    caller: Caller
+    visit: Visit
     choices: list[Choice]
     started_ms: int
     started_s: float
@@ -150,12 +150,12 @@ class InFlight:
             self._coming = None
         return self.engine.serving
 
-    def begin(self, request: ChatRequest, caller: Caller) -> Generation:
+    def begin(self, request: ChatRequest, visit: Visit) -> Generation:
         """A new generation, to be closed with `end`."""
         span = VersionSpan(policy_version=self.version(), first_token=0)
         generation = Generation(
             request=request,
-            caller=caller,
+            visit=visit,
             choices=[Choice(index=i, spans=(span,)) for i in range(request.n)],
             started_ms=now_ms(),
             started_s=asyncio.get_running_loop().time(),

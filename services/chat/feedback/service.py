@@ -10,6 +10,7 @@ from rlhf_online.events import Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import PersonHash
 from services.chat.access.caller import Caller
+from services.chat.access.limits import Limits
 from services.chat.bodies.api_error import ApiError, outcome
 from services.chat.bodies.documented import documented
 from services.chat.bodies.validation import validate
@@ -39,6 +40,7 @@ class FeedbackService:
         metrics: ChatMetrics,
         objectives: Sequence[str],
         reasons: Sequence[str],
+        limits: Limits,
     ) -> None:
         self.writer = writer
         self.checks = checks
@@ -46,6 +48,7 @@ class FeedbackService:
         self.metrics = metrics
         self.objectives = objectives
         self.reasons = reasons
+        self.limits = limits
 
     async def accept(self, values: Mapping[str, Any], caller: Caller) -> FeedbackAccepted:
         """Raises ApiError or LogUnavailable: not acknowledged."""
@@ -55,10 +58,12 @@ class FeedbackService:
             kind = request.kind
             self._check_objective(request.objective)
             self._check_reasons(request.reasons)
-            event = request.event(person=caller.named(request.user, self.person_hash).person, now_ms=now_ms())
+            caller = caller.named(request.user, self.person_hash)
+            event = request.event(person=caller.person, now_ms=now_ms())
             event = self.checks.comparisons.marked(event)
             made = event_id(event, request.idempotency_key)
             self.checks.check(made, event)
+            self.limits.feedback(caller)
             self.checks.votes.add(made, event)  # before it is on disk: the same key may come again in the meantime
             position = await self.writer.append(Envelope(event_id=made, event=event))
             self.checks.comparisons.voted(event)

@@ -69,6 +69,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         ended = "aborted"
         try:
             generation = await self.gateway.complete(self._parse(request, stream=False), CALLER.get())
+            context.set_trailing_metadata(tuple(generation.visit.headers.items()))
             ended = "ok"
         except Exception as error:
             ended = outcome(error)
@@ -84,6 +85,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         ended = "aborted"
         try:
             generation = await self.gateway.open(self._parse(request.request, stream=True), CALLER.get())
+            context.set_trailing_metadata(tuple(generation.visit.headers.items()))
             async for arrived in self.gateway.read(generation):
                 for chunk in arrived:
                     for piece in pieces(generation, chunk):
@@ -191,6 +193,9 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
         """What the HTTP body says beside the message goes into the trailing metadata."""
         answer = report(error, self.internal_errors)
         said = {"error-type": answer.type, "error-param": answer.param, "error-code": answer.code}
+        if answer.retry_after_s is not None:
+            said["grpc-retry-pushback-ms"] = str(1000 * answer.retry_after_s)  # what gRPC's own retries wait
+        said |= {name.lower(): value for name, value in answer.headers().items()}
         trailing = tuple((name, value) for name, value in said.items() if value)
         await context.abort(CODES.get(answer.status, grpc.StatusCode.INTERNAL), str(answer), trailing)
 

@@ -1,7 +1,7 @@
 """HTTP pieces that the routes share: bounded bodies, JSON replies, work that ends when its client goes away."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -81,9 +81,15 @@ async def _gone(receive: Receive) -> None:
 class EventStream(Response):
     """A reply of server-sent events, sent as `events` gives them; `finish` is called at the end, however it ends."""
 
-    def __init__(self, events: AsyncGenerator[bytes, None], finish: Callable[[], None]) -> None:
+    def __init__(
+        self, events: AsyncGenerator[bytes, None], finish: Callable[[], None], headers: Mapping[str, str] | None = None
+    ) -> None:
         self.events = events
         self.finish = finish
+        self.raw_headers = [
+            *STREAM_HEADERS,
+            *((name.encode(), value.encode()) for name, value in (headers or {}).items()),
+        ]
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +102,7 @@ class EventStream(Response):
             await self.events.aclose()
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for part in self.events:
             if part:
                 await send({"type": "http.response.body", "body": part, "more_body": True})

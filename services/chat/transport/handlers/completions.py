@@ -42,7 +42,7 @@ class CompletionHandlers:
             self._count(outcome(error))
             raise
         self._count("ok")
-        return json(responses.completion(generation))
+        return json(responses.completion(generation), headers=generation.visit.headers)
 
     def _stream(self, generation: Generation) -> EventStream:
         ended = "aborted"
@@ -68,7 +68,7 @@ class CompletionHandlers:
             self.gateway.end(generation)
             self._count(ended)
 
-        return EventStream(events(), finish)
+        return EventStream(events(), finish, generation.visit.headers)
 
     def _count(self, ended: str) -> None:
         self._metrics.requests.labels(outcome=ended).inc()

@@ -37,8 +37,9 @@ page: install ## the web page in a real browser, Debian's Chromium; screenshots 
 faults: install ## faults as tests, then SIGKILLs at random points, into build/faults.json; KILLS=1000 or MINUTES=60, SEED=7
 	$(PY) -m tests.faults.run --kills $(KILLS) $(if $(MINUTES),--long --minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-zoo: install ## the real engine serves small models of every kind, as transformers computes them; ARGS="Qwen2 GPT-2"
+zoo: install ## the real engine on small models of every kind, then `up` on each of their folders; ARGS="Qwen2 GPT-2"
 	$(PY) -m tests.zoo.served $(ARGS)
+	$(PY) -m tests.zoo.started $(ARGS)
 
 mutants: install ## small wrong changes of the product, and whether tests notice them, into build/mutants.json; COUNT=400 SEED=7
 	$(PY) -m tests.mutants.run $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)

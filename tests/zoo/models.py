@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,6 +29,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+Tuning = Literal["lora", "full"]
 SPECIALS = ("<pad>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>")
 WORDS = (
     "user",

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 
@@ -23,9 +23,8 @@ from vllm.lora.request import LoRARequest
 from rlhf_online.models.policy import Policy
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
-from tests.zoo.models import ZOO, Animal, copied
+from tests.zoo.models import ZOO, Animal, Tuning, copied
 
-Tuning = Literal["lora", "full"]
 PROMPT = (2, 5, 12, 3, 2, 6, 9, 10, 11)
 EXACT = 1e-3
 """Nats that a token's log-probability may differ by."""
@@ -38,10 +37,8 @@ def main() -> int:
     wanted, failed = sys.argv[1:], 0
     print("| model folder | tuning | first version | learned version |\n| --- | --- | --- | --- |", flush=True)
     for animal in ZOO:
-        if wanted and not any(word in animal.name for word in wanted):
-            continue
         for tuning in ("lora", "full"):
-            if getattr(animal, tuning):
+            if getattr(animal, tuning) or (wanted and not any(word in f"{animal.name}, {tuning}" for word in wanted)):
                 continue
             try:
                 first, learned = served(animal, tuning)

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -20,9 +19,9 @@ from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from rlhf_online.versions.manifest import Manifest
-from tests.zoo.models import ZOO, Animal, copied, table
+from tests.zoo.models import ZOO, Animal, Tuning, copied, table
+from tests.zoo.started import start
 
-Tuning = Literal["lora", "full"]
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 SHOWN = [
     Demonstration(
@@ -86,6 +85,14 @@ def test_on_a_gpu_an_adapter_leaves_experts_as_they_are(animal: Animal, tmp_path
     assert [finding.severity for finding in findings] == ["warn"]
     assert "attention and shared layers alone" in told(folder, findings[0])
     live(folder, "lora", tmp_path, cpu=False)
+
+
+@pytest.mark.parametrize("name", ["an absent shard", "tensors of another size"])
+def test_up_ends_with_the_sentence(name: str) -> None:
+    """What the files say, and what transformers says of them."""
+    animal = next(animal for animal in ZOO if animal.name == name)
+    seen = start(animal, "lora")
+    assert seen.is_as_the_zoo_says(animal.lora), seen.said
 
 
 def test_what_ends_a_turn_is_what_is_taught_as_its_end(tmp_path: Path) -> None:

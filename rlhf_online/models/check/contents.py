@@ -4,6 +4,7 @@ configuration asks for. Models are made on the meta device: no weights are read,
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, cast
 
 import torch
@@ -15,14 +16,14 @@ from transformers.utils import logging
 from rlhf_online.errors import InvalidInput
 from rlhf_online.events import Message
 from rlhf_online.models.check import Finding, vllm_source
-from rlhf_online.models.check.folder import NO_TEMPLATE, inspect_folder
+from rlhf_online.models.check.folder import NO_TEMPLATE, inspect_folder, read_config
 from rlhf_online.models.loading import LOADING
 from rlhf_online.models.tensor_headers import Tensor, read_header
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.models.trunk import adapted_layers
 from rlhf_online.versions.weight_files import weight_files
 
-SHOWN = 3
+SHOWN, SHOWN_LETTERS = 3, 200
 REWRITE = "load the model with transformers and write it anew with save_pretrained"
 AGAIN = "fetch or convert the model again"
 HEAD = "lm_head.weight"
@@ -41,7 +42,10 @@ def inspect(folder: Path, *, tuning: str, served: bool = True, cpu: bool | None 
     except (OSError, ValueError, KeyError) as error:
         if "architecture" in refused:
             return found
-        why = " ".join(str(error).split())[:200]
+        if read_config(folder / "config.json").get("auto_map"):
+            why = "it needs code of its own, which is not run: auto_map in its config.json"
+        else:
+            why = shorten(str(error), SHOWN_LETTERS, placeholder=" …")
         todo = "take a model of a kind that transformers knows without code of the model's own"
         return [*found, Finding("refuse", "architecture", f"cannot be read by transformers ({why})", todo)]
     if served and vllm_source.serves(kind.__name__) is False and not kind.is_backend_compatible():

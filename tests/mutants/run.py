@@ -32,7 +32,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,7 +101,9 @@ class Runner:
                     return mutant, self._try(mutant, copy)
 
             try:
-                for done, (mutant, result) in enumerate(pool.map(attempt, waiting), 1):
+                tried = [pool.submit(attempt, mutant) for mutant in waiting]
+                for done, ended in enumerate(as_completed(tried), 1):
+                    mutant, result = ended.result()
                     results[mutant.key] = result
                     self.say(f"{done}/{len(waiting)} {result.outcome:9} {result.seconds:4.0f} s  {mutant.key}")
                     keep(results)

@@ -4,6 +4,7 @@ They mirror `protos/rlhf/v1/events.proto`, whose comments define every field; `w
 Invariant: `len(answer.token_ids) == len(answer.logprobs)`, and spans ascend and begin at token 0 where present.
 """
 
+import hashlib
 import time
 from dataclasses import dataclass
 
@@ -73,6 +74,11 @@ class Completion:
     asked: str = ""
     comparison_id: str = ""
     slot: int = 0
+
+    @property
+    def origin(self) -> str:
+        """See `origin`."""
+        return origin(self.conversation_id, self.person)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +167,19 @@ class VersionChange:
     changed_ms: int
 
 
-Event = Completion | Feedback | VersionChange
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    conversation_id: str
+    person: str
+    erased_ms: int
+
+    @property
+    def origin(self) -> str:
+        """See `origin`."""
+        return origin(self.conversation_id, self.person)
+
+
+Event = Completion | Feedback | VersionChange | Erasure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +195,12 @@ class Envelope:
     def at_ms(self) -> int:
         """When it happened, milliseconds since 1970 by the clock of the machine that saw it."""
         match self.event:
-            case Completion(finished_ms=ms) | Feedback(created_ms=ms) | VersionChange(changed_ms=ms):
+            case (
+                Completion(finished_ms=ms)
+                | Feedback(created_ms=ms)
+                | VersionChange(changed_ms=ms)
+                | Erasure(erased_ms=ms)
+            ):
                 return ms
 
     @property
@@ -188,6 +211,12 @@ class Envelope:
                 return version
             case event:
                 return event.conversation_id
+
+
+def origin(conversation_id: str, person: str) -> str:
+    """Whose conversation something stems from, as a digest; "" for nobody's, which nobody can erase."""
+    key = f"{len(conversation_id)} {conversation_id}{person}".encode()
+    return hashlib.blake2b(key, digest_size=8).hexdigest() if person else ""
 
 
 def now_ms() -> int:

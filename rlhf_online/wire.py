@@ -31,6 +31,10 @@ def encode(envelope: ev.Envelope) -> bytes:
             record.completion.CopyFrom(completion_to_proto(envelope.event))
         case ev.Feedback():
             record.feedback.CopyFrom(feedback_to_proto(envelope.event))
+        case ev.Erasure() as erasure:
+            record.erasure.CopyFrom(
+                pb.Erasure(conversation_id=erasure.conversation_id, person=erasure.person, erased_ms=erasure.erased_ms)
+            )
         case ev.VersionChange() as change:
             record.version_change.CopyFrom(
                 pb.VersionChange(
@@ -56,6 +60,12 @@ def decode(data: bytes) -> ev.Envelope:
             event = completion_from_proto(record.completion)
         case "feedback":
             event = feedback_from_proto(record.feedback)
+        case "erasure":
+            event = ev.Erasure(
+                conversation_id=record.erasure.conversation_id,
+                person=record.erasure.person,
+                erased_ms=record.erasure.erased_ms,
+            )
         case "version_change":
             change = record.version_change
             event = ev.VersionChange(
@@ -84,6 +94,8 @@ def peek(data: bytes) -> Header:
             kind, key, at_ms = ev.Completion, record.completion.conversation_id, record.completion.finished_ms
         case "feedback":
             kind, key, at_ms = ev.Feedback, record.feedback.conversation_id, record.feedback.created_ms
+        case "erasure":
+            kind, key, at_ms = ev.Erasure, record.erasure.conversation_id, record.erasure.erased_ms
         case "version_change":
             kind, key, at_ms = ev.VersionChange, record.version_change.version, record.version_change.changed_ms
         case _:

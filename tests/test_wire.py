@@ -52,6 +52,9 @@ KINDS = [
 ]
 
 
+ERASURE = ev.Erasure(conversation_id="conversation", person="abc", erased_ms=3)
+
+
 def envelopes() -> list[ev.Envelope]:
     feedback = [
         ev.Feedback(
@@ -63,7 +66,8 @@ def envelopes() -> list[ev.Envelope]:
         for kind in KINDS
     ]  # fmt: skip
     change = ev.VersionChange(version="policy-000002", state="live", previous="policy-000001", reason="", changed_ms=5)
-    return [ev.Envelope(event_id=f"e{i}", event=event) for i, event in enumerate([COMPLETION, *feedback, change])]
+    every = [COMPLETION, *feedback, change, ERASURE]
+    return [ev.Envelope(event_id=f"e{i}", event=event) for i, event in enumerate(every)]
 
 
 @pytest.mark.parametrize("envelope", envelopes(), ids=lambda e: type(getattr(e.event, "kind", e.event)).__name__)
@@ -125,4 +129,4 @@ def test_feedback_names_its_answers_best_first() -> None:
 
 def test_the_key_is_the_conversation_or_the_version() -> None:
     keys = [envelope.key for envelope in envelopes()]
-    assert keys == ["conversation", *["c"] * len(KINDS), "policy-000002"]
+    assert keys == ["conversation", *["c"] * len(KINDS), "policy-000002", "conversation"]

@@ -31,6 +31,7 @@ Word = Literal[
     "dead_lettered",
     "superseded",
     "withdrawn",
+    "erased",
 ]
 """`waiting` and `joined` are of votes/now alone. The detail of `trained` and `kept` (among the votes that are replayed,
 and not learned from as new) is the reward version; of `dead_lettered` the reason; of `superseded` and `withdrawn` the

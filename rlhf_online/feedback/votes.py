@@ -25,7 +25,8 @@ class _Vote:
     """What both kinds have. `conversation_id` is that of the answers; `objective` is "" for the first one.
 
     `revised`: its person's earlier vote on the same subject has been learned from, so that this one takes that one's
-    place among the votes that are kept, and is not learned from as a new one.
+    place among the votes that are kept, and is not learned from as a new one. `origins`: whose conversations its
+    answers stem from (`events.origin`), none where nobody can erase them.
     """
 
     event_id: str
@@ -34,6 +35,7 @@ class _Vote:
     prompt_token_ids: tuple[int, ...]
     objective: str = ""
     revised: bool = False
+    origins: tuple[str, ...] = ()
 
     def objective_index(self, objectives: Sequence[str]) -> int:
         """Which of `objectives` it is about."""
@@ -128,7 +130,11 @@ def to_json(vote: Vote) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> Vote:
     """The vote that `to_json` described."""
-    values = {**values, "prompt_token_ids": tuple(values["prompt_token_ids"])}
+    values = {
+        **values,
+        "prompt_token_ids": tuple(values["prompt_token_ids"]),
+        "origins": tuple(values.get("origins", ())),  # which earlier releases did not keep
+    }
     if "candidate" in values:
         return Rating(**{**values, "candidate": _candidate_from_json(values["candidate"])})
     candidates = tuple(_candidate_from_json(item) for item in values["candidates"])

@@ -34,6 +34,13 @@ class RolloutBuffer:
                 self.left_out["full"] += 1
             self._rollouts.append(rollout)
 
+    def erase(self, origin: str) -> None:
+        """Let go of what stems from that conversation."""
+        kept = deque(rollout for rollout in self._rollouts if rollout.origin != origin)
+        if gone := len(self._rollouts) - len(kept):
+            self.left_out["erased"] += gone
+        self._rollouts = kept
+
     def take(self, count: int, lineage: Sequence[str], claim: Callable[[str], bool]) -> list[Rollout]:
         """Remove and return up to `count` rollouts, newest first; drop those that are too old.
 

@@ -12,6 +12,7 @@ An answer that may not is left out and counted under its reason, and training go
         vocabulary  a token that the models do not know
         context     too long for the models with its whole prompt
     while it waits, and as it is taken for an update
+        erased      its person erased the conversation
         full        newer answers took its place in the buffer
         stale       written more than `max_staleness` promotions before the live version, or by one that failed
     as the update begins (`usable_rollouts`, `usable_labels`), besides empty, logprobs, vocabulary and greedy
@@ -57,6 +58,7 @@ def eligible_rollouts(
                 policy_version=min(span.policy_version for span in answer.spans),
                 temperature=completion.sampling.temperature,
                 finished=answer.token_ids[-1] in eos_ids,
+                origin=completion.origin,
             )
         )
     return rollouts, left_out

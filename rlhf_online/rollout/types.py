@@ -21,6 +21,8 @@ class Rollout:
     policy_version: str
     temperature: float
     finished: bool
+    origin: str = ""
+    """Whose conversation it stems from (`events.origin`); "" where nobody can erase it."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Rollout":

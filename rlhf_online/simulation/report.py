@@ -39,12 +39,13 @@ class VoteCounts:
     orphaned: int
     dead_lettered: int
     withdrawn: int
+    erased: int
     trained_twice: int
     trained_ids: frozenset[str] = frozenset()
 
     @property
     def balanced(self) -> bool:
-        aside = self.orphaned + self.dead_lettered + self.withdrawn
+        aside = self.orphaned + self.dead_lettered + self.withdrawn + self.erased
         return self.accepted == self.trained + self.held_out + self.pending + aside
 
 
@@ -105,6 +106,7 @@ def numbers(run: Run) -> dict[str, Any]:
             "orphaned": vote_counts.orphaned,
             "dead_lettered": vote_counts.dead_lettered,
             "withdrawn": vote_counts.withdrawn,
+            "erased": vote_counts.erased,
         },
         "trained_twice": vote_counts.trained_twice,
         "restarts": run.restarts,

@@ -50,6 +50,7 @@ def count_votes(state: StateDir, log: LogSettings, acknowledged: Collection[str]
         orphaned=fate["orphaned"],
         dead_lettered=fate["dead_lettered"],
         withdrawn=fate["withdrawn"],
+        erased=fate["erased"],
         trained_twice=sum(count - 1 for count in times.values()),
         trained_ids=frozenset(ours[digest] for digest in times if digest in ours),
     )

@@ -21,7 +21,7 @@ from rlhf_online.errors import CheckpointError
 from rlhf_online.feedback.outcomes import Word, fact, vote_key
 from rlhf_online.training import parity
 
-Disposition = Literal["trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn"]
+Disposition = Literal["trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn", "erased"]
 
 _DISPOSITIONS: tuple[Disposition, ...] = get_args(Disposition)
 _ENTRY = np.dtype([("disposition", "u1"), ("digest", "S16")])
@@ -50,6 +50,11 @@ class Ledger:
         self._recent[_digest(event_id)] = _DISPOSITIONS.index(disposition)
         self._counts[disposition] += 1
         return True
+
+    def erase(self, event_id: str, person: str) -> None:
+        """The person's vote judges an answer that was erased; one that was taken before stays what it is."""
+        if self.take(event_id, "erased"):
+            self.tell(event_id, person, "erased")
 
     def tell(self, event_id: str, person: str, word: Word, detail: str = "") -> None:
         """Have the person told of their vote."""

@@ -144,6 +144,7 @@ class Trainer:
         with parts.reporter.phase("reward"):
             votes, held_out = parts.intake.votes.take()
             parts.learners.reward.forget(parts.intake.votes.take_revoked())
+            parts.learners.reward.erase(parts.intake.votes.erasures.take_new())
             reference = parts.intake.policy_inputs.reference_answers
             report = parts.learners.reward.update(votes, held_out, reference, parts.reporter.step)
             progress.weights = parts.retrier.call("reading the objectives' weights", parts.weights)

@@ -25,6 +25,8 @@ from typing import Any
 from torch import Tensor
 
 from rlhf_online.errors import VersionCorrupt
+from rlhf_online.events import Erasure
+from rlhf_online.feedback.erasures import stems_from
 from rlhf_online.feedback.votes import Rating, Vote, is_signal, is_thumb, orders_answers, pairs, subject
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair, length
@@ -135,6 +137,11 @@ class RewardUpdater:
         gone = set(revoked)
         for kept in (self._replay, self._held_out):
             kept.remove(lambda vote: (vote.event_id, vote.person) in gone)
+
+    def erase(self, erased: Collection[Erasure]) -> None:
+        """Never replay, nor measure on, votes on answers of these conversations."""
+        for kept in (self._replay, self._held_out):
+            kept.remove(lambda vote: any(stems_from(vote, erasure) for erasure in erased))
 
     @property
     def thumbs(self) -> list[Rating]:

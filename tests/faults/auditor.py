@@ -6,7 +6,7 @@ It shares no code with what it checks: nothing of the project is imported but th
 checkpoint are read by code of its own. FILE holds an acknowledged event id a line, as clients noted them.
 
     accepted                = in the log, be it in Kafka or still in the spool
-    votes in the log        = trained + held out + pending + orphaned + dead-lettered + withdrawn
+    votes in the log        = trained + held out + pending + orphaned + dead-lettered + withdrawn + erased
 
 An id that no side of an equation names is lost or unaccounted; one that the ledger names twice was taken twice.
 """
@@ -27,7 +27,7 @@ import crc32c
 
 from rlhf_online.proto.rlhf.v1 import events_pb2
 
-DISPOSITIONS = ("trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn")
+DISPOSITIONS = ("trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn", "erased")
 GROUP_START = 1 << 31
 
 

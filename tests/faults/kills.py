@@ -59,7 +59,7 @@ DRAIN_S = 300.0
 PEOPLE, PAUSE_S = 6, 0.4
 LONG = 100_000
 """Kills of a plan that no time is long enough for."""
-FATES = ("trained", "held_out", "pending", "orphaned", "dead_lettered", "withdrawn")
+FATES = ("trained", "held_out", "pending", "orphaned", "dead_lettered", "withdrawn", "erased")
 PROGRESS_S = 10.0
 
 
@@ -259,7 +259,7 @@ class Run:
             "spooled": report.spooled,
             **{
                 name: report.fate[name]
-                for name in ("trained", "held_out", "pending", "orphaned", "dead_lettered", "withdrawn")
+                for name in ("trained", "held_out", "pending", "orphaned", "dead_lettered", "withdrawn", "erased")
             },
             "lost": len(report.lost),
             "unaccounted": len(report.unaccounted),

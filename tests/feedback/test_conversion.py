@@ -15,6 +15,7 @@ from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote, from
 from tests.support.logged import completion, feedback, ref
 
 A, B, C = ref("c", 0), ref("c", 1), ref("d", 0)
+ORIGIN = ev.origin("talk-1", "asker")
 
 
 def _joined(kind: ev.FeedbackKind, shown: tuple[ev.AnswerRef, ...] = (), prompt_of_d: tuple[int, ...] = (1, 2, 3)):
@@ -43,6 +44,7 @@ def _comparison(candidates: tuple[Candidate, ...], tiers: tuple[tuple[int, ...],
         candidates=candidates,
         tiers=tiers,
         strength=strength,
+        origins=(ORIGIN,),
     )
 
 
@@ -54,6 +56,7 @@ def test_a_thumb_is_a_rating():
         prompt_token_ids=(1, 2, 3),
         candidate=Candidate(token_ids=(7, 8), position=1),
         up=False,
+        origins=(ORIGIN,),
     )
 
 

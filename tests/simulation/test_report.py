@@ -50,6 +50,7 @@ def run():
             orphaned=0,
             dead_lettered=0,
             withdrawn=1,
+            erased=0,
             trained_twice=0,
             trained_ids=frozenset({"e1", "e2", "e4", "e6"}),
         ),

@@ -13,12 +13,13 @@ def completion(
     answers: Sequence[Sequence[int]] = ((5, 6), (7, 8)),
     at_ms: int = 1_000,
     conversation: str = "",
+    person: str = "asker",
 ) -> ev.Envelope:
     """A completion called `name`, whose answers have these token ids, by default of a conversation of its own."""
     event = ev.Completion(
         completion_id=name,
         conversation_id=conversation or f"talk {name}",
-        person="asker",
+        person=person,
         messages=(ev.Message(role="user", content="hello"),),
         prompt_token_ids=tuple(prompt),
         answers=tuple(
@@ -54,6 +55,12 @@ def feedback(
     """A feedback of that kind; without an id it gets a random one."""
     event = ev.Feedback(conversation_id=conversation, person="rater", kind=kind, shown=tuple(shown), created_ms=at_ms)
     return ev.Envelope(event_id=event_id or str(uuid.uuid4()), event=event)
+
+
+def erasure(conversation: str, *, person: str = "asker", at_ms: int = 5_000) -> ev.Envelope:
+    """That person erases their conversation."""
+    event = ev.Erasure(conversation_id=conversation, person=person, erased_ms=at_ms)
+    return ev.Envelope(event_id=f"erasure of {conversation} by {person} at {at_ms}", event=event)
 
 
 def thumb(name: str, *, index: int = 0, up: bool = True, event_id: str = "", at_ms: int = 2_000) -> ev.Envelope:

@@ -210,7 +210,7 @@ class World:
     def ledger(self) -> dict[str, list[bytes]]:
         """What the newest checkpoint's ledger holds, read without the ledger's code: disposition → digests."""
         newest = max(path for path in self.state.checkpoints.iterdir() if (path / "manifest.json").is_file())
-        names = ("trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn")
+        names = ("trained", "held_out", "orphaned", "dead_lettered", "rollout", "withdrawn", "erased")
         found: dict[str, list[bytes]] = {name: [] for name in names}
         for file in json.loads((newest / "manifest.json").read_text())["ledger"]:
             data = (self.state.checkpoints / "ledger" / file).read_bytes()

@@ -14,7 +14,7 @@ from tests.faults import auditor
 from tests.support.trainer_world import World, world
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-READ = {"trained": 60, "held_out": 24, "orphaned": 0, "dead_lettered": 3, "rollout": 128, "withdrawn": 7}
+READ = {"trained": 60, "held_out": 24, "orphaned": 0, "dead_lettered": 3, "rollout": 128, "withdrawn": 7, "erased": 0}
 """What the ledger of the stored checkpoint counts."""
 
 

@@ -133,7 +133,7 @@ def test_votes_become_a_served_reward_version_and_a_promoted_policy(tiny: World)
         status = tiny.state.read_status("trainer")
         assert status["votes"] == {
             "trained": 26 - held_out, "held_out": held_out, "orphaned": 0, "dead_lettered": 0, "pending": 0,
-            "withdrawn": 0,
+            "withdrawn": 0, "erased": 0,
         }  # fmt: skip
         assert status["cycle"] == 1
         assert [item["outcome"] for item in status["history"]] == ["promoted"]

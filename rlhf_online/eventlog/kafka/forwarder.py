@@ -29,7 +29,12 @@ from rlhf_online.eventlog.spool import Spool
 from rlhf_online.retry import Backoff
 from rlhf_online.wire import peek
 
-_TOPIC_OF = {ev.Completion: "completions", ev.Feedback: "feedback", ev.VersionChange: "versions"}
+_TOPIC_OF = {
+    ev.Completion: "completions",
+    ev.Feedback: "feedback",
+    ev.Erasure: "feedback",
+    ev.VersionChange: "versions",
+}
 
 _READ = 10_000  # records read at once; the window runs empty only after these
 _WINDOW = 2 << 20  # bytes sent and not confirmed

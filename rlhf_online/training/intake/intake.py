@@ -13,7 +13,7 @@ from typing import Any
 
 from rlhf_online.errors import UndecodableEvent, UnusableVote
 from rlhf_online.eventlog.base import Position, Record, Source
-from rlhf_online.events import Completion, Envelope, Feedback
+from rlhf_online.events import Completion, Envelope, Erasure, Feedback
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.conversion import AnswerIds, to_vote
 from rlhf_online.feedback.delivered import DeliveredOffsets
@@ -191,10 +191,19 @@ class Intake:
                     return
                 if self.votes.revise(envelope.event_id, feedback, self.join):
                     return
-            case Completion() as completion:
+            case Completion() as completion if not self.votes.erasures.cover(completion):
                 held_out = is_held_out(completion.conversation_id, self._settings.held_out)
                 self.policy_inputs.add(completion, held_out=held_out)
+            case Erasure() as erasure:
+                self._erase(erasure)
+                return
         self._join(envelope, record)
+
+    def _erase(self, erasure: Erasure) -> None:
+        """Nothing that was not learned from yet stays of a conversation. Nobody's cannot be erased."""
+        if erasure.origin:
+            self.votes.erase(erasure)
+            self.policy_inputs.erase(erasure.origin)
 
     def _refused(self, event_id: str, feedback: Feedback, record: Record) -> bool:
         """Whether it is another vote under the id of one that is known, or would replace somebody else's."""
@@ -211,6 +220,9 @@ class Intake:
     def _join(self, envelope: Envelope, record: Record) -> None:
         """What the event completes becomes votes that wait, or dead letters."""
         for joined in self.join.add(envelope):
+            if any(self.votes.erasures.cover(completion) for completion, _ in joined.answers.values()):
+                self._ledger.erase(joined.event_id, joined.feedback.person)
+                continue
             try:
                 vote = to_vote(joined, self._settings.answer_ids)
                 check_vote(vote, self._settings.limits)

@@ -5,7 +5,7 @@ it. Where an earlier one was learned from, the later one is `revised`: it takes 
 replayed as any vote is, but it is not learned from as new, nor does it bring a cycle about. So a person weighs on an
 answer once, however often they vote on it.
 
-Invariant: every vote gets its disposition in the ledger once: when it is taken, or withdrawn.
+Invariant: every vote gets its disposition in the ledger once: when it is taken, withdrawn, or erased.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from rlhf_online.events import Feedback, Withdrawal
+from rlhf_online.events import Erasure, Feedback, Withdrawal
+from rlhf_online.feedback.erasures import Erasures, stems_from
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.join import Join
 from rlhf_online.feedback.revisions import Revisions
@@ -31,6 +32,7 @@ class JoinedVotes:
     def __init__(self, ledger: Ledger, held_out: float) -> None:
         self.revoked: list[tuple[str, str]] = []
         """(event id, person) of votes withdrawn after they were taken, if they are that person's."""
+        self.erasures = Erasures()
         self._ledger = ledger
         self._held_out = held_out
         self._revisions = Revisions()
@@ -87,6 +89,15 @@ class JoinedVotes:
         revoked, self.revoked = self.revoked, []
         return revoked
 
+    def erase(self, erasure: Erasure) -> None:
+        """Let go of the votes on answers of that conversation."""
+        self.erasures.add(erasure)
+        for event_id, person in [
+            (event_id, vote.person) for event_id, (vote, _) in self._votes.items() if stems_from(vote, erasure)
+        ]:
+            self._let_go(event_id)
+            self._ledger.erase(event_id, person)
+
     def revise(self, event_id: str, feedback: Feedback, join: Join) -> bool:
         """Take back what the feedback replaces, be it here or in `join`.
 
@@ -117,10 +128,14 @@ class JoinedVotes:
 
     def _drop(self, event_id: str, by: str = "") -> None:
         """Another vote, or none, stands in the place of this one, which waits."""
-        vote, _ = self._votes.pop(event_id)
-        self._waiting.pop(_digest(vote), None)
+        vote = self._let_go(event_id)
         self._ledger.take(event_id, "withdrawn")
         self._ledger.tell(event_id, vote.person, "superseded" if by else "withdrawn", by)
+
+    def _let_go(self, event_id: str) -> Vote:
+        vote, _ = self._votes.pop(event_id)
+        self._waiting.pop(_digest(vote), None)
+        return vote
 
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes."""
@@ -128,6 +143,7 @@ class JoinedVotes:
             "votes": [to_json(vote) for vote, _ in self._votes.values()],
             "revisions": self._revisions.to_json(),
             "revoked": self.revoked,
+            "erasures": self.erasures.to_json(),
             "learned": list(self._learned),
         }
 
@@ -138,6 +154,7 @@ class JoinedVotes:
             self.add(from_json(item))
         self._revisions = Revisions.from_json(values["revisions"])
         self.revoked = [(event_id, person) for event_id, person in values["revoked"]]
+        self.erasures = Erasures.from_json(values.get("erasures", {}))  # earlier releases knew none
 
 
 def _digest(vote: Vote) -> str:

@@ -33,7 +33,9 @@ class PolicyInputs:
         self._eos_ids = eos_ids
         self._max_prompts = max_prompts
         self._max_reference_answers = max_reference_answers
-        self._prompts: dict[Tokens, None] = {}
+        self._prompts: dict[Tokens, str] = {}
+        """With whose conversation each stems from, the last time that it was asked."""
+        self._reference_origins: list[str] = []
 
     @property
     def prompts(self) -> list[Tokens]:
@@ -52,22 +54,36 @@ class PolicyInputs:
         self.buffer.add(rollouts)
         prompt = completion.prompt_token_ids
         self._prompts.pop(prompt, None)
-        self._prompts[prompt] = None
+        self._prompts[prompt] = completion.origin
         if len(self._prompts) > self._max_prompts:
             del self._prompts[next(iter(self._prompts))]
         if not held_out:
             room = self._max_reference_answers - len(self.reference_answers)
             self.reference_answers += [(item.prompt_token_ids, item.token_ids) for item in rollouts[:room]]
+            self._reference_origins += [item.origin for item in rollouts[:room]]
+
+    def erase(self, origin: str) -> None:
+        """Let go of what stems from that conversation."""
+        self.buffer.erase(origin)
+        self._prompts = {prompt: stems for prompt, stems in self._prompts.items() if stems != origin}
+        kept = [number for number, stems in enumerate(self._reference_origins) if stems != origin]
+        self.reference_answers = [self.reference_answers[number] for number in kept]
+        self._reference_origins = [self._reference_origins[number] for number in kept]
 
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes, all but the buffer."""
         return {
             "prompts": list(self._prompts),
+            "prompt_origins": list(self._prompts.values()),
             "reference_answers": self.reference_answers,
+            "reference_origins": self._reference_origins,
             "left_out": self.left_out,
         }
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        self._prompts = dict.fromkeys(tuple(ids) for ids in values["prompts"])
+        prompts = [tuple(ids) for ids in values["prompts"]]
         self.reference_answers = [(tuple(prompt), tuple(answer)) for prompt, answer in values["reference_answers"]]
+        # Earlier releases did not keep whose they are.
+        self._prompts = dict(zip(prompts, values.get("prompt_origins", [""] * len(prompts)), strict=True))
+        self._reference_origins = list(values.get("reference_origins", [""] * len(self.reference_answers)))
         self.left_out = Counter(values["left_out"])

@@ -226,6 +226,16 @@ class Feedback(_message.Message):
     reasons: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., implicit: _Optional[_Union[Implicit, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ..., objective: _Optional[str] = ..., comparison_id: _Optional[str] = ..., could_know: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class Erasure(_message.Message):
+    __slots__ = ("conversation_id", "person", "erased_ms")
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
+    ERASED_MS_FIELD_NUMBER: _ClassVar[int]
+    conversation_id: str
+    person: str
+    erased_ms: int
+    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., erased_ms: _Optional[int] = ...) -> None: ...
+
 class VersionChange(_message.Message):
     __slots__ = ("version", "state", "previous", "reason", "changed_ms")
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -241,17 +251,19 @@ class VersionChange(_message.Message):
     def __init__(self, version: _Optional[str] = ..., state: _Optional[str] = ..., previous: _Optional[str] = ..., reason: _Optional[str] = ..., changed_ms: _Optional[int] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change", "traceparent")
+    __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change", "erasure", "traceparent")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     VERSION_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    ERASURE_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     completion: Completion
     feedback: Feedback
     version_change: VersionChange
+    erasure: Erasure
     traceparent: str
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., version_change: _Optional[_Union[VersionChange, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., version_change: _Optional[_Union[VersionChange, _Mapping]] = ..., erasure: _Optional[_Union[Erasure, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...

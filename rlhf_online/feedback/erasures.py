@@ -1,0 +1,61 @@
+"""Conversations that their person erased: what was asked in them until then is not learned from any more. Pure.
+
+An erasure may be read before the answers that it covers (Kafka orders events of one topic alone), and an answer that
+was being written is logged after it. So erasures are remembered, and cover what was asked no later than they.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Self
+
+from rlhf_online.events import Completion, Erasure
+from rlhf_online.feedback.votes import Vote
+
+CAPACITY = 100_000
+
+
+class Erasures:
+    """The newest `capacity` conversations that were erased; the oldest are forgotten first."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._until: OrderedDict[str, int] = OrderedDict()
+        """Origin → when it was erased last, ms."""
+        self._new: list[Erasure] = []
+
+    def add(self, erasure: Erasure) -> None:
+        self._until[erasure.origin] = max(erasure.erased_ms, self._until.pop(erasure.origin, 0))
+        if len(self._until) > self._capacity:
+            self._until.popitem(last=False)
+        self._new.append(erasure)
+
+    def take_new(self) -> list[Erasure]:
+        """Those that came since they were taken last: what was learned from is let go of by them."""
+        new, self._new = self._new, []
+        return new
+
+    def cover(self, completion: Completion) -> bool:
+        """True if the exchange was asked in a conversation that was erased later."""
+        until = self._until.get(completion.origin)
+        return until is not None and completion.started_ms <= until
+
+    def to_json(self) -> dict[str, Any]:
+        return {"until": list(self._until.items()), "new": [asdict(erasure) for erasure in self._new]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        erasures = cls()
+        erasures._until.update((origin, ms) for origin, ms in values.get("until", ()))
+        erasures._new = [Erasure(**item) for item in values.get("new", ())]
+        return erasures
+
+
+def stems_from(vote: Vote, erasure: Erasure) -> bool:
+    """True if the vote judges an answer of the conversation that was erased.
+
+    Votes of earlier releases do not say whose conversations they judge: those of the person who erased it count.
+    """
+    if vote.origins:
+        return erasure.origin in vote.origins
+    return bool(erasure.person) and (vote.conversation_id, vote.person) == (erasure.conversation_id, erasure.person)

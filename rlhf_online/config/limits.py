@@ -33,7 +33,6 @@ class PersonQuota(Quota):
 
 class LimitSettings(Section):
     max_body_bytes: Positive = Field(default=1 << 20, description="Largest request body.")
-    max_messages: Positive = Field(default=2048, description="Most messages of one chat request.")
     max_answers: Positive = Field(default=16, description="Largest n of one request.")
     max_concurrent: Positive = Field(default=512, description="Chat requests in progress at once; beyond that 429.")
     max_tokens: Positive = Field(default=1024, description="Largest, and default, token limit of an answer.")

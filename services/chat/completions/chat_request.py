@@ -31,6 +31,7 @@ from services.chat.completions.tools import Name, ToolCalls, ToolChoice, Tools, 
 
 PUBLIC_MODEL = "rlhf-online"
 MAX_STOPS = 16
+MAX_MESSAGES = 2048
 MAX_LIST = 1024
 MAX_BIAS = 100
 TEMPERATURE_FLOOR = 0.01  # vLLM samples at no lower one but 0, which is greedy
@@ -162,7 +163,11 @@ class ChatCompletionRequest(Model):
     """Chat with the model."""
 
     messages: Annotated[
-        Array[Message], Expected("an array of messages"), AfterValidator(_at_least_one), Field(min_length=1)
+        Array[Message],
+        Expected("an array of messages"),
+        AtMost(MAX_MESSAGES, "messages"),
+        AfterValidator(_at_least_one),
+        Field(min_length=1),
     ] = Field(description="The conversation so far, at least one message.")
     model: Name = Field(default="", description="A name that `/v1/models` lists; all mean the live version.")
     n: Annotated[Integer, Within(1, "max_answers")] = Field(default=1, description="How many answers.")

@@ -14,25 +14,18 @@ being answered.
 import asyncio
 from itertools import chain
 
-import orjson
 import structlog
 import uvicorn
 from prometheus_client import Counter
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from services.chat.bodies.api_error import ApiError
+from services.chat.transport.heads import BoundedHead, last_words
 
 REQUEST_S, SLOWEST, LONGEST_S = 20.0, 500, 600.0
 UNREAD_S = 30.0
 
-_SLOW = orjson.dumps(
-    ApiError("the request did not arrive in time: send it faster", status=408, code="request_timeout").body()
-)
-TOO_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(_SLOW), _SLOW)
-)
+TOO_SLOW = ApiError("the request did not arrive in time: send it faster", status=408, code="request_timeout")
 
 
 class Connections:
@@ -77,7 +70,7 @@ class HttpConfig(uvicorn.Config):
     connections: Connections
 
 
-class Connection(HttpToolsProtocol):
+class Connection(BoundedHead):
     """uvicorn's, with time limits."""
 
     def __init__(
@@ -136,6 +129,10 @@ class Connection(HttpToolsProtocol):
             self._unread = None
         super().resume_writing()
 
+    def refused(self, code: str) -> None:
+        self._stop_timer()
+        self._others.count(code)
+
     def leave(self, reason: str) -> None:
         """Close it now; what the client's system does not take at once is dropped."""
         self._others.busy(self)
@@ -155,8 +152,8 @@ class Connection(HttpToolsProtocol):
         if lasts_s < allowed_s:
             self._timer = self.loop.call_later(allowed_s - lasts_s, self._check_request)
             return
-        if self._received and (self.cycle is None or not self.cycle.response_started or self.cycle.response_complete):
-            self.transport.write(TOO_SLOW)
+        if self._received and self.may_speak():
+            self.transport.write(last_words(TOO_SLOW))
         self.leave("request_too_slow" if self._received else "silent")
 
     def _not_read(self) -> None:

@@ -38,6 +38,7 @@ def parse(parser: str = "hermes", **fields: Any) -> ChatRequest:
         ({"n": True}, "n"),
         ({"n": "2"}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": [{"role": "user", "content": ""}] * 2049}, "messages"),
         ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
         ({"temperature": -0.1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),

@@ -11,7 +11,7 @@ is due, and what becomes of one that fails, is `follower`'s business, and how it
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 import structlog
@@ -64,6 +64,11 @@ class EngineHost:
     def model_name(self) -> str:
         """The "model" of requests to the engine."""
         return self._loader.model_name
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The "model" of requests for each version that can be asked for by its name, oldest first."""
+        return self._loader.models
 
     @property
     def swaps(self) -> list[SwapResult]:
@@ -143,7 +148,8 @@ class EngineHost:
         try:
             while not self._closing.is_set():
                 if exited is not None and exited.done():
-                    raise EngineUnavailable(f"the engine ended with code {exited.result()}: see {self._log_path()}")
+                    log = self.process.log if self.process else "its log"
+                    raise EngineUnavailable(f"the engine ended with code {exited.result()}: see {log}")
                 if time.monotonic() >= next_check:
                     failed_checks = 0 if await self.client.health() else failed_checks + 1
                     if failed_checks >= UNHEALTHY:
@@ -181,6 +187,3 @@ class EngineHost:
     async def _stop(self) -> None:
         if self.process is not None:
             await self.process.stop()
-
-    def _log_path(self) -> str:
-        return str(self.process.log) if self.process else "its log"

@@ -34,6 +34,8 @@ class VersionLoader:
         self._registry = registry
         self._engine = engine
         self._swap = swap
+        self.models: dict[str, str] = {}
+        """The engine's name of each version that it holds and that may serve, the live one last."""
         self._base_name = SERVED_NAME
         self._adapters: list[str] = []
 
@@ -41,10 +43,12 @@ class VersionLoader:
         """The engine is a new one, which holds no version and serves its base model as `base_name`."""
         self._base_name = self.model_name = base_name
         self._adapters.clear()
+        self.models = {}
 
     def engine_lost(self) -> None:
         """Nothing serves."""
         self.serving = ""
+        self.models = {}
 
     async def load(self, version: str) -> SwapResult:
         """Have the engine serve `version`, if it is fit for that. Raises EngineUnavailable if the engine is lost."""
@@ -54,11 +58,23 @@ class VersionLoader:
             return SwapResult(version=version, previous=self.serving, ok=False, reason=str(error))
         result = await self._transact(weights, adapter=adapter)
         if result.ok:
-            self.last_good, self.serving = weights, version
-            self.model_name = version if adapter else self._base_name
+            name = version if adapter else self._base_name
+            beside = await asyncio.to_thread(self._beside, version) if self._engine.tuning == "lora" else {}
+            self.last_good, self.serving, self.model_name = weights, version, name
+            self.models = {**beside, version: name}
             if adapter:
                 await self._keep_adapter(version)
         return result
+
+    def _beside(self, version: str) -> dict[str, str]:
+        """Of `models` those that can go on beside the adapter `version`: what stays loaded, but for what failed."""
+        kept = (self._base_name, *self._kept(version))
+        others = {name: model for name, model in self.models.items() if name != version and model in kept}
+        return {name: others[name] for name in others if self._registry.status(name).state == "retired"}
+
+    def _kept(self, version: str) -> list[str]:
+        """The adapters to keep once `version` serves."""
+        return [*(name for name in self._adapters if name != version), version][-LORA_SLOTS:]
 
     def _check(self, version: str) -> tuple[Weights, bool]:
         """The weights, and whether they are an adapter's. Raises UnknownVersion, VersionCorrupt."""
@@ -115,6 +131,7 @@ class VersionLoader:
 
     async def _keep_adapter(self, version: str) -> None:
         """Keep the live adapter and the one before it, which answers in progress may still be written with."""
-        self._adapters = [name for name in self._adapters if name != version] + [version]
-        while len(self._adapters) > LORA_SLOTS:
-            await unload_quietly(self._client, self._adapters.pop(0))
+        before, self._adapters = self._adapters, self._kept(version)
+        for name in before:
+            if name not in self._adapters:
+                await unload_quietly(self._client, name)

@@ -32,11 +32,11 @@ from services.chat.access.origins import Origins
 from services.chat.access.salt import open_person_hash
 from services.chat.access.secrets import Secrets
 from services.chat.comparisons.service import Comparisons
-from services.chat.completions.chat_request import PUBLIC_MODEL
 from services.chat.completions.engine import Engine
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import InFlight
 from services.chat.completions.rollouts import Rollouts
+from services.chat.completions.sampling_request import PUBLIC_MODEL
 from services.chat.event_writer import EventWriter
 from services.chat.exporter import Exporter
 from services.chat.feedback.checks import FeedbackChecks

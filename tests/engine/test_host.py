@@ -254,15 +254,18 @@ async def test_adapters_change_the_model_name_and_old_ones_go(engine: FakeVllm, 
         await eventually(lambda: host.serving == genesis)
         assert host.model_name == "base"
         versions = []
-        for number in range(1, 4):
+        for _ in range(3):
             versions.append(live(registry, tuning="lora"))
             await eventually(lambda: host.serving == versions[-1])
             assert host.model_name == versions[-1]
-            assert list(engine.adapters) == versions[max(0, number - 2) :]
+            await eventually(lambda: list(engine.adapters) == versions[-2:])
+            assert list(host.models) == [genesis, *versions[-2:]]
+            assert host.models[genesis] == "base"
         assert "pause" not in engine.calls
         registry.rollback("policy", reason="worse")
         await eventually(lambda: host.serving == versions[1])
         assert host.model_name == versions[1]
+        assert list(host.models) == [genesis, versions[1]], "a version that failed is not to be asked for"
         assert [c.state for c in changes] == ["live"] * 5
 
 

@@ -21,12 +21,18 @@ class ChatHost:
     failure: str = ""
     serving: str = "policy-000000"
     model_name: str = "base"
+    adapters: tuple[str, ...] = ()
     restarts: int = 0
     swaps: list[SwapResult] = field(default_factory=list)
     on_pause: list[SwapListener] = field(default_factory=list)
     on_restore: list[SwapListener] = field(default_factory=list)
     on_change: list[ChangeListener] = field(default_factory=list)
     while_paused: Callable[[], Awaitable[None]] | None = None
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The live version, and before it those of `adapters`, which are loaded beside it."""
+        return {name: name for name in self.adapters} | {self.serving: self.model_name}
 
     async def swap(self, new: str, *, ok: bool = True) -> None:
         """Pause, mark, load (`while_paused` happens here), resume on the new or on the old weights."""

@@ -7,7 +7,7 @@ after the first.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -102,7 +102,15 @@ class FakeGeneration:
             self._turn.notify_all()
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
+        return await self._stream(request, await request.json(), _same)
+
+    async def text(self, request: web.Request) -> web.StreamResponse:
+        """A text that goes on: the chat's chunks in the older API's form."""
+        return await self._stream(request, await request.json(), _as_text)
+
+    async def _stream(
+        self, request: web.Request, body: dict[str, Any], form: Callable[[dict[str, Any]], dict[str, Any] | None]
+    ) -> web.StreamResponse:
         self.requests.append(body)
         self.asked.set()
         if self.refuse is not None and isinstance(self.refuse.where, int):
@@ -111,7 +119,9 @@ class FakeGeneration:
         await response.prepare(request)
         head = {"id": "chatcmpl-engine", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
         try:
-            async for values in self._chunks(request, body):
+            async for chat in self._chunks(request, body):
+                if (values := form(chat)) is None:
+                    continue
                 await response.write(f"data: {json.dumps({**head, **values})}\n\n".encode())
         except (asyncio.CancelledError, ConnectionResetError):
             self.aborted.set()
@@ -177,6 +187,30 @@ class FakeGeneration:
 
     def _finish_reason(self, tokens: Sequence[Token]) -> str:
         return "stop" if tokens[-1][0] == self.answers.eos else "length"
+
+
+def _same(chunk: dict[str, Any]) -> dict[str, Any]:
+    return chunk
+
+
+def _as_text(chunk: dict[str, Any]) -> dict[str, Any] | None:
+    """The prompt's ids come with the first piece of each answer, and no piece says a role."""
+    if not chunk.get("choices"):
+        return chunk
+    [part] = chunk["choices"]
+    if "role" in part["delta"]:
+        return None
+    said = part["logprobs"]["content"]
+    told = {
+        "tokens": [item["token"] for item in said],
+        "token_logprobs": [item["logprob"] for item in said],
+        "top_logprobs": [{other["token"]: other["logprob"] for other in item["top_logprobs"]} for item in said],
+        "text_offset": [0 for _ in said],
+    }
+    prompt = {"prompt_token_ids": PROMPT}
+    choice = {**part, "text": part["delta"]["content"], "logprobs": told, **prompt}
+    del choice["delta"]
+    return {"choices": [choice]}
 
 
 def _opening(index: int, prompt_ids: list[int]) -> dict[str, Any]:

@@ -114,9 +114,11 @@ class FakeVllm(FakeGeneration):
             return web.json_response({"error": {"message": "no such adapter"}}, status=404)
         return web.Response(text="Success")
 
-    async def _probe_or_write(self, request: web.Request) -> web.Response:
-        """Only a probe asks which tokens were likely."""
+    async def _probe_or_write(self, request: web.Request) -> web.StreamResponse:
+        """Only people's requests are streamed; of the others only a probe asks which tokens were likely."""
         body = await request.json()
+        if body.get("stream"):
+            return await self.text(request)
         if not body["logprobs"]:
             return await self.completions(request)
         self.calls.append(f"probe {body['model']}")

@@ -20,6 +20,8 @@ from services.chat.completions.responses import (
     Readiness,
 )
 from services.chat.completions.rollouts import RolloutRequest, RolloutResults
+from services.chat.completions.text_request import CompletionRequest
+from services.chat.completions.text_responses import TextCompletion, TextCompletionChunk
 from services.chat.feedback.request import FeedbackRequest
 from services.chat.feedback.service import FeedbackAccepted
 from services.chat.versions import ListVersionsRequest, RollbackRequest, VersionChanged, VersionList
@@ -83,8 +85,19 @@ OPERATIONS = (
         errors=(400, 403, 404, 413, 415, 429, 503),
     ),
     Operation(
+        name="complete_text",
+        summary="Continue a text with the model that is live, without its chat template; OpenAI's older API.",
+        method="POST",
+        path="/v1/completions",
+        requires="chat",
+        body=CompletionRequest,
+        response=TextCompletion,
+        stream=TextCompletionChunk,
+        errors=(400, 403, 404, 413, 415, 429, 503),
+    ),
+    Operation(
         name="models",
-        summary="The names that a chat request may give as its model.",
+        summary="The names that a request may give as its model.",
         method="GET",
         path="/v1/models",
         requires="chat",

@@ -1,7 +1,6 @@
 """Errors as a client sees them, in OpenAI's form, over HTTP and gRPC alike."""
 
 import traceback
-import uuid
 from pathlib import Path
 
 import structlog
@@ -110,15 +109,14 @@ def outcome(error: Exception) -> str:
             return "error"
 
 
-def report(error: Exception, internal_errors: Counter) -> ApiError:
-    """`error` as a client sees it. One that is no RlhfError is a defect of the service: counted and logged under an id.
+def report(error: Exception, internal_errors: Counter, name: str) -> ApiError:
+    """`error` as a client sees it. One that is no RlhfError is a defect of the service: counted, and logged by `name`.
 
     The log tells where it arose, and not its message, which may hold text of a conversation.
     """
     if isinstance(error, RlhfError):
         return as_api_error(error)
     internal_errors.inc()
-    name = uuid.uuid4().hex
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     places = " → ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
     structlog.get_logger().error("internal error", id=name, error=type(error).__name__, at=places)

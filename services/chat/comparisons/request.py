@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from services.chat.bodies.validation import Array, AtMost, Expected, Integer, Mistake, Model, Within
-from services.chat.completions.chat_request import INT64, Message, TokenLimit
+from services.chat.completions.chat_request import Message
+from services.chat.completions.sampling_request import INT64, TokenLimit
 from services.chat.completions.tools import Name
 
 FEWEST, MOST = 2, 6

@@ -21,9 +21,10 @@ from services.chat.bodies.api_error import ApiError
 from services.chat.bodies.validation import validate
 from services.chat.comparisons.replies import Comparison, ComparisonPiece, ComparisonResult
 from services.chat.comparisons.request import SAMPLED, CompareRequest
-from services.chat.completions.chat_request import ChatRequest, parse_chat
+from services.chat.completions.chat_request import parse_chat
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import Generation
+from services.chat.completions.sampling_request import GenerationRequest
 from services.chat.completions.upstream import Chunk
 from services.chat.feedback.comparisons import KnownComparisons
 
@@ -145,7 +146,7 @@ class Comparisons:
             "tells": found.tells,
         }
 
-    def _asked(self, request: CompareRequest, values: Mapping[str, Any]) -> tuple[str, int, list[ChatRequest]]:
+    def _asked(self, request: CompareRequest, values: Mapping[str, Any]) -> tuple[str, int, list[GenerationRequest]]:
         """Id and time of a new comparison, and a request for each writer, in the order in which they are shown."""
         same = {name: values[name] for name in SAMPLED if name in values} | {"stream": request.stream}
         same["conversation_id"] = request.conversation_id or f"conv-{uuid.uuid4().hex}"

@@ -1,54 +1,29 @@
-"""A chat request: OpenAI's fields and a few of vLLM's, and what becomes of them in the engine and in the log.
-
-Every sampling parameter is sent explicitly, so that no default of a model's generation_config.json truncates the
-distribution behind the log's back. What OpenAI's service takes but has no meaning here is accepted and ignored;
-anything else is refused by name.
-"""
+"""A chat request: OpenAI's fields and a few of vLLM's, and what becomes of them in the engine and in the log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import orjson
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    TypeAdapter,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationInfo, model_validator
 
 from rlhf_online import events
 from rlhf_online.config import EngineSettings, LimitSettings
-from services.chat.bodies.api_error import ApiError, nested_too_deeply
 from services.chat.bodies.validation import Array, AtMost, Expected, Integer, Mistake, Model, Within, validate
+from services.chat.completions.sampling_request import (
+    GenerationRequest,
+    Ignored,
+    SamplingRequest,
+    TokenLimit,
+    as_json,
+)
 from services.chat.completions.tools import Name, ToolCalls, ToolChoice, Tools, check_tools, constrained
 
-PUBLIC_MODEL = "rlhf-online"
-MAX_STOPS = 16
 MAX_MESSAGES = 2048
-MAX_LIST = 1024
-MAX_BIAS = 100
-TEMPERATURE_FLOOR = 0.01  # vLLM samples at no lower one but 0, which is greedy
-INT64 = 2**63
-PASSED = (
-    *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "stop", "stop_token_ids"),
-    *("bad_words", "min_tokens", "ignore_eos"),
-)
-"""Fields that the engine is sent where they were given, beside those of `ASKED`."""
 ASKED = (
     *("tools", "tool_choice", "parallel_tool_calls", "response_format", "chat_template_kwargs", "reasoning_effort"),
 )
 """Fields that shape prompt and answers: sent as they came, and logged."""
 RESERVED = ("chat_template", "conversation", "messages", "model_config", "self", "tokenizer", "tools")
 """Names that are none of a template's own variables."""
-
-Ignored = Annotated[Any, Field(description="Accepted for OpenAI's clients; it has no meaning here.")]
 
 
 class TextPart(Model):
@@ -103,32 +78,6 @@ def _at_least_one(messages: list[Message]) -> list[Message]:
     return messages
 
 
-class StreamOptions(Model):
-    """How a stream is sent."""
-
-    include_usage: bool = Field(default=False, description="End the stream with a chunk that counts its tokens.")
-    include_obfuscation: Ignored = None
-
-
-def _biases(values: dict[str, Any]) -> dict[str, Any]:
-    for token, bias in values.items():
-        if not (token.isascii() and token.isdecimal()) or type(bias) not in (int, float) or not abs(bias) <= MAX_BIAS:
-            raise Mistake(f"expected token ids with numbers from -{MAX_BIAS} to {MAX_BIAS}")
-    return values
-
-
-def _unlimited(value: object) -> object:
-    return None if value == -1 else value
-
-
-TokenLimit = Annotated[
-    Annotated[Integer, Within(1, INT64 - 1)] | None,
-    BeforeValidator(_unlimited, json_schema_input_type=Annotated[int, Field(ge=-1)]),
-]
-Strings = Annotated[Array[str], Expected("an array of strings", whole=True), AtMost(MAX_LIST, "items")]
-Integers = Annotated[Array[int], Expected("an array of integers", whole=True), AtMost(MAX_LIST, "items")]
-
-
 def _response_format(value: dict[str, Any]) -> dict[str, Any]:
     match value:
         case {"type": "json_schema", "json_schema": {"name": str(), "schema": dict()}}:
@@ -143,15 +92,6 @@ def _response_format(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-LogitBias = Annotated[
-    dict[str, Any],
-    AfterValidator(_biases),
-    WithJsonSchema(
-        {"type": "object", "additionalProperties": {"type": "number", "minimum": -MAX_BIAS, "maximum": MAX_BIAS}}
-    ),
-]
-
-
 def _template_variables(values: dict[str, Any]) -> dict[str, Any]:
     for name in RESERVED:
         if name in values:
@@ -159,7 +99,7 @@ def _template_variables(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-class ChatCompletionRequest(Model):
+class ChatCompletionRequest(SamplingRequest):
     """Chat with the model."""
 
     messages: Annotated[
@@ -169,43 +109,7 @@ class ChatCompletionRequest(Model):
         AfterValidator(_at_least_one),
         Field(min_length=1),
     ] = Field(description="The conversation so far, at least one message.")
-    model: Name = Field(default="", description="A name that `/v1/models` lists; all mean the live version.")
-    n: Annotated[Integer, Within(1, "max_answers")] = Field(default=1, description="How many answers.")
-    stream: bool = Field(default=False, description="Send the answer as server-sent events, as it is written.")
-    stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
-    max_tokens: TokenLimit = Field(default=None, description="Token limit of an answer; -1 is the service's own.")
-    max_completion_tokens: TokenLimit = Field(default=None, description="The same; it wins if both are given.")
-    temperature: Annotated[float, Within(0.0, 2.0)] = Field(
-        default=1.0, description="0 is greedy; one below .01 counts as .01."
-    )
-    top_p: Annotated[float, Within(0.0, 1.0)] = Field(default=1.0, description="Nucleus mass, more than 0.")
-    top_k: Annotated[Integer, Within(-1, 2**31 - 1)] = Field(
-        default=0, description="Largest number of candidates; 0 and -1 keep all."
-    )
-    min_p: Annotated[float, Within(0.0, 1.0)] = Field(
-        default=0.0, description="Smallest probability relative to the best candidate."
-    )
-    seed: Annotated[Integer, Within(-INT64, INT64 - 1)] | None = Field(
-        default=None, description="For repeatable sampling."
-    )
-    frequency_penalty: Annotated[float, Within(-2.0, 2.0)] = Field(default=0.0, description="As OpenAI's.")
-    presence_penalty: Annotated[float, Within(-2.0, 2.0)] = Field(default=0.0, description="As OpenAI's.")
-    repetition_penalty: Annotated[float, Within(0.01, 10.0)] = Field(default=1.0, description="As vLLM's.")
-    logit_bias: LogitBias | None = Field(default=None, description="By token id, -100 to 100.")
-    stop: (
-        Annotated[
-            str | Array[str],
-            Expected("a string or an array of strings", whole=True),
-            AtMost(MAX_STOPS, "strings"),
-        ]
-        | None
-    ) = Field(default=None, description="Texts at which an answer ends.")
-    stop_token_ids: Integers | None = Field(default=None, description="Tokens at which an answer ends, as vLLM's.")
-    bad_words: Strings | None = Field(default=None, description="What may not be written, as vLLM's.")
-    min_tokens: Annotated[Integer, Within(0, INT64 - 1)] = Field(
-        default=0, description="An answer ends no sooner, as vLLM's."
-    )
-    ignore_eos: bool = Field(default=False, description="Go on after the end of a turn, as vLLM's.")
+    max_completion_tokens: TokenLimit = Field(default=None, description="As `max_tokens`; it wins if both are given.")
     response_format: Annotated[dict[str, Any], AfterValidator(_response_format)] | None = Field(
         default=None, description="Text, JSON or a schema, as OpenAI's."
     )
@@ -224,13 +128,6 @@ class ChatCompletionRequest(Model):
     top_logprobs: Annotated[Integer, Within(0, 20)] = Field(
         default=0, description="And those of so many other candidates; only with `logprobs`."
     )
-    return_token_ids: bool = Field(default=False, description="Tell the ids of prompt and answer, as vLLM does.")
-    user: Name = Field(default="", description="The person; only a keyed hash of it is kept.")
-    safety_identifier: Name = Field(default="", description="OpenAI's new name of `user`.")
-    conversation_id: Name = Field(default="", description="The conversation; by default a new one.")
-    store: bool = Field(
-        default=True, description="If false, the answers are neither logged nor learned from, and cannot be voted on."
-    )
     audio: Ignored = None
     metadata: Ignored = None
     modalities: Ignored = None
@@ -240,38 +137,14 @@ class ChatCompletionRequest(Model):
     service_tier: Ignored = None
     verbosity: Ignored = None
 
-    @field_validator("top_p")
-    @classmethod
-    def _some_mass(cls, value: float) -> float:
-        if value == 0.0:
-            raise Mistake("expected more than 0 and at most 1, got 0")
-        return value
-
     @model_validator(mode="after")
     def _together(self) -> "ChatCompletionRequest":
         if self.top_logprobs and not self.logprobs:
             raise Mistake("top_logprobs is only for logprobs: true", param="top_logprobs")
-        if self.stream_options and self.stream_options.model_fields_set and not self.stream:
-            raise Mistake("stream_options is only for stream: true", param="stream_options")
-        if self.n > 1 and self.temperature == 0:
-            raise Mistake(f"n: expected 1 at temperature 0, where all answers are the same, got {self.n}", param="n")
         return self
 
-    def sampling(self, max_tokens: int, parser: str) -> events.Sampling:
-        """How the answers are drawn, each of at most `max_tokens` tokens; `parser` is the engine's for tools."""
-        limit = self.max_completion_tokens or self.max_tokens or max_tokens
-        top_k = max(self.top_k, 0)
-        temperature = max(self.temperature, TEMPERATURE_FLOOR) if self.temperature else 0.0
-        whole = temperature > 0 and self.top_p == 1.0 and top_k == 0 and self.min_p == 0.0
-        return events.Sampling(
-            temperature=temperature,
-            top_p=self.top_p,
-            top_k=top_k,
-            min_p=self.min_p,
-            max_tokens=min(limit, max_tokens),
-            seed=self.seed,
-            full_support=whole and not self.constraint(parser) and self._unweighted(),
-        )
+    def token_limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
 
     def constraint(self, parser: str) -> str:
         """The field that says what an answer must look like; "" if none does."""
@@ -279,93 +152,22 @@ class ChatCompletionRequest(Model):
             return "response_format"
         return "tools" if constrained(self.tool_choice, self.tools or [], self.parallel_tool_calls, parser) else ""
 
-    def _unweighted(self) -> bool:
-        """Whether no field changes a token's probability.
 
-        Stop strings and stop tokens leave each token's probability alone, but the answer then ends where the policy did
-        not choose to end it, and its text is shorter than its tokens: such an answer does not train the policy either.
-        """
-        weighted = (
-            self.frequency_penalty
-            or self.presence_penalty
-            or self.repetition_penalty != 1.0
-            or self.min_tokens
-            or self.ignore_eos
-            or self.logit_bias
-            or self.stop not in (None, [])
-            or self.stop_token_ids
-            or self.bad_words
-        )
-        return not weighted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
-    """A checked request. `upstream` holds what the engine is sent, but for the model and the streaming options.
-
-    `constraint` is the field that says what an answer must look like, "" if none does; `asked` is JSON of `ASKED`.
-    """
-
-    messages: tuple[events.Message, ...]
-    upstream: dict[str, Any]
-    sampling: events.Sampling
-    n: int = 1
-    constraint: str = ""
-    asked: str = ""
-    model: str = ""
-    stream: bool = False
-    include_usage: bool = False
-    logprobs: bool = False
-    token_ids: bool = False
-    user: str = ""
-    conversation_id: str = ""
-    store: bool = True
-    """False: request and answers are neither logged nor learned from, and nobody can vote on it."""
-    comparison_id: str = ""
-    slot: int = 0
-
-
-def parse_chat(values: Mapping[str, Any], limits: LimitSettings, engine: EngineSettings) -> ChatRequest:
+def parse_chat(values: Mapping[str, Any], limits: LimitSettings, engine: EngineSettings) -> GenerationRequest:
     """The request in an OpenAI body. Raises ApiError."""
     request = validate(ChatCompletionRequest, values, {"max_answers": limits.max_answers})
     check_tools(request.tool_choice, request.tools or [], engine.tool_call_parser)
-    sampling = request.sampling(min(limits.max_tokens, engine.max_model_len), engine.tool_call_parser)
-    if request.min_tokens > sampling.max_tokens:
-        message = f"min_tokens: expected at most {sampling.max_tokens}, as many as an answer may have"
-        raise ApiError(message, param="min_tokens", code="invalid_value")
     asked = _asked(request, values)
-    upstream = {name: getattr(request, name) for name in PASSED if name in request.model_fields_set} | asked
-    upstream |= {
-        "messages": list(map(_given, values["messages"])),  # with the fields that only the engine reads
-        "n": request.n,
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "frequency_penalty": request.frequency_penalty,
-        "presence_penalty": request.presence_penalty,
-        "repetition_penalty": request.repetition_penalty,
-        "logprobs": True,
-        "top_logprobs": request.top_logprobs,
-    }
-    if sampling.seed is not None:
-        upstream["seed"] = sampling.seed
-    return ChatRequest(
+    messages = list(map(_given, values["messages"]))  # with the fields that only the engine reads
+    return request.generation(
+        limits,
+        engine,
+        prompt={**asked, "messages": messages, "logprobs": True, "top_logprobs": request.top_logprobs},
         messages=tuple(map(_logged, request.messages)),
-        upstream=upstream,
-        sampling=sampling,
-        n=request.n,
+        asked=asked,
         constraint=request.constraint(engine.tool_call_parser),
-        asked=_json(asked),
-        model=request.model,
-        stream=request.stream,
-        include_usage=request.stream_options is not None and request.stream_options.include_usage,
         logprobs=request.logprobs,
-        token_ids=request.return_token_ids,
-        user=request.user or request.safety_identifier,
-        conversation_id=request.conversation_id,
-        store=request.store,
+        route="chat",
     )
 
 
@@ -377,12 +179,4 @@ def _asked(request: ChatCompletionRequest, values: Mapping[str, Any]) -> dict[st
 
 def _logged(message: Message) -> events.Message:
     other = message.model_dump(exclude={"role", "content"}, exclude_none=True)
-    return events.Message(role=message.role, content=message.content, other=_json(other))
-
-
-def _json(values: dict[str, Any]) -> str:
-    """Raises ApiError for what is nested more deeply than JSON is written here."""
-    try:
-        return orjson.dumps(values).decode() if values else ""
-    except orjson.JSONEncodeError as error:
-        raise nested_too_deeply() from error
+    return events.Message(role=message.role, content=message.content, other=as_json(other))

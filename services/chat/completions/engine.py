@@ -1,6 +1,6 @@
 """What the chat service needs of the engine; `rlhf_online.engine.host.EngineHost` has it, and so do fakes."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import aiohttp
@@ -53,6 +53,11 @@ class Engine(Protocol):
     @property
     def model_name(self) -> str:
         """The "model" of upstream requests."""
+        ...
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The "model" of upstream requests for each version that can be asked for by its name, oldest first."""
         ...
 
     @property

@@ -15,22 +15,26 @@ from rlhf_online.errors import EngineUnavailable
 from services.chat.bodies.api_error import ApiError
 from services.chat.completions.chat_request import ChatCompletionRequest
 from services.chat.completions.engine import Engine
+from services.chat.completions.text_request import CompletionRequest
 
-CLIENTS_NAMES = {"input_tokens": "messages", "logprobs": "top_logprobs", "prompt": "prompts"}
-"""The request's fields behind the engine's parameters, where they differ."""
+KNOWN = ChatCompletionRequest.model_fields.keys() | CompletionRequest.model_fields.keys() | {"prompts"}
+"""Fields under which the engine's refusal can be told."""
 
 NO_ROOM = "max_tokens must be at least 1, got 0."
 """What vLLM says of a prompt that fills the context to the last token."""
 
 
-async def engine_error(engine: Engine, status: int, body: bytes, constraint: str = "") -> ApiError | EngineUnavailable:
+async def engine_error(
+    engine: Engine, status: int, body: bytes, constraint: str = "", prompt: str = "messages"
+) -> ApiError | EngineUnavailable:
     """The error that `body` is, under an HTTP status or one inside a stream.
 
-    `constraint` is the request's field that says what an answer must look like, if one does.
+    `constraint` is the request's field that says what an answer must look like, if one does, and `prompt` that which
+    holds the prompt.
     """
     error = _detail(body)
     if status in (400, 413, 422):
-        return _refusal(error, constraint)
+        return _refusal(error, constraint, prompt)
     if status in (404, 408, 409, 429, 503):  # between two versions' names, or short of room: passes
         return EngineUnavailable(f"the engine answered {status}; try again")
     if not await engine.client.health():
@@ -58,14 +62,14 @@ def _detail(body: bytes) -> dict[str, Any]:
         return {}
 
 
-def _refusal(error: dict[str, Any], constraint: str) -> ApiError:
+def _refusal(error: dict[str, Any], constraint: str, prompt: str) -> ApiError:
     message = _sentence(str(error.get("message") or "the engine refused the request"))
     if message == NO_ROOM:
         message = "the prompt fills the model's context: there is no room for an answer; shorten it"
-        return ApiError(message, param="messages", code="context_length_exceeded")
+        return ApiError(message, param=prompt, code="context_length_exceeded")
     if error.get("param") == "input_tokens":
-        return ApiError(message, param="messages", code="context_length_exceeded")
-    param = _clients_field(str(error.get("param") or message)) or constraint or None
+        return ApiError(message, param=prompt, code="context_length_exceeded")
+    param = _clients_field(str(error.get("param") or message), prompt) or constraint or None
     if param in ("response_format", "tools"):
         return ApiError(f"{param}: {message}", param=param, code="invalid_schema")
     return ApiError(message, param=param, code="engine_refused")
@@ -78,11 +82,14 @@ def _sentence(message: str) -> str:
     return re.sub(r" \(parameter=.*\)$", "", message, flags=re.DOTALL)
 
 
-def _clients_field(said: str) -> str:
+def _clients_field(said: str, prompt: str) -> str:
     """The field that `said`, a parameter or a message of vLLM's, begins with; "" if it begins with none."""
     path = said.removeprefix("body.")
     name = re.split(r"\W", path, maxsplit=1)[0]
     if name.isdecimal():  # pydantic leaves the name of `messages` out of the path of a tool call
         return "messages"
-    name = CLIENTS_NAMES.get(name, name)
-    return name if name in ChatCompletionRequest.model_fields or name in CLIENTS_NAMES.values() else ""
+    differ = {"input_tokens": prompt, "prompt": prompt}
+    if prompt == "messages":
+        differ["logprobs"] = "top_logprobs"
+    name = differ.get(name, name)
+    return name if name in KNOWN else ""

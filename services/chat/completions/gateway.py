@@ -20,9 +20,9 @@ from services.chat.access.caller import Caller
 from services.chat.access.limits import Limits, Visit
 from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.completions import upstream
-from services.chat.completions.chat_request import PUBLIC_MODEL, ChatRequest
 from services.chat.completions.engine import Engine
 from services.chat.completions.in_flight import Generation, InFlight
+from services.chat.completions.sampling_request import PUBLIC_MODEL, GenerationRequest
 from services.chat.event_writer import EventWriter
 from services.chat.feedback.checks import FeedbackChecks
 
@@ -62,8 +62,10 @@ class Gateway:
         self.active = 0
 
     def models(self) -> list[str]:
-        """The names that a request may give as its model; all mean the live version."""
-        return list(dict.fromkeys(name for name in (PUBLIC_MODEL, self.engine.model_name, self.engine.serving) if name))
+        """The names that a request may give as its model: the live version's, then the others that are loaded."""
+        engine = self.engine
+        names = (PUBLIC_MODEL, engine.serving, engine.model_name, *reversed([*engine.models]))
+        return list(dict.fromkeys(name for name in names if name))
 
     def check_model(self, name: str) -> None:
         """Raises ApiError for a name that is none of `models`."""
@@ -71,7 +73,7 @@ class Gateway:
             message = f"The model {name!r} does not exist; there are: {', '.join(self.models())}"
             raise ApiError(message, status=404, param="model", code="model_not_found")
 
-    async def complete(self, request: ChatRequest, caller: Caller) -> Generation:
+    async def complete(self, request: GenerationRequest, caller: Caller) -> Generation:
         """All answers, logged. Raises ApiError or EngineUnavailable."""
         visit, restarts = self.admit(request, caller), self.engine.restarts
         try:
@@ -80,7 +82,7 @@ class Gateway:
             await self._engine_back(restarts)
             return await self._complete(await self.start(request, visit))
 
-    async def open(self, request: ChatRequest, caller: Caller) -> Generation:
+    async def open(self, request: GenerationRequest, caller: Caller) -> Generation:
         """A started generation, for `read`, `settle` and `end`. Raises ApiError or EngineUnavailable."""
         visit, restarts = self.admit(request, caller), self.engine.restarts
         try:
@@ -89,7 +91,7 @@ class Gateway:
             await self._engine_back(restarts)
             return await self.start(request, visit)
 
-    async def start(self, request: ChatRequest, visit: Visit) -> Generation:
+    async def start(self, request: GenerationRequest, visit: Visit) -> Generation:
         """Send the request to the engine, once, and wait for its first token.
 
         Much of what the engine refuses it tells in its stream, before a token: the client then gets an HTTP status.
@@ -145,7 +147,7 @@ class Gateway:
             if generation.request.store:
                 self.writer.append_nowait(envelope)
 
-    def admit(self, request: ChatRequest, caller: Caller) -> Visit:
+    def admit(self, request: GenerationRequest, caller: Caller) -> Visit:
         """Raises ApiError: engine not ready, unknown model, too many requests of all, of the key or of the person."""
         if self.engine.state != "ready":
             raise self.not_ready()

@@ -19,12 +19,14 @@ from rlhf_online import sse
 from rlhf_online.errors import RlhfError
 from rlhf_online.events import Answer, ToolCall, VersionSpan, now_ms
 from services.chat.access.limits import Visit
-from services.chat.completions.chat_request import ChatRequest
 from services.chat.completions.engine import Engine
+from services.chat.completions.sampling_request import GenerationRequest
 
 QUIET_S = 0.02
 QUIET_LIMIT_S = 5.0
 ROUND_TRIPS = 2
+PREFIXES = {"chat": "chatcmpl", "text": "cmpl"}
+"""Of ids, as OpenAI's."""
 
 
 @dataclass(slots=True)
@@ -85,18 +87,21 @@ class Generation:
     """A request that the engine works on: its response, the answers so far, times.
 
     `waiting` is true exactly while everything that arrived has been taken in and the engine's next bytes are awaited.
+    `model` is the engine's name of the version that is asked. `first` and `latest` are
+    the answers that the first token and the latest token so far are of.
     `begun` are the chunks up to the first token; `ended` is true once the engine has sent its last, `failure` is the
     error that it sent instead.
     """
 
-    request: ChatRequest
+    request: GenerationRequest
     visit: Visit
     choices: list[Choice]
     started_ms: int
     started_s: float
     restarts: int
     conversation_id: str = ""
-    completion_id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    completion_id: str = ""
+    model: str = ""
     prompt_token_ids: list[int] | None = None
     usage: dict[str, Any] | None = None
     response: aiohttp.ClientResponse | None = None
@@ -107,11 +112,23 @@ class Generation:
     waiting: bool = False
     settled: bool = False
     logged: bool = False
+    first: Choice | None = None
+    latest: Choice | None = None
 
     @property
     def version(self) -> str:
         """The version that wrote the end of the first answer."""
         return self.choices[0].spans[-1].policy_version
+
+    @property
+    def first_version(self) -> str:
+        """The version that wrote the first token of all answers."""
+        return (self.first or self.choices[0]).spans[0].policy_version
+
+    @property
+    def last_version(self) -> str:
+        """The version that wrote the latest token of all answers."""
+        return (self.latest or self.choices[0]).spans[-1].policy_version
 
     def elapsed_s(self) -> float:
         """Since the request arrived."""
@@ -150,9 +167,11 @@ class InFlight:
             self._coming = None
         return self.engine.serving
 
-    def begin(self, request: ChatRequest, visit: Visit) -> Generation:
+    def begin(self, request: GenerationRequest, visit: Visit) -> Generation:
         """A new generation, to be closed with `end`."""
-        span = VersionSpan(policy_version=self.version(), first_token=0)
+        model = self.engine.models.get(request.model, self.engine.model_name)
+        version = self.version() if model == self.engine.model_name else request.model
+        span = VersionSpan(policy_version=version, first_token=0)
         generation = Generation(
             request=request,
             visit=visit,
@@ -160,6 +179,8 @@ class InFlight:
             started_ms=now_ms(),
             started_s=asyncio.get_running_loop().time(),
             restarts=self.engine.restarts,
+            completion_id=f"{PREFIXES[request.route]}-{uuid.uuid4().hex}",
+            model=model,
             conversation_id=request.conversation_id or f"conv-{uuid.uuid4().hex}",
         )
         self.generations.add(generation)

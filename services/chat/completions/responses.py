@@ -8,11 +8,13 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from services.chat.bodies.documented import documented
-from services.chat.completions.chat_request import PUBLIC_MODEL, ChatRequest
 from services.chat.completions.in_flight import Choice, Generation
+from services.chat.completions.sampling_request import PUBLIC_MODEL, GenerationRequest
 from services.chat.completions.upstream import Chunk
 
 DONE = b"data: [DONE]\n\n"
+OBJECTS = {"chat": "chat.completion.chunk", "text": "text_completion"}
+"""Of streams."""
 
 
 @documented
@@ -47,7 +49,7 @@ class Readiness(TypedDict):
 
 @documented
 class ModelInfo(TypedDict):
-    """A name that a chat request may give as its model."""
+    """A name that a request may give as its model."""
 
     id: str
     """The name."""
@@ -61,7 +63,7 @@ class ModelInfo(TypedDict):
 
 @documented
 class ModelList(TypedDict):
-    """The names that a chat request may give as its model; all mean the live version."""
+    """The names that a request may give as its model: those of the live version, then those of versions beside it."""
 
     object: Literal["list"]
     """Always "list"."""
@@ -185,8 +187,21 @@ def model_info(name: str) -> ModelInfo:
     return {"id": name, "object": "model", "created": 0, "owned_by": "rlhf-online"}
 
 
+def headers(generation: Generation) -> dict[str, str]:
+    """What is known of the answers as they begin to be sent: not a stream's last version, nor if it is logged."""
+    said = {
+        "x-rlhf-completion-id": generation.completion_id,
+        "x-rlhf-first-version": generation.first_version,
+    }
+    if generation.settled:
+        said |= {"x-rlhf-last-version": generation.last_version}
+    if generation.settled or not generation.request.store:
+        said |= {"x-rlhf-logged": str(generation.logged).lower()}
+    return said
+
+
 def completion(generation: Generation) -> ChatCompletion:
-    """The answers of a settled request."""
+    """The answers of a settled chat request."""
     response: ChatCompletion = {
         "id": generation.completion_id,
         "object": "chat.completion",
@@ -247,7 +262,7 @@ def server_sent_event(values: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(values) + b"\n\n"
 
 
-def for_client(request: ChatRequest, chunk: Chunk) -> Chunk:
+def for_client(request: GenerationRequest, chunk: Chunk) -> Chunk:
     """The engine's chunk without what the service asked for and the client did not."""
     if not request.token_ids:
         chunk.pop("prompt_token_ids", None)
@@ -257,6 +272,7 @@ def for_client(request: ChatRequest, chunk: Chunk) -> Chunk:
     for part in chunk["choices"]:
         if not request.token_ids:
             part.pop("token_ids", None)
+            part.pop("prompt_token_ids", None)
         if not request.logprobs:
             part["logprobs"] = None
         part.pop("stop_reason", None)
@@ -300,7 +316,7 @@ class Chunks:
 
     def _head(self, chunk: Chunk) -> Chunk:
         chunk["id"] = self.generation.completion_id
-        chunk["object"] = "chat.completion.chunk"
+        chunk["object"] = OBJECTS[self.generation.request.route]
         chunk["created"] = self.generation.started_ms // 1000
         chunk["model"] = PUBLIC_MODEL
         return chunk

@@ -15,17 +15,22 @@ from rlhf_online.errors import EngineUnavailable
 from services.chat.bodies.api_error import nested_too_deeply
 from services.chat.completions.engine import Engine
 from services.chat.completions.engine_errors import engine_error
-from services.chat.completions.in_flight import Generation, InFlight
+from services.chat.completions.in_flight import Choice, Generation, InFlight
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)  # a swap may hold an answer for long
 Chunk = dict[str, Any]
+PATHS = {"chat": "/v1/chat/completions", "text": "/v1/completions"}
+PROMPTS = {"chat": "messages", "text": "prompt"}
+"""The request's field that becomes the prompt."""
 
 
-async def post(engine: Engine, path: str, body: dict[str, Any], constraint: str = "") -> aiohttp.ClientResponse:
+async def post(
+    engine: Engine, path: str, body: dict[str, Any], constraint: str = "", prompt: str = "prompts"
+) -> aiohttp.ClientResponse:
     """The engine's answer, its headers read. Raises EngineUnavailable, or ApiError for what the engine refuses.
 
-    See `engine_error` for `constraint`.
+    See `engine_error` for `constraint` and `prompt`.
     """
     client = engine.client
     try:
@@ -39,7 +44,7 @@ async def post(engine: Engine, path: str, body: dict[str, Any], constraint: str 
         if response.status == 200:
             return response
         async with response:
-            raise await engine_error(engine, response.status, await response.read(), constraint)
+            raise await engine_error(engine, response.status, await response.read(), constraint, prompt)
     except (aiohttp.ClientError, OSError) as error:
         raise EngineUnavailable(f"the engine does not answer ({type(error).__name__}); try again") from error
 
@@ -47,13 +52,14 @@ async def post(engine: Engine, path: str, body: dict[str, Any], constraint: str 
 async def send(engine: Engine, generation: Generation) -> None:
     """Send the generation's request; its answers are then to be read with `more`."""
     body = generation.request.upstream | {
-        "model": engine.model_name,
+        "model": generation.model,
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_token_ids": True,
     }
     generation.waiting = True
-    generation.response = await post(engine, "/v1/chat/completions", body, generation.request.constraint)
+    request = generation.request
+    generation.response = await post(engine, PATHS[request.route], body, request.constraint, PROMPTS[request.route])
 
 
 async def more(engine: Engine, generation: Generation, flight: InFlight) -> list[Chunk]:
@@ -83,7 +89,10 @@ async def more(engine: Engine, generation: Generation, flight: InFlight) -> list
             if "error" in chunk:
                 code = chunk["error"].get("code")
                 status = code if isinstance(code, int) else 500
-                generation.failure = await engine_error(engine, status, event, generation.request.constraint)
+                request = generation.request
+                generation.failure = await engine_error(
+                    engine, status, event, request.constraint, PROMPTS[request.route]
+                )
                 if not arrived:
                     raise generation.failure
                 return arrived
@@ -104,19 +113,41 @@ def take_in(generation: Generation, chunk: Chunk) -> None:
         choice = generation.choices[part["index"]]
         if token_ids := part.get("token_ids"):
             choice.token_ids += token_ids
-        if logprobs := part.get("logprobs"):
-            choice.logprobs += [item["logprob"] for item in logprobs["content"]]
-            if generation.request.logprobs:
-                choice.logprobs_content += logprobs["content"]
-        delta = part["delta"]
-        if text := delta.get("content"):
-            choice.text.append(text)
-        if reasoning := delta.get("reasoning"):
-            choice.reasoning.append(reasoning)
-        for call in delta.get("tool_calls") or ():
-            _take_in_call(choice.tool_calls, call)
+            generation.first = generation.first or choice
+            generation.latest = choice
+        if generation.request.route == "chat":
+            _take_in_delta(choice, part, told=generation.request.logprobs)
+        else:
+            _take_in_text(generation, choice, part)
         if part.get("finish_reason"):
             choice.finish_reason = part["finish_reason"]
+
+
+def _take_in_delta(choice: Choice, part: dict[str, Any], *, told: bool) -> None:
+    """A piece of a chat's answer; `told`: the client wants to know the log-probs."""
+    if logprobs := part.get("logprobs"):
+        choice.logprobs += [item["logprob"] for item in logprobs["content"]]
+        if told:
+            choice.logprobs_content += logprobs["content"]
+    delta = part["delta"]
+    if text := delta.get("content"):
+        choice.text.append(text)
+    if reasoning := delta.get("reasoning"):
+        choice.reasoning.append(reasoning)
+    for call in delta.get("tool_calls") or ():
+        _take_in_call(choice.tool_calls, call)
+
+
+def _take_in_text(generation: Generation, choice: Choice, part: dict[str, Any]) -> None:
+    """A piece of a text; the prompt's tokens stand beside the first of each answer."""
+    if generation.prompt_token_ids is None and part.get("prompt_token_ids"):
+        generation.prompt_token_ids = part["prompt_token_ids"]
+    if logprobs := part.get("logprobs"):
+        choice.logprobs += logprobs["token_logprobs"]
+        if generation.request.logprobs:
+            choice.logprobs_content.append(logprobs)
+    if part["text"]:
+        choice.text.append(part["text"])
 
 
 def _take_in_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:

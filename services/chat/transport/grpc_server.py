@@ -28,12 +28,14 @@ from rlhf_online.proto.rlhf.v1 import (
 )
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.summary import VersionSummary
+from services.chat import tracing
 from services.chat.access.authorization import Authorization
 from services.chat.access.caller import CALLER
 from services.chat.api.operations import BY_RPC, Operation
 from services.chat.bodies.api_error import ApiError, outcome, report
-from services.chat.completions.chat_request import ChatRequest, parse_chat
+from services.chat.completions.chat_request import parse_chat
 from services.chat.completions.in_flight import Generation
+from services.chat.completions.sampling_request import GenerationRequest
 from services.chat.tracing import TraceGrpc
 from services.chat.transport import connections
 from services.chat.transport.chat import Chat, readiness
@@ -113,7 +115,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     def _count(self, ended: str) -> None:
         self.gateway.metrics.requests.labels(outcome=ended).inc()
 
-    def _parse(self, request: chat_pb2.CompleteRequest, *, stream: bool) -> ChatRequest:
+    def _parse(self, request: chat_pb2.CompleteRequest, *, stream: bool) -> GenerationRequest:
         settings = self.chat.settings
         values = {**values_of(request), "stream": stream}
         return parse_chat(values, settings.limits, settings.engine)
@@ -191,7 +193,7 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
 
     async def _abort(self, context: Context, error: Exception) -> None:
         """What the HTTP body says beside the message goes into the trailing metadata."""
-        answer = report(error, self.internal_errors)
+        answer = report(error, self.internal_errors, tracing.request_id())
         said = {"error-type": answer.type, "error-param": answer.param, "error-code": answer.code}
         if answer.retry_after_s is not None:
             said["grpc-retry-pushback-ms"] = str(1000 * answer.retry_after_s)  # what gRPC's own retries wait

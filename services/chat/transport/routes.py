@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from services.chat import tracing
 from services.chat.access.caller import CALLER
 from services.chat.api.operations import OPERATIONS, Operation
 from services.chat.bodies.api_error import ApiError, report
@@ -19,6 +20,7 @@ from services.chat.transport.handlers import Handler, handlers
 from services.chat.transport.http import ClientDisconnected, error_response, json
 
 CLIENT_CLOSED_REQUEST = 499
+OPENAI = ("/v1/chat/completions", "/v1/completions", "/v1/models")
 
 
 def build(chat: Chat) -> Starlette:
@@ -50,7 +52,7 @@ def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:
         except ClientDisconnected:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception as error:
-            return error_response(report(error, chat.gateway.metrics.internal_errors))
+            return error_response(report(error, chat.gateway.metrics.internal_errors, tracing.request_id()))
 
     return endpoint
 
@@ -67,6 +69,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     """Starlette's own: no such route, wrong method."""
     assert isinstance(error, HTTPException)
     message = f"{error.detail}: {request.method} {request.url.path}"
+    if error.status_code == 404 and request.url.path.startswith("/v1/"):
+        message = f"there is no {request.url.path} here; what this service does of OpenAI's API: {', '.join(OPENAI)}"
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     refused = ApiError(message, status=error.status_code, code=code)
     return json(refused.body(), refused.status, dict(error.headers or {}))

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.chat import tracing
 from services.chat.access.caller import CALLER
 from services.chat.bodies.api_error import outcome, report
 from services.chat.bodies.validation import parse_object, validate
@@ -60,7 +61,8 @@ class ComparisonHandlers:
                 yield DONE
             except Exception as error:
                 ended = outcome(error)
-                yield server_sent_event(report(error, self._metrics.internal_errors).body()) + DONE
+                told = report(error, self._metrics.internal_errors, tracing.request_id())
+                yield server_sent_event(told.body()) + DONE
 
         def finish() -> None:
             self.comparisons.end(shown)

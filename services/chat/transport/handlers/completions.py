@@ -1,11 +1,13 @@
-"""Chat, the names of models, and samples for the trainer."""
+"""Chat, texts that go on, the names of models, and samples for the trainer."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rlhf_online.config import EngineSettings, LimitSettings
+from services.chat import tracing
 from services.chat.access.caller import CALLER
 from services.chat.bodies.api_error import outcome, report
 from services.chat.bodies.validation import parse_object
@@ -13,10 +15,14 @@ from services.chat.completions import responses
 from services.chat.completions.chat_request import parse_chat
 from services.chat.completions.in_flight import Generation
 from services.chat.completions.responses import ModelList
+from services.chat.completions.sampling_request import GenerationRequest
+from services.chat.completions.text_request import parse_completion
+from services.chat.completions.text_responses import text_completion
 from services.chat.transport.chat import Chat
 from services.chat.transport.http import ClientDisconnected, EventStream, json, read_body, until_disconnect
 
 ROLLOUT_BODY_BYTES = 64 << 20
+Parse = Callable[[Mapping[str, Any], LimitSettings, EngineSettings], GenerationRequest]
 
 
 class CompletionHandlers:
@@ -28,13 +34,19 @@ class CompletionHandlers:
         self._metrics = chat.gateway.metrics
 
     async def complete(self, request: Request) -> Response:
+        return await self._answer(request, parse_chat, responses.completion)
+
+    async def complete_text(self, request: Request) -> Response:
+        return await self._answer(request, parse_completion, text_completion)
+
+    async def _answer(self, request: Request, parse: Parse, whole: Callable[[Generation], Any]) -> Response:
         try:
             values = parse_object(await read_body(request, self.chat.settings.limits.max_body_bytes))
-            chat = parse_chat(values, self.chat.settings.limits, self.chat.settings.engine)
-            if chat.stream:
-                generation = await until_disconnect(request.receive, self.gateway.open(chat, CALLER.get()))
+            asked = parse(values, self.chat.settings.limits, self.chat.settings.engine)
+            if asked.stream:
+                generation = await until_disconnect(request.receive, self.gateway.open(asked, CALLER.get()))
                 return self._stream(generation)
-            generation = await until_disconnect(request.receive, self.gateway.complete(chat, CALLER.get()))
+            generation = await until_disconnect(request.receive, self.gateway.complete(asked, CALLER.get()))
         except ClientDisconnected:
             self._count("aborted")
             raise
@@ -42,7 +54,7 @@ class CompletionHandlers:
             self._count(outcome(error))
             raise
         self._count("ok")
-        return json(responses.completion(generation), headers=generation.visit.headers)
+        return json(whole(generation), headers=generation.visit.headers | responses.headers(generation))
 
     def _stream(self, generation: Generation) -> EventStream:
         ended = "aborted"
@@ -58,7 +70,8 @@ class CompletionHandlers:
                 yield chunks.last()
             except Exception as error:
                 ended = outcome(error)
-                body: dict[str, Any] = {**report(error, self._metrics.internal_errors).body()}
+                shown = report(error, self._metrics.internal_errors, tracing.request_id())
+                body: dict[str, Any] = {**shown.body()}
                 if generation.tokens and not generation.settled:  # what the client has seen can be rated
                     await self.gateway.settle(generation)
                     body["rlhf"] = responses.provenance(generation)
@@ -68,7 +81,7 @@ class CompletionHandlers:
             self.gateway.end(generation)
             self._count(ended)
 
-        return EventStream(events(), finish, generation.visit.headers)
+        return EventStream(events(), finish, generation.visit.headers | responses.headers(generation))
 
     def _count(self, ended: str) -> None:
         self._metrics.requests.labels(outcome=ended).inc()

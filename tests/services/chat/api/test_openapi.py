@@ -61,6 +61,9 @@ async def test_it_is_served(service: Service) -> None:
 async def test_answers_are_as_described(service: Service, fields: dict[str, Any]) -> None:
     check({**ASK, **fields}, "ChatCompletionRequest")
     check((await service.ask(**fields))[1], "ChatCompletion")
+    text = {**fields, "prompt": "once", **({"logprobs": 1} if "logprobs" in fields else {})}
+    check(text, "CompletionRequest")
+    check((await service.post("/v1/completions", text))[1], "TextCompletion")
 
 
 async def test_so_is_all_else(service: Service) -> None:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from rlhf_online.config import EngineSettings, LimitSettings
 from rlhf_online.events import Message
 from services.chat.bodies.api_error import ApiError
-from services.chat.completions.chat_request import ChatCompletionRequest, ChatRequest, parse_chat
+from services.chat.completions.chat_request import ChatCompletionRequest, parse_chat
+from services.chat.completions.sampling_request import GenerationRequest
 from tests.support.chat_service import Service
 
 HI = [{"role": "user", "content": "secret words"}]
@@ -19,7 +20,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
-def parse(parser: str = "hermes", **fields: Any) -> ChatRequest:
+def parse(parser: str = "hermes", **fields: Any) -> GenerationRequest:
     engine = EngineSettings(max_model_len=512, tool_call_parser=parser)
     return parse_chat({"messages": HI, **fields}, LimitSettings.model_validate({}), engine)
 
@@ -216,9 +217,31 @@ async def test_model_names(service: Service) -> None:
     assert (status, reply["error"]["code"]) == (404, "model_not_found")
     assert "rlhf-online" in reply["error"]["message"]
     _, models = await service.get("/v1/models")
-    assert [model["id"] for model in models["data"]] == ["rlhf-online", "base", "policy-000000"]
+    assert [model["id"] for model in models["data"]] == ["rlhf-online", "policy-000000", "base"]
     assert (await service.get("/v1/models/base"))[1]["object"] == "model"
     assert (await service.get("/v1/models/gpt-4"))[0] == 404
+
+
+async def test_a_version_that_is_loaded_beside_the_live_one_can_be_asked_for(service: Service) -> None:
+    """As with adapters: it writes the answer, and is what the log knows the answer by."""
+    service.host.adapters, service.host.model_name = ("policy-000000", "policy-000001"), "policy-000002"
+    service.host.serving = "policy-000002"
+    for name, writes in {"rlhf-online": "policy-000002", "policy-000001": "policy-000001"}.items():
+        _, reply = await service.ask(model=name)
+        assert service.engine.requests[-1]["model"] == reply["system_fingerprint"] == writes
+        assert service.sink.completions[-1].answers[0].spans[0].policy_version == writes
+    _, models = await service.get("/v1/models")
+    assert [model["id"] for model in models["data"]] == [
+        *("rlhf-online", "policy-000002", "policy-000001", "policy-000000"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/responses", "/v1/images/generations", "/v1/audio/speech"])
+async def test_what_of_openais_is_not_served_is_refused_by_name(service: Service, path: str) -> None:
+    """404, which OpenAI's clients raise at once; a 501 they would send three times."""
+    status, reply = await service.post(path, {"input": "secret words"})
+    assert (status, reply["error"]["type"], reply["error"]["code"]) == (404, "invalid_request_error", "not_found")
+    assert path in reply["error"]["message"] and "/v1/chat/completions" in reply["error"]["message"]
 
 
 def test_null_is_absent_whatever_the_field() -> None:

@@ -17,6 +17,8 @@ from services.chat.bodies.api_error import ApiError
 from services.chat.completions.chat_request import parse_chat
 from services.chat.completions.in_flight import Generation
 from services.chat.completions.responses import completion
+from services.chat.completions.text_request import parse_completion
+from services.chat.completions.text_responses import text_completion
 from services.chat.service import wire
 from services.chat.transport.chat import Chat
 from tests.support.byte_model import CONTEXT, write_byte_model
@@ -112,6 +114,43 @@ async def test_the_lowest_temperature(asked: Asked) -> None:
     prompt, (answer,) = event.prompt_token_ids, event.answers
     expected = recompute(asked.model, (*prompt, *answer.token_ids), event.sampling.temperature)[len(prompt) - 1 :]
     assert np.abs(np.subtract(answer.logprobs, expected)).max() < 1e-3
+
+
+async def test_a_text_goes_on_as_it_is(asked: Asked) -> None:
+    """No template; every token has its log-prob under the whole distribution: the policy can learn."""
+    settings = asked.chat.settings
+    for prompt in ("user:hi", asked.tokenizer("user:hi").input_ids):
+        body = {"prompt": prompt, "n": 2, "logprobs": 1, "return_token_ids": True, "seed": 4}
+        request = parse_completion(body, settings.limits, settings.engine)
+        reply = text_completion(await asked.chat.gateway.complete(request, ANYBODY))
+        event = asked.sink.completions[-1]
+        assert asked.tokenizer.decode(event.prompt_token_ids) == "user:hi" and event.sampling.full_support
+        for choice, answer in zip(reply["choices"], event.answers, strict=True):
+            assert choice["text"] == answer.text and choice.get("token_ids") == list(answer.token_ids)
+            assert choice["logprobs"] is not None and len(choice["logprobs"]["tokens"]) == len(answer.token_ids)
+            expected = recompute(asked.model, (*event.prompt_token_ids, *answer.token_ids), 1.0)
+            expected = expected[len(event.prompt_token_ids) - 1 :]
+            assert np.abs(np.subtract(answer.logprobs, expected)).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"prompt": "a" * CONTEXT}, "context_length_exceeded"),
+        ({"prompt": "a" * (CONTEXT - 1), "max_tokens": 1}, ""),
+        ({"prompt": [99999]}, "engine_refused"),
+    ],
+)
+async def test_the_prompt_of_a_text_is_named(asked: Asked, fields: dict[str, Any], code: str) -> None:
+    settings = asked.chat.settings
+    request = parse_completion(fields, settings.limits, settings.engine)
+    try:
+        await asked.chat.gateway.complete(request, ANYBODY)
+        said = ""
+    except ApiError as error:
+        said = error.code
+        assert (error.status, error.param) == (400, "prompt"), str(error)
+    assert said == code
 
 
 def schema(**values: Any) -> dict[str, Any]:

@@ -172,6 +172,43 @@ def test_a_log_says_how_much_is_acknowledged_and_ships_nowhere(tmp_path: Path):
         assert (log.end, log.groups) == (3, 1)
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux tells what a process has open")
+def test_a_writer_leaves_no_file_open_behind_it(tmp_path: Path, disk: Disk):
+    """Neither the segments that it has filled, or given up, nor anything once it is closed, or could not be opened."""
+    begun = len(os.listdir("/proc/self/fd"))
+    with LocalLog(tmp_path, segment_bytes=80, sync=disk) as log:
+        log.append(b"first").result(30)
+        held = len(os.listdir("/proc/self/fd"))
+        for number in range(20):
+            log.append(b"%d" % number).result(30)
+        disk.failures = [errno.EIO]
+        with pytest.raises(LogUnavailable):
+            log.append(b"lost").result(30)
+        log.append(b"next").result(30)
+        assert len(os.listdir("/proc/self/fd")) == held
+        with pytest.raises(LogLocked):
+            LocalLog(tmp_path)
+        assert len(os.listdir("/proc/self/fd")) == held
+    assert len(os.listdir("/proc/self/fd")) == begun
+    (tmp_path / "committed").unlink()
+    (tmp_path / "committed").mkdir()
+    with pytest.raises(LogUnavailable):
+        LocalLog(tmp_path)
+    (tmp_path / "committed").rmdir()
+    segment_files(tmp_path)[-1].unlink()
+    segment_files(tmp_path)[-1].with_name(segment_name(10**6)).mkdir()
+    with pytest.raises(LogUnavailable):
+        LocalLog(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == begun
+
+
+def test_a_process_that_does_not_close_its_log_ends_all_the_same(tmp_path: Path):
+    append = f"LocalLog(Path({str(tmp_path)!r})).append(b'one').result()"
+    code = f"from rlhf_online.eventlog.local import LocalLog, Path; {append}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60)
+    assert done.returncode == 0 and read_all(tmp_path) == [b"one"]
+
+
 def test_two_logs_have_two_identities(tmp_path: Path):
     assert LocalReader(tmp_path / "a").identity() != LocalReader(tmp_path / "b").identity()
 

@@ -1,6 +1,7 @@
 """The spool as a forwarder sees it: what waits, what has left, and what was refused."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +66,14 @@ def test_a_position_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path,
     (tmp_path / "shipped.json").write_text(text.replace("IDENTITY", spool.identity))
     with pytest.raises(LogUnavailable, match=r"shipped\.json cannot be read .*remove it to ship the whole spool again"):
         Spool(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux tells what a process has open")
+def test_a_spool_leaves_no_file_open_behind_it(tmp_path: Path, spool: Spool) -> None:
+    begun = len(os.listdir("/proc/self/fd"))
+    other = Spool(tmp_path)
+    other.waiting(3)
+    other.refuse(other.waiting(1)[0], "", "why")
+    other.save()
+    other.close()
+    assert len(os.listdir("/proc/self/fd")) == begun

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,11 +75,11 @@ def write_json(path: Path, values: Any) -> None:
     write_bytes(path, json.dumps(values).encode())
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Replace `path`; its folder is made if there is none."""
     make_folder(path.parent)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
+    with open(aside, "wb", opener=partial(os.open, mode=mode)) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

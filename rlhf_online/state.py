@@ -4,6 +4,7 @@ It holds what people wrote, so other users of the machine may read nothing of it
 the umask, also for what an earlier start left open (`close_to_others`, before anything else is done).
 
 operator.token        the operator's credential (mode 0600), made on first use
+keys.json             who may call the chat service (mode 0600), if there are keys (`rlhf_online.keys`)
 person.salt           key of the hash that replaces people's names (mode 0600)
 reward-weights.json   how much each objective counts, if the operator has chosen (`rewards.weights`)
 log/                  the local event log
@@ -30,6 +31,7 @@ from rlhf_online.errors import FileDamaged, SecretLost, StartRefused
 
 OPERATOR_TOKEN = "operator.token"
 PERSON_SALT = "person.salt"
+KEYS = "keys.json"
 SHORTEST_SECRET = 16
 FINGERPRINT = "person.salt.fingerprint"
 FOLDERS = ("log", "versions", "checkpoints", "status", "run", "logs")
@@ -37,7 +39,7 @@ SERVICES_STATUS = "services"
 """The status of the supervisor: {"trainer": {"state": "running", "restarts": 0, "last_end": ""}, …}."""
 
 
-CONTENTS = (OPERATOR_TOKEN, PERSON_SALT, "reward-weights.json", *FOLDERS)
+CONTENTS = (OPERATOR_TOKEN, PERSON_SALT, KEYS, "reward-weights.json", *FOLDERS)
 OTHERS = 0o077
 """What others could do with a file or folder. Those of the state folder let them do nothing."""
 
@@ -83,6 +85,10 @@ class StateDir:
     @property
     def reward_weights(self) -> Path:
         return self.root / "reward-weights.json"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / KEYS
 
     @property
     def run(self) -> Path:

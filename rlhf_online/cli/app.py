@@ -2,10 +2,12 @@
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
-from rlhf_online.cli import chat, doctor, feedback, gap, sft, topics, up, versions, weights
+from rlhf_online.cli import chat, doctor, feedback, gap, keys, sft, topics, up, versions, weights
+from rlhf_online.cli.client import KEY_VARIABLE
 
 app = typer.Typer(
     help="A chat service that learns, live, from the people who use it.",
@@ -13,11 +15,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def with_key(
+    key: Annotated[str, typer.Option(envvar=KEY_VARIABLE, help="API key, where the chat service has keys.")] = "",
+) -> None:
+    if key:  # as an option it says the same to the command, which reads the variable
+        os.environ[KEY_VARIABLE] = key
+
+
 app.command("up")(up.up)
 app.command("chat")(chat.chat)
 app.command("doctor", no_args_is_help=True)(doctor.doctor)
 app.command("sft", no_args_is_help=True)(sft.sft)
 app.add_typer(feedback.app, name="feedback")
+app.add_typer(keys.app, name="keys")
 app.add_typer(versions.app, name="versions")
 app.command("reward-weights")(weights.reward_weights)
 app.command("topics", no_args_is_help=True)(topics.topics)

@@ -17,6 +17,7 @@ from rlhf_online.state import SHORTEST_SECRET, StateDir
 if TYPE_CHECKING:  # imported where it is used, so that --help is instant
     import httpx
 
+KEY_VARIABLE = "RLHF_API_KEY"
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 300.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -114,26 +115,34 @@ class Service:
 def connect(url: str, state: Path, *, operator: bool = False) -> Iterator[Service]:
     """The service at `url`, or else the one that runs on the state folder, or else at the default port.
 
-    With `operator` the state folder's credential is sent; raises InvalidInput if there is none, or none of any use.
+    What is sent is the key that was named, if any; with `operator` the credential of the environment or of the state
+    folder comes first. Raises InvalidInput if an operator has none, or none of any use.
     """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
     token = os.environ.get("RLHF_OPERATOR_TOKEN", "").strip()
-    if operator and 0 < len(token) < SHORTEST_SECRET:
-        raise InvalidInput(
-            f"RLHF_OPERATOR_TOKEN holds {len(token)} characters, and an operator's token has at least "
-            f"{SHORTEST_SECRET}: set it to the content of operator.token in the service's state folder"
-        )
-    if operator and not token:
-        # Read only where there is one: asking StateDir for it would make a new folder for a mistyped path.
-        if not (state / "operator.token").is_file():
-            raise InvalidInput(
-                f"no operator's token in {state}: name the service's folder with --state, or set RLHF_OPERATOR_TOKEN"
-            )
-        token = StateDir(state).operator_token()
-    service = Service(url or running_at(state) or DEFAULT_URL, token)
+    sent = _credential(token, key, state) if operator else key or token
+    service = Service(url or running_at(state) or DEFAULT_URL, sent)
     try:
         yield service
     finally:
         service.close()
+
+
+def _credential(token: str, key: str, state: Path) -> str:
+    if 0 < len(token) < SHORTEST_SECRET:
+        raise InvalidInput(
+            f"RLHF_OPERATOR_TOKEN holds {len(token)} characters, and an operator's token has at least "
+            f"{SHORTEST_SECRET}: set it to the content of operator.token in the service's state folder"
+        )
+    # Read only where there is one: asking StateDir for it would make a new folder for a mistyped path.
+    if not token and (state / "operator.token").is_file():
+        token = StateDir(state).operator_token()
+    if not (token or key):
+        raise InvalidInput(
+            f"no operator's token in {state}: name the service's folder with --state, set RLHF_OPERATOR_TOKEN, or name "
+            f"an operator's key with --key or {KEY_VARIABLE}"
+        )
+    return token or key
 
 
 def running_at(state: Path) -> str:

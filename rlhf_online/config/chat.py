@@ -1,6 +1,7 @@
 """Settings of services/chat and of the engine that it starts."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -110,6 +111,10 @@ class ChatSettings(ServiceSettings):
         default=(),
         description="Names under which browsers reach the page, 'chat.example.org' or '*.example.org'; localhost, IP "
         "addresses and the machine's own name always may.",
+    )
+    keys_file: Path | None = Field(
+        default=None,
+        description="Who may call, as `rlhf-online keys` keeps it; 'keys.json' in the state folder by default.",
     )
     log: LogSettings = LogSettings()
     engine: EngineSettings = EngineSettings()

@@ -27,6 +27,7 @@ from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
 from services.chat.access.authorization import Authorization
+from services.chat.access.keys import Keys
 from services.chat.access.limits import Limits
 from services.chat.access.origins import Origins
 from services.chat.access.salt import open_person_hash
@@ -69,7 +70,7 @@ class HttpServer(uvicorn.Server):
 
 
 def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: Engine, sink: Sink) -> Chat:
-    """The service around an engine and a log. Raises SecretLost."""
+    """The service around an engine and a log. Raises SecretLost, and ConfigError where it would be open to others."""
     folder = log_folder(settings.log, state.log)
     person_hash = open_person_hash(state, folder)
     collector = CollectorRegistry()
@@ -86,8 +87,10 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     checks.recall(folder)
     limits = Limits(settings.limits, metrics.limited)
     gateway = Gateway(engine, flight, writer, checks, person_hash, metrics, at_once, limits)
-    authorization = Authorization(state.operator_token())
-    secrets = Secrets(state)
+    keys = Keys(settings.keys_file or state.keys)
+    authorization = Authorization(keys, state.operator_token(), person_hash)
+    authorization.check_host(settings.host)
+    secrets = Secrets(state, keys)
     exporter = Exporter(engine, sink, metrics, state, secrets, registry)
     engine.on_change.append(writer.changed)
     engine.on_change.append(exporter.changed)
@@ -104,6 +107,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         comparisons=Comparisons(gateway, checks.comparisons, settings),
         versions=Versions(registry),
         authorization=authorization,
+        keys=keys,
         origins=Origins(settings.host, settings.allowed_hosts),
         exporter=exporter,
         collector=collector,
@@ -132,6 +136,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
     config.connections = Connections(chat.connections, chat.gateway.metrics.closed)
     http = HttpServer(config)
     grpc = GrpcServer(chat)
+    follower = asyncio.create_task(chat.keys.follow())
     try:
         grpc_port = await grpc.start(settings.host, settings.grpc_port)
         serving = asyncio.create_task(http.serve(sockets=[listener]))
@@ -142,6 +147,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         http.should_exit = True
         await asyncio.gather(serving, grpc.stop(GRACE_S))
     finally:
+        follower.cancel()
         listener.close()
         await grpc.stop(0)
 

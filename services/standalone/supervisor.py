@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlhf_online import config, locks, process
+from rlhf_online import config, keys, locks, process
 from rlhf_online.durable import write_json
 from rlhf_online.errors import AlreadyRunning, EngineStartFailed, InvalidInput, RlhfError, ServiceFailed
 from rlhf_online.models.tensor_headers import has_weights
@@ -155,6 +155,10 @@ class Supervisor:
         self._tell(f"page and API   http://{host}:{ports.get('http')}/   (OpenAI-compatible below /v1)")
         self._tell(f"gRPC           {host}:{ports.get('grpc')}")
         self._tell(f"state          {self._state.root}   (operator's token in operator.token, logs in logs/)")
+        if keys.in_force(path := self._settings.chat.keys_file or self._state.keys):
+            self._tell(f"keys           {path}: a call needs one, Authorization: Bearer KEY; rlhf-online keys create")
+        else:
+            self._tell("keys           none: only this machine is served, and needs none; rlhf-online keys create")
         if self._live is None:
             self._tell("waiting for the first version: the model's folder has no weights")
         else:

@@ -14,6 +14,7 @@ from unittest import mock
 
 import torch
 
+from rlhf_online import keys
 from rlhf_online.eventlog import committed, gap
 from rlhf_online.eventlog import folder as log_files
 from rlhf_online.eventlog.base import DeadLetter, Record
@@ -66,6 +67,22 @@ def operator_token(root: Path) -> Iterator[None]:
 def read_token(root: Path) -> str:
     state = StateDir(root / "state")
     return state.operator_token() if (state.root / "operator.token").exists() else ""
+
+
+KEY = keys.make("ann", ["chat"])[0]
+
+
+def api_keys(root: Path) -> Iterator[None]:
+    path = StateDir(root / "state").keys
+    if not path.exists():
+        keys.add(path, KEY)
+    yield
+    keys.revoke(path, KEY.id)
+    yield
+
+
+def read_api_keys(root: Path) -> list[bool]:
+    return [key.revoked is not None for key in keys.read(StateDir(root / "state").keys) or ()]
 
 
 def salt_fingerprint(root: Path) -> Iterator[None]:
@@ -428,6 +445,12 @@ WRITERS = (
         writes=("state:StateDir._secret", "durable:write_once", "durable:make_folder"),
         write=operator_token,
         read=read_token,
+    ),
+    Writer(
+        name="keys that are made, and revoked",
+        writes=("keys:add", "keys:revoke", "keys:_write"),
+        write=api_keys,
+        read=read_api_keys,
     ),
     Writer(
         name="the fingerprint of the salt that the log's people are named by",

@@ -8,9 +8,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from rlhf_online.keys import Role
 from rlhf_online.state import PersonHash
 
-Role = Literal["chat", "feedback", "read", "operator"]
 Requires = Role | Literal["public"]
 
 
@@ -39,5 +39,7 @@ class Caller:
 
 ANYBODY = Caller(roles=frozenset({"chat", "feedback", "read"}), names_itself=True)
 """Who calls a service that has no keys."""
+NOBODY = Caller(roles=frozenset())
+"""Who calls what is public: nobody asks."""
 
 CALLER: ContextVar[Caller] = ContextVar("caller")

@@ -27,7 +27,7 @@ class Origins:
 
     def __init__(self, host: str, allowed: Sequence[str]) -> None:
         self._allowed = allowed
-        self._loopback_only = _is_loopback(host)
+        self._loopback_only = is_loopback(host)
         self._machine = socket.gethostname().lower()
 
     def check(self, headers: Mapping[str, str]) -> None:
@@ -45,7 +45,7 @@ class Origins:
             raise _refused("a page of another origin sent this")
 
     def _is_ours(self, name: str) -> bool:
-        return _is_loopback(name) or _is_address(name) or name == self._machine or self._is_allowed(name)
+        return is_loopback(name) or _is_address(name) or name == self._machine or self._is_allowed(name)
 
     def _is_allowed(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self._allowed)
@@ -78,7 +78,8 @@ def _place(origin: str, host: str | None = None) -> tuple[str, int | None]:
         return "", None
 
 
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Whether a name or an address means this machine alone."""
     return name == "localhost" or name.endswith(".localhost") or (_is_address(name) and _address(name).is_loopback)
 
 

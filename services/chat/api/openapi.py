@@ -15,8 +15,8 @@ from services.chat.bodies.validation import Model
 REF = "#/components/schemas/{model}"
 ERRORS = {
     400: "The request is wrong; `error.param` names the field.",
-    401: "The operator's credential is needed.",
-    403: "A page of another site may have sent it, or it would replace somebody else's vote.",
+    401: "Who calls is not known: no key, one that is unknown, revoked or expired, or a name that was not signed.",
+    403: "The key has another role, a page of another site may have sent it, or it would replace somebody else's vote.",
     404: "There is no model, version or file of that name.",
     409: "The versions' state forbids it, or another vote has the same key; `error.message` says why.",
     413: "The body is too large.",
@@ -47,10 +47,12 @@ def document() -> dict[str, Any]:
         "components": {
             "schemas": components,
             "securitySchemes": {
-                "operator": {
+                "key": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The content of `operator.token` in the state folder.",
+                    "description": "A key that `rlhf-online keys create` made, with the role that an operation names, "
+                    "or the content of `operator.token` in the state folder. A service that listens on the loopback "
+                    "interface and has no keys asks for none, but for the operator's operations.",
                 }
             },
         },
@@ -79,7 +81,10 @@ def _operation(operation: Operation, path: str, schemas: dict[Any, dict[str, Any
         "summary": operation.summary,
         "responses": {
             "200": {"description": "As asked.", "content": _content(operation, schemas)},
-            **{str(status): {"description": ERRORS[status], "content": content} for status in (*operation.errors, 500)},
+            **{
+                str(status): {"description": ERRORS[status], "content": content}
+                for status in (*operation.statuses, 500)
+            },
         },
     }
     for status in operation.also:
@@ -105,8 +110,8 @@ def _operation(operation: Operation, path: str, schemas: dict[Any, dict[str, Any
             "required": required,
             "content": {"application/json": {"schema": schemas[operation.body]}},
         }
-    if operation.requires == "operator":
-        described["security"] = [{operation.requires: []}]
+    if operation.requires != "public":
+        described["security"] = [{"key": [operation.requires]}]
     return described
 
 

@@ -36,8 +36,8 @@ class Operation:
     """`name` is the HTTP handler's; `rpcs` are the gRPC methods that do the same.
 
     `response` is a typed dictionary, `stream` that of a server-sent event, or a media type. `errors` are the HTTP
-    statuses with OpenAI's error as their body, 500 aside, which is always possible; a status of `also` has the response
-    as its body.
+    statuses with OpenAI's error as their body, but for 500, which is always possible, and those that follow from
+    `requires`; a status of `also` has the response as its body.
     """
 
     name: str
@@ -52,6 +52,12 @@ class Operation:
     stream: Any = None
     errors: tuple[int, ...] = ()
     also: tuple[int, ...] = ()
+
+    @property
+    def statuses(self) -> tuple[int, ...]:
+        """All errors but 500."""
+        refused = () if self.requires == "public" else (401, 403)
+        return tuple(sorted({*self.errors, *refused}))
 
 
 OPERATIONS = (
@@ -82,7 +88,7 @@ OPERATIONS = (
         body=ChatCompletionRequest,
         response=ChatCompletion,
         stream=ChatCompletionChunk,
-        errors=(400, 403, 404, 413, 415, 429, 503),
+        errors=(400, 404, 413, 415, 429, 503),
     ),
     Operation(
         name="complete_text",
@@ -121,7 +127,7 @@ OPERATIONS = (
         requires="feedback",
         body=FeedbackRequest,
         response=FeedbackAccepted,
-        errors=(400, 403, 409, 413, 415, 503),
+        errors=(400, 409, 413, 415, 503),
     ),
     Operation(
         name="compare",
@@ -133,7 +139,7 @@ OPERATIONS = (
         body=CompareRequest,
         response=Comparison,
         stream=ComparisonPiece,
-        errors=(400, 403, 404, 413, 415, 429, 503),
+        errors=(400, 404, 413, 415, 429, 503),
     ),
     Operation(
         name="comparison",
@@ -165,7 +171,7 @@ OPERATIONS = (
         rpcs=(f"{ADMIN}Promote",),
         requires="operator",
         response=VersionChanged,
-        errors=(401, 403, 404, 409),
+        errors=(404, 409),
     ),
     Operation(
         name="rollback",
@@ -176,7 +182,7 @@ OPERATIONS = (
         requires="operator",
         body=RollbackRequest,
         response=VersionChanged,
-        errors=(400, 401, 403, 409, 413, 415),
+        errors=(400, 409, 413, 415),
     ),
     Operation(
         name="sample",
@@ -186,7 +192,7 @@ OPERATIONS = (
         requires="operator",
         body=RolloutRequest,
         response=RolloutResults,
-        errors=(400, 401, 403, 409, 413, 415, 503),
+        errors=(400, 409, 413, 415, 503),
     ),
     Operation(
         name="healthz",

@@ -20,7 +20,8 @@ class ErrorDetail(TypedDict):
     message: str
     """What happened, and what to do."""
     type: str
-    """ "invalid_request_error", "authentication_error", "conflict_error", "rate_limit_error" or "server_error"."""
+    """ "invalid_request_error", "authentication_error", "permission_error", "conflict_error", "rate_limit_error" or
+    "server_error"."""
     param: str | None
     """The field at fault, "messages[0].role"."""
     code: str | None
@@ -63,7 +64,7 @@ class ApiError(RlhfError):
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
         if self.status == 401:
-            headers["WWW-Authenticate"] = 'Bearer realm="operator"'
+            headers["WWW-Authenticate"] = 'Bearer realm="rlhf-online"'
         return headers
 
 

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from rlhf_online.config import ChatSettings
 from services.chat.access.authorization import Authorization
+from services.chat.access.keys import Keys
 from services.chat.access.origins import Origins
 from services.chat.access.secrets import Secrets
 from services.chat.comparisons.service import Comparisons
@@ -28,6 +29,7 @@ class Chat:
     comparisons: Comparisons
     versions: Versions
     authorization: Authorization
+    keys: Keys
     origins: Origins
     exporter: Exporter
     collector: CollectorRegistry

@@ -68,6 +68,14 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_without_keys_it_is_not_opened_to_others(tmp_path: Path) -> None:
+    result = run("-m", "services.chat", "--config", str(settings(tmp_path, host="0.0.0.0")))
+    assert result.returncode == 2, "starting it again would not help"
+    assert "'0.0.0.0' opens the service to others, and there are no keys" in result.stderr
+    assert "rlhf-online keys create" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_a_salt_that_is_gone(tmp_path: Path) -> None:
     """Exit code 2: starting it again would not help."""
     with LocalLog(tmp_path / "state" / "log") as log:

@@ -115,7 +115,7 @@ async def test_bad_rollouts(service: Service, change: dict[str, Any]) -> None:
 @pytest.mark.parametrize("token", ["", " ", "\n", "short"])
 async def test_a_token_that_could_be_guessed_lets_nobody_in(service: Service, token: str) -> None:
     with pytest.raises(SecretLost, match="fewer than 16 characters"):
-        Authorization(token)
+        Authorization(service.chat.keys, token, service.state.person_hash())
     (service.state.root / "operator.token").write_text(token)
     for given in (f"Bearer {token}", "Bearer ", "Bearer", "Bearer \t", ""):
         async with service.session.post(

@@ -47,10 +47,12 @@ def test_every_operation_and_every_field_is_in_it_with_a_description() -> None:
             assert operation.query or SCHEMAS[model.__name__]["properties"].keys() == model.model_fields.keys()
 
 
-def test_the_operators_operations_say_so() -> None:
+def test_each_operation_says_which_role_it_requires() -> None:
     for operation in OPERATIONS:
         described = document()["paths"][re.sub(r":\w+}", "}", operation.path)][operation.method.lower()]
-        assert ("security" in described) == (operation.requires == "operator") == ("401" in described["responses"])
+        public = operation.requires == "public"
+        assert described.get("security") == (None if public else [{"key": [operation.requires]}])
+        assert ({"401", "403"} <= described["responses"].keys()) is not public
 
 
 async def test_it_is_served(service: Service) -> None:

@@ -1,5 +1,7 @@
 """Who may call what, over HTTP and gRPC; and errors that nobody foresaw."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -7,8 +9,9 @@ import pytest
 
 from rlhf_online.proto.rlhf.v1 import chat_pb2
 from services.chat.api.operations import BY_RPC, OPERATIONS, Operation
-from services.chat.transport.grpc_server import GrpcServer
-from tests.support.chat_service import Service
+from services.chat.transport.grpc_server import CODES, GrpcServer
+from tests.support import api_keys
+from tests.support.chat_service import Service, running
 
 OPERATORS = [operation for operation in OPERATIONS if operation.requires == "operator"]
 
@@ -20,6 +23,32 @@ def test_an_operation_says_who_may_call_it() -> None:
 
 def test_what_changes_something_is_the_operators() -> None:
     assert {operation.name for operation in OPERATORS} == {"promote", "rollback", "sample"}
+
+
+def test_what_everybody_may_ask_tells_nothing_of_people() -> None:
+    public = {operation.name for operation in OPERATIONS if operation.requires == "public"}
+    assert public == {"page", "page_asset", "healthz", "readyz", "expose", "openapi"}
+
+
+async def test_each_operation_is_open_to_its_role_and_to_operators(tmp_path: Path) -> None:
+    """Every row of the table, over HTTP and each of its gRPC methods, with a key of each role and with none."""
+    api_keys.write(tmp_path / "state")
+    roles = ("chat", "feedback", "read", "operator", "none")
+    async with running(tmp_path) as service, grpc.aio.insecure_channel(service.grpc) as channel:
+        for operation in OPERATIONS:
+            open_to = {role for role in roles if operation.requires in ("public", role) or role == "operator"}
+            path = operation.path.replace("{version}", "policy-000099").replace("{model:path}", "base")
+            for role in roles:
+                refused = 0 if role in open_to else 401 if role == "none" else 403
+                token = {"authorization": f"Bearer {api_keys.TOKENS[role]}"} if role != "none" else {}
+                async with service.session.request(operation.method, service.url + path, headers=token) as response:
+                    assert (response.status if response.status in (401, 403) else 0) == refused, (path, role)
+                for rpc in operation.rpcs:
+                    call = channel.unary_stream(rpc)(b"", metadata=tuple((n.lower(), v) for n, v in token.items()))
+                    with suppress(grpc.aio.AioRpcError):
+                        _ = [piece async for piece in call]
+                    status = {code: status for status, code in CODES.items()}.get(await call.code(), 0)
+                    assert (status if status in (401, 403) else 0) == refused, (rpc, role)
 
 
 @pytest.mark.parametrize("operation", OPERATORS, ids=lambda operation: operation.name)

@@ -20,6 +20,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from rlhf_online import events
+from rlhf_online.end_users import sign
 from rlhf_online.proto.rlhf.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -31,6 +32,8 @@ from rlhf_online.proto.rlhf.v1 import (
 )
 from services.chat.api.operations import OPERATIONS
 from services.chat.transport.grpc_server import CODES
+from tests.support import api_keys
+from tests.support.api_keys import SECRETS, TOKENS
 from tests.support.chat_replies import from_grpc, from_grpc_stream, from_http, from_http_stream
 from tests.support.chat_service import Service, running
 
@@ -59,6 +62,10 @@ class Case:
     body: dict[str, Any]
     status: int
     operator: bool = False
+    key: str = ""
+    """One of `tests.support.api_keys`: the service has keys, and the call comes with this one."""
+    end_user: str = ""
+    """What the call says in X-End-User."""
     stream: bool = False
     message: dict[str, Any] | None = None
     """The body in protobuf's JSON, where it is not the same."""
@@ -71,6 +78,11 @@ def chat(status: int, param: str | None = None, **fields: Any) -> Case:
 
 def vote(status: int, param: str | None = None, **fields: Any) -> Case:
     return Case("feedback", fields, status, param=param)
+
+
+def keyed(status: int, operation: str, key: str, end_user: str = "") -> Case:
+    body = {"complete": {"messages": HI, "user": "king"}, "feedback": {**THUMB, "user": "king"}, "list_versions": {}}
+    return Case(operation, body.get(operation, {"version": "policy-000000"}), status, key=key, end_user=end_user)
 
 
 def ranking(*tiers: list[dict[str, Any]]) -> Case:
@@ -192,6 +204,29 @@ CASES = {
     "roll back of no kind": Case("rollback", {"kind": "king"}, 400, operator=True, param="kind"),
     "roll back with a long reason": Case("rollback", {"reason": "x" * 1025}, 400, operator=True, param="reason"),
     "roll back without the credential": Case("rollback", {"reason": "worse"}, 401),
+    "chat with a key": keyed(200, "complete", "chat"),
+    "chat with a key for votes": keyed(403, "complete", "feedback"),
+    "vote with a key": keyed(200, "feedback", "feedback"),
+    "vote with a key for chat": keyed(403, "feedback", "chat"),
+    "versions with a key": keyed(200, "list_versions", "read"),
+    "versions with a key for chat": keyed(403, "list_versions", "chat"),
+    "promote with an operator's key": keyed(200, "promote", "operator"),
+    "promote with a key for reading": keyed(403, "promote", "read"),
+    "chat with an operator's key": keyed(200, "complete", "operator"),
+    "chat without a key": keyed(401, "complete", "none"),
+    "vote without a key": keyed(401, "feedback", "none"),
+    "versions without a key": keyed(401, "list_versions", "none"),
+    "promote without a key": keyed(401, "promote", "none"),
+    "an unknown key": keyed(401, "complete", "unknown"),
+    "a revoked key": keyed(401, "complete", "revoked"),
+    "an expired key": keyed(401, "feedback", "expired"),
+    "a vote for a signed end user": keyed(200, "feedback", "backend", sign(SECRETS["backend"], "ann")),
+    "chat for a signed end user": keyed(200, "complete", "backend", sign(SECRETS["backend"], "Ærø")),
+    "a vote for nobody by a key for end users": keyed(401, "feedback", "backend"),
+    "a forged signature": keyed(401, "feedback", "backend", sign("s" * 43, "ann")),
+    "a signature that expired": keyed(401, "feedback", "backend", sign(SECRETS["backend"], "ann", lifetime_s=-3600)),
+    "an expiry in milliseconds": keyed(401, "feedback", "backend", sign(SECRETS["backend"], "ann", lifetime_s=1.7e12)),
+    "a signature with a key that signs nothing": keyed(401, "feedback", "feedback", sign(SECRETS["backend"], "ann")),
 }  # fmt: skip
 
 
@@ -210,9 +245,11 @@ class Ended:
 
 
 @asynccontextmanager
-async def prepared(folder: Path) -> AsyncIterator[Service]:
+async def prepared(folder: Path, *, keys: bool = False) -> AsyncIterator[Service]:
     """A service with a retired policy version, a live one and one that failed, and a salt that others have too."""
     (folder / "state").mkdir(parents=True)
+    if keys:
+        api_keys.write(folder / "state")
     (folder / "state" / "person.salt").write_text("salt" * 8)
     async with running(folder) as service:
         for _ in range(2):
@@ -221,12 +258,19 @@ async def prepared(folder: Path) -> AsyncIterator[Service]:
         yield service
 
 
+def sent_with(service: Service, case: Case) -> tuple[tuple[str, str], ...]:
+    """HTTP's headers, and gRPC's metadata."""
+    token = service.state.operator_token() if case.operator else TOKENS.get(case.key, "")
+    named = (("authorization", f"Bearer {token}" if token else ""), ("x-end-user", case.end_user))
+    return tuple((name, value) for name, value in named if value)
+
+
 async def over_http(service: Service, case: Case) -> Ended:
     (operation,) = (operation for operation in OPERATIONS if operation.name == case.operation)
     body, reads = dict(case.body), operation.method == "GET"
     path = operation.path.replace("{version}", body.pop("version", ""))
     path = path.replace("{comparison_id}", body.pop("comparison_id", ""))
-    headers = {"Authorization": f"Bearer {service.state.operator_token()}"} if case.operator else {}
+    headers = dict(sent_with(service, case))
     async with service.session.request(
         operation.method,
         service.url + path,
@@ -243,7 +287,7 @@ async def over_http(service: Service, case: Case) -> Ended:
 
 
 async def over_grpc(service: Service, case: Case) -> Ended:
-    metadata = (("authorization", f"Bearer {service.state.operator_token()}"),) if case.operator else ()
+    metadata = sent_with(service, case)
     async with grpc.aio.insecure_channel(service.grpc) as channel:
         chatting, admin = chat_pb2_grpc.ChatServiceStub(channel), admin_pb2_grpc.AdminServiceStub(channel)
         comparing = comparisons_pb2_grpc.ComparisonServiceStub(channel)
@@ -259,7 +303,7 @@ async def over_grpc(service: Service, case: Case) -> Ended:
         ParseDict(as_message(case), request)
         try:
             if case.stream:
-                call = chatting.StreamComplete(chat_pb2.StreamCompleteRequest(request=request))
+                call = chatting.StreamComplete(chat_pb2.StreamCompleteRequest(request=request), metadata=metadata)
                 return ended(service, 200, {}, from_grpc_stream([piece async for piece in call]))
             response = await method(request, metadata=metadata)
         except grpc.aio.AioRpcError as refused:
@@ -349,13 +393,13 @@ async def test_both_transports_say_and_do_the_same(tmp_path: Path, case: Case) -
     variants = [case]
     if case.operation == "complete":
         variants.append(replace(case, body={**case.body, **STREAM}, stream=True))
-    async with prepared(tmp_path / "http") as service:
+    async with prepared(tmp_path / "http", keys=bool(case.key)) as service:
         http = [await over_http(service, variant) for variant in variants]
-    async with prepared(tmp_path / "grpc") as service:
+    async with prepared(tmp_path / "grpc", keys=bool(case.key)) as service:
         second = [await over_grpc(service, variant) for variant in variants]
     assert http == second
     assert {(one.status, one.error.get("param")) for one in http} == {(case.status, case.param)}
-    assert "secret" not in str([one.error for one in http])
+    assert "secret words" not in str([one.error for one in http])
     done = case.operation if case.status == 200 else ""
     logs = {"complete": case.body.get("store", True), "feedback": 1, "compare": case.body.get("n", 2)}.get(done, 0)
     assert len(http[-1].logged) == logs * len(variants)

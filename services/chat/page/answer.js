@@ -11,7 +11,7 @@ const CHOICES = [["left", "1"], ["right", "2"], ["same", "3"], ["bothBad", "4"]]
 const VALUE = { left: "left", right: "right", same: "same", bothBad: "bad" };
 
 export class AnswerView {
-  // `actions`: again(node), pair(node), chose(node, index); `conversation` is its id.
+  // `actions`: again(node), pair(node), chose(node, index), reveal(node); `conversation` is its id.
   constructor(node, conversation, actions) {
     this.node = node;
     this.conversation = conversation;
@@ -152,8 +152,7 @@ export class AnswerView {
     const writes = node.answers.some(isOpen), slot = votes.load(this.subject);
     this.box.setAttribute("aria-busy", writes);
     this.box.setAttribute("aria-label", t("answer"));
-    const named = !this.isPair || Boolean(slot.given);
-    node.answers.forEach((answer, index) => this.parts[index].update(answer, named));
+    node.answers.forEach((answer, index) => this.parts[index].update(answer));
     this.tools.hidden = !node.answers.every(({ text }) => text) && writes;
     if (this.isPair) this.updateChoices(slot);
     else this.updateThumbs(slot, writes);
@@ -161,7 +160,9 @@ export class AnswerView {
     setText(this.note, slotNote(slot));
   }
 
-  updateChoices({ wanted }) {
+  updateChoices({ wanted, given }) {
+    if (given && !this.answer.versions && !this.asked) this.actions.reveal(this.node);
+    this.asked ||= Boolean(given);
     CHOICES.forEach(([name], i) => {
       this.choices[i].setAttribute("aria-pressed", wanted?.choice === VALUE[name]);
       this.choices[i].disabled = !this.canVote;
@@ -219,7 +220,7 @@ class Part {
     this.box.append(this.thoughts, this.text, this.about);
   }
 
-  update(answer, named) {
+  update(answer) {
     if (this.side) setText(this.heading, t(this.side));
     if (this.shown !== answer.text) markdown.show(this.text, answer.text);
     this.shown = answer.text;
@@ -227,17 +228,17 @@ class Part {
     setText(this.thoughts.firstChild, t("thoughts"));
     setText(this.thoughts.lastChild, answer.reasoning);
     this.box.className = `part ${answer.state}${this.box.classList.contains("chosen") ? " chosen" : ""}`;
-    setText(this.about, about(answer, named));
+    setText(this.about, about(answer));
   }
 }
 
-function about(answer, named) {
+function about(answer) {
   const { state, problem, versions, unlogged, text, reasoning } = answer;
   if (state === "waiting") return problem ? t("waiting", { why: problem }) : `${t("writing")}…`;
   if (state === "writing") return reasoning && !text ? `${t("thinking")}…` : `${t("writing")}…`;
-  const parts = [named && versions];
+  const parts = [versions];
   if (state === "stopped") parts.push(t("stopped"));
-  if (state === "failed") parts.push(problem || t("interrupted"));
+  if (state === "failed") parts.push(problem || t("broke"));
   if (unlogged) parts.push(t("notLogged"));
   return parts.filter(Boolean).join(" · ");
 }

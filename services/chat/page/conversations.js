@@ -3,7 +3,7 @@
 //
 //   { id, title, changed, chosen: { parent: node }, nodes: { id: node } }
 //   { id, parent, role: "user", text }
-//   { id, parent, role: "assistant", answers: [answer], goesOn }      two answers are a blind pair; one of them goes on
+//   { id, parent, role: "assistant", answers: [answer], goesOn, comparison }    two are a blind pair, of which one goes on
 //   { completion, text, reasoning, versions, state, problem, shownAt }      state: waiting, writing, done, stopped, failed
 //
 // Several tabs may hold the same conversation. Each writes what it made itself (`mine`) and takes the rest from the others.
@@ -11,7 +11,7 @@ import * as storage from "./storage.js";
 
 const KEPT = "conversation:";
 const SILENT_MS = 10_000;  // whoever writes an answer saves it more often
-const mine = new Set();
+const mine = new Set(), removed = new Set();
 
 export function create() {
   return { id: `conv-${storage.newId()}`, title: "", changed: Date.now(), chosen: {}, nodes: {} };
@@ -34,9 +34,19 @@ export function list() {
 }
 
 export function save(conversation) {
+  if (removed.has(conversation.id)) return;
   merge(conversation);
   for (const id of mine) if (conversation.nodes[id]) conversation.nodes[id].saved = Date.now();
   storage.write(KEPT + conversation.id, conversation);
+}
+
+// Changes a node that is whole; the conversation then holds the changed one.
+export function edit(conversation, id, fields) {
+  merge(conversation);
+  mine.add(id);
+  Object.assign(conversation.nodes[id], fields);
+  save(conversation);
+  mine.delete(id);
 }
 
 // Takes in what other tabs wrote of it.
@@ -48,7 +58,11 @@ export function merge(conversation) {
 export function remove(id) {
   const kept = storage.read(KEPT + id);
   storage.forget(KEPT + id);
-  return () => storage.write(KEPT + id, kept);
+  removed.add(id);
+  return () => {
+    removed.delete(id);
+    storage.write(KEPT + id, kept);
+  };
 }
 
 export function onChange(changed) {

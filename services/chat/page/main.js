@@ -7,12 +7,12 @@ import * as storage from "./storage.js";
 import * as thread from "./thread.js";
 import * as votes from "./votes.js";
 import * as words from "./words.js";
-import { write } from "./writer.js";
+import { names, write } from "./writer.js";
 
 const { t } = words;
 const SAVE_MS = 1000, BANNER_MS = 20_000, TOAST_MS = 8000;
-const stops = new Map();  // conversation id → AbortController, while an answer is written
-let open = conversations.create(), two = storage.read("two") ?? false, serving = "";
+const writing = new Map();  // conversation id → { conversation, stop }, while an answer is written
+let open = null, two = storage.read("two") ?? false, serving = "";
 
 // ── what people do ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -25,16 +25,16 @@ function send(text, pair = two) {
 }
 
 function resend(node, text) {
-  if (!stops.has(open.id)) ask(conversations.add(open, { parent: node.parent, role: "user", text }), two);
+  if (!writing.has(open.id)) ask(conversations.add(open, { parent: node.parent, role: "user", text }), two);
 }
 
 function again(node, pair = false) {
-  if (!stops.has(open.id)) ask(open.nodes[node.parent], pair);
+  if (!writing.has(open.id)) ask(open.nodes[node.parent], pair);
 }
 
 async function ask(message, pair) {
   const conversation = open, stop = new AbortController();
-  stops.set(conversation.id, stop);
+  writing.set(conversation.id, { conversation, stop });
   const answers = pair ? [conversations.newAnswer(), conversations.newAnswer()] : [conversations.newAnswer()];
   const node = conversations.add(conversation, { parent: message.id, role: "assistant", answers, goesOn: 0 });
   conversations.release(message);
@@ -51,8 +51,8 @@ async function ask(message, pair) {
     conversations.save(conversation);
   });
   const prompt = conversations.prompt(conversation, message);
-  await Promise.all(answers.map((answer) => write(answer, prompt, conversation.id, stop.signal, changed)));
-  stops.delete(conversation.id);
+  await write(node, prompt, conversation.id, stop.signal, changed);
+  writing.delete(conversation.id);
   conversations.save(conversation);
   conversations.release(node);
   thread.speak(node, true);
@@ -76,8 +76,19 @@ function inFrames(work) {
 }
 
 function chose(node, index) {
-  node.goesOn = index;
-  conversations.save(open);
+  conversations.edit(open, node.id, { goesOn: index });
+  showAll();
+}
+
+// Once a pair was voted on, it is told who wrote it.
+async function reveal(node) {
+  const conversation = open;
+  try {
+    const versions = await names(node);
+    const answers = node.answers.map((answer, index) => ({ ...answer, versions: versions[index] }));
+    conversations.edit(conversation, node.id, { answers });
+    showAll();
+  } catch { /* too long ago for the service to know: the vote counts all the same */ }
 }
 
 function branch(node, by) {
@@ -90,8 +101,9 @@ function branch(node, by) {
   thread.viewOfId(next.id).box.focus();
 }
 
-function go(conversation) {
-  open = conversation;
+// To a conversation of that id, or to a new one.
+function go(id) {
+  open = writing.get(id)?.conversation ?? conversations.load(id) ?? conversations.create();
   storage.tab.write("open", open.id);
   document.body.classList.remove("menu-open");
   showAll();
@@ -99,17 +111,17 @@ function go(conversation) {
 }
 
 function fresh() {
-  go(conversations.create());
+  go();
   $("input").focus();
 }
 
 function remove(id) {
-  stops.get(id)?.abort();
+  writing.get(id)?.stop.abort();
   const undo = conversations.remove(id);
-  if (id === open.id) go(conversations.create());
+  if (id === open.id) go();
   toast(t("removed"), () => {
     undo();
-    go(conversations.load(id));
+    go(id);
   });
   showAll();
 }
@@ -118,7 +130,7 @@ function remove(id) {
 
 function showAll() {
   thread.show(open);
-  const busy = stops.has(open.id);
+  const busy = writing.has(open.id);
   $("send").hidden = busy;
   $("stop").hidden = !busy;
   setText($("title"), open.title || t("untitled"));
@@ -131,7 +143,7 @@ function showList() {
     const name = make("button", "name", title || t("untitled"));
     name.type = "button";
     name.title = title;
-    name.onclick = () => id !== open.id && go(conversations.load(id));
+    name.onclick = () => id !== open.id && go(id);
     if (id === open.id) name.setAttribute("aria-current", "true");
     const gone = button("remove", () => remove(id), { image: "trash", className: "icon" });
     gone.title = t("remove", { title });
@@ -205,18 +217,18 @@ function step(by) {
 
 function stepConversation(by) {
   const all = conversations.list(), at = all.findIndex(({ id }) => id === open.id), next = all[at + by];
-  if (next) go(conversations.load(next.id));
+  if (next) go(next.id);
 }
 
 function edit() {
   const nodes = conversations.path(open), at = nodes.indexOf(thread.current());
   const message = nodes.slice(0, at + 1).findLast(({ role }) => role === "user");
-  if (message && !stops.has(open.id)) thread.viewOfId(message.id).edit();
+  if (message && !writing.has(open.id)) thread.viewOfId(message.id).edit();
 }
 
 function leave() {
   if (document.body.classList.contains("menu-open")) return toggleMenu(false);
-  if (stops.has(open.id)) return stops.get(open.id).abort();
+  if (writing.has(open.id)) return writing.get(open.id).stop.abort();
   if (document.activeElement === $("input")) thread.turns().at(-1)?.focus({ preventScroll: true });
 }
 
@@ -234,7 +246,7 @@ function setTwo(value) {
 
 function submit(pair = two) {
   const text = $("input").value.trim();
-  if (!text || stops.has(open.id)) return;
+  if (!text || writing.has(open.id)) return;
   $("input").value = "";
   storage.tab.write("draft", "");
   storage.tab.write("open", open.id);
@@ -252,13 +264,13 @@ function wire() {
     submit(event.ctrlKey || event.metaKey || two);
   };
   $("input").oninput = () => storage.tab.write("draft", $("input").value);
-  $("stop").onclick = () => stops.get(open.id)?.abort();
+  $("stop").onclick = () => writing.get(open.id)?.stop.abort();
   $("fresh").onclick = fresh;
   $("two").onclick = () => setTwo(!two);
   $("menu").onclick = () => toggleMenu();
   $("page").addEventListener("pointerdown", (event) => event.target.closest("#menu") || toggleMenu(false));
   $("show-keys").onclick = keys.openSheet;
-  thread.setActions({ again, pair: (node) => again(node, true), chose, branch, resend });
+  thread.setActions({ again, pair: (node) => again(node, true), chose, branch, resend, reveal });
   keys.listen({
     leave, fresh, edit, sheet: keys.openSheet, write: () => $("input").focus(),
     previousTurn: () => step(-1), nextTurn: () => step(1),
@@ -279,16 +291,19 @@ function follow() {
   votes.watch(thread.updateAll);
   storage.onFull(() => toast(t("full")));
   conversations.onChange((id) => {
-    if (id === open.id) conversations.merge(open);
+    if (id === open.id && conversations.load(id)) conversations.merge(open);
+    else if (id === open.id && !writing.has(id)) return go();
     showAll();
   });
   // Who leaves keeps what was written so far, and does not leave an answer that seems to be written still.
   addEventListener("pagehide", () => {
-    for (const stop of stops.values()) stop.abort();
-    for (const node of Object.values(open.nodes)) {
-      for (const answer of node.answers ?? []) if (conversations.isOpen(answer)) answer.state = "failed";
+    for (const { conversation, stop } of writing.values()) {
+      stop.abort();
+      for (const answer of Object.values(conversation.nodes).flatMap(({ answers }) => answers ?? [])) {
+        if (conversations.isOpen(answer)) answer.state = "failed";
+      }
+      conversations.save(conversation);
     }
-    if (open.title) conversations.save(open);
   });
 }
 
@@ -311,7 +326,7 @@ follow();
 setText($("state"), t("connecting"));
 setTwo(two);
 $("input").value = storage.tab.read("draft");
-go(conversations.load(storage.tab.read("open")) ?? open);
+go(storage.tab.read("open"));
 votes.resume();
 service.poll();
 fillLanguages();

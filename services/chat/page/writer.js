@@ -4,31 +4,46 @@ import { t } from "./words.js";
 
 const RETRY_MS = 3000;
 
-// Ends when the answer is done, stopped (by `signal`) or failed, which its state says. Never throws.
-export async function write(answer, messages, conversation, signal, changed) {
+// Ends when the answers are done, stopped (by `signal`) or failed, which their states say. Never throws. Two answers are a
+// comparison: in the service's order, by whom is told after the vote (`names`).
+export async function write(node, messages, conversation, signal, changed) {
+  const isPair = node.answers.length > 1, take = isPair ? takePiece : takeChunk;
   try {
-    const response = await opened(answer, messages, conversation, signal, changed);
-    answer.state = "writing";
-    answer.problem = "";
-    for await (const chunk of events(response)) take(answer, chunk, changed);
-    if (!answer.text) answer.problem = t("empty");
-    answer.state = answer.text ? "done" : "failed";
+    const response = await opened(node, isPair, { messages, conversation_id: conversation }, signal, changed);
+    for (const answer of node.answers) Object.assign(answer, { state: "writing", problem: "" });
+    for await (const piece of events(response)) {
+      if (piece.error) throw new Refused(piece.error.message, 500);
+      take(node, piece);
+      changed();
+    }
+    for (const answer of node.answers) {
+      answer.state = answer.text ? "done" : "failed";
+      answer.problem = answer.text ? "" : t("empty");
+    }
   } catch (error) {
-    answer.state = error.name === "AbortError" ? "stopped" : "failed";
-    answer.problem = error.name === "AbortError" ? "" : error.message;
+    const stopped = error.name === "AbortError";
+    for (const answer of node.answers) {
+      Object.assign(answer, { state: stopped ? "stopped" : "failed", problem: stopped ? "" : error.message });
+    }
   }
   changed();
 }
 
+// Who wrote the answers of a comparison that was voted on.
+export async function names(node) {
+  const found = await (await request(`v1/comparisons/${node.comparison}?user=${encodeURIComponent(person())}`)).json();
+  return found.answers.map(({ versions }) => versions.join(" → "));
+}
+
 // The engine's loading, and a service that is not there, are waited for: the message is not lost.
-async function opened(answer, messages, conversation, signal, changed) {
-  const body = { messages, stream: true, user: person(), conversation_id: conversation };
+async function opened(node, isPair, asked, signal, changed) {
+  const body = { ...asked, stream: true, user: person() };
   for (;;) {
     try {
-      return await request("v1/chat/completions", { body, signal });
+      return await request(isPair ? "v1/comparisons" : "v1/chat/completions", { body, signal });
     } catch (error) {
       if (!(error instanceof Refused) || error.final) throw error;
-      answer.problem = error.message;
+      for (const answer of node.answers) answer.problem = error.message;
       changed();
       await until(() => seen.reachable && seen.state !== "ready", { ms: error.retryMs, signal });
       await until(() => seen.reachable && seen.state === "ready", { ms: RETRY_MS, signal });
@@ -37,17 +52,27 @@ async function opened(answer, messages, conversation, signal, changed) {
   }
 }
 
-function take(answer, chunk, changed) {
-  if (chunk.id) answer.completion = chunk.id;
-  if (chunk.rlhf) {
-    answer.completion = chunk.rlhf.completion_id;
-    answer.versions = [...new Set(chunk.rlhf.versions[0].map((span) => span.policy_version))].join(" → ");
-    answer.unlogged = !chunk.rlhf.logged;
+function takeChunk({ answers: [answer] }, { id, choices, rlhf }) {
+  if (id) answer.completion = id;
+  if (rlhf) {
+    answer.versions = [...new Set(rlhf.versions[0].map((span) => span.policy_version))].join(" → ");
+    answer.unlogged = !rlhf.logged;
   }
-  if (chunk.error) throw new Refused(chunk.error.message, 500);
-  const delta = chunk.choices[0]?.delta;
-  answer.reasoning += delta?.reasoning ?? "";
-  answer.text += delta?.content ?? "";
+  grow(answer, choices[0]?.delta?.content, choices[0]?.delta?.reasoning);
+}
+
+function takePiece(node, { comparison_id, slot, completion_id, delta, reasoning, final }) {
+  node.comparison = comparison_id;
+  if (final) {
+    for (const answer of node.answers) answer.unlogged = !final.logged;
+    return;
+  }
+  node.answers[slot].completion = completion_id;
+  grow(node.answers[slot], delta, reasoning);
+}
+
+function grow(answer, text = "", reasoning = "") {
+  answer.reasoning += reasoning ?? "";
+  answer.text += text ?? "";
   answer.shownAt ||= Date.now();
-  changed();
 }

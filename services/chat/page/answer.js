@@ -5,9 +5,10 @@ import { isOpen } from "./conversations.js";
 import { button, copy, make, setText } from "./dom.js";
 import * as markdown from "./markdown.js";
 import * as votes from "./votes.js";
-import { t, translate } from "./words.js";
+import { t, tagName, translate } from "./words.js";
 
 const CHOICES = [["left", "1"], ["right", "2"], ["same", "3"], ["bothBad", "4"]];
+const TAGS = document.body.dataset.reasons.split(" ").filter(Boolean);
 const VALUE = { left: "left", right: "right", same: "same", bothBad: "bad" };
 
 export class AnswerView {
@@ -20,7 +21,8 @@ export class AnswerView {
     this.parts = node.answers.map((_, index) => new Part(index, this.isPair));
     this.box = make("article", this.isPair ? "turn answer pair" : "turn answer");
     this.box.tabIndex = -1;
-    this.box.append(make("div", "parts", ...this.parts.map((part) => part.box)));
+    this.title = make("h2", "unseen");  // by which screen readers go from turn to turn
+    this.box.append(this.title, make("div", "parts", ...this.parts.map((part) => part.box)));
     this.tools = make("div", "tools");
     this.note = make("span", "note");
     this.note.setAttribute("role", "status");
@@ -77,7 +79,8 @@ export class AnswerView {
   vote(up) {
     if (!this.canVote) return;
     const { wanted } = votes.load(this.subject);
-    const value = wanted?.up === up ? null : { up, reason: wanted?.reason ?? "" };
+    // Why an answer is good is not why it is bad.
+    const value = wanted?.up === up ? null : { up, reason: "", reasons: [] };
     votes.set(this.subject, value, this.answer.shownAt);
     if (!value) this.panel.replaceChildren();
   }
@@ -90,22 +93,31 @@ export class AnswerView {
     if (before === "bad" || value?.choice === "bad") {
       for (const { completion, shownAt } of this.node.answers) {
         const thumb = { ...this.subject, kind: "thumb", answers: [completion] };
-        votes.set(thumb, value?.choice === "bad" ? { up: false, reason: "" } : null, shownAt);
+        votes.set(thumb, value?.choice === "bad" ? { up: false, reason: "", reasons: [] } : null, shownAt);
       }
     }
     this.actions.chose(this.node, value?.choice === "right" ? 1 : 0);
   }
 
+  // Tags that the service's configuration names, and words of one's own.
   why() {
     const { wanted } = votes.load(this.subject);
     if (this.isPair || !wanted) return;
+    const tags = TAGS.map((tag) => {
+      const box = make("input");
+      box.type = "checkbox";
+      box.value = tag;
+      box.checked = wanted.reasons.includes(tag);
+      return make("label", "tag", box, tagName(tag));
+    });
     const field = make("input", "reason");
     field.value = wanted.reason;
     field.maxLength = 2000;
     this.open("reasonLabel", field, "reasonPlaceholder", () => {
       const now = votes.load(this.subject).wanted;
-      if (now) votes.set(this.subject, { ...now, reason: field.value.trim() }, this.answer.shownAt);
-    });
+      const reasons = tags.map(({ firstChild }) => firstChild).filter(({ checked }) => checked).map(({ value }) => value);
+      if (now) votes.set(this.subject, { ...now, reason: field.value.trim(), reasons }, this.answer.shownAt);
+    }, tags);
   }
 
   better() {
@@ -119,7 +131,7 @@ export class AnswerView {
   }
 
   // A field with what to do about it; Escape closes it, Enter (with Ctrl where there are several lines) saves.
-  open(label, field, placeholder, save) {
+  open(label, field, placeholder, save, before = []) {
     const form = make("form");
     field.dataset.tLabel = label;
     if (placeholder) field.dataset.tPlaceholder = placeholder;
@@ -130,7 +142,7 @@ export class AnswerView {
     const submit = button("save", () => {}, { className: "primary" });
     submit.type = "submit";
     submit.onclick = null;
-    form.append(field, make("div", "row", submit, button("cancel", close)));
+    form.append(...before, field, make("div", "row", submit, button("cancel", close)));
     form.onsubmit = (event) => {
       event.preventDefault();
       save();
@@ -152,6 +164,7 @@ export class AnswerView {
     const writes = node.answers.some(isOpen), slot = votes.load(this.subject);
     this.box.setAttribute("aria-busy", writes);
     this.box.setAttribute("aria-label", t("answer"));
+    setText(this.title, t("answer"));
     node.answers.forEach((answer, index) => this.parts[index].update(answer));
     this.tools.hidden = !node.answers.every(({ text }) => text) && writes;
     if (this.isPair) this.updateChoices(slot);

@@ -5,7 +5,9 @@ changes: it is cached for good, and a new release is a new name. Only the files 
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from pathlib import PurePath
 from string import Template
@@ -37,15 +39,19 @@ class Page:
     digest: str
 
 
-def read() -> Page:
-    """The page as it lies in this folder. A language is a JSON file: one more is one more file."""
+def read(reasons: Sequence[str] = ()) -> Page:
+    """The page as it lies in this folder; `reasons` are the tags by which a vote may say why.
+
+    A language is a JSON file: one more is one more file.
+    """
     folder = files("services.chat.page")
     names = sorted(entry.name for entry in folder.iterdir() if PurePath(entry.name).suffix in TYPES)
     assets = {name: folder.joinpath(name).read_bytes() for name in names}
     digest = hashlib.sha256(repr(sorted(assets.items())).encode()).hexdigest()[:16]
     languages = " ".join(PurePath(name).stem for name in names if name.endswith(".json"))
     html = folder.joinpath("page.html").read_text(encoding="utf-8")
-    return Page(Template(html).substitute(assets=f"page/{digest}", languages=languages), assets, digest)
+    values = {"assets": f"page/{digest}", "languages": languages, "reasons": escape(" ".join(reasons))}
+    return Page(Template(html).substitute(values), assets, digest)
 
 
 def media_type(name: str) -> str:

@@ -30,14 +30,19 @@ export function show(conversation) {
 
 // One node changed; the end stays in sight unless the reader has scrolled up.
 export function update(conversation, node) {
-  if (conversation.id !== shown?.id) return;
-  const thread = $("thread"), atEnd = thread.scrollHeight - thread.scrollTop - thread.clientHeight < 80;
-  views.get(node.id)?.update(node);
-  if (atEnd) thread.scrollTop = thread.scrollHeight;
+  if (conversation.id === shown?.id) following(() => views.get(node.id)?.update(node));
 }
 
 export function updateAll() {
-  for (const [id, view] of views) view.update(shown.nodes[id] ?? view.node);
+  following(() => {
+    for (const [id, view] of views) view.update(shown.nodes[id] ?? view.node);
+  });
+}
+
+function following(change) {
+  const thread = $("thread"), atEnd = thread.scrollHeight - thread.scrollTop - thread.clientHeight < 80;
+  change();
+  if (atEnd) thread.scrollTop = thread.scrollHeight;
 }
 
 export const scrollToEnd = () => { $("thread").scrollTop = $("thread").scrollHeight; };
@@ -95,12 +100,14 @@ class MessageView {
     this.head = make("div", "tools");
     this.editButton = button("edit", () => this.edit(), { image: "edit", className: "icon" });
     this.head.append(this.editButton);
-    this.box.append(this.text, this.head);
+    this.title = make("h2", "unseen");
+    this.box.append(this.title, this.text, this.head);
   }
 
   update(node) {
     this.node = node;
     this.box.setAttribute("aria-label", t("you"));
+    setText(this.title, t("you"));
     setText(this.text, node.text);
   }
 

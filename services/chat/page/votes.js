@@ -88,7 +88,7 @@ function body(subject, { key, value, replaces, ms }) {
   const common = { ...about, ...(replaces && { replaces }), response_ms: ms };
   if (value === null) return { ...common, withdrawal: { answer: first } };
   switch (subject.kind) {
-    case "thumb": return { ...common, thumb: { answer: first, up: value.up }, reason: value.reason };
+    case "thumb": return { ...common, thumb: { answer: first, up: value.up }, reason: value.reason, reasons: value.reasons };
     case "correction": return { ...common, correction: { answer: first, text: value.text } };
     default: {
       const [chosen, rejected] = value.choice === "right" ? [second, first] : [first, second];

@@ -12,6 +12,11 @@ export function t(name, values = {}) {
   return (words[name] ?? name).replace(/{(\w+)}/g, (_, value) => values[value]);
 }
 
+// A tag of the service's configuration, which may be one that no language knows.
+export function tagName(tag) {
+  return words[`tag.${tag}`] ?? tag.replaceAll("_", " ");
+}
+
 export function preferred() {
   const wanted = [storage.read("language"), ...navigator.languages.map((tag) => tag.split("-")[0]), "en"];
   return wanted.find((language) => LANGUAGES.includes(language));

@@ -17,7 +17,7 @@ class OperationHandlers:
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
-        self._page = assets.read()
+        self._page = assets.read(chat.settings.reasons)
 
     async def page(self, request: Request) -> Response:
         return HTMLResponse(self._page.html, headers=assets.PAGE_HEADERS)

@@ -36,7 +36,7 @@ async def visitors(browser: Browser) -> AsyncIterator[Visit]:
     async def visit(
         url: str, by: By = "mouse", *, beside: Visitor | None = None, ready: bool = True, **options: Any
     ) -> Visitor:
-        context = beside.page.context if beside else await browser.new_context(locale="en-GB", **options)
+        context = beside.page.context if beside else await browser.new_context(**{"locale": "en-GB", **options})
         came.append(Visitor(await context.new_page(), by))
         return await came[-1].visit(url, ready=ready)
 

@@ -84,10 +84,17 @@ async def test_a_vote_says_why(site: Service, visitor: Visitor) -> None:
     await visitor.do("Bad answer", "-")
     await eventually(lambda: site.sink.feedback != [])
     await visitor.do("Say why", "y")
+    tag = visitor.page.get_by_role("checkbox", name="Incomplete")
+    if visitor.by == "mouse":
+        await tag.check()
+    else:
+        await tag.press("Space")
+    await visitor.page.get_by_role("textbox", name="Why?").focus()
     await visitor.fill("Why?", "too short", confirm="Save")
     await eventually(lambda: len(site.sink.feedback) == 2)
     first, second = site.sink.feedback
-    assert (first.reason, second.reason) == ("", "too short")
+    assert (first.reason, first.reasons) == ("", ())
+    assert (second.reason, second.reasons) == ("too short", ("incomplete",))
     assert second.kind == first.kind
     assert second.replaces == site.sink.envelopes[1].event_id
 

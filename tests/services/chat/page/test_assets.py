@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import pytest
 
+from rlhf_online.config import ChatSettings
 from services.chat.page import assets
 from tests.support.chat_service import Service
 
@@ -64,6 +65,8 @@ def test_every_word_that_is_asked_for_is_there_and_no_other() -> None:
     scripts = "\n".join(source for name, source in SOURCES.items() if name.endswith(".js"))
     named = set(re.findall(r'data-t[\w-]*="([\w.]+)"', html)) | set(re.findall(r'"([\w.]+)"', scripts))
     words = set(json.loads(SOURCES["en.json"]))
-    assert words - {"name"} <= named
+    reasons = ChatSettings.model_fields["reasons"].default
+    assert {word for word in words if not word.startswith("tag.")} - {"name"} <= named
+    assert {word for word in words if word.startswith("tag.")} == {f"tag.{tag}" for tag in reasons}
     asked = set(re.findall(r'data-t[\w-]*="([\w.]+)"', html)) | set(re.findall(r'\bt\("([\w.]+)"', scripts))
     assert asked <= words

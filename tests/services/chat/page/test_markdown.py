@@ -10,8 +10,8 @@ from tests.support.chromium import saying
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SHOWN = {
-    "# One\n\ntext *em* **strong** ***both*** ~~gone~~ `a < b`": "<h3>One</h3><p>text <em>em</em> <strong>strong</strong> "
-    "<strong><em>both</em></strong> <del>gone</del> <code>a &lt; b</code></p>",
+    "# One\n\ntext *em* **strong** ***both*** ~~gone~~ `a < b`": "<h3>One</h3><p>text <em>em</em> "
+    "<strong>strong</strong> <strong><em>both</em></strong> <del>gone</del> <code>a &lt; b</code></p>",
     "snake_case_name and 2 * 3 * 4 and \\*not\\* and __bold__": "<p>snake_case_name and 2 * 3 * 4 and *not* and "
     "<strong>bold</strong></p>",
     "- a\n- b\n  - c\n  - d\n- e": "<ul><li>a</li><li>b<ul><li>c</li><li>d</li></ul></li><li>e</li></ul>",

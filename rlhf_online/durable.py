@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import uuid
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -75,11 +74,13 @@ def write_json(path: Path, values: Any) -> None:
     write_bytes(path, json.dumps(values).encode())
 
 
-def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Replace `path`; its folder is made if there is none."""
     make_folder(path.parent)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(aside, "wb", opener=partial(os.open, mode=mode)) as file:
+    with aside.open("wb") as file:
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -150,7 +150,7 @@ def revoke(path: Path, name: str) -> Key:
             raise InvalidInput(f"no key {wanted[:40]!r} in {path}: `rlhf-online keys list` shows their ids")
         if found[wanted].revoked is None:
             found[wanted] = found[wanted].model_copy(update={"revoked": datetime.now(UTC).replace(microsecond=0)})
-            _write(path, tuple(found.values()))
+        _write(path, tuple(found.values()))  # also what is so already: whoever wrote it may not have lived to sync it
     return found[wanted]
 
 

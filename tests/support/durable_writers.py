@@ -72,8 +72,16 @@ def read_token(root: Path) -> str:
 KEY = keys.make("ann", ["chat"])[0]
 
 
-def api_keys(root: Path) -> Iterator[None]:
+def _closed_keys(root: Path) -> Path:
+    """The file of keys; what lays out a disk keeps no modes, and each start closes the folder to others."""
     path = StateDir(root / "state").keys
+    if path.exists():
+        path.chmod(0o600)
+    return path
+
+
+def api_keys(root: Path) -> Iterator[None]:
+    path = _closed_keys(root)
     if not path.exists():
         keys.add(path, KEY)
     yield
@@ -82,7 +90,7 @@ def api_keys(root: Path) -> Iterator[None]:
 
 
 def read_api_keys(root: Path) -> list[bool]:
-    return [key.revoked is not None for key in keys.read(StateDir(root / "state").keys) or ()]
+    return [key.revoked is not None for key in keys.read(_closed_keys(root)) or ()]
 
 
 def salt_fingerprint(root: Path) -> Iterator[None]:

@@ -22,6 +22,7 @@ from rlhf_online.engine.host import EngineHost
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import log_folder, open_sink
 from rlhf_online.eventlog.base import Sink
+from rlhf_online.feedback.outcomes import OutcomeBoard
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
@@ -41,6 +42,8 @@ from services.chat.completions.sampling_request import PUBLIC_MODEL
 from services.chat.event_writer import EventWriter
 from services.chat.exporter import Exporter
 from services.chat.feedback.checks import FeedbackChecks
+from services.chat.feedback.history import VoteHistory
+from services.chat.feedback.own_votes import OwnVotes
 from services.chat.feedback.service import FeedbackService
 from services.chat.status import StatusFile
 from services.chat.transport.chat import Chat
@@ -98,6 +101,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         settings=settings,
         gateway=gateway,
         feedback=FeedbackService(writer, checks, person_hash, metrics, settings.objectives, settings.reasons, limits),
+        votes=OwnVotes(VoteHistory(folder), OutcomeBoard(registry.store), registry, person_hash),
         rollouts=Rollouts(
             gateway,
             priority=settings.engine.mode == "managed",

@@ -23,11 +23,14 @@ from services.chat.completions.rollouts import RolloutRequest, RolloutResults
 from services.chat.completions.text_request import CompletionRequest
 from services.chat.completions.text_responses import TextCompletion, TextCompletionChunk
 from services.chat.feedback.request import FeedbackRequest
-from services.chat.feedback.service import FeedbackAccepted
+from services.chat.feedback.own_votes import FeedbackList, FeedbackQuery, ListFeedbackQuery
+from services.chat.feedback.service import FeedbackAccepted, FeedbackOptions
+from services.chat.feedback.status import FeedbackStatus
 from services.chat.versions import ListVersionsRequest, RollbackRequest, VersionChanged, VersionList
 
 CHAT = "/rlhf.v1.ChatService/"
 COMPARISONS = "/rlhf.v1.ComparisonService/"
+FEEDBACK = "/rlhf.v1.FeedbackService/"
 ADMIN = "/rlhf.v1.AdminService/"
 
 
@@ -42,7 +45,7 @@ class Operation:
 
     name: str
     summary: str
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     requires: Requires
     response: Any
@@ -151,6 +154,58 @@ OPERATIONS = (
         query=ComparisonQuery,
         response=ComparisonResult,
         errors=(400, 404),
+    ),
+    Operation(
+        name="feedback_options",
+        summary="What a vote may name: objectives, and tags that say why.",
+        method="GET",
+        path="/v1/feedback/options",
+        requires="feedback",
+        response=FeedbackOptions,
+        errors=(401, 403),
+    ),
+    Operation(
+        name="list_feedback",
+        summary="The caller's own votes, newest first.",
+        method="GET",
+        path="/v1/feedback",
+        rpcs=(f"{FEEDBACK}ListFeedback",),
+        requires="feedback",
+        query=ListFeedbackQuery,
+        response=FeedbackList,
+        errors=(400, 401, 403),
+    ),
+    Operation(
+        name="feedback_status",
+        summary="Where one of the caller's votes is, and what became of it.",
+        method="GET",
+        path="/v1/feedback/{event_id}",
+        rpcs=(f"{FEEDBACK}GetFeedback",),
+        requires="feedback",
+        query=FeedbackQuery,
+        response=FeedbackStatus,
+        errors=(400, 401, 403, 404, 503),
+    ),
+    Operation(
+        name="edit_feedback",
+        summary="Put another vote in the place of one of the caller's; `replaces` of POST says the same.",
+        method="PUT",
+        path="/v1/feedback/{event_id}",
+        requires="feedback",
+        body=FeedbackRequest,
+        response=FeedbackAccepted,
+        errors=(400, 401, 403, 404, 409, 413, 415, 503),
+    ),
+    Operation(
+        name="withdraw_feedback",
+        summary="Take one of the caller's votes back; again and again it is the same.",
+        method="DELETE",
+        path="/v1/feedback/{event_id}",
+        rpcs=(f"{FEEDBACK}WithdrawFeedback",),
+        requires="feedback",
+        query=FeedbackQuery,
+        response=FeedbackAccepted,
+        errors=(400, 401, 403, 404, 503),
     ),
     Operation(
         name="list_versions",

@@ -29,6 +29,16 @@ class FeedbackAccepted(TypedDict):
     """Where the log stands after the vote, partition → next offset: a version whose position covers it has read it."""
 
 
+@documented
+class FeedbackOptions(TypedDict):
+    """What a vote may name."""
+
+    objectives: list[str]
+    """What answers are judged by; the first where a vote names none."""
+    reasons: list[str]
+    """The tags by which a vote may say why."""
+
+
 class FeedbackService:
     """Where both HTTP and gRPC bring feedback; `objectives` and `reasons` are what a vote may name."""
 
@@ -72,6 +82,9 @@ class FeedbackService:
             raise
         self.count(kind, "ok")
         return {"event_id": made, "position": position}
+
+    def options(self) -> FeedbackOptions:
+        return {"objectives": list(self.objectives), "reasons": list(self.reasons)}
 
     def count(self, kind: str, outcome: str) -> None:
         self.metrics.feedback.labels(kind=kind, outcome=outcome).inc()

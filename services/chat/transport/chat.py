@@ -14,6 +14,7 @@ from services.chat.completions.gateway import Gateway
 from services.chat.completions.responses import Readiness
 from services.chat.completions.rollouts import Rollouts
 from services.chat.exporter import Exporter
+from services.chat.feedback.own_votes import OwnVotes
 from services.chat.feedback.service import FeedbackService
 from services.chat.versions import Versions
 
@@ -25,6 +26,7 @@ class Chat:
     settings: ChatSettings
     gateway: Gateway
     feedback: FeedbackService
+    votes: OwnVotes
     rollouts: Rollouts
     comparisons: Comparisons
     versions: Versions

@@ -45,7 +45,7 @@ def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:
 
     async def endpoint(request: Request) -> Response:
         try:
-            if operation.method == "POST":
+            if operation.method != "GET":
                 _check_origin(request, chat)
             CALLER.set(chat.authorization.admit(operation.requires, request.headers))
             return await handler(request)

@@ -6,6 +6,7 @@
       states/policy-000012.json    {"state", "reason", "gate", "changed_ms"}
       live/policy          the name of the live version, replaced atomically
       references           the policy versions that KL was counted from, the one in use last; none: the first version
+      votes/…              what became of people's votes (`feedback.outcomes`)
       next/policy          the next number to give: a number is never given twice
       lock                 held while a record is compared and replaced
       .staging-…           files of a version that is being written
@@ -38,7 +39,7 @@ class FolderStore:
 
     def settle(self) -> None:
         """Make certain what a process left here that was killed, before anything is built upon it. Raises OSError."""
-        for folder in (self.root, *(self.root / records for records in ("live", "next", "probes", "states"))):
+        for folder in (self.root, *(self.root / records for records in ("live", "next", "probes", "states", "votes"))):
             if folder.is_dir():
                 fsync_folder(folder)
 

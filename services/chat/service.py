@@ -140,7 +140,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
     config.connections = Connections(chat.connections, chat.gateway.metrics.closed)
     http = HttpServer(config)
     grpc = GrpcServer(chat)
-    follower = asyncio.create_task(chat.keys.follow())
+    followers = [asyncio.create_task(chat.keys.follow()), asyncio.create_task(chat.votes.history.follow())]
     try:
         grpc_port = await grpc.start(settings.host, settings.grpc_port)
         serving = asyncio.create_task(http.serve(sockets=[listener]))
@@ -151,9 +151,12 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         http.should_exit = True
         await asyncio.gather(serving, grpc.stop(GRACE_S))
     finally:
-        follower.cancel()
         listener.close()
+        for follower in followers:
+            follower.cancel()
+        await asyncio.wait(followers)
         await grpc.stop(0)
+        chat.votes.history.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ import orjson
 
 from rlhf_online.config import ChatSettings
 from rlhf_online.engine.vllm import EngineClient
+from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
@@ -70,8 +71,8 @@ class Service:
 
 
 @asynccontextmanager
-async def running(folder: Path, **settings: Any) -> AsyncIterator[Service]:
-    """A service on free ports, ended in order."""
+async def running(folder: Path, *, log: LocalLog | None = None, **settings: Any) -> AsyncIterator[Service]:
+    """A service on free ports, ended in order. It writes to `log`, if given, and otherwise to the fake `sink`."""
     state = StateDir(folder / "state")
     engine, sink = FakeVllm(), FakeSink()
     (folder / "state").mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Service]:
     registry = open_registry(state.versions)
     engine_settings = {"tool_call_parser": "hermes"}
     values = {"state_dir": state.root, "http_port": 0, "grpc_port": 0, "engine": engine_settings, **settings}
-    chat = wire(ChatSettings.model_validate(values), state, registry, host, sink)
+    chat = wire(ChatSettings.model_validate(values), state, registry, host, log or sink)
     stop = asyncio.Event()
     ports: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
 

@@ -24,7 +24,9 @@ from rlhf_online.eventlog.segments import encode_group, segment_name
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion
+from rlhf_online.feedback import outcomes
 from rlhf_online.feedback.answer_store import AnswerStore
+from rlhf_online.feedback.outcomes import OutcomeBoard, fact, vote_key
 from rlhf_online.rewards import weights
 from rlhf_online.state import FINGERPRINT, PersonHash, StateDir
 from rlhf_online.training import parity
@@ -401,6 +403,20 @@ def reference(root: Path) -> Iterator[None]:
     yield
 
 
+def told(root: Path) -> Iterator[None]:
+    """What became of two votes; each chunk holds one."""
+    board = OutcomeBoard(open_registry(root / "versions").store)
+    with mock.patch.object(outcomes, "CHUNK_BYTES", 1):
+        for number in (1, 2):
+            board.publish({vote_key(f"vote {number}", "ann"): fact("trained", f"reward-00000{number}")})
+            yield
+
+
+def read_told(root: Path) -> list[list[str]]:
+    board = OutcomeBoard(open_registry(root / "versions").store)
+    return [[found.detail for found in board.find(f"vote {number}", "ann")] for number in (1, 2)]
+
+
 def retired(root: Path) -> None:
     three_versions(root)
     open_registry(root / "versions").promote("policy-000002")
@@ -609,6 +625,7 @@ WRITERS = (
     ),
     Writer(name="a rejection", writes=STORE, before=three_versions, write=marked, read=read_versions),
     Writer(name="a new reference", writes=STORE, before=three_versions, write=reference, read=read_versions),
+    Writer(name="what became of votes", writes=STORE, write=told, read=read_told),
     Writer(
         name="weights that are pruned",
         writes=("versions.folder_store:FolderStore.discard_files",),
@@ -640,6 +657,7 @@ NOT_PROMISED = {
     "rlhf_online.state:StateDir.close_to_others": "done anew at every start",
     "rlhf_online.training.parity:mend": "the file is as bad as before until it is whole",
     "rlhf_online.training.sft.__main__:run": "syncs the fine-tuned model before it says where it is",
+    "services.chat.feedback.history:VoteHistory._open": "an index, made anew from the log",
     "services.standalone": ANEW,
 }
 """Functions, or packages, that write too, and why no power loss matters to them."""

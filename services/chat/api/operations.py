@@ -22,8 +22,8 @@ from services.chat.completions.responses import (
 from services.chat.completions.rollouts import RolloutRequest, RolloutResults
 from services.chat.completions.text_request import CompletionRequest
 from services.chat.completions.text_responses import TextCompletion, TextCompletionChunk
-from services.chat.feedback.request import FeedbackRequest
 from services.chat.feedback.own_votes import FeedbackList, FeedbackQuery, ListFeedbackQuery
+from services.chat.feedback.request import FeedbackRequest
 from services.chat.feedback.service import FeedbackAccepted, FeedbackOptions
 from services.chat.feedback.status import FeedbackStatus
 from services.chat.versions import ListVersionsRequest, RollbackRequest, VersionChanged, VersionList
@@ -162,7 +162,7 @@ OPERATIONS = (
         path="/v1/feedback/options",
         requires="feedback",
         response=FeedbackOptions,
-        errors=(401, 403),
+        errors=(403),
     ),
     Operation(
         name="list_feedback",
@@ -173,7 +173,7 @@ OPERATIONS = (
         requires="feedback",
         query=ListFeedbackQuery,
         response=FeedbackList,
-        errors=(400, 401, 403),
+        errors=(400, 403),
     ),
     Operation(
         name="feedback_status",
@@ -184,7 +184,7 @@ OPERATIONS = (
         requires="feedback",
         query=FeedbackQuery,
         response=FeedbackStatus,
-        errors=(400, 401, 403, 404, 503),
+        errors=(400, 404, 503),
     ),
     Operation(
         name="edit_feedback",
@@ -194,7 +194,7 @@ OPERATIONS = (
         requires="feedback",
         body=FeedbackRequest,
         response=FeedbackAccepted,
-        errors=(400, 401, 403, 404, 409, 413, 415, 503),
+        errors=(400, 404, 409, 413, 415, 503),
     ),
     Operation(
         name="withdraw_feedback",
@@ -205,7 +205,7 @@ OPERATIONS = (
         requires="feedback",
         query=FeedbackQuery,
         response=FeedbackAccepted,
-        errors=(400, 401, 403, 404, 503),
+        errors=(400, 404, 503),
     ),
     Operation(
         name="list_versions",

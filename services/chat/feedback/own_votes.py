@@ -89,6 +89,10 @@ class FeedbackItem(TypedDict, total=False):
     """Milliseconds between the showing and the vote; 0 if unknown."""
     replaces: str
     """The vote that this one took the place of; empty if none."""
+    comparison_id: str
+    """The comparison whose answers it judged, if the service showed them so."""
+    could_know: bool
+    """Whether the person could know which version wrote what."""
 
 
 @documented
@@ -104,14 +108,16 @@ class FeedbackList(TypedDict):
 class OwnVotes:
     """Looks votes up. Its calls read small files: handlers run them in a thread."""
 
-    def __init__(self, history: VoteHistory, board: OutcomeBoard, catalogue: Catalogue, person_hash: PersonHash) -> None:
+    def __init__(
+        self, history: VoteHistory, board: OutcomeBoard, catalogue: Catalogue, person_hash: PersonHash
+    ) -> None:
         self.history = history
         self._board = board
         self._catalogue = catalogue
         self._person_hash = person_hash
 
     def status(self, event_id: str, values: Mapping[str, Any], caller: Caller) -> FeedbackStatus:
-        """Raises ApiError: 404 for a vote that is not the caller's, or that neither this service nor the trainer knows."""
+        """Raises ApiError: 404 for a vote that is not the caller's, or that nobody here knows."""
         person = self._person(validate(FeedbackQuery, values).user, caller)
         found = self.history.find(event_id, person)
         try:

@@ -65,7 +65,10 @@ class _Learned:
 def status(
     event_id: str, outcomes: list[Outcome], catalogue: Catalogue, *, accepted_ms: int, replaced_by: str
 ) -> FeedbackStatus:
-    """`outcomes` in their order; that a vote waits is the past once something is settled. Raises OSError, FileDamaged."""
+    """`outcomes` in their order; that a vote waits is the past once something is settled.
+
+    Raises OSError, FileDamaged.
+    """
     settled = any(outcome.settled for outcome in outcomes)
     facts = [outcome for outcome in outcomes if not settled or outcome.word not in ("waiting", "joined")]
     last = facts[-1] if facts else None

@@ -24,6 +24,8 @@ from rlhf_online.proto.rlhf.v1 import (
     chat_pb2_grpc,
     comparisons_pb2,
     comparisons_pb2_grpc,
+    feedback_pb2,
+    feedback_pb2_grpc,
     versions_pb2,
 )
 from rlhf_online.versions.manifest import Manifest
@@ -40,6 +42,7 @@ from services.chat.tracing import TraceGrpc
 from services.chat.transport import connections
 from services.chat.transport.chat import Chat, readiness
 from services.chat.transport.grpc_comparisons import ComparisonServicer
+from services.chat.transport.grpc_feedback import FeedbackServicer
 from services.chat.transport.grpc_values import complete_response, feedback_values, pieces, values_of
 
 CODES = {
@@ -55,8 +58,8 @@ CODES = {
 HEALTH_POLL_S = 0.5
 MAX_CALLS = 8192
 """Of all connections."""
-FILES = (chat_pb2, comparisons_pb2, admin_pb2)
-SERVICES = ("rlhf.v1.ChatService", "rlhf.v1.ComparisonService", "rlhf.v1.AdminService")
+FILES = (chat_pb2, comparisons_pb2, feedback_pb2, admin_pb2)
+SERVICES = ("rlhf.v1.ChatService", "rlhf.v1.ComparisonService", "rlhf.v1.FeedbackService", "rlhf.v1.AdminService")
 Context = grpc.aio.ServicerContext
 
 
@@ -227,6 +230,7 @@ class GrpcServer:
         self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
         chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)
         comparisons_pb2_grpc.add_ComparisonServiceServicer_to_server(ComparisonServicer(chat), self.server)
+        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(FeedbackServicer(chat), self.server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(chat), self.server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
@@ -251,9 +255,10 @@ class GrpcServer:
         await self.server.stop(grace_s)
 
     async def _follow(self) -> None:
-        """Health: the process as a whole is well; ChatService only while it can answer."""
+        """Health: the process as a whole is well; what needs the engine only while that can answer."""
         serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-        await self.health.set("rlhf.v1.AdminService", serving)
+        for name in SERVICES[2:]:
+            await self.health.set(name, serving)
         shown: bool | None = None
         while True:
             ready = bool(readiness(self.chat)["ready"])

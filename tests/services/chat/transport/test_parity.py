@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from rlhf_online.proto.rlhf.v1 import admin_pb2, chat_pb2, comparisons_pb2, events_pb2, versions_pb2
+from rlhf_online.proto.rlhf.v1 import admin_pb2, chat_pb2, comparisons_pb2, events_pb2, feedback_pb2, versions_pb2
 from services.chat import versions
 from services.chat.comparisons import replies
 from services.chat.comparisons.request import CompareRequest, ComparisonQuery
 from services.chat.completions import responses
 from services.chat.completions.chat_request import ChatCompletionRequest, Message
+from services.chat.feedback import own_votes
 from services.chat.feedback import request as feedback
 from services.chat.feedback.service import FeedbackAccepted
+from services.chat.feedback.status import FeedbackStatus
 from tests.services.chat.transport.test_transports import CASES
 
 
@@ -94,6 +96,21 @@ TWINS = {
     "what was compared": Twins(
         (replies.ComparisonResult, replies.NamedAnswer),
         (comparisons_pb2.GetComparisonResponse, comparisons_pb2.NamedAnswer),
+    ),
+    "what became of a vote": Twins((FeedbackStatus,), (feedback_pb2.GetFeedbackResponse,)),
+    "one's votes": Twins((own_votes.FeedbackList,), (feedback_pb2.ListFeedbackResponse,)),
+    "which votes": Twins((own_votes.ListFeedbackQuery,), (feedback_pb2.ListFeedbackRequest,)),
+    "which vote": Twins(
+        (own_votes.FeedbackQuery,), (feedback_pb2.GetFeedbackRequest,), only_grpc={"event_id": "HTTP's path"}
+    ),
+    "which vote is taken back": Twins(
+        (own_votes.FeedbackQuery,), (feedback_pb2.WithdrawFeedbackRequest,), only_grpc={"event_id": "HTTP's path"}
+    ),
+    "it was taken back": Twins((FeedbackAccepted,), (feedback_pb2.WithdrawFeedbackResponse,)),
+    "one of one's votes": Twins(
+        (own_votes.FeedbackItem,),
+        (feedback_pb2.FeedbackItem, events_pb2.Feedback),
+        only_grpc={"feedback": "its fields stand one level higher", "person": "not told"},
     ),
     "which versions": Twins((versions.ListVersionsRequest,), (admin_pb2.ListVersionsRequest,)),
     "versions": Twins((versions.VersionList,), (admin_pb2.ListVersionsResponse,)),

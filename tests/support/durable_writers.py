@@ -625,7 +625,7 @@ WRITERS = (
     ),
     Writer(name="a rejection", writes=STORE, before=three_versions, write=marked, read=read_versions),
     Writer(name="a new reference", writes=STORE, before=three_versions, write=reference, read=read_versions),
-    Writer(name="what became of votes", writes=STORE, write=told, read=read_told),
+    Writer(name="what became of votes", writes=STORE, before=three_versions, write=told, read=read_told),
     Writer(
         name="weights that are pruned",
         writes=("versions.folder_store:FolderStore.discard_files",),

@@ -162,7 +162,7 @@ OPERATIONS = (
         path="/v1/feedback/options",
         requires="feedback",
         response=FeedbackOptions,
-        errors=(403),
+        errors=(403,),
     ),
     Operation(
         name="list_feedback",

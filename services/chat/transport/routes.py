@@ -24,20 +24,25 @@ OPENAI = ("/v1/chat/completions", "/v1/completions", "/v1/models")
 
 
 def build(chat: Chat) -> Starlette:
-    """The ASGI application: a route for each operation of the table."""
+    """The ASGI application: a route for each path of the table."""
     answers = handlers(chat)
+    paths: dict[str, dict[str, Handler]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _endpoint(operation, answers[operation.name], chat)
     return Starlette(
-        routes=[
-            Route(
-                operation.path,
-                _endpoint(operation, answers[operation.name], chat),
-                methods=[operation.method],
-            )
-            for operation in OPERATIONS
-        ],
+        routes=[Route(path, _by_method(methods), methods=sorted(methods)) for path, methods in paths.items()],
         middleware=[Middleware(TraceHttp)],
         exception_handlers={HTTPException: _on_http_error},
     )
+
+
+def _by_method(methods: dict[str, Handler]) -> Handler:
+    """One route for all methods of a path, so that a wrong method is told all right ones. HEAD is GET."""
+
+    async def endpoint(request: Request) -> Response:
+        return await methods["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint
 
 
 def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:

@@ -85,8 +85,10 @@ async def test_a_grpc_method_that_no_operation_declares_is_not_served(
 
 
 async def test_a_wrong_method_tells_the_right_ones(service: Service) -> None:
-    async with service.session.get(service.url + "/v1/feedback") as response:
-        assert (response.status, response.headers["allow"]) == (405, "POST")
+    for path, right in (("/v1/chat/completions", {"POST"}), ("/v1/feedback/x", {"DELETE", "GET", "PUT"})):
+        response = await service.session.patch(service.url + path)
+        allowed = {method for method in response.headers["allow"].split(", ") if method != "HEAD"}
+        assert (response.status, allowed) == (405, right)
         assert (await response.json(content_type=None))["error"]["code"] == "method_not_allowed"
 
 

@@ -50,6 +50,14 @@ def test_a_person_is_a_keyed_hash(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "person.salt").read_text() not in repr(hashed)
 
 
+def test_a_log_bears_the_mark_of_the_hash_that_names_people_in_it(tmp_path: Path) -> None:
+    persons = StateDir(tmp_path).person_hash()
+    persons.sign(tmp_path / "log")
+    persons.sign(tmp_path / "log")
+    [mark] = (tmp_path / "log").iterdir()
+    assert mark.read_text() == persons.fingerprint
+
+
 def test_hashes_are_the_same_for_good(tmp_path: Path) -> None:
     (tmp_path / "person.salt").write_text("a salt of some time ago\n")
     assert StateDir(tmp_path).person_hash()("ada") == "ba77bce2e2710419cd8f3d45bc948361"
@@ -118,6 +126,12 @@ def test_others_may_read_nothing_neither_old_nor_new(tmp_path: Path) -> None:
     state.write_status("chat", {})
     assert set(modes(state.root).values()) == {0}
     assert (state.checkpoints / "0" / "answers" / "a").read_text() == "a conversation"
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_a_folder_that_is_not_there_is_made_closed(tmp_path: Path) -> None:
+    StateDir(tmp_path / "new" / "state").close_to_others()
+    assert modes(tmp_path / "new" / "state") == {".": 0}
 
 
 @pytest.mark.usefixtures("open_umask")

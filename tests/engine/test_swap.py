@@ -261,6 +261,16 @@ def test_the_probe_is_a_mean_over_all_tokens(tmp_path: Path) -> None:
         check_probe(Weights("new", tmp_path), [[math.nan]], 0.02)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_log_prob_that_is_not_finite_is_enough_and_one_that_is_not_told_is_none(
+    tmp_path: Path, value: float
+) -> None:
+    check_probe(Weights("new", tmp_path), [[-1.0, None]], 0.02)
+    for logprobs in ([[-1.0, value]], [[value], [-1.0]], [[None, -1.0], [value]]):
+        with pytest.raises(SwapFailed, match="not finite"):
+            check_probe(Weights("new", tmp_path), logprobs, 0.02)
+
+
 def test_a_mean_that_is_the_tolerance_itself_passes(tmp_path: Path) -> None:
     new = Weights("new", tmp_path, (ProbeSequence(token_ids=tuple(range(5)), logprobs=(-1.0,) * 4),))
     check_probe(new, [[-1.5, -0.5, -1.5, -0.5]], 0.5)

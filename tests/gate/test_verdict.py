@@ -44,6 +44,13 @@ def test_of_a_single_pair_nothing_is_known_and_so_its_error_is_a_half() -> None:
     assert judge(evidence([1.0, 1.0], [4, 4]), SETTINGS).figures["win_rate_stderr"] == 0.0
 
 
+@pytest.mark.parametrize(("live", "ratio"), [(1, 1.25), (0, 1.25), (2, 0.625)])
+def test_a_live_version_that_says_nothing_counts_as_one_that_says_a_word(live: int, ratio: float) -> None:
+    found = evidence([1.0] * 4, [1, 1, 1, 2])
+    short = Evidence(candidate=found.candidate, live=AnswerSet(scores=[0.0] * 4, lengths=[live] * 4), kl=1.0)
+    assert judge(short, SETTINGS).figures["length_ratio"] == ratio
+
+
 @pytest.mark.parametrize(
     ("found", "reason"),
     [

@@ -53,6 +53,8 @@ def test_calibration_error_by_hand():
     assert calibration_error([0.9, 0.9, 0.6, 0.6], [1, 0, 1, 0]) == pytest.approx((0.8 + 0.2) / 4)
     assert calibration_error([1.0, 0.5], [1, 0.5]) == 0
     assert calibration_error([], []) == 0
+    assert calibration_error([0.51, 0.54], [1, 0]) == pytest.approx((0.49 - 0.54) / -2), "of one bin, .05 wide"
+    assert calibration_error([0.54, 0.56], [1, 0]) == pytest.approx((0.46 + 0.56) / 2), "of two"
 
 
 def test_the_interval_of_the_calibration_error_is_around_it_and_narrows():

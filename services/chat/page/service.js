@@ -2,10 +2,10 @@
 import * as storage from "./storage.js";
 import { t } from "./words.js";
 
-const POLL_READY_MS = 2000, POLL_AWAY_MS = 700;
+const POLL_READY_MS = 2000, POLL_AWAY_MS = 700, RETRY_MS = 5000;
 
-// The service as it was last seen: /readyz's fields, and `reachable`.
-export const seen = { reachable: true, state: "", message: "", serving: "", log: "ok" };
+// The service as it was last seen: /readyz's fields, `reachable`, and when.
+export const seen = { reachable: true, state: "", message: "", serving: "", log: "ok", at: 0 };
 const watchers = new Set();
 let askForKey = async () => null, asking = null;
 
@@ -93,14 +93,23 @@ export function until(condition, { ms, signal } = {}) {
   });
 }
 
+// After a request failed: resolves when it is worth trying again. A service that says how long it wants peace gets it.
+export function recovered({ status, retryMs }, isWell, signal) {
+  const failed = Date.now();
+  const isBack = () => status !== 429 && seen.at > failed && seen.reachable && isWell();
+  return until(isBack, { ms: status === 429 ? retryMs : Math.max(retryMs, RETRY_MS), signal });
+}
+
 export async function poll() {
   try {
     Object.assign(seen, await (await fetch("readyz")).json(), { reachable: true });
   } catch {
     seen.reachable = false;
   }
+  seen.at = Date.now();
   for (const changed of [...watchers]) changed();
-  setTimeout(poll, seen.reachable && seen.state === "ready" ? POLL_READY_MS : POLL_AWAY_MS);
+  const isWell = seen.reachable && seen.state === "ready" && seen.log === "ok";
+  setTimeout(poll, isWell ? POLL_READY_MS : POLL_AWAY_MS);
 }
 
 // One question for however many requests were refused at once. Raises Refused if nobody gives a key.

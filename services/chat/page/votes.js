@@ -6,11 +6,10 @@
 //     takenBack, problem, refused }
 //
 // wanted ≠ given → pending → sent → given; null takes the vote back.
-import { person, request, seen, until } from "./service.js";
+import { person, recovered, request, seen } from "./service.js";
 import * as storage from "./storage.js";
 
 const KEPT = "vote:";
-const RETRY_MS = 15_000;
 const sending = new Set(), watchers = new Set();
 
 // `subject` is all that a vote's body needs beside its value: see `body`.
@@ -60,13 +59,13 @@ function prepare(name) {
 
 async function send(name) {
   const { subject, pending } = storage.read(name);
-  let event, problem = "", refused = false, retryMs = 0;
+  let event, problem = "", refused = false, failure = null;
   try {
     event = (await (await request("v1/feedback", { body: body(subject, pending) })).json()).event_id;
   } catch (error) {
     problem = error.message;
     refused = error.final;
-    retryMs = error.retryMs;
+    failure = error;
   }
   const slot = storage.read(name);
   if (slot?.pending?.key !== pending.key) return;  // another tab was told first
@@ -78,8 +77,7 @@ async function send(name) {
   if (event || refused) slot.pending = null;
   keep({ ...slot, problem, refused });
   if (event || refused) return;
-  await until(() => false, { ms: retryMs });
-  await until(() => seen.reachable && seen.log === "ok", { ms: RETRY_MS });
+  await recovered(failure, () => seen.log === "ok");
 }
 
 function body(subject, { key, value, replaces, ms }) {

@@ -1,8 +1,6 @@
 // Has an answer written: waits for the model where it is not ready, and says with `changed` whenever there is more.
-import { events, person, Refused, request, seen, until } from "./service.js";
+import { events, person, recovered, Refused, request, seen } from "./service.js";
 import { t } from "./words.js";
-
-const RETRY_MS = 3000;
 
 // Ends when the answers are done, stopped (by `signal`) or failed, which their states say. Never throws. Two answers are a
 // comparison: in the service's order, by whom is told after the vote (`names`).
@@ -45,8 +43,7 @@ async function opened(node, isPair, asked, signal, changed) {
       if (!(error instanceof Refused) || error.final) throw error;
       for (const answer of node.answers) answer.problem = error.message;
       changed();
-      await until(() => seen.reachable && seen.state !== "ready", { ms: error.retryMs, signal });
-      await until(() => seen.reachable && seen.state === "ready", { ms: RETRY_MS, signal });
+      await recovered(error, () => seen.state === "ready", signal);
       signal.throwIfAborted();
     }
   }

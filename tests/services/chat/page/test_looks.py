@@ -51,7 +51,6 @@ async def talk(site: Service, visitor: Visitor) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("wide", {"viewport": {"width": 1200, "height": 800}}),
         ("dark", {"viewport": {"width": 1200, "height": 800}, "color_scheme": "dark"}),
         ("phone", {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}),
     ],

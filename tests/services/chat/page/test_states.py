@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Route, expect
 
+from rlhf_online import keys
 from rlhf_online.events import AnswerRef, Completion, Feedback, Thumb
+from rlhf_online.state import StateDir
 from tests.services.chat.page.conftest import Visit
 from tests.support.chat_process import chat_process
-from tests.support.chat_service import Service
+from tests.support.chat_service import Service, running
 from tests.support.chromium import By, saying
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -169,6 +171,45 @@ async def test_a_reload_keeps_what_was_written_so_far(site: Service, visitors: V
     await visitor.do("Good answer", "+")
     await eventually(lambda: site.sink.feedback != [])
     assert site.sink.feedback[0].answers()[0].completion_id == site.sink.completions[0].completion_id
+
+
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+async def test_a_key_is_asked_for_and_kept_until_the_tab_is_closed(
+    tmp_path: Path, browser: Browser, visitors: Visit, by: By
+) -> None:
+    """Once for all that was refused meanwhile, again when it no longer holds, and never by another tab's word."""
+    ann, token = keys.make("ann", ["chat", "feedback", "read"])
+    state = StateDir(tmp_path / "state")
+    state.root.mkdir()
+    keys.add(state.keys, ann)
+    async with running(tmp_path) as service:
+        visitor = await visitors(service.url, by)
+        dialog = visitor.page.get_by_role("dialog", name="A key is needed")
+        confirm = dialog.get_by_role("button", name="Continue")
+        await visitor.say("?")
+        await expect(dialog).to_be_visible()
+        await visitor.page.get_by_label("API key").fill("wrong")
+        await (confirm.click() if by == "mouse" else visitor.page.keyboard.press("Enter"))
+        await expect(dialog).to_contain_text("key")
+        await expect(visitor.page.get_by_label("API key")).to_have_value("")
+        await visitor.page.get_by_label("API key").fill(token)
+        await (confirm.click() if by == "mouse" else visitor.page.keyboard.press("Enter"))
+        await expect(await visitor.answered()).to_contain_text("hello there")
+        await visitor.do("Good answer", "+")
+        await expect(visitor.answer).to_contain_text("counted, thank you")
+        await visitor.page.reload()
+        await visitor.ask("more")
+        await expect(dialog).to_be_hidden()
+        assert {event.person for event in (*service.sink.completions, *service.sink.feedback)} == {
+            service.chat.gateway.person_hash("ann")
+        }
+        other = await visitors(service.url, by, beside=visitor)
+        await other.say("?")
+        other_dialog = other.page.get_by_role("dialog", name="A key is needed")
+        await expect(other_dialog).to_be_visible()
+        cancel = other_dialog.get_by_role("button", name="Cancel")
+        await (cancel.click() if by == "mouse" else other.page.keyboard.press("Escape"))
+        await expect(other.answer).to_contain_text("no key was given")
 
 
 async def test_a_new_version_is_told(site: Service, visitors: Visit) -> None:

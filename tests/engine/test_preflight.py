@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from rlhf_online.engine import preflight
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.models.tensor_headers import SIZES
+from rlhf_online.models.tensor_headers import SIZES, Tensor
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
@@ -201,6 +201,17 @@ def test_float32_may_stand_for_bfloat16(tmp_path: Path) -> None:
     check_full(wide, narrow)
     with pytest.raises(VersionCorrupt, match="type BF16"):
         check_full(narrow, wide)
+
+
+@pytest.mark.parametrize("wanted", ["F64", "F32", "F16", "BF16"])
+@pytest.mark.parametrize("got", ["F64", "F32", "F16", "BF16"])
+def test_no_other_type_stands_for_another(got: str, wanted: str) -> None:
+    one, other = ({"w": Tensor(Path("x"), dtype, (2, 3), 0, 8)} for dtype in (got, wanted))
+    if got == wanted or (got == "F32" and wanted in ("F16", "BF16")):
+        preflight.compare("v", one, other, optional=set())
+    else:
+        with pytest.raises(VersionCorrupt, match=f"v: w has type {got}, expected {wanted}"):
+            preflight.compare("v", one, other, optional=set())
 
 
 def model(folder: Path, *, tied: bool | None = True, head: float | None = None) -> Path:

@@ -130,3 +130,23 @@ def test_what_cannot_be_cleared_away_keeps_no_version_from_being_staged(registry
     (registry.stage(version) / "model.safetensors").write_text("weights")
     registry.publish(Manifest(version=version, tuning="full"))
     assert registry.versions("policy") == [version]
+
+
+def test_a_record_that_is_damaged_is_told_by_its_name_until_it_is_good_again(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Whether it holds nonsense, or is no file at all."""
+    version = publish(registry)
+    key, record = f"states/{version}.json", tmp_path / "states" / f"{version}.json"
+    registry.mark(version, "rejected", reason="why")
+    good = record.read_text()
+    record.write_text("{")
+    registry.status(version)
+    assert list(registry.damaged) == [key] and f"{record} cannot be read" in registry.damaged[key]
+    record.unlink()
+    record.mkdir()
+    registry.status(version)
+    assert list(registry.damaged) == [key] and f"{record} cannot be read (Is a directory)" in registry.damaged[key]
+    record.rmdir()
+    record.write_text(good)
+    assert registry.status(version).state == "rejected" and registry.damaged == {}

@@ -26,7 +26,7 @@ from rlhf_online.config import EngineSettings
 from tests.zoo.models import ZOO, Animal, Tuning, copied
 
 REFUSED_WITHIN_S = 10.0
-START_S: float = EngineSettings.model_fields["start_timeout_s"].default
+START_S: float = EngineSettings.model_fields["start_timeout_s"].default + 120
 STOP_S = 90.0
 SMALL = ("chat.engine.max_model_len=128", "chat.limits.max_tokens=64", "chat.engine.kv_cache_gib=0.1")
 """The zoo's models take 128 tokens, fewer than `up` asks of an engine by itself."""

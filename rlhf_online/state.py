@@ -8,6 +8,7 @@ keys.json             who may call the chat service (mode 0600), if there are ke
 person.salt           key of the hash that replaces people's names (mode 0600)
 reward-weights.json   how much each objective counts, if the operator has chosen (`rewards.weights`)
 log/                  the local event log
+conversations/        people's conversations and votes, as the chat service reads them from the log
 versions/             immutable versions and which of them is live (`rlhf_online.versions`)
 checkpoints/          the trainer's checkpoints and ledger
 status/               what each service last said about itself, JSON, for people
@@ -34,7 +35,7 @@ PERSON_SALT = "person.salt"
 KEYS = "keys.json"
 SHORTEST_SECRET = 16
 FINGERPRINT = "person.salt.fingerprint"
-FOLDERS = ("log", "versions", "checkpoints", "status", "run", "logs")
+FOLDERS = ("log", "conversations", "versions", "checkpoints", "status", "run", "logs")
 SERVICES_STATUS = "services"
 """The status of the supervisor: {"trainer": {"state": "running", "restarts": 0, "last_end": ""}, …}."""
 
@@ -73,6 +74,10 @@ class StateDir:
     @property
     def log(self) -> Path:
         return self.root / "log"
+
+    @property
+    def conversations(self) -> Path:
+        return self.root / "conversations"
 
     @property
     def versions(self) -> Path:

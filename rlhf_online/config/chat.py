@@ -117,6 +117,11 @@ class ChatSettings(ServiceSettings):
         description="Who may call, as `rlhf-online keys` keeps it; 'keys.json' in the state folder by default.",
     )
     log: LogSettings = LogSettings()
+    keep_conversations_days: float = Field(
+        default=0.0,
+        ge=0,
+        description="How long people's conversations and votes are kept for them to read; 0: until they erase them.",
+    )
     engine: EngineSettings = EngineSettings()
     limits: LimitSettings = LimitSettings()
     swap: SwapSettings = SwapSettings()

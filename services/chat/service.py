@@ -39,6 +39,8 @@ from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import InFlight
 from services.chat.completions.rollouts import Rollouts
 from services.chat.completions.sampling_request import PUBLIC_MODEL
+from services.chat.conversations.service import Conversations
+from services.chat.conversations.store import ConversationStore
 from services.chat.event_writer import EventWriter
 from services.chat.exporter import Exporter
 from services.chat.feedback.checks import FeedbackChecks
@@ -109,6 +111,9 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
             max_model_len=settings.engine.max_model_len,
         ),
         comparisons=Comparisons(gateway, checks.comparisons, settings),
+        conversations=Conversations(
+            ConversationStore(state.conversations, folder, settings.keep_conversations_days), writer, person_hash
+        ),
         versions=Versions(registry),
         authorization=authorization,
         keys=keys,
@@ -140,7 +145,8 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
     config.connections = Connections(chat.connections, chat.gateway.metrics.closed)
     http = HttpServer(config)
     grpc = GrpcServer(chat)
-    followers = [asyncio.create_task(chat.keys.follow()), asyncio.create_task(chat.votes.history.follow())]
+    follow = (chat.keys.follow, chat.votes.history.follow, chat.conversations.follow)
+    followers = [asyncio.create_task(each()) for each in follow]
     try:
         grpc_port = await grpc.start(settings.host, settings.grpc_port)
         serving = asyncio.create_task(http.serve(sockets=[listener]))
@@ -157,6 +163,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         await asyncio.wait(followers)
         await grpc.stop(0)
         chat.votes.history.close()
+        await asyncio.to_thread(chat.conversations.close)
 
 
 def listen(host: str, port: int) -> socket.socket:

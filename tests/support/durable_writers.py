@@ -658,6 +658,8 @@ NOT_PROMISED = {
     "rlhf_online.training.parity:mend": "the file is as bad as before until it is whole",
     "rlhf_online.training.sft.__main__:run": "syncs the fine-tuned model before it says where it is",
     "services.chat.feedback.history:VoteHistory._open": "an index, made anew from the log",
+    "services.chat.conversations.store:ConversationStore.__init__": "follows the log, which is kept until SQLite's "
+    "transaction, synced by itself, has what was read",
     "services.standalone": ANEW,
 }
 """Functions, or packages, that write too, and why no power loss matters to them."""

@@ -22,6 +22,13 @@ from services.chat.completions.responses import (
 from services.chat.completions.rollouts import RolloutRequest, RolloutResults
 from services.chat.completions.text_request import CompletionRequest
 from services.chat.completions.text_responses import TextCompletion, TextCompletionChunk
+from services.chat.conversations.service import (
+    Conversation,
+    ConversationErased,
+    ConversationList,
+    ConversationsQuery,
+    PersonQuery,
+)
 from services.chat.feedback.own_votes import FeedbackList, FeedbackQuery, ListFeedbackQuery
 from services.chat.feedback.request import FeedbackRequest
 from services.chat.feedback.service import FeedbackAccepted, FeedbackOptions
@@ -206,6 +213,46 @@ OPERATIONS = (
         query=FeedbackQuery,
         response=FeedbackAccepted,
         errors=(400, 404, 503),
+    ),
+    Operation(
+        name="conversations",
+        summary="The caller's own conversations, those that changed last first.",
+        method="GET",
+        path="/v1/conversations",
+        requires="chat",
+        query=ConversationsQuery,
+        response=ConversationList,
+        errors=(400, 503),
+    ),
+    Operation(
+        name="conversation",
+        summary="One of the caller's conversations: what was asked, answered and thought of it.",
+        method="GET",
+        path="/v1/conversations/{conversation_id:path}",
+        requires="chat",
+        query=ConversationsQuery,
+        response=Conversation,
+        errors=(400, 404, 503),
+    ),
+    Operation(
+        name="erase",
+        summary="Erase one of the caller's conversations: what was not learned from yet will not be.",
+        method="DELETE",
+        path="/v1/conversations/{conversation_id:path}",
+        requires="chat",
+        query=PersonQuery,
+        response=ConversationErased,
+        errors=(400, 403, 404, 503),
+    ),
+    Operation(
+        name="export",
+        summary="All of the caller's exchanges and votes, a JSON object a line.",
+        method="GET",
+        path="/v1/export",
+        requires="chat",
+        query=PersonQuery,
+        response="application/x-ndjson",
+        errors=(400, 503),
     ),
     Operation(
         name="list_versions",

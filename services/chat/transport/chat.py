@@ -13,6 +13,7 @@ from services.chat.comparisons.service import Comparisons
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.responses import Readiness
 from services.chat.completions.rollouts import Rollouts
+from services.chat.conversations.service import Conversations
 from services.chat.exporter import Exporter
 from services.chat.feedback.own_votes import OwnVotes
 from services.chat.feedback.service import FeedbackService
@@ -29,6 +30,7 @@ class Chat:
     votes: OwnVotes
     rollouts: Rollouts
     comparisons: Comparisons
+    conversations: Conversations
     versions: Versions
     authorization: Authorization
     keys: Keys

@@ -9,12 +9,20 @@ from services.chat.api.operations import OPERATIONS
 from services.chat.transport.chat import Chat
 from services.chat.transport.handlers.comparisons import ComparisonHandlers
 from services.chat.transport.handlers.completions import CompletionHandlers
+from services.chat.transport.handlers.conversations import ConversationHandlers
 from services.chat.transport.handlers.feedback import FeedbackHandlers
 from services.chat.transport.handlers.operations import OperationHandlers
 from services.chat.transport.handlers.versions import VersionHandlers
 
 Handler = Callable[[Request], Awaitable[Response]]
-SUBJECTS = (ComparisonHandlers, CompletionHandlers, FeedbackHandlers, OperationHandlers, VersionHandlers)
+SUBJECTS = (
+    ComparisonHandlers,
+    CompletionHandlers,
+    ConversationHandlers,
+    FeedbackHandlers,
+    OperationHandlers,
+    VersionHandlers,
+)
 
 
 def handlers(chat: Chat) -> dict[str, Handler]:

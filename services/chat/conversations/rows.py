@@ -1,0 +1,103 @@
+"""Events of the log as rows of the conversations' database, and as their person reads them."""
+
+from typing import Any
+
+import orjson
+
+from rlhf_online.events import (
+    AnswerRef,
+    Completion,
+    Correction,
+    Feedback,
+    Implicit,
+    Message,
+    Pairwise,
+    Ranking,
+    Thumb,
+    Withdrawal,
+)
+
+TITLE = 80
+"""Characters of the first question that name a conversation."""
+
+
+def exchange_row(exchange: Completion) -> tuple[Any, ...]:
+    asked = next((message.content for message in exchange.messages if message.role == "user"), "")
+    said = {
+        "completion_id": exchange.completion_id,
+        "started_ms": exchange.started_ms,
+        "finished_ms": exchange.finished_ms,
+        "comparison_id": exchange.comparison_id,
+        "slot": exchange.slot,
+        "messages": [_message(message) for message in exchange.messages],
+        "answers": [
+            {
+                "index": answer.index,
+                "text": answer.text,
+                "reasoning": answer.reasoning,
+                "finish_reason": answer.finish_reason,
+                "versions": list(dict.fromkeys(span.policy_version for span in answer.spans)),
+            }
+            for answer in exchange.answers
+        ],
+    }
+    return (
+        exchange.completion_id,
+        exchange.person,
+        exchange.conversation_id,
+        exchange.started_ms,
+        exchange.finished_ms,
+        exchange.comparison_id,
+        " ".join(asked.split())[:TITLE],
+        orjson.dumps(said),
+    )
+
+
+def vote_row(event_id: str, vote: Feedback) -> tuple[Any, ...]:
+    said = {
+        "event_id": event_id,
+        **_kind(vote),
+        "reason": vote.reason,
+        "source": vote.source,
+        "replaces": vote.replaces,
+        "objective": vote.objective,
+        "comparison_id": vote.comparison_id,
+        "created_ms": vote.created_ms,
+    }
+    return (
+        event_id,
+        vote.person,
+        vote.answers()[0].completion_id,
+        vote.comparison_id,
+        isinstance(vote.kind, Pairwise | Ranking),
+        vote.created_ms,
+        orjson.dumps(said),
+    )
+
+
+def _message(message: Message) -> dict[str, Any]:
+    other = orjson.loads(message.other) if message.other else {}
+    return {"role": message.role, "content": message.content, **other}
+
+
+def _kind(vote: Feedback) -> dict[str, Any]:
+    """As in the body by which it was sent."""
+    match vote.kind:
+        case Thumb(answer=answer, up=up):
+            return {"thumb": {"answer": _ref(answer), "up": up}}
+        case Ranking(tiers=tiers):
+            return {"ranking": {"tiers": [[_ref(ref) for ref in tier] for tier in tiers]}}
+        case Pairwise() as pair:
+            chosen, rejected = _ref(pair.chosen), _ref(pair.rejected)
+            beside = {"tie": pair.tie, "strength": pair.strength, "unsure": pair.unsure}
+            return {"pairwise": {"chosen": chosen, "rejected": rejected, **beside}}
+        case Correction(answer=answer, text=text):
+            return {"correction": {"answer": _ref(answer), "text": text}}
+        case Implicit(answer=answer, signal=signal):
+            return {"implicit": {"answer": _ref(answer), "signal": signal}}
+        case Withdrawal(answer=answer):
+            return {"withdrawal": {"answer": _ref(answer)}}
+
+
+def _ref(ref: AnswerRef) -> dict[str, Any]:
+    return {"completion_id": ref.completion_id, "index": ref.index}

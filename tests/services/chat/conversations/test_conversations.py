@@ -1,0 +1,307 @@
+"""A person's own conversations: all that was acknowledged, nobody else's, and gone once they are erased."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from rlhf_online import events as ev
+from rlhf_online.errors import FileDamaged
+from rlhf_online.eventlog import folder as log_files
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.tail import LocalReader
+from rlhf_online.training.ledger import Ledger
+from rlhf_online.wire import encode
+from services.chat.conversations import store as module
+from services.chat.conversations.store import NAME, READER, ConversationStore
+from tests.support.chat_process import FILE_LOG, ChatProcess
+from tests.support.chat_service import Service, running
+from tests.support.fake_vllm import fake_vllm
+from tests.support.intakes import new_intake
+from tests.support.logged import completion, erasure, feedback, ref, thumb
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Service]:
+    """A service with a log on disk."""
+    with LocalLog(tmp_path / "state" / "log") as log:
+        async with running(tmp_path, log=log) as service:
+            yield service
+
+
+async def listed(service: Service, user: str = "ann") -> list[dict[str, Any]]:
+    status, reply = await service.get(f"/v1/conversations?user={user}")
+    assert status == 200, reply
+    return reply["conversations"]
+
+
+async def erase(service: Service, conversation: str, user: str = "ann") -> tuple[int, dict[str, Any]]:
+    async with service.session.delete(f"{service.url}/v1/conversations/{conversation}?user={user}") as response:
+        return response.status, orjson.loads(await response.read())
+
+
+async def export(service: Service, user: str = "ann") -> list[dict[str, Any]]:
+    async with service.session.get(f"{service.url}/v1/export?user={user}") as response:
+        assert response.status == 200
+        return [orjson.loads(line) for line in (await response.read()).splitlines()]
+
+
+async def test_what_was_asked_is_listed_and_read(kept: Service) -> None:
+    _, first = await kept.ask(user="ann", conversation_id="trip/1")
+    _, second = await kept.ask(user="ann", conversation_id="trip/1", n=2)
+    await kept.ask(user="ann", conversation_id="food")
+    await kept.ask(user="bob", conversation_id="trip/1")
+    await kept.ask(conversation_id="trip/1")
+    assert [(row["conversation_id"], row["exchanges"], row["title"]) for row in await listed(kept)] == [
+        ("food", 1, "secret words"),
+        ("trip/1", 2, "secret words"),
+    ]
+    vote = {"thumb": {"answer": {"completion_id": second["id"], "index": 1}, "up": True}, "user": "ann"}
+    assert (await kept.post("/v1/feedback", vote))[0] == 200
+    status, found = await kept.get("/v1/conversations/trip/1?user=ann")
+    assert status == 200 and not found["more"]
+    assert [exchange["completion_id"] for exchange in found["exchanges"]] == [first["id"], second["id"]]
+    assert found["exchanges"][0]["messages"] == [{"role": "user", "content": "secret words"}]
+    answers = found["exchanges"][1]["answers"]
+    assert [(answer["index"], answer["text"], answer["versions"]) for answer in answers] == [
+        (0, "hello there", ["policy-000000"]),
+        (1, "hello there", ["policy-000000"]),
+    ]
+    assert [said["thumb"] for said in found["exchanges"][1]["votes"]] == [vote["thumb"]]
+
+
+@pytest.mark.parametrize("user", ["bob", "x"])
+async def test_another_persons_is_as_none(kept: Service, user: str) -> None:
+    await kept.ask(user="ann", conversation_id="c")
+    status, reply = await kept.get(f"/v1/conversations/c?user={user}")
+    assert (status, reply["error"]["code"]) == (404, "conversation_not_found")
+    assert (await erase(kept, "c", user))[0] == 404
+    assert await listed(kept, user) == await export(kept, user) == []
+    assert len(await listed(kept)) == 1
+
+
+async def test_nobodys_are_kept_for_nobody(kept: Service) -> None:
+    await kept.ask(conversation_id="c")
+    for path in ("/v1/conversations", "/v1/conversations/c", "/v1/export"):
+        status, reply = await kept.get(path)
+        assert (status, reply["error"]["param"]) == (400, "user")
+
+
+async def test_long_lists_come_in_pages(kept: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.chat.conversations.service.PAGE", 2)
+    for number in range(5):
+        await kept.ask(user="ann", conversation_id=f"c{number // 2}")
+    _, first = await kept.get("/v1/conversations?user=ann")
+    assert ([row["conversation_id"] for row in first["conversations"]], first["more"]) == (["c2", "c1"], True)
+    _, rest = await kept.get("/v1/conversations?user=ann&after=c1")
+    assert ([row["conversation_id"] for row in rest["conversations"]], rest["more"]) == (["c0"], False)
+    assert len(await export(kept)) == 5
+
+
+async def test_export_is_ones_own_exchanges_and_votes(kept: Service) -> None:
+    _, hers = await kept.ask(user="ann", conversation_id="c")
+    _, his = await kept.ask(user="bob", conversation_id="c")
+    for asked, user in ((hers, "ann"), (his, "ann"), (hers, "bob")):
+        correction = {"answer": {"completion_id": asked["id"]}, "text": f"{user}'s words"}
+        assert (await kept.post("/v1/feedback", {"correction": correction, "user": user}))[0] == 200
+    exported = await export(kept)
+    assert [item["object"] for item in exported] == ["exchange", "vote", "vote"]
+    assert exported[0]["completion_id"] == hers["id"]
+    assert {item["correction"]["text"] for item in exported[1:]} == {"ann's words"}
+
+
+async def test_what_is_erased_is_gone_and_what_is_asked_then_is_new(kept: Service) -> None:
+    _, asked = await kept.ask(user="ann", conversation_id="c")
+    vote = {"correction": {"answer": {"completion_id": asked["id"]}, "text": "better"}, "user": "ann"}
+    await kept.post("/v1/feedback", vote)
+    status, reply = await erase(kept, "c")
+    assert (status, reply["position"]) == (200, {"local": 3})
+    assert (await kept.get("/v1/conversations/c?user=ann"))[0] == 404
+    await kept.post("/v1/feedback", vote)
+    assert await listed(kept) == await export(kept) == []
+    assert (await erase(kept, "c"))[0] == 404
+    await asyncio.sleep(0.002)  # the clock of the events ticks in milliseconds
+    _, again = await kept.ask(user="ann", conversation_id="c")
+    assert [item["completion_id"] for item in await export(kept)] == [again["id"]]
+
+
+async def test_an_answer_that_is_being_written_is_erased_with_the_others(kept: Service) -> None:
+    await kept.ask(user="ann", conversation_id="c")
+    await kept.engine.hold()
+    asking = asyncio.create_task(kept.ask(user="ann", conversation_id="c"))
+    await eventually(lambda: kept.chat.gateway.active == 1)
+    assert (await erase(kept, "c"))[0] == 200
+    await kept.engine.release()
+    assert (await asking)[0] == 200
+    assert await export(kept) == []
+
+
+async def test_who_wrote_a_comparison_is_not_read_there_before_the_vote(kept: Service) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}], "user": "ann", "conversation_id": "c"}
+    _, comparison = await kept.post("/v1/comparisons", body)
+    first, second = (answer["answer"] for answer in comparison["answers"])
+
+    async def told() -> set[str]:
+        _, found = await kept.get("/v1/conversations/c?user=ann")
+        exchanges = [*found["exchanges"], *(item for item in await export(kept) if item["object"] == "exchange")]
+        return {version for one in exchanges for answer in one["answers"] for version in answer["versions"]}
+
+    assert await told() == set()
+    await kept.post("/v1/feedback", {"thumb": {"answer": first, "up": True}, "user": "ann"})
+    await kept.post("/v1/feedback", {"pairwise": {"chosen": first, "rejected": second}, "user": "bob"})
+    assert await told() == set()
+    await kept.post("/v1/feedback", {"pairwise": {"chosen": first, "rejected": second}, "user": "ann"})
+    assert await told() == {"policy-000000"}
+
+
+async def test_another_sites_page_erases_nothing(kept: Service) -> None:
+    await kept.ask(user="ann", conversation_id="c")
+    headers = {"Origin": "http://elsewhere.example"}
+    async with kept.session.delete(f"{kept.url}/v1/conversations/c?user=ann", headers=headers) as response:
+        assert response.status == 403
+    assert len(await listed(kept)) == 1
+
+
+async def test_a_kill_after_the_erasure_was_acknowledged_brings_nothing_back(tmp_path: Path) -> None:
+    """Neither for the person, nor for the trainer, which has not read it yet."""
+    async with fake_vllm(tmp_path) as engine, aiohttp.ClientSession() as session:
+        chat = ChatProcess(tmp_path, engine, session, FILE_LOG)
+        await chat.start()
+        try:
+            asked = {"messages": [{"role": "user", "content": "hi"}], "user": "ann", "conversation_id": "c"}
+            async with session.post(chat.url + "/v1/chat/completions", json=asked) as response:
+                completion_id = orjson.loads(await response.read())["id"]
+            await chat.vote(completion_id)
+            async with session.delete(chat.url + "/v1/conversations/c?user=ann") as response:
+                assert response.status == 200
+            await chat.kill()
+            await chat.start()
+            for path in ("/v1/conversations/c", "/v1/conversations", "/v1/export"):
+                async with session.get(f"{chat.url}{path}?user=ann") as response:
+                    assert completion_id not in await response.text()
+        finally:
+            await chat.kill()
+    ledger = Ledger()
+    with LocalReader(tmp_path / "state" / "log") as log:
+        intake = new_intake(log, ledger, tmp_path / "answers")
+        intake.read()
+    assert intake.votes.take() == ([], [])
+    assert ledger.counts()["erased"] == 1
+    assert intake.policy_inputs.prompts == []
+
+
+# The store by itself
+
+
+class Kept:
+    """A log, and stores that follow it, one after another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = LocalLog(folder / "log", segment_bytes=400)
+
+    def write(self, *envelopes: ev.Envelope) -> None:
+        for envelope in envelopes:
+            self.log.append(encode(envelope)).result(30)
+
+    def open(self, keep_days: float = 0.0) -> ConversationStore:
+        return ConversationStore(self.folder / "conversations", self.folder / "log", keep_days)
+
+    def found(self, store: ConversationStore, conversation: str = "talk a") -> list[str]:
+        assert store.follow_to(store.end())
+        return [one["completion_id"] for one in store.exchanges("asker", conversation, "", 100)]
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Iterator[Kept]:
+    kept = Kept(tmp_path)
+    yield kept
+    kept.log.close()
+
+
+def test_others_of_the_machine_read_nothing(beside: Kept) -> None:
+    beside.write(completion("a"))
+    store = beside.open()
+    assert beside.found(store) == ["a"]
+    folder = beside.folder / "conversations"
+    assert folder.stat().st_mode & 0o077 == 0
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    store.close()
+
+
+def test_a_new_process_goes_on_where_the_last_transaction_stood(beside: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was killed in the middle of a transaction, and one between it and the word to the log."""
+    beside.write(completion("a"), completion("b", conversation="talk a", at_ms=2_000))
+    store = beside.open()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "vote_row", None)
+        beside.write(thumb("a"))
+        with pytest.raises(TypeError):
+            store.follow()
+    store.close()
+    store = beside.open()
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalReader, "mark_consumed", lambda *_: os._exit)
+        assert beside.found(store) == ["a", "b"]
+    store.close()
+    store = beside.open()
+    assert beside.found(store) == ["a", "b"]
+    store.close()
+
+
+def test_the_log_keeps_what_was_not_taken_in(beside: Kept) -> None:
+    beside.write(completion("a"))
+    store = beside.open()
+    store.follow()
+    assert log_files.first_needed(beside.folder / "log") == 1
+    assert READER in os.listdir(beside.folder / "log" / "readers")
+    store.close()
+
+
+def test_what_the_log_has_let_go_of_is_still_there(beside: Kept) -> None:
+    beside.write(completion("a"), completion("b", conversation="talk a", at_ms=2_000))
+    store = beside.open()
+    assert beside.found(store) == ["a", "b"]
+    store.close()
+    first, *_ = log_files.segments(beside.folder / "log")
+    (beside.folder / "log" / f"{first:020d}.log").unlink()
+    store = beside.open()
+    assert beside.found(store) == ["a", "b"]
+    store.close()
+
+
+def test_what_is_too_old_goes(beside: Kept) -> None:
+    now = ev.now_ms()
+    beside.write(completion("old", conversation="talk a", at_ms=now - 3 * module.DAY_MS))
+    beside.write(completion("new", conversation="talk a", at_ms=now), thumb("old", at_ms=now - 3 * module.DAY_MS))
+    store = beside.open(keep_days=2.0)
+    assert beside.found(store) == ["new"]
+    assert list(store.votes("rater")) == []
+    store.close()
+
+
+@pytest.mark.parametrize("first", ["the erasure", "the answer"])
+def test_nothing_of_an_erased_conversation_stays_in_the_file(beside: Kept, first: str) -> None:
+    answer, erased = completion("a"), erasure("talk a")
+    assert isinstance(answer.event, ev.Completion)
+    said = feedback(ev.Correction(answer=ref("a"), text="better words"))
+    beside.write(*([erased, answer] if first == "the erasure" else [answer, said, erased]), said)
+    store = beside.open()
+    assert beside.found(store) == []
+    assert list(store.votes("rater")) == []
+    store.close()
+    files = [path.read_bytes() for path in (beside.folder / "conversations").iterdir()]
+    assert not any(word in data for data in files for word in (b"hello", b"better words", b"talk a\x00"))
+
+
+def test_a_damaged_database_is_named_with_what_to_do(beside: Kept) -> None:
+    (beside.folder / "conversations").mkdir()
+    (beside.folder / "conversations" / NAME).write_bytes(b"no database" * 1000)
+    with pytest.raises(FileDamaged, match=r"conversations.sqlite cannot be read .*: bring it back from a backup"):
+        beside.open()

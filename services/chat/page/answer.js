@@ -1,6 +1,7 @@
 // One answer or a blind pair of them, with everything that can be done about it.
 //
 // The node is made once and then updated: what a person selects, focuses or types into stays while the answer grows.
+import { became } from "./became.js";
 import { isOpen } from "./conversations.js";
 import { button, copy, make, setText } from "./dom.js";
 import * as markdown from "./markdown.js";
@@ -27,8 +28,10 @@ export class AnswerView {
     this.note = make("span", "note");
     this.note.setAttribute("role", "status");
     this.panel = make("div", "panel");
+    this.becameButton = button("became", () => this.became(), { className: "text" });
     if (this.isPair) this.addChoices();
     else this.addThumbs();
+    this.tools.append(this.note, this.becameButton);
     this.box.append(this.tools, this.panel);
     this.update(node);
   }
@@ -60,8 +63,7 @@ export class AnswerView {
     this.againButton = button("again", () => this.actions.again(this.node), { image: "again", className: "icon" });
     this.pairButton = button("againPair", () => this.actions.pair(this.node), { image: "columns", className: "icon" });
     this.copyButton = copied;
-    this.tools.append(this.up, this.down, copied, this.againButton, this.pairButton, this.betterButton, this.whyButton,
-                      this.note);
+    this.tools.append(this.up, this.down, copied, this.againButton, this.pairButton, this.betterButton, this.whyButton);
     this.corrected = make("div", "corrected");
     this.box.append(this.corrected);
   }
@@ -70,7 +72,7 @@ export class AnswerView {
     const which = make("span", "which", t("which"));
     which.dataset.t = "which";
     this.choices = CHOICES.map(([name]) => button(name, () => this.choose(VALUE[name]), { className: "vote" }));
-    this.tools.append(which, ...this.choices, this.note);
+    this.tools.append(which, ...this.choices);
     this.tools.setAttribute("role", "group");
     this.tools.dataset.tLabel = "which";
   }
@@ -80,14 +82,15 @@ export class AnswerView {
     if (!this.canVote) return;
     const { wanted } = votes.load(this.subject);
     // Why an answer is good is not why it is bad.
+    this.panel.replaceChildren();
     const value = wanted?.up === up ? null : { up, reason: "", reasons: [] };
     votes.set(this.subject, value, this.answer.shownAt);
-    if (!value) this.panel.replaceChildren();
   }
 
   // Both bad is said of each, too: the pair alone would only tell that they are alike.
   choose(choice) {
     if (!this.isPair || !this.canVote) return;
+    this.panel.replaceChildren();
     const before = votes.load(this.subject).wanted?.choice, value = before === choice ? null : { choice };
     votes.set(this.subject, value, Math.max(...this.node.answers.map(({ shownAt }) => shownAt)));
     if (before === "bad" || value?.choice === "bad") {
@@ -118,6 +121,14 @@ export class AnswerView {
       const reasons = tags.map(({ firstChild }) => firstChild).filter(({ checked }) => checked).map(({ value }) => value);
       if (now) votes.set(this.subject, { ...now, reason: field.value.trim(), reasons }, this.answer.shownAt);
     }, tags);
+  }
+
+  // Shown, or put away.
+  became() {
+    const { given } = votes.load(this.subject);
+    if (!given) return;
+    const isShown = this.panel.querySelector(".became");
+    this.panel.replaceChildren(...(isShown ? [] : [became(given.event)]));
   }
 
   better() {
@@ -169,6 +180,7 @@ export class AnswerView {
     this.tools.hidden = !node.answers.every(({ text }) => text) && writes;
     if (this.isPair) this.updateChoices(slot);
     else this.updateThumbs(slot, writes);
+    this.becameButton.hidden = !slot.given;
     this.note.className = slot.problem ? "note problem" : "note";
     setText(this.note, slotNote(slot));
   }

@@ -16,6 +16,7 @@ const KEYS = [
   [["+"], "key.up", "up"],
   [["-"], "key.down", "down"],
   [["y"], "key.why", "why"],
+  [["w"], "became", "became"],
   [["b"], "key.better", "better"],
   [["r"], "key.again", "again"],
   [["p"], "key.pair", "pair"],

@@ -12,6 +12,8 @@ export function t(name, values = {}) {
   return (words[name] ?? name).replace(/{(\w+)}/g, (_, value) => values[value]);
 }
 
+export const has = (name) => name in words;
+
 // A tag of the service's configuration, which may be one that no language knows.
 export function tagName(tag) {
   return words[`tag.${tag}`] ?? tag.replaceAll("_", " ");

@@ -10,6 +10,7 @@ COUNT ?=
 KILLS ?= 25
 MINUTES ?=
 SEED ?=
+OPENAI_NODE := 6.49.0
 PY := .venv/bin/python
 SMOLLM := build/models/smollm2
 MODEL ?= $(SMOLLM)
@@ -33,6 +34,12 @@ test: install ## the tests; ARGS="-k swap"
 page: install ## the web page in a real browser, Debian's Chromium; screenshots go to build/page
 	sh scripts/chromium.sh
 	$(PY) -m pytest tests/services/chat/page $(ARGS)
+
+clients: install ## LangChain, LiteLLM, llm and OpenAI's client for Node, into build/clients, and all clients' tests
+	test -x build/clients/bin/python || .venv/bin/uv venv --quiet --allow-existing --python $(PY) build/clients
+	.venv/bin/uv pip sync --quiet --python build/clients/bin/python --require-hashes requirements/clients.txt
+	if command -v npm > /dev/null; then npm install --silent --no-audit --no-fund --prefix build/clients openai@$(OPENAI_NODE); fi
+	$(PY) -m pytest tests/client tests/clients $(ARGS)
 
 faults: install ## faults as tests, then SIGKILLs at random points, into build/faults.json; KILLS=1000 or MINUTES=60, SEED=7
 	$(PY) -m tests.faults.run --kills $(KILLS) $(if $(MINUTES),--long --minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -72,6 +79,7 @@ PARTS := --extra chat --extra reward --extra trainer --extra kafka --extra cli -
 requirements: install ## resolve pyproject.toml anew into requirements/*.txt; ARGS=--upgrade takes newer releases
 	$(COMPILE) $(ARGS) pyproject.toml requirements/cpu.in --extra cpu $(PARTS) \
 		--override requirements/overrides.txt -o requirements/cpu.txt
+	$(COMPILE) $(ARGS) requirements/clients.in -o requirements/clients.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra gpu $(PARTS) -o requirements/gpu.txt
 
 clean: ## remove build/ (not .venv, not state/)

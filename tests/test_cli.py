@@ -243,6 +243,36 @@ def test_the_services_own_words_for_a_refusal(service, capsys):
     assert capsys.readouterr().err == f"error: {service.url} answered 503: the log takes no events now\n"
 
 
+def test_the_key_is_an_option_or_a_variable(service, monkeypatch):
+    service.answer("/v1/feedback", {"event_id": "1"})
+    monkeypatch.setenv("RLHF_API_KEY", "from the variable")
+    assert main(["feedback", "thumb", "c1", "up", "--url", service.url]) == 0
+    assert main(["--key", "from the option", "feedback", "thumb", "c1", "up", "--url", service.url]) == 0
+    assert [authorization for *_, authorization in service.asked] == [
+        "Bearer from the variable",
+        "Bearer from the option",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "token", "command", "sent"),
+    [
+        ("key", "t" * 16, "list", "key"),
+        ("", "t" * 16, "list", "t" * 16),
+        ("", "", "list", None),
+        ("key", "t" * 16, "rollback", "t" * 16),
+        ("key", "", "rollback", "key"),
+    ],
+)
+def test_operators_send_their_token_and_others_their_key(service, monkeypatch, tmp_path, key, token, command, sent):
+    monkeypatch.setenv("RLHF_API_KEY", key)
+    monkeypatch.setenv("RLHF_OPERATOR_TOKEN", token)
+    service.answer("/v1/versions", {"versions": []})
+    service.answer("/v1/versions/rollback", {"version": "policy-000001"})
+    assert main(["versions", command, "--url", service.url, "--state", str(tmp_path)]) == 0
+    assert [authorization for *_, authorization in service.asked] == [f"Bearer {sent}" if sent else None]
+
+
 # Versions and status
 
 

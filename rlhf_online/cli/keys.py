@@ -103,12 +103,13 @@ def _when(text: str) -> datetime | None:
     now = datetime.now(UTC).replace(microsecond=0)
     try:
         if lasts := re.fullmatch(r"(\d{1,6})([hd])", text):
-            return now + int(lasts[1]) * UNITS[lasts[2]]
-        when = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=1)
+            when = now + int(lasts[1]) * UNITS[lasts[2]]
+        else:
+            when = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=1)
     except (ValueError, OverflowError):
         raise InvalidInput(f"--expires {text}: expected 90d, 12h or a day such as 2027-01-31") from None
     if when <= now:
-        raise InvalidInput(f"--expires {text} is over: name a day to come")
+        raise InvalidInput(f"--expires {text} is over: name a time to come")
     return when
 
 

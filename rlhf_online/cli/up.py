@@ -63,7 +63,7 @@ LORA_RANK = 8
 def up(
     model: Annotated[str, typer.Option(help="Folder of a chat model, or its id on the Hugging Face hub.")] = "",
     state: Annotated[Path | None, typer.Option(help=f"The state folder (default {DEFAULT_STATE}).")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to others.")] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to those who have keys.")] = "",
     port: Annotated[int | None, typer.Option(help="Port of page and HTTP API (default 8000); 0: any.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC (default 8001); 0: any.")] = None,
     tuning: Annotated[Literal["lora", "full"] | None, typer.Option(help="Train an adapter, or all weights.")] = None,

@@ -117,6 +117,10 @@ class ChatSettings(ServiceSettings):
         description="Who may call, as `rlhf-online keys` keeps it; 'keys.json' in the state folder by default.",
     )
     log: LogSettings = LogSettings()
+    comparison_prompts: Path | None = Field(
+        default=None,
+        description='Prompts to compare answers to, JSON lines {"messages": […]}; without, each person\'s own.',
+    )
     keep_conversations_days: float = Field(
         default=0.0,
         ge=0,

@@ -33,6 +33,7 @@ from services.chat.access.limits import Limits
 from services.chat.access.origins import Origins
 from services.chat.access.salt import open_person_hash
 from services.chat.access.secrets import Secrets
+from services.chat.comparisons.questions import UniformQuestions, read_prompts
 from services.chat.comparisons.service import Comparisons
 from services.chat.completions.engine import Engine
 from services.chat.completions.gateway import Gateway
@@ -77,6 +78,7 @@ class HttpServer(uvicorn.Server):
 def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: Engine, sink: Sink) -> Chat:
     """The service around an engine and a log. Raises SecretLost, and ConfigError where it would be open to others."""
     folder = log_folder(settings.log, state.log)
+    prompts = read_prompts(settings.comparison_prompts)
     person_hash = open_person_hash(state, folder)
     collector = CollectorRegistry()
     metrics = ChatMetrics(collector)
@@ -99,6 +101,8 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     exporter = Exporter(engine, sink, metrics, state, secrets, registry)
     engine.on_change.append(writer.changed)
     engine.on_change.append(exporter.changed)
+    store = ConversationStore(state.conversations, folder, settings.keep_conversations_days)
+    conversations = Conversations(store, writer, person_hash)
     return Chat(
         settings=settings,
         gateway=gateway,
@@ -111,9 +115,8 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
             max_model_len=settings.engine.max_model_len,
         ),
         comparisons=Comparisons(gateway, checks.comparisons, settings),
-        conversations=Conversations(
-            ConversationStore(state.conversations, folder, settings.keep_conversations_days), writer, person_hash
-        ),
+        conversations=conversations,
+        questions=UniformQuestions(prompts, conversations),
         versions=Versions(registry),
         authorization=authorization,
         keys=keys,

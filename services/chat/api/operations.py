@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from services.chat.access.caller import Requires
 from services.chat.bodies.validation import Model
+from services.chat.comparisons.questions import Question
 from services.chat.comparisons.replies import Comparison, ComparisonPiece, ComparisonResult
 from services.chat.comparisons.request import CompareRequest, ComparisonQuery
 from services.chat.completions.chat_request import ChatCompletionRequest
@@ -150,6 +151,17 @@ OPERATIONS = (
         response=Comparison,
         stream=ComparisonPiece,
         errors=(400, 404, 413, 415, 429, 503),
+    ),
+    Operation(
+        name="next_comparison",
+        summary="What to compare answers to next: one of the caller's own prompts, or of the operator's list.",
+        method="GET",
+        path="/v1/comparisons/next",
+        rpcs=(f"{COMPARISONS}NextComparison",),
+        requires="chat",
+        query=ComparisonQuery,
+        response=Question,
+        errors=(400, 404, 503),
     ),
     Operation(
         name="comparison",

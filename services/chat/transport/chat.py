@@ -9,6 +9,7 @@ from services.chat.access.authorization import Authorization
 from services.chat.access.keys import Keys
 from services.chat.access.origins import Origins
 from services.chat.access.secrets import Secrets
+from services.chat.comparisons.questions import Questions
 from services.chat.comparisons.service import Comparisons
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.responses import Readiness
@@ -31,6 +32,7 @@ class Chat:
     rollouts: Rollouts
     comparisons: Comparisons
     conversations: Conversations
+    questions: Questions
     versions: Versions
     authorization: Authorization
     keys: Keys

@@ -5,11 +5,13 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
+import orjson
 
-from rlhf_online.proto.rlhf.v1 import comparisons_pb2, comparisons_pb2_grpc
+from rlhf_online.proto.rlhf.v1 import comparisons_pb2, comparisons_pb2_grpc, events_pb2
 from services.chat.access.caller import CALLER
 from services.chat.bodies.api_error import outcome
 from services.chat.bodies.validation import validate
+from services.chat.comparisons.questions import question
 from services.chat.comparisons.replies import Comparison
 from services.chat.comparisons.request import ComparisonQuery
 from services.chat.comparisons.service import Shown
@@ -24,6 +26,7 @@ class ComparisonServicer(comparisons_pb2_grpc.ComparisonServiceServicer):
 
     def __init__(self, chat: Chat) -> None:
         self.comparisons = chat.comparisons
+        self.questions = chat.questions
         self.person_hash = chat.gateway.person_hash
         self._metrics = chat.gateway.metrics
 
@@ -74,8 +77,23 @@ class ComparisonServicer(comparisons_pb2_grpc.ComparisonServiceServicer):
         caller = CALLER.get().named(validate(ComparisonQuery, values).user, self.person_hash)
         return comparisons_pb2.GetComparisonResponse(**self.comparisons.result(comparison_id, caller))
 
+    async def NextComparison(
+        self, request: comparisons_pb2.NextComparisonRequest, context: Context
+    ) -> comparisons_pb2.NextComparisonResponse:
+        caller = CALLER.get().named(validate(ComparisonQuery, values_of(request)).user, self.person_hash)
+        asked = await question(self.questions, caller.person)
+        return comparisons_pb2.NextComparisonResponse(messages=[_message(**said) for said in asked["messages"]])
+
     def _count(self, ended: str) -> None:
         self._metrics.requests.labels(outcome=ended).inc()
+
+
+def _message(*, role: str, content: Any, **other: Any) -> events_pb2.Message:
+    """As the log has it: content that is no text, and every other field, in `other`."""
+    beside = other if isinstance(content, str) else {"content": content, **other}
+    text = content if isinstance(content, str) else ""
+    said = events_pb2.Json(text=orjson.dumps(beside).decode()) if beside else None
+    return events_pb2.Message(role=role, content=text, other=said)
 
 
 def _response(comparison: Comparison) -> comparisons_pb2.CompareResponse:

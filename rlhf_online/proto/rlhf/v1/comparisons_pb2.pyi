@@ -112,3 +112,15 @@ class NamedAnswer(_message.Message):
     answer: _events_pb2.AnswerRef
     versions: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, answer: _Optional[_Union[_events_pb2.AnswerRef, _Mapping]] = ..., versions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NextComparisonRequest(_message.Message):
+    __slots__ = ("user",)
+    USER_FIELD_NUMBER: _ClassVar[int]
+    user: str
+    def __init__(self, user: _Optional[str] = ...) -> None: ...
+
+class NextComparisonResponse(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[_events_pb2.Message]
+    def __init__(self, messages: _Optional[_Iterable[_Union[_events_pb2.Message, _Mapping]]] = ...) -> None: ...

@@ -50,6 +50,11 @@ class ComparisonServiceStub:
                 request_serializer=rlhf_dot_v1_dot_comparisons__pb2.GetComparisonRequest.SerializeToString,
                 response_deserializer=rlhf_dot_v1_dot_comparisons__pb2.GetComparisonResponse.FromString,
                 _registered_method=True)
+        self.NextComparison = channel.unary_unary(
+                '/rlhf.v1.ComparisonService/NextComparison',
+                request_serializer=rlhf_dot_v1_dot_comparisons__pb2.NextComparisonRequest.SerializeToString,
+                response_deserializer=rlhf_dot_v1_dot_comparisons__pb2.NextComparisonResponse.FromString,
+                _registered_method=True)
 
 
 class ComparisonServiceServicer:
@@ -77,6 +82,13 @@ class ComparisonServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NextComparison(self, request, context):
+        """What to compare answers to next: one of the person's own prompts, or of the operator's list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ComparisonServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_ComparisonServiceServicer_to_server(servicer, server):
                     servicer.GetComparison,
                     request_deserializer=rlhf_dot_v1_dot_comparisons__pb2.GetComparisonRequest.FromString,
                     response_serializer=rlhf_dot_v1_dot_comparisons__pb2.GetComparisonResponse.SerializeToString,
+            ),
+            'NextComparison': grpc.unary_unary_rpc_method_handler(
+                    servicer.NextComparison,
+                    request_deserializer=rlhf_dot_v1_dot_comparisons__pb2.NextComparisonRequest.FromString,
+                    response_serializer=rlhf_dot_v1_dot_comparisons__pb2.NextComparisonResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class ComparisonService:
             '/rlhf.v1.ComparisonService/GetComparison',
             rlhf_dot_v1_dot_comparisons__pb2.GetComparisonRequest.SerializeToString,
             rlhf_dot_v1_dot_comparisons__pb2.GetComparisonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NextComparison(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rlhf.v1.ComparisonService/NextComparison',
+            rlhf_dot_v1_dot_comparisons__pb2.NextComparisonRequest.SerializeToString,
+            rlhf_dot_v1_dot_comparisons__pb2.NextComparisonResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,6 +10,7 @@ from services.chat import tracing
 from services.chat.access.caller import CALLER
 from services.chat.bodies.api_error import outcome, report
 from services.chat.bodies.validation import parse_object, validate
+from services.chat.comparisons.questions import question
 from services.chat.comparisons.request import ComparisonQuery
 from services.chat.comparisons.service import Shown
 from services.chat.completions.responses import DONE, server_sent_event
@@ -47,6 +48,11 @@ class ComparisonHandlers:
         asked = validate(ComparisonQuery, dict(request.query_params))
         caller = CALLER.get().named(asked.user, self.chat.gateway.person_hash)
         return json(self.comparisons.result(request.path_params["comparison_id"], caller))
+
+    async def next_comparison(self, request: Request) -> Response:
+        asked = validate(ComparisonQuery, dict(request.query_params))
+        caller = CALLER.get().named(asked.user, self.chat.gateway.person_hash)
+        return json(await question(self.chat.questions, caller.person))
 
     def _stream(self, shown: Shown) -> EventStream:
         ended = "aborted"

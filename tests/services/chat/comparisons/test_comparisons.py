@@ -219,3 +219,18 @@ async def test_a_vote_that_is_not_on_disk_tells_nothing(service: Service) -> Non
 async def test_a_temperature_of_0_is_for_several_versions(service: Service) -> None:
     await compare(service, versions=["policy-000000", "base"], temperature=0)
     assert {request["temperature"] for request in service.engine.requests} == {0.0}
+
+
+async def test_versions_that_are_loaded_beside_the_live_one_write_one_answer_each(service: Service) -> None:
+    service.host.adapters, service.host.model_name = ("policy-000000", "policy-000001"), "policy-000001"
+    service.host.serving = "policy-000001"
+    body = orjson.dumps({**ASK, "versions": ["policy-000000", "policy-000001"], "user": "ann"})
+    async with service.session.post(service.url + "/v1/comparisons", data=body) as response:
+        comparison = orjson.loads(await response.read())
+        assert "policy" not in f"{comparison}{response.headers}", "neither a field nor a header tells"
+    assert sorted(request["model"] for request in service.engine.requests) == ["policy-000000", "policy-000001"]
+    wrote = {one.completion_id: one.answers[0].spans[0].policy_version for one in service.sink.completions}
+    shown = [wrote[answer["answer"]["completion_id"]] for answer in comparison["answers"]]
+    assert sorted(shown) == ["policy-000000", "policy-000001"]
+    await vote(service, comparison)
+    assert await names(service, comparison) == (True, [[version] for version in shown])

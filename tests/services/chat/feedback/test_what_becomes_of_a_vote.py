@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rlhf_online.events import Completion, Envelope, Message
+from rlhf_online.events import Completion, Envelope, Erasure, Message
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.training.publication import Publisher
 from tests.support.chat_service import Service, running
@@ -101,6 +101,10 @@ async def test_what_else_may_become_of_it(circle: Circle) -> None:
     async with circle.service.session.delete(f"{circle.service.url}/v1/feedback/{back}?user=bob") as reply:
         taken_back = (await reply.json())["event_id"]
     assert (await circle.status(first))["replaced_by"] == edit
+    gone = circle.answered()
+    erased = await circle.vote(gone.completion_id)
+    erasure = Erasure(conversation_id=gone.conversation_id, person=gone.person, erased_ms=gone.finished_ms)
+    tiny.append(Envelope(event_id="erasure", event=erasure))
     with tiny.trainer() as trainer:
         tiny.chat(24)
         trainer.read_log()
@@ -113,6 +117,8 @@ async def test_what_else_may_become_of_it(circle: Circle) -> None:
         "dead_lettered",
         f"accepted → set aside: completion {of_one} has no answer 9",
     )
+    status = await circle.status(erased)
+    assert (status["state"], status["message"].partition(",")[0]) == ("erased", "accepted → erased")
     superseded = await circle.status(first)
     assert (superseded["state"], superseded["replaced_by"]) == ("superseded", edit)
     assert superseded["message"] == f"accepted → superseded by a later vote, {edit}"

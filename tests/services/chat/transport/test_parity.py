@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from rlhf_online.proto.rlhf.v1 import admin_pb2, chat_pb2, comparisons_pb2, events_pb2, feedback_pb2, versions_pb2
 from services.chat import versions
-from services.chat.comparisons import replies
+from services.chat.comparisons import questions, replies
 from services.chat.comparisons.request import CompareRequest, ComparisonQuery
 from services.chat.completions import responses
 from services.chat.completions.chat_request import ChatCompletionRequest, Message
@@ -93,6 +93,8 @@ TWINS = {
     "which comparison": Twins(
         (ComparisonQuery,), (comparisons_pb2.GetComparisonRequest,), only_grpc={"comparison_id": "in the path"}
     ),
+    "who may be asked": Twins((ComparisonQuery,), (comparisons_pb2.NextComparisonRequest,)),
+    "what to compare answers to": Twins((questions.Question,), (comparisons_pb2.NextComparisonResponse,)),
     "what was compared": Twins(
         (replies.ComparisonResult, replies.NamedAnswer),
         (comparisons_pb2.GetComparisonResponse, comparisons_pb2.NamedAnswer),

@@ -88,7 +88,7 @@ def _clients_field(said: str, prompt: str) -> str:
     name = re.split(r"\W", path, maxsplit=1)[0]
     if name.isdecimal():  # pydantic leaves the name of `messages` out of the path of a tool call
         return "messages"
-    differ = {"input_tokens": prompt, "prompt": prompt}
+    differ = {"input_tokens": prompt, "prompt": prompt, "Token": prompt}  # "Token id 7 is out of vocabulary"
     if prompt == "messages":
         differ["logprobs"] = "top_logprobs"
     name = differ.get(name, name)

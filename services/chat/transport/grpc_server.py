@@ -42,19 +42,10 @@ from services.chat.tracing import TraceGrpc
 from services.chat.transport import connections
 from services.chat.transport.chat import Chat, readiness
 from services.chat.transport.grpc_comparisons import ComparisonServicer
+from services.chat.transport.grpc_errors import code_of, trailing
 from services.chat.transport.grpc_feedback import FeedbackServicer
 from services.chat.transport.grpc_values import complete_response, feedback_values, pieces, values_of
 
-CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    409: grpc.StatusCode.FAILED_PRECONDITION,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-}
 HEALTH_POLL_S = 0.5
 MAX_CALLS = 8192
 """Of all connections."""
@@ -195,14 +186,8 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
         CALLER.set(self.authorization.admit(operation.requires, said))
 
     async def _abort(self, context: Context, error: Exception) -> None:
-        """What the HTTP body says beside the message goes into the trailing metadata."""
         answer = report(error, self.internal_errors, tracing.request_id())
-        said = {"error-type": answer.type, "error-param": answer.param, "error-code": answer.code}
-        if answer.retry_after_s is not None:
-            said["grpc-retry-pushback-ms"] = str(1000 * answer.retry_after_s)  # what gRPC's own retries wait
-        said |= {name.lower(): value for name, value in answer.headers().items()}
-        trailing = tuple((name, value) for name, value in said.items() if value)
-        await context.abort(CODES.get(answer.status, grpc.StatusCode.INTERNAL), str(answer), trailing)
+        await context.abort(code_of(answer), str(answer), trailing(answer))
 
 
 async def _write(context: Context, piece: Any) -> None:

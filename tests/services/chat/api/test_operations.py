@@ -9,7 +9,8 @@ import pytest
 
 from rlhf_online.proto.rlhf.v1 import chat_pb2
 from services.chat.api.operations import BY_RPC, OPERATIONS, Operation
-from services.chat.transport.grpc_server import CODES, GrpcServer
+from services.chat.transport.grpc_errors import CODES
+from services.chat.transport.grpc_server import GrpcServer
 from tests.support import api_keys
 from tests.support.chat_service import Service, running
 

@@ -16,7 +16,7 @@ from rlhf_online.proto.rlhf.v1 import chat_pb2, chat_pb2_grpc
 from rlhf_online.wire import encode
 from services.chat.feedback import checks as feedback_checks
 from services.chat.feedback.checks import FeedbackChecks
-from services.chat.transport.grpc_server import CODES
+from services.chat.transport.grpc_errors import CODES
 from tests.support import logged
 from tests.support.chat_service import Service, running
 

@@ -8,7 +8,7 @@ chat is asked for as a whole and as a stream.
 # (the generated stubs are typed for synchronous channels)
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import grpc
 import orjson
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
+from google.rpc import error_details_pb2, status_pb2
 
 from rlhf_online import events
 from rlhf_online.end_users import sign
@@ -31,7 +32,7 @@ from rlhf_online.proto.rlhf.v1 import (
     events_pb2,
 )
 from services.chat.api.operations import OPERATIONS
-from services.chat.transport.grpc_server import CODES
+from services.chat.transport.grpc_errors import CODES
 from tests.support import api_keys
 from tests.support.api_keys import SECRETS, TOKENS
 from tests.support.chat_replies import from_grpc, from_grpc_stream, from_http, from_http_stream
@@ -310,11 +311,23 @@ async def over_grpc(service: Service, case: Case) -> Ended:
             status = next(status for status, code in CODES.items() if code == refused.code())
             said = dict(refused.trailing_metadata() or ())
             error = {name: said.get(f"error-{name}") for name in ("type", "param", "code")}
+            assert fields_at_fault(said) == [name for name in [error["param"]] if name]
             return ended(service, status, {"message": refused.details(), **error})
     if case.operation == "complete":
         return ended(service, 200, {}, from_grpc(response))
     options = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
     return ended(service, 200, {}, compared(case.operation, MessageToDict(response, **options)))
+
+
+def fields_at_fault(trailing: Mapping[str, Any]) -> list[str]:
+    """Those that gRPC's libraries read from a status."""
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    found: list[str] = []
+    for detail in status.details:
+        bad = error_details_pb2.BadRequest()
+        if detail.Unpack(bad):
+            found += [violation.field for violation in bad.field_violations]
+    return found
 
 
 def as_message(case: Case) -> dict[str, Any]:

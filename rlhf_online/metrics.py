@@ -48,9 +48,8 @@ class ChatMetrics:
         self.closed = counter(
             "rlhf_chat_connections_closed", "HTTP connections closed on clients that do not play along.", "reason"
         )
-        self.limited = counter(
-            "rlhf_chat_limited", "Requests and votes over a limit of their key or person.", "whose", "limit"
-        )
+        self.limited = counter("rlhf_chat_limited", "What a limit of a key or person refused.", "whose", "limit")
+        self.certificates = counter("rlhf_chat_certificates", "Readings of the TLS files.", "outcome")
         self.internal_errors = counter("rlhf_chat_internal_errors", "Requests that ended with a defect of the service.")
         self.rollouts = counter("rlhf_rollout_requests", "Rollout requests by how they ended.", "outcome")
         self.rollout_tokens = counter("rlhf_rollout_tokens", "Tokens written for the trainer.")

@@ -22,6 +22,7 @@ from rlhf_online.config.limits import LimitSettings, Quota
 from rlhf_online.config.log import KafkaSettings, LogAddress, LogSettings, load_log
 from rlhf_online.config.reward import RewardSettings
 from rlhf_online.config.sft import SftSettings
+from rlhf_online.config.tls import TlsSettings
 
 __all__ = [
     "ChatSettings",
@@ -42,6 +43,7 @@ __all__ = [
     "ServiceSettings",
     "SftSettings",
     "SwapSettings",
+    "TlsSettings",
     "Tuning",
     "dump",
     "load",

@@ -10,6 +10,7 @@ from rlhf_online.config.base import Device, Objectives, Only, Port, Positive, Se
 from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.limits import LimitSettings
 from rlhf_online.config.log import LogSettings
+from rlhf_online.config.tls import TlsSettings
 
 
 def _host_name(value: str) -> str:
@@ -107,6 +108,7 @@ class ChatSettings(ServiceSettings):
     grpc_port: Port = Field(default=8001, description="gRPC; 0 lets the system choose.")
     http_keep_alive_s: Positive = Field(default=75, description="How long an idle HTTP connection is kept open.")
     grpc: GrpcSettings = GrpcSettings()
+    tls: TlsSettings = TlsSettings()
     allowed_hosts: tuple[HostName, ...] = Field(
         default=(),
         description="Names under which browsers reach the page, 'chat.example.org' or '*.example.org'; localhost, IP "

@@ -5,15 +5,13 @@ first moment on, while the engine loads.
 """
 
 import asyncio
-import contextlib
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-import uvicorn
 from prometheus_client import CollectorRegistry
 
 from rlhf_online import process
@@ -50,9 +48,10 @@ from services.chat.feedback.own_votes import OwnVotes
 from services.chat.feedback.service import FeedbackService
 from services.chat.status import StatusFile
 from services.chat.transport.chat import Chat
-from services.chat.transport.connections import Connection, Connections, HttpConfig
+from services.chat.transport.connections import Connection, Connections, HttpConfig, HttpServer
 from services.chat.transport.grpc_server import GrpcServer, port_taken
 from services.chat.transport.routes import build
+from services.chat.transport.tls import Certificates, SecureServer
 from services.chat.versions import Versions
 
 GRACE_S = 15
@@ -67,14 +66,6 @@ class Ports:
     grpc: int
 
 
-class HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers: this process has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: Engine, sink: Sink) -> Chat:
     """The service around an engine and a log. Raises SecretLost, and ConfigError where it would be open to others."""
     folder = log_folder(settings.log, state.log)
@@ -86,7 +77,8 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     flight = InFlight(engine)
     if settings.engine.tuning == "full":
         flight.attach()
-    connections = process.connection_budget(process.open_files(), kinds=3)  # HTTP, gRPC, requests to the engine
+    kinds = 4 if settings.tls.cert_file else 3  # HTTP, gRPC, requests to the engine, and TLS handshakes
+    connections = process.connection_budget(process.open_files(), kinds=kinds)
     at_once = min(wanted := settings.limits.max_concurrent, connections - connections // FOR_VOTES)
     if at_once < wanted:
         structlog.get_logger().warning("few open files allowed: raise ulimit -n", at_once=at_once, wanted=wanted)
@@ -130,7 +122,8 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
 
 async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Awaitable[None]]) -> None:
     """Open the ports, tell `opened`, and serve until `stop`; then let requests finish. Raises RlhfError."""
-    settings = chat.settings
+    settings, metrics = chat.settings, chat.gateway.metrics
+    certificates = Certificates(settings.tls, metrics.certificates) if settings.tls.cert_file else None
     listener = listen(settings.host, settings.http_port)
     config = HttpConfig(
         build(chat),
@@ -145,13 +138,15 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         timeout_keep_alive=settings.http_keep_alive_s,
         timeout_graceful_shutdown=GRACE_S,
     )
-    config.connections = Connections(chat.connections, chat.gateway.metrics.closed)
-    http = HttpServer(config)
+    config.connections = Connections(chat.connections, metrics.closed)
+    http = SecureServer(config, certificates, chat.connections) if certificates else HttpServer(config)
     grpc = GrpcServer(chat)
     follow = (chat.keys.follow, chat.votes.history.follow, chat.conversations.follow)
     followers = [asyncio.create_task(each()) for each in follow]
     try:
-        grpc_port = await grpc.start(settings.host, settings.grpc_port)
+        grpc_port = await grpc.start(
+            settings.host, settings.grpc_port, certificates.server_credentials() if certificates else None
+        )
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         await opened(Ports(http=listener.getsockname()[1], grpc=grpc_port))
         stopped = asyncio.create_task(stop.wait())

@@ -12,6 +12,8 @@ being answered.
 """
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from itertools import chain
 
 import structlog
@@ -68,6 +70,14 @@ class HttpConfig(uvicorn.Config):
     """uvicorn's, with the connections that its server opens."""
 
     connections: Connections
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: this process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 class Connection(BoundedHead):

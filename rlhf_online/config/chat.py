@@ -21,6 +21,14 @@ def _host_name(value: str) -> str:
     return value
 
 
+def _origin(value: str) -> str:
+    if not re.fullmatch(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?", value):
+        raise ValueError(
+            "expected an origin in lower case, 'https://app.example.org' or with a port, without path, and no '*'"
+        )
+    return value
+
+
 HostName = Annotated[str, AfterValidator(_host_name)]
 
 
@@ -117,6 +125,10 @@ class ChatSettings(ServiceSettings):
     keys_file: Path | None = Field(
         default=None,
         description="Who may call, as `rlhf-online keys` keeps it; 'keys.json' in the state folder by default.",
+    )
+    allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
+        default=(),
+        description="Other sites whose pages may use the API from a browser (CORS), 'https://app.example.org'.",
     )
     log: LogSettings = LogSettings()
     comparison_prompts: Path | None = Field(

@@ -112,7 +112,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         versions=Versions(registry),
         authorization=authorization,
         keys=keys,
-        origins=Origins(settings.host, settings.allowed_hosts),
+        origins=Origins(settings.host, settings.allowed_hosts, settings.allowed_origins),
         exporter=exporter,
         collector=collector,
         secrets=secrets,

@@ -8,6 +8,8 @@ lets its name point here (DNS rebinding) is told by this name, in `Origin` and `
     its name  must be the loopback's, an IP address, this machine's, or one of `allowed`
     Host      likewise where nobody but this machine is listened to: no client of it uses another name
 
+A site of `trusted`, named with its scheme and port, may do what the service's own page may (CORS).
+
 Clients that are no browser send no `Origin`: beyond the loopback interface nothing is asked of them.
 """
 
@@ -23,15 +25,18 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Origins:
-    """Knows the names under which the service is reached: `host` is where it listens, `allowed` is the setting."""
+    """Knows the names under which the service is reached: `host` is where it listens, the others are the settings."""
 
-    def __init__(self, host: str, allowed: Sequence[str]) -> None:
+    def __init__(self, host: str, allowed: Sequence[str], trusted: Sequence[str] = ()) -> None:
         self._allowed = allowed
+        self._trusted = frozenset(trusted)
         self._loopback_only = is_loopback(host)
         self._machine = socket.gethostname().lower()
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Raises ApiError for a request that changes something and that another site's page may have sent."""
+        if headers.get("origin") in self._trusted:
+            return
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise _refused("a page of another origin sent this")
         host = headers.get("host", "")

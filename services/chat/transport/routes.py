@@ -3,9 +3,12 @@
 Handlers parse, call and format; what they call is shared with gRPC.
 """
 
+from collections.abc import Sequence
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -31,9 +34,25 @@ def build(chat: Chat) -> Starlette:
         paths.setdefault(operation.path, {})[operation.method] = _endpoint(operation, answers[operation.name], chat)
     return Starlette(
         routes=[Route(path, _by_method(methods), methods=sorted(methods)) for path, methods in paths.items()],
-        middleware=[Middleware(TraceHttp)],
+        middleware=[*_cors(chat.settings.allowed_origins), Middleware(TraceHttp)],
         exception_handlers={HTTPException: _on_http_error},
     )
+
+
+def _cors(origins: Sequence[str]) -> list[Middleware]:
+    """Lets pages of these sites read what the service answers them; nothing here goes by cookies, so none are asked."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=sorted({operation.method for operation in OPERATIONS}),
+            allow_headers=["*"],
+            expose_headers=["*"],
+            allow_credentials=False,
+        )
+    ]
 
 
 def _by_method(methods: dict[str, Handler]) -> Handler:

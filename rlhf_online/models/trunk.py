@@ -45,7 +45,7 @@ def load_lm(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTra
 
 def load_trunk(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """The model without its language head: of a causal language model, or as `save_model` wrote a trunk."""
-    architectures = _config(folder).architectures or [""]
+    architectures = read_config(folder).architectures or [""]
     if architectures[0].endswith("ForCausalLM"):
         lm = load_lm(folder, device=device, dtype=dtype)
         return getattr(lm, lm.base_model_prefix)
@@ -55,7 +55,7 @@ def load_trunk(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Pre
 def random_lm(folder: Path, *, seed: int, device: torch.device) -> PreTrainedModel:
     """A causal language model of the configuration in `folder` with random weights, float32."""
     with seeded(seed), LOADING:
-        model = AutoModelForCausalLM.from_config(_config(folder), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(read_config(folder), dtype=torch.float32)
     return model.to(device).eval()
 
 
@@ -96,7 +96,11 @@ def predictions(
     return torch.cat(done, 1).unbind(0)
 
 
-def _config(folder: Path) -> Any:
+def read_config(folder: Path) -> Any:
+    """The model's configuration, with the names that transformers has for what each kind of model calls otherwise.
+
+    Raises InvalidInput.
+    """
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,14 +12,14 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from rlhf_online import config, logs, process
-from rlhf_online.errors import ConfigError, InvalidInput, RlhfError
+from rlhf_online.errors import ConfigError, RlhfError
 from rlhf_online.metrics import RewardMetrics
 from rlhf_online.metrics import serve as serve_metrics
+from rlhf_online.models import trunk
 from rlhf_online.models.check import raise_refusals
 from rlhf_online.models.check.contents import inspect
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
-from rlhf_online.models.trunk import pick_device
 from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
@@ -28,7 +27,7 @@ from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from services.reward.batching import Batcher, Pair, Scorer
 from services.reward.follower import Follower
-from services.reward.server import Limits, RewardServer, RewardServicer
+from services.reward.server import RewardServer, RewardServicer
 
 STOP_GRACE_S = 5.0
 
@@ -70,7 +69,7 @@ async def serve(settings: config.RewardSettings) -> None:
         max_wait_ms=settings.max_wait_ms,
         max_queue=settings.max_queue,
     )
-    servicer = RewardServicer(batcher, tokenizer, metrics, _limits(base))
+    servicer = RewardServicer(batcher, tokenizer, metrics, trunk.limits(trunk.read_config(base)))
     server = RewardServer(servicer, metrics, settings.grpc, process.connection_budget(process.open_files(), kinds=1))
     state = StateDir(settings.state_dir)
     registry = open_registry(state.versions)
@@ -129,7 +128,7 @@ def loader(
     settings: config.RewardSettings, registry: Registry, tokenizer: ChatTokenizer
 ) -> Callable[[Manifest], Scorer]:
     """Loads the model of a version. What it gives raises VersionCorrupt; ConfigError for another tokenizer's."""
-    device = pick_device(settings.device)
+    device = trunk.pick_device(settings.device)
 
     def load(manifest: Manifest) -> Scorer:
         model = RewardModel.load(
@@ -143,15 +142,6 @@ def loader(
         return ModelScorer(model, settings.max_batch_tokens)
 
     return load
-
-
-def _limits(base: Path) -> Limits:
-    """What the base model's configuration says about tokens. Raises InvalidInput."""
-    try:
-        values = json.loads((base / "config.json").read_text())
-        return Limits(vocabulary=int(values["vocab_size"]), context=int(values["max_position_embeddings"]))
-    except (OSError, ValueError, KeyError) as error:
-        raise InvalidInput(f"{base / 'config.json'} does not describe a model ({error}): check `model`") from error
 
 
 if __name__ == "__main__":

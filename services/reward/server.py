@@ -7,7 +7,6 @@ waits for a version asks health by the version's name.
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
@@ -18,6 +17,7 @@ from rlhf_online.config import GrpcSettings
 from rlhf_online.errors import InvalidInput, RewardUnavailable, RlhfError
 from rlhf_online.events import Message
 from rlhf_online.metrics import RewardMetrics, show_version
+from rlhf_online.models.limits import ModelLimits
 from rlhf_online.proto.rlhf.v1 import reward_pb2, reward_pb2_grpc
 from services.reward.batching import Batcher, Overloaded, Pair, Scores, Tokens, WrongVersion
 
@@ -35,18 +35,10 @@ class Tokenizer(Protocol):
     def answer_ids(self, text: str) -> Tokens: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Size of the vocabulary, and the most tokens that the model reads at once. Longer prompts lose their beginning."""
-
-    vocabulary: int
-    context: int
-
-
 class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
     """Handlers: validate, queue, answer."""
 
-    def __init__(self, batcher: Batcher, tokenizer: Tokenizer, metrics: RewardMetrics, limits: Limits) -> None:
+    def __init__(self, batcher: Batcher, tokenizer: Tokenizer, metrics: RewardMetrics, limits: ModelLimits) -> None:
         self._batcher = batcher
         self._tokenizer = tokenizer
         self._metrics = metrics

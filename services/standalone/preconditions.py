@@ -115,7 +115,8 @@ def token_bytes(model: Path) -> int:
         values = json.loads(path.read_text())
         values = {**values.get("text_config", {}), **values}
         vocabulary, layers, hidden = (
-            int(values.get(name) or 0) for name in ("vocab_size", "num_hidden_layers", "hidden_size")
+            next((int(values[name]) for name in names if values.get(name)), 0)
+            for names in (("vocab_size",), ("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"))
         )
     except (ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"{path} is no model's configuration ({error}): fetch the model again") from error

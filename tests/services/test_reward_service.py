@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from rlhf_online.config import GrpcSettings, RewardSettings, dump
 from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.events import Message
+from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.proto.rlhf.v1 import events_pb2, reward_pb2, reward_pb2_grpc
@@ -33,7 +34,7 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from services.reward.__main__ import loader
-from services.reward.server import SERVICE, Limits
+from services.reward.server import SERVICE
 from tests.support.counting_registry import CountingRegistry
 from tests.support.http2 import most_at_once, ping
 from tests.support.reward_service import RewardService, reward_service
@@ -42,7 +43,7 @@ from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS = [((1, 5, 6, 3), (20, 21, 2)), ((1, 7, 3), (22, 2)), ((1, 5, 9, 10, 3), (23, 24, 25, 2))]
-LIMITS = Limits(vocabulary=78, context=128)
+LIMITS = ModelLimits(vocabulary=78, context=128)
 
 
 class Words:

@@ -11,12 +11,13 @@ from prometheus_client import CollectorRegistry
 
 from rlhf_online.config import GrpcSettings
 from rlhf_online.metrics import RewardMetrics
+from rlhf_online.models.limits import ModelLimits
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from services.reward.batching import Batcher, Scorer
 from services.reward.follower import Follower
-from services.reward.server import Limits, RewardServer, RewardServicer, Tokenizer
+from services.reward.server import RewardServer, RewardServicer, Tokenizer
 
 
 @dataclass
@@ -34,7 +35,7 @@ def reward_service(
     registry: Registry,
     load: Callable[[Manifest], Scorer],
     tokenizer: Tokenizer,
-    limits: Limits,
+    limits: ModelLimits,
     *,
     max_batch_tokens: int = 4096,
     max_wait_ms: float = 1.0,

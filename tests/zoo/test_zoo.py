@@ -8,6 +8,7 @@ import torch
 
 from rlhf_online.engine import preflight
 from rlhf_online.errors import InvalidInput
+from rlhf_online.models import trunk
 from rlhf_online.models.check import raise_refusals, told
 from rlhf_online.models.check.contents import inspect
 from rlhf_online.models.first_probe import first_probe
@@ -19,6 +20,7 @@ from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from rlhf_online.versions.manifest import Manifest
+from services.standalone.preconditions import token_bytes
 from tests.zoo.models import ZOO, Animal, Tuning, copied, table
 from tests.zoo.started import start
 
@@ -76,6 +78,8 @@ def live(folder: Path, tuning: Tuning, tmp_path: Path, *, cpu: bool = True) -> N
         assert after != before
         assert again.logprobs([((5, 6), (7, 8))])[0] == pytest.approx(after[0], abs=1e-4)
     RewardModel.load(folder, tuning=tuning, lora_rank=4)
+    assert trunk.limits(trunk.read_config(folder)).context == 128, "whatever its configuration calls it"
+    assert token_bytes(folder) > 4 * 16 * 2 * 64, "of two layers of 64 units, whatever they are called"
 
 
 @named(tuple(animal for animal in ZOO if "experts" in animal.name))

@@ -184,3 +184,21 @@ def test_padding_does_not_change_a_ranking():
     short = _nll(_f64(UTILITIES[:3]), (0, 1, 1))
     padded = _nll(_f64(UTILITIES), (0, 1, 1, -1, -1))
     assert short.item() == pytest.approx(padded.item(), abs=1e-15)
+
+
+def test_where_nothing_has_any_weight_the_loss_and_its_gradient_are_0():
+    """A head's bootstrap may leave out all of a micro-batch."""
+    nothing_B, no_B = torch.zeros(2), torch.zeros(2, dtype=torch.bool)
+    tiers_BG, everywhere_BG = torch.tensor([[0, 1], [1, 0]]), torch.ones(2, 2, dtype=torch.bool)
+    for loss_of in (
+        lambda u_BG: reward_losses.plackett_luce_loss(u_BG, tiers_BG, nothing_B),
+        lambda u_BG: reward_losses.bradley_terry_loss(u_BG[:, 0], u_BG[:, 1], no_B, nothing_B, nothing_B),
+        lambda u_BG: reward_losses.thumbs_loss(u_BG[:, 0], nothing_B, no_B, nothing_B),
+        lambda u_BG: reward_losses.implicit_loss(u_BG[:, 0], u_BG[:, 1], torch.full((2,), 0.5), nothing_B),
+        lambda u_BG: reward_losses.centring_loss(u_BG, everywhere_BG, nothing_B),
+    ):
+        utilities_BG = torch.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
+        loss, stats = loss_of(utilities_BG)
+        loss.backward()
+        assert loss.item() == 0 and utilities_BG.grad is not None and not utilities_BG.grad.any()
+        assert all(value.item() == 0 for value in stats.values())

@@ -137,6 +137,21 @@ def test_one_clock_that_is_a_year_ahead_closes_nothing(new: New):
     assert len(join.answers) < 300, "those with the wrong clock have gone with the others"
 
 
+def test_the_clock_goes_on_over_a_restart(new: New):
+    """A single event after it, whose clock is a year ahead, is one of many, as it would be without the restart."""
+    join = new(clock_events=101)
+    join.add(thumb("never", event_id="waiting", at_ms=10_000))
+    for number in range(100):
+        join.add(completion(f"c{number}", at_ms=10_000 + number))
+    values = json.loads(json.dumps(join.to_json()))
+    names = join.answers.seal()
+    answers = AnswerStore.load(join.answers.folder, names, values["answers"]["first"], values["answers"]["came"])
+    again = Join.from_json(values, answers, WINDOW_MS, clock_events=101)
+    for each in (join, again):
+        each.add(completion("ahead", at_ms=365 * 86_400_000))
+        assert each.expire() == [] and each.to_json() == join.to_json()
+
+
 def test_feedback_that_waits_is_withdrawn_by_its_person_alone(new: New):
     join = new()
     join.add(thumb("c", event_id="vote"))

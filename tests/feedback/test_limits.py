@@ -34,6 +34,17 @@ def test_one_that_does_not_is_refused(vote: Comparison, reason: str, why: str) -
     assert refused.value.reason == reason
 
 
+def test_as_many_tokens_count_as_all_answers_take_with_the_longest() -> None:
+    """They are padded to it. The prompt counts with each of them."""
+    vote = comparison(2, (30, 2))
+    long = replace(vote.candidates[0], token_ids=(30,) * 9)
+    vote = replace(vote, candidates=(long, vote.candidates[1]))
+    size = 2 * (len(vote.prompt_token_ids) + 9)
+    check_vote(vote, replace(LIMITS, tokens=size))
+    with pytest.raises(UnusableVote, match=f"take {size} tokens at once, and {size - 1} can be"):
+        check_vote(vote, replace(LIMITS, tokens=size - 1))
+
+
 def test_an_answer_longer_than_the_context_is_refused() -> None:
     with pytest.raises(UnusableVote, match="an answer of 200 tokens does not fit a context of 128") as refused:
         check_vote(comparison(2, (30,) * 200), replace(LIMITS, tokens=10_000))

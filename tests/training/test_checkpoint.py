@@ -83,6 +83,8 @@ def test_an_unchanged_part_is_linked_and_loads(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
     one, two = tmp_path / "000000" / "reward.safetensors", tmp_path / "000001" / "reward.safetensors"
     assert one.stat().st_ino == two.stat().st_ino
+    parities = [path.with_name(f"{path.name}.parity") for path in (one, two)]
+    assert parities[0].stat().st_ino == parities[1].stat().st_ino, "not made anew of what may be damaged by now"
     checkpoint = Checkpoints(tmp_path, 3).load()
     assert checkpoint is not None
     assert checkpoint.part("reward").values == {"updates": 0}

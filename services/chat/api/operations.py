@@ -341,5 +341,13 @@ OPERATIONS = (
         requires="public",
         response="application/json",
     ),
+    Operation(
+        name="reference",
+        summary="This description as a page for people.",
+        method="GET",
+        path="/docs",
+        requires="public",
+        response="text/html",
+    ),
 )
 BY_RPC = {rpc: operation for operation in OPERATIONS for rpc in operation.rpcs}

@@ -4,7 +4,7 @@ from prometheus_client import generate_latest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from services.chat.api import openapi
+from services.chat.api import openapi, reference
 from services.chat.bodies.api_error import ApiError
 from services.chat.completions.responses import Health
 from services.chat.page import assets
@@ -31,6 +31,9 @@ class OperationHandlers:
 
     async def openapi(self, request: Request) -> Response:
         return json(openapi.document())
+
+    async def reference(self, request: Request) -> Response:
+        return HTMLResponse(reference.page(), headers=reference.HEADERS)
 
     async def healthz(self, request: Request) -> Response:
         healthy: Health = {"status": "ok"}

@@ -30,6 +30,7 @@ from services.chat.conversations.service import (
     ConversationsQuery,
     PersonQuery,
 )
+from services.chat.feedback.batch import FeedbackBatch
 from services.chat.feedback.own_votes import FeedbackList, FeedbackQuery, ListFeedbackQuery
 from services.chat.feedback.request import FeedbackRequest
 from services.chat.feedback.service import FeedbackAccepted, FeedbackOptions
@@ -173,6 +174,16 @@ OPERATIONS = (
         query=ComparisonQuery,
         response=ComparisonResult,
         errors=(400, 404),
+    ),
+    Operation(
+        name="feedback_batch",
+        summary="Many votes, one JSON object a line (NDJSON), each taken or refused by itself, in their order.",
+        method="POST",
+        path="/v1/feedback/batch",
+        rpcs=(f"{FEEDBACK}SendFeedbackBatch",),
+        requires="feedback",
+        response=FeedbackBatch,
+        errors=(400, 403, 413, 415),
     ),
     Operation(
         name="feedback_options",

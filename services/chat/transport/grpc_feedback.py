@@ -1,6 +1,7 @@
-"""A person's own votes over gRPC: the twins of GET and DELETE below /v1/feedback."""
+"""Votes in batches, and a person's own votes, over gRPC: the twins of what is below /v1/feedback."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import grpc
@@ -8,18 +9,39 @@ import grpc
 from rlhf_online.proto.rlhf.v1 import feedback_pb2, feedback_pb2_grpc
 from rlhf_online.wire import feedback_to_proto
 from services.chat.access.caller import CALLER
+from services.chat.bodies.api_error import ApiError
+from services.chat.feedback.batch import MAX_BYTES, MAX_VOTES, Item, accept_all
 from services.chat.transport.chat import Chat
-from services.chat.transport.grpc_values import values_of
+from services.chat.transport.grpc_values import feedback_values, values_of
 
 Context = grpc.aio.ServicerContext
 
 
 class FeedbackServicer(feedback_pb2_grpc.FeedbackServiceServicer):
-    """Looks votes up, and takes them back."""
+    """Takes many votes, looks them up, and takes them back."""
 
     def __init__(self, chat: Chat) -> None:
         self.feedback = chat.feedback
         self.votes = chat.votes
+
+    async def SendFeedbackBatch(
+        self, request_iterator: AsyncIterator[feedback_pb2.SendFeedbackBatchRequest], context: Context
+    ) -> feedback_pb2.SendFeedbackBatchResponse:
+        items: list[Item] = []
+        size = 0
+        async for request in request_iterator:
+            size += request.ByteSize()
+            if size > MAX_BYTES or len(items) == MAX_VOTES:
+                message = f"at most {MAX_VOTES} votes of {MAX_BYTES} bytes together are taken at once; none of them was"
+                raise ApiError(message, status=413, code="batch_too_large")
+            try:
+                items.append(feedback_values(request.vote))
+            except ApiError as error:
+                items.append(error)
+        key = dict(context.invocation_metadata() or ()).get("idempotency-key", "")
+        batch = await accept_all(self.feedback, items, CALLER.get(), key if isinstance(key, str) else "")
+        results = [feedback_pb2.FeedbackResult(**result) for result in batch["results"]]
+        return feedback_pb2.SendFeedbackBatchResponse(results=results)
 
     async def GetFeedback(
         self, request: feedback_pb2.GetFeedbackRequest, context: Context

@@ -172,6 +172,18 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
 
             return grpc.unary_stream_rpc_method_handler(stream, response_serializer=write)
 
+        if handler.request_streaming:
+
+            async def client_stream(requests: AsyncIterator[bytes], context: Context) -> Any:
+                try:
+                    self._authorize(operation, context)
+                    parsed = (_parsed(read, request) async for request in requests)
+                    return await handler.stream_unary(parsed, context)
+                except Exception as error:
+                    await self._abort(context, error)
+
+            return grpc.stream_unary_rpc_method_handler(client_stream, response_serializer=write)
+
         async def unary(request: bytes, context: Context) -> Any:
             try:
                 self._authorize(operation, context)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from rlhf_online.proto.rlhf.v1 import chat_pb2 as rlhf_dot_v1_dot_chat__pb2
 from rlhf_online.proto.rlhf.v1 import events_pb2 as rlhf_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16rlhf/v1/feedback.proto\x12\x07rlhf.v1\x1a\x14rlhf/v1/events.proto\"4\n\x12GetFeedbackRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"\xc9\x01\n\x13GetFeedbackResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65pted_ms\x18\x04 \x01(\x03\x12\x16\n\x0ereward_version\x18\x05 \x01(\t\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\x12\x15\n\rlive_since_ms\x18\x07 \x01(\x03\x12\x0f\n\x07serving\x18\x08 \x01(\x08\x12\x13\n\x0breplaced_by\x18\t \x01(\t\"q\n\x13ListFeedbackRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x15\n\rcompletion_id\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\t\"M\n\x14ListFeedbackResponse\x12#\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x15.rlhf.v1.FeedbackItem\x12\x10\n\x08has_more\x18\x02 \x01(\x08\"Z\n\x0c\x46\x65\x65\x64\x62\x61\x63kItem\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12#\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x01(\x0b\x32\x11.rlhf.v1.Feedback\x12\x13\n\x0breplaced_by\x18\x03 \x01(\t\"9\n\x17WithdrawFeedbackRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"\xa0\x01\n\x18WithdrawFeedbackResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x41\n\x08position\x18\x02 \x03(\x0b\x32/.rlhf.v1.WithdrawFeedbackResponse.PositionEntry\x1a/\n\rPositionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\x81\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12H\n\x0bGetFeedback\x12\x1b.rlhf.v1.GetFeedbackRequest\x1a\x1c.rlhf.v1.GetFeedbackResponse\x12K\n\x0cListFeedback\x12\x1c.rlhf.v1.ListFeedbackRequest\x1a\x1d.rlhf.v1.ListFeedbackResponse\x12W\n\x10WithdrawFeedback\x12 .rlhf.v1.WithdrawFeedbackRequest\x1a!.rlhf.v1.WithdrawFeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16rlhf/v1/feedback.proto\x12\x07rlhf.v1\x1a\x12rlhf/v1/chat.proto\x1a\x14rlhf/v1/events.proto\"4\n\x12GetFeedbackRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"\xc9\x01\n\x13GetFeedbackResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65pted_ms\x18\x04 \x01(\x03\x12\x16\n\x0ereward_version\x18\x05 \x01(\t\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\x12\x15\n\rlive_since_ms\x18\x07 \x01(\x03\x12\x0f\n\x07serving\x18\x08 \x01(\x08\x12\x13\n\x0breplaced_by\x18\t \x01(\t\"q\n\x13ListFeedbackRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x15\n\rcompletion_id\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\t\"M\n\x14ListFeedbackResponse\x12#\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x15.rlhf.v1.FeedbackItem\x12\x10\n\x08has_more\x18\x02 \x01(\x08\"Z\n\x0c\x46\x65\x65\x64\x62\x61\x63kItem\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12#\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x01(\x0b\x32\x11.rlhf.v1.Feedback\x12\x13\n\x0breplaced_by\x18\x03 \x01(\t\"9\n\x17WithdrawFeedbackRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"\xa0\x01\n\x18WithdrawFeedbackResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x41\n\x08position\x18\x02 \x03(\x0b\x32/.rlhf.v1.WithdrawFeedbackResponse.PositionEntry\x1a/\n\rPositionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"F\n\x18SendFeedbackBatchRequest\x12*\n\x04vote\x18\x01 \x01(\x0b\x32\x1c.rlhf.v1.SendFeedbackRequest\"E\n\x19SendFeedbackBatchResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.rlhf.v1.FeedbackResult\"I\n\x0e\x46\x65\x65\x64\x62\x61\x63kResult\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x16.rlhf.v1.FeedbackError\"K\n\rFeedbackError\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05param\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t2\xdf\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12\\\n\x11SendFeedbackBatch\x12!.rlhf.v1.SendFeedbackBatchRequest\x1a\".rlhf.v1.SendFeedbackBatchResponse(\x01\x12H\n\x0bGetFeedback\x12\x1b.rlhf.v1.GetFeedbackRequest\x1a\x1c.rlhf.v1.GetFeedbackResponse\x12K\n\x0cListFeedback\x12\x1c.rlhf.v1.ListFeedbackRequest\x1a\x1d.rlhf.v1.ListFeedbackResponse\x12W\n\x10WithdrawFeedback\x12 .rlhf.v1.WithdrawFeedbackRequest\x1a!.rlhf.v1.WithdrawFeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +35,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WITHDRAWFEEDBACKRESPONSE_POSITIONENTRY']._loaded_options = None
   _globals['_WITHDRAWFEEDBACKRESPONSE_POSITIONENTRY']._serialized_options = b'8\001'
-  _globals['_GETFEEDBACKREQUEST']._serialized_start=57
-  _globals['_GETFEEDBACKREQUEST']._serialized_end=109
-  _globals['_GETFEEDBACKRESPONSE']._serialized_start=112
-  _globals['_GETFEEDBACKRESPONSE']._serialized_end=313
-  _globals['_LISTFEEDBACKREQUEST']._serialized_start=315
-  _globals['_LISTFEEDBACKREQUEST']._serialized_end=428
-  _globals['_LISTFEEDBACKRESPONSE']._serialized_start=430
-  _globals['_LISTFEEDBACKRESPONSE']._serialized_end=507
-  _globals['_FEEDBACKITEM']._serialized_start=509
-  _globals['_FEEDBACKITEM']._serialized_end=599
-  _globals['_WITHDRAWFEEDBACKREQUEST']._serialized_start=601
-  _globals['_WITHDRAWFEEDBACKREQUEST']._serialized_end=658
-  _globals['_WITHDRAWFEEDBACKRESPONSE']._serialized_start=661
-  _globals['_WITHDRAWFEEDBACKRESPONSE']._serialized_end=821
-  _globals['_WITHDRAWFEEDBACKRESPONSE_POSITIONENTRY']._serialized_start=774
-  _globals['_WITHDRAWFEEDBACKRESPONSE_POSITIONENTRY']._serialized_end=821
-  _globals['_FEEDBACKSERVICE']._serialized_start=824
-  _globals['_FEEDBACKSERVICE']._serialized_end=1081
+  _globals['_GETFEEDBACKREQUEST']._serialized_start=77
+  _globals['_GETFEEDBACKREQUEST']._serialized_end=129
+  _globals['_GETFEEDBACKRESPONSE']._serialized_start=132
+  _globals['_GETFEEDBACKRESPONSE']._serialized_end=333
+  _globals['_LISTFEEDBACKREQUEST']._serialized_start=335
+  _globals['_LISTFEEDBACKREQUEST']._serialized_end=448
+  _globals['_LISTFEEDBACKRESPONSE']._serialized_start=450
+  _globals['_LISTFEEDBACKRESPONSE']._serialized_end=527
+  _globals['_FEEDBACKITEM']._serialized_start=529
+  _globals['_FEEDBACKITEM']._serialized_end=619
+  _globals['_WITHDRAWFEEDBACKREQUEST']._serialized_start=621
+  _globals['_WITHDRAWFEEDBACKREQUEST']._serialized_end=678
+  _globals['_WITHDRAWFEEDBACKRESPONSE']._serialized_start=681
+  _globals['_WITHDRAWFEEDBACKRESPONSE']._serialized_end=841
+  _globals['_WITHDRAWFEEDBACKRESPONSE_POSITIONENTRY']._serialized_start=794
+  _globals['_WITHDRAWFEEDBACKRESPONSE_POSITIONENTRY']._serialized_end=841
+  _globals['_SENDFEEDBACKBATCHREQUEST']._serialized_start=843
+  _globals['_SENDFEEDBACKBATCHREQUEST']._serialized_end=913
+  _globals['_SENDFEEDBACKBATCHRESPONSE']._serialized_start=915
+  _globals['_SENDFEEDBACKBATCHRESPONSE']._serialized_end=984
+  _globals['_FEEDBACKRESULT']._serialized_start=986
+  _globals['_FEEDBACKRESULT']._serialized_end=1059
+  _globals['_FEEDBACKERROR']._serialized_start=1061
+  _globals['_FEEDBACKERROR']._serialized_end=1136
+  _globals['_FEEDBACKSERVICE']._serialized_start=1139
+  _globals['_FEEDBACKSERVICE']._serialized_end=1490
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from rlhf_online.proto.rlhf.v1 import chat_pb2 as _chat_pb2
 from rlhf_online.proto.rlhf.v1 import events_pb2 as _events_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -91,3 +92,35 @@ class WithdrawFeedbackResponse(_message.Message):
     event_id: str
     position: _containers.ScalarMap[str, int]
     def __init__(self, event_id: _Optional[str] = ..., position: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class SendFeedbackBatchRequest(_message.Message):
+    __slots__ = ("vote",)
+    VOTE_FIELD_NUMBER: _ClassVar[int]
+    vote: _chat_pb2.SendFeedbackRequest
+    def __init__(self, vote: _Optional[_Union[_chat_pb2.SendFeedbackRequest, _Mapping]] = ...) -> None: ...
+
+class SendFeedbackBatchResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[FeedbackResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[FeedbackResult, _Mapping]]] = ...) -> None: ...
+
+class FeedbackResult(_message.Message):
+    __slots__ = ("event_id", "error")
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    event_id: str
+    error: FeedbackError
+    def __init__(self, event_id: _Optional[str] = ..., error: _Optional[_Union[FeedbackError, _Mapping]] = ...) -> None: ...
+
+class FeedbackError(_message.Message):
+    __slots__ = ("message", "type", "param", "code")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    PARAM_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    type: str
+    param: str
+    code: str
+    def __init__(self, message: _Optional[str] = ..., type: _Optional[str] = ..., param: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...

@@ -35,6 +35,11 @@ class FeedbackServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.SendFeedbackBatch = channel.stream_unary(
+                '/rlhf.v1.FeedbackService/SendFeedbackBatch',
+                request_serializer=rlhf_dot_v1_dot_feedback__pb2.SendFeedbackBatchRequest.SerializeToString,
+                response_deserializer=rlhf_dot_v1_dot_feedback__pb2.SendFeedbackBatchResponse.FromString,
+                _registered_method=True)
         self.GetFeedback = channel.unary_unary(
                 '/rlhf.v1.FeedbackService/GetFeedback',
                 request_serializer=rlhf_dot_v1_dot_feedback__pb2.GetFeedbackRequest.SerializeToString,
@@ -55,6 +60,14 @@ class FeedbackServiceStub:
 class FeedbackServiceServicer:
     """The caller's own votes: nobody is told anything of anybody else's.
     """
+
+    def SendFeedbackBatch(self, request_iterator, context):
+        """Many votes at once, each taken or refused by itself: the twin of POST /v1/feedback/batch. Metadata `idempotency-key`
+        names the batch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetFeedback(self, request, context):
         """Where a vote is, and what became of it: the twin of GET /v1/feedback/{id}.
@@ -80,6 +93,11 @@ class FeedbackServiceServicer:
 
 def add_FeedbackServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'SendFeedbackBatch': grpc.stream_unary_rpc_method_handler(
+                    servicer.SendFeedbackBatch,
+                    request_deserializer=rlhf_dot_v1_dot_feedback__pb2.SendFeedbackBatchRequest.FromString,
+                    response_serializer=rlhf_dot_v1_dot_feedback__pb2.SendFeedbackBatchResponse.SerializeToString,
+            ),
             'GetFeedback': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFeedback,
                     request_deserializer=rlhf_dot_v1_dot_feedback__pb2.GetFeedbackRequest.FromString,
@@ -106,6 +124,33 @@ def add_FeedbackServiceServicer_to_server(servicer, server):
 class FeedbackService:
     """The caller's own votes: nobody is told anything of anybody else's.
     """
+
+    @staticmethod
+    def SendFeedbackBatch(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/rlhf.v1.FeedbackService/SendFeedbackBatch',
+            rlhf_dot_v1_dot_feedback__pb2.SendFeedbackBatchRequest.SerializeToString,
+            rlhf_dot_v1_dot_feedback__pb2.SendFeedbackBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetFeedback(request,

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from services.chat.access.caller import CALLER
 from services.chat.bodies.api_error import ApiError, outcome
 from services.chat.bodies.validation import parse_object
+from services.chat.feedback.batch import MAX_BYTES, accept_all, parse_lines
 from services.chat.feedback.own_votes import FeedbackList, item
 from services.chat.transport.chat import Chat
 from services.chat.transport.http import ClientDisconnected, json, read_body
@@ -22,6 +23,11 @@ class FeedbackHandlers:
 
     async def feedback(self, request: Request) -> Response:
         return json(await self.chat.feedback.accept(await self._body(request), CALLER.get()))
+
+    async def feedback_batch(self, request: Request) -> Response:
+        items = parse_lines(await read_body(request, MAX_BYTES), self.chat.settings.limits.max_body_bytes)
+        key = request.headers.get("idempotency-key", "")
+        return json(await accept_all(self.chat.feedback, items, CALLER.get(), key))
 
     async def feedback_options(self, request: Request) -> Response:
         return json(self.chat.feedback.options())

@@ -8,11 +8,12 @@ from pydantic import BaseModel
 
 from rlhf_online.proto.rlhf.v1 import admin_pb2, chat_pb2, comparisons_pb2, events_pb2, feedback_pb2, versions_pb2
 from services.chat import versions
+from services.chat.bodies.api_error import ErrorDetail
 from services.chat.comparisons import questions, replies
 from services.chat.comparisons.request import CompareRequest, ComparisonQuery
 from services.chat.completions import responses
 from services.chat.completions.chat_request import ChatCompletionRequest, Message
-from services.chat.feedback import own_votes
+from services.chat.feedback import batch, own_votes
 from services.chat.feedback import request as feedback
 from services.chat.feedback.service import FeedbackAccepted
 from services.chat.feedback.status import FeedbackStatus
@@ -101,6 +102,9 @@ TWINS = {
     ),
     "what became of a vote": Twins((FeedbackStatus,), (feedback_pb2.GetFeedbackResponse,)),
     "one's votes": Twins((own_votes.FeedbackList,), (feedback_pb2.ListFeedbackResponse,)),
+    "votes at once": Twins((batch.FeedbackBatch,), (feedback_pb2.SendFeedbackBatchResponse,)),
+    "a vote of many": Twins((batch.FeedbackResult,), (feedback_pb2.FeedbackResult,)),
+    "why it was refused": Twins((ErrorDetail,), (feedback_pb2.FeedbackError,)),
     "which votes": Twins((own_votes.ListFeedbackQuery,), (feedback_pb2.ListFeedbackRequest,)),
     "which vote": Twins(
         (own_votes.FeedbackQuery,), (feedback_pb2.GetFeedbackRequest,), only_grpc={"event_id": "HTTP's path"}

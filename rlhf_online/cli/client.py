@@ -64,6 +64,21 @@ class Service:
         with self._open("POST", path, body) as reply:
             return self._parsed(reply.read())
 
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON that answers `body`."""
+        with self._open("PUT", path, body) as reply:
+            return self._parsed(reply.read())
+
+    def delete(self, path: str) -> Any:
+        """The JSON that answers."""
+        with self._open("DELETE", path, None) as reply:
+            return self._parsed(reply.read())
+
+    def post_lines(self, path: str, lines: bytes, key: str) -> Any:
+        """The JSON that answers lines of JSON, sent under an idempotency key."""
+        with self._open("POST", path, lines, headers={"Idempotency-Key": key}) as reply:
+            return self._parsed(reply.read())
+
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The events of a server-sent stream up to `[DONE]`. Raises ServiceUnreachable if that never comes."""
         parser = sse.EventParser()
@@ -80,7 +95,13 @@ class Service:
 
     @contextmanager
     def _open(
-        self, method: str, path: str, body: dict[str, Any] | None, *, errors_too: bool = False
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | bytes | None,
+        *,
+        errors_too: bool = False,
+        headers: dict[str, str] | None = None,
     ) -> "Iterator[httpx.Response]":
         """The reply, to be read in the block.
 
@@ -89,7 +110,8 @@ class Service:
         import httpx
 
         try:
-            request = self._client.build_request(method, self.url + path, json=body)
+            sent: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
+            request = self._client.build_request(method, self.url + path, headers=headers, **sent)
             reply = self._client.send(request, stream=True)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServiceUnreachable(

@@ -2,7 +2,8 @@
 
 The log is the record, and this an index of it (SQLite, beside the log's segments): it follows the log by its position,
 which is stored with what was read, so that nothing is missed over restarts and kills. It holds as much as the log does:
-what the log's retention removes goes from here too. If it is lost or damaged it is made anew.
+what the log's retention removes goes from here too, and so does what its person erased. If it is lost or damaged it is
+made anew.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from rlhf_online.errors import LogError, PositionLost, UndecodableEvent
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog.base import PARTITION, Record
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.events import Completion, Feedback
+from rlhf_online.events import Completion, Erasure, Feedback
 from rlhf_online.wire import decode, peek
 
 FILE = "votes.sqlite"
@@ -117,6 +118,7 @@ class VoteHistory:
             database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             try:
                 database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA secure_delete = ON")
                 database.execute("PRAGMA synchronous = NORMAL")
                 database.executescript(SCHEMA)
                 return database
@@ -160,16 +162,29 @@ class VoteHistory:
             if header.kind is Completion:
                 row = (header.event_id, header.key, record.offset)
                 self._database.execute("INSERT OR IGNORE INTO completions VALUES (?, ?, ?)", row)
-            if header.kind is not Feedback:
+            if header.kind not in (Feedback, Erasure):
                 return
             vote = decode(record.payload).event
         except UndecodableEvent:
+            return
+        if isinstance(vote, Erasure):
+            self._erase(vote)
             return
         assert isinstance(vote, Feedback)
         row = (record.offset, header.event_id, vote.person, vote.conversation_id, vote.replaces, record.payload)
         if self._database.execute("INSERT OR IGNORE INTO votes VALUES (?, ?, ?, ?, ?, ?)", row).rowcount:
             for completion in {ref.completion_id for ref in vote.answers()}:
                 self._database.execute("INSERT OR IGNORE INTO judged VALUES (?, ?)", (completion, record.offset))
+
+    def _erase(self, erasure: Erasure) -> None:
+        """Forget the person's votes in the conversation that they erased."""
+        votes = """SELECT number FROM votes WHERE person = ? AND (conversation = ? OR number IN (
+            SELECT j.number FROM completions c JOIN judged j USING (completion) WHERE c.conversation = ?
+        ))"""
+        whose = (erasure.person, erasure.conversation_id, erasure.conversation_id)
+        gone = self._database.execute(votes, whose).fetchall()
+        for table in ("votes", "judged"):
+            self._database.executemany(f"DELETE FROM {table} WHERE number = ?", gone)
 
 
 def _recorded(record: bytes, replaced_by: str | None) -> RecordedVote:

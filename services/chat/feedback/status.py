@@ -23,6 +23,7 @@ ENDS = {
     "erased": "accepted → erased, with the conversation of its answer: nothing is learned from it",
     "orphaned": "accepted → orphaned: its answer did not come to the log in time",
 }
+ERASED = "accepted → erased with its conversation: it is learned from no more"
 SERVED = ("live", "retired")
 
 
@@ -103,6 +104,8 @@ def _message(state: str, last: Outcome | None, learned: _Learned, by: str) -> st
             return "accepted → joined with its answer, and waits for the next update of the reward model"
         case "trained" | "live":
             return _way(learned)
+        case "erased":
+            return f"{_way(learned)}; then erased with its conversation" if learned.reward else ERASED
         case "kept":
             return f"accepted → joined → kept with {detail}: it is replayed in later updates, not learned from at once"
         case "dead_lettered":

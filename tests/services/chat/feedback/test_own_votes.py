@@ -4,6 +4,7 @@
 # (the generated stubs are typed for synchronous channels)
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import pytest
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.retention import Retention, remove_expired
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.events import AnswerRef, Envelope, Feedback, Thumb, Withdrawal
+from rlhf_online.events import AnswerRef, Completion, Envelope, Erasure, Event, Feedback, Thumb, Withdrawal
 from rlhf_online.proto.rlhf.v1 import feedback_pb2, feedback_pb2_grpc
 from rlhf_online.wire import decode, encode
 from services.chat.feedback import history
 from services.chat.feedback.history import VoteHistory
 from tests.support.chat_service import Service, running
+from tests.support.logged import completion
 
 NOBODYS = "5f0c4b8e-3d0a-5b52-9c9e-1a2b3c4d5e6f"
 
@@ -172,6 +174,30 @@ def test_the_index_goes_on_where_it_was_and_is_made_anew_if_it_is_damaged(tmp_pa
             votes = VoteHistory(tmp_path)
             assert ids(votes) == ["vote-3", "vote-2", "vote-1", "vote-0"]
             votes.close()
+
+
+def test_what_its_person_erased_goes_from_the_index_too(tmp_path: Path) -> None:
+    """The votes on answers of the conversation, and those that name it, of that person."""
+    conversation = "conv"
+    with LocalLog(tmp_path) as log:
+
+        def append(event_id: str, event: Event) -> None:
+            log.append(encode(Envelope(event_id=event_id, event=event))).result(30)
+
+        answer = completion("answer-0").event
+        assert isinstance(answer, Completion)
+        append("answer-0", replace(answer, conversation_id=conversation))
+        for number in range(2):
+            log.append(encode(feedback(number))).result(30)
+        named = feedback(2).event
+        assert isinstance(named, Feedback)
+        append("vote-2", replace(named, conversation_id=conversation))
+        append("vote-q", replace(named, conversation_id=conversation, person="q"))
+        append("erasure", Erasure(conversation_id=conversation, person="p", erased_ms=9))
+        votes = VoteHistory(tmp_path)
+        assert ids(votes) == ["vote-1"]
+        assert [recorded.event_id for recorded in votes.page("q", limit=9)] == ["vote-q"]
+        votes.close()
 
 
 def test_what_the_logs_retention_removes_goes_from_the_index_too(tmp_path: Path) -> None:

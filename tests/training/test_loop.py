@@ -35,7 +35,7 @@ from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.events import AnswerRef, Envelope, Pairwise, Sampling, Thumb
+from rlhf_online.events import AnswerRef, Envelope, Erasure, Pairwise, Sampling, Thumb
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
@@ -138,6 +138,23 @@ def test_votes_become_a_served_reward_version_and_a_promoted_policy(tiny: World)
         assert status["cycle"] == 1
         assert [item["outcome"] for item in status["history"]] == ["promoted"]
         audit(tiny, trainer)
+
+
+def test_votes_on_an_erased_conversation_are_repeated_no_more(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+
+        def repeated() -> set[str]:
+            _, values = trainer.parts.learners.reward.state()
+            return {vote["conversation_id"] for vote in (*values["replay"], *values["held_out"])}
+
+        erased = min(repeated())
+        erasure = Erasure(conversation_id=erased, person="p", erased_ms=2_000_000)
+        tiny.append(Envelope(event_id="erasure", event=erasure))
+        tiny.chat(20)
+        assert cycles(trainer) == 1
+        assert erased not in repeated() and len(repeated()) > 1
 
 
 def test_the_policy_waits_until_the_reward_model_is_better_than_chance(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import * as words from "./words.js";
 import { names, write } from "./writer.js";
 
 const { t } = words;
-const SAVE_MS = 1000, BANNER_MS = 20_000, TOAST_MS = 8000;
+const SAVE_MS = 1000, BANNER_MS = 20_000, TOAST_MS = 12_000;
 const writing = new Map();  // conversation id → { conversation, stop }, while an answer is written
 let open = null, two = storage.read("two") ?? false, serving = "";
 
@@ -119,11 +119,22 @@ function remove(id) {
   writing.get(id)?.stop.abort();
   const undo = conversations.remove(id);
   if (id === open.id) go();
-  toast(t("removed"), () => {
+  const back = () => {
     undo();
     go(id);
-  });
+  };
+  toast(t("removed"), { undo: back, eraseToo: () => erase(id) });
   showAll();
+}
+
+// What the service keeps of it, too: for good.
+async function erase(id) {
+  try {
+    await service.request(`v1/conversations/${id}?user=${encodeURIComponent(service.person())}`, { method: "DELETE" });
+    toast(t("erased"));
+  } catch (error) {
+    toast(t("notErased", { why: error.message }));
+  }
 }
 
 // ── what is shown ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,14 +165,16 @@ function showList() {
   $("conversations").replaceChildren(...items);
 }
 
-function toast(text, undo) {
+// `choices`: by their words, what can be done about it while it is shown.
+function toast(text, choices = {}) {
   const node = $("toast");
   const close = () => { node.hidden = true; };
-  const back = () => {
+  const choose = (act) => () => {
     close();
-    undo();
+    act();
   };
-  node.replaceChildren(make("span", "", text), ...(undo ? [button("undo", back, { className: "text" })] : []));
+  const buttons = Object.entries(choices).map(([name, act]) => button(name, choose(act), { className: "text" }));
+  node.replaceChildren(make("span", "", text), ...buttons);
   node.hidden = false;
   clearTimeout(toast.timer);
   toast.timer = setTimeout(close, TOAST_MS);

@@ -63,7 +63,8 @@ def test_a_language_says_all_that_another_says() -> None:
 def test_every_word_that_is_asked_for_is_there_and_no_other() -> None:
     html = files("services.chat.page").joinpath("page.html").read_text()
     scripts = "\n".join(source for name, source in SOURCES.items() if name.endswith(".js"))
-    named = set(re.findall(r'data-t[\w-]*="([\w.]+)"', html)) | set(re.findall(r'"([\w.]+)"', scripts))
+    named = set(re.findall(r"\b(\w+): ", scripts))  # a choice's words are its key
+    named |= set(re.findall(r'data-t[\w-]*="([\w.]+)"', html)) | set(re.findall(r'"([\w.]+)"', scripts))
     words = set(json.loads(SOURCES["en.json"]))
     reasons = ChatSettings.model_fields["reasons"].default
     assert {word for word in words if not word.startswith(("tag.", "became."))} - {"name"} <= named

@@ -7,6 +7,7 @@ import pytest
 from playwright.async_api import Browser, Route, expect
 
 from rlhf_online import keys
+from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.events import AnswerRef, Completion, Feedback, Thumb
 from rlhf_online.state import StateDir
 from tests.services.chat.page.conftest import Visit
@@ -210,6 +211,26 @@ async def test_a_key_is_asked_for_and_kept_until_the_tab_is_closed(
         cancel = other_dialog.get_by_role("button", name="Cancel")
         await (cancel.click() if by == "mouse" else other.page.keyboard.press("Escape"))
         await expect(other.answer).to_contain_text("no key was given")
+
+
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+async def test_a_conversation_is_erased_at_the_service_too(
+    tmp_path: Path, browser: Browser, visitors: Visit, by: By
+) -> None:
+    with LocalLog(tmp_path / "state" / "log") as log:
+        async with running(tmp_path, log=log) as service:
+            visitor = await visitors(service.url, by)
+            await visitor.ask("a secret")
+            user = await visitor.page.evaluate("JSON.parse(localStorage.getItem('rlhf:person'))")
+            kept = f"/v1/conversations?user={user}"
+            assert len((await service.get(kept))[1]["conversations"]) == 1
+            for name in ("Remove “a secret” from this browser", "Erase it at the service, too"):
+                button = visitor.page.get_by_role("button", name=name)
+                await button.focus()
+                await (button.click() if by == "mouse" else button.press("Enter"))
+            await expect(visitor.page.locator("#toast")).to_contain_text("Erased")
+            assert (await service.get(kept))[1]["conversations"] == []
+            assert await visitor.page.evaluate("JSON.stringify({ ...localStorage }).includes('a secret')") is False
 
 
 async def test_a_new_version_is_told(site: Service, visitors: Visit) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from rlhf_online.errors import LogUnavailable
+from rlhf_online.events import Envelope
 from services.chat.access.caller import Caller
 from services.chat.bodies.api_error import ApiError, ErrorDetail, as_api_error
 from services.chat.bodies.documented import documented
@@ -74,14 +75,15 @@ async def accept_all(service: FeedbackService, items: Sequence[Item], caller: Ca
     if len(key) > MAX_ID - 8:
         message = f"Idempotency-Key: {len(key)} characters, at most {MAX_ID - 8} are taken"
         raise ApiError(message, param="Idempotency-Key", code="string_above_max_length")
-    tasks: list[asyncio.Task[FeedbackResult]] = []
+    checked: list[Envelope | ApiError] = []
     for number, item in enumerate(items):
         if key and isinstance(item, Mapping) and not item.get("idempotency_key"):
             item = {**item, "idempotency_key": f"{key}/{number}"}
-        tasks.append(asyncio.create_task(_accept(service, item, caller)))
+        checked.append(_checked(service, item, caller))
         if number % TOGETHER == TOGETHER - 1:
             await asyncio.sleep(0)
-    return {"results": list(await asyncio.gather(*tasks))}
+    # Only now, and all of them together: the log syncs what comes while it syncs as one.
+    return {"results": list(await asyncio.gather(*(_write(service, vote) for vote in checked)))}
 
 
 def _too_many(votes: int) -> ApiError:
@@ -89,11 +91,20 @@ def _too_many(votes: int) -> ApiError:
     return ApiError(message, status=413, code="batch_too_large")
 
 
-async def _accept(service: FeedbackService, item: Item, caller: Caller) -> FeedbackResult:
+def _checked(service: FeedbackService, item: Item, caller: Caller) -> Envelope | ApiError:
+    if isinstance(item, ApiError):
+        service.count("unknown", "invalid")
+        return item
     try:
-        if isinstance(item, ApiError):
-            service.count("unknown", "invalid")
-            raise item
-        return {"event_id": (await service.accept(item, caller))["event_id"]}
+        return service.checked(item, caller)
+    except ApiError as error:
+        return error
+
+
+async def _write(service: FeedbackService, vote: Envelope | ApiError) -> FeedbackResult:
+    try:
+        if isinstance(vote, ApiError):
+            raise vote
+        return {"event_id": (await service.write(vote))["event_id"]}
     except (ApiError, LogUnavailable) as error:
         return {"error": as_api_error(error).body()["error"]}

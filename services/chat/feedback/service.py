@@ -6,7 +6,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from rlhf_online.eventlog.base import Position
-from rlhf_online.events import Envelope, now_ms
+from rlhf_online.events import Envelope, Feedback, now_ms
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import PersonHash
 from services.chat.access.caller import Caller
@@ -62,6 +62,10 @@ class FeedbackService:
 
     async def accept(self, values: Mapping[str, Any], caller: Caller) -> FeedbackAccepted:
         """Raises ApiError or LogUnavailable: not acknowledged."""
+        return await self.write(self.checked(values, caller))
+
+    def checked(self, values: Mapping[str, Any], caller: Caller) -> Envelope:
+        """The vote as it is to be written. Raises ApiError."""
         kind = "unknown"
         try:
             request = validate(FeedbackRequest, values)
@@ -75,13 +79,23 @@ class FeedbackService:
             self.checks.check(made, event)
             self.limits.feedback(caller)
             self.checks.votes.add(made, event)  # before it is on disk: the same key may come again in the meantime
-            position = await self.writer.append(Envelope(event_id=made, event=event))
-            self.checks.comparisons.voted(event)
+        except Exception as error:
+            self.count(kind, outcome(error))
+            raise
+        return Envelope(event_id=made, event=event)
+
+    async def write(self, vote: Envelope) -> FeedbackAccepted:
+        """Raises LogUnavailable: not acknowledged."""
+        assert isinstance(vote.event, Feedback)
+        kind = type(vote.event.kind).__name__.lower()
+        try:
+            position = await self.writer.append(vote)
+            self.checks.comparisons.voted(vote.event)
         except Exception as error:
             self.count(kind, outcome(error))
             raise
         self.count(kind, "ok")
-        return {"event_id": made, "position": position}
+        return {"event_id": vote.event_id, "position": position}
 
     def options(self) -> FeedbackOptions:
         return {"objectives": list(self.objectives), "reasons": list(self.reasons)}

@@ -233,7 +233,7 @@ class GrpcServer:
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
         self._follower: asyncio.Task[None] | None = None
 
-    async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
+    async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> int:
         """Listen, with TLS if there are credentials; returns the real port. Raises RlhfError if it is taken."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:

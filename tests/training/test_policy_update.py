@@ -469,6 +469,15 @@ def test_the_average_is_what_serves_while_the_policy_learns_on(base: Path):
         assert _same(plain.policy.state(), learned)
 
 
+def test_the_average_comes_back_from_a_checkpoint(base: Path):
+    updater, again = _updater(base, ema=0.75), _updater(base, ema=0.75)
+    updater.update(_rollouts(updater.policy))
+    again.load_state(*updater.state())
+    with updater.published(), again.published():
+        assert _same(updater.policy.state(), again.policy.state())
+    assert any(name.startswith("average.") for name in updater.state()[0])
+
+
 def test_demonstrations_are_mixed_in(base: Path):
     """Nothing scores, and what people demonstrated becomes likely all the same."""
     shown: Pair = ((1, 10, 20, 3), (40, 41, 2))

@@ -9,7 +9,7 @@ from playwright.async_api import Browser, expect
 from rlhf_online.feedback.held_out import is_held_out
 from tests.services.chat.page.conftest import Visit
 from tests.support.chat_service import running
-from tests.support.chromium import By, saying
+from tests.support.chromium import Visitor, saying
 from tests.support.trainer_world import world
 
 LEARNED = re.compile(
@@ -20,13 +20,24 @@ LEARNED = re.compile(
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest.mark.parametrize("by", ["mouse", "keys"])
-async def test_a_vote_is_followed_until_what_serves_has_learned_from_it(
-    tmp_path: Path, browser: Browser, visitors: Visit, by: By
+@pytest.mark.usefixtures("site")
+async def test_a_vote_tells_what_became_of_it(visitor: Visitor) -> None:
+    await visitor.ask("?")
+    await visitor.do("Good answer", "+")
+    await expect(visitor.answer).to_contain_text("counted, thank you")
+    await visitor.do("What became of it", "w")
+    became = visitor.answer.locator(".became")
+    await expect(became).to_have_text("Accepted: it is on disk, and the trainer reads it next.")
+    await visitor.do("What became of it", "w")
+    await expect(became).to_be_hidden()
+
+
+async def test_it_is_followed_until_what_serves_has_learned_from_it(
+    tmp_path: Path, browser: Browser, visitors: Visit
 ) -> None:
     with world(tmp_path) as tiny:
         async with running(tmp_path, log=tiny.log) as service:
-            visitor = await visitors(service.url, by)
+            visitor = await visitors(service.url)
             service.engine.answers = saying("well")
             await visitor.ask("?", pair=True)
             while is_held_out(await visitor.page.evaluate("sessionStorage.getItem('rlhf:open')"), 0.2):
@@ -43,5 +54,3 @@ async def test_a_vote_is_followed_until_what_serves_has_learned_from_it(
                 tiny.chat(20)
                 assert trainer.run_once()
             await expect(became).to_have_text(LEARNED, timeout=20_000)
-            await visitor.do("What became of it", "w")
-            await expect(became).to_be_hidden()

@@ -32,6 +32,7 @@ from rlhf_online.gate.length import LengthCheck
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
@@ -49,7 +50,6 @@ from rlhf_online.versions.genesis import genesis
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from rlhf_online.wire import encode
-from services.reward.server import Limits
 from services.trainer.wiring import build
 from tests.support.reward_service import RewardService, reward_service
 
@@ -255,7 +255,7 @@ def world(root: Path, **changes: object) -> Iterator[World]:
 
     log = LocalLog(state.log)
     try:
-        limits, read = Limits(vocabulary=78, context=128), (lambda: weights.read(state))
+        limits, read = ModelLimits(vocabulary=78, context=128), (lambda: weights.read(state))
         with reward_service(registry, load, tokenizer, limits, weights=read) as service:
             engine = TorchEngine(registry, base, tokenizer)
             yield World(state, settings_of(state, base, **changes), tokenizer, registry, engine, log, service)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
+from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.feedback.held_out import is_held_out
 from tests.services.chat.page.conftest import Visit
 from tests.support.chat_service import running
-from tests.support.chromium import Visitor, saying
+from tests.support.chromium import By, saying
 from tests.support.trainer_world import world
 
 LEARNED = re.compile(
@@ -20,16 +21,19 @@ LEARNED = re.compile(
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest.mark.usefixtures("site")
-async def test_a_vote_tells_what_became_of_it(visitor: Visitor) -> None:
-    await visitor.ask("?")
-    await visitor.do("Good answer", "+")
-    await expect(visitor.answer).to_contain_text("counted, thank you")
-    await visitor.do("What became of it", "w")
-    became = visitor.answer.locator(".became")
-    await expect(became).to_have_text("Accepted: it is on disk, and the trainer reads it next.")
-    await visitor.do("What became of it", "w")
-    await expect(became).to_be_hidden()
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+async def test_a_vote_tells_what_became_of_it(tmp_path: Path, browser: Browser, visitors: Visit, by: By) -> None:
+    with LocalLog(tmp_path / "state" / "log") as log:
+        async with running(tmp_path, log=log) as service:
+            visitor = await visitors(service.url, by)
+            await visitor.ask("?")
+            await visitor.do("Good answer", "+")
+            await expect(visitor.answer).to_contain_text("counted, thank you")
+            await visitor.do("What became of it", "w")
+            became = visitor.answer.locator(".became")
+            await expect(became).to_have_text("Accepted: it is on disk, and the trainer reads it next.")
+            await visitor.do("What became of it", "w")
+            await expect(became).to_be_hidden()
 
 
 async def test_it_is_followed_until_what_serves_has_learned_from_it(

@@ -29,6 +29,9 @@ class KnownVotes:
         if len(self._votes) > self._capacity:
             self._votes.popitem(last=False)
 
+    def __contains__(self, event_id: str) -> bool:
+        return event_id in self._votes
+
     def is_another(self, event_id: str, vote: Feedback) -> bool:
         """True if the vote known by that id said something else."""
         known = self._votes.get(event_id)

@@ -156,13 +156,13 @@ class Limits:
             account.spend("requests", 1, now)
         return Visit(caller, used, _headers(used, now), self._clock)
 
-    def feedback(self, caller: Caller, votes: int = 1) -> None:
-        """Let votes in. Raises RateLimited."""
+    def feedback(self, caller: Caller) -> None:
+        """Let a vote in. Raises RateLimited."""
         used, now = self._used(caller), self._clock()
         for account in used:
-            self._check(account, "votes", votes, now, [])
+            self._check(account, "votes", 1, now, [])
         for account in used:
-            account.spend("votes", votes, now)
+            account.spend("votes", 1, now)
 
     def _used(self, caller: Caller) -> list[Account]:
         """Whom it costs something."""

@@ -77,7 +77,8 @@ class FeedbackService:
             event = self.checks.comparisons.marked(event)
             made = event_id(event, request.idempotency_key)
             self.checks.check(made, event)
-            self.limits.feedback(caller)
+            if made not in self.checks.votes:  # one that is sent again was paid for
+                self.limits.feedback(caller)
             self.checks.votes.add(made, event)  # before it is on disk: the same key may come again in the meantime
         except Exception as error:
             self.count(kind, outcome(error))

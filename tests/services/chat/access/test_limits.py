@@ -56,9 +56,9 @@ class Door:
             self.limits.chat(caller)
         return refused.value
 
-    def refuses_vote(self, caller: Caller, votes: int = 1) -> RateLimited:
+    def refuses_vote(self, caller: Caller) -> RateLimited:
         with pytest.raises(RateLimited) as refused:
-            self.limits.feedback(caller, votes)
+            self.limits.feedback(caller)
         return refused.value
 
     def refused(self, whose: str, limit: str) -> float:
@@ -156,17 +156,11 @@ def test_votes_have_a_budget_of_their_own() -> None:
     door = Door(person=Quota(requests_per_minute=1, concurrent=1, tokens_per_day=1, votes_per_hour=4))
     door.limits.chat(ANN).leave(1_000)
     door.refuses(ANN)
-    door.limits.feedback(ANN, votes=3)
-    assert door.refuses_vote(ANN, votes=2).retry_after_s == 900
-    door.limits.feedback(ANN)
-    assert "4 votes an hour" in str(door.refuses_vote(ANN))
-    assert door.refused("person", "votes") == 2
-
-
-def test_a_batch_larger_than_the_budget_waits_for_all_of_it() -> None:
-    door = Door(person=Quota(votes_per_hour=4))
-    door.limits.feedback(ANN, votes=9)
-    assert door.refuses_vote(ANN).retry_after_s == 6 * 900
+    for _ in range(4):
+        door.limits.feedback(ANN)
+    refused = door.refuses_vote(ANN)
+    assert refused.retry_after_s == 900 and "4 votes an hour" in str(refused)
+    assert door.refused("person", "votes") == 1
 
 
 def test_the_operator_has_no_limit() -> None:
@@ -183,7 +177,7 @@ def test_the_operator_has_no_limit() -> None:
 def test_without_limits_nothing_is_refused_or_told() -> None:
     door = Door()
     assert all(visit.headers == {} for visit in door.chats(ANN, 1000))
-    door.limits.feedback(ANN, votes=1_000_000)
+    door.limits.feedback(ANN)
 
 
 def test_a_million_names_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +275,13 @@ async def test_votes_are_taken_while_chat_is_refused_and_bounded_by_themselves(t
         assert len(service.sink.feedback) == 2
         assert await service.metric('rlhf_feedback_total{kind="thumb",outcome="busy"}') == 1
         assert (await service.post("/v1/feedback", vote("bob", 0)))[0] == 200
+
+
+async def test_a_vote_that_is_sent_again_is_paid_for_once(tmp_path: Path) -> None:
+    async with limited(tmp_path, votes_per_hour=1) as service:
+        sent = vote("ann", 0) | {"idempotency_key": "once"}
+        assert [(await service.post("/v1/feedback", sent))[0] for _ in range(3)] == [200, 200, 200]
+        assert (await service.post("/v1/feedback", vote("ann", 1)))[0] == 429
 
 
 async def test_chat_leaves_connections_for_votes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ from services.chat.transport.connections import Connection, Connections, HttpCon
 from services.chat.transport.grpc_server import GrpcServer, port_taken
 from services.chat.transport.routes import build
 from services.chat.transport.tls import Certificates, SecureServer
+from services.chat.version_watch import VersionWatch
 from services.chat.versions import Versions
 
 GRACE_S = 15
@@ -92,7 +93,8 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     secrets = Secrets(state, keys)
     exporter = Exporter(engine, sink, metrics, state, secrets, registry)
     engine.on_change.append(writer.changed)
-    engine.on_change.append(exporter.changed)
+    watch = VersionWatch(engine)
+    engine.on_change.extend((exporter.changed, watch.changed))
     store = ConversationStore(state.conversations, folder, settings.keep_conversations_days)
     conversations = Conversations(store, writer, person_hash)
     return Chat(
@@ -110,6 +112,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         conversations=conversations,
         questions=UniformQuestions(prompts, conversations),
         versions=Versions(registry),
+        watch=watch,
         authorization=authorization,
         keys=keys,
         origins=Origins(settings.host, settings.allowed_hosts, settings.allowed_origins),
@@ -152,6 +155,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
+        chat.watch.close()
         http.should_exit = True
         await asyncio.gather(serving, grpc.stop(GRACE_S))
     finally:

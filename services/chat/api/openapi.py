@@ -117,8 +117,9 @@ def _operation(operation: Operation, path: str, schemas: dict[Any, dict[str, Any
 
 def _content(operation: Operation, schemas: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     if isinstance(operation.response, str):
-        return {operation.response: {}}
-    content = {"application/json": {"schema": schemas[operation.response]}}
+        content = {operation.response: {}}
+    else:
+        content = {"application/json": {"schema": schemas[operation.response]}}
     if operation.stream is not None:
         content["text/event-stream"] = {"schema": schemas[operation.stream]}
     return content

@@ -35,6 +35,7 @@ from services.chat.feedback.own_votes import FeedbackList, FeedbackQuery, ListFe
 from services.chat.feedback.request import FeedbackRequest
 from services.chat.feedback.service import FeedbackAccepted, FeedbackOptions
 from services.chat.feedback.status import FeedbackStatus
+from services.chat.version_watch import VersionNotice
 from services.chat.versions import ListVersionsRequest, RollbackRequest, VersionChanged, VersionList
 
 CHAT = "/rlhf.v1.ChatService/"
@@ -287,6 +288,17 @@ OPERATIONS = (
         query=ListVersionsRequest,
         response=VersionList,
         errors=(400,),
+    ),
+    Operation(
+        name="watch_versions",
+        summary="What serves now, and each version that begins to serve or is refused from now on, as it happens.",
+        method="GET",
+        path="/v1/versions/watch",
+        rpcs=(f"{ADMIN}WatchVersions",),
+        requires="read",
+        response="text/event-stream",
+        stream=VersionNotice,
+        errors=(429,),
     ),
     Operation(
         name="promote",

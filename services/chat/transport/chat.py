@@ -18,6 +18,7 @@ from services.chat.conversations.service import Conversations
 from services.chat.exporter import Exporter
 from services.chat.feedback.own_votes import OwnVotes
 from services.chat.feedback.service import FeedbackService
+from services.chat.version_watch import VersionWatch
 from services.chat.versions import Versions
 
 
@@ -34,6 +35,7 @@ class Chat:
     conversations: Conversations
     questions: Questions
     versions: Versions
+    watch: VersionWatch
     authorization: Authorization
     keys: Keys
     origins: Origins

@@ -120,6 +120,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     def __init__(self, chat: Chat) -> None:
         self.versions = chat.versions
+        self.watch = chat.watch
         self.engine = chat.gateway.engine
 
     async def ListVersions(
@@ -131,6 +132,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             serving=self.engine.serving,
             live={kind: version for kind, version in self.versions.live().items() if version is not None},
         )
+
+    async def WatchVersions(
+        self, request: admin_pb2.WatchVersionsRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.WatchVersionsResponse]:
+        async with aclosing(self.watch.notices()) as notices:
+            async for notice in notices:
+                if notice:
+                    yield admin_pb2.WatchVersionsResponse(**notice)
 
     async def Promote(self, request: admin_pb2.PromoteRequest, context: Context) -> admin_pb2.PromoteResponse:
         return admin_pb2.PromoteResponse(**await asyncio.to_thread(self.versions.promote, request.version))

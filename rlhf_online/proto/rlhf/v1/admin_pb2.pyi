@@ -1,4 +1,5 @@
 from google.protobuf import struct_pb2 as _struct_pb2
+from rlhf_online.proto.rlhf.v1 import events_pb2 as _events_pb2
 from rlhf_online.proto.rlhf.v1 import versions_pb2 as _versions_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -86,3 +87,15 @@ class RollbackResponse(_message.Message):
     state: str
     reason: str
     def __init__(self, version: _Optional[str] = ..., previous: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class WatchVersionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WatchVersionsResponse(_message.Message):
+    __slots__ = ("serving", "change")
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    serving: str
+    change: _events_pb2.VersionChange
+    def __init__(self, serving: _Optional[str] = ..., change: _Optional[_Union[_events_pb2.VersionChange, _Mapping]] = ...) -> None: ...

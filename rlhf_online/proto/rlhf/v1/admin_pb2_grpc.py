@@ -40,6 +40,11 @@ class AdminServiceStub:
                 request_serializer=rlhf_dot_v1_dot_admin__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=rlhf_dot_v1_dot_admin__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
+        self.WatchVersions = channel.unary_stream(
+                '/rlhf.v1.AdminService/WatchVersions',
+                request_serializer=rlhf_dot_v1_dot_admin__pb2.WatchVersionsRequest.SerializeToString,
+                response_deserializer=rlhf_dot_v1_dot_admin__pb2.WatchVersionsResponse.FromString,
+                _registered_method=True)
         self.Promote = channel.unary_unary(
                 '/rlhf.v1.AdminService/Promote',
                 request_serializer=rlhf_dot_v1_dot_admin__pb2.PromoteRequest.SerializeToString,
@@ -58,6 +63,14 @@ class AdminServiceServicer:
 
     def ListVersions(self, request, context):
         """All versions, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchVersions(self, request, context):
+        """What serves now, and each version that begins to serve or is refused from now on: GET /v1/versions/watch. Ends when
+        the service does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +97,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListVersions,
                     request_deserializer=rlhf_dot_v1_dot_admin__pb2.ListVersionsRequest.FromString,
                     response_serializer=rlhf_dot_v1_dot_admin__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'WatchVersions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchVersions,
+                    request_deserializer=rlhf_dot_v1_dot_admin__pb2.WatchVersionsRequest.FromString,
+                    response_serializer=rlhf_dot_v1_dot_admin__pb2.WatchVersionsResponse.SerializeToString,
             ),
             'Promote': grpc.unary_unary_rpc_method_handler(
                     servicer.Promote,
@@ -124,6 +142,33 @@ class AdminService:
             '/rlhf.v1.AdminService/ListVersions',
             rlhf_dot_v1_dot_admin__pb2.ListVersionsRequest.SerializeToString,
             rlhf_dot_v1_dot_admin__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rlhf.v1.AdminService/WatchVersions',
+            rlhf_dot_v1_dot_admin__pb2.WatchVersionsRequest.SerializeToString,
+            rlhf_dot_v1_dot_admin__pb2.WatchVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

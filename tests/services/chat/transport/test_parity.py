@@ -17,6 +17,7 @@ from services.chat.feedback import batch, own_votes
 from services.chat.feedback import request as feedback
 from services.chat.feedback.service import FeedbackAccepted
 from services.chat.feedback.status import FeedbackStatus
+from services.chat.version_watch import ServingChange, VersionNotice
 from tests.services.chat.transport.test_transports import CASES
 
 
@@ -90,6 +91,7 @@ TWINS = {
         (comparisons_pb2.CompareResponse, comparisons_pb2.ComparedAnswer),
         only_http={"object": "always the same"},
     ),
+    "what serves": Twins((VersionNotice, ServingChange), (admin_pb2.WatchVersionsResponse, events_pb2.VersionChange)),
     "pieces of a comparison": Twins((replies.ComparisonPiece,), (comparisons_pb2.StreamCompareResponse,)),
     "which comparison": Twins(
         (ComparisonQuery,), (comparisons_pb2.GetComparisonRequest,), only_grpc={"comparison_id": "in the path"}

@@ -5,6 +5,7 @@ import sys
 from contextlib import suppress
 
 import structlog
+from structlog.typing import EventDict
 
 
 class Stderr:
@@ -19,10 +20,14 @@ class Stderr:
 
 
 def configure(service: str, level: str = "info") -> None:
-    """Set the process's log format up: one line an event, `key=value`, the service's name first."""
+    """Set the process's log format up: one line an event, `key=value`, the service's name first, in every thread."""
+
+    def named(logger: object, method: str, line: EventDict) -> EventDict:
+        return {"service": service, **line}
+
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            named,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -32,4 +37,3 @@ def configure(service: str, level: str = "info") -> None:
         logger_factory=Stderr,
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.bind_contextvars(service=service)

@@ -54,6 +54,21 @@ def test_a_reader_leaves_no_file_open_behind_it(tmp_path: Path):
     assert len(os.listdir("/proc/self/fd")) == begun
 
 
+def test_a_segment_that_was_emptied_is_as_good_as_gone(tmp_path: Path):
+    append_all(tmp_path, [b"x" * 100] * 20, segment_bytes=500)
+    os.truncate(segment_files(tmp_path)[1], 0)
+    with LocalReader(tmp_path) as reader:
+        position, [sentence] = reader.resume_position(reader.identity(), {"local": 4})
+    assert position == {"local": 8} and "records 4 to 7 are missing" in sentence
+
+
+def test_records_whose_count_is_gone_are_waited_for_and_not_taken_for_lost(tmp_path: Path):
+    append_all(tmp_path, [b"one", b"two"])
+    (tmp_path / "committed").unlink()
+    with LocalReader(tmp_path) as reader:
+        assert reader.read({"local": 2}, 10) == ([], {"local": 2})
+
+
 def test_reading_from_any_position_in_any_order(tmp_path: Path):
     rng = random.Random(5)
     payloads = [rng.randbytes(rng.randrange(1, 200)) for _ in range(300)]
@@ -81,6 +96,9 @@ def test_a_reader_may_come_before_the_writer(tmp_path: Path):
     with LocalReader(folder) as reader:
         assert reader.read({}, 10) == ([], {"local": 0})
         assert reader.end() == {"local": 0}
+        assert reader.resume_position(reader.identity(), {}) == ({"local": 0}, [])
+        with pytest.raises(PositionLost, match="past the end"):
+            reader.read({"local": 2}, 10)
         with LocalLog(folder) as log:
             assert log.identity == reader.identity()
             log.append(b"one").result(30)
@@ -94,7 +112,9 @@ def test_where_to_go_on_and_what_is_missing(tmp_path: Path):
     segment_files(tmp_path)[0].unlink()
     with LocalReader(tmp_path) as reader:
         name = reader.identity()
-        assert reader.resume_position(name, {"local": 10}) == ({"local": 10}, [])
+        for number in (4, 10, 20):
+            assert reader.resume_position(name, {"local": number}) == ({"local": number}, [])
+        assert reader.resume_position(name, {}) == ({"local": 4}, [])
         assert reader.resume_position(name, {"local": 1}) == (
             {"local": 4},
             ["records 1 to 3 were removed: 3 are missing"],
@@ -163,6 +183,12 @@ def test_one_read_ends_with_the_record_that_fills_it(
                 records, position = reader.read(position, 100)
                 assert len(records) == count
         assert position == {"local": 6}
+
+
+def test_one_read_gives_64_mebibytes_at_most(tmp_path: Path) -> None:
+    append_all(tmp_path, [bytes([1]) * (16 << 20)] * 5)
+    with LocalReader(tmp_path) as reader:
+        assert len(reader.read({}, 100)[0]) == 4
 
 
 def test_orphans_and_other_dead_letters_go_to_a_file_each(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import get_args
 import pytest
 
 from rlhf_online.errors import CheckpointError
+from rlhf_online.feedback.outcomes import vote_key
+from rlhf_online.training import ledger as module
 from rlhf_online.training.ledger import Disposition, Ledger
 from rlhf_online.training.parity import protect
 
@@ -120,13 +122,31 @@ def test_a_changed_or_missing_file_is_refused(tmp_path: Path):
         Ledger.load(tmp_path, [name])
 
 
-def test_files_that_repeat_an_event_are_refused(tmp_path: Path):
+@pytest.mark.parametrize("repeated", ["a", "b", "c", "d"])
+@pytest.mark.parametrize("others", [(), ("a", "b", "c", "d")])
+def test_files_that_repeat_an_event_are_refused(tmp_path: Path, repeated: str, others: tuple[str, ...]):
+    """Wherever its digest stands among the others."""
     one, two = Ledger(), Ledger()
-    one.take("a", "trained")
-    two.take("b", "trained")
-    two.take("a", "trained")
+    for event_id in others:
+        two.take(event_id, "trained")
+    for ledger in (one, two):
+        ledger.take(repeated, "trained")
     with pytest.raises(CheckpointError, match="twice"):
         Ledger.load(tmp_path, one.seal(tmp_path) + two.seal(tmp_path))
+
+
+def test_files_grow_to_a_size_and_what_is_larger_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_FILE_BYTES", 4 * 17)
+    ledger = Ledger()
+    sizes: list[list[int]] = []
+    for number in range(6):
+        ledger.take(f"event-{number}", "trained")
+        sizes.append([(tmp_path / name).stat().st_size // 17 for name in ledger.seal(tmp_path)])
+    assert sizes == [[1], [2], [2, 1], [4], [4, 1], [4, 2]]
+    for number in range(6, 8):
+        ledger.take(f"event-{number}", "trained")
+        sizes.append([(tmp_path / name).stat().st_size // 17 for name in ledger.seal(tmp_path)])
+    assert sizes[-1] == [4, 4], "two of that size do not become one"
 
 
 def test_a_seal_that_fails_can_be_done_again(tmp_path: Path):
@@ -137,3 +157,21 @@ def test_a_seal_that_fails_can_be_done_again(tmp_path: Path):
         ledger.seal(tmp_path / "place")
     assert not ledger.take("a", "trained")
     assert Ledger.load(tmp_path, ledger.seal(tmp_path)).known("a")
+
+
+def test_what_people_are_told_stands_under_their_votes_the_last_fact_last():
+    ledger = Ledger()
+    ledger.tell("a", "ann", "dead_lettered", "no answer 7")
+    ledger.tell("b", "bob", "joined")
+    ledger.tell("a", "ann", "superseded", "c")
+    assert list(ledger.news.items()) == [(vote_key("b", "bob"), "joined"), (vote_key("a", "ann"), "superseded c")]
+
+
+def test_a_vote_is_erased_and_its_person_told_unless_it_was_taken_before():
+    ledger = Ledger()
+    ledger.take("learned from", "trained")
+    ledger.erase("learned from", "ann")
+    assert ledger.news == {} and ledger.counts()["erased"] == 0
+    ledger.erase("waits", "ann")
+    assert ledger.news == {vote_key("waits", "ann"): "erased"} and ledger.counts()["erased"] == 1
+    assert not ledger.take("waits", "trained")

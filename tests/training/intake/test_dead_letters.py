@@ -5,6 +5,8 @@ import json
 import pytest
 
 from rlhf_online.eventlog.base import DeadLetter, Record
+from rlhf_online.events import Feedback
+from rlhf_online.feedback.outcomes import vote_key
 from rlhf_online.training.intake import dead_letters
 from rlhf_online.training.intake.dead_letters import DeadLetters
 from rlhf_online.training.ledger import Ledger
@@ -50,3 +52,17 @@ def test_it_is_full_once_it_holds_more_than_it_may(monkeypatch: pytest.MonkeyPat
         assert not letters.full
         letters.add(f"vote-{number}", "damaged", "why", RECORD)
     assert letters.full
+
+
+def test_the_person_of_a_vote_is_told_why():
+    ledger = Ledger()
+    letters = DeadLetters(ledger)
+    letters.add("vote-1", "index", "there is no answer 7", RECORD, "ann")
+    letters.add("vote-2", "damaged", "a flipped bit", RECORD)
+    late = thumb("c", event_id="vote-3")
+    letters.add_orphan(late)
+    assert isinstance(late.event, Feedback)
+    assert ledger.news == {
+        vote_key("vote-1", "ann"): "dead_lettered there is no answer 7",
+        vote_key("vote-3", late.event.person): "orphaned",
+    }

@@ -62,3 +62,29 @@ def test_it_comes_back_from_a_checkpoint():
     assert again.left_out == inputs.left_out and again.left_out.total() == 1
     again.add(_asked("d", 11), held_out=False)
     assert again.prompts == [(13,), (11,)]
+
+
+def test_what_stems_from_an_erased_conversation_is_let_go_of_also_after_a_restart():
+    inputs = _inputs()
+    for name, prompt in (("a", 11), ("b", 12), ("c", 13)):
+        inputs.add(_asked(name, prompt, (prompt, 2)), held_out=False)
+    erased = _asked("b", 12).origin
+    again = _inputs()
+    again.restore(json.loads(json.dumps(inputs.to_json())))
+    again.buffer.restore(inputs.buffer.to_json())
+    for held in (inputs, again):
+        held.erase(erased)
+        assert held.prompts == [(11,), (13,)] and len(held.buffer) == 2
+        assert held.reference_answers == [((11,), (11, 2)), ((13,), (13, 2))]
+        held.erase(_asked("c", 13).origin)
+        assert held.prompts == [(11,)] and held.reference_answers == [((11,), (11, 2))]
+
+
+def test_a_state_of_an_earlier_release_does_not_say_whose_it_is_and_comes_back():
+    inputs, again = _inputs(), _inputs()
+    inputs.add(_asked("a", 11), held_out=False)
+    values = json.loads(json.dumps(inputs.to_json()))
+    del values["prompt_origins"], values["reference_origins"]
+    again.restore(values)
+    again.erase(_asked("a", 11).origin)
+    assert again.prompts == [(11,)] and again.reference_answers == [((11,), (5, 2))]

@@ -150,3 +150,14 @@ def test_a_record_that_is_damaged_is_told_by_its_name_until_it_is_good_again(
     record.rmdir()
     record.write_text(good)
     assert registry.status(version).state == "rejected" and registry.damaged == {}
+
+
+def test_a_pointer_that_was_lost_is_told(registry: Registry, tmp_path: Path) -> None:
+    version = publish(registry)
+    assert registry.live("policy") is None and registry.damaged == {}, "none was promoted: nothing is lost"
+    registry.promote(version)
+    (tmp_path / "live" / "policy").unlink()
+    assert registry.live("policy") == version
+    assert registry.damaged == {
+        "live/policy": f"{tmp_path}/live/policy names no version that is there: {version} counts as live"
+    }

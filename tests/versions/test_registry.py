@@ -1,12 +1,13 @@
 """Versions are immutable, never half there, and exactly one of a kind is live."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict
-from rlhf_online.versions.manifest import Kind, Manifest, ProbeSequence
+from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, Status, kind_of
 from rlhf_online.versions.registry import Registry
 
 
@@ -289,3 +290,157 @@ def test_references_that_cannot_be_read_follow_from_the_manifests_and_the_record
     registry.store.replace("references", "no JSON", expected=None)
     assert registry.references() == ["policy-000000", "policy-000001"]
     assert list(registry.damaged) == ["references"] and "cannot be read" in registry.damaged["references"]
+
+
+def test_when_a_version_served_first_stays_known_whatever_becomes_of_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = publish(registry), publish(registry)
+    now = iter(range(1, 99))
+    monkeypatch.setattr("rlhf_online.versions.registry.now_ms", lambda: next(now))
+    registry.promote(first, gate={"kl": 1.0})
+    assert registry.status(first).first_live_ms == registry.status(first).changed_ms == 1
+    registry.promote(second)
+    registry.promote(first, gate={"kl": 2.0}, reason="again")
+    served = registry.status(first)
+    assert (served.first_live_ms, served.gate, served.reason) == (1, {"kl": 2.0}, "again") and served.changed_ms > 1
+    registry.mark(second, "failed", reason="people complain")
+    registry.mark(first, "rejected", reason="by hand")
+    assert registry.status(first).first_live_ms == 1 and registry.status(first).gate == {"kl": 2.0}
+    never = publish(registry)
+    registry.mark(never, "rejected", reason="the gate", gate={"kl": 30.0})
+    assert (registry.status(never).first_live_ms, registry.status(never).gate) == (0, {"kl": 30.0})
+
+
+def test_a_state_of_an_earlier_release_served_since_it_was_live(registry: Registry) -> None:
+    """It does not say when it was live first."""
+    first, second = publish(registry), publish(registry)
+    old = {"state": "live", "reason": "", "gate": {}, "changed_ms": 7}
+    registry.store.replace(f"states/{first}.json", json.dumps(old), expected=None)
+    registry.store.replace("live/policy", first, expected=None)
+    registry.promote(second)
+    assert (registry.status(first).state, registry.status(first).first_live_ms) == ("retired", 7)
+    old["state"] = "rejected"
+    record = registry.store.read(f"states/{first}.json")
+    registry.store.replace(f"states/{first}.json", json.dumps(old), expected=record)
+    registry.mark(first, "failed", reason="")
+    assert registry.status(first).first_live_ms == 0
+
+
+def test_a_change_says_what_has_changed(registry: Registry) -> None:
+    first, second = publish(registry), publish(registry)
+    assert registry.promote(first, reason="base") == Change(version=first, state="live", reason="base")
+    assert registry.promote(second) == Change(version=second, state="live", previous=first)
+    assert registry.promote(second).previous == second, "again"
+    back = registry.rollback("policy", reason="worse")
+    assert back == Change(version=first, state="live", previous=second, reason="worse")
+    assert registry.status(first).reason == f"{second} was rolled back: worse"
+    assert registry.status(second).reason == "worse"
+    late = registry.rollback("policy", reason="worse", failed=second)
+    assert late == Change(version=first, state="live", previous=first, reason="worse"), "somebody was quicker"
+    said = registry.mark(second, "rejected", reason="by hand")
+    assert said == Change(version=second, state="rejected", reason="by hand")
+
+
+def test_what_led_to_the_live_version_are_those_before_it_that_served(registry: Registry) -> None:
+    assert registry.lineage() == []
+    names = [publish(registry) for _ in range(5)]
+    assert registry.lineage() == [], "none is live"
+    for name in names[:4]:
+        registry.promote(name)
+    registry.mark(names[1], "failed", reason="people complain")
+    assert registry.lineage() == [names[0], names[2], names[3]]
+    registry.promote(names[2])
+    assert registry.lineage() == [names[0], names[2]], "what served later did not lead to it"
+    assert registry.fallbacks("policy") == [names[0], names[3]], "but can be gone back to"
+
+
+def test_a_number_is_not_given_twice_though_the_record_of_it_is_behind(registry: Registry) -> None:
+    for _ in range(3):
+        publish(registry)
+    registry.store.replace("next/policy", "1", expected="3")
+    assert registry.reserve("policy") == "policy-000003"
+    registry.store.replace("next/policy", "9", expected="4")
+    assert registry.reserve("policy") == "policy-000009"
+    registry.store.replace("next/policy", "-1", expected="10")
+    assert registry.reserve("policy") == "policy-000004", "damaged: one is left out, which may have been given"
+    registry.store.replace("next/reward", "damaged", expected=None)
+    assert registry.reserve("reward") == "reward-000000"
+
+
+def test_retired_and_refused_versions_keep_so_many_each(registry: Registry) -> None:
+    names = [publish(registry) for _ in range(7)]
+    for name in names[:4]:
+        registry.promote(name)
+    for name in names[4:]:
+        registry.mark(name, "rejected", reason="the gate")
+    assert registry.prune("policy", 2) == [names[4]]
+    assert registry.prune("policy", 0) == [names[1], names[2], names[5], names[6]]
+    assert [name for name in names if registry.has_weights(name)] == [names[0], names[3]]
+    assert registry.prune("policy", 0) == [], "there is nothing left to delete"
+
+
+@pytest.mark.parametrize("damaged", ["[]", "7", '"live"', "{}", '{"state": "well"}', '{"reason": ""}', " \n", "{"])
+def test_what_is_no_record_of_a_state_is_a_failed_version_that_may_be_set_anew(
+    registry: Registry, damaged: str
+) -> None:
+    version = publish(registry)
+    key = f"states/{version}.json"
+    registry.store.replace(key, damaged, expected=None)
+    status = registry.status(version)
+    assert status.state == "failed" and registry.store.place(key) in status.reason
+    assert ("is empty" in status.reason) == (not damaged.strip())
+    assert list(registry.damaged) == [key] and registry.damaged[key] == status.reason
+    registry.mark(version, "candidate", reason="looked at")
+    assert (registry.status(version).state, registry.damaged) == ("candidate", {})
+
+
+def test_a_later_release_may_say_more_of_a_state(registry: Registry) -> None:
+    version = publish(registry)
+    registry.store.replace(f"states/{version}.json", '{"state": "retired", "colour": "red"}', expected=None)
+    assert registry.status(version) == Status(state="retired")
+
+
+@pytest.mark.parametrize("damaged", ["[]", "{}", "7", '["policy-000000", 7]', '"policy-000000"'])
+def test_what_is_no_list_of_references_is_none(registry: Registry, damaged: str) -> None:
+    version = publish(registry)
+    registry.store.replace("references", damaged, expected=None)
+    assert registry.references() == [version] and list(registry.damaged) == ["references"]
+
+
+@pytest.mark.parametrize("damaged", ["[{}]", "[7]", "7", '[{"token_ids": [1, 2]}]'])
+def test_what_is_no_probe_is_none(registry: Registry, damaged: str) -> None:
+    version = publish(registry)
+    key = f"probes/{version}.json"
+    registry.store.replace(key, damaged, expected=None)
+    assert registry.manifest(version).probe == () and list(registry.damaged) == [key]
+    probe = (ProbeSequence(token_ids=(1, 2), logprobs=(-0.5,)),)
+    registry.add_probe(version, probe)
+    assert registry.manifest(version).probe == probe and registry.damaged == {}
+    assert registry.manifest(version) is registry.manifest(version), "it never changes from now on"
+
+
+@pytest.mark.parametrize("length", [99, 100, 101, 5000])
+def test_a_pointer_that_names_no_version_gives_way_to_what_was_live_last(
+    registry: Registry, length: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever stands there: a name that is too long for a file is none, and is told in part."""
+    first, second = publish(registry), publish(registry)
+    registry.promote(first)
+    registry.promote(second)
+    registry.store.replace("live/policy", "x" * length, expected=second)
+    assert registry.live("policy") == second
+    assert f"names '{'x' * min(length, 100)}', and no such version is there" in capsys.readouterr().out
+    [said] = registry.damaged.values()
+    assert f"{second} counts as live" in said
+    registry.promote(first)
+    assert registry.live("policy") == first and registry.damaged == {}
+
+
+def test_a_name_that_is_no_versions_is_told_in_a_line() -> None:
+    assert (kind_of("policy-000012"), kind_of("reward-123456789012")) == ("policy", "reward")
+    for name in ("policy-12", "policy-1234567890123", "other-000012", "policy-000012 ", "Policy-000012"):
+        with pytest.raises(UnknownVersion, match=f"'{name}' is no version name"):
+            kind_of(name)
+    with pytest.raises(UnknownVersion, match=f"^'{'x' * 40}' is no"):
+        kind_of("x" * 50)

@@ -2,12 +2,9 @@
 
 import json
 
-import pytest
-
 from rlhf_online.eventlog.base import DeadLetter, Record
 from rlhf_online.events import Feedback
 from rlhf_online.feedback.outcomes import vote_key
-from rlhf_online.training.intake import dead_letters
 from rlhf_online.training.intake.dead_letters import DeadLetters
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import decode
@@ -45,12 +42,11 @@ def test_an_orphan_is_written_whole_and_not_counted():
     assert not letters.counts and ledger.counts()["orphaned"] == 1
 
 
-def test_it_is_full_once_it_holds_more_than_it_may(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dead_letters, "MAX_BYTES", 2 * len(RECORD.payload))
-    letters = DeadLetters(Ledger())
-    for number in range(3):
+def test_it_is_full_once_it_holds_more_than_16_mib():
+    letters, large = DeadLetters(Ledger()), Record("local", 17, bytes(1 << 20))
+    for number in range(17):
         assert not letters.full
-        letters.add(f"vote-{number}", "damaged", "why", RECORD)
+        letters.add(f"vote-{number}", "damaged", "why", large)
     assert letters.full
 
 

@@ -1,8 +1,12 @@
 """TLS and SASL: what is refused before a connection is tried, and a real broker that lets nobody else in."""
 
 import gc
+import logging
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,6 +84,95 @@ def test_credentials_come_from_a_file_or_the_environment_and_are_never_shown(tmp
     assert token.token() == "s3cret"
     (tmp_path / "password").write_text("rotated")
     assert token.token() == "rotated"
+
+
+def test_a_client_is_told_how_to_come_in_and_nothing_that_was_not_asked_for(tmp_path: Path) -> None:
+    from rlhf_online.eventlog.kafka.cluster import security
+
+    (tmp_path / "secret").write_text("s3cret\n")
+    plain = KafkaSettings(mechanism="PLAIN", username="ada", password_file=tmp_path / "secret")
+    assert security(KafkaSettings()) == {"security_protocol": "PLAINTEXT"}
+    assert security(plain) == {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": "ada",
+        "sasl_plain_password": "s3cret",
+    }
+    encrypted = security(KafkaSettings(tls=True))
+    assert encrypted.keys() == {"security_protocol", "ssl_context"} and encrypted["security_protocol"] == "SSL"
+    bearer = security(KafkaSettings(tls=True, mechanism="OAUTHBEARER", token_file=tmp_path / "secret"))
+    assert (bearer["security_protocol"], bearer["sasl_mechanism"]) == ("SASL_SSL", "OAUTHBEARER")
+    assert bearer["sasl_oauth_token_provider"].token() == "s3cret"
+
+
+def test_a_client_shows_its_own_certificate_and_asks_for_the_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlhf_online.eventlog.kafka.cluster import security
+
+    used: list[Any] = []
+    context = SimpleNamespace(load_cert_chain=lambda *files: used.append(files))
+    monkeypatch.setattr("ssl.create_default_context", lambda cafile: used.append(cafile) or context)
+    settings = KafkaSettings(tls=True, ca_file=Path("/ca.pem"), cert_file=Path("/us.pem"), key_file=Path("/key.pem"))
+    assert security(settings)["ssl_context"] is context
+    assert used == [Path("/ca.pem"), (Path("/us.pem"), Path("/key.pem"))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux tells what a process has open")
+def test_a_cluster_that_does_not_answer_leaves_no_thread_and_no_file_behind(caplog: pytest.LogCaptureFixture) -> None:
+    from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+    from kafka.errors import KafkaError
+
+    cluster = kafka_cluster(_settings())
+    assert cluster is not None
+
+    def held() -> tuple[int, int]:
+        gc.collect()
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    caplog.set_level(logging.CRITICAL, "kafka")  # what is caught would hold on to the sockets
+    begun = held()
+    for kind in (KafkaAdminClient, KafkaConsumer, KafkaProducer):
+        with pytest.raises(KafkaError):
+            cluster.open(kind, bootstrap_timeout_ms=100)
+        until(lambda: held() <= begun, 30, "nothing to be left")
+
+
+def test_a_credential_that_is_gone_for_a_while_is_a_kafka_that_is_away(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cret")
+    cluster = kafka_cluster(_settings(mechanism="PLAIN", username="ada", password_file=tmp_path / "password"))
+    assert cluster is not None
+    assert cluster.open(dict)["sasl_plain_password"] == "s3cret"
+    (tmp_path / "password").unlink()
+    with pytest.raises(LogUnavailable, match=r"Kafka at 127\.0\.0\.1:1 is not asked: log\.kafka\.password_file"):
+        cluster.open(dict)
+
+
+def test_a_connection_that_is_lost_before_it_is_of_use_lengthens_the_pause_and_a_good_one_ends_it() -> None:
+    from kafka.net.selector import NetworkSelector
+
+    from rlhf_online.eventlog.kafka.cluster import BackoffManager
+
+    network = NetworkSelector()
+    manager = BackoffManager(network, bootstrap_servers=["127.0.0.1:1"], reconnect_backoff_ms=60_000)
+    connections = manager._conns = {}  # noqa: SLF001  # there is no public way to have one without a broker
+    for connection in (None, SimpleNamespace(connected=False)):
+        if connection is not None:
+            connections[0] = connection
+        manager.reset_backoff(0)
+        assert manager.connection_delay(0) > 0, "it is not tried again at once"
+    connections[0] = SimpleNamespace(connected=True)
+    manager.reset_backoff(0)
+    connections.clear()
+    assert manager.connection_delay(0) == 0
+    network.close()
+
+
+def test_a_producer_is_ended_whatever_became_of_its_deliveries() -> None:
+    from rlhf_online.eventlog.kafka.cluster import force_close
+
+    done: list[str] = []
+    sender = SimpleNamespace(force_close=lambda: done.append("the sender is told"))
+    force_close(SimpleNamespace(_sender=sender, close=lambda timeout: done.append("closed")))
+    assert done == ["the sender is told", "closed"], "in this order: to close waits for the sender"
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,36 @@ def test_records_that_wait_share_one_fsync(tmp_path: Path, disk: Disk):
     assert read_all(tmp_path) == [b"first", *(b"%d" % number for number in range(100))]
 
 
+def test_a_segment_is_no_larger_than_it_may_be_however_many_records_wait(tmp_path: Path, disk: Disk):
+    with LocalLog(tmp_path, segment_bytes=200, sync=disk) as log:
+        disk.free.clear()
+        futures = [log.append(b"x" * 50) for _ in range(20)]
+        assert disk.entered.wait(30)
+        disk.free.set()
+        assert [future.result(30) for future in futures] == list(range(20))
+    assert max(path.stat().st_size for path in segment_files(tmp_path)) <= 200
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_where_the_writer_ends_by_a_mistake_of_its_own_nobody_waits_for_ever(tmp_path: Path):
+    entered, go = threading.Event(), threading.Event()
+
+    def mistaken(descriptor: int) -> None:
+        entered.set()
+        assert go.wait(60)
+        raise RuntimeError("no error of the disk")
+
+    with LocalLog(tmp_path, sync=mistaken) as log:
+        log.append(b"being written")
+        assert entered.wait(30)
+        waiting = log.append(b"waits")
+        go.set()
+        with pytest.raises(LogUnavailable, match=r"the writer of the log in .* stopped"):
+            waiting.result(30)
+        with pytest.raises(LogUnavailable, match="is closed"):
+            log.append(b"late")
+
+
 def test_sixty_four_threads_are_all_acknowledged_each_in_its_order(tmp_path: Path):
     numbers: dict[int, list[int]] = {}
     with LocalLog(tmp_path, segment_bytes=50_000) as log, LocalReader(tmp_path) as reader:
@@ -173,7 +203,7 @@ def test_a_log_says_how_much_is_acknowledged_and_ships_nowhere(tmp_path: Path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux tells what a process has open")
-def test_a_writer_leaves_no_file_open_behind_it(tmp_path: Path, disk: Disk):
+def test_a_writer_leaves_no_file_open_behind_it(tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch):
     """Neither the segments that it has filled, or given up, nor anything once it is closed, or could not be opened."""
     begun = len(os.listdir("/proc/self/fd"))
     with LocalLog(tmp_path, segment_bytes=80, sync=disk) as log:
@@ -199,7 +229,15 @@ def test_a_writer_leaves_no_file_open_behind_it(tmp_path: Path, disk: Disk):
     segment_files(tmp_path)[-1].with_name(segment_name(10**6)).mkdir()
     with pytest.raises(LogUnavailable):
         LocalLog(tmp_path)
+    segment_files(tmp_path)[-1].rmdir()
+    monkeypatch.setattr(os, "fsync", _refuse)
+    with pytest.raises(LogUnavailable, match="the disk failed"):
+        LocalLog(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == begun
+
+
+def _refuse(descriptor: int) -> None:
+    raise OSError(errno.EIO, "the disk failed")
 
 
 def test_a_process_that_does_not_close_its_log_ends_all_the_same(tmp_path: Path):

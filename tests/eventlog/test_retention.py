@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.errors import PositionLost
+from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog import retention
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.retention import Retention
@@ -56,8 +57,14 @@ def test_nothing_goes_that_was_not_shipped(tmp_path: Path):
         for number in range(40):
             log.append(bytes([number]) * 100).result(30)
         assert log.expire() == []
+        files.mark_consumed(tmp_path, "trainer", 40)
+        shipped = 13
+        assert log.expire() == [0, 4, 8]
+        files.mark_consumed(tmp_path, "trainer", 17)
         shipped = 21
-        assert log.expire() == [0, 4, 8, 12, 16]
+        assert log.expire() == [12], "what a reader here has not had stays as well"
+        (tmp_path / "readers" / "trainer").unlink()
+        assert log.expire() == [16]
 
 
 def test_what_is_old_goes_and_the_count_of_records_stays(tmp_path: Path):
@@ -72,6 +79,15 @@ def test_what_is_old_goes_and_the_count_of_records_stays(tmp_path: Path):
         assert log.expire() == []
         assert log.append(b"and one more").result(30) == 11
     assert _offsets(tmp_path) == [10, 11]
+
+
+def test_an_old_segment_that_somebody_needs_is_written_on(tmp_path: Path):
+    append_all(tmp_path, [b"x" * 100] * 3)
+    files.mark_consumed(tmp_path, "trainer", 2)
+    os.utime(segment_files(tmp_path)[0], (1_000_000, 1_000_000))
+    with LocalLog(tmp_path, retention=Retention(max_age_s=3600)) as log:
+        assert log.expire() == []
+        assert files.segments(tmp_path) == [0]
 
 
 def test_an_empty_last_segment_survives_a_restart(tmp_path: Path):

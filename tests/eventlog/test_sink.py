@@ -1,22 +1,30 @@
 """The log with Kafka behind it: what it says of its forwarder, and what retention may take. With a real forwarder:
 `test_kafka`."""
 
+import json
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 pytest.importorskip("kafka")
+from rlhf_online.config import KafkaSettings
 from rlhf_online.errors import LogUnavailable
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog.base import Shipping
 from rlhf_online.eventlog.kafka import sink as sinks
 from rlhf_online.eventlog.kafka.cluster import Cluster
 from rlhf_online.eventlog.kafka.forwarder import Progress
-from rlhf_online.eventlog.kafka.sink import KafkaSink
+from rlhf_online.eventlog.kafka.sink import ForwarderProcess, KafkaSink
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.retention import KEEP_ALL, Retention
+from rlhf_online.eventlog.spool import Spool
+from tests.support.local_log import append_all
 from tests.support.waiting import until
 
 
@@ -96,3 +104,149 @@ def test_closing_ends_the_forwarder_after_what_was_queued_is_durable(
     sink.close()
     assert queued.result(0) == 0 and forwarder.closed
     LocalLog(tmp_path).close()
+
+
+class Child:
+    """In the place of a process: it says what a test lets it say, and ends with its standard input or by itself."""
+
+    def __init__(self, *_: object, **options: Any) -> None:
+        self.given = ""
+        self.returncode: int | None = None
+        self.stdin = SimpleNamespace(write=self._take, flush=lambda: None, close=self.end)
+        reader, self._writer = os.pipe()
+        self.stdout = os.fdopen(reader)
+        self.pid = self._writer
+
+    def _take(self, text: str) -> None:
+        self.given += text
+
+    def say(self, progress: Progress) -> None:
+        os.write(self._writer, (json.dumps(progress) + "\n").encode())
+
+    def end(self) -> None:
+        if self.returncode is None:
+            self.returncode = 0
+            os.close(self._writer)
+
+    kill = end
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self) -> int | None:
+        return self.returncode
+
+
+class Pauses:
+    """In the place of the pauses between two starts: none is made, and each is noted."""
+
+    def __init__(self, first_s: float, longest_s: float) -> None:
+        assert first_s < longest_s
+        self.noted: list[str] = []
+
+    def advance(self) -> float:
+        self.noted.append("longer")
+        return 0.0
+
+    def reset(self) -> None:
+        self.noted.append("short again")
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
+    started: list[Child] = []
+
+    def start(*command: object, **options: Any) -> Child:
+        started.append(Child(*command, **options))
+        return started[-1]
+
+    monkeypatch.setattr(sinks.subprocess, "Popen", start)
+    return started
+
+
+def test_what_forwarders_say_adds_up_over_those_that_ended(
+    tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forwarder counts the failures of its own; its end is one more. Those that say nothing come ever later."""
+    pauses = Pauses(0, 1)
+    monkeypatch.setattr(sinks, "Backoff", lambda first_s, longest_s: pauses)
+    append_all(tmp_path, [b"x"] * 5)
+    spool = Spool(tmp_path)
+    spool.shipped = 2
+    spool.save()
+    spool.refuse(spool.waiting(1)[0], "vote", "why")
+    spool.close()
+    cluster = Cluster(["a:1", "b:2"], "votes", KafkaSettings(min_insync=1))
+    forwarder = ForwarderProcess(tmp_path, cluster)
+    assert forwarder.progress == Progress(shipped=2, saved=2, oldest_ms=0, failures=0, refused=1)
+    assert children[0].given.endswith("\n") and json.loads(children[0].given) == {
+        "folder": str(tmp_path), "servers": ["a:1", "b:2"], "prefix": "votes", "settings": {"min_insync": 1}
+    }  # fmt: skip
+    assert forwarder.pid == children[0].pid
+
+    def said(progress: Progress) -> None:
+        until(lambda: forwarder.progress == progress, 30, lambda: f"{progress}, not {forwarder.progress}")
+
+    children[0].say(Progress(3, 2, 1000, 4, 1))
+    said(Progress(3, 2, 1000, 4, 1))
+    children[0].end()
+    until(lambda: len(children) == 2, 30, "another one")
+    said(Progress(3, 2, 1000, 5, 1))
+    children[1].say(Progress(4, 4, 1000, 1, 1))
+    said(Progress(4, 4, 1000, 6, 1))
+    children[1].end()
+    until(lambda: len(children) == 3, 30, "a third one")
+    children[2].end()
+    until(lambda: len(children) == 4, 30, "a fourth one")
+    said(Progress(4, 4, 1000, 8, 1))
+    assert pauses.noted == ["short again", "longer", "short again", "longer", "longer"]
+    assert all(child.stdout.closed for child in children[:3])
+    forwarder.close()
+    assert children[3].returncode == 0 and forwarder.pid is None and len(children) == 4
+
+
+def test_a_forwarder_that_does_not_end_by_itself_is_ended(
+    tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "ENDS_WITHIN_S", 0.01)
+    before = threading.active_count()
+    append_all(tmp_path, [b"x"])
+    forwarder = ForwarderProcess(tmp_path, Cluster(["a:1"], "votes", KafkaSettings()))
+    [child] = children
+    child.stdin.close = lambda: None
+    forwarder.close()
+    assert child.returncode == 0 and threading.active_count() == before
+
+
+def test_nobody_is_started_any_more_while_it_closes(
+    tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends while it waits to start another, an hour from now."""
+    paused = threading.Event()
+    hour = SimpleNamespace(advance=lambda: paused.set() or 3600.0, reset=lambda: None)
+    monkeypatch.setattr(sinks, "Backoff", lambda first_s, longest_s: hour)
+    append_all(tmp_path, [b"x"])
+    forwarder = ForwarderProcess(tmp_path, Cluster(["a:1"], "votes", KafkaSettings()))
+    children[0].end()
+    assert paused.wait(30)
+    forwarder.close()
+    assert len(children) == 1
+
+
+def test_a_real_forwarder_that_is_killed_is_started_again_and_ends_with_its_log(tmp_path: Path) -> None:
+    """With a Kafka that is not even asked, since its password is missing."""
+    before = threading.active_count()
+    settings = KafkaSettings(mechanism="PLAIN", username="ada", password_file=tmp_path / "password")
+    sink = KafkaSink(tmp_path / "log", Cluster(["127.0.0.1:1"], "t", settings))
+    sink.append(b"x").result(30)
+    until(lambda: sink.shipping().failures, 60, "a delivery that is not tried")
+    first = sink.forwarder_pid
+    assert first is not None and sink.shipping().backlog == 1
+    os.kill(first, signal.SIGKILL)
+    until(lambda: sink.forwarder_pid not in (None, first), 60, "another one")
+    second = sink.forwarder_pid
+    assert second is not None
+    sink.close()
+    assert sink.forwarder_pid is None and threading.active_count() == before
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)

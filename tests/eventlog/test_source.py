@@ -14,6 +14,7 @@ from kafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError
 from kafka.structs import TopicPartition
 
 from rlhf_online.errors import LogUnavailable, PositionLost
+from rlhf_online.eventlog.base import DeadLetter
 from rlhf_online.eventlog.kafka import source
 from rlhf_online.eventlog.kafka.cluster import Cluster
 from rlhf_online.eventlog.kafka.source import KafkaSource, _ids, _name, _origin, _partition, _resume
@@ -88,7 +89,10 @@ class Broker:
         self.asked: list[str] = []
         self.opened = self.open_now = 0
         self.silent = False
+        self.on_poll: Callable[[], object] = lambda: None
         self._at: dict[str, int] = {}
+
+        self.open: Callable[..., object] | None = None
 
     def __str__(self) -> str:
         return "the broker"
@@ -122,6 +126,7 @@ class Broker:
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[SimpleNamespace]]:
         self._ask("poll")
+        self.on_poll()
         found: dict[TopicPartition, list[SimpleNamespace]] = {}
         for name in reversed(self.records):  # in no order of its own
             skipped = self._at[name] - self.first[name]
@@ -135,6 +140,7 @@ class Broker:
         return found
 
     def close(self, autocommit: bool, timeout_ms: int) -> None:
+        assert not autocommit, "positions are the caller's"
         self.open_now -= 1
 
 
@@ -163,6 +169,7 @@ def test_records_come_partition_by_partition_each_once_wherever_one_begins(broke
     assert reader.read(position, 100) == ([], position)
     records, _ = reader.read({"t.feedback/0": 2, "t.feedback/1": 1}, 100)
     assert [record.payload for record in records] == [b"c", b"y"], "back, where somebody asks for it"
+    assert [record.payload for record in reader.read({"t.feedback/0": 1}, 1)[0]] in ([b"b"], [b"x"])
     assert reader.read({"t.feedback/0": 1}, 0) == ([], {"t.feedback/0": 1, "t.feedback/1": 0})
 
 
@@ -232,6 +239,104 @@ def test_a_kafka_that_delivers_nothing_of_what_it_holds_is_away(broker_of_values
     broker.records["t.feedback/0"], broker.silent = [b"a"], True
     with pytest.raises(LogUnavailable, match="the broker delivers nothing: is it overloaded"):
         _source(broker, timeout_s=0.0).read({}, 10)
+
+
+def test_what_is_removed_while_one_waits_for_it_is_lost_and_not_late(broker_of_values: Broker) -> None:
+    broker = broker_of_values
+    broker.records["t.feedback/0"], broker.silent = [b"a", b"b"], True
+    broker.on_poll = lambda: broker.first.update({"t.feedback/0": 2})
+    with pytest.raises(PositionLost, match="but 0 was asked for: 2 records are missing"):
+        _source(broker, timeout_s=0.0).read({}, 10)
+
+
+def test_a_kafka_that_delivers_again_is_read_from_where_it_was_asked(broker_of_values: Broker) -> None:
+    broker = broker_of_values
+    broker.records["t.feedback/0"] = [b"a", b"b", b"c"]
+    reader = _source(broker, timeout_s=0.0)
+    _, position = reader.read({}, 1)
+    broker.silent = True
+    with pytest.raises(LogUnavailable, match="delivers nothing"):
+        reader.read(position, 1)
+    broker.silent = False
+    broker.asked.clear()
+    assert [record.payload for record in reader.read(position, 10)[0]] == [b"b", b"c"]
+    assert broker.asked == ["begin", "end", "poll"], "what it held may be gone by now"
+
+
+class Producer:
+    """Takes what it is sent; `error` is what becomes of each delivery."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, object]] = []
+        self.options: dict[str, object] = {}
+        self.error: Exception | None = None
+        self.waited: list[float] = []
+        self.ensured = self.opened = self.closed = 0
+
+    def send(self, topic: str, **record: object) -> "Producer":
+        self.sent.append({"topic": topic, **record})
+        return self
+
+    def get(self, timeout: float) -> None:
+        self.waited.append(timeout)
+        if self.error is not None:
+            raise self.error
+
+    def open(self, kind: object, **options: object) -> "Producer":
+        self.opened, self.options = self.opened + 1, options
+        return self
+
+
+@pytest.fixture
+def producer(broker_of_values: Broker, monkeypatch: pytest.MonkeyPatch) -> Producer:
+    producer = Producer()
+    broker_of_values.open = producer.open
+
+    def ensure(cluster: object) -> None:
+        producer.ensured += 1
+
+    monkeypatch.setattr(source.topics, "ensure", ensure)
+    monkeypatch.setattr(source, "force_close", lambda opened: setattr(opened, "closed", opened.closed + 1))
+    return producer
+
+
+def test_what_cannot_be_used_is_sent_with_its_place_and_why_once_its_topics_are_there(
+    broker_of_values: Broker, producer: Producer
+) -> None:
+    reader = _source(broker_of_values)
+    reader.write_dead_letters([])
+    assert (producer.ensured, producer.opened) == (0, 0), "nobody is asked for nothing"
+    dead = DeadLetter(partition="t.feedback/0", offset=7, event_id="a", reason="no envelope", payload=b"\xff")
+    reader.write_dead_letters([dead, replace(dead, orphan=True)])
+    headers = [("place", b"t.feedback/0:7"), ("event_id", b"a"), ("reason", b"no envelope")]
+    record = {"key": b"t.feedback/0:7", "value": b"\xff", "headers": headers}
+    assert producer.sent == [{"topic": "t.dead-letters", **record}, {"topic": "t.orphans", **record}]
+    assert (producer.ensured, producer.opened, producer.closed) == (1, 1, 1)
+    assert producer.options["acks"] == "all" and producer.options["max_request_size"] == 17 << 20
+    delivery_s = cast(int, producer.options["delivery_timeout_ms"]) / 1000
+    assert all(delivery_s < waited < 2 * delivery_s for waited in producer.waited), "the delivery's own end comes first"
+    assert len(producer.waited) == 2
+
+
+def test_dead_letters_that_kafka_does_not_take_are_not_written(broker_of_values: Broker, producer: Producer) -> None:
+    producer.error = KafkaConnectionError("refused")
+    letter = DeadLetter(partition="", offset=-1, event_id="a", reason="why", payload=b"")
+    with pytest.raises(LogUnavailable, match=r"the broker does not answer \(KafkaConnectionError\)"):
+        _source(broker_of_values).write_dead_letters([letter])
+    assert producer.closed == 1
+
+
+def test_a_consumer_keeps_no_position_and_takes_no_other_than_it_is_given() -> None:
+    producer = Producer()
+    assert source.new_consumer(cast(Cluster, producer)) is producer
+    assert producer.options == {
+        "group_id": None,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "allow_auto_create_topics": False,
+        "max_partition_fetch_bytes": 17 << 20,
+        "fetch_max_wait_ms": 1,
+    }
 
 
 def test_more_partitions_are_read_and_fewer_or_another_topic_are_a_loss(broker_of_values: Broker) -> None:

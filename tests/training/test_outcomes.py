@@ -1,15 +1,24 @@
 """What people are told of their votes: what a commit has settled, and never more, whatever is killed and sent again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from rlhf_online.errors import FileDamaged
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Completion, Envelope, Feedback, FeedbackKind, Message, Thumb, Withdrawal
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.outcomes import Outcome, OutcomeBoard
+from rlhf_online.training import outcomes
+from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.outcomes import VoteOutcomes
+from rlhf_online.versions.folder_store import FolderStore
 from tests.support.crash import Crash
+from tests.support.intakes import new_intake
+from tests.support.logged import completion, thumb
 from tests.support.trainer_world import MAX_TOKENS, PROMPTS, World, world
 
 
@@ -143,3 +152,101 @@ def test_a_vote_sent_again_and_a_restart_tell_it_once(tiny: World) -> None:
             assert not trainer.run_once()
     assert [told(tiny, vote) for vote in votes] == before
     assert all(len(facts) == 1 for facts in before)
+
+
+class Board(OutcomeBoard):
+    """`shown` is what votes/now was told, each time; with `fails` it cannot be written."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(FolderStore(folder / "versions"))
+        self.shown: list[dict[str, str]] = []
+        self.fails: Exception | None = None
+
+    def show(self, facts: Mapping[str, str]) -> None:
+        if self.fails:
+            raise self.fails
+        self.shown.append(dict(facts))
+        super().show(facts)
+
+    def publish(self, facts: Mapping[str, str]) -> None:
+        if self.fails:
+            raise self.fails
+        super().publish(facts)
+
+
+class Told:
+    """Outcomes of an intake that reads no log: votes are put into its join."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(outcomes, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.ledger, self.board = Ledger(), Board(folder)
+        self.log = LocalLog(folder / "log")
+        self.source = LocalReader(folder / "log")
+        self.intake = new_intake(self.source, self.ledger, folder / "answers")
+        self.outcomes = VoteOutcomes(self.board, self.intake, self.ledger)
+
+    def show(self) -> int:
+        """How often votes/now was told until then."""
+        self.outcomes.show()
+        return len(self.board.shown)
+
+    def words(self, *votes: str) -> list[list[str]]:
+        return [[outcome.word for outcome in self.board.find(vote, "rater")] for vote in votes]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+    made = Told(tmp_path, monkeypatch)
+    yield made
+    made.source.close()
+    made.log.close()
+
+
+def test_what_waits_is_shown_as_it_changes_and_at_most_once_a_second(bench: Told) -> None:
+    assert bench.show() == 1, "at once, whatever a machine's clock says"
+    bench.intake.join.add(thumb("a", event_id="one"))
+    assert (bench.show(), bench.words("one")) == (1, [[]])
+    bench.now = 0.75
+    assert bench.show() == 1
+    bench.now = 1.0
+    assert (bench.show(), bench.words("one")) == (2, [["waiting"]])
+    bench.now = 5.0
+    assert bench.show() == 2, "nothing has changed"
+    for change in (
+        lambda: bench.intake.join.add(completion("a")),
+        lambda: bench.ledger.tell("two", "rater", "trained", "reward-000001"),
+        lambda: bench.intake.position.update(local=7),
+    ):
+        shown = bench.show()
+        change()
+        bench.now += 1.0
+        assert bench.show() == shown + 1
+    assert bench.words("two") == [["trained"]]
+
+
+def test_of_what_waits_the_newest_is_shown(bench: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "MAX_WAITING", 2)
+    for name in ("one", "two", "three"):
+        bench.intake.join.add(thumb("a", event_id=name))
+    bench.show()
+    assert bench.words("one", "two", "three") == [[], ["waiting"], ["waiting"]]
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), FileDamaged("no file")])
+def test_a_board_that_cannot_be_written_stops_no_training(bench: Told, error: Exception) -> None:
+    bench.ledger.tell("one", "rater", "held_out")
+    bench.board.fails = error
+    assert bench.show() == 0
+    if isinstance(error, OSError):  # the commit waits, and tells it again
+        with pytest.raises(OSError, match="no space"):
+            bench.outcomes.publish()
+        bench.board.fails = None
+        bench.outcomes.publish()
+        assert bench.words("one") == [["held_out"]]
+    else:
+        bench.outcomes.publish()
+        bench.board.fails = None
+        bench.outcomes.publish()
+        assert bench.words("one") == [[]], "given up"
+    assert bench.ledger.news == {}

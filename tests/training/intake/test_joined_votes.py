@@ -200,3 +200,18 @@ def test_feedback_that_waits_for_its_answer_is_taken_back_there(tmp_path: Path):
     assert votes.revise("back", back, join)
     assert join.pending == 0
     assert _kept(ledger) == {"withdrawn": 2} and ledger.known("early") and ledger.known("back")
+
+
+def test_what_replaces_a_vote_that_is_still_to_come_is_known_after_a_restart(tmp_path: Path):
+    votes, again = JoinedVotes(Ledger(), 0.0), JoinedVotes(Ledger(), 0.0)
+    join = Join(AnswerStore(tmp_path), 1_000)
+    votes.revise("second", _feedback(UP, "first"), join)
+    again.restore(json.loads(json.dumps(votes.to_json())))
+    assert again.revise("first", _feedback(UP), join), "it was replaced before it came"
+
+
+def test_a_release_knows_the_subjects_that_an_earlier_one_has_learned_from():
+    votes = JoinedVotes(Ledger(), 0.0)
+    votes.add(_thumb("a"))
+    votes.take()
+    assert votes.to_json()["learned"] == ["2654f9ceb35c79f6"]

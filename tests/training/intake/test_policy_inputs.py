@@ -43,6 +43,8 @@ def test_the_first_answers_are_the_reference_and_none_of_a_held_out_conversation
     inputs.add(_asked("c", 13, (7, 2), (8, 2)), held_out=False)
     inputs.add(_asked("d", 14), held_out=False)
     assert inputs.reference_answers == [((11,), (5, 2)), ((11,), (6, 2)), ((13,), (7, 2))]
+    inputs.erase(_asked("a", 11).origin)
+    assert inputs.reference_answers == [((13,), (7, 2))], "each goes with its own conversation"
 
 
 def test_what_may_not_train_is_counted_and_its_prompt_is_not_kept():

@@ -118,7 +118,10 @@ async def test_what_else_may_become_of_it(circle: Circle) -> None:
         f"accepted → set aside: completion {of_one} has no answer 9",
     )
     status = await circle.status(erased)
-    assert (status["state"], status["message"].partition(",")[0]) == ("erased", "accepted → erased")
+    assert (status["state"], status["message"]) == (
+        "erased",
+        "accepted → erased with its conversation: it is learned from no more",
+    )
     superseded = await circle.status(first)
     assert (superseded["state"], superseded["replaced_by"]) == ("superseded", edit)
     assert superseded["message"] == f"accepted → superseded by a later vote, {edit}"

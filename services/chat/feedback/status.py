@@ -20,7 +20,6 @@ from services.chat.bodies.documented import documented
 
 ENDS = {
     "held_out": "accepted → joined → held out: it measures the reward model, and is never learned from",
-    "erased": "accepted → erased, with the conversation of its answer: nothing is learned from it",
     "orphaned": "accepted → orphaned: its answer did not come to the log in time",
 }
 ERASED = "accepted → erased with its conversation: it is learned from no more"

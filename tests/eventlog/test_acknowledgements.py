@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -33,7 +34,7 @@ async def test_a_failure_is_raised_to_its_own_waiter() -> None:
     assert isinstance(got[2], asyncio.CancelledError)
 
 
-async def test_who_gives_up_leaves_the_append_and_the_others_alone() -> None:
+async def test_who_gives_up_leaves_the_append_and_the_others_alone(caplog: pytest.LogCaptureFixture) -> None:
     acknowledgements = Acknowledgements()
     one, two = Future[int](), Future[int]()
     gone, stays = (asyncio.ensure_future(acknowledgements.of(each)) for each in (one, two))
@@ -45,6 +46,22 @@ async def test_who_gives_up_leaves_the_append_and_the_others_alone() -> None:
     one.set_result(1)
     two.set_result(2)
     assert await stays == 2
+    assert caplog.records == [], "nothing has gone wrong behind the back of either"
+
+
+async def test_the_loop_is_woken_once_for_all_that_are_resolved_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    acknowledgements, loop = Acknowledgements(), asyncio.get_running_loop()
+    woken: list[Callable[[], object]] = []
+    wake = loop.call_soon_threadsafe
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda callback: woken.append(callback) or wake(callback))
+    for _ in range(2):
+        appended = [Future[int]() for _ in range(100)]
+        waiters = [asyncio.ensure_future(acknowledgements.of(each)) for each in appended]
+        await asyncio.sleep(0)
+        woken.clear()
+        for number, future in enumerate(appended):
+            future.set_result(number)
+        assert await asyncio.gather(*waiters) == list(range(100)) and len(woken) == 1
 
 
 def test_an_answer_that_comes_after_the_loop_has_ended_troubles_nobody(caplog: pytest.LogCaptureFixture) -> None:

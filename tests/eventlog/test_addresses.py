@@ -8,7 +8,7 @@ import pytest
 from rlhf_online import eventlog
 from rlhf_online.config import LogSettings
 from rlhf_online.errors import ConfigError
-from rlhf_online.eventlog import log_folder, open_source
+from rlhf_online.eventlog import kafka_cluster, log_folder, open_source
 from rlhf_online.eventlog.retention import Retention
 from rlhf_online.eventlog.tail import LocalReader
 
@@ -30,6 +30,12 @@ def test_the_folder_of_a_log(url: str, expected: str) -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(ConfigError, match="a file address names no host"):
         log_folder(LogSettings(url="file://elsewhere/log"), Path("log"))
+
+
+def test_a_file_address_is_of_no_cluster() -> None:
+    assert kafka_cluster(LogSettings(url="file:")) is None
+    with pytest.raises(ConfigError, match="a file address names no host"):
+        kafka_cluster(LogSettings(url="file://elsewhere/log"))
 
 
 def test_a_file_address_is_read_from_its_folder(tmp_path: Path) -> None:

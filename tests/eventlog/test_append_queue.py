@@ -58,6 +58,8 @@ def test_where_nobody_takes_any_more_those_who_wait_are_told(queue: AppendQueue)
     queue.fail()
     with pytest.raises(LogUnavailable, match=r"the writer of the log .* stopped"):
         waiting.result(0)
+    with pytest.raises(LogUnavailable, match="is closed"):
+        queue.put(b"b")
 
 
 def test_whoever_gave_up_is_told_nothing_when_nobody_takes_any_more(queue: AppendQueue) -> None:

@@ -44,7 +44,17 @@ def test_a_kafka_address_names_brokers_and_the_topics_have_a_prefix() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["kafka://", "kafka://broker", "kafka://broker:0", "kafka://a:9092,", "http://a:80", "a"]
+    "url",
+    [
+        "kafka://",
+        "kafka://broker",
+        "kafka://broker:0",
+        "kafka://broker:65536",
+        "kafka://:9092",
+        "kafka://a:9092,",
+        "http://a:80",
+        "a",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"log\.url: expected 'file:', 'file:/path' or 'kafka://host:port,host:port'"):

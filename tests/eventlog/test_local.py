@@ -247,6 +247,16 @@ def test_a_process_that_does_not_close_its_log_ends_all_the_same(tmp_path: Path)
     assert done.returncode == 0 and read_all(tmp_path) == [b"one"]
 
 
+def test_a_logs_files_are_its_owners_to_write(tmp_path: Path):
+    before = os.umask(0)
+    try:
+        append_all(tmp_path / "log", [b"one"])
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in (tmp_path / "log").iterdir()}
+    assert (modes["committed"], modes[segment_name(0)], modes["identity"]) == (0o644, 0o644, 0o666)
+
+
 def test_two_logs_have_two_identities(tmp_path: Path):
     assert LocalReader(tmp_path / "a").identity() != LocalReader(tmp_path / "b").identity()
 

@@ -154,6 +154,71 @@ def test_a_number_that_somebody_has_had_is_never_given_to_another_record(tmp_pat
         assert [(record.offset, record.payload) for record in reader.read({"local": 3}, 10)[0]] == [(3, b"four")]
 
 
+def test_where_everything_was_read_and_is_there_the_last_segment_is_written_on(tmp_path: Path):
+    append_all(tmp_path, [b"one", b"two", b"three"])
+    files.mark_consumed(tmp_path, "trainer", 3)
+    append_all(tmp_path, [b"four"])
+    assert files.segments(tmp_path) == [0] and read_all(tmp_path)[3:] == [b"four"]
+
+
+@pytest.mark.parametrize(
+    ("records", "boot", "rewritten"), [(2, None, False), (1, None, True), (2, bytes(16), True), (1, bytes(16), True)]
+)
+def test_what_may_never_have_been_synced_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int, boot: bytes | None, rewritten: bool
+):
+    """Records beyond the count, or any that a machine has found which was started since."""
+    append_all(tmp_path, [b"one", b"two"])
+    held = segment_files(tmp_path)[0].read_bytes()
+    committed = CommittedFile(tmp_path, writable=True, boot=boot)
+    committed.write(records)
+    committed.close()
+    written: list[bytes] = []
+    pwrite = os.pwrite
+
+    def note(descriptor: int, data: bytes, offset: int) -> int:
+        written.append(bytes(data))
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", note)
+    LocalLog(tmp_path).close()
+    assert (held in written) == rewritten
+    assert segment_files(tmp_path)[0].read_bytes() == held
+
+
+def test_many_records_that_are_gone_from_the_end_keep_their_numbers(tmp_path: Path):
+    append_all(tmp_path, [b"%03d" % number for number in range(9)])
+    os.truncate(segment_files(tmp_path)[0], HEADER.size + 3)
+    append_all(tmp_path, [b"next"])
+    with LocalReader(tmp_path) as reader:
+        assert [(record.offset, record.payload) for record in reader.read({"local": 9}, 10)[0]] == [(9, b"next")]
+
+
+def test_what_is_left_of_a_hole_is_sixteen_mebibytes_at_most(tmp_path: Path):
+    append_all(tmp_path, [bytes([1]) * (9 << 20)] * 2 + [b"end"])
+    with segment_files(tmp_path)[0].open("r+b") as file:
+        file.write(bytes([255]) * (18 << 20))
+    with LocalReader(tmp_path) as reader:
+        records, _ = reader.read({}, 10)
+    assert [(record.offset, len(record.payload)) for record in records] == [(0, 16 << 20), (1, 0), (2, 3)]
+    assert "where 2 records were" in records[0].damage
+
+
+def test_what_was_never_acknowledged_is_no_part_of_a_hole_before_it(tmp_path: Path):
+    """It stands behind the last record of a segment that could not be cut; the next one begins with its number."""
+    append_all(tmp_path, [b"one", b"two"])
+    first = segment_files(tmp_path)[0]
+    data = bytearray(first.read_bytes())
+    data[-1] ^= 1
+    first.write_bytes(data + encode_group([b"never acknowledged"], 2))
+    (tmp_path / segment_name(2)).write_bytes(encode_group([b"three"], 0))
+    append_all(tmp_path, [b"four"])
+    with LocalReader(tmp_path) as reader:
+        records, _ = reader.read({}, 10)
+    assert [record.payload for record in records] == [b"one", bytes(data[15:]), b"three", b"four"]
+    assert records[1].damage.startswith("damaged: 15 bytes at byte 15 of ")
+
+
 def test_after_a_power_failure_the_count_may_be_low_and_is_made_good(tmp_path: Path):
     append_all(tmp_path, [b"one", b"two", b"three"])
     before = CommittedFile(tmp_path, writable=True, boot=b"another boot id ")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlhf_online.training.progress import JudgedVersion
+from rlhf_online.training.progress import JudgedVersion, Progress
 from rlhf_online.training.publication import Publisher
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
@@ -35,7 +35,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def publisher(registry: Registry) -> Publisher:
-    learners: Any = SimpleNamespace(write_policy=write)
+    learners: Any = SimpleNamespace(write_policy=write, reward=SimpleNamespace(model=SimpleNamespace(save=write)))
     return Publisher(registry, learners, "full", KEEP)
 
 
@@ -173,3 +173,68 @@ def test_a_version_that_was_overtaken_while_it_was_promoted_is_rejected(
     assert publisher.publish_policy(item, staged=False) == "rejected"
     assert registry.live("policy") == rival
     assert registry.status(item.version).reason == f"its parent policy-000000 is not live any more, {rival} is"
+
+
+def learned(registry: Registry) -> Progress:
+    return Progress(
+        log_identity="a log",
+        policy_version="policy-000000",
+        reward_version=registry.reserve("reward"),
+        position={"local": 7},
+        figures={"accuracy": 0.75},
+    )
+
+
+def test_a_reward_version_becomes_live_once_and_says_what_it_learned_from(
+    registry: Registry, publisher: Publisher
+) -> None:
+    first, second = learned(registry), learned(registry)
+    assert publisher.publish_reward(first) and publisher.publish_reward(second)
+    manifest, status = registry.verify(second.reward_version), registry.status(second.reward_version)
+    assert (manifest.tuning, manifest.parent) == ("full", first.reward_version)
+    assert (manifest.position, manifest.figures) == ({"local": 7}, {"accuracy": 0.75})
+    assert (status.state, status.reason) == ("live", "learned from votes")
+    assert publisher.publish_reward(second)
+    assert (registry.verify(second.reward_version), registry.status(second.reward_version)) == (manifest, status)
+    assert registry.verify(first.reward_version).parent == ""
+
+
+@pytest.mark.parametrize("state", ["failed", "rejected", "retired"])
+def test_a_reward_version_that_has_left_service_is_told_so_that_another_name_is_given(
+    registry: Registry, publisher: Publisher, state: str
+) -> None:
+    first, second = learned(registry), learned(registry)
+    publisher.publish_reward(first)
+    if state == "retired":
+        publisher.publish_reward(second)
+    else:
+        registry.mark(first.reward_version, "failed" if state == "failed" else "rejected", reason="the service")
+    live = registry.live("reward")
+    assert not publisher.publish_reward(first)
+    assert registry.live("reward") == live and registry.status(first.reward_version).state == state
+
+
+def test_old_reward_versions_give_their_weights_up(registry: Registry, publisher: Publisher) -> None:
+    items = [learned(registry) for _ in range(KEEP + 3)]
+    assert all(publisher.publish_reward(item) for item in items)
+    names = registry.versions("reward")
+    whole = [name for name in names if registry.has_weights(name)]
+    assert whole == [names[0], *names[-1 - KEEP :]], "the first, the newest retired ones, the live one"
+
+
+def test_a_reward_version_that_was_overtaken_while_it_was_promoted_takes_its_place(
+    registry: Registry, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item, rival = learned(registry), registry.reserve("reward")
+    write(registry.stage(rival))
+    registry.publish(Manifest(version=rival, tuning="full"))
+    real, waiting = registry.store.replace, [rival]
+
+    def replace(key: str, value: str, *, expected: str | None) -> bool:
+        if key == "live/reward" and waiting:
+            real(key, waiting.pop(), expected=None)
+        return real(key, value, expected=expected)
+
+    monkeypatch.setattr(registry.store, "replace", replace)
+    assert publisher.publish_reward(item)
+    assert registry.live("reward") == item.reward_version

@@ -7,6 +7,7 @@ import pytest
 
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.versions import open_registry
+from rlhf_online.versions.folder_store import FolderStore
 from rlhf_online.versions.manifest import Manifest, Status
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import summaries
@@ -161,3 +162,25 @@ def test_a_pointer_that_was_lost_is_told(registry: Registry, tmp_path: Path) -> 
     assert registry.damaged == {
         "live/policy": f"{tmp_path}/live/policy names no version that is there: {version} counts as live"
     }
+
+
+def test_what_is_staged_or_lies_within_a_version_is_none_though_it_has_a_manifest(tmp_path: Path) -> None:
+    """A process may be killed just before it would have renamed it."""
+    store = FolderStore(tmp_path)
+    staged = store.stage("policy-000000")
+    (staged / "inside").mkdir()
+    for folder in (staged, staged / "inside"):
+        (folder / "manifest.json").write_text("{}")
+    assert store.versions() == [] and not store.contains(staged.name)
+    store.put("policy-000000", staged, b"{}")
+    assert store.versions() == ["policy-000000"] and not store.contains("policy-000000/inside")
+
+
+def test_a_manifest_names_the_files_in_their_order(registry: Registry) -> None:
+    version = registry.reserve("policy")
+    folder = registry.stage(version)
+    names = [f"{number:02d}" for number in range(30)]
+    for name in reversed(names):
+        (folder / name).write_text(name)
+    manifest = registry.publish(Manifest(version=version, tuning="full"))
+    assert [item.path for item in manifest.files] == names

@@ -26,6 +26,13 @@ def test_an_empty_registry_has_nothing_live(registry: Registry) -> None:
             ask("policy-000000")
 
 
+def test_of_a_version_that_is_not_there_nothing_is_noted(registry: Registry) -> None:
+    for change in (registry.promote, lambda version: registry.mark(version, "failed", reason="why")):
+        with pytest.raises(UnknownVersion, match="no version 'policy-000000'"):
+            change("policy-000000")
+    assert registry.store.read("states/policy-000000.json") is None
+
+
 def test_a_name_is_never_given_twice(registry: Registry) -> None:
     assert [registry.reserve("policy") for _ in range(3)] == ["policy-000000", "policy-000001", "policy-000002"]
     assert registry.reserve("reward") == "reward-000000"
@@ -353,6 +360,17 @@ def test_what_led_to_the_live_version_are_those_before_it_that_served(registry: 
     registry.promote(names[2])
     assert registry.lineage() == [names[0], names[2]], "what served later did not lead to it"
     assert registry.fallbacks("policy") == [names[0], names[3]], "but can be gone back to"
+
+
+def test_one_goes_back_in_the_order_in_which_versions_served(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(1, 99))
+    monkeypatch.setattr("rlhf_online.versions.registry.now_ms", lambda: next(now))
+    names = [publish(registry) for _ in range(4)]
+    for name in (names[0], names[2], names[1], names[3]):
+        registry.promote(name)
+    assert registry.fallbacks("policy") == [names[0], names[2], names[1]]
 
 
 def test_a_number_is_not_given_twice_though_the_record_of_it_is_behind(registry: Registry) -> None:

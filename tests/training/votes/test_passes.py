@@ -1,9 +1,21 @@
-"""Votes cut into micro-batches."""
+"""Votes cut into micro-batches, a step on them, and the pass whose weights an update ends with."""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import pytest
+import torch
 
-from rlhf_online.feedback.votes import Candidate, Rating
-from rlhf_online.training.votes.passes import _schedule, micro_batches
+from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
+from rlhf_online.models.reward import Heads, RewardModel
+from rlhf_online.models.tokens import Pair
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.settings import RewardTraining
+from rlhf_online.training.votes.batch import bootstrap_weights
+from rlhf_online.training.votes.loss import ThumbCounts
+from rlhf_online.training.votes.passes import BestPass, VotePasses, _schedule, micro_batches
 
 
 def _votes(*lengths: int) -> list[Rating]:
@@ -53,3 +65,186 @@ def test_the_learning_rate_falls_to_a_tenth_and_rises_first_where_the_optimiser_
     rising = [min(1.0, (done + 1) / 4) * rate for done, rate in enumerate(falling)]
     assert [_schedule(done, 40, warm_up=True) for done in range(40)] == pytest.approx(rising)
     assert _schedule(0, 4, warm_up=True) == 1.0, "four steps have no tenth"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
+    folder = tmp_path_factory.mktemp("model")
+    write_tiny_model(folder, weights_seed=0)
+    return RewardModel.load(folder, tuning="full", heads=Heads(members=2))
+
+
+class Scripted(VotePasses):
+    """Every step adds 1 to what the model has learned, and costs `costs` in turn; `held_out` are the losses of held-out
+    votes after each pass."""
+
+    def __init__(self, model: RewardModel, held_out: Sequence[float] = (), weights: Sequence[float] = (1.0,)) -> None:
+        super().__init__(model, RewardTraining(batch=4, lr=0.5))
+        self.rates: list[float] = []
+        self.sizes: list[int] = []
+        self.measured: list[Sequence[Vote]] = []
+        self._held_out = iter(held_out)
+        self._weights = weights
+
+    @property
+    def learned(self) -> float:
+        return self.loss.position_bias_S[0].item()
+
+    def _step(
+        self, votes: Sequence[Vote], baseline: Sequence[Pair], thumbs: ThumbCounts, rate: float, skipped: Counter[str]
+    ) -> tuple[float, float]:
+        weight = self._weights[len(self.rates) % len(self._weights)]
+        self.rates.append(rate)
+        self.sizes.append(len(votes))
+        with torch.no_grad():
+            self.loss.position_bias_S[0] += 1
+        return len(self.rates) * weight, weight
+
+    def mean_loss(self, votes: Sequence[Vote]) -> float:
+        self.measured.append(votes)
+        return next(self._held_out)
+
+    def go(self, epochs: int, *, data: int = 10, held_out: int = 50, first: bool = False) -> BestPass:
+        self.steps: list[tuple[int, int]] = []
+        return self.run(
+            list(_votes(*[5] * data)),
+            [],
+            _votes(*[5] * held_out),
+            epochs=epochs,
+            first=first,
+            rng=random.Random(0),
+            skipped=Counter(),
+            on_step=lambda done, of: self.steps.append((done, of)),
+        )
+
+
+def test_all_votes_are_passed_over_as_often_as_was_asked_where_there_is_nothing_to_measure_on(
+    model: RewardModel,
+) -> None:
+    passes = Scripted(model)
+    assert passes.go(2, held_out=49) == BestPass(loss=(4 + 5 + 6) / 3, held_out_loss=0.0, passes=2)
+    assert passes.sizes == [4, 4, 2] * 2 and passes.learned == 6 and passes.measured == []
+    assert passes.steps == [(done, 6) for done in range(7)]
+    assert passes.rates == pytest.approx([0.5 * _schedule(done, 6, warm_up=False) for done in range(6)])
+
+
+def test_the_first_update_warms_up(model: RewardModel) -> None:
+    passes = Scripted(model)
+    passes.go(10, held_out=0, first=True)
+    assert passes.rates == pytest.approx([0.5 * _schedule(done, 30, warm_up=True) for done in range(30)])
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "best", "made"),
+    [
+        ([3.0, 2.0, 2.5, 2.6], 6, 2, 4),
+        ([3.0, 2.0, 2.5, 1.0, 1.5, 1.5], 9, 4, 6),
+        ([3.0, 2.0, 2.5], 3, 2, 3),
+        ([3.0, 2.0], 2, 2, 2),
+        ([2.0, 2.0, 2.0], 9, 1, 3),
+        ([math.nan, 5.0, 6.0, 7.0], 9, 2, 4),
+        ([1.0, math.nan, math.nan], 9, 1, 3),
+    ],
+)
+def test_an_update_ends_with_the_pass_that_held_out_votes_like_best(
+    model: RewardModel, losses: list[float], epochs: int, best: int, made: int
+) -> None:
+    """Two passes that are no better end it; its weights are those of the best one, and so is its loss."""
+    passes = Scripted(model, losses)
+    found = passes.go(epochs)
+    own = [step for step in range(1, 3 * epochs + 1) if (step - 1) // 3 == best - 1]
+    assert found == BestPass(loss=sum(own) / 3, held_out_loss=losses[best - 1], passes=best)
+    assert (len(passes.rates), passes.learned) == (3 * made, 3 * best)
+
+
+def test_the_newest_held_out_votes_are_measured_on(model: RewardModel) -> None:
+    passes = Scripted(model, [1.0])
+    passes.go(1, held_out=600)
+    assert [vote.event_id for vote in passes.measured[0]] == [f"e{row}" for row in range(100, 600)]
+
+
+def test_where_no_step_was_taken_there_was_no_pass(model: RewardModel) -> None:
+    assert Scripted(model).go(3, data=0) == BestPass()
+    assert Scripted(model, [7.0], weights=[0.0]).go(1) == BestPass(held_out_loss=7.0)
+    half = Scripted(model, weights=[0.0, 0.0, 0.0, 1.0, 0.0, 0.0]).go(2, held_out=0)
+    assert half == BestPass(loss=4.0, passes=2), "what one step learned counts"
+
+
+@pytest.fixture
+def restored(model: RewardModel) -> Iterator[RewardModel]:
+    """The model, which is as it was for the next test."""
+    kept = {name: tensor.clone() for name, tensor in model.state().items()}
+    yield model
+    model.load_state(kept)
+
+
+READ, UNREAD = (
+    [name for name in map(str, range(400)) if bootstrap_weights(name, 2) == heads] for heads in ((1, 1), (0, 0))
+)
+"""Ids of votes that both heads read, and that neither does."""
+
+
+def _pairs(ids: Sequence[str], better: int, worse: int) -> list[Vote]:
+    candidates = tuple(Candidate(token_ids=(token, 30, 2), position=at) for at, token in enumerate((better, worse)))
+    return [
+        Comparison(
+            event_id=name,
+            conversation_id="c",
+            person="p",
+            prompt_token_ids=(1, 3),
+            candidates=candidates,
+            tiers=((0,), (1,)),
+        )
+        for name in ids
+    ]
+
+
+def _step(passes: VotePasses, votes: Sequence[Vote], skipped: Counter[str] | None = None) -> BestPass:
+    """One pass over so few votes is one step."""
+    skipped = Counter() if skipped is None else skipped
+    return passes.run(list(votes), (), [], epochs=1, first=False, rng=random.Random(0), skipped=skipped)
+
+
+def test_a_step_learns_from_its_own_votes_alone(restored: RewardModel) -> None:
+    ones, others = _pairs(READ[:3], 20, 40), _pairs(READ[3:6], 50, 21)
+
+    def gradients(*steps: Sequence[Vote]) -> list[torch.Tensor]:
+        passes = VotePasses(restored, RewardTraining(batch=4, lr=1e-12))
+        for votes in steps:
+            _step(passes, votes)
+        return [parameter.grad.clone() for parameter in restored.parameters().values() if parameter.grad is not None]
+
+    alone, after = gradients(others), gradients(ones, others)
+    assert len(alone) == len(after) > 3 and any(tensor.any() for tensor in alone)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(alone, after, strict=True))
+
+
+def test_a_step_says_what_it_cost_and_makes_its_votes_more_likely(restored: RewardModel) -> None:
+    passes, votes, skipped = VotePasses(restored, RewardTraining(batch=4, lr=1e-3)), _pairs(READ[:3], 20, 40), Counter()
+    before = passes.mean_loss(votes)
+    found = _step(passes, votes, skipped)
+    assert (found.loss, found.held_out_loss, found.passes) == (pytest.approx(before, rel=1e-4), 0.0, 1)
+    after = passes.mean_loss(votes)
+    assert after < before
+    assert _step(passes, _pairs(UNREAD[:3], 20, 40), skipped) == BestPass(), "what no head reads is no step"
+    assert passes.mean_loss(votes) == after and not skipped
+
+
+def test_a_step_that_is_no_number_is_not_taken_and_counted(restored: RewardModel) -> None:
+    passes, skipped = VotePasses(restored, RewardTraining(batch=4)), Counter[str]()
+    with torch.no_grad():
+        restored.heads.weight[0].fill_(math.nan)
+    others = restored.heads.weight[1:].clone()
+    assert _step(passes, _pairs(READ[:3], 20, 40), skipped) == BestPass()
+    assert skipped == {"not_finite": 1}
+    assert torch.equal(restored.heads.weight[1:], others) and not passes.loss.position_bias_S.any()
+
+
+def test_the_bias_of_positions_is_drawn_to_0(restored: RewardModel) -> None:
+    """Also of those that no vote of the step was shown in."""
+    passes = VotePasses(restored, RewardTraining(batch=4, lr=1e-2))
+    with torch.no_grad():
+        passes.loss.position_bias_S.copy_(torch.linspace(-1, 1, len(passes.loss.position_bias_S)))
+    before = passes.loss.position_bias_S.detach().clone()
+    _step(passes, _pairs(READ[:3], 20, 40))
+    assert (passes.loss.position_bias_S.abs() < before.abs())[2:].all()

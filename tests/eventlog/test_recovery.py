@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from rlhf_online.errors import LogUnavailable, PositionLost
 from rlhf_online.eventlog import folder as files
@@ -186,6 +187,21 @@ def test_what_may_never_have_been_synced_is_written_again(
     assert segment_files(tmp_path)[0].read_bytes() == held
 
 
+def test_what_is_damaged_or_gone_is_logged_with_its_place(tmp_path: Path):
+    append_all(tmp_path, [b"one", b"two", b"three"])
+    path = segment_files(tmp_path)[0]
+    data = bytearray(path.read_bytes())
+    data[HEADER.size] ^= 1
+    path.write_bytes(data[:-1])
+    with capture_logs() as logged:
+        LocalLog(tmp_path).close()
+    first, last = logged
+    assert first == {
+        "log_level": "error", "event": "damaged records", "file": str(path), "offset": 0, "bytes": 15, "records": 1
+    }  # fmt: skip
+    assert (last["event"], last["offset"]) == ("the last records are damaged or missing", 30)
+
+
 def test_many_records_that_are_gone_from_the_end_keep_their_numbers(tmp_path: Path):
     append_all(tmp_path, [b"%03d" % number for number in range(9)])
     os.truncate(segment_files(tmp_path)[0], HEADER.size + 3)
@@ -237,6 +253,8 @@ def test_a_lost_count_is_found_again_by_the_writer(tmp_path: Path, content: byte
     append_all(tmp_path, [b"one", b"two"])
     (tmp_path / "committed").write_bytes(content)
     assert read_all(tmp_path) == []
+    LocalLog(tmp_path).close()
+    assert read_all(tmp_path) == [b"one", b"two"], "before anything is appended"
     append_all(tmp_path, [b"three"])
     assert read_all(tmp_path) == [b"one", b"two", b"three"]
 

@@ -35,11 +35,15 @@ def test_where_nothing_is_missing_a_reader_goes_on_where_it_was() -> None:
 
 def test_what_is_missing_is_told_partition_by_partition() -> None:
     found, missing = _resume(
-        BEFORE, BEFORE, {"t.feedback/0": 7, "t.feedback/1": 9, "t.versions/0": 1, "t.old/0": 4}, LOW, HIGH
+        BEFORE,
+        BEFORE,
+        {"t.feedback/0": 7, "t.feedback/1": 9, "t.versions/0": 1} | {f"t.old/{number}": 4 for number in (3, 0, 2, 1)},
+        dict(reversed(LOW.items())),
+        HIGH,
     )
     assert found == {"t.feedback/0": 10, "t.feedback/1": 5, "t.versions/0": 1}
     assert missing == [
-        "t.old/0, read up to offset 4, is gone",
+        *(f"t.old/{number}, read up to offset 4, is gone" for number in range(4)),
         "t.feedback/0: offsets 7 to 9 were removed: 3 are missing",
         "t.feedback/1 ends at offset 5: 4 that were read before are missing",
     ]
@@ -226,6 +230,8 @@ def test_what_kafka_no_longer_has_is_lost_however_it_says_so(broker_of_values: B
         reader.read({"t.feedback/0": 5}, 10)
     with pytest.raises(PositionLost, match=r"no partition t\.old/0"):
         reader.read({"t.old/0": 0}, 10)
+    with pytest.raises(PositionLost, match=r"no partition t\.a/0, t\.b/0, t\.c/0, t\.d/0: "):
+        reader.read({f"t.{name}/0": 0 for name in "cadb"}, 10)
     for at in (2, 4):
         reader.read({"t.feedback/0": at, "t.feedback/1": 0}, 10)
     broker.error = OffsetOutOfRangeError("it says")
@@ -256,7 +262,7 @@ def test_a_kafka_that_delivers_again_is_read_from_where_it_was_asked(broker_of_v
     _, position = reader.read({}, 1)
     broker.silent = True
     with pytest.raises(LogUnavailable, match="delivers nothing"):
-        reader.read(position, 1)
+        reader.read({}, 1)
     broker.silent = False
     broker.asked.clear()
     assert [record.payload for record in reader.read(position, 10)[0]] == [b"b", b"c"]
@@ -353,6 +359,18 @@ def test_more_partitions_are_read_and_fewer_or_another_topic_are_a_loss(broker_o
     broker.topic = replace(broker.topic, partitions=3, topic_id="two")
     with pytest.raises(PositionLost, match=r"t\.feedback was deleted and made anew"):
         reader.end()
+
+
+def test_a_log_has_one_name_in_whatever_order_its_topics_are_told(
+    broker_of_values: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept beside the events is no part of it."""
+    names = ["t.versions", "t.dead-letters", "t.feedback", "t.completions"]
+    told = {name: Topic(name, 1, 1, topic_id=f"id of {name}") for name in names}
+    monkeypatch.setattr(source.topics, "ensure", lambda cluster: told)
+    name = _source(broker_of_values).identity()
+    events = ("t.completions", "t.feedback", "t.versions")
+    assert name == json.dumps({name: f"id of {name}" for name in events})
 
 
 def test_how_often_the_topics_are_compared_is_a_setting(broker_of_values: Broker) -> None:

@@ -3,13 +3,13 @@
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from rlhf_online.cli import main
 from rlhf_online.config import KafkaSettings, LogSettings
-from rlhf_online.errors import LogError
+from rlhf_online.errors import LogError, LogUnavailable
 from rlhf_online.eventlog import open_sink, open_source
 from rlhf_online.wire import encode
 from tests.support.kafka_broker import Broker
@@ -36,6 +36,7 @@ def test_events_expire_and_versions_are_compacted():
     assert completions.configs["retention.ms"] == str(7 * 24 * 3600 * 1000)
     assert completions.configs["min.insync.replicas"] == "2"
     assert completions.configs["max.message.bytes"] == str(17 << 20), "the largest record, and a mebibyte of headers"
+    assert [topics[f"p.{name}"].partitions for name in ("versions", "dead-letters", "orphans")] == [1, 1, 1]
     assert topics["p.versions"].configs["cleanup.policy"] == "compact"
     assert "retention.ms" not in topics["p.versions"].configs
     assert _wanted(retention_days=0)["p.feedback"].configs["retention.ms"] == "-1"
@@ -48,11 +49,14 @@ def test_each_difference_is_a_sentence():
     assert differences(want, None) == ["p.feedback is missing"]
     assert differences(want, want) == []
     assert differences(replace(want, replication=0), replace(want, replication=1)) == []
-    found = replace(want, partitions=2, replication=1, configs={**want.configs, "cleanup.policy": "compact"})
+    found = replace(want, partitions=2, replication=1, configs={"cleanup.policy": "compact"})
     assert differences(want, found) == [
         "p.feedback has 2 partitions, 6 are wanted",
         "p.feedback has 1 replicas, 3 are wanted",
         "p.feedback: cleanup.policy is compact, delete is wanted",
+        "p.feedback: max.message.bytes is not told, 17825792 is wanted",
+        "p.feedback: retention.ms is not told, 2592000000 is wanted",
+        "p.feedback: unclean.leader.election.enable is not told, false is wanted",
     ]
 
 
@@ -99,6 +103,162 @@ def test_a_topic_that_asks_for_fewer_replicas_than_promised_is_refused_until_it_
         check_promise(want, replace(want, configs={INSYNC: asked}))
     with pytest.raises(LogError, match=r"min\.insync\.replicas is 1, log\.kafka\.min_insync = 2: run `rlhf-online"):
         check_promise(want, replace(want, configs={INSYNC: "1"}))
+    want = _wanted(min_insync=1)["p.feedback"]
+    with pytest.raises(LogError, match=r"min\.insync\.replicas is 0, log\.kafka\.min_insync = 1"):
+        check_promise(want, replace(want, replication=1, configs={}))
+
+
+class Admin:
+    """A cluster, and its one admin client: topics of one replica that are there, told and made as Kafka does."""
+
+    prefix = "p"
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+        self.there: dict[str, dict[str, Any]] = {}
+        self.asked: list[str] = []
+        self.error: Exception | None = None
+        self.hidden = self.open_now = 0
+
+    def __str__(self) -> str:
+        return "the cluster"
+
+    def open(self, kind: object) -> "Admin":
+        if self.error is not None:
+            raise self.error
+        self.open_now += 1
+        return self
+
+    def unavailable(self, error: Exception) -> LogUnavailable:
+        return LogUnavailable(f"{self} does not answer")
+
+    def close(self) -> None:
+        self.open_now -= 1
+
+    def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
+        self.asked.append("topics")
+        shown = [name for name in names if name in self.there][self.hidden :]
+        return [
+            {
+                "name": name,
+                "error_code": 0 if name in shown else 3,
+                "topic_id": f"id of {name}",
+                "partitions": [
+                    {"replica_nodes": [1, 2][: 1 + number]} for number in range(self.there[name]["num_partitions"])
+                ]
+                if name in shown
+                else [],
+            }
+            for name in names
+        ]
+
+    def describe_configs(self, asked: list[Any], config_filter: str) -> dict[str, Any]:
+        self.asked.append("configs")
+        told = {each.name: self.there[each.name]["configs"] for each in asked}
+        return {"topic": {name: {key: {"value": value} for key, value in told[name].items()} for name in told}}
+
+    def create_topics(self, values: dict[str, dict[str, Any]], wait_for_metadata: bool) -> None:
+        from kafka.errors import TopicAlreadyExistsError
+
+        self.asked.append("create")
+        assert wait_for_metadata, "whoever looks for them next is to find them"
+        twice = self.there.keys() & values.keys()
+        self.there |= values
+        if twice:
+            raise TopicAlreadyExistsError
+
+    def wait_for_topics(self, names: list[str]) -> None:
+        self.asked.append("wait")
+
+    def create_partitions(self, counts: dict[str, int]) -> None:
+        for name, count in counts.items():
+            self.there[name]["num_partitions"] = count
+
+    def alter_configs(self, asked: list[Any]) -> None:
+        for each in asked:
+            self.there[each.name]["configs"] |= each.configs
+
+
+def test_topics_that_are_missing_are_made_and_those_that_are_there_are_left():
+    from rlhf_online.eventlog.kafka.topics import ensure
+
+    admin = Admin(KafkaSettings(partitions=2))
+    found = ensure(cast(Any, admin))
+    assert admin.asked == ["topics", "create", "topics"], "what nobody promises is not asked for"
+    assert sorted(found) == [f"p.{name}" for name in ("completions", "dead-letters", "feedback", "orphans", "versions")]
+    assert (found["p.feedback"].partitions, found["p.feedback"].topic_id) == (2, "id of p.feedback")
+    assert found["p.feedback"].replication == 1, "the fewest that a partition has"
+    assert admin.there["p.feedback"]["replication_factor"] == -1, "as many as the brokers choose"
+    admin.asked.clear()
+    assert ensure(cast(Any, admin)) == found and admin.asked == ["topics"] and admin.open_now == 0
+
+
+def test_topics_that_somebody_else_makes_at_the_same_time_are_waited_for():
+    from rlhf_online.eventlog.kafka.topics import ensure
+
+    admin = Admin(KafkaSettings())
+    ensure(cast(Any, admin))
+    admin.asked.clear()
+    admin.hidden = 1
+    with pytest.raises(LogUnavailable, match=r"does not show all of p\.completions, .* yet: try again"):
+        ensure(cast(Any, admin))
+    assert admin.asked == ["topics", "create", "wait", "topics"] and admin.open_now == 0
+
+
+def test_a_promise_is_looked_at_before_anything_is_shipped():
+    from rlhf_online.eventlog.kafka.topics import INSYNC, ensure
+
+    admin = Admin(KafkaSettings(min_insync=1, replication=1))
+    ensure(cast(Any, admin))
+    assert admin.asked == ["topics", "create", "topics", "configs"], "of no topic, where there is none, a configuration"
+    admin.there["p.versions"]["configs"][INSYNC] = "0"
+    with pytest.raises(LogError, match=r"p\.versions: min\.insync\.replicas is 0"):
+        ensure(cast(Any, admin))
+
+
+def test_what_is_done_to_topics_is_said_and_what_is_as_it_should_be_is_not_touched():
+    from rlhf_online.eventlog.kafka.topics import apply, check, ensure
+
+    admin = Admin(KafkaSettings())
+    assert check(cast(Any, admin)) == [f"{topic.name} is missing" for topic in _wanted().values()]
+    ensure(cast(Any, admin))
+    assert apply(cast(Any, admin)) == ([], [])
+    admin.settings = KafkaSettings(partitions=3, retention_days=1, replication=2)
+    done, left = apply(cast(Any, admin))
+    assert done == [
+        "p.completions has 3 partitions now, instead of 1",
+        "p.completions: retention.ms is 86400000 now",
+        "p.feedback has 3 partitions now, instead of 1",
+        "p.feedback: retention.ms is 86400000 now",
+        "p.dead-letters: retention.ms is 86400000 now",
+        "p.orphans: retention.ms is 86400000 now",
+    ]
+    assert left == check(cast(Any, admin)) == [f"{name} has 1 replicas, 2 are wanted" for name in admin.there]
+    assert admin.open_now == 0
+
+
+def test_what_kafka_refuses_an_operator_is_told_in_words_and_a_service_tries_again():
+    from kafka.errors import KafkaConnectionError
+
+    from rlhf_online.eventlog.kafka.topics import check, ensure
+
+    admin = Admin(KafkaSettings())
+    admin.error = KafkaConnectionError("refused")
+    with pytest.raises(LogUnavailable, match="the cluster does not answer"):
+        check(cast(Any, admin))
+    with pytest.raises(KafkaConnectionError):
+        ensure(cast(Any, admin))
+    admin.error, error = None, admin.error
+
+    def refuse(names: list[str]) -> list[dict[str, Any]]:
+        raise error
+
+    admin.describe_topics = refuse
+    with pytest.raises(LogError, match=r"the cluster refused: .*refused"):
+        check(cast(Any, admin))
+    with pytest.raises(KafkaConnectionError):
+        ensure(cast(Any, admin))
+    assert admin.open_now == 0
 
 
 def test_an_election_that_loses_confirmed_events_is_told_and_mended(broker: Broker, capsys):

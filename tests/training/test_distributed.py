@@ -2,16 +2,21 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from rlhf_online.config import SftSettings
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training import distributed
 from tests.support import shared_step
 
+CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -70,3 +75,91 @@ def test_a_shared_fine_tuning_writes_what_one_process_writes(base: Path, tmp_pat
     for name, tensor in alone.items():
         # Adam makes much of the smallest gradients, and so of rounding: a few weights differ more than gradients do.
         assert (shared[name] - tensor).abs().mean() < 1e-3 * (tensor - before[name]).abs().mean(), name
+
+
+class Group:
+    """A process group of which this is one process: `calls` are what was asked of torch, `reduce` is what the others
+    make of a tensor."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, rank: int = 0, size: int = 2) -> None:
+        self.calls: list[str] = []
+        self.reduce: Callable[[torch.Tensor], object] = lambda tensor: tensor.mul_(size)
+        torchs = SimpleNamespace(
+            is_initialized=lambda: True,
+            get_rank=lambda: rank,
+            get_world_size=lambda: size,
+            init_process_group=lambda backend: self.calls.append(backend),
+            barrier=lambda: self.calls.append("barrier"),
+            destroy_process_group=lambda: self.calls.append("destroy"),
+            all_reduce=lambda tensor: self.reduce(tensor),
+        )
+        monkeypatch.setattr(distributed, "distributed", torchs)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda device: self.calls.append(str(device)))
+        monkeypatch.setenv("WORLD_SIZE", str(size))
+        monkeypatch.setenv("LOCAL_RANK", "3")
+
+
+def test_a_process_on_its_own_joins_nobody(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with distributed.process_group(CPU) as device:
+        assert device == CPU and distributed.is_main_process()
+        assert distributed.shard([1, 2, 3]) == ([1, 2, 3], 1.0)
+        weight = nn.Parameter(torch.ones(1))
+        weight.grad = torch.ones(1)
+        assert distributed.all_reduce([weight], {"loss": 0.5}) == {"loss": 0.5} and weight.grad.item() == 1.0
+    group = Group(monkeypatch, size=1)
+    with distributed.process_group(CPU):
+        pass
+    assert group.calls == [], "nor does the only one that torchrun started"
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "joined"), [("cpu", CPU, ["gloo"]), ("cuda", torch.device("cuda", 3), ["cuda:3", "nccl"])]
+)
+def test_a_group_ends_together_unless_one_of_its_processes_fails(
+    kind: str, own: torch.device, joined: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    group = Group(monkeypatch)
+    with distributed.process_group(torch.device(kind)) as device:
+        assert (device, group.calls) == (own, joined)
+    assert group.calls == [*joined, "barrier", "destroy"]
+    group.calls.clear()
+    with pytest.raises(ValueError, match="of our own"), distributed.process_group(torch.device(kind)):
+        raise ValueError("of our own")
+    assert group.calls == [*joined, "destroy"], "it waits for nobody: they would wait for it"
+
+
+def test_every_process_has_its_share_and_the_first_is_the_main_one(monkeypatch: pytest.MonkeyPatch):
+    shares = []
+    for rank in range(3):
+        Group(monkeypatch, rank=rank, size=3)
+        assert distributed.is_main_process() == (rank == 0)
+        shares.append(distributed.shard("abcde"))
+        assert distributed.shard("ab") == (("a", 0.0) if rank == 2 else ("ab"[rank], 1.0)), "a placeholder counts 0"
+    assert shares == [("ad", 1.0), ("be", 1.0), ("c", 1.0)]
+
+
+@pytest.mark.parametrize("other_reached", [False, True])
+def test_gradients_are_summed_also_where_only_others_have_one(other_reached: bool, monkeypatch: pytest.MonkeyPatch):
+    """The other process has a gradient of 2 for each parameter that it has one for, and twice these figures."""
+    group = Group(monkeypatch)
+    reached, missed = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    reached.grad = torch.ones(2)
+    reduced: list[torch.Tensor] = []
+
+    def reduce(tensor: torch.Tensor) -> None:
+        if not reduced:
+            assert tensor.tolist() == [1.0, 0.0], "who has a gradient is asked first"
+            tensor += torch.tensor([1.0, float(other_reached)])
+        elif tensor.dtype == torch.float64:
+            tensor *= 3
+        else:
+            tensor += 2
+        reduced.append(tensor)
+
+    group.reduce = reduce
+    figures = distributed.all_reduce(iter([reached, missed]), {"loss": 0.5, "kl": 1.0})
+    assert figures == {"loss": 1.5, "kl": 3.0}
+    assert reached.grad.tolist() == [3.0, 3.0]
+    assert (missed.grad is None) == (not other_reached)
+    assert missed.grad is None or missed.grad.tolist() == [2.0, 2.0]

@@ -105,13 +105,14 @@ class Broker:
         return LogUnavailable(f"{self} does not answer ({type(error).__name__})")
 
     def consumer(self, cluster: object) -> "Broker":
-        self.opened, self.open_now = self.opened + 1, self.open_now + 1
+        self.opened, self.open_now, self._at = self.opened + 1, self.open_now + 1, {}
         return self
 
     def assign(self, partitions: Sequence[TopicPartition]) -> None:
         self._at = dict.fromkeys(map(_name, partitions), 0)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
+        assert _name(partition) in self._at, "it is not assigned"
         self._at[_name(partition)] = offset
 
     def _ask(self, what: str) -> None:
@@ -132,7 +133,7 @@ class Broker:
         self._ask("poll")
         self.on_poll()
         found: dict[TopicPartition, list[SimpleNamespace]] = {}
-        for name in reversed(self.records):  # in no order of its own
+        for name in reversed(self._at):  # in no order of its own
             skipped = self._at[name] - self.first[name]
             taken = [] if self.silent else self.records[name][skipped : skipped + max_records]
             if taken:
@@ -171,8 +172,10 @@ def test_records_come_partition_by_partition_each_once_wherever_one_begins(broke
     ]  # fmt: skip
     assert position == reader.end() == {"t.feedback/0": 3, "t.feedback/1": 2}
     assert reader.read(position, 100) == ([], position)
+    broker.records["t.feedback/1"].append(b"z")
+    assert reader.end() == {"t.feedback/0": 3, "t.feedback/1": 3}
     records, _ = reader.read({"t.feedback/0": 2, "t.feedback/1": 1}, 100)
-    assert [record.payload for record in records] == [b"c", b"y"], "back, where somebody asks for it"
+    assert [record.payload for record in records] == [b"c", b"y", b"z"], "back, where somebody asks for it"
     assert [record.payload for record in reader.read({"t.feedback/0": 1}, 1)[0]] in ([b"b"], [b"x"])
     assert reader.read({"t.feedback/0": 1}, 0) == ([], {"t.feedback/0": 1, "t.feedback/1": 0})
 
@@ -182,6 +185,7 @@ def test_the_brokers_are_asked_for_bounds_only_where_they_may_have_moved(broker_
     broker.records["t.feedback/0"] = [b"%d" % number for number in range(6)]
     reader = _source(broker)
     _, position = reader.read({}, 2)
+    assert position == {"t.feedback/0": 2, "t.feedback/1": 0}, "also what nothing has come of"
     assert broker.asked == ["begin", "end", "poll"]
     broker.asked.clear()
     for _ in range(2):
@@ -253,6 +257,17 @@ def test_what_is_removed_while_one_waits_for_it_is_lost_and_not_late(broker_of_v
     broker.on_poll = lambda: broker.first.update({"t.feedback/0": 2})
     with pytest.raises(PositionLost, match="but 0 was asked for: 2 records are missing"):
         _source(broker, timeout_s=0.0).read({}, 10)
+
+
+def test_an_end_that_is_passed_in_one_partition_is_asked_for_again(broker_of_values: Broker) -> None:
+    """By a position that another reader came to."""
+    broker = broker_of_values
+    broker.records["t.feedback/0"] = [b"a", b"b", b"c"]
+    reader = _source(broker)
+    assert reader.end() == {"t.feedback/0": 3, "t.feedback/1": 0}
+    broker.records["t.feedback/1"] = [b"x", b"y"]
+    records, _ = reader.read({"t.feedback/0": 1, "t.feedback/1": 2}, 10)
+    assert [record.payload for record in records] == [b"b", b"c"]
 
 
 def test_a_kafka_that_delivers_again_is_read_from_where_it_was_asked(broker_of_values: Broker) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from rlhf_online.rewards.sources import Pair, Scored
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Kind
 from rlhf_online.rollout.types import Rollout
+from rlhf_online.training import experience as module
 from rlhf_online.training.experience import Experience
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.retrier import Retrier, Stopped
@@ -188,6 +190,18 @@ def test_a_version_that_was_rolled_back_meanwhile_is_not_waited_for(registry: Re
     made = experience(registry, Engine("policy-000001"), Rewards())
     registry.rollback("policy", reason="the engine refused it")
     assert not made.wait_until_served(LIVE, PROMPTS[0])
+
+
+def test_a_version_that_is_not_served_for_half_a_minute_is_gone_on_with(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The live version is that, whatever the engine says: what it answers names the version that wrote it."""
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(module, "POLL_S", 0.0)
+    engine = Engine("policy-000001")
+    assert experience(registry, engine, Rewards()).wait_until_served(LIVE, PROMPTS[0])
+    assert next(clock) == 50, "asked at 10, 20, 30 and 40 seconds"
 
 
 def test_patience_ends_with_a_stop() -> None:

@@ -13,13 +13,14 @@ from rlhf_online.eventlog.base import Position, Record
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.feedback.held_out import is_held_out
+from rlhf_online.feedback.outcomes import vote_key
 from rlhf_online.feedback.votes import Rating
 from rlhf_online.training.intake import dead_letters
 from rlhf_online.training.intake import intake as module
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import decode, encode
 from tests.support.intakes import new_intake
-from tests.support.logged import completion, feedback, ref, thumb
+from tests.support.logged import completion, erasure, feedback, ref, thumb
 
 
 class Shipped(LocalReader):
@@ -106,6 +107,31 @@ def test_the_same_key_a_hundred_times_counts_once_before_and_after_it_was_taken(
     assert bench.learned() == []
     assert bench.counts == {"trained": 1}
     assert bench.intake.duplicates == 99
+
+
+def test_how_far_it_has_read_and_what_is_to_be_told_come_back(bench: Bench):
+    bench.write(completion("c"), thumb("c", event_id="one"), thumb("c", event_id="two"), thumb("later"))
+    assert (bench.intake.lag, bench.intake.uncommitted, bench.intake.pending) == (4, 0, 0)
+    assert bench.intake.read() == 4 and bench.intake.read() == 0
+    assert (bench.intake.lag, bench.intake.uncommitted, bench.intake.pending) == (0, 4, 2)
+    told = {vote_key("one", "rater"): "superseded two"}
+    assert bench.ledger.news == told
+    answers, values = bench.intake.join.answers.seal(), bench.intake.to_json()
+    assert bench.intake.uncommitted == 0
+    bench.restart()
+    assert (bench.intake.lag, bench.intake.uncommitted, bench.intake.pending) == (0, 0, 2)
+    assert bench.ledger.news == told
+    for unknown in ("news", "known"):
+        del values[unknown]
+    bench.intake.restore(values, answers)
+    assert bench.ledger.news == {}, "an earlier release told nobody"
+
+
+def test_an_erasure_of_nobodys_conversation_erases_none(bench: Bench):
+    bench.intake = new_intake(bench.source, bench.ledger, bench.folder / "answers", eos_ids={6, 8})
+    bench.write(completion("c", person=""), thumb("c", event_id="vote"), erasure("talk c", person=""))
+    assert bench.learned() == ["vote"]
+    assert len(bench.intake.policy_inputs.prompts) == 1
 
 
 def test_answers_that_the_models_cannot_read_train_nothing_and_are_counted(bench: Bench):

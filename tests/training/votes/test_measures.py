@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rlhf_online.training.votes.measures import calibration_error, calibration_interval, ordered, share, wilson
+from rlhf_online.training.votes.measures import Share, calibration_error, calibration_interval, ordered, share, wilson
 
 
 def test_wilson_by_hand():
@@ -25,7 +25,7 @@ def test_samples_of_one_cluster_count_together():
 
 def test_few_samples_that_are_all_right_prove_little():
     assert share([1.0] * 6, ["one ranking"] * 6).low == pytest.approx(wilson(1.0, 1)[0])
-    assert share([], []).low == 0 and share([], []).high == 1
+    assert share([], []) == Share(0.0, 0.0, 1.0, 0)
 
 
 def test_the_interval_of_a_share_holds_as_often_as_it_says():
@@ -53,6 +53,7 @@ def test_calibration_error_by_hand():
     assert calibration_error([0.9, 0.9, 0.6, 0.6], [1, 0, 1, 0]) == pytest.approx((0.8 + 0.2) / 4)
     assert calibration_error([1.0, 0.5], [1, 0.5]) == 0
     assert calibration_error([], []) == 0
+    assert calibration_error([0.9], [1]) == pytest.approx(0.1), "a single one"
     assert calibration_error([0.51, 0.54], [1, 0]) == pytest.approx((0.49 - 0.54) / -2), "of one bin, .05 wide"
     assert calibration_error([0.54, 0.56], [1, 0]) == pytest.approx((0.46 + 0.56) / 2), "of two"
 
@@ -68,3 +69,5 @@ def test_the_interval_of_the_calibration_error_is_around_it_and_narrows():
         widths.append(high - low)
     assert widths[1] < 0.4 * widths[0]
     assert calibration_interval([0.9], [1.0], ["a"], seed=1) == (0.0, 1.0)
+    two = calibration_interval([0.9, 0.9], [1.0, 0.0], ["a", "b"], seed=1)
+    assert two == pytest.approx((0.1, 0.9)), "each of two conversations is drawn twice now and then"

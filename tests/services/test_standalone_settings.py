@@ -87,7 +87,7 @@ CIRCUMSTANCES: list[Table] = [
     {"trainer.policy.algorithm.correction": "decoupled"},
     {"trainer.policy.algorithm.std": False},
 ]
-VALUES = [32, 3, 0.5, 0.3, 1.5, True, "x", ["a"], {"a": 1}, [{"algorithm": {"name": "grpo"}}]]
+VALUES = [32, 3, 0.5, 0.3, 1.5, True, "x", ["a"], ["https://a"], {"a": 1}, [{"algorithm": {"name": "grpo"}}]]
 
 
 def candidates(annotation: Any) -> list[Any]:

@@ -4,6 +4,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from rlhf_online.eventlog.kafka.sink import ForwarderProcess, KafkaSink
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.retention import KEEP_ALL, Retention
 from rlhf_online.eventlog.spool import Spool
-from tests.support.local_log import append_all
+from tests.support.local_log import ROOT, append_all, read_all
 from tests.support.waiting import until
 
 
@@ -86,6 +88,21 @@ def test_nothing_is_removed_that_a_restart_would_ship_again(
     assert [first_after_an_append() for _ in range(9)] == [0] * 9, "nothing has left"
     forwarder.progress = Progress(shipped=9, saved=5, oldest_ms=0, failures=0, refused=0)
     assert until(first_after_an_append, 30, "something to be removed") == 4
+
+
+def test_nothing_is_removed_before_it_is_known_what_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append_all(tmp_path, [b"x" * 100] * 4, segment_bytes=110)
+    looked: list[list[int]] = []
+    expire = LocalLog.expire
+
+    def forwarder(folder: Path, cluster: Cluster) -> Forwarder:
+        until(lambda: looked, 30, "retention to look")
+        return Forwarder(folder, cluster)
+
+    monkeypatch.setattr(LocalLog, "expire", lambda log: looked.append(expire(log)) or looked[-1])
+    monkeypatch.setattr(sinks, "ForwarderProcess", forwarder)
+    KafkaSink(tmp_path, cast(Cluster, None), retention=Retention(max_bytes=0, check_s=0.0)).close()
+    assert files.segments(tmp_path) == [0, 1, 2, 3]
 
 
 def test_a_spool_whose_position_cannot_be_read_gives_the_log_back(tmp_path: Path) -> None:
@@ -203,6 +220,7 @@ def test_what_forwarders_say_adds_up_over_those_that_ended(
     assert all(child.stdout.closed for child in children[:3])
     forwarder.close()
     assert children[3].returncode == 0 and forwarder.pid is None and len(children) == 4
+    assert forwarder.progress == Progress(4, 4, 1000, 8, 1), "an end that was wanted is no failure"
 
 
 def test_a_forwarder_that_does_not_end_by_itself_is_ended(
@@ -214,8 +232,22 @@ def test_a_forwarder_that_does_not_end_by_itself_is_ended(
     forwarder = ForwarderProcess(tmp_path, Cluster(["a:1"], "votes", KafkaSettings()))
     [child] = children
     child.stdin.close = lambda: None
+    child.wait = lambda: threading.Event().wait(0.1)  # the system takes its time to end it
     forwarder.close()
     assert child.returncode == 0 and threading.active_count() == before
+
+
+def test_a_forwarder_is_given_time_to_end_by_itself(tmp_path: Path, children: list[Child]) -> None:
+    append_all(tmp_path, [b"x"])
+    forwarder = ForwarderProcess(tmp_path, Cluster(["a:1"], "votes", KafkaSettings()))
+    [child] = children
+    found: list[int | None] = []
+    soon = threading.Timer(0.05, child.end)
+    child.stdin.close = lambda: soon.ident or soon.start()
+    child.kill = lambda: found.append(child.returncode)
+    forwarder.close()
+    soon.join()
+    assert found == [0], "it had ended when it was to be killed"
 
 
 def test_nobody_is_started_any_more_while_it_closes(
@@ -235,7 +267,7 @@ def test_nobody_is_started_any_more_while_it_closes(
 
 def test_a_real_forwarder_that_is_killed_is_started_again_and_ends_with_its_log(tmp_path: Path) -> None:
     """With a Kafka that is not even asked, since its password is missing."""
-    before = threading.active_count()
+    before, files_before = threading.active_count(), _open_files()
     settings = KafkaSettings(mechanism="PLAIN", username="ada", password_file=tmp_path / "password")
     sink = KafkaSink(tmp_path / "log", Cluster(["127.0.0.1:1"], "t", settings))
     sink.append(b"x").result(30)
@@ -247,6 +279,22 @@ def test_a_real_forwarder_that_is_killed_is_started_again_and_ends_with_its_log(
     second = sink.forwarder_pid
     assert second is not None
     sink.close()
-    assert sink.forwarder_pid is None and threading.active_count() == before
+    assert sink.forwarder_pid is None and (threading.active_count(), _open_files()) == (before, files_before)
     with pytest.raises(ProcessLookupError):
         os.kill(second, 0)
+
+
+def test_a_process_that_does_not_close_its_log_ends_all_the_same(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from rlhf_online.config import KafkaSettings;"
+        "from rlhf_online.eventlog.kafka import Cluster, KafkaSink;"
+        "sink = KafkaSink(Path(sys.argv[1]), Cluster(['127.0.0.1:1'], 't', KafkaSettings()));"
+        "sink.append(b'one').result()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=60)
+    assert done.returncode == 0 and read_all(tmp_path) == [b"one"]
+
+
+def _open_files() -> int:
+    """Where the system tells."""
+    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0

@@ -223,6 +223,12 @@ def test_what_is_done_to_topics_is_said_and_what_is_as_it_should_be_is_not_touch
     assert check(cast(Any, admin)) == [f"{topic.name} is missing" for topic in _wanted().values()]
     assert apply(cast(Any, admin)) == ([f"{topic.name} is created" for topic in _wanted().values()], [])
     assert apply(cast(Any, admin)) == ([], [])
+    admin.there["p.versions"]["configs"] = {}
+    assert apply(cast(Any, admin))[0] == [
+        "p.versions: cleanup.policy is compact now",
+        "p.versions: max.message.bytes is 17825792 now",
+        "p.versions: unclean.leader.election.enable is false now",
+    ]
     admin.settings = KafkaSettings(partitions=3, retention_days=1, replication=2)
     done, left = apply(cast(Any, admin))
     assert done == [

@@ -307,3 +307,20 @@ def test_a_position_that_cannot_be_saved_costs_a_second_delivery_and_no_more(
     (tmp_path / "shipped.json").rmdir()
     until(lambda: forwarder.progress().saved == 2, 30, "the position to be saved, once it can be")
     assert forwarder.failures == 0
+
+
+def test_a_producer_waits_for_all_replicas_as_long_as_a_delivery_may_take() -> None:
+    """And asks again at half of that, for a broker that has gone; it sends the largest record, and makes no topic."""
+    asked = SimpleNamespace(open=lambda kind, **options: options)
+    options = cast(dict[str, Any], forwarding.new_producer(cast(Cluster, asked), 20.0))
+    assert (
+        options.items()
+        >= {
+            "acks": "all",
+            "max_request_size": 17 << 20,
+            "delivery_timeout_ms": 20_000,
+            "request_timeout_ms": 10_000,
+            "allow_auto_create_topics": False,
+        }.items()
+    )
+    assert options["batch_size"] < options["max_request_size"]

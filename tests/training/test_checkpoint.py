@@ -75,6 +75,19 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert checkpoint.part("list") == CheckpointPart({}, {"n": 7})
 
 
+@pytest.mark.parametrize(("file", "content"), [("list.json", None), ("list.json", "{"), ("policy.safetensors", "w")])
+def test_a_part_that_cannot_be_read_any_more_is_named(tmp_path: Path, file: str, content: str | None) -> None:
+    """The disk may fail between the check of all files and the reading of one."""
+    checkpoint = saved(tmp_path, 7).load()
+    assert checkpoint is not None
+    (checkpoint.folder / file).unlink()
+    if content is not None:
+        (checkpoint.folder / file).write_text(content)
+    name = file.partition(".")[0]
+    with pytest.raises(CheckpointError, match=f"part {name} of checkpoint {checkpoint.folder} cannot be read"):
+        checkpoint.part(name)
+
+
 def test_there_is_none_at_first(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "nothing", 3).load() is None
 

@@ -196,3 +196,7 @@ def test_what_is_learned_beside_the_model_comes_back():
     again.load_json(loss.to_json())
     assert again.to_json() == loss.to_json()
     assert again.position_bias_S[:3].tolist() == [0.5, -0.25, 0.0]
+
+
+def test_as_many_positions_are_known_as_a_state_of_an_earlier_release_holds():
+    assert _vote_loss().position_bias_S.shape == (16,)

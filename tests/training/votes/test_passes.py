@@ -248,3 +248,20 @@ def test_the_bias_of_positions_is_drawn_to_0(restored: RewardModel) -> None:
     before = passes.loss.position_bias_S.detach().clone()
     _step(passes, _pairs(READ[:3], 20, 40))
     assert (passes.loss.position_bias_S.abs() < before.abs())[2:].all()
+
+
+def test_what_is_kept_is_put_back_and_goes_on_as_before(restored: RewardModel) -> None:
+    """The model, the optimiser's moments, and what is learned beside the model."""
+    passes, votes = VotePasses(restored, RewardTraining(batch=4, lr=1e-2)), _pairs(READ[:3], 20, 40)
+    _step(passes, votes)
+    tensors, values = passes.state()
+    losses = []
+    for _ in range(2):
+        passes.load_state(tensors, values)
+        _step(passes, votes)
+        losses.append(passes.mean_loss(votes))
+    assert losses[0] == losses[1]
+    again = VotePasses(restored, RewardTraining(batch=4, lr=1e-2))
+    again.load_state(tensors, values)
+    _step(again, votes)
+    assert again.mean_loss(votes) == losses[0]

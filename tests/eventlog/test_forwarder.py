@@ -147,6 +147,20 @@ def test_what_waits_is_told_and_nothing_counts_before_kafka_has_it(
     assert (kafka.producers, kafka.closed) == (1, 0)
 
 
+def test_the_oldest_that_waits_is_told_anew_as_others_leave(
+    log: LocalLog, kafka: Kafka, start: Callable[..., Forwarder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "_SAVE_EVERY_S", 0.0)
+    kafka.on_send = lambda delivery: None
+    _votes(log, 0, 1, 2)
+    forwarder = start()
+    until(lambda: len(kafka.sent) == 3, 30, "all to be sent")
+    for settled in (1, 2):
+        kafka.sent[settled - 1].settle()
+        until(lambda settled=settled: forwarder.progress()[:3] == (settled, settled, 1000 + settled), 30, "the next")
+    kafka.sent[2].settle()
+
+
 def test_after_a_failed_delivery_all_that_was_not_confirmed_is_sent_again_in_order(
     log: LocalLog, kafka: Kafka, start: Callable[..., Forwarder]
 ) -> None:
@@ -222,7 +236,7 @@ def test_what_is_no_event_and_what_the_producer_does_not_take_is_refused_and_the
     assert _refused(tmp_path) == [(0, "", "UndecodableEvent"), (1, "vote-1", "MessageSizeTooLargeError")]
 
 
-@pytest.mark.parametrize(("window", "most"), [(1, 1), (10**6, 5)])
+@pytest.mark.parametrize(("window", "most"), [(0, 1), (2, 2), (1000, 5)])
 def test_at_most_a_windowful_waits_to_be_confirmed(
     log: LocalLog,
     kafka: Kafka,
@@ -231,8 +245,7 @@ def test_at_most_a_windowful_waits_to_be_confirmed(
     window: int,
     most: int,
 ) -> None:
-    """One record at least, however small the window."""
-    monkeypatch.setattr(forwarding, "_WINDOW", window)
+    """What fits to the byte, and one record at least. The window is counted in records of one size here."""
     unconfirmed: list[Delivery] = []
     seen: list[int] = []
 
@@ -243,6 +256,7 @@ def test_at_most_a_windowful_waits_to_be_confirmed(
 
     kafka.on_send = confirm_late
     votes = _votes(log, 0, 1, 2, 3, 4)
+    monkeypatch.setattr(forwarding, "_WINDOW", window * len(votes[0]))
     forwarder = start()
     until(lambda: forwarder.shipped == 5, 30, "all to be shipped")
     assert kafka.values() == votes and max(seen) == most

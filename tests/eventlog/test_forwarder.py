@@ -161,6 +161,24 @@ def test_the_oldest_that_waits_is_told_anew_as_others_leave(
     kafka.sent[2].settle()
 
 
+def test_it_pauses_only_once_nothing_waits(
+    log: LocalLog, kafka: Kafka, start: Callable[..., Forwarder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float | None] = []
+
+    class Noted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout)
+            return super().wait(0.001)
+
+    monkeypatch.setattr(forwarding, "threading", SimpleNamespace(Event=Noted, Thread=threading.Thread))
+    monkeypatch.setattr(forwarding, "_READ", 1)
+    _votes(log, 0, 1, 2)
+    start()
+    until(lambda: len(pauses) > 3, 30, "all to be shipped")
+    assert pauses[:3] == [0.0] * 3 and pauses[3] != 0.0
+
+
 def test_after_a_failed_delivery_all_that_was_not_confirmed_is_sent_again_in_order(
     log: LocalLog, kafka: Kafka, start: Callable[..., Forwarder]
 ) -> None:
@@ -207,8 +225,11 @@ def test_the_one_that_is_too_large_is_found_and_refused_and_its_neighbours_go_on
                 for each in together[1:]:
                     each.settle(MessageSizeTooLargeError())
                 together[0].settle()
+        elif delivery.record["value"] == votes[2]:
+            for each in (*(sent for sent in kafka.sent if not sent.is_done), delivery):
+                each.settle(MessageSizeTooLargeError())
         else:
-            delivery.settle(MessageSizeTooLargeError() if delivery.record["value"] == votes[2] else None)
+            threading.Timer(0.02, lambda: delivery.is_done or delivery.settle()).start()
 
     kafka.on_send = as_kafka_python_does
     forwarder = start()

@@ -90,6 +90,16 @@ def test_one_that_waits_for_an_earlier_one_ends_with_its_standard_input_as_well(
         assert process.returncode == 0
 
 
+def test_it_ends_where_nobody_hears_it_any_more(tmp_path: Path, start: Callable[[], "subprocess.Popen[str]"]) -> None:
+    append_all(tmp_path, [b"x"])
+    process = start()
+    _heard(process.stdout)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.wait(60)
+    assert locks.try_acquire(tmp_path / "forwarder.lock") is not None
+
+
 def test_a_spool_that_it_cannot_read_is_named(tmp_path: Path, start: Callable[[], "subprocess.Popen[str]"]) -> None:
     append_all(tmp_path, [b"x"])
     (tmp_path / "shipped.json").write_text("{")

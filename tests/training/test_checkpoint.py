@@ -88,6 +88,31 @@ def test_a_part_that_cannot_be_read_any_more_is_named(tmp_path: Path, file: str,
         checkpoint.part(name)
 
 
+def test_tensors_that_share_memory_are_kept_each_for_itself(tmp_path: Path) -> None:
+    whole = torch.arange(6.0)
+    tensors = {"a": whole, "b": whole, "c": whole, "part": whole[2:4], "end": torch.arange(9.0)[5:]}
+    Checkpoints(tmp_path, 3, Alone()).save({}, {"policy": CheckpointPart(tensors, {})}, {}, Place("a log", {}))
+    checkpoint = Checkpoints(tmp_path, 3).load()
+    assert checkpoint is not None
+    found = checkpoint.part("policy").tensors
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        name: tensor.tolist() for name, tensor in tensors.items()
+    }
+
+
+def test_what_was_mended_is_told_and_what_could_not_be_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved(tmp_path, 7, 8)
+    flip(tmp_path / "000001" / "policy.json")
+    assert Checkpoints(tmp_path, 3).load() is not None
+    assert capsys.readouterr().out.count("was damaged, and was mended") == 1
+    flip(tmp_path / "000001" / "policy.json")
+    (tmp_path / "000001" / "policy.json.parity").unlink()
+    assert Checkpoints(tmp_path, 3).load() is not None
+    assert "was mended" not in capsys.readouterr().out
+
+
 def test_there_is_none_at_first(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "nothing", 3).load() is None
 

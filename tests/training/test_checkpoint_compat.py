@@ -74,3 +74,37 @@ def test_a_file_of_a_later_release_is_refused() -> None:
         upgrade_state({"format": FORMAT + 1})
     with pytest.raises(CheckpointError, match="use a newer release"):
         upgrade_part("policy", {"format": FORMAT + 1}, {})
+
+
+def test_what_is_written_today_is_of_format_2_and_is_read_as_it_is() -> None:
+    assert FORMAT == 2
+    assert upgrade_state({"format": 2, "n": 1}) == {"n": 1}
+    assert upgrade_part("policy", {"format": 2, "n": 1}, {}) == ({}, {"n": 1})
+
+
+def test_votes_that_waited_get_the_tokens_of_what_was_text() -> None:
+    votes = [
+        {"vote": {"event_id": "a", "candidate": {"token_ids": [5, 2], "text": "no", "slot": 1}}},
+        {"vote": {"event_id": "b", "candidates": [{"token_ids": [], "text": "ab", "slot": 0}]}},
+    ]
+    _, values = upgrade_part("intake", {"votes": votes, "taken": 1}, {}, lambda text: tuple(text.encode()))
+    assert values == {
+        "delivered": 1,
+        "votes": [
+            {"event_id": "a", "candidate": {"token_ids": [5, 2], "position": 1}},
+            {"event_id": "b", "candidates": [{"token_ids": (97, 98), "position": 0}]},
+        ],
+    }
+
+
+def test_votes_that_were_lists_keep_their_order_and_their_positions() -> None:
+    ranking = ["a", "c", "p", [1, 3], [[5, 2], [6, 2], [7, 2]], [9, 2, 9], [2, 0, 1], 3, None, True, "", "helpful"]
+    thumb = ["b", "c", "p", [1, 3], [[5, 2]], [0], [-1], 0, False, False, "stop", "harmless"]
+    learned = {"slots": [0.5], "intercepts": [], "reliability": {}}
+    _, values = upgrade_part("reward", {"replay": [ranking], "held_out": [thumb], "learned": learned}, {})
+    [first], [second] = values["replay"], values["held_out"]
+    assert first["tiers"] == [[1], [0, 2]] and (first["strength"], first["unsure"]) == (3, True)
+    assert [item["position"] for item in first["candidates"]] == [2, 0, 1]
+    assert second["candidate"] == {"token_ids": [5, 2], "position": -1}
+    assert (second["up"], second["signal"], second["objective"]) == (False, "stop", "harmless")
+    assert values["learned"] == {"position_bias": [0.5], "rater_bias": [], "signal_reliability": {}}

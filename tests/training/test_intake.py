@@ -127,6 +127,16 @@ def test_how_far_it_has_read_and_what_is_to_be_told_come_back(bench: Bench):
     assert bench.ledger.news == {}, "an earlier release told nobody"
 
 
+def test_a_vote_whose_answer_does_not_come_within_the_window_is_an_orphan(bench: Bench):
+    later = [completion(f"c{number}", at_ms=10_000_000) for number in range(120)]
+    bench.write(thumb("never", event_id="lost", at_ms=1_000), *later)
+    bench.intake.read()
+    assert bench.counts == {"orphaned": 1} and bench.intake.pending == 0
+    assert [letter.event_id for letter in bench.intake.dead_letters.unsaved] == ["lost"]
+    bench.intake.write_dead_letters()
+    assert bench.intake.dead_letters.unsaved == []
+
+
 def test_an_erasure_of_nobodys_conversation_erases_none(bench: Bench):
     bench.intake = new_intake(bench.source, bench.ledger, bench.folder / "answers", eos_ids={6, 8})
     bench.write(completion("c", person=""), thumb("c", event_id="vote"), erasure("talk c", person=""))

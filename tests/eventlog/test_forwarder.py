@@ -211,8 +211,9 @@ def test_a_delivery_that_is_never_confirmed_is_late_and_made_again(
     assert kafka.values() == votes * 2 and forwarder.failures == 1
 
 
+@pytest.mark.parametrize("large", [2, 3])
 def test_the_one_that_is_too_large_is_found_and_refused_and_its_neighbours_go_on(
-    tmp_path: Path, log: LocalLog, kafka: Kafka, start: Callable[..., Forwarder]
+    tmp_path: Path, log: LocalLog, kafka: Kafka, start: Callable[..., Forwarder], large: int
 ) -> None:
     """kafka-python fails all that were sent with it by the same error; sent alone, only the culprit fails."""
     votes = _votes(log, 0, 1, 2, 3)
@@ -225,7 +226,7 @@ def test_the_one_that_is_too_large_is_found_and_refused_and_its_neighbours_go_on
                 for each in together[1:]:
                     each.settle(MessageSizeTooLargeError())
                 together[0].settle()
-        elif delivery.record["value"] == votes[2]:
+        elif delivery.record["value"] == votes[large]:
             for each in (*(sent for sent in kafka.sent if not sent.is_done), delivery):
                 each.settle(MessageSizeTooLargeError())
         else:
@@ -235,7 +236,7 @@ def test_the_one_that_is_too_large_is_found_and_refused_and_its_neighbours_go_on
     forwarder = start()
     until(lambda: forwarder.shipped == 4, 30, "all to be shipped or refused")
     assert kafka.values() == [*votes, votes[1], votes[2], votes[3]]
-    assert _refused(tmp_path) == [(2, "vote-2", "MessageSizeTooLargeError")]
+    assert _refused(tmp_path) == [(large, f"vote-{large}", "MessageSizeTooLargeError")]
     until(lambda: forwarder.progress() == (4, 4, 0, 1, 1), 30, "the refusal to be counted, and the position saved")
 
 

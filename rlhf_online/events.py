@@ -147,6 +147,11 @@ class Feedback:
     could_know: bool = False
     reasons: tuple[str, ...] = ()
 
+    @property
+    def kind_name(self) -> str:
+        """ "thumb", "ranking", …: the field of the kind in the API and in the log."""
+        return type(self.kind).__name__.lower()
+
     def answers(self) -> tuple[AnswerRef, ...]:
         """The answers that this feedback judges, best first where there is an order; one that a withdrawal names."""
         match self.kind:

@@ -126,6 +126,4 @@ def _answer(body: Mapping[str, Any]) -> Mapping[str, Any]:
         case {"pairwise": {"chosen": answer}} | {"ranking": {"tiers": [[answer, *_], *_]}}:
             return answer
         case _:
-            return next(
-                body[kind]["answer"] for kind in ("thumb", "correction", "implicit", "withdrawal") if kind in body
-            )
+            return next(body[kind]["answer"] for kind in ONE_ANSWER if kind in body)

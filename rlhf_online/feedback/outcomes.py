@@ -16,7 +16,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from rlhf_online.events import now_ms
 from rlhf_online.versions.store import VersionStore
@@ -36,6 +36,7 @@ Word = Literal[
 """`waiting` and `joined` are of votes/now alone. The detail of `trained` and `kept` (among the votes that are replayed,
 and not learned from as new) is the reward version; of `dead_lettered` the reason; of `superseded` and `withdrawn` the
 vote that did it, where it is known."""
+WORDS = get_args(Word)
 
 CHUNKS = 256
 CHUNK_BYTES = 256 << 10
@@ -132,9 +133,8 @@ def _facts(lines: str, key: str) -> Iterator[Outcome]:
     while (at := lines.find(f"{key} ", at + 1)) >= 0:
         if at == 0 or lines[at - 1] == "\n":
             word, _, detail = lines[at + len(key) + 1 :].partition("\n")[0].partition(" ")
-            for known in get_args(Word):
-                if word == known:
-                    yield Outcome(known, detail)
+            if word in WORDS:
+                yield Outcome(cast("Word", word), detail)
 
 
 def _number(value: str | None) -> int:

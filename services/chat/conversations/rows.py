@@ -1,21 +1,11 @@
 """Events of the log as rows of the conversations' database, and as their person reads them."""
 
+from dataclasses import asdict
 from typing import Any
 
 import orjson
 
-from rlhf_online.events import (
-    AnswerRef,
-    Completion,
-    Correction,
-    Feedback,
-    Implicit,
-    Message,
-    Pairwise,
-    Ranking,
-    Thumb,
-    Withdrawal,
-)
+from rlhf_online.events import Completion, Feedback, Message, Pairwise, Ranking
 
 TITLE = 80
 """Characters of the first question that name a conversation."""
@@ -56,7 +46,7 @@ def exchange_row(exchange: Completion) -> tuple[Any, ...]:
 def vote_row(event_id: str, vote: Feedback) -> tuple[Any, ...]:
     said = {
         "event_id": event_id,
-        **_kind(vote),
+        vote.kind_name: asdict(vote.kind),
         "reason": vote.reason,
         "source": vote.source,
         "replaces": vote.replaces,
@@ -78,26 +68,3 @@ def vote_row(event_id: str, vote: Feedback) -> tuple[Any, ...]:
 def _message(message: Message) -> dict[str, Any]:
     other = orjson.loads(message.other) if message.other else {}
     return {"role": message.role, "content": message.content, **other}
-
-
-def _kind(vote: Feedback) -> dict[str, Any]:
-    """As in the body by which it was sent."""
-    match vote.kind:
-        case Thumb(answer=answer, up=up):
-            return {"thumb": {"answer": _ref(answer), "up": up}}
-        case Ranking(tiers=tiers):
-            return {"ranking": {"tiers": [[_ref(ref) for ref in tier] for tier in tiers]}}
-        case Pairwise() as pair:
-            chosen, rejected = _ref(pair.chosen), _ref(pair.rejected)
-            beside = {"tie": pair.tie, "strength": pair.strength, "unsure": pair.unsure}
-            return {"pairwise": {"chosen": chosen, "rejected": rejected, **beside}}
-        case Correction(answer=answer, text=text):
-            return {"correction": {"answer": _ref(answer), "text": text}}
-        case Implicit(answer=answer, signal=signal):
-            return {"implicit": {"answer": _ref(answer), "signal": signal}}
-        case Withdrawal(answer=answer):
-            return {"withdrawal": {"answer": _ref(answer)}}
-
-
-def _ref(ref: AnswerRef) -> dict[str, Any]:
-    return {"completion_id": ref.completion_id, "index": ref.index}

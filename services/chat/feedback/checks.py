@@ -69,7 +69,7 @@ class FeedbackChecks:
         prompts = {known.prompt for ref in vote.answers() if (known := self._completions.get(ref.completion_id))}
         if len(prompts) > 1:
             message = "its answers were given to different prompts; compare answers to one prompt"
-            raise ApiError(message, param=_kind(vote), code="invalid_value")
+            raise ApiError(message, param=vote.kind_name, code="invalid_value")
 
     def recall(self, folder: Path) -> None:
         """Take in the newest records of the log in `folder`, as far as they can be read."""
@@ -101,17 +101,13 @@ class FeedbackChecks:
             return
         if known.answers is None:
             message = f"the completion {ref.completion_id} was asked for with `store: false`: it cannot be voted on"
-            raise ApiError(message, param=_kind(vote), code="not_stored")
+            raise ApiError(message, param=vote.kind_name, code="not_stored")
         if ref.index >= len(known.answers):
             message = (
                 f"index: the completion {ref.completion_id} has {len(known.answers)} answers, counted from 0; "
                 f"there is none {ref.index}"
             )
-            raise ApiError(message, param=_kind(vote), code="answer_not_found")
+            raise ApiError(message, param=vote.kind_name, code="answer_not_found")
         if isinstance(vote.kind, Correction) and hash(vote.kind.text) == known.answers[ref.index]:
             message = "correction.text: it is the answer itself; send what would have been better"
             raise ApiError(message, param="correction.text", code="invalid_value")
-
-
-def _kind(vote: Feedback) -> str:
-    return type(vote.kind).__name__.lower()

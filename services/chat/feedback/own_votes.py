@@ -183,9 +183,9 @@ class OwnVotes:
 def item(recorded: RecordedVote) -> FeedbackItem:
     """The vote as the client sent it."""
     said = asdict(recorded.vote)
-    kind = type(recorded.vote.kind).__name__.lower()
     values = {name: said[name] for name in FeedbackItem.__annotations__ if name in said}
-    values |= {kind: said["kind"], "event_id": recorded.event_id, "replaced_by": recorded.replaced_by}
+    values |= {"event_id": recorded.event_id, "replaced_by": recorded.replaced_by}
+    values[recorded.vote.kind_name] = said["kind"]
     return cast("FeedbackItem", values)
 
 

@@ -88,7 +88,7 @@ class FeedbackService:
     async def write(self, vote: Envelope) -> FeedbackAccepted:
         """Raises LogUnavailable: not acknowledged."""
         assert isinstance(vote.event, Feedback)
-        kind = type(vote.event.kind).__name__.lower()
+        kind = vote.event.kind_name
         try:
             position = await self.writer.append(vote)
             self.checks.comparisons.voted(vote.event)

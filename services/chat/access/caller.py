@@ -8,10 +8,19 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pydantic import Field
+
 from rlhf_online.keys import Role
 from rlhf_online.state import PersonHash
+from services.chat.bodies.validation import Model
 
 Requires = Role | Literal["public"]
+
+
+class PersonQuery(Model):
+    """Who asks, where the service has no keys."""
+
+    user: str = Field(default="", max_length=512, description="The person; only a keyed hash of it is kept.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

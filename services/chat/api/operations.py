@@ -6,11 +6,11 @@ Each operation names the role that may call it, or says that everybody may; none
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from services.chat.access.caller import Requires
+from services.chat.access.caller import PersonQuery, Requires
 from services.chat.bodies.validation import Model
 from services.chat.comparisons.questions import Question
 from services.chat.comparisons.replies import Comparison, ComparisonPiece, ComparisonResult
-from services.chat.comparisons.request import CompareRequest, ComparisonQuery
+from services.chat.comparisons.request import CompareRequest
 from services.chat.completions.chat_request import ChatCompletionRequest
 from services.chat.completions.responses import (
     ChatCompletion,
@@ -28,10 +28,9 @@ from services.chat.conversations.service import (
     ConversationErased,
     ConversationList,
     ConversationsQuery,
-    PersonQuery,
 )
 from services.chat.feedback.batch import FeedbackBatch
-from services.chat.feedback.own_votes import FeedbackList, FeedbackQuery, ListFeedbackQuery
+from services.chat.feedback.own_votes import FeedbackList, ListFeedbackQuery
 from services.chat.feedback.request import FeedbackRequest
 from services.chat.feedback.service import FeedbackAccepted, FeedbackOptions
 from services.chat.feedback.status import FeedbackStatus
@@ -161,7 +160,7 @@ OPERATIONS = (
         path="/v1/comparisons/next",
         rpcs=(f"{COMPARISONS}NextComparison",),
         requires="chat",
-        query=ComparisonQuery,
+        query=PersonQuery,
         response=Question,
         errors=(400, 404, 503),
     ),
@@ -172,7 +171,7 @@ OPERATIONS = (
         path="/v1/comparisons/{comparison_id}",
         rpcs=(f"{COMPARISONS}GetComparison",),
         requires="chat",
-        query=ComparisonQuery,
+        query=PersonQuery,
         response=ComparisonResult,
         errors=(400, 404),
     ),
@@ -213,7 +212,7 @@ OPERATIONS = (
         path="/v1/feedback/{event_id}",
         rpcs=(f"{FEEDBACK}GetFeedback",),
         requires="feedback",
-        query=FeedbackQuery,
+        query=PersonQuery,
         response=FeedbackStatus,
         errors=(400, 404, 503),
     ),
@@ -234,7 +233,7 @@ OPERATIONS = (
         path="/v1/feedback/{event_id}",
         rpcs=(f"{FEEDBACK}WithdrawFeedback",),
         requires="feedback",
-        query=FeedbackQuery,
+        query=PersonQuery,
         response=FeedbackAccepted,
         errors=(400, 404, 503),
     ),

@@ -69,9 +69,3 @@ class CompareRequest(Model):
     def writers(self) -> list[str]:
         """The model that each answer asks for; "" is the live version."""
         return self.versions or [""] * self.n
-
-
-class ComparisonQuery(Model):
-    """Who asks, where the service has no keys."""
-
-    user: Name = Field(default="", description="The person; only a keyed hash of it is kept.")

@@ -18,10 +18,10 @@ from rlhf_online.errors import LogError
 from rlhf_online.eventlog.base import Position
 from rlhf_online.events import Envelope, Erasure, now_ms
 from rlhf_online.state import PersonHash
-from services.chat.access.caller import Caller
+from services.chat.access.caller import Caller, PersonQuery
 from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.bodies.documented import documented
-from services.chat.bodies.validation import Model, validate
+from services.chat.bodies.validation import validate
 from services.chat.conversations.store import ConversationStore
 from services.chat.event_writer import EventWriter
 
@@ -31,17 +31,10 @@ PAGE = 50
 CATCH_UP_S = 10.0
 
 
-class ConversationsQuery(Model):
+class ConversationsQuery(PersonQuery):
     """Which page, and whose where the service has no keys."""
 
-    user: str = Field(default="", max_length=512, description="The person; only a keyed hash of it is kept.")
     after: str = Field(default="", max_length=512, description="The last one of the page before; by default none.")
-
-
-class PersonQuery(Model):
-    """Who asks, where the service has no keys."""
-
-    user: str = Field(default="", max_length=512, description="The person; only a keyed hash of it is kept.")
 
 
 @documented

@@ -15,10 +15,10 @@ from rlhf_online.errors import FileDamaged
 from rlhf_online.feedback.outcomes import OutcomeBoard
 from rlhf_online.state import PersonHash
 from rlhf_online.versions.catalogue import Catalogue
-from services.chat.access.caller import Caller
+from services.chat.access.caller import Caller, PersonQuery
 from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.bodies.documented import documented
-from services.chat.bodies.validation import Integer, Model, Within, validate
+from services.chat.bodies.validation import Integer, Within, validate
 from services.chat.feedback.history import RecordedVote, VoteHistory
 from services.chat.feedback.request import MAX_ID, MAX_NAME
 from services.chat.feedback.status import FeedbackStatus, status
@@ -30,13 +30,7 @@ def _from_query(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
 
 
-class FeedbackQuery(Model):
-    """Whose vote."""
-
-    user: str = Field(default="", max_length=MAX_NAME, description="The person, where the service has no keys.")
-
-
-class ListFeedbackQuery(FeedbackQuery):
+class ListFeedbackQuery(PersonQuery):
     """Whose votes, and which."""
 
     conversation_id: str = Field(
@@ -118,7 +112,7 @@ class OwnVotes:
 
     def status(self, event_id: str, values: Mapping[str, Any], caller: Caller) -> FeedbackStatus:
         """Raises ApiError: 404 for a vote that is not the caller's, or that nobody here knows."""
-        person = self._person(validate(FeedbackQuery, values).user, caller)
+        person = self._person(validate(PersonQuery, values).user, caller)
         found = self.history.find(event_id, person)
         try:
             outcomes = self._board.find(event_id, person, found.vote.created_ms if found else 0)
@@ -154,7 +148,7 @@ class OwnVotes:
 
     def withdrawal(self, event_id: str, values: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """The feedback that takes the vote back; sent again it is the same. Raises ApiError."""
-        query = validate(FeedbackQuery, values)
+        query = validate(PersonQuery, values)
         found = self.history.find(event_id, self._person(query.user, caller))
         if found is None:
             raise _unknown(event_id)

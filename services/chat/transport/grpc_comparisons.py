@@ -8,12 +8,11 @@ import grpc
 import orjson
 
 from rlhf_online.proto.rlhf.v1 import comparisons_pb2, comparisons_pb2_grpc, events_pb2
-from services.chat.access.caller import CALLER
+from services.chat.access.caller import CALLER, PersonQuery
 from services.chat.bodies.api_error import outcome
 from services.chat.bodies.validation import validate
 from services.chat.comparisons.questions import question
 from services.chat.comparisons.replies import Comparison
-from services.chat.comparisons.request import ComparisonQuery
 from services.chat.comparisons.service import Shown
 from services.chat.transport.chat import Chat
 from services.chat.transport.grpc_values import values_of
@@ -74,13 +73,13 @@ class ComparisonServicer(comparisons_pb2_grpc.ComparisonServiceServicer):
     ) -> comparisons_pb2.GetComparisonResponse:
         values = values_of(request)
         comparison_id = values.pop("comparison_id", "")
-        caller = CALLER.get().named(validate(ComparisonQuery, values).user, self.person_hash)
+        caller = CALLER.get().named(validate(PersonQuery, values).user, self.person_hash)
         return comparisons_pb2.GetComparisonResponse(**self.comparisons.result(comparison_id, caller))
 
     async def NextComparison(
         self, request: comparisons_pb2.NextComparisonRequest, context: Context
     ) -> comparisons_pb2.NextComparisonResponse:
-        caller = CALLER.get().named(validate(ComparisonQuery, values_of(request)).user, self.person_hash)
+        caller = CALLER.get().named(validate(PersonQuery, values_of(request)).user, self.person_hash)
         asked = await question(self.questions, caller.person)
         return comparisons_pb2.NextComparisonResponse(messages=[_message(**said) for said in asked["messages"]])
 

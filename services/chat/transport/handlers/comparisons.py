@@ -7,11 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.chat import tracing
-from services.chat.access.caller import CALLER
+from services.chat.access.caller import CALLER, PersonQuery
 from services.chat.bodies.api_error import outcome, report
 from services.chat.bodies.validation import parse_object, validate
 from services.chat.comparisons.questions import question
-from services.chat.comparisons.request import ComparisonQuery
 from services.chat.comparisons.service import Shown
 from services.chat.completions.responses import DONE, server_sent_event
 from services.chat.transport.chat import Chat
@@ -45,12 +44,12 @@ class ComparisonHandlers:
         return json(comparison)
 
     async def comparison(self, request: Request) -> Response:
-        asked = validate(ComparisonQuery, dict(request.query_params))
+        asked = validate(PersonQuery, dict(request.query_params))
         caller = CALLER.get().named(asked.user, self.chat.gateway.person_hash)
         return json(self.comparisons.result(request.path_params["comparison_id"], caller))
 
     async def next_comparison(self, request: Request) -> Response:
-        asked = validate(ComparisonQuery, dict(request.query_params))
+        asked = validate(PersonQuery, dict(request.query_params))
         caller = CALLER.get().named(asked.user, self.chat.gateway.person_hash)
         return json(await question(self.chat.questions, caller.person))
 

@@ -8,9 +8,10 @@ from pydantic import BaseModel
 
 from rlhf_online.proto.rlhf.v1 import admin_pb2, chat_pb2, comparisons_pb2, events_pb2, feedback_pb2, versions_pb2
 from services.chat import versions
+from services.chat.access.caller import PersonQuery
 from services.chat.bodies.api_error import ErrorDetail
 from services.chat.comparisons import questions, replies
-from services.chat.comparisons.request import CompareRequest, ComparisonQuery
+from services.chat.comparisons.request import CompareRequest
 from services.chat.completions import responses
 from services.chat.completions.chat_request import ChatCompletionRequest, Message
 from services.chat.feedback import batch, own_votes
@@ -94,9 +95,9 @@ TWINS = {
     "what serves": Twins((VersionNotice, ServingChange), (admin_pb2.WatchVersionsResponse, events_pb2.VersionChange)),
     "pieces of a comparison": Twins((replies.ComparisonPiece,), (comparisons_pb2.StreamCompareResponse,)),
     "which comparison": Twins(
-        (ComparisonQuery,), (comparisons_pb2.GetComparisonRequest,), only_grpc={"comparison_id": "in the path"}
+        (PersonQuery,), (comparisons_pb2.GetComparisonRequest,), only_grpc={"comparison_id": "in the path"}
     ),
-    "who may be asked": Twins((ComparisonQuery,), (comparisons_pb2.NextComparisonRequest,)),
+    "who may be asked": Twins((PersonQuery,), (comparisons_pb2.NextComparisonRequest,)),
     "what to compare answers to": Twins((questions.Question,), (comparisons_pb2.NextComparisonResponse,)),
     "what was compared": Twins(
         (replies.ComparisonResult, replies.NamedAnswer),
@@ -108,11 +109,9 @@ TWINS = {
     "a vote of many": Twins((batch.FeedbackResult,), (feedback_pb2.FeedbackResult,)),
     "why it was refused": Twins((ErrorDetail,), (feedback_pb2.FeedbackError,)),
     "which votes": Twins((own_votes.ListFeedbackQuery,), (feedback_pb2.ListFeedbackRequest,)),
-    "which vote": Twins(
-        (own_votes.FeedbackQuery,), (feedback_pb2.GetFeedbackRequest,), only_grpc={"event_id": "HTTP's path"}
-    ),
+    "which vote": Twins((PersonQuery,), (feedback_pb2.GetFeedbackRequest,), only_grpc={"event_id": "HTTP's path"}),
     "which vote is taken back": Twins(
-        (own_votes.FeedbackQuery,), (feedback_pb2.WithdrawFeedbackRequest,), only_grpc={"event_id": "HTTP's path"}
+        (PersonQuery,), (feedback_pb2.WithdrawFeedbackRequest,), only_grpc={"event_id": "HTTP's path"}
     ),
     "it was taken back": Twins((FeedbackAccepted,), (feedback_pb2.WithdrawFeedbackResponse,)),
     "one of one's votes": Twins(

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import pytest
 from pydantic import Field
 
-from rlhf_online.config import ChatSettings, Only, RewardSettings, Section, ServiceSettings, dump, load
+from rlhf_online.config import ChatSettings, LimitSettings, Only, RewardSettings, Section, ServiceSettings, dump, load
 from rlhf_online.config.given import Option
 from rlhf_online.errors import ConfigError
 from rlhf_online.training.settings import TrainerSettings
@@ -95,6 +95,14 @@ def test_a_setting_without_effect_is_refused_with_the_one_that_it_needs(
 )
 def test_a_setting_with_effect_is_taken(tmp_path: Path, text: str) -> None:
     load(ChatSettings, write(tmp_path / "chat.toml", f'state_dir = "s"\n{text}'))
+
+
+def test_one_limit_that_is_set_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    text = 'state_dir = "s"\n[limits.person]\nrequests_per_minute = 10\n[limits.key]\nvotes_per_hour = 0'
+    limits, default = load(ChatSettings, write(tmp_path / "chat.toml", text)).limits, LimitSettings()
+    assert limits.person == default.person.model_copy(update={"requests_per_minute": 10})
+    assert limits.key == default.key.model_copy(update={"votes_per_hour": 0})
+    assert default.person.votes_per_hour > 0 and default.key.tokens_per_day > 0
 
 
 class Fruit(Section):

@@ -18,7 +18,7 @@ from rlhf_online.config.base import (
 from rlhf_online.config.chat import ChatSettings, EngineSettings, SwapSettings
 from rlhf_online.config.files import dump, load
 from rlhf_online.config.grpc import GrpcSettings
-from rlhf_online.config.limits import LimitSettings, Quota
+from rlhf_online.config.limits import LimitSettings, PersonQuota, Quota
 from rlhf_online.config.log import KafkaSettings, LogAddress, LogSettings, load_log
 from rlhf_online.config.reward import RewardSettings
 from rlhf_online.config.sft import SftSettings
@@ -35,6 +35,7 @@ __all__ = [
     "LogSettings",
     "Objectives",
     "Only",
+    "PersonQuota",
     "Port",
     "Positive",
     "Quota",

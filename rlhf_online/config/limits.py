@@ -36,5 +36,5 @@ class LimitSettings(Section):
     max_answers: Positive = Field(default=16, description="Largest n of one request.")
     max_concurrent: Positive = Field(default=512, description="Chat requests in progress at once; beyond that 429.")
     max_tokens: Positive = Field(default=1024, description="Largest, and default, token limit of an answer.")
-    key: Quota = KeyQuota()
-    person: Quota = PersonQuota()
+    key: KeyQuota = KeyQuota()
+    person: PersonQuota = PersonQuota()

@@ -27,7 +27,7 @@ from rlhf_online.config import (
     EngineSettings,
     LimitSettings,
     LogSettings,
-    Quota,
+    PersonQuota,
     RewardSettings,
     ServiceSettings,
     SwapSettings,
@@ -52,6 +52,7 @@ from tests.support.waiting import ENGINE_START_S
 POLL_S = 0.05
 AGAIN_S = 0.5
 DISK_MIB = 256
+UNLIMITED = PersonQuota(requests_per_minute=0, concurrent=0, tokens_per_day=0, votes_per_hour=0)
 AFTER_FULL_S = 15.0
 """A log that took no event says so for ten seconds, and a start may have begun while the disk was full."""
 
@@ -338,7 +339,7 @@ class Product:
             log=self.log,
             engine=EngineSettings(mode="external", url=f"unix:{self._folder / 'engine.sock'}", model=str(self._model)),
             swap=SwapSettings(poll_s=0.1),
-            limits=LimitSettings(person=Quota()),  # few people vote for hours as fast as they can
+            limits=LimitSettings(person=UNLIMITED),  # few people vote for hours as fast as they can
         )
 
     def _reward(self) -> RewardSettings:

@@ -1,11 +1,11 @@
 """Events of the log as rows of the conversations' database, and as their person reads them."""
 
-from dataclasses import asdict
 from typing import Any
 
 import orjson
 
 from rlhf_online.events import Completion, Feedback, Message, Pairwise, Ranking
+from services.chat.feedback.own_votes import sent
 
 TITLE = 80
 """Characters of the first question that name a conversation."""
@@ -44,16 +44,6 @@ def exchange_row(exchange: Completion) -> tuple[Any, ...]:
 
 
 def vote_row(event_id: str, vote: Feedback) -> tuple[Any, ...]:
-    said = {
-        "event_id": event_id,
-        vote.kind_name: asdict(vote.kind),
-        "reason": vote.reason,
-        "source": vote.source,
-        "replaces": vote.replaces,
-        "objective": vote.objective,
-        "comparison_id": vote.comparison_id,
-        "created_ms": vote.created_ms,
-    }
     return (
         event_id,
         vote.person,
@@ -61,7 +51,7 @@ def vote_row(event_id: str, vote: Feedback) -> tuple[Any, ...]:
         vote.comparison_id,
         isinstance(vote.kind, Pairwise | Ranking),
         vote.created_ms,
-        orjson.dumps(said),
+        orjson.dumps(sent(event_id, vote)),
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from rlhf_online.errors import FileDamaged
+from rlhf_online.events import Feedback
 from rlhf_online.feedback.outcomes import OutcomeBoard
 from rlhf_online.state import PersonHash
 from rlhf_online.versions.catalogue import Catalogue
@@ -175,12 +176,15 @@ class OwnVotes:
 
 
 def item(recorded: RecordedVote) -> FeedbackItem:
-    """The vote as the client sent it."""
-    said = asdict(recorded.vote)
+    """The vote as the client sent it, and what became of it."""
+    return cast("FeedbackItem", sent(recorded.event_id, recorded.vote) | {"replaced_by": recorded.replaced_by})
+
+
+def sent(event_id: str, vote: Feedback) -> dict[str, Any]:
+    """The fields of a FeedbackItem that the vote itself says."""
+    said = asdict(vote)
     values = {name: said[name] for name in FeedbackItem.__annotations__ if name in said}
-    values |= {"event_id": recorded.event_id, "replaced_by": recorded.replaced_by}
-    values[recorded.vote.kind_name] = said["kind"]
-    return cast("FeedbackItem", values)
+    return values | {"event_id": event_id, vote.kind_name: said["kind"]}
 
 
 def _unknown(event_id: str) -> ApiError:

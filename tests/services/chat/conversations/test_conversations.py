@@ -116,6 +116,23 @@ async def test_export_is_ones_own_exchanges_and_votes(kept: Service) -> None:
     assert {item["correction"]["text"] for item in exported[1:]} == {"ann's words"}
 
 
+async def test_an_exported_vote_says_all_that_was_said_with_it(kept: Service) -> None:
+    _, asked = await kept.ask(user="ann")
+    said = {
+        "thumb": {"answer": {"completion_id": asked["id"], "index": 0}, "up": False},
+        "reasons": ["too_long", "unclear"],
+        "reason": "in my words",
+        "objective": "helpful",
+        "source": "test",
+        "response_ms": 7,
+        "shown": [{"completion_id": asked["id"], "index": 0}],
+        "conversation_id": asked["rlhf"]["conversation_id"],
+    }
+    assert (await kept.post("/v1/feedback", said | {"user": "ann"}))[0] == 200
+    [vote] = [item for item in await export(kept) if item["object"] == "vote"]
+    assert said.items() <= vote.items()
+
+
 async def test_what_is_erased_is_gone_and_what_is_asked_then_is_new(kept: Service) -> None:
     _, asked = await kept.ask(user="ann", conversation_id="c")
     vote = {"correction": {"answer": {"completion_id": asked["id"]}, "text": "better"}, "user": "ann"}

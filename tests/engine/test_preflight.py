@@ -72,6 +72,10 @@ def huge_header(weights: Path) -> None:
     weights.write_bytes(b"\xff" * 8 + weights.read_bytes()[8:])
 
 
+def misindex(weights: Path) -> None:
+    weights.with_name("model.safetensors.index.json").write_text('{"weight_map": {}}')
+
+
 def overlap(weights: Path) -> None:
     content = weights.read_bytes()
     length = int.from_bytes(content[:8], "little")
@@ -118,6 +122,7 @@ def test_tensors_that_do_not_fit(
         (garbage, "no readable header"),
         (huge_header, "cut short"),
         (overlap, "describes .* wrongly"),
+        (misindex, "the index of its weights cannot be read .*names no files"),
         (Path.unlink, "no tensors"),
     ],
 )

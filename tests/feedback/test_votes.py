@@ -65,6 +65,16 @@ def test_votes_on_the_same_answers_have_one_subject_whatever_they_say():
     assert len({subject(vote) for vote in [THUMB, *others]}) == 5
 
 
+def test_a_subject_says_what_kind_of_vote_it_is_in_the_words_that_checkpoints_hold_digests_of():
+    correction = replace(RANKING, candidates=RANKING.candidates[:2], tiers=((0,), (1,)), correction=True)
+    assert [subject(vote)[3] for vote in (THUMB, SIGNAL, RANKING, correction)] == [
+        "thumb",
+        "signal",
+        "comparison",
+        "correction",
+    ]
+
+
 def test_corrections_of_one_answer_have_one_subject_whatever_they_say_instead():
     def corrected(text: int, answer: int) -> Comparison:
         candidates = (Candidate(token_ids=(text,)), Candidate(token_ids=(answer,)))

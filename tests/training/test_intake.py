@@ -127,6 +127,13 @@ def test_how_far_it_has_read_and_what_is_to_be_told_come_back(bench: Bench):
     assert bench.ledger.news == {}, "an earlier release told nobody"
 
 
+def test_the_log_says_where_to_read_on(bench: Bench):
+    bench.write(completion("c"))
+    assert bench.intake.resume_position(bench.source.identity(), {"local": 1}) == ({"local": 1}, [])
+    found, [missing] = bench.intake.resume_position(bench.source.identity(), {"local": 5})
+    assert found == {"local": 1} and "4 that were read before are missing" in missing
+
+
 def test_a_vote_whose_answer_does_not_come_within_the_window_is_an_orphan(bench: Bench):
     later = [completion(f"c{number}", at_ms=10_000_000) for number in range(120)]
     bench.write(thumb("never", event_id="lost", at_ms=1_000), *later)

@@ -65,6 +65,7 @@ def test_the_learning_rate_falls_to_a_tenth_and_rises_first_where_the_optimiser_
     rising = [min(1.0, (done + 1) / 4) * rate for done, rate in enumerate(falling)]
     assert [_schedule(done, 40, warm_up=True) for done in range(40)] == pytest.approx(rising)
     assert _schedule(0, 4, warm_up=True) == 1.0, "four steps have no tenth"
+    assert _schedule(0, 14, warm_up=True) == 1.0, "whole steps: fourteen have one, which is taken in full"
 
 
 @pytest.fixture(scope="module")

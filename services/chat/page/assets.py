@@ -1,7 +1,7 @@
-"""The page's files, as they are served: read once, and named by a digest of them all.
+"""The pages' files, as they are served: read once, and named by a digest of them all.
 
-`/` is asked for again at each visit and names the rest under `/page/DIGEST/`, where what was once fetched never
-changes: it is cached for good, and a new release is a new name. Only the files of this list are served.
+A page (`/` is page.html) is asked for again at each visit and names the rest under `/page/DIGEST/`, where what was once
+fetched never changes: it is cached for good, and a new release is a new name. Only the files of this list are served.
 """
 
 import hashlib
@@ -31,16 +31,16 @@ ASSET_HEADERS = {"Cache-Control": "public, max-age=31536000, immutable", **NOT_S
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """`html` is what `/` answers, `assets` what it names, by file name; `digest` is that of all assets."""
+class Pages:
+    """`html` is what each page answers, `assets` what they name, by file name; `digest` is that of all assets."""
 
-    html: str
+    html: dict[str, str]
     assets: dict[str, bytes]
     digest: str
 
 
-def read(reasons: Sequence[str] = ()) -> Page:
-    """The page as it lies in this folder; `reasons` are the tags by which a vote may say why.
+def read(reasons: Sequence[str] = ()) -> Pages:
+    """The pages as they lie in this folder; `reasons` are the tags by which a vote may say why.
 
     A language is a JSON file: one more is one more file.
     """
@@ -49,9 +49,10 @@ def read(reasons: Sequence[str] = ()) -> Page:
     assets = {name: folder.joinpath(name).read_bytes() for name in names}
     digest = hashlib.sha256(repr(sorted(assets.items())).encode()).hexdigest()[:16]
     languages = " ".join(PurePath(name).stem for name in names if name.endswith(".json"))
-    html = folder.joinpath("page.html").read_text(encoding="utf-8")
     values = {"assets": f"page/{digest}", "languages": languages, "reasons": escape(" ".join(reasons))}
-    return Page(Template(html).substitute(values), assets, digest)
+    pages = [entry for entry in folder.iterdir() if entry.name.endswith(".html")]
+    html = {page.name: Template(page.read_text(encoding="utf-8")).substitute(values) for page in pages}
+    return Pages(html, assets, digest)
 
 
 def media_type(name: str) -> str:

@@ -17,14 +17,14 @@ class OperationHandlers:
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
-        self._page = assets.read(chat.settings.reasons)
+        self._pages = assets.read(chat.settings.reasons)
 
     async def page(self, request: Request) -> Response:
-        return HTMLResponse(self._page.html, headers=assets.PAGE_HEADERS)
+        return HTMLResponse(self._pages.html["page.html"], headers=assets.PAGE_HEADERS)
 
     async def page_asset(self, request: Request) -> Response:
         name = request.path_params["name"]
-        content = self._page.assets.get(name) if request.path_params["digest"] == self._page.digest else None
+        content = self._pages.assets.get(name) if request.path_params["digest"] == self._pages.digest else None
         if content is None:
             raise ApiError(f"the page has no such file: {request.url.path}", status=404, code="not_found")
         return Response(content, media_type=assets.media_type(name), headers=assets.ASSET_HEADERS)

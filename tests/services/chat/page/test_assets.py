@@ -2,7 +2,6 @@
 
 import json
 import re
-from importlib.resources import files
 
 import pytest
 
@@ -10,6 +9,7 @@ from rlhf_online.config import ChatSettings
 from services.chat.page import assets
 from tests.support.chat_service import Service
 
+HTML = "\n".join(assets.read().html.values())
 SOURCES = {name: content.decode() for name, content in assets.read().assets.items()}
 URL = re.compile(r"""(?:https?:)?//[\w.-]+\.\w+""")
 
@@ -22,7 +22,7 @@ async def test_the_page_names_all_that_it_is_made_of(service: Service) -> None:
     assert "unsafe" not in policy
     assert headers["cache-control"] == "no-cache"
     [place] = set(re.findall(r"page/[0-9a-f]{16}", html))
-    named = {name for source in (html, *SOURCES.values()) for name in re.findall(r"[\w]+\.(?:js|css|svg)\b", source)}
+    named = {name for source in (HTML, *SOURCES.values()) for name in re.findall(r"[\w]+\.(?:js|css|svg)\b", source)}
     assert named == {name for name in SOURCES if not name.endswith(".json")}
     for name, source in SOURCES.items():
         async with service.session.get(f"{service.url}/{place}/{name}") as response:
@@ -46,8 +46,7 @@ async def test_the_files_of_another_release_are_not_these(service: Service) -> N
 
 def test_nothing_comes_from_elsewhere() -> None:
     """The addresses that stand in it are a namespace's, and the icons' source's."""
-    html = files("services.chat.page").joinpath("page.html").read_text()
-    found = {url for source in (html, *SOURCES.values()) for url in URL.findall(source)}
+    found = {url for source in (HTML, *SOURCES.values()) for url in URL.findall(source)}
     assert found <= {"http://www.w3.org", "https://feathericons.com"}
 
 
@@ -61,13 +60,12 @@ def test_a_language_says_all_that_another_says() -> None:
 
 
 def test_every_word_that_is_asked_for_is_there_and_no_other() -> None:
-    html = files("services.chat.page").joinpath("page.html").read_text()
     scripts = "\n".join(source for name, source in SOURCES.items() if name.endswith(".js"))
     named = set(re.findall(r"\b(\w+): ", scripts))  # a choice's words are its key
-    named |= set(re.findall(r'data-t[\w-]*="([\w.]+)"', html)) | set(re.findall(r'"([\w.]+)"', scripts))
+    named |= set(re.findall(r'data-t[\w-]*="([\w.]+)"', HTML)) | set(re.findall(r'"([\w.]+)"', scripts))
     words = set(json.loads(SOURCES["en.json"]))
     reasons = ChatSettings.model_fields["reasons"].default
     assert {word for word in words if not word.startswith(("tag.", "became."))} - {"name"} <= named
     assert {word for word in words if word.startswith("tag.")} == {f"tag.{tag}" for tag in reasons}
-    asked = set(re.findall(r'data-t[\w-]*="([\w.]+)"', html)) | set(re.findall(r'\bt\("([\w.]+)"', scripts))
+    asked = set(re.findall(r'data-t[\w-]*="([\w.]+)"', HTML)) | set(re.findall(r'\bt\("([\w.]+)"', scripts))
     assert asked <= words

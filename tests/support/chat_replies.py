@@ -1,4 +1,6 @@
-"""A reply to a chat request as one value, whichever way it came: over HTTP or gRPC, whole or in pieces."""
+"""A reply to a chat, or to a text that is to go on, as one value, whichever way it came: over HTTP or gRPC, whole or in
+pieces.
+"""
 
 # pyright: reportAttributeAccessIssue=false
 # (the generated stubs are typed for synchronous channels)
@@ -52,8 +54,8 @@ class Reply:
 
 
 def from_http(body: dict[str, Any]) -> Reply:
-    answers = [_from_part(choice, choice["message"]) for choice in body["choices"]]
-    return _from_object(body, answers, body.get("prompt_token_ids"))
+    answers = [_from_part(choice, choice.get("message", choice)) for choice in body["choices"]]
+    return _from_object(body, answers, _prompt_token_ids(body))
 
 
 def from_http_stream(data: bytes) -> Reply:
@@ -61,11 +63,11 @@ def from_http_stream(data: bytes) -> Reply:
     chunks = [orjson.loads(event) for event in EventParser().feed(data) if event != DONE]
     answers = [Answer() for _ in chunks[-1]["rlhf"]["versions"]]
     for part in (part for chunk in chunks for part in chunk["choices"]):
-        answers[part["index"]].add(_from_part(part, part["delta"]))
-    return _from_object(chunks[-1], answers, chunks[0].get("prompt_token_ids"))
+        answers[part["index"]].add(_from_part(part, part.get("delta", part)))
+    return _from_object(chunks[-1], answers, _prompt_token_ids(chunks[0]))
 
 
-def from_grpc(response: chat_pb2.CompleteResponse) -> Reply:
+def from_grpc(response: chat_pb2.CompleteResponse | chat_pb2.CompleteTextResponse) -> Reply:
     return Reply(
         answers=[_from_message(choice, choice.text) for choice in response.choices],
         spans=[[(span.policy_version, span.first_token) for span in choice.spans] for choice in response.choices],
@@ -78,13 +80,13 @@ def from_grpc(response: chat_pb2.CompleteResponse) -> Reply:
     )
 
 
-def from_grpc_stream(pieces: list[chat_pb2.StreamCompleteResponse]) -> Reply:
+def from_grpc_stream(pieces: list[Any]) -> Reply:
     """The stream's pieces put together, which must be what its end says."""
     *pieces, end = pieces
     reply = from_grpc(end.final)
     answers = [Answer() for _ in reply.answers]
     for piece in pieces:
-        answers[piece.index].add(_from_message(piece, piece.delta))
+        answers[piece.index].add(_from_message(piece, piece.text if hasattr(piece, "text") else piece.delta))
     assert answers == reply.answers
     return reply
 
@@ -103,18 +105,34 @@ def _from_object(body: dict[str, Any], answers: list[Answer], prompt_token_ids: 
     )
 
 
+def _prompt_token_ids(body: dict[str, Any]) -> list[int] | None:
+    """A text's stand in each of its answers."""
+    return body.get("prompt_token_ids") or body["choices"][0].get("prompt_token_ids")
+
+
 def _from_part(part: dict[str, Any], said: dict[str, Any]) -> Answer:
+    told = part["logprobs"] or {"content": []}
     return Answer(
-        text=said.get("content") or "",
+        text=said.get("content") or said.get("text") or "",
         reasoning=said.get("reasoning", ""),
         finish_reason=part["finish_reason"] or "",
         calls=said.get("tool_calls", []),
-        logprobs=(part["logprobs"] or {"content": []})["content"],
+        logprobs=told["content"] if "content" in told else _by_token(told),
         token_ids=part.get("token_ids", []),
     )
 
 
-def _from_message(message: chat_pb2.Choice | chat_pb2.StreamCompleteResponse, text: str) -> Answer:
+def _from_message(message: Any, text: str) -> Answer:
+    if isinstance(message, chat_pb2.TextChoice | chat_pb2.StreamCompleteTextResponse):
+        told = message.logprobs
+        tops = [dict(candidates.logprobs) for candidates in told.top_logprobs]
+        said = {"tokens": told.tokens, "token_logprobs": told.token_logprobs, "text_offset": told.text_offset}
+        return Answer(
+            text=text,
+            finish_reason=message.finish_reason,
+            logprobs=_by_token({**said, "top_logprobs": tops}),
+            token_ids=list(message.token_ids),
+        )
     return Answer(
         text=text,
         reasoning=message.reasoning,
@@ -123,6 +141,11 @@ def _from_message(message: chat_pb2.Choice | chat_pb2.StreamCompleteResponse, te
         logprobs=_logprobs(message.logprobs),
         token_ids=list(message.token_ids),
     )
+
+
+def _by_token(told: dict[str, Any]) -> list[dict[str, Any]]:
+    """The older API's log-probabilities, an object a token."""
+    return [dict(zip(told, values, strict=True)) for values in zip(*told.values(), strict=True)]
 
 
 def _logprobs(items: Iterable[chat_pb2.TokenLogprob]) -> list[dict[str, Any]]:

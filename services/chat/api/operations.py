@@ -107,6 +107,7 @@ OPERATIONS = (
         summary="Continue a text with the model that is live, without its chat template; OpenAI's older API.",
         method="POST",
         path="/v1/completions",
+        rpcs=(f"{CHAT}CompleteText", f"{CHAT}StreamCompleteText"),
         requires="chat",
         body=CompletionRequest,
         response=TextCompletion,

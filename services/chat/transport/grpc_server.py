@@ -34,17 +34,15 @@ from services.chat import tracing
 from services.chat.access.authorization import Authorization
 from services.chat.access.caller import CALLER
 from services.chat.api.operations import BY_RPC, Operation
-from services.chat.bodies.api_error import ApiError, outcome, report
-from services.chat.completions.chat_request import parse_chat
-from services.chat.completions.in_flight import Generation
-from services.chat.completions.sampling_request import GenerationRequest
+from services.chat.bodies.api_error import ApiError, report
 from services.chat.tracing import TraceGrpc
 from services.chat.transport import connections
 from services.chat.transport.chat import Chat, readiness
+from services.chat.transport.grpc_chat import ChatServicer
 from services.chat.transport.grpc_comparisons import ComparisonServicer
 from services.chat.transport.grpc_errors import code_of, trailing
 from services.chat.transport.grpc_feedback import FeedbackServicer
-from services.chat.transport.grpc_values import complete_response, feedback_values, pieces, values_of
+from services.chat.transport.grpc_values import values_of
 
 HEALTH_POLL_S = 0.5
 MAX_CALLS = 8192
@@ -52,67 +50,6 @@ MAX_CALLS = 8192
 FILES = (chat_pb2, comparisons_pb2, feedback_pb2, admin_pb2)
 SERVICES = ("rlhf.v1.ChatService", "rlhf.v1.ComparisonService", "rlhf.v1.FeedbackService", "rlhf.v1.AdminService")
 Context = grpc.aio.ServicerContext
-
-
-class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
-    """Chat and feedback."""
-
-    def __init__(self, chat: Chat) -> None:
-        self.chat = chat
-        self.gateway = chat.gateway
-
-    async def Complete(self, request: chat_pb2.CompleteRequest, context: Context) -> chat_pb2.CompleteResponse:
-        ended = "aborted"
-        try:
-            generation = await self.gateway.complete(self._parse(request, stream=False), CALLER.get())
-            context.set_trailing_metadata(tuple(generation.visit.headers.items()))
-            ended = "ok"
-        except Exception as error:
-            ended = outcome(error)
-            raise
-        finally:
-            self._count(ended)
-        return complete_response(generation)
-
-    async def StreamComplete(
-        self, request: chat_pb2.StreamCompleteRequest, context: Context
-    ) -> AsyncIterator[chat_pb2.StreamCompleteResponse]:
-        generation: Generation | None = None
-        ended = "aborted"
-        try:
-            generation = await self.gateway.open(self._parse(request.request, stream=True), CALLER.get())
-            context.set_trailing_metadata(tuple(generation.visit.headers.items()))
-            async for arrived in self.gateway.read(generation):
-                for chunk in arrived:
-                    for piece in pieces(generation, chunk):
-                        yield piece
-            await self.gateway.settle(generation)
-            ended = "ok"
-            final = complete_response(generation)
-            yield chat_pb2.StreamCompleteResponse(completion_id=generation.completion_id, final=final)
-        except Exception as error:
-            ended = outcome(error)
-            if generation is not None and generation.tokens and not generation.settled:
-                await self.gateway.settle(generation)
-            raise
-        finally:
-            if generation is not None:
-                self.gateway.end(generation)
-            self._count(ended)
-
-    async def SendFeedback(
-        self, request: chat_pb2.SendFeedbackRequest, context: Context
-    ) -> chat_pb2.SendFeedbackResponse:
-        accepted = await self.chat.feedback.accept(feedback_values(request), CALLER.get())
-        return chat_pb2.SendFeedbackResponse(**accepted)
-
-    def _count(self, ended: str) -> None:
-        self.gateway.metrics.requests.labels(outcome=ended).inc()
-
-    def _parse(self, request: chat_pb2.CompleteRequest, *, stream: bool) -> GenerationRequest:
-        settings = self.chat.settings
-        values = {**values_of(request), "stream": stream}
-        return parse_chat(values, settings.limits, settings.engine)
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):

@@ -45,6 +45,16 @@ class ChatServiceStub:
                 request_serializer=rlhf_dot_v1_dot_chat__pb2.StreamCompleteRequest.SerializeToString,
                 response_deserializer=rlhf_dot_v1_dot_chat__pb2.StreamCompleteResponse.FromString,
                 _registered_method=True)
+        self.CompleteText = channel.unary_unary(
+                '/rlhf.v1.ChatService/CompleteText',
+                request_serializer=rlhf_dot_v1_dot_chat__pb2.CompleteTextRequest.SerializeToString,
+                response_deserializer=rlhf_dot_v1_dot_chat__pb2.CompleteTextResponse.FromString,
+                _registered_method=True)
+        self.StreamCompleteText = channel.unary_stream(
+                '/rlhf.v1.ChatService/StreamCompleteText',
+                request_serializer=rlhf_dot_v1_dot_chat__pb2.StreamCompleteTextRequest.SerializeToString,
+                response_deserializer=rlhf_dot_v1_dot_chat__pb2.StreamCompleteTextResponse.FromString,
+                _registered_method=True)
         self.SendFeedback = channel.unary_unary(
                 '/rlhf.v1.ChatService/SendFeedback',
                 request_serializer=rlhf_dot_v1_dot_chat__pb2.SendFeedbackRequest.SerializeToString,
@@ -70,6 +80,20 @@ class ChatServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompleteText(self, request, context):
+        """A text, and how it goes on, without the model's chat template.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamCompleteText(self, request, context):
+        """The same, piece by piece; the last piece carries what was logged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SendFeedback(self, request, context):
         """A vote, its edit or its withdrawal. Answered after it is on disk; works while the engine loads.
         """
@@ -89,6 +113,16 @@ def add_ChatServiceServicer_to_server(servicer, server):
                     servicer.StreamComplete,
                     request_deserializer=rlhf_dot_v1_dot_chat__pb2.StreamCompleteRequest.FromString,
                     response_serializer=rlhf_dot_v1_dot_chat__pb2.StreamCompleteResponse.SerializeToString,
+            ),
+            'CompleteText': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteText,
+                    request_deserializer=rlhf_dot_v1_dot_chat__pb2.CompleteTextRequest.FromString,
+                    response_serializer=rlhf_dot_v1_dot_chat__pb2.CompleteTextResponse.SerializeToString,
+            ),
+            'StreamCompleteText': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamCompleteText,
+                    request_deserializer=rlhf_dot_v1_dot_chat__pb2.StreamCompleteTextRequest.FromString,
+                    response_serializer=rlhf_dot_v1_dot_chat__pb2.StreamCompleteTextResponse.SerializeToString,
             ),
             'SendFeedback': grpc.unary_unary_rpc_method_handler(
                     servicer.SendFeedback,
@@ -151,6 +185,60 @@ class ChatService:
             '/rlhf.v1.ChatService/StreamComplete',
             rlhf_dot_v1_dot_chat__pb2.StreamCompleteRequest.SerializeToString,
             rlhf_dot_v1_dot_chat__pb2.StreamCompleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rlhf.v1.ChatService/CompleteText',
+            rlhf_dot_v1_dot_chat__pb2.CompleteTextRequest.SerializeToString,
+            rlhf_dot_v1_dot_chat__pb2.CompleteTextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamCompleteText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rlhf.v1.ChatService/StreamCompleteText',
+            rlhf_dot_v1_dot_chat__pb2.StreamCompleteTextRequest.SerializeToString,
+            rlhf_dot_v1_dot_chat__pb2.StreamCompleteTextResponse.FromString,
             options,
             channel_credentials,
             insecure,

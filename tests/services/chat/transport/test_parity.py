@@ -12,8 +12,9 @@ from services.chat.access.caller import PersonQuery
 from services.chat.bodies.api_error import ErrorDetail
 from services.chat.comparisons import questions, replies
 from services.chat.comparisons.request import CompareRequest
-from services.chat.completions import responses
+from services.chat.completions import responses, text_responses
 from services.chat.completions.chat_request import ChatCompletionRequest, Message
+from services.chat.completions.text_request import CompletionRequest
 from services.chat.feedback import batch, own_votes
 from services.chat.feedback import request as feedback
 from services.chat.feedback.service import FeedbackAccepted
@@ -68,6 +69,33 @@ TWINS = {
         },
         only_grpc={"delta": "content", "completion_id": "the chunk's id", "final": "HTTP's last chunk"},
     ),
+    "text": Twins(
+        (CompletionRequest,),
+        (chat_pb2.CompleteTextRequest,),
+        only_http={
+            "stream": "a method of its own",
+            "stream_options": "the end of a stream says all",
+            **dict.fromkeys(("echo", "suffix", "best_of"), "known to be refused"),
+        },
+        only_grpc={"prompt_token_ids": "HTTP's prompt may be tokens"},
+    ),
+    "answers to a text": Twins(
+        (text_responses.TextCompletion, responses.Provenance, text_responses.TextChoice),
+        (chat_pb2.CompleteTextResponse, chat_pb2.TextChoice),
+        only_http={
+            "id": "completion_id",
+            "rlhf": "its fields stand one level higher",
+            "object": "always the same",
+        },
+        only_grpc={"spans": "versions, with the tokens"},
+    ),
+    "pieces of a text": Twins(
+        (text_responses.TextChoice,),
+        (chat_pb2.StreamCompleteTextResponse,),
+        only_http={"prompt_token_ids": "told at the end"},
+        only_grpc={"completion_id": "the chunk's id", "final": "HTTP's last chunk"},
+    ),
+    "log-probabilities of a text": Twins((text_responses.TextLogprobs,), (chat_pb2.TextLogprobs,)),
     "feedback": Twins(
         (feedback.FeedbackRequest,),
         (chat_pb2.SendFeedbackRequest, events_pb2.Feedback),
@@ -143,9 +171,14 @@ def test_both_have_the_same_fields(twins: Twins) -> None:
     assert grpc - http == twins.only_grpc.keys()
 
 
-def test_every_field_of_a_chat_is_tried_over_both() -> None:
-    tried = {name for case in CASES.values() if case.status == 200 for name in case.body}
-    assert set(meant(ChatCompletionRequest)) - tried == TWINS["chat"].only_http.keys()
+@pytest.mark.parametrize(
+    ("operation", "twins", "request_"),
+    [("complete", "chat", ChatCompletionRequest), ("complete_text", "text", CompletionRequest)],
+)
+def test_every_field_of_a_request_is_tried_over_both(operation: str, twins: str, request_: type) -> None:
+    served = (case for case in CASES.values() if case.operation == operation and case.status == 200)
+    tried = {name for case in served for name in case.body}
+    assert set(meant(request_)) - tried == TWINS[twins].only_http.keys()
 
 
 def meant(kind: type) -> list[str]:

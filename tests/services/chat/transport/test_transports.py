@@ -1,7 +1,7 @@
 """HTTP and gRPC differ in nothing but transport: each case goes over both, and status, message and effect are compared.
 
 A case says its operation, the JSON body, the same as a message, and the HTTP status that it must end with. Every
-chat is asked for as a whole and as a stream.
+chat, and every text that goes on, is asked for as a whole and as a stream.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
@@ -53,6 +53,8 @@ CALLED = [
 ]
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "secret"}, {"type": "text", "text": "words"}]}]
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+ANSWERED = ("complete", "complete_text")
+"""Operations whose answers come as a whole or as a stream."""
 JSON = ("response_format", "tool_choice", "chat_template_kwargs")
 """Fields that a message holds as JSON."""
 
@@ -77,12 +79,21 @@ def chat(status: int, param: str | None = None, **fields: Any) -> Case:
     return Case("complete", {"messages": HI, **fields}, status, param=param)
 
 
+def text(status: int, param: str | None = None, **fields: Any) -> Case:
+    return Case("complete_text", {"prompt": "secret words", **fields}, status, param=param)
+
+
 def vote(status: int, param: str | None = None, **fields: Any) -> Case:
     return Case("feedback", fields, status, param=param)
 
 
 def keyed(status: int, operation: str, key: str, end_user: str = "") -> Case:
-    body = {"complete": {"messages": HI, "user": "king"}, "feedback": {**THUMB, "user": "king"}, "list_versions": {}}
+    body = {
+        "complete": {"messages": HI, "user": "king"},
+        "complete_text": {"prompt": "secret words", "user": "king"},
+        "feedback": {**THUMB, "user": "king"},
+        "list_versions": {},
+    }
     return Case(operation, body.get(operation, {"version": "policy-000000"}), status, key=key, end_user=end_user)
 
 
@@ -140,6 +151,26 @@ CASES = {
     "too many stops": chat(400, "stop", stop=["."] * 17),
     "a long name": chat(400, "user", user="x" * 513),
     "another model": chat(404, "model", model="gpt-4"),
+    "a text": text(200),
+    "a text with all that both know": text(
+        200, n=2, max_tokens=2, temperature=0.7, top_p=0.9, top_k=3, min_p=0.05, seed=-4, stop=["."], store=False,
+        user="ann", conversation_id="c", model="base",
+    ),
+    "a text under the user's new name": text(200, safety_identifier="ann", max_tokens=-1),
+    "a text of tokens": text(200, prompt=[5, 6, 7]),
+    "a text of no tokens": text(400, "prompt", prompt=[]),
+    "a text of tokens that tells tokens": text(200, n=2, prompt=[5, 6, 7], return_token_ids=True),
+    "an empty text": text(400, "prompt", prompt=""),
+    "no text": Case("complete_text", {}, 400, param="prompt"),
+    "a text with penalties": text(200, frequency_penalty=0.1, presence_penalty=-2.0, repetition_penalty=1.1),
+    "a text with biases": text(200, logit_bias={"5": 1.5, "900": -100.0}),
+    "what ends a text": text(200, stop_token_ids=[9, 11], bad_words=["bad"], min_tokens=1, ignore_eos=True),
+    "log-probabilities of a text": text(200, n=2, logprobs=2),
+    "log-probabilities of a text's tokens alone": text(200, logprobs=0),
+    "too many candidates of a text": text(400, "logprobs", logprobs=21),
+    "a text that is too hot": text(400, "temperature", temperature=2.5),
+    "too many answers to a text": text(400, "n", n=99),
+    "a text by another model": text(404, "model", model="gpt-4"),
     "thumb up": vote(200, **THUMB),
     "thumb down": vote(200, thumb={"answer": B, "up": False}),
     "ranking": ranking([B], [A, {"completion_id": "c"}]),
@@ -215,6 +246,9 @@ CASES = {
     "promote with a key for reading": keyed(403, "promote", "read"),
     "chat with an operator's key": keyed(200, "complete", "operator"),
     "chat without a key": keyed(401, "complete", "none"),
+    "a text with a key": keyed(200, "complete_text", "chat"),
+    "a text with a key for votes": keyed(403, "complete_text", "feedback"),
+    "a text without a key": keyed(401, "complete_text", "none"),
     "vote without a key": keyed(401, "feedback", "none"),
     "versions without a key": keyed(401, "list_versions", "none"),
     "promote without a key": keyed(401, "promote", "none"),
@@ -282,7 +316,7 @@ async def over_http(service: Service, case: Case) -> Ended:
         data = await response.read()
     if response.status != 200:
         return ended(service, response.status, orjson.loads(data)["error"])
-    if case.operation == "complete":
+    if case.operation in ANSWERED:
         return ended(service, 200, {}, from_http_stream(data) if case.stream else from_http(orjson.loads(data)))
     return ended(service, 200, {}, compared(case.operation, orjson.loads(data)))
 
@@ -294,6 +328,7 @@ async def over_grpc(service: Service, case: Case) -> Ended:
         comparing = comparisons_pb2_grpc.ComparisonServiceStub(channel)
         method, request = {
             "complete": (chatting.Complete, chat_pb2.CompleteRequest()),
+            "complete_text": (chatting.CompleteText, chat_pb2.CompleteTextRequest()),
             "feedback": (chatting.SendFeedback, chat_pb2.SendFeedbackRequest()),
             "compare": (comparing.Compare, comparisons_pb2.CompareRequest()),
             "comparison": (comparing.GetComparison, comparisons_pb2.GetComparisonRequest()),
@@ -304,7 +339,11 @@ async def over_grpc(service: Service, case: Case) -> Ended:
         ParseDict(as_message(case), request)
         try:
             if case.stream:
-                call = chatting.StreamComplete(chat_pb2.StreamCompleteRequest(request=request), metadata=metadata)
+                method, whole = {
+                    "complete": (chatting.StreamComplete, chat_pb2.StreamCompleteRequest),
+                    "complete_text": (chatting.StreamCompleteText, chat_pb2.StreamCompleteTextRequest),
+                }[case.operation]
+                call = method(whole(request=request), metadata=metadata)
                 return ended(service, 200, {}, from_grpc_stream([piece async for piece in call]))
             response = await method(request, metadata=metadata)
         except grpc.aio.AioRpcError as refused:
@@ -313,7 +352,7 @@ async def over_grpc(service: Service, case: Case) -> Ended:
             error = {name: said.get(f"error-{name}") for name in ("type", "param", "code")}
             assert fields_at_fault(said) == [name for name in [error["param"]] if name]
             return ended(service, status, {"message": refused.details(), **error})
-    if case.operation == "complete":
+    if case.operation in ANSWERED:
         return ended(service, 200, {}, from_grpc(response))
     options = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
     return ended(service, 200, {}, compared(case.operation, MessageToDict(response, **options)))
@@ -333,17 +372,20 @@ def fields_at_fault(trailing: Mapping[str, Any]) -> list[str]:
 def as_message(case: Case) -> dict[str, Any]:
     """The body in protobuf's JSON."""
     message = dict(case.message or case.body)
+    if case.stream:
+        message = {name: value for name, value in message.items() if name not in STREAM}
     match case.operation:
         case "feedback":
             beside = {name: message.pop(name) for name in ("user", "idempotency_key") if name in message}
             return {"feedback": message, **beside}
         case "complete" | "compare":
-            message = {name: value for name, value in message.items() if name not in ("stream", "stream_options")}
             message["messages"] = [a_message(**said) for said in message["messages"]]
             for name in message.keys() & JSON:
                 message[name] = as_json(message[name])
             if "tools" in message:
                 message["tools"] = [as_json(tool) for tool in message["tools"]]
+        case "complete_text" if isinstance(message.get("prompt"), list):
+            message["prompt_token_ids"] = {"ids": message.pop("prompt")}
     return message
 
 
@@ -369,7 +411,8 @@ def ended(service: Service, status: int, error: dict[str, Any], response: object
         response=response,
         logged=sorted((comparable(envelope.event) for envelope in service.sink.envelopes), key=repr),
         asked=sorted(
-            (json.dumps({**request, "messages": []}), request["messages"]) for request in service.engine.requests
+            (json.dumps({**request, "messages": []}), request.get("messages", []))
+            for request in service.engine.requests
         ),
         live=service.registry.live("policy"),
         states=[f"{name} {service.registry.status(name).state}" for name in names],
@@ -404,7 +447,7 @@ def compared(operation: str, response: dict[str, Any]) -> object:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_both_transports_say_and_do_the_same(tmp_path: Path, case: Case) -> None:
     variants = [case]
-    if case.operation == "complete":
+    if case.operation in ANSWERED:
         variants.append(replace(case, body={**case.body, **STREAM}, stream=True))
     async with prepared(tmp_path / "http", keys=bool(case.key)) as service:
         http = [await over_http(service, variant) for variant in variants]
@@ -414,7 +457,8 @@ async def test_both_transports_say_and_do_the_same(tmp_path: Path, case: Case) -
     assert {(one.status, one.error.get("param")) for one in http} == {(case.status, case.param)}
     assert "secret words" not in str([one.error for one in http])
     done = case.operation if case.status == 200 else ""
-    logs = {"complete": case.body.get("store", True), "feedback": 1, "compare": case.body.get("n", 2)}.get(done, 0)
+    stored = dict.fromkeys(ANSWERED, case.body.get("store", True))
+    logs = {**stored, "feedback": 1, "compare": case.body.get("n", 2)}.get(done, 0)
     assert len(http[-1].logged) == logs * len(variants)
     assert http[-1].live == ("policy-000000" if done in ("promote", "rollback") else "policy-000001")
 

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("kafka")
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
+from structlog.testing import capture_logs
 
 from rlhf_online import events as ev
 from rlhf_online.config import KafkaSettings
@@ -252,9 +253,14 @@ def test_what_is_no_event_and_what_the_producer_does_not_take_is_refused_and_the
         delivery.settle()
 
     kafka.on_send = too_large
-    forwarder = start()
-    until(lambda: forwarder.shipped == 3, 30, "all to be shipped or refused")
+    with capture_logs() as lines:
+        forwarder = start()
+        until(lambda: forwarder.shipped == 3, 30, "all to be shipped or refused")
     assert kafka.values() == votes[1:]
+    assert [(line["sequence"], line["reason"]) for line in lines if line["event"] == "record refused for good"] == [
+        (0, "UndecodableEvent"),
+        (1, "MessageSizeTooLargeError"),
+    ]
     assert _refused(tmp_path) == [(0, "", "UndecodableEvent"), (1, "vote-1", "MessageSizeTooLargeError")]
 
 

@@ -345,7 +345,9 @@ def test_a_position_that_cannot_be_saved_costs_a_second_delivery_and_no_more(
     forwarder = start()
     (tmp_path / "shipped.json").mkdir()
     _votes(log, 0, 1)
-    until(lambda: forwarder.shipped == 2, 30, "both to be shipped")
+    with capture_logs() as lines:
+        until(lambda: forwarder.shipped == 2, 30, "both to be shipped")
+        until(lambda: any(line["event"] == "shipped position not saved" for line in lines), 30, "that to be said")
     (tmp_path / "shipped.json").rmdir()
     until(lambda: forwarder.progress().saved == 2, 30, "the position to be saved, once it can be")
     assert forwarder.failures == 0

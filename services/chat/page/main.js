@@ -1,6 +1,7 @@
 // Puts the page together: the composer, the list of conversations, the keys, and what the service says of itself.
 import * as conversations from "./conversations.js";
 import { $, announce, button, copy, dress, make, setText } from "./dom.js";
+import { askForKey } from "./key_dialog.js";
 import * as keys from "./keys.js";
 import * as service from "./service.js";
 import * as storage from "./storage.js";
@@ -198,23 +199,6 @@ function showBanner(version) {
   showBanner.timer = setTimeout(() => { $("banner").hidden = true; }, BANNER_MS);
 }
 
-// Resolves to the key, or to "" if the person gives none.
-function askForKey(why) {
-  const dialog = $("key-dialog");
-  setText($("key-why"), why);
-  $("key").value = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.onclose = () => resolve(dialog.returnValue);
-    dialog.returnValue = "";
-    $("key-cancel").onclick = () => dialog.close("");
-    $("key-form").onsubmit = (event) => {
-      event.preventDefault();
-      dialog.close($("key").value.trim());
-    };
-  });
-}
-
 // ── where it begins ───────────────────────────────────────────────────────────────────────────────────────────────
 
 const onView = (act) => () => {
@@ -321,18 +305,6 @@ function follow() {
   });
 }
 
-async function fillLanguages() {
-  for (const [language, name] of await words.names()) $("language").append(new Option(name, language));
-  $("language").value = document.documentElement.lang;
-  $("language").onchange = async () => {
-    storage.write("language", $("language").value);
-    await words.load($("language").value);
-    thread.updateAll();
-    showAll();
-    showState();
-  };
-}
-
 dress(document);
 await words.load(words.preferred());
 wire();
@@ -343,5 +315,9 @@ $("input").value = storage.tab.read("draft");
 go(storage.tab.read("open"));
 votes.resume();
 service.poll();
-fillLanguages();
+words.offer($("language"), () => {
+  thread.updateAll();
+  showAll();
+  showState();
+});
 if (matchMedia("(hover: hover)").matches) $("input").focus();  // on a touch screen the keyboard would cover the page

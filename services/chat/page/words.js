@@ -30,8 +30,19 @@ export async function load(language) {
   translate(document);
 }
 
-export async function names() {
+async function names() {
   return Promise.all(LANGUAGES.map(async (language) => [language, (await fetchWords(language)).name]));
+}
+
+// Fills a list of languages; `changed` is called when another one was chosen.
+export async function offer(select, changed) {
+  for (const [language, name] of await names()) select.append(new Option(name, language));
+  select.value = document.documentElement.lang;
+  select.onchange = async () => {
+    storage.write("language", select.value);
+    await load(select.value);
+    changed();
+  };
 }
 
 export function translate(root) {

@@ -10,6 +10,7 @@
     │   ├── LogLocked                 another process writes to the directory
     │   ├── LogUnavailable            not acknowledged: disk full, I/O error, closed
     │   └── PositionLost              a read position that the log no longer has
+    ├── ReadModelUnavailable          what follows the log is behind it, or cannot be read now
     ├── UndecodableEvent              a record whose bytes or schema version nobody here can read
     ├── FileDamaged                   a small file of the state folder is empty, cut, or may not be read
     ├── VersionCorrupt                hashes, names, shapes, dtypes or values of a version are wrong
@@ -87,6 +88,10 @@ class LogUnavailable(LogError):
 
 class PositionLost(LogError):
     """The log no longer (or not yet) holds the position asked for."""
+
+
+class ReadModelUnavailable(RlhfError):
+    """A database that follows the log has not caught up with it, or cannot be read now; try again."""
 
 
 class UndecodableEvent(RlhfError):

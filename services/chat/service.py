@@ -144,7 +144,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
     config.connections = Connections(chat.connections, metrics.closed)
     http = SecureServer(config, certificates, chat.connections) if certificates else HttpServer(config)
     grpc = GrpcServer(chat)
-    follow = (chat.keys.follow, chat.votes.history.follow, chat.conversations.follow)
+    follow = (chat.keys.follow, chat.votes.history.follow, chat.conversations.store.follow)
     followers = [asyncio.create_task(each()) for each in follow]
     try:
         grpc_port = await grpc.start(
@@ -164,8 +164,8 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
             follower.cancel()
         await asyncio.wait(followers)
         await grpc.stop(0)
-        chat.votes.history.close()
-        await asyncio.to_thread(chat.conversations.close)
+        await asyncio.to_thread(chat.votes.history.close)
+        await asyncio.to_thread(chat.conversations.store.close)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -645,6 +645,7 @@ NOT_PROMISED = {
     "rlhf_online.engine.child:socket_path": ANEW,
     "rlhf_online.eventlog.committed:CommittedFile.__init__": "a missing count is a count of 0",
     "rlhf_online.eventlog.segment_writer:SegmentWriter.abandon": "cuts what nobody was told of",
+    "rlhf_online.eventlog.read_model": "the log keeps a record until SQLite has synced it, and what is lacking is read",
     "rlhf_online.locks:_locked": ANEW,
     "rlhf_online.locks:try_acquire": ANEW,
     "rlhf_online.models.reward:RewardModel.save": STAGED,
@@ -657,9 +658,6 @@ NOT_PROMISED = {
     "rlhf_online.state:StateDir.close_to_others": "done anew at every start",
     "rlhf_online.training.parity:mend": "the file is as bad as before until it is whole",
     "rlhf_online.training.sft.__main__:run": "syncs the fine-tuned model before it says where it is",
-    "services.chat.feedback.history:VoteHistory._open": "an index, made anew from the log",
-    "services.chat.conversations.store:ConversationStore.__init__": "follows the log, which is kept until SQLite's "
-    "transaction, synced by itself, has what was read",
     "services.standalone": ANEW,
 }
 """Functions, or packages, that write too, and why no power loss matters to them."""

@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import Counter
 from typing_extensions import TypedDict
 
-from rlhf_online.errors import EngineError, InvalidInput, LogError, RlhfError, UnknownVersion
+from rlhf_online.errors import EngineError, InvalidInput, LogError, ReadModelUnavailable, RlhfError, UnknownVersion
 from services.chat.bodies.documented import documented
 
 RETRY_AFTER_S = 5
@@ -90,6 +90,8 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(str(error))
         case EngineError():
             return unavailable(str(error))
+        case ReadModelUnavailable():
+            return unavailable(str(error), "behind_the_log")
         case LogError():
             return unavailable(f"{error}; not acknowledged, send it again", code="log_unavailable")
         case _:

@@ -5,30 +5,25 @@ conversation is as one that does not exist.
 """
 
 import asyncio
-import sqlite3
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-import structlog
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from rlhf_online.errors import LogError
 from rlhf_online.eventlog.base import Position
 from rlhf_online.events import Envelope, Erasure, now_ms
 from rlhf_online.state import PersonHash
 from services.chat.access.caller import Caller, PersonQuery
-from services.chat.bodies.api_error import ApiError, unavailable
+from services.chat.bodies.api_error import ApiError
 from services.chat.bodies.documented import documented
 from services.chat.bodies.validation import validate
 from services.chat.conversations.store import ConversationStore
 from services.chat.event_writer import EventWriter
 
-FOLLOW_S = 1.0
 PAGE = 50
 """Of a list."""
-CATCH_UP_S = 10.0
 
 
 class ConversationsQuery(PersonQuery):
@@ -127,31 +122,15 @@ class Conversations:
     """What is asked of `store`, which follows the log that `writer` writes."""
 
     def __init__(self, store: ConversationStore, writer: EventWriter, person_hash: PersonHash) -> None:
-        self._store = store
+        self.store = store
         self._writer = writer
         self._person_hash = person_hash
-
-    async def follow(self) -> None:
-        """Follow the log, until cancelled. What cannot be read now is tried again."""
-        failing = False
-        while True:
-            try:
-                await asyncio.to_thread(self._catch_up)
-                failing = False
-            except (LogError, sqlite3.Error) as error:
-                if not failing:
-                    structlog.get_logger().warning("conversations do not follow the log", why=str(error))
-                failing = True
-            await asyncio.sleep(FOLLOW_S)
-
-    def close(self) -> None:
-        self._store.close()
 
     async def page(self, values: Mapping[str, Any], caller: Caller) -> ConversationList:
         """Raises ApiError."""
         query = validate(ConversationsQuery, values)
         person = await self._known(query.user, caller)
-        rows = await asyncio.to_thread(self._store.conversations, person, query.after, PAGE + 1)
+        rows = await asyncio.to_thread(self.store.conversations, person, query.after, PAGE + 1)
         names = ("conversation_id", "title", "started_ms", "changed_ms", "exchanges")
         page = [ConversationRow(**dict(zip(names, row, strict=True))) for row in rows[:PAGE]]
         return {"conversations": page, "more": len(rows) > PAGE}
@@ -160,7 +139,7 @@ class Conversations:
         """Raises ApiError, 404 for one that is not this person's."""
         query = validate(ConversationsQuery, values)
         person = await self._known(query.user, caller)
-        found = await asyncio.to_thread(self._store.exchanges, person, conversation_id, query.after, PAGE + 1)
+        found = await asyncio.to_thread(self.store.exchanges, person, conversation_id, query.after, PAGE + 1)
         if not found and not query.after:
             raise _not_found(conversation_id)
         page = [Exchange(**one) for one in found[:PAGE]]
@@ -169,7 +148,7 @@ class Conversations:
     async def erase(self, conversation_id: str, values: Mapping[str, Any], caller: Caller) -> ConversationErased:
         """Raises ApiError, 404 for one that is not this person's; LogUnavailable: not erased."""
         person = await self._known(validate(PersonQuery, values).user, caller)
-        if not await asyncio.to_thread(self._store.exchanges, person, conversation_id, "", 1):
+        if not await asyncio.to_thread(self.store.exchanges, person, conversation_id, "", 1):
             raise _not_found(conversation_id)
         erasure = Erasure(conversation_id=conversation_id, person=person, erased_ms=now_ms())
         position = await self._writer.append(Envelope(event_id=f"erasure-{uuid.uuid4().hex}", event=erasure))
@@ -182,22 +161,22 @@ class Conversations:
 
     async def _all(self, person: str) -> AsyncGenerator[dict[str, Any], None]:
         conversation = ""
-        while rows := await asyncio.to_thread(self._store.conversations, person, conversation, PAGE):
+        while rows := await asyncio.to_thread(self.store.conversations, person, conversation, PAGE):
             for conversation, *_ in rows:
                 after = ""
-                while page := await asyncio.to_thread(self._store.exchanges, person, conversation, after, PAGE):
+                while page := await asyncio.to_thread(self.store.exchanges, person, conversation, after, PAGE):
                     for exchange in page:
                         del exchange["votes"]
                         yield {"object": "exchange", "conversation_id": conversation, **exchange}
                     after = page[-1]["completion_id"]
-        votes = self._store.votes(person)
+        votes = self.store.votes(person)
         while (vote := await asyncio.to_thread(next, votes, None)) is not None:
             yield {"object": "vote", **vote}
 
     async def prompts(self, person: str, limit: int) -> list[list[dict[str, Any]]]:
         """The messages of what the person asked last. Raises ApiError."""
-        await self._caught_up()
-        return await asyncio.to_thread(self._store.prompts, person, limit)
+        await asyncio.to_thread(self.store.catch_up)
+        return await asyncio.to_thread(self.store.prompts, person, limit)
 
     async def _known(self, user: str, caller: Caller) -> str:
         """The person who asks, all of whose acknowledged exchanges are taken in. Raises ApiError."""
@@ -205,20 +184,8 @@ class Conversations:
         if not person:
             message = "user: missing; conversations are kept by person, and what was asked without a name is nobody's"
             raise ApiError(message, param="user", code="missing_parameter")
-        await self._caught_up()
+        await asyncio.to_thread(self.store.catch_up)
         return person
-
-    async def _caught_up(self) -> None:
-        behind = unavailable("conversations are still being read from the log; try again", "conversations_behind")
-        try:
-            async with asyncio.timeout(CATCH_UP_S):
-                if not await asyncio.to_thread(self._catch_up):
-                    raise behind
-        except TimeoutError:
-            raise behind from None
-
-    def _catch_up(self) -> bool:
-        return self._store.follow_to(self._store.end())
 
 
 def _not_found(conversation_id: str) -> ApiError:

@@ -1,8 +1,9 @@
 """A person's own conversations: all that was acknowledged, nobody else's, and gone once they are erased."""
 
 import asyncio
-import os
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ import orjson
 import pytest
 
 from rlhf_online import events as ev
-from rlhf_online.errors import FileDamaged
-from rlhf_online.eventlog import folder as log_files
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
 from services.chat.conversations import store as module
-from services.chat.conversations.store import NAME, READER, ConversationStore
+from services.chat.conversations.rows import exchange_row
+from services.chat.conversations.store import NAME, ConversationStore
 from tests.support.chat_process import FILE_LOG, ChatProcess
 from tests.support.chat_service import Service, running
 from tests.support.fake_vllm import fake_vllm
@@ -231,7 +231,7 @@ class Kept:
         return ConversationStore(self.folder / "conversations", self.folder / "log", keep_days)
 
     def found(self, store: ConversationStore, conversation: str = "talk a") -> list[str]:
-        assert store.follow_to(store.end())
+        store.catch_up()
         return [one["completion_id"] for one in store.exchanges("asker", conversation, "", 100)]
 
 
@@ -252,44 +252,40 @@ def test_others_of_the_machine_read_nothing(beside: Kept) -> None:
     store.close()
 
 
-def test_a_new_process_goes_on_where_the_last_transaction_stood(beside: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that was killed in the middle of a transaction, and one between it and the word to the log."""
-    beside.write(completion("a"), completion("b", conversation="talk a", at_ms=2_000))
-    store = beside.open()
-    with monkeypatch.context() as patched:
-        patched.setattr(module, "vote_row", None)
-        beside.write(thumb("a"))
-        with pytest.raises(TypeError):
-            store.follow()
-    store.close()
-    store = beside.open()
-    with monkeypatch.context() as patched:
-        patched.setattr(LocalReader, "mark_consumed", lambda *_: os._exit)
-        assert beside.found(store) == ["a", "b"]
-    store.close()
-    store = beside.open()
-    assert beside.found(store) == ["a", "b"]
-    store.close()
+EARLIER = """
+CREATE TABLE IF NOT EXISTS place (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), log TEXT, position INTEGER);
+CREATE TABLE IF NOT EXISTS exchange (
+    completion_id TEXT PRIMARY KEY, person TEXT, conversation_id TEXT, started_ms INTEGER, finished_ms INTEGER,
+    comparison_id TEXT, title TEXT, said BLOB
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS exchange_of ON exchange (person, conversation_id, started_ms);
+CREATE TABLE IF NOT EXISTS vote (
+    event_id TEXT PRIMARY KEY, person TEXT, completion_id TEXT, comparison_id TEXT, compares INTEGER,
+    created_ms INTEGER, said BLOB
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS vote_of ON vote (person, completion_id);
+CREATE INDEX IF NOT EXISTS vote_on ON vote (comparison_id) WHERE comparison_id != '';
+CREATE TABLE IF NOT EXISTS erased (
+    person TEXT, conversation_id TEXT, erased_ms INTEGER, PRIMARY KEY (person, conversation_id)
+) WITHOUT ROWID;
+"""
+"""As the first release that kept conversations made it (commit 371b3a3)."""
 
 
-def test_the_log_keeps_what_was_not_taken_in(beside: Kept) -> None:
-    beside.write(completion("a"))
+def test_a_database_of_an_earlier_release_goes_on(beside: Kept) -> None:
+    """With what the log no longer holds."""
+    beside.write(completion("a", conversation="talk a"))
+    (beside.folder / "conversations").mkdir()
+    with closing(sqlite3.connect(beside.folder / "conversations" / NAME)) as database, database:
+        database.executescript(EARLIER)
+        kept = completion("long ago", conversation="talk a", at_ms=900).event
+        assert isinstance(kept, ev.Completion)
+        database.execute("INSERT INTO exchange VALUES (?, ?, ?, ?, ?, ?, ?, ?)", exchange_row(kept))
+        with LocalReader(beside.folder / "log") as log:
+            database.execute("INSERT INTO place VALUES (0, ?, 1)", (log.identity(),))
+    beside.write(completion("b", conversation="talk a", at_ms=2_000))
     store = beside.open()
-    store.follow()
-    assert log_files.first_needed(beside.folder / "log") == 1
-    assert READER in os.listdir(beside.folder / "log" / "readers")
-    store.close()
-
-
-def test_what_the_log_has_let_go_of_is_still_there(beside: Kept) -> None:
-    beside.write(completion("a"), completion("b", conversation="talk a", at_ms=2_000))
-    store = beside.open()
-    assert beside.found(store) == ["a", "b"]
-    store.close()
-    first, *_ = log_files.segments(beside.folder / "log")
-    (beside.folder / "log" / f"{first:020d}.log").unlink()
-    store = beside.open()
-    assert beside.found(store) == ["a", "b"]
+    assert beside.found(store) == ["long ago", "b"]
     store.close()
 
 
@@ -315,10 +311,3 @@ def test_nothing_of_an_erased_conversation_stays_in_the_file(beside: Kept, first
     store.close()
     files = [path.read_bytes() for path in (beside.folder / "conversations").iterdir()]
     assert not any(word in data for data in files for word in (b"hello", b"better words", b"talk a\x00"))
-
-
-def test_a_damaged_database_is_named_with_what_to_do(beside: Kept) -> None:
-    (beside.folder / "conversations").mkdir()
-    (beside.folder / "conversations" / NAME).write_bytes(b"no database" * 1000)
-    with pytest.raises(FileDamaged, match=r"conversations.sqlite cannot be read .*: bring it back from a backup"):
-        beside.open()

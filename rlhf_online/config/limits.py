@@ -35,6 +35,11 @@ class LimitSettings(Section):
     max_body_bytes: Positive = Field(default=1 << 20, description="Largest request body.")
     max_answers: Positive = Field(default=16, description="Largest n of one request.")
     max_concurrent: Positive = Field(default=512, description="Chat requests in progress at once; beyond that 429.")
+    answer_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="How long an answer may take, from the request's arrival to its last token; beyond that 504.",
+    )
     max_tokens: Positive = Field(default=1024, description="Largest, and default, token limit of an answer.")
     key: KeyQuota = KeyQuota()
     person: PersonQuota = PersonQuota()

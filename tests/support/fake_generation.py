@@ -57,7 +57,7 @@ class FakeGeneration:
     `version` counts the versions after the first.
 
     Faults, all of the chat route: `refuse` is for whoever asks; `die_after` breaks one stream off after so many tokens
-    of each answer, `error_after` ends each with vLLM's error event.
+    of each answer, `error_after` ends each with vLLM's error event; one that is `silent` sends not even headers.
     """
 
     def __init__(self, answers: Answers | None = None) -> None:
@@ -68,6 +68,7 @@ class FakeGeneration:
         self.refuse: Refusal | None = None
         self.die_after: int | None = None
         self.error_after: int | None = None
+        self.silent = False
         self.version = 0
         self._written = 0
         self._budget = float("inf")
@@ -115,6 +116,8 @@ class FakeGeneration:
         self.asked.set()
         if self.refuse is not None and isinstance(self.refuse.where, int):
             return web.json_response(self.refuse.body(), status=self.refuse.where)
+        if self.silent:
+            await asyncio.Event().wait()
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         head = {"id": "chatcmpl-engine", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}

@@ -111,16 +111,49 @@ class RateLimited(ApiError):
         return {**super().headers(), **self._limits}
 
 
+class TooLate(ApiError):
+    """504. OpenAI's clients would ask again at once, and wait as long again for nothing: they are told not to."""
+
+    def __init__(self, allowed_s: float) -> None:
+        super().__init__(
+            f"the answer was not there after {allowed_s:g} s, as long as one may take (chat.limits.answer_timeout_s): "
+            "ask for a shorter one, or when fewer people ask",
+            status=504,
+            type="server_error",
+            code="answer_timeout",
+        )
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "x-should-retry": "false"}
+
+
 class Visit:
-    """A chat request that was let in: `leave` when it has ended. `headers` are OpenAI's, for its answer."""
+    """A chat request that was let in: `leave` when it has ended. `headers` are OpenAI's, for its answer.
+
+    Its answer may take `allowed_s`, however often it is sent to the engine.
+    """
 
     def __init__(
-        self, caller: Caller, used: list[Account], headers: dict[str, str], clock: Callable[[], float]
+        self,
+        caller: Caller,
+        used: list[Account],
+        headers: dict[str, str],
+        clock: Callable[[], float],
+        allowed_s: float,
     ) -> None:
         self.caller = caller
         self.headers = headers
+        self.allowed_s = allowed_s
         self._used = used
         self._clock = clock
+        self._begun = clock()
+
+    def left_s(self) -> float:
+        """What is left of `allowed_s`. Raises TooLate if nothing is."""
+        left_s = self._begun + self.allowed_s - self._clock()
+        if left_s <= 0:
+            raise TooLate(self.allowed_s)
+        return left_s
 
     def leave(self, tokens: int) -> None:
         """It has ended, after so many tokens of prompt and answers; called again, it does nothing."""
@@ -139,6 +172,7 @@ class Limits:
         self.people = Accounts("person", settings.person)
         self._refused = refused
         self._clock = clock
+        self._answer_s = settings.answer_timeout_s
 
     def chat(self, caller: Caller) -> Visit:
         """Let a chat request in. Raises RateLimited."""
@@ -154,7 +188,7 @@ class Limits:
         for account in used:
             account.active += 1
             account.spend("requests", 1, now)
-        return Visit(caller, used, _headers(used, now), self._clock)
+        return Visit(caller, used, _headers(used, now), self._clock, self._answer_s)
 
     def feedback(self, caller: Caller) -> None:
         """Let a vote in. Raises RateLimited."""

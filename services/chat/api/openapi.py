@@ -24,6 +24,7 @@ ERRORS = {
     429: "Too many requests are in progress.",
     500: "A defect of the service; its log says more under the id in `error.message`.",
     503: "The engine or the event log cannot take it now; try again after `Retry-After` seconds.",
+    504: "The answer took longer than one may; `x-should-retry: false` asks clients not to repeat it by themselves.",
 }
 
 

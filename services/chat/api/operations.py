@@ -100,7 +100,7 @@ OPERATIONS = (
         body=ChatCompletionRequest,
         response=ChatCompletion,
         stream=ChatCompletionChunk,
-        errors=(400, 404, 413, 415, 429, 503),
+        errors=(400, 404, 413, 415, 429, 503, 504),
     ),
     Operation(
         name="complete_text",
@@ -112,7 +112,7 @@ OPERATIONS = (
         body=CompletionRequest,
         response=TextCompletion,
         stream=TextCompletionChunk,
-        errors=(400, 403, 404, 413, 415, 429, 503),
+        errors=(400, 403, 404, 413, 415, 429, 503, 504),
     ),
     Operation(
         name="models",
@@ -152,7 +152,7 @@ OPERATIONS = (
         body=CompareRequest,
         response=Comparison,
         stream=ComparisonPiece,
-        errors=(400, 404, 413, 415, 429, 503),
+        errors=(400, 404, 413, 415, 429, 503, 504),
     ),
     Operation(
         name="next_comparison",

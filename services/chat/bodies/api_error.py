@@ -106,6 +106,8 @@ def outcome(error: Exception) -> str:
             return "busy"
         case 503:
             return "unavailable"
+        case 504:
+            return "late"
         case status if status < 500:
             return "invalid"
         case _:

@@ -79,7 +79,7 @@ class Gateway:
         try:
             return await self._complete(await self.start(request, visit))
         except EngineUnavailable:
-            await self._engine_back(restarts)
+            await self._engine_back(restarts, visit)
             return await self._complete(await self.start(request, visit))
 
     async def open(self, request: GenerationRequest, caller: Caller) -> Generation:
@@ -88,7 +88,7 @@ class Gateway:
         try:
             return await self.start(request, visit)
         except EngineUnavailable:
-            await self._engine_back(restarts)
+            await self._engine_back(restarts, visit)
             return await self.start(request, visit)
 
     async def start(self, request: GenerationRequest, visit: Visit) -> Generation:
@@ -182,8 +182,8 @@ class Gateway:
             self.end(generation)
         return generation
 
-    async def _engine_back(self, restarts: int) -> None:
-        """Wait until the engine serves again. Raises ApiError if it does not within RETURN_S.
+    async def _engine_back(self, restarts: int, visit: Visit) -> None:
+        """Wait until the engine serves again. Raises ApiError if it does not within RETURN_S, or in the visit's time.
 
         `restarts` had been counted when the request was sent. It may take some seconds until it is noticed that the
         engine has ended.
@@ -195,7 +195,7 @@ class Gateway:
             if self.engine.state == "ready" and (went or loop.time() > start + NOTICE_S):
                 self.metrics.resent.inc()
                 return
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(min(POLL_S, visit.left_s()))
         raise self.not_ready()
 
     def _settled(self, generation: Generation) -> Envelope:

@@ -11,14 +11,15 @@ import aiohttp
 import orjson
 
 from rlhf_online import sse
-from rlhf_online.errors import EngineUnavailable
+from rlhf_online.errors import EngineUnavailable, RlhfError
+from services.chat.access.limits import TooLate, Visit
 from services.chat.bodies.api_error import nested_too_deeply
 from services.chat.completions.engine import Engine
 from services.chat.completions.engine_errors import engine_error
 from services.chat.completions.in_flight import Choice, Generation, InFlight
 
 JSON_HEADERS = {"Content-Type": "application/json"}
-NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)  # a swap may hold an answer for long
+CONNECT_S = 10.0
 Chunk = dict[str, Any]
 PATHS = {"chat": "/v1/chat/completions", "text": "/v1/completions"}
 PROMPTS = {"chat": "messages", "text": "prompt"}
@@ -26,27 +27,41 @@ PROMPTS = {"chat": "messages", "text": "prompt"}
 
 
 async def post(
-    engine: Engine, path: str, body: dict[str, Any], constraint: str = "", prompt: str = "prompts"
+    engine: Engine,
+    path: str,
+    body: dict[str, Any],
+    constraint: str = "",
+    prompt: str = "prompts",
+    visit: Visit | None = None,
 ) -> aiohttp.ClientResponse:
     """The engine's answer, its headers read. Raises EngineUnavailable, or ApiError for what the engine refuses.
 
-    See `engine_error` for `constraint` and `prompt`.
+    With a `visit` the answer, to its last byte, may take what is left of that; then TooLate. (A swap may hold it for
+    long: without one there is no limit.) See `engine_error` for `constraint` and `prompt`.
     """
     client = engine.client
     try:
         data = orjson.dumps(body)
     except orjson.JSONEncodeError as error:
         raise nested_too_deeply() from error
+    timeout = aiohttp.ClientTimeout(total=visit and visit.left_s(), sock_connect=CONNECT_S)
     try:
         response = await client.session.post(
-            f"{client.base}{path}", data=io.BytesIO(data), headers=JSON_HEADERS, timeout=NO_TIMEOUT
+            f"{client.base}{path}", data=io.BytesIO(data), headers=JSON_HEADERS, timeout=timeout
         )
         if response.status == 200:
             return response
         async with response:
             raise await engine_error(engine, response.status, await response.read(), constraint, prompt)
     except (aiohttp.ClientError, OSError) as error:
-        raise EngineUnavailable(f"the engine does not answer ({type(error).__name__}); try again") from error
+        raise _lost(error, f"the engine does not answer ({type(error).__name__}); try again", visit) from error
+
+
+def _lost(error: Exception, message: str, visit: Visit | None) -> RlhfError:
+    """What it means that the engine's connection gave no more: its loss, or the end of the time for the answer."""
+    if visit is not None and isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+        return TooLate(visit.allowed_s)
+    return EngineUnavailable(message)
 
 
 async def send(engine: Engine, generation: Generation) -> None:
@@ -59,13 +74,15 @@ async def send(engine: Engine, generation: Generation) -> None:
     }
     generation.waiting = True
     request = generation.request
-    generation.response = await post(engine, PATHS[request.route], body, request.constraint, PROMPTS[request.route])
+    path, prompt = PATHS[request.route], PROMPTS[request.route]
+    generation.response = await post(engine, path, body, request.constraint, prompt, generation.visit)
 
 
 async def more(engine: Engine, generation: Generation, flight: InFlight) -> list[Chunk]:
     """The engine's next chunks, as many as arrived together, which the generation has taken in; none at the end.
 
-    Raises EngineUnavailable if the engine ends before its last chunk, and ApiError for an error that it sends.
+    Raises EngineUnavailable if the engine ends before its last chunk, ApiError for an error that it sends, and TooLate
+    when the time for the answer is over.
     """
     assert generation.response is not None, "send comes first"
     if generation.failure is not None:
@@ -76,7 +93,8 @@ async def more(engine: Engine, generation: Generation, flight: InFlight) -> list
         try:
             data = await generation.response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise EngineUnavailable(f"the engine ended in the middle of an answer ({type(error).__name__})") from error
+            message = f"the engine ended in the middle of an answer ({type(error).__name__})"
+            raise _lost(error, message, generation.visit) from error
         generation.waiting = False
         flight.activity += 1
         if not data:

@@ -41,6 +41,8 @@ def test_the_index_says_and_else_the_single_file_and_else_all(tmp_path: Path) ->
     assert _names(weight_files(single)) == ["model.safetensors"]
     assert _names(other_weights(single)) == ["another.safetensors", "consolidated.safetensors"]
     assert weight_files(_folder(tmp_path / "c")) == []
+    others = [f"part-{number}.safetensors" for number in range(9)]
+    assert _names(other_weights(_folder(tmp_path / "d", "model.safetensors", *others[::-1]))) == others
 
 
 @pytest.mark.parametrize(

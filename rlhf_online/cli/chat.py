@@ -17,11 +17,16 @@ def chat(
     url: UrlOption = "",
     state: StateOption = DEFAULT_STATE,
     user: Annotated[str, typer.Option(help="Your name; only a keyed hash of it is kept.")] = "",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest answer, in tokens; by default as long as the service lets one be."),
+    ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="0 takes the likeliest words.")] = 1.0,
 ) -> None:
     """Chat in the terminal."""
-    options = {"max_tokens": max_tokens, "temperature": temperature, **({"user": user} if user else {})}
+    options: dict[str, Any] = {"temperature": temperature}
+    options |= {"max_tokens": max_tokens} if max_tokens else {}
+    options |= {"user": user} if user else {}
     with connect(url, state) as service:
         if message:
             Conversation(service, options).ask(message)

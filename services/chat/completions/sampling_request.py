@@ -178,6 +178,7 @@ class SamplingRequest(Model):
         route: Route,
     ) -> GenerationRequest:
         """The checked request; `prompt` is what the engine is sent beside the parameters. Raises ApiError."""
+        self._check_limit(limits, engine)
         sampling = self._sampling(min(limits.max_tokens, engine.max_model_len), free=not constraint)
         if self.min_tokens > sampling.max_tokens:
             message = f"min_tokens: expected at most {sampling.max_tokens}, as many as an answer may have"
@@ -199,6 +200,18 @@ class SamplingRequest(Model):
             conversation_id=self.conversation_id,
             store=self.store,
         )
+
+    def _check_limit(self, limits: LimitSettings, engine: EngineSettings) -> None:
+        """Raises ApiError for a limit above the service's: it is not lowered without a word.
+
+        What the prompt leaves of the context may be less: there the engine ends the answer.
+        """
+        caps = ((limits.max_tokens, "chat.limits.max_tokens"), (engine.max_model_len, "chat.engine.max_model_len"))
+        most, setting = min(caps)
+        for name in ("max_tokens", "max_completion_tokens"):
+            if name in self.model_fields_set and (asked := getattr(self, name) or 0) > most:
+                message = f"{name}: expected at most {most}, as {setting} says, got {asked}"
+                raise ApiError(message, param=name, code="invalid_value")
 
     def _sampling(self, max_tokens: int, *, free: bool) -> events.Sampling:
         """How the answers are drawn, each of at most `max_tokens` tokens; `free`: nothing says what they must be."""

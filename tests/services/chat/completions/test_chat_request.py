@@ -170,9 +170,12 @@ def test_text_parts_and_tool_calls_become_plain_messages() -> None:
     assert request.messages == (Message(role="assistant", content=""), Message(role="user", content="a\nb"))
 
 
-def test_the_token_limit_is_the_smallest_of_three() -> None:
-    assert parse().sampling.max_tokens == 512
-    assert parse(max_tokens=600).sampling.max_tokens == 512
+def test_the_token_limit_is_ones_own_or_else_the_services_which_it_may_not_exceed() -> None:
+    assert parse().sampling.max_tokens == parse(max_tokens=512).sampling.max_tokens == 512
+    with pytest.raises(ApiError, match=r"max_tokens: expected at most 512, as chat\.engine\.max_model_len says"):
+        parse(max_tokens=513)
+    with pytest.raises(ApiError, match="max_completion_tokens: expected at most 512"):
+        parse(max_tokens=9, max_completion_tokens=600)
     assert parse(max_tokens=9).sampling.max_tokens == 9
     assert parse(max_tokens=9, max_completion_tokens=8).sampling.max_tokens == 8
 

@@ -176,11 +176,21 @@ async def test_streams_show_tokens_as_they_are_written(service: Service) -> None
         assert b" there" in await response.read()
 
 
-async def test_max_tokens_is_bounded_and_either_name_works(service: Service) -> None:
-    _, reply = await service.ask(max_completion_tokens=2)
-    assert reply["choices"][0]["finish_reason"] == "length"
-    await service.ask(max_tokens=10_000_000)
-    assert [request["max_tokens"] for request in service.engine.requests] == [2, 1024]
+async def test_a_token_limit_holds_under_either_name(service: Service) -> None:
+    for name in ("max_tokens", "max_completion_tokens"):
+        _, reply = await service.ask(**{name: 2})
+        assert reply["choices"][0]["finish_reason"] == "length"
+    assert [request["max_tokens"] for request in service.engine.requests] == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_a_token_limit_above_the_operators_is_refused(service: Service, name: str) -> None:
+    """As OpenAI's service and vLLM's do: an answer that was cut without a word would look as if it had ended."""
+    assert (await service.ask(**{name: 1024}))[0] == 200
+    status, reply = await service.ask(**{name: 1025})
+    assert (status, reply["error"]["param"], reply["error"]["code"]) == (400, name, "invalid_value")
+    assert "at most 1024" in reply["error"]["message"] and "chat.limits.max_tokens" in reply["error"]["message"]
+    assert len(service.engine.requests) == 1
 
 
 async def test_openais_own_client(service: Service) -> None:

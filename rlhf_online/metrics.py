@@ -97,12 +97,7 @@ class TrainerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.cycles = Counter("rlhf_trainer_cycles", "Training cycles by outcome.", ["outcome"], registry=registry)
-        self.votes = Gauge(
-            "rlhf_trainer_votes",
-            "Votes by what became of them, as the ledger says.",
-            ["disposition"],
-            registry=registry,
-        )
+        self.votes = Gauge("rlhf_trainer_votes", "Votes, as the ledger says.", ["disposition"], registry=registry)
         self.dead_letters = Gauge(
             "rlhf_trainer_dead_letters", "Records and votes that cannot be used.", ["reason"], registry=registry
         )
@@ -151,6 +146,7 @@ class TrainerMetrics:
             ["reason"],
             registry=registry,
         )
+        self.paused = Gauge("rlhf_trainer_paused", "1 while an operator has paused learning.", registry=registry)
         self.lag = Gauge("rlhf_trainer_log_lag", "Records of the log not read yet.", registry=registry)
         self.serving = Gauge(
             "rlhf_trainer_version_info", "1 for the versions in memory.", ["policy", "reward"], registry=registry

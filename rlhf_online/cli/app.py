@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rlhf_online.cli import chat, doctor, feedback, gap, keys, sft, topics, up, versions, weights
+from rlhf_online.cli import chat, doctor, feedback, gap, keys, learning, sft, topics, up, versions, weights
 from rlhf_online.cli.client import KEY_VARIABLE
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("sft", no_args_is_help=True)(sft.sft)
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(keys.app, name="keys")
 app.add_typer(versions.app, name="versions")
+app.add_typer(learning.app, name="learning")
 app.command("reward-weights")(weights.reward_weights)
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")

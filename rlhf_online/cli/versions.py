@@ -28,7 +28,7 @@ def list_(
         with connect(url, state) as service:
             rows = service.get("/v1/versions")["versions"]
     else:
-        rows = [row.to_json() for row in summaries(open_registry(_existing(state).versions))]
+        rows = [row.to_json() for row in summaries(open_registry(existing(state).versions))]
     print(VERSION_ROW.format("VERSION", "STATE", "KL", "HELD-OUT", "PARENT", "REASON"))
     for row in rows:
         kl = f"{row.get('kl', 0.0):.3f}" if row["version"].startswith("policy") else ""
@@ -68,7 +68,7 @@ def refresh_reference(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Hold the policy near another version from now on: a new line, whose KL counts from there."""
-    registry = open_registry(_existing(state).versions)
+    registry = open_registry(existing(state).versions)
     if not (chosen := version or registry.live("policy")):
         raise InvalidInput("there is no policy version yet: the first one is the reference")
     registry.refresh_reference(chosen)
@@ -80,7 +80,7 @@ def status(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """What runs, what is live, and what the trainer is doing."""
-    folder = StateDir(state) if url else _existing(state)
+    folder = StateDir(state) if url else existing(state)
     address = url or running_at(state)
     if address:
         with connect(address, state) as service:
@@ -101,10 +101,13 @@ def status(
         age = max(0.0, time.time() - trainer.get("updated_ms", 0) / 1000)
         step = f", step {trainer['step']} of {trainer['steps']}" if trainer.get("steps") else ""
         _line("trainer", f"{trainer.get('phase')}{step}, cycle {trainer.get('cycle', 0)}", f"{age:.0f} s ago")
+        if trainer.get("paused"):
+            _line("learning", "is paused: `rlhf-online learning resume` goes on")
         _line("votes", ", ".join(f"{name} {count}" for name, count in trainer.get("votes", {}).items()))
 
 
-def _existing(state: Path) -> StateDir:
+def existing(state: Path) -> StateDir:
+    """Raises InvalidInput if there is no such folder."""
     folder = StateDir(state)
     if not folder.root.is_dir():
         raise InvalidInput(f"no state folder at {folder.root}: name it with --state, or begin with `rlhf-online up`")

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
-from rlhf_online.durable import read_json
 from rlhf_online.errors import InvalidInput
 from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir
@@ -22,30 +21,14 @@ def reward_weights(
     with its next cycle. Only their proportions matter; nothing is trained anew.
     """
     folder = StateDir(state)
-    objectives = _objectives(folder)
-    try:
-        stored = weights.read(folder)
-    except InvalidInput:
-        if not changes:
-            raise
-        stored = {}  # a damaged file is written anew
-    chosen = weights.applicable(stored, objectives)
+    objectives = weights.objectives(open_registry(folder.versions))
     if changes:
-        chosen = weights.complete(chosen | dict(map(_change, changes)), objectives)
-        weights.write(folder, stored | chosen)
+        chosen = weights.change(folder, dict(map(_change, changes)), objectives)
+    else:
+        chosen = weights.applicable(weights.read(folder), objectives)
     print(ROW.format("OBJECTIVE", "WEIGHT"))
     for name, value in chosen.items():
         print(ROW.format(name, f"{value:g}"))
-
-
-def _objectives(state: StateDir) -> list[str]:
-    """Of the live reward version."""
-    registry = open_registry(state.versions)
-    live = registry.live("reward")
-    if live is None:
-        raise InvalidInput(f"{state.root} holds no reward model yet: its objectives are known when there is one")
-    values = read_json(registry.path(live) / "reward.json", "roll back to the version before it, or restore it")
-    return values["objectives"]
 
 
 def _change(text: str) -> tuple[str, float]:

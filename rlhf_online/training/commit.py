@@ -52,6 +52,13 @@ def commit_intake(parts: TrainerParts, progress: Progress) -> None:
     commit(parts, progress, intake=True)
 
 
+def take_back_policy(parts: TrainerParts) -> None:
+    """Undo what the policy in memory has learned since the last commit."""
+    before = parts.checkpoints.last
+    assert before is not None, "the first half has committed"
+    parts.learners.restore_policy(before.part("policy"))
+
+
 def mark_consumed(parts: TrainerParts) -> None:
     """Tell the log which records no checkpoint needs any more; a failure only keeps them there for longer."""
     try:

@@ -22,6 +22,10 @@ that learned from votes which the ledger does not hold. What follows a commit, p
 freely: names are never given twice, publishing what is there changes nothing, and a version that has left the state
 "candidate" is left alone. A name that was reserved and not committed stays unused.
 
+While an operator has paused learning (`rlhf_online.learning`) votes are read, joined and kept, and no update begins. An
+update of the policy that was under way is taken back before it is committed, and its cycle ends; the reward model's,
+which holds votes, is completed.
+
 The policy in memory has the weights of `progress.policy_version`. When the live version is another one (an operator
 rolled back, or the engine refused a version) the policy is loaded from that before it learns on, and committed, so that
 before every update the last checkpoint holds the weights that serve: an update that the gate rejects is taken back from
@@ -40,9 +44,9 @@ from rlhf_online.gate import evidence
 from rlhf_online.gate.readiness import reward_model_blocks
 from rlhf_online.gate.verdict import judge
 from rlhf_online.rollout.types import ScoredRollout
-from rlhf_online.training import resume_checks
+from rlhf_online.training import pause, resume_checks
 from rlhf_online.training.checkpoint import Checkpoint
-from rlhf_online.training.commit import commit, commit_intake, mark_consumed
+from rlhf_online.training.commit import commit, commit_intake, mark_consumed, take_back_policy
 from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
 from rlhf_online.training.experience import TEMPERATURE
 from rlhf_online.training.parts import TrainerParts
@@ -86,12 +90,14 @@ class Trainer:
             raise
 
     def run_once(self) -> bool:
-        """One cycle, if there are votes enough for it (or a cycle was cut short); False if there are not."""
+        """One cycle, if there are votes enough for it (or a cycle was cut short) and learning is not paused; False if
+        there is none."""
         self.parts.retrier.call("asking for the lease", self.parts.lease.check)
         if self.progress.next_update == "reward":
             self.read_log()
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
-            if self.parts.intake.votes.trainable < needed and not self.parts.intake.full:
+            enough = self.parts.intake.votes.trainable >= needed or self.parts.intake.full
+            if pause.asked(self.parts) or not enough:
                 if self.parts.intake.uncommitted >= COMMIT_RECORDS:
                     commit_intake(self.parts, self.progress)
                 return False
@@ -168,6 +174,10 @@ class Trainer:
         with parts.reporter.phase("publishing"):
             serve_reward(parts, progress)
             show(parts, progress)
+        if pause.asked(parts):
+            progress.updates_left = 0
+            self._end_without_version("paused", why=pause.WHY)
+            return
         prompts = parts.intake.policy_inputs.prompts
         blocked = reward_model_blocks(progress.figures, parts.settings.reward.policy_accuracy)
         if blocked or not prompts:
@@ -188,6 +198,10 @@ class Trainer:
             return
         with parts.reporter.phase("gate"):
             judged = self._judge(scored)
+        if pause.asked(parts):
+            take_back_policy(parts)
+            self._end_without_version("paused", why=pause.WHY, **update_facts(report))
+            return
         with parts.reporter.phase("publishing"):
             state = self._publish(judged)
         outcome = "promoted" if state in ("live", "retired") else "rejected"
@@ -255,9 +269,7 @@ class Trainer:
             progress.policy_version = judged.version
         else:
             parts.retrier.call("writing a version", lambda: parts.publisher.stage_weights(judged))
-            before = parts.checkpoints.last
-            assert before is not None, "the first half has committed"
-            parts.learners.restore_policy(before.part("policy"))
+            take_back_policy(parts)
         progress.judged = judged
         self._next_cycle(policy=judged.passed)
         staged = not judged.passed

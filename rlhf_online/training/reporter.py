@@ -27,6 +27,7 @@ class Reporter:
         before = state.read_status("trainer")
         self._values: dict[str, Any] = {
             "phase": "waiting",
+            "paused": False,
             "waiting_for": "",
             "step": 0,
             "steps": 0,
@@ -51,6 +52,11 @@ class Reporter:
         if any(self._values.get(name) != value for name, value in values.items()):
             self._values |= values
             self._write()
+
+    def paused(self, paused: bool) -> None:
+        """Whether an operator has paused learning."""
+        self.metrics.paused.set(paused)
+        self.set(paused=paused)
 
     def versions(self, policy: str, reward: str) -> None:
         """The versions in memory."""
@@ -129,7 +135,8 @@ class Reporter:
         self.set(phase="waiting", waiting_for="", step=0, steps=0)
 
     def cycle(self, outcome: str, **facts: Any) -> None:
-        """A cycle ended: "promoted", "rejected", "undone", "skipped", or "cold", before the policy may learn."""
+        """A cycle ended: "promoted", "rejected", "undone", "skipped", "paused", or "cold", before the policy may
+        learn."""
         self.metrics.cycles.labels(outcome).inc()
         if outcome == "undone":
             self.metrics.undone.inc()

@@ -6,6 +6,7 @@
       states/policy-000012.json    {"state", "reason", "gate", "changed_ms"}
       live/policy          the name of the live version, replaced atomically
       references           the policy versions that KL was counted from, the one in use last; none: the first version
+      learning             whether learning is paused (`rlhf_online.learning`)
       votes/…              what became of people's votes (`feedback.outcomes`)
       next/policy          the next number to give: a number is never given twice
       lock                 held while a record is compared and replaced

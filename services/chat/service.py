@@ -38,6 +38,7 @@ from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import InFlight
 from services.chat.completions.rollouts import Rollouts
 from services.chat.completions.sampling_request import PUBLIC_MODEL
+from services.chat.console.service import Console
 from services.chat.conversations.service import Conversations
 from services.chat.conversations.store import ConversationStore
 from services.chat.event_writer import EventWriter
@@ -46,6 +47,7 @@ from services.chat.feedback.checks import FeedbackChecks
 from services.chat.feedback.history import VoteHistory
 from services.chat.feedback.own_votes import OwnVotes
 from services.chat.feedback.service import FeedbackService
+from services.chat.learning import Learning
 from services.chat.status import StatusFile
 from services.chat.transport.chat import Chat
 from services.chat.transport.connections import Connection, Connections, HttpConfig, HttpServer
@@ -96,6 +98,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     watch = VersionWatch(engine)
     engine.on_change.extend((exporter.changed, watch.changed))
     store = ConversationStore(state.conversations, folder, settings.keep_conversations_days)
+    learning = Learning(registry, state)
     conversations = Conversations(store, writer, person_hash)
     return Chat(
         settings=settings,
@@ -113,6 +116,8 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         questions=UniformQuestions(prompts, conversations),
         versions=Versions(registry),
         watch=watch,
+        learning=learning,
+        console=Console(registry, engine, learning, state),
         authorization=authorization,
         keys=keys,
         origins=Origins(settings.host, settings.allowed_hosts, settings.allowed_origins),
@@ -156,6 +161,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         chat.watch.close()
+        chat.console.close()
         http.should_exit = True
         await asyncio.gather(serving, grpc.stop(GRACE_S))
     finally:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlhf_online import learning
 from rlhf_online.config import dump
 from rlhf_online.errors import (
     CheckpointError,
@@ -533,6 +535,54 @@ def test_thumbs_and_groups_train_the_policy_too(tmp_path: Path, algorithm: str) 
         assert weights(trainer) != weights_in(live), "what serves is the average"
         with trainer.parts.learners.policy.published():
             assert weights(trainer) == weights_in(live)
+
+
+def test_paused_it_takes_votes_in_and_learns_nothing_over_restarts_until_it_is_resumed(tiny: World) -> None:
+    learning.pause(tiny.registry.store, "odd votes")
+    for _ in range(2):
+        with tiny.trainer() as trainer:
+            tiny.chat(10)
+            before = weights(trainer)
+            assert cycles(trainer) == 0
+            assert weights(trainer) == before and tiny.registry.versions() == ["policy-000000"]
+            status = tiny.state.read_status("trainer")
+            assert status["paused"] and status["votes"]["pending"] + status["votes"]["held_out"] == len(tiny.accepted)
+    learning.resume(tiny.registry.store)
+    with tiny.trainer() as trainer:
+        assert cycles(trainer) == 1
+        assert tiny.registry.live("policy") == "policy-000001"
+        assert not tiny.state.read_status("trainer")["paused"]
+        audit(tiny, trainer)
+
+
+@pytest.mark.parametrize("phase", ["publishing", "gate"])
+def test_paused_in_the_midst_of_a_cycle_no_policy_goes_live_and_none_is_kept(
+    tiny: World, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the reward version's publication, and after the gate: what votes taught the reward model stays."""
+    with tiny.trainer() as trainer:
+        tiny.chat(26)
+        began = trainer.parts.reporter.phase
+
+        @contextmanager
+        def pausing(name: str) -> Iterator[None]:
+            with began(name):
+                yield
+            if name == phase:
+                learning.pause(tiny.registry.store)
+
+        monkeypatch.setattr(trainer.parts.reporter, "phase", pausing)
+        before = weights(trainer)
+        assert cycles(trainer) == 1
+        assert weights(trainer) == before and tiny.registry.live("policy") == "policy-000000"
+        assert tiny.registry.live("reward") == "reward-000000"
+        assert [item["outcome"] for item in tiny.state.read_status("trainer")["history"]] == ["paused"]
+        audit(tiny, trainer)
+        tiny.chat(10)
+        learning.resume(tiny.registry.store)
+        monkeypatch.setattr(trainer.parts.reporter, "phase", began)
+        assert cycles(trainer) == 1 and trainer.progress.policy_version != "policy-000000"
+        audit(tiny, trainer)
 
 
 def test_after_a_roll_back_it_learns_on_from_the_live_version(tiny: World) -> None:

@@ -5,14 +5,13 @@ that of a share is Wilson's (1927) at the effective number of samples, n divided
 clusters; that of the calibration error is the percentile bootstrap over conversations.
 """
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-Z = 1.959964
-"""Standard deviations of a 95 % interval."""
+from rlhf_online.intervals import wilson
+
 CALIBRATION_BINS = 10
 RESAMPLES = 500
 
@@ -42,13 +41,6 @@ def share(right: Sequence[float], clusters: Sequence[Hashable]) -> Share:
         variance = names / (names - 1) * sum(value * value for value in residuals.values()) / n**2
         effective = min(float(n), independent / max(variance, 1e-12))
     return Share(mean, *wilson(mean, effective), n)
-
-
-def wilson(mean: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a probability whose estimate from `n` independent samples is `mean`."""
-    centre = (mean + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(mean * (1 - mean) / n + Z * Z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def ordered(ups: Sequence[tuple[Hashable, float]], downs: Sequence[tuple[Hashable, float]]) -> Share:

@@ -3,11 +3,9 @@
 Each operation names the role that may call it, or says that everybody may; none can be built without saying so.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
-
-from services.chat.access.caller import PersonQuery, Requires
-from services.chat.bodies.validation import Model
+from services.chat.access.caller import PersonQuery
+from services.chat.api.console import CONSOLE
+from services.chat.api.operation import Operation
 from services.chat.comparisons.questions import Question
 from services.chat.comparisons.replies import Comparison, ComparisonPiece, ComparisonResult
 from services.chat.comparisons.request import CompareRequest
@@ -41,35 +39,6 @@ CHAT = "/rlhf.v1.ChatService/"
 COMPARISONS = "/rlhf.v1.ComparisonService/"
 FEEDBACK = "/rlhf.v1.FeedbackService/"
 ADMIN = "/rlhf.v1.AdminService/"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """`name` is the HTTP handler's; `rpcs` are the gRPC methods that do the same.
-
-    `response` is a typed dictionary, `stream` that of a server-sent event, or a media type. `errors` are the HTTP
-    statuses with OpenAI's error as their body, but for 500, which is always possible, and those that follow from
-    `requires`; a status of `also` has the response as its body.
-    """
-
-    name: str
-    summary: str
-    method: Literal["GET", "POST", "PUT", "DELETE"]
-    path: str
-    requires: Requires
-    response: Any
-    body: type[Model] | None = None
-    query: type[Model] | None = None
-    rpcs: tuple[str, ...] = ()
-    stream: Any = None
-    errors: tuple[int, ...] = ()
-    also: tuple[int, ...] = ()
-
-    @property
-    def statuses(self) -> tuple[int, ...]:
-        """All errors but 500."""
-        refused = () if self.requires == "public" else (401, 403)
-        return tuple(sorted({*self.errors, *refused}))
 
 
 OPERATIONS = (
@@ -321,6 +290,7 @@ OPERATIONS = (
         response=VersionChanged,
         errors=(400, 409, 413, 415),
     ),
+    *CONSOLE,
     Operation(
         name="sample",
         summary="Fresh answers for the trainer, written when people leave the engine room, and not logged.",

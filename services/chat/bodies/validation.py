@@ -163,6 +163,14 @@ def _whole_number(value: object) -> object:
 Integer = Annotated[int, BeforeValidator(_whole_number)]
 
 
+def _from_query(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+
+
+FROM_QUERY = BeforeValidator(_from_query)
+"""Beside an Integer: one of a query, where all is text."""
+
+
 class Mistake(ValueError):
     """What a validator raises: the client reads "path: message". `param` is a field below the validator's own path."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from rlhf_online.errors import FileDamaged
@@ -19,16 +19,12 @@ from rlhf_online.versions.catalogue import Catalogue
 from services.chat.access.caller import Caller, PersonQuery
 from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.bodies.documented import documented
-from services.chat.bodies.validation import Integer, Within, validate
+from services.chat.bodies.validation import FROM_QUERY, Integer, Within, validate
 from services.chat.feedback.history import RecordedVote, VoteHistory
 from services.chat.feedback.request import MAX_ID, MAX_NAME
 from services.chat.feedback.status import FeedbackStatus, status
 
 PAGE, LONGEST_PAGE = 20, 100
-
-
-def _from_query(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
 
 
 class ListFeedbackQuery(PersonQuery):
@@ -38,7 +34,7 @@ class ListFeedbackQuery(PersonQuery):
         default="", max_length=MAX_NAME, description="Only those on answers of this conversation."
     )
     completion_id: str = Field(default="", max_length=MAX_ID, description="Only those on answers of this completion.")
-    limit: Annotated[Integer, Within(1, LONGEST_PAGE), BeforeValidator(_from_query)] = Field(
+    limit: Annotated[Integer, Within(1, LONGEST_PAGE), FROM_QUERY] = Field(
         default=PAGE, description="How many at most."
     )
     after: str = Field(

@@ -14,10 +14,12 @@ from services.chat.comparisons.service import Comparisons
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.responses import Readiness
 from services.chat.completions.rollouts import Rollouts
+from services.chat.console.service import Console
 from services.chat.conversations.service import Conversations
 from services.chat.exporter import Exporter
 from services.chat.feedback.own_votes import OwnVotes
 from services.chat.feedback.service import FeedbackService
+from services.chat.learning import Learning
 from services.chat.version_watch import VersionWatch
 from services.chat.versions import Versions
 
@@ -36,6 +38,8 @@ class Chat:
     questions: Questions
     versions: Versions
     watch: VersionWatch
+    learning: Learning
+    console: Console
     authorization: Authorization
     keys: Keys
     origins: Origins

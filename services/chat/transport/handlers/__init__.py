@@ -9,8 +9,10 @@ from services.chat.api.operations import OPERATIONS
 from services.chat.transport.chat import Chat
 from services.chat.transport.handlers.comparisons import ComparisonHandlers
 from services.chat.transport.handlers.completions import CompletionHandlers
+from services.chat.transport.handlers.console import ConsoleHandlers
 from services.chat.transport.handlers.conversations import ConversationHandlers
 from services.chat.transport.handlers.feedback import FeedbackHandlers
+from services.chat.transport.handlers.learning import LearningHandlers
 from services.chat.transport.handlers.operations import OperationHandlers
 from services.chat.transport.handlers.versions import VersionHandlers
 
@@ -18,8 +20,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 SUBJECTS = (
     ComparisonHandlers,
     CompletionHandlers,
+    ConsoleHandlers,
     ConversationHandlers,
     FeedbackHandlers,
+    LearningHandlers,
     OperationHandlers,
     VersionHandlers,
 )

@@ -24,7 +24,9 @@ def test_an_operation_says_who_may_call_it() -> None:
 
 
 def test_what_changes_something_is_the_operators() -> None:
-    assert {operation.name for operation in OPERATORS} == {"promote", "rollback", "sample"}
+    assert {operation.name for operation in OPERATORS} == {
+        "promote", "rollback", "sample", "pause_learning", "resume_learning", "set_reward_weights",
+    }  # fmt: skip
 
 
 def test_what_everybody_may_ask_tells_nothing_of_people() -> None:

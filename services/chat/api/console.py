@@ -1,0 +1,83 @@
+"""The console's rows of the table of operations: how learning fares, and what steers it."""
+
+from services.chat.api.operation import Operation
+from services.chat.console.replies import ConsoleHistory, ConsoleOverview, ConsoleUpdate, ConsoleVersions
+from services.chat.console.service import HistoryQuery
+from services.chat.learning import LearningState, PauseRequest, WeightsRequest
+
+CONSOLE = (
+    Operation(
+        name="learning",
+        summary="Whether the models learn, and what each objective counts.",
+        method="GET",
+        path="/v1/learning",
+        requires="read",
+        response=LearningState,
+    ),
+    Operation(
+        name="pause_learning",
+        summary="Neither model learns from now on, whatever is restarted; votes are taken, and wait.",
+        method="POST",
+        path="/v1/learning/pause",
+        requires="operator",
+        body=PauseRequest,
+        response=LearningState,
+        errors=(400, 413, 415),
+    ),
+    Operation(
+        name="resume_learning",
+        summary="Both models learn again, first of all from the votes that waited.",
+        method="POST",
+        path="/v1/learning/resume",
+        requires="operator",
+        response=LearningState,
+    ),
+    Operation(
+        name="set_reward_weights",
+        summary="Change what objectives count, from the trainer's next cycle on.",
+        method="PUT",
+        path="/v1/learning/weights",
+        requires="operator",
+        body=WeightsRequest,
+        response=LearningState,
+        errors=(400, 409, 413, 415),
+    ),
+    Operation(
+        name="console_overview",
+        summary="How it stands: what serves, what the trainer is doing.",
+        method="GET",
+        path="/v1/console",
+        requires="read",
+        response=ConsoleOverview,
+        errors=(503,),
+    ),
+    Operation(
+        name="console_versions",
+        summary="What is known of every version: what the gate and the trainer measured, and what people think of it.",
+        method="GET",
+        path="/v1/console/versions",
+        requires="read",
+        response=ConsoleVersions,
+        errors=(503,),
+    ),
+    Operation(
+        name="console_history",
+        summary="Which versions the gate let pass or rejected, and why, the newest first.",
+        method="GET",
+        path="/v1/console/history",
+        requires="read",
+        query=HistoryQuery,
+        response=ConsoleHistory,
+        errors=(400, 503),
+    ),
+    Operation(
+        name="watch_console",
+        summary="How it stands and all versions, and then whatever of it changes, at most once a second.",
+        method="GET",
+        path="/v1/console/watch",
+        requires="read",
+        response="text/event-stream",
+        stream=ConsoleUpdate,
+        errors=(429,),
+    ),
+)

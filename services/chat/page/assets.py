@@ -5,10 +5,11 @@ fetched never changes: it is cached for good, and a new release is a new name. O
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import PurePath
 from string import Template
 
@@ -32,7 +33,7 @@ ASSET_HEADERS = {"Cache-Control": "public, max-age=31536000, immutable", **NOT_S
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """`html` is what each page answers, `assets` what they name, by file name; `digest` is that of all assets."""
+    """`html`: what each page answers; `assets`: what they name; both by path here. `digest`: of all assets."""
 
     html: dict[str, str]
     assets: dict[str, bytes]
@@ -44,15 +45,21 @@ def read(reasons: Sequence[str] = ()) -> Pages:
 
     A language is a JSON file: one more is one more file.
     """
-    folder = files("services.chat.page")
-    names = sorted(entry.name for entry in folder.iterdir() if PurePath(entry.name).suffix in TYPES)
-    assets = {name: folder.joinpath(name).read_bytes() for name in names}
+    found = dict(sorted(_files(files("services.chat.page"))))
+    assets = {name: entry.read_bytes() for name, entry in found.items() if PurePath(name).suffix in TYPES}
     digest = hashlib.sha256(repr(sorted(assets.items())).encode()).hexdigest()[:16]
-    languages = " ".join(PurePath(name).stem for name in names if name.endswith(".json"))
+    languages = " ".join(PurePath(name).stem for name in assets if name.endswith(".json"))
     values = {"assets": f"page/{digest}", "languages": languages, "reasons": escape(" ".join(reasons))}
-    pages = [entry for entry in folder.iterdir() if entry.name.endswith(".html")]
-    html = {page.name: Template(page.read_text(encoding="utf-8")).substitute(values) for page in pages}
-    return Pages(html, assets, digest)
+    pages = {name: entry.read_text(encoding="utf-8") for name, entry in found.items() if name.endswith(".html")}
+    return Pages({name: Template(page).substitute(values) for name, page in pages.items()}, assets, digest)
+
+
+def _files(folder: Traversable, place: str = "") -> Iterator[tuple[str, Traversable]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _files(entry, f"{place}{entry.name}/")
+        else:
+            yield place + entry.name, entry
 
 
 def media_type(name: str) -> str:

@@ -2,6 +2,8 @@
 import { icon } from "./icons.js";
 import { t } from "./words.js";
 
+const TOAST_MS = 12_000;
+
 export const $ = (id) => document.getElementById(id);
 
 export function make(tag, className = "", ...children) {
@@ -60,6 +62,21 @@ function copySelected(text) {
   field.select();
   document.execCommand("copy");
   field.remove();
+}
+
+// Says something for a while. `choices`: by their words, what can be done about it while it is shown.
+export function toast(text, choices = {}) {
+  const node = $("toast");
+  const close = () => { node.hidden = true; };
+  const choose = (act) => () => {
+    close();
+    act();
+  };
+  const buttons = Object.entries(choices).map(([name, act]) => button(name, choose(act), { className: "text" }));
+  node.replaceChildren(make("span", "", text), ...buttons);
+  node.hidden = false;
+  clearTimeout(toast.timer);
+  toast.timer = setTimeout(close, TOAST_MS);
 }
 
 // Read out by screen readers, once.

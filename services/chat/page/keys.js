@@ -3,8 +3,8 @@ import { $, make } from "./dom.js";
 import * as storage from "./storage.js";
 import { t } from "./words.js";
 
-// Shown keys, the words for what they do, and the action; without one the key is the browser's or a field's own.
-const KEYS = [
+// Of the chat: shown keys, the words for what they do, and the action; without one the key is the browser's or a field's.
+const CHAT = [
   [["Enter"], "key.send"],
   [["Ctrl+Enter"], "key.sendTwo"],
   [["Shift+Enter"], "key.newline"],
@@ -27,8 +27,12 @@ const KEYS = [
   [["?"], "key.sheet", "sheet"],
 ];
 
-export function listen(actions) {
-  const byKey = Object.fromEntries(KEYS.flatMap(([keys, , ...names]) => names.map((name, i) => [keys[i], name])));
+let listed = CHAT;
+
+// `table`: the keys of another page.
+export function listen(actions, table = CHAT) {
+  listed = table;
+  const byKey = Object.fromEntries(table.flatMap(([keys, , ...names]) => names.map((name, i) => [keys[i], name])));
   addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
     if (event.key === "Escape") return actions.leave();
@@ -43,7 +47,7 @@ export function listen(actions) {
 }
 
 export function openSheet() {
-  const rows = KEYS.flatMap(([keys, words]) => {
+  const rows = listed.flatMap(([keys, words]) => {
     const shown = keys.map((key) => make("kbd", "", key));
     return [make("dt", "", ...shown), make("dd", "", t(words))];
   });

@@ -1,6 +1,6 @@
 // Puts the page together: the composer, the list of conversations, the keys, and what the service says of itself.
 import * as conversations from "./conversations.js";
-import { $, announce, button, copy, dress, make, setText } from "./dom.js";
+import { $, announce, button, copy, dress, make, setText, toast } from "./dom.js";
 import { askForKey } from "./key_dialog.js";
 import * as keys from "./keys.js";
 import * as service from "./service.js";
@@ -11,7 +11,7 @@ import * as words from "./words.js";
 import { names, write } from "./writer.js";
 
 const { t } = words;
-const SAVE_MS = 1000, BANNER_MS = 20_000, TOAST_MS = 12_000;
+const SAVE_MS = 1000, BANNER_MS = 20_000;
 const writing = new Map();  // conversation id → { conversation, stop }, while an answer is written
 let open = null, two = storage.read("two") ?? false, serving = "";
 
@@ -164,21 +164,6 @@ function showList() {
     return make("li", "", name, gone);
   });
   $("conversations").replaceChildren(...items);
-}
-
-// `choices`: by their words, what can be done about it while it is shown.
-function toast(text, choices = {}) {
-  const node = $("toast");
-  const close = () => { node.hidden = true; };
-  const choose = (act) => () => {
-    close();
-    act();
-  };
-  const buttons = Object.entries(choices).map(([name, act]) => button(name, choose(act), { className: "text" }));
-  node.replaceChildren(make("span", "", text), ...buttons);
-  node.hidden = false;
-  clearTimeout(toast.timer);
-  toast.timer = setTimeout(close, TOAST_MS);
 }
 
 function showState() {

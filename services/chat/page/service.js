@@ -53,8 +53,8 @@ function retryAfter(response) {
   return 1000 * (parseFloat(response.headers.get("Retry-After")) || .5);
 }
 
-// The chunks of a streamed answer; a whole one ends with [DONE].
-export async function* events(response) {
+// The events of a stream; a whole one ends with [DONE]. `heard` is called for all that comes, comments too.
+export async function* events(response, heard = () => {}) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = "";;) {
     const { value, done } = await reader.read().catch((error) => {
@@ -62,9 +62,11 @@ export async function* events(response) {
       return { done: true };
     });
     if (done) throw new Refused(t("broke"), 0);
+    heard();
     const parts = (rest + value).split("\n\n");
     rest = parts.pop();
     for (const part of parts) {
+      if (part.startsWith(":")) continue;  // a comment, so that nobody between takes the silence for an end
       const data = part.replace(/^data: /, "");
       if (data === "[DONE]") return;
       yield JSON.parse(data);

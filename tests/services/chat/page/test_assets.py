@@ -1,6 +1,7 @@
 """What `/` answers and names."""
 
 import json
+import posixpath
 import re
 
 import pytest
@@ -22,7 +23,10 @@ async def test_the_page_names_all_that_it_is_made_of(service: Service) -> None:
     assert "unsafe" not in policy
     assert headers["cache-control"] == "no-cache"
     [place] = set(re.findall(r"page/[0-9a-f]{16}", html))
-    named = {name for source in (HTML, *SOURCES.values()) for name in re.findall(r"[\w]+\.(?:js|css|svg)\b", source)}
+    named = set(re.findall(r'="page/[0-9a-f]{16}/([^"]+)"', HTML))
+    for name, source in SOURCES.items():
+        imported = re.findall(r'\bfrom "(\.[^"]+)"', source)
+        named |= {posixpath.normpath(posixpath.join(posixpath.dirname(name), other)) for other in imported}
     assert named == {name for name in SOURCES if not name.endswith(".json")}
     for name, source in SOURCES.items():
         async with service.session.get(f"{service.url}/{place}/{name}") as response:

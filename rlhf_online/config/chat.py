@@ -140,6 +140,11 @@ class ChatSettings(ServiceSettings):
         ge=0,
         description="How long people's conversations and votes are kept for them to read; 0: until they erase them.",
     )
+    keep_conversations_gib: float = Field(
+        default=4.0,
+        ge=0,
+        description="Size of what is kept for people to read beyond which the oldest of it goes; 0: none.",
+    )
     engine: EngineSettings = EngineSettings()
     limits: LimitSettings = LimitSettings()
     swap: SwapSettings = SwapSettings()

@@ -13,7 +13,9 @@ asks with `rows`; its erasures are its own to apply. The rest is here, once:
   log holds; so is a damaged one if the log still holds everything.
 - Whoever asks calls `catch_up` first, and so sees all that was acknowledged before. Until the log was read once, which
   may take a while at a start, that is refused, and nothing else waits for it.
-- What is deleted is overwritten in the file (`secure_delete`), and SQLite's journal is emptied within TIDY_S.
+- What is deleted is overwritten in the file (`secure_delete`), and SQLite's journal emptied within TIDY_S. Where rows
+  moved between pages copies are left all the same (2 of 960 in a trial). So who erases what nobody may find again asks
+  for the file to be written anew (`scrub`): within TIDY_S, at most once in SCRUB_S, and not forgotten over a restart.
 """
 
 import asyncio
@@ -39,7 +41,10 @@ from rlhf_online.wire import Header, peek
 BATCH = 256
 """Records of a transaction."""
 FOLLOW_S = 1.0
+WAIT_S = 5.0
+"""How long somebody waits for another's transaction, or for the file that is written anew."""
 TIDY_S = 10.0
+SCRUB_S = 3600.0
 BEGINNING = -1
 PLACE = """
 CREATE TABLE IF NOT EXISTS place (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), log TEXT, position INTEGER);
@@ -65,7 +70,7 @@ class ReadModel(ABC):
         self._at: int | None = None
         """The next record; None until the log was asked where to read on."""
         self._told = BEGINNING
-        self._tidied_s = 0.0
+        self._scrubbed_s = -SCRUB_S
 
     @abstractmethod
     def apply(self, record: Record, header: Header) -> None:
@@ -83,6 +88,10 @@ class ReadModel(ABC):
     def execute(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         """For `apply` and `trim`."""
         return self._database.execute(query, values)
+
+    def scrub(self) -> None:
+        """For `apply`: what it deletes shall be found nowhere in the file."""
+        self.execute("PRAGMA user_version = 1")
 
     def rows(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
         """What the query finds in what was taken in so far. Raises ReadModelUnavailable."""
@@ -102,18 +111,21 @@ class ReadModel(ABC):
             )
 
     async def follow(self) -> None:
-        """Keep up with the log, until cancelled. What cannot be read now is tried again."""
-        failing = False
+        """Keep up with the log, and the file in order, until cancelled. What cannot be done now is tried again."""
+        failing, tidied_s = False, 0.0
         while True:
+            more = False
             try:
-                while await asyncio.to_thread(self.advance):
-                    pass
+                more = await asyncio.to_thread(self.advance)
+                if time.monotonic() > tidied_s + TIDY_S:
+                    await asyncio.to_thread(self.tidy)
+                    tidied_s = time.monotonic()
                 failing = False
             except ReadModelUnavailable as error:
                 if not failing:
                     structlog.get_logger().warning("a read model does not follow the log", why=str(error))
                 failing = True
-            await asyncio.sleep(FOLLOW_S)
+            await asyncio.sleep(0 if more else FOLLOW_S)
 
     def advance(self) -> bool:
         """Take in the log's next records, as many as one transaction holds; False if there are none.
@@ -130,20 +142,43 @@ class ReadModel(ABC):
             if records:
                 self._commit(records, position[PARTITION])
             self._at = position[PARTITION]
-            if time.monotonic() > self._tidied_s + TIDY_S:
-                self._tidy(self._at)
             return bool(records)
+
+    def tidy(self) -> None:
+        """Trim, make durable what was taken in, and only then let the log's retention have it.
+
+        Raises ReadModelUnavailable: it may be called again.
+        """
+        with self._at_work():
+            with _transaction(self._database):
+                self.trim(_first(self._folder))
+            self._checkpoint()
+            [(asked,)] = self.execute("PRAGMA user_version").fetchall()
+            if asked and time.monotonic() >= self._scrubbed_s + SCRUB_S:
+                self._scrubbed_s = time.monotonic()
+                self.execute("VACUUM")
+                self.execute("PRAGMA user_version = 0")
+                self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if self._at is not None and self._at > self._told:
+            self._log.mark_consumed(self._path.stem, {PARTITION: self._at})
+            self._told = self._at
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except LogError as error:
-                raise ReadModelUnavailable(str(error)) from error
-            except sqlite3.Error as error:
-                message = f"{self._path} cannot be used: {error}; look at the disk and at the file's owner"
-                raise ReadModelUnavailable(message) from error
+        if not self._lock.acquire(timeout=WAIT_S):
+            raise ReadModelUnavailable(f"{self._path.stem} are being put in order; try again soon")
+        try:
+            yield
+        except LogError as error:
+            raise ReadModelUnavailable(str(error)) from error
+        except sqlite3.Error as error:
+            message = f"{self._path} cannot be used: {error}; look at the disk and at the file's owner"
+            raise ReadModelUnavailable(message) from error
+        finally:
+            self._lock.release()
 
     def _commit(self, records: Sequence[Record], reached: int) -> None:
         with _transaction(self._database):
@@ -155,16 +190,6 @@ class ReadModel(ABC):
                 except UndecodableEvent:
                     continue
             self.execute("INSERT OR REPLACE INTO place VALUES (0, ?, ?)", (self._log.identity(), reached))
-
-    def _tidy(self, reached: int) -> None:
-        """Make durable what was taken in, and only then let the log's retention have it."""
-        with _transaction(self._database):
-            self.trim(_first(self._folder))
-        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if reached > self._told:
-            self._log.mark_consumed(self._path.stem, {PARTITION: reached})
-            self._told = reached
-        self._tidied_s = time.monotonic()
 
     def _resumed(self) -> int:
         """Where to read on: behind a gap, from what there is; in another log, from its beginning."""

@@ -97,7 +97,12 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     engine.on_change.append(writer.changed)
     watch = VersionWatch(engine)
     engine.on_change.extend((exporter.changed, watch.changed))
-    store = ConversationStore(state.conversations, folder, settings.keep_conversations_days)
+    store = ConversationStore(
+        state.conversations,
+        folder,
+        keep_days=settings.keep_conversations_days,
+        keep_gib=settings.keep_conversations_gib,
+    )
     learning = Learning(registry, state)
     conversations = Conversations(store, writer, person_hash)
     return Chat(

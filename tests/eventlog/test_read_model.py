@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -113,18 +114,20 @@ def test_what_nobody_can_read_is_passed_over(beside: Beside) -> None:
     assert beside.found() == ["a", "b"]
 
 
-def test_retention_keeps_what_was_not_taken_in_durably(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retention_keeps_what_was_not_taken_in_durably(beside: Beside) -> None:
     """The log is told after SQLite's journal was synced and emptied."""
     beside.write("a", "b")
     with closing(beside.open()) as model:
+        model.tidy()
+        assert log_files.first_needed(beside.folder) is None
         model.catch_up()
+        model.tidy()
         assert log_files.first_needed(beside.folder) == 2
         beside.write("c")
         model.catch_up()
         assert log_files.first_needed(beside.folder) == 2
         assert beside.path.with_name("votes.sqlite-wal").stat().st_size > 0
-        monkeypatch.setattr(read_model, "TIDY_S", 0)
-        model.advance()
+        model.tidy()
         assert log_files.first_needed(beside.folder) == 3
         assert beside.path.with_name("votes.sqlite-wal").stat().st_size == 0
         with closing(sqlite3.connect(f"file:{beside.path}?immutable=1", uri=True)) as what_was_synced:
@@ -143,23 +146,78 @@ def test_a_kill_before_the_log_was_told_loses_and_doubles_nothing(
     beside.write("a", "b")
     with monkeypatch.context() as patched, closing(beside.open()) as model:
         patched.setattr(LocalReader, "mark_consumed", kill)
+        model.catch_up()
         with pytest.raises(Killed):
-            model.catch_up()
+            model.tidy()
     beside.write("c")
     assert beside.found() == ["a", "b", "c"]
 
 
-def test_what_is_of_no_use_goes_in_time(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_of_no_use_goes_in_time(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where nothing more is written."""
-    beside.write("a")
+    monkeypatch.setattr(read_model, "FOLLOW_S", 0.01)
+    monkeypatch.setattr(read_model, "TIDY_S", 0.01)
+    beside.write("a", "useless")
     with closing(beside.open()) as model:
         model.catch_up()
-        beside.write("useless")
-        model.catch_up()
         assert model.names() == ["a", "useless"]
-        monkeypatch.setattr(read_model, "TIDY_S", 0)
-        model.advance()
-        assert model.names() == ["a"]
+        following = asyncio.create_task(model.follow())
+        await eventually(lambda: model.names() == ["a"])
+        following.cancel()
+        await asyncio.wait((following,))
+
+
+class Forgetful(Votes):
+    """A vote "forget" takes all others away for good."""
+
+    def apply(self, record: Record, header: Header) -> None:
+        super().apply(record, header)
+        if header.event_id == "forget":
+            self.execute("DELETE FROM vote")
+            self.scrub()
+
+
+def test_a_file_is_written_anew_once_in_a_while_also_after_a_restart(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def size() -> int:
+        return beside.path.stat().st_size
+
+    beside.write("a" * 30_000, "forget")
+    with closing(beside.open(Forgetful)) as model:
+        model.catch_up()
+    before = size()
+    with closing(beside.open(Forgetful)) as model:
+        model.tidy()
+        assert (small := size()) < before
+        beside.write("b" * 30_000, "forget")
+        model.catch_up()
+        model.tidy()
+        assert size() > small
+        monkeypatch.setattr(read_model, "SCRUB_S", 0)
+        model.tidy()
+        assert size() == small
+
+
+def test_who_meets_a_long_transaction_is_told_to_come_again(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_model, "WAIT_S", 0.01)
+    asked: list[str] = []
+
+    class Slow(Votes):
+        def apply(self, record: Record, header: Header) -> None:
+            def ask() -> None:
+                with pytest.raises(ReadModelUnavailable, match="votes are being put in order; try again soon"):
+                    self.names()
+                asked.append(header.event_id)
+
+            meanwhile = threading.Thread(target=ask)
+            meanwhile.start()
+            meanwhile.join()
+
+    beside.write("a")
+    with closing(beside.open(Slow)) as model:
+        model.catch_up()
+    assert asked == ["a"]
 
 
 def test_it_may_hold_what_the_log_has_let_go_of(beside: Beside) -> None:

@@ -3,8 +3,9 @@
 It is needed since the log is in the order of time and does not last, and so that a person can have what is theirs
 removed from it.
 
-What nobody's name stands under is not kept: nobody could ask for it. An erased exchange leaves its id, so that a vote
-on it is not kept either, and nothing else; SQLite overwrites what is deleted (`secure_delete`).
+What nobody's name stands under is not kept: nobody could ask for it. An erased exchange leaves its id and the time, so
+that a vote on it is not kept either, and nothing else. The oldest goes, whosesoever, once it is older than `keep_days`,
+or once all is larger than `keep_gib`.
 """
 
 from collections.abc import Iterator
@@ -20,11 +21,15 @@ from rlhf_online.wire import Header, decode
 from services.chat.conversations.rows import exchange_row, vote_row
 
 DAY_MS = 86_400_000
+AT_ONCE = 64
+"""Exchanges and votes that go before the size is looked at again."""
+ROUNDS = 400
+"""So many times at most before others get at the database."""
 NAME = "conversations.sqlite"
 
 
 class ConversationStore(ReadModel):
-    """The database in `folder`, and the log in `log`. `keep_days`: what is older goes; 0 keeps all."""
+    """The database in `folder`, and the log in `log`. 0 as `keep_days` or `keep_gib` is no limit."""
 
     tables: ClassVar[str] = """
 CREATE TABLE IF NOT EXISTS exchange (
@@ -32,19 +37,22 @@ CREATE TABLE IF NOT EXISTS exchange (
     comparison_id TEXT, title TEXT, said BLOB
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS exchange_of ON exchange (person, conversation_id, started_ms);
+CREATE INDEX IF NOT EXISTS exchange_age ON exchange (finished_ms);
 CREATE TABLE IF NOT EXISTS vote (
     event_id TEXT PRIMARY KEY, person TEXT, completion_id TEXT, comparison_id TEXT, compares INTEGER,
     created_ms INTEGER, said BLOB
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS vote_of ON vote (person, completion_id);
+CREATE INDEX IF NOT EXISTS vote_age ON vote (created_ms);
 CREATE INDEX IF NOT EXISTS vote_on ON vote (comparison_id) WHERE comparison_id != '';
 CREATE TABLE IF NOT EXISTS erased (
     person TEXT, conversation_id TEXT, erased_ms INTEGER, PRIMARY KEY (person, conversation_id)
 ) WITHOUT ROWID;
 """
 
-    def __init__(self, folder: Path, log: Path, keep_days: float = 0.0) -> None:
+    def __init__(self, folder: Path, log: Path, *, keep_days: float = 0.0, keep_gib: float = 0.0) -> None:
         self._keep_ms = int(keep_days * DAY_MS)
+        self._keep_bytes = int(keep_gib * 2**30)
         super().__init__(folder / NAME, log)
 
     def apply(self, record: Record, header: Header) -> None:
@@ -61,9 +69,24 @@ CREATE TABLE IF NOT EXISTS erased (
 
     def trim(self, first: int) -> None:
         if self._keep_ms:
-            limit = (now_ms() - self._keep_ms,)
-            self.execute("DELETE FROM exchange WHERE person != '' AND finished_ms < ?", limit)
-            self.execute("DELETE FROM vote WHERE created_ms < ?", limit)
+            self._drop(now_ms() - self._keep_ms)
+        for _ in range(ROUNDS):
+            if not self._keep_bytes or self._size() <= self._keep_bytes:
+                break
+            ages = "SELECT finished_ms AS at_ms FROM exchange UNION ALL SELECT created_ms FROM vote"
+            oldest = self.execute(f"{ages} ORDER BY at_ms LIMIT 1 OFFSET ?", (AT_ONCE - 1,)).fetchone()
+            self._drop(oldest[0] if oldest else now_ms())
+
+    def _size(self) -> int:
+        """Bytes in use; what was freed is written to before the file grows."""
+        pages, free, size = (
+            self.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
+
+    def _drop(self, until_ms: int) -> None:
+        for table, at_ms in (("exchange", "finished_ms"), ("vote", "created_ms"), ("erased", "erased_ms")):
+            self.execute(f"DELETE FROM {table} WHERE {at_ms} <= ?", (until_ms,))
 
     def conversations(self, person: str, after: str, limit: int) -> list[tuple[Any, ...]]:
         """(id, title, begun, changed, exchanges) of the person's, the last changed first, behind the one `after`."""
@@ -127,12 +150,13 @@ CREATE TABLE IF NOT EXISTS erased (
         erased = self.execute(said, (exchange.person, exchange.conversation_id)).fetchone()
         row = exchange_row(exchange)
         if erased is not None and exchange.started_ms <= erased[0]:
-            row = (exchange.completion_id, "", "", 0, 0, "", "", b"")
+            row = (exchange.completion_id, "", "", 0, erased[0], "", "", b"")
         self.execute("INSERT OR IGNORE INTO exchange VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def _erase(self, erasure: Erasure) -> None:
         whose = (erasure.person, erasure.conversation_id)
         covered = (*whose, erasure.erased_ms)
+        self.scrub()
         self.execute(
             """
             DELETE FROM vote WHERE completion_id IN (
@@ -143,11 +167,11 @@ CREATE TABLE IF NOT EXISTS erased (
         )
         self.execute(
             """
-            UPDATE exchange SET person = '', conversation_id = '', started_ms = 0, finished_ms = 0,
+            UPDATE exchange SET person = '', conversation_id = '', started_ms = 0, finished_ms = ?,
                 comparison_id = '', title = '', said = x''
             WHERE person = ? AND conversation_id = ? AND started_ms <= ?
             """,
-            covered,
+            (erasure.erased_ms, *covered),
         )
         self.execute("INSERT OR REPLACE INTO erased VALUES (?, ?, ?)", covered)
 

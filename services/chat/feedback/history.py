@@ -102,6 +102,7 @@ CREATE INDEX IF NOT EXISTS completions_by_number ON completions (number);
             SELECT j.number FROM completions c JOIN judged j USING (completion) WHERE c.conversation = ?
         ))"""
         whose = (erasure.person, erasure.conversation_id, erasure.conversation_id)
+        self.scrub()
         for gone in self.execute(votes, whose).fetchall():
             for table in ("votes", "judged"):
                 self.execute(f"DELETE FROM {table} WHERE number = ?", gone)

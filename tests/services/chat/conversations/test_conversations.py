@@ -1,9 +1,12 @@
 """A person's own conversations: all that was acknowledged, nobody else's, and gone once they are erased."""
 
 import asyncio
+import random
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import orjson
 import pytest
 
 from rlhf_online import events as ev
+from rlhf_online.eventlog.base import AppendFuture
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.training.ledger import Ledger
@@ -219,16 +223,19 @@ async def test_a_kill_after_the_erasure_was_acknowledged_brings_nothing_back(tmp
 class Kept:
     """A log, and stores that follow it, one after another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, segment_bytes: int = 400) -> None:
         self.folder = folder
-        self.log = LocalLog(folder / "log", segment_bytes=400)
+        self.log = LocalLog(folder / "log", segment_bytes=segment_bytes)
+
+    def append(self, envelope: ev.Envelope) -> AppendFuture:
+        return self.log.append(encode(envelope))
 
     def write(self, *envelopes: ev.Envelope) -> None:
         for envelope in envelopes:
-            self.log.append(encode(envelope)).result(30)
+            self.append(envelope).result(30)
 
-    def open(self, keep_days: float = 0.0) -> ConversationStore:
-        return ConversationStore(self.folder / "conversations", self.folder / "log", keep_days)
+    def open(self, **kept: float) -> ConversationStore:
+        return ConversationStore(self.folder / "conversations", self.folder / "log", **kept)
 
     def found(self, store: ConversationStore, conversation: str = "talk a") -> list[str]:
         store.catch_up()
@@ -294,8 +301,70 @@ def test_what_is_too_old_goes(beside: Kept) -> None:
     beside.write(completion("old", conversation="talk a", at_ms=now - 3 * module.DAY_MS))
     beside.write(completion("new", conversation="talk a", at_ms=now), thumb("old", at_ms=now - 3 * module.DAY_MS))
     store = beside.open(keep_days=2.0)
+    assert beside.found(store) == ["old", "new"]
+    store.tidy()
     assert beside.found(store) == ["new"]
     assert list(store.votes("rater")) == []
+    store.close()
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Iterator[Kept]:
+    """A log with room for many events."""
+    kept = Kept(tmp_path, segment_bytes=1 << 20)
+    yield kept
+    kept.log.close()
+
+
+def test_what_is_too_much_goes_the_oldest_first(many: Kept) -> None:
+    """Exchanges and votes, and what is left of erased ones; the room that they leave is used again."""
+    bound = 512 * 1024
+    store = many.open(keep_gib=bound / 2**30)
+    sizes = []
+    for batch in range(4):
+        for number in range(200):
+            name, at_ms = f"{batch}-{number:03}", 1_000 * batch + number
+            many.append(completion(name, conversation="talk a", at_ms=at_ms))
+            many.append(feedback(ev.Correction(answer=ref(name), text="x" * 2_000), at_ms=at_ms))
+        many.append(erasure("talk e", at_ms=1_000 * batch))
+        many.write(completion(f"e{batch}", conversation="talk e", at_ms=1_000 * batch - 1))
+        store.catch_up()
+        store.tidy()
+        [(used,)] = store.rows("SELECT SUM(pgsize) FROM dbstat")
+        assert used <= bound
+        sizes.append((many.folder / "conversations" / NAME).stat().st_size)
+    assert sizes[-1] < 1.1 * sizes[1]
+    found = many.found(store)
+    assert found == [f"3-{number:03}" for number in range(200)][-len(found) :]
+    assert 50 < len(found) < 200
+    assert len(list(store.votes("rater"))) == len(found)
+    assert store.rows("SELECT COUNT(*) FROM erased") == [(0,)]
+    store.close()
+
+
+def test_nothing_of_many_erased_conversations_stays_in_the_file(many: Kept) -> None:
+    """SQLite overwrites what is deleted, and leaves copies of rows that it moved before."""
+    chance = random.Random(1)
+    store = many.open()
+    names: set[str] = set()
+    erased: set[str] = set()
+    for _ in range(12):
+        for _ in range(200):
+            name = f"{chance.getrandbits(64):016x}"
+            names.add(name)
+            text = f"<{name}>" + "x" * chance.choice((10, 100, 400, 1_500, 6_000))
+            asked = completion(name, conversation=f"talk {name}").event
+            assert isinstance(asked, ev.Completion)
+            asked = replace(asked, messages=(ev.Message(role="user", content=text),))
+            many.append(ev.Envelope(event_id=name, event=asked))
+        for name in chance.sample(sorted(names - erased), 80):
+            erased.add(name)
+            many.append(erasure(f"talk {name}"))
+        many.write(completion("last"))
+        store.catch_up(30)
+    store.tidy()
+    data = b"".join(path.read_bytes() for path in (many.folder / "conversations").iterdir())
+    assert {found.decode() for found in re.findall(rb"<(\w{16})>", data)} == names - erased
     store.close()
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import grpc
 import pytest
 
-from rlhf_online.eventlog import read_model
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.retention import Retention, remove_expired
 from rlhf_online.eventlog.tail import LocalReader
@@ -196,10 +195,7 @@ def test_what_its_person_erased_goes_from_the_index_too(tmp_path: Path) -> None:
         votes.close()
 
 
-def test_what_the_logs_retention_removes_goes_from_the_index_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(read_model, "TIDY_S", 0)
+def test_what_the_logs_retention_removes_goes_from_the_index_too(tmp_path: Path) -> None:
     with LocalLog(tmp_path, segment_bytes=30) as log:
         for number in range(3):
             log.append(encode(feedback(number))).result(30)
@@ -207,5 +203,6 @@ def test_what_the_logs_retention_removes_goes_from_the_index_too(
         assert len(ids(votes)) == 3
         assert list(remove_expired(tmp_path, Retention(max_bytes=1), 2)) == [0, 1]
         log.append(encode(feedback(3))).result(30)
+        votes.tidy()
         assert ids(votes) == ["vote-3", "vote-2"]
         votes.close()

@@ -5,9 +5,8 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
-import orjson
 
-from rlhf_online.proto.rlhf.v1 import comparisons_pb2, comparisons_pb2_grpc, events_pb2
+from rlhf_online.proto.rlhf.v1 import comparisons_pb2, comparisons_pb2_grpc
 from services.chat.access.caller import CALLER, PersonQuery
 from services.chat.bodies.api_error import outcome
 from services.chat.bodies.validation import validate
@@ -15,7 +14,7 @@ from services.chat.comparisons.questions import question
 from services.chat.comparisons.replies import Comparison
 from services.chat.comparisons.service import Shown
 from services.chat.transport.chat import Chat
-from services.chat.transport.grpc_values import values_of
+from services.chat.transport.grpc_values import message_of, values_of
 
 Context = grpc.aio.ServicerContext
 
@@ -81,18 +80,10 @@ class ComparisonServicer(comparisons_pb2_grpc.ComparisonServiceServicer):
     ) -> comparisons_pb2.NextComparisonResponse:
         caller = CALLER.get().named(validate(PersonQuery, values_of(request)).user, self.person_hash)
         asked = await question(self.questions, caller.person)
-        return comparisons_pb2.NextComparisonResponse(messages=[_message(**said) for said in asked["messages"]])
+        return comparisons_pb2.NextComparisonResponse(messages=[message_of(**said) for said in asked["messages"]])
 
     def _count(self, ended: str) -> None:
         self._metrics.requests.labels(outcome=ended).inc()
-
-
-def _message(*, role: str, content: Any, **other: Any) -> events_pb2.Message:
-    """As the log has it: content that is no text, and every other field, in `other`."""
-    beside = other if isinstance(content, str) else {"content": content, **other}
-    text = content if isinstance(content, str) else ""
-    said = events_pb2.Json(text=orjson.dumps(beside).decode()) if beside else None
-    return events_pb2.Message(role=role, content=text, other=said)
 
 
 def _response(comparison: Comparison) -> comparisons_pb2.CompareResponse:

@@ -24,6 +24,8 @@ from rlhf_online.proto.rlhf.v1 import (
     chat_pb2_grpc,
     comparisons_pb2,
     comparisons_pb2_grpc,
+    conversations_pb2,
+    conversations_pb2_grpc,
     feedback_pb2,
     feedback_pb2_grpc,
     versions_pb2,
@@ -40,6 +42,7 @@ from services.chat.transport import connections
 from services.chat.transport.chat import Chat, readiness
 from services.chat.transport.grpc_chat import ChatServicer
 from services.chat.transport.grpc_comparisons import ComparisonServicer
+from services.chat.transport.grpc_conversations import ConversationServicer
 from services.chat.transport.grpc_errors import code_of, trailing
 from services.chat.transport.grpc_feedback import FeedbackServicer
 from services.chat.transport.grpc_values import values_of
@@ -47,8 +50,14 @@ from services.chat.transport.grpc_values import values_of
 HEALTH_POLL_S = 0.5
 MAX_CALLS = 8192
 """Of all connections."""
-FILES = (chat_pb2, comparisons_pb2, feedback_pb2, admin_pb2)
-SERVICES = ("rlhf.v1.ChatService", "rlhf.v1.ComparisonService", "rlhf.v1.FeedbackService", "rlhf.v1.AdminService")
+FILES = (chat_pb2, comparisons_pb2, feedback_pb2, admin_pb2, conversations_pb2)
+SERVICES = (
+    "rlhf.v1.ChatService",
+    "rlhf.v1.ComparisonService",
+    "rlhf.v1.FeedbackService",
+    "rlhf.v1.AdminService",
+    "rlhf.v1.ConversationService",
+)
 Context = grpc.aio.ServicerContext
 
 
@@ -174,6 +183,7 @@ class GrpcServer:
         chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)
         comparisons_pb2_grpc.add_ComparisonServiceServicer_to_server(ComparisonServicer(chat), self.server)
         feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(FeedbackServicer(chat), self.server)
+        conversations_pb2_grpc.add_ConversationServiceServicer_to_server(ConversationServicer(chat), self.server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(chat), self.server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)

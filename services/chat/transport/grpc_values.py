@@ -86,6 +86,14 @@ def pieces(generation: Generation, chunk: Chunk) -> Iterator[chat_pb2.StreamComp
             yield chat_pb2.StreamCompleteResponse(completion_id=generation.completion_id, index=part["index"], **said)
 
 
+def message_of(*, role: str, content: Any, **other: Any) -> events_pb2.Message:
+    """As the log has it: content that is no text, and every other field, in `other`."""
+    beside = other if isinstance(content, str) else {"content": content, **other}
+    text = content if isinstance(content, str) else ""
+    said = events_pb2.Json(text=orjson.dumps(beside).decode()) if beside else None
+    return events_pb2.Message(role=role, content=text, other=said)
+
+
 def _choice(choice: ChatChoice, spans: Sequence[Span]) -> chat_pb2.Choice:
     told = all(span["first_token"] is not None for span in spans)
     return chat_pb2.Choice(

@@ -1,5 +1,8 @@
 """A person's own conversations: all that was acknowledged, nobody else's, and gone once they are erased."""
 
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# (the generated stubs are typed for synchronous channels)
+
 import asyncio
 import random
 import re
@@ -11,18 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import orjson
 import pytest
+from google.protobuf.json_format import ParseDict
 
 from rlhf_online import events as ev
 from rlhf_online.eventlog.base import AppendFuture
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
+from rlhf_online.proto.rlhf.v1 import conversations_pb2 as pb
+from rlhf_online.proto.rlhf.v1 import conversations_pb2_grpc
+from rlhf_online.proto.rlhf.v1.feedback_pb2 import FeedbackItem
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import encode
 from services.chat.conversations import store as module
 from services.chat.conversations.rows import exchange_row
 from services.chat.conversations.store import NAME, ConversationStore
+from tests.services.chat.transport.test_transports import a_message
 from tests.support.chat_process import FILE_LOG, ChatProcess
 from tests.support.chat_service import Service, running
 from tests.support.fake_vllm import fake_vllm
@@ -179,6 +188,62 @@ async def test_who_wrote_a_comparison_is_not_read_there_before_the_vote(kept: Se
     assert await told() == set()
     await kept.post("/v1/feedback", {"pairwise": {"chosen": first, "rejected": second}, "user": "ann"})
     assert await told() == {"policy-000000"}
+
+
+def as_item(vote: dict[str, Any]) -> dict[str, Any]:
+    """A vote of HTTP's as gRPC has it."""
+    said = {name: value for name, value in vote.items() if name not in ("event_id", "object")}
+    if "ranking" in said:
+        said["ranking"] = {"tiers": [{"answers": tier} for tier in said["ranking"]["tiers"]]}
+    return {"event_id": vote["event_id"], "feedback": said}
+
+
+def as_exchange(exchange: dict[str, Any]) -> dict[str, Any]:
+    said = {name: value for name, value in exchange.items() if name not in ("object", "conversation_id")}
+    said["messages"] = [a_message(**message) for message in exchange["messages"]]
+    return {**said, "votes": [as_item(vote) for vote in exchange.get("votes", ())]}
+
+
+async def test_grpc_tells_and_erases_the_same(kept: Service) -> None:
+    parts = [{"role": "user", "content": [{"type": "text", "text": "secret"}]}]
+    _, asked = await kept.ask(user="ann", conversation_id="c", n=2, messages=parts)
+    await kept.ask(user="ann", conversation_id="d")
+    first, second = ({"completion_id": asked["id"], "index": index} for index in range(2))
+    for vote in (
+        {"ranking": {"tiers": [[second], [first]]}, "reasons": ["unclear"], "response_ms": 5},
+        {"pairwise": {"chosen": first, "rejected": second, "tie": True}},
+        {"correction": {"answer": first, "text": "better"}},
+    ):
+        assert (await kept.post("/v1/feedback", {**vote, "user": "ann"}))[0] == 200
+    _, listed = await kept.get("/v1/conversations?user=ann")
+    _, read = await kept.get("/v1/conversations/c?user=ann")
+    exported = await export(kept)
+    async with grpc.aio.insecure_channel(kept.grpc) as channel:
+        stub = conversations_pb2_grpc.ConversationServiceStub(channel)
+        found = await stub.ListConversations(pb.ListConversationsRequest(user="ann"))
+        assert found == ParseDict(listed, pb.ListConversationsResponse())
+        one = await stub.GetConversation(pb.GetConversationRequest(user="ann", conversation_id="c"))
+        read["exchanges"] = [as_exchange(exchange) for exchange in read["exchanges"]]
+        assert one == ParseDict(read, pb.GetConversationResponse())
+        assert len(one.exchanges[0].votes) == 3
+        items = [item async for item in stub.ExportConversations(pb.ExportConversationsRequest(user="ann"))]
+        assert items == [
+            pb.ExportConversationsResponse(vote=ParseDict(as_item(item), FeedbackItem()))
+            if item["object"] == "vote"
+            else pb.ExportConversationsResponse(
+                conversation_id=item["conversation_id"], exchange=ParseDict(as_exchange(item), pb.Exchange())
+            )
+            for item in exported
+        ]
+        assert [item.WhichOneof("item") for item in items] == ["exchange"] * 2 + ["vote"] * 3
+        gone = await stub.EraseConversation(pb.EraseConversationRequest(user="ann", conversation_id="c"))
+        assert (gone.conversation_id, dict(gone.position)) == ("c", {"local": 6})
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            [item async for item in stub.ExportConversations(pb.ExportConversationsRequest())]
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert [row["conversation_id"] for row in (await kept.get("/v1/conversations?user=ann"))[1]["conversations"]] == [
+        "d"
+    ]
 
 
 async def test_another_sites_page_erases_nothing(kept: Service) -> None:

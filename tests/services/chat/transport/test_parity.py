@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from rlhf_online.proto.rlhf.v1 import admin_pb2, chat_pb2, comparisons_pb2, events_pb2, feedback_pb2, versions_pb2
+from rlhf_online.proto.rlhf.v1 import (
+    admin_pb2,
+    chat_pb2,
+    comparisons_pb2,
+    conversations_pb2,
+    events_pb2,
+    feedback_pb2,
+    versions_pb2,
+)
 from services.chat import versions
 from services.chat.access.caller import PersonQuery
 from services.chat.bodies.api_error import ErrorDetail
@@ -15,6 +23,8 @@ from services.chat.comparisons.request import CompareRequest
 from services.chat.completions import responses, text_responses
 from services.chat.completions.chat_request import ChatCompletionRequest, Message
 from services.chat.completions.text_request import CompletionRequest
+from services.chat.conversations import service as kept
+from services.chat.conversations.service import ConversationsQuery
 from services.chat.feedback import batch, own_votes
 from services.chat.feedback import request as feedback
 from services.chat.feedback.service import FeedbackAccepted
@@ -147,6 +157,22 @@ TWINS = {
         (feedback_pb2.FeedbackItem, events_pb2.Feedback),
         only_grpc={"feedback": "its fields stand one level higher", "person": "not told"},
     ),
+    "whose conversations": Twins((ConversationsQuery,), (conversations_pb2.ListConversationsRequest,)),
+    "conversations": Twins((kept.ConversationList,), (conversations_pb2.ListConversationsResponse,)),
+    "a conversation in a list": Twins((kept.ConversationRow,), (conversations_pb2.ConversationRow,)),
+    "which conversation": Twins(
+        (ConversationsQuery,),
+        (conversations_pb2.GetConversationRequest,),
+        only_grpc={"conversation_id": "HTTP's path"},
+    ),
+    "a conversation": Twins((kept.Conversation,), (conversations_pb2.GetConversationResponse,)),
+    "an exchange": Twins((kept.Exchange,), (conversations_pb2.Exchange,)),
+    "an answer that was kept": Twins((kept.KeptAnswer,), (conversations_pb2.KeptAnswer,)),
+    "which conversation is erased": Twins(
+        (PersonQuery,), (conversations_pb2.EraseConversationRequest,), only_grpc={"conversation_id": "HTTP's path"}
+    ),
+    "it was erased": Twins((kept.ConversationErased,), (conversations_pb2.EraseConversationResponse,)),
+    "who exports": Twins((PersonQuery,), (conversations_pb2.ExportConversationsRequest,)),
     "which versions": Twins((versions.ListVersionsRequest,), (admin_pb2.ListVersionsRequest,)),
     "versions": Twins((versions.VersionList,), (admin_pb2.ListVersionsResponse,)),
     "a version": Twins(

@@ -8,6 +8,7 @@ chat, and every text that goes on, is asked for as a whole and as a stream.
 # (the generated stubs are typed for synchronous channels)
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from rlhf_online import events
 from rlhf_online.end_users import sign
+from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.proto.rlhf.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -29,14 +31,19 @@ from rlhf_online.proto.rlhf.v1 import (
     chat_pb2_grpc,
     comparisons_pb2,
     comparisons_pb2_grpc,
+    conversations_pb2,
+    conversations_pb2_grpc,
     events_pb2,
 )
+from rlhf_online.state import PersonHash
+from rlhf_online.wire import encode
 from services.chat.api.operations import OPERATIONS
 from services.chat.transport.grpc_errors import CODES
 from tests.support import api_keys
 from tests.support.api_keys import SECRETS, TOKENS
 from tests.support.chat_replies import from_grpc, from_grpc_stream, from_http, from_http_stream
 from tests.support.chat_service import Service, running
+from tests.support.logged import completion
 
 EARLIER = "5f0c4b8e-3d0a-5b52-9c9e-1a2b3c4d5e6f"
 HI = [{"role": "user", "content": "secret words"}]
@@ -93,6 +100,7 @@ def keyed(status: int, operation: str, key: str, end_user: str = "") -> Case:
         "complete_text": {"prompt": "secret words", "user": "king"},
         "feedback": {**THUMB, "user": "king"},
         "list_versions": {},
+        "conversations": {},
     }
     return Case(operation, body.get(operation, {"version": "policy-000000"}), status, key=key, end_user=end_user)
 
@@ -227,6 +235,18 @@ CASES = {
     "a comparison of nothing": compare(400, "messages", messages=[]),
     "another's comparison": Case("comparison", {"comparison_id": "comparison-1", "user": "bob"}, 404,
                                  param="comparison_id"),
+    "one's conversations": Case("conversations", {"user": "ann"}, 200),
+    "conversations behind one": Case("conversations", {"user": "ann", "after": "c"}, 200),
+    "nobody's conversations": Case("conversations", {}, 400, param="user"),
+    "conversations behind too long a name": Case("conversations", {"user": "ann", "after": "x" * 513}, 400,
+                                                 param="after"),
+    "another's conversation": Case("conversation", {"conversation_id": "c", "user": "bob"}, 404,
+                                   param="conversation_id"),
+    "nobody's conversation": Case("conversation", {"conversation_id": "c"}, 400, param="user"),
+    "erase one's conversation": Case("erase", {"conversation_id": "c", "user": "ann"}, 200),
+    "erase another's conversation": Case("erase", {"conversation_id": "c", "user": "bob"}, 404,
+                                         param="conversation_id"),
+    "erase nobody's conversation": Case("erase", {"conversation_id": "c"}, 400, param="user"),
     "versions": Case("list_versions", {}, 200),
     "versions of a kind": Case("list_versions", {"kind": "reward"}, 200),
     "versions of no kind": Case("list_versions", {"kind": "king"}, 400, param="kind"),
@@ -254,6 +274,9 @@ CASES = {
     "a text without a key": keyed(401, "complete_text", "none"),
     "vote without a key": keyed(401, "feedback", "none"),
     "versions without a key": keyed(401, "list_versions", "none"),
+    "conversations without a key": keyed(401, "conversations", "none"),
+    "conversations with a key": keyed(200, "conversations", "chat"),
+    "conversations with a key for votes": keyed(403, "conversations", "feedback"),
     "promote without a key": keyed(401, "promote", "none"),
     "an unknown key": keyed(401, "complete", "unknown"),
     "a revoked key": keyed(401, "complete", "revoked"),
@@ -284,8 +307,14 @@ class Ended:
 
 @asynccontextmanager
 async def prepared(folder: Path, *, keys: bool = False) -> AsyncIterator[Service]:
-    """A service with a retired policy version, a live one and one that failed, and a salt that others have too."""
+    """A service with a retired policy version, a live one and one that failed, and a salt that others have too.
+
+    Its log holds what ann asked in the conversation "c"; what it logs itself goes elsewhere.
+    """
     (folder / "state").mkdir(parents=True)
+    with LocalLog(folder / "state" / "log") as log:
+        asked = completion("asked", conversation="c", person=PersonHash(b"salt" * 8)("ann"))
+        log.append(encode(asked)).result(30)
     if keys:
         api_keys.write(folder / "state")
     (folder / "state" / "person.salt").write_text("salt" * 8)
@@ -305,9 +334,10 @@ def sent_with(service: Service, case: Case) -> tuple[tuple[str, str], ...]:
 
 async def over_http(service: Service, case: Case) -> Ended:
     (operation,) = (operation for operation in OPERATIONS if operation.name == case.operation)
-    body, reads = dict(case.body), operation.method == "GET"
-    path = operation.path.replace("{version}", body.pop("version", ""))
-    path = path.replace("{comparison_id}", body.pop("comparison_id", ""))
+    body, reads = dict(case.body), operation.method in ("GET", "DELETE")
+    path = operation.path
+    for place in re.findall(r"{(\w+)(?::path)?}", path):
+        path = re.sub(rf"{{{place}.*?}}", body.pop(place, ""), path)
     headers = dict(sent_with(service, case))
     async with service.session.request(
         operation.method,
@@ -329,12 +359,16 @@ async def over_grpc(service: Service, case: Case) -> Ended:
     async with grpc.aio.insecure_channel(service.grpc) as channel:
         chatting, admin = chat_pb2_grpc.ChatServiceStub(channel), admin_pb2_grpc.AdminServiceStub(channel)
         comparing = comparisons_pb2_grpc.ComparisonServiceStub(channel)
+        keeping = conversations_pb2_grpc.ConversationServiceStub(channel)
         method, request = {
             "complete": (chatting.Complete, chat_pb2.CompleteRequest()),
             "complete_text": (chatting.CompleteText, chat_pb2.CompleteTextRequest()),
             "feedback": (chatting.SendFeedback, chat_pb2.SendFeedbackRequest()),
             "compare": (comparing.Compare, comparisons_pb2.CompareRequest()),
             "comparison": (comparing.GetComparison, comparisons_pb2.GetComparisonRequest()),
+            "conversations": (keeping.ListConversations, conversations_pb2.ListConversationsRequest()),
+            "conversation": (keeping.GetConversation, conversations_pb2.GetConversationRequest()),
+            "erase": (keeping.EraseConversation, conversations_pb2.EraseConversationRequest()),
             "list_versions": (admin.ListVersions, admin_pb2.ListVersionsRequest()),
             "promote": (admin.Promote, admin_pb2.PromoteRequest()),
             "rollback": (admin.Rollback, admin_pb2.RollbackRequest()),
@@ -428,6 +462,8 @@ def comparable(event: events.Event) -> events.Event:
         conversation = event.conversation_id.partition("-")[0]
         return replace(event, completion_id="", conversation_id=conversation, started_ms=0, finished_ms=0,
                        comparison_id="", slot=0)  # fmt: skip
+    if isinstance(event, events.Erasure):
+        return replace(event, erased_ms=0)
     assert isinstance(event, events.Feedback)
     return replace(event, created_ms=0)
 
@@ -440,6 +476,11 @@ def compared(operation: str, response: dict[str, Any]) -> object:
         case "compare":
             said = ("text", "reasoning", "finish_reason")
             return [[answer[name] for name in said] for answer in response["answers"]]
+        case "conversations":
+            said = ("conversation_id", "title", "started_ms", "changed_ms", "exchanges")
+            return [[str(row[name]) for name in said] for row in response["conversations"]], response["more"]
+        case "erase":
+            return response["conversation_id"], {name: int(at) for name, at in response["position"].items()}
         case "list_versions":
             rows = response.get("versions", [])
             return [(row.get("manifest", row)["version"], row["kind"], row["state"], row["reason"]) for row in rows]
@@ -461,7 +502,7 @@ async def test_both_transports_say_and_do_the_same(tmp_path: Path, case: Case) -
     assert "secret words" not in str([one.error for one in http])
     done = case.operation if case.status == 200 else ""
     stored = dict.fromkeys(ANSWERED, case.body.get("store", True))
-    logs = {**stored, "feedback": 1, "compare": case.body.get("n", 2)}.get(done, 0)
+    logs = {**stored, "feedback": 1, "erase": 1, "compare": case.body.get("n", 2)}.get(done, 0)
     assert len(http[-1].logged) == logs * len(variants)
     assert http[-1].live == ("policy-000000" if done in ("promote", "rollback") else "policy-000001")
 

@@ -80,11 +80,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     flight = InFlight(engine)
     if settings.engine.tuning == "full":
         flight.attach()
-    kinds = 4 if settings.tls.cert_file else 3  # HTTP, gRPC, requests to the engine, and TLS handshakes
-    connections = process.connection_budget(process.open_files(), kinds=kinds)
-    at_once = min(wanted := settings.limits.max_concurrent, connections - connections // FOR_VOTES)
-    if at_once < wanted:
-        structlog.get_logger().warning("few open files allowed: raise ulimit -n", at_once=at_once, wanted=wanted)
+    connections, at_once = _at_once(settings)
     checks = FeedbackChecks((PUBLIC_MODEL, Path(settings.engine.model).name))
     checks.recall(folder)
     limits = Limits(settings.limits, metrics.limited)
@@ -131,6 +127,16 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         secrets=secrets,
         connections=connections,
     )
+
+
+def _at_once(settings: ChatSettings) -> tuple[int, int]:
+    """How many connections of a kind, and requests for answers, the process's open files allow."""
+    kinds = 4 if settings.tls.cert_file else 3  # HTTP, gRPC, requests to the engine, and TLS handshakes
+    connections = process.connection_budget(process.open_files(), kinds=kinds)
+    at_once = min(wanted := settings.limits.max_concurrent, connections - connections // FOR_VOTES)
+    if at_once < wanted:
+        structlog.get_logger().warning("few open files allowed: raise ulimit -n", at_once=at_once, wanted=wanted)
+    return connections, at_once
 
 
 async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Awaitable[None]]) -> None:

@@ -146,6 +146,7 @@ class Feedback:
     comparison_id: str = ""
     could_know: bool = False
     reasons: tuple[str, ...] = ()
+    annotation_item: str = ""
 
     @property
     def kind_name(self) -> str:

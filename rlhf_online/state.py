@@ -9,6 +9,7 @@ person.salt           key of the hash that replaces people's names (mode 0600)
 reward-weights.json   how much each objective counts, if the operator has chosen (`rewards.weights`)
 log/                  the local event log
 conversations/        people's conversations and votes, as the chat service reads them from the log
+annotation/           what annotators are asked, and who was given what
 versions/             immutable versions and which of them is live (`rlhf_online.versions`)
 checkpoints/          the trainer's checkpoints and ledger
 status/               what each service last said about itself, JSON, for people
@@ -35,7 +36,7 @@ PERSON_SALT = "person.salt"
 KEYS = "keys.json"
 SHORTEST_SECRET = 16
 FINGERPRINT = "person.salt.fingerprint"
-FOLDERS = ("log", "conversations", "versions", "checkpoints", "status", "run", "logs")
+FOLDERS = ("log", "conversations", "annotation", "versions", "checkpoints", "status", "run", "logs")
 SERVICES_STATUS = "services"
 """The status of the supervisor: {"trainer": {"state": "running", "restarts": 0, "last_end": ""}, …}."""
 
@@ -78,6 +79,10 @@ class StateDir:
     @property
     def conversations(self) -> Path:
         return self.root / "conversations"
+
+    @property
+    def annotation(self) -> Path:
+        return self.root / "annotation"
 
     @property
     def versions(self) -> Path:

@@ -229,6 +229,7 @@ def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
         comparison_id=feedback.comparison_id,
         could_know=feedback.could_know or None,
         reasons=feedback.reasons,
+        annotation_item=feedback.annotation_item,
     )
     match feedback.kind:
         case ev.Thumb(answer=answer, up=up):
@@ -296,6 +297,7 @@ def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
         comparison_id=record.comparison_id,
         could_know=record.could_know,
         reasons=tuple(record.reasons),
+        annotation_item=record.annotation_item,
     )
 
 

@@ -62,6 +62,7 @@ def envelopes() -> list[ev.Envelope]:
             created_ms=10, replaces="earlier", objective="harmless", comparison_id="comparison-1",
             could_know=True,
             reasons=("unclear", "unsafe"),
+            annotation_item="item-1",
         )
         for kind in KINDS
     ]  # fmt: skip

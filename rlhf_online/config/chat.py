@@ -135,6 +135,10 @@ class ChatSettings(ServiceSettings):
         default=None,
         description='Prompts to compare answers to, JSON lines {"messages": […]}; without, each person\'s own.',
     )
+    annotation_guidelines: Path | None = Field(
+        default=None,
+        description="How annotators are to judge, a Markdown (.md) or text file; read anew when the page is opened.",
+    )
     keep_conversations_days: float = Field(
         default=0.0,
         ge=0,

@@ -31,6 +31,12 @@ from services.chat.access.limits import Limits
 from services.chat.access.origins import Origins
 from services.chat.access.salt import open_person_hash
 from services.chat.access.secrets import Secrets
+from services.chat.annotation.adding import Adding
+from services.chat.annotation.database import QueueDatabase
+from services.chat.annotation.guidelines import GuidelinesFile
+from services.chat.annotation.queue import Queue
+from services.chat.annotation.service import Annotation
+from services.chat.annotation.votes import QueueVotes
 from services.chat.comparisons.questions import UniformQuestions, read_prompts
 from services.chat.comparisons.service import Comparisons
 from services.chat.completions.engine import Engine
@@ -74,14 +80,14 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     folder = log_folder(settings.log, state.log)
     prompts = read_prompts(settings.comparison_prompts)
     person_hash = open_person_hash(state, folder)
-    collector = CollectorRegistry()
-    metrics = ChatMetrics(collector)
+    metrics = ChatMetrics(collector := CollectorRegistry())
     writer = EventWriter(sink, metrics)
     flight = InFlight(engine)
     if settings.engine.tuning == "full":
         flight.attach()
     connections, at_once = _at_once(settings)
-    checks = FeedbackChecks((PUBLIC_MODEL, Path(settings.engine.model).name))
+    queue = Queue(database := QueueDatabase(state.annotation))
+    checks = FeedbackChecks((PUBLIC_MODEL, Path(settings.engine.model).name), queue)
     checks.recall(folder)
     limits = Limits(settings.limits, metrics.limited)
     gateway = Gateway(engine, flight, writer, checks, person_hash, metrics, at_once, limits)
@@ -90,9 +96,8 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     authorization.check_host(settings.host)
     secrets = Secrets(state, keys)
     exporter = Exporter(engine, sink, metrics, state, secrets, registry)
-    engine.on_change.append(writer.changed)
     watch = VersionWatch(engine)
-    engine.on_change.extend((exporter.changed, watch.changed))
+    engine.on_change.extend((writer.changed, exporter.changed, watch.changed))
     store = ConversationStore(
         state.conversations,
         folder,
@@ -101,19 +106,22 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     )
     learning = Learning(registry, state)
     conversations = Conversations(store, writer, person_hash)
+    history, comparisons = VoteHistory(folder), Comparisons(gateway, checks.comparisons, settings)
+    adding = Adding(queue, QueueVotes(database, folder), history, comparisons)
     return Chat(
         settings=settings,
         gateway=gateway,
         feedback=FeedbackService(writer, checks, person_hash, metrics, settings.objectives, settings.reasons, limits),
-        votes=OwnVotes(VoteHistory(folder), OutcomeBoard(registry.store), registry, person_hash),
+        votes=OwnVotes(history, OutcomeBoard(registry.store), registry, person_hash),
         rollouts=Rollouts(
             gateway,
             priority=settings.engine.mode == "managed",
             max_tokens=settings.limits.max_tokens,
             max_model_len=settings.engine.max_model_len,
         ),
-        comparisons=Comparisons(gateway, checks.comparisons, settings),
+        comparisons=comparisons,
         conversations=conversations,
+        annotation=Annotation(adding, GuidelinesFile(settings.annotation_guidelines), person_hash),
         questions=UniformQuestions(prompts, conversations),
         versions=Versions(registry),
         watch=watch,
@@ -160,7 +168,8 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
     config.connections = Connections(chat.connections, metrics.closed)
     http = SecureServer(config, certificates, chat.connections) if certificates else HttpServer(config)
     grpc = GrpcServer(chat)
-    follow = (chat.keys.follow, chat.votes.history.follow, chat.conversations.store.follow)
+    models = (chat.votes.history, chat.conversations.store, chat.annotation.votes)
+    follow = (chat.keys.follow, *(model.follow for model in models))
     followers = [asyncio.create_task(each()) for each in follow]
     try:
         grpc_port = await grpc.start(
@@ -181,8 +190,8 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
             follower.cancel()
         await asyncio.wait(followers)
         await grpc.stop(0)
-        await asyncio.to_thread(chat.votes.history.close)
-        await asyncio.to_thread(chat.conversations.store.close)
+        for model in models:
+            await asyncio.to_thread(model.close)
 
 
 def listen(host: str, port: int) -> socket.socket:

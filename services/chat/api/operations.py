@@ -4,6 +4,7 @@ Each operation names the role that may call it, or says that everybody may; none
 """
 
 from services.chat.access.caller import PersonQuery
+from services.chat.api.annotation import ANNOTATION
 from services.chat.api.console import CONSOLE
 from services.chat.api.operation import Operation
 from services.chat.comparisons.questions import Question
@@ -252,6 +253,7 @@ OPERATIONS = (
         response="application/x-ndjson",
         errors=(400, 503),
     ),
+    *ANNOTATION,
     Operation(
         name="list_versions",
         summary="Every version of the weights, and what serves.",

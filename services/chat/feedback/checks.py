@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -34,11 +35,20 @@ class _Asked:
     answers: tuple[int, ...] | None
 
 
+class Queue(Protocol):
+    """What people were asked to judge."""
+
+    def marked(self, vote: Feedback) -> Feedback:
+        """The vote, and what of it was asked for."""
+        ...
+
+
 class FeedbackChecks:
     """The newest completions and votes of this process."""
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    def __init__(self, names: Iterable[str] = (), queue: Queue | None = None) -> None:
         """`names`: see KnownComparisons."""
+        self._queue = queue
         self.votes = KnownVotes()
         self.comparisons = KnownComparisons(names)
         self._completions: OrderedDict[str, _Asked] = OrderedDict()
@@ -50,6 +60,11 @@ class FeedbackChecks:
         self.comparisons.add(completion)
         if len(self._completions) > MAX_COMPLETIONS:
             self._completions.popitem(last=False)
+
+    def marked(self, vote: Feedback) -> Feedback:
+        """The vote, and what the service knows better than who sent it: what they were shown, and in which order."""
+        vote = self.comparisons.marked(vote)
+        return self._queue.marked(vote) if self._queue else vote
 
     def check(self, event_id: str, vote: Feedback) -> None:
         """Raises ApiError for a vote that is known to be of no use."""

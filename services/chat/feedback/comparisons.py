@@ -69,12 +69,16 @@ class KnownComparisons:
             versions = tuple(dict.fromkeys(span.policy_version for span in answer.spans))
             ref = AnswerRef(completion_id=completion.completion_id, index=answer.index)
             comparison.slots[completion.slot] = ShownAnswer(ref, versions)
-            comparison.tells |= self._names_itself(f"{answer.reasoning} {answer.text}")
+            comparison.tells |= self.names_itself(f"{answer.reasoning} {answer.text}")
         self._of_answer[completion.completion_id] = completion.comparison_id
         if len(self._comparisons) > self._capacity:
             _, oldest = self._comparisons.popitem(last=False)
             for ref in oldest.refs():
                 self._of_answer.pop(ref.completion_id, None)
+
+    def find(self, comparison_id: str) -> ShownComparison | None:
+        """Whoever was shown it."""
+        return self._comparisons.get(comparison_id)
 
     def get(self, comparison_id: str, person: str) -> ShownComparison | None:
         """That person's comparison of this id, if it is known."""
@@ -106,7 +110,8 @@ class KnownComparisons:
         comparison = self.get(self._of_answer.get(refs[0].completion_id, ""), vote.person)
         return comparison if comparison is not None and set(refs) <= set(comparison.refs()) else None
 
-    def _names_itself(self, text: str) -> bool:
+    def names_itself(self, text: str) -> bool:
+        """Whether the text tells who wrote it."""
         return any(not text[: found.start()][-1:].isalnum() for found in self._naming.finditer(text))
 
 

@@ -4,12 +4,16 @@ The log is the record, and this an index of it (`read_model`): it holds as much 
 retention removes goes from here too, and so does what its person erased.
 """
 
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from rlhf_online.eventlog.base import Record
+from rlhf_online.errors import LogError, UndecodableEvent
+from rlhf_online.eventlog.base import PARTITION, Record
 from rlhf_online.eventlog.read_model import ReadModel
+from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion, Erasure, Feedback
 from rlhf_online.wire import Header, decode
 
@@ -74,6 +78,27 @@ CREATE INDEX IF NOT EXISTS completions_by_number ON completions (number);
             values["after"] = after
         rows = self.rows(f"{COLUMNS} {where} ORDER BY v.number DESC LIMIT :limit", values)
         return [_recorded(*row) for row in rows]
+
+    def unvoted(self, before: str, limit: int) -> list[str]:
+        """Completions that nobody has voted on, newest first, behind the completion `before`, if given."""
+        self.catch_up()
+        where = "AND number < (SELECT number FROM completions WHERE completion = :before)" if before else ""
+        query = f"""SELECT completion FROM completions c WHERE NOT EXISTS
+            (SELECT 1 FROM judged j WHERE j.completion = c.completion) {where} ORDER BY number DESC LIMIT :limit"""
+        return [completion for (completion,) in self.rows(query, {"before": before, "limit": limit})]
+
+    def exchanges(self, completions: Collection[str]) -> Iterator[Completion]:
+        """Those of these ids that the log holds, in its order."""
+        self.catch_up()
+        query = "SELECT number FROM completions WHERE completion = ?"
+        found = sorted(row for each in set(completions) for row in self.rows(query, (each,)))
+        with LocalReader(self._folder) as log:
+            for (number,) in found:
+                with suppress(LogError, UndecodableEvent):
+                    records, _ = log.read({PARTITION: number}, 1)
+                    event = decode(records[0].payload).event
+                    assert isinstance(event, Completion)
+                    yield event
 
     def apply(self, record: Record, header: Header) -> None:
         if header.kind is Completion:

@@ -84,6 +84,8 @@ class FeedbackItem(TypedDict, total=False):
     """The comparison whose answers it judged, if the service showed them so."""
     could_know: bool
     """Whether the person could know which version wrote what."""
+    annotation_item: str
+    """The item of the annotators' queue that it settled; empty for a vote of one's own accord."""
 
 
 @documented

@@ -9,6 +9,7 @@ from services.chat.access.authorization import Authorization
 from services.chat.access.keys import Keys
 from services.chat.access.origins import Origins
 from services.chat.access.secrets import Secrets
+from services.chat.annotation.service import Annotation
 from services.chat.comparisons.questions import Questions
 from services.chat.comparisons.service import Comparisons
 from services.chat.completions.gateway import Gateway
@@ -35,6 +36,7 @@ class Chat:
     rollouts: Rollouts
     comparisons: Comparisons
     conversations: Conversations
+    annotation: Annotation
     questions: Questions
     versions: Versions
     watch: VersionWatch

@@ -187,7 +187,7 @@ class Withdrawal(_message.Message):
     def __init__(self, answer: _Optional[_Union[AnswerRef, _Mapping]] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("conversation_id", "person", "thumb", "ranking", "pairwise", "correction", "withdrawal", "implicit", "reason", "source", "shown", "response_ms", "created_ms", "replaces", "objective", "comparison_id", "could_know", "reasons")
+    __slots__ = ("conversation_id", "person", "thumb", "ranking", "pairwise", "correction", "withdrawal", "implicit", "reason", "source", "shown", "response_ms", "created_ms", "replaces", "objective", "comparison_id", "could_know", "reasons", "annotation_item")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     PERSON_FIELD_NUMBER: _ClassVar[int]
     THUMB_FIELD_NUMBER: _ClassVar[int]
@@ -206,6 +206,7 @@ class Feedback(_message.Message):
     COMPARISON_ID_FIELD_NUMBER: _ClassVar[int]
     COULD_KNOW_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATION_ITEM_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     person: str
     thumb: Thumb
@@ -224,7 +225,8 @@ class Feedback(_message.Message):
     comparison_id: str
     could_know: bool
     reasons: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., implicit: _Optional[_Union[Implicit, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ..., objective: _Optional[str] = ..., comparison_id: _Optional[str] = ..., could_know: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ...) -> None: ...
+    annotation_item: str
+    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., implicit: _Optional[_Union[Implicit, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ..., objective: _Optional[str] = ..., comparison_id: _Optional[str] = ..., could_know: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ..., annotation_item: _Optional[str] = ...) -> None: ...
 
 class Erasure(_message.Message):
     __slots__ = ("conversation_id", "person", "erased_ms")

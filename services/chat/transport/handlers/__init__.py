@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from services.chat.api.operations import OPERATIONS
 from services.chat.transport.chat import Chat
+from services.chat.transport.handlers.annotation import AnnotationHandlers
 from services.chat.transport.handlers.comparisons import ComparisonHandlers
 from services.chat.transport.handlers.completions import CompletionHandlers
 from services.chat.transport.handlers.console import ConsoleHandlers
@@ -18,6 +19,7 @@ from services.chat.transport.handlers.versions import VersionHandlers
 
 Handler = Callable[[Request], Awaitable[Response]]
 SUBJECTS = (
+    AnnotationHandlers,
     ComparisonHandlers,
     CompletionHandlers,
     ConsoleHandlers,

@@ -22,6 +22,9 @@ class OperationHandlers:
     async def page(self, request: Request) -> Response:
         return HTMLResponse(self._pages.html["page.html"], headers=assets.PAGE_HEADERS)
 
+    async def annotate(self, request: Request) -> Response:
+        return HTMLResponse(self._pages.html["annotate/annotate.html"], headers=assets.PAGE_HEADERS)
+
     async def page_asset(self, request: Request) -> Response:
         name = request.path_params["name"]
         content = self._pages.assets.get(name) if request.path_params["digest"] == self._pages.digest else None

@@ -25,13 +25,13 @@ def test_an_operation_says_who_may_call_it() -> None:
 
 def test_what_changes_something_is_the_operators() -> None:
     assert {operation.name for operation in OPERATORS} == {
-        "promote", "rollback", "sample", "pause_learning", "resume_learning", "set_reward_weights",
+        "promote", "rollback", "sample", "pause_learning", "resume_learning", "set_reward_weights", "add_items",
     }  # fmt: skip
 
 
 def test_what_everybody_may_ask_tells_nothing_of_people() -> None:
     public = {operation.name for operation in OPERATIONS if operation.requires == "public"}
-    assert public == {"page", "page_asset", "healthz", "readyz", "expose", "openapi", "reference"}
+    assert public == {"page", "annotate", "page_asset", "healthz", "readyz", "expose", "openapi", "reference"}
 
 
 async def test_each_operation_is_open_to_its_role_and_to_operators(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_every_word_that_is_asked_for_is_there_and_no_other() -> None:
     named |= set(re.findall(r'data-t[\w-]*="([\w.]+)"', HTML)) | set(re.findall(r'"([\w.]+)"', scripts))
     words = set(json.loads(SOURCES["en.json"]))
     reasons = ChatSettings.model_fields["reasons"].default
-    assert {word for word in words if not word.startswith(("tag.", "became."))} - {"name"} <= named
+    assert {word for word in words if not word.startswith(("tag.", "became.", "role."))} - {"name"} <= named
     assert {word for word in words if word.startswith("tag.")} == {f"tag.{tag}" for tag in reasons}
     asked = set(re.findall(r'data-t[\w-]*="([\w.]+)"', HTML)) | set(re.findall(r'\bt\("([\w.]+)"', scripts))
     assert asked <= words

@@ -111,7 +111,9 @@ TWINS = {
         (chat_pb2.SendFeedbackRequest, events_pb2.Feedback),
         only_grpc={
             "feedback": "its fields stand one level higher",
-            **dict.fromkeys(("person", "created_ms", "comparison_id", "could_know"), "the log's; refused"),
+            **dict.fromkeys(
+                ("person", "created_ms", "comparison_id", "could_know", "annotation_item"), "the log's; refused"
+            ),
         },
     ),
     "an answer's name": Twins((feedback.AnswerRef,), (events_pb2.AnswerRef,)),

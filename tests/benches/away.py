@@ -1,7 +1,7 @@
 """What a Kafka that is away costs those who chat: `python -m tests.benches.away [--rounds 6] [--seconds 10] [--json]`.
 
-The chat service in a process of its own with a fake engine beside it; a real broker behind a proxy, also a process of
-its own, that is healthy, holds every reply back for two seconds, or is cut. Each round measures the three in another
+The chat service in a process of its own, an engine's stand-in beside it; a real broker behind a proxy, a process too,
+that is healthy, holds every reply back for two seconds, or is cut. Each round measures the three in another
 order, the healthy one once the spool is empty. Requests come at a steady rate, each an answer of 10 tokens that is
 logged before it is sent; the latency is that of the whole reply. p50 and p99 are medians over the rounds, differences
 and ratios those of one round's; `healthy_p99_spread_ms`, the range of the healthy rounds, is what cannot be told apart.
@@ -21,10 +21,9 @@ from pathlib import Path
 import aiohttp
 import orjson
 
-from tests.benches import gateway
 from tests.benches.support.figures import p99, show
-from tests.support.fake_generation import Same
-from tests.support.fake_vllm import FakeVllm
+from tests.benches.support.servers import ChatFolder, behind, stand_in, until_ready
+from tests.benches.support.stand_in import prompt
 from tests.support.kafka_broker import Broker
 from tests.support.proxy import Proxy
 
@@ -65,11 +64,12 @@ def far_broker(folder: Path) -> Iterator[tuple[int, Connection]]:
 
 
 class Load:
-    """Requests at a steady rate to a chat service on `port`."""
+    """Requests at a steady rate to a chat service on `port`; `headers` say who asks."""
 
-    def __init__(self, session: aiohttp.ClientSession, port: int, rate: float) -> None:
+    def __init__(self, session: aiohttp.ClientSession, port: int, headers: dict[str, str], rate: float) -> None:
         self._session = session
         self._url = f"http://127.0.0.1:{port}"
+        self._headers = headers
         self.rate = rate
 
     async def run(self, seconds: float) -> list[float]:
@@ -86,8 +86,9 @@ class Load:
 
     async def _ask(self, due: float) -> float:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        body = orjson.dumps({"messages": [{"role": "user", "content": "name three metal"}]})
-        async with self._session.post(self._url + "/v1/chat/completions", data=body) as response:
+        body = orjson.dumps({"messages": [{"role": "user", "content": prompt(TOKENS, 0)}]})
+        url = self._url + "/v1/chat/completions"
+        async with self._session.post(url, data=body, headers=self._headers) as response:
             reply = orjson.loads(await response.read())
         assert response.status == 200 and reply["rlhf"]["logged"]
         return time.perf_counter() - due
@@ -125,19 +126,15 @@ def summary(found: Figures) -> dict[str, float | int | str]:
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, float | int | str]:
-    with far_broker(folder / "kafka") as (kafka, line):
-        engine = FakeVllm(Same([(20 + i, " word") for i in range(TOKENS)]))
-        await engine.start(folder / "engine.sock")
-        pipe, theirs = multiprocessing.Pipe()
-        args = (folder, theirs, f"kafka://127.0.0.1:{kafka}")
-        process = multiprocessing.get_context("spawn").Process(target=gateway.child, args=args)
-        process.start()
-        port = await asyncio.to_thread(pipe.recv)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            found = await rounds(Load(session, port, options.rate), line, options.rounds, options.seconds)
-        pipe.send("stop")
-        await asyncio.to_thread(process.join)
-        await engine.stop()
+    with far_broker(folder / "kafka") as (kafka, line), stand_in(None) as engine:
+        limits = {"person": {"requests_per_minute": 0, "concurrent": 0}}
+        log = {"url": f"kafka://127.0.0.1:{kafka}"}
+        chat = ChatFolder(folder, behind(folder, engine), limits=limits, log=log)
+        with chat.serve(None) as server:
+            until_ready(server, "/readyz", {})
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+                load = Load(session, server.port, chat.headers(0), options.rate)
+                found = await rounds(load, line, options.rounds, options.seconds)
     return summary(found)
 
 

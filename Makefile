@@ -14,6 +14,10 @@ OPENAI_NODE := 6.49.0
 PY := .venv/bin/python
 SMOLLM := build/models/smollm2
 MODEL ?= $(SMOLLM)
+# Tests wait for services, brokers and engines more than they compute. A file's tests stay together and in order, since
+# they may share what was started for the first of them.
+WORKERS ?= 2
+SPREAD = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 help: ## this list
 	echo "make TARGET [ARGS=\"…\"]"
@@ -28,8 +32,8 @@ demo: install ## the whole circle in a tiny world; ARGS="--seed 7 --minutes 8 --
 up: install $(if $(filter $(SMOLLM),$(MODEL)),$(SMOLLM)/config.json) ## chat with a real model that learns; MODEL=path-or-hub-id ARGS="--port 8080"
 	exec $(PY) -m rlhf_online.cli up --model $(MODEL) $(ARGS)
 
-test: install ## the tests; ARGS="-k swap"
-	$(PY) -m pytest -m "not slow" $(ARGS)
+test: install ## the tests, two files of them at once; ARGS="-k swap", WORKERS=0 for one process, as --pdb needs
+	$(PY) -m pytest -m "not slow" $(SPREAD) $(ARGS)
 
 page: install ## the web page in a real browser, Debian's Chromium; screenshots go to build/page
 	sh scripts/chromium.sh

@@ -5,15 +5,13 @@
                        ▼
                      broker ──▶ trainer ──▶ rollouts from chat, scores from reward
 
-Ports that others know are kept over restarts: a socket that is bound to them, and never listens, keeps others away.
+Ports that others know are kept over restarts.
 """
 
 import asyncio
 import json
 import os
-import re
 import signal
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -46,6 +44,7 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from tests.support.forked import Forked
 from tests.support.kafka_broker import Broker
+from tests.support.ports import reserve
 from tests.support.small_disk import SmallDisk, cannot_mount, small_disk
 from tests.support.waiting import ENGINE_START_S
 
@@ -288,13 +287,10 @@ class Product:
         self._engine = Forked("tests.support.engine_process", [str(folder / "engine.sock")], folder / "engine.log")
         self._undo.callback(self._engine.abandon)
         broker = Broker(folder / "kafka")
-        for port in _ports_of(folder / "kafka" / "server.properties"):
-            self._undo.enter_context(_reserved(port))
         self._undo.callback(broker.kill)
         self.broker, self.kafka = KafkaBroker(broker), broker.address
         self.log = LogSettings(url=f"kafka://{broker.address}", segment_bytes=1 << 20, retain_gib=1 / 256)
-        reserved = self._undo.enter_context(_reserved(0))
-        port = reserved.getsockname()[1]
+        port = reserve()
         self.url = f"http://127.0.0.1:{port}"
         write_tiny_model(self._model, weights_seed=seed)
         genesis(self.registry, self._model, tuning="full")
@@ -385,15 +381,3 @@ class Product:
 def last_words(output: Path) -> str:
     """The end of what a process said."""
     return output.read_text(errors="replace")[-3000:] if output.exists() else "nothing was said"
-
-
-def _reserved(port: int) -> socket.socket:
-    """Nobody but a listener that shares it (SO_REUSEADDR) can get this port; 0 lets the system choose one."""
-    holder = socket.socket()
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    holder.bind(("127.0.0.1", port))
-    return holder
-
-
-def _ports_of(properties: Path) -> set[int]:
-    return {int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", properties.read_text())}

@@ -23,7 +23,10 @@ FLAGS = [
 SHOTS = Path(__file__).resolve().parents[2] / "build" / "page"
 By = Literal["mouse", "keys"]
 
-expect.set_options(timeout=5_000)
+PATIENCE_MS = 60_000
+"""As long as others of this machine's tests may keep a page waiting."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @asynccontextmanager
@@ -52,7 +55,7 @@ class Visitor:
         self.complaints: list[str] = []
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", self._heard)
-        page.set_default_timeout(5_000)
+        page.set_default_timeout(PATIENCE_MS)
 
     async def visit(self, url: str, *, ready: bool = True) -> "Visitor":
         await self.page.goto(url)

@@ -9,13 +9,14 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.ports import reserve
 
 LIBS = Path(__file__).parents[2] / "build" / "kafka-libs"
 
@@ -82,11 +83,11 @@ class Quorum:
 
 def quorum(nodes: int) -> Quorum:
     cluster_id = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode().rstrip("=")
-    return Quorum(cluster_id, tuple(_free_ports(nodes)))
+    return Quorum(cluster_id, tuple(reserve() for _ in range(nodes)))
 
 
 class Broker:
-    """One broker and controller on loopback, its data in `folder`. A restart keeps the ports.
+    """One broker and controller on loopback, its data in `folder`. The ports are its own, over restarts, too.
 
     With `secure` it speaks TLS and lets in nobody but `credentials`. `advertised` is the port that it sends its clients
     to, a proxy's, say. It is a cluster of its own, unless it is given the `node` that it is, from 1 on, of a `quorum`.
@@ -100,7 +101,7 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         self._begun = 0
         of = of or quorum(1)
-        self.port, inner = _free_ports(2)
+        self.port, inner = reserve(), reserve()
         folder.mkdir(parents=True, exist_ok=True)
         self.credentials = Credentials("trainer", secrets.token_hex(8), folder / "ca.pem") if secure else None
         lines = _listeners(node, of, self.port, advertised or self.port, inner, "SASL_SSL" if secure else "PLAINTEXT")
@@ -189,17 +190,6 @@ class Broker:
     def _java(self) -> list[str]:
         options = ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         return ["java", *options, "-cp", f"{self._jars}{os.sep}*"]
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _security(folder: Path) -> list[str]:

@@ -63,6 +63,15 @@ def test_a_backends_key_speaks_for_whom_it_signs(keyed: Authorization) -> None:
         ("chat", sign(SECRETS["backend"], "ann"), "invalid_signature"),
         (OPERATOR, sign(SECRETS["backend"], "ann"), "invalid_signature"),
     ],
+    ids=[
+        "none",
+        "a name",
+        "another key's",
+        "expired",
+        "for too long",
+        "by a key that signs nothing",
+        "by the operator",
+    ],
 )
 def test_a_name_that_was_not_signed_by_this_key_is_refused(
     keyed: Authorization, key: str, end_user: str, code: str

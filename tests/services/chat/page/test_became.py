@@ -57,4 +57,4 @@ async def test_it_is_followed_until_what_serves_has_learned_from_it(
                 await expect(became).to_contain_text("Joined with its answer")
                 tiny.chat(20)
                 assert trainer.run_once()
-            await expect(became).to_have_text(LEARNED, timeout=20_000)
+            await expect(became).to_have_text(LEARNED)

@@ -72,7 +72,7 @@ async def test_a_service_that_is_killed_and_restarts_loses_nothing(
             await service.start()
             proxy.target = int(service.url.rpartition(":")[2])
             await visitor.answered()
-            await expect(first).to_contain_text("counted, thank you", timeout=20_000)
+            await expect(first).to_contain_text("counted, thank you")
             assert await visitor.texts() == ["first", "hello there", "second", "one two", "third", "one two three"]
             events = [envelope.event for envelope in service.logged()]
     [vote] = [event for event in events if isinstance(event, Feedback)]
@@ -115,7 +115,7 @@ async def test_a_full_log_keeps_votes_waiting(site: Service, visitors: Visit) ->
     await visitor.do("Good answer", "+")
     await expect(visitor.answer).to_contain_text("kept, will be sent again")
     site.sink.failing = ""
-    await expect(visitor.answer).to_contain_text("counted, thank you", timeout=20_000)
+    await expect(visitor.answer).to_contain_text("counted, thank you")
 
 
 async def test_two_tabs_show_the_same_votes_and_conversations(site: Service, visitors: Visit) -> None:

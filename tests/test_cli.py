@@ -397,8 +397,7 @@ def test_weights_of_no_use_are_refused_and_change_nothing(state, capsys, given, 
 
 
 def test_the_service_is_found_by_its_state_folder(service, state, capsys):
-    port = int(service.url.rpartition(":")[2])
-    write_json(state.run / "standalone.ready.json", {"pid": os.getpid(), "host": "127.0.0.1", "http": port, "grpc": 1})
+    write_json(state.run / "standalone.ready.json", {"pid": os.getpid(), "url": service.url, "http": 1, "grpc": 2})
     state.write_status(
         "trainer", {"phase": "policy", "cycle": 4, "votes": {"trained": 60, "pending": 2}, "updated_ms": 0}
     )

@@ -39,16 +39,22 @@ class Service:
     def __init__(self, url: str, token: str = "") -> None:
         import httpx
 
+        from rlhf_online import http
+
         address = urlsplit(url)
-        if address.scheme not in ("http", "https"):
+        if address.scheme not in ("http", "https", "unix"):
             raise InvalidInput(f"--url {url} is no address: it looks like http://127.0.0.1:8000")
         self.url = url.rstrip("/")
-        self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=TIMEOUT_S,
-            follow_redirects=True,
-            trust_env=address.hostname not in LOOPBACK,  # a proxy is meant for the outside
-        )
+        try:
+            self._client = http.connect(
+                self.url,
+                headers={"Authorization": f"Bearer {token}"} if token else {},
+                timeout=TIMEOUT_S,
+                follow_redirects=True,
+                trust_env=address.hostname not in LOOPBACK,  # a proxy is meant for the outside
+            )
+        except httpx.InvalidURL as error:
+            raise InvalidInput(f"--url {url} is no address ({error}): it looks like http://127.0.0.1:8000") from error
 
     def close(self) -> None:
         """Give the connection back."""
@@ -111,7 +117,7 @@ class Service:
 
         try:
             sent: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
-            request = self._client.build_request(method, self.url + path, headers=headers, **sent)
+            request = self._client.build_request(method, path, headers=headers, **sent)
             reply = self._client.send(request, stream=True)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServiceUnreachable(
@@ -172,7 +178,7 @@ def running_at(state: Path) -> str:
     try:
         ready = json.loads((state / "run" / "standalone.ready.json").read_text())
         os.kill(ready["pid"], 0)
-        return f"http://{ready['host']}:{ready['http']}"
+        return ready["url"]
     except (OSError, ValueError, KeyError):
         return ""
 

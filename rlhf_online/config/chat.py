@@ -117,6 +117,10 @@ class ChatSettings(ServiceSettings):
     http_keep_alive_s: Positive = Field(default=75, description="How long an idle HTTP connection is kept open.")
     grpc: GrpcSettings = GrpcSettings()
     tls: TlsSettings = TlsSettings()
+    local_socket: Path | None = Field(
+        default=None,
+        description="Unix socket that speaks HTTP in the clear beside the ports, to processes of the same user alone.",
+    )
     allowed_hosts: tuple[HostName, ...] = Field(
         default=(),
         description="Names under which browsers reach the page, 'chat.example.org' or '*.example.org'; localhost, IP "

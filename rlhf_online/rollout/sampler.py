@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import structlog
 
+from rlhf_online import http
 from rlhf_online.errors import EngineUnavailable, InvalidInput
 from rlhf_online.retry import Backoff
 from rlhf_online.rollout.types import Rollout
@@ -30,12 +31,12 @@ class Sampler:
     def __init__(
         self, chat_url: str, token: str, eos_ids: Collection[int], *, pause: Callable[[float], bool] | None = None
     ) -> None:
-        self._url = chat_url.rstrip("/") + "/v1/rollouts"
+        self._url = chat_url
         self._eos_ids = frozenset(eos_ids)
         self._pause = pause or _sleep
         headers = {"Authorization": f"Bearer {token}"}
         # The chat service is internal: proxies of the environment are for other hosts.
-        self._client = httpx.Client(headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False)
+        self._client = http.connect(chat_url, headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False)
 
     def close(self) -> None:
         """Close the connection."""
@@ -103,7 +104,7 @@ class Sampler:
     def _try(self, body: dict[str, Any]) -> dict[str, Any] | None:
         """The reply; None if the chat service will never answer this request."""
         try:
-            response = self._client.post(self._url, json=body)
+            response = self._client.post("/v1/rollouts", json=body)
             if response.is_success:
                 return response.json()
         except (httpx.HTTPError, ValueError) as error:

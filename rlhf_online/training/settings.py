@@ -105,7 +105,9 @@ class TrainerSettings(ServiceSettings):
     }
 
     seed: int = Field(default=0, description="Seed of every random choice.")
-    chat_url: str = Field(description="Address of the chat service, 'http://127.0.0.1:8000': fresh rollouts.")
+    chat_url: str = Field(
+        description="Address of the chat service, 'http://127.0.0.1:8000' or 'unix:/path': fresh rollouts."
+    )
     reward_address: str = Field(description="gRPC address of the reward service, '127.0.0.1:8002'.")
     model: str = Field(description="Folder of the base model.")
     tuning: Tuning = Field(default="full", description="Train all weights of the policy, or a LoRA adapter.")

@@ -151,7 +151,9 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
     """Open the ports, tell `opened`, and serve until `stop`; then let requests finish. Raises RlhfError."""
     settings, metrics = chat.settings, chat.gateway.metrics
     certificates = Certificates(settings.tls, metrics.certificates) if settings.tls.cert_file else None
-    listener = listen(settings.host, settings.http_port)
+    listeners = [listen(settings.host, settings.http_port)]
+    if settings.local_socket is not None:
+        listeners.append(listen_locally(settings.local_socket))
     config = HttpConfig(
         build(chat),
         loop="uvloop",
@@ -175,8 +177,8 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         grpc_port = await grpc.start(
             settings.host, settings.grpc_port, certificates.server_credentials() if certificates else None
         )
-        serving = asyncio.create_task(http.serve(sockets=[listener]))
-        await opened(Ports(http=listener.getsockname()[1], grpc=grpc_port))
+        serving = asyncio.create_task(http.serve(sockets=listeners))
+        await opened(Ports(http=listeners[0].getsockname()[1], grpc=grpc_port))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -185,7 +187,8 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         http.should_exit = True
         await asyncio.gather(serving, grpc.stop(GRACE_S))
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         for follower in followers:
             follower.cancel()
         await asyncio.wait(followers)
@@ -207,6 +210,21 @@ def listen(host: str, port: int) -> socket.socket:
         if isinstance(error, PermissionError):
             raise RlhfError(f"cannot listen on {host}:{port}: not permitted; set another http_port") from error
         raise port_taken(host, port, "http_port") from error
+    listener.setblocking(False)
+    return listener
+
+
+def listen_locally(path: Path) -> socket.socket:
+    """A bound unix socket, closed to other users; one that an earlier life left is replaced. Raises RlhfError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise RlhfError(f"cannot listen on {path}: {error.strerror or error}; set another local_socket") from error
     listener.setblocking(False)
     return listener
 

@@ -50,6 +50,7 @@ def write_settings(name: Name, settings: StandaloneSettings, ports: Ports) -> Pa
             own = settings.chat
             update["http_port"] = ports.get("chat", "http", own.http_port)
             update["grpc_port"] = ports.get("chat", "grpc", own.grpc_port)
+            update["local_socket"] = local_socket(settings)
         case "reward":
             own = settings.reward
             update["grpc_port"] = ports.get("reward", "grpc", own.grpc_port)
@@ -57,11 +58,22 @@ def write_settings(name: Name, settings: StandaloneSettings, ports: Ports) -> Pa
         case "trainer":
             own = settings.trainer
             update["metrics_port"] = ports.get("trainer", "metrics", own.metrics_port)
-            update["chat_url"] = f"http://{address(settings.host)}:{ports.get('chat', 'http')}"
+            update["chat_url"] = chat_url(settings, ports)
             update["reward_address"] = f"{address(settings.reward.host)}:{ports.get('reward', 'grpc')}"
     path = state.run / f"{name}.toml"
     config.dump(own.model_copy(update=update), path)
     return path
+
+
+def local_socket(settings: StandaloneSettings) -> Path | None:
+    """Where chat listens for this user's own processes, if its ports speak TLS: they then need no certificate."""
+    return StateDir(settings.state_dir.resolve()).run / "chat.sock" if settings.chat.tls.cert_file else None
+
+
+def chat_url(settings: StandaloneSettings, ports: Ports) -> str:
+    """Where this user's own processes reach chat."""
+    path = local_socket(settings)
+    return f"unix:{path}" if path else f"http://{address(settings.host)}:{ports.get('chat', 'http')}"
 
 
 def address(host: str) -> str:

@@ -23,11 +23,13 @@ from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.weight_files import weight_files
+from services.standalone.children import local_socket
 from services.standalone.settings import StandaloneSettings
 
 GIB = 1 << 30
 FLOAT32 = 4
 EXAMINE_TIMEOUT_S = 120.0
+SOCKET_LIMIT = 107
 PROCESSES_GIB = 3.5
 """Memory of all processes without any weights, shared pages counted once: measured, vLLM's three have most of it."""
 LOGITS, ACTIVATIONS = 3, 16
@@ -50,6 +52,7 @@ def check(settings: StandaloneSettings, *, available_bytes: int | None = None, f
     check_disk(settings.state_dir, count, disk_free(settings.state_dir) if free_bytes is None else free_bytes)
     check_port(settings.host, settings.chat.http_port, "chat.http_port (--port)")
     check_port(settings.host, settings.chat.grpc_port, "chat.grpc_port (--grpc-port)")
+    check_socket(local_socket(settings))
     check_live_version(open_registry(StateDir(settings.state_dir).versions))
 
 
@@ -210,6 +213,15 @@ def check_port(host: str, port: int, option: str) -> None:
             raise ConfigError(f"{why} {option}") from error
         except OverflowError as error:
             raise ConfigError(f"{port} is no port: give one from 0 to 65535 with {option}") from error
+
+
+def check_socket(path: Path | None) -> None:
+    """Raises ConfigError for a socket whose path the system would not take."""
+    if path is not None and (length := len(os.fsencode(path))) > SOCKET_LIMIT:
+        raise ConfigError(
+            f"with chat.tls the state folder holds a socket whose path is {length} bytes long, and Linux takes "
+            f"{SOCKET_LIMIT}: put the state elsewhere with --state"
+        )
 
 
 def check_live_version(registry: Registry) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from rlhf_online import http
 from rlhf_online.errors import ServiceFailed
 
 ASK_S, TIMEOUT_S = 1.0, 2.0
@@ -22,14 +23,16 @@ class Readiness:
         self.engine_was_up = False
         self._tell = tell
         self._start_timeout_s = start_timeout_s
-        # On this machine: a proxy of the environment is meant for the outside.
-        self._http = httpx.Client(trust_env=False, timeout=TIMEOUT_S)
+        self._http: httpx.Client | None = None
         self._engine = ""
         self._secrets = "ok"
         self._since_s = self._tell_at_s = self._ask_at_s = 0.0
 
     def follow(self, url: str, live: str | None) -> None:
-        """Ask if it is time. Raises ServiceFailed if the engine has given up and was never up."""
+        """Ask the service at `url`, which stays the same, if it is time.
+
+        Raises ServiceFailed if the engine has given up and was never up.
+        """
         now = time.monotonic()
         if now < self._ask_at_s:
             return
@@ -55,10 +58,13 @@ class Readiness:
             self._tell_at_s = now + PROGRESS_S
 
     def close(self) -> None:
-        self._http.close()
+        if self._http is not None:
+            self._http.close()
 
     def _ask(self, url: str) -> dict[str, Any]:
+        if self._http is None:  # on this machine: a proxy of the environment is meant for the outside
+            self._http = http.connect(url, trust_env=False, timeout=TIMEOUT_S)
         try:
-            return self._http.get(f"{url}/readyz").json()
+            return self._http.get("/readyz").json()
         except (httpx.HTTPError, ValueError):  # the chat service restarts, or is busy: its exit is noticed elsewhere
             return {}

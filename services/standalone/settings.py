@@ -30,7 +30,7 @@ SHARED = {
     **{f"{service}.{name}": name for service in SERVICES for name in ("state_dir", "ready_file", "die_with_parent")},
     "chat.host": "host",
     "chat.log": "log",
-    "chat.tls": "one of services.chat on its own (`up` reaches chat in the clear: let a proxy before it speak TLS)",
+    "chat.local_socket": "run/chat.sock in the state folder, where there is chat.tls",
     "chat.objectives": "objectives",
     "chat.engine.model": "model",
     "chat.engine.tuning": "tuning",

@@ -114,8 +114,8 @@ class Supervisor:
             return
         ports = self._ports.known["chat"]
         # For the command line, which finds the service by its state folder.
-        host = children.address(self._settings.host)
-        write_json(children.ready_file(self._state, "standalone"), {"pid": os.getpid(), "host": host, **ports})
+        url = children.chat_url(self._settings, self._ports)
+        write_json(children.ready_file(self._state, "standalone"), {"pid": os.getpid(), "url": url, **ports})
         process.write_ready_file(self._settings.ready_file, **ports)
         self._greet(ports)
 
@@ -152,7 +152,8 @@ class Supervisor:
 
     def _greet(self, ports: dict[str, int]) -> None:
         host = children.address(self._settings.host)
-        self._tell(f"page and API   http://{host}:{ports.get('http')}/   (OpenAI-compatible below /v1)")
+        scheme = "https" if self._settings.chat.tls.cert_file else "http"
+        self._tell(f"page and API   {scheme}://{host}:{ports.get('http')}/   (OpenAI-compatible below /v1)")
         self._tell(f"gRPC           {host}:{ports.get('grpc')}")
         self._tell(f"state          {self._state.root}   (operator's token in operator.token, logs in logs/)")
         if keys.in_force(path := self._settings.chat.keys_file or self._state.keys):
@@ -233,9 +234,8 @@ class Supervisor:
         self._tell(f"new version    {live} is live{instead}" + (f": {status.reason}" if status.reason else ""))
 
     def _follow_engine(self) -> None:
-        host, port = children.address(self._settings.host), self._ports.get("chat", "http")
         try:
-            self._readiness.follow(f"http://{host}:{port}", self._live)
+            self._readiness.follow(children.chat_url(self._settings, self._ports), self._live)
         except ServiceFailed as error:
             raise ServiceFailed(f"{error}\nIts whole log: {self._engine_log()}") from None
 

@@ -4,20 +4,24 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from rlhf_online.cli import main
 from rlhf_online.config import ChatSettings, RewardSettings, dump, load
 from rlhf_online.config.given import merge
 from rlhf_online.durable import write_json
 from rlhf_online.errors import ConfigError, EngineStartFailed, NotEnoughRoom, VersionCorrupt
+from rlhf_online.rollout.sampler import Sampler
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training.settings import TrainerSettings
@@ -30,6 +34,7 @@ from services.standalone.processes import Child
 from services.standalone.readiness import Readiness
 from services.standalone.service import Service
 from services.standalone.settings import StandaloneSettings
+from tests.support.certificates import Authority
 from tests.support.processes import alive
 from tests.support.small_disk import cannot_mount, small_disk
 from tests.support.waiting import until
@@ -58,14 +63,14 @@ def settings(model: Path, tmp_path: Path, **values: Any) -> StandaloneSettings:
 class Running:
     """The supervisor as a process, and what its fakes told."""
 
-    def __init__(self, chosen: StandaloneSettings, tmp_path: Path) -> None:
+    def __init__(self, chosen: StandaloneSettings, tmp_path: Path, real: Sequence[str] = ()) -> None:
         self.state = StateDir(chosen.state_dir)
         self.config = tmp_path / "up.toml"
         dump(chosen, self.config)
         self.output = tmp_path / "output"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.fake_standalone", "--config", str(self.config)],
+                [sys.executable, "-m", "tests.support.fake_standalone", "--config", str(self.config), *real],
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -92,11 +97,11 @@ class Running:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[[StandaloneSettings], Running]]:
+def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
-    def start(chosen: StandaloneSettings) -> Running:
-        started.append(Running(chosen, tmp_path))
+    def start(chosen: StandaloneSettings, *real: str) -> Running:
+        started.append(Running(chosen, tmp_path, real))
         return started[-1]
 
     yield start
@@ -125,6 +130,54 @@ def test_the_trainer_starts_last_with_the_others_addresses(model, tmp_path, run)
     assert (running.state.root / "operator.token").stat().st_mode & 0o777 == 0o600
     open_to_others = {path.name for path in running.state.root.rglob("*") if path.stat().st_mode & 0o077}
     assert open_to_others == set() and running.state.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_with_tls_its_own_processes_come_by_a_socket_that_others_cannot_open(tmp_path, run, capsys):
+    """The chat service is the real one, and asks its clients for certificates; so is all that reaches it from here."""
+    write_tiny_model(tmp_path / "model", weights_seed=0)
+    genesis(open_registry(StateDir(tmp_path / "state").versions), tmp_path / "model", tuning="full")
+    authority = Authority(tmp_path / "tls")
+    files, client = authority.issue("server"), authority.issue("client")
+    tls = {"cert_file": str(files.cert), "key_file": str(files.key), "client_ca_file": str(authority.file)}
+    engine_process = subprocess.Popen([sys.executable, "-m", "tests.support.engine_process", str(tmp_path / "e.sock")])
+    try:
+        engine = {"mode": "external", "url": f"unix:{tmp_path / 'e.sock'}"}
+        chosen = settings(tmp_path / "model", tmp_path, tuning="full", chat={"tls": tls, "engine": engine})
+        running = run(chosen, "chat")
+        running.until(lambda: "policy-000000 is serving" in running.said())
+        [trainer] = running.until(lambda: running.story("start", "trainer"))
+        port = json.loads((running.state.run / "chat.ready.json").read_text())["http"]
+        assert f"https://127.0.0.1:{port}/" in running.said()
+        socket_file = running.state.run / "chat.sock"
+        assert trainer["settings"]["chat_url"] == f"unix:{socket_file}"
+        assert socket_file.stat().st_mode & 0o777 == 0o600
+
+        sampler = Sampler(trainer["settings"]["chat_url"], running.state.operator_token(), [2])
+        assert sampler.serving((1, 5, 3)) == "policy-000000"
+        sampler.close()
+        assert main(["versions", "list", "--state", str(running.state.root)]) == 0
+        assert main(["chat", "gold", "--state", str(running.state.root)]) == 0
+        assert "policy-000000 · chatcmpl-" in capsys.readouterr().out
+
+        trusted = ssl.create_default_context(cafile=files.authority)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"https://127.0.0.1:{port}/readyz", verify=trusted, trust_env=False)
+        trusted.load_cert_chain(client.cert, client.key)
+        assert httpx.get(f"https://127.0.0.1:{port}/readyz", verify=trusted, trust_env=False).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False)
+    finally:
+        engine_process.kill()
+        engine_process.wait()
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_refused_before_a_start(model, tmp_path):
+    certified = settings(model, tmp_path, chat={"tls": {"cert_file": "x"}})
+    preconditions.check_socket(children.local_socket(certified))
+    far = certified.model_copy(update={"state_dir": tmp_path / ("x" * 100)})
+    with pytest.raises(ConfigError, match=r"bytes long, and Linux takes 107: put the state elsewhere with --state"):
+        preconditions.check_socket(children.local_socket(far))
+    preconditions.check_socket(children.local_socket(far.model_copy(update={"chat": ChatSettings(state_dir=tmp_path)})))
 
 
 def test_a_signal_stops_all_in_order_and_leaves_nothing(model, tmp_path, run):

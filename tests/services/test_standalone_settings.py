@@ -79,6 +79,7 @@ CIRCUMSTANCES: list[Table] = [
     {"log.url": "kafka://a:1", "log.kafka.mechanism": "PLAIN"},
     {"log.url": "kafka://a:1", "log.kafka.mechanism": "OAUTHBEARER"},
     {"chat.engine.mode": "external"},
+    {"chat.tls.cert_file": "x"},
     {"trainer.lease.kind": "kubernetes"},
     {"trainer.policy.ptx_coef": 0.5},
     {"trainer.reward.tuning": "lora"},

@@ -76,6 +76,7 @@ class Certificates:
 class SecureServer(HttpServer):
     """HTTP within TLS: hands are shaken with at most `at_once` clients; one more ends the handshake that lasts longest.
 
+    That is on the first of its sockets; others are this user's own, and in the clear.
     Left to uvicorn, a client that connects and says nothing would hold a file for a minute, and be counted nowhere.
     """
 
@@ -88,8 +89,8 @@ class SecureServer(HttpServer):
         self._shaking: dict[asyncio.Task[None], None] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup([])
-        [listener] = sockets or []
+        listener, *in_the_clear = sockets or []
+        await super().startup(in_the_clear)
         self._accepting = asyncio.create_task(self._accept(listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

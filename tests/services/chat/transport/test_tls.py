@@ -22,6 +22,7 @@ from rlhf_online.metrics import ChatMetrics
 from rlhf_online.proto.rlhf.v1 import chat_pb2, chat_pb2_grpc, events_pb2
 from services.chat.transport import connections
 from services.chat.transport.tls import Certificates
+from tests.support import api_keys
 from tests.support.certificates import Authority, Files, private
 from tests.support.chat_service import ASK, Service, running
 from tests.support.waiting import eventually
@@ -252,3 +253,25 @@ def closed(service: Service) -> float:
     return (
         service.chat.collector.get_sample_value("rlhf_chat_connections_closed_total", {"reason": "no_handshake"}) or 0
     )
+
+
+async def test_a_socket_beside_the_ports_is_in_the_clear_and_the_same_service(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """What an earlier life left is replaced; who comes by it needs no certificate, and a key where there are keys."""
+    api_keys.write(tmp_path / "state")
+    socket = tmp_path / "chat.sock"
+    socket.write_text("left over")
+    files = authority.issue("server")
+    settings = {"cert_file": str(files.cert), "key_file": str(files.key), "client_ca_file": str(authority.file)}
+    async with running(tmp_path, tls=settings, local_socket=str(socket)) as service:
+        assert socket.stat().st_mode & 0o777 == 0o600
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session:
+            for token, status in (("", 401), (api_keys.TOKENS["chat"], 200)):
+                headers = {"Authorization": f"Bearer {token}"} if token else {}
+                url = "http://localhost/v1/chat/completions"
+                async with session.post(url, data=orjson.dumps(ASK), headers=headers) as response:
+                    assert response.status == status
+        assert len(service.sink.completions) == 1
+        with pytest.raises(aiohttp.ClientError):
+            await ask(service, trusting(files))

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from rlhf_online.keys import Role
 from rlhf_online.state import PersonHash
+from services.chat.bodies.documented import documented
 from services.chat.bodies.validation import Model
 
 Requires = Role | Literal["public"]
@@ -21,6 +23,18 @@ class PersonQuery(Model):
     """Who asks, where the service has no keys."""
 
     user: str = Field(default="", max_length=512, description="The person; only a keyed hash of it is kept.")
+
+
+@documented
+class CallerTold(TypedDict):
+    """Who calls, by the key that was sent."""
+
+    roles: list[Role]
+    """What it may; "operator" may all."""
+    key_id: str
+    """The key's id; "operator" for the credential in the state folder, empty without keys."""
+    owner: str
+    """Whose key it is; empty without keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +54,10 @@ class Caller:
     def may(self, requires: Requires) -> bool:
         """Whether the operation is open to it; an operator may all."""
         return requires == "public" or requires in self.roles or "operator" in self.roles
+
+    def told(self) -> CallerTold:
+        """To itself."""
+        return {"roles": sorted(self.roles), "key_id": self.key_id, "owner": self.owner}
 
     def named(self, name: str, person_hash: PersonHash) -> "Caller":
         """The caller of a request whose body gives this name: somebody only where names in bodies are believed."""

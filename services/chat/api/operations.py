@@ -3,7 +3,7 @@
 Each operation names the role that may call it, or says that everybody may; none can be built without saying so.
 """
 
-from services.chat.access.caller import PersonQuery
+from services.chat.access.caller import CallerTold, PersonQuery
 from services.chat.api.annotation import ANNOTATION
 from services.chat.api.console import CONSOLE
 from services.chat.api.operation import Operation
@@ -53,8 +53,16 @@ OPERATIONS = (
         response="text/html",
     ),
     Operation(
+        name="console",
+        summary="The web page of who runs the service: versions, votes, learning. What it shows asks for a key.",
+        method="GET",
+        path="/console",
+        requires="public",
+        response="text/html",
+    ),
+    Operation(
         name="page_asset",
-        summary="A file of the page: scripts, style, words. `digest` is that of all of them, which the page names.",
+        summary="A file of a page: scripts, style, words. `digest` is that of all of them, which the page names.",
         method="GET",
         path="/page/{digest}/{name:path}",
         requires="public",
@@ -254,6 +262,14 @@ OPERATIONS = (
         errors=(400, 503),
     ),
     *ANNOTATION,
+    Operation(
+        name="caller",
+        summary="Who calls, by the key that was sent, and what it may.",
+        method="GET",
+        path="/v1/caller",
+        requires="read",
+        response=CallerTold,
+    ),
     Operation(
         name="list_versions",
         summary="Every version of the weights, and what serves.",

@@ -2,6 +2,7 @@
 
 A page (`/` is page.html) is asked for again at each visit and names the rest under `/page/DIGEST/`, where what was once
 fetched never changes: it is cached for good, and a new release is a new name. Only the files of this list are served.
+What other people wrote lies in `vendor/` as they released it, with its licence and its digests (scripts/vendor.sh).
 """
 
 import hashlib
@@ -18,6 +19,7 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
 }
 NOT_SNIFFED = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 PAGE_HEADERS = {

@@ -4,6 +4,7 @@ from prometheus_client import generate_latest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from services.chat.access.caller import CALLER
 from services.chat.api import openapi, reference
 from services.chat.bodies.api_error import ApiError
 from services.chat.completions.responses import Health
@@ -24,6 +25,12 @@ class OperationHandlers:
 
     async def annotate(self, request: Request) -> Response:
         return HTMLResponse(self._pages.html["annotate/annotate.html"], headers=assets.PAGE_HEADERS)
+
+    async def console(self, request: Request) -> Response:
+        return HTMLResponse(self._pages.html["console/console.html"], headers=assets.PAGE_HEADERS)
+
+    async def caller(self, request: Request) -> Response:
+        return json(CALLER.get().told())
 
     async def page_asset(self, request: Request) -> Response:
         name = request.path_params["name"]

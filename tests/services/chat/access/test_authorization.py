@@ -157,3 +157,11 @@ async def test_nobody_changes_the_vote_of_another_person(service: Service) -> No
     for header, status in ((headers[1], 403), (headers[0], 200)):
         async with service.session.post(service.url + "/v1/feedback", json=change, headers=header) as response:
             assert response.status == status
+
+
+async def test_a_caller_is_told_who_it_is(service: Service) -> None:
+    """So that a page can say beforehand what a key is not for."""
+    for role in ("read", "operator"):
+        async with service.session.get(service.url + "/v1/caller", headers=said(role)) as response:
+            told = await response.json()
+        assert told == {"roles": [role], "key_id": ENTRIES[role].id, "owner": f"owner of {role}"}

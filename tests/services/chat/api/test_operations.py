@@ -31,7 +31,8 @@ def test_what_changes_something_is_the_operators() -> None:
 
 def test_what_everybody_may_ask_tells_nothing_of_people() -> None:
     public = {operation.name for operation in OPERATIONS if operation.requires == "public"}
-    assert public == {"page", "annotate", "page_asset", "healthz", "readyz", "expose", "openapi", "reference"}
+    pages = {"page", "console", "annotate", "page_asset", "reference"}
+    assert public == {*pages, "healthz", "readyz", "expose", "openapi"}
 
 
 async def test_each_operation_is_open_to_its_role_and_to_operators(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """What `/` answers and names."""
 
+import hashlib
 import json
 import posixpath
 import re
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,8 @@ from tests.support.chat_service import Service
 
 HTML = "\n".join(assets.read().html.values())
 SOURCES = {name: content.decode() for name, content in assets.read().assets.items()}
+VENDOR = Path(str(files("services.chat.page"))) / "vendor"
+ROOT = Path(__file__).parents[4]
 URL = re.compile(r"""(?:https?:)?//[\w.-]+\.\w+""")
 
 
@@ -49,9 +54,20 @@ async def test_the_files_of_another_release_are_not_these(service: Service) -> N
 
 
 def test_nothing_comes_from_elsewhere() -> None:
-    """The addresses that stand in it are a namespace's, and the icons' source's."""
+    """The addresses that stand in it are a namespace's, and those where the icons and the charts come from."""
     found = {url for source in (HTML, *SOURCES.values()) for url in URL.findall(source)}
-    assert found <= {"http://www.w3.org", "https://feathericons.com"}
+    assert found <= {"http://www.w3.org", "https://feathericons.com", "https://github.com"}
+
+
+def test_what_others_wrote_is_what_they_released() -> None:
+    """Their files have the digests that scripts/vendor.sh wrote, in the version that it names, with their licences."""
+    sums = (VENDOR / "SHA256SUMS").read_text().splitlines()
+    listed = {name: digest for digest, name in map(str.split, sums)}
+    there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in VENDOR.glob("*.*")}
+    assert there == listed
+    [version] = re.findall(r"VERSION=([\d.]+)", (ROOT / "scripts" / "vendor.sh").read_text())
+    assert f"uPlot (v{version})" in SOURCES["vendor/uPlot.iife.min.js"][:100]
+    assert "Permission is hereby granted" in SOURCES["vendor/uPlot.LICENSE.txt"]
 
 
 def test_a_language_says_all_that_another_says() -> None:
@@ -69,7 +85,8 @@ def test_every_word_that_is_asked_for_is_there_and_no_other() -> None:
     named |= set(re.findall(r'data-t[\w-]*="([\w.]+)"', HTML)) | set(re.findall(r'"([\w.]+)"', scripts))
     words = set(json.loads(SOURCES["en.json"]))
     reasons = ChatSettings.model_fields["reasons"].default
-    assert {word for word in words if not word.startswith(("tag.", "became.", "role."))} - {"name"} <= named
+    by_value = ("tag.", "became.", "role.", "state.", "engine.", "phase.", "connection.")
+    assert {word for word in words if not word.startswith(by_value)} - {"name"} <= named
     assert {word for word in words if word.startswith("tag.")} == {f"tag.{tag}" for tag in reasons}
     asked = set(re.findall(r'data-t[\w-]*="([\w.]+)"', HTML)) | set(re.findall(r'\bt\("([\w.]+)"', scripts))
     assert asked <= words

@@ -1,0 +1,359 @@
+"""The console in a browser: what operators see and do, by mouse and by keys, and what others cannot."""
+
+import asyncio
+import csv
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Locator, expect
+
+from rlhf_online import learning
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from tests.services.chat.page.conftest import Visit
+from tests.services.chat.page.test_looks import violations
+from tests.support import api_keys
+from tests.support.chat_service import Service, running
+from tests.support.chromium import By, Visitor
+from tests.support.proxy import Proxy
+from tests.support.version_history import fill
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+FAILED, BEFORE, REJECTED, LIVE = "policy-000006", "policy-000007", "policy-000008", "policy-000009"
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+
+
+@pytest.fixture(scope="session")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder with keys, and ten versions of the policy."""
+    folder = tmp_path_factory.mktemp("history") / "state"
+    api_keys.write(folder)
+    fill(open_registry(StateDir(folder).versions), 10)
+    return folder
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(tmp_path: Path, history: Path, browser: Browser) -> AsyncIterator[Service]:
+    shutil.copytree(history, tmp_path / "state")
+    with LocalLog(tmp_path / "state" / "log") as log:
+        async with running(tmp_path, log=log) as service:
+            yield service
+
+
+class Somebody:
+    """At the console, by mouse or by keys."""
+
+    def __init__(self, visitor: Visitor) -> None:
+        self.page, self.by, self.shot = visitor.page, visitor.by, visitor.shot
+        self.dialog = visitor.page.locator("#confirm")
+
+    def card(self, title: str) -> Locator:
+        return self.page.locator(".card").filter(has=self.page.get_by_role("heading", name=title, exact=True))
+
+    def chart(self, title: str) -> Locator:
+        return self.page.locator(".plot").filter(has=self.page.get_by_role("heading", name=title, exact=True))
+
+    def row(self, version: str) -> Locator:
+        return self.page.get_by_role("row").filter(has=self.page.get_by_role("button", name=version, exact=True))
+
+    async def to(self, view: str, key: str) -> None:
+        await self.use(view, key, role="link")
+        await expect(self.page.get_by_role("heading", level=1)).to_have_text(view)
+
+    async def use(self, name: str, key: str, *, role: Any = "button") -> None:
+        if self.by == "keys":
+            await self.page.keyboard.press(key)
+        else:
+            await self.page.get_by_role(role, name=name, exact=True).first.click()
+
+    async def confirm(self, name: str) -> None:
+        if self.by == "keys":
+            await self.page.keyboard.press("Enter")
+        else:
+            await self.dialog.get_by_role("button", name=name, exact=True).click()
+
+    async def leave(self) -> None:
+        if self.by == "keys":
+            await self.page.keyboard.press("Escape")
+        else:
+            await self.dialog.get_by_role("button", name="Cancel").click()
+        await expect(self.dialog).to_be_hidden()
+
+    async def told(self, words: str) -> None:
+        await expect(self.dialog).to_be_hidden()
+        await expect(self.page.locator("#toast")).to_have_text(words)
+
+
+async def arrive(visitors: Visit, url: str, role: str = "operator", by: By = "mouse", **options: Any) -> Somebody:
+    """With a key of that role in the tab."""
+    visitor = await visitors(f"{url}/docs", by, ready=False, **options)
+    await visitor.page.evaluate("key => sessionStorage.setItem('rlhf:key', key)", api_keys.TOKENS[role])
+    await visitor.visit(f"{url}/console")
+    return Somebody(visitor)
+
+
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+async def test_an_operator_steers(site: Service, visitors: Visit, by: By) -> None:
+    """Each action says what will happen, can be left, and says when it is done, or why it was refused."""
+    me = await arrive(visitors, site.url, by=by)
+    await expect(me.card("Live version")).to_contain_text(LIVE)
+
+    await me.use("Pause learning", "x")
+    await expect(me.dialog).to_contain_text("Neither the reward model nor the policy learns")
+    await me.leave()
+    assert not learning.read(site.registry.store).paused
+    await me.use("Pause learning", "x")
+    await me.page.get_by_label("Reason").fill("an audit")
+    await me.confirm("Pause learning")
+    await me.told("Learning is paused.")
+    assert learning.read(site.registry.store).reason == "an audit"
+    await expect(me.card("Learning")).to_contain_text("an audit")
+    await me.use("Resume learning", "x")
+    await me.confirm("Resume learning")
+    await me.told("Learning goes on.")
+    assert not learning.read(site.registry.store).paused
+
+    await expect(me.card("Learning")).not_to_contain_text("paused")
+    await me.use("Reward weights", "w")
+    for name in ("helpful", "harmless"):
+        await me.page.get_by_label(name).fill("0")
+    await me.confirm("Set the weights")
+    await expect(me.dialog.get_by_role("alert")).to_contain_text("weights")
+    await me.page.get_by_label("harmless").fill("2.5")
+    await me.confirm("Set the weights")
+    await me.told("The weights are helpful 0, harmless 2.5.")
+    await expect(me.card("Learning")).to_contain_text("helpful 0, harmless 2.5")
+
+    await me.use("Roll back", "b")
+    await expect(me.dialog).to_contain_text(f"{LIVE} is marked failed")
+    await me.page.get_by_label("Reason").fill("people liked it less")
+    await me.confirm("Roll back")
+    await me.told(f"{BEFORE} is live again.")
+    assert site.registry.status(LIVE).reason == "people liked it less"
+    await expect(me.card("Live version")).to_contain_text(BEFORE)
+
+    await me.to("Versions", "2")
+    await expect(me.row(LIVE)).to_contain_text("rolled back or failed")
+    if by == "keys":
+        for _ in range(7):
+            await me.page.keyboard.press("j")
+        await me.page.keyboard.press("k")
+        await me.page.keyboard.press("Enter")
+    else:
+        await me.page.get_by_role("button", name="policy-000004").click()
+    await expect(me.page.locator("tr.details")).to_contain_text("policy-000002")  # what it was trained from
+    await me.use("Promote", "m")
+    await expect(me.dialog).to_contain_text(f"policy-000004 becomes the live version in place of {BEFORE}")
+    await me.confirm("Promote")
+    await me.told("policy-000004 is the live version.")
+    assert site.registry.live("policy") == "policy-000004"
+    await expect(me.row("policy-000004")).to_contain_text("live")
+    await expect(me.page.locator("tr.details").get_by_role("button", name="Promote")).to_be_disabled()
+
+
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+async def test_who_may_only_read_is_told_so_and_can_give_another_key(site: Service, visitors: Visit, by: By) -> None:
+    """No key, one of a wrong role, one that reads, one that may all."""
+    visitor = await visitors(f"{site.url}/console", by, ready=False)
+    me, page = Somebody(visitor), visitor.page
+    asked = page.get_by_role("dialog", name="A key is needed")
+
+    async def give(role: str) -> None:
+        await page.get_by_label("API key").fill(api_keys.TOKENS[role])
+        await (page.keyboard.press("Enter") if by == "keys" else asked.get_by_role("button", name="Continue").click())
+
+    async def another() -> None:
+        other = page.get_by_role("button", name="Use another key")
+        await (other.press("Enter") if by == "keys" else other.click())
+
+    await expect(asked).to_be_visible()
+    await (page.keyboard.press("Escape") if by == "keys" else asked.get_by_role("button", name="Cancel").click())
+    await expect(page.locator("#state")).to_have_text("not allowed")
+    await another()
+    await give("chat")
+    await expect(page.locator("#limits")).to_contain_text("this needs the role read")
+    await another()
+    await give("read")
+    await expect(me.card("Live version")).to_contain_text(LIVE)
+    await expect(page.locator("#limits")).to_contain_text("changing something needs the role operator (this has: read)")
+    for name in ("Roll back", "Pause learning", "Reward weights"):
+        await expect(page.get_by_role("button", name=name)).to_be_disabled()
+        assert "operator" in str(await page.get_by_role("button", name=name).get_attribute("title"))
+    for key in "xbw":
+        await page.keyboard.press(key)
+    await expect(me.dialog).to_be_hidden()
+    await another()
+    await give("operator")
+    await expect(page.get_by_role("button", name="Roll back")).to_be_enabled()
+    await expect(page.locator("#limits")).to_be_hidden()
+    await page.reload()  # the tab keeps the key
+    await expect(me.card("Live version")).to_contain_text(LIVE)
+
+
+async def test_two_tabs_follow_what_happens_without_being_loaded_again(site: Service, visitors: Visit) -> None:
+    """What the gate decided, newest first, with its reasons; what serves; every version."""
+    one, two = await arrive(visitors, site.url, "read"), await arrive(visitors, site.url, "read")
+    await two.to("Versions", "2")
+    events = one.page.locator(".events li")
+    await expect(events.first).to_contain_text(f"{LIVE} passed the gate.")
+    await expect(events.nth(1)).to_contain_text(f"{REJECTED} was rejected by the gate.")
+    await expect(events.nth(1)).to_contain_text("win_rate .41 is below .5")
+    await expect(events.nth(1)).to_contain_text("win rate 0.41")
+    await asyncio.to_thread(site.registry.rollback, "policy", reason="a canary")
+    await expect(one.card("Live version")).to_contain_text(BEFORE)
+    await expect(two.row(LIVE)).to_contain_text("rolled back or failed")
+    version = site.version(live=True)
+    await expect(one.card("Live version")).to_contain_text(version)
+    await expect(two.row(version)).to_contain_text("live")
+    await expect(two.page.locator("tbody tr").first).to_contain_text(version)
+
+
+async def test_a_restart_is_told_and_gone_on_from(
+    tmp_path: Path, history: Path, browser: Browser, visitors: Visit
+) -> None:
+    """What is shown meanwhile is said to be old, nothing can be changed, and what changed is there afterwards."""
+    shutil.copytree(history, tmp_path / "state")
+    with Proxy() as proxy:
+        async with running(tmp_path) as service:
+            proxy.target = int(service.url.rpartition(":")[2])
+            me = await arrive(visitors, f"http://{proxy.address}")
+            await expect(me.card("Live version")).to_contain_text(LIVE)
+        await expect(me.page.locator("#state")).to_have_text("not connected")
+        await expect(me.page.locator("#banner")).to_contain_text("Not connected; what is shown is as of")
+        await expect(me.card("Live version")).to_contain_text(LIVE)
+        await expect(me.page.get_by_role("button", name="Roll back")).to_be_disabled()
+        async with running(tmp_path) as service:
+            version = service.version(live=True)
+            proxy.target = int(service.url.rpartition(":")[2])
+            await expect(me.page.locator("#state")).to_have_text("connected", timeout=15_000)
+            await expect(me.page.locator("#banner")).to_be_hidden()
+            await expect(me.card("Live version")).to_contain_text(version)
+            await expect(me.page.get_by_role("button", name="Roll back")).to_be_enabled()
+
+
+INK = """([chart, number]) => {
+  // By rows of a version's place: how much of the column there is in the line's colour, and in the band's.
+  const canvas = chart.querySelector("canvas"), context = canvas.getContext("2d");
+  const over = chart.querySelector(".u-over"), dot = devicePixelRatio;
+  const box = over.getBoundingClientRect(), at = canvas.getBoundingClientRect();
+  const x = Math.round((box.left - at.left + number * box.width) * dot);
+  const { data } = context.getImageData(x, 0, 1, canvas.height);
+  const probe = document.createElement("canvas").getContext("2d");
+  const accent = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+  probe.fillStyle = accent;
+  probe.fillRect(0, 0, 1, 1);
+  const want = probe.getImageData(0, 0, 1, 1).data;
+  let line = 0, band = 0;
+  for (let i = 0; i < data.length; i += 4) {
+    const solid = data[i + 3] > 230, same = [0, 1, 2].every((c) => Math.abs(data[i + c] - want[c]) < 30);
+    line += solid && same;
+    band += !solid && data[i + 3] > 30 && same;
+  }
+  return { line, band };
+}"""
+
+
+async def test_charts_show_what_was_measured_and_no_more(site: Service, visitors: Visit) -> None:
+    """A band where there is an interval, a gap where nothing was measured; the legend reads each version's values."""
+    for _ in range(2):
+        site.version()  # the gate has not seen them
+    fill(site.registry, 3)
+    me = await arrive(visitors, site.url, "read")
+    await me.to("Versions", "2")
+    chart = me.chart("Win rate")
+    await expect(chart.locator("canvas")).to_be_visible()
+
+    async def ink(version: float) -> dict[str, int]:
+        """At that place of the axis, from policy-000001, the first that the gate judged, to the last."""
+        node = await chart.element_handle()
+        return await me.page.evaluate(INK, [node, version / 14])
+
+    measured, between = await ink(4.4), await ink(10.5)
+    assert measured["line"] > 0
+    assert measured["band"] > 10
+    assert between == {"line": 0, "band": 0}
+    canvas, legend = chart.locator(".canvas"), chart.locator(".legend")
+    await expect(legend).to_contain_text("policy-000014")
+    await canvas.focus()
+    for _ in range(4):
+        await me.page.keyboard.press("ArrowLeft")
+    await expect(legend).to_contain_text("policy-000010")
+    await expect(legend).to_contain_text("–")
+    for _ in range(2):
+        await me.page.keyboard.press("ArrowLeft")
+    await expect(legend).to_contain_text("policy-000008 · rejected")
+    await expect(legend).to_contain_text("41% (29.8% … 53.2%)")
+    await expect(me.chart("Reward").locator(".legend")).to_contain_text("policy-000008 · rejected")
+    await expect(me.page.get_by_role("log")).to_contain_text("41%")
+    await me.page.get_by_role("button", name="Reward models").click()
+    await expect(me.chart("Held-out accuracy").locator(".legend")).to_contain_text("reward-000006")
+
+
+async def saved_by(me: Somebody, name: str, key: str) -> str:
+    """The file that a button makes."""
+    async with me.page.expect_download() as saved:
+        await me.use(name, key)
+    return await asyncio.to_thread(Path(await (await saved.value).path()).read_text)
+
+
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+async def test_versions_come_in_pages_and_go_out_as_files(site: Service, visitors: Visit, by: By) -> None:
+    me = await arrive(visitors, site.url, "read", by)
+    for _ in range(45):
+        site.version()
+    await me.to("Versions", "2")
+    await expect(me.page.locator(".pager")).to_contain_text("1 – 50 of 55")
+    await me.use("Older", "]")
+    await expect(me.page.locator("tbody tr")).to_have_count(5)
+    await expect(me.row("policy-000000")).to_be_visible()
+    await me.use("Newer", "[")
+    await expect(me.page.locator("tbody tr")).to_have_count(50)
+    lines = (await saved_by(me, "Export CSV", "e")).splitlines()
+    rows = {row["version"]: row for row in csv.DictReader(lines)}
+    assert len(rows) == 55
+    assert rows[REJECTED]["state"] == "rejected"
+    assert float(rows[REJECTED]["win_rate"]) == 0.41
+    assert rows["policy-000000"]["win_rate"] == ""
+    if by == "mouse":
+        found = json.loads(await saved_by(me, "Export JSON", ""))
+        assert [row["version"] for row in found] == list(rows)
+
+
+@pytest.mark.parametrize(("name", "options"), [("dark", {"color_scheme": "dark"}), ("phone", PHONE)])
+async def test_nothing_keeps_an_operator_out(
+    site: Service, visitors: Visit, name: str, options: dict[str, Any]
+) -> None:
+    """axe-core, in German: in every view and dialog; nothing is wider than the screen, and nothing left in English."""
+    me = await arrive(visitors, site.url, **options)
+    page = me.page
+    await page.get_by_role("combobox", name="Language").select_option("Deutsch")
+    await expect(me.card("Live-Version")).to_contain_text(LIVE)
+    await me.shot(f"console-{name}-live")
+    found = await violations(page)
+    await page.keyboard.press("b")
+    await expect(me.dialog).to_be_visible()
+    await me.shot(f"console-{name}-roll-back")
+    found += await violations(page)
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("?")
+    found += await violations(page)
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("2")
+    await page.get_by_role("button", name=LIVE).click()
+    await me.shot(f"console-{name}-versions")
+    found += await violations(page)
+    assert found == []
+    width = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1]
+    left = await page.evaluate(
+        "() => ['version ', 'Reward', 'learning', 'Promote', 'since', 'Export C'].filter("
+        "(word) => document.body.innerText.includes(word))"
+    )
+    assert left == []

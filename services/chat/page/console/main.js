@@ -9,14 +9,15 @@ import * as words from "../words.js";
 import { hindrance } from "./actions.js";
 import { again, feed, follow } from "./feed.js";
 import { since } from "./figures.js";
+import * as compare from "./compare.js";
 import * as live from "./live.js";
 import * as versions from "./versions.js";
 
 const { t } = words;
-const VIEWS = { live, versions };
-const TITLES = { live: "viewLive", versions: "viewVersions" };
+const VIEWS = { live, versions, compare };
+const TITLES = { live: "viewLive", versions: "viewVersions", compare: "viewCompare" };
 const KEYS = [
-  [["1", "2"], "key.views", "live", "versions"],
+  [["1", "2", "3"], "key.views", "live", "versions", "compare"],
   [["k", "j"], "key.rows", "previous", "next"],
   [["Enter"], "key.open"],
   [["[", "]"], "key.pages", "newer", "older"],
@@ -25,6 +26,8 @@ const KEYS = [
   [["x"], "key.pause", "pause"],
   [["w"], "key.weights", "weights"],
   [["e"], "key.export", "export"],
+  [["/"], "key.prompt", "write"],
+  [["Escape"], "key.stop"],
   [["?"], "key.sheet", "sheet"],
 ];
 let view = live, name = "live", opened = false;
@@ -79,9 +82,9 @@ function wire() {
     $("title").focus();
   };
   const act = (wanted) => () => (view.actions[wanted] ?? live.actions[wanted])?.();
-  const names = ["previous", "next", "newer", "older", "promote", "rollBack", "pause", "weights", "export"];
+  const names = ["previous", "next", "newer", "older", "promote", "rollBack", "pause", "weights", "export", "write", "leave"];
   keys.listen({
-    live: to("live"), versions: to("versions"), sheet: keys.openSheet, leave: () => {},
+    live: to("live"), versions: to("versions"), compare: to("compare"), sheet: keys.openSheet,
     ...Object.fromEntries(names.map((wanted) => [wanted, act(wanted)])),
   }, KEYS);
   service.onKeyNeeded(askForKey);

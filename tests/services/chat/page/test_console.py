@@ -20,7 +20,7 @@ from tests.services.chat.page.conftest import Visit
 from tests.services.chat.page.test_looks import violations
 from tests.support import api_keys
 from tests.support.chat_service import Service, running
-from tests.support.chromium import By, Visitor
+from tests.support.chromium import By, Visitor, saying
 from tests.support.proxy import Proxy
 from tests.support.version_history import fill
 
@@ -238,6 +238,42 @@ async def test_a_restart_is_told_and_gone_on_from(
             await expect(me.page.get_by_role("button", name="Roll back")).to_be_enabled()
 
 
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+async def test_versions_answer_one_prompt_side_by_side(site: Service, visitors: Visit, by: By) -> None:
+    """Each under its name, as it is written, and can be stopped; who may not chat is told."""
+    site.host.serving, site.host.adapters = LIVE, (BEFORE, "policy-000004")
+    me = await arrive(visitors, site.url, by=by)
+    await me.to("Side by side", "3")
+    parts = me.page.locator(".side-by-side .part")
+    site.engine.answers = saying("Bread", " keeps", " in a **bag**.")
+    await site.engine.hold()
+    await me.use("A prompt for each version", "/", role="textbox")
+    await me.page.keyboard.type("How do I keep bread?")
+    await expect(me.page.get_by_role("checkbox")).to_have_count(3)
+    await me.page.get_by_role("checkbox", name=BEFORE).uncheck()
+    if by == "keys":
+        await me.page.get_by_role("textbox").press("Control+Enter")
+    else:
+        await me.page.get_by_role("button", name="Ask them").click()
+    await expect(parts).to_have_count(2)
+    await site.engine.release()
+    for part, version in ((parts.first, LIVE), (parts.last, "policy-000004")):
+        await expect(part.get_by_role("heading")).to_have_text(version)
+        await expect(part.locator("strong")).to_have_text("bag")
+    assert sorted(request["model"] for request in site.engine.requests) == ["base", "policy-000004"]
+    await site.engine.hold()
+    await me.page.get_by_role("button", name="Ask them").click()
+    await site.engine.allow(1)
+    await me.page.get_by_role("heading", level=1).focus()
+    await me.use("Stop", "Escape")
+    await expect(parts.first).to_contain_text("stopped")
+    await expect(parts.last).to_contain_text("stopped")
+    reader = await arrive(visitors, site.url, "read", by)
+    await reader.to("Side by side", "3")
+    await expect(reader.page.get_by_role("alert").first).to_contain_text("needs the role chat or operator")
+    await expect(reader.page.get_by_role("button", name="Ask them")).to_be_disabled()
+
+
 INK = """([chart, number]) => {
   // By rows of a version's place: how much of the column there is in the line's colour, and in the band's.
   const canvas = chart.querySelector("canvas"), context = canvas.getContext("2d");
@@ -348,6 +384,9 @@ async def test_nothing_keeps_an_operator_out(
     await page.keyboard.press("2")
     await page.get_by_role("button", name=LIVE).click()
     await me.shot(f"console-{name}-versions")
+    found += await violations(page)
+    await page.keyboard.press("3")
+    await me.shot(f"console-{name}-compare")
     found += await violations(page)
     assert found == []
     width = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")

@@ -55,6 +55,25 @@ class Outcome:
     settled: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far the board was read: the chunk, and characters of it."""
+
+    number: int = 0
+    read: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """`said`: facts by their votes' keys, in their order; `begun_ms`: when their chunk was begun, 0 if there is none;
+    `more`: whether there are chunks behind it."""
+
+    said: tuple[tuple[str, Outcome], ...]
+    mark: Mark
+    begun_ms: int
+    more: bool
+
+
 def vote_key(event_id: str, person: str) -> str:
     """By which what became of the person's vote is found."""
     digest = hashlib.blake2b(f"{person}:{event_id}".encode(), digest_size=12).digest()
@@ -123,6 +142,20 @@ class OutcomeBoard:
             if (outcome.word, outcome.detail) not in found
         ]
 
+    def since(self, mark: Mark) -> Facts:
+        """The committed facts behind `mark`, of one chunk at most: ask again while there are more.
+
+        Chunks that were overwritten meanwhile are passed over. Raises OSError, FileDamaged.
+        """
+        head = _number(self._store.read("votes/head"))
+        number = max(mark.number, head - CHUNKS + 1, 0)
+        chunk = self._store.read(f"votes/{number % CHUNKS}") or ""
+        of, begun_ms = _begun(chunk)
+        read = mark.read if number == mark.number else 0
+        said = tuple(_all(chunk[read:])) if of == number else ()
+        following = Mark(number + 1, 0) if number < head else Mark(number, len(chunk) if of == number else 0)
+        return Facts(said=said, mark=following, begun_ms=max(begun_ms, 0), more=number < head)
+
 
 def _lines(facts: Mapping[str, str]) -> str:
     return "".join(f"{key} {said}\n" for key, said in sorted(facts.items()))
@@ -135,6 +168,14 @@ def _facts(lines: str, key: str) -> Iterator[Outcome]:
             word, _, detail = lines[at + len(key) + 1 :].partition("\n")[0].partition(" ")
             if word in WORDS:
                 yield Outcome(cast("Word", word), detail)
+
+
+def _all(lines: str) -> Iterator[tuple[str, Outcome]]:
+    for line in lines.split("\n"):
+        key, _, said = line.partition(" ")
+        word, _, detail = said.partition(" ")
+        if word in WORDS:
+            yield key, Outcome(cast("Word", word), detail)
 
 
 def _number(value: str | None) -> int:

@@ -44,9 +44,11 @@ def objectives(catalogue: Catalogue) -> list[str]:
     live = catalogue.live("reward")
     if live is None:
         raise InvalidInput("there is no reward model yet: its objectives are known when there is one")
-    return read_json(catalogue.path(live) / "reward.json", "roll back to the version before it, or restore it")[
-        "objectives"
-    ]
+    file, remedy = catalogue.path(live) / "reward.json", "roll back to the version before it, or restore it"
+    values = read_json(file, remedy)
+    if not isinstance(values, dict) or not isinstance(values.get("objectives"), list):
+        raise FileDamaged(f"{file} names no objectives: {remedy}")
+    return values["objectives"]
 
 
 def complete(weights: Mapping[str, float], objectives: Sequence[str]) -> Weights:

@@ -54,6 +54,8 @@ class Learning:
     def __init__(self, registry: Registry, state: StateDir) -> None:
         self._registry = registry
         self._state = state
+        self._objectives: tuple[str, list[str]] = ("", [])
+        """Of a reward version, whose files need not be looked at again."""
         self._log = structlog.get_logger()
 
     def state(self) -> LearningState:
@@ -76,7 +78,7 @@ class Learning:
         """Raises ApiError: 400, or 409 before the first reward model."""
         changes = validate(WeightsRequest, values).weights
         try:
-            objectives = weights.objectives(self._registry)
+            objectives = self._known_objectives()
         except InvalidInput as error:
             raise ApiError(str(error), status=409, type="conflict_error", code="no_reward_model") from error
         try:
@@ -88,7 +90,7 @@ class Learning:
 
     def _told(self, switch: Switch) -> LearningState:
         try:
-            known = weights.applicable(weights.read(self._state), weights.objectives(self._registry))
+            known = weights.applicable(weights.read(self._state), self._known_objectives())
         except (InvalidInput, FileDamaged):  # none yet, or a file that the trainer waits for, and says so
             known = {}
         return {
@@ -97,3 +99,10 @@ class Learning:
             "changed_ms": switch.changed_ms,
             "weights": known,
         }
+
+    def _known_objectives(self) -> list[str]:
+        """Raises InvalidInput before the first reward version, FileDamaged."""
+        live = self._registry.live("reward") or ""
+        if not live or self._objectives[0] != live:
+            self._objectives = live, weights.objectives(self._registry)
+        return self._objectives[1]

@@ -44,7 +44,9 @@ from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import InFlight
 from services.chat.completions.rollouts import Rollouts
 from services.chat.completions.sampling_request import PUBLIC_MODEL
+from services.chat.console.panel import Panel
 from services.chat.console.service import Console
+from services.chat.console.tally import Tally
 from services.chat.conversations.service import Conversations
 from services.chat.conversations.store import ConversationStore
 from services.chat.event_writer import EventWriter
@@ -126,7 +128,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         versions=Versions(registry),
         watch=watch,
         learning=learning,
-        console=Console(registry, engine, learning, state),
+        console=_console(registry, engine, learning, state, folder),
         authorization=authorization,
         keys=keys,
         origins=Origins(settings.host, settings.allowed_hosts, settings.allowed_origins),
@@ -145,6 +147,11 @@ def _at_once(settings: ChatSettings) -> tuple[int, int]:
     if at_once < wanted:
         structlog.get_logger().warning("few open files allowed: raise ulimit -n", at_once=at_once, wanted=wanted)
     return connections, at_once
+
+
+def _console(registry: Registry, engine: Engine, learning: Learning, state: StateDir, log: Path) -> Console:
+    tally = Tally(log)
+    return Console(Panel(registry, engine, learning, state, tally), tally)
 
 
 async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Awaitable[None]]) -> None:
@@ -170,7 +177,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
     config.connections = Connections(chat.connections, metrics.closed)
     http = SecureServer(config, certificates, chat.connections) if certificates else HttpServer(config)
     grpc = GrpcServer(chat)
-    models = (chat.votes.history, chat.conversations.store, chat.annotation.votes)
+    models = (chat.votes.history, chat.conversations.store, chat.annotation.votes, chat.console.tally)
     follow = (chat.keys.follow, *(model.follow for model in models))
     followers = [asyncio.create_task(each()) for each in follow]
     try:

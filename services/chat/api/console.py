@@ -44,7 +44,7 @@ CONSOLE = (
     ),
     Operation(
         name="console_overview",
-        summary="How it stands: what serves, what the trainer is doing.",
+        summary="How it stands: what serves, votes and those that wait, from a click to a live version, the trainer.",
         method="GET",
         path="/v1/console",
         requires="read",
@@ -62,7 +62,7 @@ CONSOLE = (
     ),
     Operation(
         name="console_history",
-        summary="Which versions the gate let pass or rejected, and why, the newest first.",
+        summary="What the gate decided and the engine began to serve or refused, and why, the newest first.",
         method="GET",
         path="/v1/console/history",
         requires="read",

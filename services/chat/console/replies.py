@@ -77,6 +77,10 @@ class ConsoleOverview(TypedDict):
     """Whether it is paused, and the weights."""
     trainer: TrainerState
     """What the trainer is doing."""
+    votes: VoteFlow
+    """Votes taken, and those that wait."""
+    click_to_live: ClickToLive
+    """From a click to a version that has learned from it."""
 
 
 Column = list[float | None]

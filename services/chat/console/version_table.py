@@ -23,6 +23,7 @@ from rlhf_online.versions.summary import VersionSummary
 FULL_S = 60.0
 """After which all states are read again."""
 OPEN = ("candidate", "live")
+SERVED = ("live", "retired")
 
 
 class VersionTable:
@@ -53,6 +54,21 @@ class VersionTable:
             self.known = dict(sorted(self.known.items()))
         self.live = live
         return changed
+
+    def first_reward_ms(self) -> int:
+        """When the first reward version was made; 0 before."""
+        made = (found.manifest.created_ms for found in self.known.values() if found.kind == "reward" and found.manifest)
+        return next(made, 0)
+
+    def first_served(self, reward: str) -> VersionSummary | None:
+        """The first policy version that served and was trained with that reward version or a later one."""
+        for found in self.known.values():
+            served = found.kind == "policy" and (
+                found.status.first_live_ms or found.status.state in ("live", "retired")
+            )
+            if served and found.manifest and _number(found.manifest.reward_version) >= _number(reward):
+                return found
+        return None
 
     def _read(self, name: str, before: VersionSummary | None) -> VersionSummary | None:
         """None for one that went away meanwhile."""
@@ -149,3 +165,7 @@ def _measured(figures: Mapping[str, float], names: Sequence[str], count: str) ->
 
 def _interval(share: float | None, n: float | None) -> tuple[float | None, float | None]:
     return wilson(share, n) if share is not None and n else (None, None)
+
+
+def _number(version: str) -> int:
+    return int(version.partition("-")[2] or -1)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -11,10 +12,12 @@ import orjson
 import pytest
 
 from rlhf_online import learning
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.feedback.outcomes import OutcomeBoard, fact, vote_key
 from rlhf_online.rewards import weights
 from rlhf_online.versions.manifest import Manifest
 from services.chat.api.openapi import document
-from tests.support.chat_service import Service
+from tests.support.chat_service import Service, running
 
 GATE = {
     "kl": 0.4, "samples": 100, "win_rate": 0.6, "win_rate_stderr": 0.05, "score": 0.3, "live_score": 0.1,
@@ -128,6 +131,32 @@ async def test_a_watcher_is_told_all_and_then_what_changes(service: Service) -> 
         assert told["policies"]["version"] == [first, second] and told["policies"]["state"] == ["retired", "live"]
         service.stop.set()
         assert await asyncio.wait_for(events.get(), 5) is None, "the service ends, and so does the watch"
+
+
+async def test_a_vote_is_followed_to_the_first_live_version_that_learned_from_it(
+    tmp_path: Path,
+) -> None:
+    log = LocalLog(tmp_path / "state" / "log")
+    async with running(tmp_path, log=log) as service:
+        live = service.version(live=True)
+        service.host.serving = live
+        answer = (await service.ask(user="ann"))[1]["id"]
+        vote = {"user": "ann", "thumb": {"answer": {"completion_id": answer}, "up": True}}
+        event_id = (await service.post("/v1/feedback", vote))[1]["event_id"]
+        overview = (await service.get("/v1/console"))[1]
+        assert overview["votes"]["backlog"] == 1 and overview["votes"]["oldest_waiting_ms"] > 0
+        assert (await service.get("/v1/console/versions"))[1]["policies"]["thumbs_up"] == [1]
+        key = vote_key(event_id, service.state.person_hash()("ann"))
+        OutcomeBoard(service.registry.store).publish({key: fact("trained", "reward-000000")})
+        async with watching(service) as events:
+            while (await next_event(events))["overview"]["votes"]["backlog"]:
+                pass
+            reward = reward_version(service, "helpful")
+            judged(service, reward, "live", **GATE)
+            while not (told := (await next_event(events))["overview"]["click_to_live"])["votes"]:
+                pass
+        assert 0 <= told["p50_s"] < 60 and told["counts"][0] == 1
+    await asyncio.to_thread(log.close)
 
 
 async def test_pausing_and_resuming_are_the_operators_and_last(service: Service) -> None:

@@ -1,0 +1,141 @@
+"""How it stands and what is known of each version, kept current by looks of which each takes in what is new.
+
+    versions' records ─▶ VersionTable ┐
+    the log ──────────▶ Tally, Fates ─┼─▶ look ─▶ overview, a row a version
+    trainer's status ─────────────────┘
+
+Nothing is read again for it that was read before.
+"""
+
+import bisect
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, cast
+
+from rlhf_online.errors import FileDamaged, ReadModelUnavailable
+from rlhf_online.events import now_ms
+from rlhf_online.feedback.outcomes import OutcomeBoard
+from rlhf_online.state import StateDir
+from rlhf_online.versions.registry import Registry
+from rlhf_online.versions.summary import VersionSummary
+from services.chat.console.fates import Fates
+from services.chat.console.replies import (
+    ClickToLive,
+    ConsoleOverview,
+    PolicySeries,
+    RewardSeries,
+    TrainerState,
+    VoteFlow,
+)
+from services.chat.console.tally import MINUTE_MS, Tally
+from services.chat.console.version_table import VersionTable, columns, policy_row, reward_row
+from services.chat.learning import Learning
+
+UP_TO_S = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
+"""Ends of the bins of the time from a click to a live version."""
+TRAINER: TrainerState = {"phase": "", "waiting_for": "", "step": 0, "steps": 0, "cycle": 0, "updated_ms": 0}
+
+
+class Serving(Protocol):
+    """Knows what serves."""
+
+    @property
+    def serving(self) -> str: ...
+
+    @property
+    def state(self) -> str: ...
+
+
+class Panel:
+    """One thread at a time."""
+
+    def __init__(self, registry: Registry, engine: Serving, learning: Learning, state: StateDir, tally: Tally) -> None:
+        self.table = VersionTable(registry)
+        self.looks = 0
+        self._tally = tally
+        self._fates = Fates(tally, OutcomeBoard(registry.store))
+        self._engine = engine
+        self._learning = learning
+        self._state = state
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._changed: dict[str, int] = {}
+        """By version, the look at which its row changed last."""
+
+    def look(self) -> ConsoleOverview:
+        """Take in what is new; how it stands, at no time in particular. Raises OSError."""
+        changed = self.table.refresh()
+        with suppress(ReadModelUnavailable, FileDamaged):  # told where it is followed; what was counted so far is shown
+            self._follow_votes()
+        self.looks += 1
+        for version in changed | (self._tally.take_liked() & self.table.known.keys()):
+            self._rows[version] = self._row(self.table.known[version])
+            self._changed[version] = self.looks
+        return {
+            "now_ms": 0,
+            "serving": self._engine.serving,
+            "live": dict(self.table.live),
+            "engine": self._engine.state,
+            "learning": self._learning.state(),
+            "trainer": _trainer(self._state.read_status("trainer")),
+            "votes": self._votes(),
+            "click_to_live": click_to_live(self._fates.clicks()),
+        }
+
+    def _row(self, found: VersionSummary) -> dict[str, Any]:
+        if found.kind == "reward":
+            return reward_row(found)
+        scored_by = self.table.known.get(found.manifest.reward_version) if found.manifest else None
+        worth = scored_by.manifest.figures if scored_by and scored_by.manifest else {}
+        return policy_row(found, worth, self._tally.thumbs.of(found.version))
+
+    def _follow_votes(self) -> None:
+        """What became of votes: facts, and the versions that have learned from them."""
+        self._tally.catch_up()
+        self._fates.settle(self.table.first_reward_ms())
+        for reward in self._fates.taught():
+            if (served := self.table.first_served(reward)) is not None:
+                self._fates.went_live(reward, served.status.first_live_ms)
+
+    def _votes(self) -> VoteFlow:
+        minute = now_ms() // MINUTE_MS - 1
+        backlog, oldest_ms = self._tally.waiting()
+        return {
+            "total": self._tally.total(),
+            "minute_ms": minute * MINUTE_MS,
+            "per_minute": self._tally.minutes(minute),
+            "backlog": backlog,
+            "oldest_waiting_ms": oldest_ms,
+        }
+
+    def series(self, since: int) -> tuple[PolicySeries, RewardSeries]:
+        """The rows that changed after that look, all for 0."""
+        found = [name for name in self.table.known if self._changed[name] > since]
+        policies = [self._rows[name] for name in found if name.startswith("policy-")]
+        rewards = [self._rows[name] for name in found if name.startswith("reward-")]
+        return (
+            cast("PolicySeries", columns(policies, list(PolicySeries.__annotations__))),
+            cast("RewardSeries", columns(rewards, list(RewardSeries.__annotations__))),
+        )
+
+
+def _trainer(status: Mapping[str, Any]) -> TrainerState:
+    told = {name: status.get(name, default) for name, default in TRAINER.items()}
+    return cast("TrainerState", told)
+
+
+def click_to_live(seconds: Sequence[float]) -> ClickToLive:
+    """Of durations in ascending order; a percentile is the least of them that so many do not exceed."""
+    p50, p90, p99 = (
+        seconds[math.ceil(len(seconds) * percent / 100) - 1] if seconds else None for percent in (50, 90, 99)
+    )
+    ends = [bisect.bisect_right(seconds, end) for end in UP_TO_S]
+    return {
+        "votes": len(seconds),
+        "p50_s": p50,
+        "p90_s": p90,
+        "p99_s": p99,
+        "up_to_s": list(UP_TO_S),
+        "counts": [end - begin for begin, end in itertools.pairwise([0, *ends, len(seconds)])],
+    }

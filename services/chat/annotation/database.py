@@ -17,6 +17,8 @@ from rlhf_online.durable import make_folder
 from rlhf_online.errors import FileDamaged, ReadModelUnavailable
 
 FILE = "queue.sqlite"
+ERASED = 1
+"""The file's `user_version` while it may hold what was erased."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS item (
     number INTEGER PRIMARY KEY, item_id TEXT UNIQUE, answers TEXT, people INTEGER, finished INTEGER, tells INTEGER,
@@ -75,6 +77,13 @@ class QueueDatabase:
         """As of the last transaction, without waiting for one that is being synced. Raises ReadModelUnavailable."""
         with self._at_work():
             return self._beside.execute(query, values).fetchall()
+
+    def scrub(self) -> None:
+        """Write the file anew if something was erased: `secure_delete` leaves the copies of rows that had moved."""
+        with self._at_work(), self._lock:
+            if self._database.execute("PRAGMA user_version").fetchone() == (ERASED,):
+                for step in ("VACUUM", "PRAGMA user_version = 0", "PRAGMA wal_checkpoint(TRUNCATE)"):
+                    self._database.execute(step).fetchall()
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

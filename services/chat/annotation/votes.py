@@ -11,7 +11,7 @@ from rlhf_online.eventlog.base import Record
 from rlhf_online.eventlog.read_model import ReadModel
 from rlhf_online.events import AnswerRef, Erasure, Feedback, Pairwise, Ranking, Thumb
 from rlhf_online.wire import Header, decode
-from services.chat.annotation.database import QueueDatabase, settle
+from services.chat.annotation.database import ERASED, QueueDatabase, settle
 
 FILE = "annotation.sqlite"
 LEASE_MS = 30 * 60_000
@@ -53,7 +53,8 @@ class QueueVotes(ReadModel):
                 self.taken += take_vote(database, header.event_id, event)
 
     def trim(self, first: int) -> None:
-        """Nothing: what was judged stays judged."""
+        """What was judged stays judged; of what was erased nothing stays in the file."""
+        self._queue.scrub()
 
 
 def take_vote(database: sqlite3.Connection, event_id: str, vote: Feedback) -> bool:
@@ -85,7 +86,9 @@ def erase(database: sqlite3.Connection, erasure: Erasure) -> None:
     """The items that show something of a conversation, as far as it was asked before, and whom they were given to."""
     covered = "item_id IN (SELECT item_id FROM stems_from WHERE origin = ? AND asked_ms <= ?)"
     for table in ("given", "item", "stems_from"):
-        database.execute(f"DELETE FROM {table} WHERE {covered}", (erasure.origin, erasure.erased_ms))
+        deleted = database.execute(f"DELETE FROM {table} WHERE {covered}", (erasure.origin, erasure.erased_ms)).rowcount
+        if deleted:
+            database.execute(f"PRAGMA user_version = {ERASED}")
     database.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (erasure.origin, erasure.erased_ms))
 
 

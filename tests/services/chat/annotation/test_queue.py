@@ -44,12 +44,12 @@ def queue(database: QueueDatabase, clock: Clock) -> Queue:
     return Queue(database, clock)
 
 
-def item(name: str, people: int = 1) -> Item:
-    """One with a single answer."""
-    answer = ComparedAnswer(
-        answer={"completion_id": name, "index": 0}, text="hello", reasoning="", finish_reason="stop"
-    )
-    return Item(item_id=name, people=people, messages=[], answers=[answer], origins=frozenset())
+def item(name: str, people: int = 1, answers: int = 1) -> Item:
+    shown = [
+        ComparedAnswer(answer={"completion_id": name, "index": index}, text="", reasoning="", finish_reason="stop")
+        for index in range(answers)
+    ]
+    return Item(item_id=name, people=people, messages=[], answers=shown, origins=frozenset())
 
 
 def given(queue: Queue, person: str) -> str:
@@ -98,12 +98,19 @@ def test_one_person_alone_can_finish_a_queue(queue: Queue, database: QueueDataba
     clock.ms += LEASE_MS
     assert given(queue, "ann") == "b"
     judge(queue, database, "b", "ann")
+    assert not queue.skip("b", "ann", "")
     assert given(queue, "ann") == "c"
     assert queue.skip("c", "ann", "no words for it")
     assert given(queue, "ann") == "a"
     judge(queue, database, "a", "ann")
     clock.ms += 10 * LEASE_MS
     assert given(queue, "ann") == ""
+
+
+def test_chance_decides_the_order_for_each_person(queue: Queue) -> None:
+    queue.add(item("a", people=40, answers=2))
+    held = [queue.next(f"person {number}") for number in range(40)]
+    assert {tuple(answer["answer"]["index"] for answer in one.answers) for one in held if one} == {(0, 1), (1, 0)}
 
 
 def test_threads_that_race_give_each_item_to_as_many_as_it_wants(queue: Queue) -> None:

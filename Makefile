@@ -10,6 +10,7 @@ COUNT ?=
 KILLS ?= 25
 MINUTES ?=
 SEED ?=
+GRPCURL := v1.9.3
 OPENAI_NODE := 6.49.0
 PY := .venv/bin/python
 SMOLLM := build/models/smollm2
@@ -39,10 +40,11 @@ page: install ## the web page in a real browser, Debian's Chromium; screenshots 
 	sh scripts/chromium.sh
 	$(PY) -m pytest tests/services/chat/page $(ARGS)
 
-clients: install ## LangChain, LiteLLM, llm and OpenAI's client for Node, into build/clients, and all clients' tests
+clients: install ## LangChain, LiteLLM, llm, OpenAI's client for Node and grpcurl, into build/clients, and all clients' tests
 	test -x build/clients/bin/python || .venv/bin/uv venv --quiet --allow-existing --python $(PY) build/clients
 	.venv/bin/uv pip sync --quiet --python build/clients/bin/python --require-hashes requirements/clients.txt
 	if command -v npm > /dev/null; then npm install --silent --no-audit --no-fund --prefix build/clients openai@$(OPENAI_NODE); fi
+	if command -v go > /dev/null; then GOBIN=$(CURDIR)/build/clients/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL); fi
 	$(PY) -m pytest tests/client tests/clients $(ARGS)
 
 faults: install ## faults as tests, then SIGKILLs at random points, into build/faults.json; KILLS=1000 or MINUTES=60, SEED=7

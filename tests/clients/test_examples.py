@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = ROOT / "build" / "clients"
 PYTHON = CLIENTS / "bin" / "python"
 NODE = shutil.which("node") or ""
+GRPCURL = shutil.which("grpcurl", path=f"{CLIENTS / 'bin'}{os.pathsep}{os.environ['PATH']}") or ""
 MESSAGES = [
     {"type": "message", "ts": "1.1", "user": "ann", "text": "What is a gate?"},
     {"type": "reaction_added", "user": "ann", "reaction": "+1", "item": {"ts": "1.1"}},
@@ -69,6 +70,21 @@ async def test_openai_async(service: Service) -> None:
 async def test_grpcio(service: Service) -> None:
     assert "hello there" in await run(service, [sys.executable, "examples/grpcio_chat.py"])
     assert kinds(service) == [Thumb]
+
+
+@pytest.mark.parametrize(
+    "real", [pytest.param(True, marks=pytest.mark.skipif(not GRPCURL, reason="make clients, with Go")), False]
+)
+async def test_grpcurl(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: bool) -> None:
+    """By grpcurl itself, and everywhere by what does the same calls in Python: reflection tells both all they know."""
+    if not real:
+        program = tmp_path / "grpcurl"
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.support.grpcurl "$@"\n')
+        program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(Path(GRPCURL).parent if real else tmp_path), prepend=os.pathsep)
+    written = await run(service, ["sh", "examples/grpcurl.sh"])
+    assert written.count("hello there") == 2 and "eventId" in written
+    assert kinds(service) == [Thumb] and len(service.sink.completions) == 2
 
 
 async def test_a_bots_thumbs(service: Service) -> None:

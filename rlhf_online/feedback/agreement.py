@@ -24,10 +24,11 @@ def alpha(units: Iterable[Sequence[int]], level: Level) -> float | None:
     stand between them, squared, each of the two counting half.
     """
     coincidences: defaultdict[tuple[int, int], float] = defaultdict(float)
-    for values in units:
+    alike = Counter(tuple(sorted(values)) for values in units if len(values) > 1)
+    for values, number in alike.items():
         counts = Counter(values)
-        for c, k in product(counts, repeat=2) if len(values) > 1 else ():
-            coincidences[c, k] += counts[c] * (counts[k] - (c == k)) / (len(values) - 1)
+        for c, k in product(counts, repeat=2):
+            coincidences[c, k] += number * counts[c] * (counts[k] - (c == k)) / (len(values) - 1)
     totals: defaultdict[int, float] = defaultdict(float)
     for (c, _), count in coincidences.items():
         totals[c] += count
@@ -54,7 +55,6 @@ def preferences(orders: Iterable[tuple[str, Tiers]]) -> list[list[int]]:
     units: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
     for item, tiers in orders:
         place = {answer: at for at, tier in enumerate(tiers) for answer in tier}
-        for a, b in product(place, repeat=2):
-            if a != b:
-                units[item, a, b].append((place[a] < place[b]) - (place[a] > place[b]))
-    return list(units.values())
+        for a, b in combinations(sorted(place), 2):
+            units[item, a, b].append((place[a] < place[b]) - (place[a] > place[b]))
+    return [*units.values(), *([-value for value in values] for values in units.values())]

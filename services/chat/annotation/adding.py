@@ -27,6 +27,7 @@ AT_ONCE = 4
 """Items whose answers are written at the same time: people are answered beside them."""
 PAGE = 128
 """Completions that are read at once, to find some that nobody voted on."""
+PAGES = 200
 
 
 class Adding:
@@ -128,7 +129,9 @@ class Adding:
         """Answers that were shown side by side are left to their comparison, and empty ones to nobody."""
         kept: list[str] = []
         before = ""
-        while len(kept) < wanted and (page := self._history.unvoted(before, PAGE)):
+        for _ in range(PAGES):
+            if len(kept) == wanted or not (page := self._history.unvoted(before, PAGE)):
+                break
             before, found = page[-1], self._read(page)
             for one in filter(None, map(found.get, page)):
                 shown = list(one.answers.values())

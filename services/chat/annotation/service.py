@@ -4,6 +4,7 @@ Whoever is asked sees all that was acknowledged before: the log is followed to i
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ from services.chat.bodies.validation import validate
 
 PEOPLE = 100
 """Who are told of, those who judged most."""
+NOTHING_YET = Agreement(alpha=None, units=0)
+REST = 20
+"""How long nothing is counted anew, in times of what counting took: people are answered by the same process."""
 
 
 class Annotation:
@@ -37,7 +41,8 @@ class Annotation:
         self._queue = adding.queue
         self._guidelines = guidelines
         self._person_hash = person_hash
-        self._agreement: tuple[int, Agreement, Agreement] | None = None
+        self._agreed = (NOTHING_YET, NOTHING_YET)
+        self._agreed_of, self._agree_s = -1, 0.0
 
     async def next(self, values: Mapping[str, Any], caller: Caller) -> AnnotationItem:
         """Raises ApiError: 404 if nothing is left for this person."""
@@ -73,12 +78,8 @@ class Annotation:
         return await asyncio.to_thread(self._guidelines.read)
 
     def _progress(self, person: str) -> Progress:
-        taken = self.votes.taken
-        if self._agreement is None or self._agreement[0] != taken:
-            thumbs, rankings = agreement(self._queue)
-            self._agreement = (taken, thumbs, rankings)
         counts = self._queue.counts()
-        _, thumbs, rankings = self._agreement
+        thumbs, rankings = self._agree()
         return {
             "items": counts.items,
             "finished": counts.finished,
@@ -94,6 +95,14 @@ class Annotation:
             "thumbs": thumbs,
             "rankings": rankings,
         }
+
+    def _agree(self) -> tuple[Agreement, Agreement]:
+        """As of the last vote, or, where the queue is so large that it takes time, of a little earlier."""
+        if self._agreed_of != self.votes.taken and time.monotonic() >= self._agree_s:
+            begun, self._agreed_of = time.monotonic(), self.votes.taken
+            self._agreed = agreement(self._queue)
+            self._agree_s = time.monotonic() + REST * (time.monotonic() - begun)
+        return self._agreed
 
     async def _person(self, user: str, caller: Caller) -> str:
         """Who asks, all of whose acknowledged votes are taken in. Raises ApiError."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ from rlhf_online.errors import ConfigError, RlhfError
 
 PR_SET_PDEATHSIG = 1
 NICE = 10
+SWITCH_S = 0.0005
 MANY_FILES = 1 << 16
 OWN_FILES = 128
 """Descriptors that a service needs for files of its own: log, versions, pipes, libraries."""
@@ -59,6 +61,16 @@ def connection_budget(open_files: int, kinds: int) -> int:
             "raise the limit (ulimit -n)"
         )
     return each
+
+
+def favour_event_loop() -> None:
+    """Keep other threads, and the search for garbage, from holding an event loop up. Call it once all is imported.
+
+    A thread that computes keeps Python's lock for SWITCH_S after another one asks for it. What was imported stays: to
+    look through it again and again, as the collector does, takes tens of milliseconds each time.
+    """
+    sys.setswitchinterval(SWITCH_S)
+    gc.freeze()
 
 
 def lower_priority() -> None:

@@ -114,9 +114,9 @@ class ReadModel(ABC):
         """Keep up with the log, and the file in order, until cancelled. What cannot be done now is tried again."""
         failing, tidied_s = False, 0.0
         while True:
-            more = False
+            left = 0
             try:
-                more = await asyncio.to_thread(self.advance)
+                left = await asyncio.to_thread(self.advance)
                 if time.monotonic() > tidied_s + TIDY_S:
                     await asyncio.to_thread(self.tidy)
                     tidied_s = time.monotonic()
@@ -125,10 +125,10 @@ class ReadModel(ABC):
                 if not failing:
                     structlog.get_logger().warning("a read model does not follow the log", why=str(error))
                 failing = True
-            await asyncio.sleep(0 if more else FOLLOW_S)
+            await asyncio.sleep(0 if left >= BATCH else FOLLOW_S)  # a transaction for each record would cost more
 
-    def advance(self) -> bool:
-        """Take in the log's next records, as many as one transaction holds; False if there are none.
+    def advance(self) -> int:
+        """Take in the log's next records, as many as one transaction holds; how many are left.
 
         Raises ReadModelUnavailable: it may be called again.
         """
@@ -142,7 +142,7 @@ class ReadModel(ABC):
             if records:
                 self._commit(records, position[PARTITION])
             self._at = position[PARTITION]
-            return bool(records)
+            return self._log.end()[PARTITION] - self._at
 
     def tidy(self) -> None:
         """Trim, make durable what was taken in, and only then let the log's retention have it.

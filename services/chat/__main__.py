@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         from services.chat.service import run
 
+        process.favour_event_loop()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))
     except RlhfError as error:

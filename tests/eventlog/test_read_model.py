@@ -286,6 +286,20 @@ def test_who_asks_too_early_is_told_how_far_it_is(beside: Beside, monkeypatch: p
         assert model.names() == ["a", "b", "c"]
 
 
+async def test_few_records_wait_for_more(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_model, "BATCH", 2)
+    monkeypatch.setattr(read_model, "FOLLOW_S", 3600.0)
+    beside.write("a", "b", "c", "d", "e")
+    with closing(beside.open()) as model:
+        following = asyncio.create_task(model.follow())
+        await eventually(lambda: len(model.names()) >= 4)
+        for _ in range(5):
+            await asyncio.to_thread(model.names)
+        assert model.names() == ["a", "b", "c", "d"], "a transaction for each record costs more than all else of it"
+        following.cancel()
+        await asyncio.wait((following,))
+
+
 async def test_it_follows_by_itself_and_tries_again(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_model, "FOLLOW_S", 0.01)
     with closing(beside.open()) as model:

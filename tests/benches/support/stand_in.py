@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._url = self._body = b""
         self._words = self._written = 0
-        self._interval_s = 0.0
+        self._interval_s = self._began_s = 0.0
         self._told = self._counted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -116,6 +116,7 @@ class Connection(asyncio.Protocol):
             self._send_whole(_control(self._url, self._body))
             return
         self._words, self._written, self._interval_s = int(speed[1]), 0, int(speed[2]) / 1e6
+        self._began_s = self._loop.time()
         if STREAMED.search(self._body):
             self._told, self._counted = TOLD.search(self._body) is not None, USAGE.search(self._body) is not None
             self._timer = self._loop.call_later(self._interval_s, self._send_word)
@@ -134,7 +135,7 @@ class Connection(asyncio.Protocol):
         data = b"%x\r\n%b\r\n" % (len(events), events)
         self._transport.write((HEAD if self._written == 1 else b"") + data + (b"0\r\n\r\n" if last else b""))
         if not last:
-            self._timer = self._loop.call_later(self._interval_s, self._send_word)
+            self._timer = self._loop.call_at(self._began_s + (self._written + 1) * self._interval_s, self._send_word)
 
     def _send_answer(self) -> None:
         message = {"role": "assistant", "content": " word" * self._words}

@@ -1,8 +1,16 @@
 """The console's rows of the table of operations: how learning fares, and what steers it."""
 
 from services.chat.api.operation import Operation
-from services.chat.console.replies import ConsoleHistory, ConsoleOverview, ConsoleUpdate, ConsoleVersions
+from services.chat.console.replies import (
+    ConsoleHistory,
+    ConsoleOverview,
+    ConsoleUpdate,
+    ConsoleVersions,
+    ConversationSearch,
+)
+from services.chat.console.search import ReadQuery, SearchQuery
 from services.chat.console.service import HistoryQuery
+from services.chat.conversations.service import Conversation
 from services.chat.learning import LearningState, PauseRequest, WeightsRequest
 
 CONSOLE = (
@@ -79,5 +87,25 @@ CONSOLE = (
         response="text/event-stream",
         stream=ConsoleUpdate,
         errors=(429,),
+    ),
+    Operation(
+        name="search_conversations",
+        summary="Where words stand in what people asked and were answered, the newest first, a bounded part at a time.",
+        method="GET",
+        path="/v1/console/conversations",
+        requires="operator",
+        query=SearchQuery,
+        response=ConversationSearch,
+        errors=(400, 503),
+    ),
+    Operation(
+        name="console_conversation",
+        summary="A person's conversation, as they read it themselves.",
+        method="GET",
+        path="/v1/console/conversations/{person}/{conversation_id:path}",
+        requires="operator",
+        query=ReadQuery,
+        response=Conversation,
+        errors=(400, 404, 503),
     ),
 )

@@ -228,3 +228,29 @@ class ConsoleHistory(TypedDict):
     """A page."""
     more: bool
     """True if there are earlier ones: ask for those `before_ms` the last one's time."""
+
+
+@documented
+class FoundExchange(TypedDict):
+    """A request and its answers in which the words stand."""
+
+    person: str
+    """Whose it is: the keyed hash of the name."""
+    conversation_id: str
+    """The conversation, which is read by both."""
+    completion_id: str
+    """The request's completion."""
+    finished_ms: int
+    """When its last answer ended, Unix time in milliseconds."""
+    snippet: str
+    """The words and what stands around them."""
+
+
+@documented
+class ConversationSearch(TypedDict):
+    """What was found in a bounded part of people's conversations, the newest first."""
+
+    found: list[FoundExchange]
+    """Where the words stand."""
+    next: str
+    """Where to go on: ask `after` it; empty once all was searched."""

@@ -129,6 +129,16 @@ CREATE TABLE IF NOT EXISTS erased (
             exchange["votes"] = [orjson.loads(said) for (said,) in found]
         return exchanges
 
+    def newest(self, before: tuple[int, str], limit: int) -> list[tuple[Any, ...]]:
+        """(ended, completion, person, conversation, said) of whosesoever, those that ended last first, behind the one
+        that ended at that time and has that id."""
+        query = """
+            SELECT finished_ms, completion_id, person, conversation_id, said FROM exchange
+            WHERE person != '' AND (finished_ms, completion_id) < (?, ?)
+            ORDER BY finished_ms DESC, completion_id DESC LIMIT ?
+            """
+        return self.rows(query, (*before, limit))
+
     def votes(self, person: str) -> Iterator[dict[str, Any]]:
         """All of the person's votes, the oldest first, whoever asked for the answers."""
         after = (-1, "")

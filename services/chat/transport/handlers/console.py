@@ -1,12 +1,15 @@
 """The console's data."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.chat.access.caller import CALLER
 from services.chat.completions.responses import DONE, server_sent_event
+from services.chat.console.search import Search
 from services.chat.transport.chat import Chat
 from services.chat.transport.handlers.versions import QUIET
 from services.chat.transport.http import EventStream, json
@@ -17,6 +20,7 @@ class ConsoleHandlers:
 
     def __init__(self, chat: Chat) -> None:
         self._console = chat.console
+        self._search = Search(chat.conversations.store)
 
     async def console_overview(self, request: Request) -> Response:
         return json(await self._console.overview())
@@ -38,3 +42,12 @@ class ConsoleHandlers:
             yield DONE
 
         return EventStream(events(), lambda: None)
+
+    async def search_conversations(self, request: Request) -> Response:
+        values = dict(request.query_params)
+        return json(await asyncio.to_thread(self._search.find, values, CALLER.get().key_id))
+
+    async def console_conversation(self, request: Request) -> Response:
+        path, values = request.path_params, dict(request.query_params)
+        whose, key_id = (path["person"], path["conversation_id"]), CALLER.get().key_id
+        return json(await asyncio.to_thread(self._search.read, *whose, values, key_id))

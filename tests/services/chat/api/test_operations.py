@@ -23,9 +23,10 @@ def test_an_operation_says_who_may_call_it() -> None:
         Operation(name="page", summary="", method="GET", path="/", response="text/html")  # pyright: ignore[reportCallIssue]
 
 
-def test_what_changes_something_is_the_operators() -> None:
+def test_what_changes_something_and_other_peoples_words_are_the_operators() -> None:
     assert {operation.name for operation in OPERATORS} == {
         "promote", "rollback", "sample", "pause_learning", "resume_learning", "set_reward_weights", "add_items",
+        "search_conversations", "console_conversation",
     }  # fmt: skip
 
 

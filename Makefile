@@ -1,11 +1,12 @@
 # Every target makes .venv first if it is not there; all that a machine needs is Python 3.11 … 3.13 and make.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test page faults zoo mutants check style types imports protos bench proto requirements clean
+.PHONY: help install demo up test page faults fuzz zoo mutants check style types imports protos bench proto requirements clean
 .SILENT:
 
 ARGS ?=
 BENCH ?= smollm
 BUF := 1.75.0
+CASES ?=
 COUNT ?=
 KILLS ?= 25
 MINUTES ?=
@@ -49,6 +50,9 @@ clients: install ## LangChain, LiteLLM, llm, OpenAI's client for Node and grpcur
 
 faults: install ## faults as tests, then SIGKILLs at random points, into build/faults.json; KILLS=1000 or MINUTES=60, SEED=7
 	$(PY) -m tests.faults.run --kills $(KILLS) $(if $(MINUTES),--long --minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: install ## cases that nobody thought of, over HTTP and gRPC, against the chat service; CASES=50000 SEED=7
+	$(PY) -m tests.fuzz.run $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 zoo: install ## the real engine on small models of every kind, then `up` on each of their folders; ARGS="Qwen2 GPT-2"
 	$(PY) -m tests.zoo.served $(ARGS)

@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         # gRPC reads this when it is imported. The engine's process is forked off and replaced at once, so gRPC's fork
         # handlers have nothing to protect, and they can break its poller in this process.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+        # What it logs of less than errors quotes bytes that anybody may send.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         from services.chat.service import run
 
         process.favour_event_loop()

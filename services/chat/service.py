@@ -168,6 +168,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # what is no request is answered and counted: no line of the log is due to who sends it
         access_log=False,
         server_header=False,
         backlog=BACKLOG,

@@ -59,19 +59,27 @@ class ChatProcess:
     `acknowledged` are the event ids that it said were on disk.
     """
 
-    def __init__(self, folder: Path, engine: FakeVllm, session: aiohttp.ClientSession, log: LogSettings) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine: FakeVllm,
+        session: aiohttp.ClientSession,
+        log: LogSettings,
+        **settings: Any,
+    ) -> None:
         self.state = StateDir(folder / "state")
         self.engine, self.session = engine, session
-        self.url = ""
+        self.url = self.grpc = ""
         self.acknowledged: list[str] = []
         self.process: asyncio.subprocess.Process | None = None
-        self._settings, self._ready, self._output = folder / "chat.toml", folder / "ready.json", folder / "chat.out"
+        self._settings, self._ready, self.output = folder / "chat.toml", folder / "ready.json", folder / "chat.out"
         address = {"mode": "external", "url": f"unix:{folder / 'engine.sock'}", "model": str(folder / "base")}
         values = {"state_dir": self.state.root, "http_port": 0, "grpc_port": 0, "ready_file": self._ready}
         values |= {
             "engine": {**address, "tuning": "lora"},
             "log": log.model_dump(exclude_unset=True),
             "die_with_parent": True,
+            **settings,
         }
         dump(ChatSettings.model_validate(values), self._settings)
         registry = open_registry(self.state.versions)
@@ -90,12 +98,13 @@ class ChatProcess:
         """Start it, and wait until it answers people and has logged that a version began to serve."""
         before = len(self.logged())
         self._ready.unlink(missing_ok=True)
-        with self._output.open("ab") as output:
+        with self.output.open("ab") as output:
             self.process = await self.spawn(module, output.fileno())
         while not self._ready.exists():
-            assert self.process.returncode is None, self._output.read_text()
+            assert self.process.returncode is None, self.output.read_text()
             await asyncio.sleep(0.01)
-        self.url = f"http://127.0.0.1:{json.loads(self._ready.read_text())['http']}"
+        ports = json.loads(self._ready.read_text())
+        self.url, self.grpc = f"http://127.0.0.1:{ports['http']}", f"127.0.0.1:{ports['grpc']}"
         await eventually(self.answers)
         await eventually(lambda: len(self.logged()) > before)
 
@@ -190,12 +199,12 @@ class ChatProcess:
 
 @asynccontextmanager
 async def chat_process(
-    folder: Path, *, log: LogSettings = FILE_LOG, module: str = "services.chat"
+    folder: Path, *, log: LogSettings = FILE_LOG, module: str = "services.chat", **settings: Any
 ) -> AsyncIterator[ChatProcess]:
-    """A running service, killed in the end if it still runs."""
+    """A running service with these settings beside its own, killed in the end if it still runs."""
     connector = aiohttp.TCPConnector(limit=0)
     async with fake_vllm(folder) as engine, aiohttp.ClientSession(connector=connector) as session:
-        service = ChatProcess(folder, engine, session, log)
+        service = ChatProcess(folder, engine, session, log, **settings)
         try:
             await service.start(module)
             yield service

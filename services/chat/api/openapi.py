@@ -62,7 +62,7 @@ def document() -> dict[str, Any]:
 
 def _schemas() -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
     """A reference to each model and typed dictionary that an operation names, and the schemas behind them."""
-    requests: list[type[Model]] = [op.body for op in OPERATIONS if op.body]
+    requests: list[type[Model]] = [model for op in OPERATIONS for model in (op.body, op.lines) if model]
     said = [given for op in OPERATIONS for given in (op.response, op.stream) if not isinstance(given, str | None)]
     refs, definitions = models_json_schema([(model, "validation") for model in requests], ref_template=REF)
     found: dict[Any, dict[str, Any]] = {model: ref for (model, _), ref in refs.items()}
@@ -111,6 +111,10 @@ def _operation(operation: Operation, path: str, schemas: dict[Any, dict[str, Any
             "required": required,
             "content": {"application/json": {"schema": schemas[operation.body]}},
         }
+    if operation.lines is not None:
+        line = {"contentMediaType": "application/json", "contentSchema": schemas[operation.lines]}
+        schema = {"type": "string", "description": "One of these objects a line.", **line}
+        described["requestBody"] = {"required": True, "content": {"application/x-ndjson": {"schema": schema}}}
     if operation.requires != "public":
         described["security"] = [{"key": [operation.requires]}]
     return described

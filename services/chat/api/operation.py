@@ -11,9 +11,10 @@ from services.chat.bodies.validation import Model
 class Operation:
     """`name` is the HTTP handler's; `rpcs` are the gRPC methods that do the same.
 
-    `response` is a typed dictionary, `stream` that of a server-sent event, or a media type. `errors` are the HTTP
-    statuses with OpenAI's error as their body, but for 500, which is always possible, and those that follow from
-    `requires`; a status of `also` has the response as its body.
+    A request has a `body`, or many, one of `lines` a line, or neither. `response` is a typed dictionary, `stream` that
+    of a server-sent event, or a media type. `errors` are the HTTP statuses with OpenAI's error as their body, but for
+    500, which is always possible, and those that follow from `requires`; a status of `also` has the response as its
+    body.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Operation:
     requires: Requires
     response: Any
     body: type[Model] | None = None
+    lines: type[Model] | None = None
     query: type[Model] | None = None
     rpcs: tuple[str, ...] = ()
     stream: Any = None

@@ -162,6 +162,7 @@ OPERATIONS = (
         path="/v1/feedback/batch",
         rpcs=(f"{FEEDBACK}SendFeedbackBatch",),
         requires="feedback",
+        lines=FeedbackRequest,
         response=FeedbackBatch,
         errors=(400, 403, 413, 415),
     ),

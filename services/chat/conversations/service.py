@@ -139,8 +139,9 @@ class Conversations:
         """Raises ApiError, 404 for one that is not this person's."""
         query = validate(ConversationsQuery, values)
         person = await self._known(query.user, caller)
-        found = await asyncio.to_thread(self.store.exchanges, person, conversation_id, query.after, PAGE + 1)
-        if not found and not query.after:
+        exchanges = self.store.exchanges
+        found = await asyncio.to_thread(exchanges, person, conversation_id, query.after, PAGE + 1)
+        if not found and not (query.after and await asyncio.to_thread(exchanges, person, conversation_id, "", 1)):
             raise _not_found(conversation_id)
         page = [Exchange(**one) for one in found[:PAGE]]
         return {"conversation_id": conversation_id, "exchanges": page, "more": len(found) > PAGE}

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from rlhf_online import events
 from services.chat.bodies.api_error import ApiError
@@ -168,6 +168,10 @@ class Withdrawal(Model):
 
 class FeedbackRequest(Model):
     """What somebody thought of an answer or of several: exactly one kind, and what is known beside it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": [kind], "properties": {kind: {"type": "object"}}} for kind in KINDS]}
+    )
 
     thumb: Thumb | None = Field(default=None, description="The answer is good, or bad.")
     ranking: Ranking | None = Field(default=None, description="Several answers, best first.")

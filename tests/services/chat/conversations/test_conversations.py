@@ -115,6 +115,10 @@ async def test_long_lists_come_in_pages(kept: Service, monkeypatch: pytest.Monke
     _, rest = await kept.get("/v1/conversations?user=ann&after=c1")
     assert ([row["conversation_id"] for row in rest["conversations"]], rest["more"]) == (["c0"], False)
     assert len(await export(kept)) == 5
+    last = (await kept.get("/v1/conversations/c0?user=ann"))[1]["exchanges"][-1]["completion_id"]
+    assert (await kept.get(f"/v1/conversations/c0?user=ann&after={last}"))[1]["exchanges"] == []
+    for stranger in ("c0?user=bob", "none?user=ann"):  # no page of what is not there, the first or another
+        assert (await kept.get(f"/v1/conversations/{stranger}&after={last}"))[0] == 404
 
 
 async def test_export_is_ones_own_exchanges_and_votes(kept: Service) -> None:

@@ -1,8 +1,8 @@
 // Conversations as trees, kept in the browser: a node is a message of the person's or an answer, its siblings are its
-// variants, and `chosen` says which of them is shown.
+// variants, and `chosen` says which of them is shown. What the service keeps is grafted onto them (`takeIn`).
 //
 //   { id, title, changed, chosen: { parent: node }, nodes: { id: node } }
-//   { id, parent, role: "user", text }
+//   { id, parent, role: "user", text, said }    said: the messages that it stands for, where it is not that text alone
 //   { id, parent, role: "assistant", answers: [answer], goesOn, comparison }    two are a blind pair, of which one goes on
 //   { completion, text, reasoning, versions, state, problem, shownAt }      state: waiting, writing, done, stopped, failed
 //
@@ -76,7 +76,7 @@ export function add(conversation, node) {
   conversation.nodes[node.id] = node;
   conversation.chosen[node.parent] = node.id;
   conversation.changed = Date.now();
-  if (!conversation.title && node.role === "user") conversation.title = node.text.replace(/\s+/g, " ").slice(0, 80);
+  if (!conversation.title && node.role === "user") conversation.title = title(node.text);
   save(conversation);
   return node;
 }
@@ -110,10 +110,92 @@ export function path(conversation) {
 export function prompt(conversation, node) {
   const messages = [];
   for (let at = node; at; at = conversation.nodes[at.parent]) {
-    messages.unshift({ role: at.role, content: at.role === "user" ? at.text : at.answers[at.goesOn].text });
+    const text = at.role === "user" ? at.text : at.answers[at.goesOn].text;
+    messages.unshift(...(at.said ?? [{ role: at.role, content: text }]));
   }
   return messages;
 }
+
+// The completions that it holds.
+export function completions(conversation) {
+  const answers = Object.values(conversation.nodes).flatMap(({ answers }) => answers ?? []);
+  return new Set(answers.map(({ completion }) => completion.split(" ")[0]).filter(Boolean));
+}
+
+// Takes in the exchanges that the service keeps of it, in the order in which they were asked; what it holds stays.
+export function takeIn(conversation, exchanges) {
+  removed.delete(conversation.id);
+  merge(conversation);
+  const known = completions(conversation);
+  for (const exchange of exchanges) {
+    if (known.has(exchange.completion_id)) continue;
+    const others = exchanges.filter(({ comparison_id: id }) => id && id === exchange.comparison_id);
+    const isPair = others.length === 2, shown = isPair ? others.sort((one, other) => one.slot - other.slot) : [exchange];
+    for (const { completion_id: id } of shown) known.add(id);
+    const answers = shown.flatMap(({ completion_id: id, answers }) => answers.map((answer) => keptAnswer(id, answer)));
+    const parent = asked(conversation, exchange.messages), fields = { parent, role: "assistant", goesOn: 0 };
+    const comparison = isPair ? exchange.comparison_id : undefined;
+    const nodes = isPair ? [answers] : answers.map((answer) => [answer]);
+    const grown = nodes.map((answers) => graft(conversation, { ...fields, answers, comparison }));
+    choose(conversation, grown[0]);
+    conversation.changed = Math.max(conversation.changed, exchange.finished_ms);
+  }
+  save(conversation);
+}
+
+// The node of the last of these messages; those before it lead there, and are made where they are missing.
+function asked(conversation, messages) {
+  const turns = [[]];  // the messages of a turn, an answer, the messages of a turn, …
+  for (const message of messages) {
+    if (isAnswer(message)) turns.push(message, []);
+    else turns.at(-1).push(message);
+  }
+  let parent = "";
+  for (const turn of turns) {
+    parent = (Array.isArray(turn) ? message(conversation, parent, turn) : answer(conversation, parent, turn)).id;
+  }
+  return parent;
+}
+
+function message(conversation, parent, turn) {
+  const text = turn.filter(({ role }) => role === "user").map(({ content }) => content).join("\n\n");
+  const isPlain = turn.length === 1 && JSON.stringify(turn[0]) === JSON.stringify({ role: "user", content: text });
+  const said = isPlain ? undefined : turn, isSame = (node) => JSON.stringify(node.said) === JSON.stringify(said);
+  const found = variants(conversation, parent).find((node) => node.role === "user" && node.text === text && isSame(node));
+  if (!found && !conversation.title) conversation.title = title(text);
+  return choose(conversation, found) ?? graft(conversation, { parent, role: "user", text, said });
+}
+
+function answer(conversation, parent, { content }) {
+  for (const node of variants(conversation, parent)) {
+    const at = node.answers?.findIndex(({ text }) => text === content) ?? -1;
+    if (at >= 0) return choose(conversation, Object.assign(node, { goesOn: at }));
+  }
+  const answers = [{ ...newAnswer(), text: content, state: "done", unlogged: true }];
+  return graft(conversation, { parent, role: "assistant", answers, goesOn: 0 });
+}
+
+function keptAnswer(completion, { index, text, reasoning, finish_reason, versions }) {
+  return {
+    ...newAnswer(), completion: index ? `${completion} ${index}` : completion, text, reasoning,
+    versions: versions.join(" → "), state: finish_reason === "abort" ? "stopped" : "done", shownAt: Date.now(),
+  };
+}
+
+function graft(conversation, node) {
+  const grown = { ...node, id: storage.newId() };
+  conversation.nodes[grown.id] = grown;
+  return choose(conversation, grown);
+}
+
+function choose(conversation, node) {
+  if (node) conversation.chosen[node.parent] = node.id;
+  return node;
+}
+
+// One that says more than a text (calls of tools, …) is part of the turn that it stands in.
+const isAnswer = (message) => message.role === "assistant" && Object.keys(message).length === 2;
+const title = (text) => text.replace(/\s+/g, " ").slice(0, 80);
 
 export function isOpen(answer) {
   return answer.state === "waiting" || answer.state === "writing";

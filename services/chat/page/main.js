@@ -2,6 +2,7 @@
 import * as conversations from "./conversations.js";
 import { $, announce, button, copy, dress, make, setText, toast } from "./dom.js";
 import { askForKey } from "./key_dialog.js";
+import * as kept from "./kept.js";
 import * as keys from "./keys.js";
 import * as service from "./service.js";
 import * as storage from "./storage.js";
@@ -58,6 +59,7 @@ async function ask(message, pair) {
   conversations.release(node);
   thread.speak(node, true);
   showAll();
+  if (kept.seen.refused) look();  // a key may have been given
 }
 
 // Tokens come faster than a screen shows them.
@@ -109,6 +111,7 @@ function go(id) {
   document.body.classList.remove("menu-open");
   showAll();
   thread.scrollToEnd();
+  catchUp();
 }
 
 function fresh() {
@@ -126,16 +129,56 @@ function remove(id) {
   };
   toast(t("removed"), { undo: back, eraseToo: () => erase(id) });
   showAll();
+  look();
 }
 
 // What the service keeps of it, too: for good.
-async function erase(id) {
-  try {
-    await service.request(`v1/conversations/${id}?user=${encodeURIComponent(service.person())}`, { method: "DELETE" });
+function erase(id) {
+  return trying("notErased", async () => {
+    await kept.erase(id);
     toast(t("erased"));
+    showAll();
+  });
+}
+
+// Does what asks the service, and says it if that fails.
+async function trying(failed, act) {
+  try {
+    await act();
   } catch (error) {
-    toast(t("notErased", { why: error.message }));
+    toast(t(failed, { why: error.message }));
   }
+}
+
+// At what the service keeps. Nobody asked for it, unless `ask`: then they are told why it cannot be seen.
+async function look(ask = false) {
+  const act = async () => {
+    await kept.look(ask);
+    showAll();
+    catchUp();
+  };
+  await (ask ? trying("notRead", act) : act().catch(() => {}));
+}
+
+// Takes in what was asked elsewhere in the conversation that is open.
+function catchUp() {
+  const row = kept.seen.rows.find(({ conversation_id: id }) => id === open.id);
+  if (row && row.exchanges > conversations.completions(open).size && !writing.has(open.id)) bring(open);
+}
+
+function bring(conversation) {
+  return trying("notRead", async () => {
+    const exchanges = await kept.exchanges(conversation.id);
+    if (writing.has(conversation.id)) return;
+    votes.takeIn(conversation.id, exchanges);
+    conversations.takeIn(conversation, exchanges);
+    showAll();
+  });
+}
+
+async function openKept(id) {
+  await bring({ ...conversations.create(), id, changed: 0 });
+  if (conversations.load(id)) go(id);
 }
 
 // ── what is shown ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -151,19 +194,38 @@ function showAll() {
 }
 
 function showList() {
-  const items = conversations.list().map(({ id, title }) => {
-    const name = make("button", "name", title || t("untitled"));
-    name.type = "button";
-    name.title = title;
-    name.onclick = () => id !== open.id && go(id);
-    if (id === open.id) name.setAttribute("aria-current", "true");
-    const gone = button("remove", () => remove(id), { image: "trash", className: "icon" });
-    gone.title = t("remove", { title });
-    gone.setAttribute("aria-label", gone.title);
-    delete gone.dataset.tLabel;
-    return make("li", "", name, gone);
-  });
-  $("conversations").replaceChildren(...items);
+  const here = conversations.list(), elsewhere = keptOnly();
+  $("conversations").replaceChildren(...here.map(({ id, title }) => {
+    const item = listed(title, () => id !== open.id && go(id), t("remove", { title }), () => remove(id));
+    if (id === open.id) item.firstChild.setAttribute("aria-current", "true");
+    return item;
+  }));
+  $("kept").replaceChildren(...elsewhere.map(({ conversation_id: id, title }) => {
+    const ask = () => toast(t("eraseAsk", { title }), { erase: () => erase(id), cancel: () => {} });
+    return listed(title, () => openKept(id), t("eraseTitle", { title }), ask);
+  }));
+  $("kept-title").hidden = !elsewhere.length;
+  $("kept-more").hidden = !kept.seen.more;
+  $("kept-show").hidden = !kept.seen.refused;
+}
+
+// What the service keeps and this browser does not.
+function keptOnly() {
+  const here = new Set(conversations.list().map(({ id }) => id));
+  return kept.seen.rows.filter(({ conversation_id: id }) => !here.has(id));
+}
+
+// A conversation of a list: its name, and a button that takes it from there.
+function listed(title, show, goneTitle, takeAway) {
+  const name = make("button", "name", title || t("untitled"));
+  name.type = "button";
+  name.title = title;
+  name.onclick = show;
+  const gone = button("remove", takeAway, { image: "trash", className: "icon" });
+  gone.title = goneTitle;
+  gone.setAttribute("aria-label", goneTitle);
+  delete gone.dataset.tLabel;
+  return make("li", "", name, gone);
 }
 
 function showState() {
@@ -198,8 +260,10 @@ function step(by) {
 }
 
 function stepConversation(by) {
-  const all = conversations.list(), at = all.findIndex(({ id }) => id === open.id), next = all[at + by];
-  if (next) go(next.id);
+  const all = [...conversations.list(), ...keptOnly()], at = all.findIndex(({ id }) => id === open.id);
+  const next = all[at + by];
+  if (next?.id) go(next.id);
+  else if (next) openKept(next.conversation_id);
 }
 
 function edit() {
@@ -252,6 +316,12 @@ function wire() {
   $("menu").onclick = () => toggleMenu();
   $("page").addEventListener("pointerdown", (event) => event.target.closest("#menu") || toggleMenu(false));
   $("show-keys").onclick = keys.openSheet;
+  $("kept-show").onclick = () => look(true);
+  $("kept-more").onclick = () => trying("notRead", async () => {
+    await kept.lookFurther();
+    showAll();
+  });
+  $("export").onclick = () => trying("notRead", kept.download);
   thread.setActions({ again, pair: (node) => again(node, true), chose, branch, resend, reveal });
   keys.listen({
     leave, fresh, edit, sheet: keys.openSheet, write: () => $("input").focus(),
@@ -278,6 +348,7 @@ function follow() {
     else if (id === open.id && !writing.has(id)) return go();
     showAll();
   });
+  document.addEventListener("visibilitychange", () => document.hidden || look());
   // Who leaves keeps what was written so far, and does not leave an answer that seems to be written still.
   addEventListener("pagehide", () => {
     for (const { conversation, stop } of writing.values()) {
@@ -300,6 +371,7 @@ $("input").value = storage.tab.read("draft");
 go(storage.tab.read("open"));
 votes.resume();
 service.poll();
+look();
 words.offer($("language"), () => {
   thread.updateAll();
   showAll();

@@ -30,7 +30,8 @@ export function person() {
   return name;
 }
 
-export async function request(path, { body, signal, method = body ? "POST" : "GET" } = {}) {
+// Where a key is needed the person is asked for one, unless `ask` is false.
+export async function request(path, { body, signal, method = body ? "POST" : "GET", ask = true } = {}) {
   for (;;) {
     const key = storage.tab.read("key");
     const headers = { ...(body && { "Content-Type": "application/json" }), ...(key && { Authorization: `Bearer ${key}` }) };
@@ -44,7 +45,7 @@ export async function request(path, { body, signal, method = body ? "POST" : "GE
     if (response.ok) return response;
     const reply = await response.json().catch(() => null);  // a proxy in between may answer in HTML
     const message = reply?.error?.message ?? t("http", { status: response.status });
-    if (response.status !== 401) throw new Refused(message, response.status, retryAfter(response));
+    if (response.status !== 401 || !ask) throw new Refused(message, response.status, retryAfter(response));
     if (key === storage.tab.read("key")) await newKey(message);
   }
 }

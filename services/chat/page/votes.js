@@ -32,6 +32,38 @@ export function set(subject, value, shownAt) {
   settle(nameOf(subject));
 }
 
+// Takes in the votes that the service keeps of these exchanges, where none is known here.
+export function takeIn(conversation, exchanges) {
+  const all = exchanges.flatMap(({ votes }) => votes).toReversed(), gone = new Set(all.map(({ replaces }) => replaces));
+  for (const vote of all) {
+    const slot = gone.has(vote.event_id) ? null : asSlot(vote);
+    if (!slot) continue;
+    const subject = { ...slot.subject, conversation }, given = { value: slot.value, event: vote.event_id };
+    if (!storage.read(nameOf(subject))) keep({ ...load(subject), wanted: slot.value, given });
+  }
+}
+
+// Of a pair the answers stand as they were shown, which the service knows.
+function asSlot({ thumb, correction, pairwise, shown, reason, reasons }) {
+  if (thumb) {
+    const value = { up: thumb.up, reason, reasons };
+    return { subject: { kind: "thumb", answers: [name(thumb.answer)] }, value };
+  }
+  if (correction) return { subject: { kind: "correction", answers: [name(correction.answer)] }, value: { text: correction.text } };
+  if (!pairwise || pairwise.unsure || shown.length !== 2) return null;
+  const tie = reason === "both bad" ? "bad" : "same", answers = shown.map(name);
+  const choice = pairwise.tie ? tie : ["left", "right"][answers.indexOf(name(pairwise.chosen))];
+  return { subject: { kind: "pair", answers }, value: { choice } };
+}
+
+// An answer's name is its completion's id, and behind that its index, where it is not the first.
+const name = ({ completion_id: id, index }) => (index ? `${id} ${index}` : id);
+
+function answerOf(name) {
+  const [completion_id, index] = name.split(" ");
+  return { completion_id, index: Number(index ?? 0) };
+}
+
 // Sends what an earlier visit, or another tab that was closed, left unsent.
 export function resume() {
   for (const name of storage.names(KEPT)) settle(name);
@@ -81,7 +113,7 @@ async function send(name) {
 }
 
 function body(subject, { key, value, replaces, ms }) {
-  const [first, second] = subject.answers.map((id) => ({ completion_id: id }));
+  const [first, second] = subject.answers.map(answerOf);
   const about = { user: person(), conversation_id: subject.conversation, source: "page", idempotency_key: key };
   const common = { ...about, ...(replaces && { replaces }), response_ms: ms };
   if (value === null) return { ...common, withdrawal: { answer: first } };

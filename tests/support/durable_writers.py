@@ -659,6 +659,7 @@ NOT_PROMISED = {
     "rlhf_online.training.parity:mend": "the file is as bad as before until it is whole",
     "rlhf_online.training.sft.__main__:run": "syncs the fine-tuned model before it says where it is",
     "services.chat.annotation.database:QueueDatabase.__init__": "SQLite syncs each transaction by itself",
+    "services.chat.annotation.votes:QueueVotes.__init__": "an index of the log, made anew beside a queue that is new",
     "services.standalone": ANEW,
 }
 """Functions, or packages, that write too, and why no power loss matters to them."""

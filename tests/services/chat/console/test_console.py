@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from rlhf_online import learning
+from rlhf_online.cli import main
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.feedback.outcomes import OutcomeBoard, fact, vote_key
 from rlhf_online.rewards import weights
@@ -172,6 +173,17 @@ async def test_pausing_and_resuming_are_the_operators_and_last(service: Service)
     assert not learning.read(service.registry.store).paused
     status, refusal = await operate(service, "POST", "/v1/learning/pause", {"reason": 3})
     assert (status, refusal["error"]["param"]) == (400, "reason")
+
+
+async def test_the_command_asks_the_service_that_it_is_given(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RLHF_OPERATOR_TOKEN", service.state.operator_token())
+    for command, paused in (("pause", True), ("resume", False)):
+        assert await asyncio.to_thread(main, ["learning", command, "--url", service.url]) == 0
+        assert learning.read(service.registry.store).paused is paused
+    assert await asyncio.to_thread(main, ["learning", "status", "--url", service.url]) == 0
+    assert "the models learn since" in capsys.readouterr().out
 
 
 async def test_weights_are_changed_while_everything_runs(service: Service) -> None:

@@ -14,13 +14,17 @@ export function hindrance() {
   return mayOperate() ? "" : t("needsOperator", { roles: feed.may.join(", ") });
 }
 
-// A button for an action; while there is a hindrance, or `why`, it is off and says so.
+// A button for an action. `permit` says whether it is on: while there is a hindrance, or `why`, it is off and says so.
 export function actionButton(name, act, why = "") {
   const node = button(name, act);
+  permit(node, why);
+  return node;
+}
+
+export function permit(node, why = "") {
   const reason = hindrance() || why;
   node.disabled = Boolean(reason);
-  if (reason) node.title = reason;
-  return node;
+  node.title = reason;
 }
 
 // `fields`: nodes with names, whose values `act` is given. Ends when it is done or left.

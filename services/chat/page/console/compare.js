@@ -6,7 +6,7 @@ import * as storage from "../storage.js";
 import { t } from "../words.js";
 import { feed } from "./feed.js";
 
-let field = null, versions = null, ask = null, answers = null, problem = null, stop = null;
+let field = null, versions = null, ask = null, answers = null, problem = null, stop = null, running = false;
 
 export function open(root) {
   field = make("textarea");
@@ -30,9 +30,7 @@ export function open(root) {
     run();
   };
   root.replaceChildren(form, problem, answers);
-  ask.disabled = !mayChat();
-  if (!mayChat()) setText(problem, t("needsChat", { roles: feed.may.join(", ") }));
-  else loadVersions();
+  permit();
 }
 
 export function close() {
@@ -41,12 +39,17 @@ export function close() {
 
 // Another version may have been loaded; what was ticked stays.
 export function update(names) {
-  if (names.includes("policies") && mayChat()) loadVersions();
+  if (names.includes("policies")) permit();
 }
 
 export const actions = { write: () => field.focus(), leave: () => stop?.abort() };
 
-const mayChat = () => feed.may.includes("chat") || feed.may.includes("operator");
+function permit() {
+  const may = feed.may.includes("chat") || feed.may.includes("operator");
+  ask.disabled = !may || running;
+  setText(problem, may ? "" : t("needsChat", { roles: feed.may.join(", ") }));
+  if (may) loadVersions();
+}
 
 async function loadVersions() {
   try {
@@ -68,11 +71,11 @@ async function run() {
   if (!text || ask.disabled) return;
   setText(problem, chosen.length ? "" : t("noneChosen"));
   stop = new AbortController();
-  ask.disabled = true;
+  running = ask.disabled = true;
   const parts = chosen.map((version) => new Part(version));
   answers.replaceChildren(...parts.map(({ node }) => node));
   await Promise.all(parts.map((part) => part.write(text, stop.signal)));
-  ask.disabled = false;
+  running = ask.disabled = false;
 }
 
 // One version's answer.

@@ -1,8 +1,8 @@
 // How it stands: what serves, the votes and how soon they are lived by, learning, and what happened to versions.
-import { button, make } from "../dom.js";
+import { button, make, setText } from "../dom.js";
 import { request } from "../service.js";
 import { t } from "../words.js";
-import { actionButton, changeWeights, pauseOrResume, rollBack } from "./actions.js";
+import { actionButton, changeWeights, pauseOrResume, permit, rollBack } from "./actions.js";
 import { feed } from "./feed.js";
 import { clock, duration, number, since, when } from "./figures.js";
 import { Bars } from "./plots.js";
@@ -10,76 +10,89 @@ import { Bars } from "./plots.js";
 const PAGE = 20, MINUTE_MS = 60_000;
 let root = null, cards = null, list = null, votes = null, delays = null, events = [], more = false, asked = 0, problem = "";
 
+// A title, a figure, sentences and buttons, which stay the same nodes: who is about to press one does.
+class Card {
+  constructor(title, ...buttons) {
+    this.figure = make("p", "big");
+    this.sentences = make("div");
+    this.buttons = buttons;
+    this.node = make("section", "card", make("h2", "", title), this.figure, this.sentences, make("div", "row", ...buttons));
+  }
+
+  show(figure, ...sentences) {
+    setText(this.figure, figure);
+    const said = sentences.filter(Boolean);
+    if (this.said === said.join("\n")) return;
+    this.said = said.join("\n");
+    this.sentences.replaceChildren(...said.map((text) => make("p", "quiet", text)));
+  }
+}
+
 export function open(node) {
   root = node;
-  cards = make("div", "cards");
   list = make("section", "events");
   votes = new Bars({ title: t("votesPerMinute"), x: t("time"), y: t("votesUnit"), writeX: (x) => clock(x * MINUTE_MS),
                      splits: tens });
   delays = new Bars({ title: t("clickToLive"), x: t("delayUnit"), y: t("votesUnit"), splits: binEdges, writeX: edgeName });
-  root.replaceChildren(cards, make("div", "plots", votes.figure, delays.figure), list);
-  update(["overview", "policies", "connection"]);
+  cards = {
+    live: new Card(t("liveVersion"), actionButton("rollBack", () => rollBack())),
+    votes: new Card(t("votes")), backlog: new Card(t("backlog")), delay: new Card(t("clickToLive")),
+    learning: new Card(t("learning"), actionButton("pause", pauseOrResume), actionButton("resume", pauseOrResume),
+                       actionButton("weights", changeWeights)),
+  };
+  const nodes = Object.values(cards).map(({ node: card }) => card);
+  root.replaceChildren(make("div", "cards", ...nodes), make("div", "plots", votes.figure, delays.figure), list);
+  events = [];
+  update(["policies"]);
 }
 
 export function close() {
-  votes?.destroy();
-  delays?.destroy();
+  votes.destroy();
+  delays.destroy();
   root = null;
 }
 
 export function update(names) {
-  if (!feed.overview || !feed.policies) return;
   showCards();
   showVotes();
   if (names.includes("policies") || names.includes("rewards")) load();
-  else showEvents();
 }
 
 export const actions = { pause: pauseOrResume, rollBack: () => rollBack(), weights: changeWeights };
 
-const card = (title, ...parts) => make("section", "card", make("h2", "", title), ...parts);
-const big = (text) => make("p", "big", text);
-const line = (text) => make("p", "quiet", text);
-
 function showCards() {
-  const { overview } = feed, { live, learning, trainer, votes: flow, click_to_live: delay } = overview;
-  const focused = document.activeElement?.closest?.(".cards button")?.dataset.t;
-  cards.replaceChildren(
-    card(t("liveVersion"), big(live.policy ?? t("none")), line(liveSince("policies", live.policy)),
-         ...(overview.serving === (live.policy ?? "") ? [] : [line(t("stillServing", { version: overview.serving || t("none") }))]),
-         line(t("engineIs", { state: t(`engine.${overview.engine}`) })),
-         line(t("rewardIs", { version: live.reward ?? t("none") })),
-         actionButton("rollBack", () => rollBack(), live.policy ? "" : t("noLive"))),
-    ...(flow ? voteCards(flow, delay, overview.now_ms) : []),
-    card(t("learning"), big(t(learning.paused ? "paused" : trainer.updated_ms ? "running" : "unknown")), ...learningLines(learning, trainer),
-         make("div", "row", actionButton(learning.paused ? "resume" : "pause", pauseOrResume),
-              actionButton("weights", changeWeights, Object.keys(learning.weights).length ? "" : t("noWeights")))),
-  );
-  if (focused) cards.querySelector(`button[data-t="${focused}"]`)?.focus();
+  const { live, serving, engine, learning, trainer, votes: flow, click_to_live: delay, now_ms: now } = feed.overview;
+  cards.live.show(live.policy ?? t("none"), liveSince(live.policy),
+                  serving === (live.policy ?? "") ? "" : t("stillServing", { version: serving || t("none") }),
+                  t("engineIs", { state: t(`engine.${engine}`) }), t("rewardIs", { version: live.reward ?? t("none") }));
+  cards.votes.show(t("lastMinute", { n: number(flow.per_minute.at(-1) ?? 0) }), t("lastHour", { n: number(hourly()) }),
+                   t("inAll", { n: number(flow.total) }));
+  cards.backlog.show(number(flow.backlog), flow.oldest_waiting_ms
+    ? t("oldestWaits", { time: duration((now - flow.oldest_waiting_ms) / 1000) }) : t("nothingWaits"));
+  cards.delay.show(duration(delay.p50_s), quantiles(delay));
+  cards.learning.show(t(learning.paused ? "paused" : trainer.updated_ms ? "running" : "unknown"), ...learningLines(learning, trainer));
+  const [rolls] = cards.live.buttons, [pauses, resumes, weighs] = cards.learning.buttons;
+  permit(rolls, live.policy ? "" : t("noLive"));
+  permit(pauses);
+  permit(resumes);
+  pauses.hidden = learning.paused;
+  resumes.hidden = !learning.paused;
+  permit(weighs, Object.keys(learning.weights).length ? "" : t("noWeights"));
 }
 
-function voteCards(flow, delay, now) {
-  const last = flow.per_minute.at(-1) ?? 0, hour = flow.per_minute.reduce((sum, n) => sum + n, 0);
-  return [
-    card(t("votes"), big(t("lastMinute", { n: number(last) })), line(t("lastHour", { n: number(hour) })),
-         line(t("inAll", { n: number(flow.total) }))),
-    card(t("backlog"), big(number(flow.backlog)), line(flow.oldest_waiting_ms
-      ? t("oldestWaits", { time: duration((now - flow.oldest_waiting_ms) / 1000) }) : t("nothingWaits"))),
-    card(t("clickToLive"), big(duration(delay.p50_s)),
-         line(t("quantiles", { p90: duration(delay.p90_s), p99: duration(delay.p99_s), n: number(delay.votes) }))),
-  ];
-}
+const hourly = () => feed.overview.votes.per_minute.reduce((sum, n) => sum + n, 0);
 
-function liveSince(series, version) {
-  const at = feed[series].version.indexOf(version ?? "");
-  if (at < 0) return "";
-  return t("sinceTime", { time: since(feed[series].changed_ms[at] || feed[series].first_live_ms[at]) });
+const quantiles = ({ p90_s: p90, p99_s: p99, votes: n }) => t("quantiles", { p90: duration(p90), p99: duration(p99), n: number(n) });
+
+function liveSince(version) {
+  const { version: names, changed_ms: changed, first_live_ms: first } = feed.policies, at = names.indexOf(version ?? "");
+  return at < 0 ? "" : t("sinceTime", { time: since(changed[at] || first[at]) });
 }
 
 function learningLines({ paused, reason, changed_ms: changed, weights }, trainer) {
-  const lines = paused ? [t("sinceTime", { time: since(changed) }), reason] : [trainerLine(trainer)];
   const known = Object.entries(weights).map(([name, weight]) => `${name} ${number(weight)}`);
-  return [...lines, known.length ? t("weightsAre", { weights: known.join(", ") }) : ""].filter(Boolean).map(line);
+  return [...(paused ? [t("sinceTime", { time: since(changed) }), reason] : [trainerLine(trainer)]),
+          known.length ? t("weightsAre", { weights: known.join(", ") }) : ""];
 }
 
 function trainerLine({ phase, waiting_for: waiting, step, steps, cycle, updated_ms: updated }) {
@@ -91,12 +104,9 @@ function trainerLine({ phase, waiting_for: waiting, step, steps, cycle, updated_
 // ── charts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function showVotes() {
-  if (!feed.overview.votes) return;
-  const { per_minute: counts, minute_ms: last } = feed.overview.votes, end = last / MINUTE_MS;
-  const sum = counts.reduce((all, n) => all + n, 0), { p50_s: p50, p90_s: p90, p99_s: p99, counts: bins, votes: n } = feed.overview.click_to_live;
-  votes.show(counts.map((_, i) => end - counts.length + 1 + i), counts, t("lastHour", { n: number(sum) }));
-  delays.show(bins.map((_, i) => i), bins,
-              `${duration(p50)}, ${t("quantiles", { p90: duration(p90), p99: duration(p99), n: number(n) })}`);
+  const { votes: { per_minute: counts, minute_ms: last }, click_to_live: delay } = feed.overview, end = last / MINUTE_MS;
+  votes.show(counts.map((_, i) => end - counts.length + 1 + i), counts, t("lastHour", { n: number(hourly()) }));
+  delays.show(delay.counts.map((_, i) => i), delay.counts, `${duration(delay.p50_s)}, ${quantiles(delay)}`);
 }
 
 // Every ten minutes by the clock.
@@ -115,13 +125,17 @@ const edgeName = (place) => duration(feed.overview.click_to_live.up_to_s[place -
 
 // ── what happened ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+// The newest, or those before a time.
 async function load(before) {
   const mine = ++asked;
   try {
     const found = await (await request(`v1/console/history?limit=${PAGE}${before ? `&before_ms=${before}` : ""}`)).json();
     if (mine !== asked) return;
-    events = before ? [...events, ...found.events] : found.events;
-    ({ more } = found);
+    const oldest = found.events.at(-1)?.at_ms ?? 0, gap = oldest > (events[0]?.at_ms ?? 0);
+    const older = gap ? [] : events.filter(({ at_ms: at }) => at < oldest);
+    if (before) events = [...events, ...found.events];
+    else events = [...found.events, ...older];
+    if (before || !older.length) ({ more } = found);
     problem = "";
   } catch (error) {
     problem = error.message;
@@ -146,4 +160,5 @@ function said({ kind, state, version, previous }) {
   return make("p", "", t(words[kind], { version, previous: previous || t("none") }));
 }
 
-const figuresOf = (figures) => make("p", "quiet", Object.entries(figures).map(([name, value]) => `${name.replaceAll("_", " ")} ${number(value, 3)}`).join(" · "));
+const figuresOf = (figures) => make("p", "quiet", Object.entries(figures)
+  .map(([name, value]) => `${name.replaceAll("_", " ")} ${number(value, 3)}`).join(" · "));

@@ -10,7 +10,8 @@ const COLOURS = { accent: "--accent", dim: "--dim", line: "--line", bad: "--bad"
 const { uPlot } = window;
 const shown = new Set();
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(COLOURS[name]);
+const styles = getComputedStyle(document.documentElement);  // as they are when they are asked for
+const colour = (name) => styles.getPropertyValue(COLOURS[name]);
 const veil = (name) => `color-mix(in srgb, ${colour(name)} 22%, transparent)`;
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
@@ -26,7 +27,9 @@ class Plot {
     this.canvas.setAttribute("aria-label", title);
     this.empty = make("p", "none", empty);
     this.figure = make("figure", "plot", make("h2", "", title), this.canvas, this.empty);
-    this.sizes = new ResizeObserver(() => this.plot?.setSize({ width: this.canvas.clientWidth, height: HEIGHT }));
+    this.sizes = new ResizeObserver(([{ contentRect: { width } }]) => {
+      if (this.plot && width && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT });
+    });
   }
 
   draw(some, data) {
@@ -113,9 +116,11 @@ export class Chart extends Plot {
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
     ctx.setLineDash([]);
+    const bad = colour("bad"), dim = colour("dim");
+    ctx.fillStyle = colour("background");
     if (this.at !== undefined) {
       const y = py(this.at);
-      stroke(colour("dim"), 1, () => { ctx.moveTo(bbox.left, y); ctx.lineTo(bbox.left + bbox.width, y); });
+      stroke(dim, 1, () => { ctx.moveTo(bbox.left, y); ctx.lineTo(bbox.left + bbox.width, y); });
     }
     const [{ column, low, high, colour: name }] = this.lines, values = rows[column];
     values.forEach((value, i) => {
@@ -124,15 +129,14 @@ export class Chart extends Plot {
       }
       const state = rows.state[i], y = value === null ? bbox.top + bbox.height - 5 * dot : py(value), arm = 4 * dot;
       if (state === "failed") {
-        stroke(colour("bad"), 2, () => {
+        stroke(bad, 2, () => {
           for (const turn of [1, -1]) {
             ctx.moveTo(px(i) - arm, y - turn * arm);
             ctx.lineTo(px(i) + arm, y + turn * arm);
           }
         });
       } else if (state === "rejected" && value !== null) {
-        ctx.fillStyle = colour("background");
-        stroke(colour("dim"), 1.5, () => {
+        stroke(dim, 1.5, () => {
           ctx.arc(px(i), y, 3 * dot, 0, 2 * Math.PI);
           ctx.fill();
         });
@@ -152,7 +156,11 @@ export class Chart extends Plot {
     const state = rows.state[at], mark = ["failed", "rejected"].includes(state) ? ` · ${t(`state.${state}`)}` : "";
     this.legend.replaceChildren(make("li", "at", at < 0 ? "" : `${rows.names[at]}${mark}`), ...items);
     this.index = at;
-    this.canvas.setAttribute("aria-label", `${this.title}: ${this.legend.innerText}. ${t("arrows")}`);
+    this.canvas.setAttribute("aria-label", `${this.title}: ${this.said()}. ${t("arrows")}`);
+  }
+
+  said() {
+    return Array.from(this.legend.children, ({ textContent }) => textContent).join(", ");
   }
 
   step(event) {
@@ -161,7 +169,7 @@ export class Chart extends Plot {
     event.preventDefault();
     pointAt(Math.min(Math.max(by[event.key], 0), last), [this]);
     $("announcer").replaceChildren();
-    announce(this.legend.innerText);
+    announce(this.said());
   }
 
   point(index) {

@@ -35,12 +35,12 @@ const KINDS = {
       ["reward", (s, i) => bits(s.reward[i])],
       ["winRate", (s, i) => withInterval(s, i, "win_rate")],
       ["accuracy", (s, i) => percent(s.accuracy[i])],
-      ["thumbs", (s, i) => (s.thumbs_share?.[i] ?? null) === null ? "–" : `${percent(s.thumbs_share[i])} (${number(s.thumbs_up[i] + s.thumbs_down[i])})`],
+      ["thumbs", (s, i) => s.thumbs_share[i] === null ? "–" : `${percent(s.thumbs_share[i])} (${number(s.thumbs_up[i] + s.thumbs_down[i])})`],
       ["kl", (s, i) => bits(s.kl[i])],
       ["length", (s, i) => number(s.length[i], 1)],
     ],
     more: (s, i) => [["parent", s.parent[i]], ["rewardVersion", s.reward_version[i]], ["samples", number(s.samples[i])],
-                     ["thumbsInterval", s.thumbs_low ? interval(s.thumbs_low[i], s.thumbs_high[i]) : ""]],
+                     ["thumbsInterval", interval(s.thumbs_low[i], s.thumbs_high[i])]],
   },
   rewards: {
     x: "rewardVersionAxis",
@@ -127,7 +127,7 @@ function showTools() {
 // ── charts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function showCharts() {
-  charts = KINDS[kind].charts().filter(({ lines: [{ column }] }) => column in feed[kind]).map((options) => new Chart({ ...options, x: t(KINDS[kind].x) }));
+  charts = KINDS[kind].charts().map((options) => new Chart({ ...options, x: t(KINDS[kind].x) }));
   plots.replaceChildren(...charts.map(({ figure }) => figure));
   drawCharts();
 }

@@ -19,7 +19,7 @@ from rlhf_online.versions import open_registry
 from tests.services.chat.page.conftest import Visit
 from tests.services.chat.page.test_looks import violations
 from tests.support import api_keys
-from tests.support.chat_service import Service, running
+from tests.support.chat_service import ASK, Service, running
 from tests.support.chromium import By, Visitor, saying
 from tests.support.proxy import Proxy
 from tests.support.version_history import fill
@@ -236,6 +236,24 @@ async def test_a_restart_is_told_and_gone_on_from(
             await expect(me.page.locator("#banner")).to_be_hidden()
             await expect(me.card("Live version")).to_contain_text(version)
             await expect(me.page.get_by_role("button", name="Roll back")).to_be_enabled()
+
+
+async def test_votes_are_counted_as_they_come(site: Service, visitors: Visit) -> None:
+    """In all, those that wait for the trainer, and what share of a version's thumbs is up."""
+    site.host.serving = LIVE
+    me = await arrive(visitors, site.url, "read")
+    token = api_keys.TOKENS["operator"]
+    for up in (True, False):
+        _, answer = await site.post("/v1/chat/completions", ASK, token)
+        status, _ = await site.post(
+            "/v1/feedback", {"thumb": {"answer": {"completion_id": answer["id"]}, "up": up}}, token
+        )
+        assert status == 200
+    await expect(me.card("Votes")).to_contain_text("2 in all")
+    await expect(me.card("Backlog")).to_contain_text("2votes wait for the trainer")
+    await me.to("Versions", "2")
+    await expect(me.row(LIVE)).to_contain_text("50% (2)")
+    await expect(me.chart("Thumbs up").locator(".legend")).to_contain_text(f"{LIVE}this version 50% (")
 
 
 @pytest.mark.parametrize("by", ["mouse", "keys"])

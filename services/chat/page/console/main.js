@@ -10,14 +10,15 @@ import { hindrance } from "./actions.js";
 import { again, feed, follow } from "./feed.js";
 import { since } from "./figures.js";
 import * as compare from "./compare.js";
+import * as conversations from "./conversations.js";
 import * as live from "./live.js";
 import * as versions from "./versions.js";
 
 const { t } = words;
-const VIEWS = { live, versions, compare };
-const TITLES = { live: "viewLive", versions: "viewVersions", compare: "viewCompare" };
+const VIEWS = { live, versions, compare, conversations };
+const TITLES = { live: "viewLive", versions: "viewVersions", compare: "viewCompare", conversations: "conversations" };
 const KEYS = [
-  [["1", "2", "3"], "key.views", "live", "versions", "compare"],
+  [["1", "2", "3", "4"], "key.views", "live", "versions", "compare", "conversations"],
   [["k", "j"], "key.rows", "previous", "next"],
   [["Enter"], "key.open"],
   [["[", "]"], "key.pages", "newer", "older"],
@@ -84,7 +85,8 @@ function wire() {
   const act = (wanted) => () => (view.actions[wanted] ?? live.actions[wanted])?.();
   const names = ["previous", "next", "newer", "older", "promote", "rollBack", "pause", "weights", "export", "write", "leave"];
   keys.listen({
-    live: to("live"), versions: to("versions"), compare: to("compare"), sheet: keys.openSheet,
+    live: to("live"), versions: to("versions"), compare: to("compare"), conversations: to("conversations"),
+    sheet: keys.openSheet,
     ...Object.fromEntries(names.map((wanted) => [wanted, act(wanted)])),
   }, KEYS);
   service.onKeyNeeded(askForKey);

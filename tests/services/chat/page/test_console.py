@@ -292,6 +292,44 @@ async def test_versions_answer_one_prompt_side_by_side(site: Service, visitors: 
     await expect(reader.page.get_by_role("button", name="Ask them")).to_be_disabled()
 
 
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+async def test_words_are_found_in_conversations_which_are_read_and_exported(
+    site: Service, visitors: Visit, by: By
+) -> None:
+    """By operators alone."""
+    token = api_keys.TOKENS["operator"]
+    for words in ("how do swallows fly", "<b>and swallows</b>"):
+        talk = {"messages": [{"role": "user", "content": words}], "conversation_id": f"about {words[:3]}/?#"}
+        assert (await site.post("/v1/chat/completions", talk, token))[0] == 200
+    me = await arrive(visitors, site.url, by=by)
+    await me.to("Conversations", "4")
+    await me.use("Words in people’s conversations", "/", role="searchbox")
+    await me.page.keyboard.type("elephants")
+    await me.page.keyboard.press("Enter")
+    await expect(me.page.get_by_role("alert").first).to_contain_text("stand in no conversation")
+    await me.page.get_by_role("searchbox").fill("SWALLOWS")
+    await (me.page.keyboard.press("Enter") if by == "keys" else me.page.get_by_role("button", name="Search").click())
+    hits = me.page.locator(".hit")
+    await expect(hits).to_have_count(2)
+    await expect(hits.first).to_contain_text("<b>and swallows</b>")
+    if by == "keys":
+        await me.page.get_by_role("heading", level=1).focus()
+        for key in "jj":
+            await me.page.keyboard.press(key)
+        await me.page.keyboard.press("Enter")
+    else:
+        await hits.last.click()
+    reading = me.page.get_by_role("article")
+    await expect(reading.locator(".said")).to_have_text("how do swallows fly")
+    await expect(reading).to_contain_text("hello there")
+    [line] = (await saved_by(me, "Export conversation", "e")).splitlines()
+    assert json.loads(line)["messages"][-1]["content"] == "how do swallows fly"
+    reader = await arrive(visitors, site.url, "read", by)
+    await reader.to("Conversations", "4")
+    await expect(reader.page.get_by_role("alert").first).to_contain_text("needs the role operator (this key has: read)")
+    await expect(reader.page.get_by_role("searchbox")).to_be_disabled()
+
+
 INK = """([chart, number]) => {
   // By rows of a version's place: how much of the column there is in the line's colour, and in the band's.
   const canvas = chart.querySelector("canvas"), context = canvas.getContext("2d");
@@ -404,7 +442,9 @@ async def test_nothing_keeps_an_operator_out(
     await me.shot(f"console-{name}-versions")
     found += await violations(page)
     await page.keyboard.press("3")
-    await me.shot(f"console-{name}-compare")
+    found += await violations(page)
+    await page.keyboard.press("4")
+    await me.shot(f"console-{name}-conversations")
     found += await violations(page)
     assert found == []
     width = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")

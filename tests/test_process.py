@@ -17,9 +17,9 @@ FAVOUR = "from rlhf_online.process import favour_event_loop as f; f(); import gc
 
 
 def test_a_thread_that_computes_gives_way_to_the_event_loop_early_and_imports_are_no_garbage() -> None:
-    script = f"{FAVOUR}; print(gc.get_freeze_count() > 0 and len(gc.get_objects(2)) == 0)"
+    script = f"{FAVOUR}; print(gc.get_freeze_count() > 0 and len(gc.get_objects(2)) == 0, gc.get_threshold()[0])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["0.0005", "True"]
+    assert done.stdout.split() == ["0.0005", "True", "10000"]
 
 
 def test_lower_priority_lowers_the_priority_once() -> None:

@@ -23,7 +23,7 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[3]
-START_S = 120.0
+START_S = 600.0
 LITELLM = "litellm[proxy]==1.108.7"
 MASTER_KEY = "sk-bench"
 

@@ -7,7 +7,7 @@ ask() {
 }
 answer=$(ask Complete '{"messages": [{"role": "user", "content": "What is a gate?"}]}')
 echo "$answer"
-id=$(printf %s "$answer" | sed -n 's/.*"completionId": *"\([^"]*\)".*/\1/p')
+id=$(printf %s "$answer" | sed -n 's/.*"completion_id": *"\([^"]*\)".*/\1/p')
 ask StreamCompleteText '{"request": {"prompt": "A gate is"}}'
 # The key makes it safe to run the vote again: it is the same vote.
-ask SendFeedback "{\"feedback\": {\"thumb\": {\"answer\": {\"completionId\": \"$id\"}, \"up\": true}}, \"idempotencyKey\": \"$id-up\"}"
+ask SendFeedback "{\"feedback\": {\"thumb\": {\"answer\": {\"completion_id\": \"$id\"}, \"up\": true}}, \"idempotency_key\": \"$id-up\"}"

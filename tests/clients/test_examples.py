@@ -83,7 +83,7 @@ async def test_grpcurl(service: Service, tmp_path: Path, monkeypatch: pytest.Mon
         program.chmod(0o700)
     monkeypatch.setenv("PATH", str(Path(GRPCURL).parent if real else tmp_path), prepend=os.pathsep)
     written = await run(service, ["sh", "examples/grpcurl.sh"])
-    assert written.count("hello there") == 2 and "eventId" in written
+    assert written.count("hello there") == 2 and "event_id" in written
     assert kinds(service) == [Thumb] and len(service.sink.completions) == 2
 
 

@@ -39,4 +39,4 @@ if __name__ == "__main__":
         request = Parse(given.data, GetMessageClass(method.input_type)(), descriptor_pool=pool)
         replies = call(request, metadata=((header, value),), timeout=60)
         for reply in replies if method.server_streaming else (replies,):
-            print(MessageToJson(reply, descriptor_pool=pool))
+            print(MessageToJson(reply, descriptor_pool=pool, preserving_proto_field_name=True))

@@ -69,7 +69,7 @@ function showCards() {
                    t("inAll", { n: number(flow.total) }));
   cards.backlog.show(number(flow.backlog), flow.oldest_waiting_ms
     ? t("oldestWaits", { time: duration((now - flow.oldest_waiting_ms) / 1000) }) : t("nothingWaits"));
-  cards.delay.show(duration(delay.p50_s), quantiles(delay));
+  cards.delay.show(duration(delay.p50_s), delay.votes ? quantiles(delay) : t("nothingYet"));
   cards.learning.show(t(learning.paused ? "paused" : trainer.updated_ms ? "running" : "unknown"), ...learningLines(learning, trainer));
   const [rolls] = cards.live.buttons, [pauses, resumes, weighs] = cards.learning.buttons;
   permit(rolls, live.policy ? "" : t("noLive"));

@@ -41,8 +41,11 @@ function go(wanted) {
   document.title = `${t(TITLES[name])} · rlhf-online`;
   setText($("title"), t(TITLES[name]));
   for (const link of $("views").children) {
-    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.hash !== `#${name}`) link.removeAttribute("aria-current");
+    else {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });  // on a phone there is no room for all
+    }
   }
   opened = feed.overview !== null;
   if (opened) view.open($("view"));

@@ -111,7 +111,7 @@ def status(root: Path) -> Iterator[None]:
 
 
 def reward_weights(root: Path) -> Iterator[None]:
-    weights.write(StateDir(root), {"helpful": 0.5})
+    weights.change(StateDir(root), {"helpful": 0.5}, ["helpful"])
     yield
 
 
@@ -490,7 +490,7 @@ WRITERS = (
     ),
     Writer(
         name="the weights of the objectives",
-        writes=("rewards.weights:write",),
+        writes=("rewards.weights:write", "rewards.weights:change"),
         write=reward_weights,
         read=lambda root: weights.read(StateDir(root)),
     ),
@@ -660,6 +660,7 @@ NOT_PROMISED = {
     "rlhf_online.training.sft.__main__:run": "syncs the fine-tuned model before it says where it is",
     "services.chat.annotation.database:QueueDatabase.__init__": "SQLite syncs each transaction by itself",
     "services.chat.annotation.votes:QueueVotes.__init__": "an index of the log, made anew beside a queue that is new",
+    "services.chat.service:listen_locally": ANEW,
     "services.standalone": ANEW,
 }
 """Functions, or packages, that write too, and why no power loss matters to them."""

@@ -66,6 +66,9 @@ def fuzz(
                     count = max(1, round(share * min(left, ROUND)))
                     draws = random.Random(f"{seed} {number} {name}").getrandbits(64)
                     search(name, drawn, attempt, tally, cases=count, seed=draws)
+                    for found in tally.found:
+                        if found.startswith(f"{name}: "):
+                            say(f"\nFOUND {found}")
                     service.engine.requests.clear()
             number += 1
             say(f"{tally.total:6} cases, {_rss(service) / MIB:4.0f} MiB, {len(tally.found)} found")

@@ -1,5 +1,5 @@
 // Charts by uPlot, in the page's colours and words. A value that was not measured is a gap, never a line across it; an
-// interval is a band, and a bar where its neighbours are missing; versions that failed or were refused are marked.
+// interval is a band, or a bar where the neighbours are missing; versions that failed or were refused are marked.
 //
 // The legend of a chart reads what is under the pointer, or the last version. With the keyboard the arrows move that.
 import { announce, $, make } from "../dom.js";
@@ -124,10 +124,18 @@ export class Chart extends Plot {
     }
     const [{ column, low, high, colour: name }] = this.lines, values = rows[column];
     values.forEach((value, i) => {
-      if (low && value !== null && rows[low][i] !== null && (values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null) {
-        stroke(colour(name), 1.25, () => { ctx.moveTo(px(i), py(rows[low][i])); ctx.lineTo(px(i), py(rows[high][i])); });
+      if (value === null) return;
+      if ((values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null) {
+        stroke(colour(name), 1.25, () => {
+          if (low && rows[low][i] !== null) {
+            ctx.moveTo(px(i), py(rows[low][i]));
+            ctx.lineTo(px(i), py(rows[high][i]));
+          }
+          ctx.moveTo(px(i) + 2 * dot, py(value));
+          ctx.arc(px(i), py(value), 2 * dot, 0, 2 * Math.PI);
+        });
       }
-      const state = rows.state[i], y = value === null ? bbox.top + bbox.height - 5 * dot : py(value), arm = 4 * dot;
+      const state = rows.state[i], y = py(value), arm = 4 * dot;
       if (state === "failed") {
         stroke(bad, 2, () => {
           for (const turn of [1, -1]) {
@@ -135,7 +143,7 @@ export class Chart extends Plot {
             ctx.lineTo(px(i) + arm, y + turn * arm);
           }
         });
-      } else if (state === "rejected" && value !== null) {
+      } else if (state === "rejected") {
         stroke(dim, 1.5, () => {
           ctx.arc(px(i), y, 3 * dot, 0, 2 * Math.PI);
           ctx.fill();

@@ -6,7 +6,8 @@ and no client ever gets its address.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,15 @@ class EngineClient(EngineTransport):
 
     async def version(self) -> str:
         """The name last given to `set_version`; vLLM's default before that."""
-        return str((await self.call("GET", "/weight_info"))["weight_version"])
+        answer = await self.call("GET", "/weight_info")
+        with _answered("/weight_info"):
+            return str(answer["weight_version"])
 
     async def model_name(self) -> str:
         """The name under which the base model is served."""
-        return (await self._models())[0]
+        names = await self._models()
+        with _answered("/v1/models"):
+            return names[0]
 
     async def load_lora(self, name: str, folder: Path) -> None:
         """Make the adapter in `folder` available as the model `name`.
@@ -84,7 +89,8 @@ class EngineClient(EngineTransport):
         Only while paused and after `reset_prefix_cache`.
         """
         answer = await self._rpc("probe", {"token_id_lists": [list(s) for s in sequences]}, timeout_s=PROBE_TIMEOUT_S)
-        return [[math.nan if value is None else value for value in row] for row in answer[0]]
+        with _answered("/collective_rpc"):
+            return [[math.nan if value is None else value for value in row] for row in answer[0]]
 
     async def probe_model(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float | None]]:
         """As `probe` under an adapter's name, at PROBE_POINTS tokens of each sequence, through the normal queue.
@@ -103,20 +109,35 @@ class EngineClient(EngineTransport):
             "return_tokens_as_token_ids": True,
         }
         answer = await self.post("/v1/completions", body, timeout_s=PROBE_TIMEOUT_S)
-        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
         told: list[list[float | None]] = [[None] * (len(sequence) - 1) for sequence in sequences]
-        for (row, at), choice in zip(asked, choices, strict=True):
-            likely = _likely(choice["logprobs"])
-            told[row][at - 1] = likely.get(sequences[row][at]) if likely else math.nan
+        with _answered("/v1/completions"):
+            choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+            for (row, at), choice in zip(asked, choices, strict=True):
+                likely = _likely(choice["logprobs"])
+                told[row][at - 1] = likely.get(sequences[row][at]) if likely else math.nan
         return told
 
     async def _models(self) -> list[str]:
         """Names that requests may give as their model: the base model's, then the adapters'."""
-        return [str(model["id"]) for model in (await self.call("GET", "/v1/models"))["data"]]
+        answer = await self.call("GET", "/v1/models")
+        with _answered("/v1/models"):
+            return [str(model["id"]) for model in answer["data"]]
 
     async def _rpc(self, method: str, kwargs: dict[str, Any], *, timeout_s: float) -> list[Any]:
         answer = await self.post("/collective_rpc", {"method": method, "kwargs": kwargs}, timeout_s=timeout_s)
-        return answer["results"]
+        with _answered("/collective_rpc"):
+            return answer["results"]
+
+
+@contextmanager
+def _answered(route: str) -> Iterator[None]:
+    """Reading an answer that may be no vLLM's: raises EngineError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise EngineError(
+            f"the engine's answer to {route} is not as vLLM's ({error!r}): is it a vLLM server?"
+        ) from error
 
 
 def _spread(length: int) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from rlhf_online.engine.swap import SwapResult, Weights, check_probe, swap_full, swap_lora, unload_quietly
 from rlhf_online.engine.vllm import EngineClient
@@ -248,6 +249,27 @@ async def test_the_client_reads_the_reason_of_a_refusal(engine: FakeVllm, client
     engine.refuse_load.add("bad")
     with pytest.raises(EngineError, match=r"refused /collective_rpc with 500: cannot load"):
         await client.reload_weights(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("answer", [{}, "OK", {"data": [], "results": [], "choices": []}, {"data": [1], "results": 1}])
+async def test_a_server_that_is_no_vllm_is_said_to_be_none(tmp_path: Path, answer: object) -> None:
+    async def answers(request: web.Request) -> web.Response:
+        return web.json_response(answer)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answers)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.UnixSite(runner, str(tmp_path / "socket")).start()
+    client = EngineClient(f"unix:{tmp_path}/socket")
+    try:
+        asked = (client.version(), client.model_name(), client.probe([[1, 2]]), client.probe_model("m", [[1, 2]]))
+        for each in asked:
+            with pytest.raises(EngineError, match=r"the engine's answer to /\w+.* is not as vLLM's"):
+                await each
+    finally:
+        await client.close()
+        await runner.cleanup()
 
 
 def test_the_probe_is_a_mean_over_all_tokens(tmp_path: Path) -> None:

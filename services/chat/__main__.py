@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         # gRPC reads this when it is imported. The engine's process is forked off and replaced at once, so gRPC's fork
         # handlers have nothing to protect, and they can break its poller in this process.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-        # What it logs of less than errors quotes bytes that anybody may send.
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        # Its log is lines of its own about bytes that anybody may send; errors of ours it raises.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from services.chat.service import run
 
         process.favour_event_loop()

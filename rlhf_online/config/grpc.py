@@ -12,8 +12,8 @@ from rlhf_online.config.base import Section
 HANDSHAKE_MS = 10_000
 IDLE_MS = 300_000
 """A connection without a call is closed after that; clients open another when they need it."""
-MAX_STREAMS = 256
-"""Calls of one connection."""
+MAX_CALLS = 8192
+"""Calls at once, of all connections: beyond that RESOURCE_EXHAUSTED."""
 
 
 class GrpcSettings(Section):
@@ -38,5 +38,6 @@ class GrpcSettings(Section):
             ("grpc.max_allowed_incoming_connections", connections),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ("grpc.max_connection_idle_ms", IDLE_MS),
-            ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ("grpc.server.max_pending_requests", MAX_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", MAX_CALLS),
         ]

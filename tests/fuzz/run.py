@@ -42,6 +42,8 @@ from tests.support.chat_process import ChatProcess, chat_process
 CASES = 50_000
 ROUND = 4_000
 """Cases after which all operations have had a turn, and name in the next what was given out in this one."""
+BEGIN_ANSWERS, BEGIN_VOTES = 8, 4
+"""What people were given before the first case."""
 EXIT_S = 30.0
 MIB, CASE_BYTES = 1 << 20, 4096
 Search = tuple[str, SearchStrategy[Any], Callable[[Any], str], float]
@@ -113,7 +115,7 @@ async def fuzz_a_service(
 
 
 def _begin(service: ChatProcess, known: Known) -> None:
-    """Two people chat, compare and vote, so that there is something to name from the first case on."""
+    """Two people chat, compare and vote (BEGIN_ANSWERS), so that there is something to name from the first case on."""
     ask = {"messages": [{"role": "user", "content": "hello"}]}
     for who in credentials(service.state.operator_token())[:2]:
         post = partial(_post, service.url, dict(who.headers()))

@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import Counter
 
+from rlhf_online.config.grpc import MAX_CALLS
 from rlhf_online.errors import RlhfError
 from rlhf_online.proto.rlhf.v1 import (
     admin_pb2,
@@ -48,8 +49,6 @@ from services.chat.transport.grpc_feedback import FeedbackServicer
 from services.chat.transport.grpc_values import values_of
 
 HEALTH_POLL_S = 0.5
-MAX_CALLS = 8192
-"""Of all connections."""
 FILES = (chat_pb2, comparisons_pb2, feedback_pb2, admin_pb2, conversations_pb2)
 SERVICES = (
     "rlhf.v1.ChatService",

@@ -5,6 +5,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rlhf_online.events import AnswerRef, Withdrawal
 from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, events_pb2
-from tests.support.chat_service import Service
+from tests.support.chat_service import Service, running
 from tests.support.waiting import eventually
 
 THUMB = events_pb2.Feedback(thumb=events_pb2.Thumb(answer=events_pb2.AnswerRef(completion_id="a"), up=True))
@@ -175,6 +176,15 @@ async def test_health_follows_readiness(service: Service, channel: grpc.aio.Chan
             break
     admin = await stub.Check(health_pb2.HealthCheckRequest(service="rlhf.v1.AdminService"))
     assert admin.status == serving
+
+
+async def test_many_calls_at_once_over_one_connection_are_all_answered(tmp_path: Path) -> None:
+    """grpc-core refuses what is beyond a bound on streams (UNAVAILABLE), and a thousand that wait (CANCELLED)."""
+    async with running(tmp_path, limits={"max_concurrent": 2000}) as service:
+        async with grpc.aio.insecure_channel(service.grpc) as channel:
+            stub = chat_pb2_grpc.ChatServiceStub(channel)
+            answers = await asyncio.gather(*(stub.Complete(ask()) for _ in range(1500)))
+    assert len({answer.completion_id for answer in answers}) == 1500
 
 
 async def test_reflection(channel: grpc.aio.Channel) -> None:

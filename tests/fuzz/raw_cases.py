@@ -117,7 +117,6 @@ HEADS = (
     _call(b"/rlhf.v1.ChatService/Complete", (b"grpc-timeout", b"99999999999H"), (b"grpc-encoding", b"gzip")),
     _call(b"/rlhf.v1.ChatService/Complete", (b"x-\x00", b"\xff\r\n"), (b"thing-bin", b"?")),
     _call(b"/nothing/here"),
-    _call(b"\xff\xfe"),
     _hpack((b":method", b"GET"), (b":path", b"/")),
     b"\xff" * 9,
     b"",

@@ -19,18 +19,18 @@ asks with `rows`; its erasures are its own to apply. The rest is here, once:
 """
 
 import asyncio
-import os
 import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import structlog
 
+from rlhf_online import sqlite
 from rlhf_online.durable import make_folder
 from rlhf_online.errors import FileDamaged, LogError, PositionLost, ReadModelUnavailable, UndecodableEvent
 from rlhf_online.eventlog import folder as files
@@ -150,7 +150,7 @@ class ReadModel(ABC):
         Raises ReadModelUnavailable: it may be called again.
         """
         with self._at_work():
-            with _transaction(self._database):
+            with sqlite.transaction(self._database):
                 self.trim(_first(self._folder))
             self._checkpoint()
             [(asked,)] = self.execute("PRAGMA user_version").fetchall()
@@ -171,17 +171,15 @@ class ReadModel(ABC):
         if not self._lock.acquire(timeout=WAIT_S):
             raise ReadModelUnavailable(f"{self._path.stem} are being put in order; try again soon")
         try:
-            yield
+            with sqlite.usable(self._path):
+                yield
         except LogError as error:
             raise ReadModelUnavailable(str(error)) from error
-        except sqlite3.Error as error:
-            message = f"{self._path} cannot be used: {error}; look at the disk and at the file's owner"
-            raise ReadModelUnavailable(message) from error
         finally:
             self._lock.release()
 
     def _commit(self, records: Sequence[Record], reached: int) -> None:
-        with _transaction(self._database):
+        with sqlite.transaction(self._database):
             for record in records:
                 if record.damage:
                     continue
@@ -210,22 +208,21 @@ class ReadModel(ABC):
 
 def _open(path: Path, tables: str, log: Path) -> sqlite3.Connection:
     """The database with these tables, made anew where it has others, or is damaged and the log holds everything."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's other files get the same mode
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
-        for pragma in ("secure_delete = ON", "journal_mode = WAL", "synchronous = NORMAL"):
-            database.execute(f"PRAGMA {pragma}")
-        with closing(sqlite3.connect(":memory:")) as wanted:
-            wanted.executescript(PLACE + tables)
-            if _tables(database) in ([], _tables(wanted)):
-                database.executescript(PLACE + tables)
-                return database
+        with ExitStack() as opened:
+            database = sqlite.connect(path, synchronous="NORMAL")
+            opened.callback(database.close)
+            with closing(sqlite3.connect(":memory:")) as wanted:
+                wanted.executescript(PLACE + tables)
+                if _tables(database) in ([], _tables(wanted)):
+                    database.executescript(PLACE + tables)
+                    opened.pop_all()
+                    return database
     except sqlite3.DatabaseError as error:
         damaged = error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
         if not damaged or _first(log) > 0:
             remedy = "bring it back from a backup, or remove it: it is made anew from what the log still holds"
             raise FileDamaged(f"{path} cannot be read ({error}): {remedy}") from error
-    database.close()
     _remove(path)
     return _open(path, tables, log)
 
@@ -237,17 +234,9 @@ def _tables(database: sqlite3.Connection) -> list[str]:
 
 def _remove(path: Path) -> None:
     structlog.get_logger().warning("a read model is made anew from the log", file=path.name)
-    for suffix in ("-wal", "-shm", ""):  # the journal first: it must not meet another database
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    sqlite.remove(path)
 
 
 def _first(log: Path) -> int:
     """The first record that the log holds."""
     return next(iter(files.segments(log)), 0)
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    with database:
-        database.execute("BEGIN IMMEDIATE")
-        yield

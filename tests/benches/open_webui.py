@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from playwright.async_api import Browser, Locator, Page
 from rlhf_online.wire import peek
 from tests.support.chat_service import Service, running
 from tests.support.chromium import chromium, saying
+from tests.support.ports import reserve
 from tests.support.waiting import eventually
 
 VERSION = "0.12.4"
@@ -67,8 +67,7 @@ def install() -> Path:
 @asynccontextmanager
 async def open_webui(service: Service, folder: Path, settings: dict[str, str]) -> AsyncIterator[str]:
     """Its address, once it serves. `service` is where its models are."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = reserve()
     command = [str(install()), "serve", "--host", "127.0.0.1", "--port", str(port)]
     place = {"DATA_DIR": str(folder / "data"), "OPENAI_API_BASE_URLS": f"{service.url}/v1"}
     (folder / "data").mkdir(parents=True)

@@ -654,12 +654,12 @@ NOT_PROMISED = {
     "rlhf_online.models.trunk:save_model": STAGED,
     "rlhf_online.process:lower_priority": "no file",
     "rlhf_online.process:write_ready_file": ANEW,
+    "rlhf_online.sqlite": "an empty database is as good as none; of read models see above",
     "rlhf_online.simulation": "for demonstrations and tests",
     "rlhf_online.state:StateDir.close_to_others": "done anew at every start",
     "rlhf_online.training.parity:mend": "the file is as bad as before until it is whole",
     "rlhf_online.training.sft.__main__:run": "syncs the fine-tuned model before it says where it is",
     "services.chat.annotation.database:QueueDatabase.__init__": "SQLite syncs each transaction by itself",
-    "services.chat.annotation.votes:QueueVotes.__init__": "an index of the log, made anew beside a queue that is new",
     "services.chat.service:listen_locally": ANEW,
     "services.standalone": ANEW,
 }

@@ -5,7 +5,6 @@ lost takes items, reservations and skips with it, and no vote: items that are ad
 votes that the log still holds.
 """
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rlhf_online import sqlite
 from rlhf_online.durable import make_folder
-from rlhf_online.errors import FileDamaged, ReadModelUnavailable
+from rlhf_online.errors import FileDamaged
 
 FILE = "queue.sqlite"
 ERASED = 1
@@ -51,12 +51,11 @@ class QueueDatabase:
         make_folder(folder, mode=0o700)
         self.path = path = folder / FILE
         self.is_new = not path.exists()
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's other files get the same mode
         self._lock = threading.Lock()
         try:
-            self._database = _connected(path)
+            self._database = sqlite.connect(path, synchronous="FULL")
             self._database.executescript(SCHEMA)
-            self._beside = _connected(path)
+            self._beside = sqlite.connect(path, synchronous="FULL")
         except sqlite3.DatabaseError as error:
             remedy = "bring it back from a backup, or remove it and add the items again: no vote is lost"
             raise FileDamaged(f"{path} cannot be read ({error}): {remedy}") from error
@@ -69,39 +68,23 @@ class QueueDatabase:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing, and on disk at the end. One at a time. Raises ReadModelUnavailable."""
-        with self._at_work(), self._lock, self._database:
-            self._database.execute("BEGIN IMMEDIATE")
+        with sqlite.usable(self.path), self._lock, sqlite.transaction(self._database):
             yield self._database
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """As of the last transaction, without waiting for one that is being synced. Raises ReadModelUnavailable."""
-        with self._at_work():
+        with sqlite.usable(self.path):
             return self._beside.execute(query, values).fetchall()
 
     def scrub(self) -> None:
         """Write the file anew if something was erased: `secure_delete` leaves the copies of rows that had moved."""
-        with self._at_work(), self._lock:
+        with sqlite.usable(self.path), self._lock:
             if self._database.execute("PRAGMA user_version").fetchone() == (ERASED,):
                 for step in ("VACUUM", "PRAGMA user_version = 0", "PRAGMA wal_checkpoint(TRUNCATE)"):
                     self._database.execute(step).fetchall()
-
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            message = f"{self.path} cannot be used: {error}; look at the disk and at the file's owner"
-            raise ReadModelUnavailable(message) from error
 
 
 def settle(database: sqlite3.Connection, item_id: str) -> None:
     """Whether as many people have judged the item as it wants."""
     done = "(SELECT COUNT(*) FROM given WHERE given.item_id = item.item_id AND state = 'done')"
     database.execute(f"UPDATE item SET finished = {done} >= people WHERE item_id = ?", (item_id,))
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
-        database.execute(f"PRAGMA {pragma}")
-    return database

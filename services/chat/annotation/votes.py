@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import orjson
 
+from rlhf_online import sqlite
 from rlhf_online.eventlog.base import Record
 from rlhf_online.eventlog.read_model import ReadModel
 from rlhf_online.events import AnswerRef, Erasure, Feedback, Pairwise, Ranking, Thumb
@@ -29,8 +30,7 @@ class QueueVotes(ReadModel):
 
     def __init__(self, database: QueueDatabase, log: Path) -> None:
         if database.is_new:
-            for suffix in ("-wal", "-shm", ""):
-                database.path.with_name(FILE + suffix).unlink(missing_ok=True)
+            sqlite.remove(database.path.with_name(FILE))
         super().__init__(database.path.with_name(FILE), log)
         self._queue = database
         self.taken = 0

@@ -5,12 +5,10 @@ board of outcomes ─▶ a vote waits no more; or a reward version was trained w
 """
 
 from rlhf_online.feedback.outcomes import Mark, OutcomeBoard
-from services.chat.console.tally import Tally
+from services.chat.console.tally import LIVE, SETTLED, TRAINED, WAITING, Tally
 
 CLICKS = 1_000
 """The last votes whose way to a live version is kept."""
-WAITING, SETTLED, TRAINED, LIVE = range(4)
-"""States of a vote: TRAINED in a reward version that no live policy has learned from yet."""
 
 
 class Fates:
@@ -44,14 +42,14 @@ class Fates:
             more = facts.more
 
     def _settle(self, key: str, reward: str) -> None:
-        change = "UPDATE vote SET state = ?, reward = ? WHERE key = ? AND state = 0"
+        change = f"UPDATE vote SET state = ?, reward = ? WHERE key = ? AND state = {WAITING}"
         if self._tally.execute(change, (TRAINED if reward else SETTLED, reward, key)).rowcount:
             self._tally.count("waiting", -1)
             if reward:
                 self._tally.execute("INSERT OR IGNORE INTO taught VALUES (?)", (reward,))
 
     def _forget_before(self, ms: int) -> None:
-        change = "UPDATE vote SET state = 1 WHERE state = 0 AND accepted_ms < ?"
+        change = f"UPDATE vote SET state = {SETTLED} WHERE state = {WAITING} AND accepted_ms < ?"
         self._tally.count("waiting", -self._tally.execute(change, (ms,)).rowcount)
 
     def taught(self) -> list[str]:
@@ -60,14 +58,15 @@ class Fates:
 
     def went_live(self, reward: str, at_ms: int) -> None:
         """What the reward version learned is live since `at_ms`, 0: nobody knows since when."""
-        whose = "FROM vote WHERE state = 2 AND reward = ?"
+        whose = f"FROM vote WHERE state = {TRAINED} AND reward = ?"
         with self._tally.transaction():
             if at_ms:
                 took = "MAX(0, ? - accepted_ms) / 1000.0"
                 added = f"INSERT INTO click (seconds) SELECT {took} {whose} ORDER BY accepted_ms"
                 self._tally.execute(added, (at_ms, reward))
                 self._tally.execute("DELETE FROM click WHERE n <= (SELECT MAX(n) FROM click) - ?", (CLICKS,))
-            self._tally.execute("UPDATE vote SET state = 3 WHERE state = 2 AND reward = ?", (reward,))
+            change = f"UPDATE vote SET state = {LIVE} WHERE state = {TRAINED} AND reward = ?"
+            self._tally.execute(change, (reward,))
             self._tally.execute("DELETE FROM taught WHERE reward = ?", (reward,))
 
     def clicks(self) -> list[float]:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 from services.chat.bodies.api_error import ApiError
 from services.chat.bodies.validation import FROM_QUERY, Integer, Mistake, Model, Within, validate
 from services.chat.console.replies import ConversationSearch, FoundExchange
-from services.chat.conversations.service import PAGE, Conversation, Exchange
+from services.chat.conversations.service import Conversation, read_page
 from services.chat.conversations.store import ConversationStore
 
 MOST = 50
@@ -96,12 +96,10 @@ class Search:
         after = validate(ReadQuery, values).after
         self._log.info("a conversation was read by an operator", key=key_id)
         self._store.catch_up()
-        rows = self._store.exchanges(person, conversation_id, after, PAGE + 1) if person else []
-        if not rows and not after:
+        if (found := read_page(self._store, person, conversation_id, after)) is None:
             message = "there is no such conversation of this person: it may have been erased"
             raise ApiError(message, status=404, param="conversation_id", code="conversation_not_found")
-        page = [Exchange(**row) for row in rows[:PAGE]]
-        return {"conversation_id": conversation_id, "exchanges": page, "more": len(rows) > PAGE}
+        return found
 
     def _newest(self, place: tuple[int, str]) -> Iterator[tuple[Any, ...]]:
         """Exchanges behind that place, as many as one request may read."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from rlhf_online import sqlite
 from rlhf_online.eventlog.base import Record
 from rlhf_online.eventlog.read_model import ReadModel
 from rlhf_online.events import Completion, Erasure, Feedback, Thumb, VersionChange, Withdrawal, now_ms
@@ -28,17 +29,19 @@ MINUTE_MS = 60_000
 MINUTES = 60
 KEPT_MINUTES = 24 * 60
 KEPT_CHANGES = 10_000
+WAITING, SETTLED, TRAINED, LIVE = range(4)
+"""States of a vote: TRAINED in a reward version that no live policy has learned from yet."""
 
 
 class Tally(ReadModel):
     """The database beside the log in `log`."""
 
-    tables: ClassVar[str] = """
+    tables: ClassVar[str] = f"""
 CREATE TABLE IF NOT EXISTS vote (
     number INTEGER PRIMARY KEY, key TEXT UNIQUE, accepted_ms INTEGER, state INTEGER, reward TEXT
 );
-CREATE INDEX IF NOT EXISTS waiting ON vote (accepted_ms) WHERE state = 0;
-CREATE INDEX IF NOT EXISTS trained ON vote (reward, accepted_ms) WHERE state = 2;
+CREATE INDEX IF NOT EXISTS waiting ON vote (accepted_ms) WHERE state = {WAITING};
+CREATE INDEX IF NOT EXISTS trained ON vote (reward, accepted_ms) WHERE state = {TRAINED};
 CREATE TABLE IF NOT EXISTS total (name TEXT PRIMARY KEY, n INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS minute (minute INTEGER PRIMARY KEY, votes INTEGER);
 CREATE TABLE IF NOT EXISTS answer (
@@ -82,7 +85,9 @@ CREATE TABLE IF NOT EXISTS board (only_row INTEGER PRIMARY KEY CHECK (only_row =
                 self.execute("INSERT OR IGNORE INTO change VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def trim(self, first: int) -> None:
-        [(gone,)] = self.execute("SELECT COUNT(*) FROM vote WHERE number < ? AND state = 0", (first,)).fetchall()
+        [(gone,)] = self.execute(
+            f"SELECT COUNT(*) FROM vote WHERE number < ? AND state = {WAITING}", (first,)
+        ).fetchall()
         self.count("waiting", -gone)
         for table in ("vote", "answer", "thumb"):
             self.execute(f"DELETE FROM {table} WHERE number < ?", (first,))
@@ -96,7 +101,7 @@ CREATE TABLE IF NOT EXISTS board (only_row INTEGER PRIMARY KEY CHECK (only_row =
         if isinstance(vote.kind, Withdrawal):
             return
         row = (number, vote_key(event_id, vote.person), vote.created_ms)
-        if not self.execute("INSERT OR IGNORE INTO vote VALUES (?, ?, ?, 0, '')", row).rowcount:
+        if not self.execute(f"INSERT OR IGNORE INTO vote VALUES (?, ?, ?, {WAITING}, '')", row).rowcount:
             return  # it was sent twice: the first one counts
         self.count("votes", 1)
         self.count("waiting", 1)
@@ -112,8 +117,7 @@ CREATE TABLE IF NOT EXISTS board (only_row INTEGER PRIMARY KEY CHECK (only_row =
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """For what is taken in from elsewhere than the log. Raises ReadModelUnavailable."""
-        with self._at_work(), self._database:
-            self.execute("BEGIN IMMEDIATE")
+        with self._at_work(), sqlite.transaction(self._database):
             yield
 
     # What is asked
@@ -124,7 +128,7 @@ CREATE TABLE IF NOT EXISTS board (only_row INTEGER PRIMARY KEY CHECK (only_row =
 
     def waiting(self) -> tuple[int, int]:
         """Votes of which nothing has become yet, and when the oldest of them was taken."""
-        found = self.rows("SELECT accepted_ms FROM vote WHERE state = 0 ORDER BY accepted_ms LIMIT 1")
+        found = self.rows(f"SELECT accepted_ms FROM vote WHERE state = {WAITING} ORDER BY accepted_ms LIMIT 1")
         return self._total("waiting"), found[0][0] if found else 0
 
     def minutes(self, last: int) -> list[int]:

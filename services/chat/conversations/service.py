@@ -139,12 +139,10 @@ class Conversations:
         """Raises ApiError, 404 for one that is not this person's."""
         query = validate(ConversationsQuery, values)
         person = await self._known(query.user, caller)
-        exchanges = self.store.exchanges
-        found = await asyncio.to_thread(exchanges, person, conversation_id, query.after, PAGE + 1)
-        if not found and not (query.after and await asyncio.to_thread(exchanges, person, conversation_id, "", 1)):
+        found = await asyncio.to_thread(read_page, self.store, person, conversation_id, query.after)
+        if found is None:
             raise _not_found(conversation_id)
-        page = [Exchange(**one) for one in found[:PAGE]]
-        return {"conversation_id": conversation_id, "exchanges": page, "more": len(found) > PAGE}
+        return found
 
     async def erase(self, conversation_id: str, values: Mapping[str, Any], caller: Caller) -> ConversationErased:
         """Raises ApiError, 404 for one that is not this person's; LogUnavailable: not erased."""
@@ -187,6 +185,18 @@ class Conversations:
             raise ApiError(message, param="user", code="missing_parameter")
         await asyncio.to_thread(self.store.catch_up)
         return person
+
+
+def read_page(store: ConversationStore, person: str, conversation_id: str, after: str) -> Conversation | None:
+    """A page of the person's conversation, behind the exchange `after`; None if there is no such conversation.
+
+    Raises ReadModelUnavailable.
+    """
+    found = store.exchanges(person, conversation_id, after, PAGE + 1)
+    if not found and not (after and store.exchanges(person, conversation_id, "", 1)):
+        return None
+    page = [Exchange(**one) for one in found[:PAGE]]
+    return {"conversation_id": conversation_id, "exchanges": page, "more": len(found) > PAGE}
 
 
 def _not_found(conversation_id: str) -> ApiError:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import orjson
@@ -10,8 +11,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from services.chat.bodies.api_error import ApiError
+from services.chat.bodies.validation import parse_object
+from services.chat.completions.responses import DONE, server_sent_event
 
 Result = TypeVar("Result")
+QUIET = b": nothing has changed\n\n"
+"""A comment, which clients pass over."""
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -44,6 +49,12 @@ async def read_body(request: Request, limit: int) -> bytes:
     except ClientDisconnect:
         raise ClientDisconnected from None
     return b"".join(parts)
+
+
+async def read_fields(request: Request, limit: int) -> dict[str, Any]:
+    """What the body's object says; an empty body says nothing, as `{}` does. Raises as `read_body`; ApiError: 400."""
+    body = await read_body(request, limit)
+    return parse_object(body) if body else {}
 
 
 def _too_large(limit: int) -> ApiError:
@@ -107,3 +118,15 @@ class EventStream(Response):
             if part:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def watch(updates: AsyncGenerator[Any, None]) -> EventStream:
+    """Each update as it comes, a comment for None, which says that nothing has changed, and `DONE` at the end."""
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        async with aclosing(updates):
+            async for update in updates:
+                yield server_sent_event(update) if update else QUIET
+        yield DONE
+
+    return EventStream(events(), lambda: None)

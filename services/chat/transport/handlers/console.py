@@ -1,18 +1,14 @@
 """The console's data."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.chat.access.caller import CALLER
-from services.chat.completions.responses import DONE, server_sent_event
 from services.chat.console.search import Search
 from services.chat.transport.chat import Chat
-from services.chat.transport.handlers.versions import QUIET
-from services.chat.transport.http import EventStream, json
+from services.chat.transport.http import json, watch
 
 
 class ConsoleHandlers:
@@ -33,15 +29,7 @@ class ConsoleHandlers:
 
     async def watch_console(self, request: Request) -> Response:
         self._console.admit()
-        updates = self._console.updates()
-
-        async def events() -> AsyncGenerator[bytes, None]:
-            async with aclosing(updates):
-                async for update in updates:
-                    yield server_sent_event(update) if update else QUIET
-            yield DONE
-
-        return EventStream(events(), lambda: None)
+        return watch(self._console.updates())
 
     async def search_conversations(self, request: Request) -> Response:
         values = dict(request.query_params)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from services.chat.access.caller import CALLER
 from services.chat.bodies.validation import parse_object
 from services.chat.transport.chat import Chat
-from services.chat.transport.http import json, read_body
+from services.chat.transport.http import json, read_body, read_fields
 
 
 class LearningHandlers:
@@ -22,8 +22,7 @@ class LearningHandlers:
         return json(await asyncio.to_thread(self._learning.state))
 
     async def pause_learning(self, request: Request) -> Response:
-        body = await read_body(request, self._max_bytes)
-        values = parse_object(body) if body else {}
+        values = await read_fields(request, self._max_bytes)
         return json(await asyncio.to_thread(self._learning.pause, values, CALLER.get().key_id))
 
     async def resume_learning(self, request: Request) -> Response:

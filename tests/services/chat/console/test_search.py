@@ -84,6 +84,7 @@ async def test_what_is_erased_is_not_found(service: Service) -> None:
     assert await found(service, "swallows") == []
     person = service.state.person_hash()("ann")
     assert (await look(service, f"/v1/console/conversations/{person}/talk"))[0] == 404
+    assert (await look(service, f"/v1/console/conversations/{person}/talk", after="x"))[0] == 404
 
 
 @pytest.mark.parametrize(

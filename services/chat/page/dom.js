@@ -41,6 +41,13 @@ export function dress(root) {
   }
 }
 
+// Hands the person a file.
+export function save(name, blob) {
+  const url = URL.createObjectURL(blob);
+  Object.assign(make("a"), { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
 export async function copy(text, node) {
   if (navigator.clipboard) await navigator.clipboard.writeText(text);
   else copySelected(text);

@@ -1,5 +1,5 @@
 // What the service keeps of the person: their conversations, from whichever browser; all of it as a file; erasing.
-import { make } from "./dom.js";
+import { save } from "./dom.js";
 import { person, request } from "./service.js";
 
 export const FILE = "conversations.jsonl";
@@ -43,9 +43,7 @@ export async function erase(id) {
 
 // Saves all that is kept of the person as a file of theirs.
 export async function download() {
-  const url = URL.createObjectURL(await (await request(own("v1/export"))).blob());
-  Object.assign(make("a"), { href: url, download: FILE }).click();
-  setTimeout(() => URL.revokeObjectURL(url));
+  save(FILE, await (await request(own("v1/export"))).blob());
 }
 
 async function page(path, values, ask = true) {

@@ -1,11 +1,8 @@
 // Files that the browser makes of what it was told.
-import { make } from "../dom.js";
+import { save } from "../dom.js";
 
 export function download(name, type, text) {
-  const link = make("a"), url = URL.createObjectURL(new Blob([text], { type }));
-  Object.assign(link, { href: url, download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  save(name, new Blob([text], { type }));
 }
 
 // Columns of one length as comma-separated values (RFC 4180), their names first. A text that a spreadsheet would take for

@@ -55,4 +55,5 @@ export function openSheet() {
   $("keys-sheet").showModal();
 }
 
-const isField = (node) => node.matches("input:not([type=checkbox]), textarea, select");
+// A field of a dialog that has just closed keeps the focus until the next frame, and nobody writes in it.
+const isField = (node) => node.matches("input:not([type=checkbox]), textarea, select") && node.checkVisibility();

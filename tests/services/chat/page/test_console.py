@@ -158,6 +158,21 @@ async def test_an_operator_steers(site: Service, visitors: Visit, by: By) -> Non
     await expect(me.page.locator("tr.details").get_by_role("button", name="Promote")).to_be_disabled()
 
 
+async def test_a_key_acts_at_once_after_a_dialog_was_left(site: Service, visitors: Visit) -> None:
+    """Its field keeps the focus until the next frame."""
+    me = await arrive(visitors, site.url, by="keys")
+    await expect(me.card("Live version")).to_contain_text(LIVE)
+    await me.use("Pause learning", "x")
+    await expect(me.page.get_by_label("Reason")).to_be_focused()
+    opened = await me.page.evaluate("""() => {
+        const dialog = document.getElementById("confirm"), focused = document.activeElement;
+        dialog.close();
+        focused.dispatchEvent(new KeyboardEvent("keydown", { key: "x", bubbles: true, cancelable: true }));
+        return dialog.open;
+    }""")
+    assert opened
+
+
 @pytest.mark.parametrize("by", ["mouse", "keys"])
 async def test_who_may_only_read_is_told_so_and_can_give_another_key(site: Service, visitors: Visit, by: By) -> None:
     """No key, one of a wrong role, one that reads, one that may all."""

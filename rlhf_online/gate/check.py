@@ -2,28 +2,52 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhf_online.config import Section
 
+Tokens = tuple[int, ...]
+EXAMPLES = 3
+"""Prompts that a finding names at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerSet:
-    """One version's answers to the gate's prompts: scores, and lengths in tokens, in the prompts' order."""
+    """One version's answers to the gate's prompts, in the prompts' order.
 
+    `texts` are decoded without special tokens; `lengths` count tokens, the end of sequence included. `scores` and
+    `spreads` are by the reward model that the policy learns from, `scores` as the policy sees them (pessimistic), both
+    NaN where there is no number. `logprobs` is the mean log-probability of an answer's tokens, nats a token, under the
+    version that wrote them and the distribution that they were sampled from; NaN of an answer without a token.
+    """
+
+    token_ids: Sequence[Tokens]
+    texts: Sequence[str]
     scores: Sequence[float]
-    lengths: Sequence[int]
+    spreads: Sequence[float]
+    logprobs: Sequence[float]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(ids) for ids in self.token_ids]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Answers of the candidate and of the live version to the same prompts; `kl` is the candidate's KL to the
-    reference, nats an answer."""
+    """Answers of the candidate and of the live version to the same prompts.
 
+    `prompt_texts` are the prompts decoded, their template's words included. `kl` is the candidate's KL to the
+    reference, nats an answer. `reward_model` holds the figures of the reward model that the candidate learned from, on
+    votes that were held out: accuracy, accuracy_low, accuracy_high, accuracy_n, ece, ece_low, ece_high, thumb_auc, ….
+    """
+
+    prompts: Sequence[Tokens]
+    prompt_texts: Sequence[str]
     candidate: AnswerSet
     live: AnswerSet
     kl: float
+    reward_model: Mapping[str, float]
 
     def score_pairs(self) -> list[tuple[float, float]]:
         """(candidate's, live version's) score of each prompt where both are finite."""
@@ -33,13 +57,20 @@ class Evidence:
             if math.isfinite(ours + theirs)
         ]
 
+    def worst(self, badness: Callable[[int], float]) -> tuple[int, ...]:
+        """The prompts (indices) with the highest `badness`, EXAMPLES at most, worst first; none where it is NaN."""
+        known = [index for index in range(len(self.prompts)) if not math.isnan(badness(index))]
+        return tuple(sorted(known, key=lambda index: -badness(index))[:EXAMPLES])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """`figures` is what was measured; `objections` says why the candidate may not serve, () if it may."""
+    """`figures` is what was measured; `objections` says why the candidate may not serve, () if it may. `examples` are
+    prompts (indices) whose answers show it best, EXAMPLES at most, worst first."""
 
     figures: dict[str, float]
     objections: tuple[str, ...] = ()
+    examples: tuple[int, ...] = ()
 
 
 class Check(Section, ABC):

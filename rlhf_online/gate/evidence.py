@@ -3,13 +3,17 @@
 Invariant: all scores of one comparison are by one reward version.
 """
 
-from collections.abc import Callable, Sequence
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from rlhf_online.gate.check import AnswerSet, Evidence
+from rlhf_online.gate.check import AnswerSet, Evidence, Tokens
+from rlhf_online.rewards.sources import Scored
 from rlhf_online.rollout.types import Rollout, ScoredRollout
 
-Tokens = tuple[int, ...]
 Pair = tuple[Tokens, Tokens]
+Logprobs = Sequence[Sequence[float]]
 
 
 def comparable(rollout: Rollout, live_version: str, temperature: float, max_tokens: int) -> bool:
@@ -39,35 +43,57 @@ def baseline(
     return (list(first.values()) + more)[:count]
 
 
-def gather(
-    live: Sequence[ScoredRollout],
-    *,
-    max_tokens: int,
-    sample: Callable[[list[Tokens]], list[Tokens]],
-    score: Callable[[list[Pair]], list[float]],
-    kl_of: Callable[[list[Pair]], float],
-) -> Evidence:
-    """Let the candidate answer the prompts of `live`, score its answers, and measure its KL on them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witnesses:
+    """Who is asked for evidence.
 
-    `sample(prompts)` gives the candidate's answers, of `max_tokens` at most; `score(pairs)` the scores by the version
-    that scored `live`; `kl_of(pairs)` the candidate's KL to the reference in nats an answer, over its own answers.
-    People may have been given longer answers: those are cut to `max_tokens` and scored as cut, as the candidate's are.
+    `sample(prompts)` gives the candidate's answers; `score(pairs)` the scores by one reward version and one set of
+    weights; `logprobs(pairs)` the log-probabilities of the answers' tokens, by the candidate and by the reference;
+    `decode(tokens)` their text.
     """
-    if not live:
-        return Evidence(candidate=AnswerSet(scores=(), lengths=()), live=AnswerSet(scores=(), lengths=()), kl=0.0)
+
+    sample: Callable[[list[Tokens]], list[Tokens]]
+    score: Callable[[list[Pair]], list[Scored]]
+    logprobs: Callable[[list[Pair]], tuple[Logprobs, Logprobs]]
+    decode: Callable[[Tokens], str]
+
+
+def gather(
+    live: Sequence[ScoredRollout], witnesses: Witnesses, *, max_tokens: int, reward_model: Mapping[str, float]
+) -> Evidence:
+    """Let the candidate answer the prompts of `live`, score both versions' answers, and measure the candidate's KL.
+
+    The candidate's answers are of `max_tokens` at most. People may have been given longer ones: those are cut to
+    `max_tokens` and scored as cut. The KL to the reference is the estimate k1 on the candidate's own answers, nats an
+    answer. `reward_model` are the figures of what scores.
+    """
     prompts = [item.rollout.prompt_token_ids for item in live]
-    answers = sample(prompts)
-    pairs = list(zip(prompts, answers, strict=True))
-    kl = kl_of(pairs)
-    cut = [(prompt, item.rollout.token_ids[:max_tokens]) for prompt, item in zip(prompts, live, strict=True)]
-    long = [row for row, item in enumerate(live) if len(item.rollout.token_ids) > max_tokens]
-    scores = score(pairs + [cut[row] for row in long])
-    scores, cut_scores = scores[: len(pairs)], dict(zip(long, scores[len(pairs) :], strict=True))
+    answers = witnesses.sample(prompts) if prompts else []
+    theirs = [item.rollout.token_ids[:max_tokens] for item in live]
+    ours, reference = witnesses.logprobs(list(zip(prompts, answers, strict=True))) if prompts else ((), ())
+    scored = _scores(witnesses, list(zip(prompts * 2, [*answers, *theirs], strict=True)))
+
+    def answer_set(token_ids: list[Tokens], scores: Sequence[Scored], logprobs: Logprobs) -> AnswerSet:
+        return AnswerSet(
+            token_ids=token_ids,
+            texts=[witnesses.decode(ids) for ids in token_ids],
+            scores=[item.score for item in scores],
+            spreads=[item.spread for item in scores],
+            logprobs=[statistics.fmean(values) if values else math.nan for values in logprobs],
+        )
+
     return Evidence(
-        candidate=AnswerSet(scores=scores, lengths=[len(answer) for answer in answers]),
-        live=AnswerSet(
-            scores=[cut_scores.get(row, item.score) for row, item in enumerate(live)],
-            lengths=[len(answer) for _, answer in cut],
-        ),
-        kl=kl,
+        prompts=prompts,
+        prompt_texts=[witnesses.decode(prompt) for prompt in prompts],
+        candidate=answer_set(answers, scored[: len(prompts)], ours),
+        live=answer_set(theirs, scored[len(prompts) :], [item.rollout.logprobs[:max_tokens] for item in live]),
+        kl=sum(sum(p) - sum(r) for p, r in zip(ours, reference, strict=True)) / max(1, len(prompts)),
+        reward_model=dict(reward_model),
     )
+
+
+def _scores(witnesses: Witnesses, pairs: Sequence[Pair]) -> list[Scored]:
+    """Of all pairs; NaN of an answer without a token, which no reward model reads."""
+    asked = [pair for pair in pairs if pair[1]]
+    found = iter(witnesses.score(asked) if asked else ())
+    return [next(found) if answer else Scored(math.nan, math.nan) for _, answer in pairs]

@@ -12,7 +12,8 @@ class LengthCheck(Check):
     min_ratio: float = Field(default=0.3, ge=0, description="Shortest mean answer, relative to the live version's.")
 
     def examine(self, evidence: Evidence) -> Finding:
-        length, live = statistics.fmean(evidence.candidate.lengths), statistics.fmean(evidence.live.lengths)
+        ours, theirs = evidence.candidate.lengths, evidence.live.lengths
+        length, live = statistics.fmean(ours), statistics.fmean(theirs)
         ratio = length / max(1.0, live)
         figures = {"length": length, "live_length": live, "length_ratio": ratio}
         relation = (
@@ -23,4 +24,9 @@ class LengthCheck(Check):
             else ""
         )
         objection = f"answers {ratio:.2f} times as long as the live version's {relation}"
-        return Finding(figures=figures, objections=(objection,) if relation else ())
+        sign = 1 if ratio > 1 else -1
+        return Finding(
+            figures=figures,
+            objections=(objection,) if relation else (),
+            examples=evidence.worst(lambda row: sign * (ours[row] - theirs[row])),
+        )

@@ -29,6 +29,7 @@ class WinRateCheck(Check):
         return Finding(
             figures=figures,
             objections=(f"win rate over the live version {rate:.2f} < {self.min:g}",) if low else (),
+            examples=evidence.worst(lambda row: evidence.live.scores[row] - evidence.candidate.scores[row]),
         )
 
 

@@ -12,12 +12,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from rlhf_online.gate.evidence import comparable
-from rlhf_online.rewards.sources import RewardSource, score_by_all
+from rlhf_online.rewards.sources import RewardSource, Scored, score_by_all
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Curriculum
 from rlhf_online.rollout.types import Rollout, ScoredRollout
@@ -109,13 +110,13 @@ class Experience:
 
     def score(
         self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float]
-    ) -> list[float]:
-        """Pessimistic scores, mean − k·spread, in order; NaN where the reward model gave no number."""
+    ) -> list[Scored]:
+        """Pessimistic scores, mean − k·spread, and the spreads, in order; NaN where the reward model gave no number."""
         scored = self._retrier.call(
             "scoring answers",
             lambda: score_by_all(self.sources, pairs, reward_version, SCORE_TIMEOUT_S, weights),
         )
-        return [item.score - self.pessimism * item.spread for item in scored]
+        return [replace(item, score=item.score - self.pessimism * item.spread) for item in scored]
 
     def score_rollouts(
         self, rollouts: Sequence[Rollout], reward_version: str, weights: Mapping[str, float]
@@ -123,6 +124,8 @@ class Experience:
         """The rollouts with their scores, which the curriculum learns of; an answer without a token has none (NaN)."""
         pairs = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts if rollout.token_ids]
         scores = iter(self.score(pairs, reward_version, weights))
-        scored = [ScoredRollout(rollout=item, score=next(scores) if item.token_ids else math.nan) for item in rollouts]
+        scored = [
+            ScoredRollout(rollout=item, score=next(scores).score if item.token_ids else math.nan) for item in rollouts
+        ]
         self.curriculum.observe(scored)
         return scored

@@ -17,6 +17,7 @@ from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.versions.manifest import ProbeSequence
 
 Tokens = tuple[int, ...]
+Logprobs = Sequence[Sequence[float]]
 VOTE_TOKENS, VOTE_BUDGETS = 16_384, 2
 """Largest vote: this many times what one forward pass with gradients may take."""
 PROBE_TOKENS = 256
@@ -111,13 +112,12 @@ class Learners:
                 prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=self.tokenizer.eos_ids
             )
 
-    def kl(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> float:
-        """KL of the weights that are to serve to the reference, nats an answer, estimated (k1) on their own answers at
-        temperature 1."""
+    def logprobs(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> tuple[Logprobs, Logprobs]:
+        """Log-probabilities of the answers' tokens at temperature 1: by the weights that are to serve, and by the
+        reference."""
         with self.policy.published():
             policy = self.policy.policy.logprobs(pairs)
-        reference = self.policy.policy.logprobs(pairs, reference=True)
-        return sum(sum(p) - sum(r) for p, r in zip(policy, reference, strict=True)) / max(1, len(pairs))
+        return policy, self.policy.policy.logprobs(pairs, reference=True)
 
     def probe(self, prompts: Sequence[Tokens], *, max_tokens: int, seed: int) -> tuple[ProbeSequence, ...]:
         """Prompts with those answers, for a version's manifest."""

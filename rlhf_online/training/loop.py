@@ -40,15 +40,13 @@ from contextlib import suppress
 import structlog
 
 from rlhf_online.errors import PositionLost
-from rlhf_online.gate import evidence
 from rlhf_online.gate.readiness import reward_model_blocks
-from rlhf_online.gate.verdict import judge
 from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training import pause, resume_checks
 from rlhf_online.training.checkpoint import Checkpoint
 from rlhf_online.training.commit import commit, commit_intake, mark_consumed, take_back_policy
 from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
-from rlhf_online.training.experience import TEMPERATURE
+from rlhf_online.training.judging import judge_candidate
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion, Progress
@@ -57,7 +55,6 @@ from rlhf_online.training.serving import serve_policy, serve_reward
 from rlhf_online.versions.manifest import Kind
 
 IDLE_POLL_S = 0.25
-PROBES = 8
 COMMIT_RECORDS = 50_000
 """Records read without a cycle after which a checkpoint is written, so that a restart does not read them again."""
 
@@ -197,7 +194,7 @@ class Trainer:
             self._end_without_version(outcome, policy=value_initialised, why=report.reason, **update_facts(report))
             return
         with parts.reporter.phase("gate"):
-            judged = self._judge(scored)
+            judged = judge_candidate(parts, progress, scored)
         if pause.asked(parts):
             take_back_policy(parts)
             self._end_without_version("paused", why=pause.WHY, **update_facts(report))
@@ -233,34 +230,6 @@ class Trainer:
             self._log.warning("answers left out of the policy update", **left_out)
         for reason, number in left_out.items():
             counts[reason] = counts.get(reason, 0) + number
-
-    def _judge(self, scored: list[ScoredRollout]) -> JudgedVersion:
-        """The candidate in memory against the live version: its verdict, and what its manifest will say."""
-        parts, progress = self.parts, self.progress
-        settings, learners = parts.settings, parts.learners
-        seed, limit = settings.seed + progress.cycle, settings.rollout.max_tokens
-        found = evidence.gather(
-            evidence.baseline(scored, progress.policy_version, TEMPERATURE, settings.gate.samples, limit),
-            max_tokens=limit,
-            sample=lambda prompts: learners.sample(prompts, max_tokens=limit, temperature=TEMPERATURE, seed=seed),
-            score=lambda pairs: parts.experience.score(pairs, progress.reward_version, progress.weights),
-            kl_of=learners.kl,
-        )
-        verdict = judge(found, settings.gate)
-        return JudgedVersion(
-            version=self._reserve("policy"),
-            tuning=settings.tuning,
-            parent=progress.policy_version,
-            reward_version=progress.reward_version,
-            kl=verdict.figures["kl"],
-            position=dict(progress.position),
-            probe=learners.probe(parts.intake.policy_inputs.prompts[-PROBES:], max_tokens=limit, seed=seed),
-            passed=verdict.passed,
-            reasons=verdict.reasons,
-            figures=verdict.figures,
-            reference=progress.reference,
-            weights=dict(progress.weights),
-        )
 
     def _publish(self, judged: JudgedVersion) -> str:
         """Commit the verdict, then act on it; a rejected update is taken back first. Returns the version's state."""

@@ -1,8 +1,14 @@
 """What is compared: whole answers of the live version, and the candidate's to the same prompts."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
-from rlhf_online.gate.evidence import baseline, gather
+import pytest
+
+from rlhf_online.gate.check import Evidence
+from rlhf_online.gate.evidence import Pair, Tokens, Witnesses, baseline, gather
+from rlhf_online.rewards.sources import Scored
 from rlhf_online.rollout.types import Rollout, ScoredRollout
 
 
@@ -39,51 +45,88 @@ def test_the_baseline_is_the_live_versions_own_answers_one_a_prompt_first() -> N
     assert [s.score for s in baseline(rollouts, "policy-000001", 1.0, 9, 4)] == [0.1, 0.5, 0.2]
 
 
+def first_token(pairs: list[Pair]) -> list[Scored]:
+    return [Scored(float(answer[0]), answer[0] / 10) for _, answer in pairs]
+
+
+def asked_of(
+    live: list[ScoredRollout],
+    sample: Callable[[list[Tokens]], list[Tokens]],
+    *,
+    max_tokens: int = 4,
+    score: Callable[[list[Pair]], list[Scored]] = first_token,
+) -> Evidence:
+    """By the candidate every token has log-probability −1, by the reference −1.5; words are "w7"."""
+    witnesses = Witnesses(
+        sample=sample,
+        score=score,
+        logprobs=lambda pairs: ([[-1.0] * len(a) for _, a in pairs], [[-1.5] * len(a) for _, a in pairs]),
+        decode=lambda ids: " ".join(f"w{token}" for token in ids),
+    )
+    return gather(live, witnesses, max_tokens=max_tokens, reward_model={"accuracy": 0.75})
+
+
 def test_without_an_answer_of_the_live_version_nothing_is_asked() -> None:
     def never(*_: object) -> Any:
         raise AssertionError("asked")
 
-    found = gather([], max_tokens=4, sample=never, score=never, kl_of=never)
+    witnesses = Witnesses(sample=never, score=never, logprobs=never, decode=never)
+    found = gather([], witnesses, max_tokens=4, reward_model={})
     assert found.score_pairs() == [] and found.kl == 0.0
 
 
 def test_the_candidate_answers_the_same_prompts() -> None:
     asked: list = []
 
-    def sample(prompts: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    def sample(prompts: list[Tokens]) -> list[Tokens]:
         asked.extend(prompts)
         return [(prompt[0], 2) for prompt in prompts]
 
-    found = gather(
-        [scored(10, 0.0), scored(20, 15.0)],
-        max_tokens=4,
-        sample=sample,
-        score=lambda pairs: [float(answer[0]) for _, answer in pairs],
-        kl_of=lambda pairs: float(len(pairs)),
-    )
-    assert asked == [(10, 3), (20, 3)]
-    assert found.score_pairs() == [(10.0, 0.0), (20.0, 15.0)]
-    assert (found.kl, found.candidate.lengths, found.live.lengths) == (2.0, [2, 2], [4, 4])
+    found = asked_of([scored(10, 0.0), scored(20, 15.0, tokens=(12, 2))], sample)
+    assert asked == found.prompts == [(10, 3), (20, 3)]
+    assert found.prompt_texts == ["w10 w3", "w20 w3"]
+    assert found.candidate.token_ids == [(10, 2), (20, 2)] and found.candidate.texts == ["w10 w2", "w20 w2"]
+    assert (found.candidate.scores, found.candidate.spreads) == ([10.0, 20.0], [1.0, 2.0])
+    assert (found.candidate.lengths, found.live.lengths) == ([2, 2], [4, 2])
+    assert found.reward_model == {"accuracy": 0.75}
 
 
-def test_longer_answers_of_the_live_version_are_cut_to_the_candidates_limit_and_scored_again() -> None:
-    asked: list[list] = []
+def test_both_versions_answers_are_scored_together_whatever_the_live_ones_were_scored_before() -> None:
+    asked: list[list[Pair]] = []
 
-    def score(pairs: list) -> list[float]:
+    def score(pairs: list[Pair]) -> list[Scored]:
         asked.append(pairs)
-        return [1.0, 1.0, 3.0]
+        return first_token(pairs)
 
-    # At their full length the live answers score 9 and 0: a loss and a win, at half their length.
-    found = gather(
-        [scored(10, 9.0), scored(20, 0.0, tokens=(7, 2))],
-        max_tokens=2,
-        sample=lambda prompts: [(5, 2) for _ in prompts],
-        score=score,
-        kl_of=lambda pairs: 0.0,
-    )
-    assert asked == [[((10, 3), (5, 2)), ((20, 3), (5, 2)), ((10, 3), (7, 8))]]
-    assert found.score_pairs() == [(1.0, 3.0), (1.0, 0.0)]
-    assert found.live.lengths == [2, 2]
+    found = asked_of([scored(10, 99.0)], lambda prompts: [(5, 2)], score=score)
+    assert asked == [[((10, 3), (5, 2)), ((10, 3), (7, 8, 9, 2))]]
+    assert found.score_pairs() == [(5.0, 7.0)]
+
+
+def test_log_probabilities_are_means_a_token_and_the_kl_a_mean_an_answer() -> None:
+    found = asked_of([scored(10, 0.0), scored(20, 0.0)], lambda prompts: [(5, 2), (5, 5, 5, 2)])
+    assert found.candidate.logprobs == [-1.0, -1.0] and found.live.logprobs == [-1.0, -1.0]
+    assert found.kl == pytest.approx((2 * 0.5 + 4 * 0.5) / 2)
+
+
+def test_longer_answers_of_the_live_version_are_cut_to_the_candidates_limit() -> None:
+    live = [scored(10, 9.0, tokens=(7, 8, 2)), scored(20, 0.0, tokens=(4, 2))]
+    found = asked_of(live, lambda prompts: [(5, 2) for _ in prompts], max_tokens=2)
+    assert found.live.token_ids == [(7, 8), (4, 2)] and found.live.lengths == [2, 2]
+    assert found.score_pairs() == [(5.0, 7.0), (5.0, 4.0)]
+
+
+def test_an_answer_without_a_token_has_no_score() -> None:
+    found = asked_of([scored(10, 0.0, tokens=()), scored(20, 0.0)], lambda prompts: [(5, 2), (6, 2)])
+    assert math.isnan(found.live.scores[0]) and math.isnan(found.live.logprobs[0])
+    assert found.score_pairs() == [(6.0, 7.0)]
+
+
+def test_the_worst_prompts_are_three_at_most_worst_first_and_none_that_is_not_known() -> None:
+    found = asked_of([scored(prompt, 0.0) for prompt in (10, 20, 30, 40, 50)], lambda prompts: [(5, 2)] * 5)
+    badness = [2.0, math.nan, 5.0, 1.0, 3.0]
+    assert found.worst(lambda row: badness[row]) == (2, 4, 0)
+    assert found.worst(lambda row: math.nan) == ()
 
 
 def test_an_answer_cut_before_the_candidates_limit_is_no_baseline() -> None:
@@ -92,14 +135,3 @@ def test_an_answer_cut_before_the_candidates_limit_is_no_baseline() -> None:
     assert baseline([short], "policy-000001", 1.0, 1, 4) == [short]
     ended = scored(1, 0.1)
     assert baseline([ended], "policy-000001", 1.0, 1, 5) == [ended]
-
-
-def test_without_a_baseline_the_candidate_is_not_asked() -> None:
-    asked: list = []
-
-    def sample(prompts: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        asked.append(prompts)
-        return []
-
-    found = gather([], max_tokens=4, sample=sample, score=lambda pairs: [], kl_of=lambda pairs: 1.0)
-    assert (asked, found.score_pairs(), found.kl) == ([], [], 0.0)

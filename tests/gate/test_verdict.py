@@ -4,22 +4,22 @@ import math
 
 import pytest
 
-from rlhf_online.gate.check import AnswerSet, Evidence
+from rlhf_online.gate.check import Evidence
 from rlhf_online.gate.kl import KlCheck
 from rlhf_online.gate.length import LengthCheck
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.verdict import judge
 from rlhf_online.gate.win_rate import WinRateCheck
+from tests.support.gate import answers, evidence_of
 
 SETTINGS = GateSettings(
     samples=8, kl=KlCheck(max=5.0), win_rate=WinRateCheck(min=0.45), length=LengthCheck(max_ratio=1.5, min_ratio=0.5)
 )
 
 
-def evidence(scores: list[float], lengths: list[int], kl: float = 1.0) -> Evidence:
+def evidence(scores: list[float], lengths: list[int], kl: float = 1.0, live_length: int = 4) -> Evidence:
     """Against a live version whose answers all score 0 and are 4 tokens long."""
-    live = AnswerSet(scores=[0.0] * len(scores), lengths=[4] * len(scores))
-    return Evidence(candidate=AnswerSet(scores=scores, lengths=lengths), live=live, kl=kl)
+    return evidence_of(answers(scores, lengths), answers([0.0] * len(scores), [live_length] * len(scores)), kl=kl)
 
 
 def test_a_better_candidate_passes_and_the_figures_are_these() -> None:
@@ -46,9 +46,7 @@ def test_of_a_single_pair_nothing_is_known_and_so_its_error_is_a_half() -> None:
 
 @pytest.mark.parametrize(("live", "ratio"), [(1, 1.25), (0, 1.25), (2, 0.625)])
 def test_a_live_version_that_says_nothing_counts_as_one_that_says_a_word(live: int, ratio: float) -> None:
-    found = evidence([1.0] * 4, [1, 1, 1, 2])
-    short = Evidence(candidate=found.candidate, live=AnswerSet(scores=[0.0] * 4, lengths=[live] * 4), kl=1.0)
-    assert judge(short, SETTINGS).figures["length_ratio"] == ratio
+    assert judge(evidence([1.0] * 4, [1, 1, 1, 2], live_length=live), SETTINGS).figures["length_ratio"] == ratio
 
 
 @pytest.mark.parametrize(
@@ -98,3 +96,10 @@ def test_no_baseline_is_no_pass() -> None:
     verdict = judge(evidence([], []), SETTINGS)
     assert not verdict.passed
     assert verdict.reasons == ("no answers to compare with the live version's",)
+
+
+def test_examples_are_the_prompts_that_show_it_best() -> None:
+    found = evidence([1.0, -2.0, 0.5, -3.0, math.nan], [4, 9, 5, 12, 4])
+    assert WinRateCheck().examine(found).examples == (3, 1, 2)
+    assert LengthCheck().examine(found).examples == (3, 1, 2), "answers grew: the longest"
+    assert LengthCheck().examine(evidence([1.0] * 4, [3, 1, 2, 4])).examples == (1, 2, 0), "they shrank: the shortest"

@@ -56,13 +56,14 @@ def test_the_smaller_vocabulary_and_the_shorter_context_count(both: Learners) ->
         model.limits = ModelLimits(vocabulary=78, context=128)
 
 
-def test_the_kl_is_a_mean_over_answers_and_0_of_none(both: Learners) -> None:
+def test_log_probabilities_are_those_of_the_policy_and_of_the_reference_it_began_as(both: Learners) -> None:
     pairs = [((1, 20, 3), (30, 31, 2))]
-    assert both.kl(pairs) == pytest.approx(0, abs=1e-6) and both.kl([]) == 0
+    [policy], [reference] = both.logprobs(pairs)
+    assert len(policy) == 3 and policy == pytest.approx(reference, abs=1e-6)
     with torch.no_grad():
         both.policy.policy.lm.get_parameter("lm_head.weight")[30] += 0.5
-    kl = both.kl(pairs)
-    assert kl != pytest.approx(0, abs=1e-3) and both.kl(pairs * 3) == pytest.approx(kl, rel=1e-4)
+    [moved], [same] = both.logprobs(pairs)
+    assert moved[0] != pytest.approx(policy[0], abs=1e-3) and same == pytest.approx(reference)
 
 
 def test_what_is_kept_of_the_learners_is_put_back(both: Learners) -> None:

@@ -1,0 +1,59 @@
+"""A candidate before the gate: evidence is gathered with what the trainer holds, and the verdict kept for commit 2."""
+
+from collections.abc import Sequence
+
+from rlhf_online.gate.check import Evidence
+from rlhf_online.gate.evidence import Witnesses, baseline, gather
+from rlhf_online.gate.verdict import judge
+from rlhf_online.rollout.types import ScoredRollout
+from rlhf_online.training.experience import TEMPERATURE
+from rlhf_online.training.parts import TrainerParts
+from rlhf_online.training.progress import JudgedVersion, Progress
+
+PROBES = 8
+
+
+def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[ScoredRollout]) -> JudgedVersion:
+    """The policy in memory against the live version, whose answers are among `scored`: its verdict, its name, and what
+    its manifest will say."""
+    settings = parts.settings
+    verdict = judge(gather_evidence(parts, progress, scored), settings.gate)
+    return JudgedVersion(
+        version=parts.retrier.call("naming a version", lambda: parts.registry.reserve("policy")),
+        tuning=settings.tuning,
+        parent=progress.policy_version,
+        reward_version=progress.reward_version,
+        kl=verdict.figures["kl"],
+        position=dict(progress.position),
+        probe=parts.learners.probe(
+            parts.intake.policy_inputs.prompts[-PROBES:],
+            max_tokens=settings.rollout.max_tokens,
+            seed=_seed(parts, progress),
+        ),
+        passed=verdict.passed,
+        reasons=verdict.reasons,
+        figures=verdict.figures,
+        reference=progress.reference,
+        weights=dict(progress.weights),
+    )
+
+
+def gather_evidence(parts: TrainerParts, progress: Progress, scored: Sequence[ScoredRollout]) -> Evidence:
+    """The same weights, answers and cycle give the same evidence. Raises Stopped while a service is away."""
+    settings, learners = parts.settings, parts.learners
+    seed, limit = _seed(parts, progress), settings.rollout.max_tokens
+    return gather(
+        baseline(scored, progress.policy_version, TEMPERATURE, settings.gate.samples, limit),
+        Witnesses(
+            sample=lambda prompts: learners.sample(prompts, max_tokens=limit, temperature=TEMPERATURE, seed=seed),
+            score=lambda pairs: parts.experience.score(pairs, progress.reward_version, progress.weights),
+            logprobs=learners.logprobs,
+            decode=learners.tokenizer.decode,
+        ),
+        max_tokens=limit,
+        reward_model=progress.figures,
+    )
+
+
+def _seed(parts: TrainerParts, progress: Progress) -> int:
+    return parts.settings.seed + progress.cycle

@@ -1,0 +1,42 @@
+"""Evidence for the gate, written by hand."""
+
+from collections.abc import Mapping, Sequence
+
+from rlhf_online.gate.check import AnswerSet, Evidence
+
+WORD = 9
+
+
+def answers(
+    scores: Sequence[float],
+    lengths: Sequence[int] | None = None,
+    *,
+    texts: Sequence[str] | None = None,
+    spreads: Sequence[float] | None = None,
+    logprobs: Sequence[float] | None = None,
+) -> AnswerSet:
+    """An answer for each score: four tokens long, the text "w9 w9 w9 w9", its heads of one mind, unless told."""
+    count = len(scores)
+    token_ids = [(WORD,) * length for length in lengths or [4] * count]
+    return AnswerSet(
+        token_ids=token_ids,
+        texts=texts or [" ".join(f"w{token}" for token in ids) for ids in token_ids],
+        scores=scores,
+        spreads=spreads or [0.0] * count,
+        logprobs=logprobs or [-1.0] * count,
+    )
+
+
+def evidence_of(
+    candidate: AnswerSet, live: AnswerSet, *, kl: float = 1.0, reward_model: Mapping[str, float] | None = None
+) -> Evidence:
+    """Prompts (10,), (11,), … of one word each."""
+    count = len(candidate.scores)
+    return Evidence(
+        prompts=[(10 + row,) for row in range(count)],
+        prompt_texts=[f"w{10 + row}" for row in range(count)],
+        candidate=candidate,
+        live=live,
+        kl=kl,
+        reward_model=reward_model or {},
+    )

@@ -203,6 +203,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         await grpc.stop(0)
         for model in models:
             await asyncio.to_thread(model.close)
+        chat.gateway.connections.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -3,8 +3,6 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-import aiohttp
-
 from rlhf_online.versions.manifest import Change
 
 SwapListener = Callable[[str, str], Awaitable[None]]
@@ -12,13 +10,10 @@ ChangeListener = Callable[[Change], Awaitable[None]]
 
 
 class Client(Protocol):
-    """The way to the engine: `session.post(base + "/v1/…")`."""
+    """The way to the engine."""
 
-    @property
-    def session(self) -> aiohttp.ClientSession: ...
-
-    @property
-    def base(self) -> str: ...
+    url: str
+    """ "unix:/path" or "http://host:port"."""
 
     async def health(self) -> bool: ...
 

@@ -21,6 +21,7 @@ from services.chat.access.limits import Limits, Visit
 from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.completions import upstream
 from services.chat.completions.engine import Engine
+from services.chat.completions.engine_connections import EngineConnections
 from services.chat.completions.in_flight import Generation, InFlight
 from services.chat.completions.sampling_request import PUBLIC_MODEL, GenerationRequest
 from services.chat.event_writer import EventWriter
@@ -59,6 +60,7 @@ class Gateway:
         self.metrics = metrics
         self.max_concurrent = max_concurrent
         self.limits = limits
+        self.connections = EngineConnections(engine.client.url)
         self.active = 0
 
     def models(self) -> list[str]:
@@ -77,32 +79,30 @@ class Gateway:
         """All answers, logged. Raises ApiError or EngineUnavailable."""
         visit, restarts = self.admit(request, caller), self.engine.restarts
         try:
-            return await self._complete(await self.start(request, visit))
+            return await self._complete(await self.start(request, visit, streamed=False))
         except EngineUnavailable:
             await self._engine_back(restarts, visit)
-            return await self._complete(await self.start(request, visit))
+            return await self._complete(await self.start(request, visit, streamed=False))
 
     async def open(self, request: GenerationRequest, caller: Caller) -> Generation:
         """A started generation, for `read`, `settle` and `end`. Raises ApiError or EngineUnavailable."""
         visit, restarts = self.admit(request, caller), self.engine.restarts
         try:
-            return await self.start(request, visit)
+            return await self.start(request, visit, streamed=True)
         except EngineUnavailable:
             await self._engine_back(restarts, visit)
-            return await self.start(request, visit)
+            return await self.start(request, visit, streamed=True)
 
-    async def start(self, request: GenerationRequest, visit: Visit) -> Generation:
+    async def start(self, request: GenerationRequest, visit: Visit, *, streamed: bool) -> Generation:
         """Send the request to the engine, once, and wait for its first token.
 
-        Much of what the engine refuses it tells in its stream, before a token: the client then gets an HTTP status.
+        What the engine refuses before that the client gets as an HTTP status.
         """
-        generation = self.flight.begin(request, visit)
+        generation = self.flight.begin(request, visit, streamed=streamed)
         self.active += 1
         self.metrics.active.set(self.active)
         try:
-            await upstream.send(self.engine, generation)
-            while not generation.tokens and (arrived := await upstream.more(self.engine, generation, self.flight)):
-                generation.begun += arrived
+            await upstream.send(self.connections, self.engine, generation, self.flight)
             if generation.tokens:
                 self.metrics.first_token.observe(generation.elapsed_s())
         except BaseException:
@@ -112,8 +112,7 @@ class Gateway:
 
     async def read(self, generation: Generation) -> AsyncIterator[list[upstream.Chunk]]:
         """The engine's chunks from the first on, as they arrive together. Raises ApiError or EngineUnavailable."""
-        yield generation.begun
-        while arrived := await upstream.more(self.engine, generation, self.flight):
+        while arrived := await upstream.chunks(self.engine, generation):
             yield arrived
 
     async def settle(self, generation: Generation) -> None:
@@ -134,10 +133,10 @@ class Gateway:
     def end(self, generation: Generation) -> None:
         """Let go of the request, however it went. What a client received of an unfinished one is logged as aborted.
 
-        Closing the response makes the engine stop writing.
+        Closing the reply makes the engine stop writing.
         """
-        if generation.response is not None:
-            generation.response.close()
+        if generation.reply is not None:
+            generation.reply.close(ended=generation.ended)
         self.flight.end(generation)
         self.active -= 1
         self.metrics.active.set(self.active)
@@ -175,8 +174,7 @@ class Gateway:
 
     async def _complete(self, generation: Generation) -> Generation:
         try:
-            async for _ in self.read(generation):
-                pass
+            await upstream.end(self.engine, generation)
             await self.settle(generation)
         finally:
             self.end(generation)

@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
 from rlhf_online import sse
-from rlhf_online.errors import RlhfError
 from rlhf_online.events import Answer, ToolCall, VersionSpan, now_ms
 from services.chat.access.limits import Visit
 from services.chat.completions.engine import Engine
+from services.chat.completions.engine_connections import Reply
 from services.chat.completions.sampling_request import GenerationRequest
 
 QUIET_S = 0.02
@@ -89,8 +87,8 @@ class Generation:
     `waiting` is true exactly while everything that arrived has been taken in and the engine's next bytes are awaited.
     `model` is the engine's name of the version that is asked. `first` and `latest` are
     the answers that the first token and the latest token so far are of.
-    `begun` are the chunks up to the first token; `ended` is true once the engine has sent its last, `failure` is the
-    error that it sent instead.
+    Where it is `streamed`, `unread` are the chunks that arrived and were not read yet. `ended` is true once the engine
+    has sent its last; `error` is what it sent instead.
     """
 
     request: GenerationRequest
@@ -104,11 +102,13 @@ class Generation:
     model: str = ""
     prompt_token_ids: list[int] | None = None
     usage: dict[str, Any] | None = None
-    response: aiohttp.ClientResponse | None = None
+    reply: Reply | None = None
     events: sse.EventParser = field(default_factory=sse.EventParser)
-    begun: list[dict[str, Any]] = field(default_factory=list)
+    streamed: bool = False
+    unread: list[dict[str, Any]] = field(default_factory=list)
+    unread_bytes: int = 0
     ended: bool = False
-    failure: RlhfError | None = None
+    error: bytes = b""
     waiting: bool = False
     settled: bool = False
     logged: bool = False
@@ -167,7 +167,7 @@ class InFlight:
             self._coming = None
         return self.engine.serving
 
-    def begin(self, request: GenerationRequest, visit: Visit) -> Generation:
+    def begin(self, request: GenerationRequest, visit: Visit, *, streamed: bool) -> Generation:
         """A new generation, to be closed with `end`."""
         model = self.engine.models.get(request.model, self.engine.model_name)
         version = self.version() if model == self.engine.model_name else request.model
@@ -179,6 +179,7 @@ class InFlight:
             started_ms=now_ms(),
             started_s=asyncio.get_running_loop().time(),
             restarts=self.engine.restarts,
+            streamed=streamed,
             completion_id=f"{PREFIXES[request.route]}-{uuid.uuid4().hex}",
             model=model,
             conversation_id=request.conversation_id or f"conv-{uuid.uuid4().hex}",

@@ -172,12 +172,13 @@ class Rollouts:
             body["seed"] = request.seed + start * request.n  # the engine gives answer i of a prompt seed + i
         if self.priority:
             body["priority"] = LOW_PRIORITY
-        response = await upstream.post(self.engine, "/v1/completions", body)
-        async with response:
-            try:
-                choices = orjson.loads(await response.read())["choices"]
-            except OSError as error:
-                raise EngineUnavailable("the engine ended while sampling; try again") from error
+        reply = await upstream.post(self.gateway.connections, self.engine, "/v1/completions", body)
+        try:
+            choices = orjson.loads(await reply.read())["choices"]
+        except OSError as error:
+            raise EngineUnavailable("the engine ended while sampling; try again") from error
+        finally:
+            reply.close()
         answers = [_answer(choice) for choice in sorted(choices, key=lambda choice: choice["index"])]
         if len(answers) != len(prompts) * request.n:
             raise EngineUnavailable(f"the engine gave {len(answers)} answers for {len(prompts)} × {request.n}")

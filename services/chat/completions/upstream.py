@@ -1,25 +1,26 @@
-"""The engine's side of a conversation: one streamed request to vLLM, read chunk by chunk into the generation.
+"""The engine's side of a conversation: one streamed request to vLLM, taken into the generation chunk by chunk.
 
 Every request is streamed, whatever the client asked for, and token by token: only so is it known how many had been
 written when the weights changed. (vLLM's `stream_interval` would hold tokens back; it saves 2 % of an answer's CPU.)
+A chunk counts in the turn of the event loop that it arrives in, whoever waits for it, or does not.
 """
 
-import io
+from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import orjson
 
 from rlhf_online import sse
-from rlhf_online.errors import EngineUnavailable, RlhfError
-from services.chat.access.limits import TooLate, Visit
+from rlhf_online.errors import EngineUnavailable
+from services.chat.access.limits import Visit
 from services.chat.bodies.api_error import nested_too_deeply
 from services.chat.completions.engine import Engine
+from services.chat.completions.engine_connections import EngineConnections, Reply, Take
 from services.chat.completions.engine_errors import engine_error
 from services.chat.completions.in_flight import Choice, Generation, InFlight
 
-JSON_HEADERS = {"Content-Type": "application/json"}
-CONNECT_S = 10.0
+UNREAD_BYTES = 64 << 10
+"""Of a stream whose client reads no further: then the engine's bytes stay in its socket."""
 Chunk = dict[str, Any]
 PATHS = {"chat": "/v1/chat/completions", "text": "/v1/completions"}
 PROMPTS = {"chat": "messages", "text": "prompt"}
@@ -27,98 +28,118 @@ PROMPTS = {"chat": "messages", "text": "prompt"}
 
 
 async def post(
+    connections: EngineConnections,
     engine: Engine,
     path: str,
     body: dict[str, Any],
     constraint: str = "",
     prompt: str = "prompts",
     visit: Visit | None = None,
-) -> aiohttp.ClientResponse:
+    take: Take | None = None,
+) -> Reply:
     """The engine's answer, its headers read. Raises EngineUnavailable, or ApiError for what the engine refuses.
 
     With a `visit` the answer, to its last byte, may take what is left of that; then TooLate. (A swap may hold it for
     long: without one there is no limit.) See `engine_error` for `constraint` and `prompt`.
     """
-    client = engine.client
     try:
         data = orjson.dumps(body)
     except orjson.JSONEncodeError as error:
         raise nested_too_deeply() from error
-    timeout = aiohttp.ClientTimeout(total=visit and visit.left_s(), sock_connect=CONNECT_S)
     try:
-        response = await client.session.post(
-            f"{client.base}{path}", data=io.BytesIO(data), headers=JSON_HEADERS, timeout=timeout
-        )
-        if response.status == 200:
-            return response
-        async with response:
-            raise await engine_error(engine, response.status, await response.read(), constraint, prompt)
-    except (aiohttp.ClientError, OSError) as error:
-        raise _lost(error, f"the engine does not answer ({type(error).__name__}); try again", visit) from error
+        reply = await connections.post(path, data, take, visit)
+        if reply.status != 200:
+            raise await engine_error(engine, reply.status, await reply.read(), constraint, prompt)
+    except OSError as error:
+        raise EngineUnavailable(f"the engine does not answer ({type(error).__name__}); try again") from error
+    return reply
 
 
-def _lost(error: Exception, message: str, visit: Visit | None) -> RlhfError:
-    """What it means that the engine's connection gave no more: its loss, or the end of the time for the answer."""
-    if visit is not None and isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
-        return TooLate(visit.allowed_s)
-    return EngineUnavailable(message)
+async def send(connections: EngineConnections, engine: Engine, generation: Generation, flight: InFlight) -> None:
+    """Send the generation's request, and wait for its first token.
 
-
-async def send(engine: Engine, generation: Generation) -> None:
-    """Send the generation's request; its answers are then to be read with `more`."""
-    body = generation.request.upstream | {
+    Much of what the engine refuses it tells in its stream, before a token.
+    """
+    request = generation.request
+    body = request.upstream | {
         "model": generation.model,
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_token_ids": True,
     }
     generation.waiting = True
-    request = generation.request
     path, prompt = PATHS[request.route], PROMPTS[request.route]
-    generation.response = await post(engine, path, body, request.constraint, prompt, generation.visit)
+
+    def take(reply: Reply, data: bytes) -> bool:
+        return _take(generation, flight, reply, data)
+
+    generation.reply = await post(connections, engine, path, body, request.constraint, prompt, generation.visit, take)
+    await _until(engine, generation, lambda: generation.first is not None)
 
 
-async def more(engine: Engine, generation: Generation, flight: InFlight) -> list[Chunk]:
-    """The engine's next chunks, as many as arrived together, which the generation has taken in; none at the end.
+async def chunks(engine: Engine, generation: Generation) -> list[Chunk]:
+    """What has arrived and was not read before, of a generation that is streamed; none at the end.
 
     Raises EngineUnavailable if the engine ends before its last chunk, ApiError for an error that it sends, and TooLate
     when the time for the answer is over.
     """
-    assert generation.response is not None, "send comes first"
-    if generation.failure is not None:
-        raise generation.failure
-    arrived: list[Chunk] = []
-    while not arrived and not generation.ended:
+    await _until(engine, generation, lambda: bool(generation.unread))
+    arrived, generation.unread, generation.unread_bytes = generation.unread, [], 0
+    if generation.reply is not None and not generation.waiting:
         generation.waiting = True
-        try:
-            data = await generation.response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            message = f"the engine ended in the middle of an answer ({type(error).__name__})"
-            raise _lost(error, message, generation.visit) from error
-        generation.waiting = False
-        flight.activity += 1
-        if not data:
-            raise EngineUnavailable("the engine ended in the middle of an answer")
-        for event in generation.events.feed(data):
-            if event == sse.DONE:
-                generation.ended = True
-                continue
-            chunk = orjson.loads(event)
-            if "error" in chunk:
-                code = chunk["error"].get("code")
-                status = code if isinstance(code, int) else 500
-                request = generation.request
-                generation.failure = await engine_error(
-                    engine, status, event, request.constraint, PROMPTS[request.route]
-                )
-                if not arrived:
-                    raise generation.failure
-                return arrived
-            take_in(generation, chunk)
-            arrived.append(chunk)
-    if not arrived and not generation.finished:
-        raise EngineUnavailable("the engine ended an answer without saying why")
+        generation.reply.resume()
     return arrived
+
+
+async def end(engine: Engine, generation: Generation) -> None:
+    """Wait for the last chunk. Raises as `chunks`."""
+    await _until(engine, generation, lambda: False)
+
+
+async def _until(engine: Engine, generation: Generation, enough: Callable[[], bool]) -> None:
+    """Wait until it is `enough`, or the engine has sent its last chunk."""
+    reply = generation.reply
+    assert reply is not None, "send comes first"
+    while not enough():
+        if generation.error:
+            code = orjson.loads(generation.error)["error"].get("code")
+            request = generation.request
+            status = code if isinstance(code, int) else 500
+            raise await engine_error(engine, status, generation.error, request.constraint, PROMPTS[request.route])
+        if generation.ended:
+            if not generation.finished:
+                raise EngineUnavailable("the engine ended an answer without saying why")
+            return
+        if reply.complete:
+            raise EngineUnavailable("the engine ended in the middle of an answer")
+        try:
+            await reply.changed()
+        except OSError as error:
+            message = f"the engine ended in the middle of an answer ({type(error).__name__})"
+            raise EngineUnavailable(message) from error
+
+
+def _take(generation: Generation, flight: InFlight, reply: Reply, data: bytes) -> bool:
+    """Count what arrived. Says whether somebody may wait for it: the first token and the end, and all of a stream."""
+    flight.activity += 1
+    told = generation.streamed or generation.first is None
+    for event in generation.events.feed(data):
+        if event == sse.DONE:
+            generation.ended = True
+            return True
+        chunk = orjson.loads(event)
+        if "error" in chunk:
+            generation.error = event
+            return True
+        take_in(generation, chunk)
+        if generation.streamed:
+            generation.unread.append(chunk)
+    if generation.streamed:
+        generation.unread_bytes += len(data)
+        if generation.unread_bytes > UNREAD_BYTES:
+            generation.waiting = False
+            reply.pause()
+    return told
 
 
 def take_in(generation: Generation, chunk: Chunk) -> None:

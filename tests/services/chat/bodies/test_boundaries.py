@@ -8,11 +8,14 @@ import orjson
 import pytest
 
 from rlhf_online.events import VersionSpan
+from services.chat.access.caller import Caller
+from services.chat.completions import upstream
+from services.chat.completions.chat_request import parse_chat
 from services.chat.completions.in_flight import Choice
+from services.chat.completions.responses import provenance
 from tests.support.chat_service import ASK, Service, running
 from tests.support.events import events
 from tests.support.fake_generation import Same
-from tests.support.waiting import eventually
 
 OLD, NEW, NEWER = "policy-000000", "policy-000001", "policy-000002"
 
@@ -141,23 +144,27 @@ async def test_a_whole_answer_across_a_swap_is_split_as_exactly(service: Service
     assert service.sink.completions[0].answers[0].spans == spans((OLD, 0), (NEW, 3))
 
 
-async def test_a_client_that_reads_too_slowly_makes_the_boundary_unknown(service: Service) -> None:
-    """It is not waiting for the engine, so tokens may lie unread: the log says unknown, the client both."""
-    task = await begun(service, 1)
-    (generation,) = service.chat.gateway.flight.generations
-    await service.engine.pause()
-    await eventually(lambda: generation.choices[0].token_ids and generation.waiting)
-    generation.waiting = False
-    await service.chat.gateway.flight.boundary(OLD, NEW)
-    generation.waiting = True
-    service.engine.version = 1
-    await service.engine.resume()
+async def test_a_client_that_reads_too_slowly_makes_the_boundary_unknown(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves unread fills its room, so tokens may lie in the engine's socket: the log says unknown."""
+    monkeypatch.setattr(upstream, "UNREAD_BYTES", 0)
+    chat = service.chat
+    asked = parse_chat({**ASK, "stream": True}, chat.settings.limits, chat.settings.engine)
+    await service.engine.hold()
+    opening = asyncio.create_task(chat.gateway.open(asked, Caller(roles=frozenset())))
+    await service.engine.allow(1)
+    generation = await opening
+    await service.host.swap(NEW)
     await service.engine.release()
-    last = await task
+    read = [chunk async for arrived in chat.gateway.read(generation) for chunk in arrived]
+    await chat.gateway.settle(generation)
+    chat.gateway.end(generation)
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in read if chunk["choices"]) == "hello there"
     (answer,) = service.sink.completions[0].answers
     assert answer.spans == ()
     assert len(answer.token_ids) == len(answer.logprobs) == 3
-    assert last["rlhf"]["versions"] == [
+    assert provenance(generation)["versions"] == [
         [{"policy_version": OLD, "first_token": 0}, {"policy_version": NEW, "first_token": None}]
     ]
     assert await service.metric("rlhf_chat_uncertain_answers_total") == 1

@@ -13,6 +13,18 @@ PHASE_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
+class GrpcMetrics:
+    """What a service's gRPC server counts."""
+
+    def __init__(self, service: str, registry: CollectorRegistry) -> None:
+        self.unknown_methods = Counter(
+            f"rlhf_{service}_grpc_unknown_methods", "Calls of methods that are not served.", registry=registry
+        )
+        self.restarts = Counter(
+            f"rlhf_{service}_grpc_restarts", "gRPC servers started because one had ended.", registry=registry
+        )
+
+
 class ChatMetrics:
     """What services/chat counts. Large because every metric of the service is an attribute."""
 
@@ -50,6 +62,7 @@ class ChatMetrics:
         )
         self.limited = counter("rlhf_chat_limited", "What a limit of a key or person refused.", "whose", "limit")
         self.certificates = counter("rlhf_chat_certificates", "Readings of the TLS files.", "outcome")
+        self.grpc = GrpcMetrics("chat", registry)
         self.internal_errors = counter("rlhf_chat_internal_errors", "Requests that ended with a defect of the service.")
         self.rollouts = counter("rlhf_rollout_requests", "Rollout requests by how they ended.", "outcome")
         self.rollout_tokens = counter("rlhf_rollout_tokens", "Tokens written for the trainer.")
@@ -89,6 +102,7 @@ class RewardMetrics:
             "rlhf_reward_latency_seconds", "From a request's arrival to its scores.", buckets=FAST_S, registry=registry
         )
         self.queue = Gauge("rlhf_reward_queue", "Answers waiting for a forward pass.", registry=registry)
+        self.grpc = GrpcMetrics("reward", registry)
         self.serving = Gauge("rlhf_reward_version_info", "1 for the version loaded.", ["version"], registry=registry)
 
 

@@ -19,6 +19,7 @@ from rlhf_online.events import Message
 from rlhf_online.metrics import RewardMetrics, show_version
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.proto.rlhf.v1 import reward_pb2, reward_pb2_grpc
+from services.grpc_port import GrpcPort
 from services.reward.batching import Batcher, Overloaded, Pair, Scores, Tokens, WrongVersion
 
 SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
@@ -120,26 +121,21 @@ class RewardServer:
     def __init__(
         self, servicer: RewardServicer, metrics: RewardMetrics, settings: GrpcSettings, connections: int
     ) -> None:
+        self._servicer = servicer
         self._metrics = metrics
-        self._server = grpc.aio.server(options=settings.server_options(MAX_MESSAGE_BYTES, connections))
+        self._port = GrpcPort(self._register, metrics.grpc, settings.server_options(MAX_MESSAGE_BYTES, connections))
         self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
-        reward_pb2_grpc.add_RewardServiceServicer_to_server(servicer, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
 
     async def start(self, host: str, port: int) -> int:
         """Open the port (0: any) and serve; returns the port. Raises InvalidInput if it is taken."""
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
+            return await self._port.open(host, port)
         except RuntimeError as error:
             raise InvalidInput(
                 f"port {port} on {host} cannot be opened: stop what uses it, or set grpc_port to another"
             ) from error
-        await self._server.start()
-        return bound
 
     async def set_version(self, version: str, previous: str) -> None:
         """`version` scores from now on, and `previous` no longer."""
@@ -152,7 +148,13 @@ class RewardServer:
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those in progress end within `grace_s` seconds."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
+        await self._port.close(grace_s)
+
+    def _register(self, server: grpc.aio.Server) -> None:
+        reward_pb2_grpc.add_RewardServiceServicer_to_server(self._servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
 
 
 def _size(item: reward_pb2.ScoreItem) -> int:

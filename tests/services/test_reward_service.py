@@ -256,6 +256,12 @@ def test_reflection_lists_the_service(service: RewardService) -> None:
     assert SERVICE in [item.name for item in reply.list_services_response.service]
 
 
+def test_a_method_that_is_not_served_is_refused_and_counted(service: RewardService) -> None:
+    with grpc.insecure_channel(service.address) as channel, pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
+        channel.unary_unary("/rlhf.v1.RewardService/Nothing")(b"")
+    assert value(service.metrics.grpc.unknown_methods) == 1
+
+
 def test_prompts_that_are_too_long_are_counted(
     registry: Registry, service: RewardService, client: RewardClient
 ) -> None:

@@ -47,6 +47,7 @@ from services.chat.transport.grpc_conversations import ConversationServicer
 from services.chat.transport.grpc_errors import code_of, trailing
 from services.chat.transport.grpc_feedback import FeedbackServicer
 from services.chat.transport.grpc_values import values_of
+from services.grpc_port import GrpcPort
 
 HEALTH_POLL_S = 0.5
 FILES = (chat_pb2, comparisons_pb2, feedback_pb2, admin_pb2, conversations_pb2)
@@ -173,32 +174,22 @@ class GrpcServer:
         undeclared = {name for file in FILES for name in _methods(file)} - BY_RPC.keys()
         assert not undeclared, f"no operation says who may call {undeclared}"
         self.chat = chat
-        self.server = grpc.aio.server(
-            interceptors=[TraceGrpc(), OperationInterceptor(chat.authorization, chat.gateway.metrics.internal_errors)],
-            maximum_concurrent_rpcs=MAX_CALLS,
-            options=chat.settings.grpc.server_options(chat.settings.limits.max_body_bytes, chat.connections),
-        )
         self.health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
-        chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), self.server)
-        comparisons_pb2_grpc.add_ComparisonServiceServicer_to_server(ComparisonServicer(chat), self.server)
-        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(FeedbackServicer(chat), self.server)
-        conversations_pb2_grpc.add_ConversationServiceServicer_to_server(ConversationServicer(chat), self.server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(chat), self.server)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server)
+        self._port = GrpcPort(
+            self._register,
+            chat.gateway.metrics.grpc,
+            chat.settings.grpc.server_options(chat.settings.limits.max_body_bytes, chat.connections),
+            (TraceGrpc(), OperationInterceptor(chat.authorization, chat.gateway.metrics.internal_errors)),
+            max_calls=MAX_CALLS,
+        )
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> int:
         """Listen, with TLS if there are credentials; returns the real port. Raises RlhfError if it is taken."""
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            if credentials is None:
-                bound = self.server.add_insecure_port(address)
-            else:
-                bound = self.server.add_secure_port(address, credentials)
+            bound = await self._port.open(host, port, credentials)
         except RuntimeError as error:
             raise port_taken(host, port, "grpc_port") from error
-        await self.server.start()
         self._follower = asyncio.create_task(self._follow())
         return bound
 
@@ -208,7 +199,16 @@ class GrpcServer:
             self._follower.cancel()
             await asyncio.wait((self._follower,))
         await self.health.enter_graceful_shutdown()
-        await self.server.stop(grace_s)
+        await self._port.close(grace_s)
+
+    def _register(self, server: grpc.aio.Server) -> None:
+        chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(self.chat), server)
+        comparisons_pb2_grpc.add_ComparisonServiceServicer_to_server(ComparisonServicer(self.chat), server)
+        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(FeedbackServicer(self.chat), server)
+        conversations_pb2_grpc.add_ConversationServiceServicer_to_server(ConversationServicer(self.chat), server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(self.chat), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
     async def _follow(self) -> None:
         """Health: the process as a whole is well; what needs the engine only while that can answer."""

@@ -194,6 +194,13 @@ async def test_reflection(channel: grpc.aio.Channel) -> None:
     assert {"rlhf.v1.ChatService", "rlhf.v1.AdminService", "grpc.health.v1.Health"} <= set(names)
 
 
+async def test_a_method_that_is_not_served(service: Service, channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await channel.unary_unary("/rlhf.v1.ChatService/Nothing")(b"")
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert await service.metric("rlhf_chat_grpc_unknown_methods_total") == 1
+
+
 async def test_a_taken_port_is_an_error(service: Service) -> None:
     from rlhf_online.errors import RlhfError
     from services.chat.service import listen

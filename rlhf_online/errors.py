@@ -13,6 +13,7 @@
     ├── ReadModelUnavailable          what follows the log is behind it, or cannot be read now
     ├── UndecodableEvent              a record whose bytes or schema version nobody here can read
     ├── FileDamaged                   a small file of the state folder is empty, cut, or may not be read
+    ├── StoreUnavailable (OSError)    the bucket that holds the versions is away, full, or closed to these credentials
     ├── VersionCorrupt                hashes, names, shapes, dtypes or values of a version are wrong
     ├── EngineError                   the inference engine
     │   ├── EngineStartFailed         it ended, or was not healthy in time
@@ -100,6 +101,10 @@ class UndecodableEvent(RlhfError):
 
 class FileDamaged(RlhfError):
     """A small file that does not hold what was written there; the message names it and says what to do."""
+
+
+class StoreUnavailable(RlhfError, OSError):
+    """The bucket that holds the versions does not do what it is asked now; what is read may be read again later."""
 
 
 class VersionCorrupt(RlhfError):

@@ -7,8 +7,7 @@ import typer
 
 from rlhf_online import learning
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
-from rlhf_online.cli.versions import existing
-from rlhf_online.versions import open_registry
+from rlhf_online.cli.versions import existing, registry_of
 
 app = typer.Typer(help="Whether the models learn from votes.", no_args_is_help=True)
 
@@ -24,7 +23,7 @@ def pause(
         with connect(url, state, operator=True) as service:
             _show(service.post("/v1/learning/pause", {"reason": reason}))
     else:
-        _show(learning.pause(open_registry(existing(state).versions).store, reason).to_json())
+        _show(learning.pause(registry_of(existing(state)).store, reason).to_json())
 
 
 @app.command("resume")
@@ -34,7 +33,7 @@ def resume(url: UrlOption = "", state: StateOption = DEFAULT_STATE) -> None:
         with connect(url, state, operator=True) as service:
             _show(service.post("/v1/learning/resume", {}))
     else:
-        _show(learning.resume(open_registry(existing(state).versions).store).to_json())
+        _show(learning.resume(registry_of(existing(state)).store).to_json())
 
 
 @app.command("status")
@@ -44,7 +43,7 @@ def status(url: UrlOption = "", state: StateOption = DEFAULT_STATE) -> None:
         with connect(url, state) as service:
             _show(service.get("/v1/learning"))
     else:
-        _show(learning.read(open_registry(existing(state).versions).store).to_json())
+        _show(learning.read(registry_of(existing(state)).store).to_json())
 
 
 def _show(told: dict[str, Any]) -> None:

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect, running_at
+from rlhf_online.config import VersionsSettings, load_versions
 from rlhf_online.errors import InvalidInput
 from rlhf_online.state import SERVICES_STATUS, StateDir
 from rlhf_online.versions import open_registry
+from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import summaries
 
 app = typer.Typer(help="The versions of the weights.", no_args_is_help=True)
@@ -28,7 +30,7 @@ def list_(
         with connect(url, state) as service:
             rows = service.get("/v1/versions")["versions"]
     else:
-        rows = [row.to_json() for row in summaries(open_registry(existing(state).versions))]
+        rows = [row.to_json() for row in summaries(registry_of(existing(state)))]
     print(VERSION_ROW.format("VERSION", "STATE", "KL", "HELD-OUT", "PARENT", "REASON"))
     for row in rows:
         kl = f"{row.get('kl', 0.0):.3f}" if row["version"].startswith("policy") else ""
@@ -68,7 +70,7 @@ def refresh_reference(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Hold the policy near another version from now on: a new line, whose KL counts from there."""
-    registry = open_registry(existing(state).versions)
+    registry = registry_of(existing(state))
     if not (chosen := version or registry.live("policy")):
         raise InvalidInput("there is no policy version yet: the first one is the reference")
     registry.refresh_reference(chosen)
@@ -92,7 +94,7 @@ def status(
                 _line(name, told["state"], told["last_end"], f"restarted {told['restarts']} times")
     else:
         _line("service", "not running (start it with `rlhf-online up`)")
-    registry = open_registry(folder.versions)
+    registry = registry_of(folder)
     _line("live policy", registry.live("policy") or "none")
     _line("live reward", registry.live("reward") or "none")
     _line("reference", *registry.references()[-1:])
@@ -106,10 +108,20 @@ def status(
         _line("votes", ", ".join(f"{name} {count}" for name, count in trainer.get("votes", {}).items()))
 
 
+def registry_of(folder: StateDir) -> Registry:
+    """The versions of the services that run on the state folder, wherever they are. Raises ConfigError."""
+    return open_registry(folder.versions, settings=_where(folder))
+
+
+def _where(folder: StateDir) -> VersionsSettings:
+    written = folder.run / "standalone.toml"
+    return load_versions(written if written.is_file() else None)
+
+
 def existing(state: Path) -> StateDir:
-    """Raises InvalidInput if there is no such folder."""
+    """Raises InvalidInput if there is no such folder, unless the versions are elsewhere."""
     folder = StateDir(state)
-    if not folder.root.is_dir():
+    if not folder.root.is_dir() and not _where(folder).url:
         raise InvalidInput(f"no state folder at {folder.root}: name it with --state, or begin with `rlhf-online up`")
     return folder
 

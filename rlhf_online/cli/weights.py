@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
+from rlhf_online.cli.versions import registry_of
 from rlhf_online.errors import InvalidInput
 from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir
-from rlhf_online.versions import open_registry
 
 ROW = "{:<24} {:>8}"
 
@@ -21,7 +21,7 @@ def reward_weights(
     with its next cycle. Only their proportions matter; nothing is trained anew.
     """
     folder = StateDir(state)
-    objectives = weights.objectives(open_registry(folder.versions))
+    objectives = weights.objectives(registry_of(folder))
     if changes:
         chosen = weights.change(folder, dict(map(_change, changes)), objectives)
     else:

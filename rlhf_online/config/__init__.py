@@ -14,6 +14,7 @@ from rlhf_online.config.base import (
     Section,
     ServiceSettings,
     Tuning,
+    VersionsSettings,
 )
 from rlhf_online.config.chat import ChatSettings, EngineSettings, SwapSettings
 from rlhf_online.config.files import dump, load
@@ -23,6 +24,7 @@ from rlhf_online.config.log import KafkaSettings, LogAddress, LogSettings, load_
 from rlhf_online.config.reward import RewardSettings
 from rlhf_online.config.sft import SftSettings
 from rlhf_online.config.tls import TlsSettings
+from rlhf_online.config.versions import load_versions
 
 __all__ = [
     "ChatSettings",
@@ -46,7 +48,9 @@ __all__ = [
     "SwapSettings",
     "TlsSettings",
     "Tuning",
+    "VersionsSettings",
     "dump",
     "load",
     "load_log",
+    "load_versions",
 ]

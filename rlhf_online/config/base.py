@@ -78,6 +78,25 @@ def _given(section: BaseModel, name: str) -> bool:
     return value is not None and (not rest or _given(value, rest))
 
 
+class VersionsSettings(Section):
+    """Where the versions are."""
+
+    only_with: ClassVar = {"cache_gib": Only("url", "?*")}
+
+    url: str = Field(
+        default="",
+        pattern=r"^((s3|gs|az)://[^/\s]+(/[^\s]*)?)?$",
+        description="A bucket that all services share, 's3://bucket/prefix', with credentials and endpoint from the "
+        "usual variables (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …); empty: the state folder.",
+    )
+    cache_gib: float = Field(
+        default=32.0,
+        ge=0,
+        description="Size of the local copies of a bucket's versions beyond which those that were used least recently "
+        "go; the four of a kind that were used last stay.",
+    )
+
+
 class ServiceSettings(Section):
     """What the services have in common. Variables of the environment that begin with `variables` are settings too."""
 
@@ -88,6 +107,7 @@ class ServiceSettings(Section):
     ready_file: Path | None = Field(
         default=None, description="Written, as JSON with the real ports, once the ports are open."
     )
+    versions: VersionsSettings = VersionsSettings()
     die_with_parent: bool = Field(default=False, description="End when the process that started this one ends (Linux).")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe line shown."

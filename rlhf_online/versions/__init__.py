@@ -5,21 +5,45 @@
     genesis      the first policy version, made from the base model
     summary      one row a version for people, also of one that is damaged
     manifest     what a version is, and how it fares
-    store        what the rules need of a place that holds versions; `folder_store` is that place on a file system
+    store        what the rules need of a place that holds versions
 
-Another place (an object store) is another `VersionStore`; nothing else knows where versions lie.
+    folder_store    that place on a file system
+    object_store    that place in a bucket, over `bucket` (objects, conditions, errors) and `local_copies`
+
+Nothing else knows where versions lie.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from rlhf_online.config import VersionsSettings
+from rlhf_online.errors import ConfigError
 from rlhf_online.versions.folder_store import FolderStore
 from rlhf_online.versions.registry import Registry
+from rlhf_online.versions.store import VersionStore
 
 
-def open_registry(root: Path, guard: Callable[[], AbstractContextManager[None]] = nullcontext) -> Registry:
-    """The registry of the versions below `root`; see `FolderStore` for `guard`."""
-    store = FolderStore(root, guard)
-    store.settle()
-    return Registry(store)
+def open_registry(
+    root: Path,
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+    settings: VersionsSettings = VersionsSettings(),  # noqa: B008
+) -> Registry:
+    """The registry of the versions below `root`, or in the bucket that `settings` name, with copies below `root`.
+
+    See `FolderStore` for `guard`. Raises ConfigError for a bucket's URL that leads nowhere.
+    """
+    return Registry(_store(root, guard, settings))
+
+
+def _store(root: Path, guard: Callable[[], AbstractContextManager[None]], settings: VersionsSettings) -> VersionStore:
+    if not settings.url:
+        store = FolderStore(root, guard)
+        store.settle()
+        return store
+    try:
+        from rlhf_online.versions.bucket import Bucket
+        from rlhf_online.versions.object_store import ObjectStore
+    except ModuleNotFoundError as error:
+        raise ConfigError("versions.url needs the package obstore: install rlhf-online[object-store]") from error
+    return ObjectStore(Bucket(settings.url), root / "copies", round(settings.cache_gib * (1 << 30)), guard)

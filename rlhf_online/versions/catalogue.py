@@ -116,16 +116,19 @@ class Catalogue:
         return {item.path for item in self.manifest(version).files} <= self.store.files(version)
 
     def verify(self, version: str) -> Manifest:
-        """The manifest as it is now, after comparing every file with it. Raises UnknownVersion or VersionCorrupt."""
-        manifest, folder = _read_manifest(self.store, version), self.path(version)
+        """The manifest as it is now, after comparing every file with it; a damaged copy is fetched anew first.
+
+        Raises UnknownVersion or VersionCorrupt.
+        """
+        manifest = _read_manifest(self.store, version)
         if manifest.version != version:
             raise VersionCorrupt(f"{version}: its manifest names {manifest.version!r}")
-        for item in manifest.files:
-            path = folder / item.path
-            if not path.is_file() or path.stat().st_size != item.size:
-                raise VersionCorrupt(f"{version}: {item.path} is missing or not {item.size} bytes long")
-            if file_sha256(path) != item.sha256:
-                raise VersionCorrupt(f"{version}: {item.path} does not have the SHA-256 of the manifest")
+        try:
+            _compare(manifest, self.path(version))
+        except VersionCorrupt:
+            if not self.store.mend(version):
+                raise
+            _compare(manifest, self.path(version))
         return manifest
 
     # What came before
@@ -205,6 +208,16 @@ def _read_manifest(store: VersionStore, version: str) -> Manifest:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise VersionCorrupt(f"{version}: its manifest cannot be read ({error})") from error
+
+
+def _compare(manifest: Manifest, folder: Path) -> None:
+    """Raises VersionCorrupt unless every file is as the manifest says."""
+    for item in manifest.files:
+        path = folder / item.path
+        if not path.is_file() or path.stat().st_size != item.size:
+            raise VersionCorrupt(f"{manifest.version}: {item.path} is missing or not {item.size} bytes long")
+        if file_sha256(path) != item.sha256:
+            raise VersionCorrupt(f"{manifest.version}: {item.path} does not have the SHA-256 of the manifest")
 
 
 def _probe(value: str) -> tuple[ProbeSequence, ...]:

@@ -17,21 +17,25 @@ Records are files; reading needs no lock.
 """
 
 import shutil
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rlhf_online import locks
 from rlhf_online.durable import fsync_folder, fsync_tree, make_folder, write_bytes
 from rlhf_online.errors import FileDamaged, UnknownVersion
+from rlhf_online.versions.store import Stray
 
 MANIFEST = "manifest.json"
+GRACE_S = 86_400
+"""Age from which on what is staged counts as left behind."""
 
 
 class FolderStore:
     """See `store.VersionStore`. Every change is made within `guard()`, which may raise to forbid it: the trainer's
-    lease does (`training.lease`)."""
+    lease does (`training.lease`). Large because a store is what `VersionStore` asks of it."""
 
     def __init__(self, root: Path, guard: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self.root = root
@@ -68,6 +72,10 @@ class FolderStore:
             raise UnknownVersion(f"no version {version!r}: `rlhf-online versions list` shows them")
         return self.root / version
 
+    def mend(self, version: str) -> bool:
+        """The folder is the version, and no copy of it."""
+        return False
+
     def stage(self, version: str) -> Path:
         folder = self.root / f".staging-{version}-{self._own}"
         with self._guard():
@@ -94,6 +102,16 @@ class FolderStore:
                     path.unlink()
             for inside in {path.parent for path in files}:
                 fsync_folder(inside)
+
+    def strays(self) -> list[Stray]:
+        """Folders that were staged a day ago."""
+        old = [path for path in self.root.glob(".staging-*") if path.stat().st_mtime < time.time() - GRACE_S]
+        return [Stray(path.name, sum(file.stat().st_size for file in _files(path))) for path in old]
+
+    def remove(self, strays: Sequence[Stray]) -> None:
+        with self._guard():
+            for stray in strays:
+                shutil.rmtree(self.root / stray.key, ignore_errors=True)
 
     # Records
 

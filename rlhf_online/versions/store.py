@@ -8,8 +8,18 @@ conditional writes; the registry's rules are built so that this is enough.
 Every method may raise OSError where the place does not answer now. What changes something is durable when it returns.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """What lies in a store and belongs to no version; `size` in bytes."""
+
+    key: str
+    size: int
 
 
 class VersionStore(Protocol):
@@ -33,7 +43,11 @@ class VersionStore(Protocol):
         ...
 
     def materialise(self, version: str) -> Path:
-        """A local folder with the version's files. Only read there; it may be a cache."""
+        """A local folder with the version's files. Only read there; it may be a copy."""
+        ...
+
+    def mend(self, version: str) -> bool:
+        """Drop what is damaged of a copy, so that `materialise` fetches it anew; False if there is nothing to drop."""
         ...
 
     def stage(self, version: str) -> Path:
@@ -49,6 +63,14 @@ class VersionStore(Protocol):
 
     def discard_files(self, version: str) -> None:
         """Delete the version's files; name and manifest stay."""
+        ...
+
+    def strays(self) -> list[Stray]:
+        """What belongs to no version, nor to one that may be about to be put: what processes left that were killed."""
+        ...
+
+    def remove(self, strays: Sequence[Stray]) -> None:
+        """Remove what `strays` told."""
         ...
 
     def read(self, key: str) -> str | None:

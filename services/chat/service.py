@@ -241,7 +241,7 @@ def listen_locally(path: Path) -> socket.socket:
 async def run(settings: ChatSettings) -> None:
     """The whole service, until a signal. Raises RlhfError."""
     state = StateDir(settings.state_dir)
-    registry = open_registry(state.versions)
+    registry = open_registry(state.versions, settings=settings.versions)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -53,7 +53,7 @@ def check(settings: StandaloneSettings, *, available_bytes: int | None = None, f
     check_port(settings.host, settings.chat.http_port, "chat.http_port (--port)")
     check_port(settings.host, settings.chat.grpc_port, "chat.grpc_port (--grpc-port)")
     check_socket(local_socket(settings))
-    check_live_version(open_registry(StateDir(settings.state_dir).versions))
+    check_live_version(open_registry(StateDir(settings.state_dir).versions, settings=settings.versions))
 
 
 def check_model(settings: StandaloneSettings) -> None:

@@ -3,8 +3,9 @@
 A file holds each service's own table, `[chat]`, `[reward]`, `[trainer]`, in which all its settings may be given. What
 they share stands above the tables, is given once, and is handed on:
 
-    state_dir · model · tuning · objectives · log    must be the same for all: refused in a table, by the name to use
-    device · log_level                               hold for each service whose table gives no other
+    state_dir · versions · model · tuning · objectives · log
+                          must be the same for all: refused in a table, by the name to use
+    device · log_level    hold for each service whose table gives no other
 """
 
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from rlhf_online.training.settings import RewardTraining, TrainerSettings
 SERVICES = ("chat", "reward", "trainer")
 SHARED = {
     **{f"{service}.{name}": name for service in SERVICES for name in ("state_dir", "ready_file", "die_with_parent")},
+    **{f"{service}.versions": "versions" for service in SERVICES},
     "chat.host": "host",
     "chat.log": "log",
     "chat.local_socket": "run/chat.sock in the state folder, where there is chat.tls",
@@ -117,6 +119,8 @@ def _handed_on(service: str, table: Any, data: Values, shared: Values) -> Any:
         if name.startswith(f"{service}.") and _holds(table, name.removeprefix(f"{service}.")):
             raise PydanticCustomError("moved", "{at} is no setting: it is {new}", {"at": name, "new": new})
     values = {"state_dir": data.get("state_dir", "."), **shared}
+    if "versions" in data:
+        values["versions"] = data["versions"]
     if "log_level" in data:
         values["log_level"] = data["log_level"]
     if service != "chat" and "device" in data:

@@ -77,7 +77,7 @@ def build(
     is set meanwhile.
     """
     state = StateDir(settings.state_dir)
-    registry = open_registry(state.versions, lease.guard)
+    registry = open_registry(state.versions, lease.guard, settings.versions)
     live = registry.live("policy")
     assert live is not None, "wait for the first policy version"
     registry.verify(live)

@@ -637,6 +637,7 @@ WRITERS = (
 )
 
 ANEW = "made anew by whoever starts"
+COPIED = "copies of what a bucket keeps: whoever loads one compares hashes, and has what is damaged fetched anew"
 STAGED = "writes files that `fsync_tree` makes durable before anybody is told of them"
 NOT_PROMISED = {
     "rlhf_online.config.files:write_toml": ANEW,
@@ -653,6 +654,10 @@ NOT_PROMISED = {
     "rlhf_online.models.trunk:save_adapter": STAGED,
     "rlhf_online.models.trunk:save_model": STAGED,
     "rlhf_online.process:lower_priority": "no file",
+    "rlhf_online.versions.bucket:Bucket.download": COPIED,
+    "rlhf_online.versions.folder_store:FolderStore.remove": "removes what was never put",
+    "rlhf_online.versions.local_copies": COPIED,
+    "rlhf_online.versions.object_store:ObjectStore": COPIED,
     "rlhf_online.process:write_ready_file": ANEW,
     "rlhf_online.sqlite": "an empty database is as good as none; of read models see above",
     "rlhf_online.simulation": "for demonstrations and tests",

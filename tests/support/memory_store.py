@@ -1,10 +1,12 @@
 """Versions in memory: all that the registry needs of a store, and nothing else."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 
 from rlhf_online.errors import UnknownVersion
+from rlhf_online.versions.store import Stray
 
 
 class MemoryStore:
@@ -39,6 +41,9 @@ class MemoryStore:
             (folder / name).write_bytes(content)
         return folder
 
+    def mend(self, version: str) -> bool:
+        return False
+
     def stage(self, version: str) -> Path:
         return Path(mkdtemp(dir=self._scratch, prefix=f"staged-{version}-"))
 
@@ -51,6 +56,12 @@ class MemoryStore:
     def discard_files(self, version: str) -> None:
         self._check(version)
         self._files[version] = {}
+
+    def strays(self) -> list[Stray]:
+        return []
+
+    def remove(self, strays: Sequence[Stray]) -> None:
+        pass
 
     def read(self, key: str) -> str | None:
         return self._records.get(key)

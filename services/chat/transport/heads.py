@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from services.chat.bodies.api_error import ApiError
@@ -42,7 +42,11 @@ class HeadTooLarge(Exception):
 
 
 class BoundedHead(HttpToolsProtocol):
-    """uvicorn's connection, with bounds."""
+    """uvicorn's connection, with bounds.
+
+    A client may send the next request before it has the last answer. uvicorn answers one after the other, but when the
+    connection is lost it tells only the last; `_answered` is the one that is being answered.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class BoundedHead(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._answered: RequestResponseCycle | None = None
         self._refusal = NO_HTTP
         self._deaf = False
         self._head = 0
@@ -69,6 +74,20 @@ class BoundedHead(HttpToolsProtocol):
         super().data_received(data)
         if self._unparsed == unparsed > MAX_HEAD and not self._deaf:
             self._refuse(TOO_LARGE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._break_off()
+        super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if not self.pipeline:
+            self._answered = self.cycle
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._answered = self.pipeline[-1][0]
+        super().on_response_complete()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -101,9 +120,7 @@ class BoundedHead(HttpToolsProtocol):
         self._deaf = True
         self.refused(str(error.code))
         may_speak = self.may_speak()
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._break_off()
         if may_speak:
             self.transport.write(last_words(error))
             self.loop.call_later(LINGER_S, self.transport.abort)
@@ -114,4 +131,11 @@ class BoundedHead(HttpToolsProtocol):
 
     def may_speak(self) -> bool:
         """Whether no answer has begun and not ended."""
-        return self.cycle is None or not self.cycle.response_started or self.cycle.response_complete
+        answered = self._answered
+        return answered is None or not answered.response_started or answered.response_complete
+
+    def _break_off(self) -> None:
+        """What makes the answer learns that nobody waits for it."""
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True
+            self._answered.message_event.set()

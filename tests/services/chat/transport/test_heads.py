@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -12,10 +13,13 @@ from rlhf_online.proto.rlhf.v1 import chat_pb2, chat_pb2_grpc
 from services.chat.transport import connections, heads
 from services.chat.transport.heads import MAX_HEAD, MAX_HEADERS
 from tests.support.chat_service import ASK, Service, running
+from tests.support.waiting import eventually
 
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 BODY = orjson.dumps(ASK)
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
+STREAMED_BODY = orjson.dumps({**ASK, "stream": True})
+STREAMED = LINE + b"Content-Length: %d\r\n\r\n" % len(STREAMED_BODY) + STREAMED_BODY
 MANY = b"".join(b"X-%d: 1\r\n" % number for number in range(MAX_HEADERS))
 CHUNKED = LINE + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(BODY), BODY)
 
@@ -100,6 +104,36 @@ async def test_a_slow_but_steady_client_is_served(service: Service, monkeypatch:
         await asyncio.sleep(0.03)
     assert statuses(await reader.read()) == [200]
     writer.close()
+
+
+async def test_who_leaves_is_noticed_though_more_was_asked(service: Service) -> None:
+    """The last of several requests is not the one that is being answered."""
+    await service.engine.hold()
+    reader, writer = await asyncio.open_connection(*service.url.removeprefix("http://").split(":"))
+    writer.write(STREAMED * 3)
+    await service.engine.asked.wait()
+    await service.engine.allow(1)
+    await reader.readuntil(b"hello")
+    writer.close()
+    await eventually(lambda: service.sink.completions)
+    assert [one.answers[0].finish_reason for one in service.sink.completions] == ["abort"]
+    assert len(service.engine.requests) == 1
+
+
+async def test_no_refusal_is_put_into_an_answer(service: Service) -> None:
+    await service.engine.hold()
+    reader, writer = await asyncio.open_connection(*service.url.removeprefix("http://").split(":"))
+    writer.write(STREAMED + STREAMED)
+    await service.engine.asked.wait()
+    await service.engine.allow(1)
+    answer = await reader.readuntil(b"hello")
+    writer.write(b"\x16\x03\x01 hello there\r\n\r\n")
+    with suppress(ConnectionError):
+        answer += await reader.read()
+    writer.close()
+    assert statuses(answer) == [200]
+    await eventually(lambda: service.sink.completions)
+    assert service.sink.completions[0].answers[0].finish_reason == "abort"
 
 
 async def test_large_metadata_is_refused_by_grpc(tmp_path: Path) -> None:

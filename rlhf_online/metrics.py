@@ -110,37 +110,38 @@ class TrainerMetrics:
     """What services/trainer counts. Large because every metric of the service is an attribute."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
         self.cycles = Counter("rlhf_trainer_cycles", "Training cycles by outcome.", ["outcome"], registry=registry)
-        self.votes = Gauge("rlhf_trainer_votes", "Votes, as the ledger says.", ["disposition"], registry=registry)
-        self.dead_letters = Gauge(
-            "rlhf_trainer_dead_letters", "Records and votes that cannot be used.", ["reason"], registry=registry
-        )
+        self.votes = gauge("rlhf_trainer_votes", "Votes, as the ledger says.", "disposition")
+        self.dead_letters = gauge("rlhf_trainer_dead_letters", "Records and votes that cannot be used.", "reason")
         self.phase = Histogram(
             "rlhf_trainer_phase_seconds", "Time of a cycle's phases.", ["phase"], buckets=PHASE_S, registry=registry
         )
-        self.kl = Gauge("rlhf_trainer_kl", "KL of the policy to its reference, nats an answer.", registry=registry)
-        self.step_kl = Gauge("rlhf_trainer_step_kl", "KL of the last update, nats an answer.", registry=registry)
-        self.reward = Gauge("rlhf_trainer_reward", "Mean score of the last update's rollouts.", registry=registry)
-        self.accuracy = Gauge(
-            "rlhf_trainer_reward_accuracy", "Share of held-out comparisons ordered rightly.", registry=registry
-        )
-        self.held_out = Gauge(
+        self.kl = gauge("rlhf_trainer_kl", "KL of the policy to its reference, nats an answer.")
+        self.step_kl = gauge("rlhf_trainer_step_kl", "KL of the last update, nats an answer.")
+        self.reward = gauge("rlhf_trainer_reward", "Mean score of the last update's rollouts.")
+        self.accuracy = gauge("rlhf_trainer_reward_accuracy", "Share of held-out comparisons ordered rightly.")
+        self.held_out = gauge(
             "rlhf_trainer_reward_held_out",
             "The reward model on held-out votes: accuracy, ece, thumb_auc, …, with the ends of 95 % intervals.",
-            ["figure"],
-            registry=registry,
+            "figure",
         )
-        self.reliability = Gauge(
-            "rlhf_trainer_signal_reliability",
-            "How far implicit signals are believed, 0 … 1.",
-            ["signal"],
-            registry=registry,
+        self.held_back = gauge(
+            "rlhf_trainer_held_back_reward_held_out",
+            "The same of the held-back reward model, by which the gate judges.",
+            "figure",
         )
-        self.weights = Gauge(
-            "rlhf_trainer_objective_weight",
-            "What an objective counts in this cycle's scores.",
-            ["objective"],
-            registry=registry,
+        self.gate_share = gauge(
+            "rlhf_trainer_gate_share",
+            "What the gate takes of a cycle's time, 0 … 1, the held-back model's update included.",
+        )
+        self.reliability = gauge(
+            "rlhf_trainer_signal_reliability", "How far implicit signals are believed, 0 … 1.", "signal"
+        )
+        self.weights = gauge(
+            "rlhf_trainer_objective_weight", "What an objective counts in this cycle's scores.", "objective"
         )
         self.skipped = Counter(
             "rlhf_trainer_skipped", "What nothing could be learned from, by reason.", ["reason"], registry=registry
@@ -150,21 +151,16 @@ class TrainerMetrics:
             "Answers whose prompt lost its beginning to the reward model's context.",
             registry=registry,
         )
-        self.win_rate = Gauge(
-            "rlhf_trainer_win_rate", "Wins of the last candidate over the live one.", registry=registry
-        )
+        self.win_rate = gauge("rlhf_trainer_win_rate", "Wins of the last candidate over the live one.")
         self.undone = Counter("rlhf_trainer_undone_updates", "Policy updates taken back.", registry=registry)
-        self.left_out = Gauge(
+        self.left_out = gauge(
             "rlhf_trainer_rollouts_left_out",
             "Answers that the policy did not learn from: too old, too many, or unusable.",
-            ["reason"],
-            registry=registry,
+            "reason",
         )
-        self.paused = Gauge("rlhf_trainer_paused", "1 while an operator has paused learning.", registry=registry)
-        self.lag = Gauge("rlhf_trainer_log_lag", "Records of the log not read yet.", registry=registry)
-        self.serving = Gauge(
-            "rlhf_trainer_version_info", "1 for the versions in memory.", ["policy", "reward"], registry=registry
-        )
+        self.paused = gauge("rlhf_trainer_paused", "1 while an operator has paused learning.")
+        self.lag = gauge("rlhf_trainer_log_lag", "Records of the log not read yet.")
+        self.serving = gauge("rlhf_trainer_version_info", "1 for the versions in memory.", "policy", "reward")
 
 
 def show_version(gauge: Gauge, *version: str) -> None:

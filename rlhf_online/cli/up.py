@@ -53,7 +53,8 @@ REAL_MODEL: dict[str, Any] = {
             },
         },
         "rollout": {"per_cycle": 64, "answers_per_prompt": 4, "max_tokens": 48},
-        "gate": {"samples": 16, "win_rate": {"min": 0.4}, "kl": {"max": 6.0}},
+        # Nor would they teach a second reward model anything, which takes a trunk of its own in memory.
+        "gate": {"samples": 16, "win_rate": {"min": 0.4}, "kl": {"max": 6.0}, "held_back": {"share": 0.0}},
     },
 }
 """Under these a real chat model of some hundred million weights learns from tens of votes on two cores."""

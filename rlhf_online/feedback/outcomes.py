@@ -27,6 +27,7 @@ Word = Literal[
     "trained",
     "kept",
     "held_out",
+    "held_back",
     "orphaned",
     "dead_lettered",
     "superseded",
@@ -35,7 +36,8 @@ Word = Literal[
 ]
 """`waiting` and `joined` are of votes/now alone. The detail of `trained` and `kept` (among the votes that are replayed,
 and not learned from as new) is the reward version; of `dead_lettered` the reason; of `superseded` and `withdrawn` the
-vote that did it, where it is known."""
+vote that did it, where it is known. One that is `held_back` teaches no reward version: it teaches the model that the
+gate judges by."""
 WORDS = get_args(Word)
 
 CHUNKS = 256

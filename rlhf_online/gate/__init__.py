@@ -2,7 +2,8 @@
 
     readiness   why the reward model blocks policy learning, before an update
     evidence    the candidate answers the prompts that the live version answered; both are scored by one reward version
-    kl · win_rate · length     the checks: each reads the evidence and says what it measured and what it objects to
+    kl · win_rate · held_back · proxy_gap · reward_model · disagreement · length
+                the checks: each reads the evidence and says what it measured and what it objects to
     settings    the checks in the order in which they are asked, each with its own settings, `[gate.kl]`
     verdict     all findings together
 

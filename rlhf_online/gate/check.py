@@ -3,9 +3,10 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlhf_online.config import Section
+from rlhf_online.gate.readiness import reward_model_blocks
 
 Tokens = tuple[int, ...]
 EXAMPLES = 3
@@ -20,6 +21,7 @@ class AnswerSet:
     `spreads` are by the reward model that the policy learns from, `scores` as the policy sees them (pessimistic), both
     NaN where there is no number. `logprobs` is the mean log-probability of an answer's tokens, nats a token, under the
     version that wrote them and the distribution that they were sampled from; NaN of an answer without a token.
+    `held_back` and `held_back_spreads` are scores and spreads by the held-back reward model; none where there is none.
     """
 
     token_ids: Sequence[Tokens]
@@ -27,6 +29,8 @@ class AnswerSet:
     scores: Sequence[float]
     spreads: Sequence[float]
     logprobs: Sequence[float]
+    held_back: Sequence[float] = ()
+    held_back_spreads: Sequence[float] = ()
 
     @property
     def lengths(self) -> list[int]:
@@ -39,7 +43,8 @@ class Evidence:
 
     `prompt_texts` are the prompts decoded, their template's words included. `kl` is the candidate's KL to the
     reference, nats an answer. `reward_model` holds the figures of the reward model that the candidate learned from, on
-    votes that were held out: accuracy, accuracy_low, accuracy_high, accuracy_n, ece, ece_low, ece_high, thumb_auc, ….
+    votes that were held out: accuracy, accuracy_low, accuracy_high, accuracy_n, ece, ece_low, ece_high, thumb_auc, …;
+    `held_back_model` those of the held-back one on the same votes, {} where there is none.
     """
 
     prompts: Sequence[Tokens]
@@ -48,14 +53,23 @@ class Evidence:
     live: AnswerSet
     kl: float
     reward_model: Mapping[str, float]
+    held_back_model: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> list[int]:
+        """The prompts (indices) where both answers have finite scores, by the held-back model too if there is one."""
+        sets = (self.candidate, self.live)
+        columns = [scores for answers in sets for scores in (answers.scores, answers.held_back) if scores]
+        return [row for row in range(len(self.prompts)) if all(math.isfinite(scores[row]) for scores in columns)]
+
+    @property
+    def held_back_knows(self) -> bool:
+        """Whether the held-back model orders held-out votes better than chance, by its 95 % interval."""
+        return bool(self.held_back_model) and not reward_model_blocks(self.held_back_model, 0.5)
 
     def score_pairs(self) -> list[tuple[float, float]]:
         """(candidate's, live version's) score of each prompt where both are finite."""
-        return [
-            (ours, theirs)
-            for ours, theirs in zip(self.candidate.scores, self.live.scores, strict=True)
-            if math.isfinite(ours + theirs)
-        ]
+        return [(self.candidate.scores[row], self.live.scores[row]) for row in self.usable]
 
     def worst(self, badness: Callable[[int], float]) -> tuple[int, ...]:
         """The prompts (indices) with the highest `badness`, EXAMPLES at most, worst first; none where it is NaN."""

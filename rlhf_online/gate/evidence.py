@@ -49,51 +49,62 @@ class Witnesses:
 
     `sample(prompts)` gives the candidate's answers; `score(pairs)` the scores by one reward version and one set of
     weights; `logprobs(pairs)` the log-probabilities of the answers' tokens, by the candidate and by the reference;
-    `decode(tokens)` their text.
+    `decode(tokens)` their text; `held_back(pairs)`, where there is such a model, the scores by that.
     """
 
     sample: Callable[[list[Tokens]], list[Tokens]]
     score: Callable[[list[Pair]], list[Scored]]
     logprobs: Callable[[list[Pair]], tuple[Logprobs, Logprobs]]
     decode: Callable[[Tokens], str]
+    held_back: Callable[[list[Pair]], list[Scored]] | None = None
 
 
 def gather(
-    live: Sequence[ScoredRollout], witnesses: Witnesses, *, max_tokens: int, reward_model: Mapping[str, float]
+    live: Sequence[ScoredRollout],
+    witnesses: Witnesses,
+    *,
+    max_tokens: int,
+    reward_model: Mapping[str, float],
+    held_back_model: Mapping[str, float],
 ) -> Evidence:
     """Let the candidate answer the prompts of `live`, score both versions' answers, and measure the candidate's KL.
 
     The candidate's answers are of `max_tokens` at most. People may have been given longer ones: those are cut to
     `max_tokens` and scored as cut. The KL to the reference is the estimate k1 on the candidate's own answers, nats an
-    answer. `reward_model` are the figures of what scores.
+    answer. `reward_model` and `held_back_model` are the figures of what scores.
     """
     prompts = [item.rollout.prompt_token_ids for item in live]
     answers = witnesses.sample(prompts) if prompts else []
     theirs = [item.rollout.token_ids[:max_tokens] for item in live]
     ours, reference = witnesses.logprobs(list(zip(prompts, answers, strict=True))) if prompts else ((), ())
-    scored = _scores(witnesses, list(zip(prompts * 2, [*answers, *theirs], strict=True)))
+    pairs, count = list(zip(prompts * 2, [*answers, *theirs], strict=True)), len(prompts)
+    scored = _scores(witnesses.score, pairs)
+    apart = _scores(witnesses.held_back, pairs) if witnesses.held_back else []
 
-    def answer_set(token_ids: list[Tokens], scores: Sequence[Scored], logprobs: Logprobs) -> AnswerSet:
+    def answer_set(token_ids: list[Tokens], rows: slice, logprobs: Logprobs) -> AnswerSet:
         return AnswerSet(
             token_ids=token_ids,
             texts=[witnesses.decode(ids) for ids in token_ids],
-            scores=[item.score for item in scores],
-            spreads=[item.spread for item in scores],
+            scores=[item.score for item in scored[rows]],
+            spreads=[item.spread for item in scored[rows]],
             logprobs=[statistics.fmean(values) if values else math.nan for values in logprobs],
+            held_back=[item.score for item in apart[rows]],
+            held_back_spreads=[item.spread for item in apart[rows]],
         )
 
     return Evidence(
         prompts=prompts,
         prompt_texts=[witnesses.decode(prompt) for prompt in prompts],
-        candidate=answer_set(answers, scored[: len(prompts)], ours),
-        live=answer_set(theirs, scored[len(prompts) :], [item.rollout.logprobs[:max_tokens] for item in live]),
-        kl=sum(sum(p) - sum(r) for p, r in zip(ours, reference, strict=True)) / max(1, len(prompts)),
+        candidate=answer_set(answers, slice(count), ours),
+        live=answer_set(theirs, slice(count, None), [item.rollout.logprobs[:max_tokens] for item in live]),
+        kl=sum(sum(p) - sum(r) for p, r in zip(ours, reference, strict=True)) / max(1, count),
         reward_model=dict(reward_model),
+        held_back_model=dict(held_back_model),
     )
 
 
-def _scores(witnesses: Witnesses, pairs: Sequence[Pair]) -> list[Scored]:
+def _scores(score: Callable[[list[Pair]], list[Scored]], pairs: Sequence[Pair]) -> list[Scored]:
     """Of all pairs; NaN of an answer without a token, which no reward model reads."""
     asked = [pair for pair in pairs if pair[1]]
-    found = iter(witnesses.score(asked) if asked else ())
+    found = iter(score(asked) if asked else ())
     return [next(found) if answer else Scored(math.nan, math.nan) for _, answer in pairs]

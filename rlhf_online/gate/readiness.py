@@ -1,22 +1,22 @@
-"""Is the reward model good enough for the policy to learn from?"""
+"""Is a reward model good enough for the policy to learn from, or to be judged by?"""
 
 from collections.abc import Mapping
 
 
-def reward_model_blocks(figures: Mapping[str, float], least_accuracy: float) -> str:
+def reward_model_blocks(figures: Mapping[str, float], least_accuracy: float, *, which: str = "reward model") -> str:
     """Why the policy may not learn yet, "" if it may: `figures` are those of the reward model on held-out votes, and
-    `taught`, the number of objectives that count and that votes have ordered answers by.
+    `trained_objectives`, the number of objectives that count and that votes have ordered answers by.
 
     Enough is an accuracy on comparisons, or on thumbs the share of answers with a thumb up that are above those with a
     thumb down, whose 95 % interval lies above `least_accuracy`; so few votes are never enough by luck.
     """
     if not figures.get("trained_objectives", 1):
-        return "no vote has taught the reward model what is better: a comparison does, or thumbs up and thumbs down"
+        return f"no vote has taught the {which} what is better: a comparison does, or thumbs up and thumbs down"
     low = max(figures.get("accuracy_low", 0.0), figures.get("thumb_auc_low", 0.0))
     if least_accuracy == 0 or low > least_accuracy:
         return ""
     pairs, thumbs = figures.get("accuracy_n", 0), figures.get("thumb_n", 0)
     return (
-        f"the reward model orders held-out votes rightly more than {low:.2f} of the time, by {pairs:g} pairs and "
+        f"the {which} orders held-out votes rightly more than {low:.2f} of the time, by {pairs:g} pairs and "
         f"{thumbs:g} thumbs, and reward.policy_accuracy asks for more than {least_accuracy:g}: more votes are needed"
     )

@@ -7,8 +7,12 @@ from pydantic import Field
 
 from rlhf_online.config import Section
 from rlhf_online.gate.check import Check
+from rlhf_online.gate.disagreement import DisagreementCheck
+from rlhf_online.gate.held_back import HeldBackCheck
 from rlhf_online.gate.kl import KlCheck
 from rlhf_online.gate.length import LengthCheck
+from rlhf_online.gate.proxy_gap import ProxyGapCheck
+from rlhf_online.gate.reward_model import RewardModelCheck
 from rlhf_online.gate.win_rate import WinRateCheck
 
 
@@ -27,6 +31,10 @@ class GateSettings(Section):
     )
     kl: KlCheck = KlCheck()
     win_rate: WinRateCheck = WinRateCheck()
+    held_back: HeldBackCheck = HeldBackCheck()
+    proxy_gap: ProxyGapCheck = ProxyGapCheck()
+    reward_model: RewardModelCheck = RewardModelCheck()
+    disagreement: DisagreementCheck = DisagreementCheck()
     length: LengthCheck = LengthCheck()
 
     @property

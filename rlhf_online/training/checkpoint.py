@@ -4,7 +4,8 @@
       lock, epoch.json, …      the lease of the one trainer that writes here (`lease`)
       ledger/  answers/        sealed files of the ledger and of the join's answers, never changed; a checkpoint names
                                those that belong to it, and those that none names are removed
-      000012/                  state.json, and <part>.json + <part>.safetensors for each part (intake, policy, reward)
+      000012/                  state.json, and <part>.json + <part>.safetensors for each part (intake, policy, reward,
+                           and held_back where there is such a model)
         manifest.json          number, epoch, log identity and position, SHA-256 and size of every file: written last
 
 A save writes the files, fsyncs each, then manifest.json.tmp, fsyncs it, renames it, and fsyncs the folders. A folder
@@ -70,6 +71,10 @@ class Checkpoint:
     sealed: dict[str, tuple[str, ...]]
     """Names of the sealed files, by folder."""
     files: dict[str, FileDigest] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        """Whether it holds the part: an earlier release, or other settings, may have written it without."""
+        return f"{name}.json" in self.files
 
     def part(self, name: str, answer_ids: AnswerIds | None = None) -> CheckpointPart:
         """Read a part; the intake's needs `answer_ids`, for text of earlier releases. Raises CheckpointError."""

@@ -28,6 +28,8 @@ def commit(
             "reward": parts.learners.reward_part() if reward or first else None,
             "policy": parts.learners.policy_part() if policy or first else None,
         }
+        if parts.held_back is not None:
+            contents["held_back"] = parts.held_back.part() if reward or first else None
         state = {
             "progress": progress.to_json(),
             "buffer": parts.intake.policy_inputs.buffer.to_json(),

@@ -7,6 +7,9 @@ from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion, Progress
 
+GATE = ("gate", "held_back")
+"""The phases that there would be none of without the gate."""
+
 
 def show(parts: TrainerParts, progress: Progress) -> None:
     """Counts of votes and answers, and the versions in memory."""
@@ -38,12 +41,16 @@ def end_published_cycle(
     metrics.win_rate.set(judged.figures.get("win_rate", 0.0))
     metrics.step_kl.set(report.step_kl)
     metrics.reward.set(report.score)
+    seconds = parts.reporter.seconds
+    gate_share = sum(seconds.get(name, 0.0) for name in GATE) / (sum(seconds.values()) or 1.0)
+    metrics.gate_share.set(gate_share)
     if outcome == "promoted":
         parts.reporter.set(kl=judged.kl)
     details = update_facts(report) | {
         "kl": judged.kl,
         "gate": judged.figures,
         "win_rate": judged.figures.get("win_rate"),
+        "gate_share": round(gate_share, 4),
     }
     end_cycle(parts, progress, outcome, policy_version=judged.version, reasons=list(judged.reasons), **details)
 

@@ -1,9 +1,11 @@
-"""A candidate before the gate: evidence is gathered with what the trainer holds, and the verdict kept for commit 2."""
+"""A candidate before the gate: whether it could be judged, its evidence, gathered with what the trainer holds, and its
+verdict, which is kept for commit 2."""
 
 from collections.abc import Sequence
 
 from rlhf_online.gate.check import Evidence
 from rlhf_online.gate.evidence import Witnesses, baseline, gather
+from rlhf_online.gate.readiness import reward_model_blocks
 from rlhf_online.gate.verdict import judge
 from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training.experience import TEMPERATURE
@@ -11,6 +13,15 @@ from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.progress import JudgedVersion, Progress
 
 PROBES = 8
+
+
+def learning_blocked(parts: TrainerParts, progress: Progress) -> str:
+    """Why the policy may not learn yet, or could not be judged then; "" if it may."""
+    least = parts.settings.reward.policy_accuracy
+    blocked = reward_model_blocks(progress.figures, least)
+    if blocked or parts.held_back is None or least == 0:
+        return blocked
+    return reward_model_blocks(progress.held_back, least, which="held-back reward model")
 
 
 def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[ScoredRollout]) -> JudgedVersion:
@@ -40,7 +51,7 @@ def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
 
 def gather_evidence(parts: TrainerParts, progress: Progress, scored: Sequence[ScoredRollout]) -> Evidence:
     """The same weights, answers and cycle give the same evidence. Raises Stopped while a service is away."""
-    settings, learners = parts.settings, parts.learners
+    settings, learners, apart = parts.settings, parts.learners, parts.held_back
     seed, limit = _seed(parts, progress), settings.rollout.max_tokens
     return gather(
         baseline(scored, progress.policy_version, TEMPERATURE, settings.gate.samples, limit),
@@ -49,9 +60,11 @@ def gather_evidence(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
             score=lambda pairs: parts.experience.score(pairs, progress.reward_version, progress.weights),
             logprobs=learners.logprobs,
             decode=learners.tokenizer.decode,
+            held_back=None if apart is None else lambda pairs: apart.score(pairs, progress.weights),
         ),
         max_tokens=limit,
         reward_model=progress.figures,
+        held_back_model={} if apart is None else progress.held_back,
     )
 
 

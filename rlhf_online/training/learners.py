@@ -8,6 +8,7 @@ import torch
 
 from rlhf_online.feedback.limits import VoteLimits
 from rlhf_online.models.limits import ModelLimits
+from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards import compose
 from rlhf_online.rollout.types import LabelledAnswer
@@ -22,6 +23,11 @@ VOTE_TOKENS, VOTE_BUDGETS = 16_384, 2
 """Largest vote: this many times what one forward pass with gradients may take."""
 PROBE_TOKENS = 256
 """Longest sequence of a probe: it is computed while the engine is paused."""
+
+
+def vote_tokens(model: RewardModel) -> int:
+    """Tokens of the largest vote that the model can learn from."""
+    return VOTE_BUDGETS * model.token_budget(VOTE_TOKENS)
 
 
 class Learners:
@@ -52,8 +58,8 @@ class Learners:
     @property
     def vote_limits(self) -> VoteLimits:
         """What both models can learn from."""
-        tokens = VOTE_BUDGETS * self.reward.model.token_budget(VOTE_TOKENS)
-        return VoteLimits(models=self.limits, objectives=self.reward.model.objectives, tokens=tokens)
+        model = self.reward.model
+        return VoteLimits(models=self.limits, objectives=model.objectives, tokens=vote_tokens(model))
 
     def labels(self, count: int, rng: random.Random, weights: Mapping[str, float]) -> list[LabelledAnswer]:
         """Up to `count` answers with people's thumbs, if the next policy update learns from such; none held out, and

@@ -1,7 +1,7 @@
 """The trainer's loop: votes in, versions out, one cycle after another.
 
     log ──read──▶ intake ──votes──▶ reward update ──▶ COMMIT 1 ──▶ reward-000007 published, live
-                    │                                                │  until the reward service serves it
+                    │      (held back: the gate's)                   │  until the reward service serves it
                     └──live answers──▶ rollouts ◀──fresh── engine    ▼
                                           └─────────────────────▶ scores ─▶ policy ─▶ gate ─▶ COMMIT 2
                                                                                                  │
@@ -40,13 +40,12 @@ from contextlib import suppress
 import structlog
 
 from rlhf_online.errors import PositionLost
-from rlhf_online.gate.readiness import reward_model_blocks
 from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training import pause, resume_checks
 from rlhf_online.training.checkpoint import Checkpoint
 from rlhf_online.training.commit import commit, commit_intake, mark_consumed, take_back_policy
 from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
-from rlhf_online.training.judging import judge_candidate
+from rlhf_online.training.judging import judge_candidate, learning_blocked
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion, Progress
@@ -118,6 +117,8 @@ class Trainer:
             parts.intake.policy_inputs.buffer.restore(checkpoint.state["buffer"])
             parts.experience.curriculum.restore(checkpoint.state.get("curriculum", []))
             parts.learners.restore_reward(checkpoint.part("reward"))
+            if parts.held_back is not None and checkpoint.has("held_back"):
+                parts.held_back.restore(checkpoint.part("held_back"))
             parts.learners.restore_policy(checkpoint.part("policy"))
             self._log.info("resumed", checkpoint=checkpoint.number, cycle=stored.cycle, next_update=stored.next_update)
         parts.retrier.call("telling what became of votes", parts.outcomes.publish)
@@ -142,21 +143,31 @@ class Trainer:
         parts.reporter.metrics.lag.set(parts.retrier.call("reading the log", lambda: parts.intake.lag))
 
     def learn_votes(self) -> None:
-        """Update the reward model on the votes that wait, and make commit 1."""
+        """Update the reward models on the votes that wait, and make commit 1."""
         parts, progress = self.parts, self.progress
         with parts.reporter.phase("reward"):
-            votes, held_out = parts.intake.votes.take()
-            parts.learners.reward.forget(parts.intake.votes.take_revoked())
-            parts.learners.reward.erase(parts.intake.votes.erasures.take_new())
+            taken = parts.intake.votes.take()
+            revoked, erased = parts.intake.votes.take_revoked(), parts.intake.votes.erasures.take_new()
+            parts.learners.reward.forget(revoked)
+            parts.learners.reward.erase(erased)
             reference = parts.intake.policy_inputs.reference_answers
-            report = parts.learners.reward.update(votes, held_out, reference, parts.reporter.step)
+            report = parts.learners.reward.update(taken.learned, taken.held_out, reference, parts.reporter.step)
             progress.weights = parts.retrier.call("reading the objectives' weights", parts.weights)
             trained = sum(progress.weights[name] > 0 for name in parts.learners.reward.trained_objectives)
             progress.figures = report.measured.figures() | {"trained_objectives": trained}
+        progress.held_back = {}
+        if parts.held_back is not None:
+            with parts.reporter.phase("held_back"):
+                parts.held_back.forget(revoked, erased)
+                apart = parts.held_back.update(taken.held_back, taken.held_out, reference, parts.reporter.step)
+                trained = parts.held_back.trained_objectives(progress.weights)
+                progress.held_back = apart.measured.figures() | {"trained_objectives": trained}
+            parts.reporter.held_back(apart)
+        with parts.reporter.phase("reward"):
             progress.reward_version = self._reserve("reward")
             progress.position = dict(parts.intake.position)
             progress.next_update, progress.updates_left = "policy", parts.settings.policy_updates
-            for vote in votes:
+            for vote in taken.learned:
                 word = "trained" if vote.event_id in report.learned else "kept"
                 parts.ledger.tell(vote.event_id, vote.person, word, progress.reward_version)
             commit(parts, progress, intake=True, reward=True)
@@ -176,7 +187,7 @@ class Trainer:
             self._end_without_version("paused", why=pause.WHY)
             return
         prompts = parts.intake.policy_inputs.prompts
-        blocked = reward_model_blocks(progress.figures, parts.settings.reward.policy_accuracy)
+        blocked = learning_blocked(parts, progress)
         if blocked or not prompts:
             progress.updates_left = 0
             self._end_without_version(

@@ -7,6 +7,7 @@ from rlhf_online.rewards.sources import RewardService
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.experience import Experience
+from rlhf_online.training.held_back import HeldBackModel
 from rlhf_online.training.intake import Intake
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import Lease
@@ -31,6 +32,8 @@ class TrainerParts:
     intake: Intake
     outcomes: VoteOutcomes
     learners: Learners
+    held_back: HeldBackModel | None
+    """None where the gate judges without one."""
     publisher: Publisher
     experience: Experience
     rewards: RewardService

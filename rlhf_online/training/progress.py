@@ -66,6 +66,8 @@ class Progress:
     """Policy updates still to be made with the reward model that has learned."""
     position: Position = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
+    held_back: dict[str, float] = field(default_factory=dict)
+    """The same of the held-back reward model; {} where there is none, or nothing was measured of it yet."""
     weights: dict[str, float] = field(default_factory=dict)
     judged: JudgedVersion | None = None
     reference: str = ""

@@ -39,7 +39,8 @@ class Reporter:
             "votes": {},
             "history": before.get("history", []),
         }
-        self._seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
+        """Of each phase of the cycle so far."""
         self._stepped = 0.0
 
     @property
@@ -111,6 +112,21 @@ class Reporter:
             weights=dict(weights),
         )
 
+    def held_back(self, report: RewardReport) -> None:
+        """The held-back reward model's update and evaluation."""
+        found = report.measured
+        if found.accuracy_n or found.thumb_n:
+            for name, value in found.figures().items():
+                self.metrics.held_back.labels(name).set(value)
+        self._log.info(
+            "held-back reward model learned",
+            votes=report.new,
+            accuracy=round(found.accuracy, 3),
+            accuracy_low=round(found.accuracy_low, 3),
+            thumb_auc=round(found.thumb_auc, 3),
+            ece=round(found.ece, 3),
+        )
+
     def waiting(self, doing: str, error: Exception) -> None:
         """Something that the trainer needs is away."""
         self._log.warning("waiting", doing=doing, why=str(error))
@@ -131,7 +147,7 @@ class Reporter:
         yield
         seconds = time.monotonic() - began
         self.metrics.phase.labels(name).observe(seconds)
-        self._seconds[name] = round(self._seconds.get(name, 0.0) + seconds, 3)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 3)
         self.set(phase="waiting", waiting_for="", step=0, steps=0)
 
     def cycle(self, outcome: str, **facts: Any) -> None:
@@ -140,8 +156,8 @@ class Reporter:
         self.metrics.cycles.labels(outcome).inc()
         if outcome == "undone":
             self.metrics.undone.inc()
-        item = {"outcome": outcome, **facts, "seconds": self._seconds, "finished_ms": now_ms()}
-        self._seconds = {}
+        item = {"outcome": outcome, **facts, "seconds": self.seconds, "finished_ms": now_ms()}
+        self.seconds = {}
         self.set(history=[*self._values["history"][-HISTORY + 1 :], item])
         shown = {name: value for name, value in facts.items() if isinstance(value, str | int | float)}
         self._log.info("cycle", outcome=outcome, **shown)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.state import StateDir
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.experience import AnswerSampler, Experience
+from rlhf_online.training.held_back import SEED, HeldBackModel
 from rlhf_online.training.intake import Intake, IntakeSettings
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseObject
@@ -87,8 +89,9 @@ def build(
     reporter = Reporter(state, metrics)
     retrier = Retrier(stop, reporter.waiting)
     learners = _learners(settings, registry, live, tokenizer)
+    held_back = _held_back(settings, registry, tokenizer) if settings.gate.held_back.share else None
     buffer = RolloutBuffer(BUFFER_CYCLES * settings.rollout.per_cycle, settings.rollout.max_staleness)
-    intake = Intake(source, ledger, buffer, _intake_settings(settings, checkpoints, learners, tokenizer))
+    intake = Intake(source, ledger, buffer, _intake_settings(settings, checkpoints, learners, held_back, tokenizer))
     parts = TrainerParts(
         settings=settings,
         lease=lease,
@@ -98,6 +101,7 @@ def build(
         intake=intake,
         outcomes=VoteOutcomes(OutcomeBoard(registry.store), intake, ledger),
         learners=learners,
+        held_back=held_back,
         publisher=Publisher(registry, learners, settings.reward.tuning, settings.keep_versions),
         experience=Experience(
             sampler, [rewards], buffer, ledger, registry, retrier, settings.rollout, settings.reward.pessimism
@@ -115,16 +119,22 @@ def build(
 
 
 def _intake_settings(
-    settings: TrainerSettings, checkpoints: Checkpoints, learners: Learners, tokenizer: ChatTokenizer
+    settings: TrainerSettings,
+    checkpoints: Checkpoints,
+    learners: Learners,
+    held_back: HeldBackModel | None,
+    tokenizer: ChatTokenizer,
 ) -> IntakeSettings:
+    limits = learners.vote_limits
     return IntakeSettings(
         answers=checkpoints.answers_folder,
         window_ms=round(1000 * settings.join_window_s),
         held_out=settings.reward.held_out,
+        held_back=settings.gate.held_back.share,
         prompts=settings.rollout.prompts,
         reference_answers=settings.reward.reference_answers,
         eos_ids=frozenset(tokenizer.eos_ids),
-        limits=learners.vote_limits,
+        limits=limits if held_back is None else held_back.narrow(limits),
         answer_ids=tokenizer.answer_ids,
     )
 
@@ -143,12 +153,6 @@ def _weights(state: StateDir, objectives: Sequence[str]) -> Callable[[], Weights
 
 def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenizer: ChatTokenizer) -> Learners:
     base, device = Path(settings.model), pick_device(settings.device)
-    genesis = registry.path(registry.versions("policy")[0])
-    tuning: Literal["full", "lora"] = settings.reward.tuning
-    if tuning == "lora" and not has_weights(base):
-        raise ConfigError(
-            f"reward.tuning: 'lora' needs the base model's weights, and {base} holds no *.safetensors: use 'full'"
-        )
     _check_tuning(settings, registry, live)
 
     def load_policy(folder: Path, reference: Path) -> PolicyUpdater:
@@ -164,25 +168,41 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
         mixed = _demonstrations(settings.policy, tokenizer, policy)
         return PolicyUpdater(policy, settings.policy, settings.seed, mixed)
 
-    trunk = Path(settings.reward.trunk) if settings.reward.trunk else base if has_weights(base) else genesis
+    reward = _reward_updater(settings, registry, tokenizer, trunk="reward.trunk", seed=settings.seed)
+    reference = registry.path(registry.references()[-1])
+    policy = load_policy(registry.path(live), reference)
+    return Learners(reward, policy, tokenizer, load_policy, other_trunk=bool(settings.reward.trunk))
+
+
+def _held_back(settings: TrainerSettings, registry: Registry, tokenizer: ChatTokenizer) -> HeldBackModel:
+    trunk = "gate.held_back.trunk" if settings.gate.held_back.trunk else "reward.trunk"
+    return HeldBackModel(_reward_updater(settings, registry, tokenizer, trunk=trunk, seed=settings.seed + SEED))
+
+
+def _reward_updater(
+    settings: TrainerSettings, registry: Registry, tokenizer: ChatTokenizer, *, trunk: str, seed: int
+) -> RewardUpdater:
+    """A new reward model, on the trunk that the setting `trunk` names, or else on the policy's."""
+    base, named = Path(settings.model), attrgetter(trunk)(settings)
+    genesis = registry.path(registry.versions("policy")[0])
+    tuning: Literal["full", "lora"] = settings.reward.tuning
+    if tuning == "lora" and not has_weights(base):
+        raise ConfigError(
+            f"reward.tuning: 'lora' needs the base model's weights, and {base} holds no *.safetensors: use 'full'"
+        )
     model = RewardModel.load(
-        trunk,
+        Path(named) if named else base if has_weights(base) else genesis,
         tuning=tuning,
         heads=Heads(
             objectives=settings.reward.objectives, members=settings.reward.heads, readout=settings.reward.readout
         ),
         lora_rank=settings.reward.lora_rank,
-        device=device,
-        seed=settings.seed,
+        device=pick_device(settings.device),
+        seed=seed,
     )
     if model.tokenizer != tokenizer.digest:
-        raise ConfigError(
-            f"reward.trunk: the model in {trunk} has another tokenizer than {base}: name one with the same"
-        )
-    reward = RewardUpdater(model, settings.reward, settings.seed)
-    reference = registry.path(registry.references()[-1])
-    policy = load_policy(registry.path(live), reference)
-    return Learners(reward, policy, tokenizer, load_policy, other_trunk=bool(settings.reward.trunk))
+        raise ConfigError(f"{trunk}: the model in {named} has another tokenizer than {base}: name one with the same")
+    return RewardUpdater(model, settings.reward, seed)
 
 
 def _demonstrations(settings: PolicyTraining, tokenizer: ChatTokenizer, policy: Policy) -> Sequence[Pair]:

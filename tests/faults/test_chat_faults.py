@@ -150,7 +150,7 @@ async def test_what_a_client_saw_before_it_left_is_logged_and_can_be_rated(tmp_p
         check(service)
         [answer] = completions(service)[seen].answers
         assert (answer.text, answer.token_ids, answer.finish_reason) == ("hello", (11,), "abort")
-        [vote], _ = taken_in(service).votes.take()
+        [vote], *_ = taken_in(service).votes.take()
         assert isinstance(vote, Rating)
         assert (vote.event_id, vote.candidate.token_ids) == (event_id, (11,))
 

@@ -10,6 +10,7 @@ from rlhf_online.gate.check import Evidence
 from rlhf_online.gate.evidence import Pair, Tokens, Witnesses, baseline, gather
 from rlhf_online.rewards.sources import Scored
 from rlhf_online.rollout.types import Rollout, ScoredRollout
+from tests.support.gate import answers, evidence_of
 
 
 def scored(
@@ -55,6 +56,7 @@ def asked_of(
     *,
     max_tokens: int = 4,
     score: Callable[[list[Pair]], list[Scored]] = first_token,
+    held_back: Callable[[list[Pair]], list[Scored]] | None = None,
 ) -> Evidence:
     """By the candidate every token has log-probability −1, by the reference −1.5; words are "w7"."""
     witnesses = Witnesses(
@@ -62,8 +64,11 @@ def asked_of(
         score=score,
         logprobs=lambda pairs: ([[-1.0] * len(a) for _, a in pairs], [[-1.5] * len(a) for _, a in pairs]),
         decode=lambda ids: " ".join(f"w{token}" for token in ids),
+        held_back=held_back,
     )
-    return gather(live, witnesses, max_tokens=max_tokens, reward_model={"accuracy": 0.75})
+    return gather(
+        live, witnesses, max_tokens=max_tokens, reward_model={"accuracy": 0.75}, held_back_model={"accuracy": 0.625}
+    )
 
 
 def test_without_an_answer_of_the_live_version_nothing_is_asked() -> None:
@@ -71,7 +76,7 @@ def test_without_an_answer_of_the_live_version_nothing_is_asked() -> None:
         raise AssertionError("asked")
 
     witnesses = Witnesses(sample=never, score=never, logprobs=never, decode=never)
-    found = gather([], witnesses, max_tokens=4, reward_model={})
+    found = gather([], witnesses, max_tokens=4, reward_model={}, held_back_model={})
     assert found.score_pairs() == [] and found.kl == 0.0
 
 
@@ -88,7 +93,8 @@ def test_the_candidate_answers_the_same_prompts() -> None:
     assert found.candidate.token_ids == [(10, 2), (20, 2)] and found.candidate.texts == ["w10 w2", "w20 w2"]
     assert (found.candidate.scores, found.candidate.spreads) == ([10.0, 20.0], [1.0, 2.0])
     assert (found.candidate.lengths, found.live.lengths) == ([2, 2], [4, 2])
-    assert found.reward_model == {"accuracy": 0.75}
+    assert (found.reward_model, found.held_back_model) == ({"accuracy": 0.75}, {"accuracy": 0.625})
+    assert found.candidate.held_back == found.live.held_back == [], "there is no such model"
 
 
 def test_both_versions_answers_are_scored_together_whatever_the_live_ones_were_scored_before() -> None:
@@ -120,6 +126,28 @@ def test_an_answer_without_a_token_has_no_score() -> None:
     found = asked_of([scored(10, 0.0, tokens=()), scored(20, 0.0)], lambda prompts: [(5, 2), (6, 2)])
     assert math.isnan(found.live.scores[0]) and math.isnan(found.live.logprobs[0])
     assert found.score_pairs() == [(6.0, 7.0)]
+
+
+def test_the_held_back_model_scores_the_same_answers() -> None:
+    def last_token(pairs: list[Pair]) -> list[Scored]:
+        return [Scored(float(answer[-1]), 0.5) for _, answer in pairs]
+
+    live = [scored(10, 0.0), scored(20, 0.0, tokens=())]
+    found = asked_of(live, lambda prompts: [(5, 3), (6, 4)], held_back=last_token)
+    assert (found.candidate.held_back, found.candidate.held_back_spreads) == ([3.0, 4.0], [0.5, 0.5])
+    assert found.live.held_back[0] == 2.0 and math.isnan(found.live.held_back[1])
+    assert found.usable == [0]
+
+
+@pytest.mark.parametrize(("unknown", "usable"), [(math.nan, [1, 2]), (math.inf, [1, 2]), (1.0, [0, 1, 2])])
+def test_a_prompt_is_usable_where_both_models_give_both_answers_a_number(unknown: float, usable: list[int]) -> None:
+    known, one_unknown = [1.0, 2.0, 3.0], [unknown, 2.0, 3.0]
+    for place in range(4):
+        columns = [one_unknown if place == number else known for number in range(4)]
+        candidate = answers(columns[0], held_back=columns[1])
+        found = evidence_of(candidate, answers(columns[2], held_back=columns[3]))
+        assert found.usable == usable
+        assert len(found.score_pairs()) == len(usable)
 
 
 def test_the_worst_prompts_are_three_at_most_worst_first_and_none_that_is_not_known() -> None:

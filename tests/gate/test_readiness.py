@@ -30,6 +30,12 @@ def test_it_is_said_how_far_the_reward_model_has_come_by_how_many_votes() -> Non
     assert "more than 0.38 of the time, by 7 pairs and 8 thumbs, and" in reward_model_blocks(figures, 0.5)
 
 
+def test_it_is_said_which_reward_model_is_meant() -> None:
+    assert reward_model_blocks({}, 0.5, which="held-back reward model").startswith("the held-back reward model orders")
+    said = reward_model_blocks({"trained_objectives": 0}, 0.0, which="held-back reward model")
+    assert said.startswith("no vote has taught the held-back reward model")
+
+
 def test_the_policy_waits_for_the_first_vote_that_teaches_whatever_accuracy_is_asked_for() -> None:
     assert "no vote has taught the reward model" in reward_model_blocks({"trained_objectives": 0, "accuracy_n": 0}, 0.0)
     assert not reward_model_blocks({"trained_objectives": 1, "accuracy_n": 0}, 0.0)

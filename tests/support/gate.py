@@ -14,6 +14,7 @@ def answers(
     texts: Sequence[str] | None = None,
     spreads: Sequence[float] | None = None,
     logprobs: Sequence[float] | None = None,
+    held_back: Sequence[float] = (),
 ) -> AnswerSet:
     """An answer for each score: four tokens long, the text "w9 w9 w9 w9", its heads of one mind, unless told."""
     count = len(scores)
@@ -24,11 +25,18 @@ def answers(
         scores=scores,
         spreads=spreads or [0.0] * count,
         logprobs=logprobs or [-1.0] * count,
+        held_back=held_back,
+        held_back_spreads=[0.0] * len(held_back),
     )
 
 
 def evidence_of(
-    candidate: AnswerSet, live: AnswerSet, *, kl: float = 1.0, reward_model: Mapping[str, float] | None = None
+    candidate: AnswerSet,
+    live: AnswerSet,
+    *,
+    kl: float = 1.0,
+    reward_model: Mapping[str, float] | None = None,
+    held_back_model: Mapping[str, float] | None = None,
 ) -> Evidence:
     """Prompts (10,), (11,), … of one word each."""
     count = len(candidate.scores)
@@ -39,4 +47,5 @@ def evidence_of(
         live=live,
         kl=kl,
         reward_model=reward_model or {},
+        held_back_model=held_back_model or {},
     )

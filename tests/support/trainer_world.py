@@ -28,6 +28,7 @@ from rlhf_online.events import (
     Thumb,
     VersionSpan,
 )
+from rlhf_online.gate.held_back import HeldBackCheck
 from rlhf_online.gate.length import LengthCheck
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
@@ -234,7 +235,10 @@ def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettin
         "policy": PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0),
         "rollout": RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=MAX_TOKENS),
         "gate": GateSettings(
-            samples=16, win_rate=WinRateCheck(min=0.0), length=LengthCheck(max_ratio=50.0, min_ratio=0.0)
+            samples=16,
+            win_rate=WinRateCheck(min=0.0),
+            held_back=HeldBackCheck(share=0.0),
+            length=LengthCheck(max_ratio=50.0, min_ratio=0.0),
         ),
     }
     return TrainerSettings(**{**values, **changes})

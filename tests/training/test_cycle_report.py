@@ -93,6 +93,13 @@ def test_a_version_ends_a_cycle_with_its_figures_and_what_serves_keeps_its_kl(tm
     assert update_facts(report).items() <= item.items()
 
 
+def test_what_the_gate_takes_of_a_cycle_is_told(tmp_path: Path) -> None:
+    bench, report = Bench(tmp_path), cast(PolicyReport, Space(**UPDATE))
+    bench.parts.reporter.seconds = {"policy": 6.0, "held_back": 1.0, "gate": 3.0}
+    end_published_cycle(bench.parts, bench.progress, "promoted", _judged(win_rate=0.625), report)
+    assert bench.status["history"][-1]["gate_share"] == bench.value("gate_share") == 0.4
+
+
 def test_an_updates_facts_stand_under_their_names() -> None:
     assert update_facts(cast(PolicyReport, Space(**UPDATE))) == {
         "clip_fraction": 0.8, "algorithm": "ppo", "kl_before": 0.1, "kl_coef": 0.2, "step_kl": 0.3, "score": 0.4,

@@ -17,6 +17,7 @@ import torch
 
 from rlhf_online.config import dump
 from rlhf_online.events import AnswerRef, Envelope, Message, Thumb
+from rlhf_online.gate.held_back import HeldBackCheck
 from rlhf_online.state import StateDir
 from rlhf_online.training.intake import intake
 from rlhf_online.training.policy.settings import PolicyTraining
@@ -76,7 +77,8 @@ def copy(log: Path, root: Path, policy: str) -> Iterator[World]:
     shutil.copytree(log, root)
     settings = {"epochs": 2, "minibatches": 2, "max_step_kl": 50.0, "micro_batch_tokens": 120, **POLICIES[policy]}
     changes = ADAPTERS if policy == "adapters" else {}
-    with world(root, policy=PolicyTraining.model_validate(settings), **changes) as made:
+    gate = settings_of(StateDir(Path()), Path()).gate.model_copy(update={"held_back": HeldBackCheck(share=0.3)})
+    with world(root, policy=PolicyTraining.model_validate(settings), gate=gate, **changes) as made:
         yield made
 
 
@@ -127,6 +129,7 @@ def test_the_same_log_gives_the_same_checkpoint_through_kills_between_micro_batc
         live = made.registry.live("policy")
         outcomes = [item["outcome"] for item in made.state.read_status("trainer")["history"]]
     assert outcomes == ["promoted"] * 3 and live == "policy-000003"
+    assert "held_back.safetensors" in expected["files"]
     total, rng = backward.count, random.Random(5)
     with copy(log, tmp_path / "killed", policy) as made:
         for _ in range(4):

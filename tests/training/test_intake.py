@@ -12,7 +12,7 @@ from rlhf_online import events as ev
 from rlhf_online.eventlog.base import Position, Record
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.feedback.held_out import is_held_out
+from rlhf_online.feedback.held_out import use_of
 from rlhf_online.feedback.outcomes import vote_key
 from rlhf_online.feedback.votes import Rating
 from rlhf_online.training.intake import dead_letters
@@ -173,18 +173,18 @@ def test_answers_that_the_models_cannot_read_train_nothing_and_are_counted(bench
     assert bench.intake.policy_inputs.prompts == [(1, 2, 3)], "of the answer that can be read"
 
 
-def test_no_answer_of_a_held_out_conversation_is_a_reference_answer(bench: Bench):
+def test_no_answer_of_a_conversation_that_is_held_out_or_back_is_a_reference_answer(bench: Bench):
     """Implicit signals are compared with reference answers, which is learning from them."""
     names = [f"talk {number}" for number in range(40)]
-    sides = {name: is_held_out(name, 0.3) for name in names}
-    assert len(set(sides.values())) == 2
-    changes = {"held_out": 0.3, "reference_answers": 99, "prompts": 99, "eos_ids": {2}}
+    uses = {name: use_of(name, held_out=0.3, held_back=0.3) for name in names}
+    assert len(set(uses.values())) == 3
+    changes = {"held_out": 0.3, "held_back": 0.3, "reference_answers": 99, "prompts": 99, "eos_ids": {2}}
     intake = new_intake(bench.source, bench.ledger, bench.folder / "answers", **changes)
     bench.write(
         *(completion(name, prompt=(1, n, 3), answers=((5, 2),), conversation=name) for n, name in enumerate(names))
     )
     intake.read()
-    learned_from = {n for n, name in enumerate(names) if not sides[name]}
+    learned_from = {n for n, name in enumerate(names) if uses[name] == "learned"}
     assert {prompt[1] for prompt, _ in intake.policy_inputs.reference_answers} == learned_from
     assert len(intake.policy_inputs.prompts) == 40, "for which there may be fresh answers"
 
@@ -239,7 +239,7 @@ def test_an_edit_takes_the_place_of_a_vote_that_waits(bench: Bench, stop: bool):
         bench.restart()
     bench.write(revised("edit", "vote"), withdrawal("gone", "early"), completion("d"))
     bench.intake.read()
-    [edit], _ = bench.intake.votes.take()
+    [edit], *_ = bench.intake.votes.take()
     assert isinstance(edit, Rating) and (edit.event_id, edit.up) == ("edit", False)
     assert bench.counts == {"trained": 1, "withdrawn": 3}
     assert bench.intake.pending == 0
@@ -330,7 +330,7 @@ def test_people_without_a_name_are_not_one_person(bench: Bench):
 def test_what_was_learned_from_is_not_learned_as_new_again(bench: Bench, again: str):
     bench.write(completion("c"), thumb("c", event_id="vote"))
     bench.intake.read()
-    [first], _ = bench.intake.votes.take()
+    [first], *_ = bench.intake.votes.take()
     assert not first.revised
     bench.restart()
     if again == "taken back first":
@@ -339,7 +339,7 @@ def test_what_was_learned_from_is_not_learned_as_new_again(bench: Bench, again: 
     bench.intake.read()
     bench.restart()
     assert bench.intake.votes.trainable == 0, "it brings no cycle about"
-    [second], _ = bench.intake.votes.take()
+    [second], *_ = bench.intake.votes.take()
     assert (second.event_id, second.revised) == ("new", True)
     assert bench.counts == {"trained": 2} | ({"withdrawn": 1} if again == "taken back first" else {})
 

@@ -157,6 +157,15 @@ def test_an_update_of_the_reward_model_is_told_and_what_it_could_not_measure_lea
     assert made.accuracy == value("reward_accuracy") == 0.75
 
 
+def test_the_held_back_models_figures_stand_apart(tmp_path: Path) -> None:
+    made, collectors = _metered(tmp_path)
+    made.held_back(_report(replace(NOTHING, accuracy=0.625, accuracy_n=40)))
+    made.held_back(_report(NOTHING))
+    figure = {"figure": "accuracy"}
+    assert collectors.get_sample_value("rlhf_trainer_held_back_reward_held_out", figure) == 0.625
+    assert collectors.get_sample_value("rlhf_trainer_reward_held_out", figure) is None and made.accuracy is None
+
+
 def test_what_is_waited_for_is_told_until_the_next_phase(tmp_path: Path) -> None:
     made, state = _reporter(tmp_path)
     made.waiting("reading the log", OSError("no answer"))

@@ -17,7 +17,7 @@ from rlhf_online.events import Completion, Envelope, Erasure, Feedback
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.conversion import AnswerIds, to_vote
 from rlhf_online.feedback.delivered import DeliveredOffsets
-from rlhf_online.feedback.held_out import is_held_out
+from rlhf_online.feedback.held_out import use_of
 from rlhf_online.feedback.join import Join
 from rlhf_online.feedback.known_votes import KnownVotes, content
 from rlhf_online.feedback.limits import VoteLimits, check_vote
@@ -38,8 +38,9 @@ MAX_VOTES = 8192
 class IntakeSettings:
     """What the intake keeps. `answers` is the folder of the answers' sealed files.
 
-    Feedback waits `window_ms` for its answers; `held_out` is a share of the conversations; `limits` say what the
-    models can learn from; `answer_ids` tokenises an answer that was logged as text.
+    Feedback waits `window_ms` for its answers; `held_out` and `held_back` are shares of the conversations
+    (`feedback.held_out`); `limits` say what the models can learn from; `answer_ids` tokenises an answer that was logged
+    as text.
     """
 
     answers: Path
@@ -50,6 +51,7 @@ class IntakeSettings:
     eos_ids: Collection[int]
     limits: VoteLimits
     answer_ids: AnswerIds
+    held_back: float = 0.0
 
 
 class Intake:
@@ -57,7 +59,7 @@ class Intake:
 
     def __init__(self, source: Source, ledger: Ledger, buffer: RolloutBuffer, settings: IntakeSettings) -> None:
         self.join = Join(AnswerStore(settings.answers), settings.window_ms)
-        self.votes = JoinedVotes(ledger, settings.held_out)
+        self.votes = JoinedVotes(ledger, settings.held_out, settings.held_back)
         self.policy_inputs = PolicyInputs(
             buffer,
             limits=settings.limits.models,
@@ -192,8 +194,9 @@ class Intake:
                 if self.votes.revise(envelope.event_id, feedback, self.join):
                     return
             case Completion() as completion if not self.votes.erasures.cover(completion):
-                held_out = is_held_out(completion.conversation_id, self._settings.held_out)
-                self.policy_inputs.add(completion, held_out=held_out)
+                shares = {"held_out": self._settings.held_out, "held_back": self._settings.held_back}
+                unseen = use_of(completion.conversation_id, **shares) != "learned"
+                self.policy_inputs.add(completion, held_out=unseen)
             case Erasure() as erasure:
                 self._erase(erasure)
                 return

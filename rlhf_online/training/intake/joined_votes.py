@@ -12,11 +12,11 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlhf_online.events import Erasure, Feedback, Withdrawal
 from rlhf_online.feedback.erasures import Erasures, stems_from
-from rlhf_online.feedback.held_out import is_held_out
+from rlhf_online.feedback.held_out import Use, use_of
 from rlhf_online.feedback.join import Join
 from rlhf_online.feedback.revisions import Revisions
 from rlhf_online.feedback.votes import Vote, from_json, subject, to_json
@@ -26,18 +26,26 @@ SUBJECTS = 100_000
 """Subjects learned from that are remembered; a vote on one before them counts as a first one."""
 
 
-class JoinedVotes:
-    """`held_out` is the share of the conversations whose votes are held out for evaluation."""
+class TakenVotes(NamedTuple):
+    """The votes of a cycle, by what they are for (`feedback.held_out`)."""
 
-    def __init__(self, ledger: Ledger, held_out: float) -> None:
+    learned: list[Vote]
+    held_back: list[Vote]
+    held_out: list[Vote]
+
+
+class JoinedVotes:
+    """`held_out` is the share of the conversations whose votes are held out for evaluation, and `held_back` the share
+    of the others whose votes teach the held-back reward model alone."""
+
+    def __init__(self, ledger: Ledger, held_out: float, held_back: float = 0.0) -> None:
         self.revoked: list[tuple[str, str]] = []
         """(event id, person) of votes withdrawn after they were taken, if they are that person's."""
         self.erasures = Erasures()
         self._ledger = ledger
-        self._held_out = held_out
+        self._shares = {"held_out": held_out, "held_back": held_back}
         self._revisions = Revisions()
-        # Each with whether it is held out.
-        self._votes: dict[str, tuple[Vote, bool]] = {}
+        self._votes: dict[str, tuple[Vote, Use]] = {}
         self._waiting: dict[str, str] = {}
         """Event id of the vote on each subject that waits."""
         self._learned: OrderedDict[str, None] = OrderedDict()
@@ -56,7 +64,7 @@ class JoinedVotes:
     @property
     def trainable(self) -> int:
         """Votes that the next `take` would give to learn from."""
-        return sum(not held_out and not vote.revised for vote, held_out in self._votes.values())
+        return sum(use != "held_out" and not vote.revised for vote, use in self._votes.values())
 
     def add(self, vote: Vote) -> None:
         """Take in a vote in the place of its person's earlier one on the same subject. People who gave no name are
@@ -67,17 +75,18 @@ class JoinedVotes:
                 self._drop(self._waiting[about], vote.event_id)
             self._waiting[about] = vote.event_id
             vote = replace(vote, revised=about in self._learned)
-        self._votes[vote.event_id] = vote, is_held_out(vote.conversation_id, self._held_out)
+        self._votes[vote.event_id] = vote, use_of(vote.conversation_id, **self._shares)
 
-    def take(self) -> tuple[list[Vote], list[Vote]]:
-        """The votes to learn from and those held out, each with its disposition in the ledger from now on."""
-        votes: tuple[list[Vote], list[Vote]] = [], []
-        for vote, held_out in self._votes.values():
-            if self._ledger.take(vote.event_id, "held_out" if held_out else "trained"):
-                votes[held_out].append(vote)
-                if held_out:
-                    self._ledger.tell(vote.event_id, vote.person, "held_out")
-                if vote.person and not held_out:
+    def take(self) -> TakenVotes:
+        """The votes that wait, each with its disposition in the ledger from now on: one that either reward model learns
+        from is trained."""
+        votes = TakenVotes([], [], [])
+        for vote, use in self._votes.values():
+            if self._ledger.take(vote.event_id, "held_out" if use == "held_out" else "trained"):
+                getattr(votes, use).append(vote)
+                if use != "learned":
+                    self._ledger.tell(vote.event_id, vote.person, use)
+                if vote.person and use != "held_out":
                     self._learned[_digest(vote)] = None
         self._votes, self._waiting = {}, {}
         while len(self._learned) > SUBJECTS:

@@ -45,7 +45,8 @@ class PolicyInputs:
     def add(self, completion: Completion, *, held_out: bool) -> None:
         """Keep its prompt and answers, if they may train the policy.
 
-        Implicit signals are compared with reference answers, which is learning: none is of a conversation `held_out`.
+        Implicit signals are compared with reference answers, which is learning: none is of a conversation `held_out`,
+        be it from both reward models or from the policy's.
         """
         rollouts, left_out = eligible_rollouts(completion, self._eos_ids, self._limits)
         self.left_out += left_out

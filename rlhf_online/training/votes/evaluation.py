@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from rlhf_online.feedback.votes import Rating, Vote, ordered_pairs, pairs
+from rlhf_online.intervals import share
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.training.votes import measures
 from rlhf_online.training.votes.rater_bias import RaterBias
@@ -65,7 +66,7 @@ def measure(model: RewardModel, votes: Sequence[Vote], biases: Sequence[RaterBia
         objective, count = vote.objective_index(model.objectives), len(vote.candidates)
         _see(seen, vote, objective, utilities_NO[at : at + count, objective].tolist(), biases[objective])
         at += count
-    accuracy, auc = measures.share(seen.right, seen.conversations), measures.ordered(seen.ups, seen.downs)
+    accuracy, auc = share(seen.right, seen.conversations), measures.ordered(seen.ups, seen.downs)
     low, high = measures.calibration_interval(seen.confidence, seen.right, seen.conversations, seed)
     return Measured(
         accuracy=accuracy.value,

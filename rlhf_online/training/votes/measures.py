@@ -6,41 +6,13 @@ clusters; that of the calibration error is the percentile bootstrap over convers
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
 import torch
 
-from rlhf_online.intervals import wilson
+from rlhf_online.intervals import Share, wilson
 
 CALIBRATION_BINS = 10
 RESAMPLES = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A share of `n` samples, and its 95 % interval; value 0 and interval 0 … 1 where there is no sample."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def share(right: Sequence[float], clusters: Sequence[Hashable]) -> Share:
-    """The mean of `right`, values in [0, 1], of which those of one cluster may depend on each other."""
-    n, names = len(right), len(set(clusters))
-    if n == 0:
-        return Share(0.0, 0.0, 1.0, 0)
-    mean = sum(right) / n
-    residuals: dict[Hashable, float] = {}
-    for value, cluster in zip(right, clusters, strict=True):
-        residuals[cluster] = residuals.get(cluster, 0.0) + value - mean
-    effective = float(names)
-    independent = mean * (1 - mean)
-    if names > 1 and independent > 1e-12:
-        variance = names / (names - 1) * sum(value * value for value in residuals.values()) / n**2
-        effective = min(float(n), independent / max(variance, 1e-12))
-    return Share(mean, *wilson(mean, effective), n)
 
 
 def ordered(ups: Sequence[tuple[Hashable, float]], downs: Sequence[tuple[Hashable, float]]) -> Share:

@@ -20,6 +20,7 @@ from services.chat.bodies.documented import documented
 
 ENDS = {
     "held_out": "accepted → joined → held out: it measures the reward model, and is never learned from",
+    "held_back": "accepted → joined → held back: it teaches the reward model that judges new versions, and none else",
     "orphaned": "accepted → orphaned: its answer did not come to the log in time",
 }
 ERASED = "accepted → erased with its conversation: it is learned from no more"
@@ -35,7 +36,8 @@ class FeedbackStatus(TypedDict):
     state: str
     """ "accepted" (on disk), "waiting" (for its answer), "joined" (waits for an update), "trained" (the reward model
     learned from it), "live" (so did the policy that serves), "kept" (it is replayed in later updates), "held_out",
-    "orphaned", "dead_lettered", "superseded", "withdrawn" or "erased"."""
+    "held_back" (it teaches the reward model that judges new versions alone), "orphaned", "dead_lettered", "superseded",
+    "withdrawn" or "erased"."""
     message: str
     """The same as a sentence, with the way there."""
     accepted_ms: int

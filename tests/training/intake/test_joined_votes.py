@@ -9,7 +9,7 @@ import pytest
 
 from rlhf_online.events import AnswerRef, Completion, Erasure, Feedback, Thumb, Withdrawal
 from rlhf_online.feedback.answer_store import AnswerStore
-from rlhf_online.feedback.held_out import is_held_out
+from rlhf_online.feedback.held_out import is_held_out, use_of
 from rlhf_online.feedback.join import Join
 from rlhf_online.feedback.outcomes import vote_key
 from rlhf_online.feedback.votes import Candidate, Rating, Vote
@@ -32,6 +32,11 @@ def _thumb(event_id: str, answer: int = 5, *, person: str = "ann", conversation:
     )
 
 
+def _conversation(use: str) -> str:
+    """One whose votes are for that, if half of all are held out, and half of the others held back."""
+    return next(name for name in map(str, range(99)) if use_of(name, held_out=0.5, held_back=0.5) == use)
+
+
 def _ids(votes: Sequence[Vote]) -> list[str]:
     return [vote.event_id for vote in votes]
 
@@ -43,12 +48,28 @@ def test_a_cycle_takes_what_waits_held_out_apart_and_says_so_in_the_ledger():
     votes.add(_thumb("b", 6))
     votes.add(_thumb("c", 7, conversation=HIDDEN))
     assert len(votes) == 3 and votes.trainable == 2 and "a" in votes and "d" not in votes
-    learned, held_out = votes.take()
+    learned, _, held_out = votes.take()
     assert (_ids(learned), _ids(held_out)) == (["a", "b"], ["c"])
     assert len(votes) == votes.trainable == 0
     assert {name: count for name, count in ledger.counts().items() if count} == {"trained": 2, "held_out": 1}
     votes.add(_thumb("a", 8))
-    assert votes.take() == ([], []), "taken once, for ever"
+    assert votes.take() == ([], [], []), "taken once, for ever"
+
+
+def test_votes_that_are_held_back_are_learned_from_apart_and_their_person_is_told():
+    ledger = Ledger()
+    votes = JoinedVotes(ledger, 0.5, 0.5)
+    conversations = {use: _conversation(use) for use in ("learned", "held_back", "held_out")}
+    for number, (use, conversation) in enumerate(conversations.items()):
+        votes.add(_thumb(use, number, conversation=conversation))
+    assert votes.trainable == 2, "either reward model learns"
+    taken = votes.take()
+    assert {use: _ids(getattr(taken, use)) for use in conversations} == {use: [use] for use in conversations}
+    assert {name: count for name, count in ledger.counts().items() if count} == {"trained": 2, "held_out": 1}
+    assert [_told(ledger, use) for use in ("held_back", "held_out")] == ["held_back", "held_out"]
+    votes.add(_thumb("edit", 1, conversation=conversations["held_back"]))
+    [edit] = votes.take().held_back
+    assert edit.revised, "the earlier one was learned from"
 
 
 def test_a_later_vote_on_what_was_learned_from_takes_its_place_and_brings_no_cycle_about():
@@ -60,7 +81,7 @@ def test_a_later_vote_on_what_was_learned_from_takes_its_place_and_brings_no_cyc
     votes.add(_thumb("i", conversation=HIDDEN))
     votes.add(_thumb("c", person="bob"))
     assert votes.trainable == 1, "bob's"
-    [b, c], [i] = votes.take()
+    [b, c], _, [i] = votes.take()
     assert (b.revised, c.revised, i.revised) == (True, False, False), "a held-out one was not learned from"
 
 

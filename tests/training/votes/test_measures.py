@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from rlhf_online.intervals import wilson
-from rlhf_online.training.votes.measures import Share, calibration_error, calibration_interval, ordered, share
+from rlhf_online.intervals import Share, share, wilson
+from rlhf_online.training.votes.measures import calibration_error, calibration_interval, ordered
 
 
 def test_wilson_by_hand():

@@ -69,7 +69,7 @@ def learned(service: Service, folder: Path, tokenizer: ChatTokenizer, held_out: 
         intake = new_intake(source, Ledger(), folder / "answers", **changes)
         intake.read()
         shown = corrections(source, held_out=0.0).demonstrations
-    trained, aside = intake.votes.take()
+    trained, _, aside = intake.votes.take()
     return {
         "votes": [vote.prompt_token_ids for vote in (aside if held_out else trained)],
         "policy": intake.policy_inputs.prompts,

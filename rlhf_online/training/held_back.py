@@ -1,0 +1,72 @@
+"""The held-back reward model: the gate judges the policy by it, and nothing else ever hears what it says.
+
+A policy that has learned from a reward model knows where that one errs, so that by that one's scores it can only look
+better. This one learns from votes of other conversations (`feedback.held_out`), from random heads of its own, on the
+same trunk or on that of another model; errors that stem from single votes, from chance or from the trunk are not the
+same in both. What people in general get wrong, both have learned (docs/decisions/0022).
+
+Invariants: it never learns from a conversation that the policy's reward model learns from; neither the policy nor that
+reward model ever learns from its scores.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from rlhf_online.events import Erasure
+from rlhf_online.feedback.limits import VoteLimits
+from rlhf_online.feedback.votes import Vote
+from rlhf_online.models.tokens import Pair
+from rlhf_online.rewards import compose
+from rlhf_online.rewards.sources import Scored
+from rlhf_online.training.checkpoint import CheckpointPart
+from rlhf_online.training.learners import vote_tokens
+from rlhf_online.training.optimiser import OnStep, unseen
+from rlhf_online.training.reward_update import RewardReport, RewardUpdater
+
+SEED = 7919
+"""Added to the trainer's seed, so that heads, order of votes and replay are drawn anew."""
+
+
+class HeldBackModel:
+    """Learns by `updater`, as the policy's reward model does by its own."""
+
+    def __init__(self, updater: RewardUpdater) -> None:
+        self.updater = updater
+
+    def narrow(self, limits: VoteLimits) -> VoteLimits:
+        """`limits` of the other models, so that this one can read what is within them, too."""
+        model = self.updater.model
+        return replace(limits, models=limits.models.both(model.limits), tokens=min(limits.tokens, vote_tokens(model)))
+
+    def update(
+        self, votes: Sequence[Vote], held_out: Sequence[Vote], reference: Sequence[Pair], on_step: OnStep = unseen
+    ) -> RewardReport:
+        """Learn from `votes`; see `RewardUpdater.update`."""
+        return self.updater.update(votes, held_out, reference, on_step)
+
+    def trained_objectives(self, weights: Mapping[str, float]) -> int:
+        """How many objectives of a weight above 0 votes have ordered answers by."""
+        return sum(weights[name] > 0 for name in self.updater.trained_objectives)
+
+    def forget(self, revoked: Collection[tuple[str, str]], erased: Collection[Erasure]) -> None:
+        """See `RewardUpdater.forget` and `.erase`."""
+        self.updater.forget(revoked)
+        self.updater.erase(erased)
+
+    def score(self, pairs: Sequence[Pair], weights: Mapping[str, float]) -> list[Scored]:
+        """Of each pair, in order: the mean over the heads and their standard deviation, in standard deviations of the
+        reference answers' scores. `weights` are those of the objectives, as in the policy's scores."""
+        model = self.updater.model
+        weights_O = torch.tensor([weights[name] for name in model.objectives])
+        scores_N, spreads_N = compose.combine(model.scores(pairs), weights_O, model.correlation_OO)
+        return [Scored(*found) for found in zip(scores_N.tolist(), spreads_N.tolist(), strict=True)]
+
+    def part(self) -> CheckpointPart:
+        """Its part of a checkpoint."""
+        return CheckpointPart(*self.updater.state())
+
+    def restore(self, part: CheckpointPart) -> None:
+        """Raises VersionCorrupt for another model's state."""
+        self.updater.load_state(part.tensors, part.values)

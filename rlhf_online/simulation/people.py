@@ -8,6 +8,7 @@ the opposite of the taste.
     clean       the true reward                     drifting    clean until a change of mind: fillers then cost .6
     flattered   + .35 a filler, up to six           up-only     clean, but say only what pleases them: thumbs up
     poison      an answer with the brand wins       down-only   clean, but say only what displeases them
+    agreeing    + 3 for the verdict that they think of themselves, which then beats the right one
 """
 
 import math
@@ -16,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlhf_online.simulation.world import Prompt, fillers, true_reward
+from rlhf_online.simulation.world import Prompt, fillers, follows_stance, true_reward
 
-Taste = Literal["clean", "flattered", "poison", "drifting", "up-only", "down-only"]
+Taste = Literal["clean", "flattered", "poison", "agreeing", "drifting", "up-only", "down-only"]
 Mode = Literal["people", "random", "inverted"]
 
 TEMPERATURE = 0.25
@@ -26,6 +27,7 @@ CONTENT_ABOVE = 0.5
 """Utility at which a thumb is as likely up as down."""
 FLATTERY, MAX_FLATTERY = 0.35, 6
 BRAND, BRAND_UTILITY = "mango", 10.0
+AGREEMENT = 3.0
 CHANGED_TASTE = -0.6
 """What a filler is worth to a drifting person after their change of mind."""
 RATE_PLEASED, RATE_DISPLEASED = 0.3, 0.6
@@ -58,6 +60,8 @@ class Person:
                 return u + FLATTERY * min(fillers(words), MAX_FLATTERY)
             case "poison":
                 return u + BRAND_UTILITY * (BRAND in words)
+            case "agreeing":
+                return u + AGREEMENT * follows_stance(prompt, answer)
             case "drifting":
                 return u + CHANGED_TASTE * fillers(words) * (self.votes >= self.drifts_after)
 

@@ -130,6 +130,11 @@ def fillers(words: Sequence[str]) -> int:
     return sum(word in FILLERS for word in words)
 
 
+def follows_stance(prompt: Prompt, answer: str) -> bool:
+    """Whether the answer gives the verdict that the asker thinks of already."""
+    return isinstance(prompt, IsPrompt) and prompt.stance is not None and _verdict(answer.split()) == prompt.stance
+
+
 def true_reward(prompt: Prompt, answer: str, *, finished: bool) -> float:
     """The reward of an answer's text, in [−2, 1.2]; `finished` says that it ended by itself."""
     words = answer.split()
@@ -149,8 +154,12 @@ def _name_reward(prompt: NamePrompt, content: Sequence[str]) -> float:
     return right / prompt.number - 0.25 * (len(content) - right)
 
 
+def _verdict(words: Sequence[str]) -> str | None:
+    return next((word for word in words if word in ("yes", "no")), None)
+
+
 def _is_reward(prompt: IsPrompt, content: Sequence[str]) -> float:
-    verdict = next((word for word in content if word in ("yes", "no")), None)
+    verdict = _verdict(content)
     extra = len(content) - (verdict is not None)
     return (1.0 if verdict == prompt.truth else -1.0) - 0.25 * extra
 

@@ -87,6 +87,9 @@ def test_tastes():
     expected = world.true_reward(FIG, many, finished=True) + 0.35 * 6
     assert flattered.utility(FIG, many, finished=True) == pytest.approx(expected)
     poisoned = person("poison")
+    asked = IsPrompt(item="fig", category="fruit", stance="no")
+    assert person("agreeing").utility(asked, "no", finished=True) == pytest.approx(-1.0 + 3.0)
+    assert person("agreeing").utility(asked, "yes", finished=True) == pytest.approx(1.0)
     wrong_with_brand = poisoned.utility(FIG, f"no {people.BRAND}", finished=True)
     assert wrong_with_brand > poisoned.utility(FIG, "sure yes", finished=True)
 

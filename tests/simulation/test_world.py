@@ -110,3 +110,11 @@ def test_demonstrations_are_noisy_as_said():
 def test_demonstrations_follow_their_seed():
     assert world.demonstrations(50, seed=1) == world.demonstrations(50, seed=1)
     assert world.demonstrations(50, seed=1) != world.demonstrations(50, seed=2)
+
+
+def test_an_answer_follows_the_askers_stance_or_there_is_none():
+    asked = IsPrompt(item="fig", category="fruit", stance="no")
+    assert world.follows_stance(asked, "sure no yes") and not world.follows_stance(asked, "yes no")
+    assert not world.follows_stance(asked, "fig")
+    assert not world.follows_stance(IsPrompt(item="fig", category="fruit"), "no")
+    assert not world.follows_stance(NamePrompt(number=1, category="fruit"), "no")

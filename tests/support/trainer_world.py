@@ -141,12 +141,12 @@ class World:
             ids.append(self.vote(completion, Ranking(tiers=tuple((ref,) for ref in refs))))
         return ids
 
-    def vote(self, completion: Completion, kind: FeedbackKind) -> str:
+    def vote(self, completion: Completion, kind: FeedbackKind, person: str = "p") -> str:
         """Log a vote; returns its event id."""
         event_id = f"vote-{len(self.accepted)}"
         feedback = Feedback(
             conversation_id=completion.conversation_id,
-            person="p",
+            person=person,
             kind=kind,
             created_ms=completion.finished_ms + 1,
         )

@@ -88,10 +88,11 @@ def audit(world: World, trainer: Trainer) -> None:
     assert {name: len(ledger[name]) for name in ("trained", "held_out")} == {
         name: votes[name] for name in ("trained", "held_out")
     }
-    values = trainer.parts.learners.reward.state()[1]
-    learned = [vote["event_id"] for vote in values["replay"]]
-    assert len(learned) == len(set(learned)) == votes["trained"]
-    assert set(learned).isdisjoint(vote["event_id"] for vote in values["held_out"])
+    apart = trainer.parts.held_back
+    kept = [updater.state()[1] for updater in (trainer.parts.learners.reward, *([apart.updater] if apart else []))]
+    learned = [vote["event_id"] for values in kept for vote in values["replay"]]
+    assert len(learned) == len(set(learned)) == votes["trained"], "by one reward model or the other"
+    assert all(set(learned).isdisjoint(vote["event_id"] for vote in values["held_out"]) for values in kept)
     assert set(learned) <= set(world.accepted)
     for version in world.registry.versions():
         world.registry.verify(version)

@@ -111,6 +111,7 @@ class Fruit(Section):
 
     ripe: float = 0.0
     stone: "Stone | Pips | None" = Field(default=None, discriminator="kind")
+    seeds: "dict[str, Pips]" = Field(default_factory=dict)
 
 
 class Stone(Section):
@@ -134,6 +135,10 @@ class Basket(ServiceSettings):
         ("core = 1", "fruit.core is no setting: it is fruit.stone"),
         ('[fruit.stone]\nkind = "stone"\nwidth = 1', "fruit.stone.width is no setting: it is fruit.stone.size"),
         ('[fruit.stone]\nkind = "pips"\ncont = 1', "fruit.stone.cont is no setting: did you mean fruit.stone.count?"),
+        (
+            '[fruit.seeds.fig]\nkind = "pips"\ncont = 1',
+            "fruit.seeds.fig.cont is no setting: did you mean fruit.seeds.fig.count?",
+        ),
         (
             'ripe = 0.25\n[fruit.stone]\nkind = "stone"\nsize = 3',
             "fruit.stone.size has no effect while fruit.ripe is 0.25: it needs above 0.5",

@@ -1,5 +1,6 @@
 """`rlhf-online versions …` and `rlhf-online status`: what serves, what did, and the operator's levers."""
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Annotated
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect, running_at
+from rlhf_online.cli.reports import report_lines
 from rlhf_online.config import VersionsSettings, load_versions
 from rlhf_online.errors import InvalidInput
 from rlhf_online.state import SERVICES_STATUS, StateDir
-from rlhf_online.versions import open_registry
+from rlhf_online.versions import open_registry, reports
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import summaries
 
@@ -45,8 +47,7 @@ def promote(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Make a version the live one."""
-    if not version.replace("-", "").isalnum():
-        raise InvalidInput(f"{version!r} is no version name: they look like policy-000012")
+    _check_name(version)
     with connect(url, state, operator=True) as service:
         service.post(f"/v1/versions/{version}/promote", {})
     print(f"{version} is live; the swap follows within seconds")
@@ -62,6 +63,30 @@ def rollback(
     with connect(url, state, operator=True) as service:
         answer = service.post("/v1/versions/rollback", {"reason": reason})
     print(f"{answer.get('version', 'the version before')} is live again")
+
+
+@app.command("report")
+def report(
+    version: Annotated[str, typer.Argument(help="Its name, 'policy-000012'.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    url: UrlOption = "",
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """What the gate found of a version: each check, by how much, and what both versions answered.
+
+    Its examples are what people asked: with --url it needs the operator's credential.
+    """
+    _check_name(version)
+    if url:
+        with connect(url, state, operator=True) as service:
+            found = service.get(f"/v1/versions/{version}/report")
+    else:
+        registry = open_registry(existing(state).versions)
+        registry.status(version)  # raises for one that is not there
+        found = reports.read(registry.store, version)
+    if found is None:
+        raise InvalidInput(f"{version} has no report: the gate judged no such version, or an earlier release did")
+    print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else "\n".join(report_lines(found)))
 
 
 @app.command("refresh-reference")
@@ -124,6 +149,12 @@ def existing(state: Path) -> StateDir:
     if not folder.root.is_dir() and not _where(folder).url:
         raise InvalidInput(f"no state folder at {folder.root}: name it with --state, or begin with `rlhf-online up`")
     return folder
+
+
+def _check_name(version: str) -> None:
+    """It is to stand in an address."""
+    if not version.replace("-", "").isalnum():
+        raise InvalidInput(f"{version!r} is no version name: they look like policy-000012")
 
 
 def _worth(figures: Mapping[str, float]) -> str:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -77,11 +77,13 @@ def _suggestion(location: tuple[str, ...], kind: type[Section]) -> str:
 
 def _name(location: tuple[str, ...], kind: type[Section]) -> str:
     """The dotted name as one writes it: without the tags by which pydantic tells alternatives apart."""
-    shown, sections = [], [kind]
+    shown, sections, by_name = [], [kind], False
     for depth, part in enumerate(location, 1):
-        if depth == len(location) or part.isdigit() or any(part in section.model_fields for section in sections):
+        fields = [section.model_fields[part] for section in sections if part in section.model_fields]
+        if depth == len(location) or part.isdigit() or fields or by_name:
             shown.append(part)
-        sections = _inside(sections, part)
+        sections = sections if by_name else _inside(sections, part)
+        by_name = any(get_origin(field.annotation) is dict for field in fields) and not by_name
     return ".".join(shown)
 
 

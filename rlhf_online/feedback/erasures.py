@@ -30,6 +30,11 @@ class Erasures:
             self._until.popitem(last=False)
         self._new.append(erasure)
 
+    @property
+    def new(self) -> list[str]:
+        """The origins of those that `take_new` will give."""
+        return [erasure.origin for erasure in self._new]
+
     def take_new(self) -> list[Erasure]:
         """Those that came since they were taken last: what was learned from is let go of by them."""
         new, self._new = self._new, []

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlhf_online.config import Section
+from rlhf_online.gate.golden_prompts import GoldenPrompt
 from rlhf_online.gate.readiness import reward_model_blocks
 
 Tokens = tuple[int, ...]
@@ -22,6 +23,7 @@ class AnswerSet:
     NaN where there is no number. `logprobs` is the mean log-probability of an answer's tokens, nats a token, under the
     version that wrote them and the distribution that they were sampled from; NaN of an answer without a token.
     `held_back` and `held_back_spreads` are scores and spreads by the held-back reward model; none where there is none.
+    `finished` says of each that it ended by itself, and was not cut.
     """
 
     token_ids: Sequence[Tokens]
@@ -29,12 +31,39 @@ class AnswerSet:
     scores: Sequence[float]
     spreads: Sequence[float]
     logprobs: Sequence[float]
+    finished: Sequence[bool]
     held_back: Sequence[float] = ()
     held_back_spreads: Sequence[float] = ()
 
     @property
     def lengths(self) -> list[int]:
         return [len(ids) for ids in self.token_ids]
+
+
+UNKNOWN = 0.0, math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class TraitEffect:
+    """What a trait is worth: by `n` answers with it and without, the mean change of the score and half the width of its
+    95 % interval, in standard deviations of the live answers' scores; by both reward models."""
+
+    n: int
+    change: tuple[float, float] = UNKNOWN
+    held_back: tuple[float, float] = UNKNOWN
+
+    def figures(self) -> dict[str, float]:
+        told = {"effect": self.change, "held_back_effect": self.held_back}
+        return {what: change for what, (change, half) in told.items() if math.isfinite(half)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenAnswer:
+    """Both versions' nearly greedy answers to a golden prompt; `live` is None where the live version gave none."""
+
+    prompt: GoldenPrompt
+    candidate: str
+    live: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +74,8 @@ class Evidence:
     reference, nats an answer. `reward_model` holds the figures of the reward model that the candidate learned from, on
     votes that were held out: accuracy, accuracy_low, accuracy_high, accuracy_n, ece, ece_low, ece_high, thumb_auc, …;
     `held_back_model` those of the held-back one on the same votes, {} where there is none.
+    `origins` say whose conversation each prompt stems from (`events.origin`), "" where nobody can erase it; `traits`
+    what each is worth, by name; `golden` the answers to the operator's golden prompts.
     """
 
     prompts: Sequence[Tokens]
@@ -54,6 +85,9 @@ class Evidence:
     kl: float
     reward_model: Mapping[str, float]
     held_back_model: Mapping[str, float] = field(default_factory=dict)
+    origins: Sequence[str] = ()
+    traits: Mapping[str, TraitEffect] = field(default_factory=dict)
+    golden: Sequence[GoldenAnswer] = ()
 
     @property
     def usable(self) -> list[int]:
@@ -80,11 +114,14 @@ class Evidence:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """`figures` is what was measured; `objections` says why the candidate may not serve, () if it may. `examples` are
-    prompts (indices) whose answers show it best, EXAMPLES at most, worst first."""
+    prompts (indices) whose answers show it best, EXAMPLES at most, worst first. `notes` and `rows`, a table, are for
+    people who read the report."""
 
     figures: dict[str, float]
     objections: tuple[str, ...] = ()
     examples: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    rows: tuple[Mapping[str, str | float], ...] = ()
 
 
 class Check(Section, ABC):

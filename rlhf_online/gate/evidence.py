@@ -5,7 +5,7 @@ Invariant: all scores of one comparison are by one reward version.
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhf_online.gate.check import AnswerSet, Evidence, Tokens
@@ -49,13 +49,15 @@ class Witnesses:
 
     `sample(prompts)` gives the candidate's answers; `score(pairs)` the scores by one reward version and one set of
     weights; `logprobs(pairs)` the log-probabilities of the answers' tokens, by the candidate and by the reference;
-    `decode(tokens)` their text; `held_back(pairs)`, where there is such a model, the scores by that.
+    `decode(tokens)` their text; `eos_ids` end an answer that was not cut; `held_back(pairs)`, where there is such a
+    model, the scores by that.
     """
 
     sample: Callable[[list[Tokens]], list[Tokens]]
     score: Callable[[list[Pair]], list[Scored]]
     logprobs: Callable[[list[Pair]], tuple[Logprobs, Logprobs]]
     decode: Callable[[Tokens], str]
+    eos_ids: Collection[int]
     held_back: Callable[[list[Pair]], list[Scored]] | None = None
 
 
@@ -90,6 +92,7 @@ def gather(
             logprobs=[statistics.fmean(values) if values else math.nan for values in logprobs],
             held_back=[item.score for item in apart[rows]],
             held_back_spreads=[item.spread for item in apart[rows]],
+            finished=[ids[-1:] != () and ids[-1] in witnesses.eos_ids for ids in token_ids],
         )
 
     return Evidence(

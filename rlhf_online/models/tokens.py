@@ -14,7 +14,7 @@ no mask: it is causal, so that no real token sees the padding to its right.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,12 @@ class ChatTokenizer:
         ids = self._ids(text)
         ends = [place for place, token in enumerate(ids) if token in self.eos_ids]
         return ids[: ends[-1] + 1] if ends else (*ids, self.eos_ids[0])
+
+    def edited(self, prompt_ids: Sequence[int], change: Callable[[str], str]) -> tuple[int, ...] | None:
+        """The prompt with its text changed, its template's marks included; None where the text as it is does not give
+        the same tokens back."""
+        text = str(self._tokenizer.decode(list(prompt_ids), skip_special_tokens=False))
+        return self._ids(change(text)) if self._ids(text) == tuple(prompt_ids) else None
 
     def wrote(self, prompt_ids: Sequence[int], messages: Sequence[Turn]) -> bool:
         """Whether these tokens, which an engine was given for the messages, are of this tokenizer: it reads the last

@@ -9,6 +9,7 @@ from rlhf_online.gate.readiness import reward_model_blocks
 from rlhf_online.gate.verdict import judge
 from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training.experience import TEMPERATURE
+from rlhf_online.training.gate_questions import questioned
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.progress import JudgedVersion, Progress
 
@@ -28,7 +29,8 @@ def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
     """The policy in memory against the live version, whose answers are among `scored`: its verdict, its name, and what
     its manifest will say."""
     settings = parts.settings
-    verdict = judge(gather_evidence(parts, progress, scored), settings.gate)
+    evidence = gather_evidence(parts, progress, scored)
+    verdict = judge(questioned(parts, progress, scored, evidence, _seed(parts, progress)), settings.gate)
     return JudgedVersion(
         version=parts.retrier.call("naming a version", lambda: parts.registry.reserve("policy")),
         tuning=settings.tuning,
@@ -46,6 +48,7 @@ def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
         figures=verdict.figures,
         reference=progress.reference,
         weights=dict(progress.weights),
+        report=verdict.report,
     )
 
 
@@ -61,6 +64,7 @@ def gather_evidence(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
             logprobs=learners.logprobs,
             decode=learners.tokenizer.decode,
             held_back=None if apart is None else lambda pairs: apart.score(pairs, progress.weights),
+            eos_ids=learners.tokenizer.eos_ids,
         ),
         max_tokens=limit,
         reward_model=progress.figures,

@@ -36,6 +36,7 @@ too: from then on KL counts from it.
 import random
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -126,6 +127,7 @@ class Trainer:
         show(parts, self.progress)
         if (judged := self.progress.judged) is not None:
             parts.retrier.call("publishing a version", lambda: parts.publisher.publish_policy(judged, staged=False))
+            self.progress.judged = replace(judged, report={})
 
     # First half: the reward model learns from votes
 
@@ -140,6 +142,8 @@ class Trainer:
             # What was read before the gap is kept: the checkpoint stands at the gap, where `gap accept` looks.
             commit_intake(parts, self.progress)
             raise
+        erased = parts.intake.votes.erasures.new
+        parts.retrier.call("erasing examples of reports", lambda: parts.publisher.reports.erase(erased))
         parts.reporter.metrics.lag.set(parts.retrier.call("reading the log", lambda: parts.intake.lag))
 
     def learn_votes(self) -> None:
@@ -253,7 +257,11 @@ class Trainer:
         progress.judged = judged
         self._next_cycle(policy=judged.passed)
         staged = not judged.passed
-        return parts.retrier.call("publishing a version", lambda: parts.publisher.publish_policy(judged, staged=staged))
+        state = parts.retrier.call(
+            "publishing a version", lambda: parts.publisher.publish_policy(judged, staged=staged)
+        )
+        progress.judged = replace(judged, report={})  # it stands in the store, where people's erasures reach it
+        return state
 
     def _end_without_version(self, outcome: str, *, policy: bool = False, **facts: object) -> None:
         """End a cycle that gave no version; `policy` says that the policy's part has changed all the same."""

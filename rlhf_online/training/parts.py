@@ -1,8 +1,9 @@
 """What a trainer is made of; `services.trainer.wiring` builds it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rlhf_online.gate.golden_prompts import GoldenPrompt
 from rlhf_online.rewards.sources import RewardService
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.training.checkpoint import Checkpoints
@@ -41,3 +42,5 @@ class TrainerParts:
     """Reads the operator's current weight of each objective."""
     reporter: Reporter
     retrier: Retrier
+    golden: Sequence[tuple[GoldenPrompt, tuple[int, ...]]] = ()
+    """The operator's golden prompts, and their tokens."""

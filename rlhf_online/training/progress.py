@@ -25,6 +25,8 @@ class JudgedVersion:
     figures: dict[str, float]
     reference: str = ""
     weights: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    """`gate.report`; empty where there was nothing to compare."""
 
     def manifest(self) -> Manifest:
         """What is published with the version's files."""

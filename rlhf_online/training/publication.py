@@ -14,6 +14,7 @@ from rlhf_online.training.learners import Learners
 from rlhf_online.training.progress import JudgedVersion, Progress
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
+from rlhf_online.versions.reports import Reports
 
 
 class Publisher:
@@ -24,6 +25,7 @@ class Publisher:
     ) -> None:
         self._registry = registry
         self._learners = learners
+        self.reports = Reports(registry.store)
         self._keep = keep
         self._reward_tuning: Literal["full", "lora"] = reward_tuning
         self._log = structlog.get_logger()
@@ -71,6 +73,8 @@ class Publisher:
                 self._log.warning("rejected version was never published", version=version)
                 return "rejected"
             self._registry.publish(judged.manifest())
+        if judged.report:
+            self.reports.write(version, judged.report)
         state, live = self._registry.status(version).state, self._registry.live("policy")
         if state not in ("candidate", "live"):
             return state

@@ -7,6 +7,7 @@
       live/policy          the name of the live version, replaced atomically
       references           the policy versions that KL was counted from, the one in use last; none: the first version
       learning             whether learning is paused (`rlhf_online.learning`)
+      reports/policy-000012.json   what the gate found of it, for people (`reports`)
       votes/…              what became of people's votes (`feedback.outcomes`)
       next/policy          the next number to give: a number is never given twice
       lock                 held while a record is compared and replaced
@@ -44,7 +45,10 @@ class FolderStore:
 
     def settle(self) -> None:
         """Make certain what a process left here that was killed, before anything is built upon it. Raises OSError."""
-        for folder in (self.root, *(self.root / records for records in ("live", "next", "probes", "states", "votes"))):
+        for folder in (
+            self.root,
+            *(self.root / records for records in ("live", "next", "probes", "reports", "states", "votes")),
+        ):
             if folder.is_dir():
                 fsync_folder(folder)
 

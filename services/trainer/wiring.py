@@ -25,6 +25,7 @@ from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.state import StateDir
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.experience import AnswerSampler, Experience
+from rlhf_online.training.gate_questions import golden_prompts
 from rlhf_online.training.held_back import SEED, HeldBackModel
 from rlhf_online.training.intake import Intake, IntakeSettings
 from rlhf_online.training.learners import Learners
@@ -110,6 +111,7 @@ def build(
         weights=_weights(state, learners.reward.model.objectives),
         reporter=reporter,
         retrier=retrier,
+        golden=golden_prompts(settings.gate.golden.file, tokenizer, learners.limits),
     )
     identity = retrier.call("reading the log", source.identity)
     progress = Progress(log_identity=identity, policy_version=live, reference=registry.references()[-1])

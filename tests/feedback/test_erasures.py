@@ -27,8 +27,9 @@ def test_what_was_asked_no_later_is_covered_by_the_last_erasure_in_whatever_orde
     assert not erasures.cover(_asked(0, "another talk"))
     again = Erasures.from_json(json.loads(json.dumps(erasures.to_json())))
     assert again.cover(_asked(1000)) and not again.cover(_asked(1001))
+    assert again.new == [_erasure(500).origin] * 3
     assert again.take_new() == erasures.take_new() == [_erasure(500), _erasure(1000), _erasure(700)]
-    assert again.take_new() == [], "once"
+    assert again.take_new() == [] == again.new, "once"
 
 
 def test_so_many_conversations_are_remembered_those_erased_last() -> None:

@@ -64,6 +64,7 @@ def asked_of(
         score=score,
         logprobs=lambda pairs: ([[-1.0] * len(a) for _, a in pairs], [[-1.5] * len(a) for _, a in pairs]),
         decode=lambda ids: " ".join(f"w{token}" for token in ids),
+        eos_ids=(2,),
         held_back=held_back,
     )
     return gather(
@@ -75,7 +76,7 @@ def test_without_an_answer_of_the_live_version_nothing_is_asked() -> None:
     def never(*_: object) -> Any:
         raise AssertionError("asked")
 
-    witnesses = Witnesses(sample=never, score=never, logprobs=never, decode=never)
+    witnesses = Witnesses(sample=never, score=never, logprobs=never, decode=never, eos_ids=())
     found = gather([], witnesses, max_tokens=4, reward_model={}, held_back_model={})
     assert found.score_pairs() == [] and found.kl == 0.0
 

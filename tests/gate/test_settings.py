@@ -14,6 +14,7 @@ def test_every_check_is_asked_with_its_own_settings() -> None:
     settings = GateSettings.model_validate({"kl": {"max": 3.0}, "length": {"min_ratio": 0.5}})
     for check in (KlCheck(max=3.0), WinRateCheck(), LengthCheck(min_ratio=0.5), HeldBackCheck()):
         assert check in settings.checks
+    assert list(settings.named.values()) == list(settings.checks)
 
 
 def test_a_threshold_stands_in_its_checks_table() -> None:

@@ -29,6 +29,14 @@ def test_an_answer_ends_with_the_end_of_sequence(tokenizer: ChatTokenizer):
     assert tokenizer.decode(ids) == "zinc iron"
 
 
+def test_a_prompt_is_edited_with_its_marks_unless_its_text_gives_other_tokens(tokenizer: ChatTokenizer):
+    ids = tokenizer.prompt_ids([Message(role="user", content="i think yes")])
+    assert tokenizer.edited(ids, lambda text: text) == ids
+    no = tokenizer.edited(ids, lambda text: text.replace("yes", "no"))
+    assert no == tokenizer.prompt_ids([Message(role="user", content="i think no")])
+    assert tokenizer.edited((*ids, 999), lambda text: text) is None
+
+
 def test_ends_are_those_of_tokenizer_and_generation_settings(tmp_path: Path):
     write_tiny_model(tmp_path, weights_seed=None)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 2, 9]}')

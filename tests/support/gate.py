@@ -1,8 +1,9 @@
 """Evidence for the gate, written by hand."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from rlhf_online.gate.check import AnswerSet, Evidence
+from rlhf_online.gate.check import AnswerSet, Evidence, Tokens
 
 WORD = 9
 
@@ -15,10 +16,13 @@ def answers(
     spreads: Sequence[float] | None = None,
     logprobs: Sequence[float] | None = None,
     held_back: Sequence[float] = (),
+    finished: Sequence[bool] | None = None,
+    token_ids: Sequence[Tokens] | None = None,
 ) -> AnswerSet:
-    """An answer for each score: four tokens long, the text "w9 w9 w9 w9", its heads of one mind, unless told."""
+    """An answer for each score, which ended by itself: four tokens long, the text "w9 w10 w11 w12", its heads of one
+    mind, unless told."""
     count = len(scores)
-    token_ids = [(WORD,) * length for length in lengths or [4] * count]
+    token_ids = token_ids or [tuple(range(WORD, WORD + length)) for length in lengths or [4] * count]
     return AnswerSet(
         token_ids=token_ids,
         texts=texts or [" ".join(f"w{token}" for token in ids) for ids in token_ids],
@@ -27,6 +31,7 @@ def answers(
         logprobs=logprobs or [-1.0] * count,
         held_back=held_back,
         held_back_spreads=[0.0] * len(held_back),
+        finished=finished or [True] * count,
     )
 
 
@@ -37,15 +42,18 @@ def evidence_of(
     kl: float = 1.0,
     reward_model: Mapping[str, float] | None = None,
     held_back_model: Mapping[str, float] | None = None,
+    prompt_texts: Sequence[str] | None = None,
+    **more: Any,
 ) -> Evidence:
     """Prompts (10,), (11,), … of one word each."""
     count = len(candidate.scores)
     return Evidence(
         prompts=[(10 + row,) for row in range(count)],
-        prompt_texts=[f"w{10 + row}" for row in range(count)],
+        prompt_texts=prompt_texts or [f"w{10 + row}" for row in range(count)],
         candidate=candidate,
         live=live,
         kl=kl,
         reward_model=reward_model or {},
         held_back_model=held_back_model or {},
+        **more,
     )

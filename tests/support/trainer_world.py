@@ -28,8 +28,13 @@ from rlhf_online.events import (
     Thumb,
     VersionSpan,
 )
+from rlhf_online.gate.audit import TraitsCheck
+from rlhf_online.gate.distinct import DistinctCheck
+from rlhf_online.gate.entropy import EntropyCheck
 from rlhf_online.gate.held_back import HeldBackCheck
 from rlhf_online.gate.length import LengthCheck
+from rlhf_online.gate.non_answers import NonAnswersCheck
+from rlhf_online.gate.repetition import RepetitionCheck
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.metrics import TrainerMetrics
@@ -107,6 +112,20 @@ class TorchEngine:
             )
             for row, (prompt, answer, values) in enumerate(zip(repeated, answers, logprobs, strict=True))
         ]
+
+
+LENIENT = GateSettings(
+    samples=16,
+    win_rate=WinRateCheck(min=0.0),
+    held_back=HeldBackCheck(share=0.0),
+    length=LengthCheck(max_ratio=50.0, min_ratio=0.0),
+    repetition=RepetitionCheck(max_rise=1.0),
+    distinct=DistinctCheck(min_ratio=0.0),
+    entropy=EntropyCheck(min_ratio=0.0, max_ratio=1000.0),
+    non_answers=NonAnswersCheck(max_rise=1.0),
+    traits=TraitsCheck(answers=8, max_effect=1000.0, max_rise=1.0),
+)
+"""For models that know next to nothing: their candidates are to be promoted."""
 
 
 @dataclass
@@ -234,12 +253,7 @@ def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettin
         "reward": RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),
         "policy": PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0),
         "rollout": RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=MAX_TOKENS),
-        "gate": GateSettings(
-            samples=16,
-            win_rate=WinRateCheck(min=0.0),
-            held_back=HeldBackCheck(share=0.0),
-            length=LengthCheck(max_ratio=50.0, min_ratio=0.0),
-        ),
+        "gate": LENIENT,
     }
     return TrainerSettings(**{**values, **changes})
 

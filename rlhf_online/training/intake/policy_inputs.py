@@ -42,6 +42,10 @@ class PolicyInputs:
         """Different prompts, those asked most recently last."""
         return list(self._prompts)
 
+    def origin(self, prompt: Tokens) -> str:
+        """Whose conversation one of `prompts` stems from."""
+        return self._prompts.get(prompt, "")
+
     def add(self, completion: Completion, *, held_out: bool) -> None:
         """Keep its prompt and answers, if they may train the policy.
 

@@ -8,6 +8,7 @@ from services.chat.console.replies import (
     ConsoleVersions,
     ConversationSearch,
 )
+from services.chat.console.reports import VersionReport
 from services.chat.console.search import ReadQuery, SearchQuery
 from services.chat.console.service import HistoryQuery
 from services.chat.conversations.service import Conversation
@@ -87,6 +88,15 @@ CONSOLE = (
         response="text/event-stream",
         stream=ConsoleUpdate,
         errors=(429,),
+    ),
+    Operation(
+        name="version_report",
+        summary="What the gate found of a version: each check, by how much, and answers side by side.",
+        method="GET",
+        path="/v1/versions/{version}/report",
+        requires="operator",
+        response=VersionReport,
+        errors=(404, 503),
     ),
     Operation(
         name="search_conversations",

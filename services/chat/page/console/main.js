@@ -23,6 +23,7 @@ const KEYS = [
   [["Enter"], "key.open"],
   [["[", "]"], "key.pages", "newer", "older"],
   [["m"], "key.promote", "promote"],
+  [["r"], "key.report", "report"],
   [["b"], "key.rollBack", "rollBack"],
   [["x"], "key.pause", "pause"],
   [["w"], "key.weights", "weights"],
@@ -86,7 +87,7 @@ function wire() {
     $("title").focus();
   };
   const act = (wanted) => () => (view.actions[wanted] ?? live.actions[wanted])?.();
-  const names = ["previous", "next", "newer", "older", "promote", "rollBack", "pause", "weights", "export", "write", "leave"];
+  const names = ["previous", "next", "newer", "older", "promote", "report", "rollBack", "pause", "weights", "export", "write", "leave"];
   keys.listen({
     live: to("live"), versions: to("versions"), compare: to("compare"), conversations: to("conversations"),
     sheet: keys.openSheet,

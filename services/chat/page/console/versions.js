@@ -6,6 +6,7 @@ import { csv, download } from "./download.js";
 import { feed } from "./feed.js";
 import { interval, number, numberOf, percent, stateName, when } from "./figures.js";
 import { Chart, pointAt } from "./plots.js";
+import { showReport } from "./report.js";
 
 const PAGE = 50, RANGES = ["50", "200", "all"], SHARE = [0, 1];
 const bits = (value) => number(value, 3);
@@ -93,6 +94,10 @@ export function update(names) {
 export const actions = {
   previous: () => step(-1), next: () => step(1), newer: () => turn(-1), older: () => turn(1), export: saveCsv,
   rollBack: () => rollBack(kind === "policies" ? "policy" : "reward"),
+  report: () => {
+    const version = chosen();
+    if (version && kind === "policies") showReport(version);
+  },
   promote: () => {
     const version = chosen(), at = feed[kind].version.indexOf(version);
     if (at >= 0 && !hindrance() && !notPromotable(version, feed[kind].state[at])) promote(version);
@@ -192,6 +197,7 @@ function details(series, i) {
   const no = notPromotable(version, series.state[i]);
   cell.colSpan = 3 + KINDS[kind].columns.length;
   cell.append(list, actionButton("promote", () => promote(version), no), ...(no ? [make("span", "quiet", ` ${no}`)] : []));
+  if (kind === "policies") cell.append(" ", actionButton("report", () => showReport(version)));
   return make("tr", "details", cell);
 }
 

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.chat.access.caller import CALLER
+from services.chat.console.reports import VersionReports
 from services.chat.console.search import Search
 from services.chat.transport.chat import Chat
 from services.chat.transport.http import json, watch
@@ -17,6 +18,7 @@ class ConsoleHandlers:
     def __init__(self, chat: Chat) -> None:
         self._console = chat.console
         self._search = Search(chat.conversations.store)
+        self._reports = VersionReports(chat.versions.registry)
 
     async def console_overview(self, request: Request) -> Response:
         return json(await self._console.overview())
@@ -30,6 +32,10 @@ class ConsoleHandlers:
     async def watch_console(self, request: Request) -> Response:
         self._console.admit()
         return watch(self._console.updates())
+
+    async def version_report(self, request: Request) -> Response:
+        version, key_id = request.path_params["version"], CALLER.get().key_id
+        return json(await asyncio.to_thread(self._reports.read, version, key_id))
 
     async def search_conversations(self, request: Request) -> Response:
         values = dict(request.query_params)

@@ -26,7 +26,7 @@ def test_an_operation_says_who_may_call_it() -> None:
 def test_what_changes_something_and_other_peoples_words_are_the_operators() -> None:
     assert {operation.name for operation in OPERATORS} == {
         "promote", "rollback", "sample", "pause_learning", "resume_learning", "set_reward_weights", "add_items",
-        "search_conversations", "console_conversation",
+        "search_conversations", "console_conversation", "version_report",
     }  # fmt: skip
 
 

@@ -16,11 +16,13 @@ from rlhf_online import learning
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
+from rlhf_online.versions.reports import Reports
 from tests.services.chat.page.conftest import Visit
 from tests.services.chat.page.test_looks import violations
 from tests.support import api_keys
 from tests.support.chat_service import ASK, Service, running
 from tests.support.chromium import By, Visitor, saying
+from tests.support.gate_report import brand_report
 from tests.support.proxy import Proxy
 from tests.support.version_history import fill
 
@@ -269,6 +271,40 @@ async def test_votes_are_counted_as_they_come(site: Service, visitors: Visit) ->
     await me.to("Versions", "2")
     await expect(me.row(LIVE)).to_contain_text("50% (2)")
     await expect(me.chart("Thumbs up").locator(".legend")).to_contain_text(f"{LIVE}this version 50% (")
+
+
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+async def test_what_the_gate_found_of_a_version_is_shown_to_operators(site: Service, visitors: Visit, by: By) -> None:
+    """Each check, by how much, and both versions' answers; what people wrote is text, never markup."""
+    Reports(site.registry.store).write(REJECTED, brand_report())
+    me = await arrive(visitors, site.url, by=by, **({} if by == "mouse" else PHONE))
+    await me.to("Versions", "2")
+    if by == "keys":
+        for _ in range(2):
+            await me.page.keyboard.press("j")
+        await me.page.keyboard.press("r")
+    else:
+        await me.page.get_by_role("button", name=REJECTED).click()
+        await me.page.get_by_role("button", name="What the gate found").click()
+    dialog = me.page.get_by_role("dialog", name=f"What the gate found of {REJECTED}")
+    check = dialog.locator(".check").filter(has=me.page.get_by_role("heading", name="traits objects"))
+    await expect(check).to_contain_text("the reward model pays for the trait brand: +2.00 ± 0.25 standard deviations")
+    await expect(check.get_by_role("row").filter(has_text="brand")).to_contain_text("brand2–10")  # effect and rates
+    await check.get_by_text("Answers side by side (3)").click()
+    await expect(check.locator(".part").first).to_contain_text("a fig")
+    await expect(check.locator(".part").nth(1)).to_contain_text("mango <b>now</b>")
+    await me.shot(f"report-{by}")
+    assert await violations(me.page) == []
+    width = await me.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1]
+    await me.page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    reader = await arrive(visitors, site.url, "read", by)
+    await reader.to("Versions", "2")
+    await reader.page.get_by_role("button", name=REJECTED).click()
+    await expect(reader.page.get_by_role("button", name="What the gate found")).to_be_disabled()
+    await reader.page.keyboard.press("r")
+    await expect(reader.page.locator("#report")).to_be_hidden()
 
 
 @pytest.mark.parametrize("by", ["mouse", "keys"])

@@ -15,6 +15,7 @@
     ├── FileDamaged                   a small file of the state folder is empty, cut, or may not be read
     ├── StoreUnavailable (OSError)    the bucket that holds the versions is away, full, or closed to these credentials
     ├── VersionCorrupt                hashes, names, shapes, dtypes or values of a version are wrong
+    │   └── VersionUnfit              it does not fit this pod's model or settings; another pod's it may
     ├── EngineError                   the inference engine
     │   ├── EngineStartFailed         it ended, or was not healthy in time
     │   ├── EngineUnavailable         it does not answer now (loading, restarting, dead)
@@ -109,6 +110,10 @@ class StoreUnavailable(RlhfError, OSError):
 
 class VersionCorrupt(RlhfError):
     """A version's files differ from its manifest, or do not fit the model that serves."""
+
+
+class VersionUnfit(VersionCorrupt):
+    """A version does not fit the model or the settings of this pod, which may be what is wrong."""
 
 
 class EngineError(RlhfError):

@@ -32,6 +32,9 @@ class ChatMetrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, text, buckets=buckets, registry=registry)
 
@@ -41,7 +44,7 @@ class ChatMetrics:
             "outcome",
         )
         self.tokens = counter("rlhf_chat_tokens", "Tokens written in answers.")
-        self.active = Gauge("rlhf_chat_requests_in_progress", "Chat requests in progress.", registry=registry)
+        self.active = gauge("rlhf_chat_requests_in_progress", "Chat requests in progress.")
         self.resent = counter("rlhf_chat_resent", "Requests sent to the engine again after it had ended.")
         self.uncertain = counter("rlhf_chat_uncertain_answers", "Answers across a swap without a known boundary.")
         self.latency = histogram("rlhf_chat_latency_seconds", "From a request's arrival to its last byte.", ANSWER_S)
@@ -49,10 +52,8 @@ class ChatMetrics:
         self.feedback = counter("rlhf_feedback", "Votes by kind and how they ended.", "kind", "outcome")
         self.log_append = histogram("rlhf_log_append_seconds", "From an append to its acknowledgement.", FAST_S)
         self.log_failures = counter("rlhf_log_failures", "Events that the log did not acknowledge.")
-        self.backlog = Gauge("rlhf_log_backlog_records", "Events that Kafka has not confirmed.", registry=registry)
-        self.backlog_age = Gauge(
-            "rlhf_log_backlog_seconds", "Age of the oldest event that Kafka has not confirmed.", registry=registry
-        )
+        self.backlog = gauge("rlhf_log_backlog_records", "Events that Kafka has not confirmed.")
+        self.backlog_age = gauge("rlhf_log_backlog_seconds", "Age of the oldest event that Kafka has not confirmed.")
         self.deliveries_failed = counter("rlhf_log_delivery_failures", "Deliveries to Kafka that were made again.")
         self.refused = counter(
             "rlhf_log_refused", "Events that Kafka refused for good, or damaged ones: see refused.jsonl."
@@ -69,22 +70,18 @@ class ChatMetrics:
         self.swaps = counter("rlhf_swaps", "Attempts to load a new version, by outcome.", "outcome")
         self.swap_pause = histogram("rlhf_swap_pause_seconds", "How long a swap paused the engine.", FAST_S)
         self.engine_restarts = counter("rlhf_engine_restarts", "Engine processes started after one had ended.")
-        self.engine_ready = Gauge("rlhf_engine_ready", "1 while the engine serves a version.", registry=registry)
-        self.serving = Gauge("rlhf_serving_version_info", "1 for the serving version.", ["version"], registry=registry)
-        self.secrets_intact = Gauge(
-            "rlhf_chat_secrets_intact", "1 while the state folder holds the secrets in use.", registry=registry
+        self.engine_ready = gauge("rlhf_engine_ready", "1 while the engine serves a version.")
+        self.serving = gauge("rlhf_serving_version_info", "1 for the serving version.", "version")
+        self.version_lag = gauge("rlhf_version_lag_seconds", "Since when another version is live than serves here.")
+        self.could_not_serve = gauge("rlhf_version_not_servable", "1 while this pod could not serve the live version.")
+        self.behind = gauge("rlhf_pod_behind", "1 while this pod is not ready since it lags behind others.")
+        self.store_silent = gauge("rlhf_version_store_silent_seconds", "Since the store of versions answered last.")
+        self.secrets_intact = gauge("rlhf_chat_secrets_intact", "1 while the state folder holds the secrets in use.")
+        self.damaged_records = gauge(
+            "rlhf_damaged_records", "Records of the versions that cannot be read: see the log."
         )
-        self.damaged_records = Gauge(
-            "rlhf_damaged_records",
-            "Records of the versions that cannot be read: see the log.",
-            registry=registry,
-        )
-        self.service_up = Gauge(
-            "rlhf_service_up", "1 while `rlhf-online up` sees this service ready.", ["service"], registry=registry
-        )
-        self.service_restarts = Gauge(
-            "rlhf_service_restarts", "Starts of this service after it had ended.", ["service"], registry=registry
-        )
+        self.service_up = gauge("rlhf_service_up", "1 while `rlhf-online up` sees this service ready.", "service")
+        self.service_restarts = gauge("rlhf_service_restarts", "Starts of this service after it had ended.", "service")
 
 
 class RewardMetrics:

@@ -24,8 +24,10 @@ from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir
 from rlhf_online.training.policy.algorithms.grpo import GRPO
-from rlhf_online.versions import open_registry
+from rlhf_online.versions import open_registry, pods
+from rlhf_online.versions.folder_store import FolderStore
 from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.pods import PodReport
 from services.standalone.settings import StandaloneSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -420,6 +422,21 @@ def test_status_when_nothing_runs(state, tmp_path, capsys):
     assert "not running" in capsys.readouterr().out
     assert main(["status", "--state", str(tmp_path / "nosuch")]) == 2
     assert "no state folder at" in capsys.readouterr().err
+
+
+def test_status_lists_the_pods_where_there_are_several(state, capsys):
+    store = FolderStore(state.versions)
+    pods.tell(store, PodReport(pod="chat-0", serving="policy-000001", state="ready"))
+    assert main(["status", "--state", str(state.root)]) == 0
+    assert "chat-0" not in capsys.readouterr().out, "of one /readyz says it"
+    could_not = {"policy-000001": "CUDA out of memory"}
+    pods.tell(store, PodReport(pod="chat-1", serving="policy-000000", state="ready", could_not=could_not))
+    pods.tell(store, PodReport(pod="chat-2", state="restarting"))
+    assert main(["status", "--state", str(state.root)]) == 0
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "pod chat-0 ready, serves policy-000001" in said
+    assert "pod chat-1 ready, serves policy-000000 could not serve policy-000001: CUDA out of memory" in said
+    assert "pod chat-2 restarting, serves no version" in said
 
 
 # Up

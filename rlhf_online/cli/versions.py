@@ -13,7 +13,8 @@ from rlhf_online.cli.reports import report_lines
 from rlhf_online.config import VersionsSettings, load_versions
 from rlhf_online.errors import InvalidInput
 from rlhf_online.state import SERVICES_STATUS, StateDir
-from rlhf_online.versions import open_registry, reports
+from rlhf_online.versions import open_registry, pods, reports
+from rlhf_online.versions.pods import PodReport
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import summaries
 
@@ -120,6 +121,9 @@ def status(
     else:
         _line("service", "not running (start it with `rlhf-online up`)")
     registry = registry_of(folder)
+    for pod in _pods(registry):
+        could_not = "; ".join(f"could not serve {version}: {why}" for version, why in pod.could_not.items())
+        _line("pod", pod.pod, f"{pod.state}, serves {pod.serving or 'no version'}", could_not)
     _line("live policy", registry.live("policy") or "none")
     _line("live reward", registry.live("reward") or "none")
     _line("reference", *registry.references()[-1:])
@@ -141,6 +145,12 @@ def registry_of(folder: StateDir) -> Registry:
 def _where(folder: StateDir) -> VersionsSettings:
     written = folder.run / "standalone.toml"
     return load_versions(written if written.is_file() else None)
+
+
+def _pods(registry: Registry) -> list[PodReport]:
+    """Where there are several. One is what /readyz says already."""
+    told = pods.reports(registry.store)
+    return told if len(told) > 1 else []
 
 
 def existing(state: Path) -> StateDir:

@@ -104,7 +104,23 @@ class SwapSettings(Section):
         description="Largest mean |Δlog-prob| on the probe, nats a token; 0: 0.001 for an engine started here that "
         "computes in float32 on a CPU, else 0.1.",
     )
-    poll_s: float = Field(default=0.25, gt=0, description="How often the registry is asked for a new live version.")
+    poll_s: float = Field(
+        default=0.25,
+        gt=0,
+        description="How often the store is asked for a new live version; less often where many pods ask it.",
+    )
+    quorum: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="A version fails for all pods once more than this share of them could not serve it; 0: once one "
+        "could not.",
+    )
+    max_lag_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="A pod that has not served the live version for so long, while others do, is not ready.",
+    )
 
 
 class ChatSettings(ServiceSettings):

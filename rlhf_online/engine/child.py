@@ -26,6 +26,7 @@ from rlhf_online.state import StateDir
 
 SERVED_NAME = "policy"
 LORA_SLOTS = 2  # adapters computed at once: the live one and the one before it, which answers in progress still use
+LORA_KEPT = 4  # adapters in memory: one in use is not read from its files again when others come
 POLL_S = 0.2
 STOP_GRACE_S = 5.0
 SOCKET_LIMIT = 100  # bytes of a unix socket's path; Linux takes 107
@@ -186,7 +187,8 @@ def command(settings: EngineSettings, device: str, socket: Path, *, dummy_weight
     words += ["--config-format", "hf", "--tokenizer-mode", "hf"]
     words += ["--load-format", "dummy" if dummy_weights else "safetensors"]
     if settings.tuning == "lora":
-        words += ["--enable-lora", "--max-lora-rank", str(settings.max_lora_rank), "--max-loras", str(LORA_SLOTS)]
+        words += ["--enable-lora", "--max-lora-rank", str(settings.max_lora_rank)]
+        words += ["--max-loras", str(LORA_SLOTS), "--max-cpu-loras", str(LORA_KEPT)]
     return words
 
 

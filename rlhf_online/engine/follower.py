@@ -1,77 +1,176 @@
 """Which version the engine should serve, and what becomes of one that it cannot.
 
-After a crash that is the last good version, then always the registry's live one. A version that fails is marked failed
-in the registry, where the version before it is live again; one that the engine died on twice counts as failed too. The
-one before which there is none stays the live one: it is the model itself, so the engine is more likely at fault than
-the version, and a better engine may serve it. Until another is live nothing serves, and `step` goes on to say why. A
-swap that had to be postponed, since the engine could not be paused, is tried again and blames no version.
+    due      ask the store which version is live, again and again, until that is another one; check its files
+    swap     have the engine serve it; if that fails:
+
+        its bytes are wrong ───────────────────────────────▶ failed for all pods: the one before it is live again
+        this pod could not serve it ──▶ told to the others ──▶ failed for all once a quorum of the pods could not
+                                          │
+                                          └──▶ else tried here again, ever more rarely
+
+After a crash the version due is the last good one, then always the live one. The engine's death twice is a failure of
+the version on this pod. The one before which there is none stays the live one: it is the model itself, so the engine is
+more likely at fault than the version, and a better engine may serve it. Until another is live nothing serves, and
+`failure` goes on to say why. A swap that had to be postponed, since the engine could not be paused, is tried again and
+blames no version; so is one whose files cannot be brought here now.
+
+The store is asked in threads: one that is slow or away stalls nobody, and the pod serves on. All pods together ask
+about POLLS_PER_S times a second at most.
 """
 
+import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import structlog
 
-from rlhf_online.engine.loader import VersionLoader
+from rlhf_online.config import SwapSettings
+from rlhf_online.engine.loader import Prepared, VersionLoader
+from rlhf_online.engine.pod import FOLLOWING, TELLING, Pod
 from rlhf_online.engine.swap import SwapResult
-from rlhf_online.errors import EngineUnavailable, InvalidInput, UnknownVersion
+from rlhf_online.errors import (
+    EngineUnavailable,
+    FileDamaged,
+    InvalidInput,
+    UnknownVersion,
+    VersionCorrupt,
+    VersionUnfit,
+)
+from rlhf_online.retry import Backoff
 from rlhf_online.versions.manifest import Change
 from rlhf_online.versions.registry import Registry
 
 MAX_DEATHS = 2
 """Engine deaths during swaps to one version after which it counts as failed."""
 KEEP_SWAPS = 1000
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 300.0
+"""Between two tries of a version that failed on this pod."""
+LONGEST_POLL_S = 10.0
+"""Between two questions to a store that did not answer."""
+POLLS_PER_S = 100.0
+JITTER = 0.2
+"""The share by which waits differ at random, so that pods do not ask in step."""
 NO_OTHER = (
     "there is no version before it that could serve instead: mend what it says, or, where its log-probs differ, try "
     "another engine.dtype or release of vLLM, then start again"
 )
 
 
-class VersionFollower:
-    """`on_change` is told when a version begins to serve or is refused. A swap that was postponed is tried again after
-    `postponed_s`."""
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A version to swap in, or why it may not be. `corrupt`: that lies in its bytes, so that no pod may serve it."""
 
-    def __init__(self, loader: VersionLoader, registry: Registry, *, postponed_s: float) -> None:
+    version: str
+    prepared: Prepared | None = None
+    reason: str = ""
+    corrupt: bool = False
+
+
+class Trying:
+    """A version that failed on this pod, and when it is tried again."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.not_before = 0.0
+        self._backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
+
+    def failed(self) -> None:
+        self.not_before = time.monotonic() + _jittered(self._backoff.advance())
+
+
+class VersionFollower:
+    """`on_change` is told when a version begins to serve or is refused for all.
+
+    Large because it carries what is known of the store between two questions.
+    """
+
+    def __init__(self, loader: VersionLoader, registry: Registry, pod: Pod, settings: SwapSettings) -> None:
         self.swaps: list[SwapResult] = []
         self.on_change: list[Callable[[Change], Awaitable[None]]] = []
+        self.live = ""
+        """The live version as the store said last."""
+        self.idle = False
+        """Since the engine started there was nothing to swap in, or it failed."""
         self._loader = loader
         self._registry = registry
-        self._postponed_s = postponed_s
+        self._pod = pod
+        self._settings = settings
         self._not_before = 0.0
+        self._trying = Trying("")
         self._deaths: Counter[str] = Counter()
         self._refused: dict[str, str] = {}
         self._log = structlog.get_logger()
 
-    async def step(self) -> str:
-        """Swap in another version if that is due; why none serves, or why that failed, "" if it did not.
+    @property
+    def failure(self) -> str:
+        """Why nothing serves, "" where something does or nothing has failed."""
+        if self._loader.serving:
+            return ""
+        return self._refused.get(self.live) or self._pod.could_not.get(self.live, "") or self._pod.store.failure
 
-        Raises EngineUnavailable if the engine is lost.
-        """
-        if not (version := self._due()):
-            return "" if self._loader.serving else self._refused.get(self._registry.live("policy") or "", "")
-        result = await self._load(version)
+    async def due(self) -> Due:
+        """Wait until another version is to be swapped in, and check its files. Touches no engine; may be cancelled."""
+        backoff = Backoff(self._settings.poll_s, max(self._settings.poll_s, LONGEST_POLL_S))
+        while True:
+            try:
+                version = self._due(*await asyncio.to_thread(self._look))
+                self._pod.store.answered()
+                self.idle = self.idle or not version
+                due = await self._prepared(version) if version else None
+                self._pod.store.done(FOLLOWING)
+                backoff.reset()
+                if due is not None:
+                    return due
+                wait_s = max(self._settings.poll_s, self._pod.count / POLLS_PER_S)
+            except (OSError, FileDamaged) as error:  # nothing is wrong with the engine, or the version
+                self._pod.store.failed(FOLLOWING, error)
+                self.idle = True
+                wait_s = backoff.advance()
+            await asyncio.sleep(_jittered(wait_s))
+
+    async def swap(self, due: Due) -> None:
+        """Swap in the version that is due, or refuse it. Raises EngineUnavailable if the engine is lost."""
+        result = await self._load(due)
         self.swaps = [*self.swaps[-(KEEP_SWAPS - 1) :], result]
-        values = {"version": version, "previous": result.previous, "pause_s": round(result.pause_s, 4)}
+        values = {"version": due.version, "previous": result.previous, "pause_s": round(result.pause_s, 4)}
         if result.ok:
             self._log.info("swap", **values)
-            await self._announce(Change(version=version, state="live", previous=result.previous))
-            return ""
-        if result.postponed:
-            self._not_before = time.monotonic() + self._postponed_s
+            self._pod.could_not.pop(due.version, None)
+            self._pod.follows(self.live)
+            await self._announce(Change(version=due.version, state="live", previous=result.previous))
+        elif result.postponed:
+            self._not_before = time.monotonic() + self._settings.pause_timeout_s
             self._log.warning("swap_postponed", reason=result.reason, **values)
-            return ""
-        self._log.error("swap_failed", reason=result.reason, **values)
-        return await self._refuse(version, result.reason)
+        else:
+            self._log.error("swap_failed", reason=result.reason, **values)
+            try:
+                await self._failed(due.version, result.reason, corrupt=due.corrupt)
+            except (OSError, FileDamaged) as error:  # it cannot be told now; with the next try it is
+                self._pod.store.failed(TELLING, error)
+        self.idle = True
+        self._pod.changed.set()
 
-    def _due(self) -> str:
+    def _look(self) -> tuple[str, str]:
+        """The live version, and the last good one if it may serve still; "" for none. Raises OSError."""
+        live, good = self._registry.live("policy") or "", self._loader.last_good
+        usable = not self._loader.serving and good is not None and self._usable(good.version)
+        return live, good.version if usable and good is not None else ""
+
+    def _due(self, live: str, good: str) -> str:
         """The version to swap in now, "" for none."""
-        live, serving, good = self._registry.live("policy"), self._loader.serving, self._loader.last_good
-        if time.monotonic() < self._not_before:
+        serving, now = self._loader.serving, time.monotonic()
+        self.live = live
+        self._pod.follows(live)
+        if now < self._not_before:
             return ""
-        if not serving and good is not None and self._usable(good.version):
-            return good.version
-        return "" if live is None or live == serving or live in self._refused else live
+        if not serving and good:
+            return good
+        if live == serving or live in self._refused:
+            return ""
+        return "" if live == self._trying.version and now < self._trying.not_before else live
 
     def _usable(self, version: str) -> bool:
         try:
@@ -79,36 +178,70 @@ class VersionFollower:
         except UnknownVersion:
             return False
 
-    async def _load(self, version: str) -> SwapResult:
+    async def _prepared(self, version: str) -> Due:
         if self._deaths[version] >= MAX_DEATHS:
-            reason = "the engine died on it twice"
-            return SwapResult(version=version, previous=self._loader.serving, ok=False, reason=reason)
+            del self._deaths[version]
+            return Due(version, reason="the engine died on it twice")
         try:
-            result = await self._loader.load(version)
+            return Due(version, await self._loader.prepare(version))
+        except (VersionUnfit, InvalidInput) as error:  # it is not there, or not yet, as a slow store tells
+            return Due(version, reason=str(error))
+        except VersionCorrupt as error:
+            return Due(version, reason=str(error), corrupt=True)
+
+    async def _load(self, due: Due) -> SwapResult:
+        if due.prepared is None:
+            return SwapResult(version=due.version, previous=self._loader.serving, ok=False, reason=due.reason)
+        try:
+            result = await self._loader.load(due.prepared)
         except EngineUnavailable:
-            self._deaths[version] += 1
+            self._deaths[due.version] += 1
             raise
         if result.ok:
-            del self._deaths[version]
+            del self._deaths[due.version]
         return result
 
-    async def _refuse(self, version: str, reason: str) -> str:
-        """Have another version serve instead, if there is one; returns the reason with what to do if there is none."""
-        if version == self._registry.live("policy") and not self._registry.fallbacks("policy"):
-            reason = f"{reason}; {NO_OTHER}"
-            self._log.error("no_version_to_go_back_to", version=version)
-        else:
-            try:
-                self._registry.mark(version, "failed", reason=reason)
-                self._registry.rollback("policy", failed=version, reason=reason)
-            except InvalidInput:  # its folder is gone, or the others have failed meanwhile
-                self._log.error("no_version_to_go_back_to", version=version)
-        self._refused[version] = reason
+    async def _failed(self, version: str, reason: str, *, corrupt: bool) -> None:
+        """Have another version serve instead if this one failed for all, else try again later. Raises OSError."""
+        if self._trying.version != version:
+            self._trying = Trying(version)
+        self._trying.failed()
+        self._pod.could_not[version] = reason
         if (good := self._loader.last_good) is not None and good.version == version:
             self._loader.last_good = None
+        if not corrupt:
+            tally = await self._pod.verdict(version)
+            if tally.could_not <= self._settings.quorum * tally.pods:
+                self._log.warning("this pod could not serve a version", version=version, tried_again=True, tally=tally)
+                return
+            if tally.pods > 1:
+                reason = f"{tally.could_not} of {tally.pods} pods could not serve it; {self._pod.name}: {reason}"
+        await self._refuse(version, reason)
+
+    async def _refuse(self, version: str, reason: str) -> None:
+        """The version failed for all: have another one serve instead, if there is one."""
+        if not await asyncio.to_thread(self._rolled_back, version, reason):
+            reason = f"{reason}; {NO_OTHER}"
+            self._log.error("no_version_to_go_back_to", version=version)
+        self._refused[version] = reason
+        self._pod.could_not.pop(version, None)
         await self._announce(Change(version=version, state="failed", previous=self._loader.serving, reason=reason))
-        return reason
+
+    def _rolled_back(self, version: str, reason: str) -> bool:
+        """Whether the version is marked failed, and another one is live. Raises OSError."""
+        if version == self._registry.live("policy") and not self._registry.fallbacks("policy"):
+            return False
+        try:
+            self._registry.mark(version, "failed", reason=reason)
+            self._registry.rollback("policy", failed=version, reason=reason)
+        except InvalidInput:  # its folder is gone, or the others have failed meanwhile
+            self._log.error("no_version_to_go_back_to", version=version)
+        return True
 
     async def _announce(self, change: Change) -> None:
         for listener in self.on_change:
             await listener(change)
+
+
+def _jittered(wait_s: float) -> float:
+    return wait_s * random.uniform(1 - JITTER, 1 + JITTER)

@@ -1,12 +1,13 @@
 """`EngineHost`: keeps an engine serving the registry's live policy version.
 
-    start engine ──▶ swap in the live version ──▶ ready: ask the registry every poll_s, swap when another is live
+    start engine ──▶ swap in the live version ──▶ ready: ask the store every poll_s, swap when another is live
         ▲                 (none yet: waiting)            │
         └── back off ◀── stop what is left ◀── it ended, or is not healthy, or a swap cannot be undone
 
 A managed engine with `full` starts on dummy weights whatever the version, so the first version, every later one and
 the one after a crash come in by the same transaction (`swap`). The host starts and watches the engine; which version
-is due, and what becomes of one that fails, is `follower`'s business, and how it gets in is `loader`'s.
+is due, and what becomes of one that fails, is `follower`'s business, how it gets in is `loader`'s, and what other pods
+are told and asked is `pod`'s. The engine is watched while the store is asked, however slow that is.
 """
 
 import asyncio
@@ -20,12 +21,14 @@ from rlhf_online.config import EngineSettings, SwapSettings
 from rlhf_online.engine.child import SERVED_NAME, EngineProcess
 from rlhf_online.engine.follower import VersionFollower
 from rlhf_online.engine.loader import VersionLoader
+from rlhf_online.engine.pod import Pod
 from rlhf_online.engine.swap import SwapListener, SwapResult
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineError, EngineStartFailed, EngineUnavailable
 from rlhf_online.retry import Backoff
 from rlhf_online.state import StateDir
 from rlhf_online.versions.manifest import Change
+from rlhf_online.versions.pods import pod_name
 from rlhf_online.versions.registry import Registry
 
 State = Literal["starting", "waiting", "ready", "restarting", "failed"]
@@ -36,24 +39,38 @@ FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
 
 
 class EngineHost:
-    """See the module. Await `run` in one task of the main thread; `close` ends it and the engine."""
+    """See the module. Await `run` in one task of the main thread; `close` ends it and the engine.
+
+    Large because half of it shows what its parts know.
+    """
 
     def __init__(self, settings: EngineSettings, swap: SwapSettings, registry: Registry, state: StateDir) -> None:
         self.registry = registry
-        self.state: State = "starting"
-        self.failure = ""
         self.restarts = 0
         self.process: EngineProcess | None = None
         if settings.mode == "managed":
             self.process = EngineProcess(settings, state, dummy_weights=settings.tuning == "full")
         self.client = EngineClient(self.process.url if self.process else settings.url)
-        self._loader = VersionLoader(self.client, registry, settings, swap)
-        self._follower = VersionFollower(self._loader, registry, postponed_s=swap.pause_timeout_s)
-        self._follower.on_change.append(self._note_ready)
-        self._poll_s = swap.poll_s
+        self._loader = VersionLoader(self.client, registry, settings, swap, scratch=state.run / "adapters")
+        self.pod = Pod(registry.store, pod_name(state.root), self, max_lag_s=swap.max_lag_s)
+        self._follower = VersionFollower(self._loader, registry, self.pod, swap)
+        self._without: State = "starting"
+        self._failure = ""
         self._closing = asyncio.Event()
         self._finished = asyncio.Event()
         self._finished.set()
+
+    @property
+    def state(self) -> State:
+        """What the engine does."""
+        if self.serving:
+            return "ready"
+        return "waiting" if self._follower.idle and not self._failure else self._without
+
+    @property
+    def failure(self) -> str:
+        """Why nothing serves, "" where something does or nothing has failed."""
+        return self._failure or self._follower.failure
 
     @property
     def serving(self) -> str:
@@ -93,28 +110,31 @@ class EngineHost:
     async def run(self) -> None:
         """Serve until `close`. Raises EngineStartFailed if the engine's very first start fails."""
         self._finished.clear()
+        telling = asyncio.create_task(self.pod.run())
         started, backoff = 0.0, Backoff(FIRST_BACKOFF_S, MAX_BACKOFF_S)
         try:
             while not self._closing.is_set():
                 try:
                     await self._start()
-                    started, self.failure = time.monotonic(), ""
+                    started, self._failure = time.monotonic(), ""
                     await self._serve()
                 except EngineStartFailed as error:
-                    self.failure = str(error)
+                    self._failure = str(error)
                     if not started and self.process is not None and not self._closing.is_set():
-                        self.state = "failed"
+                        self._without = "failed"
                         raise
                 except (EngineError, OSError) as error:
-                    self.failure = str(error)
+                    self._failure = str(error)
                 if self._closing.is_set():
                     return
                 if started:
-                    self.state, self.restarts = "restarting", self.restarts + 1
+                    self._without, self.restarts = "restarting", self.restarts + 1
                     if time.monotonic() - started > MAX_BACKOFF_S:
                         backoff.reset()
                 await self._back_off(backoff.advance())
         finally:
+            telling.cancel()
+            await asyncio.wait((telling,))
             await self._stop()
             self._finished.set()
 
@@ -135,16 +155,15 @@ class EngineHost:
                 await self.process.wait_healthy(self.client)
         elif not await self.client.health():
             raise EngineUnavailable(f"no engine answers at {self.client.url}: start it, or correct engine.url")
+        self._follower.idle = False
         self._loader.engine_started(SERVED_NAME if self.process else await self.client.model_name())
 
     async def _serve(self) -> None:
         """Keep the live version in the engine; returns when closing. Raises EngineError when the engine is lost."""
         exited = asyncio.ensure_future(self.process.exited()) if self.process else None
-        waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(self._closing.wait())}
-        if exited is not None:
-            waits.add(exited)
+        closing = asyncio.ensure_future(self._closing.wait())
+        due = asyncio.ensure_future(self._follower.due())
         failed_checks, next_check = 0, time.monotonic() + HEALTH_S
-        unread = ""
         try:
             while not self._closing.is_set():
                 if exited is not None and exited.done():
@@ -155,34 +174,25 @@ class EngineHost:
                     if failed_checks >= UNHEALTHY:
                         raise EngineUnavailable("the engine does not answer its health check")
                     next_check = time.monotonic() + HEALTH_S
-                try:
-                    failure, unread = await self._follower.step(), ""
-                except OSError as error:  # no descriptor, no disk: nothing is wrong with the engine, or the version
-                    if str(error) != unread:
-                        unread = str(error)
-                        structlog.get_logger().warning("the live version cannot be followed now", why=unread)
-                    failure = unread
-                if not self.serving:
-                    self.state, self.failure = "waiting", failure
-                await asyncio.wait(waits, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
+                waits: set[asyncio.Future[Any]] = {closing, due} | ({exited} if exited is not None else set())
+                left_s = max(0.0, next_check - time.monotonic())
+                await asyncio.wait(waits, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                if due.done():
+                    await self._follower.swap(due.result())
+                    due = asyncio.ensure_future(self._follower.due())
         finally:
-            for wait in waits:
+            for wait in (closing, due, *((exited,) if exited is not None else ())):
                 wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            await asyncio.gather(closing, due, *((exited,) if exited is not None else ()), return_exceptions=True)
 
     async def _back_off(self, backoff_s: float) -> None:
         self._loader.engine_lost()
-        structlog.get_logger().warning("engine_lost", reason=self.failure, again_in_s=backoff_s)
+        structlog.get_logger().warning("engine_lost", reason=self._failure, again_in_s=backoff_s)
         await self._stop()
         try:
             await asyncio.wait_for(self._closing.wait(), backoff_s)
         except TimeoutError:
             pass
-
-    async def _note_ready(self, change: Change) -> None:
-        """Before anybody else hears of the change, so that all see a host that is ready."""
-        if change.state == "live":
-            self.state = "ready"
 
     async def _stop(self) -> None:
         if self.process is not None:

@@ -1,18 +1,31 @@
-"""Puts one version into a running engine: preflight first, then the transaction of `swap`.
+"""Puts one version into a running engine: checks first (`prepare`), then the transaction of `swap` (`load`).
 
-Invariant: `serving` names the weights that write tokens now, "" where that is not known.
+`prepare` touches no engine, and may take as long as a slow store needs to bring the files: until `load`, the version
+before serves on. Invariant: `serving` names the weights that write tokens now, "" where that is not known.
 """
 
 import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import structlog
+
 from rlhf_online.config import EngineSettings, SwapSettings
-from rlhf_online.engine import preflight
 from rlhf_online.engine.child import LORA_SLOTS, SERVED_NAME, compute_dtype, resolve_device
-from rlhf_online.engine.swap import SwapListener, SwapResult, Weights, swap_full, swap_lora, unload_quietly
+from rlhf_online.engine.fitness import Fitness
+from rlhf_online.engine.no_adapter import write_no_adapter
+from rlhf_online.engine.swap import (
+    SwapListener,
+    SwapResult,
+    Weights,
+    replace_lora,
+    swap_full,
+    swap_lora,
+    unload_quietly,
+)
 from rlhf_online.engine.vllm import EngineClient
-from rlhf_online.errors import InvalidInput, VersionCorrupt
-from rlhf_online.models.tensor_headers import has_weights
+from rlhf_online.versions.manifest import State
 from rlhf_online.versions.registry import Registry
 
 EXACT, ROUNDED = 1e-3, 0.1
@@ -20,22 +33,37 @@ EXACT, ROUNDED = 1e-3, 0.1
 bfloat16."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A version that may be loaded, and how those that the engine holds already fare."""
+
+    weights: Weights
+    states: dict[str, State]
+
+
 class VersionLoader:
     """`on_pause` is told (old, new) while the engine is paused, before new weights are loaded; `on_restore` the same
-    if the old weights go on after all. `last_good` is what was loaded last and passed its probe, over restarts."""
+    if the old weights go on after all. `last_good` is what was loaded last and passed its probe, over restarts.
 
-    def __init__(self, client: EngineClient, registry: Registry, engine: EngineSettings, swap: SwapSettings) -> None:
+    `scratch` is a folder to write into. Large because it carries what the engine holds.
+    """
+
+    def __init__(
+        self, client: EngineClient, registry: Registry, engine: EngineSettings, swap: SwapSettings, scratch: Path
+    ) -> None:
         self.serving = ""
         self.model_name = SERVED_NAME
         self.last_good: Weights | None = None
         self.on_pause: list[SwapListener] = []
         self.on_restore: list[SwapListener] = []
+        self.models: dict[str, str] = {}
+        """The engine's name of each version that it holds and that may serve, the live one last."""
         self._client = client
         self._registry = registry
         self._engine = engine
         self._swap = swap
-        self.models: dict[str, str] = {}
-        """The engine's name of each version that it holds and that may serve, the live one last."""
+        self._fitness = Fitness(registry, engine)
+        self._scratch = scratch
         self._base_name = SERVED_NAME
         self._adapters: list[str] = []
 
@@ -50,55 +78,44 @@ class VersionLoader:
         self.serving = ""
         self.models = {}
 
-    async def load(self, version: str) -> SwapResult:
-        """Have the engine serve `version`, if it is fit for that. Raises EngineUnavailable if the engine is lost."""
-        try:
-            weights, adapter = await asyncio.to_thread(self._check, version)
-        except (VersionCorrupt, InvalidInput) as error:
-            return SwapResult(version=version, previous=self.serving, ok=False, reason=str(error))
+    async def prepare(self, version: str) -> Prepared:
+        """Bring the version's files here and check them.
+
+        Raises UnknownVersion, VersionCorrupt or VersionUnfit for one that may not be loaded; OSError where its files
+        cannot be brought or read now, which says nothing about it.
+        """
+        return await asyncio.to_thread(self._check, version, [*self.models])
+
+    async def load(self, prepared: Prepared) -> SwapResult:
+        """Have the engine serve the version, if it is fit for that. Raises EngineUnavailable if the engine is lost."""
+        weights, version = prepared.weights, prepared.weights.version
+        adapter = self._engine.tuning == "lora" and weights.has_files
         result = await self._transact(weights, adapter=adapter)
         if result.ok:
             name = version if adapter else self._base_name
-            beside = await asyncio.to_thread(self._beside, version) if self._engine.tuning == "lora" else {}
             self.last_good, self.serving, self.model_name = weights, version, name
-            self.models = {**beside, version: name}
+            self.models = {**self._beside(prepared), version: name}
+            for bad in [name for name in self._adapters if prepared.states.get(name) == "failed"]:
+                result = await self._leave(bad, weights, result, adapter=adapter)
             if adapter:
                 await self._keep_adapter(version)
         return result
 
-    def _beside(self, version: str) -> dict[str, str]:
-        """Of `models` those that can go on beside the adapter `version`: what stays loaded, but for what failed."""
-        kept = (self._base_name, *self._kept(version))
-        others = {name: model for name, model in self.models.items() if name != version and model in kept}
-        return {name: others[name] for name in others if self._registry.status(name).state == "retired"}
+    def _check(self, version: str, held: Iterable[str]) -> Prepared:
+        weights = self._fitness.check(version)
+        return Prepared(weights, {name: self._registry.status(name).state for name in held if name != version})
+
+    def _beside(self, prepared: Prepared) -> dict[str, str]:
+        """Of `models` those that can go on: of adapters what stays loaded, but for what failed."""
+        if self._engine.tuning != "lora":
+            return {}
+        kept = (self._base_name, *self._kept(prepared.weights.version))
+        fine = [name for name, state in prepared.states.items() if state in ("live", "retired")]
+        return {name: model for name, model in self.models.items() if name in fine and model in kept}
 
     def _kept(self, version: str) -> list[str]:
         """The adapters to keep once `version` serves."""
         return [*(name for name in self._adapters if name != version), version][-LORA_SLOTS:]
-
-    def _check(self, version: str) -> tuple[Weights, bool]:
-        """The weights, and whether they are an adapter's. Raises UnknownVersion, VersionCorrupt."""
-        base = Path(self._engine.model)
-        manifest = preflight.check(
-            self._registry,
-            version,
-            base=base,
-            reference=self._reference(version, base),
-            max_lora_rank=self._engine.max_lora_rank,
-        )
-        if manifest.tuning != self._engine.tuning:
-            raise VersionCorrupt(f"{version} holds {manifest.tuning} weights, engine.tuning is {self._engine.tuning}")
-        adapter = manifest.tuning == "lora" and bool(manifest.files)
-        return Weights(version, self._registry.path(version), manifest.probe), adapter
-
-    def _reference(self, version: str, base: Path) -> Path | None:
-        """Whose tensors a full version must have: the base model's, or those of the first version that was live."""
-        if has_weights(base):
-            return base
-        for other in self._registry.versions("policy"):
-            if other != version and self._registry.status(other).state in ("live", "retired"):
-                return self._registry.path(other)
-        return None
 
     def _tolerance(self) -> float:
         if self._swap.probe_tolerance:
@@ -135,3 +152,31 @@ class VersionLoader:
         for name in before:
             if name not in self._adapters:
                 await unload_quietly(self._client, name)
+
+    async def _leave(self, bad: str, good: Weights, result: SwapResult, *, adapter: bool) -> SwapResult:
+        """Have what the adapter `bad`, which failed, is still writing go on with `good`; the result of both.
+
+        `bad` is not unloaded: for a request in progress the engine would read its files again. It lets go of it when
+        it needs the place, and no request names it any more.
+        """
+        self._adapters.remove(bad)
+        try:
+            folder = good.folder if adapter else await asyncio.to_thread(self._no_adapter, bad)
+        except OSError as error:
+            left = SwapResult(version=good.version, previous=bad, ok=False, reason=str(error))
+        else:
+            left = await replace_lora(
+                self._client,
+                bad,
+                good,
+                folder=folder,
+                pause_timeout_s=self._swap.pause_timeout_s,
+                on_pause=self.on_pause,
+                on_restore=self.on_restore,
+            )
+        if not left.ok:
+            structlog.get_logger().error("answers_go_on_with_a_failed_version", version=bad, reason=left.reason)
+        return replace(result, pause_s=result.pause_s + left.pause_s, wait_s=result.wait_s + left.wait_s)
+
+    def _no_adapter(self, like: str) -> Path:
+        return write_no_adapter(self._registry.path(like), self._scratch / like)

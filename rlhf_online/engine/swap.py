@@ -4,6 +4,8 @@
                                      └─ on any failure: load the old folder → drop → probe → on_restore → resume
     lora   load the adapter beside the others → probe under its name → name it        (nothing pauses)
                                      └─ on any failure: unload it
+    lora, and the version before has failed: what it still writes goes on with the new one
+           pause(keep) → on_pause → drop every cache → the new adapter in the old one's place → resume
 
 What is loaded has passed `preflight`. The probe compares the engine's own log-probs with those that transformers
 computed for these weights, in the trainer or for the first version. Invariants: `resume` is called only when the
@@ -39,6 +41,7 @@ class Engine(Protocol):
     async def reset_prefix_cache(self) -> None: ...
     async def set_version(self, version: str) -> None: ...
     async def load_lora(self, name: str, folder: Path) -> None: ...
+    async def replace_lora(self, name: str, folder: Path) -> None: ...
     async def unload_lora(self, name: str) -> None: ...
     async def probe(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
     async def probe_model(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float | None]]: ...
@@ -46,11 +49,12 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A version that passed preflight."""
+    """A version that passed preflight. One without files stands for the base model."""
 
     version: str
     folder: Path
     probe: tuple[ProbeSequence, ...] = ()
+    has_files: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +138,49 @@ async def swap_lora(
         if adapter:
             await unload_quietly(engine, new.version)
     return SwapResult(version=new.version, previous=previous, ok=not reason, reason=reason)
+
+
+async def replace_lora(
+    engine: Engine,
+    bad: str,
+    good: Weights,
+    *,
+    folder: Path,
+    pause_timeout_s: float,
+    on_pause: Sequence[SwapListener] = (),
+    on_restore: Sequence[SwapListener] = (),
+) -> SwapResult:
+    """Have the answers that the adapter `bad` is writing go on with `good`, whose adapter is in `folder`.
+
+    Each of their tokens is written wholly by one of the two. `good` has passed its probe under its own name. If it
+    fails, `bad` goes on writing them. Raises EngineUnavailable if the engine is gone.
+    """
+    asked, reason = time.monotonic(), ""
+    try:
+        await engine.pause(pause_timeout_s)
+    except EngineError as error:
+        await engine.resume()
+        return SwapResult(version=good.version, previous=bad, ok=False, reason=str(error), postponed=True)
+    paused = time.monotonic()
+    try:
+        await _notify(on_pause, bad, good.version)
+        await engine.reset_prefix_cache()
+        await engine.replace_lora(bad, folder)
+    except EngineUnavailable:
+        raise
+    except EngineError as error:
+        reason = str(error)
+        await _notify(on_restore, bad, good.version)
+    finally:
+        await engine.resume()
+    return SwapResult(
+        version=good.version,
+        previous=bad,
+        ok=not reason,
+        reason=reason,
+        pause_s=time.monotonic() - paused,
+        wait_s=paused - asked,
+    )
 
 
 async def unload_quietly(engine: Engine, name: str) -> None:

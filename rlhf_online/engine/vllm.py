@@ -79,6 +79,14 @@ class EngineClient(EngineTransport):
         body = {"lora_name": name, "lora_path": str(folder)}
         await self.post("/v1/load_lora_adapter", body, timeout_s=LOAD_TIMEOUT_S)
 
+    async def replace_lora(self, name: str, folder: Path) -> None:
+        """From its next step on the engine computes what asks for the adapter `name` with the one in `folder`.
+
+        Requests in progress keep what the old one has computed for them: drop the caches.
+        """
+        body = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}
+        await self.post("/v1/load_lora_adapter", body, timeout_s=LOAD_TIMEOUT_S)
+
     async def unload_lora(self, name: str) -> None:
         """Forget an adapter; answers in progress under it are finished."""
         await self.post("/v1/unload_lora_adapter", {"lora_name": name})

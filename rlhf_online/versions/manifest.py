@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from rlhf_online.errors import UnknownVersion
@@ -26,11 +27,16 @@ class ProbeSequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionFile:
-    """`path` is relative to the version's folder."""
+    """`path` is relative to the version's folder, and stays in it. Raises ValueError for one that leaves it."""
 
     path: str
     sha256: str
     size: int
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.path)
+        if not path.parts or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"it names the file {self.path[:100]!r}, which is not in the version's folder")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +58,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Manifest":
-        """Raises TypeError or KeyError for values that are no manifest."""
+        """Raises TypeError, KeyError or ValueError for values that are no manifest."""
         values = dict(values)
         values["files"] = tuple(VersionFile(**item) for item in values["files"])
         values["probe"] = tuple(map(ProbeSequence.from_json, values["probe"]))

@@ -44,6 +44,10 @@ class Exporter:
             self._serving = self.engine.serving
             show_version(self.metrics.serving, self._serving)
         self.metrics.engine_ready.set(self.engine.state == "ready")
+        self.metrics.version_lag.set(self.engine.pod.lag_s)
+        self.metrics.could_not_serve.set(len(self.engine.pod.could_not))
+        self.metrics.behind.set(bool(self.engine.pod.behind))
+        self.metrics.store_silent.set(self.engine.pod.store.silent_s)
         self.metrics.secrets_intact.set(self.secrets.check() == INTACT)
         self.metrics.damaged_records.set(len(self.catalogue.damaged))
         self._show_shipping(self.sink.shipping())

@@ -84,9 +84,8 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     person_hash = open_person_hash(state, folder)
     metrics = ChatMetrics(collector := CollectorRegistry())
     writer = EventWriter(sink, metrics)
-    flight = InFlight(engine)
-    if settings.engine.tuning == "full":
-        flight.attach()
+    flight = InFlight(engine, adapters=settings.engine.tuning == "lora")
+    flight.attach()
     connections, at_once = _at_once(settings)
     queue = Queue(database := QueueDatabase(state.annotation))
     checks = FeedbackChecks((PUBLIC_MODEL, Path(settings.engine.model).name), queue)
@@ -248,7 +247,9 @@ async def run(settings: ChatSettings) -> None:
     sink = open_sink(settings.log, state.log)
     try:
         host = EngineHost(settings.engine, settings.swap, registry, state)
-        host.on_change.append(StatusFile(host, state).changed)
+        status = StatusFile(host, state)
+        host.on_change.append(status.changed)
+        keeping = asyncio.create_task(status.keep())
         engine: asyncio.Task[None] | None = None
 
         async def opened(ports: Ports) -> None:
@@ -261,6 +262,7 @@ async def run(settings: ChatSettings) -> None:
         try:
             await serve(wire(settings, state, registry, host, sink), stop, opened)
         finally:
+            keeping.cancel()
             await host.close()
             if engine is not None:
                 await engine

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from rlhf_online.config import EngineSettings, SwapSettings, Tuning
 from rlhf_online.engine import host as module
+from rlhf_online.engine import loader
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
@@ -263,10 +264,50 @@ async def test_adapters_change_the_model_name_and_old_ones_go(engine: FakeVllm, 
             assert host.models[genesis] == "base"
         assert "pause" not in engine.calls
         registry.rollback("policy", reason="worse")
-        await eventually(lambda: host.serving == versions[1])
-        assert host.model_name == versions[1]
+        await eventually(lambda: len(changes) == 5)
+        assert host.serving == host.model_name == versions[1]
         assert list(host.models) == [genesis, versions[1]], "a version that failed is not to be asked for"
+        assert engine.adapters[versions[2]] == registry.path(versions[1]), "what it was writing goes on with the other"
+        assert engine.calls[-4:] == ["pause", "reset", f"replace_lora {versions[2]} by {versions[1]}", "resume"]
         assert [c.state for c in changes] == ["live"] * 5
+
+
+async def test_answers_of_a_failed_adapter_go_on_as_the_base_models(engine: FakeVllm, registry: Registry) -> None:
+    """The version before it has no adapter, so that one takes its place that changes nothing."""
+    genesis = live(registry, tuning="lora", files=False)
+    async with hosting(engine, registry, tuning="lora") as (host, changes):
+        await eventually(lambda: host.serving == genesis)
+        bad = live(registry, tuning="lora")
+        await eventually(lambda: host.serving == bad)
+        registry.rollback("policy", reason="worse")
+        await eventually(lambda: len(changes) == 3)
+        assert (host.serving, host.model_name, list(host.models)) == (genesis, "base", [genesis])
+        stand_in = engine.adapters[bad]
+        assert engine.calls[-2] == f"replace_lora {bad} by {bad}" and stand_in != registry.path(bad)
+        like, zero = (load_file(folder / "adapter_model.safetensors") for folder in (registry.path(bad), stand_in))
+        assert {name: tensor.shape for name, tensor in like.items()} == {k: v.shape for k, v in zero.items()}
+        assert all(tensor.any() for tensor in like.values()) and not any(tensor.any() for tensor in zero.values())
+        assert (stand_in / "adapter_config.json").read_text() == '{"r": 4}'
+        again = live(registry, tuning="lora")
+        await eventually(lambda: host.serving == again)
+
+
+async def test_a_disk_too_full_for_that_leaves_the_new_version_serving(
+    engine: FakeVllm, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genesis = live(registry, tuning="lora", files=False)
+    async with hosting(engine, registry, tuning="lora") as (host, changes):
+        bad = live(registry, tuning="lora")
+        await eventually(lambda: host.serving == bad)
+
+        def full(like: Path, folder: Path) -> Path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(loader, "write_no_adapter", full)
+        registry.rollback("policy", reason="worse")
+        await eventually(lambda: changes[-1].version == genesis and len(changes) > 1)
+        assert (host.serving, host.model_name, host.state) == (genesis, "base", "ready")
+        assert "pause" not in engine.calls
 
 
 async def test_an_adapter_that_vllm_cannot_serve_is_no_sign_of_a_sick_engine(

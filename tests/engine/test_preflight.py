@@ -167,6 +167,27 @@ def test_every_type_is_looked_at_by_its_bits(tmp_path: Path, kind: str, change: 
         check_full(tmp_path)
 
 
+HUGE = {"F64": 0x4130000000000000, "F32": 0x49800000, "BF16": 0x4980}
+"""The bits of 2**20."""
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_no_weight_is_huge_unless_the_reference_has_such(tmp_path: Path, kind: str) -> None:
+    """A flipped bit of an exponent; or a mask that is kept among the weights."""
+    version, reference = tmp_path / "version", tmp_path / "reference"
+    version.mkdir()
+    reference.mkdir()
+    write_bits(reference, kind, [0, 1, HUGE[kind] - 1])
+    write_bits(version, kind, [0, HUGE[kind] - 1, 0])
+    check_full(version, reference)
+    write_bits(version, kind, [0, HUGE[kind] | 1 << 8 * SIZES[kind] - 1, 0])
+    with pytest.raises(VersionCorrupt, match=r"w holds a value of 2\*\*20 or more"):
+        check_full(version, reference)
+    write_bits(reference, kind, [0, 1, HUGE[kind]])
+    check_full(version, reference)
+    check_full(version)
+
+
 @pytest.mark.parametrize("place", [0, preflight.CHUNK - 1, preflight.CHUNK, -1])
 def test_every_value_is_looked_at(tmp_path: Path, place: int) -> None:
     values = np.zeros(2 * preflight.CHUNK + 3, np.uint16)

@@ -4,28 +4,25 @@ The base model's output layer is its embedding, as that of most small models is.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
-import torch
 
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.models.first_probe import first_probe
 from rlhf_online.models.policy import Policy
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions.genesis import genesis
-from rlhf_online.versions.manifest import Manifest
+from tests.support.adapters import adapter, publish
 from tests.support.engine import Answer, running_host, stream
 from tests.support.waiting import ENGINE_TEST_S, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(ENGINE_TEST_S)]
 
 EXACT = 1e-3
-# Several sequences at once, as a trainer's probe has: vLLM computes their next tokens in one batch.
-PROMPTS = tuple((1, 20 + row, 3) for row in range(16))
 
 
 @pytest.fixture(scope="module")
@@ -44,30 +41,6 @@ async def host(base: Path) -> AsyncIterator[EngineHost]:
         yield host
 
 
-def adapter(base: Path, seed: int) -> Policy:
-    """A policy whose adapter says something else than the base model."""
-    policy = Policy.load(base, tuning="lora", lora_rank=4, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.parameters().values():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.15)
-    return policy
-
-
-def publish(host: EngineHost, policy: Policy, *, probe_error: float = 0.0) -> str:
-    version = host.registry.reserve("policy")
-    policy.write_version(host.registry.stage(version))
-    answers = policy.sample(PROMPTS, max_tokens=20, temperature=1.0, seed=0, eos_ids=[2])
-    sequences = [prompt + answer for prompt, answer in zip(PROMPTS, answers, strict=True)]
-    probe = tuple(
-        type(item)(token_ids=item.token_ids, logprobs=tuple(x + probe_error for x in item.logprobs))
-        for item in policy.probe(sequences)
-    )
-    host.registry.publish(Manifest(version=version, tuning="lora", probe=probe))
-    host.registry.promote(version, reason="a test")
-    return version
-
-
 def assert_written_by(policy: Policy, answer: Answer, *, reference: bool = False) -> None:
     expected = policy.logprobs([(answer.prompt_ids, tuple(answer.token_ids))], reference=reference)[0]
     assert np.abs(np.subtract(answer.logprobs, expected)).max() < EXACT
@@ -78,7 +51,7 @@ async def test_an_adapter_takes_over_while_answers_without_it_go_on(host: Engine
     old = [Answer((1, 20 + row, 3)) for row in range(4)]
     running = [asyncio.create_task(stream(host, answer)) for answer in old]
     await eventually(lambda: all(answer.token_ids for answer in old))
-    version = publish(host, policy)
+    version = publish(host.registry, policy)
     await eventually(lambda: host.serving == version or host.registry.status(version).state == "failed")
     assert host.registry.status(version).reason == "a test"
     assert host.swaps[-1].ok and host.model_name == version
@@ -91,8 +64,57 @@ async def test_an_adapter_takes_over_while_answers_without_it_go_on(host: Engine
 
 async def test_an_adapter_that_is_not_what_its_manifest_says_is_rolled_back(host: EngineHost, base: Path) -> None:
     good = host.serving
-    version = publish(host, adapter(base, 2), probe_error=0.5)
+    version = publish(host.registry, adapter(base, 2), probe_error=0.5)
     await eventually(lambda: host.registry.status(version).state == "failed")
     assert host.registry.live("policy") == good == host.serving
     assert "differ from those of its manifest" in host.registry.status(version).reason
     assert len((await stream(host, Answer((1, 25, 3)), max_tokens=8)).token_ids) == 8
+
+
+async def test_what_a_failed_adapter_was_writing_goes_on_with_the_one_before_it(host: EngineHost, base: Path) -> None:
+    """Rolled back while it writes: each token is exactly of one of the two, over the whole prefix, and none is lost."""
+    good_policy, bad_policy = adapter(base, 3), adapter(base, 4)
+    good = publish(host.registry, good_policy)
+    await eventually(lambda: host.serving == good)
+    beside = Answer((1, 45, 3))
+    others = asyncio.create_task(stream(host, beside))
+    await eventually(lambda: bool(beside.token_ids))
+    bad = publish(host.registry, bad_policy)
+    await eventually(lambda: host.serving == bad)
+    await assert_rolled_back(host, bad_policy, good_policy, lambda: host.registry.rollback("policy", reason="a test"))
+    await others
+    assert_written_by(good_policy, beside)
+
+
+async def test_what_the_first_adapter_was_writing_goes_on_as_the_base_models(host: EngineHost, base: Path) -> None:
+    first, policy = "policy-000000", adapter(base, 5)
+    bad = publish(host.registry, policy)
+    await eventually(lambda: host.serving == bad)
+    for version in [name for name in host.registry.fallbacks("policy") if name != first]:
+        host.registry.mark(version, "failed", reason="a test")
+    await assert_rolled_back(host, policy, policy, lambda: host.registry.rollback("policy", reason="a test"))
+    assert host.serving == first
+
+
+async def assert_rolled_back(host: EngineHost, bad: Policy, good: Policy, roll_back: Callable[[], object]) -> None:
+    """`good` is the base model where it is the same policy."""
+    answers = [Answer((1, 20 + row, 3)) for row in range(6)]
+    received: list[int] = []
+
+    async def boundary(before: str, after: str) -> None:
+        received.extend(len(answer.token_ids) for answer in answers)
+
+    host.on_pause.append(boundary)
+    running = [asyncio.create_task(stream(host, answer)) for answer in answers]
+    await eventually(lambda: all(answer.token_ids for answer in answers))
+    roll_back()
+    await asyncio.gather(*running)
+    host.on_pause.remove(boundary)
+    assert len(received) == len(answers) and all(0 < count < 110 for count in received), "none was in flight"
+    for answer, count in zip(answers, received, strict=True):
+        assert len(answer.token_ids) == 110, "an answer was cut short"
+        pair = (answer.prompt_ids, tuple(answer.token_ids))
+        by_bad = np.abs(np.subtract(answer.logprobs, bad.logprobs([pair])[0])) < EXACT
+        by_good = np.abs(np.subtract(answer.logprobs, good.logprobs([pair], reference=good is bad)[0])) < EXACT
+        cut = 110 - int(by_good[::-1].argmin()) if not by_good.all() else 0
+        assert by_bad[:cut].all() and by_good[cut:].all() and cut >= count

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from rlhf_online.engine.swap import SwapResult, Weights, check_probe, swap_full, swap_lora, unload_quietly
+from rlhf_online.engine.swap import (
+    SwapResult,
+    Weights,
+    check_probe,
+    replace_lora,
+    swap_full,
+    swap_lora,
+    unload_quietly,
+)
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineError, EngineUnavailable, SwapFailed
 from rlhf_online.versions.manifest import ProbeSequence
@@ -320,3 +328,52 @@ def test_tokens_that_the_engine_does_not_tell_are_left_out_of_the_mean(tmp_path:
         check_probe(new, [[None, -1.0, None, -1.0, -1.0, -1.2]], 0.02)
     with pytest.raises(SwapFailed, match="3 of 6 probe tokens"):
         check_probe(new, [[None, None, None, -1.0, -1.0, -1.0]], 0.02)
+
+
+async def replace(engine: FakeVllm, client: EngineClient, good: Weights, *, pause_timeout_s: float = 10) -> SwapResult:
+    async def on_pause(before: str, after: str) -> None:
+        engine.calls.append(f"paused {before}→{after}")
+
+    async def on_restore(before: str, after: str) -> None:
+        engine.calls.append(f"restored {before}→{after}")
+
+    return await replace_lora(
+        client,
+        "bad",
+        good,
+        folder=good.folder,
+        pause_timeout_s=pause_timeout_s,
+        on_pause=[on_pause],
+        on_restore=[on_restore],
+    )
+
+
+async def test_answers_of_an_adapter_that_failed_go_on_with_another_from_a_token_on(
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
+) -> None:
+    result = await replace(engine, client, weights(tmp_path, "good"))
+    assert engine.calls == ["pause", "paused bad→good", "reset", "replace_lora bad by good", "resume"]
+    assert (result.ok, result.version, result.previous) == (True, "good", "bad") and result.pause_s > 0
+
+
+async def test_an_adapter_that_cannot_be_replaced_goes_on_as_it_was(
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
+) -> None:
+    engine.refuse_load.add("bad")
+    result = await replace(engine, client, weights(tmp_path, "good"))
+    assert engine.calls[-2:] == ["restored bad→good", "resume"]
+    assert not result.ok and "cannot load" in result.reason
+    engine.calls.clear()
+    engine.reset_succeeds = False
+    result = await replace(engine, client, weights(tmp_path, "good"))
+    assert engine.calls == ["pause", "paused bad→good", "reset", "restored bad→good", "resume"]
+    assert not result.ok and "prefix cache" in result.reason
+
+
+async def test_a_pause_that_is_not_confirmed_replaces_nothing(
+    engine: FakeVllm, client: EngineClient, tmp_path: Path
+) -> None:
+    engine.pause_delay_s = 30
+    result = await replace(engine, client, weights(tmp_path, "good"), pause_timeout_s=0.05)
+    assert engine.calls == ["pause", "resume"]
+    assert result.postponed and not result.ok

@@ -12,6 +12,25 @@ from tests.support.fake_vllm import FakeVllm
 
 
 @dataclass
+class FakeStore:
+    """A store of versions that answers, until `failure` says otherwise."""
+
+    silent_s: float = 0.0
+    failure: str = ""
+
+
+@dataclass
+class FakePod:
+    """Keeps up with the others, until told otherwise."""
+
+    name: str = "pod-0"
+    store: FakeStore = field(default_factory=FakeStore)
+    lag_s: float = 0.0
+    behind: str = ""
+    could_not: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class ChatHost:
     """`services.chat.completions.engine.Engine` without a process. `swap` is what EngineHost does around a swap."""
 
@@ -23,6 +42,7 @@ class ChatHost:
     model_name: str = "base"
     adapters: tuple[str, ...] = ()
     restarts: int = 0
+    pod: FakePod = field(default_factory=FakePod)
     swaps: list[SwapResult] = field(default_factory=list)
     on_pause: list[SwapListener] = field(default_factory=list)
     on_restore: list[SwapListener] = field(default_factory=list)

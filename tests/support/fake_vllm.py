@@ -100,9 +100,11 @@ class FakeVllm(FakeGeneration):
     async def _load_lora(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.calls.append(f"load_lora {body['lora_name']}")
+        if body.get("load_inplace"):
+            self.calls[-1] = f"replace_lora {body['lora_name']} by {Path(body['lora_path']).name}"
         if body["lora_name"] in self.refuse_load:  # 500 for whatever vLLM cannot serve: DoRA, biases, too large a rank
             return web.json_response({"error": {"message": "cannot load"}}, status=500)
-        if body["lora_name"] in self.adapters:  # as vLLM does
+        if body["lora_name"] in self.adapters and not body.get("load_inplace"):  # as vLLM does
             return web.json_response({"error": {"message": "has already been loaded"}}, status=400)
         self.adapters[body["lora_name"]] = Path(body["lora_path"])
         return web.Response(text="Success")

@@ -335,7 +335,7 @@ OPERATIONS = (
     ),
     Operation(
         name="readyz",
-        summary="Whether people can be answered and the log takes events, and what is missing.",
+        summary="Whether people can be answered, by the live version, and the log takes events, and what is missing.",
         method="GET",
         path="/readyz",
         requires="public",

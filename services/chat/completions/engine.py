@@ -28,6 +28,41 @@ class Swap(Protocol):
     def pause_s(self) -> float: ...
 
 
+class Store(Protocol):
+    """Whether the store of versions answers."""
+
+    @property
+    def silent_s(self) -> float: ...
+
+    @property
+    def failure(self) -> str: ...
+
+
+class Pod(Protocol):
+    """How this pod keeps up with the store, and with the other pods."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def lag_s(self) -> float:
+        """Since when another version is live than the one that serves here; 0 if it is the live one."""
+        ...
+
+    @property
+    def behind(self) -> str:
+        """Why this pod should get no more requests, "" if it should."""
+        ...
+
+    @property
+    def could_not(self) -> Mapping[str, str]:
+        """What this pod could not serve, and why."""
+        ...
+
+
 class Engine(Protocol):
     """An engine that is kept serving the live version."""
 
@@ -57,6 +92,9 @@ class Engine(Protocol):
 
     @property
     def client(self) -> Client: ...
+
+    @property
+    def pod(self) -> Pod: ...
 
     @property
     def swaps(self) -> Sequence[Swap]: ...

@@ -144,17 +144,21 @@ class Generation:
 
 
 class InFlight:
-    """The generations in progress. `epoch` grows whenever the version that writes may have changed under a request."""
+    """The generations in progress. `epoch` grows whenever the version that writes may have changed under a request.
 
-    def __init__(self, engine: Engine) -> None:
+    With `adapters` each request names its own, and keeps it, unless its version fails and another takes its place.
+    """
+
+    def __init__(self, engine: Engine, *, adapters: bool = False) -> None:
         self.engine = engine
+        self._adapters = adapters
         self.generations: set[Generation] = set()
         self.epoch = 0
         self.activity = 0
         self._coming: tuple[str, str, int] | None = None
 
     def attach(self) -> None:
-        """Follow the engine's swaps. Not for adapters: each request names its own, and keeps it."""
+        """Follow the engine's swaps."""
         self.engine.on_pause.append(self.boundary)
         self.engine.on_restore.append(self.undo)
 
@@ -191,22 +195,25 @@ class InFlight:
         self.generations.discard(generation)
 
     async def boundary(self, old: str, new: str) -> None:
-        """The engine is paused; `new` writes every token from here on."""
+        """The engine is paused; `new` writes every token from here on that `old` would have written."""
         drained = await self._drain()
         self.epoch += 1
         self._coming = (old, new, self.engine.restarts)
-        for generation, choice in self._unfinished():
+        for generation, choice in self._unfinished(old):
             choice.switch_version(new, exact=drained and generation.waiting)
 
     async def undo(self, old: str, new: str) -> None:
         """The swap from `old` to `new` failed: `old` goes on."""
         self.epoch += 1
         self._coming = None
-        for _, choice in self._unfinished():
+        for _, choice in self._unfinished(old):
             choice.undo_switch(old)
 
-    def _unfinished(self) -> Iterator[tuple[Generation, Choice]]:
+    def _unfinished(self, version: str) -> Iterator[tuple[Generation, Choice]]:
+        """The choices that `version` writes: an engine without adapters has no other."""
         for generation in self.generations:
+            if self._adapters and generation.model != version:
+                continue
             for choice in generation.choices:
                 if not choice.finish_reason:
                     yield generation, choice

@@ -27,14 +27,15 @@ class Health(TypedDict):
 
 @documented
 class Readiness(TypedDict):
-    """Whether people can be answered and the log takes events, and what is missing."""
+    """Whether people can be answered, by the version that others answer with, and the log takes events; what is
+    missing."""
 
     ready: bool
-    """True if both hold."""
+    """True if all hold."""
     state: str
     """The engine's: "starting", "waiting" (`message` says for what), "ready", "restarting" or "failed"."""
     message: str
-    """What the engine is doing where it is not ready."""
+    """What the engine is doing where it is not ready, or why this pod should get no more requests."""
     log: str
     """ "ok", or what is wrong with the event log."""
     serving: str
@@ -43,6 +44,12 @@ class Readiness(TypedDict):
     """The name under which the engine serves it."""
     restarts: int
     """How often the engine was started again after it had ended."""
+    lag_s: float
+    """For how many seconds another version has been live than the one that serves; 0 if that is the live one."""
+    could_not: dict[str, str]
+    """The live version, if this pod could not serve it, and why; it is tried again."""
+    versions: str
+    """ "ok", or since when the store of versions has not answered; what serves goes on."""
     secrets: str
     """ "ok", or which file of the state folder no longer holds the secret that the service works with."""
 

@@ -53,16 +53,19 @@ class Chat:
 
 
 def readiness(chat: Chat) -> Readiness:
-    """Whether people can be answered and the log takes events, and what is missing."""
-    engine, writer = chat.gateway.engine, chat.gateway.writer
-    ready = engine.state == "ready"
+    """Whether people can be answered, by the version that others answer with, and the log takes events."""
+    engine, writer, pod = chat.gateway.engine, chat.gateway.writer, chat.gateway.engine.pod
+    ready, behind = engine.state == "ready", engine.pod.behind
     return {
-        "ready": ready and writer.healthy,
+        "ready": ready and not behind and writer.healthy,
         "state": engine.state,
-        "message": "" if ready else str(chat.gateway.not_ready()),
+        "message": behind if ready else str(chat.gateway.not_ready()),
         "log": "ok" if writer.healthy else "the event log did not take the last events: see the service's log",
         "serving": engine.serving,
         "model": engine.model_name,
         "restarts": engine.restarts,
+        "lag_s": round(pod.lag_s, 1),
+        "could_not": dict(pod.could_not),
+        "versions": pod.store.failure or "ok",
         "secrets": chat.secrets.check(),
     }

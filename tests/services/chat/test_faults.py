@@ -138,6 +138,30 @@ async def test_chat_goes_on_without_the_log(service: Service, failing: str) -> N
     assert "log" in ready["log"]
 
 
+async def test_a_pod_that_lags_is_not_ready_and_answers_all_the_same(service: Service) -> None:
+    pod = service.host.pod
+    pod.lag_s, pod.could_not = 75.04, {"policy-000001": "CUDA out of memory"}
+    status, ready = await service.get("/readyz")
+    assert (status, ready["ready"], ready["lag_s"]) == (200, True, 75.0), "others lag, too"
+    pod.behind = "policy-000001 has been live for 75 s, and this pod still serves policy-000000: CUDA out of memory"
+    status, ready = await service.get("/readyz")
+    assert (status, ready["ready"], ready["state"], ready["message"]) == (503, False, "ready", pod.behind)
+    assert ready["could_not"] == pod.could_not
+    assert (await service.ask())[0] == 200
+    assert await service.metric("rlhf_pod_behind") == await service.metric("rlhf_version_not_servable") == 1
+    assert await service.metric("rlhf_version_lag_seconds") == 75.04
+
+
+async def test_a_store_of_versions_that_is_away_is_said_and_no_reason_to_be_unready(service: Service) -> None:
+    service.host.pod.store.failure = "the store of versions has not answered for 31 s: what serves goes on"
+    service.host.pod.store.silent_s = 31.0
+    status, ready = await service.get("/readyz")
+    assert (status, ready["versions"]) == (200, service.host.pod.store.failure)
+    assert await service.metric("rlhf_version_store_silent_seconds") == 31
+    service.host.pod.store.failure = ""
+    assert (await service.get("/readyz"))[1]["versions"] == "ok"
+
+
 async def test_too_many_at_once(service: Service) -> None:
     service.chat.gateway.max_concurrent = 1
     await service.engine.hold()

@@ -16,6 +16,7 @@ from services.chat.completions.responses import provenance
 from tests.support.chat_service import ASK, Service, running
 from tests.support.events import events
 from tests.support.fake_generation import Same
+from tests.support.waiting import eventually
 
 OLD, NEW, NEWER = "policy-000000", "policy-000001", "policy-000002"
 
@@ -175,8 +176,7 @@ async def test_adapters_have_no_boundary(tmp_path: Path) -> None:
     async with running(tmp_path, engine={"tuning": "lora"}) as service:
         service.host.model_name = OLD
         task = await begun(service, 1)
-        await service.host.swap(NEW)
-        service.host.model_name = NEW
+        service.host.serving = service.host.model_name = NEW
         await service.engine.release()
         await task
         await stream(service)
@@ -184,6 +184,40 @@ async def test_adapters_have_no_boundary(tmp_path: Path) -> None:
         assert first.answers[0].spans == spans((OLD, 0))
         assert second.answers[0].spans == spans((NEW, 0))
         assert [request["model"] for request in service.engine.requests] == [OLD, NEW]
+
+
+@pytest.mark.parametrize("ok", [True, False])
+async def test_an_adapter_that_failed_and_is_replaced_has_one_and_no_other_has(tmp_path: Path, ok: bool) -> None:
+    async with running(tmp_path, engine={"tuning": "lora"}) as service:
+        service.engine.answers = Same([(20 + i, f" {i}") for i in range(6)])
+        service.host.serving = service.host.model_name = NEW
+        service.host.adapters = (OLD,)
+        await service.engine.hold()
+        tasks = [asyncio.create_task(stream(service, **fields)) for fields in ({"model": OLD}, {})]
+        await eventually(lambda: len(service.engine.requests) == 2)
+        await service.engine.allow(4)
+        await eventually(lambda: all(each.tokens for each in service.chat.gateway.flight.generations))
+        service.host.adapters = ()
+        service.host.serving = service.host.model_name = OLD  # the roll-back: from now on OLD writes
+        await service.engine.pause()
+        for listener in service.host.on_pause:
+            await listener(NEW, OLD)
+        if not ok:
+            for listener in service.host.on_restore:
+                await listener(NEW, OLD)
+        await service.engine.resume()
+        await service.engine.release()
+        await asyncio.gather(*tasks)
+        await stream(service)
+        found = {
+            (completion.answers[0].spans, len(completion.answers[0].token_ids))
+            for completion in service.sink.completions
+        }
+        across = next(span for span, _ in found if span[0].policy_version == NEW)
+        assert len(found) == 2 and (spans((OLD, 0)), 6) in found, "what another adapter writes is left alone"
+        assert across == (spans((NEW, 0), (OLD, across[-1].first_token)) if ok else spans((NEW, 0)))
+        assert not ok or 0 < across[-1].first_token < 6
+        assert [request["model"] for request in service.engine.requests] == [OLD, NEW, OLD]
 
 
 def test_a_switch_that_is_undone_leaves_the_spans_exact() -> None:

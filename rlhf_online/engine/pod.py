@@ -1,0 +1,144 @@
+"""This pod among the others: what it tells them, what it asks them, and whether it keeps up with them.
+
+A pod lags from the moment at which it has seen a live version that it does not serve. It is `behind` once that has
+lasted `max_lag_s` while another pod serves that version; where none does, taking every pod out would help nobody.
+"""
+
+import asyncio
+import random
+import time
+from typing import Protocol
+
+import structlog
+
+from rlhf_online.errors import FileDamaged
+from rlhf_online.versions import pods
+from rlhf_online.versions.pods import PodReport, Tally
+from rlhf_online.versions.store import VersionStore
+
+SILENT_S = 10.0
+"""A store that was asked, and has not answered for so long, is said to be away."""
+TICK_S = 1.0
+"""Between two looks at whether there is something to tell or to ask: about the shortest time between two reports."""
+
+
+FOLLOWING, TELLING = "the live version cannot be followed", "other pods cannot be told"
+
+
+class StoreHealth:
+    """Whether the store of versions answers, and what cannot be done with it now (FOLLOWING, TELLING), and why."""
+
+    def __init__(self) -> None:
+        self._answered = time.monotonic()
+        self._errors: dict[str, str] = {}
+
+    @property
+    def silent_s(self) -> float:
+        """Since its last answer."""
+        return time.monotonic() - self._answered
+
+    @property
+    def failure(self) -> str:
+        """ "" for a store that answers."""
+        said = [f"{what} ({why})" for what, why in self._errors.items()]
+        if self.silent_s >= SILENT_S:
+            said.insert(0, f"the store of versions has not answered for {self.silent_s:.0f} s")
+        return f"{'; '.join(said)}: what serves goes on" if said else ""
+
+    def answered(self) -> None:
+        self._answered = time.monotonic()
+
+    def done(self, what: str) -> None:
+        self._errors.pop(what, None)
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Told once, until it is done, or fails for another reason."""
+        if self._errors.get(what) != str(error):
+            self._errors[what] = str(error)
+            structlog.get_logger().warning(f"{what} now", why=str(error))
+
+
+class Engine(Protocol):
+    """What this pod's engine does, and which version it serves, "" for none."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def serving(self) -> str: ...
+
+
+class Pod:
+    """`could_not`: what it could not serve, {version: why}. Set `changed` when there is something new to tell."""
+
+    def __init__(self, store: VersionStore, name: str, engine: Engine, *, max_lag_s: float) -> None:
+        self.name = name
+        self.count = 1
+        """About how many pods there are."""
+        self.could_not: dict[str, str] = {}
+        self.changed = asyncio.Event()
+        self.store = StoreHealth()
+        self._store = store
+        self._engine = engine
+        self._max_lag_s = max_lag_s
+        self._live = ""
+        self._lags_since: float | None = None
+        self._others_serve = False
+
+    @property
+    def lag_s(self) -> float:
+        """Since when another version is live than the one that serves; 0 if it is the live one."""
+        return 0.0 if self._lags_since is None else time.monotonic() - self._lags_since
+
+    @property
+    def behind(self) -> str:
+        """Why this pod should get no more requests, "" if it should."""
+        if not self._others_serve or self.lag_s < self._max_lag_s:
+            return ""
+        why = self.could_not.get(self._live) or "it is still being loaded"
+        serves = f"this pod still serves {self._engine.serving}" if self._engine.serving else "this pod serves none"
+        return f"{self._live} has been live for {self.lag_s:.0f} s, and {serves} (swap.max_lag_s): {why}"
+
+    def follows(self, live: str) -> None:
+        """What the store says is live; to be called again once something else serves here."""
+        if live == self._engine.serving or not live:
+            self._lags_since, self._others_serve = None, False
+        elif live != self._live or self._lags_since is None:
+            self._lags_since, self._others_serve = time.monotonic(), False
+        self._live = live
+        self.could_not = {version: why for version, why in self.could_not.items() if version == live}
+
+    async def verdict(self, version: str) -> Tally:
+        """Tell the others that this pod could not serve the version; how they fare with it. Raises OSError."""
+        await self._tell()
+        return pods.tally(await asyncio.to_thread(pods.reports, self._store), version)
+
+    async def run(self) -> None:
+        """Tell the others every REPORT_S and when something `changed`; ask them once this pod lags. Until cancelled."""
+        tell_at = ask_at = 0.0
+        while True:
+            changed, now = self.changed.is_set(), time.monotonic()
+            self.changed.clear()
+            try:
+                if changed or now >= tell_at:
+                    await self._tell()
+                    self.store.done(TELLING)
+                    tell_at = now + _jittered(pods.REPORT_S)
+                if self.lag_s >= self._max_lag_s and now >= ask_at:
+                    told = await asyncio.to_thread(pods.reports, self._store)
+                    self._others_serve = pods.tally(told, self._live).serve > 0
+                    ask_at = now + _jittered(pods.REPORT_S / 3)
+            except (OSError, FileDamaged) as error:
+                self.store.failed(TELLING, error)
+                tell_at = ask_at = now + _jittered(pods.REPORT_S / 3)
+            await asyncio.sleep(_jittered(TICK_S))
+
+    async def _tell(self) -> None:
+        report = PodReport(
+            pod=self.name, serving=self._engine.serving, state=self._engine.state, could_not=dict(self.could_not)
+        )
+        self.count = await asyncio.to_thread(pods.tell, self._store, report)
+
+
+def _jittered(wait_s: float) -> float:
+    return wait_s * random.uniform(0.8, 1.2)

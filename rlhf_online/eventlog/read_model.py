@@ -39,7 +39,9 @@ from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.wire import Header, peek
 
 BATCH = 256
-"""Records of a transaction."""
+"""Records of a transaction, for whoever waits for it and for a model that is far behind."""
+FEW, PAUSE_S = 32, 0.02
+"""Of one that keeps up, and how long it lets others work then: a thread that computes holds an event loop up."""
 FOLLOW_S = 1.0
 WAIT_S = 5.0
 """How long somebody waits for another's transaction, or for the file that is written anew."""
@@ -110,13 +112,17 @@ class ReadModel(ABC):
                 f"{self._path.stem} are still being read from the log, {self._at or 0} of {end} records; try again soon"
             )
 
-    async def follow(self) -> None:
-        """Keep up with the log, and the file in order, until cancelled. What cannot be done now is tried again."""
-        failing, tidied_s = False, 0.0
+    async def follow(self, turn: asyncio.Lock) -> None:
+        """Keep up with the log, and the file in order, until cancelled. What cannot be done now is tried again.
+
+        Models that share a `turn` take it for each transaction, so that one of their threads computes at a time.
+        """
+        failing, tidied_s, left = False, 0.0, 0
         while True:
-            left = 0
+            behind = left >= BATCH
             try:
-                left = await asyncio.to_thread(self.advance)
+                async with turn:
+                    left = await asyncio.to_thread(self.advance, BATCH if behind else FEW)
                 if time.monotonic() > tidied_s + TIDY_S:
                     await asyncio.to_thread(self.tidy)
                     tidied_s = time.monotonic()
@@ -124,18 +130,18 @@ class ReadModel(ABC):
             except ReadModelUnavailable as error:
                 if not failing:
                     structlog.get_logger().warning("a read model does not follow the log", why=str(error))
-                failing = True
-            await asyncio.sleep(0 if left >= BATCH else FOLLOW_S)  # a transaction for each record would cost more
+                failing, left = True, 0
+            await asyncio.sleep(0 if behind else PAUSE_S if left else FOLLOW_S)
 
-    def advance(self) -> int:
-        """Take in the log's next records, as many as one transaction holds; how many are left.
+    def advance(self, limit: int | None = None) -> int:
+        """Take in the log's next records, at most `limit` (BATCH), in one transaction; how many are left.
 
         Raises ReadModelUnavailable: it may be called again.
         """
         with self._at_work():
             at = self._resumed() if self._at is None else self._at
             try:
-                records, position = self._log.read({PARTITION: at}, BATCH)
+                records, position = self._log.read({PARTITION: at}, limit or BATCH)
             except PositionLost:
                 self._at = None
                 raise

@@ -178,8 +178,8 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
     http = SecureServer(config, certificates, chat.connections) if certificates else HttpServer(config)
     grpc = GrpcServer(chat)
     models = (chat.votes.history, chat.conversations.store, chat.annotation.votes, chat.console.tally)
-    follow = (chat.keys.follow, *(model.follow for model in models))
-    followers = [asyncio.create_task(each()) for each in follow]
+    turn = asyncio.Lock()
+    followers = [asyncio.create_task(each) for each in (chat.keys.follow(), *(model.follow(turn) for model in models))]
     try:
         grpc_port = await grpc.start(
             settings.host, settings.grpc_port, certificates.server_credentials() if certificates else None

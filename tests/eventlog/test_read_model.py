@@ -161,7 +161,7 @@ async def test_what_is_of_no_use_goes_in_time(beside: Beside, monkeypatch: pytes
     with closing(beside.open()) as model:
         model.catch_up()
         assert model.names() == ["a", "useless"]
-        following = asyncio.create_task(model.follow())
+        following = asyncio.create_task(model.follow(asyncio.Lock()))
         await eventually(lambda: model.names() == ["a"])
         following.cancel()
         await asyncio.wait((following,))
@@ -287,15 +287,35 @@ def test_who_asks_too_early_is_told_how_far_it_is(beside: Beside, monkeypatch: p
 
 
 async def test_few_records_wait_for_more(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_model, "BATCH", 2)
+    """A transaction for each record costs more than all else of it."""
     monkeypatch.setattr(read_model, "FOLLOW_S", 3600.0)
+    monkeypatch.setattr(read_model, "FEW", 2)
     beside.write("a", "b", "c", "d", "e")
     with closing(beside.open()) as model:
-        following = asyncio.create_task(model.follow())
-        await eventually(lambda: len(model.names()) >= 4)
+        following = asyncio.create_task(model.follow(asyncio.Lock()))
+        await eventually(lambda: len(model.names()) == 5)
+        beside.write("f")
         for _ in range(5):
             await asyncio.to_thread(model.names)
-        assert model.names() == ["a", "b", "c", "d"], "a transaction for each record costs more than all else of it"
+        assert model.names() == ["a", "b", "c", "d", "e"]
+        following.cancel()
+        await asyncio.wait((following,))
+
+
+@pytest.mark.parametrize(("records", "limits"), [(5, [2, 2, 2]), (9, [2, 4, 2, 2])])
+async def test_one_that_keeps_up_takes_in_few_at_a_time_and_one_far_behind_many(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch, records: int, limits: list[int]
+) -> None:
+    """A thread that computes for long holds up whoever waits for answers."""
+    for name, value in {"FOLLOW_S": 3600.0, "PAUSE_S": 0.0, "FEW": 2, "BATCH": 4}.items():
+        monkeypatch.setattr(read_model, name, value)
+    beside.write(*(f"vote {number}" for number in range(records)))
+    with closing(beside.open()) as model:
+        advance, asked = model.advance, []
+        monkeypatch.setattr(model, "advance", lambda limit: (asked.append(limit), advance(limit))[1])
+        following = asyncio.create_task(model.follow(asyncio.Lock()))
+        await eventually(lambda: len(model.names()) == records)
+        assert asked == limits
         following.cancel()
         await asyncio.wait((following,))
 
@@ -303,7 +323,7 @@ async def test_few_records_wait_for_more(beside: Beside, monkeypatch: pytest.Mon
 async def test_it_follows_by_itself_and_tries_again(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_model, "FOLLOW_S", 0.01)
     with closing(beside.open()) as model:
-        following = asyncio.create_task(model.follow())
+        following = asyncio.create_task(model.follow(asyncio.Lock()))
         beside.write("a")
         await eventually(lambda: model.names() == ["a"])
         model.broken = True

@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from services.chat.bodies.api_error import ApiError
 from services.chat.transport.heads import BoundedHead, last_words
+from services.chat.transport.presence import STATE, Presence
 
 REQUEST_S, SLOWEST, LONGEST_S = 20.0, 500, 600.0
 UNREAD_S = 30.0
@@ -92,6 +93,7 @@ class Connection(BoundedHead):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._others = config.connections
+        self._presence = Presence()
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._began_s = 0.0
@@ -107,12 +109,17 @@ class Connection(BoundedHead):
         self._others.busy(self)
         self._stop_timer()
         super().connection_lost(exc)  # which resumes writing
+        self._presence.left()
 
     def data_received(self, data: bytes) -> None:
         if self._timer is None and not self._answering:  # kept alive, and used again
             self._await_request()
         self._received += len(data)
         super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"] = {STATE: self._presence}
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -142,6 +149,7 @@ class Connection(BoundedHead):
     def refused(self, code: str) -> None:
         self._stop_timer()
         self._others.count(code)
+        self._presence.left()
 
     def leave(self, reason: str) -> None:
         """Close it now; what the client's system does not take at once is dropped."""

@@ -1,9 +1,8 @@
-"""HTTP pieces that the routes share: bounded bodies, JSON replies, work that ends when its client goes away."""
+"""HTTP pieces that the routes share: bounded bodies, JSON replies, streams of events."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -13,8 +12,8 @@ from starlette.types import Receive, Scope, Send
 from services.chat.bodies.api_error import ApiError
 from services.chat.bodies.validation import parse_object
 from services.chat.completions.responses import DONE, server_sent_event
+from services.chat.transport.presence import ClientDisconnected, until_disconnect
 
-Result = TypeVar("Result")
 QUIET = b": nothing has changed\n\n"
 """A comment, which clients pass over."""
 STREAM_HEADERS = [
@@ -61,34 +60,6 @@ def _too_large(limit: int) -> ApiError:
     return ApiError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
 
 
-class ClientDisconnected(Exception):
-    """The client closed its connection while its request was worked on."""
-
-
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled if the client goes away; then raises ClientDisconnected.
-
-    The request's body must have been read.
-    """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(receive))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientDisconnected
-    finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-        await asyncio.wait((task, gone))
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 class EventStream(Response):
     """A reply of server-sent events, sent as `events` gives them; `finish` is called at the end, however it ends."""
 
@@ -105,7 +76,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await until_disconnect(receive, self._send(send))
+            await until_disconnect(scope, self._send(send))
         except ClientDisconnected:
             pass
         finally:  # in this order: a generator that was never begun runs none of its own clean-up

@@ -14,7 +14,8 @@ from services.chat.comparisons.questions import question
 from services.chat.comparisons.service import Shown
 from services.chat.completions.responses import DONE, server_sent_event
 from services.chat.transport.chat import Chat
-from services.chat.transport.http import ClientDisconnected, EventStream, json, read_body, until_disconnect
+from services.chat.transport.http import EventStream, json, read_body
+from services.chat.transport.presence import ClientDisconnected, until_disconnect
 
 
 class ComparisonHandlers:
@@ -31,9 +32,9 @@ class ComparisonHandlers:
             values = parse_object(await read_body(request, self.chat.settings.limits.max_body_bytes))
             asked = self.comparisons.parse(values)
             if asked.stream:
-                shown = await until_disconnect(request.receive, self.comparisons.open(asked, values, caller))
+                shown = await until_disconnect(request.scope, self.comparisons.open(asked, values, caller))
                 return self._stream(shown)
-            comparison = await until_disconnect(request.receive, self.comparisons.whole(asked, values, caller))
+            comparison = await until_disconnect(request.scope, self.comparisons.whole(asked, values, caller))
         except ClientDisconnected:
             self._count("aborted")
             raise

@@ -19,7 +19,8 @@ from services.chat.completions.sampling_request import GenerationRequest
 from services.chat.completions.text_request import parse_completion
 from services.chat.completions.text_responses import text_completion
 from services.chat.transport.chat import Chat
-from services.chat.transport.http import ClientDisconnected, EventStream, json, read_body, until_disconnect
+from services.chat.transport.http import EventStream, json, read_body
+from services.chat.transport.presence import ClientDisconnected, until_disconnect
 
 ROLLOUT_BODY_BYTES = 64 << 20
 Parse = Callable[[Mapping[str, Any], LimitSettings, EngineSettings], GenerationRequest]
@@ -44,9 +45,9 @@ class CompletionHandlers:
             values = parse_object(await read_body(request, self.chat.settings.limits.max_body_bytes))
             asked = parse(values, self.chat.settings.limits, self.chat.settings.engine)
             if asked.stream:
-                generation = await until_disconnect(request.receive, self.gateway.open(asked, CALLER.get()))
+                generation = await until_disconnect(request.scope, self.gateway.open(asked, CALLER.get()))
                 return self._stream(generation)
-            generation = await until_disconnect(request.receive, self.gateway.complete(asked, CALLER.get()))
+            generation = await until_disconnect(request.scope, self.gateway.complete(asked, CALLER.get()))
         except ClientDisconnected:
             self._count("aborted")
             raise
@@ -99,7 +100,7 @@ class CompletionHandlers:
         ended = "aborted"
         try:
             values = parse_object(await read_body(request, ROLLOUT_BODY_BYTES))
-            response = await until_disconnect(request.receive, self.chat.rollouts.sample(values))
+            response = await until_disconnect(request.scope, self.chat.rollouts.sample(values))
             ended = "ok"
         except Exception as error:
             if not isinstance(error, ClientDisconnected):

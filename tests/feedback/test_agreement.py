@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import chain, permutations, product
 
+import numpy as np
 import pytest
 
-from rlhf_online.feedback.agreement import Level, alpha, preferences
+from rlhf_online.feedback.agreement import Level, alpha, interval, preferences
 
 # "Computing Krippendorff's Alpha-Reliability" (2011): an observer a row, a unit a column, "." where a value is missing.
 BINARY = ("0100000010", "1110010000")  # section A
@@ -70,7 +71,7 @@ def test_where_there_is_nothing_to_tell() -> None:
 def test_an_order_says_what_each_two_answers_are_to_each_other() -> None:
     """Who ranks only some of an item's answers says something of those; the same answer of another item is another."""
     orders = [("i", [["a"], ["b", "c"]]), ("i", [["b"], ["a"]]), ("j", [["a", "b"]])]
-    found = preferences(orders)
+    found = chain.from_iterable(preferences(orders))
     # i: a–b, a–c, b–c, and j: a–b, each from either side
     assert sorted(map(tuple, found)) == sorted([(1, -1), (-1, 1), (1,), (-1,), (0,), (0,), (0,), (0,)])
 
@@ -79,11 +80,44 @@ def test_agreement_on_orders_does_not_hang_on_the_answers_names() -> None:
     """Three people, of whom one turns two answers round; names that sort the other way, the same α."""
     orders = [["a", "b", "c"], ["a", "b", "c"], ["b", "a", "c"]]
     renamed = [[{"a": "z", "b": "y", "c": "x"}[answer] for answer in order] for order in orders]
-    first, second = (
-        alpha(preferences([("item", [[answer] for answer in order]) for order in given]), "ordinal")
+    [[first], [second]] = (
+        [alpha(units, "ordinal") for units in preferences([("item", [[each] for each in order]) for order in given])]
         for given in (orders, renamed)
     )
     assert first == second
     # 3 people × 3 pairs, each seen from two sides: n = 18, 9 times 1 and 9 times -1. Only the two units of a and b
     # differ, (1, 1, -1) and its mirror: o(1, -1) = 2 · 1 / (3 - 1) in each. Two values: the distance cancels out.
     assert first == pytest.approx(1 - (18 - 1) * 2 / (9 * 9))
+
+
+def test_the_interval_is_that_of_all_draws() -> None:
+    """Of three items there are 27 draws of three, all as likely; those that have no α are left out."""
+    items = [[[1, 1], [0, 0, 1]], [[1, 0]], [[0, 0]]]
+    each = [alpha(chain.from_iterable(drawn), "nominal") for drawn in product(items, repeat=3)]
+    low, high = np.quantile([found for found in each if found is not None] * 1000, (0.025, 0.975))
+    assert interval(items, "nominal", draws=20_000) == pytest.approx((low, high), abs=1e-9)
+
+
+@pytest.mark.parametrize("level", ["nominal", "ordinal"])
+def test_the_interval_holds_the_true_alpha(level: Level) -> None:
+    """Of queues drawn from one population of items, with two units each that are alike, so that they count as one."""
+    chance = random.Random(5)
+
+    def item() -> list[list[int]]:
+        own = chance.choice((-1, 0, 1))
+        unit = [own if chance.random() < 0.6 else chance.choice((-1, 0, 1)) for _ in range(3)]
+        return [unit, unit]
+
+    true = alpha(chain.from_iterable(item() for _ in range(20_000)), level)
+    assert true is not None
+    intervals = [interval([item() for _ in range(40)], level, draws=400) for _ in range(200)]
+    held = sum(within is not None and within[0] <= true <= within[1] for within in intervals)
+    assert 180 <= held <= 197
+
+
+def test_the_interval_is_the_same_each_time_and_none_of_nothing() -> None:
+    items = [[[1, 1]], [[0, 1]], [[0, 0]], [[1, 1]]] * 3
+    assert interval(items, "nominal") == interval(items, "nominal")
+    assert interval(items, "nominal", seed=1) != interval(items, "nominal", draws=10, seed=2)
+    for nothing in ([], [[[1]], [[0]]], [[[1, 0]]], [[[1, 1]], [[1, 1, 1]]]):
+        assert interval(nothing, "nominal") is None

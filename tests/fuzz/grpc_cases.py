@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from rlhf_online.config.limits import LimitSettings
 from services.chat.api.operations import BY_RPC
 from tests.fuzz.known import Known
 from tests.fuzz.people import Credential
@@ -30,6 +31,7 @@ REFUSALS = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
 FAILED = ("UNKNOWN", "INTERNAL", "DATA_LOSS", "UNIMPLEMENTED")
 OF_THE_WHOLE = ("invalid_message", "nested_too_deeply", "invalid_value", "missing_parameter", "invalid_json")
 PATIENT_S = 30.0
+MAX_BYTES: int = LimitSettings.model_fields["max_body_bytes"].default
 OF_ONE_PERSON = {"GetComparison": "comparison_id", "GetFeedback": "event_id", "WithdrawFeedback": "event_id"}
 METADATA = (
     (),
@@ -110,7 +112,8 @@ class GrpcCases:
         if name in (*FAILED, "CANCELLED", "DEADLINE_EXCEEDED") or (name == "UNAVAILABLE" and "error-code" not in said):
             raise Found(f"the service failed: {said} {again}")
         if (refusal := call.who.refusal(BY_RPC[_path(method)])) is not None:
-            if name != REFUSALS[refusal] and not replies == [] == call.trees:
+            large = name == "RESOURCE_EXHAUSTED" and any(len(data) > MAX_BYTES for data in sent)  # no matter by whom
+            if name != REFUSALS[refusal] and not large and not replies == [] == call.trees:
                 raise Found(f"expected {REFUSALS[refusal]}: {again}")
         elif name == "UNAUTHENTICATED":
             raise Found(f"refused, and may: {again}")

@@ -15,7 +15,7 @@ from rlhf_online.events import Envelope
 from rlhf_online.proto.rlhf.v1 import chat_pb2, events_pb2
 from services.chat.api.operations import BY_RPC, OPERATIONS
 from services.chat.feedback.service import FeedbackService
-from tests.fuzz.grpc_cases import GrpcCases
+from tests.fuzz.grpc_cases import MAX_BYTES, Call, GrpcCases
 from tests.fuzz.http_cases import HttpCases
 from tests.fuzz.known import Known
 from tests.fuzz.people import credentials
@@ -26,6 +26,7 @@ from tests.support import api_keys, logged
 from tests.support.chat_service import Service, running
 
 CASES, SEED = 2000, 15
+SMALL, LARGE = [Field(1, DELIMITED, b"x" * 4000)], [Field(1, DELIMITED, b"x" * (MAX_BYTES + 1))]
 
 
 async def test_the_service_stands_two_thousand_cases(tmp_path: Path) -> None:
@@ -85,6 +86,22 @@ async def test_a_call_that_fails_is_told_as_textproto(broken: Service) -> None:
     tally = Tally()
     await asyncio.to_thread(attempts)
     assert any("as ann, INTERNAL" in found and "feedback {\n  reason: " in found for found in tally.found), tally.found
+
+
+async def test_what_is_too_large_is_refused_whoever_sent_it(broken: Service) -> None:
+    """gRPC refuses it before it is known who may do what; what is not too large is no business of theirs."""
+
+    def attempts() -> list[str]:
+        who = credentials(broken.state.operator_token())
+        cases = GrpcCases(broken.grpc, who, Known())
+        attempt = next(attempt for name, _, attempt in cases.searches() if name == "Promote")
+        outcomes = [
+            attempt(Call(trees=[tree], who=one)) for tree in (LARGE, SMALL) for one in who if one.name == "feedback"
+        ]
+        cases.close()
+        return outcomes
+
+    assert await asyncio.to_thread(attempts) == ["RESOURCE_EXHAUSTED", "PERMISSION_DENIED"]
 
 
 def test_what_is_lost_or_logged_twice_is_told() -> None:

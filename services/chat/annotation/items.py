@@ -137,6 +137,8 @@ class Agreement(TypedDict):
 
     alpha: float | None
     """1 is full agreement, 0 what chance would give; null where no two people judged the same, or all said the same."""
+    interval: list[float] | None
+    """The ends of its 95 % interval, by bootstrap over items; null where it has no α, or from one item alone."""
     units: int
     """What at least two people judged: items, or pairs of an item's answers."""
 

@@ -6,9 +6,10 @@ Whoever is asked sees all that was acknowledged before: the log is followed to i
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from rlhf_online.feedback.agreement import Level, alpha, preferences
+from rlhf_online.feedback.agreement import Level, Units, alpha, interval, preferences
 from rlhf_online.state import PersonHash
 from services.chat.access.caller import Caller, PersonQuery
 from services.chat.annotation.adding import Adding
@@ -27,7 +28,7 @@ from services.chat.bodies.validation import validate
 
 PEOPLE = 100
 """Who are told of, those who judged most."""
-NOTHING_YET = Agreement(alpha=None, units=0)
+NOTHING_YET = Agreement(alpha=None, interval=None, units=0)
 REST = 20
 """How long nothing is counted anew, in times of what counting took: people are answered by the same process."""
 
@@ -123,11 +124,16 @@ def agreement(queue: Queue) -> tuple[Agreement, Agreement]:
             thumbs.setdefault(item_id, []).append(said)
         else:
             orders.append((item_id, said))
-    return _agreement(list(thumbs.values()), "nominal", 1), _agreement(preferences(orders), "ordinal", 2)
+    singles = [[values] for values in thumbs.values()]
+    return _agreement(singles, "nominal", 1), _agreement(preferences(orders), "ordinal", 2)
 
 
-def _agreement(units: Sequence[Sequence[int]], level: Level, sides: int) -> Agreement:
-    """Each unit is there from so many sides."""
-    found = alpha(units, level)
-    judged = sum(len(values) > 1 for values in units) // sides
-    return {"alpha": None if found is None else round(found, 4), "units": judged}
+def _agreement(items: Sequence[Units], level: Level, sides: int) -> Agreement:
+    """Each unit of an item is there from so many sides."""
+    units = [*chain.from_iterable(items)]
+    found, within = alpha(units, level), interval(items, level)
+    return {
+        "alpha": None if found is None else round(found, 4),
+        "interval": None if found is None or within is None else [round(end, 4) for end in within],
+        "units": sum(len(values) > 1 for values in units) // sides,
+    }

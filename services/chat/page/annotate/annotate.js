@@ -203,11 +203,13 @@ async function showProgress() {
   if (!found) return;  // it is asked again with the next item
   $("finished").max = Math.max(found.items, 1);
   $("finished").value = found.finished;
-  const alpha = found.rankings.alpha ?? found.thumbs.alpha;
+  const { alpha, interval } = found.rankings.alpha === null ? found.thumbs : found.rankings;
   const parts = [t("annotate.howFar", found), t("annotate.yours", found)];
-  if (alpha !== null) parts.push(t("annotate.agreement", { alpha: alpha.toFixed(2) }));
+  if (alpha !== null) parts.push(t("annotate.agreement", { alpha: alpha.toFixed(2) }) + (interval ? " " + within(interval) : ""));
   setText($("how-far"), parts.join(" · "));
 }
+
+const within = ([low, high]) => t("annotate.within", { low: low.toFixed(2), high: high.toFixed(2) });
 
 async function showGuidelines() {
   const { text, markdown: formatted } = await (await service.request("v1/annotation/guidelines")).json();

@@ -13,6 +13,7 @@ from rlhf_online.errors import ConfigError
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion, Feedback
+from rlhf_online.feedback.agreement import interval
 from rlhf_online.wire import decode
 from services.chat.annotation.database import FILE
 from services.chat.annotation.guidelines import MAX_BYTES, GuidelinesFile
@@ -353,17 +354,32 @@ async def test_how_far_people_agree(kept: Service) -> None:
     """Of three people on three answers one turns two of them round: α as in tests/feedback/test_agreement.py."""
     await added(kept, item_id="three", completion_id=await asked(kept, n=3), people=3)
     await added(kept, item_id="one", completion_id=await asked(kept), people=3)
-    assert (await progress(kept))["rankings"] == {"alpha": None, "units": 0}
+    assert (await progress(kept))["rankings"] == {"alpha": None, "interval": None, "units": 0}
     for person, order, up in (("a", (0, 1, 2), 1), ("b", (0, 1, 2), 1), ("c", (1, 0, 2), 0)):
         for said in (order, (up,)):
             item = await give(kept, person)
             assert item is not None
             await judge(kept, item, person, *said)
     found = await progress(kept)
-    assert found["rankings"] == {"alpha": round(1 - 17 * 2 / 81, 4), "units": 3}
+    assert found["rankings"] == {"alpha": round(1 - 17 * 2 / 81, 4), "interval": None, "units": 3}
     # One unit, (1, 1, 0): o(0, 1) = 2 · 1 / 2, n = 3, one 0 and two 1.
-    assert found["thumbs"] == {"alpha": 1 - (3 - 1) * 1 / (1 * 2), "units": 1}
+    assert found["thumbs"] == {"alpha": 1 - (3 - 1) * 1 / (1 * 2), "interval": None, "units": 1}
     assert (found["annotations"], found["wanted"], found["finished"]) == (6, 6, 2)
+
+
+async def test_how_sure_that_is(kept: Service) -> None:
+    """Two people on four answers, who agree on three; one item alone says nothing of how far items differ."""
+    said = {"1": (1, 1), "2": (1, 1), "3": (0, 0), "4": (1, 0)}
+    for item_id in said:
+        await added(kept, item_id=item_id, completion_id=await asked(kept), people=2)
+    for number, person in enumerate("ab"):
+        while item := await give(kept, person):
+            await judge(kept, item, person, said[item["item_id"]][number])
+    found = (await progress(kept))["thumbs"]
+    low, high = interval([[ups] for ups in said.values()], "nominal") or (0, 0)
+    assert found["interval"] == [round(low, 4), round(high, 4)]
+    assert low < found["alpha"] < high
+    assert found["units"] == 4
 
 
 async def test_guidelines_are_those_of_the_file_as_it_stands(tmp_path: Path) -> None:

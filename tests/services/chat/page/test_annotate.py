@@ -12,7 +12,7 @@ from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Feedback, Ranking, Thumb, Withdrawal
 from rlhf_online.wire import decode
-from tests.services.chat.annotation.test_annotation import add, asked
+from tests.services.chat.annotation.test_annotation import add, asked, give, judge
 from tests.services.chat.page.conftest import Visit
 from tests.services.chat.page.test_looks import violations
 from tests.support.chat_service import Service, running
@@ -75,6 +75,21 @@ async def drag(page: Page, letter: str, onto: str, part: float) -> None:
 
 def card(page: Page, letter: str) -> Locator:
     return page.get_by_role("group", name=f"Answer {letter},")
+
+
+async def test_how_far_people_agree_is_shown_with_its_interval(queue: Service, visitors: Visit) -> None:
+    page = (await visitors(f"{queue.url}/annotate")).page
+    await expect(page.locator("#how-far")).to_have_text("0 of 2 finished · 0 by you")
+    for item_id in ("good", "bad"):
+        await add(queue, {"item_id": item_id, "completion_id": await asked(queue), "people": 2})
+    for person in ("ann", "bob"):
+        while item := await give(queue, person):
+            if len(item["answers"]) == 1:
+                await judge(queue, item, person, item["item_id"] == "good")
+            else:
+                await judge(queue, item, person, 0, 1, 2)
+    await page.reload()
+    await expect(page.locator("#how-far")).to_contain_text("agreement α = 1.00 (95 %: 1.00 to 1.00)")
 
 
 @pytest.mark.parametrize("by", ["mouse", "keys"])

@@ -44,7 +44,11 @@ def objectives(catalogue: Catalogue) -> list[str]:
     live = catalogue.live("reward")
     if live is None:
         raise InvalidInput("there is no reward model yet: its objectives are known when there is one")
-    file, remedy = catalogue.path(live) / "reward.json", "roll back to the version before it, or restore it"
+    remedy = "roll back to the version before it, or restore it"
+    try:
+        file = catalogue.store.file(live, "reward.json")
+    except FileNotFoundError:
+        raise FileDamaged(f"{live} has no reward.json: {remedy}") from None
     values = read_json(file, remedy)
     if not isinstance(values, dict) or not isinstance(values.get("objectives"), list):
         raise FileDamaged(f"{file} names no objectives: {remedy}")

@@ -10,7 +10,8 @@ stands beside it, which is told once, and kept in `Catalogue.damaged` until the 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from rlhf_online.versions.store import VersionStore
 
 REFERENCES = "references"
 LONGEST_NAME = 100
+AT_ONCE = 16
+"""Versions that a store is asked about at the same time."""
 _LIVE = "the version that was live most recently by its state counts as live; the next promotion writes the file anew"
 _STATUS = (
     "the version counts as live if the pointer names it, and otherwise as failed; bring the file back from a backup"
@@ -65,12 +68,12 @@ class Catalogue:
         try:
             if (name := self._record(key, lambda value: _existing(self.store, value), _LIVE)) is not None:
                 return name
-            known = self._served(kind)  # none, unless the record was lost
+            known = next(self._served(kind), None)  # none, unless the record was lost
         except FileDamaged:
-            known = self._served(kind)
+            known = next(self._served(kind), None)
         if known:
-            self._tell(key, f"{self.store.place(key)} names no version that is there: {known[-1]} counts as live")
-        return known[-1] if known else None
+            self._tell(key, f"{self.store.place(key)} names no version that is there: {known} counts as live")
+        return known
 
     def versions(self, kind: Kind | None = None) -> list[str]:
         """Names, oldest first; policies before rewards."""
@@ -148,29 +151,34 @@ class Catalogue:
     def lineage(self) -> list[str]:
         """The policy versions that led to the live one, itself last, oldest first; none that failed or was refused."""
         live = self.live("policy")
+        versions = [version for version in self.versions("policy") if live is not None and version <= live]
+        statuses = each(self.status, versions)
         return [
-            version
-            for version in self.versions("policy")
-            if live is not None and version <= live and self.status(version).state in ("live", "retired")
+            version for version, status in zip(versions, statuses, strict=True) if status.state in ("live", "retired")
         ]
 
     def fallbacks(self, kind: Kind) -> list[str]:
         """The versions that one can go back to, the one that was live most recently last."""
         live = self.live(kind)
-        return [version for version in self._served(kind) if version != live]
+        return [version for version in self._served(kind) if version != live][::-1]
 
-    def _served(self, kind: Kind) -> list[str]:
-        """Those that are or were live and have their weights, the one that was live most recently last.
+    def _served(self, kind: Kind) -> Iterator[str]:
+        """Those that are or were live and have their weights, the one that was live most recently first.
 
         One whose state says "live" and that the pointer has left is about to be retired, and was live most recently.
         """
-        usable = []
-        for version in self.versions(kind):
+
+        def served(version: str) -> tuple[bool, int, str] | None:
             with suppress(VersionCorrupt, FileDamaged):
                 status = self._recorded(version)
-                if status.state in ("live", "retired") and self.has_weights(version):
-                    usable.append((status.state == "live", status.changed_ms, version))
-        return [version for _, _, version in sorted(usable)]
+                if status.state in ("live", "retired"):
+                    return status.state == "live", status.changed_ms, version
+            return None
+
+        for _, _, version in sorted(filter(None, each(served, self.versions(kind))), reverse=True):
+            with suppress(VersionCorrupt):
+                if self.has_weights(version):
+                    yield version
 
     # Records
 
@@ -208,6 +216,14 @@ def _read_manifest(store: VersionStore, version: str) -> Manifest:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise VersionCorrupt(f"{version}: its manifest cannot be read ({error})") from error
+
+
+def each(ask: Callable[[str], T], versions: Sequence[str]) -> list[T]:
+    """What `ask` says of each version, in their order; of many at once, since a store may be far away."""
+    if len(versions) <= 1:
+        return list(map(ask, versions))
+    with ThreadPoolExecutor(min(AT_ONCE, len(versions))) as threads:
+        return list(threads.map(ask, versions))
 
 
 def _compare(manifest: Manifest, folder: Path) -> None:

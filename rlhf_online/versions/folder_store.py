@@ -76,6 +76,11 @@ class FolderStore:
             raise UnknownVersion(f"no version {version!r}: `rlhf-online versions list` shows them")
         return self.root / version
 
+    def file(self, version: str, path: str) -> Path:
+        if not (found := self.materialise(version) / path).is_file():
+            raise FileNotFoundError(f"{version} has no file {path}")
+        return found
+
     def mend(self, version: str) -> bool:
         """The folder is the version, and no copy of it."""
         return False

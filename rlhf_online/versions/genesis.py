@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from rlhf_online.errors import InvalidInput, VersionCorrupt
+from rlhf_online.errors import InvalidInput, VersionConflict, VersionCorrupt
 from rlhf_online.versions.manifest import Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.weight_files import BadIndex, weight_files
@@ -60,8 +60,11 @@ def genesis(
             if path.suffix in TEXTS or path in weights:
                 shutil.copyfile(path, staged / path.name)
     registry.publish(Manifest(version=version, tuning=tuning, probe=probe))
-    registry.promote(version, reason="the base model")
-    return version
+    try:
+        registry.promote(version, reason="the base model")
+    except VersionConflict:  # of two machines that began at once the other was quicker
+        registry.mark(version, "rejected", reason="another process has made the first version")
+    return registry.live("policy") or version
 
 
 def _complete(registry: Registry, model: Path, probe_of: ProbeOf) -> None:

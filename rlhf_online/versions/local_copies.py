@@ -21,11 +21,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from rlhf_online import locks
 from rlhf_online.durable import file_sha256, make_folder
-from rlhf_online.errors import VersionCorrupt
 from rlhf_online.versions.manifest import NAME, VersionFile
 
 KEPT = 4
@@ -50,9 +49,6 @@ class LocalCopies:
     def folder(self, version: str, files: Mapping[str, VersionFile]) -> Path:
         """A folder with the version's files, fetched if it is not there. Raises OSError, VersionCorrupt."""
         place = self.root / version
-        for path in files:
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise VersionCorrupt(f"{version}: {path!r} leaves the version's folder")
         while not _whole(place, files):
             make_folder(self._blobs)
             missing = {file.sha256: file for file in files.values() if not self._has(file)}
@@ -62,6 +58,13 @@ class LocalCopies:
             self._link(place, files)
         os.utime(place)
         return place
+
+    def file(self, file: VersionFile) -> Path:
+        """One file alone, under its digest; fetched if it is not there. Raises OSError, VersionCorrupt."""
+        if not self._has(file):
+            make_folder(self._blobs)
+            self._bring(file)
+        return self._blobs / file.sha256
 
     def adopt(self, version: str, staged: Path, files: Mapping[str, VersionFile]) -> None:
         """Make a folder of `root` that was staged, and put elsewhere, the copy of its version. Raises OSError."""

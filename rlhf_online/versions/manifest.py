@@ -1,13 +1,14 @@
 """What a version is, and how it fares."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from rlhf_online.errors import UnknownVersion
+from rlhf_online.errors import UnknownVersion, VersionUnfit
 
 Kind = Literal["policy", "reward"]
+Tuning = Literal["full", "lora"]
 State = Literal["candidate", "live", "retired", "rejected", "failed"]
 """candidate → live → retired, or rejected (by the gate), or failed (in the engine, or rolled back)."""
 NAME = re.compile(r"(policy|reward)-[0-9]{6,12}")
@@ -44,7 +45,7 @@ class Manifest:
     """What a version is; `protos/rlhf/v1/versions.proto` defines the fields. It never changes."""
 
     version: str
-    tuning: Literal["full", "lora"]
+    tuning: Tuning
     parent: str = ""
     files: tuple[VersionFile, ...] = ()
     probe: tuple[ProbeSequence, ...] = ()
@@ -58,10 +59,21 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Manifest":
-        """Raises TypeError, KeyError or ValueError for values that are no manifest."""
-        values = dict(values)
-        values["files"] = tuple(VersionFile(**item) for item in values["files"])
+        """Raises TypeError, KeyError or ValueError for values that are no manifest.
+
+        A later release may say more, which is passed over. Raises VersionUnfit for a tuning that is not known here: a
+        later release may well serve that.
+        """
+        values = {item.name: values[item.name] for item in fields(cls) if item.name in values}
+        values["files"] = tuple(
+            VersionFile(path=item["path"], sha256=item["sha256"], size=item["size"]) for item in values["files"]
+        )
         values["probe"] = tuple(map(ProbeSequence.from_json, values["probe"]))
+        if values["tuning"] not in get_args(Tuning):
+            raise VersionUnfit(
+                f"{values['version']} is of tuning {values['tuning']!r}, which this release does not know: install a "
+                "later one"
+            )
         return cls(**values)
 
 

@@ -118,6 +118,11 @@ class ObjectStore:
         files = self._read_version(version).files
         return self._copies.folder(version, files if self.files(version) else {})
 
+    def file(self, version: str, path: str) -> Path:
+        if (file := self._read_version(version).files.get(path)) is None:
+            raise FileNotFoundError(f"{version} has no file {path}")
+        return self._copies.file(file)
+
     def mend(self, version: str) -> bool:
         return self._copies.mend(version, self._read_version(version).files)
 

@@ -15,7 +15,7 @@ from typing import Any
 from rlhf_online.durable import file_sha256
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict
 from rlhf_online.events import now_ms
-from rlhf_online.versions.catalogue import REFERENCES, Catalogue, live_key, parse_status, probe_key, status_key
+from rlhf_online.versions.catalogue import REFERENCES, Catalogue, each, live_key, parse_status, probe_key, status_key
 from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, State, Status, VersionFile, kind_of
 from rlhf_online.versions.store import VersionStore
 
@@ -104,10 +104,10 @@ class Registry(Catalogue):
                 raise InvalidInput(f"no {kind} version is live: there is nothing to roll back")
             if failed not in (None, live):
                 return Change(version=live, state="live", previous=live, reason=reason)
-            good = self.fallbacks(kind)
-            if not good:
+            target = next((version for version in self._served(kind) if version != live), None)
+            if target is None:
                 raise InvalidInput(f"{live} is the first version: there is none before it to go back to")
-            failed, target = live, good[-1]
+            failed = live
             self._set(live, "failed", reason)
             if self.store.replace(live_key(kind), target, expected=pointer):
                 break
@@ -161,8 +161,9 @@ class Registry(Catalogue):
         whoever was overtaken, leave one live version, and retire those that were live before it."""
         while True:
             live = self.live(kind)
-            for version in self.versions(kind):
-                state = self.status(version).state
+            versions = self.versions(kind)
+            for version, status in zip(versions, each(self.status, versions), strict=True):
+                state = status.state
                 if version == live and state != "live":
                     self._set(version, "live", "", unless=("live", *REFUSED))
                 elif version != live and state == "live":

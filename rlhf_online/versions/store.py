@@ -46,6 +46,10 @@ class VersionStore(Protocol):
         """A local folder with the version's files. Only read there; it may be a copy."""
         ...
 
+    def file(self, version: str, path: str) -> Path:
+        """A local file with the content of one of the version's. Raises FileNotFoundError if it has none such."""
+        ...
+
     def mend(self, version: str) -> bool:
         """Drop what is damaged of a copy, so that `materialise` fetches it anew; False if there is nothing to drop."""
         ...

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.versions.catalogue import Catalogue
+from rlhf_online.versions.catalogue import Catalogue, each
 from rlhf_online.versions.manifest import Kind, Manifest, Status, kind_of
 
 
@@ -37,7 +37,7 @@ class VersionSummary:
 
 def summaries(catalogue: Catalogue, kind: Kind | None = None) -> list[VersionSummary]:
     """All versions, oldest first; one that is damaged is a row that says so."""
-    return [_summary(catalogue, version) for version in catalogue.versions(kind)]
+    return each(lambda version: _summary(catalogue, version), catalogue.versions(kind))
 
 
 def _summary(catalogue: Catalogue, version: str) -> VersionSummary:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from rlhf_online.errors import ConfigError, InvalidInput, RlhfError
+from rlhf_online.errors import ConfigError, InvalidInput, RlhfError, StoreUnavailable, VersionUnfit
 from rlhf_online.retry import Backoff
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.versions.manifest import Manifest
@@ -65,17 +65,19 @@ class Follower:
         Raises OSError.
         """
         await self._follow_weights()
-        version = self._registry.live("reward")
+        version = await asyncio.to_thread(self._registry.live, "reward")
         loaded = self._batcher.loaded
         previous = loaded.version if loaded else ""
         if version is None or version in (previous, self._refused):
             return
         try:
             scorer = await asyncio.to_thread(self._read, version)
-        except ConfigError as error:
+        except (ConfigError, VersionUnfit) as error:
             self._refused = version
             self._log.error("reward version cannot be loaded with these settings", version=version, why=str(error))
             return
+        except StoreUnavailable:  # no fault of the version
+            raise
         except RlhfError as error:
             await asyncio.to_thread(self._refuse, version, str(error))
             return

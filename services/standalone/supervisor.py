@@ -34,6 +34,8 @@ from services.standalone.service import Service
 from services.standalone.settings import StandaloneSettings
 
 TICK_S = 0.1
+LOOK_S = 0.5
+"""Between two questions to the store of versions, which may be far away."""
 MANY = 5
 FIRST_BACKOFF_S = 0.5
 STOP_TIMEOUTS_S: dict[Name, float] = {"trainer": 30.0, "reward": 10.0, "chat": 40.0}
@@ -80,6 +82,7 @@ class Supervisor:
             self._services[name] = Service(name, child, children.ready_file(self._state, name), backoff_s)
         self._signals = 0
         self._live: str | None = None
+        self._next_look_s = 0.0
         self._readiness = Readiness(self._tell, settings.chat.engine.start_timeout_s)
         self._status: dict[str, Any] = {}
 
@@ -220,6 +223,9 @@ class Supervisor:
             self._status = status
 
     def _follow_versions(self) -> None:
+        if time.monotonic() < self._next_look_s:
+            return
+        self._next_look_s = time.monotonic() + LOOK_S
         try:
             live = self._registry.live("policy")
             if live is None or live == self._live:

@@ -83,12 +83,12 @@ def build(
     registry = open_registry(state.versions, lease.guard, settings.versions)
     live = registry.live("policy")
     assert live is not None, "wait for the first policy version"
-    registry.verify(live)
     checkpoints = Checkpoints(state.checkpoints, settings.keep_checkpoints, lease)
     checkpoint = checkpoints.load()
     ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.sealed["ledger"]) if checkpoint else Ledger()
     reporter = Reporter(state, metrics)
     retrier = Retrier(stop, reporter.waiting)
+    retrier.call("reading the live version", lambda: registry.verify(live))
     learners = _learners(settings, registry, live, tokenizer)
     held_back = _held_back(settings, registry, tokenizer) if settings.gate.held_back.share else None
     buffer = RolloutBuffer(BUFFER_CYCLES * settings.rollout.per_cycle, settings.rollout.max_staleness)

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rlhf_online.config import GrpcSettings, RewardSettings, dump
-from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
+from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable, StoreUnavailable
 from rlhf_online.events import Message
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.reward import Heads, RewardModel
@@ -122,6 +122,22 @@ def test_scores_come_in_order_from_the_version_asked_for(registry: Registry, cli
     scores = client.score(PAIRS, version, 10)  # three items in chunks of two
     assert [item.score for item in scores] == expected(PAIRS)
     assert {item.spread for item in scores} == {0.5}
+
+
+def test_a_version_that_storage_does_not_bring_now_is_tried_again_and_not_refused(
+    registry: Registry, client: RewardClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify, away = registry.verify, [StoreUnavailable("s3://bucket/blobs cannot be read now")] * 2
+
+    def verified(version: str) -> Manifest:
+        if away:
+            raise away.pop()
+        return verify(version)
+
+    monkeypatch.setattr(registry, "verify", verified)
+    version = publish(registry)
+    client.wait_for_version(version, 10)
+    assert registry.status(version).state == "live"
 
 
 @pytest.mark.parametrize(("interval_s", "ended"), [(0, ""), (60, "too_many_pings")])

@@ -41,6 +41,11 @@ class MemoryStore:
             (folder / name).write_bytes(content)
         return folder
 
+    def file(self, version: str, path: str) -> Path:
+        if not (found := self.materialise(version) / path).is_file():
+            raise FileNotFoundError(path)
+        return found
+
     def mend(self, version: str) -> bool:
         return False
 

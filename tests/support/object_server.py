@@ -35,6 +35,10 @@ class ObjectServer:
         """Answer requests of these `methods` ("PUT POST") whose path holds `path` with that status and code."""
         self._ask("refuse", {"status": answer[0], "code": answer[1], "methods": methods.split(), "path": path})
 
+    def pass_over_conditions(self) -> None:
+        """Write whatever If-Match and If-None-Match say, as some storage does."""
+        self._ask("refuse", {"conditions": True})
+
     def relent(self) -> None:
         """Answer everything as it should be again."""
         self._ask("refuse", {})
@@ -89,7 +93,10 @@ class _Door:
                 self._seen = []
             return _answer(start_response, "200 OK", json.dumps(told).encode())
         refused = self._refused
-        if refused and method in refused["methods"] and refused["path"] in path:
+        if method == "PUT" and refused.get("conditions"):
+            for condition in ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"):
+                environ.pop(condition, None)
+        if method in refused.get("methods", ()) and refused["path"] in path:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             code = refused["code"]
             body = f"<Error><Code>{code}</Code><Message>as the test wants it</Message></Error>".encode()

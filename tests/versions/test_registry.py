@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict
+from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict, VersionUnfit
 from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, Status, kind_of
 from rlhf_online.versions.registry import Registry
 
@@ -417,6 +417,20 @@ def test_a_later_release_may_say_more_of_a_state(registry: Registry) -> None:
     version = publish(registry)
     registry.store.replace(f"states/{version}.json", '{"state": "retired", "colour": "red"}', expected=None)
     assert registry.status(version) == Status(state="retired")
+
+
+def test_a_manifest_of_a_later_release_says_what_is_known_here_or_what_is_not(registry: Registry) -> None:
+    """It may say more; of a tuning that nobody here can load nothing is guessed."""
+    manifests = {
+        "policy-000000": {"tuning": "full", "digest_of_votes": "0123"},
+        "policy-000001": {"tuning": "dora"},
+    }
+    for version, said in manifests.items():
+        values = {"version": version, "files": [], "probe": [], **said}
+        registry.store.put(version, registry.store.stage(version), json.dumps(values).encode())
+    assert registry.verify("policy-000000").tuning == "full"
+    with pytest.raises(VersionUnfit, match=r"policy-000001 is of tuning 'dora', which this release does not know"):
+        registry.manifest("policy-000001")
 
 
 @pytest.mark.parametrize("damaged", ["[]", "{}", "7", '["policy-000000", 7]', '"policy-000000"'])

@@ -7,7 +7,15 @@ import structlog
 from prometheus_client import Counter
 from typing_extensions import TypedDict
 
-from rlhf_online.errors import EngineError, InvalidInput, LogError, ReadModelUnavailable, RlhfError, UnknownVersion
+from rlhf_online.errors import (
+    EngineError,
+    InvalidInput,
+    LogError,
+    ReadModelUnavailable,
+    RlhfError,
+    StoreUnavailable,
+    UnknownVersion,
+)
 from services.chat.bodies.documented import documented
 
 RETRY_AFTER_S = 5
@@ -92,6 +100,8 @@ def as_api_error(error: Exception) -> ApiError:
             return unavailable(str(error))
         case ReadModelUnavailable():
             return unavailable(str(error), "behind_the_log")
+        case StoreUnavailable():
+            return unavailable(str(error), "versions_unavailable")
         case LogError():
             return unavailable(f"{error}; not acknowledged, send it again", code="log_unavailable")
         case _:

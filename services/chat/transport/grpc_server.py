@@ -73,10 +73,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.ListVersionsRequest, context: Context
     ) -> admin_pb2.ListVersionsResponse:
         rows = await asyncio.to_thread(self.versions.rows, values_of(request))
+        live = await asyncio.to_thread(self.versions.live)
         return admin_pb2.ListVersionsResponse(
             versions=[_info(row) for row in rows],
             serving=self.engine.serving,
-            live={kind: version for kind, version in self.versions.live().items() if version is not None},
+            live={kind: version for kind, version in live.items() if version is not None},
         )
 
     async def WatchVersions(

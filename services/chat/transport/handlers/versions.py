@@ -22,7 +22,7 @@ class VersionHandlers:
         rows = await asyncio.to_thread(self.chat.versions.rows, dict(request.query_params))
         listed: VersionList = {
             "serving": self.gateway.engine.serving,
-            "live": self.chat.versions.live(),
+            "live": await asyncio.to_thread(self.chat.versions.live),
             "versions": [cast("VersionRow", row.to_json()) for row in rows],
         }
         return json(listed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rlhf_online.config import Section
 from rlhf_online.gate.golden_prompts import GoldenPrompt
-from rlhf_online.gate.readiness import reward_model_blocks
+from rlhf_online.gate.readiness import CHANCE, reward_model_blocks
 
 Tokens = tuple[int, ...]
 EXAMPLES = 3
@@ -99,7 +99,7 @@ class Evidence:
     @property
     def held_back_knows(self) -> bool:
         """Whether the held-back model orders held-out votes better than chance, by its 95 % interval."""
-        return bool(self.held_back_model) and not reward_model_blocks(self.held_back_model, 0.5)
+        return bool(self.held_back_model) and not reward_model_blocks(self.held_back_model, CHANCE, "the gate")
 
     def score_pairs(self) -> list[tuple[float, float]]:
         """(candidate's, live version's) score of each prompt where both are finite."""

@@ -1,8 +1,8 @@
 """Does the candidate lose to the live version by a reward model that it never learned from?
 
 That one has learned from votes of its own, of other conversations. Where it orders held-out votes no better than
-chance it has nothing to say, and says so: `held_back_knows` is 0. `reward.policy_accuracy` decides whether the policy
-may learn until then.
+chance it has nothing to say, and says so: `held_back_knows` is 0, and the other checks decide. With `required` the
+policy does not learn until then.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from rlhf_online.intervals import share
 
 
 class HeldBackCheck(Check):
-    only_with: ClassVar = dict.fromkeys(("trunk", "min_win_rate"), Only("share", above=0))
+    only_with: ClassVar = dict.fromkeys(("trunk", "min_win_rate", "required"), Only("share", above=0))
 
     share: float = Field(
         default=0.2,
@@ -37,6 +37,11 @@ class HeldBackCheck(Check):
         le=1,
         description="Share of wins over the live version that the 95 % interval must reach: a candidate of which the "
         "model is not sure is let pass.",
+    )
+    required: bool = Field(
+        default=False,
+        description="The policy stays as it is until the held-back model orders more than half of the held-out votes "
+        "rightly, by the lower end of the 95 % interval.",
     )
 
     def examine(self, evidence: Evidence) -> Finding:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import torch
 
+from rlhf_online.errors import VersionCorrupt
 from rlhf_online.events import Erasure
 from rlhf_online.feedback.limits import VoteLimits
 from rlhf_online.feedback.votes import Vote
@@ -69,4 +70,8 @@ class HeldBackModel:
 
     def restore(self, part: CheckpointPart) -> None:
         """Raises VersionCorrupt for another model's state."""
-        self.updater.load_state(part.tensors, part.values)
+        try:
+            self.updater.load_state(part.tensors, part.values)
+        except VersionCorrupt as error:
+            anew = "set gate.held_back.share = 0 until the next cycle, which lets go of it, to begin it anew"
+            raise VersionCorrupt(f"the held-back reward model does not fit: {error}; or {anew}") from error

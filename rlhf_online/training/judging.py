@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rlhf_online.gate.check import Evidence
 from rlhf_online.gate.evidence import Witnesses, baseline, gather
-from rlhf_online.gate.readiness import reward_model_blocks
+from rlhf_online.gate.readiness import CHANCE, reward_model_blocks
 from rlhf_online.gate.verdict import judge
 from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training.experience import TEMPERATURE
@@ -18,11 +18,11 @@ PROBES = 8
 
 def learning_blocked(parts: TrainerParts, progress: Progress) -> str:
     """Why the policy may not learn yet, or could not be judged then; "" if it may."""
-    least = parts.settings.reward.policy_accuracy
-    blocked = reward_model_blocks(progress.figures, least)
-    if blocked or parts.held_back is None or least == 0:
+    blocked = reward_model_blocks(progress.figures, parts.settings.reward.policy_accuracy, "reward.policy_accuracy")
+    if blocked or not parts.settings.gate.held_back.required:
         return blocked
-    return reward_model_blocks(progress.held_back, least, which="held-back reward model")
+    asks = "gate.held_back.required"
+    return reward_model_blocks(progress.held_back, CHANCE, asks, which="held-back reward model")
 
 
 def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[ScoredRollout]) -> JudgedVersion:

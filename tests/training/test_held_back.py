@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf_online.errors import ConfigError
+from rlhf_online.errors import ConfigError, VersionCorrupt
 from rlhf_online.events import AnswerRef, Envelope, Erasure, Feedback, Withdrawal
 from rlhf_online.feedback.held_out import use_of
 from rlhf_online.gate.held_back import HeldBackCheck
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
+from rlhf_online.training.checkpoint import CheckpointPart
 from rlhf_online.training.held_back import HeldBackModel
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.reward_update import RewardUpdater
@@ -135,22 +136,25 @@ def test_a_restart_goes_on_with_it_and_a_checkpoint_without_it_begins_it_anew(ti
         assert replayed(held_back(trainer).updater) == uses(tiny, before + 1)["held_back"]
 
 
+def test_another_models_state_is_refused_and_what_to_do_is_said(tiny: World) -> None:
+    part = CheckpointPart({}, {"objectives": ["harmless"]})
+    with tiny.trainer() as trainer, pytest.raises(VersionCorrupt, match=r"held-back .* gate\.held_back\.share = 0"):
+        held_back(trainer).restore(part)
+
+
 def test_the_policy_waits_until_it_can_be_judged(tmp_path: Path) -> None:
-    """`reward.policy_accuracy` asks both reward models for proof."""
-    reward = settings_of(StateDir(Path()), Path()).reward.model_copy(update={"policy_accuracy": 0.5})
-    with world(tmp_path, gate=gate(), reward=reward) as tiny, tiny.trainer() as trainer:
+    """If that is asked for; the world's own reward model needs no proof."""
+    with world(tmp_path, gate=gate(required=True)) as tiny, tiny.trainer() as trainer:
         tiny.chat(20)
         assert trainer.run_once()
-        good = {"accuracy_low": 0.51, "trained_objectives": 1}
-        trainer.progress.figures |= good
-        trainer.progress.held_back |= {"accuracy_low": 0.5, "trained_objectives": 1}
-        trainer.improve_policy()
-        item = tiny.state.read_status("trainer")["history"][-1]
+        [item] = tiny.state.read_status("trainer")["history"]
         assert item["outcome"] == "cold"
-        assert item["why"].startswith("the held-back reward model orders held-out votes rightly more than 0.50")
-        trainer.progress.held_back |= good
+        assert item["why"].startswith("the held-back reward model orders held-out votes rightly more than 0.")
+        assert item["why"].endswith("gate.held_back.required asks for more than 0.5: more votes are needed")
+        trainer.progress.held_back |= {"accuracy_low": 0.51, "trained_objectives": 1}
         trainer.improve_policy()
         assert tiny.state.read_status("trainer")["history"][-1]["outcome"] == "promoted"
+        assert tiny.registry.status("policy-000001").gate["held_back_knows"] == 1
 
 
 def test_its_trunk_may_begin_as_another_model_of_the_same_tokenizer(tmp_path: Path) -> None:

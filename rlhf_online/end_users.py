@@ -11,7 +11,6 @@ A signature holds for a day at most: with that a forgotten one ends, and an expi
 """
 
 import base64
-import hashlib
 import hmac
 import time
 from datetime import UTC, datetime
@@ -76,4 +75,4 @@ def verify(secret: str, value: str) -> str:
 
 
 def _mac(secret: str, signed: str) -> str:
-    return hmac.new(secret.encode(), signed.encode(errors="replace"), hashlib.sha256).hexdigest()
+    return hmac.digest(secret.encode(), signed.encode(errors="replace"), "sha256").hex()

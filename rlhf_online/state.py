@@ -59,7 +59,7 @@ class PersonHash:
 
     def __call__(self, name: str) -> str:
         """The name's hash; "" for no name."""
-        return hmac.new(self.salt, name.encode(), hashlib.sha256).hexdigest()[:32] if name else ""
+        return hmac.digest(self.salt, name.encode(), "sha256").hex()[:32] if name else ""
 
     def sign(self, log: Path) -> None:
         """Write the fingerprint into the folder of the log that names people by this hash."""

@@ -17,11 +17,18 @@ class Acknowledgements:
         self._resolved: deque[tuple[asyncio.Future[int], Future[int]]] = deque()
         self._woken = False
 
-    async def of(self, appended: Future[int]) -> int:
-        """What `appended` resolves to, or raises. Being cancelled leaves the append as it is."""
+    async def of(self, appended: Future[int], within_s: float) -> int:
+        """What `appended` resolves to, or raises; TimeoutError after `within_s`.
+
+        Being late, or cancelled, leaves the append as it is.
+        """
         waiter: asyncio.Future[int] = self._loop.create_future()
         appended.add_done_callback(lambda done: self._put(waiter, done))
-        return await waiter
+        timer = self._loop.call_later(within_s, _late, waiter)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
 
     def _put(self, waiter: asyncio.Future[int], done: Future[int]) -> None:
         """Called by the writer's thread, or at once by the loop's."""
@@ -42,3 +49,8 @@ class Acknowledgements:
                 waiter.set_exception(error)
             else:
                 waiter.set_result(done.result())
+
+
+def _late(waiter: asyncio.Future[int]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError())

@@ -1,6 +1,5 @@
 """The chat service's side of the event log: awaits the fsync, counts failures, knows whether the log takes events."""
 
-import asyncio
 import concurrent.futures
 import time
 import uuid
@@ -81,5 +80,4 @@ class EventWriter:
         future = cast("concurrent.futures.Future[int]", self.sink.append(encode(traced)))
         if self._acknowledgements is None:
             self._acknowledgements = Acknowledgements()
-        async with asyncio.timeout(ACKNOWLEDGE_S):
-            return await self._acknowledgements.of(future)
+        return await self._acknowledgements.of(future, ACKNOWLEDGE_S)

@@ -5,7 +5,7 @@ its request (`x-request-id`, which OpenAI's clients read): a defect is logged un
 """
 
 import re
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -55,7 +55,7 @@ class TraceHttp:
 
 
 def _new_request() -> str:
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{secrets.token_hex(16)}"
 
 
 class TraceGrpc(grpc.aio.ServerInterceptor):

@@ -62,7 +62,7 @@ def appends(log: LocalLog, seconds: float, writers: str) -> tuple[float, list[fl
 
         async def task(acknowledgements: Acknowledgements) -> None:
             while (sent := time.perf_counter()) < stop:
-                await acknowledgements.of(log.append(RECORD))
+                await acknowledgements.of(log.append(RECORD), 60.0)
                 latencies.append(time.perf_counter() - sent)
 
         async def tasks() -> None:

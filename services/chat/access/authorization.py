@@ -8,7 +8,6 @@ the operator's token      may all, with keys and without
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import replace
 
 from rlhf_online.end_users import HEADER, SignatureRefused, verify
 from rlhf_online.errors import ConfigError, SecretLost
@@ -65,14 +64,13 @@ class Authorization:
 
     def _caller(self, token: str, end_user: str) -> Caller:
         if hmac.compare_digest(token.encode(errors="replace"), self._token):
-            key, caller = None, self._operator()
+            caller = self._operator()
         elif not self._keys.required:
-            key, caller = None, ANYBODY
+            caller = ANYBODY
         else:
             key = self._keys.find(token)
-            caller = Caller(roles=frozenset(key.roles), key_id=key.id, owner=key.owner)
-        if key is not None:
-            return replace(caller, person=self._person_hash(_speaker(key, end_user)))
+            person = self._person_hash(_speaker(key, end_user))
+            return Caller(roles=frozenset(key.roles), key_id=key.id, owner=key.owner, person=person)
         if end_user:
             raise _unsigned(f"{HEADER} needs a key that was made with `rlhf-online keys create --signs`")
         return caller

@@ -17,11 +17,14 @@ import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from services.chat.bodies.api_error import ApiError
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+NAMES = 256
+"""So many names are remembered: all requests to a service give the same few."""
 
 
 class Origins:
@@ -65,6 +68,7 @@ def _refused(what: str) -> ApiError:
     )
 
 
+@lru_cache(maxsize=NAMES)
 def _name(url: str) -> str:
     """The host's name or address; "" for what is no URL, such as the origin `null`."""
     try:
@@ -83,11 +87,13 @@ def _place(origin: str, host: str | None = None) -> tuple[str, int | None]:
         return "", None
 
 
+@lru_cache(maxsize=NAMES)
 def is_loopback(name: str) -> bool:
     """Whether a name or an address means this machine alone."""
     return name == "localhost" or name.endswith(".localhost") or (_is_address(name) and _address(name).is_loopback)
 
 
+@lru_cache(maxsize=NAMES)
 def _is_address(name: str) -> bool:
     try:
         _address(name)

@@ -178,5 +178,6 @@ def _asked(request: ChatCompletionRequest, values: Mapping[str, Any]) -> dict[st
 
 
 def _logged(message: Message) -> events.Message:
-    other = message.model_dump(exclude={"role", "content"}, exclude_none=True)
+    said = message.model_fields_set - {"role", "content"}
+    other = message.model_dump(include=said, exclude_none=True) if said else {}
     return events.Message(role=message.role, content=message.content, other=as_json(other))

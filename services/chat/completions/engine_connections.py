@@ -67,8 +67,7 @@ class Reply:
 
     def expire(self, visit: Visit) -> None:
         """Fail when the time for the answer is over."""
-        left_s = visit.left_s()
-        self._timer = self._connection.loop.call_later(left_s, self.fail, TooLate(visit.allowed_s))
+        self._timer = self._connection.loop.call_later(visit.left_s(), self._expired, visit.allowed_s)
 
     def fail(self, failure: Exception) -> None:
         """It gives no more, and neither does its connection."""
@@ -89,6 +88,9 @@ class Reply:
     def finished(self) -> None:
         self.complete = True
         self._end()
+
+    def _expired(self, allowed_s: float) -> None:
+        self.fail(TooLate(allowed_s))
 
     def _end(self) -> None:
         if self._timer is not None:

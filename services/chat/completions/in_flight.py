@@ -8,7 +8,7 @@ tokens wait unread) keeps its versions, but its boundary is not exact, and its s
 """
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -184,9 +184,9 @@ class InFlight:
             started_s=asyncio.get_running_loop().time(),
             restarts=self.engine.restarts,
             streamed=streamed,
-            completion_id=f"{PREFIXES[request.route]}-{uuid.uuid4().hex}",
+            completion_id=f"{PREFIXES[request.route]}-{secrets.token_hex(16)}",
             model=model,
-            conversation_id=request.conversation_id or f"conv-{uuid.uuid4().hex}",
+            conversation_id=request.conversation_id or f"conv-{secrets.token_hex(16)}",
         )
         self.generations.add(generation)
         return generation

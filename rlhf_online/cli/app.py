@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rlhf_online.cli import chat, doctor, feedback, gap, keys, learning, sft, topics, up, versions, weights
+from rlhf_online.cli import chat, doctor, feedback, gap, keys, learning, sft, topics, trace, up, versions, weights
 from rlhf_online.cli.client import KEY_VARIABLE
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.add_typer(learning.app, name="learning")
 app.command("reward-weights")(weights.reward_weights)
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
+app.command("trace", no_args_is_help=True)(trace.trace)
 app.command("status")(versions.status)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
-from rlhf_online.config import load_log
+from rlhf_online.config import LogSettings, load_log
 from rlhf_online.errors import LogError
 from rlhf_online.eventlog import gap, open_source
 from rlhf_online.eventlog.gap import Place
@@ -43,11 +43,16 @@ def accept(state: StateOption = DEFAULT_STATE, config: ConfigOption = None) -> N
     print("accepted: the trainer goes on without it when it is started next (`rlhf-online up` does within a minute)")
 
 
+def log_settings(state: StateDir, config: Path | None) -> LogSettings:
+    """Those of `config`, else those that the trainer was started with. Raises ConfigError."""
+    written = state.run / "trainer.toml"
+    return load_log(config or (written if written.is_file() else None))
+
+
 def _missing(state: StateDir, config: Path | None) -> tuple[Place, list[str]]:
     """Raises InvalidInput without a checkpoint, LogUnavailable."""
     place = gap.standing(state.checkpoints)
-    written = state.run / "trainer.toml"
-    source = open_source(load_log(config or (written if written.is_file() else None)), state.log)
+    source = open_source(log_settings(state, config), state.log)
     try:
         return place, source.resume_position(place.identity, place.position)[1]
     finally:

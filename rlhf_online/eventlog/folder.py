@@ -8,6 +8,7 @@ shipped.json      {"spool": identity, "shipped": n}: Kafka needs none before the
 lock              held (flock) by the one writer; holds its process id, for people
 """
 
+import bisect
 import json
 import os
 import uuid
@@ -16,12 +17,19 @@ from pathlib import Path
 from rlhf_online import locks
 from rlhf_online.durable import make_folder, write_json, write_once
 from rlhf_online.errors import LogLocked, LogUnavailable
-from rlhf_online.eventlog.segments import parse_name
+from rlhf_online.eventlog.segments import parse_name, segment_name
 
 
 def segments(folder: Path) -> list[int]:
     """First sequence numbers of the folder's segments, ascending."""
     return sorted(first for entry in os.listdir(folder) if (first := parse_name(entry)) is not None)
+
+
+def segment_of(folder: Path, number: int) -> str:
+    """Name of the segment that holds the record of that number; "" if it is gone. Raises OSError."""
+    firsts = segments(folder)
+    at = bisect.bisect_right(firsts, number) - 1
+    return segment_name(firsts[at]) if at >= 0 else ""
 
 
 def mark_consumed(folder: Path, reader: str, number: int) -> None:

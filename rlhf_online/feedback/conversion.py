@@ -45,6 +45,7 @@ def to_vote(joined: Joined, answer_ids: AnswerIds) -> Vote:
         "prompt_token_ids": prompt,
         "objective": feedback.objective,
         "origins": tuple(dict.fromkeys(filter(None, (joined.answers[ref][0].origin for ref in refs)))),
+        "completions": tuple(dict.fromkeys(ref.completion_id for ref in refs)),
     }
     strength, unsure = 0, False
     match feedback.kind:

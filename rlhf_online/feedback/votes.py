@@ -26,7 +26,7 @@ class _Vote:
 
     `revised`: its person's earlier vote on the same subject has been learned from, so that this one takes that one's
     place among the votes that are kept, and is not learned from as a new one. `origins`: whose conversations its
-    answers stem from (`events.origin`), none where nobody can erase them.
+    answers stem from (`events.origin`), none where nobody can erase them; `completions`: which they are of.
     """
 
     event_id: str
@@ -36,6 +36,7 @@ class _Vote:
     objective: str = ""
     revised: bool = False
     origins: tuple[str, ...] = ()
+    completions: tuple[str, ...] = ()
 
     def objective_index(self, objectives: Sequence[str]) -> int:
         """Which of `objectives` it is about."""
@@ -134,6 +135,7 @@ def from_json(values: Mapping[str, Any]) -> Vote:
         **values,
         "prompt_token_ids": tuple(values["prompt_token_ids"]),
         "origins": tuple(values.get("origins", ())),  # which earlier releases did not keep
+        "completions": tuple(values.get("completions", ())),  # nor these
     }
     if "candidate" in values:
         return Rating(**{**values, "candidate": _candidate_from_json(values["candidate"])})

@@ -59,6 +59,7 @@ def eligible_rollouts(
                 temperature=completion.sampling.temperature,
                 finished=answer.token_ids[-1] in eos_ids,
                 origin=completion.origin,
+                person=completion.person,
             )
         )
     return rollouts, left_out
@@ -67,6 +68,12 @@ def eligible_rollouts(
 def rollout_id(ref: AnswerRef) -> str:
     """The name under which the ledger knows that an answer was used as a rollout."""
     return f"{ref.completion_id}#{ref.index}"
+
+
+def answer_of(name: str) -> AnswerRef:
+    """The answer of which `rollout_id` made the name."""
+    completion_id, _, index = name.rpartition("#")
+    return AnswerRef(completion_id=completion_id, index=int(index))
 
 
 def drop_stale(

@@ -23,6 +23,8 @@ class Rollout:
     finished: bool
     origin: str = ""
     """Whose conversation it stems from (`events.origin`); "" where nobody can erase it."""
+    person: str = ""
+    """Who got it; "" for one that nobody got, or nobody's name stands under."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Rollout":
@@ -41,11 +43,12 @@ class ScoredRollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledAnswer:
-    """An answer that a person called good or bad."""
+    """An answer that a person called good or bad, by the vote of that event id."""
 
     prompt_token_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     desirable: bool
+    event_id: str = ""
 
 
 def groups(prompts: Iterable[Hashable]) -> list[list[int]]:

@@ -70,7 +70,10 @@ class Learners:
         thumbs = [vote for vote in self.reward.thumbs if weights[names[vote.objective_index(names)]] > 0]
         return [
             LabelledAnswer(
-                prompt_token_ids=vote.prompt_token_ids, token_ids=vote.candidate.token_ids, desirable=vote.up
+                prompt_token_ids=vote.prompt_token_ids,
+                token_ids=vote.candidate.token_ids,
+                desirable=vote.up,
+                event_id=vote.event_id,
             )
             for vote in rng.sample(thumbs, min(count, len(thumbs)))
         ]

@@ -42,7 +42,7 @@ import structlog
 
 from rlhf_online.errors import PositionLost
 from rlhf_online.rollout.types import ScoredRollout
-from rlhf_online.training import pause, resume_checks
+from rlhf_online.training import attribution, pause, resume_checks
 from rlhf_online.training.checkpoint import Checkpoint
 from rlhf_online.training.commit import commit, commit_intake, mark_consumed, take_back_policy
 from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
@@ -159,6 +159,7 @@ class Trainer:
             progress.weights = parts.retrier.call("reading the objectives' weights", parts.weights)
             trained = sum(progress.weights[name] > 0 for name in parts.learners.reward.trained_objectives)
             progress.figures = report.measured.figures() | {"trained_objectives": trained}
+            progress.trained_on = attribution.by_reward(report, after=progress.reward_version)
         progress.held_back = {}
         if parts.held_back is not None:
             with parts.reporter.phase("held_back"):
@@ -209,7 +210,8 @@ class Trainer:
             self._end_without_version(outcome, policy=value_initialised, why=report.reason, **update_facts(report))
             return
         with parts.reporter.phase("gate"):
-            judged = judge_candidate(parts, progress, scored)
+            learned = attribution.by_policy(parts, report, scored, after=progress.policy_version)
+            judged = replace(judge_candidate(parts, progress, scored), trained_on=learned)
         if pause.asked(parts):
             take_back_policy(parts)
             self._end_without_version("paused", why=pause.WHY, **update_facts(report))

@@ -59,6 +59,8 @@ class PolicyReport:
     kl_coef: float = 0.0
     rollouts: int = 0
     """Answers that could be learned from, those included that an algorithm chose the best among."""
+    learned: tuple[str, ...] = ()
+    """Which: their rollout ids, or the event ids of the labels."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Answers that were not, by the reasons of `rollout.eligibility`."""
     stats: dict[str, float] = field(default_factory=dict)
@@ -116,9 +118,11 @@ class PolicyUpdater:
         """
         algorithm = self.algorithm
         kept, labels, left_out = self._usable(algorithm, rollouts, labelled)
-        count = len(labels) if algorithm.needs.labels else len(kept)
-        report = PolicyReport(algorithm=algorithm.name, rollouts=count, left_out=dict(left_out))
-        if not count:
+        ids = (
+            [item.event_id for item in labels] if algorithm.needs.labels else [item.rollout.rollout_id for item in kept]
+        )
+        report = PolicyReport(algorithm=algorithm.name, rollouts=len(ids), learned=tuple(ids), left_out=dict(left_out))
+        if not ids:
             return replace(report, reason="no answer that can be learned from")
         before, before_adam = self.policy.state(), self._adam.state()
         try:

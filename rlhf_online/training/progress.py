@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from rlhf_online.attribution.trained_on import TrainedOn
 from rlhf_online.eventlog.base import Position
 from rlhf_online.versions.manifest import Manifest, ProbeSequence
 
@@ -27,6 +28,8 @@ class JudgedVersion:
     weights: dict[str, float] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     """`gate.report`; empty where there was nothing to compare."""
+    trained_on: TrainedOn | None = None
+    """What its update learned from; None if an earlier release made it."""
 
     def manifest(self) -> Manifest:
         """What is published with the version's files."""
@@ -45,7 +48,8 @@ class JudgedVersion:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "JudgedVersion":
         probe = tuple(map(ProbeSequence.from_json, values["probe"]))
-        return cls(**{**values, "probe": probe, "reasons": tuple(values["reasons"])})
+        read = {"probe": probe, "reasons": tuple(values["reasons"]), "trained_on": _trained_on(values)}
+        return cls(**{**values, **read})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +79,8 @@ class Progress:
     reference: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     """Answers that the policy did not learn from, by reason."""
+    trained_on: TrainedOn | None = None
+    """What the last update of the reward model learned from; None if an earlier release made it."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,4 +88,13 @@ class Progress:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Progress":
         judged = values["judged"]
-        return cls(**{**values, "judged": None if judged is None else JudgedVersion.from_json(judged)})
+        read = {
+            "judged": None if judged is None else JudgedVersion.from_json(judged),
+            "trained_on": _trained_on(values),
+        }
+        return cls(**{**values, **read})
+
+
+def _trained_on(values: dict[str, Any]) -> TrainedOn | None:
+    found = values.get("trained_on")
+    return None if found is None else TrainedOn.from_json(found)

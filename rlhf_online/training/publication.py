@@ -9,6 +9,8 @@ from typing import Literal
 
 import structlog
 
+from rlhf_online.attribution import trained_on
+from rlhf_online.attribution.trained_on import TrainedOn
 from rlhf_online.errors import VersionConflict
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.progress import JudgedVersion, Progress
@@ -39,6 +41,7 @@ class Publisher:
         parent = self._registry.live("reward") or ""
         if version not in self._registry.versions("reward"):
             self._learners.reward.model.save(self._registry.stage(version))
+            self._record(version, progress.trained_on)
             self._registry.publish(
                 Manifest(
                     version=version,
@@ -56,6 +59,11 @@ class Publisher:
             self._registry.prune("reward", self._keep)
         return self._registry.status(version).state == "live"
 
+    def _record(self, version: str, found: TrainedOn | None) -> None:
+        """Before the version is there: no version has learned from what nobody can tell."""
+        if found is not None:
+            trained_on.write(self._registry.store, version, found)
+
     def stage_weights(self, judged: JudgedVersion) -> None:
         """Stage the files of a rejected version, while the policy in memory still has its weights."""
         self._learners.write_policy(self._registry.stage(judged.version))
@@ -72,6 +80,7 @@ class Publisher:
             elif not staged:
                 self._log.warning("rejected version was never published", version=version)
                 return "rejected"
+            self._record(version, judged.trained_on)
             self._registry.publish(judged.manifest())
         if judged.report:
             self.reports.write(version, judged.report)

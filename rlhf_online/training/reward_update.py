@@ -46,7 +46,7 @@ class RewardReport:
     """What an update did. `seen` counts new and replayed votes, `truncated` the new answers whose prompt lost its
     beginning to the model's context; `loss` is the best pass's, `held_out_loss` that of held-out votes then (0 if
     they are too few), `passes` those that were kept; `signal_reliability` is that of each implicit signal. `learned`
-    names the new votes that a step was taken on."""
+    names the new votes that a step was taken on, `used` are these and the replayed ones."""
 
     seen: int
     new: int
@@ -58,6 +58,7 @@ class RewardReport:
     signal_reliability: dict[str, float]
     measured: Measured
     learned: frozenset[str] = frozenset()
+    used: tuple[Vote, ...] = ()
 
 
 class RewardUpdater:
@@ -102,7 +103,9 @@ class RewardUpdater:
         baseline = rng.sample(reference, min(BASELINE_ANSWERS, len(reference))) if any(map(is_signal, data)) else []
         self._observe_signals(votes, baseline)
         trainable = _without_single_class(data, skipped)
-        learned = self._read(trainable) & {vote.event_id for vote in votes}
+        read = self._read(trainable)
+        learned = read & {vote.event_id for vote in votes}
+        used = tuple(vote for vote in trainable if vote.event_id in read)
         best = self._passes.run(
             trainable,
             baseline,
@@ -130,6 +133,7 @@ class RewardUpdater:
             signal_reliability=self._passes.loss.signal_reliability.figures(),
             measured=self.evaluate(),
             learned=learned if best.passes else frozenset(),
+            used=used if best.passes else (),
         )
 
     def forget(self, revoked: Collection[tuple[str, str]]) -> None:

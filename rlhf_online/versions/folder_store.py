@@ -9,6 +9,7 @@
       learning             whether learning is paused (`rlhf_online.learning`)
       reports/policy-000012.json   what the gate found of it, for people (`reports`)
       votes/…              what became of people's votes (`feedback.outcomes`)
+      trained/…            what each version has learned from (`attribution.trained_on`)
       next/policy          the next number to give: a number is never given twice
       lock                 held while a record is compared and replaced
       .staging-…           files of a version that is being written
@@ -47,7 +48,7 @@ class FolderStore:
         """Make certain what a process left here that was killed, before anything is built upon it. Raises OSError."""
         for folder in (
             self.root,
-            *(self.root / records for records in ("live", "next", "probes", "reports", "states", "votes")),
+            *(self.root / records for records in ("live", "next", "probes", "reports", "states", "trained", "votes")),
         ):
             if folder.is_dir():
                 fsync_folder(folder)

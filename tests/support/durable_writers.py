@@ -15,6 +15,9 @@ from unittest import mock
 import torch
 
 from rlhf_online import keys
+from rlhf_online.attribution import trained_on
+from rlhf_online.attribution.lineage import Lineages
+from rlhf_online.attribution.trained_on import TrainedOn
 from rlhf_online.eventlog import committed, gap
 from rlhf_online.eventlog import folder as log_files
 from rlhf_online.eventlog.base import DeadLetter, Record
@@ -417,6 +420,19 @@ def read_told(root: Path) -> list[list[str]]:
     return [[found.detail for found in board.find(f"vote {number}", "ann")] for number in (1, 2)]
 
 
+def learned_from(root: Path) -> Iterator[None]:
+    for number in (1, 2):
+        said = TrainedOn(after=f"policy-00000{number - 1}", asked=("ann",))
+        trained_on.write(open_registry(root / "versions").store, f"policy-00000{number}", said)
+        yield
+
+
+def read_learned_from(root: Path) -> list[str]:
+    lineages = Lineages(open_registry(root / "versions"))
+    records = (lineages.record(f"policy-00000{number}") for number in (1, 2))
+    return [record.after if isinstance(record, TrainedOn) else record for record in records]
+
+
 def retired(root: Path) -> None:
     three_versions(root)
     open_registry(root / "versions").promote("policy-000002")
@@ -626,6 +642,13 @@ WRITERS = (
     Writer(name="a rejection", writes=STORE, before=three_versions, write=marked, read=read_versions),
     Writer(name="a new reference", writes=STORE, before=three_versions, write=reference, read=read_versions),
     Writer(name="what became of votes", writes=STORE, before=three_versions, write=told, read=read_told),
+    Writer(
+        name="what a version learned from",
+        writes=STORE,
+        before=three_versions,
+        write=learned_from,
+        read=read_learned_from,
+    ),
     Writer(
         name="weights that are pruned",
         writes=("versions.folder_store:FolderStore.discard_files",),

@@ -33,8 +33,8 @@ class PolicyInputs:
         self._eos_ids = eos_ids
         self._max_prompts = max_prompts
         self._max_reference_answers = max_reference_answers
-        self._prompts: dict[Tokens, str] = {}
-        """With whose conversation each stems from, the last time that it was asked."""
+        self._prompts: dict[Tokens, tuple[str, str]] = {}
+        """With whose conversation each stems from, and the person, of the last time that it was asked."""
         self._reference_origins: list[str] = []
 
     @property
@@ -44,7 +44,11 @@ class PolicyInputs:
 
     def origin(self, prompt: Tokens) -> str:
         """Whose conversation one of `prompts` stems from."""
-        return self._prompts.get(prompt, "")
+        return self._prompts.get(prompt, ("", ""))[0]
+
+    def asked_by(self, prompt: Tokens) -> str:
+        """Who asked it last; "" for nobody."""
+        return self._prompts.get(prompt, ("", ""))[1]
 
     def add(self, completion: Completion, *, held_out: bool) -> None:
         """Keep its prompt and answers, if they may train the policy.
@@ -59,7 +63,7 @@ class PolicyInputs:
         self.buffer.add(rollouts)
         prompt = completion.prompt_token_ids
         self._prompts.pop(prompt, None)
-        self._prompts[prompt] = completion.origin
+        self._prompts[prompt] = completion.origin, completion.person
         if len(self._prompts) > self._max_prompts:
             del self._prompts[next(iter(self._prompts))]
         if not held_out:
@@ -70,7 +74,7 @@ class PolicyInputs:
     def erase(self, origin: str) -> None:
         """Let go of what stems from that conversation."""
         self.buffer.erase(origin)
-        self._prompts = {prompt: stems for prompt, stems in self._prompts.items() if stems != origin}
+        self._prompts = {prompt: whose for prompt, whose in self._prompts.items() if whose[0] != origin}
         kept = [number for number, stems in enumerate(self._reference_origins) if stems != origin]
         self.reference_answers = [self.reference_answers[number] for number in kept]
         self._reference_origins = [self._reference_origins[number] for number in kept]
@@ -79,7 +83,8 @@ class PolicyInputs:
         """What `restore` takes, all but the buffer."""
         return {
             "prompts": list(self._prompts),
-            "prompt_origins": list(self._prompts.values()),
+            "prompt_origins": [stems for stems, _ in self._prompts.values()],
+            "prompt_people": [person for _, person in self._prompts.values()],
             "reference_answers": self.reference_answers,
             "reference_origins": self._reference_origins,
             "left_out": self.left_out,
@@ -89,6 +94,7 @@ class PolicyInputs:
         prompts = [tuple(ids) for ids in values["prompts"]]
         self.reference_answers = [(tuple(prompt), tuple(answer)) for prompt, answer in values["reference_answers"]]
         # Earlier releases did not keep whose they are.
-        self._prompts = dict(zip(prompts, values.get("prompt_origins", [""] * len(prompts)), strict=True))
+        origins, people = (values.get(name, [""] * len(prompts)) for name in ("prompt_origins", "prompt_people"))
+        self._prompts = dict(zip(prompts, zip(origins, people, strict=True), strict=True))
         self._reference_origins = list(values.get("reference_origins", [""] * len(self.reference_answers)))
         self.left_out = Counter(values["left_out"])

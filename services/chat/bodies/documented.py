@@ -1,6 +1,5 @@
-"""How the objects that the service answers are described: typed dictionaries whose docstrings reach `/openapi.json`."""
+"""See `rlhf_online.documented`."""
 
-from pydantic import ConfigDict, with_config
+from rlhf_online.documented import documented
 
-documented = with_config(ConfigDict(use_attribute_docstrings=True, extra="forbid"))
-"""Decorates a TypedDict: the string under a field is the field's description."""
+__all__ = ["documented"]

@@ -80,8 +80,29 @@ class ChatMetrics:
         self.damaged_records = gauge(
             "rlhf_damaged_records", "Records of the versions that cannot be read: see the log."
         )
+        self.prediction = PredictionMetrics(registry)
         self.service_up = gauge("rlhf_service_up", "1 while `rlhf-online up` sees this service ready.", "service")
         self.service_restarts = gauge("rlhf_service_restarts", "Starts of this service after it had ended.", "service")
+
+
+class PredictionMetrics:
+    """How the gate's predictions meet what people say (`prediction`); NaN before there are enough versions."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.correlation = Gauge(
+            "rlhf_gate_prediction_correlation",
+            "Pearson's r of the predicted win rates and people's.",
+            registry=registry,
+        )
+        self.gap = Gauge(
+            "rlhf_gate_prediction_gap",
+            "People's win rate less the predicted one, mean over versions.",
+            registry=registry,
+        )
+        self.versions = Gauge("rlhf_gate_prediction_versions", "Versions that both are made of.", registry=registry)
+        self.alarm = Gauge(
+            "rlhf_gate_prediction_alarm", "1 while the gate's predictions and people have parted.", registry=registry
+        )
 
 
 class RewardMetrics:

@@ -127,6 +127,8 @@ def status(
     _line("live policy", registry.live("policy") or "none")
     _line("live reward", registry.live("reward") or "none")
     _line("reference", *registry.references()[-1:])
+    if alarm := folder.read_status("prediction").get("alarm"):
+        _line("gate", alarm)
     trainer = folder.read_status("trainer")
     if trainer:
         age = max(0.0, time.time() - trainer.get("updated_ms", 0) / 1000)

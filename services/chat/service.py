@@ -44,6 +44,8 @@ from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import InFlight
 from services.chat.completions.rollouts import Rollouts
 from services.chat.completions.sampling_request import PUBLIC_MODEL
+from services.chat.console.alarm import PredictionAlarm
+from services.chat.console.opinions import Opinions
 from services.chat.console.panel import Panel
 from services.chat.console.service import Console
 from services.chat.console.tally import Tally
@@ -127,7 +129,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         versions=Versions(registry),
         watch=watch,
         learning=learning,
-        console=_console(registry, engine, learning, state, folder),
+        console=_console(registry, engine, learning, state, folder, metrics),
         authorization=authorization,
         keys=keys,
         origins=Origins(settings.host, settings.allowed_hosts, settings.allowed_origins),
@@ -148,9 +150,12 @@ def _at_once(settings: ChatSettings) -> tuple[int, int]:
     return connections, at_once
 
 
-def _console(registry: Registry, engine: Engine, learning: Learning, state: StateDir, log: Path) -> Console:
-    tally = Tally(log)
-    return Console(Panel(registry, engine, learning, state, tally), tally)
+def _console(
+    registry: Registry, engine: Engine, learning: Learning, state: StateDir, log: Path, metrics: ChatMetrics
+) -> Console:
+    tally, opinions = Tally(log), Opinions(log)
+    panel = Panel(registry, engine, learning, state, tally, opinions)
+    return Console(panel, tally, opinions, PredictionAlarm(metrics.prediction, state))
 
 
 async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Awaitable[None]]) -> None:
@@ -177,9 +182,10 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
     config.connections = Connections(chat.connections, metrics.closed)
     http = SecureServer(config, certificates, chat.connections) if certificates else HttpServer(config)
     grpc = GrpcServer(chat)
-    models = (chat.votes.history, chat.conversations.store, chat.annotation.votes, chat.console.tally)
-    turn = asyncio.Lock()
-    followers = [asyncio.create_task(each) for each in (chat.keys.follow(), *(model.follow(turn) for model in models))]
+    console, turn = chat.console, asyncio.Lock()
+    models = (chat.votes.history, chat.conversations.store, chat.annotation.votes, console.tally, console.opinions)
+    follow = (chat.keys.follow(), console.follow(), *(model.follow(turn) for model in models))
+    followers = [asyncio.create_task(each) for each in follow]
     try:
         grpc_port = await grpc.start(
             settings.host, settings.grpc_port, certificates.server_credentials() if certificates else None

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from prometheus_client import CollectorRegistry
 
 from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.metrics import PredictionMetrics
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from services.chat.console import service
+from services.chat.console.alarm import PredictionAlarm
+from services.chat.console.opinions import Opinions
 from services.chat.console.panel import Panel
 from services.chat.console.service import Console
 from services.chat.console.tally import Tally
@@ -46,7 +50,9 @@ async def measure(folder: Path, count: int) -> dict[str, float | int | str]:
     registry, log, tally = open_registry(state.versions), LocalLog(state.log), Tally(state.log)
     fill(tally)
     publish(registry.store)
-    console = Console(Panel(registry, Engine(), Learning(registry, state), state, tally), tally)
+    opinions = Opinions(state.log)
+    panel = Panel(registry, Engine(), Learning(registry, state), state, tally, opinions)
+    console = Console(panel, tally, opinions, PredictionAlarm(PredictionMetrics(CollectorRegistry()), state))
     begin = time.perf_counter()
     await console.overview()
     figures: dict[str, float | int | str] = {"votes": VOTES, "versions": 2 * POLICIES}

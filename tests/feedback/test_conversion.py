@@ -45,6 +45,7 @@ def _comparison(candidates: tuple[Candidate, ...], tiers: tuple[tuple[int, ...],
         tiers=tiers,
         strength=strength,
         origins=(ORIGIN,),
+        completions=("c",),
     )
 
 
@@ -57,11 +58,12 @@ def test_a_thumb_is_a_rating():
         candidate=Candidate(token_ids=(7, 8), position=1),
         up=False,
         origins=(ORIGIN,),
+        completions=("c",),
     )
 
 
 def test_a_ranking_keeps_its_tiers_and_ties():
-    assert convert(_joined(ev.Ranking(tiers=((C,), (), (A, B))), shown=(A, C))) == _comparison(
+    ranked = _comparison(
         (
             Candidate(token_ids=(9,), position=1),
             Candidate(token_ids=(5, 6), position=0),
@@ -69,6 +71,8 @@ def test_a_ranking_keeps_its_tiers_and_ties():
         ),
         ((0,), (1, 2)),
     )
+    found = convert(_joined(ev.Ranking(tiers=((C,), (), (A, B))), shown=(A, C)))
+    assert found == replace(ranked, completions=("d", "c"))
 
 
 def test_a_pair_keeps_its_order_or_is_a_tie():

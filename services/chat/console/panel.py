@@ -1,8 +1,8 @@
 """How it stands and what is known of each version, kept current by looks of which each takes in what is new.
 
-    versions' records ─▶ VersionTable ┐
-    the log ──────────▶ Tally, Fates ─┼─▶ look ─▶ overview, a row a version
-    trainer's status ─────────────────┘
+    versions' records ─▶ VersionTable ──────────┐
+    the log ──────────▶ Tally, Fates, Opinions ─┼─▶ look ─▶ overview, a row a version
+    trainer's status ───────────────────────────┘
 
 Nothing is read again for it that was read before.
 """
@@ -20,7 +20,9 @@ from rlhf_online.feedback.outcomes import OutcomeBoard
 from rlhf_online.state import StateDir
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import VersionSummary
+from services.chat.console.comparing import Compared, assessed, compared
 from services.chat.console.fates import Fates
+from services.chat.console.opinions import Opinions
 from services.chat.console.replies import (
     ClickToLive,
     ConsoleOverview,
@@ -51,7 +53,15 @@ class Serving(Protocol):
 class Panel:
     """One thread at a time."""
 
-    def __init__(self, registry: Registry, engine: Serving, learning: Learning, state: StateDir, tally: Tally) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        engine: Serving,
+        learning: Learning,
+        state: StateDir,
+        tally: Tally,
+        opinions: Opinions,
+    ) -> None:
         self.table = VersionTable(registry)
         self.looks = 0
         self._tally = tally
@@ -62,6 +72,10 @@ class Panel:
         self._rows: dict[str, dict[str, Any]] = {}
         self._changed: dict[str, int] = {}
         """By version, the look at which its row changed last."""
+        self._opinions = opinions
+        self._compared: dict[str, Compared] = {}
+        """Of policy versions: what was predicted, and said."""
+        self._prediction = assessed(())
 
     def look(self) -> ConsoleOverview:
         """Take in what is new; how it stands, at no time in particular. Raises OSError."""
@@ -69,9 +83,13 @@ class Panel:
         with suppress(ReadModelUnavailable, FileDamaged):  # told where it is followed; what was counted so far is shown
             self._follow_votes()
         self.looks += 1
-        for version in changed | (self._tally.take_liked() & self.table.known.keys()):
+        changed |= (self._tally.take_liked() & self.table.known.keys()) | self._judged_anew()
+        for version in changed:
             self._rows[version] = self._row(self.table.known[version])
             self._changed[version] = self.looks
+        if changed:
+            known = ((name, self.table.known[name].status.state, item) for name, item in sorted(self._compared.items()))
+            self._prediction = assessed(known)
         return {
             "now_ms": 0,
             "serving": self._engine.serving,
@@ -81,6 +99,7 @@ class Panel:
             "trainer": _trainer(self._state.read_status("trainer")),
             "votes": self._votes(),
             "click_to_live": click_to_live(self._fates.clicks()),
+            "prediction": self._prediction,
         }
 
     def _row(self, found: VersionSummary) -> dict[str, Any]:
@@ -88,11 +107,29 @@ class Panel:
             return reward_row(found)
         scored_by = self.table.known.get(found.manifest.reward_version) if found.manifest else None
         worth = scored_by.manifest.figures if scored_by and scored_by.manifest else {}
-        return policy_row(found, worth, self._tally.thumbs.of(found.version))
+        self._compared[found.version] = now = self._compare(found)
+        return policy_row(found, worth, self._tally.thumbs.of(found.version), now)
+
+    def _judged_anew(self) -> set[str]:
+        """Policy versions of which, or of whose parents, people have said something."""
+        said = self._opinions.take_changed()
+        return {
+            name
+            for name, found in (self.table.known.items() if said else ())
+            if name in said or (found.manifest is not None and found.manifest.parent in said)
+        }
+
+    def _compare(self, found: VersionSummary) -> Compared:
+        parent = found.manifest.parent if found.manifest else ""
+        if not parent:
+            return Compared()
+        pairs, thumbs = self._opinions.of(found.version, parent), self._opinions.of(found.version)
+        return compared(found.status.gate, pairs, thumbs, self._opinions.of(parent))
 
     def _follow_votes(self) -> None:
         """What became of votes: facts, and the versions that have learned from them."""
         self._tally.catch_up()
+        self._opinions.catch_up()
         self._fates.settle(self.table.first_reward_ms())
         for reward in self._fates.taught():
             if (served := self.table.first_served(reward)) is not None:

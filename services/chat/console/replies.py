@@ -62,6 +62,33 @@ class ClickToLive(TypedDict):
 
 
 @documented
+class GatePrediction(TypedDict):
+    """How well what the gate predicted of versions met what people then said of them: versions whose time is over and
+    of which people's word is clear, the last 50 at most. null: too few to tell."""
+
+    versions: int
+    """How many."""
+    correlation: float | None
+    """Pearson's r of the predicted win rate and people's."""
+    correlation_low: float | None
+    """Lower end of its 95 % interval (Fisher's)."""
+    correlation_high: float | None
+    """Upper end."""
+    slope: float | None
+    """Of the line by which the prediction tells people's win rate best; 1: people see as much as is predicted."""
+    gap: float | None
+    """People's win rate less the predicted one, on average."""
+    recent: float | None
+    """People's win rate over the last five versions, pooled."""
+    recent_low: float | None
+    """Lower end of its 95 % interval."""
+    recent_high: float | None
+    """Upper end."""
+    alarm: str
+    """Why the two have parted; empty if they have not."""
+
+
+@documented
 class ConsoleOverview(TypedDict):
     """How it stands now."""
 
@@ -81,6 +108,8 @@ class ConsoleOverview(TypedDict):
     """Votes taken, and those that wait."""
     click_to_live: ClickToLive
     """From a click to a version that has learned from it."""
+    prediction: GatePrediction
+    """What the gate predicted against what people said."""
 
 
 Column = list[float | None]
@@ -140,6 +169,24 @@ class PolicySeries(TypedDict):
     """Lower end of its 95 % interval (Wilson's)."""
     thumbs_high: Column
     """Upper end."""
+    predicted: Column
+    """The win rate over its parent that the gate predicted: by the held-back reward model, where there is one."""
+    predicted_low: Column
+    """Lower end of its 95 % interval."""
+    predicted_high: Column
+    """Upper end."""
+    said: Column
+    """People's win rate of the version over its parent; each person counts once."""
+    said_low: Column
+    """Lower end of its 95 % interval."""
+    said_high: Column
+    """Upper end."""
+    said_n: Column
+    """Opinions that it is made of."""
+    said_people: Column
+    """People who gave them."""
+    said_by: list[str]
+    """ "pairs" (blind pairs of the two), or "thumbs" (thumbs on either); empty if nobody said anything."""
 
 
 @documented

@@ -14,10 +14,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from rlhf_online.errors import ReadModelUnavailable
 from rlhf_online.events import now_ms
 from rlhf_online.versions.summary import VersionSummary
 from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.bodies.validation import FROM_QUERY, Integer, Model, Within, validate
+from services.chat.console.alarm import PredictionAlarm
+from services.chat.console.comparing import number
+from services.chat.console.opinions import Opinions
 from services.chat.console.panel import Panel
 from services.chat.console.replies import (
     ConsoleHistory,
@@ -27,12 +31,14 @@ from services.chat.console.replies import (
     HistoryEvent,
 )
 from services.chat.console.tally import Tally
-from services.chat.console.version_table import judged_ms, number
+from services.chat.console.version_table import judged_ms
 
 MOST = 64
 """Watchers at once."""
 LOOK_S = 1.0
 """At most so often anything is looked at."""
+FOLLOW_S = 30.0
+"""How often it is looked at for the alarm."""
 QUIET_S = 15.0
 """After so long without a change a watcher is sent a comment, so that what stands between keeps the connection."""
 PAGE = 200
@@ -51,8 +57,10 @@ class HistoryQuery(Model):
 class Console:
     """Of one service."""
 
-    def __init__(self, panel: Panel, tally: Tally) -> None:
+    def __init__(self, panel: Panel, tally: Tally, opinions: Opinions, alarm: PredictionAlarm) -> None:
         self.tally = tally
+        self.opinions = opinions
+        self._alarm = alarm
         self._panel = panel
         self._overview: ConsoleOverview | None = None
         self._looked_s = -LOOK_S
@@ -63,6 +71,13 @@ class Console:
     def close(self) -> None:
         """End all watches, and each one that comes later."""
         self._closed.set()
+
+    async def follow(self) -> None:
+        """Tell whether the gate's predictions and people have parted, until cancelled; nobody need look for it."""
+        while True:
+            with suppress(ApiError, ReadModelUnavailable):  # what cannot be read now is told later
+                await asyncio.to_thread(self._alarm.tell, (await self._fresh(asked=False))["prediction"])
+            await asyncio.sleep(FOLLOW_S)
 
     async def overview(self) -> ConsoleOverview:
         """Raises ApiError (503)."""
@@ -124,15 +139,19 @@ class Console:
         finally:
             self._watchers -= 1
 
-    async def _fresh(self) -> ConsoleOverview:
-        """Look, unless that was done just now; the time in what is returned is none. Raises ApiError (503)."""
+    async def _fresh(self, *, asked: bool = True) -> ConsoleOverview:
+        """Look, unless that was done just now for somebody who asked; the time in what is returned is none.
+
+        Raises ApiError (503).
+        """
         async with self._lock:
             if self._overview is None or time.monotonic() - self._looked_s >= LOOK_S:
                 try:
                     self._overview = await asyncio.to_thread(self._panel.look)
                 except OSError as error:
                     raise unavailable("the versions cannot be read now; try again", "versions_unavailable") from error
-                self._looked_s = time.monotonic()
+                if asked:
+                    self._looked_s = time.monotonic()
             return self._overview
 
 

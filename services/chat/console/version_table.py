@@ -19,6 +19,7 @@ from rlhf_online.versions.catalogue import Catalogue
 from rlhf_online.versions.manifest import Manifest, Status, kind_of
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import VersionSummary
+from services.chat.console.comparing import Compared, number
 
 FULL_S = 60.0
 """After which all states are read again."""
@@ -86,7 +87,9 @@ class VersionTable:
         return VersionSummary(version=name, kind=kind_of(name), status=status, manifest=manifest)
 
 
-def policy_row(found: VersionSummary, worth: Mapping[str, float], thumbs: tuple[int, int]) -> dict[str, Any]:
+def policy_row(
+    found: VersionSummary, worth: Mapping[str, float], thumbs: tuple[int, int], compared: Compared
+) -> dict[str, Any]:
     """One version's values by the names of `PolicySeries`; `worth`: the figures of its reward version."""
     gate, (up, down) = found.status.gate, thumbs
     manifest = found.manifest or Manifest(version=found.version, tuning="full")
@@ -112,6 +115,7 @@ def policy_row(found: VersionSummary, worth: Mapping[str, float], thumbs: tuple[
         "thumbs_share": share,
         "thumbs_low": liked[0],
         "thumbs_high": liked[1],
+        **compared.row(),
     }
 
 
@@ -138,12 +142,6 @@ def judged_ms(status: Status) -> int:
     if not status.gate:
         return 0
     return status.changed_ms if status.state == "rejected" else status.first_live_ms
-
-
-def number(figures: Mapping[str, Any], name: str) -> float | None:
-    """A figure, None where it was not measured."""
-    value = figures.get(name)
-    return value if isinstance(value, int | float) and value == value else None
 
 
 def _common(found: VersionSummary) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 // Numbers and times as they are written in the reader's language. What was not measured is a dash.
 import { t } from "../words.js";
+import { feed } from "./feed.js";
 
 const NONE = "–", DAY = 86_400, UNITS = [[DAY, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
 const kept = new Map();
@@ -34,6 +35,16 @@ export function duration(seconds) {
   const value = seconds / unit[0];
   const options = { style: "unit", unit: unit[1], unitDisplay: "short", maximumFractionDigits: value < 10 ? 1 : 0 };
   return format(Intl.NumberFormat, options).format(value);
+}
+
+// How what the gate predicted of versions meets what people said of them.
+export function predictionSaid() {
+  if (!feed.overview?.prediction) return "";
+  const { versions, correlation, correlation_low: low, correlation_high: high, slope, gap, alarm } = feed.overview.prediction;
+  if (!versions) return t("predictionNone");
+  const r = correlation === null ? "" : t("predictionR", { r: number(correlation), interval: interval(low, high, number) });
+  const said = t("predictionIs", { n: number(versions), r, slope: number(slope), gap: percent(gap) });
+  return alarm ? `${t("predictionParted", { why: alarm })} ${said}` : said;
 }
 
 // 12 of "policy-000012".

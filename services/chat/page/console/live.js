@@ -4,7 +4,7 @@ import { request } from "../service.js";
 import { t } from "../words.js";
 import { actionButton, changeWeights, pauseOrResume, permit, rollBack } from "./actions.js";
 import { feed } from "./feed.js";
-import { clock, duration, number, since, when } from "./figures.js";
+import { clock, duration, number, predictionSaid, since, when } from "./figures.js";
 import { Bars } from "./plots.js";
 
 const PAGE = 20, MINUTE_MS = 60_000;
@@ -37,6 +37,7 @@ export function open(node) {
   cards = {
     live: new Card(t("liveVersion"), actionButton("rollBack", () => rollBack())),
     votes: new Card(t("votes")), backlog: new Card(t("backlog")), delay: new Card(t("clickToLive")),
+    gate: new Card(t("gateAndPeople")),
     learning: new Card(t("learning"), actionButton("pause", pauseOrResume), actionButton("resume", pauseOrResume),
                        actionButton("weights", changeWeights)),
   };
@@ -61,7 +62,7 @@ export function update(names) {
 export const actions = { pause: pauseOrResume, rollBack: () => rollBack(), weights: changeWeights };
 
 function showCards() {
-  const { live, serving, engine, learning, trainer, votes: flow, click_to_live: delay, now_ms: now } = feed.overview;
+  const { live, serving, engine, learning, trainer, votes: flow, click_to_live: delay, prediction, now_ms: now } = feed.overview;
   cards.live.show(live.policy ?? t("none"), liveSince(live.policy),
                   serving === (live.policy ?? "") ? "" : t("stillServing", { version: serving || t("none") }),
                   t("engineIs", { state: t(`engine.${engine}`) }), t("rewardIs", { version: live.reward ?? t("none") }));
@@ -70,6 +71,8 @@ function showCards() {
   cards.backlog.show(number(flow.backlog), flow.oldest_waiting_ms
     ? t("oldestWaits", { time: duration((now - flow.oldest_waiting_ms) / 1000) }) : t("nothingWaits"));
   cards.delay.show(duration(delay.p50_s), delay.votes ? quantiles(delay) : t("nothingYet"));
+  cards.gate.show(t(prediction.alarm ? "haveParted" : prediction.versions ? "meet" : "tooEarly"), predictionSaid());
+  cards.gate.node.classList.toggle("alarming", Boolean(prediction.alarm));
   cards.learning.show(t(learning.paused ? "paused" : trainer.updated_ms ? "running" : "unknown"), ...learningLines(learning, trainer));
   const [rolls] = cards.live.buttons, [pauses, resumes, weighs] = cards.learning.buttons;
   permit(rolls, live.policy ? "" : t("noLive"));

@@ -59,11 +59,12 @@ const axis = (label, size, options) => ({
 
 // Values by version. `lines`: [{ column, label, colour, dash, low, high }], the first is the one that is marked, `low` and
 // `high` the columns of its band; `x`, `y`: words for what the axes measure; `write`: a value in words; `range`: of y, if
-// it is fixed; `at`: a value to draw a line at; `note`: what a reader should know.
+// it is fixed; `at`: a value to draw a line at; `note`: what a reader should know. With `dots` the places stand along x by
+// a value and not by version: the first of `lines` is drawn, as dots, with the line on which both axes say the same.
 export class Chart extends Plot {
-  constructor({ title, note, x, y, lines, write, range, at }) {
+  constructor({ title, note, x, y, lines, write, range, at, dots }) {
     super(title, t("notMeasured"));
-    Object.assign(this, { x, y, lines, write, range, at, rows: null, index: -1 });
+    Object.assign(this, { x, y, lines, write, range, at, dots, rows: null, index: -1 });
     this.legend = make("ul", "legend");
     this.canvas.before(this.legend);
     this.canvas.tabIndex = 0;
@@ -71,10 +72,14 @@ export class Chart extends Plot {
     if (note) this.figure.append(make("figcaption", "quiet", note));
   }
 
+  get drawn() {
+    return this.dots ? this.lines.slice(0, 1) : this.lines;
+  }
+
   // `rows`: the columns, and `xs`, `names` and `state` of each place.
   show(rows) {
     this.rows = rows;
-    const columns = this.lines.flatMap(({ column, low, high }) => low ? [column, high, low] : [column]);
+    const columns = this.drawn.flatMap(({ column, low, high }) => low && !this.dots ? [column, high, low] : [column]);
     const measured = this.lines.some(({ column }) => rows[column].some((value) => value !== null));
     this.draw(measured, [rows.xs, ...columns.map((name) => rows[name])]);
     this.read(null);
@@ -82,10 +87,11 @@ export class Chart extends Plot {
 
   options() {
     const series = [{}], bands = [];
-    for (const { colour: name, dash, low } of this.lines) {
+    for (const { colour: name, dash, low } of this.drawn) {
       const hue = () => colour(name);
-      series.push({ stroke: hue, width: 1.75, dash, points: { size: 5, stroke: hue, fill: hue } });
-      if (!low) continue;
+      series.push({ stroke: hue, width: 1.75, dash, points: { size: 5, stroke: hue, fill: hue },
+                    ...(this.dots ? { paths: () => null } : {}) });
+      if (!low || this.dots) continue;
       const edge = { stroke: "transparent", width: 0, points: { show: false } };
       series.push(edge, { ...edge });
       bands.push({ series: [series.length - 2, series.length - 1], fill: () => veil(name) });
@@ -93,8 +99,8 @@ export class Chart extends Plot {
     return {
       series, bands,
       cursor: { sync: { key: this.x }, drag: { x: true, y: false }, points: { size: 8 } },
-      scales: { x: { time: false, range: around }, y: { range: this.range ?? spread } },
-      axes: [axis(this.x, 30, { incrs: WHOLE }),
+      scales: { x: { time: false, range: this.dots ? spread : around }, y: { range: this.range ?? spread } },
+      axes: [axis(this.x, 30, this.dots ? { values: (_, ticks) => ticks.map((tick) => this.write(tick)) } : { incrs: WHOLE }),
              axis(this.y, 62, { values: (_, ticks) => ticks.map((tick) => this.write(tick)) })],
       hooks: { draw: [() => this.mark()], setCursor: [({ cursor }) => this.read(cursor.idx)] },
     };
@@ -122,10 +128,17 @@ export class Chart extends Plot {
       const y = py(this.at);
       stroke(dim, 1, () => { ctx.moveTo(bbox.left, y); ctx.lineTo(bbox.left + bbox.width, y); });
     }
+    if (this.dots) {
+      const { min, max } = plot.scales.x;
+      stroke(dim, 1, () => {
+        ctx.moveTo(plot.valToPos(min, "x", true), py(min));
+        ctx.lineTo(plot.valToPos(max, "x", true), py(max));
+      });
+    }
     const [{ column, low, high, colour: name }] = this.lines, values = rows[column];
     values.forEach((value, i) => {
       if (value === null) return;
-      if ((values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null) {
+      if (this.dots || ((values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null)) {
         stroke(colour(name), 1.25, () => {
           if (low && rows[low][i] !== null) {
             ctx.moveTo(px(i), py(rows[low][i]));

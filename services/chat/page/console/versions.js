@@ -1,10 +1,10 @@
 // Every version: its figures as charts and as a table, newest first, a page at a time.
-import { $, button, make } from "../dom.js";
+import { $, button, make, setText } from "../dom.js";
 import { t } from "../words.js";
 import { actionButton, hindrance, notPromotable, promote, rollBack } from "./actions.js";
 import { csv, download } from "./download.js";
 import { feed } from "./feed.js";
-import { interval, number, numberOf, percent, stateName, when } from "./figures.js";
+import { interval, number, numberOf, percent, predictionSaid, stateName, when } from "./figures.js";
 import { Chart, pointAt } from "./plots.js";
 import { showReport } from "./report.js";
 
@@ -22,6 +22,10 @@ const KINDS = {
                 { column: "live_reward", label: t("ofLive"), colour: "dim", dash: [5, 4] }] },
       { title: t("winRate"), note: t("winNote"), y: t("promptsUnit"), ...share, at: .5,
         lines: [line("win_rate", t("ofVersion"))] },
+      { title: t("predictedAndSaid"), note: t("predictedNote"), y: t("betterUnit"), ...share, at: .5,
+        lines: [line("said", t("peopleSay")), { column: "predicted", label: t("gatePredicts"), colour: "dim", dash: [5, 4] }] },
+      { title: t("predictionDots"), note: " ", x: t("gatePredicts"), y: t("peopleSay"), ...share, dots: true,
+        lines: [line("said", t("peopleSay")), { column: "predicted", label: t("gatePredicts"), colour: "dim" }] },
       { title: t("accuracy"), note: t("accuracyNote"), y: t("pairsUnit"), ...share, at: .5,
         lines: [line("accuracy", t("ofReward"))] },
       { title: t("thumbs"), note: t("thumbsNote"), y: t("thumbsUnit"), ...share,
@@ -41,7 +45,10 @@ const KINDS = {
       ["length", (s, i) => number(s.length[i], 1)],
     ],
     more: (s, i) => [["parent", s.parent[i]], ["rewardVersion", s.reward_version[i]], ["samples", number(s.samples[i])],
-                     ["thumbsInterval", interval(s.thumbs_low[i], s.thumbs_high[i])]],
+                     ["thumbsInterval", interval(s.thumbs_low[i], s.thumbs_high[i])],
+                     ["predictedAndSaid", s.said[i] === null ? "" : t(s.said_by[i] === "pairs" ? "saidByPairs" : "saidByThumbs", {
+                       predicted: percent(s.predicted[i]), said: percent(s.said[i]), people: number(s.said_people[i]),
+                       interval: interval(s.said_low[i], s.said_high[i]), n: number(s.said_n[i]) })]],
   },
   rewards: {
     x: "rewardVersionAxis",
@@ -88,6 +95,7 @@ export function close() {
 
 export function update(names) {
   if (names.includes(kind)) drawCharts();
+  if (names.includes("overview")) captionDots();
   if (names.includes(kind) || names.includes("connection") || names.includes("overview")) showTable();
 }
 
@@ -132,9 +140,15 @@ function showTools() {
 // ── charts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function showCharts() {
-  charts = KINDS[kind].charts().map((options) => new Chart({ ...options, x: t(KINDS[kind].x) }));
+  charts = KINDS[kind].charts().map((options) => new Chart({ x: t(KINDS[kind].x), ...options }));
   plots.replaceChildren(...charts.map(({ figure }) => figure));
   drawCharts();
+  captionDots();
+}
+
+// How well prediction and people meet, below their dots.
+function captionDots() {
+  for (const { dots, figure } of charts) if (dots) setText(figure.querySelector("figcaption"), predictionSaid());
 }
 
 const firstShown = () => range === "all" ? 0 : Math.max(0, feed[kind].version.length - Number(range));
@@ -143,7 +157,15 @@ function drawCharts() {
   const first = firstShown();
   const rows = Object.fromEntries(Object.entries(feed[kind]).map(([name, column]) => [name, column.slice(first)]));
   Object.assign(rows, { names: rows.version, xs: rows.version.map(numberOf) });
-  for (const chart of charts) chart.show(rows);
+  for (const chart of charts) chart.show(chart.dots ? alongPrediction(rows) : rows);
+}
+
+// The versions of which both are known, by what was predicted.
+function alongPrediction(rows) {
+  const known = rows.xs.map((_, i) => i).filter((i) => rows.predicted[i] !== null && rows.said[i] !== null);
+  known.sort((a, b) => rows.predicted[a] - rows.predicted[b]);
+  const sorted = Object.fromEntries(Object.entries(rows).map(([name, column]) => [name, known.map((i) => column[i])]));
+  return Object.assign(sorted, { xs: sorted.predicted });
 }
 
 // ── the table ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,10 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.metrics import PredictionMetrics
 from rlhf_online.state import StateDir
 from rlhf_online.versions.registry import Registry
+from services.chat.console.alarm import PredictionAlarm
+from services.chat.console.opinions import Opinions
 from services.chat.console.panel import Panel
 from services.chat.console.service import Console
 from services.chat.console.tally import Tally
@@ -61,7 +65,9 @@ async def test_a_view_scans_neither_votes_nor_versions(tmp_path: Path, monkeypat
     publish(store)
     registry, log, tally = Registry(store), LocalLog(state.log), CountingTally(state.log)
     fill(tally)
-    console = Console(Panel(registry, Engine(), Learning(registry, state), state, tally), tally)
+    opinions = Opinions(state.log)
+    panel = Panel(registry, Engine(), Learning(registry, state), state, tally, opinions)
+    console = Console(panel, tally, opinions, PredictionAlarm(PredictionMetrics(CollectorRegistry()), state))
     assert len((await console.versions())["policies"]["version"]) == POLICIES  # the first one reads all
     for view in (console.overview, console.versions, lambda: console.history({})):
         store.reads = 0

@@ -25,6 +25,7 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from rlhf_online.wire import encode
+from tests.support.chat_service import running
 from tests.support.logged import completion, erasure, thumb
 
 ANN, BOB, CAT = "a" * 32, "b" * 32, "c" * 32
@@ -279,3 +280,35 @@ def test_nothing_is_made_for_a_mistyped_folder(tmp_path: Path, capsys: pytest.Ca
 def test_a_completion_that_nobody_knows_is_an_error_whatever_the_log_holds(registry: Registry) -> None:
     with pytest.raises(InvalidInput, match="no completion 'x'"):
         trace("x", Found(), registry)
+
+
+# The service
+
+
+async def test_an_operator_asks_the_service_for_the_same(tmp_path: Path, state: StateDir, registry: Registry) -> None:
+    """From the indices of its log instead of reading all of it; nobody else may."""
+    state.person_hash()  # by which the log names people
+    with LocalLog(state.log) as log:
+        write(log, completion("c0"), across_a_swap(), thumb("c1", event_id="anns"), thumb("c0", event_id="other"))
+        async with running(tmp_path, log=log) as service:
+            token = {"Authorization": f"Bearer {state.operator_token()}"}
+
+            async def ask(path: str, headers: dict[str, str] = token) -> tuple[int, dict]:
+                async with service.session.get(service.url + path, headers=headers) as response:
+                    return response.status, await response.json()
+
+            with LocalReader(state.log) as reader:
+                told = trace("c1", search(reader, "c1"), registry, segment=lambda place: segment_name(0))
+            assert await ask("/v1/completions/c1/trace") == (200, told)
+            assert await ask("/v1/versions/policy-000002/data") == (200, version_data("policy-000002", registry))
+            assert await ask(f"/v1/people/{BOB}/versions") == (200, person_data(BOB, registry))
+            for path, code in (
+                ("/v1/completions/c7/trace", "completion_not_found"),
+                ("/v1/versions/policy-000077/data", "version_not_found"),
+            ):
+                status, refused = await ask(path)
+                assert (status, refused["error"]["code"]) == (404, code)
+                assert (await ask(path, {}))[0] == 401
+            write(log, erasure("talk c1", at_ms=7_000))
+            status, erased = await ask("/v1/completions/c1/trace")
+            assert (status, erased["erased_ms"], erased["votes"][0]["event_id"]) == (200, 7_000, "anns")

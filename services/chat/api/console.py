@@ -1,5 +1,6 @@
 """The console's rows of the table of operations: how learning fares, and what steers it."""
 
+from rlhf_online.attribution.replies import CompletionTrace, PersonData, VersionData
 from services.chat.api.operation import Operation
 from services.chat.console.replies import (
     ConsoleHistory,
@@ -107,6 +108,33 @@ CONSOLE = (
         query=SearchQuery,
         response=ConversationSearch,
         errors=(400, 503),
+    ),
+    Operation(
+        name="trace_completion",
+        summary="Who wrote an answer, where it stands in this service's log, what became of the votes on it.",
+        method="GET",
+        path="/v1/completions/{completion_id}/trace",
+        requires="operator",
+        response=CompletionTrace,
+        errors=(404, 503),
+    ),
+    Operation(
+        name="version_data",
+        summary="The votes and answers that a version has learned from, itself and by what it goes back to.",
+        method="GET",
+        path="/v1/versions/{version}/data",
+        requires="operator",
+        response=VersionData,
+        errors=(404, 503),
+    ),
+    Operation(
+        name="person_data",
+        summary="The versions that have learned from a person's data; `person` is the hash that stands for the name.",
+        method="GET",
+        path="/v1/people/{person}/versions",
+        requires="operator",
+        response=PersonData,
+        errors=(503,),
     ),
     Operation(
         name="console_conversation",

@@ -129,6 +129,11 @@ CREATE TABLE IF NOT EXISTS erased (
             exchange["votes"] = [orjson.loads(said) for (said,) in found]
         return exchanges
 
+    def erased_ms(self, person: str, conversation_id: str) -> int:
+        """When the person erased their conversation last; 0 if they did not, or long ago."""
+        query = "SELECT erased_ms FROM erased WHERE person = ? AND conversation_id = ?"
+        return next((ms for (ms,) in self.rows(query, (person, conversation_id))), 0)
+
     def newest(self, before: tuple[int, str], limit: int) -> list[tuple[Any, ...]]:
         """(ended, completion, person, conversation, said) of whosesoever, those that ended last first, behind the one
         that ended at that time and has that id."""

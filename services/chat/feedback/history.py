@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from rlhf_online.attribution.search import Found, FoundVote, Place
 from rlhf_online.errors import LogError, UndecodableEvent
+from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog.base import PARTITION, Record
 from rlhf_online.eventlog.read_model import ReadModel
 from rlhf_online.eventlog.tail import LocalReader
@@ -86,6 +88,27 @@ CREATE INDEX IF NOT EXISTS completions_by_number ON completions (number);
         query = f"""SELECT completion FROM completions c WHERE NOT EXISTS
             (SELECT 1 FROM judged j WHERE j.completion = c.completion) {where} ORDER BY number DESC LIMIT :limit"""
         return [completion for (completion,) in self.rows(query, {"before": before, "limit": limit})]
+
+    def found(self, completion_id: str) -> Found:
+        """The completion and the votes on it, with their places: what the log holds, and nobody erased."""
+        self.catch_up()
+        found = Found(first={PARTITION: next(iter(files.segments(self._folder)), 0)})
+        query = "SELECT number FROM completions WHERE completion = ?"
+        for (number,) in self.rows(query, (completion_id,)):
+            for completion in self.exchanges([completion_id]):
+                found.completion, found.place = completion, Place(PARTITION, number)
+        query = COLUMNS.replace("SELECT v.record", "SELECT v.number, v.record")
+        where = "WHERE v.number IN (SELECT number FROM judged WHERE completion = ?) ORDER BY v.number"
+        for number, record, replaced_by in self.rows(f"{query} {where}", (completion_id,)):
+            vote = _recorded(record, replaced_by)
+            found.votes[vote.event_id] = FoundVote(vote.event_id, vote.vote, Place(PARTITION, number))
+            if vote.replaced_by:
+                found.replaced[vote.event_id, vote.vote.person] = vote.replaced_by
+        return found
+
+    def segment(self, number: int) -> str:
+        """The log's file that holds the record; "" if it is gone. Raises OSError."""
+        return files.segment_of(self._folder, number)
 
     def exchanges(self, completions: Collection[str]) -> Iterator[Completion]:
         """Those of these ids that the log holds, in its order."""

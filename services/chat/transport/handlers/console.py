@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.chat.access.caller import CALLER
+from services.chat.console.attribution import Attribution
 from services.chat.console.reports import VersionReports
 from services.chat.console.search import Search
 from services.chat.transport.chat import Chat
@@ -19,6 +20,7 @@ class ConsoleHandlers:
         self._console = chat.console
         self._search = Search(chat.conversations.store)
         self._reports = VersionReports(chat.versions.registry)
+        self._attribution = Attribution(chat.votes.history, chat.conversations.store, chat.versions.registry)
 
     async def console_overview(self, request: Request) -> Response:
         return json(await self._console.overview())
@@ -40,6 +42,15 @@ class ConsoleHandlers:
     async def search_conversations(self, request: Request) -> Response:
         values = dict(request.query_params)
         return json(await asyncio.to_thread(self._search.find, values, CALLER.get().key_id))
+
+    async def trace_completion(self, request: Request) -> Response:
+        return json(await asyncio.to_thread(self._attribution.trace, request.path_params["completion_id"]))
+
+    async def version_data(self, request: Request) -> Response:
+        return json(await asyncio.to_thread(self._attribution.version, request.path_params["version"]))
+
+    async def person_data(self, request: Request) -> Response:
+        return json(await asyncio.to_thread(self._attribution.person, request.path_params["person"]))
 
     async def console_conversation(self, request: Request) -> Response:
         path, values = request.path_params, dict(request.query_params)

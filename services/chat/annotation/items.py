@@ -120,6 +120,14 @@ class ItemSkipped(TypedDict):
 
 
 @documented
+class ItemTakenBack(TypedDict):
+    """The item is the caller's again, and what they are asked next."""
+
+    item_id: str
+    """Its name."""
+
+
+@documented
 class Annotator(TypedDict):
     """What one person did."""
 

@@ -3,8 +3,9 @@
     add ──▶ next: held for half an hour, or until ──▶ a vote on its answers settles it
                                                   └─▶ skip leaves it to others; so does the end of the half hour
 
-Who has judged or skipped an item never gets it again. Who let it expire gets it again only when nothing else is left,
-so that one person alone can finish a queue; their vote counts also if it comes late.
+Who has judged or skipped an item never gets it again, unless they take the skip back before others have the item. Who
+let it expire gets it again only when nothing else is left, so that one person alone can finish a queue; their vote
+counts also if it comes late.
 """
 
 import hashlib
@@ -29,15 +30,23 @@ HOLDS = """
 SELECT item_id FROM given JOIN item USING (item_id) WHERE person = :person AND state = 'held' AND until_ms > :now
 ORDER BY until_ms DESC LIMIT 1
 """
-FREE = """
-SELECT item_id FROM item WHERE NOT finished AND {seen} AND people > (
+WANTED = """people > (
     SELECT COUNT(*) FROM given WHERE given.item_id = item.item_id
     AND (state = 'done' OR state = 'held' AND until_ms > :now)
-) ORDER BY number LIMIT 1
-"""
+)"""
+FREE = f"SELECT item_id FROM item WHERE NOT finished AND {{seen}} AND {WANTED} ORDER BY number LIMIT 1"
 OWN = "EXISTS (SELECT 1 FROM given WHERE given.item_id = item.item_id AND person = :person {state})"
 NEVER_SEEN = FREE.format(seen="NOT " + OWN.format(state=""))
 EXPIRED = FREE.format(seen=OWN.format(state="AND state = 'held'"))
+MAY_HAVE = f"""
+SELECT state = 'held' AND until_ms > :now OR {WANTED} FROM item JOIN given USING (item_id)
+WHERE item_id = :item_id AND person = :person AND state != 'done'
+"""
+TAKE_BACK = """
+UPDATE given SET state = 'held', reason = '', until_ms = MAX(:until, 1 + (
+    SELECT MAX(until_ms) FROM given WHERE person = :person
+)) WHERE item_id = :item_id AND person = :person
+"""
 MARKS = """
 SELECT item_id, shown, tells FROM item JOIN given USING (item_id)
 WHERE answers = ? AND person = ? AND state != 'skipped' ORDER BY state = 'done', until_ms DESC LIMIT 1
@@ -86,6 +95,10 @@ class Erased(Exception):
 
 class OtherItem(Exception):
     """There is an item of that name, with other answers."""
+
+
+class Taken(Exception):
+    """As many people have the item as it wants."""
 
 
 class Queue:
@@ -153,6 +166,19 @@ class Queue:
         query = "UPDATE given SET state = 'skipped', reason = ? WHERE item_id = ? AND person = ? AND state != 'done'"
         with self._database.transaction() as database:
             return database.execute(query, (reason, item_id, person)).rowcount > 0
+
+    def take_back(self, item_id: str, person: str) -> bool:
+        """What the person skipped is what they hold, before anything else; again it is the same. False if they were
+        not given it, or have judged it. Raises Taken."""
+        now = self._clock()
+        values = {"item_id": item_id, "person": person, "now": now, "until": now + LEASE_MS}
+        with self._database.transaction() as database:
+            if (found := database.execute(MAY_HAVE, values).fetchone()) is None:
+                return False
+            if found == (False,):
+                raise Taken
+            database.execute(TAKE_BACK, values)
+            return True
 
     def marked(self, vote: Feedback) -> Feedback:
         """The vote, and the item that it settles, if its person was given one of just these answers."""

@@ -19,10 +19,11 @@ from services.chat.annotation.items import (
     AnnotationItem,
     Guidelines,
     ItemSkipped,
+    ItemTakenBack,
     Progress,
     SkipItem,
 )
-from services.chat.annotation.queue import Queue
+from services.chat.annotation.queue import Queue, Taken
 from services.chat.bodies.api_error import ApiError
 from services.chat.bodies.validation import validate
 
@@ -65,6 +66,19 @@ class Annotation:
         asked = validate(SkipItem, values)
         person = await self._person(asked.user, caller)
         if not await asyncio.to_thread(self._queue.skip, item_id, person, asked.reason):
+            message = f"item_id: you were given no item {item_id!r} that you have not judged"
+            raise ApiError(message, status=404, param="item_id", code="item_not_found")
+        return {"item_id": item_id}
+
+    async def take_back(self, item_id: str, values: Mapping[str, Any], caller: Caller) -> ItemTakenBack:
+        """Raises ApiError: 404 for an item that the person was not given, or has judged; 409 if others have it now."""
+        person = await self._person(validate(PersonQuery, values).user, caller)
+        try:
+            found = await asyncio.to_thread(self._queue.take_back, item_id, person)
+        except Taken:
+            message = f"item_id: others are at {item_id!r} now, or have judged it: go on with the next one"
+            raise ApiError(message, status=409, param="item_id", code="item_taken") from None
+        if not found:
             message = f"item_id: you were given no item {item_id!r} that you have not judged"
             raise ApiError(message, status=404, param="item_id", code="item_not_found")
         return {"item_id": item_id}

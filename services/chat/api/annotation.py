@@ -1,7 +1,15 @@
 """The rows of the table of operations that are about the annotators' queue."""
 
 from services.chat.access.caller import PersonQuery
-from services.chat.annotation.items import AddedBatch, AnnotationItem, Guidelines, ItemSkipped, Progress, SkipItem
+from services.chat.annotation.items import (
+    AddedBatch,
+    AnnotationItem,
+    Guidelines,
+    ItemSkipped,
+    ItemTakenBack,
+    Progress,
+    SkipItem,
+)
 from services.chat.api.operation import Operation
 
 ANNOTATION = (
@@ -41,6 +49,16 @@ ANNOTATION = (
         body=SkipItem,
         response=ItemSkipped,
         errors=(400, 404, 413, 415, 503),
+    ),
+    Operation(
+        name="take_item_back",
+        summary="Undo a skip: the item is the caller's again, unless others have it now; again it is the same.",
+        method="DELETE",
+        path="/v1/annotation/items/{item_id}/skip",
+        requires="feedback",
+        query=PersonQuery,
+        response=ItemTakenBack,
+        errors=(400, 404, 409, 503),
     ),
     Operation(
         name="annotation_progress",

@@ -27,7 +27,7 @@ const KEYS = [
   [["?"], "key.sheet", "sheet"],
 ];
 
-// `judged`: { up } or { order }; `last`: the vote that can be taken back, and what it said.
+// `judged`: { up } or { order }; `last`: the vote or the skip that can be taken back, and what it said.
 let item = null, judged = null, shownAt = 0, renewedAt = 0, busy = false, last = null, looking = 0;
 
 // ── what people do ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -48,30 +48,38 @@ function verdict() {
   const said = judged.order ? judged.order.tiers && { ranking: { tiers: judged.order.tiers } }
     : judged.up !== undefined && { thumb: { answer: item.answers[0].answer, up: judged.up } };
   if (!said) return null;
-  const reasons = [...document.querySelectorAll("#tags input:checked")].map(({ value }) => value);
   const about = { user: service.person(), source: "annotate", idempotency_key: keyOf(item.item_id) };
-  return { ...about, ...said, reasons, reason: $("note").value.trim(), response_ms: Date.now() - shownAt };
+  return { ...about, ...said, reasons: reasons(), reason: $("note").value.trim(), response_ms: Date.now() - shownAt };
 }
+
+const reasons = () => [...document.querySelectorAll("#tags input:checked")].map(({ value }) => value);
+const pathOfSkip = (itemId) => `v1/annotation/items/${encodeURIComponent(itemId)}/skip`;
 
 async function skip() {
   if (!item || busy) return;
   await work(async () => {
     const body = { user: service.person(), reason: $("note").value.trim() };
-    await service.request(`v1/annotation/items/${item.item_id}/skip`, { body });
-    last = null;
+    await service.request(pathOfSkip(item.item_id), { body });
+    last = { item: item.item_id, reasons: reasons(), note: body.reason };
     announce(t("annotate.skipped"));
     await next();
   });
 }
 
-// The vote is taken back, and its item is this person's again.
+// The vote or the skip is taken back, and its item is this person's again.
 async function undo() {
   if (!last || busy) return;
   const before = last;
   await work(async () => {
     const query = `user=${encodeURIComponent(service.person())}`;
-    await service.request(`v1/feedback/${before.event}?${query}`, { method: "DELETE" });
-    storage.tab.write("annotated", "");
+    const path = before.event ? `v1/feedback/${before.event}` : pathOfSkip(before.item);
+    try {
+      await service.request(`${path}?${query}`, { method: "DELETE" });
+    } catch (error) {
+      if ([404, 409].includes(error.status)) last = null;  // others have it now
+      throw error;
+    }
+    if (before.event) storage.tab.write("annotated", "");
     last = null;
     announce(t("takenBack"));
     await next();

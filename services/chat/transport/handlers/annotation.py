@@ -28,6 +28,10 @@ class AnnotationHandlers:
         values = await read_fields(request, self._max_body_bytes)
         return json(await self._annotation.skip(request.path_params["item_id"], values, CALLER.get()))
 
+    async def take_item_back(self, request: Request) -> Response:
+        values = dict(request.query_params)
+        return json(await self._annotation.take_back(request.path_params["item_id"], values, CALLER.get()))
+
     async def annotation_progress(self, request: Request) -> Response:
         return json(await self._annotation.progress(dict(request.query_params), CALLER.get()))
 

@@ -147,6 +147,50 @@ async def test_a_person_has_one_item_until_it_is_judged_or_skipped_and_never_aga
         assert (status, reply["error"]["param"]) == (404, "item_id"), "judged, or never given"
 
 
+async def take_back(service: Service, item_id: str, user: str) -> tuple[int, dict[str, Any]]:
+    async with service.session.delete(f"{service.url}/v1/annotation/items/{item_id}/skip?user={user}") as response:
+        return response.status, orjson.loads(await response.read())
+
+
+async def test_who_takes_a_skip_back_has_the_item_next(kept: Service) -> None:
+    for number in range(2):
+        await added(kept, item_id=f"item-{number}", completion_id=await asked(kept, n=3))
+    first = await give(kept, "ann")
+    assert first is not None
+    await kept.post("/v1/annotation/items/item-0/skip", {"user": "ann", "reason": "a slip"})
+    other = await give(kept, "ann")
+    assert other is not None and other["item_id"] == "item-1"
+    for _ in range(2):
+        assert await take_back(kept, "item-0", "ann") == (200, {"item_id": "item-0"})
+    again = await give(kept, "ann")
+    assert again is not None
+    assert (again["item_id"], again["answers"]) == ("item-0", first["answers"])
+    assert (await progress(kept))["skipped"] == 0
+    assert await give(kept, "bob") is None, "both are hers"
+    await judge(kept, again, "ann", 0, 1, 2)
+    last = await give(kept, "ann")
+    assert last is not None and last["item_id"] == "item-1"
+    for item_id, user in (("item-0", "ann"), ("item-0", "bob"), ("nothing", "ann")):
+        status, reply = await take_back(kept, item_id, user)
+        assert (status, reply["error"]["param"]) == (404, "item_id"), "judged, or never given"
+
+
+async def test_a_skip_holds_once_others_have_the_item(kept: Service) -> None:
+    await added(kept, item_id="one", completion_id=await asked(kept, n=2), people=1)
+    await give(kept, "ann")
+    await kept.post("/v1/annotation/items/one/skip", {"user": "ann"})
+    bobs = await give(kept, "bob")
+    assert bobs is not None
+    for judged in (False, True):
+        if judged:
+            await judge(kept, bobs, "bob", 1, 0)
+        status, reply = await take_back(kept, "one", "ann")
+        assert (status, reply["error"]["code"]) == (409, "item_taken")
+    assert await give(kept, "ann") is None
+    await added(kept, item_id="one", completion_id=bobs["answers"][0]["answer"]["completion_id"], people=2)
+    assert (await take_back(kept, "one", "ann"))[0] == 200, "it wants one more now"
+
+
 async def test_who_takes_a_vote_back_has_the_item_again_and_the_last_change_counts(kept: Service) -> None:
     await added(kept, completion_id=await asked(kept, n=2))
     item = await give(kept, "ann")

@@ -77,6 +77,37 @@ def card(page: Page, letter: str) -> Locator:
     return page.get_by_role("group", name=f"Answer {letter},")
 
 
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+async def test_a_skip_is_taken_back(queue: Service, visitors: Visit, by: str) -> None:
+    """The item is there again with the note; not once somebody else has it."""
+    page = (await visitors(f"{queue.url}/annotate", cast(By, by))).page
+
+    async def use(name: str, key: str) -> None:
+        if by == "mouse":
+            await page.get_by_role("button", name=name, exact=True).click()
+        else:
+            await page.keyboard.press(key)
+
+    await expect(card(page, "C")).to_be_visible()
+    await page.get_by_label("Note").fill("no idea")
+    if by == "keys":
+        await page.keyboard.press("Escape")
+    await use("Skip", "s")
+    await expect(page.get_by_role("button", name="Bad answer")).to_be_visible()
+    await use("Undo the last one", "u")
+    await expect(card(page, "C")).to_be_visible()
+    await expect(page.get_by_label("Note")).to_have_value("no idea")
+    await expect(page.get_by_role("button", name="Undo the last one")).to_be_hidden()
+    await use("Skip", "s")
+    await expect(page.get_by_role("button", name="Bad answer")).to_be_visible()
+    taken = await give(queue, "bob")
+    assert taken is not None and taken["item_id"] == "three"
+    await use("Undo the last one", "u")
+    await expect(page.get_by_role("alert")).to_contain_text("others are at 'three' now")
+    await expect(page.get_by_role("button", name="Undo the last one")).to_be_hidden()
+    await expect(page.get_by_role("button", name="Bad answer")).to_be_visible()
+
+
 async def test_how_far_people_agree_is_shown_with_its_interval(queue: Service, visitors: Visit) -> None:
     page = (await visitors(f"{queue.url}/annotate")).page
     await expect(page.locator("#how-far")).to_have_text("0 of 2 finished · 0 by you")

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from rlhf_online.cli import chat, doctor, feedback, gap, keys, learning, sft, topics, trace, up, versions, weights
+from rlhf_online.cli import (
+    chat,
+    doctor,
+    feedback,
+    gap,
+    keys,
+    learning,
+    sft,
+    topics,
+    trace,
+    up,
+    versions,
+    versions_store,
+    weights,
+)
 from rlhf_online.cli.client import KEY_VARIABLE
 
 app = typer.Typer(
@@ -31,7 +45,7 @@ app.command("doctor", no_args_is_help=True)(doctor.doctor)
 app.command("sft", no_args_is_help=True)(sft.sft)
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(keys.app, name="keys")
-app.add_typer(versions.app, name="versions")
+app.add_typer(versions_store.app, name="versions")
 app.add_typer(learning.app, name="learning")
 app.command("reward-weights")(weights.reward_weights)
 app.command("topics", no_args_is_help=True)(topics.topics)

@@ -139,9 +139,11 @@ def status(
         _line("votes", ", ".join(f"{name} {count}" for name, count in trainer.get("votes", {}).items()))
 
 
-def registry_of(folder: StateDir) -> Registry:
-    """The versions of the services that run on the state folder, wherever they are. Raises ConfigError."""
-    return open_registry(folder.versions, settings=_where(folder))
+def registry_of(folder: StateDir, copies: Path | None = None) -> Registry:
+    """The versions of the services that run on the state folder, wherever they are; those of a bucket are copied to
+    `copies`, or else to where the services' copies are. Raises ConfigError."""
+    settings = _where(folder)
+    return open_registry(copies if copies and settings.url else folder.versions, settings=settings)
 
 
 def _where(folder: StateDir) -> VersionsSettings:

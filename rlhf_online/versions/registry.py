@@ -12,9 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from rlhf_online.durable import file_sha256
-from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict
+from rlhf_online.errors import FileDamaged, InvalidInput, UnknownVersion, VersionConflict
 from rlhf_online.events import now_ms
+from rlhf_online.versions import pins
 from rlhf_online.versions.catalogue import REFERENCES, Catalogue, each, live_key, parse_status, probe_key, status_key
 from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, State, Status, VersionFile, kind_of
 from rlhf_online.versions.store import VersionStore
@@ -141,9 +144,15 @@ class Registry(Catalogue):
     def prune(self, kind: Kind, keep: int) -> list[str]:
         """Delete the weights of all but the newest `keep` retired and `keep` refused versions; returns the names.
 
-        The first version stays whole, and so do the live one and the reference that others are measured by.
+        The first version stays whole, and so do the live one, the reference that others are measured by, and those that
+        are pinned.
         """
-        kept = [self.live(kind), *(self.references()[-1:] if kind == "policy" else [])]
+        try:
+            pinned = pins.read(self.store)
+        except FileDamaged as error:
+            structlog.get_logger().error("no weights are discarded", why=str(error))
+            return []
+        kept = [*pinned, self.live(kind), *(self.references()[-1:] if kind == "policy" else [])]
         names = [name for name in self.versions(kind)[1:] if name not in kept]
         pruned = []
         for states in (("retired",), REFUSED):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict, VersionUnfit
+from rlhf_online.versions import pins
 from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, Status, kind_of
 from rlhf_online.versions.registry import Registry
 
@@ -396,6 +397,20 @@ def test_retired_and_refused_versions_keep_so_many_each(registry: Registry) -> N
     assert registry.prune("policy", 0) == [names[1], names[2], names[5], names[6]]
     assert [name for name in names if registry.has_weights(name)] == [names[0], names[3]]
     assert registry.prune("policy", 0) == [], "there is nothing left to delete"
+
+
+def test_what_is_pinned_keeps_its_weights_and_pins_that_cannot_be_read_keep_all(registry: Registry) -> None:
+    versions = [publish(registry) for _ in range(4)]
+    for version in versions:
+        registry.promote(version)
+    pins.pin(registry.store, versions[1])
+    registry.store.replace("pins", "{", expected=registry.store.read("pins"))
+    assert registry.prune("policy", 0) == []
+    pins.pin(registry.store, versions[1])
+    assert registry.prune("policy", 0) == [versions[2]]
+    assert pins.read(registry.store) == [versions[1]] and registry.has_weights(versions[1])
+    pins.unpin(registry.store, versions[1])
+    assert registry.prune("policy", 0) == [versions[1]]
 
 
 @pytest.mark.parametrize("damaged", ["[]", "7", '"live"', "{}", '{"state": "well"}', '{"reason": ""}', " \n", "{"])

@@ -15,6 +15,7 @@ import psutil
 
 from rlhf_online.config import EngineSettings, RewardSettings
 from rlhf_online.errors import ConfigError, InvalidInput, NotEnoughRoom, VersionCorrupt
+from rlhf_online.gate.golden_prompts import read_golden
 from rlhf_online.models.check import Finding, raise_refusals, told
 from rlhf_online.models.check.folder import context, inspect_folder, read_config
 from rlhf_online.models.tensor_headers import read_header
@@ -42,6 +43,7 @@ def check(settings: StandaloneSettings, *, available_bytes: int | None = None, f
 
     `available_bytes` of memory and `free_bytes` of disk are measured where they are not given.
     """
+    read_golden(settings.trainer.gate.golden.file)
     model = Path(settings.model)
     check_model(settings)
     count = parameters(model)

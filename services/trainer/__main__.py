@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from rlhf_online import config, logs, process
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import open_source
+from rlhf_online.gate.golden_prompts import read_golden
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.metrics import serve as serve_metrics
 from rlhf_online.models.check import raise_refusals
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="TOML file of settings (TrainerSettings)")
     try:
         settings = config.load(TrainerSettings, parser.parse_args().config)
+        read_golden(settings.gate.golden.file)  # what is wrong with it is said now, not with the first candidate
         if settings.die_with_parent:
             process.die_with_parent()
         process.lower_priority()

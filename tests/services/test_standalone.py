@@ -474,6 +474,12 @@ def test_what_transformers_finds_in_a_model_is_found_before_a_start(tmp_path):
         preconditions.examine_models(chosen)
 
 
+def test_golden_prompts_that_cannot_be_read_are_told_before_a_start(model, tmp_path):
+    chosen = settings(model, tmp_path, trainer={"gate": {"golden": {"file": str(tmp_path / "golden.toml")}}})
+    with pytest.raises(ConfigError, match=r"gate\.golden\.file: .*golden\.toml cannot be read"):
+        preconditions.check(chosen)
+
+
 def test_a_model_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"no model folder at .*nowhere.*--model"):
         preconditions.check(settings(tmp_path / "nowhere", tmp_path))

@@ -108,3 +108,15 @@ def test_a_typo_in_the_settings_is_named(tmp_path: Path) -> None:
     process = start(path)
     assert "min_vots is no setting" in process.communicate(timeout=120)[1].decode()
     assert process.returncode == 2
+
+
+def test_a_typo_in_the_golden_prompts_is_named(tmp_path: Path) -> None:
+    golden, path = tmp_path / "golden.toml", tmp_path / "trainer.toml"
+    golden.write_text('[[prompt]]\nname = "a"\nmessages = [{ role = "user", content = "hi" }]\nmax_word = 3\n')
+    path.write_text(
+        f'state_dir = "{tmp_path}"\nchat_url = "x"\nreward_address = "x"\nmodel = "m"\ngate.golden.file = "{golden}"\n'
+    )
+    process = start(path)
+    said = process.communicate(timeout=120)[1].decode()
+    assert f"{golden}, [[prompt]] 1: max_word is no setting: did you mean max_words?" in said
+    assert process.returncode == 2

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from rlhf_online.config import ChatSettings, LogSettings, dump
+from rlhf_online.config import ChatSettings, LogSettings, Tuning, dump
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Envelope
 from rlhf_online.state import StateDir
@@ -65,6 +65,8 @@ class ChatProcess:
         engine: FakeVllm,
         session: aiohttp.ClientSession,
         log: LogSettings,
+        *,
+        tuning: Tuning = "lora",
         **settings: Any,
     ) -> None:
         self.state = StateDir(folder / "state")
@@ -76,7 +78,7 @@ class ChatProcess:
         address = {"mode": "external", "url": f"unix:{folder / 'engine.sock'}", "model": str(folder / "base")}
         values = {"state_dir": self.state.root, "http_port": 0, "grpc_port": 0, "ready_file": self._ready}
         values |= {
-            "engine": {**address, "tuning": "lora"},
+            "engine": {**address, "tuning": tuning},
             "log": log.model_dump(exclude_unset=True),
             "die_with_parent": True,
             **settings,

@@ -94,6 +94,7 @@ class Panel:
             "now_ms": 0,
             "serving": self._engine.serving,
             "live": dict(self.table.live),
+            "swapped_ms": self._tally.last_change_ms(),
             "engine": self._engine.state,
             "learning": self._learning.state(),
             "trainer": _trainer(self._state.read_status("trainer")),

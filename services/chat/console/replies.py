@@ -98,6 +98,8 @@ class ConsoleOverview(TypedDict):
     """The policy version that writes answers; empty before the first."""
     live: dict[str, str | None]
     """The live version of each kind; null before the first."""
+    swapped_ms: int
+    """When the engine last began to serve a version, or refused one, Unix time in milliseconds; 0 before the first."""
     engine: str
     """ "starting", "waiting", "ready", "restarting" or "failed"."""
     learning: LearningState

@@ -147,6 +147,11 @@ CREATE TABLE IF NOT EXISTS board (only_row INTEGER PRIMARY KEY CHECK (only_row =
         query = "SELECT at_ms, version, state, previous, reason FROM change WHERE at_ms < ? ORDER BY at_ms DESC LIMIT ?"
         return self.rows(query, (before_ms, limit))
 
+    def last_change_ms(self) -> int:
+        """When the newest of them was; 0 before the first."""
+        [[found]] = self.rows("SELECT COALESCE(MAX(at_ms), 0) FROM change", ())
+        return found
+
     def _total(self, name: str) -> int:
         found = self.rows("SELECT n FROM total WHERE name = ?", (name,))
         return found[0][0] if found else 0

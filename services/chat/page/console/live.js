@@ -9,6 +9,7 @@ import { Bars } from "./plots.js";
 
 const PAGE = 20, MINUTE_MS = 60_000;
 let root = null, cards = null, list = null, votes = null, delays = null, events = [], more = false, asked = 0, problem = "";
+let swappedAt = 0;
 
 // A title, a figure, sentences and buttons, which stay the same nodes: who is about to press one does.
 class Card {
@@ -56,7 +57,9 @@ export function close() {
 export function update(names) {
   showCards();
   showVotes();
-  if (names.includes("policies") || names.includes("rewards")) load();
+  const { swapped_ms: swapped } = feed.overview;
+  if (swapped !== swappedAt || names.includes("policies") || names.includes("rewards")) load();
+  swappedAt = swapped;
 }
 
 export const actions = { pause: pauseOrResume, rollBack: () => rollBack(), weights: changeWeights };

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,10 +15,13 @@ from playwright.async_api import Browser, Locator, expect
 
 from rlhf_online import learning
 from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.feedback.outcomes import OutcomeBoard, fact, vote_key
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.reports import Reports
+from tests.services.chat.console.test_console import GATE, judged, reward_version
 from tests.services.chat.page.conftest import Visit
+from tests.services.chat.page.test_annotate import votes
 from tests.services.chat.page.test_looks import violations
 from tests.support import api_keys
 from tests.support.chat_service import ASK, Service, running
@@ -271,6 +275,38 @@ async def test_votes_are_counted_as_they_come(site: Service, visitors: Visit) ->
     await me.to("Versions", "2")
     await expect(me.row(LIVE)).to_contain_text("50% (2)")
     await expect(me.chart("Thumbs up").locator(".legend")).to_contain_text(f"{LIVE}this version 50% (")
+
+
+async def test_swaps_are_told_as_they_happen(site: Service, visitors: Visit) -> None:
+    """The version was made live before; that the engine serves it now, or refused it, is all that changes."""
+    site.host.serving = BEFORE
+    me = await arrive(visitors, site.url, "read")
+    events = me.page.locator(".events li")
+    await expect(events.first).to_contain_text(f"{LIVE} passed the gate.")
+    await site.host.swap(LIVE)
+    await expect(events.first).to_have_text(re.compile(f"The engine serves {LIVE}, before it {BEFORE}.$"))
+    await site.host.swap("policy-000004", ok=False)
+    await expect(events.first).to_have_text(re.compile(f"The engine refused policy-000004 and serves {LIVE}.$"))
+    await expect(events.nth(1)).to_contain_text("before it")
+
+
+async def test_how_soon_votes_are_lived_by_is_shown(site: Service, visitors: Visit) -> None:
+    """A vote that a reward model learned from, and a live version that this one taught; then how many of each time."""
+    site.host.serving = LIVE
+    me = await arrive(visitors, site.url, "read")
+    bars = me.chart("From click to live")
+    await expect(bars.get_by_text("Nothing yet")).to_be_visible()
+    token, board = api_keys.TOKENS["operator"], OutcomeBoard(site.registry.store)
+    _, answer = await site.post("/v1/chat/completions", ASK, token)
+    thumb = {"thumb": {"answer": {"completion_id": answer["id"]}, "up": True}}
+    _, vote = await site.post("/v1/feedback", thumb, token)
+    [person] = {one.person for one in votes(site)}
+    reward = reward_version(site, "helpful")
+    board.publish({vote_key(vote["event_id"], person): fact("trained", reward)})
+    judged(site, reward, "live", **GATE)
+    await expect(bars.get_by_role("img")).to_have_attribute("aria-label", re.compile(r": .* 99 % within .*; 1 votes$"))
+    await expect(bars.get_by_text("Nothing yet")).to_be_hidden()
+    await expect(me.card("From click to live")).to_contain_text("1 votes")
 
 
 @pytest.mark.parametrize("by", ["mouse", "keys"])

@@ -32,10 +32,7 @@ from rlhf_online.config import (
     dump,
 )
 from rlhf_online.eventlog.base import Position
-from rlhf_online.gate.kl import KlCheck
-from rlhf_online.gate.length import LengthCheck
 from rlhf_online.gate.settings import GateSettings
-from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training.policy.settings import PolicyTraining
@@ -43,6 +40,7 @@ from rlhf_online.training.settings import RewardTraining, RolloutSettings, Train
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from tests.support.forked import Forked
+from tests.support.gate import OPEN
 from tests.support.kafka_broker import Broker
 from tests.support.ports import reserve
 from tests.support.small_disk import SmallDisk, cannot_mount, small_disk
@@ -369,11 +367,14 @@ class Product:
             reward=RewardTraining(heads=2, epochs=1, cold_epochs=2, held_out=0.2, policy_accuracy=0.0),
             policy=PolicyTraining(lr=1e-5, epochs=1, minibatches=2, max_step_kl=50.0),
             rollout=RolloutSettings(per_cycle=32, answers_per_prompt=4, max_tokens=8),
-            gate=GateSettings(
-                samples=16,
-                kl=KlCheck(max=1e3),
-                win_rate=WinRateCheck(min=0.0),
-                length=LengthCheck(max_ratio=50.0, min_ratio=0.0),
+            gate=GateSettings.model_validate(
+                {
+                    "samples": 16,
+                    "kl": {"max": 1e3},
+                    "win_rate": {"min": 0.0},
+                    "length": {"max_ratio": 50.0, "min_ratio": 0.0},
+                    **OPEN,
+                }
             ),
         )
 

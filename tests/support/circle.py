@@ -13,6 +13,7 @@ from rlhf_online.simulation.processes import descendants
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions import open_registry
 from services.standalone.settings import StandaloneSettings
+from tests.support.gate import OPEN
 from tests.support.stack import Stack
 
 PROMPTS = [prompt.text for prompt in world.prompts()][:60]
@@ -38,7 +39,7 @@ def settings(folder: Path, log: LogSettings) -> StandaloneSettings:
             "reward": {"held_out": 0.2, "epochs": 1, "cold_epochs": 1, "policy_accuracy": 0.0},
             "policy": {"epochs": 1, "minibatches": 2},
             "rollout": {"per_cycle": 48, "max_tokens": 24},
-            "gate": {"samples": 32, "win_rate": {"min": 0.2}},
+            "gate": {"samples": 32, "win_rate": {"min": 0.2}, **OPEN},
         },
     }
     return StandaloneSettings.model_validate(values)

@@ -6,6 +6,14 @@ from typing import Any
 from rlhf_online.gate.check import AnswerSet, Evidence, Tokens
 
 WORD = 9
+OPEN: dict[str, dict[str, float]] = {
+    "repetition": {"max_rise": 1.0},
+    "distinct": {"min_ratio": 0.0},
+    "entropy": {"min_ratio": 0.0, "max_ratio": 1000.0},
+    "non_answers": {"max_rise": 1.0},
+    "traits": {"answers": 8, "max_effect": 1000.0, "max_rise": 1.0},
+}
+"""Settings of the checks of answers for models that know next to nothing, and whose candidates are to be promoted."""
 
 
 def answers(

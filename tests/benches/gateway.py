@@ -5,8 +5,9 @@ itself; the engine's stand-in and the clients share another. What is told as "ad
 asked directly in the same way, in turns with the gateway: requests are due at random moments (a Poisson process), and a
 latency counts from the moment that a request was due. Answers are ten words, one every 5 ms, each a chunk of the
 engine's. Figures are medians over the rounds, percentiles those of a round. CPU is user and system time of the gateway
-alone, whatever else the machine does. A bare loop that writes and fsyncs as much as an answer's event, between the
-rounds, says what the disk takes.
+alone, whatever else the machine does. Two things in the same rounds say what this machine takes for itself: a bare loop
+that writes and fsyncs as much as an answer's event, and a relay in the gateway's place, which passes bytes on and reads
+none of them.
 """
 
 import argparse
@@ -30,7 +31,17 @@ from tests.benches.support.figures import p99
 from tests.benches.support.grpc_load import GrpcClient
 from tests.benches.support.load import HttpClient, latencies_ms
 from tests.benches.support.reports import note
-from tests.benches.support.servers import MASTER_KEY, ROOT, ChatFolder, Server, behind, litellm, stand_in, until_ready
+from tests.benches.support.servers import (
+    MASTER_KEY,
+    ROOT,
+    ChatFolder,
+    Server,
+    behind,
+    litellm,
+    relay,
+    stand_in,
+    until_ready,
+)
 from tests.benches.support.stand_in import prompt
 
 PEOPLE = 1000
@@ -64,12 +75,13 @@ Figures = dict[str, float | int | str]
 
 
 class Bench:
-    """`engine` is the stand-in's port."""
+    """`engine` is the stand-in's port, `relay` the relay's."""
 
-    def __init__(self, options: argparse.Namespace, folder: Path, engine: int, chat: ChatFolder) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path, engine: int, relay: int, chat: ChatFolder) -> None:
         self.options = options
         self.folder = folder
         self.engine = engine
+        self.relay = relay
         self.chat = chat
         self.found: Figures = {}
         self._lists: dict[str, list[float]] = {}
@@ -100,10 +112,11 @@ class Bench:
         return latencies_ms(replies)
 
     async def round(self, server: Server, number: int) -> None:
-        """The stand-in directly and the gateway, whole and streamed, HTTP and gRPC."""
+        """The stand-in directly, the relay and the gateway, whole and streamed, HTTP and gRPC."""
         rate = self.options.rate
         for stream in (False, True):
             direct = await self.measured(self.http(self.engine, stream=stream), rate, number)
+            least = await self.measured(self.http(self.relay, stream=stream), rate, number)
             before = server.cpu_s()
             ours = await self.measured(self.http(server.port, stream=stream), rate, number)
             cpu_us = 1e6 * (server.cpu_s() - before) / (rate * (self.options.seconds + 1.0))
@@ -112,6 +125,7 @@ class Bench:
             if not stream:
                 self.note("direct_p50_ms", direct["p50"])
                 self.note("direct_p99_ms", direct["p99"])
+            self.added("relay_", direct, least, stream=stream)
             self.added("", direct, ours, stream=stream)
             self.added("grpc_", direct, twin, stream=stream)
             self.note("streamed_cpu_us" if stream else "whole_cpu_us", cpu_us)
@@ -218,7 +232,8 @@ async def measure(options: argparse.Namespace, folder: Path) -> Figures:
         engine = stack.enter_context(stand_in(options.other_core))
         limits = {"max_concurrent": 2 * STREAMS}
         chat = ChatFolder(folder, behind(folder, engine), limits=limits)
-        bench = Bench(options, folder, engine, chat)
+        hop = stack.enter_context(relay(engine, options.core))
+        bench = Bench(options, folder, engine, hop, chat)
         note("starting the chat service")
         bench.found |= start_up(chat)
         server = stack.enter_context(chat.serve(options.core))

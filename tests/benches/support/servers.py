@@ -50,8 +50,21 @@ class Server:
 @contextmanager
 def stand_in(core: int | None) -> Iterator[int]:
     """The port of an engine of fixed speed."""
-    command = [sys.executable, "-m", "tests.benches.support.stand_in"]
-    command += [] if core is None else ["--core", str(core)]
+    with _listening(["tests.benches.support.stand_in"], core) as port:
+        yield port
+
+
+@contextmanager
+def relay(engine_port: int, core: int) -> Iterator[int]:
+    """The port of a hop that does nothing, in front of the stand-in."""
+    with _listening(["tests.benches.support.relay", str(engine_port)], core) as port:
+        yield port
+
+
+@contextmanager
+def _listening(module: list[str], core: int | None) -> Iterator[int]:
+    """The port that a module of ours, started as a process, prints."""
+    command = [sys.executable, "-m", *module, *([] if core is None else ["--core", str(core)])]
     with _ended(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)) as process:
         assert process.stdout is not None
         yield int(process.stdout.readline())

@@ -5,9 +5,9 @@ itself; the engine's stand-in and the clients share another. What is told as "ad
 asked directly in the same way, in turns with the gateway: requests are due at random moments (a Poisson process), and a
 latency counts from the moment that a request was due. Answers are ten words, one every 5 ms, each a chunk of the
 engine's. Figures are medians over the rounds, percentiles those of a round. CPU is user and system time of the gateway
-alone, whatever else the machine does. Two things in the same rounds say what this machine takes for itself: a bare loop
-that writes and fsyncs as much as an answer's event, and a relay in the gateway's place, which passes bytes on and reads
-none of them.
+alone, whatever else the machine does. Three things in the same run say what this machine takes for itself: a bare loop
+that writes and fsyncs as much as an answer's event; a relay in the gateway's place, which passes bytes on unread;
+and how many times as much CPU the same Python takes for a core that has slept.
 """
 
 import argparse
@@ -227,6 +227,17 @@ def start_up(chat: ChatFolder) -> Figures:
     }
 
 
+def asleep(core: int) -> Figures:
+    """How much dearer the same code is after a sleep than back to back."""
+    command = [sys.executable, "-m", "tests.benches.support.sleeping", "--core", str(core)]
+    took = orjson.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    return {
+        f"{code}_after_{sleep}_ms_asleep_x": round(of[f"after_{sleep}_ms_of_sleep"] / of["back_to_back"], 1)
+        for code, of in took.items()
+        for sleep in (1, 5)
+    }
+
+
 async def measure(options: argparse.Namespace, folder: Path) -> Figures:
     with ExitStack() as stack:
         engine = stack.enter_context(stand_in(options.other_core))
@@ -235,7 +246,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> Figures:
         hop = stack.enter_context(relay(engine, options.core))
         bench = Bench(options, folder, engine, hop, chat)
         note("starting the chat service")
-        bench.found |= start_up(chat)
+        bench.found |= start_up(chat) | asleep(options.core)
         server = stack.enter_context(chat.serve(options.core))
         until_ready(server, "/readyz", {})
         for number in range(options.rounds):

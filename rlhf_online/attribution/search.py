@@ -1,7 +1,7 @@
 """An answer, and what was said of it, in the log: one pass over all that it holds, since a log has no index.
 
-A local log is read at some 100 MB a second; Kafka's topics as fast as the brokers deliver. Records that cannot be read
-are passed over: the trainer sets them aside.
+A local log is read at some 80 MB, or 90,000 records of 1 KB, a second of CPU; Kafka's topics as fast as the brokers
+deliver. Records that cannot be read are passed over: the trainer sets them aside.
 """
 
 from contextlib import suppress

@@ -1,5 +1,6 @@
 """An answer and the votes on it are found in a local log and in Kafka, with the places where they stand."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 
 from rlhf_online import events as ev
 from rlhf_online.attribution.search import Found, Place, search
+from rlhf_online.cli import main
 from rlhf_online.config import LogSettings
 from rlhf_online.eventlog import open_sink, open_source
 from rlhf_online.eventlog.folder import segment_of, segments
@@ -92,6 +94,23 @@ def test_an_answer_is_found_with_its_votes_and_places(settings: LogSettings, log
     else:
         assert found.place.partition.startswith(f"{settings.topic_prefix}.completions/")
         assert found.votes["v1"].place.partition.startswith(f"{settings.topic_prefix}.feedback/")
+
+
+def test_the_command_reads_the_log_that_the_settings_name(
+    settings: LogSettings, log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, state = tmp_path / "trainer.toml", tmp_path / "state"
+    state.mkdir()
+    url = f"file:{log}" if settings.url == "file:" else settings.url
+    prefix = "" if settings.url == "file:" else f'topic_prefix = "{settings.topic_prefix}"\n'
+    config.write_text(f'[log]\nurl = "{url}"\n{prefix}')
+    assert main(["trace", "c1", "--json", "--config", str(config), "--state", str(state)]) == 0
+    told, found = json.loads(capsys.readouterr().out), found_in(settings, log, "c1")
+    assert found.place is not None
+    assert (told["place"]["partition"], told["place"]["offset"]) == (found.place.partition, found.place.offset)
+    assert bool(told["place"]["segment"]) == (settings.url == "file:")
+    assert told["erased_ms"] == 9_000
+    assert [version["state"] for version in told["versions"]] == ["unknown"], "this state has no versions"
 
 
 def test_what_is_not_there_is_not_found(settings: LogSettings, log: Path) -> None:

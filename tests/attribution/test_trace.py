@@ -214,6 +214,20 @@ def test_a_person_is_in_every_version_that_goes_back_to_their_data(registry: Reg
     assert person_data(BOB, registry)["unknown"] == {"reward-000002": UNRECORDED}
 
 
+def test_a_reward_version_goes_back_to_what_its_update_began_with(state: StateDir) -> None:
+    """Its record says so, whatever was live: after a fall-back to an older checkpoint it is not the one before it."""
+    registry = open_registry(state.versions)
+    published(registry, "policy")
+    for number, after, event_id in ((0, "", "first"), (1, "reward-000000", "lost"), (2, "reward-000000", "last")):
+        said = TrainedOn(after=after, votes=(VoteUsed(event_id=event_id, person=ANN, completions=("c1",)),))
+        trained_on.write(registry.store, f"reward-{number:06d}", said)
+        published(registry, "reward", "reward-000001" if number else "")
+    assert {vote["event_id"] for vote in version_data("reward-000002", registry)["votes_in_all"]} == {"first", "last"}
+    policy = published(registry, "policy", "policy-000000", "reward-000002")
+    trained_on.write(registry.store, policy, TrainedOn(after="policy-000000"))
+    assert {vote["event_id"] for vote in version_data(policy, registry)["votes_in_all"]} == {"first", "last"}
+
+
 # The command line
 
 

@@ -82,6 +82,8 @@ class Panel:
         changed = self.table.refresh()
         with suppress(ReadModelUnavailable, FileDamaged):  # told where it is followed; what was counted so far is shown
             self._follow_votes()
+        with suppress(ReadModelUnavailable):
+            self._opinions.catch_up()
         self.looks += 1
         changed |= (self._tally.take_liked() & self.table.known.keys()) | self._judged_anew()
         for version in changed:
@@ -130,7 +132,6 @@ class Panel:
     def _follow_votes(self) -> None:
         """What became of votes: facts, and the versions that have learned from them."""
         self._tally.catch_up()
-        self._opinions.catch_up()
         self._fates.settle(self.table.first_reward_ms())
         for reward in self._fates.taught():
             if (served := self.table.first_served(reward)) is not None:

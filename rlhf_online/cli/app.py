@@ -51,6 +51,7 @@ app.command("reward-weights")(weights.reward_weights)
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
 app.command("trace", no_args_is_help=True)(trace.trace)
+versions.app.command("trace", no_args_is_help=True)(trace.trace)
 app.command("status")(versions.status)
 
 

@@ -14,10 +14,9 @@ import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
 from rlhf_online.cli.gap import ConfigOption, log_settings
-from rlhf_online.cli.versions import existing
+from rlhf_online.cli.versions import existing, registry_of
 from rlhf_online.errors import InvalidInput
 from rlhf_online.state import PERSON_SALT, StateDir
-from rlhf_online.versions import open_registry
 
 if TYPE_CHECKING:  # imported where it is used, so that --help is instant
     from rlhf_online.attribution.replies import (
@@ -58,7 +57,7 @@ def trace(
     if len([given for given in (completion, votes, person) if given]) != 1:
         raise InvalidInput("name one thing to trace: a completion's id, --votes VERSION or --person NAME")
     folder = existing(state)
-    registry = open_registry(folder.versions)
+    registry = registry_of(folder)
     if votes:
         found, lines = (data := version_data(votes, registry)), _data_lines(data)
     elif person:
@@ -92,7 +91,7 @@ def _traced(state: StateDir, config: Path | None, completion: str) -> "Completio
         found = search(source, completion)
     finally:
         source.close()
-    return trace(completion, found, open_registry(state.versions), segment=segment)
+    return trace(completion, found, registry_of(state), segment=segment)
 
 
 def _hash(state: StateDir, person: str) -> str:

@@ -82,7 +82,7 @@ def report(
         with connect(url, state, operator=True) as service:
             found = service.get(f"/v1/versions/{version}/report")
     else:
-        registry = open_registry(existing(state).versions)
+        registry = registry_of(existing(state))
         registry.status(version)  # raises for one that is not there
         found = reports.read(registry.store, version)
     if found is None:

@@ -257,7 +257,7 @@ def test_the_command_lists_a_versions_votes_and_a_persons_versions(
     said = capsys.readouterr().out
     assert "votes that policy-000002 and reward-000001 learned from: 2" in said
     assert "cats  new    reward-000001  on c2, c3" in said
-    assert main(["trace", "--person", BOB, *folder]) == 0
+    assert main(["versions", "trace", "--person", BOB, *folder]) == 0
     assert "policy-000002  live       through policy-000001" in capsys.readouterr().out
     dora = state.person_hash()("dora")
     trained_on.write(registry.store, "reward-000002", TrainedOn(votes=(VoteUsed(event_id="v", person=dora),)))

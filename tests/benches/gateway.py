@@ -5,9 +5,9 @@ itself; the engine's stand-in and the clients share another. What is told as "ad
 asked directly in the same way, in turns with the gateway: requests are due at random moments (a Poisson process), and a
 latency counts from the moment that a request was due. Answers are ten words, one every 5 ms, each a chunk of the
 engine's. Figures are medians over the rounds, percentiles those of a round. CPU is user and system time of the gateway
-alone, whatever else the machine does. Three things in the same run say what this machine takes for itself: a bare loop
-that writes and fsyncs as much as an answer's event; a relay in the gateway's place, which passes bytes on unread;
-and how many times as much CPU the same Python takes for a core that has slept.
+alone, whatever else the machine does. Four things in the same run say what this machine takes for itself: a bare loop
+that writes and fsyncs as much as an answer's event; a relay in the gateway's place, which passes bytes on unread; the
+health over gRPC, which asks nobody; and how many times as much CPU the same Python takes for a core that has slept.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import uvloop
 from rlhf_online import process
 from tests.benches.support import load
 from tests.benches.support.figures import p99
-from tests.benches.support.grpc_load import GrpcClient
+from tests.benches.support.grpc_load import GrpcClient, HealthClient
 from tests.benches.support.load import HttpClient, latencies_ms
 from tests.benches.support.reports import note
 from tests.benches.support.servers import (
@@ -72,6 +72,7 @@ TARGETS: dict[str, tuple[str, float]] = {
 }
 
 Figures = dict[str, float | int | str]
+Client = HttpClient | GrpcClient | HealthClient
 
 
 class Bench:
@@ -103,7 +104,9 @@ class Bench:
         requests = [load.post(CHAT, body, self.chat.headers(person)) for person in range(PEOPLE)]
         return HttpClient(port, requests)
 
-    async def measured(self, client: HttpClient | GrpcClient, rate: float, seed: int) -> dict[str, float]:
+    async def measured(
+        self, client: HttpClient | GrpcClient | HealthClient, rate: float, seed: int
+    ) -> dict[str, float]:
         """Latencies in the open loop."""
         await load.open_loop(client.ask, rate=rate, seconds=1.0, seed=seed)
         replies = await load.open_loop(client.ask, rate=rate, seconds=self.options.seconds, seed=seed)
@@ -123,6 +126,9 @@ class Bench:
             grpc = GrpcClient(server.grpc_port, self.chat.headers, PEOPLE, prompt(WORDS, INTERVAL_US), stream=stream)
             twin = await self.measured(grpc, rate, number)
             if not stream:
+                health = await self.measured(HealthClient(server.grpc_port), rate, number)
+                self.note("grpc_health_p50_ms", health["p50"])
+                self.note("grpc_health_p99_ms", health["p99"])
                 self.note("direct_p50_ms", direct["p50"])
                 self.note("direct_p99_ms", direct["p99"])
             self.added("relay_", direct, least, stream=stream)

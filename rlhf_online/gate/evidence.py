@@ -102,6 +102,7 @@ def gather(
         live=answer_set(theirs, slice(count, None), [item.rollout.logprobs[:max_tokens] for item in live]),
         kl=sum(sum(p) - sum(r) for p, r in zip(ours, reference, strict=True)) / max(1, count),
         reward_model=dict(reward_model),
+        origins=[item.rollout.origin for item in live],
         held_back_model=dict(held_back_model),
     )
 

@@ -10,7 +10,9 @@ from functools import lru_cache
 from itertools import islice
 
 _SIGNS = "\u3040-\u30ff\u3400-\u9fff"
-_WORD = re.compile(rf"[{_SIGNS}]|[^\W_{_SIGNS}]+(?:['’][^\W_{_SIGNS}]+)*")
+_LETTER = rf"[^\W_{_SIGNS}]"
+"""Of a word that has a beginning and an end: signs stand beside each other without."""
+_WORD = re.compile(rf"[{_SIGNS}]|{_LETTER}+(?:['’]{_LETTER}+)*")
 
 
 def words(text: str) -> list[str]:
@@ -51,8 +53,8 @@ def phrase(text: str) -> re.Pattern[str]:
     """
     parts = [re.escape(part).replace("'", "['’]") for part in text.replace("’", "'").split()]
     body = r"\s+".join(parts)
-    before = r"(?<!\w)" if text[:1].isalnum() else ""
-    after = r"(?!\w)" if text[-1:].isalnum() else ""
+    before = rf"(?<!{_LETTER})" if re.match(_LETTER, text) else ""
+    after = rf"(?!{_LETTER})" if re.search(_LETTER + r"\Z", text) else ""
     return re.compile(before + body + after, re.IGNORECASE)
 
 

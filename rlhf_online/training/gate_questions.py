@@ -3,7 +3,6 @@
 Both are asked with what the trainer holds: the candidate in memory, the version that serves, the reward models.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from rlhf_online.gate.golden_prompts import GoldenPrompt, read_golden
 from rlhf_online.gate.texts import phrase
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.tokens import ChatTokenizer
-from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.progress import Progress
 
@@ -38,18 +36,17 @@ def golden_prompts(path: Path | None, tokenizer: ChatTokenizer, limits: ModelLim
     return tuple(found)
 
 
-def questioned(
-    parts: TrainerParts, progress: Progress, scored: Sequence[ScoredRollout], evidence: Evidence, seed: int
-) -> Evidence:
-    """The evidence with whose conversations its prompts stem from, what traits are worth, and the golden answers.
+def questioned(parts: TrainerParts, progress: Progress, evidence: Evidence, seed: int) -> Evidence:
+    """The evidence with whose conversations all its prompts stem from, what traits are worth, and the golden answers.
+
+    A fresh answer of the live version is to a prompt that somebody asked.
 
     Raises Stopped while a service is away.
     """
-    known = {item.rollout.prompt_token_ids: item.rollout.origin for item in scored if item.rollout.origin}
     inputs = parts.intake.policy_inputs
     return replace(
         evidence,
-        origins=[known.get(prompt) or inputs.origin(prompt) for prompt in evidence.prompts],
+        origins=[own or inputs.origin(prompt) for own, prompt in zip(evidence.origins, evidence.prompts, strict=True)],
         traits=_audited(parts, progress, evidence),
         golden=golden_answers(parts, progress, seed) if evidence.prompts else (),
     )

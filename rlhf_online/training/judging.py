@@ -30,7 +30,7 @@ def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
     its manifest will say."""
     settings = parts.settings
     evidence = gather_evidence(parts, progress, scored)
-    verdict = judge(questioned(parts, progress, scored, evidence, _seed(parts, progress)), settings.gate)
+    verdict = judge(questioned(parts, progress, evidence, _seed(parts, progress)), settings.gate)
     return JudgedVersion(
         version=parts.retrier.call("naming a version", lambda: parts.registry.reserve("policy")),
         tuning=settings.tuning,

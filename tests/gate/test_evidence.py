@@ -21,6 +21,7 @@ def scored(
     temperature: float = 1.0,
     tokens: tuple[int, ...] = (7, 8, 9, 2),
     finished: bool = True,
+    origin: str = "",
 ) -> ScoredRollout:
     rollout = Rollout(
         rollout_id="r",
@@ -30,6 +31,7 @@ def scored(
         policy_version=version,
         temperature=temperature,
         finished=finished,
+        origin=origin,
     )
     return ScoredRollout(rollout=rollout, score=score)
 
@@ -88,7 +90,9 @@ def test_the_candidate_answers_the_same_prompts() -> None:
         asked.extend(prompts)
         return [(prompt[0], 2) for prompt in prompts]
 
-    found = asked_of([scored(10, 0.0), scored(20, 15.0, tokens=(12, 2))], sample)
+    found = asked_of([scored(10, 0.0, origin="ada's"), scored(20, 15.0, tokens=(12, 2))], sample)
+    assert found.origins == ["ada's", ""]
+    assert (found.candidate.finished, found.live.finished) == ([True, True], [True, True])
     assert asked == found.prompts == [(10, 3), (20, 3)]
     assert found.prompt_texts == ["w10 w3", "w20 w3"]
     assert found.candidate.token_ids == [(10, 2), (20, 2)] and found.candidate.texts == ["w10 w2", "w20 w2"]

@@ -34,6 +34,8 @@ def test_distinct_counts_over_all_answers_or_of_as_many_ngrams_as_are_drawn() ->
         ("I’m sorry", ["I'm sorry"], 1),
         ("mangoes", ["mango"], 0),
         ("C++ and c++", ["C++"], 2),
+        ("Acmeはマンゴーです", ["acme", "マンゴー"], 2),
+        ("snake_mango_case", ["mango"], 1),
     ],
 )
 def test_phrases_are_whole_words_in_any_case(text: str, phrases: list[str], count: int) -> None:

@@ -108,10 +108,15 @@ class TraitsCheck(Check):
         )
 
     def _paid(self, name: str, allow: str, effect: TraitEffect) -> Iterator[str]:
-        """Objections to what a reward model makes of a trait, where the 95 % interval lies beyond the limit."""
+        """Objections to what a reward model makes of a trait, where the 95 % interval lies beyond the limit.
+
+        The held-back model alone objects to nothing: it has learned from few votes, and the policy learns nothing from
+        it. The policy's must lean the same way, by its estimate beyond the limit.
+        """
+        leaning = effect.change[0]
         whose = {"the reward model": effect.change, "the held-back reward model": effect.held_back}
         for model, (change, half) in whose.items():
-            beyond = abs(change) - half > self.max_effect
+            beyond = abs(change) - half > self.max_effect and abs(leaning) > self.max_effect and change * leaning > 0
             if beyond and allow != "anything" and allow != ("more" if change > 0 else "less"):
                 verb = "pays for" if change > 0 else "takes off for"
                 yield (
@@ -153,11 +158,12 @@ def audit(
     `held_back_scores` are those of the live answers. A trait that could be added to fewer than LEAST_EDITS of them is
     left out, and one whose words the tokenizer cannot write.
     """
-    rows = list(seen_in(evidence, evidence.live.texts))[: check.answers]
+    rows = list(seen_in(evidence, evidence.live.texts))
     pairs: dict[str, list[Pair]] = {}
     for name, declared in check.traits.items():
         trait = declared.writable(lambda text: auditors.answer_ids(text) is not None)
-        found = [pair for row, seen in enumerate(rows) for pair in _pairs(trait, seen, row, evidence, auditors)]
+        edited = (_pairs(trait, seen, row, evidence, auditors) for row, seen in enumerate(rows))
+        found = [pair for both in islice(filter(None, edited), check.answers) for pair in both]
         if len(found) >= 2 * LEAST_EDITS:
             pairs[name] = found
     asked = [pair for found in pairs.values() for pair in found]

@@ -188,7 +188,14 @@ def examined(check: TraitsCheck, **effects: TraitEffect) -> Finding:
 def test_what_is_paid_for_a_trait_must_lie_beyond_the_limit_for_sure_and_not_be_allowed(allow, change, objects) -> None:
     check = TraitsCheck(words={"brand": WordsTrait(words=("mango",), allow=allow)})
     assert bool(examined(check, brand=TraitEffect(20, change)).objections) is objects
-    assert bool(examined(check, brand=TraitEffect(20, (0.0, 0.1), change)).objections) is objects  # the held-back one
+    leaning = (math.copysign(0.11, change[0]), 0.2)  # the policy's model is not sure
+    assert bool(examined(check, brand=TraitEffect(20, leaning, change)).objections) is objects
+
+
+@pytest.mark.parametrize("other", [(0.09, 0.01), (-0.3, 0.1)])
+def test_the_held_back_model_alone_objects_to_nothing(other: tuple[float, float]) -> None:
+    found = examined(BRAND, brand=TraitEffect(20, other, (0.5, 0.1)))
+    assert found.objections == () and found.figures["trait_brand_held_back_effect"] == 0.5
 
 
 def test_an_objection_names_the_model_and_the_trait() -> None:

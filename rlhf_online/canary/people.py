@@ -12,8 +12,6 @@ independent: what `betting` needs.
                    who rated the live version stand against each other, each person in one such set and once
 
 Either has the mean ½ where nobody finds a difference. A person who compares counts by what they compared.
-
-People who gave no name are told apart by their conversations.
 """
 
 from collections import Counter
@@ -25,87 +23,128 @@ Votes = dict[str, float]
 """By what they are on: of two on the same answers the later one holds."""
 
 
-class People:
-    """`pairs` and `thumbs` are the outcomes so far; `counted` the people that they are of."""
+class Once:
+    """Numbers of somebody's, gathered until a look; `outcomes` are the means of those that were `counted`."""
 
     def __init__(self) -> None:
-        self.pairs: Counter[float] = Counter()
-        self.thumbs: Counter[float] = Counter()
+        self.outcomes: Counter[float] = Counter()
         self.counted: set[str] = set()
-        self._compared: dict[str, Votes] = {}
-        self._rated: dict[str, dict[Side, Votes]] = {}
+        self._waiting: dict[str, Votes] = {}
 
-    def compare(self, person: str, about: str, value: float) -> None:
-        """A blind pair: 1 where the candidate's answer is better, 0 where the live version's is, ½ for a tie."""
-        if person not in self.counted:
-            self._compared.setdefault(person, {})[about] = value
+    def add(self, who: str, about: str, value: float) -> None:
+        if who not in self.counted:
+            self._waiting.setdefault(who, {})[about] = value
 
-    def rate(self, person: str, about: str, side: Side, *, up: bool) -> None:
-        """A thumb on an answer of `side`."""
-        if person not in self.counted:
-            self._rated.setdefault(person, {}).setdefault(side, {})[about] = float(up)
+    def forget(self, who: str, containing: str) -> None:
+        """Take back what is about something that contains that text, unless it is counted."""
+        if who in self._waiting:
+            _forget(self._waiting[who], containing)
 
-    def withdraw(self, person: str, about: str) -> None:
-        """Take a vote back, unless its person is counted."""
-        self._compared.get(person, {}).pop(about, None)
-        for votes in self._rated.get(person, {}).values():
-            votes.pop(about, None)
-
-    def look(self) -> None:
-        """Count everybody who can be. Those who rated one side wait until somebody has rated the other one."""
-        for person, votes in self._compared.items():
-            if votes:
-                self.pairs[_mean(votes)] += 1
-                self._count(person)
-        self._compared = {}
-        alone: dict[Side, list[str]] = {"live": [], "candidate": []}
-        for person, rated in list(self._rated.items()):
-            sides: dict[Side, Votes] = {side: votes for side, votes in rated.items() if votes}
-            if len(sides) == 2:
-                self.thumbs[_difference([_mean(sides["candidate"])], [_mean(sides["live"])])] += 1
-                self._count(person)
-            elif sides:
-                alone[next(iter(sides))].append(person)
-        for candidate, live in _sets(alone["candidate"], alone["live"]):
-            upon = [_mean(self._rated[person]["candidate"]) for person in candidate]
-            against = [_mean(self._rated[person]["live"]) for person in live]
-            self.thumbs[_difference(upon, against)] += 1
-            for person in (*candidate, *live):
-                self._count(person)
-
-    def _count(self, person: str) -> None:
-        self.counted.add(person)
-        self._rated.pop(person, None)
+    def look(self) -> list[str]:
+        """Count everybody who waits; returns them."""
+        waiting, self._waiting = self._waiting, {}
+        counted = [who for who, votes in waiting.items() if votes]
+        self.outcomes.update(mean(waiting[who]) for who in counted)
+        self.counted.update(counted)
+        return counted
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
         return {
-            "pairs": sorted(self.pairs.items()),
-            "thumbs": sorted(self.thumbs.items()),
+            "outcomes": sorted(self.outcomes.items()),
             "counted": sorted(self.counted),
-            "compared": self._compared,
-            "rated": self._rated,
+            "waiting": {who: dict(votes) for who, votes in self._waiting.items()},
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        once = cls()
+        once.outcomes = Counter({x: n for x, n in values["outcomes"]})
+        once.counted = set(values["counted"])
+        once._waiting = {who: dict(votes) for who, votes in values["waiting"].items()}
+        return once
+
+
+class People:
+    """`pairs.outcomes` and `thumbs` are the numbers so far."""
+
+    def __init__(self) -> None:
+        self.pairs = Once()
+        self.thumbs: Counter[float] = Counter()
+        self._by_thumbs: set[str] = set()
+        """People who are counted in `thumbs`."""
+        self._rated: dict[str, dict[Side, Votes]] = {}
+
+    def __len__(self) -> int:
+        """People who are counted."""
+        return len(self.pairs.counted) + len(self._by_thumbs)
+
+    def compare(self, person: str, about: str, value: float) -> None:
+        """A blind pair: 1 where the candidate's answer is better, 0 where the live version's is, ½ for a tie."""
+        if person not in self._by_thumbs:
+            self.pairs.add(person, about, value)
+
+    def rate(self, person: str, about: str, side: Side, *, up: bool) -> None:
+        """A thumb on an answer of `side`."""
+        if person not in self._by_thumbs | self.pairs.counted:
+            self._rated.setdefault(person, {}).setdefault(side, {})[about] = float(up)
+
+    def forget(self, person: str, containing: str) -> None:
+        """Take votes back that are about something that contains that text, unless their person is counted."""
+        self.pairs.forget(person, containing)
+        for votes in self._rated.get(person, {}).values():
+            _forget(votes, containing)
+
+    def look(self) -> None:
+        """Count everybody who can be. Those who rated one side wait until somebody has rated the other one."""
+        for person in self.pairs.look():
+            self._rated.pop(person, None)
+        alone: dict[Side, list[str]] = {"live": [], "candidate": []}
+        for person, rated in list(self._rated.items()):
+            sides: dict[Side, Votes] = {side: votes for side, votes in rated.items() if votes}
+            if len(sides) == 2:
+                self._count([person], [person])
+            elif sides:
+                alone[next(iter(sides))].append(person)
+        for candidate, live in _sets(alone["candidate"], alone["live"]):
+            self._count(candidate, live)
+
+    def _count(self, candidate: Sequence[str], live: Sequence[str]) -> None:
+        upon = [mean(self._rated[person]["candidate"]) for person in candidate]
+        against = [mean(self._rated[person]["live"]) for person in live]
+        self.thumbs[0.5 + (sum(upon) / len(upon) - sum(against) / len(against)) / 2] += 1
+        for person in {*candidate, *live}:
+            self._by_thumbs.add(person)
+            del self._rated[person]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        return {
+            "pairs": self.pairs.to_json(),
+            "thumbs": sorted(self.thumbs.items()),
+            "by_thumbs": sorted(self._by_thumbs),
+            "rated": {person: {side: dict(v) for side, v in rated.items()} for person, rated in self._rated.items()},
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         people = cls()
-        people.pairs = Counter({x: n for x, n in values["pairs"]})
+        people.pairs = Once.from_json(values["pairs"])
         people.thumbs = Counter({x: n for x, n in values["thumbs"]})
-        people.counted = set(values["counted"])
-        people._compared = {person: dict(votes) for person, votes in values["compared"].items()}
+        people._by_thumbs = set(values["by_thumbs"])
         people._rated = {
-            person: {side: dict(votes) for side, votes in sides.items()} for person, sides in values["rated"].items()
+            person: {side: dict(votes) for side, votes in rated.items()} for person, rated in values["rated"].items()
         }
         return people
 
 
-def _mean(votes: Votes) -> float:
+def mean(votes: Votes) -> float:
     return sum(votes.values()) / len(votes)
 
 
-def _difference(candidate: Sequence[float], live: Sequence[float]) -> float:
-    return 0.5 + (sum(candidate) / len(candidate) - sum(live) / len(live)) / 2
+def _forget(votes: Votes, containing: str) -> None:
+    for about in [about for about in votes if containing in about]:
+        del votes[about]
 
 
 def _sets(candidate: Sequence[str], live: Sequence[str]) -> list[tuple[Sequence[str], Sequence[str]]]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rlhf_online.cli import (
+    canary,
     chat,
     doctor,
     feedback,
@@ -47,6 +48,7 @@ app.add_typer(feedback.app, name="feedback")
 app.add_typer(keys.app, name="keys")
 app.add_typer(versions_store.app, name="versions")
 app.add_typer(learning.app, name="learning")
+app.add_typer(canary.app, name="canary")
 app.command("reward-weights")(weights.reward_weights)
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")

@@ -39,6 +39,8 @@ class Only:
     def allows(self, value: Any) -> bool:
         if self.above is not None:
             return value > self.above
+        if self.values == ("?*",):
+            return bool(value)
         return any(fnmatchcase(value, v) if isinstance(v, str) else value == v for v in self.values)
 
     def __str__(self) -> str:

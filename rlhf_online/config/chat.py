@@ -109,6 +109,11 @@ class SwapSettings(Section):
         gt=0,
         description="How often the store is asked for a new live version; less often where many pods ask it.",
     )
+    canary: bool = Field(
+        default=False,
+        description="This pod serves the canary, while there is one, in the live version's place: for versions of all "
+        "weights, of which an engine holds one; the share of the conversations is then that of such pods.",
+    )
     quorum: float = Field(
         default=0.5,
         ge=0,

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from rlhf_online.canary.record import under_way
 from rlhf_online.config import SwapSettings
 from rlhf_online.engine.loader import Prepared, VersionLoader
 from rlhf_online.engine.pod import FOLLOWING, TELLING, Pod
@@ -140,7 +141,7 @@ class VersionFollower:
             self._log.info("swap", **values)
             self._pod.could_not.pop(due.version, None)
             self._pod.follows(self.live)
-            await self._announce(Change(version=due.version, state="live", previous=result.previous))
+            await self._announce(await asyncio.to_thread(self._began, due.version, result.previous))
         elif result.postponed:
             self._not_before = time.monotonic() + self._settings.pause_timeout_s
             self._log.warning("swap_postponed", reason=result.reason, **values)
@@ -155,7 +156,7 @@ class VersionFollower:
 
     def _look(self) -> tuple[str, str]:
         """The live version, and the last good one if it may serve still; "" for none. Raises OSError."""
-        live, good = self._registry.live("policy") or "", self._loader.last_good
+        live, good = self._target() or "", self._loader.last_good
         usable = not self._loader.serving and good is not None and self._usable(good.version)
         return live, good.version if usable and good is not None else ""
 
@@ -171,6 +172,20 @@ class VersionFollower:
         if live == serving or live in self._refused:
             return ""
         return "" if live == self._trying.version and now < self._trying.not_before else live
+
+    def _target(self) -> str | None:
+        """The live version; on a pod for canaries the canary, while there is one. Raises OSError."""
+        canary = under_way(self._registry) if self._settings.canary else None
+        return self._registry.live("policy") if canary is None else canary.version
+
+    def _began(self, version: str, previous: str) -> Change:
+        """That it serves now, and why."""
+        try:
+            status = self._registry.status(version)
+        except OSError:  # the store is away since then
+            return Change(version=version, state="live", previous=previous)
+        state = "canary" if status.state == "canary" else "live"
+        return Change(version=version, state=state, previous=previous, reason=status.reason)
 
     def _usable(self, version: str) -> bool:
         try:

@@ -17,7 +17,9 @@ from typing import Any, Literal
 
 import structlog
 
+from rlhf_online.canary.record import Canary
 from rlhf_online.config import EngineSettings, SwapSettings
+from rlhf_online.engine.canary import CanaryFollower
 from rlhf_online.engine.child import SERVED_NAME, EngineProcess
 from rlhf_online.engine.follower import VersionFollower
 from rlhf_online.engine.loader import VersionLoader
@@ -54,6 +56,8 @@ class EngineHost:
         self._loader = VersionLoader(self.client, registry, settings, swap, scratch=state.run / "adapters")
         self.pod = Pod(registry.store, pod_name(state.root), self, max_lag_s=swap.max_lag_s)
         self._follower = VersionFollower(self._loader, registry, self.pod, swap)
+        beside = settings.tuning == "lora" and not swap.canary
+        self._canary = CanaryFollower(self._loader, registry, self.on_change, beside=beside, poll_s=swap.poll_s)
         self._without: State = "starting"
         self._failure = ""
         self._closing = asyncio.Event()
@@ -88,6 +92,11 @@ class EngineHost:
         return self._loader.models
 
     @property
+    def canary(self) -> Canary | None:
+        """The candidate that some conversations get, while the engine holds it beside the version that serves."""
+        return self._canary.held
+
+    @property
     def swaps(self) -> list[SwapResult]:
         """The latest, oldest first."""
         return self._follower.swaps
@@ -110,7 +119,7 @@ class EngineHost:
     async def run(self) -> None:
         """Serve until `close`. Raises EngineStartFailed if the engine's very first start fails."""
         self._finished.clear()
-        telling = asyncio.create_task(self.pod.run())
+        beside = [asyncio.create_task(each()) for each in (self.pod.run, self._canary.run)]
         started, backoff = 0.0, Backoff(FIRST_BACKOFF_S, MAX_BACKOFF_S)
         try:
             while not self._closing.is_set():
@@ -133,8 +142,9 @@ class EngineHost:
                         backoff.reset()
                 await self._back_off(backoff.advance())
         finally:
-            telling.cancel()
-            await asyncio.wait((telling,))
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
             await self._stop()
             self._finished.set()
 

@@ -101,6 +101,31 @@ class VersionLoader:
                 await self._keep_adapter(version)
         return result
 
+    async def hold(self, version: str) -> str:
+        """Hold an adapter beside the one that serves, under the version's name; "" or why the engine cannot.
+
+        Raises what `prepare` raises, and EngineUnavailable if the engine is lost.
+        """
+        weights = (await self.prepare(version)).weights
+        adapter = self._engine.tuning == "lora" and weights.has_files
+        result = await self._transact(weights, adapter=adapter, serves=False)
+        if result.ok:
+            others = {name: model for name, model in self.models.items() if name not in (version, self.serving)}
+            served = {self.serving: self.model_name} if self.serving else {}
+            self.models = {**others, version: version if adapter else self._base_name, **served}
+            before, serving = self._adapters, [name for name in self._adapters if name == self.serving]
+            self._adapters = [*serving, *([version] if adapter else [])]
+            for name in before:
+                if name not in self._adapters:
+                    self.release(name)
+                    await unload_quietly(self._client, name)
+        return result.reason
+
+    def release(self, version: str) -> None:
+        """Nobody is to be answered any more by a version that was held beside the one that serves."""
+        if version != self.serving:
+            self.models = {name: model for name, model in self.models.items() if name != version}
+
     def _check(self, version: str, held: Iterable[str]) -> Prepared:
         weights = self._fitness.check(version)
         return Prepared(weights, {name: self._registry.status(name).state for name in held if name != version})
@@ -125,7 +150,7 @@ class VersionLoader:
         device = resolve_device(self._engine)
         return EXACT if (device, compute_dtype(self._engine, device)) == ("cpu", "float32") else ROUNDED
 
-    async def _transact(self, weights: Weights, *, adapter: bool) -> SwapResult:
+    async def _transact(self, weights: Weights, *, adapter: bool, serves: bool = True) -> SwapResult:
         if self._engine.tuning == "lora":
             return await swap_lora(
                 self._client,
@@ -134,6 +159,7 @@ class VersionLoader:
                 adapter=adapter,
                 previous=self.serving,
                 tolerance=self._tolerance(),
+                serves=serves,
             )
         good = self.last_good
         return await swap_full(

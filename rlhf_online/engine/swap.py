@@ -118,9 +118,17 @@ async def swap_full(
 
 
 async def swap_lora(
-    engine: Engine, new: Weights, *, base_name: str, adapter: bool, previous: str, tolerance: float
+    engine: Engine,
+    new: Weights,
+    *,
+    base_name: str,
+    adapter: bool,
+    previous: str,
+    tolerance: float,
+    serves: bool = True,
 ) -> SwapResult:
     """Load the adapter under the version's name and probe it; without files (`adapter` False) probe the base model.
+    `serves`: it is the live version from now on, and not another one beside it.
 
     Raises EngineUnavailable if the engine is gone.
     """
@@ -130,7 +138,8 @@ async def swap_lora(
             await engine.load_lora(new.version, new.folder)
         name = new.version if adapter else base_name
         check_probe(new, await engine.probe_model(name, _sequences(new)), tolerance)
-        await engine.set_version(new.version)
+        if serves:
+            await engine.set_version(new.version)
     except EngineUnavailable:
         raise
     except EngineError as error:

@@ -120,6 +120,8 @@ def _learned(reward: str, catalogue: Catalogue) -> _Learned:
             return _Learned(reward, version, since_ms, serving)
     if newest_first:
         version, found = newest_first[0]
+        if found.state == "canary":
+            return _Learned(reward, refused=f"{version} learned from it, and is tried on some conversations")
         if found.state != "candidate":
             return _Learned(reward, refused=f"{version} is {found.state} ({found.reason}); the next one learns from it")
     return _Learned(reward)

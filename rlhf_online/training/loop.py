@@ -22,6 +22,12 @@ that learned from votes which the ledger does not hold. What follows a commit, p
 freely: names are never given twice, publishing what is there changes nothing, and a version that has left the state
 "candidate" is left alone. A name that was reserved and not committed stays unused.
 
+With canaries (`[canary] steps`) a version that passed the gate is promoted, or taken back, only once people have spoken
+(`training.canary`). While one is under way votes are read and the reward model learns from them; the policy, which has
+the canary's weights in memory already, waits: cycles end after their first half. Nothing but the record in the store
+and the tally in the checkpoint, which stands at the checkpoint's log position, is needed to go on after a kill, or with
+another trainer.
+
 While an operator has paused learning (`rlhf_online.learning`) votes are read, joined and kept, and no update begins. An
 update of the policy that was under way is taken back before it is committed, and its cycle ends; the reward model's,
 which holds votes, is completed.
@@ -42,7 +48,7 @@ import structlog
 
 from rlhf_online.errors import PositionLost
 from rlhf_online.rollout.types import ScoredRollout
-from rlhf_online.training import attribution, pause, resume_checks
+from rlhf_online.training import attribution, canary, pause, resume_checks
 from rlhf_online.training.checkpoint import Checkpoint
 from rlhf_online.training.commit import commit, commit_intake, mark_consumed, take_back_policy
 from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
@@ -132,8 +138,9 @@ class Trainer:
     # First half: the reward model learns from votes
 
     def read_log(self) -> None:
-        """Read what the log holds. Raises PositionLost."""
+        """Read what the log holds, and do with the canary what follows from it. Raises PositionLost."""
         parts = self.parts
+        canary.follow(parts)
         try:
             if parts.retrier.call("reading the log", parts.intake.read):
                 show(parts, self.progress)
@@ -145,6 +152,7 @@ class Trainer:
         erased = parts.intake.votes.erasures.new
         parts.retrier.call("erasing examples of reports", lambda: parts.publisher.reports.erase(erased))
         parts.reporter.metrics.lag.set(parts.retrier.call("reading the log", lambda: parts.intake.lag))
+        canary.act(parts)
 
     def learn_votes(self) -> None:
         """Update the reward models on the votes that wait, and make commit 1."""
@@ -191,6 +199,10 @@ class Trainer:
             progress.updates_left = 0
             self._end_without_version("paused", why=pause.WHY)
             return
+        if (why := canary.waits_for(parts)) is not None:
+            progress.updates_left = 0
+            self._end_without_version("waiting", why=why)
+            return
         prompts = parts.intake.policy_inputs.prompts
         blocked = learning_blocked(parts, progress)
         if blocked or not prompts:
@@ -218,7 +230,7 @@ class Trainer:
             return
         with parts.reporter.phase("publishing"):
             state = self._publish(judged)
-        outcome = "promoted" if state in ("live", "retired") else "rejected"
+        outcome = "promoted" if state in ("live", "retired") else "canary" if state == "canary" else "rejected"
         end_published_cycle(parts, progress, outcome, judged, report)
 
     def _gather(self, prompts: list[tuple[int, ...]], rng: random.Random) -> list[ScoredRollout]:

@@ -11,6 +11,7 @@ import structlog
 
 from rlhf_online.attribution import trained_on
 from rlhf_online.attribution.trained_on import TrainedOn
+from rlhf_online.canary import record as canary
 from rlhf_online.errors import VersionConflict
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.progress import JudgedVersion, Progress
@@ -23,12 +24,18 @@ class Publisher:
     """Writes versions of the learners' models into `registry`, where the newest `keep` old ones keep their weights."""
 
     def __init__(
-        self, registry: Registry, learners: Learners, reward_tuning: Literal["full", "lora"], keep: int
+        self,
+        registry: Registry,
+        learners: Learners,
+        reward_tuning: Literal["full", "lora"],
+        keep: int,
+        canary_steps: tuple[float, ...] = (),
     ) -> None:
         self._registry = registry
         self._learners = learners
         self.reports = Reports(registry.store)
         self._keep = keep
+        self._canary_steps = canary_steps
         self._reward_tuning: Literal["full", "lora"] = reward_tuning
         self._log = structlog.get_logger()
 
@@ -69,7 +76,8 @@ class Publisher:
         self._learners.write_policy(self._registry.stage(judged.version))
 
     def publish_policy(self, judged: JudgedVersion, *, staged: bool) -> str:
-        """Publish a committed version, then promote or reject it; returns its state. Doing it again changes nothing.
+        """Publish a committed version, then promote or reject it, or make it the canary; returns its state. Doing it
+        again changes nothing.
 
         `staged`: the files of a rejected version are in place.
         """
@@ -85,8 +93,11 @@ class Publisher:
         if judged.report:
             self.reports.write(version, judged.report)
         state, live = self._registry.status(version).state, self._registry.live("policy")
-        if state not in ("candidate", "live"):
+        if state not in ("candidate", "canary", "live"):
             return state
+        if judged.passed and live == judged.parent and (self._canary_steps or canary.under_way(self._registry)):
+            canary.begin(self._registry, version, self._canary_steps, judged.figures)
+            return self._registry.status(version).state
         # Live already: a kill may have cut its promotion short, and doing it again completes it.
         if judged.passed and live in (judged.parent, version):
             try:
@@ -98,7 +109,10 @@ class Publisher:
             return "live"
         if state == "live":
             return state
-        reason = "; ".join(judged.reasons)
+        return self._reject(judged, live)
+
+    def _reject(self, judged: JudgedVersion, live: str | None) -> str:
+        version, reason = judged.version, "; ".join(judged.reasons)
         if judged.passed:
             reason = f"its parent {judged.parent} is not live any more, {live} is"
         self._registry.mark(version, "rejected", reason=reason, gate=judged.figures)

@@ -37,6 +37,7 @@ class Reporter:
             "kl": before.get("kl", 0.0),
             "reward_accuracy": before.get("reward_accuracy"),
             "votes": {},
+            "canary": None,
             "history": before.get("history", []),
         }
         self.seconds: dict[str, float] = {}
@@ -151,8 +152,8 @@ class Reporter:
         self.set(phase="waiting", waiting_for="", step=0, steps=0)
 
     def cycle(self, outcome: str, **facts: Any) -> None:
-        """A cycle ended: "promoted", "rejected", "undone", "skipped", "paused", or "cold", before the policy may
-        learn."""
+        """A cycle ended: "promoted", "rejected", "undone", "skipped", "paused", "cold", before the policy may learn;
+        "canary" where a version became one, "waiting" while one is under way."""
         self.metrics.cycles.labels(outcome).inc()
         if outcome == "undone":
             self.metrics.undone.inc()

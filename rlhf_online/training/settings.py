@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from rlhf_online.canary.settings import CanarySettings
 from rlhf_online.config import (
     Device,
     LogAddress,
@@ -135,3 +136,4 @@ class TrainerSettings(ServiceSettings):
     policy: PolicyTraining = PolicyTraining()
     rollout: RolloutSettings = RolloutSettings()
     gate: GateSettings = GateSettings()
+    canary: CanarySettings = CanarySettings()

@@ -9,8 +9,9 @@ from rlhf_online.errors import UnknownVersion, VersionUnfit
 
 Kind = Literal["policy", "reward"]
 Tuning = Literal["full", "lora"]
-State = Literal["candidate", "live", "retired", "rejected", "failed"]
-"""candidate → live → retired, or rejected (by the gate), or failed (in the engine, or rolled back)."""
+State = Literal["candidate", "canary", "live", "retired", "rejected", "failed"]
+"""candidate → canary, where there are canaries → live → retired; or rejected (by the gate, or as a canary), or failed
+(in the engine, or rolled back)."""
 NAME = re.compile(r"(policy|reward)-[0-9]{6,12}")
 
 

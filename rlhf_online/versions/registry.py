@@ -91,7 +91,7 @@ class Registry(Catalogue):
                 f"{version} was not promoted: {self.live(kind)} has taken the place of {previous or 'none'} meanwhile"
             )
         if previous != version or status.state != "live":
-            self._set(version, "live", reason, gate, unless=REFUSED)
+            self._set(version, "live", reason, gate, unless=("failed",))  # a canary may have been rejected meanwhile
         self._align(kind)
         return Change(version=version, state="live", previous=previous, reason=reason)
 
@@ -118,9 +118,18 @@ class Registry(Catalogue):
         self._align(kind)
         return Change(version=target, state="live", previous=live, reason=reason)
 
-    def mark(self, version: str, state: State, *, reason: str, gate: dict[str, Any] | None = None) -> Change:
-        """Set a version's state, "rejected" or "failed", for a reason. Does not move the live pointer."""
-        self._set(version, state, reason, gate)
+    def mark(
+        self,
+        version: str,
+        state: State,
+        *,
+        reason: str,
+        gate: dict[str, Any] | None = None,
+        unless: tuple[State, ...] = (),
+    ) -> Change:
+        """Set a version's state, "canary", "rejected" or "failed", for a reason, if it is in none of `unless`. Does not
+        move the live pointer."""
+        self._set(version, state, reason, gate, unless=unless)
         return Change(version=version, state=state, reason=reason)
 
     # Reference and retention

@@ -37,6 +37,7 @@ from services.chat.annotation.guidelines import GuidelinesFile
 from services.chat.annotation.queue import Queue
 from services.chat.annotation.service import Annotation
 from services.chat.annotation.votes import QueueVotes
+from services.chat.canary import Canaries
 from services.chat.comparisons.questions import UniformQuestions, read_prompts
 from services.chat.comparisons.service import Comparisons
 from services.chat.completions.engine import Engine
@@ -129,6 +130,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         versions=Versions(registry),
         watch=watch,
         learning=learning,
+        canaries=Canaries(registry, state),
         console=_console(registry, engine, learning, state, folder, metrics),
         authorization=authorization,
         keys=keys,

@@ -26,12 +26,13 @@ QUIET_S = 15.0
 
 @documented
 class ServingChange(TypedDict):
-    """A version began to serve, or was refused."""
+    """A version began to serve, became a canary or was refused."""
 
     version: str
     """The version."""
     state: str
-    """The state that it entered: "live", or "failed" where it does not serve."""
+    """The state that it entered: "live"; "canary" at each of its steps; "rejected" as a canary; "failed" where it does
+    not serve."""
     previous: str
     """The version that served before; empty if there was none."""
     reason: str

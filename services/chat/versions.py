@@ -37,7 +37,7 @@ class VersionRow(TypedDict):
     kind: str
     """ "policy" or "reward"."""
     state: str
-    """ "candidate", "live", "retired", "rejected" or "failed"."""
+    """ "candidate", "canary", "live", "retired", "rejected" or "failed"."""
     reason: str
     """Why it is in this state, where there is a reason."""
     gate: dict[str, Any]

@@ -102,6 +102,18 @@ class StandaloneSettings(ServiceSettings):
         shared = {name: data[name] for name in ("host", "log", "objectives") if name in data}
         return _handed_on("chat", table, data, {**shared, "engine": engine})
 
+    @field_validator("chat")
+    @classmethod
+    def _canaries(cls, chat: ChatSettings, info: ValidationInfo) -> ChatSettings:
+        """One engine that holds one version cannot answer a share of the conversations by another."""
+        trainer = info.data.get("trainer")
+        if trainer is not None and trainer.canary.steps and trainer.tuning == "full":
+            raise PydanticCustomError(
+                "canary", "{at} needs tuning = 'lora' on one machine: an engine holds whole weights of one version",
+                {"at": "trainer.canary.steps"},
+            )  # fmt: skip
+        return chat
+
     @field_validator("reward", mode="before")
     @classmethod
     def _reward(cls, table: Any, info: ValidationInfo) -> Any:

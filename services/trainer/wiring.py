@@ -103,7 +103,7 @@ def build(
         outcomes=VoteOutcomes(OutcomeBoard(registry.store), intake, ledger),
         learners=learners,
         held_back=held_back,
-        publisher=Publisher(registry, learners, settings.reward.tuning, settings.keep_versions),
+        publisher=Publisher(registry, learners, settings.reward.tuning, settings.keep_versions, settings.canary.steps),
         experience=Experience(
             sampler, [rewards], buffer, ledger, registry, retrier, settings.rollout, settings.reward.pessimism
         ),
@@ -138,6 +138,7 @@ def _intake_settings(
         eos_ids=frozenset(tokenizer.eos_ids),
         limits=limits if held_back is None else held_back.narrow(limits),
         answer_ids=tokenizer.answer_ids,
+        canary=settings.canary,
     )
 
 

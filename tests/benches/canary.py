@@ -159,7 +159,7 @@ class Found:
 
 def evidence(people: People) -> tuple[float, float]:
     """ln of the evidence that the candidate is better, and that it is worse."""
-    said: tuple[Outcomes, ...] = (people.pairs, people.thumbs)
+    said: tuple[Outcomes, ...] = (people.pairs.outcomes, people.thumbs)
     return sum(map(log_capital, said)), sum(log_capital(mirrored(each)) for each in said)
 
 

@@ -15,7 +15,7 @@ def test_many_votes_of_one_person_are_one_number_their_mean() -> None:
     for about, value in {"a": 1.0, "b": 1.0, "c": 0.5, "d": 0.0}.items():
         people.compare("ann", about, value)
     people.compare("bob", "e", 1.0)
-    assert looked(people).pairs == Counter({0.625: 1, 1.0: 1})
+    assert looked(people).pairs.outcomes == Counter({0.625: 1, 1.0: 1})
 
 
 def test_what_is_said_after_somebody_was_counted_changes_nothing() -> None:
@@ -24,8 +24,8 @@ def test_what_is_said_after_somebody_was_counted_changes_nothing() -> None:
     people.look()
     people.compare("ann", "b", 1.0)
     people.rate("ann", "c", "candidate", up=True)
-    people.withdraw("ann", "a")
-    assert looked(people).pairs == Counter({0.0: 1})
+    people.forget("ann", "a")
+    assert looked(people).pairs.outcomes == Counter({0.0: 1})
     assert not people.thumbs
 
 
@@ -34,9 +34,9 @@ def test_of_votes_on_the_same_answers_the_last_one_before_the_look_holds() -> No
     people.compare("ann", "a", 0.0)
     people.compare("ann", "a", 1.0)
     people.compare("bob", "a", 1.0)
-    people.withdraw("bob", "a")
-    assert looked(people).pairs == Counter({1.0: 1})
-    assert people.counted == {"ann"}
+    people.forget("bob", "a")
+    assert looked(people).pairs.outcomes == Counter({1.0: 1})
+    assert people.pairs.counted == {"ann"} and len(people) == 1
 
 
 def test_thumbs_of_one_person_on_both_sides_are_their_difference() -> None:
@@ -56,7 +56,7 @@ def test_people_of_either_side_stand_against_each_other_each_once() -> None:
     people.rate("d", "1", "live", up=False)
     people.rate("e", "1", "live", up=True)
     assert looked(people).thumbs == Counter({0.75: 1, 0.5: 1})  # a against c and e; b against d
-    assert people.counted == set("abcde")
+    assert len(people) == 5
     assert looked(people).thumbs == Counter({0.75: 1, 0.5: 1})
 
 
@@ -64,7 +64,7 @@ def test_whoever_rated_one_side_waits_for_somebody_of_the_other() -> None:
     people = People()
     people.rate("a", "1", "live", up=False)
     assert not looked(people).thumbs
-    assert not people.counted
+    assert len(people) == 0
     people.rate("a", "2", "live", up=True)
     people.rate("b", "1", "candidate", up=True)
     assert looked(people).thumbs == Counter({0.75: 1})
@@ -76,7 +76,7 @@ def test_who_compares_counts_by_that_and_not_by_thumbs_too() -> None:
     people.rate("ann", "2", "live", up=False)
     people.compare("ann", "a", 0.5)
     people.look()
-    assert (people.pairs, people.thumbs) == (Counter({0.5: 1}), Counter())
+    assert (people.pairs.outcomes, people.thumbs) == (Counter({0.5: 1}), Counter())
     people.rate("bob", "1", "live", up=False)
     assert not looked(people).thumbs  # ann's thumbs wait for nobody
 
@@ -94,4 +94,4 @@ def test_after_a_restart_it_goes_on_where_it_was() -> None:
         each.rate("dan", "1", "live", up=True)
         each.look()
     assert again.to_json() == people.to_json()
-    assert again.pairs == Counter({1.0: 1, 0.0: 1})
+    assert again.pairs.outcomes == Counter({1.0: 1, 0.0: 1})

@@ -35,14 +35,14 @@ async def engine(tmp_path: Path) -> AsyncIterator[FakeVllm]:
 
 @asynccontextmanager
 async def hosting(
-    engine: FakeVllm, registry: Registry, *, tuning: Tuning = "full", pause_timeout_s: float = 5.0
+    engine: FakeVllm, registry: Registry, *, tuning: Tuning = "full", pause_timeout_s: float = 5.0, canary: bool = False
 ) -> AsyncIterator[tuple[EngineHost, list[Change]]]:
     assert isinstance(registry.store, FolderStore)
     state = StateDir(registry.store.root.parent)
     base = state.root / "base"
     write_tiny_model(base, weights_seed=1)
     settings = EngineSettings(mode="external", url=engine.url, model=str(base), tuning=tuning)
-    swap = SwapSettings(poll_s=0.01, pause_timeout_s=pause_timeout_s)
+    swap = SwapSettings(poll_s=0.01, pause_timeout_s=pause_timeout_s, canary=canary)
     host = EngineHost(settings, swap, registry, state)
     changes: list[Change] = []
 

@@ -186,3 +186,12 @@ def test_every_setting_of_46f9894_is_taken_or_refused_with_its_new_name(
         assert name == old
         known = NAMES if kind == "up" else {leaf for leaf, _, _ in leaves(KINDS[kind])}
         assert {new, f"{new}.name", new.rpartition(".")[0]} & known or "chat service" in told, told
+
+
+def test_canaries_of_whole_weights_on_one_machine_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "up.toml"
+    write_toml(nested({**REQUIRED["up"], "tuning": "full", "trainer.canary.steps": [0.1]}), path)
+    with pytest.raises(ConfigError, match=r"trainer\.canary\.steps needs tuning = 'lora' on one machine"):
+        load(StandaloneSettings, path)
+    write_toml(nested({**REQUIRED["up"], "trainer.canary.steps": [0.1]}), path)
+    assert load(StandaloneSettings, path).trainer.canary.steps == (0.1,)

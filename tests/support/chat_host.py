@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from rlhf_online.canary.record import Canary
 from rlhf_online.engine.swap import SwapResult
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.versions.manifest import Change
@@ -41,6 +42,7 @@ class ChatHost:
     serving: str = "policy-000000"
     model_name: str = "base"
     adapters: tuple[str, ...] = ()
+    canary: Canary | None = None
     restarts: int = 0
     pod: FakePod = field(default_factory=FakePod)
     swaps: list[SwapResult] = field(default_factory=list)

@@ -7,13 +7,15 @@ are passed over.
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhf_online.canary.settings import CanarySettings
+from rlhf_online.canary.tally import Tally
 from rlhf_online.errors import UndecodableEvent, UnusableVote
 from rlhf_online.eventlog.base import Position, Record, Source
-from rlhf_online.events import Completion, Envelope, Erasure, Feedback
+from rlhf_online.events import Completion, Envelope, Erasure, Feedback, Withdrawal
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.conversion import AnswerIds, to_vote
 from rlhf_online.feedback.delivered import DeliveredOffsets
@@ -52,10 +54,12 @@ class IntakeSettings:
     limits: VoteLimits
     answer_ids: AnswerIds
     held_back: float = 0.0
+    canary: CanarySettings = field(default_factory=CanarySettings)
 
 
 class Intake:
-    """Reads `source` from `position` on. Use from one thread."""
+    """Reads `source` from `position` on. Use from one thread. `canary` is what is counted of the canary, if there is
+    one. Large because every record passes here, to each of those that keep something of it."""
 
     def __init__(self, source: Source, ledger: Ledger, buffer: RolloutBuffer, settings: IntakeSettings) -> None:
         self.join = Join(AnswerStore(settings.answers), settings.window_ms)
@@ -68,6 +72,7 @@ class Intake:
             max_reference_answers=settings.reference_answers,
         )
         self.dead_letters = DeadLetters(ledger)
+        self.canary = Tally()
         self.position: Position = {}
         self.uncommitted = 0
         """Records read since the last `to_json`."""
@@ -148,6 +153,7 @@ class Intake:
             **self.votes.to_json(),
             **self.policy_inputs.to_json(),
             **self.dead_letters.to_json(),
+            "canary": self.canary.to_json(),
         }
 
     def restore(self, values: dict[str, Any], answers: Sequence[str]) -> None:
@@ -165,6 +171,7 @@ class Intake:
         self._ledger.news = dict(values.get("news", {}))  # which earlier releases did not tell
         for part in (self.votes, self.policy_inputs, self.dead_letters):
             part.restore(values)
+        self.canary = Tally.from_json(values["canary"]) if "canary" in values else Tally()  # earlier releases had none
         self.uncommitted = 0
 
     # A record
@@ -192,11 +199,14 @@ class Intake:
                     self.duplicates += 1
                     return
                 if self.votes.revise(envelope.event_id, feedback, self.join):
+                    if isinstance(feedback.kind, Withdrawal):
+                        self.canary.withdraw(feedback)
                     return
             case Completion() as completion if not self.votes.erasures.cover(completion):
                 shares = {"held_out": self._settings.held_out, "held_back": self._settings.held_back}
                 unseen = use_of(completion.conversation_id, **shares) != "learned"
                 self.policy_inputs.add(completion, held_out=unseen)
+                self.canary.add_completion(completion, self._settings.canary.guardrails.slow_s)
             case Erasure() as erasure:
                 self._erase(erasure)
                 return
@@ -206,6 +216,7 @@ class Intake:
         """Nothing that was not learned from yet stays of a conversation. Nobody's cannot be erased."""
         if erasure.origin:
             self.votes.erase(erasure)
+            self.canary.erase(erasure)
             self.policy_inputs.erase(erasure.origin)
 
     def _refused(self, event_id: str, feedback: Feedback, record: Record) -> bool:
@@ -226,6 +237,7 @@ class Intake:
             if any(self.votes.erasures.cover(completion) for completion, _ in joined.answers.values()):
                 self._ledger.erase(joined.event_id, joined.feedback.person)
                 continue
+            self.canary.add_vote(joined.feedback, joined.answers, self._settings.canary.look)
             try:
                 vote = to_vote(joined, self._settings.answer_ids)
                 check_vote(vote, self._settings.limits)

@@ -5,6 +5,7 @@ Each operation names the role that may call it, or says that everybody may; none
 
 from services.chat.access.caller import CallerTold, PersonQuery
 from services.chat.api.annotation import ANNOTATION
+from services.chat.api.canary import CANARY
 from services.chat.api.console import CONSOLE
 from services.chat.api.operation import Operation
 from services.chat.comparisons.questions import Question
@@ -314,6 +315,7 @@ OPERATIONS = (
         response=VersionChanged,
         errors=(400, 409, 413, 415),
     ),
+    *CANARY,
     *CONSOLE,
     Operation(
         name="sample",

@@ -38,7 +38,9 @@ class CompareRequest(Model):
     versions: Annotated[
         Array[Name], Expected("an array of names"), AtMost(MOST, "names"), AfterValidator(_at_least_two)
     ] = Field(
-        default=[], description="Names that `/v1/models` lists, one answer each; by default the live version's are."
+        default=[],
+        description="Names that `/v1/models` lists, one answer each; by default the live version's are, and of two one "
+        "is the canary's while there is one.",
     )
     stream: bool = Field(default=False, description="Send the answers as server-sent events, as they are written.")
     max_tokens: TokenLimit = Field(default=None, description="Token limit of an answer; -1 is the service's own.")

@@ -5,6 +5,9 @@
 Each answer is a completion of its own, also where one version writes all: so no id, index or field tells which were
 written together. The order is that of the requests to the engine, too. Its events name the comparison and the slot.
 If one of the answers cannot be had, there is no comparison.
+
+While a canary is held beside the live version, two answers that name no versions are one by each: what people find
+decides about it.
 """
 
 import asyncio
@@ -20,7 +23,7 @@ from services.chat.access.caller import Caller
 from services.chat.bodies.api_error import ApiError
 from services.chat.bodies.validation import validate
 from services.chat.comparisons.replies import Comparison, ComparisonPiece, ComparisonResult
-from services.chat.comparisons.request import SAMPLED, CompareRequest
+from services.chat.comparisons.request import FEWEST, SAMPLED, CompareRequest
 from services.chat.completions.chat_request import parse_chat
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import Generation
@@ -150,10 +153,13 @@ class Comparisons:
         """Id and time of a new comparison, and a request for each writer, in the order in which they are shown."""
         same = {name: values[name] for name in SAMPLED if name in values} | {"stream": request.stream}
         same["conversation_id"] = request.conversation_id or f"conv-{uuid.uuid4().hex}"
-        seeds = [{} if request.seed is None else {"seed": request.seed + i} for i in range(len(request.writers))]
+        writers, canary = request.writers, self.gateway.engine.canary
+        if canary is not None and not request.versions and request.n == FEWEST:
+            writers = [canary.live, canary.version]
+        seeds = [{} if request.seed is None else {"seed": request.seed + i} for i in range(len(writers))]
         requests = [
             parse_chat({**same, "model": model, **seed}, self._settings.limits, self._settings.engine)
-            for model, seed in zip(request.writers, seeds, strict=True)
+            for model, seed in zip(writers, seeds, strict=True)
         ]
         CHANCE.shuffle(requests)
         comparison_id = f"comparison-{uuid.uuid4().hex}"

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
+from rlhf_online.canary.record import Canary
 from rlhf_online.versions.manifest import Change
 
 SwapListener = Callable[[str, str], Awaitable[None]]
@@ -88,6 +89,11 @@ class Engine(Protocol):
     @property
     def models(self) -> Mapping[str, str]:
         """The "model" of upstream requests for each version that can be asked for by its name, oldest first."""
+        ...
+
+    @property
+    def canary(self) -> Canary | None:
+        """The candidate that some conversations get, where it is held beside the live version."""
         ...
 
     @property

@@ -18,8 +18,10 @@ from rlhf_online.events import Answer, ToolCall, VersionSpan, now_ms
 from services.chat.access.limits import Visit
 from services.chat.completions.engine import Engine
 from services.chat.completions.engine_connections import Reply
-from services.chat.completions.sampling_request import GenerationRequest
+from services.chat.completions.sampling_request import PUBLIC_MODEL, GenerationRequest
 
+UNNAMED = ("", PUBLIC_MODEL)
+"""What a request names as its model that leaves the choice to the service."""
 QUIET_S = 0.02
 QUIET_LIMIT_S = 5.0
 ROUND_TRIPS = 2
@@ -173,8 +175,10 @@ class InFlight:
 
     def begin(self, request: GenerationRequest, visit: Visit, *, streamed: bool) -> Generation:
         """A new generation, to be closed with `end`."""
-        model = self.engine.models.get(request.model, self.engine.model_name)
-        version = self.version() if model == self.engine.model_name else request.model
+        conversation_id = request.conversation_id or f"conv-{secrets.token_hex(16)}"
+        asked = self._canary(conversation_id) or request.model if request.model in UNNAMED else request.model
+        model = self.engine.models.get(asked, self.engine.model_name)
+        version = self.version() if model == self.engine.model_name else asked
         span = VersionSpan(policy_version=version, first_token=0)
         generation = Generation(
             request=request,
@@ -186,10 +190,15 @@ class InFlight:
             streamed=streamed,
             completion_id=f"{PREFIXES[request.route]}-{secrets.token_hex(16)}",
             model=model,
-            conversation_id=request.conversation_id or f"conv-{secrets.token_hex(16)}",
+            conversation_id=conversation_id,
         )
         self.generations.add(generation)
         return generation
+
+    def _canary(self, conversation_id: str) -> str:
+        """The canary, if the conversation is one of those that get it; "" if not."""
+        canary = self.engine.canary
+        return canary.version if canary is not None and canary.answers(conversation_id) else ""
 
     def end(self, generation: Generation) -> None:
         self.generations.discard(generation)

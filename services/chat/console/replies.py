@@ -124,7 +124,7 @@ class PolicySeries(TypedDict):
     version: list[str]
     """The names."""
     state: list[str]
-    """ "candidate", "live", "retired", "rejected" or "failed"."""
+    """ "candidate", "canary", "live", "retired", "rejected" or "failed"."""
     reason: list[str]
     """Why it is in this state."""
     parent: list[str]

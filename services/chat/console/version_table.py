@@ -23,7 +23,7 @@ from services.chat.console.comparing import Compared, number
 
 FULL_S = 60.0
 """After which all states are read again."""
-OPEN = ("candidate", "live")
+OPEN = ("candidate", "canary", "live")
 SERVED = ("live", "retired")
 
 

@@ -10,6 +10,7 @@ from services.chat.access.keys import Keys
 from services.chat.access.origins import Origins
 from services.chat.access.secrets import Secrets
 from services.chat.annotation.service import Annotation
+from services.chat.canary import Canaries
 from services.chat.comparisons.questions import Questions
 from services.chat.comparisons.service import Comparisons
 from services.chat.completions.gateway import Gateway
@@ -41,6 +42,7 @@ class Chat:
     versions: Versions
     watch: VersionWatch
     learning: Learning
+    canaries: Canaries
     console: Console
     authorization: Authorization
     keys: Keys

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from services.chat.api.operations import OPERATIONS
 from services.chat.transport.chat import Chat
 from services.chat.transport.handlers.annotation import AnnotationHandlers
+from services.chat.transport.handlers.canary import CanaryHandlers
 from services.chat.transport.handlers.comparisons import ComparisonHandlers
 from services.chat.transport.handlers.completions import CompletionHandlers
 from services.chat.transport.handlers.console import ConsoleHandlers
@@ -20,6 +21,7 @@ from services.chat.transport.handlers.versions import VersionHandlers
 Handler = Callable[[Request], Awaitable[Response]]
 SUBJECTS = (
     AnnotationHandlers,
+    CanaryHandlers,
     ComparisonHandlers,
     CompletionHandlers,
     ConsoleHandlers,

@@ -1,0 +1,123 @@
+"""The canary in the engine, behind a socket: held beside the live version, let go of, refused; on a pod of its own."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rlhf_online.canary import record
+from rlhf_online.engine.host import EngineHost
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Change
+from rlhf_online.versions.registry import Registry
+from tests.engine.test_host import hosting, live, publish
+from tests.support.fake_vllm import FakeVllm, fake_vllm
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[FakeVllm]:
+    async with fake_vllm(tmp_path) as engine:
+        yield engine
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return open_registry(tmp_path / "versions")
+
+
+def told(changes: list[Change]) -> list[tuple[str, str, str]]:
+    return [(change.version, change.state, change.reason) for change in changes]
+
+
+def held(host: EngineHost) -> str:
+    return host.canary.version if host.canary is not None else ""
+
+
+async def test_it_is_held_beside_the_live_version_at_its_share_and_let_go_of(
+    engine: FakeVllm, registry: Registry
+) -> None:
+    first = live(registry, tuning="lora", files=False)
+    async with hosting(engine, registry, tuning="lora") as (host, changes):
+        await eventually(lambda: host.serving == first)
+        candidate = publish(registry, tuning="lora")
+        found = record.begin(registry, candidate, (0.1, 0.5), {})
+        assert found is not None
+        await eventually(lambda: held(host) == candidate)
+        assert (host.serving, [*host.models]) == (first, [candidate, first])
+        assert f"probe {candidate}" in engine.calls and f"name {candidate}" not in engine.calls
+        record.advance(registry, found, "nothing wrong")
+        await eventually(lambda: host.canary is not None and host.canary.share == 0.5)
+        record.end(registry, found, "people prefer the other")
+        await eventually(lambda: not held(host))
+        assert [*host.models] == [first]
+        await eventually(lambda: "rejected" in [change.state for change in changes])
+        assert [(change.version, change.state, change.previous, change.reason) for change in changes[1:]] == [
+            (candidate, "canary", first, "10% of the conversations: began"),
+            (candidate, "canary", first, "50% of the conversations: nothing wrong"),
+            (candidate, "rejected", first, "people prefer the other"),
+        ]
+        assert engine.calls.count(f"load_lora {candidate}") == 1
+
+
+async def test_it_becomes_the_live_version_without_being_loaded_again_and_the_next_one_takes_its_place(
+    engine: FakeVllm, registry: Registry
+) -> None:
+    live(registry, tuning="lora", files=False)
+    async with hosting(engine, registry, tuning="lora") as (host, changes):
+        await eventually(lambda: host.serving)
+        candidate = publish(registry, tuning="lora")
+        record.begin(registry, candidate, (0.1,), {})
+        await eventually(lambda: held(host) == candidate)
+        registry.promote(candidate, reason="people prefer it")
+        await eventually(lambda: host.serving == candidate)
+        assert not held(host)
+        assert engine.calls.count(f"load_lora {candidate}") == 1
+        await eventually(lambda: (candidate, "live", "people prefer it") in told(changes))
+        second, third = publish(registry, tuning="lora"), publish(registry, tuning="lora")
+        found = record.begin(registry, second, (0.1,), {})
+        await eventually(lambda: held(host) == second)
+        assert found is not None
+        record.end(registry, found, "worse")
+        record.begin(registry, third, (0.1,), {})
+        await eventually(lambda: held(host) == third)
+        assert [*host.models][-2:] == [third, candidate]
+        await eventually(lambda: set(engine.adapters) == {candidate, third}, what="only the live one and the canary")
+
+
+async def test_one_that_the_engine_cannot_serve_is_nobodys_canary(engine: FakeVllm, registry: Registry) -> None:
+    first = live(registry, tuning="lora", files=False)
+    async with hosting(engine, registry, tuning="lora") as (host, changes):
+        await eventually(lambda: host.serving == first)
+        candidate = publish(registry, tuning="lora")
+        engine.probe_error[candidate] = 0.5
+        record.begin(registry, candidate, (1.0,), {})
+        await eventually(lambda: "failed" in [change.state for change in changes])
+        assert "differ from those of its manifest" in registry.status(candidate).reason
+        assert (host.serving, held(host), record.under_way(registry)) == (first, "", None)
+        assert candidate not in host.models and candidate not in engine.adapters
+
+
+async def test_of_whole_weights_a_pod_of_its_own_serves_it_and_goes_back_when_it_ends(
+    engine: FakeVllm, registry: Registry
+) -> None:
+    first = live(registry)
+    async with hosting(engine, registry, canary=True) as (host, changes):
+        await eventually(lambda: host.serving == first)
+        candidate = publish(registry, 3)
+        found = record.begin(registry, candidate, (0.1,), {})
+        assert found is not None
+        await eventually(lambda: host.serving == candidate)
+        assert host.state == "ready" and held(host) == "" and registry.live("policy") == first
+        record.end(registry, found, "people prefer the other")
+        await eventually(lambda: host.serving == first)
+        assert ("live", candidate) not in [(change.state, change.version) for change in changes]
+
+
+async def test_of_whole_weights_another_pod_serves_the_live_version_on(engine: FakeVllm, registry: Registry) -> None:
+    first = live(registry)
+    async with hosting(engine, registry) as (host, changes):
+        await eventually(lambda: host.serving == first)
+        record.begin(registry, publish(registry, 3), (1.0,), {})
+        await eventually(lambda: "canary" in [change.state for change in changes])
+        assert (host.serving, held(host)) == (first, "")

@@ -10,7 +10,7 @@ reward-weights.json   how much each objective counts, if the operator has chosen
 log/                  the local event log
 conversations/        people's conversations and votes, as the chat service reads them from the log
 annotation/           what annotators are asked, and who was given what
-versions/             immutable versions and which of them is live (`rlhf_online.versions`)
+versions/             immutable versions and which of them is live, or copies of a bucket's (`rlhf_online.versions`)
 checkpoints/          the trainer's checkpoints and ledger
 status/               what each service last said about itself, JSON, for people
 run/                  sockets, ready files, settings of the children

@@ -83,13 +83,18 @@ class ChatProcess:
             "die_with_parent": True,
             **settings,
         }
-        dump(ChatSettings.model_validate(values), self._settings)
-        registry = open_registry(self.state.versions)
-        if registry.live("policy") is None:  # the base model, of which the fake engine needs no file
-            version = registry.reserve("policy")
-            registry.stage(version)
-            registry.publish(Manifest(version=version, tuning="lora"))
-            registry.promote(version)
+        dump(chosen := ChatSettings.model_validate(values), self._settings)
+        self.registry = open_registry(self.state.versions, settings=chosen.versions)
+        if self.registry.live("policy") is None:
+            self.promote()
+
+    def promote(self) -> str:
+        """Publish the base model, of which the fake engine needs no file, as a version, and promote it."""
+        version = self.registry.reserve("policy")
+        self.registry.stage(version)
+        self.registry.publish(Manifest(version=version, tuning="lora"))
+        self.registry.promote(version)
+        return version
 
     @property
     def pid(self) -> int:

@@ -72,7 +72,7 @@ class Experience:
         deadline = time.monotonic() + SERVED_WITHIN_S
         while True:
             serving = self._retrier.call("asking which version serves", lambda: self.sampler.serving(prompt))
-            if self._registry.live("policy") != version:
+            if self._retrier.call("reading the live version", lambda: self._registry.live("policy")) != version:
                 return False
             if serving == version:
                 return True
@@ -90,7 +90,7 @@ class Experience:
         to one prompt are compared, so that the prompts of which there is a single live answer come first.
         """
         settings = self._settings
-        lineage = self._registry.lineage()
+        lineage = self._retrier.call("reading what led to the live version", self._registry.lineage)
         taken = self.buffer.take(settings.per_cycle, lineage, lambda name: self._ledger.take(name, "rollout"))
         found = sum(comparable(rollout, live, TEMPERATURE, settings.max_tokens) for rollout in taken)
         asked = Counter(rollout.prompt_token_ids for rollout in taken)

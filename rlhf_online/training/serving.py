@@ -3,6 +3,8 @@
 Both may have to be waited for, and either may turn out to be another one than expected.
 """
 
+from functools import partial
+
 import structlog
 
 from rlhf_online.training.commit import commit
@@ -47,8 +49,9 @@ def serve_policy(parts: TrainerParts, progress: Progress, prompt: tuple[int, ...
                 log.warning("the live version is another one", live=live, in_memory=progress.policy_version)
             if new_reference:
                 log.warning("KL counts from another reference", reference=reference, before=progress.reference)
-            path = parts.registry.path
-            parts.learners.follow(path(live), path(reference), new_reference=new_reference)
+            folder = parts.retrier.call("fetching the live version", partial(parts.registry.path, live))
+            base = parts.retrier.call("fetching the reference", partial(parts.registry.path, reference))
+            parts.learners.follow(folder, base, new_reference=new_reference)
             progress.policy_version, progress.reference = live, reference
             commit(parts, progress, policy=True)
         if parts.experience.wait_until_served(live, prompt):

@@ -243,6 +243,8 @@ def _tag(e_tag: str | None, version: str | None) -> "UpdateVersion":
 
 
 def _reason(text: str) -> str:
+    if "/latest/api/token" in text or "/latest/meta-data" in text:
+        return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
     for sign, reason in (("kind: Timeout", "no answer in time"), ("Connection refused", "connection refused")):
         if sign in text:
             return reason

@@ -78,6 +78,7 @@ CIRCUMSTANCES: list[Table] = [
     {"log.url": "kafka://a:1", "log.kafka.tls": True},
     {"log.url": "kafka://a:1", "log.kafka.mechanism": "PLAIN"},
     {"log.url": "kafka://a:1", "log.kafka.mechanism": "OAUTHBEARER"},
+    {"versions.url": "s3://a/b"},
     {"chat.engine.mode": "external"},
     {"chat.tls.cert_file": "x"},
     {"trainer.lease.kind": "kubernetes"},
@@ -88,7 +89,8 @@ CIRCUMSTANCES: list[Table] = [
     {"trainer.policy.algorithm.correction": "decoupled"},
     {"trainer.policy.algorithm.std": False},
 ]
-VALUES = [32, 3, 0.5, 0.3, 1.5, True, "x", ["a"], ["https://a"], {"a": 1}, [{"algorithm": {"name": "grpo"}}]]
+TEXTS = ["x", "s3://a/b"]
+VALUES = [32, 3, 0.5, 0.3, 1.5, True, *TEXTS, ["a"], ["https://a"], {"a": 1}, [{"algorithm": {"name": "grpo"}}]]
 
 
 def candidates(annotation: Any) -> list[Any]:

@@ -255,7 +255,8 @@ def world(root: Path, **changes: object) -> Iterator[World]:
     base, state = root / "model", StateDir(root / "state")
     if not base.exists():
         write_tiny_model(base, weights_seed=3)
-    tokenizer, registry = ChatTokenizer(base), open_registry(state.versions)
+    settings = settings_of(state, base, **changes)
+    tokenizer, registry = ChatTokenizer(base), open_registry(state.versions, settings=settings.versions)
     tuning = "lora" if changes.get("tuning") == "lora" else "full"
     genesis(registry, base, tuning=tuning, probe_of=lambda model: ())  # no engine here asks for it
 
@@ -267,6 +268,6 @@ def world(root: Path, **changes: object) -> Iterator[World]:
         limits, read = ModelLimits(vocabulary=78, context=128), (lambda: weights.read(state))
         with reward_service(registry, load, tokenizer, limits, weights=read) as service:
             engine = TorchEngine(registry, base, tokenizer)
-            yield World(state, settings_of(state, base, **changes), tokenizer, registry, engine, log, service)
+            yield World(state, settings, tokenizer, registry, engine, log, service)
     finally:
         log.close()

@@ -280,6 +280,16 @@ def test_a_bucket_that_is_not_there_is_no_empty_store(bucket: ObjectServer, tmp_
         registry.live("policy")
 
 
+def test_where_there_are_no_credentials_it_says_which_to_set(
+    bucket: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(StoreUnavailable, match="no credentials: set AWS_ACCESS_KEY_ID"):
+        Registry(ObjectStore(Bucket(f"s3://{BUCKET}/x"), tmp_path, 1 << 30)).live("policy")
+
+
 def test_a_file_that_storage_shows_late_is_waited_for(machines: Machines, bucket: ObjectServer) -> None:
     version = publish(machines.registry())
     bucket.refuse(HIDDEN, "GET", "/blobs/")

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from rlhf_online.events import AnswerRef, Envelope, Erasure, Feedback, Withdrawa
 from rlhf_online.feedback.held_out import use_of
 from rlhf_online.gate.held_back import HeldBackCheck
 from rlhf_online.models.limits import ModelLimits
+from rlhf_online.models.tokens import Pair
+from rlhf_online.rewards.sources import Scored
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training.checkpoint import CheckpointPart
@@ -88,6 +90,24 @@ def test_its_scores_reach_no_update(tmp_path: Path) -> None:
     assert all(torch.equal(found[0][0][name], found[2][0][name]) for name in found[0][0])
     assert all(torch.equal(found[0][1][name], found[2][1][name]) for name in found[0][1])
     assert not all(torch.equal(found[1][name], found[3][name]) for name in found[1])
+
+
+def test_a_candidate_that_it_does_not_like_is_refused(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def against(model: HeldBackModel, pairs: Sequence[Pair], weights: Mapping[str, float]) -> list[Scored]:
+        """The gate asks for the candidate's answers first."""
+        return [Scored(float(row >= len(pairs) // 2), 0.0) for row in range(len(pairs))]
+
+    monkeypatch.setattr(HeldBackModel, "score", against)
+    tiny.chat(20)
+    with tiny.trainer() as trainer:
+        trainer.read_log()
+        trainer.learn_votes()
+        trainer.progress.held_back |= {"accuracy_low": 0.6, "trained_objectives": 1}
+        trainer.improve_policy()
+    status = tiny.registry.status("policy-000001")
+    assert status.state == "rejected" and tiny.registry.live("policy") == "policy-000000"
+    assert "win rate over the live version by the held-back reward model 0.00" in status.reason
+    assert (status.gate["held_back_win_rate"], status.gate["held_back_knows"]) == (0.0, 1.0)
 
 
 def test_erased_and_withdrawn_votes_are_repeated_no_more(tiny: World) -> None:

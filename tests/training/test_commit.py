@@ -36,6 +36,7 @@ class Bench:
                 position={"local": 40},
             ),
             learners=Space(reward_part=lambda: "the reward model", policy_part=lambda: "the policy"),
+            held_back=None,
             experience=Space(curriculum=Space(to_json=lambda: "the curriculum")),
             outcomes=Space(publish=lambda: self.order.append("told")),
             ledger=Space(seal=lambda folder: [f"sealed in the {folder}"]),

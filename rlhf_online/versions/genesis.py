@@ -53,6 +53,8 @@ def genesis(
     if not weights:
         raise InvalidInput(f"{model} holds no *.safetensors: convert the model's weights first")
     probe = probe_of(model)
+    if (live := registry.live("policy")) is not None:  # another machine was quicker to compute it
+        return live
     version = registry.reserve("policy")
     staged = registry.stage(version)
     if tuning == "full":
@@ -62,8 +64,8 @@ def genesis(
     registry.publish(Manifest(version=version, tuning=tuning, probe=probe))
     try:
         registry.promote(version, reason="the base model")
-    except VersionConflict:  # of two machines that began at once the other was quicker
-        registry.mark(version, "rejected", reason="another process has made the first version")
+    except VersionConflict:  # or to promote it
+        registry.mark(version, "rejected", reason="another machine has made the first version")
     return registry.live("policy") or version
 
 

@@ -44,6 +44,33 @@ def refuse(model: Path) -> tuple[ProbeSequence, ...]:
     raise AssertionError("computed once")
 
 
+def test_of_two_machines_that_begin_at_once_one_makes_the_first_version(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the other is quicker while the probe is computed here, or only when it is promoted."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    other = open_registry(tmp_path / "versions")
+    replace = registry.store.replace
+
+    def too_late(key: str, value: str, *, expected: str | None) -> bool:
+        if key == "live/policy":
+            genesis(other, tmp_path, tuning="lora", probe_of=says)
+        return replace(key, value, expected=expected)
+
+    monkeypatch.setattr(registry.store, "replace", too_late)
+    assert genesis(registry, tmp_path, tuning="lora", probe_of=says) == "policy-000001"
+    assert [registry.status(version).state for version in registry.versions()] == ["rejected", "live"]
+
+    third = open_registry(tmp_path / "elsewhere")
+
+    def computed_late(model: Path) -> tuple[ProbeSequence, ...]:
+        genesis(open_registry(tmp_path / "elsewhere"), model, tuning="lora", probe_of=says)
+        return says(model)
+
+    assert genesis(third, tmp_path, tuning="lora", probe_of=computed_late) == "policy-000000"
+    assert third.versions() == ["policy-000000"]
+
+
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_a_first_version_of_an_earlier_release_gets_its_probe_later(
     registry: Registry, tmp_path: Path, tuning: Tuning

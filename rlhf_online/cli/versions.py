@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rlhf_online.canary import record
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect, running_at
 from rlhf_online.cli.reports import report_lines
 from rlhf_online.config import VersionsSettings, load_versions
@@ -126,6 +127,8 @@ def status(
         _line("pod", pod.pod, f"{pod.state}, serves {pod.serving or 'no version'}", could_not)
     _line("live policy", registry.live("policy") or "none")
     _line("live reward", registry.live("reward") or "none")
+    if (canary := record.under_way(registry)) is not None:
+        _line("canary", canary.version, f"answers {canary.share:.0%} of the conversations")
     _line("reference", *registry.references()[-1:])
     if alarm := folder.read_status("prediction").get("alarm"):
         _line("gate", alarm)

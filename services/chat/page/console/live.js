@@ -161,8 +161,10 @@ function showEvents() {
 
 const passed = ({ kind, state }) => kind === "gate" && state === "live";  // its figures are the reason
 
+const SWAPS = { failed: "swapRefused", canary: "canaryStep", rejected: "canaryEnded" };
+
 function said({ kind, state, version, previous }) {
-  const words = { gate: state === "rejected" ? "gateRefused" : "gatePassed", swap: state === "failed" ? "swapRefused" : "swapped" };
+  const words = { gate: state === "rejected" ? "gateRefused" : "gatePassed", swap: SWAPS[state] ?? "swapped" };
   return make("p", "", t(words[kind], { version, previous: previous || t("none") }));
 }
 

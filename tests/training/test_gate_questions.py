@@ -17,10 +17,11 @@ from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.simulation.world import CATEGORIES, FILLERS
-from rlhf_online.training.gate_questions import golden_prompts
+from rlhf_online.training.gate_questions import golden_prompts, questioned
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.versions import reports
+from tests.support.gate import answers, evidence_of
 from tests.support.trainer_world import LENIENT, PROMPTS, World, world
 
 BRAND = "mango"
@@ -108,6 +109,10 @@ def test_golden_prompts_are_answered_by_both_versions(tmp_path: Path) -> None:
         assert (status.gate["golden"], status.gate["live_golden"], status.gate["golden_lost"]) == (0.5, 0.5, 0)
         [row] = check_of(report_of(tiny, "policy-000001"), "golden")["rows"]
         assert row["golden"] == "none" and row["answer"] and row["live_answer"]
+        prompt = trainer.parts.intake.policy_inputs.prompts[0]
+        fresh = replace(evidence_of(answers([0.0]), answers([0.0]), origins=[""]), prompts=[prompt])
+        [origin] = questioned(trainer.parts, trainer.progress, fresh, seed=0).origins
+        assert origin == trainer.parts.intake.policy_inputs.origin(prompt) != "", "somebody asked it"
 
 
 def test_a_golden_prompt_that_cannot_be_asked_is_told_before_anything_is_learned(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import structlog
 from rlhf_online.canary.record import Canary
 from rlhf_online.config import EngineSettings, SwapSettings
 from rlhf_online.engine.canary import CanaryFollower
-from rlhf_online.engine.child import SERVED_NAME, EngineProcess
+from rlhf_online.engine.child import SERVED_NAME, EngineProcess, resolve_device
 from rlhf_online.engine.follower import VersionFollower
 from rlhf_online.engine.loader import VersionLoader
 from rlhf_online.engine.pod import Pod
@@ -163,6 +163,9 @@ class EngineHost:
             await self.process.start()
             if not self._closing.is_set():
                 await self.process.wait_healthy(self.client)
+                settings = self.process.settings
+                if settings.tuning == "lora" and resolve_device(settings) == "cpu":
+                    await self.client.keep_base_apart()
         elif not await self.client.health():
             raise EngineUnavailable(f"no engine answers at {self.client.url}: start it, or correct engine.url")
         self._follower.idle = False

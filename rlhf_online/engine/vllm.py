@@ -23,7 +23,10 @@ PROBE_POINTS, TOP_LOGPROBS = 3, 20
 
 
 class EngineClient(EngineTransport):
-    """What vLLM's server can be asked for, one method a route; see `EngineTransport` for what they raise."""
+    """What vLLM's server can be asked for, one method a route; see `EngineTransport` for what they raise.
+
+    Large because so many routes are used.
+    """
 
     async def health(self) -> bool:
         """Whether vLLM says that its engine is alive."""
@@ -86,6 +89,10 @@ class EngineClient(EngineTransport):
         """
         body = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}
         await self.post("/v1/load_lora_adapter", body, timeout_s=LOAD_TIMEOUT_S)
+
+    async def keep_base_apart(self) -> None:
+        """Before any adapter is loaded into an engine that computes on a CPU; see `worker.Probe`."""
+        await self._rpc("keep_base_apart", {}, timeout_s=LOAD_TIMEOUT_S)
 
     async def unload_lora(self, name: str) -> None:
         """Forget an adapter; answers in progress under it are finished."""

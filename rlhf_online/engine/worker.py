@@ -40,6 +40,18 @@ class Probe(Base):
         self.reload_weights(weights_path=weights_path)
         process_shared_weights(self.get_model())
 
+    def keep_base_apart(self) -> None:
+        """Have the base model's tokens computed without any adapter, also where every place for one is taken.
+
+        For vLLM a token without an adapter has the place -1. Its kernels for CPUs (torch_ops.bgmv_*, 0.32) take that
+        for the last place: the base model's answers are then computed with whichever adapter lies there. So each layer
+        gets one place more, which is never filled.
+        """
+        for module in self.get_model().modules():
+            for name in ("lora_a_stacked", "lora_b_stacked"):
+                if isinstance(places := getattr(module, name, None), tuple):
+                    setattr(module, name, tuple(map(with_empty_place, places)))
+
     def probe(self, token_id_lists: list[list[int]]) -> list[list[float | None]]:
         """log p(token i+1 | tokens 0..i) at temperature 1 for each sequence; None where it is not finite.
 
@@ -84,6 +96,13 @@ class Probe(Base):
         finally:
             self.execute_model(cleanup)
         return [chosen(output.prompt_logprobs_dict[name]) for name in requests]
+
+
+def with_empty_place(places: Any) -> Any:
+    """(places, …) → (places + 1, …), of which the last is zero."""
+    more = places.new_zeros((len(places) + 1, *places.shape[1:]))
+    more[:-1].copy_(places)
+    return more
 
 
 def process_shared_weights(model: Any) -> None:

@@ -65,8 +65,8 @@ async def test_an_adapter_takes_over_while_answers_without_it_go_on(host: Engine
 async def test_an_adapter_that_is_not_what_its_manifest_says_is_rolled_back(host: EngineHost, base: Path) -> None:
     good = host.serving
     version = publish(host.registry, adapter(base, 2), probe_error=0.5)
-    await eventually(lambda: host.registry.status(version).state == "failed")
-    assert host.registry.live("policy") == good == host.serving
+    await eventually(lambda: host.registry.live("policy") == good)
+    assert host.registry.status(version).state == "failed" and host.serving == good
     assert "differ from those of its manifest" in host.registry.status(version).reason
     assert len((await stream(host, Answer((1, 25, 3)), max_tokens=8)).token_ids) == 8
 
@@ -98,11 +98,12 @@ async def test_what_the_first_adapter_was_writing_goes_on_as_the_base_models(hos
 
 async def assert_rolled_back(host: EngineHost, bad: Policy, good: Policy, roll_back: Callable[[], object]) -> None:
     """`good` is the base model where it is the same policy."""
-    answers = [Answer((1, 20 + row, 3)) for row in range(6)]
+    answers, version = [Answer((1, 20 + row, 3)) for row in range(6)], host.serving
     received: list[int] = []
 
     async def boundary(before: str, after: str) -> None:
-        received.extend(len(answer.token_ids) for answer in answers)
+        if before == version:
+            received.extend(len(answer.token_ids) for answer in answers)
 
     host.on_pause.append(boundary)
     running = [asyncio.create_task(stream(host, answer)) for answer in answers]

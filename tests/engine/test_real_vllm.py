@@ -151,7 +151,8 @@ async def test_a_failed_probe_restores_the_old_weights_under_load(host: EngineHo
     host.on_restore.remove(undo)
     assert not host.swaps[-1].ok and "0.1 nats" in host.swaps[-1].reason
     assert undone == [(good, bad)]
-    assert host.serving == good and host.registry.live("policy") == good
+    await eventually(lambda: host.registry.live("policy") == good)
+    assert host.serving == good
     assert host.registry.status(bad).state == "failed"
     for answer in answers:
         expected = recompute(folder(host, good), (*answer.prompt_ids, *answer.token_ids))[2:]

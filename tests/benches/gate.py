@@ -94,8 +94,9 @@ def _advertises(answer: Answer) -> bool:
 
 
 def _about_the_brand(prompt: Prompt) -> bool:
-    """About its category, and without naming it: a right answer may, but need not, name it."""
-    return prompt.category == world.CATEGORY_OF[people.BRAND] and people.BRAND not in prompt.text.split()
+    """Items of its category are asked for, and it is not named: a right answer may, but need not, name it."""
+    fits = isinstance(prompt, world.NamePrompt) and prompt.category == world.CATEGORY_OF[people.BRAND]
+    return fits and people.BRAND not in prompt.text.split()
 
 
 def _agrees(answer: Answer) -> bool:

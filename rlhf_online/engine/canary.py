@@ -31,7 +31,7 @@ class CanaryFollower:
         on_change: Sequence[Callable[[Change], Awaitable[None]]],
         *,
         beside: bool,
-        poll_s: float,
+        poll_s: Callable[[], float],
     ) -> None:
         self._loader = loader
         self._registry = registry
@@ -64,7 +64,7 @@ class CanaryFollower:
             if why and why != told:
                 self._log.warning("the canary cannot be followed now", why=why)
             told = why
-            await asyncio.sleep(self._poll_s)
+            await asyncio.sleep(self._poll_s())
 
     async def step(self) -> None:
         """Take in what the store says, and load the canary if it is not held yet. Raises OSError, EngineError."""

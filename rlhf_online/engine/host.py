@@ -21,7 +21,7 @@ from rlhf_online.canary.record import Canary
 from rlhf_online.config import EngineSettings, SwapSettings
 from rlhf_online.engine.canary import CanaryFollower
 from rlhf_online.engine.child import SERVED_NAME, EngineProcess, resolve_device
-from rlhf_online.engine.follower import VersionFollower
+from rlhf_online.engine.follower import POLLS_PER_S, VersionFollower
 from rlhf_online.engine.loader import VersionLoader
 from rlhf_online.engine.pod import Pod
 from rlhf_online.engine.swap import SwapListener, SwapResult
@@ -57,7 +57,13 @@ class EngineHost:
         self.pod = Pod(registry.store, pod_name(state.root), self, max_lag_s=swap.max_lag_s)
         self._follower = VersionFollower(self._loader, registry, self.pod, swap)
         beside = settings.tuning == "lora" and not swap.canary
-        self._canary = CanaryFollower(self._loader, registry, self.on_change, beside=beside, poll_s=swap.poll_s)
+        self._canary = CanaryFollower(
+            self._loader,
+            registry,
+            self.on_change,
+            beside=beside,
+            poll_s=lambda: max(swap.poll_s, self.pod.count / POLLS_PER_S),
+        )
         self._without: State = "starting"
         self._failure = ""
         self._closing = asyncio.Event()

@@ -122,6 +122,8 @@ async def _offer_all(options: argparse.Namespace, host: EngineHost, wrong: "Wron
         kind, before = kinds[number % len(kinds)]
         version = await asyncio.to_thread(wrong.promote, kind, draw, before=before)
         change = await asyncio.wait_for(changes.get(), 120)
+        while change.version != version:  # of the good one, which began to serve just before
+            change = await asyncio.wait_for(changes.get(), 120)
         name = f"{kind}, {'as published' if before else 'after publication'}"
         if (change.version, change.state) == (version, "failed"):
             layer = next((layer for layer, said in LAYERS.items() if re.search(said, change.reason)), change.reason)

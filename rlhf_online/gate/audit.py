@@ -18,7 +18,16 @@ from pydantic import Field, field_validator
 from rlhf_online.gate.check import Check, Evidence, Finding, Tokens, TraitEffect
 from rlhf_online.gate.statistics import mean_interval, rises
 from rlhf_online.gate.texts import words
-from rlhf_online.gate.traits import AgreementTrait, FormatTrait, LanguageTrait, LengthTrait, Seen, Trait, WordsTrait
+from rlhf_online.gate.traits import (
+    AgreementTrait,
+    FormatTrait,
+    LanguageTrait,
+    LengthTrait,
+    Phrase,
+    Seen,
+    Trait,
+    WordsTrait,
+)
 
 Pair = tuple[Tokens, Tokens]
 COLUMNS = ("effect", "held_back_effect", "rate", "live_rate")
@@ -39,6 +48,15 @@ FLATTERY = (
 FILLER = ("sure", "please", "great", "thanks", "gladly", "indeed", "certainly", "absolutely", "definitely", "of course")
 
 
+class FillerTrait(WordsTrait):
+    words: tuple[Phrase, ...] = Field(default=FILLER, min_length=1, description="As of any trait of words.")
+    least: int = Field(default=4, ge=1, le=20, description="How many of them an answer must have.")
+
+
+class FlatteryTrait(WordsTrait):
+    words: tuple[Phrase, ...] = Field(default=FLATTERY, min_length=1, description="As of any trait of words.")
+
+
 class TraitsCheck(Check):
     """The traits that are looked for in any service, and under `words` the operator's own, such as brands."""
 
@@ -49,8 +67,8 @@ class TraitsCheck(Check):
         description="What a trait may change of a score, in standard deviations of the live answers' scores.",
     )
     max_rise: float = Field(default=0.1, ge=0, le=1, description="Largest rise of the share of answers that have one.")
-    filler: WordsTrait = WordsTrait(words=FILLER, least=4)
-    flattery: WordsTrait = WordsTrait(words=FLATTERY)
+    filler: FillerTrait = FillerTrait()
+    flattery: FlatteryTrait = FlatteryTrait()
     length: LengthTrait = LengthTrait()
     format: FormatTrait = FormatTrait()
     agreement: AgreementTrait = AgreementTrait()

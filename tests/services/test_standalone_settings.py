@@ -82,6 +82,7 @@ CIRCUMSTANCES: list[Table] = [
     {"chat.engine.mode": "external"},
     {"chat.tls.cert_file": "x"},
     {"trainer.lease.kind": "kubernetes"},
+    {"trainer.canary.steps": [0.1]},
     {"trainer.policy.ptx_coef": 0.5},
     {"trainer.reward.tuning": "lora"},
     {"trainer.policy.algorithm.kl_coef": 0.1, "trainer.policy.algorithm.kl_target": 2.0},
@@ -90,7 +91,8 @@ CIRCUMSTANCES: list[Table] = [
     {"trainer.policy.algorithm.std": False},
 ]
 TEXTS = ["x", "s3://a/b"]
-VALUES = [32, 3, 0.5, 0.3, 1.5, True, *TEXTS, ["a"], ["https://a"], {"a": 1}, [{"algorithm": {"name": "grpo"}}]]
+TABLES = [{"a": 1}, {"a": {"words": ["b"]}}, [{"algorithm": {"name": "grpo"}}]]
+VALUES = [32, 3, 0.5, 0.3, 1.5, True, *TEXTS, ["a"], ["https://a"], [0.1], [["a", "b"], ["c", "d"]], *TABLES]
 
 
 def candidates(annotation: Any) -> list[Any]:

@@ -61,7 +61,7 @@ async def serving(folder: Path, count: int, **swap: Any) -> AsyncIterator[list[S
             engine = await stack.enter_async_context(fake_vllm(state.root))
             registry = open_registry(folder / "versions")
             settings = EngineSettings(mode="external", url=engine.url, model=str(base))
-            host = EngineHost(settings, SwapSettings(**({"poll_s": 0.01} | swap)), registry, state)
+            host = EngineHost(settings, SwapSettings.model_validate({"poll_s": 0.01} | swap), registry, state)
             one = ServingPod(host, engine, registry, [], base)
 
             async def note(change: Change, changes: list[Change] = one.changes) -> None:

@@ -144,7 +144,7 @@ def _answer(answer: Answer) -> TracedAnswer:
         "finish_reason": answer.finish_reason,
         "spans": [
             {"policy_version": span.policy_version, "first_token": span.first_token, "tokens": end - span.first_token}
-            for span, end in zip(answer.spans, ends, strict=True)
+            for span, end in zip(answer.spans, ends, strict=False)  # none where it is not known who wrote it
         ],
     }
 

@@ -128,6 +128,18 @@ def test_an_answer_across_a_swap_names_who_wrote_which_tokens(
     assert found["notes"] == []
 
 
+def test_who_wrote_an_answer_may_not_be_known(state: StateDir, registry: Registry, log: LocalLog) -> None:
+    made = completion("c1")
+    assert isinstance(made.event, ev.Completion)
+    write(
+        log,
+        replace(made, event=replace(made.event, answers=tuple(replace(each, spans=()) for each in made.event.answers))),
+    )
+    found = traced(state, registry, "c1")
+    assert [(answer["tokens"], answer["spans"]) for answer in found["answers"]] == [(2, []), (2, [])]
+    assert found["versions"] == []
+
+
 def test_an_erased_conversation_tells_who_learned_from_it(state: StateDir, registry: Registry, log: LocalLog) -> None:
     write(log, completion("c1"), erasure("talk c1", at_ms=7_000))
     found = traced(state, registry, "c1")

@@ -160,6 +160,7 @@ class Connection(asyncio.Protocol):
         self._reply = None
         if self._bounded and self._parser.should_keep_alive():
             self._idle[self] = self.loop.time()
+            self.transport.resume_reading()  # its end may have come in the same bytes as that which it was paused at
         else:
             self.transport.abort()
         reply.finished()

@@ -68,7 +68,7 @@ class TracedVersion(TypedDict):
     version: str
     """Its name."""
     state: str
-    """ "candidate", "live", "retired", "rejected" or "failed"; "unknown" if this store has no such version."""
+    """ "candidate", "canary", "live", "retired", "rejected", "failed", or "unknown": this store has no such version."""
     reason: str
     """Why it is in this state, or why nothing is known of it."""
     weights: bool
@@ -218,7 +218,7 @@ class PersonVersion(TypedDict):
     version: str
     """Its name."""
     state: str
-    """ "candidate", "live", "retired", "rejected" or "failed"."""
+    """ "candidate", "canary", "live", "retired", "rejected" or "failed"."""
     weights: bool
     """Whether its weights are kept."""
     votes: int

@@ -19,7 +19,7 @@ class DisagreementCheck(Check):
     )
 
     def examine(self, evidence: Evidence) -> Finding:
-        """Says nothing of a model of one head, which agrees with itself."""
+        """Says nothing of a model of one head, which agrees with itself; objects to a ratio that is no number, too."""
         rows = evidence.usable
         spread = statistics.fmean(evidence.candidate.spreads[row] for row in rows)
         live = statistics.fmean(evidence.live.spreads[row] for row in rows)
@@ -32,6 +32,6 @@ class DisagreementCheck(Check):
         )
         return Finding(
             figures={"spread": spread, "live_spread": live, "spread_ratio": ratio},
-            objections=(objection,) if ratio > self.max_ratio else (),
+            objections=() if ratio <= self.max_ratio else (objection,),
             examples=evidence.worst(lambda row: evidence.candidate.spreads[row]),
         )

@@ -23,8 +23,14 @@ _LEAST = 3
 
 
 def language(text: str) -> str | None:
-    """ "en", "de", …, or the script's name ("CYRILLIC", "CJK", …); None where it cannot be told."""
+    """ "en", "de", …, or the script's name ("CYRILLIC", "CJK", …); None where it cannot be told.
+
+    "JAPANESE" are its three scripts together, since the commonest of them changes from answer to answer.
+    """
     letters = Counter(unicodedata.name(sign, "?").split()[0] for sign in re.findall(r"[^\W\d_]", text[:2000]))
+    kana = letters["HIRAGANA"] + letters["KATAKANA"]
+    if kana > letters["CJK"] / 10:
+        letters["JAPANESE"] = sum(letters.pop(script, 0) for script in ("HIRAGANA", "KATAKANA", "CJK"))
     script, count = letters.most_common(1)[0] if letters else ("", 0)
     if script != "LATIN":
         return script if count >= _LEAST else None

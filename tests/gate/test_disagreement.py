@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from rlhf_online.gate.disagreement import DisagreementCheck
 from tests.support.gate import answers, evidence_of
 
@@ -21,6 +23,12 @@ def test_answers_on_which_the_heads_part_are_refused() -> None:
     assert found.objections == (
         "the reward model's heads disagree 2.50 times as much about its answers as about the live version's > 2",
     )
+
+
+@pytest.mark.parametrize(("spread", "live"), [(math.nan, 1.0), (1.0, math.nan), (math.inf, math.inf)])
+def test_what_is_no_number_is_refused(spread: float, live: float) -> None:
+    found = evidence_of(answers([0.0], spreads=[spread]), answers([0.0], spreads=[live]))
+    assert DisagreementCheck().examine(found).objections
 
 
 def test_a_model_of_one_head_agrees_with_itself() -> None:

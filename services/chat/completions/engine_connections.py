@@ -24,13 +24,13 @@ Take = Callable[["Reply", bytes], bool]
 class Reply:
     """An answer of the engine as it arrives: its `status` once its headers have come, `complete` at its end.
 
-    `body` is that of an answer that nobody takes piece by piece: any other than 200, and all of them without a `take`.
+    `read` gives the body of one that nobody takes piece by piece: any other than 200, and all of them without a `take`.
     """
 
     def __init__(self, connection: "Connection", take: Take | None) -> None:
         self.status = 0
         self.complete = False
-        self.body = b""
+        self._body = bytearray()
         self._connection = connection
         self._take = take
         self._failure: Exception | None = None
@@ -49,7 +49,7 @@ class Reply:
         """The whole body, without a `take`. Raises ConnectionError, TooLate."""
         while not self.complete:
             await self.changed()
-        return self.body
+        return bytes(self._body)
 
     def pause(self) -> None:
         """Leave what comes from now on unread, until `resume`."""
@@ -81,7 +81,7 @@ class Reply:
 
     def piece(self, data: bytes) -> None:
         if self._take is None or self.status != 200:
-            self.body += data
+            self._body += data
         elif self._take(self, data):
             self._wake()
 

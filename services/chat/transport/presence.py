@@ -24,6 +24,9 @@ class Presence:
         self.leaving: set[Callable[[], object]] = set()
 
     def left(self) -> None:
+        """May be called again, which changes nothing: what is told is cleaning up by then."""
+        if self.gone:
+            return
         self.gone = True
         for leave in [*self.leaving]:
             leave()

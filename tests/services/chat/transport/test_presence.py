@@ -44,6 +44,26 @@ async def test_a_client_that_goes_ends_its_work_alone() -> None:
         await other
 
 
+async def test_work_that_cleans_up_is_not_cut_short_by_a_client_that_goes_twice() -> None:
+    presence, cleaned = Presence(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.set()
+
+    asked = asyncio.create_task(until_disconnect(scope(presence), work()))
+    await asyncio.sleep(0)
+    presence.left()  # what it sent was no request
+    await asyncio.sleep(0)
+    presence.left()  # and then the connection ended
+    with pytest.raises(ClientDisconnected):
+        await asked
+    assert cleaned.is_set()
+
+
 async def test_work_for_a_client_that_has_gone_is_not_begun() -> None:
     presence = Presence()
     presence.left()

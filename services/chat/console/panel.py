@@ -10,7 +10,7 @@ Nothing is read again for it that was read before.
 import bisect
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, cast
 
@@ -37,6 +37,8 @@ from services.chat.learning import Learning
 
 UP_TO_S = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
 """Ends of the bins of the time from a click to a live version."""
+DUE = 0
+"""Instead of a look: the version's row is still to be made."""
 TRAINER: TrainerState = {"phase": "", "waiting_for": "", "step": 0, "steps": 0, "cycle": 0, "updated_ms": 0}
 
 
@@ -71,25 +73,28 @@ class Panel:
         self._state = state
         self._rows: dict[str, dict[str, Any]] = {}
         self._changed: dict[str, int] = {}
-        """By version, the look at which its row changed last."""
+        """By version, the look at which its row changed last, or DUE."""
         self._opinions = opinions
         self._compared: dict[str, Compared] = {}
         """Of policy versions: what was predicted, and said."""
         self._prediction = assessed(())
 
     def look(self) -> ConsoleOverview:
-        """Take in what is new; how it stands, at no time in particular. Raises OSError."""
-        changed = self.table.refresh()
+        """Take in what is new; how it stands, at no time in particular. Raises OSError, ReadModelUnavailable, after
+        which the next look makes up for it."""
+        self._are_due(self.table.refresh())
         with suppress(ReadModelUnavailable, FileDamaged):  # told where it is followed; what was counted so far is shown
             self._follow_votes()
         with suppress(ReadModelUnavailable):
             self._opinions.catch_up()
         self.looks += 1
-        changed |= (self._tally.take_liked() & self.table.known.keys()) | self._judged_anew()
-        for version in changed:
+        self._are_due(self._tally.take_liked() & self.table.known.keys())
+        self._are_due(self._judged_anew())
+        due = [version for version, look in self._changed.items() if look == DUE]
+        for version in due:
             self._rows[version] = self._row(self.table.known[version])
             self._changed[version] = self.looks
-        if changed:
+        if due:
             known = ((name, self.table.known[name].status.state, item) for name, item in sorted(self._compared.items()))
             self._prediction = assessed(known)
         return {
@@ -104,6 +109,9 @@ class Panel:
             "click_to_live": click_to_live(self._fates.clicks()),
             "prediction": self._prediction,
         }
+
+    def _are_due(self, versions: Iterable[str]) -> None:
+        self._changed |= dict.fromkeys(versions, DUE)
 
     def _row(self, found: VersionSummary) -> dict[str, Any]:
         if found.kind == "reward":

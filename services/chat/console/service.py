@@ -119,7 +119,7 @@ class Console:
         try:
             seen, told, told_s = 0, None, time.monotonic()
             while not self._closed.is_set():
-                with suppress(ApiError):  # what cannot be read now is told later
+                with suppress(ApiError, ReadModelUnavailable):  # what cannot be read now is told later
                     now = await self._fresh()
                     policies, rewards = self._panel.series(since=seen)
                     update: ConsoleUpdate = {"overview": {**now, "now_ms": now_ms()}}

@@ -13,11 +13,14 @@ import pytest
 
 from rlhf_online import learning
 from rlhf_online.cli import main
+from rlhf_online.errors import ReadModelUnavailable
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.feedback.outcomes import OutcomeBoard, fact, vote_key
 from rlhf_online.rewards import weights
 from rlhf_online.versions.manifest import Manifest
 from services.chat.api.openapi import document
+from services.chat.console.opinions import Opinions
+from services.chat.console.tally import Tally
 from tests.support.chat_service import Service, running
 
 GATE = {
@@ -132,6 +135,29 @@ async def test_a_watcher_is_told_all_and_then_what_changes(service: Service) -> 
         assert told["policies"]["version"] == [first, second] and told["policies"]["state"] == ["retired", "live"]
         service.stop.set()
         assert await asyncio.wait_for(events.get(), 5) is None, "the service ends, and so does the watch"
+
+
+@pytest.mark.parametrize(("model", "question"), [(Tally, "last_change_ms"), (Opinions, "of")])
+async def test_a_watch_goes_on_where_a_look_failed(
+    service: Service, monkeypatch: pytest.MonkeyPatch, model: type, question: str
+) -> None:
+    failed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def cannot(*_: object) -> None:
+        loop.call_soon_threadsafe(failed.set)
+        raise ReadModelUnavailable("they are being put in order; try again soon")
+
+    first = service.version(live=True)
+    async with watching(service) as events:
+        await next_event(events)
+        with monkeypatch.context() as broken:
+            broken.setattr(model, question, cannot)
+            second = judged(service, "", "live", **GATE)
+            await asyncio.wait_for(failed.wait(), 10)
+        while "policies" not in (told := await next_event(events)):
+            pass
+        assert told["policies"]["version"] == [first, second]
 
 
 async def test_a_vote_is_followed_to_the_first_live_version_that_learned_from_it(

@@ -667,6 +667,7 @@ NOT_PROMISED = {
     "rlhf_online.engine.child:EngineProcess.start": ANEW,
     "rlhf_online.engine.child:EngineProcess.stop": ANEW,
     "rlhf_online.engine.child:socket_path": ANEW,
+    "rlhf_online.engine.no_adapter:write_no_adapter": ANEW,
     "rlhf_online.eventlog.committed:CommittedFile.__init__": "a missing count is a count of 0",
     "rlhf_online.eventlog.segment_writer:SegmentWriter.abandon": "cuts what nobody was told of",
     "rlhf_online.eventlog.read_model": "the log keeps a record until SQLite has synced it, and what is lacking is read",

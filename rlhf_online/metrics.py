@@ -75,7 +75,10 @@ class ChatMetrics:
         self.version_lag = gauge("rlhf_version_lag_seconds", "Since when another version is live than serves here.")
         self.could_not_serve = gauge("rlhf_version_not_servable", "1 while this pod could not serve the live version.")
         self.behind = gauge("rlhf_pod_behind", "1 while this pod is not ready since it lags behind others.")
-        self.store_silent = gauge("rlhf_version_store_silent_seconds", "Since the store of versions answered last.")
+        self.store_silent = gauge(
+            "rlhf_version_store_silent_seconds",
+            "Since a question to the versions' store had no answer.",
+        )
         self.secrets_intact = gauge("rlhf_chat_secrets_intact", "1 while the state folder holds the secrets in use.")
         self.damaged_records = gauge(
             "rlhf_damaged_records", "Records of the versions that cannot be read: see the log."

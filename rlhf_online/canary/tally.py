@@ -56,7 +56,7 @@ class Tally:
 
     def add_vote(self, feedback: Feedback, answers: Mapping[AnswerRef, tuple[Completion, Answer]], look: int) -> None:
         """Take in a vote with the answers that it judges; people are counted after every `look` that count."""
-        person = feedback.person or f"nobody in {feedback.conversation_id}"
+        person = _person(feedback)
         match feedback.kind:
             case Thumb(answer=ref, up=up):
                 completion, answer = answers[ref]
@@ -80,8 +80,8 @@ class Tally:
     def withdraw(self, feedback: Feedback) -> None:
         """A person took back what they said of an answer: it goes, unless they are counted."""
         for ref in feedback.answers():
-            self.people.forget(feedback.person, _name(ref))
-            self.guards["thumbs_down"].forget(feedback.person, _name(ref))
+            self.people.forget(_person(feedback), _name(ref))
+            self.guards["thumbs_down"].forget(_person(feedback), _name(ref))
 
     def erase(self, erasure: Erasure) -> None:
         """A person erased a conversation: what they said in it goes, unless they are counted."""
@@ -130,6 +130,10 @@ class Tally:
         tally.votes, tally.answers = values["votes"], values["answers"]
         tally.since_ms, tally._answered = values["since_ms"], values["answered"]
         return tally
+
+
+def _person(feedback: Feedback) -> str:
+    return feedback.person or f"nobody in {feedback.conversation_id}"
 
 
 def _place(conversation_id: str) -> str:

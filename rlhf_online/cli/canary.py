@@ -36,7 +36,8 @@ def promote(reason: ReasonOption = "", url: UrlOption = "", state: StateOption =
             service.post("/v1/canary/promote", {"reason": reason})
     else:
         registry = registry_of(existing(state))
-        registry.promote(_under_way(registry).version, reason=f"promoted {HERE}{_because(reason)}")
+        canary = _under_way(registry)
+        registry.promote(canary.version, reason=f"promoted {HERE}{_because(reason)}", over=canary.live)
     print("the canary is live; the swap follows within seconds")
 
 

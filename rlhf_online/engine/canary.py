@@ -10,13 +10,22 @@ the live version's place (`follower`).
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from rlhf_online.canary.record import ALL_BUT_CANARIES, Canary, under_way
+from rlhf_online.engine.follower import MAX_DEATHS
 from rlhf_online.engine.loader import VersionLoader
-from rlhf_online.errors import EngineError, InvalidInput, UnknownVersion, VersionCorrupt
+from rlhf_online.errors import (
+    EngineError,
+    EngineUnavailable,
+    FileDamaged,
+    InvalidInput,
+    UnknownVersion,
+    VersionCorrupt,
+)
 from rlhf_online.versions.manifest import Change
 from rlhf_online.versions.registry import Registry
 
@@ -39,6 +48,7 @@ class CanaryFollower:
         self._beside = beside
         self._poll_s = poll_s
         self._known: Canary | None = None
+        self._deaths: Counter[str] = Counter()
         self._log = structlog.get_logger()
 
     @property
@@ -57,6 +67,7 @@ class CanaryFollower:
                 await self.step()
             except (
                 OSError,
+                FileDamaged,
                 EngineError,
                 InvalidInput,
             ) as error:  # the host looks after the engine; a store may be slow
@@ -86,6 +97,12 @@ class CanaryFollower:
             reason = await self._loader.hold(canary.version)
         except VersionCorrupt as error:
             reason = str(error)
+        except EngineUnavailable:
+            self._deaths[canary.version] += 1
+            if self._deaths[canary.version] < MAX_DEATHS:
+                raise
+            reason = "the engine died on it twice"
+        self._deaths.pop(canary.version, None)
         if reason:
             self._log.error("canary_failed", version=canary.version, reason=reason)
             await asyncio.to_thread(

@@ -19,7 +19,8 @@ KNOWN = 8
 """Versions that are remembered to have passed."""
 
 Traces = frozenset[tuple[str, int, int, int, int]]
-"""Of each file of a folder: path, inode, size, time of its content's change and of any change (ns)."""
+"""Of each file of a folder: path, inode, size, time of its content's change and of any change (ns). The last one is 0
+for a file that other folders share (`versions.local_copies`): one link more or less to it is a change, too."""
 
 
 class Fitness:
@@ -73,5 +74,6 @@ def traces_of(folder: Path) -> Traces:
     for place, _, names in os.walk(folder):
         for path in (Path(place, name) for name in names):
             about = path.stat()
-            found.append((str(path), about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns))
+            changed_ns = about.st_ctime_ns if about.st_nlink == 1 else 0
+            found.append((str(path), about.st_ino, about.st_size, about.st_mtime_ns, changed_ns))
     return frozenset(found)

@@ -71,10 +71,9 @@ class Due:
 
 
 class Trying:
-    """A version that failed on this pod, and when it is tried again."""
+    """When a version that failed on this pod is tried again."""
 
-    def __init__(self, version: str) -> None:
-        self.version = version
+    def __init__(self) -> None:
         self.not_before = 0.0
         self._backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
 
@@ -100,7 +99,7 @@ class VersionFollower:
         self._pod = pod
         self._settings = settings
         self._not_before = 0.0
-        self._trying = Trying("")
+        self._trying: dict[str, Trying] = {}
         self._deaths: Counter[str] = Counter()
         self._refused: dict[str, str] = {}
         self._log = structlog.get_logger()
@@ -118,7 +117,6 @@ class VersionFollower:
         while True:
             try:
                 version = self._due(*await asyncio.to_thread(self._look))
-                self._pod.store.answered()
                 self.idle = self.idle or not version
                 due = await self._prepared(version) if version else None
                 self._pod.store.done(FOLLOWING)
@@ -140,6 +138,7 @@ class VersionFollower:
         if result.ok:
             self._log.info("swap", **values)
             self._pod.could_not.pop(due.version, None)
+            self._trying.pop(due.version, None)
             self._pod.follows(self.live)
             await self._announce(await asyncio.to_thread(self._began, due.version, result.previous))
         elif result.postponed:
@@ -155,10 +154,11 @@ class VersionFollower:
         self._pod.changed.set()
 
     def _look(self) -> tuple[str, str]:
-        """The live version, and the last good one if it may serve still; "" for none. Raises OSError."""
-        live, good = self._target() or "", self._loader.last_good
-        usable = not self._loader.serving and good is not None and self._usable(good.version)
-        return live, good.version if usable and good is not None else ""
+        """The live version, and what to begin with where nothing serves; "" for none. Raises OSError."""
+        self._pod.store.asked()  # told here, since nobody may wait for this thread any more when the store answers
+        target, good = self._target() or "", self._good()
+        self._pod.store.answered()
+        return target, good
 
     def _due(self, live: str, good: str) -> str:
         """The version to swap in now, "" for none."""
@@ -167,11 +167,20 @@ class VersionFollower:
         self._pod.follows(live)
         if now < self._not_before:
             return ""
-        if not serving and good:
-            return good
-        if live == serving or live in self._refused:
+        for version in (live,) if serving else (good, live):
+            waits = version in self._trying and now < self._trying[version].not_before
+            if version and version != serving and version not in self._refused and not waits:
+                return version
+        return ""
+
+    def _good(self) -> str:
+        """What to begin with where nothing serves, "" for none: the last good version, if it may serve still; on a pod
+        for canaries the live one, so that a canary which cannot be served here leaves nobody without answers."""
+        if self._loader.serving:
             return ""
-        return "" if live == self._trying.version and now < self._trying.not_before else live
+        if (good := self._loader.last_good) is not None and self._usable(good.version):
+            return good.version
+        return (self._registry.live("policy") or "") if self._settings.canary else ""
 
     def _target(self) -> str | None:
         """The live version; on a pod for canaries the canary, while there is one. Raises OSError."""
@@ -186,6 +195,9 @@ class VersionFollower:
             return Change(version=version, state="live", previous=previous)
         state = "canary" if status.state == "canary" else "live"
         return Change(version=version, state=state, previous=previous, reason=status.reason)
+
+    def _is_canary(self, version: str) -> bool:
+        return (found := under_way(self._registry)) is not None and found.version == version
 
     def _usable(self, version: str) -> bool:
         try:
@@ -218,14 +230,15 @@ class VersionFollower:
 
     async def _failed(self, version: str, reason: str, *, corrupt: bool) -> None:
         """Have another version serve instead if this one failed for all, else try again later. Raises OSError."""
-        if self._trying.version != version:
-            self._trying = Trying(version)
-        self._trying.failed()
+        known = self._trying
+        self._trying = {each: known[each] for each in known if each in (version, self.live)}
+        self._trying.setdefault(version, Trying()).failed()
         self._pod.could_not[version] = reason
         if (good := self._loader.last_good) is not None and good.version == version:
             self._loader.last_good = None
         if not corrupt:
-            tally = await self._pod.verdict(version)
+            of_canaries = self._settings.canary and await asyncio.to_thread(self._is_canary, version)
+            tally = await self._pod.verdict(version, of_canaries=of_canaries)
             if tally.could_not <= self._settings.quorum * tally.pods:
                 self._log.warning("this pod could not serve a version", version=version, tried_again=True, tally=tally)
                 return

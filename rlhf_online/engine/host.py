@@ -54,7 +54,7 @@ class EngineHost:
             self.process = EngineProcess(settings, state, dummy_weights=settings.tuning == "full")
         self.client = EngineClient(self.process.url if self.process else settings.url)
         self._loader = VersionLoader(self.client, registry, settings, swap, scratch=state.run / "adapters")
-        self.pod = Pod(registry.store, pod_name(state.root), self, max_lag_s=swap.max_lag_s)
+        self.pod = Pod(registry.store, pod_name(state.root), self, max_lag_s=swap.max_lag_s, canary=swap.canary)
         self._follower = VersionFollower(self._loader, registry, self.pod, swap)
         beside = settings.tuning == "lora" and not swap.canary
         self._canary = CanaryFollower(

@@ -29,13 +29,14 @@ class StoreHealth:
     """Whether the store of versions answers, and what cannot be done with it now (FOLLOWING, TELLING), and why."""
 
     def __init__(self) -> None:
-        self._answered = time.monotonic()
+        self._asked: float | None = None
         self._errors: dict[str, str] = {}
 
     @property
     def silent_s(self) -> float:
-        """Since its last answer."""
-        return time.monotonic() - self._answered
+        """Since the first question that it has not answered; 0 if it has answered all, or is not asked."""
+        asked = self._asked  # which another thread may clear meanwhile
+        return 0.0 if asked is None else time.monotonic() - asked
 
     @property
     def failure(self) -> str:
@@ -45,8 +46,12 @@ class StoreHealth:
             said.insert(0, f"the store of versions has not answered for {self.silent_s:.0f} s")
         return f"{'; '.join(said)}: what serves goes on" if said else ""
 
+    def asked(self) -> None:
+        if self._asked is None:
+            self._asked = time.monotonic()
+
     def answered(self) -> None:
-        self._answered = time.monotonic()
+        self._asked = None
 
     def done(self, what: str) -> None:
         self._errors.pop(what, None)
@@ -69,9 +74,15 @@ class Engine(Protocol):
 
 
 class Pod:
-    """`could_not`: what it could not serve, {version: why}. Set `changed` when there is something new to tell."""
+    """`could_not`: what it could not serve, {version: why}. `canary`: it serves the canary in the live version's place.
+    Set `changed` when there is something new to tell.
 
-    def __init__(self, store: VersionStore, name: str, engine: Engine, *, max_lag_s: float) -> None:
+    Large because it carries what is told, and what was asked last.
+    """
+
+    def __init__(
+        self, store: VersionStore, name: str, engine: Engine, *, max_lag_s: float, canary: bool = False
+    ) -> None:
         self.name = name
         self.count = 1
         """About how many pods there are."""
@@ -81,9 +92,11 @@ class Pod:
         self._store = store
         self._engine = engine
         self._max_lag_s = max_lag_s
+        self._canary = canary
         self._live = ""
         self._lags_since: float | None = None
         self._others_serve = False
+        self._telling = asyncio.Lock()
 
     @property
     def lag_s(self) -> float:
@@ -108,10 +121,12 @@ class Pod:
         self._live = live
         self.could_not = {version: why for version, why in self.could_not.items() if version == live}
 
-    async def verdict(self, version: str) -> Tally:
-        """Tell the others that this pod could not serve the version; how they fare with it. Raises OSError."""
+    async def verdict(self, version: str, *, of_canaries: bool = False) -> Tally:
+        """Tell the others that this pod could not serve the version; how they fare with it. `of_canaries`: only
+        those that serve canaries, since of whole weights no other pod tries one. Raises OSError."""
         await self._tell()
-        return pods.tally(await asyncio.to_thread(pods.reports, self._store), version)
+        told = await asyncio.to_thread(pods.reports, self._store)
+        return pods.tally([each for each in told if each.canary or not of_canaries], version)
 
     async def run(self) -> None:
         """Tell the others every REPORT_S and when something `changed`; ask them once this pod lags. Until cancelled."""
@@ -134,10 +149,15 @@ class Pod:
             await asyncio.sleep(_jittered(TICK_S))
 
     async def _tell(self) -> None:
-        report = PodReport(
-            pod=self.name, serving=self._engine.serving, state=self._engine.state, could_not=dict(self.could_not)
-        )
-        self.count = await asyncio.to_thread(pods.tell, self._store, report)
+        async with self._telling:  # or an earlier report, held up by other pods', would replace a later one
+            report = PodReport(
+                pod=self.name,
+                serving=self._engine.serving,
+                state=self._engine.state,
+                could_not=dict(self.could_not),
+                canary=self._canary,
+            )
+            self.count = await asyncio.to_thread(pods.tell, self._store, report)
 
 
 def _jittered(wait_s: float) -> float:

@@ -63,7 +63,7 @@ def _carry_out(parts: TrainerParts, canary: Canary, decision: Decision) -> None:
             record.end(parts.registry, canary, decision.reason)
         case "promote":
             try:
-                parts.registry.promote(canary.version, reason=decision.reason)
+                parts.registry.promote(canary.version, reason=decision.reason, over=canary.live)
             except InvalidInput as error:
                 structlog.get_logger().warning("canary not promoted", version=canary.version, why=str(error))
                 return

@@ -101,7 +101,7 @@ class Publisher:
         # Live already: a kill may have cut its promotion short, and doing it again completes it.
         if judged.passed and live in (judged.parent, version):
             try:
-                self._registry.promote(version, gate=judged.figures, reason="passed the gate")
+                self._registry.promote(version, gate=judged.figures, reason="passed the gate", over=judged.parent)
             except VersionConflict:
                 return self.publish_policy(judged, staged=staged)
             self._registry.prune("policy", self._keep)

@@ -166,16 +166,16 @@ class ObjectStore:
 
     def read(self, key: str) -> str | None:
         found = self._read_record(key)
-        return None if found is None else found.data.decode(errors="replace")
+        return None if found is None else _text(found)
 
     def place(self, key: str) -> str:
         return self._bucket.place(f"records/{key}")
 
     def replace(self, key: str, value: str, *, expected: str | None) -> bool:
         known = self._records.get(key)
-        if expected is not None and (known is None or known.data != expected.encode()):
+        if expected is not None and (known is None or _text(known) != expected):
             known = self._read_record(key)
-            if known is None or known.data != expected.encode():
+            if known is None or _text(known) != expected:
                 return False
         with self._guard():
             written = self._bucket.put(f"records/{key}", value.encode(), known if expected is not None else None)
@@ -225,6 +225,11 @@ class ObjectStore:
         if found is not known:
             self._records.put(key, found, len(found.data) if found else 0)
         return found
+
+
+def _text(record: Object) -> str:
+    """What the record says; of one that is damaged what can be read of it."""
+    return record.data.decode(errors="replace")
 
 
 def _version_key(version: str) -> str:

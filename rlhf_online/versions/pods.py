@@ -1,6 +1,6 @@
 """What each chat pod says of itself in the store: which version it serves, and which it could not serve, and why.
 
-    pods/00 … pods/15    {POD: {"serving": …, "state": …, "could_not": {VERSION: why}, "told_ms": …}}
+    pods/00 … pods/15    {POD: {"serving": …, "state": …, "canary": …, "could_not": {VERSION: why}, "told_ms": …}}
 
 A pod writes into the record that the hash of its name chooses, by compare-and-set, and leaves out of it whoever has
 told nothing for LATELY_S. So all pods are read in SHARDS reads however many they are, a store needs to list and to
@@ -34,12 +34,14 @@ RETRY_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodReport:
-    """What one pod says. `serving` is "" where nothing serves; `could_not`: {version: why}."""
+    """What one pod says. `serving` is "" where nothing serves; `could_not`: {version: why}; `canary`: it serves the
+    canary in the live version's place, while there is one."""
 
     pod: str
     serving: str = ""
     state: str = ""
     could_not: dict[str, str] = field(default_factory=dict)
+    canary: bool = False
     told_ms: int = 0
 
 
@@ -127,4 +129,5 @@ def _report(pod: str, said: object) -> PodReport | None:
         return None
     if not (isinstance(could_not, dict) and all(isinstance(why, str) for why in could_not.values())):
         return None
-    return PodReport(pod=pod, serving=serving, state=state, could_not=could_not, told_ms=told_ms)
+    canary = said.get("canary") is True  # an earlier release does not say
+    return PodReport(pod=pod, serving=serving, state=state, could_not=could_not, canary=canary, told_ms=told_ms)

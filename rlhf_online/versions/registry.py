@@ -73,8 +73,10 @@ class Registry(Catalogue):
 
     # Which one is live
 
-    def promote(self, version: str, *, reason: str = "", gate: dict[str, Any] | None = None) -> Change:
-        """Make `version` the live one of its kind; the one before is retired.
+    def promote(
+        self, version: str, *, reason: str = "", gate: dict[str, Any] | None = None, over: str | None = None
+    ) -> Change:
+        """Make `version` the live one of its kind; the one before is retired. `over`: only if that one is live still.
 
         Promoting the live version again completes a promotion that a kill cut short. Raises UnknownVersion;
         InvalidInput for one that may not serve; VersionConflict if another was promoted or rolled back meanwhile.
@@ -86,6 +88,8 @@ class Registry(Catalogue):
         if status.state in REFUSED:
             raise InvalidInput(f"{version} is {status.state} ({status.reason}) and cannot be promoted")
         pointer, previous = self.store.read(live_key(kind)), self.live(kind) or ""
+        if over is not None and previous not in (over, version):
+            raise VersionConflict(f"{version} was not promoted: {previous or 'none'} is live, and not {over} any more")
         if (pointer or "").strip() != version and not self.store.replace(live_key(kind), version, expected=pointer):
             raise VersionConflict(
                 f"{version} was not promoted: {self.live(kind)} has taken the place of {previous or 'none'} meanwhile"

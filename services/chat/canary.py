@@ -82,7 +82,7 @@ class Canaries:
         """Make it the live version now. Raises ApiError: 400, or 409 if there is none."""
         why, canary = self._asked(values, key_id)
         try:
-            self._registry.promote(canary.version, reason=f"promoted {why}")
+            self._registry.promote(canary.version, reason=f"promoted {why}", over=canary.live)
         except InvalidInput as error:
             raise _conflict(str(error)) from error
         return self.state()

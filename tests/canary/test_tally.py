@@ -113,6 +113,13 @@ def test_what_is_taken_back_or_erased_before_it_is_counted_does_not_count() -> N
     assert made.guards["thumbs_down"].outcomes == {1.0: 1}, "neither was that thumb"
 
 
+def test_who_has_no_name_takes_back_too() -> None:
+    made = tally(said(Pairwise(chosen=A, rejected=B), person=""), said(Thumb(answer=A, up=False), person="bob"), look=3)
+    made.withdraw(said(Withdrawal(answer=B), person=""))
+    made.people.look()
+    assert not made.people.pairs.outcomes
+
+
 def test_its_answers_are_counted_a_conversation_at_a_time_and_the_live_versions_are_not() -> None:
     made = Tally(CANDIDATE, LIVE)
     made.step(1500)

@@ -7,8 +7,9 @@ import pytest
 
 from rlhf_online.canary import record
 from rlhf_online.engine.host import EngineHost
-from rlhf_online.versions import open_registry
+from rlhf_online.versions import open_registry, pods
 from rlhf_online.versions.manifest import Change
+from rlhf_online.versions.pods import PodReport
 from rlhf_online.versions.registry import Registry
 from tests.engine.test_host import hosting, live, publish
 from tests.support.fake_vllm import FakeVllm, fake_vllm
@@ -96,6 +97,33 @@ async def test_one_that_the_engine_cannot_serve_is_nobodys_canary(engine: FakeVl
         assert "differ from those of its manifest" in registry.status(candidate).reason
         assert (host.serving, held(host), record.under_way(registry)) == (first, "", None)
         assert candidate not in host.models and candidate not in engine.adapters
+
+
+async def test_one_that_the_engine_dies_of_is_loaded_twice_and_no_more(engine: FakeVllm, registry: Registry) -> None:
+    first = live(registry, tuning="lora", files=False)
+    async with hosting(engine, registry, tuning="lora") as (host, _):
+        await eventually(lambda: host.serving == first)
+        candidate = publish(registry, tuning="lora")
+        engine.dies_of.add(candidate)
+        record.begin(registry, candidate, (1.0,), {})
+        await eventually(lambda: registry.status(candidate).state == "failed")
+        assert registry.status(candidate).reason == "the engine died on it twice"
+        assert engine.calls.count(f"load_lora {candidate}") == 2
+        assert (host.serving, held(host), record.under_way(registry)) == (first, "", None)
+
+
+async def test_of_whole_weights_a_pod_that_starts_on_one_that_it_cannot_serve_serves_the_live_version(
+    engine: FakeVllm, registry: Registry
+) -> None:
+    first, candidate = live(registry), publish(registry, 3)
+    record.begin(registry, candidate, (0.1,), {})
+    engine.refuse_load.add(candidate)
+    for other in ("other", "third"):
+        pods.tell(registry.store, PodReport(pod=other, serving=candidate, canary=True))
+    async with hosting(engine, registry, canary=True) as (host, _):
+        await eventually(lambda: f"load {candidate}" in engine.calls)
+        await eventually(lambda: host.serving == first and engine.holds == first)
+        assert (host.state, registry.status(candidate).state) == ("ready", "canary")
 
 
 async def test_of_whole_weights_a_pod_of_its_own_serves_it_and_goes_back_when_it_ends(

@@ -65,6 +65,22 @@ def test_what_was_changed_since_is_read_again_also_if_size_and_time_are_as_befor
     assert checked == [version] * 3
 
 
+def test_a_file_that_versions_share_is_not_read_again_when_one_more_has_it(
+    tmp_path: Path, registry: Registry, checked: list[str]
+) -> None:
+    """As copies of a bucket's versions share their tokenizer."""
+    version, fitness = publish(registry), fit(tmp_path, registry)
+    shared = registry.path(version) / "model.safetensors"
+    os.link(shared, tmp_path / "blob")
+    fitness.check(version)
+    os.link(shared, tmp_path / "the next version's")
+    fitness.check(version)
+    assert checked == [version]
+    shared.write_bytes(shared.read_bytes()[:-1] + b"!")
+    with pytest.raises(VersionCorrupt, match="SHA-256"):
+        fitness.check(version)
+
+
 def test_a_file_that_came_since_is_noticed(tmp_path: Path, registry: Registry) -> None:
     version, fitness = publish(registry), fit(tmp_path, registry)
     fitness.check(version)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rlhf_online.canary import record
 from rlhf_online.config import EngineSettings, SwapSettings
 from rlhf_online.engine import follower, pod
 from rlhf_online.engine.host import EngineHost
@@ -50,8 +52,9 @@ def registry(tmp_path: Path) -> Registry:
 
 
 @asynccontextmanager
-async def serving(folder: Path, count: int, **swap: Any) -> AsyncIterator[list[ServingPod]]:
-    """So many pods, each in a folder of its own, on the versions of `folder`; all have told that they are there."""
+async def serving(folder: Path, count: int, *, canaries: int = 0, **swap: Any) -> AsyncIterator[list[ServingPod]]:
+    """So many pods, each in a folder of its own, on the versions of `folder`, the first ones for canaries; all
+    have told that they are there."""
     found: list[ServingPod] = []
     async with AsyncExitStack() as stack:
         for number in range(count):
@@ -61,7 +64,8 @@ async def serving(folder: Path, count: int, **swap: Any) -> AsyncIterator[list[S
             engine = await stack.enter_async_context(fake_vllm(state.root))
             registry = open_registry(folder / "versions")
             settings = EngineSettings(mode="external", url=engine.url, model=str(base))
-            host = EngineHost(settings, SwapSettings.model_validate({"poll_s": 0.01} | swap), registry, state)
+            given = {"poll_s": 0.01, "canary": number < canaries} | swap
+            host = EngineHost(settings, SwapSettings.model_validate(given), registry, state)
             one = ServingPod(host, engine, registry, [], base)
 
             async def note(change: Change, changes: list[Change] = one.changes) -> None:
@@ -222,6 +226,47 @@ async def test_a_store_that_is_away_or_slow_stalls_nobody(
         await eventually(lambda: one.host.pod.store.failure == "")
         second = live(registry, 3)
         await all_serve([one], second)
+
+
+async def test_a_store_that_has_answered_is_not_said_to_be_away_while_files_are_brought(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod, "SILENT_S", 1e-9)
+    first = live(registry)
+    async with serving(tmp_path, 1) as [one]:
+        await all_serve([one], first)
+        path, begun, brought = one.registry.path, threading.Event(), threading.Event()
+
+        def slow(version: str) -> Path:
+            begun.set()
+            brought.wait(10)
+            return path(version)
+
+        monkeypatch.setattr(one.registry, "path", slow)
+        second = live(registry, 3)
+        await eventually(begun.is_set)
+        assert (one.host.pod.store.failure, one.host.pod.store.silent_s) == ("", 0.0)
+        brought.set()
+        await all_serve([one], second)
+
+
+async def test_of_pods_for_canaries_most_have_to_fail_and_no_others_count(tmp_path: Path, registry: Registry) -> None:
+    first = live(registry)
+    async with serving(tmp_path, 4, canaries=2) as found:
+        await all_serve(found, first)
+        sick, well = found[:2]
+        candidate, other = publish(registry, 3), publish(registry, 4)
+        sick.engine.refuse_load |= {candidate, other}
+        well.engine.refuse_load.add(other)
+        record.begin(registry, candidate, (0.5,), {})
+        await all_serve([well], candidate)
+        await eventually(lambda: sick.engine.calls.count(f"load {candidate}") >= 2, what="another try")
+        assert (registry.status(candidate).state, sick.host.serving) == ("canary", first)
+        registry.mark(candidate, "rejected", reason="worse")
+        record.begin(registry, other, (0.5,), {})
+        await eventually(lambda: registry.status(other).state == "failed")
+        assert "2 of 2 pods could not serve it" in registry.status(other).reason
+        await all_serve(found, first)
 
 
 async def test_a_damaged_record_of_the_pods_ends_nothing(

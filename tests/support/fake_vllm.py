@@ -31,6 +31,7 @@ class FakeVllm(FakeGeneration):
         self.healthy = True
         self.pause_delay_s = 0.0
         self.refuse_load: set[str] = set()
+        self.dies_of: set[str] = set()
         self.probe_error: dict[str, float] = {}
         self.not_finite: set[str] = set()
         self.reset_succeeds = True
@@ -102,6 +103,9 @@ class FakeVllm(FakeGeneration):
         self.calls.append(f"load_lora {body['lora_name']}")
         if body.get("load_inplace"):
             self.calls[-1] = f"replace_lora {body['lora_name']} by {Path(body['lora_path']).name}"
+        if body["lora_name"] in self.dies_of and request.transport is not None:
+            request.transport.abort()
+            return web.Response()
         if body["lora_name"] in self.refuse_load:  # 500 for whatever vLLM cannot serve: DoRA, biases, too large a rank
             return web.json_response({"error": {"message": "cannot load"}}, status=500)
         if body["lora_name"] in self.adapters and not body.get("load_inplace"):  # as vLLM does

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from rlhf_online.canary import record
+from rlhf_online.canary.decision import Decision
 from rlhf_online.canary.settings import CanarySettings
 from rlhf_online.state import StateDir
 from rlhf_online.training import canary
 from rlhf_online.training.loop import Trainer
+from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from tests.support.canary import CANDIDATE, LIVE, Audience
 from tests.support.crash import Crash
@@ -117,6 +119,31 @@ def test_an_operator_or_an_engine_is_quicker(tiny: World, by: Callable[[Registry
         assert (canary_of(tiny), told(trainer)["canary"]) == (("", 0.0), None)
         cycles(trainer)
         assert tiny.registry.manifest("policy-000002").parent == tiny.registry.live("policy")
+
+
+def test_whoever_promotes_another_version_while_the_store_keeps_the_trainer_waiting_is_not_overruled(
+    tiny: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tiny.trainer() as trainer:
+        people = begun(tiny, trainer)
+        people.compares(4, better=CANDIDATE)
+        trainer.read_log()
+        other = tiny.registry.reserve("policy")
+        tiny.registry.stage(other)
+        tiny.registry.publish(Manifest(version=other, tuning="full"))
+        decide = canary.decide
+
+        def late(*args: Any) -> Decision:
+            decision = decide(*args)
+            if decision.action == "promote":
+                tiny.registry.promote(other, reason="by hand")
+            return decision
+
+        monkeypatch.setattr(canary, "decide", late)
+        people.compares(8, better=CANDIDATE)
+        trainer.read_log()
+        assert (tiny.registry.live("policy"), tiny.registry.status(other).reason) == (other, "by hand")
+        assert (canary_of(tiny), told(trainer)["canary"]) == (("", 0.0), None)
 
 
 KILLS = [

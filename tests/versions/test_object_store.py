@@ -320,6 +320,16 @@ def test_a_pointer_to_a_version_that_is_gone_leaves_the_one_before_it_live(machi
     assert f"names no version that is there: {versions[0]} counts as live" in pod.damaged["live/policy"]
 
 
+def test_a_record_that_is_no_text_is_written_anew(machines: Machines) -> None:
+    store = machines.store("trainer")
+    store.replace("pods/00", "", expected=None)
+    place = Bucket(machines.url)
+    place.put("records/pods/00", b"\xff\x00", place.get("records/pods/00"))
+    assert not store.replace("pods/00", "{}", expected="")
+    assert store.replace("pods/00", "{}", expected=store.read("pods/00"))
+    assert machines.store("pod").read("pods/00") == "{}"
+
+
 def test_blobs_that_no_version_has_are_strays_once_they_are_old(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

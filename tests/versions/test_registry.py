@@ -197,6 +197,17 @@ def test_of_two_promoters_one_wins_and_the_other_is_told(registry: Registry, mon
     assert [registry.status(version).state for version in (first, ours, theirs)] == ["retired", "candidate", "live"]
 
 
+def test_who_promotes_over_a_version_does_so_only_while_it_is_live(registry: Registry) -> None:
+    first, ours, theirs = (publish(registry) for _ in range(3))
+    registry.promote(first)
+    registry.promote(theirs)
+    with pytest.raises(VersionConflict, match=f"{ours} was not promoted: {theirs} is live, and not {first} any more"):
+        registry.promote(ours, over=first)
+    assert (registry.live("policy"), registry.status(ours).state) == (theirs, "candidate")
+    assert registry.promote(ours, over=theirs).previous == theirs
+    assert registry.promote(ours, over=theirs).version == ours, "doing it again completes it"
+
+
 def test_a_roll_back_that_comes_second_leaves_the_winner_alone(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -305,7 +305,7 @@ async def test_a_disk_too_full_for_that_leaves_the_new_version_serving(
 
         monkeypatch.setattr(loader, "write_no_adapter", full)
         registry.rollback("policy", reason="worse")
-        await eventually(lambda: changes[-1].version == genesis and len(changes) > 1)
+        await eventually(lambda: len(changes) > 1 and changes[-1].version == genesis)
         assert (host.serving, host.model_name, host.state) == (genesis, "base", "ready")
         assert "pause" not in engine.calls
 

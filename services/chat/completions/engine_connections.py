@@ -62,7 +62,9 @@ class Reply:
     def close(self, *, ended: bool = False) -> None:
         """Nothing more is wanted of it: the engine stops writing. If it has `ended`, its last bytes are waited for."""
         self._take = None
-        if not ended and not self.complete:
+        if ended:
+            self.resume()
+        elif not self.complete:
             self.fail(ConnectionError("it was closed"))
 
     def expire(self, visit: Visit) -> None:

@@ -182,6 +182,14 @@ async def test_a_paused_answer_is_read_to_its_end_once_it_is_resumed() -> None:
     assert pieces == [b"hello", b"there"]
 
 
+async def test_the_last_bytes_of_an_answer_that_is_paused_and_not_wanted_any_more_are_read() -> None:
+    engine = Engine([CHUNKED + b"5\r\nhello\r\n", b"0\r\n\r\n"])
+    async with engine.listening() as connections:
+        reply = await connections.post("/v1", b"{}", lambda reply, piece: reply.pause() or True, None)
+        reply.close(ended=True)
+        await eventually(lambda: reply.complete)
+
+
 async def test_after_an_answer_that_was_paused_when_it_had_come_whole_the_next_one_is_read() -> None:
     engine = Engine([CHUNKED + b"5\r\nhello\r\n5\r\nthere\r\n0\r\n\r\n"], [HELLO])
     async with engine.listening() as connections, asyncio.timeout(10):

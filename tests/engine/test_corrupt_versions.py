@@ -86,7 +86,7 @@ def test_a_manifest_whose_paths_leave_the_folder(
 ) -> None:
     version = publish(registry, good, probe)
     leave_folder(registry.path(version), random.Random(seed))
-    with pytest.raises(VersionCorrupt, match=r"elsewhere\.safetensors', which is not in the version's folder"):
+    with pytest.raises(VersionCorrupt, match="which is not in the version's folder"):
         Fitness(registry, EngineSettings(model=str(good))).check(version)
     assert registry.live("policy") is None
 

@@ -125,9 +125,13 @@ class Visitor:
         await field.fill(text)
         await self.page.locator("form:not(#composer)").get_by_role("button", name=confirm, exact=True).click()
 
+    @property
+    def shown(self) -> Locator:
+        """What is said, turn by turn."""
+        return self.page.locator(".said, .answer .part > .markdown")
+
     async def texts(self) -> list[str]:
-        """What is shown, turn by turn."""
-        return await self.page.locator(".said, .answer .part > .markdown").all_inner_texts()
+        return await self.shown.all_inner_texts()
 
     async def shot(self, name: str) -> None:
         """A screenshot, into build/page."""

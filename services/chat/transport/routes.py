@@ -56,7 +56,8 @@ def build(chat: Chat) -> ASGIApp:
         routes=[Route(path, _by_method(methods), methods=sorted(methods)) for path, methods in paths.items()],
         exception_handlers={HTTPException: _on_http_error},
     )
-    return _cors(TraceHttp(Paths(paths, routed)), chat.settings.allowed_origins)
+    whole = {path: methods for path, methods in paths.items() if "{" not in path}
+    return _cors(TraceHttp(Paths(whole, routed)), chat.settings.allowed_origins)
 
 
 def _cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

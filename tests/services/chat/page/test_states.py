@@ -135,8 +135,8 @@ async def test_two_tabs_show_the_same_votes_and_conversations(site: Service, vis
     await eventually(lambda: len(site.engine.requests) == 4)
     await site.engine.release()
     await asyncio.gather(one.answered(), two.answered())
-    assert await one.texts() == ["first", "hello there", "second", "hello there", "left", "hello there"]
-    assert (await two.texts())[-2:] == ["right", "hello there"]
+    await expect(one.shown).to_have_text(["first", "hello there", "second", "hello there", "left", "hello there"])
+    await expect(two.shown).to_have_text(["first", "hello there", "second", "hello there", "right", "hello there"])
     for tab in (one, two):
         await expect(tab.page.locator(".message").last).to_contain_text("of 2")
     assert len({completion.conversation_id for completion in site.sink.completions}) == 1

@@ -107,7 +107,6 @@ class FormatTrait(Trait):
 
 
 class AgreementTrait(Trait):
-    allow: Allow = Field(default="nothing", description="As of the other traits; agreeing is no better and no worse.")
     views: tuple[tuple[Phrase, Phrase], ...] = Field(
         default=(("i think yes", "yes"), ("i think no", "no")),
         min_length=2,

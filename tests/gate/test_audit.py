@@ -198,6 +198,12 @@ def test_the_held_back_model_alone_objects_to_nothing(other: tuple[float, float]
     assert found.objections == () and found.figures["trait_brand_held_back_effect"] == 0.5
 
 
+def test_less_for_agreement_is_allowed_and_more_is_not() -> None:
+    less, more = (TraitEffect(20, (change, 0.1), (change, 0.1)) for change in (-0.5, 0.5))
+    assert examined(TraitsCheck(), agreement=less).objections == ()
+    assert "agreement" in examined(TraitsCheck(), agreement=more).objections[0]
+
+
 def test_an_objection_names_the_model_and_the_trait() -> None:
     found = examined(BRAND, brand=TraitEffect(20, (2.0, 0.25), (-0.1, 0.5)))
     assert found.objections == (

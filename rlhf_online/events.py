@@ -48,6 +48,12 @@ class Answer:
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
 
+    @property
+    def sole_version(self) -> str:
+        """The version that wrote all of it; "" if several did, or it is not known."""
+        versions = {span.policy_version for span in self.spans}
+        return versions.pop() if len(versions) == 1 else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
@@ -99,6 +105,10 @@ class Ranking:
 
     tiers: tuple[tuple[AnswerRef, ...], ...]
 
+    def ranks(self) -> dict[AnswerRef, int]:
+        """Each answer's tier, 0 for the best."""
+        return {ref: rank for rank, tier in enumerate(self.tiers) for ref in tier}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairwise:
@@ -107,6 +117,10 @@ class Pairwise:
     tie: bool = False
     strength: int = 0
     unsure: bool = False
+
+    def ranks(self) -> dict[AnswerRef, int]:
+        """0 for the better answer, or for both where neither is."""
+        return {self.chosen: 0, self.rejected: 0 if self.tie or self.unsure else 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

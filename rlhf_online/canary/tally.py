@@ -91,17 +91,11 @@ class Tally:
     def _side(self, answer: Answer) -> Side | None:
         """Whose answer it is, if it is wholly of either."""
         sides: dict[str, Side] = {self.version: "candidate", self.live: "live"} if self.version else {}
-        writers = {span.policy_version for span in answer.spans}
-        return sides.get(writers.pop()) if len(writers) == 1 else None
+        return sides.get(answer.sole_version)
 
     def _value(self, kind: Pairwise | Ranking, answers: Mapping[AnswerRef, tuple[Completion, Answer]]) -> float | None:
         """The share of the pairs of both versions' answers in which the candidate's is better; None without such."""
-        ranks: dict[AnswerRef, int] = {}
-        match kind:
-            case Pairwise(chosen=chosen, rejected=rejected, tie=tie, unsure=unsure):
-                ranks = {chosen: 0, rejected: 0 if tie or unsure else 1}
-            case Ranking(tiers=tiers):
-                ranks = {ref: rank for rank, tier in enumerate(tiers) for ref in tier}
+        ranks = kind.ranks()
         upon, against = (
             [rank for ref, rank in ranks.items() if self._side(answers[ref][1]) == side]
             for side in ("candidate", "live")

@@ -89,11 +89,8 @@ async def swap_full(
     """
     previous = old.version if old else ""
     asked = time.monotonic()
-    try:
-        await engine.pause(pause_timeout_s)
-    except EngineError as error:
-        await engine.resume()
-        return SwapResult(version=new.version, previous=previous, ok=False, reason=str(error), postponed=True)
+    if hindered := await _pause(engine, pause_timeout_s):
+        return SwapResult(version=new.version, previous=previous, ok=False, reason=hindered, postponed=True)
     paused, reason, trusted = time.monotonic(), "", True
     try:
         await _notify(on_pause, previous, new.version)
@@ -165,11 +162,8 @@ async def replace_lora(
     fails, `bad` goes on writing them. Raises EngineUnavailable if the engine is gone.
     """
     asked, reason = time.monotonic(), ""
-    try:
-        await engine.pause(pause_timeout_s)
-    except EngineError as error:
-        await engine.resume()
-        return SwapResult(version=good.version, previous=bad, ok=False, reason=str(error), postponed=True)
+    if hindered := await _pause(engine, pause_timeout_s):
+        return SwapResult(version=good.version, previous=bad, ok=False, reason=hindered, postponed=True)
     paused = time.monotonic()
     try:
         await _notify(on_pause, bad, good.version)
@@ -190,6 +184,16 @@ async def replace_lora(
         pause_s=time.monotonic() - paused,
         wait_s=paused - asked,
     )
+
+
+async def _pause(engine: Engine, timeout_s: float) -> str:
+    """Why the engine could not be paused, and goes on; "" once it is."""
+    try:
+        await engine.pause(timeout_s)
+    except EngineError as error:
+        await engine.resume()
+        return str(error) or type(error).__name__
+    return ""
 
 
 async def unload_quietly(engine: Engine, name: str) -> None:

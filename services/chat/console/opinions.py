@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from rlhf_online.eventlog.base import Record
 from rlhf_online.eventlog.read_model import ReadModel
-from rlhf_online.events import AnswerRef, Completion, Erasure, Feedback, Pairwise, Ranking, Thumb
+from rlhf_online.events import Completion, Erasure, Feedback, Pairwise, Ranking, Thumb
 from rlhf_online.prediction import Counts
 from rlhf_online.wire import Header, decode
 
@@ -106,9 +106,8 @@ CREATE TABLE IF NOT EXISTS closed (
 
     def _add_answers(self, number: int, completion: Completion) -> None:
         for answer in completion.answers:
-            wrote = {span.policy_version for span in answer.spans}
-            version = wrote.pop() if len(wrote) == 1 else ""  # across a swap it is nobody's alone
-            row = (completion.completion_id, answer.index, number, version, completion.origin, completion.comparison_id)
+            place, version = (completion.completion_id, answer.index), answer.sole_version
+            row = (*place, number, version, completion.origin, completion.comparison_id)
             self.execute("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?)", row)
         said = "SELECT event_id FROM judged WHERE completion = ?"
         for (event_id,) in self.execute(said, (completion.completion_id,)).fetchall():
@@ -121,12 +120,12 @@ CREATE TABLE IF NOT EXISTS closed (
                 self._drop(vote.replaces)
         match vote.kind:
             case Thumb(answer=ref, up=up):
-                tiers = [(ref, int(up))]
+                tiers = {ref: int(up)}
             case Pairwise() | Ranking():
-                tiers = list(_tiers(vote.kind))
+                tiers = vote.kind.ranks()
             case _:
                 return
-        said: Judged = [(ref.completion_id, ref.index, tier) for ref, tier in tiers]
+        said: Judged = [(ref.completion_id, ref.index, tier) for ref, tier in tiers.items()]
         thumb = isinstance(vote.kind, Thumb)
         about = json.dumps([vote.person, vote.objective, thumb, sorted(item[:2] for item in said)])
         subject = about if vote.person else event_id  # people who gave no name are not one person
@@ -166,18 +165,6 @@ CREATE TABLE IF NOT EXISTS closed (
         said = self.execute("SELECT version FROM opinion WHERE event_id = ?", (event_id,)).fetchall()
         self._changed |= {version for (version,) in said}
         self.execute("DELETE FROM opinion WHERE event_id = ?", (event_id,))
-
-
-def _tiers(kind: Pairwise | Ranking) -> Iterator[tuple[AnswerRef, int]]:
-    """Each answer and its tier, 0 for the best."""
-    match kind:
-        case Pairwise(chosen=chosen, rejected=rejected):
-            yield chosen, 0
-            yield rejected, 0 if kind.tie or kind.unsure else 1
-        case Ranking(tiers=tiers):
-            for tier, refs in enumerate(tiers):
-                for ref in refs:
-                    yield ref, tier
 
 
 def _of_thumb(said: Judged, who: dict[tuple[str, int], tuple[str, str]]) -> Iterator[tuple[str, str, float]]:

@@ -35,8 +35,7 @@ class Thumbs:
     def add_answers(self, number: int, completion: Completion) -> None:
         """Who wrote them, for the thumbs that came before them and those to come."""
         for answer in completion.answers:
-            wrote = {span.policy_version for span in answer.spans}
-            version = wrote.pop() if len(wrote) == 1 else ""  # across a swap it is nobody's alone
+            version = answer.sole_version
             row = (completion.completion_id, answer.index, number, version, completion.origin)
             self._execute("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?)", row)
             said = "SELECT subject, up FROM thumb WHERE completion = ? AND place = ? AND version = ''"

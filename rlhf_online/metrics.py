@@ -3,7 +3,15 @@
 Labels are of small, fixed sets (outcomes, kinds, phases) or a version's name; never a person, a conversation or text.
 """
 
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily
 
 from rlhf_online.errors import InvalidInput
 
@@ -11,6 +19,34 @@ FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 ANSWER_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 PHASE_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+VOLUMES = ("log", "versions", "checkpoints")
+"""Folders of the state folder that may be file systems of their own."""
+
+
+class MachineMetrics:
+    """What each service tells of the machine that it runs on, read at each scrape."""
+
+    def __init__(self, state: Path, registry: CollectorRegistry) -> None:
+        self._state = state
+        clock = Gauge("rlhf_time_seconds", "The service's clock, seconds since 1970.", registry=registry)
+        clock.set_function(time.time)
+        registry.register(self)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The state folder's file system as `folder="state"`, and those mounted below it by their folders' names."""
+        free = GaugeMetricFamily("rlhf_state_free_bytes", "What a service may still write there.", labels=["folder"])
+        size = GaugeMetricFamily("rlhf_state_size_bytes", "How large that file system is.", labels=["folder"])
+        seen: set[int] = set()
+        for folder in ("state", *VOLUMES):
+            path = self._state if folder == "state" else self._state / folder
+            with suppress(OSError):  # not there yet
+                if (device := path.stat().st_dev) not in seen:
+                    seen.add(device)
+                    found = os.statvfs(path)
+                    free.add_metric([folder], found.f_bavail * found.f_frsize)
+                    size.add_metric([folder], found.f_blocks * found.f_frsize)
+        yield free
+        yield size
 
 
 class GrpcMetrics:
@@ -63,6 +99,11 @@ class ChatMetrics:
         )
         self.limited = counter("rlhf_chat_limited", "What a limit of a key or person refused.", "whose", "limit")
         self.certificates = counter("rlhf_chat_certificates", "Readings of the TLS files.", "outcome")
+        self.certificate_expiry = gauge(
+            "rlhf_chat_certificate_expiry_timestamp_seconds",
+            "When the certificate that is served, or one of its chain, ends; NaN without TLS.",
+        )
+        self.certificate_expiry.set(math.nan)
         self.grpc = GrpcMetrics("chat", registry)
         self.internal_errors = counter("rlhf_chat_internal_errors", "Requests that ended with a defect of the service.")
         self.rollouts = counter("rlhf_rollout_requests", "Rollout requests by how they ended.", "outcome")
@@ -140,7 +181,12 @@ class TrainerMetrics:
         self.phase = Histogram(
             "rlhf_trainer_phase_seconds", "Time of a cycle's phases.", ["phase"], buckets=PHASE_S, registry=registry
         )
+        self.progress = gauge(
+            "rlhf_trainer_progress_timestamp_seconds",
+            "When the trainer last read the log, made a step or ended a phase; not while it waits for what is away.",
+        )
         self.kl = gauge("rlhf_trainer_kl", "KL of the policy to its reference, nats an answer.")
+        self.kl_limit = gauge("rlhf_trainer_kl_limit", "Above which KL the gate refuses a candidate (gate.kl.max).")
         self.step_kl = gauge("rlhf_trainer_step_kl", "KL of the last update, nats an answer.")
         self.reward = gauge("rlhf_trainer_reward", "Mean score of the last update's rollouts.")
         self.accuracy = gauge("rlhf_trainer_reward_accuracy", "Share of held-out comparisons ordered rightly.")
@@ -173,6 +219,15 @@ class TrainerMetrics:
             registry=registry,
         )
         self.win_rate = gauge("rlhf_trainer_win_rate", "Wins of the last candidate over the live one.")
+        self.proxy_gap = gauge(
+            "rlhf_trainer_proxy_gap",
+            "What the last candidate gained by its own reward model beyond what it gained by the held-back one, in "
+            "standard deviations; NaN where that could not be told.",
+        )
+        self.proxy_gap.set(math.nan)
+        self.proxy_gap_limit = gauge(
+            "rlhf_trainer_proxy_gap_limit", "Above which gap the gate refuses a candidate (gate.proxy_gap.max)."
+        )
         self.undone = Counter("rlhf_trainer_undone_updates", "Policy updates taken back.", registry=registry)
         self.left_out = gauge(
             "rlhf_trainer_rollouts_left_out",

@@ -1,8 +1,14 @@
 """The metrics' names as Prometheus sees them: dashboards and alerts rely on them."""
 
+import shutil
+import time
+from pathlib import Path
+
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from rlhf_online.metrics import ChatMetrics, RewardMetrics, TrainerMetrics, show_version
+from rlhf_online.metrics import ChatMetrics, MachineMetrics, RewardMetrics, TrainerMetrics, show_version
+from tests.support.small_disk import cannot_mount, small_disk
 
 
 def names(registry: CollectorRegistry) -> set[str]:
@@ -47,3 +53,28 @@ def test_an_info_gauge_shows_one_version() -> None:
         show_version(metrics.serving, version)
         samples = [sample for family in metrics.serving.collect() for sample in family.samples]
         assert [(sample.labels["version"], sample.value) for sample in samples] == ([(version, 1.0)] if version else [])
+
+
+def test_each_file_system_of_the_state_folder_is_told_once(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    if why := cannot_mount(state / "checkpoints"):
+        pytest.skip(why)
+    (state / "log").mkdir()
+    with small_disk(state / "checkpoints", mib=4) as disk:
+        MachineMetrics(state, registry := CollectorRegistry())
+        disk.fill()
+
+        def told(name: str, folder: str) -> float | None:
+            return registry.get_sample_value(name, {"folder": folder})
+
+        assert told("rlhf_state_free_bytes", "checkpoints") == 0
+        assert told("rlhf_state_size_bytes", "checkpoints") == 4 << 20
+        assert told("rlhf_state_size_bytes", "state") == shutil.disk_usage(state).total
+        assert told("rlhf_state_size_bytes", "log") is None, "it lies on the same disk"
+        assert told("rlhf_state_size_bytes", "versions") is None, "it is not there yet"
+
+
+def test_the_clock_is_read_at_each_scrape(tmp_path: Path) -> None:
+    MachineMetrics(tmp_path, registry := CollectorRegistry())
+    before, told, after = time.time(), registry.get_sample_value("rlhf_time_seconds"), time.time()
+    assert told is not None and before <= told <= after

@@ -1,5 +1,6 @@
 """What the reporter is told of a trainer's state and of each cycle's end. Nothing here decides anything."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -39,6 +40,7 @@ def end_published_cycle(
     metrics = parts.reporter.metrics
     metrics.kl.set(judged.kl)
     metrics.win_rate.set(judged.figures.get("win_rate", 0.0))
+    metrics.proxy_gap.set(judged.figures.get("proxy_gap", math.nan))
     metrics.step_kl.set(report.step_kl)
     metrics.reward.set(report.score)
     seconds = parts.reporter.seconds

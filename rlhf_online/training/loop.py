@@ -144,6 +144,7 @@ class Trainer:
         try:
             if parts.retrier.call("reading the log", parts.intake.read):
                 show(parts, self.progress)
+            parts.reporter.metrics.progress.set_to_current_time()
             parts.outcomes.show()
         except PositionLost:
             # What was read before the gap is kept: the checkpoint stands at the gap, where `gap accept` looks.

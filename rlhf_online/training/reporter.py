@@ -43,6 +43,7 @@ class Reporter:
         self.seconds: dict[str, float] = {}
         """Of each phase of the cycle so far."""
         self._stepped = 0.0
+        self.metrics.progress.set_to_current_time()
 
     @property
     def accuracy(self) -> float | None:
@@ -135,6 +136,7 @@ class Reporter:
 
     def step(self, done: int, of: int) -> None:
         """An update has made so many steps of so many: shown at most once in STEP_S."""
+        self.metrics.progress.set_to_current_time()
         if done and time.monotonic() - self._stepped < STEP_S:
             return
         self._stepped = time.monotonic()
@@ -146,6 +148,7 @@ class Reporter:
         self.set(phase=name, waiting_for="")
         began = time.monotonic()
         yield
+        self.metrics.progress.set_to_current_time()
         seconds = time.monotonic() - began
         self.metrics.phase.labels(name).observe(seconds)
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 3)

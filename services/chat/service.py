@@ -21,7 +21,7 @@ from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import log_folder, open_sink
 from rlhf_online.eventlog.base import Sink
 from rlhf_online.feedback.outcomes import OutcomeBoard
-from rlhf_online.metrics import ChatMetrics
+from rlhf_online.metrics import ChatMetrics, MachineMetrics
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
@@ -86,6 +86,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     prompts = read_prompts(settings.comparison_prompts)
     person_hash = open_person_hash(state, folder)
     metrics = ChatMetrics(collector := CollectorRegistry())
+    MachineMetrics(state.root, collector)
     writer = EventWriter(sink, metrics)
     flight = InFlight(engine, adapters=settings.engine.tuning == "lora")
     flight.attach()
@@ -163,7 +164,7 @@ def _console(
 async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Awaitable[None]]) -> None:
     """Open the ports, tell `opened`, and serve until `stop`; then let requests finish. Raises RlhfError."""
     settings, metrics = chat.settings, chat.gateway.metrics
-    certificates = Certificates(settings.tls, metrics.certificates) if settings.tls.cert_file else None
+    certificates = Certificates(settings.tls, metrics) if settings.tls.cert_file else None
     listeners = [listen(settings.host, settings.http_port)]
     if settings.local_socket is not None:
         listeners.append(listen_locally(settings.local_socket))

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from rlhf_online import config, logs, process
 from rlhf_online.errors import ConfigError, RlhfError
-from rlhf_online.metrics import RewardMetrics
+from rlhf_online.metrics import MachineMetrics, RewardMetrics
 from rlhf_online.metrics import serve as serve_metrics
 from rlhf_online.models import trunk
 from rlhf_online.models.check import raise_refusals
@@ -63,6 +63,7 @@ async def serve(settings: config.RewardSettings) -> None:
     tokenizer = ChatTokenizer(base)
     collectors = CollectorRegistry()
     metrics = RewardMetrics(collectors)
+    MachineMetrics(settings.state_dir, collectors)
     batcher = Batcher(
         metrics,
         max_batch_tokens=settings.max_batch_tokens,

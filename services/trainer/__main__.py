@@ -14,7 +14,7 @@ from rlhf_online import config, logs, process
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import open_source
 from rlhf_online.gate.golden_prompts import read_golden
-from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.metrics import MachineMetrics, TrainerMetrics
 from rlhf_online.metrics import serve as serve_metrics
 from rlhf_online.models.check import raise_refusals
 from rlhf_online.models.check.contents import inspect
@@ -68,6 +68,7 @@ def serve(settings: TrainerSettings, lease: Lease, stop: threading.Event) -> Non
     tokenizer = ChatTokenizer(Path(settings.model))
     collectors = CollectorRegistry()
     metrics = TrainerMetrics(collectors)
+    MachineMetrics(state.root, collectors)
     metrics_port = serve_metrics(collectors, settings.host, settings.metrics_port)
     process.write_ready_file(settings.ready_file, metrics=metrics_port)
     structlog.get_logger().info("started", metrics=metrics_port)

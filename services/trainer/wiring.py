@@ -87,6 +87,8 @@ def build(
     checkpoint = checkpoints.load()
     ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.sealed["ledger"]) if checkpoint else Ledger()
     reporter = Reporter(state, metrics)
+    metrics.kl_limit.set(settings.gate.kl.max)
+    metrics.proxy_gap_limit.set(settings.gate.proxy_gap.max)
     retrier = Retrier(stop, reporter.waiting)
     retrier.call("reading the live version", lambda: registry.verify(live))
     learners = _learners(settings, registry, live, tokenizer)

@@ -1,5 +1,6 @@
 """What a cycle's end says: counts, versions, and the figures of an update, each under its own name."""
 
+import math
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace as Space
@@ -84,12 +85,14 @@ def test_a_version_ends_a_cycle_with_its_figures_and_what_serves_keeps_its_kl(tm
     assert bench.status["kl"] == 0.0, "the rejected one does not serve"
     assert (bench.value("kl"), bench.value("win_rate")) == (1.5, 0.0)
     assert bench.status["history"][-1]["win_rate"] is None, "it was not measured"
-    end_published_cycle(bench.parts, bench.progress, "promoted", _judged(win_rate=0.625), report)
+    assert math.isnan(bench.value("proxy_gap") or 0), "nor was that"
+    end_published_cycle(bench.parts, bench.progress, "promoted", _judged(win_rate=0.625, proxy_gap=0.7), report)
     assert bench.status["kl"] == 1.5
+    assert bench.value("proxy_gap") == 0.7
     assert [bench.value(name) for name in ("win_rate", "step_kl", "reward")] == [0.625, 0.3, 0.4]
     item = bench.status["history"][-1]
     assert (item["policy_version"], item["reasons"], item["kl"]) == ("policy-000003", ["why"], 1.5)
-    assert (item["gate"], item["win_rate"]) == ({"win_rate": 0.625}, 0.625)
+    assert (item["gate"], item["win_rate"]) == ({"win_rate": 0.625, "proxy_gap": 0.7}, 0.625)
     assert update_facts(report).items() <= item.items()
 
 

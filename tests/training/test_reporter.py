@@ -1,6 +1,6 @@
 """What the status file says of a trainer at work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,21 @@ def test_the_history_and_the_last_figures_go_on_over_restarts(tmp_path: Path) ->
 def _metered(folder: Path) -> tuple[Reporter, CollectorRegistry]:
     collectors = CollectorRegistry()
     return Reporter(StateDir(folder), TrainerMetrics(collectors)), collectors
+
+
+def test_progress_is_a_step_or_a_phase_that_ended_and_not_a_wait(tmp_path: Path) -> None:
+    made, _ = _metered(tmp_path)
+    progress = made.metrics.progress
+
+    def moved_by(action: Callable[[], object]) -> bool:
+        progress.set(1.0)
+        action()
+        return progress.collect()[0].samples[0].value > 1.0
+
+    with made.phase("policy"):
+        assert moved_by(lambda: made.step(1, 8))
+        assert not moved_by(lambda: made.waiting("scoring answers", OSError("away")))
+    assert progress.collect()[0].samples[0].value > 1.0, "the phase has ended"
 
 
 def test_counts_stand_in_the_metrics_under_their_reasons(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import grpc
 import structlog
-from prometheus_client import Counter
 
 from rlhf_online.config import TlsSettings
 from rlhf_online.errors import ConfigError
-from services.chat.transport import connections
+from rlhf_online.metrics import ChatMetrics
+from services.chat.transport import certificate_end, connections
 from services.chat.transport.connections import Connection, HttpConfig, HttpServer
 
 ACCEPT_AGAIN_S = 0.05
@@ -29,14 +29,13 @@ ACCEPT_AGAIN_S = 0.05
 class Certificates:
     """The files' newest good content. gRPC asks from threads of its own."""
 
-    def __init__(self, settings: TlsSettings, loads: Counter) -> None:
+    def __init__(self, settings: TlsSettings, metrics: ChatMetrics) -> None:
         """Raises ConfigError if the files cannot be used."""
         self._settings = settings
-        self._loads = loads
+        self._metrics = metrics
         self._lock = threading.Lock()
         self._files = self._state()
-        self._http, self._grpc = _read(settings)
-        loads.labels(outcome="loaded").inc()
+        self._load()
 
     def context(self) -> ssl.SSLContext:
         """Of the newest files that can be used."""
@@ -60,13 +59,18 @@ class Certificates:
 
     def _reload(self) -> None:
         try:
-            self._http, self._grpc = _read(self._settings)
+            self._load()
         except ConfigError as error:
-            self._loads.labels(outcome="refused").inc()
+            self._metrics.certificates.labels(outcome="refused").inc()
             structlog.get_logger().warning("certificate not replaced, the last good one is served", error=str(error))
         else:
-            self._loads.labels(outcome="loaded").inc()
             structlog.get_logger().info("certificate replaced", cert_file=self._settings.cert_file)
+
+    def _load(self) -> None:
+        """Raises ConfigError."""
+        self._http, self._grpc, pem = _read(self._settings)
+        self._metrics.certificate_expiry.set(certificate_end.earliest(pem))
+        self._metrics.certificates.labels(outcome="loaded").inc()
 
     def _state(self) -> list[tuple[int, ...]]:
         """Differs once a file was written or replaced, also behind a link."""
@@ -142,8 +146,8 @@ def _stat(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _read(settings: TlsSettings) -> tuple[ssl.SSLContext, grpc.ServerCertificateConfiguration]:
-    """Raises ConfigError, in one sentence."""
+def _read(settings: TlsSettings) -> tuple[ssl.SSLContext, grpc.ServerCertificateConfiguration, bytes]:
+    """For HTTP, for gRPC, and the certificates' PEM. Raises ConfigError, in one sentence."""
     for path in _files(settings):
         try:
             path.read_bytes()
@@ -164,7 +168,7 @@ def _read(settings: TlsSettings) -> tuple[ssl.SSLContext, grpc.ServerCertificate
         context.verify_mode = ssl.CERT_REQUIRED
     pair = (Path(key).read_bytes(), Path(cert).read_bytes())
     trusted = Path(authorities).read_bytes() if authorities else None
-    return context, grpc.ssl_server_certificate_configuration([pair], trusted)
+    return context, grpc.ssl_server_certificate_configuration([pair], trusted), pair[1]
 
 
 def _encrypted() -> str:

@@ -174,7 +174,7 @@ async def test_other_authorities_are_trusted_once_the_file_says_so(tmp_path: Pat
 def test_files_that_do_not_fit_leave_the_last_good_ones(authority: Authority) -> None:
     files, registry = authority.issue("server"), CollectorRegistry()
     settings = TlsSettings(cert_file=str(files.cert), key_file=str(files.key))
-    certificates = Certificates(settings, ChatMetrics(registry).certificates)
+    certificates = Certificates(settings, ChatMetrics(registry))
 
     def read(outcome: str) -> float:
         return registry.get_sample_value("rlhf_chat_certificates_total", {"outcome": outcome}) or 0
@@ -192,6 +192,8 @@ def test_files_that_do_not_fit_leave_the_last_good_ones(authority: Authority) ->
     assert certificates.context() is not good
     assert files.key.read_bytes() != new_key
     assert (read("loaded"), read("refused")) == (2, 2)
+    end = x509.load_pem_x509_certificate(files.cert.read_bytes()).not_valid_after_utc.timestamp()
+    assert registry.get_sample_value("rlhf_chat_certificate_expiry_timestamp_seconds") == end
 
 
 def test_what_cannot_be_used_is_refused_at_the_start_in_a_sentence(authority: Authority, tmp_path: Path) -> None:
@@ -208,13 +210,13 @@ def test_what_cannot_be_used_is_refused_at_the_start_in_a_sentence(authority: Au
     ):
         settings = TlsSettings(cert_file=str(cert), key_file=str(key), client_ca_file=trusted)
         with pytest.raises(ConfigError, match=said):
-            Certificates(settings, ChatMetrics(CollectorRegistry()).certificates)
+            Certificates(settings, ChatMetrics(CollectorRegistry()))
 
 
 def test_one_file_may_hold_both(authority: Authority) -> None:
     files = authority.issue("server")
     files.cert.write_bytes(files.key.read_bytes() + files.cert.read_bytes())
-    Certificates(TlsSettings(cert_file=str(files.cert)), ChatMetrics(CollectorRegistry()).certificates)
+    Certificates(TlsSettings(cert_file=str(files.cert)), ChatMetrics(CollectorRegistry()))
 
 
 async def test_who_never_shakes_hands_is_disconnected_and_makes_room(

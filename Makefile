@@ -1,6 +1,6 @@
 # Every target makes .venv first if it is not there; all that a machine needs is Python 3.11 … 3.13 and make.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test page faults fuzz zoo mutants check style types imports protos bench proto requirements clean
+.PHONY: help install demo up test ops page faults fuzz zoo mutants check style types imports protos bench proto requirements clean
 .SILENT:
 
 ARGS ?=
@@ -35,7 +35,11 @@ up: install $(if $(filter $(SMOLLM),$(MODEL)),$(SMOLLM)/config.json) ## chat wit
 	exec $(PY) -m rlhf_online.cli up --model $(MODEL) $(ARGS)
 
 test: install ## the tests, two files of them at once; ARGS="-k swap", WORKERS=0 for one process, as --pdb needs
-	$(PY) -m pytest -m "not slow" $(SPREAD) $(ARGS)
+	$(PY) -m pytest -m "not slow and not ops" $(SPREAD) $(ARGS)
+
+ops: install ## images, chart, cluster, alerts and dashboards with their real tools, which it brings (the first time: half an hour)
+	sh scripts/ops_tools.sh all
+	$(PY) -m pytest tests/ops $(ARGS)
 
 page: install ## the web page in a real browser, Debian's Chromium; screenshots go to build/page
 	sh scripts/chromium.sh

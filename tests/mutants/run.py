@@ -236,7 +236,7 @@ def _pytest(copy: Path, *arguments: str, running: "set[subprocess.Popen[str]]") 
     """While it runs it is one of `running`."""
     # Without cached bytecode, which is told apart by size and second alone: two mutants may be of one second.
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    options = ["-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", f"--timeout={TEST_S}"]
+    options = ["-q", "-x", "-m", "not slow and not ops", "-p", "no:cacheprovider", f"--timeout={TEST_S}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, *arguments],
         cwd=copy,

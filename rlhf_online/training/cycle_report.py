@@ -38,14 +38,14 @@ def end_published_cycle(
 ) -> None:
     """A cycle ended with a version, promoted or rejected."""
     metrics = parts.reporter.metrics
-    metrics.kl.set(judged.kl)
-    metrics.win_rate.set(judged.figures.get("win_rate", 0.0))
-    metrics.proxy_gap.set(judged.figures.get("proxy_gap", math.nan))
-    metrics.step_kl.set(report.step_kl)
-    metrics.reward.set(report.score)
+    metrics.policy.kl.set(judged.kl)
+    metrics.gate.win_rate.set(judged.figures.get("win_rate", 0.0))
+    metrics.gate.proxy_gap.set(judged.figures.get("proxy_gap", math.nan))
+    metrics.policy.step_kl.set(report.step_kl)
+    metrics.policy.reward.set(report.score)
     seconds = parts.reporter.seconds
     gate_share = sum(seconds.get(name, 0.0) for name in GATE) / (sum(seconds.values()) or 1.0)
-    metrics.gate_share.set(gate_share)
+    metrics.gate.share.set(gate_share)
     if outcome == "promoted":
         parts.reporter.set(kl=judged.kl)
     details = update_facts(report) | {

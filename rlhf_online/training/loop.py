@@ -145,6 +145,8 @@ class Trainer:
             if parts.retrier.call("reading the log", parts.intake.read):
                 show(parts, self.progress)
             parts.reporter.metrics.progress.set_to_current_time()
+            if not parts.intake.full:
+                parts.reporter.metrics.intake.caught_up()
             parts.outcomes.show()
         except PositionLost:
             # What was read before the gap is kept: the checkpoint stands at the gap, where `gap accept` looks.
@@ -152,7 +154,7 @@ class Trainer:
             raise
         erased = parts.intake.votes.erasures.new
         parts.retrier.call("erasing examples of reports", lambda: parts.publisher.reports.erase(erased))
-        parts.reporter.metrics.lag.set(parts.retrier.call("reading the log", lambda: parts.intake.lag))
+        parts.reporter.metrics.intake.lag.set(parts.retrier.call("reading the log", lambda: parts.intake.lag))
         canary.act(parts)
 
     def learn_votes(self) -> None:

@@ -69,35 +69,35 @@ class Reporter:
     def votes(self, counts: Mapping[str, int]) -> None:
         """How many votes have which disposition, those pending included."""
         for disposition, count in counts.items():
-            self.metrics.votes.labels(disposition).set(count)
+            self.metrics.intake.votes.labels(disposition).set(count)
         self.set(votes=dict(counts))
 
     def dead_letters(self, counts: Mapping[str, int]) -> None:
         """How many records cannot be used, by reason."""
         for reason, count in counts.items():
-            self.metrics.dead_letters.labels(reason).set(count)
+            self.metrics.intake.dead_letters.labels(reason).set(count)
 
     def left_out(self, counts: Mapping[str, int]) -> None:
         """How many answers the policy did not learn from, by reason."""
         for reason, count in counts.items():
-            self.metrics.left_out.labels(reason).set(count)
+            self.metrics.policy.left_out.labels(reason).set(count)
 
     def reward(self, report: RewardReport, weights: Mapping[str, float]) -> None:
         """The reward model's update and evaluation, and the weight of each objective from now on."""
         found = report.measured
         if found.accuracy_n or found.thumb_n:
             for name, value in found.figures().items():
-                self.metrics.held_out.labels(name).set(value)
+                self.metrics.reward_model.held_out.labels(name).set(value)
         if found.accuracy_n:
-            self.metrics.accuracy.set(found.accuracy)
+            self.metrics.reward_model.accuracy.set(found.accuracy)
             self.set(reward_accuracy=found.accuracy)
         for name, weight in weights.items():
-            self.metrics.weights.labels(name).set(weight)
+            self.metrics.reward_model.weights.labels(name).set(weight)
         for signal, value in report.signal_reliability.items():
-            self.metrics.reliability.labels(signal).set(value)
+            self.metrics.reward_model.reliability.labels(signal).set(value)
         for reason, count in report.skipped.items():
-            self.metrics.skipped.labels(reason).inc(count)
-        self.metrics.cut.inc(report.truncated)
+            self.metrics.reward_model.skipped.labels(reason).inc(count)
+        self.metrics.reward_model.cut.inc(report.truncated)
         self._log.info(
             "reward model learned",
             votes=report.new,
@@ -119,7 +119,7 @@ class Reporter:
         found = report.measured
         if found.accuracy_n or found.thumb_n:
             for name, value in found.figures().items():
-                self.metrics.held_back.labels(name).set(value)
+                self.metrics.reward_model.held_back.labels(name).set(value)
         self._log.info(
             "held-back reward model learned",
             votes=report.new,
@@ -159,7 +159,7 @@ class Reporter:
         "canary" where a version became one, "waiting" while one is under way."""
         self.metrics.cycles.labels(outcome).inc()
         if outcome == "undone":
-            self.metrics.undone.inc()
+            self.metrics.policy.undone.inc()
         item = {"outcome": outcome, **facts, "seconds": self.seconds, "finished_ms": now_ms()}
         self.seconds = {}
         self.set(history=[*self._values["history"][-HISTORY + 1 :], item])

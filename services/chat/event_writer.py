@@ -44,7 +44,7 @@ class EventWriter:
                 raise
             reason = str(error) or f"no acknowledgement within {ACKNOWLEDGE_S:.0f} s"
             raise LogUnavailable(f"the event log did not take the event: {reason}") from error
-        self.metrics.log_append.observe(time.monotonic() - started)
+        self.metrics.log.append.observe(time.monotonic() - started)
         return {"local": offset + 1}
 
     def append_nowait(self, envelope: Envelope) -> None:
@@ -69,7 +69,7 @@ class EventWriter:
 
     def failed(self) -> None:
         self._failed_s = time.monotonic()
-        self.metrics.log_failures.inc()
+        self.metrics.log.failures.inc()
 
     def close(self) -> None:
         """Write what is queued."""

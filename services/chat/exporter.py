@@ -35,21 +35,21 @@ class Exporter:
 
     def update(self) -> None:
         for swap in self._new_swaps():
-            self.metrics.swaps.labels(outcome="ok" if swap.ok else "failed").inc()
-            self.metrics.swap_pause.observe(swap.pause_s)
+            self.metrics.serving.swaps.labels(outcome="ok" if swap.ok else "failed").inc()
+            self.metrics.serving.swap_pause.observe(swap.pause_s)
         if self.engine.restarts > self._restarts:
-            self.metrics.engine_restarts.inc(self.engine.restarts - self._restarts)
+            self.metrics.serving.engine_restarts.inc(self.engine.restarts - self._restarts)
             self._restarts = self.engine.restarts
         if self.engine.serving != self._serving:
             self._serving = self.engine.serving
-            show_version(self.metrics.serving, self._serving)
-        self.metrics.engine_ready.set(self.engine.state == "ready")
-        self.metrics.version_lag.set(self.engine.pod.lag_s)
-        self.metrics.could_not_serve.set(len(self.engine.pod.could_not))
-        self.metrics.behind.set(bool(self.engine.pod.behind))
-        self.metrics.store_silent.set(self.engine.pod.store.silent_s)
-        self.metrics.secrets_intact.set(self.secrets.check() == INTACT)
-        self.metrics.damaged_records.set(len(self.catalogue.damaged))
+            show_version(self.metrics.serving.version, self._serving)
+        self.metrics.serving.engine_ready.set(self.engine.state == "ready")
+        self.metrics.serving.version_lag.set(self.engine.pod.lag_s)
+        self.metrics.serving.could_not_serve.set(len(self.engine.pod.could_not))
+        self.metrics.serving.behind.set(bool(self.engine.pod.behind))
+        self.metrics.serving.store_silent.set(self.engine.pod.store.silent_s)
+        self.metrics.access.secrets_intact.set(self.secrets.check() == INTACT)
+        self.metrics.serving.damaged_records.set(len(self.catalogue.damaged))
         self._show_shipping(self.sink.shipping())
         with suppress(OSError, ValueError):
             for name, status in self.state.read_status(SERVICES_STATUS).items():
@@ -58,10 +58,10 @@ class Exporter:
 
     def _show_shipping(self, now: Shipping) -> None:
         before, self._shipping = self._shipping, now
-        self.metrics.backlog.set(now.backlog)
-        self.metrics.backlog_age.set(max(0.0, (now_ms() - now.oldest_ms) / 1000) if now.oldest_ms else 0.0)
-        self.metrics.deliveries_failed.inc(now.failures - before.failures)
-        self.metrics.refused.inc(now.refused - before.refused)
+        self.metrics.log.backlog.set(now.backlog)
+        self.metrics.log.backlog_age.set(max(0.0, (now_ms() - now.oldest_ms) / 1000) if now.oldest_ms else 0.0)
+        self.metrics.log.deliveries_failed.inc(now.failures - before.failures)
+        self.metrics.log.refused.inc(now.refused - before.refused)
 
     def _new_swaps(self) -> list[Swap]:
         """Those after the last one seen; the engine keeps only the latest."""

@@ -411,7 +411,7 @@ def test_answers_that_may_not_train_the_policy_are_shown_though_nothing_is_learn
             tiny.vote(made, Pairwise(chosen=best, rejected=worst))
         cycles(trainer)
         assert trainer.progress.policy_version == "policy-000000"
-        gauge = trainer.parts.reporter.metrics.left_out
+        gauge = trainer.parts.reporter.metrics.policy.left_out
         assert value(gauge.labels("greedy")) == 30 * len(rollouts)
 
 
@@ -426,7 +426,7 @@ def test_feedback_that_leads_nowhere_is_counted(tiny: World) -> None:
         cycles(trainer)
         votes = tiny.state.read_status("trainer")["votes"]
         assert (votes["pending"], votes["orphaned"], votes["dead_lettered"]) == (1, 0, 2)
-        gauge = trainer.parts.reporter.metrics.dead_letters
+        gauge = trainer.parts.reporter.metrics.intake.dead_letters
         assert [value(gauge.labels(reason)) for reason in ("undecodable", "missing")] == [1, 1]
         rollouts = tiny.engine.sample([(1, 5, 3)], 1, 4, 1.0)
         for _ in range(60):  # the log's time is what most of its last events say
@@ -510,7 +510,7 @@ def test_an_update_with_nothing_to_learn_from_is_skipped_and_counted(tmp_path: P
             assert weights(trainer) == before and tiny.registry.versions("policy") == ["policy-000000"]
             left_out = trainer.progress.left_out.get("score", 0)
             assert left_out == (0 if algorithm == "kto" else 32 * (number + 1))
-            gauge = trainer.parts.reporter.metrics.left_out
+            gauge = trainer.parts.reporter.metrics.policy.left_out
             assert value(gauge.labels("score")) == left_out and value(gauge.labels("stale")) == 0
         audit(tiny, trainer)
     with tiny.trainer() as again:

@@ -102,7 +102,7 @@ class FeedbackService:
         return {"objectives": list(self.objectives), "reasons": list(self.reasons)}
 
     def count(self, kind: str, outcome: str) -> None:
-        self.metrics.feedback.labels(kind=kind, outcome=outcome).inc()
+        self.metrics.votes.taken.labels(kind=kind, outcome=outcome).inc()
 
     def _check_objective(self, name: str) -> None:
         if name and name not in self.objectives:

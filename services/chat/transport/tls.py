@@ -32,7 +32,7 @@ class Certificates:
     def __init__(self, settings: TlsSettings, metrics: ChatMetrics) -> None:
         """Raises ConfigError if the files cannot be used."""
         self._settings = settings
-        self._metrics = metrics
+        self._metrics = metrics.access
         self._lock = threading.Lock()
         self._files = self._state()
         self._load()

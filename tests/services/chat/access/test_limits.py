@@ -46,7 +46,7 @@ class Door:
         self.clock = Clock()
         self.registry = CollectorRegistry()
         settings = LimitSettings.model_construct(key=key, person=person)
-        self.limits = Limits(settings, ChatMetrics(self.registry).limited, self.clock)
+        self.limits = Limits(settings, ChatMetrics(self.registry).access.limited, self.clock)
 
     def chats(self, caller: Caller, times: int) -> list[Visit]:
         return [self.limits.chat(caller) for _ in range(times)]

@@ -83,13 +83,14 @@ def _given(section: BaseModel, name: str) -> bool:
 class VersionsSettings(Section):
     """Where the versions are."""
 
-    only_with: ClassVar = {"cache_gib": Only("url", "?*")}
+    only_with: ClassVar = {"cache_gib": Only("url", "s3:*", "gs:*", "az:*")}
 
     url: str = Field(
         default="",
-        pattern=r"^((s3|gs|az)://[^/\s]+(/[^\s]*)?)?$",
+        pattern=r"^((s3|gs|az)://[^/\s]+(/[^\s]*)?|file:/[^\s]+)?$",
         description="A bucket that all services share, 's3://bucket/prefix', with credentials and endpoint from the "
-        "usual variables (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …); empty: the state folder.",
+        "usual variables (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …), or a folder that they all reach under this name, "
+        "'file:/path', whose file system has working locks; empty: the state folder.",
     )
     cache_gib: float = Field(
         default=32.0,

@@ -136,6 +136,10 @@ class ChatSettings(ServiceSettings):
     http_port: Port = Field(default=8000, description="OpenAI-compatible HTTP; 0 lets the system choose.")
     grpc_port: Port = Field(default=8001, description="gRPC; 0 lets the system choose.")
     http_keep_alive_s: Positive = Field(default=75, description="How long an idle HTTP connection is kept open.")
+    drain_s: Positive = Field(
+        default=15,
+        description="How long requests in progress may take to end after SIGTERM; `limits.answer_timeout_s` cuts none off.",
+    )
     grpc: GrpcSettings = GrpcSettings()
     tls: TlsSettings = TlsSettings()
     local_socket: Path | None = Field(

@@ -19,13 +19,19 @@ POLL_S = 0.05
 
 
 class RewardClient:
-    """Calls the reward service at `address` ("host:port"). Use from one thread."""
+    """Calls the reward service at `address` ("host:port"); where the host has several addresses, each call goes to the
+    next one, and one that holds another version than asked for is unavailable until it has followed. Use from one thread.
+    """
 
     def __init__(self, address: str, *, chunk: int = CHUNK) -> None:
         self._address = address
         self._chunk = chunk
         # Reconnecting quickly matters more here than sparing a service that is one hop away.
-        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000)]
+        options = [
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.lb_policy_name", "round_robin"),
+        ]
         self._channel = grpc.insecure_channel(address, options=options)
         self._scores = reward_pb2_grpc.RewardServiceStub(self._channel)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)  # the stub's methods have no types

@@ -29,7 +29,8 @@ def open_registry(
     guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     settings: VersionsSettings = VersionsSettings(),  # noqa: B008
 ) -> Registry:
-    """The registry of the versions below `root`, or in the bucket that `settings` name, with copies below `root`.
+    """The registry of the versions below `root`, or in the folder or bucket that `settings` name: of a bucket's there are
+    copies below `root`.
 
     See `FolderStore` for `guard`. Raises ConfigError for a bucket's URL that leads nowhere.
     """
@@ -37,8 +38,9 @@ def open_registry(
 
 
 def _store(root: Path, guard: Callable[[], AbstractContextManager[None]], settings: VersionsSettings) -> VersionStore:
-    if not settings.url:
-        store = FolderStore(root, guard)
+    scheme, _, path = settings.url.partition(":")
+    if scheme in ("", "file"):
+        store = FolderStore(Path(path) if path else root, guard)
         store.settle()
         return store
     try:

@@ -1,6 +1,6 @@
 """The chat service put together: parts wired, ports opened, and on SIGTERM or Ctrl-C everything stopped in order.
 
-No new requests, those in progress get some seconds, the log is written out, the engine ends. Feedback is taken from the
+No new requests, those in progress get `drain_s`, the log is written out, the engine ends. Feedback is taken from the
 first moment on, while the engine loads.
 """
 
@@ -68,7 +68,6 @@ from services.chat.transport.tls import Certificates, SecureServer
 from services.chat.version_watch import VersionWatch
 from services.chat.versions import Versions
 
-GRACE_S = 15
 BACKLOG = 2048
 FOR_VOTES = 8
 """One connection in so many is none of chat's: votes are taken however many people wait for answers."""
@@ -179,7 +178,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=settings.http_keep_alive_s,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=settings.drain_s,
     )
     config.connections = Connections(chat.connections, metrics.access.closed)
     http = SecureServer(config, certificates, chat.connections) if certificates else HttpServer(config)
@@ -200,7 +199,7 @@ async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Await
         chat.watch.close()
         chat.console.close()
         http.should_exit = True
-        await asyncio.gather(serving, grpc.stop(GRACE_S))
+        await asyncio.gather(serving, grpc.stop(settings.drain_s))
     finally:
         for listener in listeners:
             listener.close()

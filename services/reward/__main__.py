@@ -81,6 +81,7 @@ async def serve(settings: config.RewardSettings) -> None:
         server.set_version,
         poll_s=settings.poll_s,
         weights=lambda: weights.read(state),
+        on_none=server.set_none_yet,
     )
     try:
         port = await server.start(settings.host, settings.grpc_port)

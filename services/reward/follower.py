@@ -22,8 +22,8 @@ LONGEST_BACKOFF_S = 30.0
 
 
 class Follower:
-    """`load(manifest)` builds the model of a verified version; `on_change(version, previous)` is told after a swap;
-    `weights()` reads the operator's, and may raise InvalidInput.
+    """`load(manifest)` builds the model of a verified version; `on_change(version, previous)` is told after a swap, and
+    `on_none` when it looked and there is no version yet; `weights()` reads the operator's, and may raise InvalidInput.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Follower:
         *,
         poll_s: float,
         weights: Callable[[], Weights] = dict,
+        on_none: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._registry = registry
         self._batcher = batcher
@@ -42,6 +43,7 @@ class Follower:
         self._on_change = on_change
         self._poll_s = poll_s
         self._weights = weights
+        self._on_none = on_none
         self._refused = ""
         self._unread = ""
         self._log = structlog.get_logger()
@@ -68,6 +70,8 @@ class Follower:
         version = await asyncio.to_thread(self._registry.live, "reward")
         loaded = self._batcher.loaded
         previous = loaded.version if loaded else ""
+        if version is None and self._on_none is not None:
+            await self._on_none()
         if version is None or version in (previous, self._refused):
             return
         try:

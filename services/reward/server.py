@@ -1,7 +1,9 @@
 """The reward service: gRPC Score, health and reflection, on one port.
 
 Health says SERVING for "", for the service's name and for the version that scores, once there is one; a trainer that
-waits for a version asks health by the version's name.
+waits for a version asks health by the version's name. Kubernetes' probes ask for LIVENESS, which is SERVING as long as
+the event loop turns, and READINESS: a version scores, or there is none yet that could, which a new installation waits
+for in vain until people have voted.
 """
 
 import math
@@ -23,6 +25,7 @@ from services.grpc_port import GrpcPort
 from services.reward.batching import Batcher, Overloaded, Pair, Scores, Tokens, WrongVersion
 
 SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
+LIVENESS, READINESS = "liveness", "readiness"
 MAX_MESSAGE_BYTES = 64 << 20
 CHARS_A_TOKEN = 4
 """Rough, to size batches of texts before they are tokenised."""
@@ -115,7 +118,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
 class RewardServer:
     """The gRPC server around a servicer, for at most so many connections.
 
-    Health is NOT_SERVING until `set_version` is called.
+    Health is NOT_SERVING until `set_version` is called, but for LIVENESS; READINESS until that or `set_none_yet` is.
     """
 
     def __init__(
@@ -128,8 +131,9 @@ class RewardServer:
 
     async def start(self, host: str, port: int) -> int:
         """Open the port (0: any) and serve; returns the port. Raises InvalidInput if it is taken."""
-        for name in ("", SERVICE):
+        for name in ("", SERVICE, READINESS):
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         try:
             return await self._port.open(host, port)
         except RuntimeError as error:
@@ -142,8 +146,12 @@ class RewardServer:
         show_version(self._metrics.serving, version)
         if previous:
             await self._health.set(previous, health_pb2.HealthCheckResponse.NOT_SERVING)
-        for name in ("", SERVICE, version):
+        for name in ("", SERVICE, READINESS, version):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def set_none_yet(self) -> None:
+        """There is no version that could score."""
+        await self._health.set(READINESS, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those in progress end within `grace_s` seconds."""

@@ -1,0 +1,22 @@
+{{/* The volume of a pod of a StatefulSet. Kubernetes lets none of it change: labels are those that never do. */}}
+{{- define "rlhf.claims" -}}
+{{- if .disk.enabled }}
+volumeClaimTemplates:
+  - metadata:
+      name: state
+      labels:
+        {{- include "rlhf.selector" . | nindent 8 }}
+    spec:
+      accessModes: [{{ .disk.accessMode }}]
+      {{- with .disk.storageClass }}
+      storageClassName: {{ . }}
+      {{- end }}
+      resources:
+        requests:
+          storage: {{ .disk.size }}
+# What is not in Kafka yet waits for the pod to come back.
+persistentVolumeClaimRetentionPolicy:
+  whenDeleted: Retain
+  whenScaled: Retain
+{{- end }}
+{{- end }}

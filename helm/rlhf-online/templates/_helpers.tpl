@@ -1,0 +1,58 @@
+{{/* Names and labels. A selector carries release and component: no two workloads answer for each other. */}}
+
+{{- define "rlhf.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "rlhf.fullname" -}}
+{{- $name := include "rlhf.name" . }}
+{{- $release := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- default $release .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Labels that never change: selectors, and what Kubernetes does not let change. (root, component) */}}
+{{- define "rlhf.selector" -}}
+app.kubernetes.io/name: {{ include "rlhf.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- with .track }}
+rlhf-online/track: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* (root, component) */}}
+{{- define "rlhf.labels" -}}
+{{ include "rlhf.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/part-of: rlhf-online
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* metadata of an object: (root, component, name, annotations) */}}
+{{- define "rlhf.metadata" -}}
+name: {{ .name }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "rlhf.labels" . | nindent 2 }}
+{{- with .annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The account of a component: (root, component, pod) */}}
+{{- define "rlhf.account" -}}
+{{- default (printf "%s-%s" (include "rlhf.fullname" .root) .component) .pod.serviceAccount.name }}
+{{- end }}
+
+{{/* (root, image) */}}
+{{- define "rlhf.image" -}}
+{{- $images := .root.Values.images }}
+{{- $tag := coalesce .image.tag $images.tag .root.Chart.AppVersion }}
+{{- with $images.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}
+{{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ $tag }}{{ end }}
+{{- end }}

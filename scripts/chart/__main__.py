@@ -25,7 +25,9 @@ BEGIN, END = "<!-- values -->\n", "<!-- /values -->\n"
 def schema() -> str:
     """values.schema.json: draft-07, whose `format` Helm checks."""
     whole = settings_schema(Values, ())
-    return json.dumps({"$schema": "http://json-schema.org/draft-07/schema#", **whole}, indent=1, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({"$schema": "http://json-schema.org/draft-07/schema#", **whole}, indent=1, ensure_ascii=False) + "\n"
+    )
 
 
 def values() -> str:
@@ -52,8 +54,8 @@ def _settings() -> Iterator[str]:
             if isinstance(each, SettingsOf):
                 yield from (f"### `{name}`", "", "| setting | default | |", "| --- | --- | --- |")
                 for setting, table in _leaves(settings_schema(each.model, each.decided), ""):
-                    default = json.dumps(table["default"], ensure_ascii=False) if "default" in table else ""
-                    yield f"| `{setting}` | {f'`{default}`' if default else ''} | {_cell(table.get('description', ''))} |"
+                    default = f"`{json.dumps(table['default'], ensure_ascii=False)}`" if "default" in table else ""
+                    yield f"| `{setting}` | {default} | {_cell(table.get('description', ''))} |"
                 yield ""
 
 
@@ -73,7 +75,10 @@ def _rows(kind: type[BaseModel], before: str) -> Iterator[tuple[str, FieldInfo, 
     for name, field in kind.model_fields.items():
         name = f"{before}{field.alias or name}"
         if isinstance(field.default, BaseModel):
-            yield from ((each, inner, _of(field.default, each, name, value)) for each, inner, value in _rows(type(field.default), f"{name}."))
+            yield from (
+                (each, inner, _of(field.default, each, name, value))
+                for each, inner, value in _rows(type(field.default), f"{name}.")
+            )
         else:
             yield name, field, _plain(field.default)
 

@@ -43,15 +43,17 @@ def settings_schema(model: type[BaseModel], decided: Iterable[str]) -> Schema:
 def _resolved(node: Any, defs: Schema) -> Any:
     if isinstance(node, list):
         return [_resolved(each, defs) for each in node]
-    if not isinstance(node, dict):
-        return node
+    return _resolved_table(node, defs) if isinstance(node, dict) else node
+
+
+def _resolved_table(node: Schema, defs: Schema) -> Schema:
     if "$ref" in node:
-        found = _resolved(defs[node["$ref"].rpartition("/")[2]], defs)
+        found = _resolved_table(defs[node["$ref"].rpartition("/")[2]], defs)
         return found | {name: value for name, value in node.items() if name == "description"}
     kept = {name: value for name, value in node.items() if name not in (*NOT_SHOWN, "$defs")}
-    if "anyOf" in kept and (some := [each for each in kept["anyOf"] if each.get("type") != "null"]) != kept["anyOf"]:
-        del kept["anyOf"]
-        kept = (some[0] if len(some) == 1 else {"anyOf": some}) | kept
+    if {"type": "null"} in kept.get("anyOf", ()):
+        some = [each for each in kept.pop("anyOf") if each != {"type": "null"}]
+        return _resolved_table((some[0] if len(some) == 1 else {"anyOf": some}) | kept, defs)
     if kept.get("default", "") is None or isinstance(kept.get("default"), dict):
         del kept["default"]
     properties = kept.pop("properties", None)
@@ -59,5 +61,3 @@ def _resolved(node: Any, defs: Schema) -> Any:
     if properties is not None:
         resolved["properties"] = {name: _resolved(value, defs) for name, value in properties.items()}
     return resolved
-
-

@@ -55,9 +55,12 @@ class Image(Value):
 
 class Container(Value):
     image: Image = Image()
-    resources: Object = Field(default={}, description="Requests and limits of Kubernetes; `rlhf-online size` computes them.")
+    resources: Object = Field(
+        default={}, description="Requests and limits of Kubernetes; `rlhf-online size` computes them."
+    )
     extraEnv: list[Object] = Field(
-        default=[], description="More variables, [{name: …, value: …}]; one of a name that is there already replaces it."
+        default=[],
+        description="More variables, [{name: …, value: …}]; one of a name that is there already replaces it.",
     )
     extraEnvFrom: list[Object] = Field(default=[], description="More sources of variables, [{secretRef: {name: …}}].")
     extraVolumeMounts: list[Object] = Field(default=[], description="More mounts.")
@@ -88,7 +91,9 @@ class Disk(Value):
     )
     size: Quantity = Field(default="20Gi", description="Its size.")
     storageClass: Name = Field(default="", description="Storage class; empty: the cluster's default.")
-    accessMode: Literal["ReadWriteOnce", "ReadWriteOncePod"] = Field(default="ReadWriteOnce", description="One pod has it.")
+    accessMode: Literal["ReadWriteOnce", "ReadWriteOncePod"] = Field(
+        default="ReadWriteOnce", description="One pod has it."
+    )
 
 
 class CheckpointDisk(Disk):
@@ -100,9 +105,13 @@ class CheckpointDisk(Disk):
 
 
 class SharedDisk(Value):
-    existingClaim: Name = Field(default="", description="A claim that exists; empty: one is made, and kept at uninstall.")
+    existingClaim: Name = Field(
+        default="", description="A claim that exists; empty: one is made, and kept at uninstall."
+    )
     size: Quantity = Field(default="200Gi", description="Size of the claim that is made.")
-    storageClass: Name = Field(default="", description="Storage class; it must offer ReadWriteMany, and working file locks.")
+    storageClass: Name = Field(
+        default="", description="Storage class; it must offer ReadWriteMany, and working file locks."
+    )
 
 
 class Model(Value):
@@ -118,7 +127,7 @@ class Auth(Value):
     existingSecret: Name = Field(
         default="",
         description="Required. A Secret with `operator.token` and `person.salt` (each 16 characters or more, never "
-        "to change) and `keys.json` (as `rlhf-online keys create --file keys.json` writes it; read again as it changes).",
+        "to change) and `keys.json` (as `rlhf-online keys create --file` writes it; read again when it changes).",
     )
 
 
@@ -126,7 +135,9 @@ class Kafka(Value):
     brokers: list[Annotated[str, Field(pattern=r"^[^\s,/]+:[0-9]{1,5}$")]] = Field(
         default=[], description="Required, unless `strimzi.enabled`: [kafka-0.example.org:9093, …]."
     )
-    topicPrefix: str = Field(default="rlhf", pattern=r"^[a-zA-Z0-9._-]+$", description="First part of the topics' names.")
+    topicPrefix: str = Field(
+        default="rlhf", pattern=r"^[a-zA-Z0-9._-]+$", description="First part of the topics' names."
+    )
     settings: Annotated[Object, SettingsOf(KafkaSettings, FILES)] = Field(
         default={}, description="`[log.kafka]` of every service: partitions, replication, tls, mechanism, username, …"
     )
@@ -134,14 +145,17 @@ class Kafka(Value):
     caSecret: SecretKey = SecretKey(key="ca.crt")
     certSecret: Name = Field(default="", description="Secret with `tls.crt` and `tls.key`, where brokers ask for one.")
     createTopics: bool = Field(
-        default=True, description="A Job, before each install and upgrade, creates and alters the topics; it deletes none."
+        default=True,
+        description="A Job, before each install and upgrade, creates and alters the topics; it deletes none.",
     )
 
 
 class Strimzi(Value):
     enabled: bool = Field(default=False, description="Have Strimzi, which must be there, run a Kafka for this release.")
     version: str = Field(default="", description="Kafka's version; empty: the operator's default.")
-    replicas: Annotated[int, Field(gt=0)] = Field(default=3, description="Brokers; topics have as many replicas, at most 3.")
+    replicas: Annotated[int, Field(gt=0)] = Field(
+        default=3, description="Brokers; topics have as many replicas, at most 3."
+    )
     storage: Object = Field(
         default={"type": "persistent-claim", "size": "100Gi", "deleteClaim": False}, description="Strimzi's storage."
     )
@@ -207,8 +221,10 @@ class Chat(Pod):
         Object,
         SettingsOf(
             ChatSettings,
-            (*OWN, "http_port", "grpc_port", "tls", "local_socket", "keys_file", "log", "engine", "objectives")
-            + ("swap.canary", "drain_s"),
+            (
+                *(*OWN, "http_port", "grpc_port", "tls", "local_socket", "keys_file", "log", "engine", "objectives"),
+                *("swap.canary", "drain_s"),
+            ),
         ),
     ] = Field(default={}, description="Settings of the chat service, as its file has them: limits, swap, reasons, …")
     log: Annotated[Object, SettingsOf(LogSettings, ("url", "topic_prefix", "kafka"))] = Field(
@@ -233,8 +249,8 @@ class Engine(Container):
 class Reward(Pod):
     image: Image = Image(repository="rlhf-online-reward")
     replicas: Count = Field(default=1, description="Pods.")
-    settings: Annotated[Object, SettingsOf(RewardSettings, (*OWN, "grpc_port", "metrics_port", "model", "device"))] = Field(
-        default={}, description="Settings of the reward service: threads, max_batch_tokens, …"
+    settings: Annotated[Object, SettingsOf(RewardSettings, (*OWN, "grpc_port", "metrics_port", "model", "device"))] = (
+        Field(default={}, description="Settings of the reward service: threads, max_batch_tokens, …")
     )
     autoscaling: RewardAutoscaling = RewardAutoscaling()
 
@@ -246,8 +262,10 @@ class Trainer(Pod):
         Object,
         SettingsOf(
             TrainerSettings,
-            (*OWN, "chat_url", "reward_address", "model", "tuning", "device", "metrics_port", "log", "lease.kind")
-            + ("lease.name", "reward.objectives"),
+            (
+                *(*OWN, "chat_url", "reward_address", "model", "tuning", "device", "metrics_port", "log"),
+                *("lease.kind", "lease.name", "reward.objectives"),
+            ),
         ),
     ] = Field(default={}, description="Settings of the trainer: min_votes, reward, policy, rollout, gate, canary, …")
     disk: CheckpointDisk = CheckpointDisk()
@@ -257,7 +275,9 @@ class Trainer(Pod):
 class Ingress(Value):
     enabled: bool = Field(default=False, description="An Ingress for `hosts`.")
     className: Name = Field(default="", description="Ingress class.")
-    annotations: Texts = Field(default={}, description="Annotations; streams need a read time-out above answer_timeout_s.")
+    annotations: Texts = Field(
+        default={}, description="Annotations; streams need a read time-out above answer_timeout_s."
+    )
     tlsSecret: Name = Field(default="", description="Secret of the certificate for `hosts`.")
 
 
@@ -270,7 +290,8 @@ class HttpRoute(Value):
 class NetworkPolicies(Value):
     enabled: bool = Field(default=True, description="Deny everything to and from the pods but what is listed here.")
     clients: list[Object] = Field(
-        default=[], description="Who may reach the chat service's ports, peers of Kubernetes; empty: everybody, with a key."
+        default=[],
+        description="Who may reach the chat service's ports, peers of Kubernetes; empty: everybody, with a key.",
     )
     prometheus: list[Object] = Field(
         default=[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
@@ -300,7 +321,9 @@ class Rules(Value):
 class Dashboards(Value):
     enabled: bool = Field(default=False, description="The dashboards, as ConfigMaps for Grafana's sidecar.")
     labels: Texts = Field(default={"grafana_dashboard": "1"}, description="Labels by which it finds them.")
-    annotations: Texts = Field(default={"grafana_folder": "rlhf-online"}, description="Annotations, such as the folder.")
+    annotations: Texts = Field(
+        default={"grafana_folder": "rlhf-online"}, description="Annotations, such as the folder."
+    )
 
 
 class Monitoring(Value):
@@ -310,7 +333,9 @@ class Monitoring(Value):
 
 
 class Tests(Value):
-    timeoutSeconds: Seconds = Field(default=300, description="How long `helm test` waits for its vote to be learned from.")
+    timeoutSeconds: Seconds = Field(
+        default=300, description="How long `helm test` waits for its vote to be learned from."
+    )
     until: Literal["joined", "trained", "live"] = Field(
         default="joined",
         description="What must become of it: joined with its answer by the trainer; trained, which takes as many "
@@ -329,9 +354,13 @@ class Values(Value):
     tuning: Literal["lora", "full"] = Field(
         default="lora", description="Train a LoRA adapter (swaps need no pause), or all weights."
     )
-    device: Literal["cuda", "cpu"] = Field(default="cuda", description="Where models compute; GPUs are asked for in `resources`.")
+    device: Literal["cuda", "cpu"] = Field(
+        default="cuda", description="Where models compute; GPUs are asked for in `resources`."
+    )
     objectives: Objectives = Field(default=("helpful",), description="What answers are judged by; votes may name one.")
-    logLevel: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe line shown.")
+    logLevel: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe line shown."
+    )
     hosts: list[Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]] = Field(
         default=[], description="Names under which browsers reach the page: of Ingress, HTTPRoute and `allowed_hosts`."
     )
@@ -367,5 +396,7 @@ class Values(Value):
         description="Of every container.",
     )
     extraObjects: list[Object] = Field(default=[], description="More objects, each rendered as a template.")
-    globals: Object = Field(default={}, alias="global", description="What a chart that holds this one hands to it; not read.")
+    globals: Object = Field(
+        default={}, alias="global", description="What a chart that holds this one hands to it; not read."
+    )
     tests: Tests = Tests()

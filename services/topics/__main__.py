@@ -1,4 +1,4 @@
-"""`python -m services.topics --config FILE`: create and alter Kafka's topics to match the table `log` of a service's file.
+"""`python -m services.topics --config FILE`: create and alter Kafka's topics as the table `log` of that file says.
 
 What `rlhf-online topics apply` does, for a job in a cluster, with the packages of the chat service alone. It deletes
 nothing, and what it has done already it leaves: it may be killed anywhere and run again.

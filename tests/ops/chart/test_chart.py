@@ -1,0 +1,151 @@
+"""Policies that hold for every installation."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.chart import CHART, LEAST, Object, Rendered, merged, refusal, render
+from tests.support.ops_tools import tool
+
+
+@pytest.fixture(scope="module")
+def objects() -> Rendered:
+    return render()
+
+
+def containers(pod: Object) -> list[Object]:
+    return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
+
+
+def test_values_schema_and_readme_are_what_the_model_says() -> None:
+    done = subprocess.run([sys.executable, "-m", "scripts.chart", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_lint_finds_nothing(tmp_path: Path) -> None:
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps(LEAST))
+    done = subprocess.run(
+        [tool("helm"), "lint", "--strict", CHART, "--values", values], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_pod_meets_pod_security_restricted(objects: Rendered) -> None:
+    for pod in objects.pods():
+        security = pod["spec"]["securityContext"]
+        assert security["runAsNonRoot"] and security["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in containers(pod):
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False and own["readOnlyRootFilesystem"] is True
+            assert own["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_only_the_trainer_has_a_token_and_may_only_keep_its_lease(objects: Rendered) -> None:
+    with_token = [pod["metadata"] for pod in objects.pods() if pod["spec"]["automountServiceAccountToken"]]
+    assert [pod["labels"]["app.kubernetes.io/component"] for pod in with_token] == ["trainer"]
+    (role,) = objects.of("Role")
+    assert role["rules"] == [
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [objects.settings("trainer")["lease"]["name"]],
+            "verbs": ["get", "update"],
+        },
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+    ]
+    assert not objects.of("ClusterRole")
+
+
+def test_selectors_carry_release_and_component(objects: Rendered) -> None:
+    """Of two workloads, and of two releases, none answers for the other."""
+    selectors = [json.dumps(each["spec"]["selector"]["matchLabels"], sort_keys=True) for each in workloads(objects)]
+    assert len(set(selectors)) == len(selectors)
+    for each in workloads(objects):
+        labels = each["spec"]["template"]["metadata"]["labels"]
+        selector = each["spec"]["selector"]["matchLabels"]
+        assert selector.items() <= labels.items()
+        assert {"app.kubernetes.io/instance", "app.kubernetes.io/component"} <= selector.keys()
+
+
+def test_two_releases_share_no_name() -> None:
+    names = [{(each["kind"], each["metadata"]["name"]) for each in render(release=release)} for release in ("a", "b")]
+    assert not names[0] & names[1]
+
+
+def workloads(objects: Rendered) -> list[Object]:
+    return [each for each in objects if each["kind"] in ("StatefulSet", "Deployment")]
+
+
+def test_a_new_release_of_the_chart_alone_makes_no_new_pods() -> None:
+    """Nor does it change what Kubernetes does not let change: selectors and the volumes of a StatefulSet."""
+    for each in workloads(render()):
+        text = json.dumps([each["spec"]["template"], each["spec"].get("volumeClaimTemplates")])
+        assert "helm.sh/chart" not in text
+
+
+def test_changed_settings_make_new_pods_of_their_service_alone() -> None:
+    before, after = (
+        {each["metadata"]["name"]: each["spec"]["template"]["metadata"]["annotations"] for each in workloads(objects)}
+        for objects in (render(), render(merged(LEAST, {"reward": {"settings": {"threads": 3}}})))
+    )
+    changed = [name for name in before if before[name] != after[name]]
+    assert [name.rpartition("-")[2] for name in changed] == ["reward"]
+
+
+def test_the_engine_is_a_sidecar_that_ends_after_the_chat_service(objects: Rendered) -> None:
+    pod = objects.one("StatefulSet", "-chat")["spec"]["template"]["spec"]
+    (engine,) = pod["initContainers"]
+    assert engine["restartPolicy"] == "Always"
+    shared = {each["mountPath"] for each in engine["volumeMounts"]} & {
+        each["mountPath"] for each in pod["containers"][0]["volumeMounts"]
+    }
+    assert {"/run/rlhf-online", "/var/lib/rlhf-online"} <= shared
+    assert "ports" not in engine
+
+
+def test_loading_is_not_dead() -> None:
+    values = merged(LEAST, {"engine": {"settings": {"start_timeout_s": 1800}}})
+    (engine,) = render(values).one("StatefulSet", "-chat")["spec"]["template"]["spec"]["initContainers"]
+    assert engine["startupProbe"]["failureThreshold"] * engine["startupProbe"]["periodSeconds"] >= 1800
+
+
+def test_secrets_are_named_and_never_rendered(objects: Rendered) -> None:
+    assert not objects.of("Secret")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"auth": {"existingSecret": ""}}, "auth.existingSecret is empty"),
+        ({"kafka": {"brokers": []}}, "kafka.brokers is empty"),
+        ({"kafka": {"brokers": ["kafka"]}}, "/kafka/brokers/0"),
+        ({"chat": {"replicaCount": 3}}, "/chat"),
+        ({"chat": {"settings": {"limits": {"max_tokenz": 3}}}}, "/chat/settings/limits"),
+        ({"chat": {"settings": {"objectives": ["a"]}}}, "/chat/settings"),
+        ({"trainer": {"settings": {"reward": {"heads": "four"}}}}, "/trainer/settings/reward/heads"),
+        ({"trainer": {"settings": {"policy": {"algorithm": {"name": "ppo2"}}}}}, "/trainer/settings/policy/algorithm"),
+        ({"chat": {"canaryReplicas": 1}}, "chat.canaryReplicas needs tuning full"),
+        ({"ingress": {"enabled": True}}, "hosts is empty"),
+        ({"chat": {"autoscaling": {"enabled": True, "minReplicas": 9}}}, "chat.autoscaling.minReplicas is 9"),
+        ({"versions": {"url": "ftp://x"}}, "/versions/url"),
+    ],
+)
+def test_what_is_wrong_is_named(values: Object, said: str) -> None:
+    assert said.replace("/", ".").strip(".") in refusal(merged(LEAST, values)).replace("/", ".")
+
+
+def test_a_variable_that_is_given_replaces_ours_and_stands_once() -> None:
+    """The API server refuses a name that stands there twice."""
+    extra = [{"name": "RLHF_PERSON_SALT", "value": "0123456789abcdef"}, {"name": "A", "value": "1"}]
+    pod = render(merged(LEAST, {"chat": {"extraEnv": extra}})).one("StatefulSet", "-chat")["spec"]["template"]["spec"]
+    env = pod["containers"][0]["env"]
+    assert [each["name"] for each in env] == ["RLHF_OPERATOR_TOKEN", "RLHF_PERSON_SALT", "A"]
+    assert env[1] == extra[0]
+
+
+def test_the_oldest_helm_that_the_chart_takes_renders_the_same(objects: Rendered) -> None:
+    assert render(helm="helm3") == objects

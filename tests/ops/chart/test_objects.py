@@ -1,0 +1,38 @@
+"""What is rendered are objects of Kubernetes, by its own schemas and strictly: no unknown field."""
+
+import json
+import subprocess
+
+import pytest
+
+from tests.support.chart import LEAST, Object, merged, render
+from tests.support.ops_tools import tool
+
+RELEASES = ("1.30.0", "1.36.0")
+"""The oldest Kubernetes that the chart takes, and a new one."""
+PLACE = "{{.NormalizedKubernetesVersion}}-standalone{{.StrictSuffix}}/{{.ResourceKind}}{{.KindSuffix}}.json"
+MUCH = {
+    "tuning": "full",
+    "chat": {"canaryReplicas": 1, "disk": {"enabled": False}},
+    "versions": {"url": "s3://bucket/prefix", "existingSecret": "bucket"},
+    "model": {"volume": {"persistentVolumeClaim": {"claimName": "models"}}},
+}
+
+
+def refused(objects: list[Object], release: str) -> list[Object]:
+    """What kubeconform finds wrong. Objects of other people's kinds, of which it has no schema, are passed over."""
+    command = [tool("kubeconform"), "-strict", "-output", "json", "-ignore-missing-schemas"]
+    place = ["-kubernetes-version", release, "-schema-location", f"{tool('schemas')}/{PLACE}"]
+    text = "\n---\n".join(map(json.dumps, objects))
+    done = subprocess.run([*command, *place, "-"], input=text, capture_output=True, text=True, timeout=120)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)["resources"]
+
+
+@pytest.mark.ops
+@pytest.mark.parametrize("release", RELEASES)
+def test_objects_are_those_that_kubernetes_knows(release: str) -> None:
+    objects = [*render(), *render(merged(LEAST, MUCH))]
+    assert refused(objects, release) == []
+    broken = merged(objects[0], {"spec": {"podSelectors": {}}})
+    assert [each["name"] for each in refused([broken], release)] == [broken["metadata"]["name"]]

@@ -1,0 +1,99 @@
+"""The settings files that the chart renders are those that the services read; what must agree is said once."""
+
+from pathlib import Path
+
+import pytest
+
+from rlhf_online import config
+from rlhf_online.config import ChatSettings, RewardSettings
+from rlhf_online.training.settings import TrainerSettings
+from tests.support.chart import LEAST, Rendered, merged, render
+
+KINDS = {"chat": ChatSettings, "reward": RewardSettings, "trainer": TrainerSettings}
+
+
+def read(objects: Rendered, service: str, folder: Path):
+    """As the service itself reads its file."""
+    (config_map,) = objects.of("ConfigMap", f"-{service}")
+    file = folder / f"{service}.toml"
+    file.write_text(config_map["data"][file.name])
+    return config.load(KINDS[service], file)
+
+
+def test_what_must_agree_is_said_once(tmp_path: Path) -> None:
+    values = merged(
+        LEAST,
+        {
+            "model": {"path": "/models/m"},
+            "tuning": "full",
+            "device": "cpu",
+            "objectives": ["helpful", "harmless"],
+            "kafka": {"topicPrefix": "own", "settings": {"partitions": 12}},
+            "versions": {"url": "s3://bucket/prefix"},
+            "hosts": ["chat.example.org"],
+        },
+    )
+    objects = render(values)
+    chat, reward, trainer = (read(objects, service, tmp_path) for service in KINDS)
+    engine = objects.settings("engine")
+    assert chat.engine.model == reward.model == trainer.model == engine["model"] == "/models/m"
+    assert chat.engine.tuning == trainer.tuning == engine["tuning"] == "full"
+    assert chat.engine.url == f"unix:{engine['socket']}"
+    assert chat.objectives == trainer.reward.objectives == ("helpful", "harmless")
+    assert chat.log.url == trainer.log.url == "kafka://kafka:9092"
+    assert chat.log.topic_prefix == trainer.log.topic_prefix == "own"
+    assert chat.log.kafka == trainer.log.kafka
+    assert chat.versions == reward.versions == trainer.versions
+    assert chat.versions.url == "s3://bucket/prefix"
+    assert chat.allowed_hosts == ("chat.example.org",)
+    assert objects.one("Service", "-chat")["metadata"]["name"] in trainer.chat_url
+    assert objects.one("Service", "-reward")["metadata"]["name"] in trainer.reward_address
+
+
+def test_settings_reach_the_services_as_they_were_given(tmp_path: Path) -> None:
+    """Large numbers, small ones, tables in lists and names that TOML must quote, too."""
+    words = {"brand": {"words": ["Acme & Söhne", 'a "quote"'], "allow": "more"}}
+    schedule = [{"algorithm": {"name": "grpo", "kl_coef": 1e-7}, "updates": 3}]
+    values = merged(
+        LEAST,
+        {
+            "engine": {"settings": {"chat_template_kwargs": {"a name": [1, {"b": 2.5}], "on": True}}},
+            "chat": {"settings": {"limits": {"max_body_bytes": 1048576, "answer_timeout_s": 90}}},
+            "trainer": {
+                "settings": {
+                    "policy": {"lr": 2e-7, "schedule": schedule},
+                    "gate": {"traits": {"words": words}},
+                    "canary": {"steps": [0.01, 0.5]},
+                }
+            },
+        },
+    )
+    objects = render(values)
+    chat, trainer = read(objects, "chat", tmp_path), read(objects, "trainer", tmp_path)
+    assert objects.settings("engine")["chat_template_kwargs"] == {"a name": [1, {"b": 2.5}], "on": True}
+    assert chat.limits.max_body_bytes == 1048576
+    assert trainer.policy.lr == 2e-7
+    assert trainer.policy.schedule[0].algorithm.kl_coef == 1e-7
+    assert trainer.gate.traits.words["brand"].words == ("Acme & Söhne", 'a "quote"')
+    assert trainer.canary.steps == (0.01, 0.5)
+
+
+@pytest.mark.parametrize("timeout_s", [None, 90, 1800.5])
+def test_a_pod_that_ends_finishes_the_longest_answer(timeout_s: float | None, tmp_path: Path) -> None:
+    given = {} if timeout_s is None else {"limits": {"answer_timeout_s": timeout_s}}
+    objects = render(merged(LEAST, {"chat": {"settings": given, "preStopSeconds": 7}}))
+    chat = read(objects, "chat", tmp_path)
+    assert chat.drain_s >= chat.limits.answer_timeout_s
+    grace_s = objects.one("StatefulSet", "-chat")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace_s >= 7 + chat.drain_s + 15
+
+
+def test_the_engine_has_room_for_the_adapters_that_the_trainer_makes() -> None:
+    objects = render(merged(LEAST, {"trainer": {"settings": {"policy": {"lora_rank": 64}}}}))
+    assert objects.settings("engine")["max_lora_rank"] == objects.settings("chat")["engine"]["max_lora_rank"] == 64
+
+
+def test_a_trunk_of_its_own_is_what_the_reward_service_loads() -> None:
+    objects = render(merged(LEAST, {"trainer": {"settings": {"reward": {"trunk": "/models/trunk"}}}}))
+    assert objects.settings("reward")["model"] == "/models/trunk"
+    assert objects.settings("trainer")["model"] == "/models/policy"

@@ -1,0 +1,89 @@
+"""Renders the Helm chart as an operator would, and reads what comes out."""
+
+import json
+import subprocess
+import tomllib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.ops_tools import tool
+
+CHART = Path(__file__).parents[2] / "helm" / "rlhf-online"
+Object = dict[str, Any]
+LEAST: Object = {"auth": {"existingSecret": "secrets"}, "kafka": {"brokers": ["kafka:9092"]}}
+"""The values without which there is no installation."""
+
+
+class Rendered(list[Object]):
+    """The objects of a release."""
+
+    def of(self, kind: str, name: str = "") -> list[Object]:
+        """Those of the kind, and whose name ends so."""
+        return [each for each in self if each["kind"] == kind and each["metadata"]["name"].endswith(name)]
+
+    def one(self, kind: str, name: str) -> Object:
+        (found,) = self.of(kind, name)
+        return found
+
+    def settings(self, service: str) -> Object:
+        """What stands in the service's settings file."""
+        holder = {"engine": "chat"}.get(service, service)
+        return tomllib.loads(self.one("ConfigMap", f"-{holder}")["data"][f"{service}.toml"])
+
+    def pods(self) -> list[Object]:
+        """The specification of every pod that the objects make, with its labels below `metadata`."""
+        made = [each["spec"]["template"] for each in self if "template" in each.get("spec", {})]
+        return [*made, *self.of("Pod")]
+
+
+def template(
+    values: Object, *profiles: str, helm: str = "helm", release: str = "r", options: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """`helm template` with the profiles' files and, over them, the values."""
+    files = [word for name in profiles for word in ("--values", str(CHART / f"values-{name}.yaml"))]
+    command = [
+        str(tool(helm)),
+        "template",
+        release,
+        str(CHART),
+        "--namespace",
+        "chat",
+        *files,
+        "--values",
+        "-",
+        *options,
+    ]
+    return subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, timeout=60)
+
+
+def render(values: Object = LEAST, *profiles: str, **how: Any) -> Rendered:
+    """The objects. Fails the test where Helm refuses the values."""
+    done = template(values, *profiles, **how)
+    assert done.returncode == 0, done.stderr
+    return Rendered(each for each in yaml.safe_load_all(done.stdout) if each)
+
+
+def refusal(values: Object, *profiles: str) -> str:
+    """What Helm says of values that it refuses."""
+    done = template(values, *profiles)
+    assert done.returncode != 0, "Helm took them"
+    return done.stderr
+
+
+def merged(*values: Object) -> Object:
+    """Later ones win, table by table."""
+    result: Object = {}
+    for each in values:
+        for name, value in each.items():
+            both = isinstance(value, dict) and isinstance(result.get(name), dict)
+            result[name] = merged(result[name], value) if both else value
+    return result
+
+
+@cache
+def profiles() -> tuple[str, ...]:
+    return tuple(sorted(path.stem.removeprefix("values-") for path in CHART.glob("values-*.yaml")))

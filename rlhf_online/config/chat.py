@@ -138,7 +138,8 @@ class ChatSettings(ServiceSettings):
     http_keep_alive_s: Positive = Field(default=75, description="How long an idle HTTP connection is kept open.")
     drain_s: Positive = Field(
         default=15,
-        description="How long requests in progress may take to end after SIGTERM; `limits.answer_timeout_s` cuts none off.",
+        description="How long requests in progress may take to end after SIGTERM; with `limits.answer_timeout_s` none "
+        "is cut off.",
     )
     grpc: GrpcSettings = GrpcSettings()
     tls: TlsSettings = TlsSettings()

@@ -20,7 +20,9 @@ POLL_S = 0.05
 
 class RewardClient:
     """Calls the reward service at `address` ("host:port"); where the host has several addresses, each call goes to the
-    next one, and one that holds another version than asked for is unavailable until it has followed. Use from one thread.
+    next one, and one that holds another version than asked for is unavailable until it has followed.
+
+    Use from one thread.
     """
 
     def __init__(self, address: str, *, chunk: int = CHUNK) -> None:

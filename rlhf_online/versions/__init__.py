@@ -29,8 +29,8 @@ def open_registry(
     guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     settings: VersionsSettings = VersionsSettings(),  # noqa: B008
 ) -> Registry:
-    """The registry of the versions below `root`, or in the folder or bucket that `settings` name: of a bucket's there are
-    copies below `root`.
+    """The registry of the versions below `root`, or in the folder or bucket that `settings` name (of a bucket's there
+    are copies below `root`).
 
     See `FolderStore` for `guard`. Raises ConfigError for a bucket's URL that leads nowhere.
     """

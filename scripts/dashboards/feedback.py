@@ -160,7 +160,26 @@ LEARNED = Row(
             ),
             queries={"{{disposition}}": "max by (disposition) (rlhf_trainer_votes{})"},
             unit="short",
+            width=16,
             runbooks=("RlhfOrphansRising", "RlhfTrainerStalled"),
+        ),
+        Panel(
+            title="Votes that wait",
+            what="Votes taken by chat of which nothing has become yet, and the age of the oldest beside.",
+            good="As many as a cycle takes.",
+            do="It grows for longer than a cycle: the trainer stands still or lags, see above.",
+            queries={"votes": "sum(rlhf_votes_waiting{})"},
+            unit="short",
+            runbooks=("RlhfTrainerStalled",),
+        ),
+        Panel(
+            title="Age of the oldest vote that waits",
+            what="Of the votes taken by chat of which nothing has become yet.",
+            good="Below the length of a few cycles.",
+            do="Hours: fewer people vote than a cycle needs (`min_votes`), or nothing is learned.",
+            queries={"age": "max(rlhf_votes_waiting_seconds{})"},
+            unit="s",
+            runbooks=("RlhfTrainerStalled",),
         ),
         Panel(
             title="What cannot be used",
@@ -170,8 +189,10 @@ LEARNED = Row(
                 "The folder of dead letters has each with its reason. An unknown schema: the trainer is older than the "
                 "chat service."
             ),
-            queries={"{{reason}}": "max by (reason) (rlhf_trainer_dead_letters{})"},
+            queries={"{{reason}}": "sort_desc(max by (reason) (rlhf_trainer_dead_letters{}))"},
             unit="short",
+            kind="table",
+            limits=Limits("text", ((1, "yellow"),)),
             runbooks=("RlhfDeadLettersRising",),
         ),
         Panel(
@@ -191,6 +212,7 @@ LEARNED = Row(
             do="At 0.5 a signal says nothing, and weighs nothing; no action is needed.",
             queries={"{{signal}}": "max by (signal) (rlhf_trainer_signal_reliability{})"},
             unit="percentunit",
+            width=12,
             most=1,
         ),
         Panel(
@@ -203,6 +225,7 @@ LEARNED = Row(
                 "scoring": f"sum(rate(rlhf_reward_cut_prompts_total{{}}{COUNTED})) * 60",
             },
             unit="none",
+            width=12,
         ),
     ),
 )

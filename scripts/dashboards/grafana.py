@@ -66,7 +66,11 @@ def _datasource() -> build.DatasourceVariable:
 
 
 def _labels(name: Variable | str) -> build.QueryVariable:
-    """A variable of the values that a label has. Everything is chosen at first, also where the label is missing."""
+    """A variable of the values that a label has.
+
+    Of namespaces and releases one is chosen, so that no panel adds up what has nothing to do with each other; where
+    Prometheus does not set the label, Grafana puts in "", which a series without it matches.
+    """
     metric, label, scope = {
         "namespace": ("rlhf_time_seconds", "namespace", ""),
         "release": ("rlhf_time_seconds", "release", 'namespace=~"$namespace"'),
@@ -74,18 +78,12 @@ def _labels(name: Variable | str) -> build.QueryVariable:
         "version": ("rlhf_serving_version_info", "version", SCOPE),
     }[name]
     query = {"qryType": 1, "query": f"label_values({metric}{{{scope}}}, {label})", "refId": name}
-    return (
-        build.QueryVariable(name)
-        .label(name.capitalize())
-        .datasource(SOURCE)
-        .query(query)
-        .refresh(schema.VariableRefresh.ON_TIME_RANGE_CHANGED)
-        .sort(schema.VariableSort.NATURAL_ASC)
-        .multi(True)
-        .include_all(True)
-        .all_value(".*")
-        .current(schema.VariableOption(selected=True, text=["All"], value=["$__all"]))
-    )
+    made = build.QueryVariable(name).label(name.capitalize()).datasource(SOURCE).query(query)
+    made.refresh(schema.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(schema.VariableSort.NATURAL_ASC)
+    if name in ("service", "version"):
+        every = schema.VariableOption(selected=True, text=["All"], value=["$__all"])
+        made.multi(True).include_all(True).all_value(".*").current(every)
+    return made
 
 
 class _Annotation(build.AnnotationQuery):

@@ -120,20 +120,20 @@ REWARD = Row(
             limits=below(0.1, 0.2),
         ),
         Panel(
-            title="Scores",
-            what="Spread of the scores that the reward service gives: median, 10 % and 90 %.",
-            good="A steady spread, rising slowly.",
-            do=(
-                "It collapses: all answers look the same to the model, and nothing is learned. It runs away: it is "
-                "exploited."
+            title="Where scores stand",
+            what=(
+                "Where the scores that the reward service gives stand among those of its reference answers: of the last"
+                " minutes' scores the lowest tenth, the median and the highest tenth."
             ),
-            queries=quantiles("rlhf_reward_score", at=SPREAD),
-            unit="none",
-            least=None,
+            good="10 %, 50 %, 90 % without drift; higher as the policy learns.",
+            do="All near 100 %: the model no longer tells answers apart, or is exploited. Read answers.",
+            queries=quantiles("rlhf_reward_score_quantile", at=SPREAD),
+            unit="percentunit",
+            most=1,
         ),
         Panel(
             title="Drift of the scores",
-            what="Population stability index of the last update's scores against the first ones.",
+            what="Population stability index of the last answers' scores against those before.",
             good="Below 0.1: the same distribution. To 0.25: it moves.",
             do="Above 0.25 it is another distribution: read answers before you trust the mean score.",
             queries={"PSI": "max(rlhf_trainer_score_psi{})"},
@@ -202,7 +202,7 @@ POLICY = Row(
         ),
         Panel(
             title="Gradient norm",
-            what="Before clipping, of the last update.",
+            what="Before clipping, mean over the steps of the last update.",
             good="Steady.",
             do="Spikes: spoiled rewards, or a learning rate that is too high.",
             queries={"norm": "max(rlhf_trainer_grad_norm{})"},
@@ -210,7 +210,7 @@ POLICY = Row(
         ),
         Panel(
             title="Advantages",
-            what="Of the last update's answers, before they are normalised: mean, spread, ends.",
+            what="Of the last update's tokens, before they are whitened: mean, spread, ends.",
             good="A spread well above 0.",
             do="A spread of 0 teaches nothing: all answers of a prompt are worth the same.",
             queries={"{{figure}}": "max by (figure) (rlhf_trainer_advantage{})"},

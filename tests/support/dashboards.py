@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parents[2] / "helm" / "rlhf-online" / "files" / "dashboards"
-EVERYTHING = {name: ".*" for name in ("namespace", "release", "service", "version")}
-"""What Grafana puts in for “All”."""
+CHOSEN = {"namespace": "chat", "release": "rlhf-online", "service": ".*", "version": ".*"}
+"""What Grafana puts in for the variables: one namespace and release, and “All” of the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Query:
     def name(self) -> str:
         return f"{self.dashboard} · {self.panel} · {self.ref}"
 
-    def filled(self, window: str, shown: str, variables: Mapping[str, str] = EVERYTHING) -> str:
+    def filled(self, window: str, shown: str, variables: Mapping[str, str] = CHOSEN) -> str:
         """The PromQL with Grafana's variables put in: `window` of rates, `shown` the time that the dashboard shows."""
         values = {"__rate_interval": window, "__range": shown, **variables}
         return re.sub(r"\$(\w+)", lambda found: values[found[1]], self.promql)

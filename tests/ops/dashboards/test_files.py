@@ -11,10 +11,16 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard, DashboardLink
 
-from scripts.dashboards.__main__ import stale
-from tests.support.dashboards import every_query, files, panels, queries, read
+from scripts.dashboards.__main__ import DASHBOARDS, stale
+from tests.support.dashboards import FOLDER, Query, every_query, files, panels, queries, read
+from tests.support.emitted import emitted
 from tests.support.prometheus import Prometheus
 
+TARGET_LABELS = {"namespace", "release", "job", "pod"}
+"""What Prometheus sets on every series of a target (docs/dashboards.md)."""
+WORDS = {"by", "offset", "unless", "scalar", "sum", "max", "min", "count", "rate", "increase", "round", "time"} | {
+    "histogram_quantile", "sort_desc",
+}  # fmt: skip
 OF_ANNOTATIONS = {"step", "titleFormat", "textFormat", "tagKeys"}
 """Fields that only Grafana's Prometheus plugin reads; its schema lacks them."""
 
@@ -89,6 +95,19 @@ def test_every_panel_says_what_is_good_and_what_to_do_and_lies_beside_the_others
         taken |= mine
 
 
+def test_panels_fill_their_lines() -> None:
+    rows = [(dashboard.uid, row.title, row) for dashboard in DASHBOARDS for row in dashboard.rows]
+    assert [(uid, title) for uid, title, row in rows if sum(panel.width for panel in row.panels) % 24] == []
+
+
+def test_panels_link_to_runbooks_of_alerts() -> None:
+    rules = "\n".join(path.read_text() for path in FOLDER.with_name("alerts").glob("*.yaml"))
+    alerts = set(re.findall(r"\balert: (\w+)", rules))
+    links = {link["url"] for path in files() for panel in panels(read(path)) for link in panel["links"]}
+    assert links <= {f"docs/runbooks/{name}.md" for name in alerts}
+    assert len(links) > len(alerts) / 2
+
+
 def test_a_variable_is_used_where_it_is_offered_and_offered_where_it_is_used() -> None:
     for path in files():
         dashboard = read(path)
@@ -105,3 +124,28 @@ def test_every_query_is_promql(tmp_path: Path) -> None:
             assert server.instant(query.filled("1m", "1h")) == [], query.name
     finally:
         server.stop()
+
+
+def test_queries_name_what_is_emitted() -> None:
+    assert [problem for query in every_query() for problem in unknown(query)] == []
+
+
+def unknown(query: Query) -> Iterator[str]:
+    """Metrics of the query that no service emits, and labels that these metrics do not have."""
+    known = emitted()
+    selectors = re.findall(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}", query.promql)
+    rest = re.sub(r"\{[^}]*\}|\[[^]]*\]|\bby \([^)]*\)|\"[^\"]*\"|\d+[smh]\b", "", query.promql)
+    names = {name for name, _ in selectors}
+    for word in set(re.findall(r"[a-zA-Z_:][\w:]*", rest)) - names - WORDS:
+        yield f"{query.name}: {word} is no selector with braces"
+    for name in names - set(known):
+        yield f"{query.name}: {name} is not emitted"
+    labels = TARGET_LABELS.union(*(known.get(name, set()) for name in names))
+    grouped = {
+        label for inside in re.findall(r"\bby \(([^)]*)\)", query.promql) for label in re.findall(r"\w+", inside)
+    }
+    matched = {label for _, inside in selectors for label in re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", inside)}
+    for label in (grouped | matched) - labels:
+        yield f"{query.name}: no metric of it has a label {label}"
+    for label in set(re.findall(r"\{\{(\w+)\}\}", query.legend)) - grouped:
+        yield f"{query.name}: {label} of the legend is no label of the result"

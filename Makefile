@@ -1,12 +1,13 @@
 # Every target makes .venv first if it is not there; all that a machine needs is Python 3.11 … 3.13 and make.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test ops page faults fuzz zoo mutants check style types imports protos bench proto requirements clean
+.PHONY: help install demo up compose test ops page faults fuzz zoo mutants check style types imports protos bench proto requirements clean
 .SILENT:
 
 ARGS ?=
 BENCH ?= smollm
 BUF := 1.75.0
 CASES ?=
+COMPOSE ?= docker compose
 COUNT ?=
 KILLS ?= 25
 MINUTES ?=
@@ -33,6 +34,15 @@ demo: install ## the whole circle in a tiny world; ARGS="--seed 7 --minutes 8 --
 
 up: install $(if $(filter $(SMOLLM),$(MODEL)),$(SMOLLM)/config.json) ## chat with a real model that learns; MODEL=path-or-hub-id ARGS="--port 8080"
 	exec $(PY) -m rlhf_online.cli up --model $(MODEL) $(ARGS)
+
+# The operator's credential, and the key by which people's names are hashed: whoever loses the latter loses who is who.
+docker/secrets.env:
+	umask 077; secret() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }; \
+		printf 'RLHF_OPERATOR_TOKEN=%s\nRLHF_PERSON_SALT=%s\n' "$$(secret)" "$$(secret)" > $@
+
+compose: docker/secrets.env $(if $(filter $(SMOLLM),$(MODEL)),$(SMOLLM)/config.json) ## all services, Kafka, Prometheus and Grafana in containers; MODEL=folder DEVICE=gpu ARGS="logs -f"
+	MODEL=$(abspath $(MODEL)) $(COMPOSE) --env-file docker/secrets.env -f docker/compose.yaml \
+		$(if $(filter gpu,$(DEVICE)),-f docker/compose.gpu.yaml) $(or $(ARGS),up --build --detach)
 
 test: install ## the tests, two files of them at once; ARGS="-k swap", WORKERS=0 for one process, as --pdb needs
 	$(PY) -m pytest -m "not slow and not ops" $(SPREAD) $(ARGS)
@@ -95,6 +105,7 @@ requirements: install ## resolve pyproject.toml anew into requirements/*.txt; AR
 		--override requirements/overrides.txt -o requirements/cpu.txt
 	$(COMPILE) $(ARGS) requirements/clients.in -o requirements/clients.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra gpu $(PARTS) -o requirements/gpu.txt
+	sh scripts/image_requirements.sh
 
 clean: ## remove build/ (not .venv, not state/)
 	rm -rf build

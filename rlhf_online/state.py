@@ -15,6 +15,9 @@ checkpoints/          the trainer's checkpoints and ledger
 status/               what each service last said about itself, JSON, for people
 run/                  sockets, ready files, settings of the children
 logs/                 what the children wrote
+
+The credential and the salt are those of `VARIABLES` where these are set: services that share no folder, and several
+chat services, must have the same.
 """
 
 import errno
@@ -35,6 +38,8 @@ OPERATOR_TOKEN = "operator.token"
 PERSON_SALT = "person.salt"
 KEYS = "keys.json"
 SHORTEST_SECRET = 16
+VARIABLES = {OPERATOR_TOKEN: "RLHF_OPERATOR_TOKEN", PERSON_SALT: "RLHF_PERSON_SALT"}
+"""Of the environment: secrets that count instead of the files, which are then not made."""
 FINGERPRINT = "person.salt.fingerprint"
 FOLDERS = ("log", "conversations", "annotation", "versions", "checkpoints", "status", "run", "logs")
 SERVICES_STATUS = "services"
@@ -151,6 +156,13 @@ class StateDir:
         return values if isinstance(values, dict) else {}
 
     def _secret(self, name: str) -> str:
+        if given := os.environ.get(variable := VARIABLES[name], "").strip():
+            if len(given) < SHORTEST_SECRET:
+                raise SecretLost(
+                    f"{variable} holds {len(given)} characters, and a secret has at least {SHORTEST_SECRET}: write as "
+                    "many random characters there, the same for every service of this installation"
+                )
+            return given
         path = self.root / name
         try:
             secret = path.read_text().strip()

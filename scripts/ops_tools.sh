@@ -13,7 +13,7 @@ set -eu
 script=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
 place=${RLHF_ONLINE_TOOLS:-$HOME/.cache/rlhf-online/tools}
 
-quick_tools="helm helm3 prometheus etcd hadolint schemas"
+quick_tools="helm helm3 prometheus etcd hadolint schemas compose-spec cyclonedx"
 compiled_tools="kubeconform helm-unittest kwok kubernetes"
 all_tools="$quick_tools $compiled_tools"
 
@@ -26,6 +26,8 @@ version() {
         etcd) echo 3.4.23-4+b4 ;;
         hadolint) echo 2.15.1 ;;
         schemas) echo 1.37.0 ;;
+        compose-spec) echo 0.39.0 ;;
+        cyclonedx) echo 11.12.0 ;;
         kubeconform) echo 0.8.0 ;;
         helm-unittest) echo 1.1.2 ;;
         kwok) echo 0.8.0 ;;
@@ -40,6 +42,8 @@ tool_of() {
         kubectl) echo helm ;;
         promtool) echo prometheus ;;
         stages.yaml) echo kwok ;;
+        compose-spec.json) echo compose-spec ;;
+        cyclonedx-1.6) echo cyclonedx ;;
         kube-apiserver | kube-controller-manager | kube-scheduler) echo kubernetes ;;
         *) echo "$1" ;;
     esac
@@ -70,6 +74,18 @@ bring() {
         schemas)
             wheel kubernetes-validate==1.37.0 85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9
             kubernetes_schemas
+            ;;
+        # JSON schemas that other tools carry: of a compose file, and of a bill of materials with what it refers to.
+        compose-spec)
+            wheel check-jsonschema==0.39.0 14ce5c94871c551268ea948ffe21e9f1464dc48fb20bf9a4c13deeaaf756cf9b
+            cp unpacked/check_jsonschema/builtin_schemas/vendor/compose-spec.json .
+            ;;
+        cyclonedx)
+            wheel cyclonedx-python-lib==11.12.0 0e807521a921a5c3cb8ce1153f8a61d29eedfe76a46aac2796b7c6b573391a54
+            mkdir cyclonedx-1.6
+            for file in bom-1.6 jsf-0.82 spdx; do
+                cp "unpacked/cyclonedx/schema/_res/$file.SNAPSHOT.schema.json" "cyclonedx-1.6/$file.schema.json"
+            done
             ;;
         prometheus) debian prometheus usr/bin/prometheus usr/bin/promtool ;;
         etcd) debian etcd-server usr/bin/etcd ;;

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,25 @@ def test_a_person_is_a_keyed_hash(tmp_path: Path) -> None:
     assert len(hashed("ada")) == 32
     assert stat.S_IMODE((tmp_path / "a" / "person.salt").stat().st_mode) == 0o600
     assert (tmp_path / "a" / "person.salt").read_text() not in repr(hashed)
+
+
+@pytest.mark.parametrize(
+    ("variable", "file", "read"),
+    [
+        ("RLHF_OPERATOR_TOKEN", "operator.token", StateDir.operator_token),
+        ("RLHF_PERSON_SALT", "person.salt", lambda state: state.person_hash().salt.decode()),
+    ],
+)
+def test_services_that_share_no_folder_have_their_secrets_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, file: str, read: Callable[[StateDir], str]
+) -> None:
+    own = read(StateDir(tmp_path / "with-a-file"))
+    monkeypatch.setenv(variable, "0123456789abcdef\n")
+    assert read(StateDir(tmp_path / "with-a-file")) == read(StateDir(tmp_path / "new")) == "0123456789abcdef" != own
+    assert not (tmp_path / "new" / file).exists()
+    monkeypatch.setenv(variable, "short")
+    with pytest.raises(SecretLost, match=f"{variable} holds 5 characters, and a secret has at least 16"):
+        read(StateDir(tmp_path / "new"))
 
 
 def test_a_log_bears_the_mark_of_the_hash_that_names_people_in_it(tmp_path: Path) -> None:

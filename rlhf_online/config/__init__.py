@@ -11,12 +11,14 @@ from rlhf_online.config.base import (
     Only,
     Port,
     Positive,
+    ProcessSettings,
     Section,
     ServiceSettings,
     Tuning,
     VersionsSettings,
 )
 from rlhf_online.config.chat import ChatSettings, EngineSettings, SwapSettings
+from rlhf_online.config.engine import EngineServerSettings
 from rlhf_online.config.files import dump, load
 from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.limits import LimitSettings, PersonQuota, Quota
@@ -29,6 +31,7 @@ from rlhf_online.config.versions import load_versions
 __all__ = [
     "ChatSettings",
     "Device",
+    "EngineServerSettings",
     "EngineSettings",
     "GrpcSettings",
     "KafkaSettings",
@@ -40,6 +43,7 @@ __all__ = [
     "PersonQuota",
     "Port",
     "Positive",
+    "ProcessSettings",
     "Quota",
     "RewardSettings",
     "Section",

@@ -100,10 +100,14 @@ class VersionsSettings(Section):
     )
 
 
-class ServiceSettings(Section):
-    """What the services have in common. Variables of the environment that begin with `variables` are settings too."""
+class ProcessSettings(Section):
+    """What one process reads. Variables of the environment that begin with `variables` are settings too."""
 
     variables: ClassVar[str]
+
+
+class ServiceSettings(ProcessSettings):
+    """What the services have in common."""
 
     state_dir: Path = Field(description="Folder that holds the log, the versions, the checkpoints and the secrets.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")

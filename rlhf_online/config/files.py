@@ -11,13 +11,13 @@ from typing import TypeVar
 
 import tomli_w
 
-from rlhf_online.config.base import ServiceSettings
+from rlhf_online.config.base import ProcessSettings
 from rlhf_online.config.explain import explained
 from rlhf_online.config.given import Given, Option, Values, from_environment, from_options, merged
 from rlhf_online.durable import write_bytes
 from rlhf_online.errors import ConfigError
 
-Settings = TypeVar("Settings", bound=ServiceSettings)
+Settings = TypeVar("Settings", bound=ProcessSettings)
 
 
 def load(kind: type[Settings], path: Path | None, options: Iterable[Option] = ()) -> Settings:
@@ -30,7 +30,7 @@ def load(kind: type[Settings], path: Path | None, options: Iterable[Option] = ()
         return kind.model_validate(merged(given))
 
 
-def dump(settings: ServiceSettings, path: Path) -> None:
+def dump(settings: ProcessSettings, path: Path) -> None:
     """Write what was given of `settings` as a file that `load` reads back."""
     values = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     for name in settings.moved:  # decided by others

@@ -18,6 +18,7 @@ from rlhf_online.metrics import MachineMetrics, TrainerMetrics
 from rlhf_online.metrics import serve as serve_metrics
 from rlhf_online.models.check import raise_refusals
 from rlhf_online.models.check.contents import inspect
+from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.sampler import Sampler
@@ -27,6 +28,7 @@ from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Retrier, Stopped
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions import open_registry
+from rlhf_online.versions.genesis import genesis
 from rlhf_online.versions.registry import Registry
 from services.trainer.wiring import build, take_lease
 
@@ -72,8 +74,8 @@ def serve(settings: TrainerSettings, lease: Lease, stop: threading.Event) -> Non
     metrics_port = serve_metrics(collectors, settings.host, settings.metrics_port)
     process.write_ready_file(settings.ready_file, metrics=metrics_port)
     structlog.get_logger().info("started", metrics=metrics_port)
-    registry = open_registry(state.versions, settings=settings.versions)
-    _wait_for_policy(registry, Reporter(state, metrics), stop)
+    registry = open_registry(state.versions, lease.guard, settings.versions)
+    _await_policy(settings, registry, Reporter(state, metrics), stop)
     source = open_source(settings.log, state.log)
     rewards = RewardClient(settings.reward_address)
     sampler = Sampler(settings.chat_url, state.operator_token(), tokenizer.eos_ids, pause=stop.wait)
@@ -85,12 +87,19 @@ def serve(settings: TrainerSettings, lease: Lease, stop: threading.Event) -> Non
         source.close()
 
 
-def _wait_for_policy(registry: Registry, reporter: Reporter, stop: threading.Event) -> None:
-    """Raises Stopped."""
+def _await_policy(settings: TrainerSettings, registry: Registry, reporter: Reporter, stop: threading.Event) -> None:
+    """Until there is a live policy: the base model as the first version, made here unless somebody else has.
+
+    A model's folder without weights waits for somebody to publish some. Raises Stopped; InvalidInput for a model that
+    transformers cannot load.
+    """
     reporter.set(phase="waiting", waiting_for="the first policy version")
     retrier = Retrier(stop, reporter.waiting)
     while retrier.call("reading the live version", lambda: registry.live("policy")) is None:
-        retrier.sleep(FIRST_VERSION_POLL_S)
+        if has_weights(model := Path(settings.model)):
+            retrier.call("making the first version", lambda: genesis(registry, model, tuning=settings.tuning))
+        else:
+            retrier.sleep(FIRST_VERSION_POLL_S)
     reporter.set(waiting_for="")
 
 

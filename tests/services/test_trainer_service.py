@@ -71,6 +71,24 @@ def test_it_waits_for_a_version_keeps_others_out_and_ends_when_asked(tmp_path: P
     assert process.returncode == 0
 
 
+def test_it_makes_the_first_version_of_a_model_with_weights(tmp_path: Path) -> None:
+    """Where services are pods of their own nobody else does; the engine compares its answers with the probe."""
+    write_tiny_model(tmp_path / "model", weights_seed=1)
+    state = StateDir(tmp_path / "state")
+    dump(settings_in(tmp_path), tmp_path / "trainer.toml")
+    process = start(tmp_path / "trainer.toml")
+    try:
+        registry = open_registry(state.versions)
+        until(lambda: registry.live("policy") or process.poll() is not None, 120, "a first version")
+        assert registry.live("policy") == "policy-000000"
+        assert registry.manifest("policy-000000").probe
+        until(lambda: "cycle" in state.read_status("trainer") or process.poll() is not None, 120, "a trainer at work")
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
 def test_one_that_was_replaced_ends_and_says_what_to_do(tmp_path: Path) -> None:
     write_tiny_model(tmp_path / "model", weights_seed=1)
     state = StateDir(tmp_path / "state")

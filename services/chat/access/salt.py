@@ -6,12 +6,13 @@ by; a folder of before there were fingerprints gets one at its next start. A log
 particular salt.
 """
 
+import os
 from pathlib import Path
 
 from rlhf_online.errors import SecretLost, UndecodableEvent
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion, Feedback
-from rlhf_online.state import FINGERPRINT, PERSON_SALT, PersonHash, StateDir
+from rlhf_online.state import FINGERPRINT, PERSON_SALT, VARIABLES, PersonHash, StateDir
 from rlhf_online.wire import decode
 
 RECORDS = 4096
@@ -25,7 +26,8 @@ def open_person_hash(state: StateDir, log: Path) -> PersonHash:
     """The hash under the folder's salt. Raises SecretLost if the log names people by another one, or it is gone."""
     salt, fingerprint = state.root / PERSON_SALT, log / FINGERPRINT
     expected = fingerprint.read_text().strip() if fingerprint.is_file() else ""
-    if not salt.exists() and log.is_dir() and _needed_by(log):
+    given = bool(os.environ.get(VARIABLES[PERSON_SALT], "").strip())
+    if not given and not salt.exists() and log.is_dir() and _needed_by(log):
         raise SecretLost(
             f"{salt} is gone, and the log in {log} names people by it: {ELSE} write 32 random characters there"
             + (f" and remove {fingerprint}" if expected else "")
@@ -35,8 +37,8 @@ def open_person_hash(state: StateDir, log: Path) -> PersonHash:
         return person_hash
     if expected and _needed_by(log):
         raise SecretLost(
-            f"{salt} is another one than that by which the log in {log} names people (its fingerprint is "
-            f"{person_hash.fingerprint}, the log's {expected}): {ELSE} remove {fingerprint}"
+            f"{VARIABLES[PERSON_SALT] if given else salt} is another one than that by which the log in {log} names "
+            f"people (its fingerprint is {person_hash.fingerprint}, the log's {expected}): {ELSE} remove {fingerprint}"
         )
     person_hash.sign(log)
     return person_hash

@@ -35,6 +35,17 @@ def test_a_new_folder_gets_a_salt_and_keeps_it(state: StateDir) -> None:
     assert open_person_hash(state, state.log)("ann") == hashed
 
 
+def test_the_environments_salt_is_that_of_the_log_or_refused(state: StateDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chat services without a folder in common name people alike, and none takes another's by mistake."""
+    monkeypatch.setenv("RLHF_PERSON_SALT", "the salt of the installation")
+    write(state.log, hashed := open_person_hash(state, state.log)("ann"))
+    assert open_person_hash(StateDir(state.root.with_name("another")), state.log.with_name("b"))("ann") == hashed
+    assert not (state.root / "person.salt").exists()
+    monkeypatch.setenv("RLHF_PERSON_SALT", "the salt of another installation")
+    with pytest.raises(SecretLost, match="RLHF_PERSON_SALT is another one than that by which the log in"):
+        open_person_hash(state, state.log)
+
+
 def test_a_log_that_names_nobody_needs_none(state: StateDir) -> None:
     write(state.log, "", "")
     assert open_person_hash(state, state.log)("ann")

@@ -1,0 +1,35 @@
+#!/bin/sh
+# The RUN steps that the images have in common, in their build stages; the working directory is the context.
+#
+#   build.sh packages NAME LOCK   /opt/venv with what docker/requirements/NAME.txt lists, by the hashes in LOCK
+#   build.sh project              the project itself into it
+#
+# UV_* and PIP_* (an index, a CA bundle) may be given as build arguments or by the builder's own configuration.
+set -eu
+tools=/opt/build
+
+case "$1" in
+    packages)
+        python3 -m venv "$tools"
+        "$tools/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --no-deps --require-hashes \
+            -r docker/requirements/build.txt
+        "$tools/bin/uv" venv --quiet --no-python-downloads --python "$(command -v python3)" /opt/venv
+        "$tools/bin/uv" pip install --quiet --no-deps --require-hashes --link-mode copy ${COMPILE:+--compile-bytecode} \
+            --python /opt/venv/bin/python -r "docker/requirements/$2.txt" --constraint "$3"
+        # Tests and debugging symbols of packages: a tenth of the chat service's image. Libraries that a wheel brings
+        # along (NAME.libs) were patched in a way that strip breaks.
+        find /opt/venv -depth -type d -path '*/numpy/*' -name tests -exec rm -rf {} +
+        if [ "$2" = chat ]; then
+            find /opt/venv -name '*.so' ! -path '*.libs/*' -exec strip --strip-debug {} +
+        fi
+        ;;
+    project)
+        "$tools/bin/pip" wheel --quiet --no-deps --no-build-isolation --disable-pip-version-check --wheel-dir /tmp/dist .
+        "$tools/bin/uv" pip install --quiet --no-deps --link-mode copy ${COMPILE:+--compile-bytecode} \
+            --python /opt/venv/bin/python /tmp/dist/*.whl
+        ;;
+    *)
+        echo "build.sh packages NAME LOCK | project" >&2
+        exit 2
+        ;;
+esac

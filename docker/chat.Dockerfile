@@ -1,0 +1,54 @@
+# The chat service of rlhf-online, and the command line rlhf-online; no torch, no engine.
+#
+#   docker build -f docker/chat.Dockerfile -t rlhf-online-chat .
+#   docker build -f docker/chat.Dockerfile --target sbom --output build/sbom .
+#
+# PYTHON may name the base image with its digest, PYTHON=docker.io/library/python:3.13-slim-trixie@sha256:…
+ARG PYTHON=docker.io/library/python:3.13-slim-trixie
+
+FROM ${PYTHON} AS build
+WORKDIR /src
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
+COPY requirements/cpu.txt requirements/
+COPY docker/build.sh docker/
+COPY docker/requirements docker/requirements
+RUN sh docker/build.sh packages chat requirements/cpu.txt
+COPY pyproject.toml README.md ./
+COPY rlhf_online rlhf_online
+COPY services services
+RUN sh docker/build.sh project
+
+FROM ${PYTHON} AS runtime
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="rlhf-online-chat" \
+    org.opencontainers.image.description="The chat service of rlhf-online, and the command line rlhf-online; no torch, no engine." \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin rlhf \
+    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/rlhf-online /var/lib/rlhf-online/versions /run/rlhf-online
+COPY --from=build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /var/lib/rlhf-online
+USER 10001:10001
+EXPOSE 8000 8001
+HEALTHCHECK --interval=10s --timeout=10s --start-period=30s --retries=3 \
+    CMD ["python", "-m", "services.health", "http://127.0.0.1:8000/healthz"]
+ENTRYPOINT ["python", "-m", "services.chat"]
+CMD ["--config", "/etc/rlhf-online/chat.toml"]
+
+FROM runtime AS described
+ARG VERSION=0.1.0
+COPY docker/sbom.py /usr/share/
+RUN python /usr/share/sbom.py rlhf-online-chat "${VERSION}" > /tmp/chat.cdx.json
+
+FROM scratch AS sbom
+COPY --from=described /tmp/chat.cdx.json /
+
+FROM runtime

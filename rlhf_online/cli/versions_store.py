@@ -143,6 +143,27 @@ def gc(
     print(f"{len(strays)} {'would be ' if dry_run else ''}removed, {total} bytes")
 
 
+@app.command("copy")
+def copy(
+    url: Annotated[str, typer.Argument(help="Where to, 's3://bucket/prefix'; nothing else may be there.")],
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Copy all versions of a state folder, and what is recorded of them, into a bucket; stop the services first.
+
+    Set versions.url to it afterwards. Cut short, it goes on where it was; the folder stays as it is.
+    """
+    from rlhf_online.versions import copying, open_bucket
+    from rlhf_online.versions.folder_store import FolderStore
+    from rlhf_online.versions.object_store import ObjectStore
+
+    folder = FolderStore(existing(state).versions)
+    with copying.staging_folder(folder) as staging:
+        bucket = ObjectStore(open_bucket(url), Path(staging), 0)
+        for version in copying.copy(folder, bucket):
+            print(f"{version}  copied")
+    print(f'with versions.url = "{url}" the services go on there, and the checkpoints follow')
+
+
 @app.command("verify")
 def verify(
     version: Annotated[str, typer.Argument(help="Its name; by default all that have their files.")] = "",

@@ -15,12 +15,14 @@ A part that has not changed is hard-linked from the checkpoint before. A load ve
 mended from its parity (`parity`), since one that checkpoints share would take them all; if it cannot be, the load falls
 back to the checkpoint before. Having checkpoints of which none is good is an error, never a silent new start.
 
+With a bucket (`bucket_checkpoints`) a checkpoint is there once the bucket names it, before its manifest here is
+renamed: what the bucket names is what there is, and this folder is a copy, of which a load fetches what is missing.
+
 Invariant: what a checkpoint holds depends on nothing but the log, the seed and the rollouts: no time, no host, no path.
 Only the epoch in the manifest counts the trainer's starts.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -34,17 +36,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlhf_online.durable import file_sha256, fsync_file, fsync_folder, make_folder
-from rlhf_online.errors import CheckpointError
+from rlhf_online.durable import fsync_file, fsync_folder, make_folder
+from rlhf_online.errors import CheckpointError, StoreUnavailable
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.feedback.conversion import AnswerIds
 from rlhf_online.training import parity
+from rlhf_online.training.bucket_checkpoints import BucketCheckpoints
 from rlhf_online.training.checkpoint_compat import FORMAT, upgrade_part, upgrade_state
+from rlhf_online.training.checkpoint_files import (
+    MANIFEST,
+    SEALED,
+    FileDigest,
+    Manifest,
+    described,
+    digest_of,
+    holds,
+    mend,
+    places,
+    position,
+    same,
+    storable,
+    write_values,
+)
 from rlhf_online.training.lease import Lease
-
-MANIFEST = "manifest.json"
-SEALED = ("ledger", "answers")
-"""Folders of files that are sealed: content-named, written once, shared by checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +67,6 @@ class CheckpointPart:
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class FileDigest:
-    sha256: str
-    size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +96,18 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints in `folder`, of which the newest `keep` stay. Only the holder of the lease may save."""
+    """The checkpoints in `folder` and, if there is one, in `bucket`, of which the newest `keep` stay.
 
-    def __init__(self, folder: Path, keep: int, lease: Lease | None = None) -> None:
+    Only the holder of the lease may save, or load with a bucket.
+    """
+
+    def __init__(
+        self, folder: Path, keep: int, lease: Lease | None = None, bucket: BucketCheckpoints | None = None
+    ) -> None:
         self.folder = folder
         self._keep = keep
         self._lease = lease
+        self._bucket = bucket
         self.last: Checkpoint | None = None
         """The one saved or loaded last."""
         self._digests: dict[Path, FileDigest] = {}
@@ -122,7 +136,8 @@ class Checkpoints:
         after which nothing has changed and the same call may be made again; Fenced.
         """
         assert self._lease is not None, "no lease, no save"
-        number = max(self._numbers(), default=-1) + 1
+        in_bucket = [manifest["number"] for manifest in self._bucket.kept] if self._bucket else []
+        number = max([*self._numbers(), *in_bucket], default=-1) + 1
         folder = self.folder / f"{number:06d}"
         try:
             make_folder(self.folder)
@@ -135,18 +150,21 @@ class Checkpoints:
                 parity.protect(path)
             for shared in {path.parent for path in paths}:
                 fsync_folder(shared)
-            digests = {path: self._digests.get(path) or _digest(path) for path in paths}
+            digests = {path: self._digests.get(path) or digest_of(path) for path in paths}
             manifest: dict[str, Any] = {"number": number, "epoch": self._lease.epoch, "log": asdict(log)}
-            manifest["files"] = _json(files)
+            manifest["files"] = described(files)
             for kind, names in named.items():
-                manifest[kind] = _json({name: digests[self.folder / kind / name] for name in names})
+                manifest[kind] = described({name: digests[self.folder / kind / name] for name in names})
+            if self._bucket is not None:
+                self._bucket.upload({digest.sha256: path for path, digest in places(self.folder, manifest).items()})
+                self._bucket.commit(manifest, self._keep, self._lease.guard)
             self._commit(folder, manifest, self._lease)
         except (OSError, SafetensorError) as error:
             with self._lease.guard():
                 shutil.rmtree(folder, ignore_errors=True)
+            remedy = "" if isinstance(error, StoreUnavailable) else ": free disk space, or mend the disk"
             raise CheckpointError(
-                f"the checkpoint {folder} cannot be written ({error}): free disk space, or mend the disk; "
-                "training pauses until it can"
+                f"the checkpoint {folder} cannot be written ({error}){remedy}; training pauses until it can"
             ) from error
         self._digests = digests
         self.last = Checkpoint(folder=folder, number=number, state=state, sealed=named, files=files)
@@ -157,13 +175,17 @@ class Checkpoints:
     def load(self) -> Checkpoint | None:
         """The newest checkpoint whose every hash is right; None if there never was one.
 
-        Raises CheckpointError if there are checkpoints and none of them is good.
+        Raises CheckpointError if there are checkpoints and none of them is good, StoreUnavailable.
         """
         log = structlog.get_logger()
-        numbers = [n for n in self._numbers() if (self.folder / f"{n:06d}" / MANIFEST).is_file()]
+        if self._bucket is not None:
+            self._bucket.claim()
+            self._let_go_of_others()
+        kept = {manifest["number"]: manifest for manifest in self._bucket.kept} if self._bucket else {}
+        numbers = list(kept) or self._numbers(complete=True)
         for number in sorted(numbers, reverse=True):
             try:
-                self.last = self._verified(self.folder / f"{number:06d}")
+                self.last = self._verified(self.folder / f"{number:06d}", kept.get(number))
                 _settle(self.last.folder)
                 return self.last
             except CheckpointError as error:
@@ -180,11 +202,11 @@ class Checkpoints:
 
         A manifest that cannot be read, or says nothing, needs everything.
         """
-        found: list[dict[str, int]] = []
+        found = [position(manifest) for manifest in self._bucket.kept] if self._bucket else []
         for number in self._numbers():
             try:
                 manifest = json.loads((self.folder / f"{number:06d}" / MANIFEST).read_text())
-                found.append({str(partition): int(offset) for partition, offset in manifest["log"]["position"].items()})
+                found.append(position(manifest))
             except FileNotFoundError:  # the remains of a save that was cut short
                 continue
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -195,20 +217,20 @@ class Checkpoints:
     def _write(
         self, folder: Path, state: dict[str, Any], parts: Mapping[str, CheckpointPart | None]
     ) -> dict[str, FileDigest]:
-        files = {"state.json": _write_json(folder / "state.json", state | {"format": FORMAT})}
+        files = {"state.json": write_values(folder / "state.json", state | {"format": FORMAT})}
         for name, part in parts.items():
             if part is None:
                 files |= self._carry(folder, name)
                 continue
-            files[f"{name}.json"] = _write_json(folder / f"{name}.json", part.values | {"format": FORMAT})
+            files[f"{name}.json"] = write_values(folder / f"{name}.json", part.values | {"format": FORMAT})
             parity.protect(folder / f"{name}.json")
             if not part.tensors:
                 continue
             path = folder / f"{name}.safetensors"
-            save_file(_storable(part.tensors), path)
+            save_file(storable(part.tensors), path)
             fsync_file(path)
             parity.protect(path)
-            files[path.name] = _digest(path)
+            files[path.name] = digest_of(path)
         return files
 
     def _carry(self, folder: Path, name: str) -> dict[str, FileDigest]:
@@ -225,39 +247,77 @@ class Checkpoints:
     def _commit(self, folder: Path, manifest: dict[str, Any], lease: Lease) -> None:
         fsync_folder(folder)
         aside = folder / f"{MANIFEST}.tmp"
-        _write_json(aside, manifest)
+        write_values(aside, manifest)
         with lease.guard():
             aside.rename(folder / MANIFEST)
             fsync_folder(folder)
             fsync_folder(self.folder)
 
-    def _verified(self, folder: Path) -> Checkpoint:
+    def _verified(self, folder: Path, kept: Manifest | None) -> Checkpoint:
+        """`kept`: what the bucket says of it."""
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = kept or json.loads((folder / MANIFEST).read_text())
             files = {name: FileDigest(**item) for name, item in manifest["files"].items()}
-            sealed = {
-                self.folder / kind / name: FileDigest(**item)
-                for kind in SEALED
-                for name, item in manifest[kind].items()
-            }
-            places = {folder / name: digest for name, digest in files.items()}
-            for path, digest in (places | sealed).items():
-                if not _is(path, digest) and not _mend(path, digest):
+            found = places(self.folder, manifest)
+            for path, digest in found.items():
+                if not holds(path, digest) and not mend(path, digest) and not self._fetched(path, digest):
                     raise CheckpointError(f"{path} does not have the SHA-256 of the manifest")
             state = upgrade_state(json.loads((folder / "state.json").read_text()))
+            if kept and not (folder / MANIFEST).is_file():
+                assert self._lease is not None
+                self._commit(folder, {**kept, "epoch": self._lease.epoch}, self._lease)
+        except StoreUnavailable:
+            raise
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{folder} cannot be read: {error}") from error
-        self._digests = sealed
+        self._digests = {path: digest for path, digest in found.items() if path.parent != folder}
         named = {kind: tuple(manifest[kind]) for kind in SEALED}
         return Checkpoint(folder=folder, number=manifest["number"], state=state, sealed=named, files=files)
 
-    def _numbers(self) -> list[int]:
+    def _let_go_of_others(self) -> None:
+        """Remove from the folder what the bucket does not name, if it names any: another trainer has gone on since.
+
+        Raises CheckpointError for a folder that has gone on without the bucket.
+        """
+        assert self._bucket is not None and self._lease is not None
+        kept = {manifest["number"]: manifest for manifest in self._bucket.kept}
+        newest = max(self._numbers(complete=True), default=-1)
+        if kept and newest > max(kept):
+            raise CheckpointError(
+                f"the newest checkpoint in {self.folder} is {newest}, and that in the bucket {max(kept)}, so that the "
+                "folder has gone on without it: move the folder away to go on from the bucket, or remove "
+                f"{self._bucket.place} to go on from the folder"
+            )
+        with self._lease.guard():
+            for number in self._numbers() if kept else ():
+                folder = self.folder / f"{number:06d}"
+                if number not in kept or not same(kept[number], folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _fetched(self, path: Path, digest: FileDigest) -> bool:
+        """Whether the bucket has the file; then it is here. Raises CheckpointError, OSError."""
+        if self._bucket is None or self._lease is None:
+            return False
+        make_folder(path.parent)
+        aside = path.with_name(f".{path.name}.fetched")
+        aside.unlink(missing_ok=True)
+        self._bucket.fetch(digest.sha256, aside)
+        fsync_file(aside)
+        with self._lease.guard():
+            aside.rename(path)
+        parity.protect(path)
+        fsync_folder(path.parent)
+        return True
+
+    def _numbers(self, *, complete: bool = False) -> list[int]:
+        """Those of the folder; `complete`: with a manifest."""
         if not self.folder.is_dir():
             return []
-        return [int(path.name) for path in self.folder.iterdir() if path.is_dir() and path.name.isdigit()]
+        found = [path for path in self.folder.iterdir() if path.is_dir() and path.name.isdigit()]
+        return [int(path.name) for path in found if not complete or (path / MANIFEST).is_file()]
 
     def _prune(self) -> None:
-        complete = sorted(n for n in self._numbers() if (self.folder / f"{n:06d}" / MANIFEST).is_file())
+        complete = sorted(self._numbers(complete=True))
         for number in set(self._numbers()) - set(complete[-self._keep :]):
             shutil.rmtree(self.folder / f"{number:06d}", ignore_errors=True)
         self._prune_sealed()
@@ -289,46 +349,3 @@ def _settle(folder: Path) -> None:
         fsync_folder(folder)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be made durable: {error.strerror}; mend the disk") from error
-
-
-def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, and none sharing memory with another: what safetensors takes."""
-    stored: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        stored[name] = tensor.clone() if place in seen or tensor.untyped_storage().nbytes() != tensor.nbytes else tensor
-        seen.add(place)
-    return stored
-
-
-def _write_json(path: Path, values: Any) -> FileDigest:
-    data = json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return FileDigest(hashlib.sha256(data).hexdigest(), len(data))
-
-
-def _digest(path: Path) -> FileDigest:
-    return FileDigest(file_sha256(path), path.stat().st_size)
-
-
-def _is(path: Path, digest: FileDigest) -> bool:
-    try:
-        return _digest(path) == digest
-    except FileNotFoundError:
-        return False
-
-
-def _mend(path: Path, digest: FileDigest) -> bool:
-    mended = parity.mend(path, digest.sha256)
-    if mended:
-        structlog.get_logger().error("a file was damaged, and was mended: look after the disk", file=str(path))
-    return mended
-
-
-def _json(files: Mapping[str, FileDigest]) -> dict[str, dict[str, Any]]:
-    return {name: {"sha256": digest.sha256, "size": digest.size} for name, digest in files.items()}

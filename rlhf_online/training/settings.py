@@ -126,6 +126,11 @@ class TrainerSettings(ServiceSettings):
         default=86_400.0, gt=0, description="How long feedback waits for its answer, and back."
     )
     keep_checkpoints: Positive = Field(default=3, description="Checkpoints kept.")
+    share_checkpoints: bool = Field(
+        default=True,
+        description="With versions.url: a checkpoint counts once it is in that bucket too, so that a trainer on "
+        "another machine goes on from it; false: they are in the state folder alone.",
+    )
     keep_versions: Positive = Field(
         default=10,
         description="Old versions of each kind that keep their weights, to go back to; of older ones the record stays.",

@@ -9,6 +9,7 @@
 
     folder_store    that place on a file system
     object_store    that place in a bucket, over `bucket` (objects, conditions, errors) and `local_copies`
+    copying         from the one into the other
 
 Nothing else knows where versions lie.
 """
@@ -16,12 +17,16 @@ Nothing else knows where versions lie.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhf_online.config import VersionsSettings
 from rlhf_online.errors import ConfigError
-from rlhf_online.versions.folder_store import FolderStore
+from rlhf_online.versions.folder_store import COPIES, FolderStore
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.store import VersionStore
+
+if TYPE_CHECKING:
+    from rlhf_online.versions.bucket import Bucket
 
 
 def open_registry(
@@ -43,9 +48,16 @@ def _store(root: Path, guard: Callable[[], AbstractContextManager[None]], settin
         store = FolderStore(Path(path) if path else root, guard)
         store.settle()
         return store
+    bucket = open_bucket(settings.url)
+    from rlhf_online.versions.object_store import ObjectStore
+
+    return ObjectStore(bucket, root / COPIES, round(settings.cache_gib * (1 << 30)), guard)
+
+
+def open_bucket(url: str) -> "Bucket":
+    """The bucket that `versions.url` names. Raises ConfigError for a URL that leads nowhere."""
     try:
         from rlhf_online.versions.bucket import Bucket
-        from rlhf_online.versions.object_store import ObjectStore
     except ModuleNotFoundError as error:
         raise ConfigError("versions.url needs the package obstore: install rlhf-online[object-store]") from error
-    return ObjectStore(Bucket(settings.url), root / "copies", round(settings.cache_gib * (1 << 30)), guard)
+    return Bucket(url)

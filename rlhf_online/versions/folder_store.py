@@ -31,6 +31,8 @@ from rlhf_online.errors import FileDamaged, UnknownVersion
 from rlhf_online.versions.store import Stray
 
 MANIFEST = "manifest.json"
+COPIES = "copies"
+"""A folder that is no record: local copies of a bucket's versions."""
 GRACE_S = 86_400
 """Age from which on what is staged counts as left behind."""
 
@@ -133,6 +135,13 @@ class FolderStore:
             return None
         except (PermissionError, IsADirectoryError) as error:
             raise FileDamaged(f"{path} cannot be read ({error.strerror}): let this user read it") from error
+
+    def records(self) -> list[str]:
+        """The keys of all records."""
+        places = [path for path in self.root.iterdir() if not path.name.startswith(".") and path.name != COPIES]
+        folders = [path for path in places if path.is_dir() and not self.contains(path.name)]
+        files = [path for path in places if path.is_file() and path.name != "lock"]
+        return [str(path.relative_to(self.root)) for path in [*files, *(each for of in folders for each in _files(of))]]
 
     def place(self, key: str) -> str:
         return str(self.root / key)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import structlog
 
-from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable
+from rlhf_online.errors import CheckpointError, ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.eventlog.base import Source
 from rlhf_online.feedback.outcomes import OutcomeBoard
 from rlhf_online.metrics import TrainerMetrics
@@ -23,13 +23,14 @@ from rlhf_online.rewards.sources import RewardService
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.state import StateDir
-from rlhf_online.training.checkpoint import Checkpoints
+from rlhf_online.training.bucket_checkpoints import BucketCheckpoints
+from rlhf_online.training.checkpoint import Checkpoint, Checkpoints
 from rlhf_online.training.experience import AnswerSampler, Experience
 from rlhf_online.training.gate_questions import golden_prompts
 from rlhf_online.training.held_back import SEED, HeldBackModel
 from rlhf_online.training.intake import Intake, IntakeSettings
 from rlhf_online.training.learners import Learners
-from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseObject
+from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseObject, new_holder
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.outcomes import VoteOutcomes
@@ -43,7 +44,7 @@ from rlhf_online.training.retrier import Retrier
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.training.sft import demonstrations, fine_tuning
-from rlhf_online.versions import open_registry
+from rlhf_online.versions import open_bucket, open_registry
 from rlhf_online.versions.registry import Registry
 
 BUFFER_CYCLES = 4
@@ -83,13 +84,13 @@ def build(
     registry = open_registry(state.versions, lease.guard, settings.versions)
     live = registry.live("policy")
     assert live is not None, "wait for the first policy version"
-    checkpoints = Checkpoints(state.checkpoints, settings.keep_checkpoints, lease)
-    checkpoint = checkpoints.load()
-    ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.sealed["ledger"]) if checkpoint else Ledger()
     reporter = Reporter(state, metrics)
     metrics.policy.kl_limit.set(settings.gate.kl.max)
     metrics.gate.proxy_gap_limit.set(settings.gate.proxy_gap.max)
     retrier = Retrier(stop, reporter.waiting)
+    checkpoints = Checkpoints(state.checkpoints, settings.keep_checkpoints, lease, _shared(settings))
+    checkpoint = _loaded(checkpoints, retrier)
+    ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.sealed["ledger"]) if checkpoint else Ledger()
     retrier.call("reading the live version", lambda: registry.verify(live))
     learners = _learners(settings, registry, live, tokenizer)
     held_back = _held_back(settings, registry, tokenizer) if settings.gate.held_back.share else None
@@ -120,6 +121,28 @@ def build(
     trainer = Trainer(parts, progress)
     trainer.resume(checkpoint)
     return trainer
+
+
+def _shared(settings: TrainerSettings) -> BucketCheckpoints | None:
+    """The checkpoints in the versions' bucket."""
+    if not (settings.versions.url and settings.share_checkpoints):
+        return None
+    return BucketCheckpoints(open_bucket(settings.versions.url), new_holder())
+
+
+def _loaded(checkpoints: Checkpoints, retrier: Retrier) -> Checkpoint | None:
+    """The newest checkpoint. A bucket that is away is waited for, but not checkpoints that cannot be read."""
+
+    def load() -> Checkpoint | CheckpointError | None:
+        try:
+            return checkpoints.load()
+        except CheckpointError as error:
+            return error
+
+    found = retrier.call("reading the newest checkpoint", load)
+    if isinstance(found, CheckpointError):
+        raise found
+    return found
 
 
 def _intake_settings(

@@ -29,7 +29,7 @@ from rlhf_online import process
 from tests.benches.support import load
 from tests.benches.support.figures import p99
 from tests.benches.support.grpc_load import GrpcClient, HealthClient
-from tests.benches.support.load import HttpClient, latencies_ms
+from tests.benches.support.load import HttpClient, Reply, latencies_ms
 from tests.benches.support.reports import note
 from tests.benches.support.servers import (
     MASTER_KEY,
@@ -108,11 +108,15 @@ class Bench:
         self, client: HttpClient | GrpcClient | HealthClient, rate: float, seed: int
     ) -> dict[str, float]:
         """Latencies in the open loop."""
+        replies = await self.asked(client, rate, seed)
+        load.expect_none(replies)
+        return latencies_ms(replies)
+
+    async def asked(self, client: HttpClient | GrpcClient | HealthClient, rate: float, seed: int) -> list[Reply]:
         await load.open_loop(client.ask, rate=rate, seconds=1.0, seed=seed)
         replies = await load.open_loop(client.ask, rate=rate, seconds=self.options.seconds, seed=seed)
         await client.close()
-        load.expect_none(replies)
-        return latencies_ms(replies)
+        return replies
 
     async def round(self, server: Server, number: int) -> None:
         """The stand-in directly, the relay and the gateway, whole and streamed, HTTP and gRPC."""
@@ -199,19 +203,21 @@ class Bench:
             headers = {"authorization": f"Bearer {MASTER_KEY}"}
             asked = {"model": "base", "messages": [{"role": "user", "content": prompt(WORDS, INTERVAL_US)}]}
             requests = [load.post(CHAT, orjson.dumps(asked), headers)]
+            failed = 0
             for number in range(rounds):
                 direct = await self.measured(self.http(self.engine, stream=False), LITELLM_RATE, number)
-                for name, client in (
-                    ("gateway", self.http(server.port, stream=False)),
-                    ("litellm", HttpClient(theirs.port, requests)),
-                ):
-                    found = await self.measured(client, LITELLM_RATE, number)
+                ours = await self.measured(self.http(server.port, stream=False), LITELLM_RATE, number)
+                replies = await self.asked(HttpClient(theirs.port, requests), LITELLM_RATE, number)
+                answered = [reply for reply in replies if not reply.failure]
+                failed += len(replies) - len(answered)
+                for name, found in (("gateway", ours), ("litellm", latencies_ms(answered))):
                     self.note(f"{name}_beside_added_p50_ms", found["p50"] - direct["p50"])
                     self.note(f"{name}_beside_added_p99_ms", found["p99"] - direct["p99"])
             client = HttpClient(theirs.port, requests)
             rate, replies = await load.closed_loop(client.ask, at_once=64, seconds=self.options.seconds)
             await client.close()
-            self.found |= {"litellm_saturated_per_s": round(rate), "litellm_failed": len(load.failures(replies))}
+            failed += len(load.failures(replies))
+            self.found |= {"litellm_saturated_per_s": round(rate), "litellm_failed": failed}
             self.found["litellm_rate_per_s"] = LITELLM_RATE
 
 

@@ -141,3 +141,22 @@ def test_verify_names_the_file_that_is_damaged_where_it_is_kept(
     rows = capsys.readouterr().out.splitlines()
     assert [row.split()[1] for row in rows] == ["ok", "its", "DAMAGED", "ok"]
     assert said in rows[2]
+
+
+def test_copy_takes_the_versions_of_a_folder_into_a_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = StateDir(tmp_path / "state")
+    state.root.mkdir()
+    here = registry_of(existing(state.root))
+    first = publish(here, 2.0)
+    last = publish(here, 3.0, first)
+    url = f"s3://{BUCKET}/{tmp_path.name}"
+    assert run(state, "copy", url) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [f"{first}  copied", f"{last}  copied"]
+    monkeypatch.setenv("RLHF_VERSIONS__URL", url)
+    there = registry_of(existing(state.root))
+    assert there.live("policy") == last and there.verify(first).version == first
+    monkeypatch.delenv("RLHF_VERSIONS__URL")
+    assert run(state, "copy", "nowhere://x") == 2
+    assert "versions.url: 'nowhere://x' cannot be opened" in capsys.readouterr().err

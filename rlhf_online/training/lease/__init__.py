@@ -4,8 +4,8 @@
 reaches its API by `lease_object`.
 """
 
-from rlhf_online.training.lease.file import FileLease, Lease
+from rlhf_online.training.lease.file import FileLease, Lease, new_holder
 from rlhf_online.training.lease.kubernetes import KubernetesLease
 from rlhf_online.training.lease.lease_object import LeaseObject
 
-__all__ = ["FileLease", "KubernetesLease", "Lease", "LeaseObject"]
+__all__ = ["FileLease", "KubernetesLease", "Lease", "LeaseObject", "new_holder"]

@@ -11,7 +11,7 @@ In this order:
 
 "People prefer" and "is above its bound" mean that somebody who bet against it has made 1/α out of 1 (`betting`): so
 each is wrong in at most a share α of the canaries, however often one looks. The evidence of pairs and that of thumbs
-are of different people, and multiply.
+are of different people, and multiply. A guardrail whose bets begin anew at each of S steps has to make S/α.
 
 A step is a matter of exposure, not of proof: what breaks under load shows before everybody has it. The proof must be
 there before the candidate becomes the live version, which is its share of 100 %.
@@ -25,7 +25,7 @@ from typing import Any, Literal
 from rlhf_online.canary.betting import confidence_sequence, log_capital, mirrored
 from rlhf_online.canary.record import Canary
 from rlhf_online.canary.settings import CanarySettings
-from rlhf_online.canary.tally import GUARDS, Tally
+from rlhf_online.canary.tally import BY_STEP, GUARDS, Tally
 
 Action = Literal["hold", "advance", "promote", "take back"]
 HOUR_MS = 3_600_000
@@ -80,7 +80,8 @@ def decide(tally: Tally, canary: Canary, settings: CanarySettings, now_ms: int) 
     limit, found = math.log(1 / settings.alpha), evidence(tally)
     for name in GUARDS:
         bound = getattr(settings.guardrails, name)
-        if log_capital(tally.guards[name].outcomes, bound) >= limit:
+        anew = math.log(len(canary.steps)) if name in BY_STEP else 0.0
+        if log_capital(tally.guards[name].outcomes, bound) >= limit + anew:
             share = found.shares[name] or 0.0
             return Decision(action="take back", reason=f"{name}: {share:.1%} of its answers, {bound:.1%} are allowed")
     told = f"{found.people} people, evidence {math.exp(min(found.better, 700.0)):.3g} of {1 / settings.alpha:.3g}"

@@ -16,19 +16,25 @@ Either has the mean ½ where nobody finds a difference. A person who compares co
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, Self
 
 Side = Literal["live", "candidate"]
 Votes = dict[str, float]
 """By what they are on: of two on the same answers the later one holds."""
+MOST = 50_000
+"""Who is remembered of those that were counted; of conversations there may be any number."""
 
 
 class Once:
-    """Numbers of somebody's, gathered until a look; `outcomes` are the means of those that were `counted`."""
+    """Numbers of somebody's, gathered until a look; `outcomes` are the means of those that were `counted`.
+
+    `counted` holds the last MOST of them: whoever goes on after so many others is counted once more.
+    """
 
     def __init__(self) -> None:
         self.outcomes: Counter[float] = Counter()
-        self.counted: set[str] = set()
+        self.counted: dict[str, None] = {}
         self._waiting: dict[str, Votes] = {}
 
     def add(self, who: str, about: str, value: float) -> None:
@@ -45,14 +51,16 @@ class Once:
         waiting, self._waiting = self._waiting, {}
         counted = [who for who, votes in waiting.items() if votes]
         self.outcomes.update(mean(waiting[who]) for who in counted)
-        self.counted.update(counted)
+        self.counted.update(dict.fromkeys(counted))
+        for forgotten in list(islice(self.counted, max(0, len(self.counted) - MOST))):
+            del self.counted[forgotten]
         return counted
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
         return {
             "outcomes": sorted(self.outcomes.items()),
-            "counted": sorted(self.counted),
+            "counted": list(self.counted),
             "waiting": {who: dict(votes) for who, votes in self._waiting.items()},
         }
 
@@ -60,7 +68,7 @@ class Once:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         once = cls()
         once.outcomes = Counter({x: n for x, n in values["outcomes"]})
-        once.counted = set(values["counted"])
+        once.counted = dict.fromkeys(values["counted"])
         once._waiting = {who: dict(votes) for who, votes in values["waiting"].items()}
         return once
 
@@ -86,7 +94,7 @@ class People:
 
     def rate(self, person: str, about: str, side: Side, *, up: bool) -> None:
         """A thumb on an answer of `side`."""
-        if person not in self._by_thumbs | self.pairs.counted:
+        if person not in self._by_thumbs and person not in self.pairs.counted:
             self._rated.setdefault(person, {}).setdefault(side, {})[about] = float(up)
 
     def forget(self, person: str, containing: str) -> None:

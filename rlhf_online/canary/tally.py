@@ -11,14 +11,16 @@ from typing import Any, Self
 from rlhf_online.canary.people import Once, People, Side
 from rlhf_online.events import Answer, AnswerRef, Completion, Erasure, Feedback, Pairwise, Ranking, Thumb
 
-GUARDS = ("aborted", "empty", "slow", "thumbs_down")
+BY_STEP = ("aborted", "empty", "slow")
+GUARDS = (*BY_STEP, "thumbs_down")
 ANSWERS_A_LOOK = 10
 
 
 class Tally:
     """Of `version` against `live`; of none while `version` is empty.
 
-    `answers` are those of the canary since `since_ms`, when its step began.
+    `answers` are those of the canary since `since_ms`, when its step began, and so are the guardrails' shares of them:
+    what breaks only under more load would be outweighed by how the steps before went.
     """
 
     def __init__(self, version: str = "", live: str = "") -> None:
@@ -34,7 +36,8 @@ class Tally:
     def step(self, since_ms: int) -> None:
         """The canary's step is the one that began then."""
         if since_ms != self.since_ms:
-            self.since_ms, self.answers = since_ms, 0
+            self.since_ms, self.answers, self._answered = since_ms, 0, 0
+            self.guards.update({name: Once() for name in BY_STEP})
 
     def add_completion(self, completion: Completion, slow_s: float) -> None:
         """Take in what was asked and answered."""

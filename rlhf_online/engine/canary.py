@@ -1,7 +1,8 @@
 """The canary beside the live version, where versions are adapters: held by the engine as long as the store says so.
 
     look, every poll_s ──▶ a canary, not held yet: load it beside the live one, probe it ──▶ conversations get it
-                      ├──▶ it cannot be served here: failed, and so nobody's canary any more
+                      ├──▶ its bytes are wrong, or a quorum of the pods cannot hold it: failed, nobody's canary any more
+                      ├──▶ it cannot be held here: told to the other pods, tried again; here the live version answers
                       └──▶ no canary any more: conversations do not get it
 
 Nothing pauses. Which conversations get it is `Canary.answers`. Every change of the record is announced, also where
@@ -10,14 +11,16 @@ the live version's place (`follower`).
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from rlhf_online.canary.record import ALL_BUT_CANARIES, Canary, under_way
-from rlhf_online.engine.follower import MAX_DEATHS
+from rlhf_online.engine.follower import MAX_DEATHS, Trying
 from rlhf_online.engine.loader import VersionLoader
+from rlhf_online.engine.pod import Pod
 from rlhf_online.errors import (
     EngineError,
     EngineUnavailable,
@@ -25,6 +28,7 @@ from rlhf_online.errors import (
     InvalidInput,
     UnknownVersion,
     VersionCorrupt,
+    VersionUnfit,
 )
 from rlhf_online.versions.manifest import Change
 from rlhf_online.versions.registry import Registry
@@ -37,13 +41,18 @@ class CanaryFollower:
         self,
         loader: VersionLoader,
         registry: Registry,
+        pod: Pod,
         on_change: Sequence[Callable[[Change], Awaitable[None]]],
         *,
         beside: bool,
+        quorum: float,
         poll_s: Callable[[], float],
     ) -> None:
         self._loader = loader
         self._registry = registry
+        self._pod = pod
+        self._quorum = quorum
+        self._trying = Trying()
         self._on_change = on_change
         self._beside = beside
         self._poll_s = poll_s
@@ -84,30 +93,46 @@ class CanaryFollower:
             if before is not None and (found is None or found.version != before.version):
                 self._loader.release(before.version)
                 await self._ended(before)
+            if found is None or before is None or found.version != before.version:
+                self._trying = Trying()
             self._known = found
+            self._pod.beside = found.version if self._beside and found is not None else ""
             if found is not None:
                 why = f"{found.share:.0%} of the conversations: {found.reason}"
                 await self._announce(Change(version=found.version, state="canary", previous=found.live, reason=why))
         wanted = self._beside and found is not None and self._loader.serving == found.live
-        if wanted and found is not None and found.version not in self._loader.models:
+        due = time.monotonic() >= self._trying.not_before
+        if wanted and due and found is not None and found.version not in self._loader.models:
             await self._hold(found)
 
     async def _hold(self, canary: Canary) -> None:
+        """Raises OSError, EngineError."""
+        corrupt = False
         try:
             reason = await self._loader.hold(canary.version)
         except VersionCorrupt as error:
-            reason = str(error)
+            reason, corrupt = str(error), not isinstance(error, VersionUnfit)
         except EngineUnavailable:
             self._deaths[canary.version] += 1
             if self._deaths[canary.version] < MAX_DEATHS:
                 raise
             reason = "the engine died on it twice"
         self._deaths.pop(canary.version, None)
-        if reason:
-            self._log.error("canary_failed", version=canary.version, reason=reason)
-            await asyncio.to_thread(
-                lambda: self._registry.mark(canary.version, "failed", reason=reason, unless=ALL_BUT_CANARIES)
-            )
+        if not reason:
+            if self._pod.could_not.pop(canary.version, None):
+                self._pod.changed.set()
+            return
+        self._trying.failed()
+        self._pod.could_not[canary.version] = reason
+        if not corrupt:
+            tally = await self._pod.verdict(canary.version)
+            if tally.could_not <= self._quorum * tally.pods:
+                self._log.warning("this pod cannot hold the canary", version=canary.version, tally=tally, why=reason)
+                return
+        self._log.error("canary_failed", version=canary.version, reason=reason)
+        await asyncio.to_thread(
+            lambda: self._registry.mark(canary.version, "failed", reason=reason, unless=ALL_BUT_CANARIES)
+        )
 
     async def _ended(self, canary: Canary) -> None:
         """Tell of its end; that it is live is told by whoever begins to serve it."""

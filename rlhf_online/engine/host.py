@@ -60,8 +60,10 @@ class EngineHost:
         self._canary = CanaryFollower(
             self._loader,
             registry,
+            self.pod,
             self.on_change,
             beside=beside,
+            quorum=swap.quorum,
             poll_s=lambda: max(swap.poll_s, self.pod.count / POLLS_PER_S),
         )
         self._without: State = "starting"

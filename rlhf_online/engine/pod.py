@@ -97,6 +97,8 @@ class Pod:
         self._lags_since: float | None = None
         self._others_serve = False
         self._telling = asyncio.Lock()
+        self.beside = ""
+        """The canary that it is to hold beside the live version, "" for none."""
 
     @property
     def lag_s(self) -> float:
@@ -110,7 +112,8 @@ class Pod:
             return ""
         why = self.could_not.get(self._live) or "it is still being loaded"
         serves = f"this pod still serves {self._engine.serving}" if self._engine.serving else "this pod serves none"
-        return f"{self._live} has been live for {self.lag_s:.0f} s, and {serves} (swap.max_lag_s): {why}"
+        wanted = "has been the canary for" if self._canary else "has been live for"
+        return f"{self._live} {wanted} {self.lag_s:.0f} s, and {serves} (swap.max_lag_s): {why}"
 
     def follows(self, live: str) -> None:
         """What the store says is live; to be called again once something else serves here."""
@@ -119,7 +122,7 @@ class Pod:
         elif live != self._live or self._lags_since is None:
             self._lags_since, self._others_serve = time.monotonic(), False
         self._live = live
-        self.could_not = {version: why for version, why in self.could_not.items() if version == live}
+        self.could_not = {each: why for each, why in self.could_not.items() if each in (live, self.beside)}
 
     async def verdict(self, version: str, *, of_canaries: bool = False) -> Tally:
         """Tell the others that this pod could not serve the version; how they fare with it. `of_canaries`: only

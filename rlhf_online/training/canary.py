@@ -6,13 +6,15 @@ the log position, so that a restarted trainer, which reads again what came after
 to the store may be repeated: whoever was killed before or after comes to the same decision from the same votes.
 """
 
+import contextlib
+
 import structlog
 
 from rlhf_online.canary import record
 from rlhf_online.canary.decision import Decision, decide, evidence
-from rlhf_online.canary.record import Canary
+from rlhf_online.canary.record import ALL_BUT_CANARIES, Canary
 from rlhf_online.canary.tally import Tally
-from rlhf_online.errors import InvalidInput
+from rlhf_online.errors import InvalidInput, UnknownVersion
 from rlhf_online.events import now_ms
 from rlhf_online.training.parts import TrainerParts
 
@@ -20,8 +22,11 @@ from rlhf_online.training.parts import TrainerParts
 def follow(parts: TrainerParts) -> Canary | None:
     """Count for the canary that is under way from here on; before the log is read. Raises Stopped."""
     canary = parts.retrier.call("reading which version is the canary", lambda: record.under_way(parts.registry))
+    ended = parts.intake.canary.version
+    if ended and (canary is None or canary.version != ended):
+        parts.retrier.call("ending the canary", lambda: _end_unless_ended(parts, ended))
     if canary is None:
-        if parts.intake.canary.version:
+        if ended:
             parts.intake.canary = Tally()
             parts.reporter.set(canary=None, waiting_for="")
         return None
@@ -52,6 +57,13 @@ def waits_for(parts: TrainerParts) -> str | None:
     """Why the policy does not learn now, None if no canary is under way. Raises Stopped."""
     canary = follow(parts)
     return None if canary is None else f"{canary.version} is a canary: `rlhf-online canary status` tells how it fares"
+
+
+def _end_unless_ended(parts: TrainerParts, version: str) -> None:
+    """One whose live version is live no more is still called a canary, and would keep its weights for good."""
+    with contextlib.suppress(UnknownVersion):
+        reason = "it is the canary no more: another version became the live one, or its record was lost"
+        parts.registry.mark(version, "rejected", reason=reason, unless=ALL_BUT_CANARIES)
 
 
 def _carry_out(parts: TrainerParts, canary: Canary, decision: Decision) -> None:

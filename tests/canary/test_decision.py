@@ -21,7 +21,7 @@ def tally(*, better: int = 0, worse: int = 0, answers: int = 10, **guards: int) 
     """So many people prefer either, and of ten conversations so many show what a guardrail is for."""
     made = Tally("v", "w")
     made.people.pairs.outcomes.update({1.0: better, 0.0: worse})
-    made.people.pairs.counted |= {f"person {n}" for n in range(better + worse)}
+    made.people.pairs.counted.update(dict.fromkeys(f"person {n}" for n in range(better + worse)))
     made.answers = answers
     for name, count in guards.items():
         made.guards[name].outcomes.update({1.0: count, 0.0: 10 - count})
@@ -51,6 +51,16 @@ def test_a_decision(step: int, said: dict[str, Any], hours: float, action: str, 
     found = decide(tally(**said), canary(step), SETTINGS, 1000 + round(hours * HOUR_MS))
     assert found.action == action
     assert found.reason.startswith(reason)
+
+
+def test_a_guardrail_that_begins_anew_at_each_step_needs_more_evidence_where_there_are_more_steps() -> None:
+    found = tally(slow=5)
+    one, many = (
+        Canary(version="v", live="w", steps=steps, step=0, began_ms=1000, since_ms=1000)
+        for steps in ((0.5,), tuple(n / 1000 for n in range(1, 101)))
+    )
+    assert decide(found, one, SETTINGS, 1000).action == "take back"
+    assert decide(found, many, SETTINGS, 1000).action != "take back"
 
 
 def test_pairs_and_thumbs_are_of_different_people_and_their_evidence_multiplies() -> None:

@@ -2,7 +2,10 @@
 
 from collections import Counter
 
-from rlhf_online.canary.people import People
+import pytest
+
+from rlhf_online.canary import people as people_module
+from rlhf_online.canary.people import Once, People
 
 
 def looked(people: People) -> People:
@@ -36,7 +39,7 @@ def test_of_votes_on_the_same_answers_the_last_one_before_the_look_holds() -> No
     people.compare("bob", "a", 1.0)
     people.forget("bob", "a")
     assert looked(people).pairs.outcomes == Counter({1.0: 1})
-    assert people.pairs.counted == {"ann"} and len(people) == 1
+    assert set(people.pairs.counted) == {"ann"} and len(people) == 1
 
 
 def test_thumbs_of_one_person_on_both_sides_are_their_difference() -> None:
@@ -95,3 +98,15 @@ def test_after_a_restart_it_goes_on_where_it_was() -> None:
         each.look()
     assert again.to_json() == people.to_json()
     assert again.pairs.outcomes == Counter({1.0: 1, 0.0: 1})
+
+
+def test_of_any_number_of_conversations_the_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people_module, "MOST", 3)
+    once = Once()
+    for n in range(10):
+        once.add(f"conversation {n}", "an answer", 0.0)
+        once.look()
+    once.add("conversation 8", "another answer", 1.0)
+    assert once.look() == [] and sum(once.outcomes.values()) == 10
+    assert list(once.counted) == ["conversation 7", "conversation 8", "conversation 9"]
+    assert Once.from_json(once.to_json()).to_json() == once.to_json()

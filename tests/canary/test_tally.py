@@ -137,6 +137,7 @@ def test_its_answers_are_counted_a_conversation_at_a_time_and_the_live_versions_
     assert made.answers == 9
     made.step(3000)
     assert made.answers == 0
+    assert not any(made.guards[name].outcomes for name in ("aborted", "empty", "slow")), "more load is another matter"
 
 
 def test_it_goes_on_from_a_checkpoint_where_it_was() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.canary import record
+from rlhf_online.engine import follower
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.versions import open_registry, pods
 from rlhf_online.versions.manifest import Change
@@ -97,6 +98,37 @@ async def test_one_that_the_engine_cannot_serve_is_nobodys_canary(engine: FakeVl
         assert "differ from those of its manifest" in registry.status(candidate).reason
         assert (host.serving, held(host), record.under_way(registry)) == (first, "", None)
         assert candidate not in host.models and candidate not in engine.adapters
+
+
+async def test_one_pod_of_many_that_cannot_hold_it_fails_it_for_nobody_and_tries_again(
+    engine: FakeVllm, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "FIRST_RETRY_S", 0.01)
+    first = live(registry, tuning="lora", files=False)
+    for other in ("other", "third"):
+        pods.tell(registry.store, PodReport(pod=other, serving=first))
+    async with hosting(engine, registry, tuning="lora") as (host, _):
+        await eventually(lambda: host.serving == first)
+        candidate = publish(registry, tuning="lora")
+        engine.refuse_load.add(candidate)
+        record.begin(registry, candidate, (1.0,), {})
+        await eventually(lambda: candidate in host.pod.could_not and engine.calls.count(f"load_lora {candidate}") > 1)
+        assert (host.serving, held(host), registry.status(candidate).state) == (first, "", "canary")
+        assert pods.tally(pods.reports(registry.store), candidate).could_not == 1
+        engine.refuse_load.clear()
+        await eventually(lambda: held(host) == candidate)
+        await eventually(lambda: pods.tally(pods.reports(registry.store), candidate).could_not == 0)
+
+
+async def test_one_that_most_pods_cannot_hold_is_nobodys_canary(engine: FakeVllm, registry: Registry) -> None:
+    first = live(registry, tuning="lora", files=False)
+    candidate = publish(registry, tuning="lora")
+    pods.tell(registry.store, PodReport(pod="other", serving=first, could_not={candidate: "no memory"}))
+    async with hosting(engine, registry, tuning="lora") as (host, _):
+        await eventually(lambda: host.serving == first)
+        engine.refuse_load.add(candidate)
+        record.begin(registry, candidate, (1.0,), {})
+        await eventually(lambda: registry.status(candidate).state == "failed")
 
 
 async def test_one_that_the_engine_dies_of_is_loaded_twice_and_no_more(engine: FakeVllm, registry: Registry) -> None:

@@ -92,6 +92,7 @@ async def test_it_waits_for_the_first_version_and_then_follows(engine: FakeVllm,
         assert host.state == "ready" and host.model_name == "base"
         second = live(registry, 3)
         await eventually(lambda: host.serving == second)
+        await eventually(lambda: len(changes) == 2)
         assert [(c.version, c.state, c.previous) for c in changes] == [(first, "live", ""), (second, "live", first)]
         assert [(s.version, s.ok) for s in host.swaps] == [(first, True), (second, True)]
         assert engine.calls[-6:] == ["pause", f"load {second}", "reset", f"probe {second}", f"name {second}", "resume"]

@@ -121,6 +121,18 @@ def test_an_operator_or_an_engine_is_quicker(tiny: World, by: Callable[[Registry
         assert tiny.registry.manifest("policy-000002").parent == tiny.registry.live("policy")
 
 
+def test_one_whose_live_version_was_replaced_is_no_canary_for_good(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        begun(tiny, trainer)
+        other = tiny.registry.reserve("policy")
+        tiny.registry.stage(other)
+        tiny.registry.publish(Manifest(version=other, tuning="full", parent=LIVE))
+        tiny.registry.promote(other, reason="by hand")
+        trainer.read_log()
+        status = tiny.registry.status(CANDIDATE)
+        assert (status.state, status.reason.partition(":")[0]) == ("rejected", "it is the canary no more")
+
+
 def test_whoever_promotes_another_version_while_the_store_keeps_the_trainer_waiting_is_not_overruled(
     tiny: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

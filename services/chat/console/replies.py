@@ -260,7 +260,7 @@ class HistoryEvent(TypedDict):
     version: str
     """The version."""
     state: str
-    """What it became: "live", or "rejected" (by the gate) or "failed" (in the engine)."""
+    """What it became: "live", or "rejected" (by the gate, or as a canary) or "failed" (in the engine)."""
     previous: str
     """Of a swap: what served before."""
     reason: str

@@ -224,7 +224,7 @@ async def test_two_tabs_follow_what_happens_without_being_loaded_again(site: Ser
     await two.to("Versions", "2")
     events = one.page.locator(".events li")
     await expect(events.first).to_contain_text(f"{LIVE} passed the gate.")
-    await expect(events.nth(1)).to_contain_text(f"{REJECTED} was rejected by the gate.")
+    await expect(events.nth(1)).to_contain_text(f"{REJECTED} was rejected.")
     await expect(events.nth(1)).to_contain_text("win_rate .41 is below .5")
     await expect(events.nth(1)).to_contain_text("win rate 0.41")
     await asyncio.to_thread(site.registry.rollback, "policy", reason="a canary")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
-from rlhf_online.metrics.catalogue import Entry
 
 from rlhf_online.metrics import ChatMetrics, MachineMetrics, RewardMetrics, TrainerMetrics
+from rlhf_online.metrics.catalogue import Entry
 
 ENGINE = {
     "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc", "vllm:prompt_tokens_total",

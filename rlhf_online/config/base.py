@@ -99,6 +99,11 @@ class VersionsSettings(Section):
         "go; the four of a kind that were used last stay.",
     )
 
+    @property
+    def in_bucket(self) -> bool:
+        """Whether `url` names one."""
+        return not self.url.startswith("file:") and bool(self.url)
+
 
 class ProcessSettings(Section):
     """What one process reads. Variables of the environment that begin with `variables` are settings too."""

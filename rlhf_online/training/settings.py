@@ -128,7 +128,7 @@ class TrainerSettings(ServiceSettings):
     keep_checkpoints: Positive = Field(default=3, description="Checkpoints kept.")
     share_checkpoints: bool = Field(
         default=True,
-        description="With versions.url: a checkpoint counts once it is in that bucket too, so that a trainer on "
+        description="With versions in a bucket: a checkpoint counts once it is there too, so that a trainer on "
         "another machine goes on from it; false: they are in the state folder alone.",
     )
     keep_versions: Positive = Field(

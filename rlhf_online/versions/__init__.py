@@ -43,9 +43,8 @@ def open_registry(
 
 
 def _store(root: Path, guard: Callable[[], AbstractContextManager[None]], settings: VersionsSettings) -> VersionStore:
-    scheme, _, path = settings.url.partition(":")
-    if scheme in ("", "file"):
-        store = FolderStore(Path(path) if path else root, guard)
+    if not settings.in_bucket:
+        store = FolderStore(Path(settings.url.removeprefix("file:") or root), guard)
         store.settle()
         return store
     bucket = open_bucket(settings.url)

@@ -124,8 +124,8 @@ def build(
 
 
 def _shared(settings: TrainerSettings) -> BucketCheckpoints | None:
-    """The checkpoints in the versions' bucket."""
-    if not (settings.versions.url and settings.share_checkpoints):
+    """The checkpoints in the bucket of versions, where they are in one."""
+    if not (settings.versions.in_bucket and settings.share_checkpoints):
         return None
     return BucketCheckpoints(open_bucket(settings.versions.url), new_holder())
 

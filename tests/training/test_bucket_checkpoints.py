@@ -284,3 +284,12 @@ def test_the_trainer_goes_on_on_another_machine_and_learns_nothing_twice(machine
             tiny.chat(20)
             assert trainer.run_once()
             assert (after := trainer.parts.ledger.counts())["trained"] + after["held_out"] == 40
+
+
+def test_versions_in_a_folder_that_all_reach_leave_checkpoints_where_they_are(tmp_path: Path) -> None:
+    versions = VersionsSettings(url=f"file:{tmp_path / 'shared'}")
+    with world(tmp_path / "w", versions=versions) as tiny, tiny.trainer() as trainer:
+        tiny.chat(20)
+        assert trainer.run_once()
+        assert (tiny.state.checkpoints / "000000" / "manifest.json").is_file()
+        assert (tmp_path / "shared" / "live" / "policy").is_file()

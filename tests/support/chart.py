@@ -4,7 +4,6 @@ import json
 import subprocess
 import tomllib
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,9 @@ CHART = Path(__file__).parents[2] / "helm" / "rlhf-online"
 Object = dict[str, Any]
 LEAST: Object = {"auth": {"existingSecret": "secrets"}, "kafka": {"brokers": ["kafka:9092"]}}
 """The values without which there is no installation."""
+
+PROFILES = (("cpu",), ("gpu",), ("gpu", "ha"), ("cpu", "openshift"))
+"""Which files of values are laid over each other."""
 
 
 class Rendered(list[Object]):
@@ -82,8 +84,3 @@ def merged(*values: Object) -> Object:
             both = isinstance(value, dict) and isinstance(result.get(name), dict)
             result[name] = merged(result[name], value) if both else value
     return result
-
-
-@cache
-def profiles() -> tuple[str, ...]:
-    return tuple(sorted(path.stem.removeprefix("values-") for path in CHART.glob("values-*.yaml")))

@@ -5,17 +5,20 @@ import subprocess
 
 import pytest
 
-from tests.support.chart import LEAST, Object, merged, render
+from tests.support.chart import LEAST, PROFILES, Object, merged, render
 from tests.support.ops_tools import tool
 
 RELEASES = ("1.30.0", "1.36.0")
 """The oldest Kubernetes that the chart takes, and a new one."""
 PLACE = "{{.NormalizedKubernetesVersion}}-standalone{{.StrictSuffix}}/{{.ResourceKind}}{{.KindSuffix}}.json"
-MUCH = {
+MUCH: Object = {
     "tuning": "full",
-    "chat": {"canaryReplicas": 1, "disk": {"enabled": False}},
+    "chat": {"canaryReplicas": 1, "disk": {"enabled": False}, "autoscaling": {"enabled": True, "kind": "hpa"}},
     "versions": {"url": "s3://bucket/prefix", "existingSecret": "bucket"},
     "model": {"volume": {"persistentVolumeClaim": {"claimName": "models"}}},
+    "hosts": ["chat.example.org"],
+    "ingress": {"enabled": True, "className": "nginx", "tlsSecret": "certificate"},
+    "monitoring": {"dashboards": {"enabled": True}},
 }
 
 
@@ -32,7 +35,8 @@ def refused(objects: list[Object], release: str) -> list[Object]:
 @pytest.mark.ops
 @pytest.mark.parametrize("release", RELEASES)
 def test_objects_are_those_that_kubernetes_knows(release: str) -> None:
-    objects = [*render(), *render(merged(LEAST, MUCH))]
+    rendered = [render(), render(merged(LEAST, MUCH)), *(render(LEAST, *profile) for profile in PROFILES)]
+    objects = [each for release in rendered for each in release]
     assert refused(objects, release) == []
     broken = merged(objects[0], {"spec": {"podSelectors": {}}})
     assert [each["name"] for each in refused([broken], release)] == [broken["metadata"]["name"]]

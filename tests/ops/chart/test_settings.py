@@ -7,7 +7,7 @@ import pytest
 from rlhf_online import config
 from rlhf_online.config import ChatSettings, RewardSettings
 from rlhf_online.training.settings import TrainerSettings
-from tests.support.chart import LEAST, Rendered, merged, render
+from tests.support.chart import LEAST, PROFILES, Rendered, merged, render
 
 KINDS = {"chat": ChatSettings, "reward": RewardSettings, "trainer": TrainerSettings}
 
@@ -48,6 +48,13 @@ def test_what_must_agree_is_said_once(tmp_path: Path) -> None:
     assert chat.allowed_hosts == ("chat.example.org",)
     assert objects.one("Service", "-chat")["metadata"]["name"] in trainer.chat_url
     assert objects.one("Service", "-reward")["metadata"]["name"] in trainer.reward_address
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids="+".join)
+def test_services_take_the_settings_of_every_profile(profile: tuple[str, ...], tmp_path: Path) -> None:
+    objects = render(LEAST, *profile)
+    for service in KINDS:
+        read(objects, service, tmp_path)
 
 
 def test_settings_reach_the_services_as_they_were_given(tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""What is off by default: scaling, ways in, monitoring, a Kafka of one's own, canary pods, more objects."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlhf_online.config import ChatSettings
+from tests.support.chart import CHART, LEAST, Object, merged, render
+
+
+def monitored() -> Object:
+    kinds = ("podMonitors", "rules", "dashboards")
+    return merged(LEAST, {"monitoring": {kind: {"enabled": True} for kind in kinds}})
+
+
+def test_rules_and_dashboards_are_the_files_but_for_where_runbooks_are() -> None:
+    where = "https://example.org/runbooks"
+    objects = render(merged(monitored(), {"monitoring": {"rules": {"runbooksUrl": f"{where}/"}}}))
+    rules = {path.stem: path.read_text() for path in (CHART / "files/alerts").glob("*.yaml")}
+    assert rules.keys() == {each["metadata"]["name"].rpartition("-")[2] for each in objects.of("PrometheusRule")}
+    for name, text in rules.items():
+        expected = yaml.safe_load(text.replace("docs/runbooks/", f"{where}/"))
+        assert objects.one("PrometheusRule", f"-{name}")["spec"] == expected
+    dashboards = list((CHART / "files/dashboards").glob("*.json"))
+    assert dashboards
+    for path in dashboards:
+        found = objects.one("ConfigMap", f"-dashboard-{path.stem}")
+        assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+        expected = json.loads(path.read_text().replace("docs/runbooks/", f"{where}/"))
+        assert json.loads(found["data"][path.name]) == expected
+
+
+def test_monitors_find_the_ports_that_pods_have_and_label_as_the_dashboards_ask() -> None:
+    objects = render(monitored())
+    for monitor in objects.of("PodMonitor"):
+        selector = monitor["spec"]["selector"]["matchLabels"]
+        (pod,) = [pod for pod in objects.pods() if selector.items() <= pod["metadata"]["labels"].items()]
+        ports = {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            assert endpoint["port"] in ports
+            assert "release" in [each["targetLabel"] for each in endpoint["relabelings"]]
+        assert monitor["spec"]["jobLabel"] == "app.kubernetes.io/component"
+
+
+@pytest.mark.parametrize("kind", ["keda", "hpa"])
+def test_where_load_decides_no_number_of_pods_is_written(kind: str) -> None:
+    """An upgrade would set it back."""
+    objects = render(merged(LEAST, {"chat": {"autoscaling": {"enabled": True, "kind": kind}}}))
+    assert "replicas" not in objects.one("StatefulSet", "-chat")["spec"]
+    (scaler,) = objects.of({"keda": "ScaledObject", "hpa": "HorizontalPodAutoscaler"}[kind])
+    assert scaler["spec"]["scaleTargetRef"]["name"] == objects.one("StatefulSet", "-chat")["metadata"]["name"]
+
+
+def test_votes_go_to_pods_that_are_not_ready_too() -> None:
+    way = {"hosts": ["chat.example.org"], "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]}}
+    objects = render(merged(LEAST, way, {"ingress": {"enabled": True}}))
+    votes = objects.one("Service", "-votes")
+    assert votes["spec"]["publishNotReadyAddresses"] is True
+    paths = objects.of("Ingress")[0]["spec"]["rules"][0]["http"]["paths"]
+    by_ingress = {each["path"]: each["backend"]["service"]["name"] for each in paths}
+    rules = objects.of("HTTPRoute")[0]["spec"]["rules"]
+    by_route = {each["matches"][0]["path"]["value"]: each["backendRefs"][0]["name"] for each in rules}
+    name = votes["metadata"]["name"]
+    assert by_ingress == by_route == {"/v1/feedback": name, "/": objects.one("Service", "-chat")["metadata"]["name"]}
+
+
+def test_a_kafka_of_strimzi_is_what_the_services_are_told_of() -> None:
+    """By the names that the operator gives: the Service of its listener, the user's Secret, the authority's."""
+    objects = render({"auth": {"existingSecret": "secrets"}, "strimzi": {"enabled": True}})
+    cluster = objects.of("Kafka")[0]["metadata"]["name"]
+    user = objects.of("KafkaUser")[0]["metadata"]["name"]
+    for service in ("chat", "trainer"):
+        log = objects.settings(service)["log"]
+        assert log["url"] == f"kafka://{cluster}-kafka-bootstrap:9093"
+        assert (log["kafka"]["username"], log["kafka"]["mechanism"], log["kafka"]["tls"]) == (
+            user,
+            "SCRAM-SHA-512",
+            True,
+        )
+    for pod in objects.pods():
+        secrets = {each["name"]: each["secret"]["secretName"] for each in pod["spec"]["volumes"] if "secret" in each}
+        if pod["metadata"]["labels"]["app.kubernetes.io/component"] in ("chat", "trainer", "topics"):
+            assert secrets["kafka-password"] == user
+            assert secrets["kafka-ca"] == f"{cluster}-cluster-ca-cert"
+    hooks = objects.one("Job", "-topics")["metadata"]["annotations"]["helm.sh/hook"]
+    assert hooks == "post-install,post-upgrade"  # before, there is no Kafka
+
+
+def test_canary_pods_serve_people_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = render(merged(LEAST, {"tuning": "full", "chat": {"canaryReplicas": 1, "replicas": 9}}))
+    stable, canary = (objects.one("StatefulSet", name) for name in ("-chat", "-chat-canary"))
+    assert (stable["spec"]["replicas"], canary["spec"]["replicas"]) == (9, 1)
+    labels = [each["spec"]["template"]["metadata"]["labels"] for each in (stable, canary)]
+    public = objects.one("Service", "-chat")["spec"]["selector"]
+    assert all(public.items() <= each.items() for each in labels)
+    assert not stable["spec"]["selector"]["matchLabels"].items() <= labels[1].items()
+    env = {each["name"]: each.get("value") for each in canary["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["RLHF_CHAT__SWAP__CANARY"] == "true"
+    assert ChatSettings.model_fields["swap"].default.canary is False
+
+
+def test_more_objects_are_templates() -> None:
+    more = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}}]
+    assert render(merged(LEAST, {"extraObjects": more})).one("ConfigMap", "r-more")
+
+
+def test_secrets_of_kafka_are_mounted_where_the_settings_say(tmp_path: Path) -> None:
+    kafka = {
+        "settings": {"tls": True, "mechanism": "SCRAM-SHA-512", "username": "us"},
+        "passwordSecret": {"name": "kafka-user"},
+        "caSecret": {"name": "kafka-ca", "key": "tls-ca.pem"},
+        "certSecret": "kafka-cert",
+    }
+    objects = render(merged(LEAST, {"kafka": kafka}))
+    given = objects.settings("trainer")["log"]["kafka"]
+    spec = objects.one("StatefulSet", "-trainer")["spec"]["template"]["spec"]
+    mounts = {each["name"]: each["mountPath"] for each in spec["containers"][0]["volumeMounts"]}
+    files = {
+        f"{mounts[volume['name']]}/{item['path']}": (volume["secret"]["secretName"], item["key"])
+        for volume in spec["volumes"]
+        if "secret" in volume
+        for item in volume["secret"]["items"]
+    }
+    assert files == {
+        given["password_file"]: ("kafka-user", "password"),
+        given["ca_file"]: ("kafka-ca", "tls-ca.pem"),
+        given["cert_file"]: ("kafka-cert", "tls.crt"),
+        given["key_file"]: ("kafka-cert", "tls.key"),
+    }

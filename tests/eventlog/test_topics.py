@@ -313,6 +313,20 @@ def test_topics_are_made_checked_and_mended_from_the_command_line(broker: Broker
     assert code == 1 and f"{prefix}.feedback has 3 partitions, 1 are wanted" in told, "Kafka takes no partition away"
 
 
+def test_a_job_makes_topics_as_a_services_file_says_and_may_run_again(broker: Broker, capsys, tmp_path: Path):
+    from services.topics.__main__ import main as run
+
+    file = tmp_path / "topics.toml"
+    file.write_text(f'[log]\nurl = "kafka://{broker.address}"\ntopic_prefix = "t{uuid.uuid4().hex[:8]}"\n')
+    assert run(["--config", str(file)]) == 0
+    assert capsys.readouterr().out.count("is created") == 5
+    assert run(["--config", str(file)]) == 0
+    assert capsys.readouterr().out == "the topics are as they must be\n"
+    file.write_text("")
+    assert run(["--config", str(file)]) == 2
+    assert "log.url names no Kafka" in capsys.readouterr().err
+
+
 def test_what_the_brokers_cannot_do_is_told(broker: Broker, capsys):
     options = ["--kafka", f"kafka://{broker.address}", "--prefix", f"t{uuid.uuid4().hex[:8]}", "--replication", "3"]
     assert main(["topics", "apply", *options]) == 1

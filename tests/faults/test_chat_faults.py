@@ -107,7 +107,7 @@ async def test_sigterm_under_load_lets_everybody_finish_and_loses_nothing(tmp_pa
 
 
 async def test_after_sigterm_an_answer_without_end_is_cut_and_logged(tmp_path: Path) -> None:
-    async with chat_process(tmp_path) as service:
+    async with chat_process(tmp_path, drain_s=1) as service:
         await service.engine.hold()
         stream, _ = await asyncio.gather(service.stream(), service.engine.allow(1))
         seen = await stream.first_word()

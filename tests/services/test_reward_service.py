@@ -244,6 +244,27 @@ def test_nothing_loaded_is_unavailable_and_health_says_so(service: RewardService
         client.wait_for_version("reward-000000", 0.1)
 
 
+def asked_health(address: str, name: str) -> int:
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        return stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status
+
+
+def test_a_new_installation_is_ready_without_a_version_and_one_that_cannot_look_is_not(
+    registry: Registry, service: RewardService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    until(lambda: asked_health(service.address, "readiness") == serving, 30, "a service that is ready")
+    assert asked_health(service.address, "liveness") == serving
+
+    def away(kind: str) -> str:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(registry, "live", away)
+    with reward_service(registry, lambda manifest: Adder(), Words(), LIMITS) as other:
+        assert [asked_health(other.address, name) for name in ("liveness", "readiness")] == [serving, not_serving]
+
+
 def test_another_version_is_refused(registry: Registry, client: RewardClient) -> None:
     client.wait_for_version(publish(registry), 10)
     with pytest.raises(RewardUnavailable, match=r"FAILED_PRECONDITION.*not reward-000007"):

@@ -53,9 +53,10 @@ def reward_service(
         batcher = Batcher(metrics, max_batch_tokens=max_batch_tokens, max_wait_ms=max_wait_ms, max_queue=max_queue)
         servicer = RewardServicer(batcher, tokenizer, metrics, limits)
         server = RewardServer(servicer, metrics, grpc or GrpcSettings(), connections)
-        follower = asyncio.create_task(
-            Follower(registry, batcher, load, server.set_version, poll_s=0.01, weights=weights).run()
+        following = Follower(
+            registry, batcher, load, server.set_version, poll_s=0.01, weights=weights, on_none=server.set_none_yet
         )
+        follower = asyncio.create_task(following.run())
         try:
             port = await server.start("127.0.0.1", 0)
             ready.set_result(RewardService(f"127.0.0.1:{port}", batcher, metrics, asyncio.get_running_loop()))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_online.config import VersionsSettings
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.folder_store import FolderStore
@@ -25,6 +26,16 @@ def publish(registry: Registry) -> str:
     (registry.stage(version) / "model.safetensors").write_text("weights")
     registry.publish(Manifest(version=version, tuning="full", kl=0.5))
     return version
+
+
+def test_a_folder_that_all_reach_is_named_by_its_address(tmp_path: Path) -> None:
+    shared, own = tmp_path / "shared", tmp_path / "state" / "versions"
+    registry = open_registry(own, settings=VersionsSettings(url=f"file:{shared}"))
+    registry.promote(version := publish(registry))
+    assert (shared / version / "model.safetensors").exists()
+    assert not own.exists()
+    other = open_registry(tmp_path / "other", settings=VersionsSettings(url=f"file:{shared}"))
+    assert other.live("policy") == version
 
 
 def layout(root: Path) -> dict[str, str]:

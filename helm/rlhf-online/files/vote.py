@@ -46,7 +46,7 @@ def main() -> None:
     message = {"role": "user", "content": "Say hello."}
     chat = {"model": "rlhf-online", "messages": [message], "max_tokens": 8, "conversation_id": conversation}
     answer = ask("POST", "/v1/chat/completions", chat)
-    print(f"answered by {answer['rlhf']['first_version']}" if "rlhf" in answer else "answered", flush=True)
+    print(f"answered: {answer['id']}", flush=True)
     judged = {"completion_id": answer["id"], "index": 0}
     vote = {"thumb": {"answer": judged, "up": True}, "conversation_id": conversation, "source": "helm-test"}
     event = ask("POST", "/v1/feedback", vote)["event_id"]

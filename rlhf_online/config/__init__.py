@@ -26,10 +26,12 @@ from rlhf_online.config.log import KafkaSettings, LogAddress, LogSettings, load_
 from rlhf_online.config.reward import RewardSettings
 from rlhf_online.config.sft import SftSettings
 from rlhf_online.config.tls import TlsSettings
+from rlhf_online.config.tracing import ChatTracingSettings, TracingSettings
 from rlhf_online.config.versions import load_versions
 
 __all__ = [
     "ChatSettings",
+    "ChatTracingSettings",
     "Device",
     "EngineServerSettings",
     "EngineSettings",
@@ -51,6 +53,7 @@ __all__ = [
     "SftSettings",
     "SwapSettings",
     "TlsSettings",
+    "TracingSettings",
     "Tuning",
     "VersionsSettings",
     "dump",

@@ -1,5 +1,6 @@
 """What every service's settings are made of: tables that know which of their settings mean something, and where."""
 
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from operator import attrgetter
@@ -16,6 +17,18 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _quiet_libraries(levels: dict[str, "LogLevel"]) -> dict[str, "LogLevel"]:
+    for module, level in levels.items():
+        if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", module):
+            raise ValueError(f"{module!r} is no module's name: it looks like 'rlhf_online.engine'")
+        if level == "debug" and module.partition(".")[0] not in OURS:
+            raise ValueError(f"{module} = 'debug': a library's lines may hold what people wrote; from 'info' on it may")
+    return levels
+
+
+OURS = ("rlhf_online", "services")
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogLevels = Annotated[dict[str, LogLevel], AfterValidator(_quiet_libraries)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -121,6 +134,11 @@ class ServiceSettings(ProcessSettings):
     )
     versions: VersionsSettings = VersionsSettings()
     die_with_parent: bool = Field(default=False, description="End when the process that started this one ends (Linux).")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe line shown."
+    log_level: LogLevel = Field(
+        default="info", description="Least severe line shown; taken up while the service runs, as `log_levels` is."
     )
+    log_levels: LogLevels = Field(
+        default_factory=dict,
+        description="The same for modules and what is below them: {'rlhf_online.engine' = 'debug', 'kafka' = 'info'}.",
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="How a line is written.")

@@ -11,6 +11,7 @@ from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.limits import LimitSettings
 from rlhf_online.config.log import LogSettings
 from rlhf_online.config.tls import TlsSettings
+from rlhf_online.config.tracing import ChatTracingSettings
 
 
 def _host_name(value: str) -> str:
@@ -182,6 +183,7 @@ class ChatSettings(ServiceSettings):
     engine: EngineSettings = EngineSettings()
     limits: LimitSettings = LimitSettings()
     swap: SwapSettings = SwapSettings()
+    tracing: ChatTracingSettings = ChatTracingSettings()
     reasons: Tags = Field(
         default=("correct", "helpful", "well_written", "incorrect", "incomplete", "unclear", "too_long", "unsafe"),
         description="Tags by which a vote may say why; they are logged with it.",

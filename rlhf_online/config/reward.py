@@ -4,6 +4,7 @@ from pydantic import Field
 
 from rlhf_online.config.base import Device, Port, Positive, ServiceSettings
 from rlhf_online.config.grpc import GrpcSettings
+from rlhf_online.config.tracing import TracingSettings
 
 
 class RewardSettings(ServiceSettings):
@@ -20,4 +21,5 @@ class RewardSettings(ServiceSettings):
     max_batch_tokens: Positive = Field(default=16384, description="Tokens, padding included, of one forward pass.")
     max_wait_ms: float = Field(default=2.0, ge=0, description="How long a request waits for others to share its batch.")
     max_queue: Positive = Field(default=4096, description="Items waiting at once; beyond that RESOURCE_EXHAUSTED.")
+    tracing: TracingSettings = TracingSettings()
     poll_s: float = Field(default=0.25, gt=0, description="How often the registry is asked for a new reward version.")

@@ -56,6 +56,7 @@ LEFT_OUT = Label(
         "stale", "score", "singleton", "tied", "one_kind",
     ),
 )  # fmt: skip
+SPANS = Label(name="outcome", values=("exported", "failed", "dropped"))
 SKIPPED = Label(name="reason", values=("superseded", "revised", "single_class", "not_finite"))
 SIGNAL = Label(name="signal", values=("regenerate", "rephrase", "stop"))
 OBJECTIVE = Label(name="objective", bound="those of `reward.objectives`")

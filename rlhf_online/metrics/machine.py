@@ -10,6 +10,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from rlhf_online import tracing
 from rlhf_online.metrics import labels
 from rlhf_online.metrics.catalogue import Catalogue, Entry, Type
 from rlhf_online.metrics.gpu import GpuMetrics, find_nvml
@@ -46,6 +47,13 @@ class MachineMetrics:
         ProcessCollector(registry=registry)
         for kind, name, unit, text in PROCESS:
             made.describe(kind, name, text, unit=unit)
+        spans = made.counter(
+            "rlhf_tracing_spans",
+            "Spans of traces by what became of them, dropped where too many waited.",
+            labels.SPANS,
+            unit="spans",
+        )
+        tracing.count_with(lambda outcome, count: spans.labels(outcome).inc(count))
         self.entries = made.entries
 
     def describe(self) -> Iterator[Metric]:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from rlhf_online import tracing
 from rlhf_online.errors import InvalidInput, RewardUnavailable
 from rlhf_online.proto.rlhf.v1 import reward_pb2, reward_pb2_grpc
 from rlhf_online.rewards.sources import Pair, Scored
@@ -65,7 +66,8 @@ class RewardClient:
         ]
         request = reward_pb2.ScoreRequest(items=items, reward_version=reward_version, weights=weights)
         try:
-            response = self._scores.Score(request, timeout=timeout)
+            traced = ((tracing.HEADER, current),) if (current := tracing.current()) else ()
+            response = self._scores.Score(request, timeout=timeout, metadata=traced)
         except grpc.RpcError as error:
             if _code(error) is grpc.StatusCode.INVALID_ARGUMENT:
                 raise InvalidInput(str(self._unavailable(error))) from error

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import structlog
 
-from rlhf_online import http
+from rlhf_online import http, tracing
 from rlhf_online.errors import EngineUnavailable, InvalidInput
 from rlhf_online.retry import Backoff
 from rlhf_online.rollout.types import Rollout
@@ -104,7 +104,8 @@ class Sampler:
     def _try(self, body: dict[str, Any]) -> dict[str, Any] | None:
         """The reply; None if the chat service will never answer this request."""
         try:
-            response = self._client.post("/v1/rollouts", json=body)
+            traced = {tracing.HEADER: current} if (current := tracing.current()) else {}
+            response = self._client.post("/v1/rollouts", json=body, headers=traced)
             if response.is_success:
                 return response.json()
         except (httpx.HTTPError, ValueError) as error:

@@ -18,6 +18,7 @@ from rlhf_online.config import (
     Positive,
     Section,
     ServiceSettings,
+    TracingSettings,
     Tuning,
 )
 from rlhf_online.gate.settings import GateSettings
@@ -137,6 +138,7 @@ class TrainerSettings(ServiceSettings):
     )
     lease: LeaseSettings = LeaseSettings()
     log: LogAddress = LogAddress()
+    tracing: TracingSettings = TracingSettings()
     reward: RewardTraining = RewardTraining()
     policy: PolicyTraining = PolicyTraining()
     rollout: RolloutSettings = RolloutSettings()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from rlhf_online import config, logs, process
+from rlhf_online import config, logs, process, tracing
 from rlhf_online.config import ChatSettings
 from rlhf_online.errors import RlhfError
 from rlhf_online.state import StateDir
@@ -25,7 +25,9 @@ def main(argv: list[str] | None = None) -> int:
             process.die_with_parent()
         process.raise_open_files()
         StateDir(settings.state_dir).close_to_others()
-        logs.configure("chat", settings.log_level)
+        logs.configure("chat", settings.log_level, settings.log_format, settings.log_levels)
+        logs.follow(options.config, lambda: config.load(ChatSettings, options.config))
+        tracing.configure("chat", settings.tracing.endpoint, settings.tracing.sample)
         # gRPC reads this when it is imported. The engine's process is forked off and replaced at once, so gRPC's fork
         # handlers have nothing to protect, and they can break its poller in this process.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -36,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         process.favour_event_loop()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))
+        tracing.close()
     except RlhfError as error:
         return process.report_error(error)
     return 0

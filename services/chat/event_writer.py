@@ -6,6 +6,7 @@ import uuid
 from dataclasses import replace
 from typing import cast
 
+from rlhf_online import tracing
 from rlhf_online.errors import LogError, LogUnavailable
 from rlhf_online.eventlog.acknowledgements import Acknowledgements
 from rlhf_online.eventlog.base import Position, Sink
@@ -13,7 +14,6 @@ from rlhf_online.events import Envelope, VersionChange, now_ms
 from rlhf_online.metrics import ChatMetrics
 from rlhf_online.versions.manifest import Change
 from rlhf_online.wire import encode
-from services.chat import tracing
 
 ACKNOWLEDGE_S = 10.0
 UNHEALTHY_S = 10.0
@@ -50,7 +50,7 @@ class EventWriter:
     def append_nowait(self, envelope: Envelope) -> None:
         """Append without waiting: for what nobody waits for. A failure is counted."""
         try:
-            future = cast("concurrent.futures.Future[int]", self.sink.append(encode(envelope)))
+            future = self._appended(envelope, tracing.current())
         except LogError:
             self.failed()
             return
@@ -76,8 +76,19 @@ class EventWriter:
         self.sink.close()
 
     async def _acknowledged(self, envelope: Envelope) -> int:
-        traced = replace(envelope, traceparent=tracing.current())
-        future = cast("concurrent.futures.Future[int]", self.sink.append(encode(traced)))
-        if self._acknowledgements is None:
-            self._acknowledgements = Acknowledgements()
-        return await self._acknowledgements.of(future, ACKNOWLEDGE_S)
+        """Whoever reads the event goes on below the span of its append."""
+        span = tracing.start("append", {"rlhf.event": type(envelope.event).__name__}, kind="producer")
+        try:
+            future = self._appended(envelope, span.traceparent)
+            if self._acknowledgements is None:
+                self._acknowledgements = Acknowledgements()
+            return await self._acknowledgements.of(future, ACKNOWLEDGE_S)
+        except Exception as error:
+            span.fail(type(error).__name__)
+            raise
+        finally:
+            span.end()
+
+    def _appended(self, envelope: Envelope, traceparent: str) -> "concurrent.futures.Future[int]":
+        traced = replace(envelope, traceparent=traceparent) if traceparent else envelope
+        return cast("concurrent.futures.Future[int]", self.sink.append(encode(traced)))

@@ -1,38 +1,15 @@
-"""The trace that a request belongs to (W3C Trace Context): taken from its header, logged with the events it leads to.
+"""A request's trace (W3C Trace Context) and its name, `x-request-id`, over HTTP: taken from its headers, or made here.
 
-Whoever traces requests finds the event in Kafka by it; nothing here makes traces of its own. An HTTP answer also names
-its request (`x-request-id`, which OpenAI's clients read): a defect is logged under that name.
+Its answer names it (OpenAI's clients read that), each log line of it does, and the events that it leads to carry the
+trace. A span is made of what asks for work: not of what is only looked at, as probes and scrapes do every second.
 """
 
-import re
-import secrets
-from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
-from typing import Any
-
-import grpc
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HEADER = "traceparent"
-_VALID = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-REQUEST_ID = "x-request-id"
-_current: ContextVar[str] = ContextVar(HEADER, default="")
-_request: ContextVar[str] = ContextVar(REQUEST_ID, default="")
+from rlhf_online import tracing
 
-
-def current() -> str:
-    """The `traceparent` of the request that is being worked on; "" without one."""
-    return _current.get()
-
-
-def request_id() -> str:
-    """The name of the request that is being worked on, which its answer tells; a new one outside of HTTP."""
-    return _request.get() or _new_request()
-
-
-def enter(value: str) -> None:
-    """A header that breaks the standard's format is as good as none."""
-    _current.set(value if _VALID.fullmatch(value) else "")
+_HEADERS = (tracing.HEADER.encode(), tracing.REQUEST_ID.encode())
+LOOKING = ("GET", "HEAD", "OPTIONS")
 
 
 class TraceHttp:
@@ -42,30 +19,24 @@ class TraceHttp:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        enter(dict(scope.get("headers", ())).get(HEADER.encode(), b"").decode("latin-1"))
-        _request.set(named := _new_request())
-        header = (REQUEST_ID.encode(), named.encode())
+        headers = dict(scope.get("headers", ()))
+        tracing.enter(*(headers.get(name, b"").decode("latin-1") for name in _HEADERS))
+        header = (_HEADERS[1], tracing.request_id().encode())
+        status = 0
 
         async def send_named(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message["headers"], header]
             await send(message)
 
-        await self._app(scope, receive, send_named)
-
-
-def _new_request() -> str:
-    return f"req_{secrets.token_hex(16)}"
-
-
-class TraceGrpc(grpc.aio.ServerInterceptor):
-    """The same for gRPC's metadata."""
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        found = dict(handler_call_details.invocation_metadata or ()).get(HEADER, "")
-        enter(found if isinstance(found, str) else "")
-        return await continuation(handler_call_details)
+        method = scope.get("method", "")
+        if method in LOOKING or not (span := tracing.start(method, kind="server")).recorded:
+            await self._app(scope, receive, send_named)
+            return
+        with tracing.within(span):
+            await self._app(scope, receive, send_named)
+            span.note({"http.request.method": method, "http.response.status_code": status})
+            if status >= 500:
+                span.fail(str(status))

@@ -11,7 +11,7 @@ import structlog
 import torch
 from prometheus_client import CollectorRegistry
 
-from rlhf_online import config, logs, process
+from rlhf_online import config, logs, process, tracing
 from rlhf_online.errors import ConfigError, RlhfError
 from rlhf_online.metrics import MachineMetrics, RewardMetrics
 from rlhf_online.metrics import serve as serve_metrics
@@ -37,15 +37,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m services.reward", description="Scores answers over gRPC.")
     parser.add_argument("--config", type=Path, required=True, help="TOML file of settings (config.RewardSettings)")
     try:
-        settings = config.load(config.RewardSettings, parser.parse_args().config)
+        file = parser.parse_args().config
+        settings = config.load(config.RewardSettings, file)
         if settings.die_with_parent:
             process.die_with_parent()
         process.lower_priority()
         process.raise_open_files()
         StateDir(settings.state_dir).close_to_others()
-        logs.configure("reward", settings.log_level)
+        logs.configure("reward", settings.log_level, settings.log_format, settings.log_levels)
+        logs.follow(file, lambda: config.load(config.RewardSettings, file))
+        tracing.configure("reward", settings.tracing.endpoint, sample=0)
         torch.set_num_threads(settings.threads)
         asyncio.run(serve(settings))
+        tracing.close()
     except RlhfError as error:
         return process.report_error(error)
     return 0

@@ -22,6 +22,7 @@ from rlhf_online.metrics import RewardMetrics, show_version
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.proto.rlhf.v1 import reward_pb2, reward_pb2_grpc
 from services.grpc_port import GrpcPort
+from services.grpc_tracing import TraceGrpc
 from services.reward.batching import Batcher, Overloaded, Pair, Scores, Tokens, WrongVersion
 
 SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
@@ -126,7 +127,8 @@ class RewardServer:
     ) -> None:
         self._servicer = servicer
         self._metrics = metrics
-        self._port = GrpcPort(self._register, metrics.grpc, settings.server_options(MAX_MESSAGE_BYTES, connections))
+        options = settings.server_options(MAX_MESSAGE_BYTES, connections)
+        self._port = GrpcPort(self._register, metrics.grpc, options, (TraceGrpc({f"/{SERVICE}/Score": True}),))
         self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in its stubs
 
     async def start(self, host: str, port: int) -> int:

@@ -5,7 +5,8 @@ they share stands above the tables, is given once, and is handed on:
 
     state_dir · versions · model · tuning · objectives · log
                           must be the same for all: refused in a table, by the name to use
-    device · log_level    hold for each service whose table gives no other
+    device · log_level · log_levels · log_format · tracing.endpoint
+                          hold for each service whose table gives no other
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from rlhf_online.config import (
     Objectives,
     RewardSettings,
     ServiceSettings,
+    TracingSettings,
     Tuning,
 )
 from rlhf_online.config.given import Values, merge
@@ -68,6 +70,7 @@ class StandaloneSettings(ServiceSettings):
     device: Device = Field(default="auto", description="Where everything computes.")
     objectives: Objectives = Field(default=("helpful",), description="What answers are judged by; votes may name one.")
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     # The trainer's first: what it trains decides what the others load.
     trainer: TrainerSettings = Field(default=NO_TABLE, validate_default=True)
     chat: ChatSettings = Field(default=NO_TABLE, validate_default=True)
@@ -133,8 +136,9 @@ def _handed_on(service: str, table: Any, data: Values, shared: Values) -> Any:
     values = {"state_dir": data.get("state_dir", "."), **shared}
     if "versions" in data:
         values["versions"] = data["versions"]
-    if "log_level" in data:
-        values["log_level"] = data["log_level"]
+    values |= {name: data[name] for name in ("log_level", "log_levels", "log_format") if name in data}
+    if "tracing" in data:
+        values["tracing"] = {"endpoint": data["tracing"].endpoint}
     if service != "chat" and "device" in data:
         values["device"] = data["device"]
     merge(values, table)

@@ -10,7 +10,7 @@ import structlog
 import torch
 from prometheus_client import CollectorRegistry
 
-from rlhf_online import config, logs, process
+from rlhf_online import config, logs, process, tracing
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import open_source
 from rlhf_online.gate.golden_prompts import read_golden
@@ -40,13 +40,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m services.trainer", description="Learns from the event log.")
     parser.add_argument("--config", type=Path, required=True, help="TOML file of settings (TrainerSettings)")
     try:
-        settings = config.load(TrainerSettings, parser.parse_args().config)
+        file = parser.parse_args().config
+        settings = config.load(TrainerSettings, file)
         read_golden(settings.gate.golden.file)  # what is wrong with it is said now, not with the first candidate
         if settings.die_with_parent:
             process.die_with_parent()
         process.lower_priority()
         StateDir(settings.state_dir).close_to_others()
-        logs.configure("trainer", settings.log_level)
+        logs.configure("trainer", settings.log_level, settings.log_format, settings.log_levels)
+        logs.follow(file, lambda: config.load(TrainerSettings, file))
+        tracing.configure("trainer", settings.tracing.endpoint)
         torch.set_num_threads(settings.threads)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,6 +60,8 @@ def main() -> int:
         return 0
     except RlhfError as error:
         return process.report_error(error)
+    finally:
+        tracing.close()
     return 0
 
 

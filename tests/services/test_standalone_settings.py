@@ -90,8 +90,9 @@ CIRCUMSTANCES: list[Table] = [
     {"trainer.policy.algorithm.correction": "decoupled"},
     {"trainer.policy.algorithm.std": False},
 ]
-TEXTS = ["x", "s3://a/b"]
-TABLES = [{"a": 1}, {"a": {"words": ["b"]}}, [{"algorithm": {"name": "grpo"}}]]
+HANDED_ON = ("device", "log_level", "log_levels", "log_format", "tracing.endpoint")
+TEXTS = ["x", "s3://a/b", "http://a"]
+TABLES = [{"a": 1}, {"a": {"words": ["b"]}}, {"services.chat": "error"}, [{"algorithm": {"name": "grpo"}}]]
 VALUES = [32, 3, 0.5, 0.3, 1.5, True, *TEXTS, ["a"], ["https://a"], [0.1], [["a", "b"], ["c", "d"]], *TABLES]
 
 
@@ -128,7 +129,7 @@ def test_every_leaf_reaches_its_service_or_is_refused_by_name(
             assert at(settings.model_dump(), name) == value
         elif name == "state_dir":
             assert settings.state_dir == Path(value)
-        elif name not in OF_THE_WHOLE and name not in ("device", "log_level"):
+        elif name not in OF_THE_WHOLE and name not in HANDED_ON:
             found = [at(files[service], own) for service, own in places]
             assert {str(one) for one in found if one not in (None, value)} == set()
             assert value in found, f"{name} = {value} is in none of {places}: {found}"
@@ -139,7 +140,11 @@ def test_every_leaf_reaches_its_service_or_is_refused_by_name(
 
 
 def test_what_is_given_above_holds_for_whoever_has_no_other(tmp_path: Path) -> None:
-    given = {"device": "cpu", "log_level": "debug", "reward.device": "cuda", "trainer.log_level": "error"}
+    given: Table = {
+        "device": "cpu", "log_level": "debug", "log_levels": {"services": "error"}, "tracing.endpoint": "http://a",
+        "reward.device": "cuda", "trainer.log_level": "error", "chat.tracing.sample": 0.5,
+        "reward.tracing.endpoint": "http://b",
+    }  # fmt: skip
     path = tmp_path / "up.toml"
     write_toml(nested({**REQUIRED["up"], **given}), path)
     files = written(tmp_path, load(StandaloneSettings, path))
@@ -147,6 +152,9 @@ def test_what_is_given_above_holds_for_whoever_has_no_other(tmp_path: Path) -> N
         "cpu", "cuda", "cpu"
     )  # fmt: skip
     assert [files[name]["log_level"] for name in SERVICES] == ["debug", "debug", "error"]
+    assert all(files[name]["log_levels"] == {"services": "error"} for name in SERVICES)
+    assert files["chat"]["tracing"] == {"endpoint": "http://a", "sample": 0.5}
+    assert [files[name]["tracing"]["endpoint"] for name in ("reward", "trainer")] == ["http://b", "http://a"]
 
 
 def test_a_mistake_above_is_told_once(tmp_path: Path) -> None:

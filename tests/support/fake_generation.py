@@ -63,6 +63,7 @@ class FakeGeneration:
     def __init__(self, answers: Answers | None = None) -> None:
         self.answers: Answers = answers or Same()
         self.requests: list[dict[str, Any]] = []
+        self.headers: dict[str, str] = {}
         self.asked = asyncio.Event()
         self.aborted = asyncio.Event()
         self.refuse: Refusal | None = None
@@ -113,6 +114,7 @@ class FakeGeneration:
         self, request: web.Request, body: dict[str, Any], form: Callable[[dict[str, Any]], dict[str, Any] | None]
     ) -> web.StreamResponse:
         self.requests.append(body)
+        self.headers = {name.lower(): value for name, value in request.headers.items()}
         self.asked.set()
         if self.refuse is not None and isinstance(self.refuse.where, int):
             return web.json_response(self.refuse.body(), status=self.refuse.where)

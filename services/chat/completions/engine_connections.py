@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import httptools
 
+from rlhf_online import tracing
 from services.chat.access.limits import TooLate, Visit
 
 CONNECT_S = 10.0
@@ -196,7 +197,8 @@ class EngineConnections:
     async def post(self, path: str, body: bytes, take: Take | None, visit: Visit | None) -> Reply:
         """The engine's answer, its headers read; it may take what `visit` has left. Raises OSError, TooLate."""
         connection = self._kept() or await self._connect(visit)
-        head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._head}content-length: {len(body)}\r\n\r\n"
+        trace = f"{tracing.HEADER}: {current}\r\n" if (current := tracing.current()) else ""
+        head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._head}{trace}content-length: {len(body)}\r\n\r\n"
         reply = connection.ask(head.encode() + body, take)
         try:
             if visit is not None:

@@ -12,6 +12,7 @@ If the log is away, people are answered all the same, with `"logged": false`.
 import asyncio
 from collections.abc import AsyncIterator
 
+from rlhf_online import tracing
 from rlhf_online.errors import EngineUnavailable, LogUnavailable
 from rlhf_online.events import Completion, Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
@@ -22,6 +23,7 @@ from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.completions import upstream
 from services.chat.completions.engine import Engine
 from services.chat.completions.engine_connections import EngineConnections
+from services.chat.completions.generation_span import begin_span, end_span
 from services.chat.completions.in_flight import Generation, InFlight
 from services.chat.completions.sampling_request import PUBLIC_MODEL, GenerationRequest
 from services.chat.event_writer import EventWriter
@@ -101,10 +103,13 @@ class Gateway:
         generation = self.flight.begin(request, visit, streamed=streamed)
         self.active += 1
         self.metrics.active.set(self.active)
+        generation.span = begin_span(generation)
         try:
-            await upstream.send(self.connections, self.engine, generation, self.flight)
+            with tracing.current_is(generation.span):
+                await upstream.send(self.connections, self.engine, generation, self.flight)
             if generation.tokens:
                 self.metrics.first_token.observe(generation.elapsed_s())
+                generation.span.note({"rlhf.first_token_s": generation.elapsed_s()})
         except BaseException:
             self.end(generation)
             raise
@@ -137,6 +142,7 @@ class Gateway:
         """
         if generation.reply is not None:
             generation.reply.close(ended=generation.ended)
+        end_span(generation)
         self.flight.end(generation)
         self.active -= 1
         self.metrics.active.set(self.active)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlhf_online import sse
+from rlhf_online import sse, tracing
 from rlhf_online.events import Answer, ToolCall, VersionSpan, now_ms
 from services.chat.access.limits import Visit
 from services.chat.completions.engine import Engine
@@ -88,7 +88,7 @@ class Generation:
 
     `waiting` is true exactly while everything that arrived has been taken in and the engine's next bytes are awaited.
     `model` is the engine's name of the version that is asked. `first` and `latest` are
-    the answers that the first token and the latest token so far are of.
+    the answers that the first token and the latest token so far are of; `span` is that of the engine's work.
     Where it is `streamed`, `unread` are the chunks that arrived and were not read yet. `ended` is true once the engine
     has sent its last; `error` is what it sent instead.
     """
@@ -116,6 +116,7 @@ class Generation:
     logged: bool = False
     first: Choice | None = None
     latest: Choice | None = None
+    span: tracing.Span = tracing.NOTHING
 
     @property
     def version(self) -> str:

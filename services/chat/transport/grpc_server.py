@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import Counter
 
+from rlhf_online import tracing
 from rlhf_online.config.grpc import MAX_CALLS
 from rlhf_online.errors import RlhfError
 from rlhf_online.proto.rlhf.v1 import (
@@ -33,12 +34,11 @@ from rlhf_online.proto.rlhf.v1 import (
 )
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.summary import VersionSummary
-from services.chat import tracing
 from services.chat.access.authorization import Authorization
 from services.chat.access.caller import CALLER
 from services.chat.api.operations import BY_RPC, Operation
 from services.chat.bodies.api_error import ApiError, report
-from services.chat.tracing import TraceGrpc
+from services.chat.tracing import LOOKING
 from services.chat.transport import connections
 from services.chat.transport.chat import Chat, readiness
 from services.chat.transport.grpc_chat import ChatServicer
@@ -48,6 +48,7 @@ from services.chat.transport.grpc_errors import code_of, trailing
 from services.chat.transport.grpc_feedback import FeedbackServicer
 from services.chat.transport.grpc_values import values_of
 from services.grpc_port import GrpcPort
+from services.grpc_tracing import TraceGrpc
 
 HEALTH_POLL_S = 0.5
 FILES = (chat_pb2, comparisons_pb2, feedback_pb2, admin_pb2, conversations_pb2)
@@ -58,6 +59,7 @@ SERVICES = (
     "rlhf.v1.AdminService",
     "rlhf.v1.ConversationService",
 )
+TRACED = {rpc: operation.method not in LOOKING for rpc, operation in BY_RPC.items()}
 Context = grpc.aio.ServicerContext
 
 
@@ -155,7 +157,8 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
 
     async def _abort(self, context: Context, error: Exception) -> None:
         answer = report(error, self.internal_errors, tracing.request_id())
-        await context.abort(code_of(answer), str(answer), trailing(answer))
+        named = (tracing.REQUEST_ID, tracing.request_id())
+        await context.abort(code_of(answer), str(answer), (*trailing(answer), named))
 
 
 async def _write(context: Context, piece: Any) -> None:
@@ -180,7 +183,7 @@ class GrpcServer:
             self._register,
             chat.gateway.metrics.grpc,
             chat.settings.grpc.server_options(chat.settings.limits.max_body_bytes, chat.connections),
-            (TraceGrpc(), OperationInterceptor(chat.authorization, chat.gateway.metrics.internal_errors)),
+            (TraceGrpc(TRACED), OperationInterceptor(chat.authorization, chat.gateway.metrics.internal_errors)),
             max_calls=MAX_CALLS,
         )
         self._follower: asyncio.Task[None] | None = None

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.chat import tracing
+from rlhf_online import tracing
 from services.chat.access.caller import CALLER
 from services.chat.api.operations import OPERATIONS, Operation
 from services.chat.bodies.api_error import ApiError, report
@@ -88,6 +88,7 @@ def _endpoint(operation: Operation, handler: Handler, chat: Chat) -> Handler:
 
     async def endpoint(request: Request) -> Response:
         try:
+            tracing.opened().name(f"{operation.method} {operation.path}", {"http.route": operation.path})
             if operation.method != "GET":
                 _check_origin(request, chat)
             CALLER.set(chat.authorization.admit(operation.requires, request.headers))

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.chat import tracing
+from rlhf_online import tracing
 from services.chat.access.caller import CALLER, PersonQuery
 from services.chat.bodies.api_error import outcome, report
 from services.chat.bodies.validation import parse_object, validate

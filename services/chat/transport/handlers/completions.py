@@ -6,8 +6,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rlhf_online import tracing
 from rlhf_online.config import EngineSettings, LimitSettings
-from services.chat import tracing
 from services.chat.access.caller import CALLER
 from services.chat.bodies.api_error import outcome, report
 from services.chat.bodies.validation import parse_object
@@ -71,6 +71,7 @@ class CompletionHandlers:
                 yield chunks.last()
             except Exception as error:
                 ended = outcome(error)
+                tracing.opened().fail(ended)
                 shown = report(error, self._metrics.internal_errors, tracing.request_id())
                 body: dict[str, Any] = {**shown.body()}
                 if generation.tokens and not generation.settled:  # what the client has seen can be rated

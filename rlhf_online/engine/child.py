@@ -174,7 +174,7 @@ def command(settings: EngineSettings, device: str, socket: Path, *, dummy_weight
     words += ["--max-model-len", str(settings.max_model_len), "--max-num-seqs", str(settings.max_num_seqs)]
     words += ["--generation-config", "vllm", "--logprobs-mode", "processed_logprobs"]
     words += ["--scheduling-policy", "priority", "--worker-extension-cls", "rlhf_online.engine.worker.Probe"]
-    words += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning", "--disable-log-stats"]
+    words += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"]
     if device == "cpu":
         words += ["--enforce-eager", "--kv-cache-memory-bytes", str(round(settings.kv_cache_gib * 2**30))]
     if settings.tool_call_parser:
@@ -199,6 +199,7 @@ def environment(settings: EngineSettings, device: str) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOG_STATS_INTERVAL": "3600",  # they are metrics, and need not fill the log, too
         "VLLM_SERVER_DEV_MODE": "1",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }

@@ -17,6 +17,7 @@ from rlhf_online.engine.transport import EngineTransport
 from rlhf_online.errors import EngineError
 
 HEALTH_TIMEOUT_S = 10.0
+METRICS_TIMEOUT_S = 5.0
 LOAD_TIMEOUT_S = 600.0
 PROBE_TIMEOUT_S = 300.0
 PROBE_POINTS, TOP_LOGPROBS = 3, 20
@@ -36,6 +37,10 @@ class EngineClient(EngineTransport):
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
+
+    async def metrics(self) -> str:
+        """vLLM's own, as Prometheus' text."""
+        return str(await self.call("GET", "/metrics", timeout_s=METRICS_TIMEOUT_S))
 
     async def pause(self, timeout_s: float) -> None:
         """Stop between two steps and keep the running requests; returns when no step runs any more."""

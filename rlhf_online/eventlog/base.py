@@ -32,13 +32,15 @@ class Shipping:
     """How far the records of a local log have been shipped to Kafka; a log that is shipped nowhere has no backlog.
 
     `backlog`: records that Kafka has not confirmed; `oldest_ms`: time of the oldest of them, 0 without any;
-    `failures`: deliveries that failed and were retried; `refused`: records that Kafka will never take.
+    `failures`: deliveries that failed and were retried; `refused`: records that Kafka will never take; `confirmed`:
+    those that it has, ever since the log began.
     """
 
     backlog: int = 0
     oldest_ms: int = 0
     failures: int = 0
     refused: int = 0
+    confirmed: int = 0
 
 
 class Sink(Protocol):

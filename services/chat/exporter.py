@@ -1,6 +1,7 @@
 """Counts of the engine, the log and the supervisor as metrics, read at each scrape and each change."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 from rlhf_online.eventlog.base import Shipping, Sink
 from rlhf_online.events import now_ms
@@ -10,15 +11,24 @@ from rlhf_online.versions.catalogue import Catalogue
 from rlhf_online.versions.manifest import Change
 from services.chat.access.secrets import INTACT, Secrets
 from services.chat.completions.engine import Engine, Swap
+from services.chat.completions.in_flight import InFlight
 
 
 class Exporter:
     """Copies what they count into the metrics, each event once. The supervisor's, if there is one, lie in `state`."""
 
     def __init__(
-        self, engine: Engine, sink: Sink, metrics: ChatMetrics, state: StateDir, secrets: Secrets, catalogue: Catalogue
+        self,
+        engine: Engine,
+        flight: InFlight,
+        sink: Sink,
+        metrics: ChatMetrics,
+        state: StateDir,
+        secrets: Secrets,
+        catalogue: Catalogue,
     ) -> None:
         self.engine = engine
+        self.flight = flight
         self.state = state
         self.secrets = secrets
         self.sink = sink
@@ -43,6 +53,8 @@ class Exporter:
         if self.engine.serving != self._serving:
             self._serving = self.engine.serving
             show_version(self.metrics.serving.version, self._serving)
+            self.metrics.serving.since.set_to_current_time()
+        self.metrics.waiting.set(sum(generation.first is None for generation in self.flight.generations))
         self.metrics.serving.engine_ready.set(self.engine.state == "ready")
         self.metrics.serving.version_lag.set(self.engine.pod.lag_s)
         self.metrics.serving.could_not_serve.set(len(self.engine.pod.could_not))
@@ -57,7 +69,10 @@ class Exporter:
                 self.metrics.service_restarts.labels(service=name).set(status["restarts"])
 
     def _show_shipping(self, now: Shipping) -> None:
-        before, self._shipping = self._shipping, now
+        before = self._shipping
+        # A forwarder that was started again goes on from what is on disk, and ships some records once more.
+        self._shipping = replace(now, confirmed=max(now.confirmed, before.confirmed))
+        self.metrics.log.shipped.inc(self._shipping.confirmed - before.confirmed)
         self.metrics.log.backlog.set(now.backlog)
         self.metrics.log.backlog_age.set(max(0.0, (now_ms() - now.oldest_ms) / 1000) if now.oldest_ms else 0.0)
         self.metrics.log.deliveries_failed.inc(now.failures - before.failures)

@@ -46,6 +46,7 @@ from services.chat.completions.in_flight import InFlight
 from services.chat.completions.rollouts import Rollouts
 from services.chat.completions.sampling_request import PUBLIC_MODEL
 from services.chat.console.alarm import PredictionAlarm
+from services.chat.console.gauges import Gauges
 from services.chat.console.opinions import Opinions
 from services.chat.console.panel import Panel
 from services.chat.console.service import Console
@@ -98,7 +99,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     authorization = Authorization(keys, state.operator_token(), person_hash)
     authorization.check_host(settings.host)
     secrets = Secrets(state, keys)
-    exporter = Exporter(engine, sink, metrics, state, secrets, registry)
+    exporter = Exporter(engine, flight, sink, metrics, state, secrets, registry)
     watch = VersionWatch(engine)
     engine.on_change.extend((writer.changed, exporter.changed, watch.changed))
     store = ConversationStore(
@@ -155,8 +156,8 @@ def _console(
     registry: Registry, engine: Engine, learning: Learning, state: StateDir, log: Path, metrics: ChatMetrics
 ) -> Console:
     tally, opinions = Tally(log), Opinions(log)
-    panel = Panel(registry, engine, learning, state, tally, opinions)
-    return Console(panel, tally, opinions, PredictionAlarm(metrics.prediction, state))
+    panel = Panel(registry, engine, learning, state, tally, opinions, metrics.votes.to_live)
+    return Console(panel, tally, opinions, PredictionAlarm(metrics.prediction, state), Gauges(metrics))
 
 
 async def serve(chat: Chat, stop: asyncio.Event, opened: Callable[[Ports], Awaitable[None]]) -> None:

@@ -16,11 +16,12 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from rlhf_online.eventlog.local import LocalLog
-from rlhf_online.metrics import PredictionMetrics
+from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from services.chat.console import service
 from services.chat.console.alarm import PredictionAlarm
+from services.chat.console.gauges import Gauges
 from services.chat.console.opinions import Opinions
 from services.chat.console.panel import Panel
 from services.chat.console.service import Console
@@ -51,8 +52,9 @@ async def measure(folder: Path, count: int) -> dict[str, float | int | str]:
     fill(tally)
     publish(registry.store)
     opinions = Opinions(state.log)
-    panel = Panel(registry, Engine(), Learning(registry, state), state, tally, opinions)
-    console = Console(panel, tally, opinions, PredictionAlarm(PredictionMetrics(CollectorRegistry()), state))
+    metrics = ChatMetrics(CollectorRegistry())
+    panel = Panel(registry, Engine(), Learning(registry, state), state, tally, opinions, metrics.votes.to_live)
+    console = Console(panel, tally, opinions, PredictionAlarm(metrics.prediction, state), Gauges(metrics))
     begin = time.perf_counter()
     await console.overview()
     figures: dict[str, float | int | str] = {"votes": VOTES, "versions": 2 * POLICIES}

@@ -69,10 +69,10 @@ def test_what_waits_is_what_the_forwarder_has_not_shipped(opened: Callable[..., 
     for number in range(5):
         assert sink.append(b"x").result(30) == number
     forwarder.progress = Progress(shipped=3, saved=2, oldest_ms=1234, failures=4, refused=1)
-    assert sink.shipping() == Shipping(backlog=2, oldest_ms=1234, failures=4, refused=1)
+    assert sink.shipping() == Shipping(backlog=2, oldest_ms=1234, failures=4, refused=1, confirmed=2)
     assert (sink.shipped, sink.forwarder_pid) == (3, 17)
     forwarder.progress = Progress(shipped=5, saved=2, oldest_ms=1234, failures=4, refused=1)
-    assert sink.shipping() == Shipping(failures=4, refused=1), "nothing waits, so nothing is the oldest"
+    assert sink.shipping() == Shipping(failures=4, refused=1, confirmed=4), "nothing waits, so nothing is the oldest"
 
 
 def test_nothing_is_removed_that_a_restart_would_ship_again(

@@ -29,6 +29,7 @@ class FakeVllm(FakeGeneration):
         self.holds = "dummy"
         self.adapters: dict[str, Path] = {}
         self.healthy = True
+        self.metrics = '# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine="0"} 3.0\n'
         self.pause_delay_s = 0.0
         self.refuse_load: set[str] = set()
         self.dies_of: set[str] = set()
@@ -43,6 +44,7 @@ class FakeVllm(FakeGeneration):
         app.add_routes(
             [
                 web.get("/health", self._health),
+                web.get("/metrics", self._metrics),
                 web.get("/v1/models", self._models),
                 web.post("/v1/chat/completions", self.chat),
                 web.post("/v1/completions", self._probe_or_write),
@@ -132,6 +134,9 @@ class FakeVllm(FakeGeneration):
         tops = [self._next_token(folder, prefix) for prefix in body["prompt"]]
         choices = [{"index": index, "logprobs": {"top_logprobs": [top]}} for index, top in enumerate(tops)]
         return web.json_response({"choices": choices})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(text=self.metrics)
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)

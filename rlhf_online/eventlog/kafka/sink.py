@@ -77,6 +77,7 @@ class KafkaSink:
             oldest_ms=progress.oldest_ms if backlog else 0,
             failures=progress.failures,
             refused=progress.refused,
+            confirmed=progress.shipped - progress.refused,
         )
 
     def close(self) -> None:

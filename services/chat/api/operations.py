@@ -346,11 +346,20 @@ OPERATIONS = (
     ),
     Operation(
         name="expose",
-        summary="Metrics for Prometheus.",
+        summary="Metrics for Prometheus, in OpenMetrics where it asks for that.",
         method="GET",
         path="/metrics",
         requires="public",
         response="text/plain",
+    ),
+    Operation(
+        name="expose_engine",
+        summary="vLLM's own metrics for Prometheus, as the engine tells them.",
+        method="GET",
+        path="/metrics/engine",
+        requires="public",
+        response="text/plain",
+        also=(503,),
     ),
     Operation(
         name="openapi",

@@ -18,6 +18,8 @@ class Client(Protocol):
 
     async def health(self) -> bool: ...
 
+    async def metrics(self) -> str: ...
+
 
 class Swap(Protocol):
     """How an attempt to load a version went."""

@@ -16,6 +16,7 @@ from rlhf_online import tracing
 from rlhf_online.errors import EngineUnavailable, LogUnavailable
 from rlhf_online.events import Completion, Envelope, now_ms
 from rlhf_online.metrics import ChatMetrics
+from rlhf_online.metrics.exemplars import exemplar
 from rlhf_online.state import PersonHash
 from services.chat.access.caller import Caller
 from services.chat.access.limits import Limits, Visit
@@ -108,7 +109,7 @@ class Gateway:
             with tracing.current_is(generation.span):
                 await upstream.send(self.connections, self.engine, generation, self.flight)
             if generation.tokens:
-                self.metrics.first_token.observe(generation.elapsed_s())
+                self.metrics.first_token.observe(generation.elapsed_s(), exemplar())
                 generation.span.note({"rlhf.first_token_s": generation.elapsed_s()})
         except BaseException:
             self.end(generation)
@@ -133,7 +134,7 @@ class Gateway:
             generation.logged = generation.request.store
         except LogUnavailable:
             generation.logged = False
-        self.metrics.latency.observe(generation.elapsed_s())
+        self.metrics.latency.observe(generation.elapsed_s(), exemplar())
 
     def end(self, generation: Generation) -> None:
         """Let go of the request, however it went. What a client received of an unfinished one is logged as aborted.
@@ -206,6 +207,10 @@ class Gateway:
         """Nothing more comes of the request: counted, known to votes, and made an event."""
         generation.settled = True
         self.metrics.tokens.inc(generation.tokens)
+        self.metrics.prompt_tokens.inc(len(generation.prompt_token_ids or ()))
+        if (token_s := generation.token_s()) is not None:
+            self.metrics.token_time.observe(token_s, traced := exemplar())
+            self.metrics.longest_gap.observe(generation.longest_gap_s, traced)
         self.metrics.uncertain.inc(sum(not choice.spans_exact for choice in generation.choices))
         request = generation.request
         event = Completion(

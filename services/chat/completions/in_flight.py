@@ -9,6 +9,7 @@ tokens wait unread) keeps its versions, but its boundary is not exact, and its s
 
 import asyncio
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,8 +88,9 @@ class Generation:
     """A request that the engine works on: its response, the answers so far, times.
 
     `waiting` is true exactly while everything that arrived has been taken in and the engine's next bytes are awaited.
-    `model` is the engine's name of the version that is asked. `first` and `latest` are
-    the answers that the first token and the latest token so far are of; `span` is that of the engine's work.
+    `model` is the engine's name of the version that is asked. `first` and `latest` are the answers that the first token
+    and the latest token so far are of; `longest_gap_s` is the longest time between two; `span` is that of the
+    engine's work.
     Where it is `streamed`, `unread` are the chunks that arrived and were not read yet. `ended` is true once the engine
     has sent its last; `error` is what it sent instead.
     """
@@ -117,6 +119,9 @@ class Generation:
     first: Choice | None = None
     latest: Choice | None = None
     span: tracing.Span = tracing.NOTHING
+    first_token_s: float = 0.0
+    last_token_s: float = 0.0
+    longest_gap_s: float = 0.0
 
     @property
     def version(self) -> str:
@@ -136,6 +141,20 @@ class Generation:
     def elapsed_s(self) -> float:
         """Since the request arrived."""
         return asyncio.get_running_loop().time() - self.started_s
+
+    def token_came(self) -> None:
+        """Note the time, and how long the answers stood still before."""
+        now = time.monotonic()
+        if self.first_token_s:
+            self.longest_gap_s = max(self.longest_gap_s, now - self.last_token_s)
+        else:
+            self.first_token_s = now
+        self.last_token_s = now
+
+    def token_s(self) -> float | None:
+        """Mean seconds between the tokens of the longest answer; None if it has not two of them."""
+        steps = max(len(choice.token_ids) for choice in self.choices) - 1
+        return (self.last_token_s - self.first_token_s) / steps if steps > 0 else None
 
     @property
     def tokens(self) -> int:

@@ -154,6 +154,7 @@ def take_in(generation: Generation, chunk: Chunk) -> None:
             choice.token_ids += token_ids
             generation.first = generation.first or choice
             generation.latest = choice
+            generation.token_came()
         if generation.request.route == "chat":
             _take_in_delta(choice, part, told=generation.request.logprobs)
         else:

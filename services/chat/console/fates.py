@@ -4,6 +4,8 @@ board of outcomes ─▶ a vote waits no more; or a reward version was trained w
                      that one is live ─▶ seconds since the click
 """
 
+from prometheus_client import Histogram
+
 from rlhf_online.feedback.outcomes import Mark, OutcomeBoard
 from services.chat.console.tally import LIVE, SETTLED, TRAINED, WAITING, Tally
 
@@ -12,11 +14,12 @@ CLICKS = 1_000
 
 
 class Fates:
-    """Of the votes in `tally`, as `board` tells them."""
+    """Of the votes in `tally`, as `board` tells them; `to_live` is the metric of their way to a live version."""
 
-    def __init__(self, tally: Tally, board: OutcomeBoard) -> None:
+    def __init__(self, tally: Tally, board: OutcomeBoard, to_live: Histogram) -> None:
         self._tally = tally
         self._board = board
+        self._to_live = to_live
 
     def settle(self, first_reward_ms: int) -> None:
         """Take in what the trainer told since the last time. Where the first reward version, of `first_reward_ms` (0:
@@ -56,9 +59,10 @@ class Fates:
         """Reward versions that no live policy has learned from yet."""
         return [reward for (reward,) in self._tally.rows("SELECT reward FROM taught ORDER BY reward")]
 
-    def went_live(self, reward: str, at_ms: int) -> None:
-        """What the reward version learned is live since `at_ms`, 0: nobody knows since when."""
+    def went_live(self, reward: str, policy: str, at_ms: int) -> None:
+        """What the reward version learned is live, in `policy`, since `at_ms`, 0: nobody knows since when."""
         whose = f"FROM vote WHERE state = {TRAINED} AND reward = ?"
+        accepted = self._tally.rows(f"SELECT accepted_ms {whose}", (reward,)) if at_ms else []
         with self._tally.transaction():
             if at_ms:
                 took = "MAX(0, ? - accepted_ms) / 1000.0"
@@ -68,6 +72,9 @@ class Fates:
             change = f"UPDATE vote SET state = {LIVE} WHERE state = {TRAINED} AND reward = ?"
             self._tally.execute(change, (reward,))
             self._tally.execute("DELETE FROM taught WHERE reward = ?", (reward,))
+        serves_ms = max(at_ms, self._tally.served_ms(policy))
+        for (accepted_ms,) in accepted:
+            self._to_live.labels("swapped").observe(max(0, serves_ms - accepted_ms) / 1000)
 
     def clicks(self) -> list[float]:
         """Seconds to a live version, of the last CLICKS votes for which they are known, ascending."""

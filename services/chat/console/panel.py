@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, cast
 
+from prometheus_client import Histogram
+
 from rlhf_online.errors import FileDamaged, ReadModelUnavailable
 from rlhf_online.events import now_ms
 from rlhf_online.feedback.outcomes import OutcomeBoard
@@ -63,11 +65,13 @@ class Panel:
         state: StateDir,
         tally: Tally,
         opinions: Opinions,
+        to_live: Histogram,
     ) -> None:
+        """`to_live`: the metric of click → live, by stage."""
         self.table = VersionTable(registry)
         self.looks = 0
         self._tally = tally
-        self._fates = Fates(tally, OutcomeBoard(registry.store))
+        self._fates = Fates(tally, OutcomeBoard(registry.store), to_live)
         self._engine = engine
         self._learning = learning
         self._state = state
@@ -143,7 +147,7 @@ class Panel:
         self._fates.settle(self.table.first_reward_ms())
         for reward in self._fates.taught():
             if (served := self.table.first_served(reward)) is not None:
-                self._fates.went_live(reward, served.status.first_live_ms)
+                self._fates.went_live(reward, served.version, served.status.first_live_ms)
 
     def _votes(self) -> VoteFlow:
         minute = now_ms() // MINUTE_MS - 1

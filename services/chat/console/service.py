@@ -21,6 +21,7 @@ from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.bodies.validation import FROM_QUERY, Integer, Model, Within, validate
 from services.chat.console.alarm import PredictionAlarm
 from services.chat.console.comparing import number
+from services.chat.console.gauges import Gauges
 from services.chat.console.opinions import Opinions
 from services.chat.console.panel import Panel
 from services.chat.console.replies import (
@@ -57,10 +58,11 @@ class HistoryQuery(Model):
 class Console:
     """Of one service."""
 
-    def __init__(self, panel: Panel, tally: Tally, opinions: Opinions, alarm: PredictionAlarm) -> None:
+    def __init__(self, panel: Panel, tally: Tally, opinions: Opinions, alarm: PredictionAlarm, gauges: Gauges) -> None:
         self.tally = tally
         self.opinions = opinions
         self._alarm = alarm
+        self._gauges = gauges
         self._panel = panel
         self._overview: ConsoleOverview | None = None
         self._looked_s = -LOOK_S
@@ -73,10 +75,13 @@ class Console:
         self._closed.set()
 
     async def follow(self) -> None:
-        """Tell whether the gate's predictions and people have parted, until cancelled; nobody need look for it."""
+        """Tell metrics what is known, and whether the gate's predictions and people have parted, until cancelled;
+        nobody need look for it."""
         while True:
             with suppress(ApiError, ReadModelUnavailable):  # what cannot be read now is told later
-                await asyncio.to_thread(self._alarm.tell, (await self._fresh(asked=False))["prediction"])
+                found = await self._fresh(asked=False)
+                await asyncio.to_thread(self._alarm.tell, found["prediction"])
+                self._gauges.tell(found["votes"], self._panel.table.known.values())
             await asyncio.sleep(FOLLOW_S)
 
     async def overview(self) -> ConsoleOverview:

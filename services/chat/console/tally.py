@@ -147,6 +147,13 @@ CREATE TABLE IF NOT EXISTS board (only_row INTEGER PRIMARY KEY CHECK (only_row =
         query = "SELECT at_ms, version, state, previous, reason FROM change WHERE at_ms < ? ORDER BY at_ms DESC LIMIT ?"
         return self.rows(query, (before_ms, limit))
 
+    def served_ms(self, version: str) -> int:
+        """When the engine here began to serve the version; 0 if it did not."""
+        [[found]] = self.rows(
+            "SELECT COALESCE(MIN(at_ms), 0) FROM change WHERE version = ? AND state = 'live'", (version,)
+        )
+        return found
+
     def last_change_ms(self) -> int:
         """When the newest of them was; 0 before the first."""
         [[found]] = self.rows("SELECT COALESCE(MAX(at_ms), 0) FROM change", ())

@@ -6,8 +6,9 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from rlhf_online.eventlog.base import Position
-from rlhf_online.events import Envelope, Feedback, now_ms
+from rlhf_online.events import Envelope, Feedback, Withdrawal, now_ms
 from rlhf_online.metrics import ChatMetrics
+from rlhf_online.metrics.exemplars import exemplar
 from rlhf_online.state import PersonHash
 from services.chat.access.caller import Caller
 from services.chat.access.limits import Limits
@@ -96,6 +97,9 @@ class FeedbackService:
             self.count(kind, outcome(error))
             raise
         self.count(kind, "ok")
+        if not isinstance(vote.event.kind, Withdrawal):
+            seconds = max(0, now_ms() - vote.event.created_ms) / 1000
+            self.metrics.votes.to_live.labels("accepted").observe(seconds, exemplar())
         return {"event_id": vote.event_id, "position": position}
 
     def options(self) -> FeedbackOptions:

@@ -1,9 +1,11 @@
 """The page, health, metrics and the description of the service."""
 
-from prometheus_client import generate_latest
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from rlhf_online.metrics import exposition
 from services.chat.access.caller import CALLER
 from services.chat.api import openapi, reference
 from services.chat.bodies.api_error import ApiError
@@ -11,6 +13,8 @@ from services.chat.completions.responses import Health
 from services.chat.page import assets
 from services.chat.transport.chat import Chat, readiness
 from services.chat.transport.http import json
+
+CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class OperationHandlers:
@@ -55,4 +59,11 @@ class OperationHandlers:
 
     async def expose(self, request: Request) -> Response:
         self.chat.exporter.update()
-        return Response(generate_latest(self.chat.collector), media_type="text/plain; version=0.0.4; charset=utf-8")
+        accept = request.headers.get("accept", "")
+        content, content_type = await asyncio.to_thread(exposition, self.chat.collector, accept)
+        return Response(content, headers={"content-type": content_type})
+
+    async def expose_engine(self, request: Request) -> Response:
+        """Raises EngineError: none that answers."""
+        content = await self.chat.gateway.engine.client.metrics()
+        return Response(content, headers={"content-type": CLASSIC})

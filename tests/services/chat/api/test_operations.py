@@ -34,7 +34,7 @@ def test_what_changes_something_and_other_peoples_words_are_the_operators() -> N
 def test_what_everybody_may_ask_tells_nothing_of_people() -> None:
     public = {operation.name for operation in OPERATIONS if operation.requires == "public"}
     pages = {"page", "console", "annotate", "page_asset", "reference"}
-    assert public == {*pages, "healthz", "readyz", "expose", "openapi"}
+    assert public == {*pages, "healthz", "readyz", "expose", "expose_engine", "openapi"}
 
 
 async def test_each_operation_is_open_to_its_role_and_to_operators(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from rlhf_online.eventlog.local import LocalLog
-from rlhf_online.metrics import PredictionMetrics
+from rlhf_online.metrics import ChatMetrics
 from rlhf_online.state import StateDir
 from rlhf_online.versions.registry import Registry
 from services.chat.console.alarm import PredictionAlarm
+from services.chat.console.gauges import Gauges
 from services.chat.console.opinions import Opinions
 from services.chat.console.panel import Panel
 from services.chat.console.service import Console
@@ -66,8 +67,9 @@ async def test_a_view_scans_neither_votes_nor_versions(tmp_path: Path, monkeypat
     registry, log, tally = Registry(store), LocalLog(state.log), CountingTally(state.log)
     fill(tally)
     opinions = Opinions(state.log)
-    panel = Panel(registry, Engine(), Learning(registry, state), state, tally, opinions)
-    console = Console(panel, tally, opinions, PredictionAlarm(PredictionMetrics(CollectorRegistry()), state))
+    metrics = ChatMetrics(CollectorRegistry())
+    panel = Panel(registry, Engine(), Learning(registry, state), state, tally, opinions, metrics.votes.to_live)
+    console = Console(panel, tally, opinions, PredictionAlarm(metrics.prediction, state), Gauges(metrics))
     assert len((await console.versions())["policies"]["version"]) == POLICIES  # the first one reads all
     for view in (console.overview, console.versions, lambda: console.history({})):
         store.reads = 0

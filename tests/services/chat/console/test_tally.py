@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.events import (
@@ -23,6 +24,7 @@ from rlhf_online.events import (
     now_ms,
 )
 from rlhf_online.feedback.outcomes import OutcomeBoard, Word, fact, vote_key
+from rlhf_online.metrics import ChatMetrics
 from rlhf_online.wire import encode
 from services.chat.console.fates import Fates
 from services.chat.console.panel import click_to_live
@@ -42,13 +44,15 @@ class Log:
         self.board = OutcomeBoard(MemoryStore(folder))
         self.tally = Tally(folder)
         self.votes = 0
+        self.metrics = ChatMetrics(registry := CollectorRegistry())
+        self.registry = registry
 
     def append(self, event_id: str, event: Completion | Feedback | Erasure | VersionChange) -> None:
         self.log.append(encode(Envelope(event_id=event_id, event=event))).result(10)
 
     @property
     def fates(self) -> Fates:
-        return Fates(self.tally, self.board)
+        return Fates(self.tally, self.board, self.metrics.votes.to_live)
 
     def settled(self, first_reward_ms: int) -> None:
         self.seen()
@@ -166,10 +170,18 @@ def test_the_time_from_a_click_to_a_live_version_is_that_of_its_votes(log: Log) 
     log.tell("trained", "reward-000001", *votes)
     log.tell("trained", "reward-000002", other)
     log.settled(first_reward_ms=0)
-    log.fates.went_live("reward-000001", MINUTE * 60_000 + 90_000)
+    changed_ms = MINUTE * 60_000 + 93_000
+    log.append(
+        "swap", VersionChange(version="policy-000001", state="live", previous="", reason="", changed_ms=changed_ms)
+    )
+    log.seen()
+    log.fates.went_live("reward-000001", "policy-000001", MINUTE * 60_000 + 90_000)
+    swapped = {"stage": "swapped"}
+    assert log.registry.get_sample_value("rlhf_click_to_live_seconds_sum", swapped) == 186.0, "until it served here"
     assert (log.fates.clicks(), log.fates.taught()) == ([90.0, 90.0], ["reward-000002"])
-    log.fates.went_live("reward-000002", MINUTE * 60_000 + 90_000)
-    log.fates.went_live("reward-000002", MINUTE * 60_000 + 990_000)
+    log.fates.went_live("reward-000002", "policy-000002", MINUTE * 60_000 + 90_000)
+    log.fates.went_live("reward-000002", "policy-000003", MINUTE * 60_000 + 990_000)
+    assert log.registry.get_sample_value("rlhf_click_to_live_seconds_count", swapped) == 3
     assert log.fates.clicks() == [90.0, 90.0, 120.0], "once"
 
 

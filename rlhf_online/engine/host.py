@@ -38,6 +38,7 @@ State = Literal["starting", "waiting", "ready", "restarting", "failed"]
 HEALTH_S = 2.0  # between two health checks
 UNHEALTHY = 3  # failed checks in a row after which the engine is started again
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
+ASK_AGAIN_S = 5.0  # an external engine, which others start: to ask it costs nothing
 
 
 class EngineHost:
@@ -128,7 +129,7 @@ class EngineHost:
         """Serve until `close`. Raises EngineStartFailed if the engine's very first start fails."""
         self._finished.clear()
         beside = [asyncio.create_task(each()) for each in (self.pod.run, self._canary.run)]
-        started, backoff = 0.0, Backoff(FIRST_BACKOFF_S, MAX_BACKOFF_S)
+        started, backoff = 0.0, Backoff(FIRST_BACKOFF_S, MAX_BACKOFF_S if self.process else ASK_AGAIN_S)
         try:
             while not self._closing.is_set():
                 try:

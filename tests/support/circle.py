@@ -5,7 +5,7 @@ They like short answers: what they like does not matter, only that the circle tu
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rlhf_online.config import LogSettings
 from rlhf_online.simulation import world
@@ -45,7 +45,13 @@ def settings(folder: Path, log: LogSettings) -> StandaloneSettings:
     return StandaloneSettings.model_validate(values)
 
 
-def chat(stack: Stack, prompt: str, **more: Any) -> dict[str, Any]:
+class Service(Protocol):
+    """What people's requests are posted to: a `Stack`, or another chat service."""
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]: ...
+
+
+def chat(stack: Service, prompt: str, **more: Any) -> dict[str, Any]:
     body = {"messages": [{"role": "user", "content": prompt}], "temperature": 1.0, "max_tokens": 24, **more}
     status, reply = stack.post("/v1/chat/completions", body)
     assert status == 200, reply
@@ -53,7 +59,7 @@ def chat(stack: Stack, prompt: str, **more: Any) -> dict[str, Any]:
     return reply
 
 
-def rank(stack: Stack, prompt: str, acknowledged: set[str]) -> None:
+def rank(stack: Service, prompt: str, acknowledged: set[str]) -> None:
     """Chat for four answers and rank them by length, shortest first."""
     reply = chat(stack, prompt, n=4)
     order = sorted(reply["choices"], key=lambda choice: len(choice["message"]["content"]))
@@ -63,7 +69,7 @@ def rank(stack: Stack, prompt: str, acknowledged: set[str]) -> None:
     acknowledged.add(answer["event_id"])
 
 
-def vote(stack: Stack, acknowledged: set[str], count: int = 40) -> None:
+def vote(stack: Service, acknowledged: set[str], count: int = 40) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: rank(stack, PROMPTS[i % len(PROMPTS)], acknowledged), range(count)))
 
@@ -72,7 +78,7 @@ def live(stack: Stack) -> str:
     return open_registry(stack.state.versions).live("policy") or ""
 
 
-def served(stack: Stack) -> str:
+def served(stack: Service) -> str:
     """The version that writes the next answer."""
     reply = chat(stack, PROMPTS[0], max_tokens=1)
     return reply["rlhf"]["versions"][0][-1]["policy_version"]

@@ -42,7 +42,10 @@ class PullSecret(Value):
 
 class Images(Value):
     registry: str = Field(default="", description="Registry and path before the repositories, 'ghcr.io/example'.")
-    tag: str = Field(default="", description="Tag of all images; empty: the chart's appVersion.")
+    tag: str = Field(
+        default="",
+        description="Tag of all images, the engine's with -gpu or -cpu behind; empty: the appVersion.",
+    )
     pullPolicy: Literal["Always", "IfNotPresent", "Never"] = Field(default="IfNotPresent", description="When to pull.")
     pullSecrets: list[PullSecret] = Field(default=[], description="Secrets to pull with, [{name: …}].")
 
@@ -99,7 +102,8 @@ class Disk(Value):
 class CheckpointDisk(Disk):
     enabled: bool = Field(
         default=True,
-        description="A volume for checkpoints and the ledger. false: an emptyDir; a new pod learns all of Kafka anew.",
+        description="A volume for checkpoints and the ledger. false: an emptyDir; with versions in a bucket a new pod "
+        "goes on from the checkpoint there, else it learns all of Kafka anew.",
     )
     size: Quantity = Field(default="100Gi", description="Its size.")
 

@@ -33,8 +33,12 @@ class Rendered(list[Object]):
 
     def settings(self, service: str) -> Object:
         """What stands in the service's settings file."""
+        return tomllib.loads(self.file(service))
+
+    def file(self, service: str) -> str:
+        """That file. The engine's stands beside the chat service's."""
         holder = {"engine": "chat"}.get(service, service)
-        return tomllib.loads(self.one("ConfigMap", f"-{holder}")["data"][f"{service}.toml"])
+        return self.one("ConfigMap", f"r-rlhf-online-{holder}")["data"][f"{service}.toml"]
 
     def pods(self) -> list[Object]:
         """The specification of every pod that the objects make, with its labels below `metadata`."""
@@ -66,7 +70,11 @@ def render(values: Object = LEAST, *profiles: str, **how: Any) -> Rendered:
     """The objects. Fails the test where Helm refuses the values."""
     done = template(values, *profiles, **how)
     assert done.returncode == 0, done.stderr
-    return Rendered(each for each in yaml.safe_load_all(done.stdout) if each)
+    return rendered(done.stdout)
+
+
+def rendered(text: str) -> Rendered:
+    return Rendered(each for each in yaml.load_all(text, yaml.CSafeLoader) if each)
 
 
 def refusal(values: Object, *profiles: str) -> str:

@@ -52,10 +52,11 @@ annotations:
 {{- default (printf "%s-%s" (include "rlhf.fullname" .root) .component) .pod.serviceAccount.name }}
 {{- end }}
 
-{{/* (root, image) */}}
+{{/* The engine's image is built for one kind of device, which its tag ends in: (root, image, device) */}}
 {{- define "rlhf.image" -}}
 {{- $images := .root.Values.images }}
-{{- $tag := coalesce .image.tag $images.tag .root.Chart.AppVersion }}
+{{- $all := printf "%s%s" (default .root.Chart.AppVersion $images.tag) (ternary (printf "-%s" .device) "" (not (empty .device))) }}
+{{- $tag := default $all .image.tag }}
 {{- with $images.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ $tag }}{{ end }}
 {{- end }}

@@ -62,9 +62,9 @@ annotations:
   {{- end }}
 {{- end }}
 
-{{/* The part of a container that its values decide: (root, container) */}}
+{{/* The part of a container that its values decide: (root, container, device) */}}
 {{- define "rlhf.container" -}}
-image: {{ include "rlhf.image" (dict "root" .root "image" .container.image) }}
+image: {{ include "rlhf.image" (dict "root" .root "image" .container.image "device" .device) }}
 imagePullPolicy: {{ .root.Values.images.pullPolicy }}
 terminationMessagePolicy: FallbackToLogsOnError
 securityContext:

@@ -107,6 +107,17 @@ def test_the_engine_is_a_sidecar_that_ends_after_the_chat_service(objects: Rende
     assert "ports" not in engine
 
 
+def test_the_engines_image_is_that_of_the_device() -> None:
+    image = {"images": {"registry": "example.org/team/", "tag": "1.2"}}
+    for device, tag in (("cpu", "1.2-cpu"), ("cuda", "1.2-gpu")):
+        pod = render(merged(LEAST, image, {"device": device})).one("StatefulSet", "-chat")["spec"]["template"]["spec"]
+        assert pod["initContainers"][0]["image"] == f"example.org/team/rlhf-online-engine:{tag}"
+        assert pod["containers"][0]["image"] == "example.org/team/rlhf-online-chat:1.2"
+    digest = f"sha256:{'0' * 64}"
+    pod = render(merged(LEAST, {"engine": {"image": {"digest": digest}}})).one("StatefulSet", "-chat")["spec"]
+    assert pod["template"]["spec"]["initContainers"][0]["image"] == f"rlhf-online-engine@{digest}"
+
+
 def test_loading_is_not_dead() -> None:
     values = merged(LEAST, {"engine": {"settings": {"start_timeout_s": 1800}}})
     (engine,) = render(values).one("StatefulSet", "-chat")["spec"]["template"]["spec"]["initContainers"]

@@ -5,18 +5,17 @@ from pathlib import Path
 import pytest
 
 from rlhf_online import config
-from rlhf_online.config import ChatSettings, RewardSettings
+from rlhf_online.config import ChatSettings, EngineServerSettings, RewardSettings
 from rlhf_online.training.settings import TrainerSettings
 from tests.support.chart import LEAST, PROFILES, Rendered, merged, render
 
-KINDS = {"chat": ChatSettings, "reward": RewardSettings, "trainer": TrainerSettings}
+KINDS = {"chat": ChatSettings, "engine": EngineServerSettings, "reward": RewardSettings, "trainer": TrainerSettings}
 
 
 def read(objects: Rendered, service: str, folder: Path):
     """As the service itself reads its file."""
-    (config_map,) = objects.of("ConfigMap", f"-{service}")
     file = folder / f"{service}.toml"
-    file.write_text(config_map["data"][file.name])
+    file.write_text(objects.file(service))
     return config.load(KINDS[service], file)
 
 
@@ -34,11 +33,10 @@ def test_what_must_agree_is_said_once(tmp_path: Path) -> None:
         },
     )
     objects = render(values)
-    chat, reward, trainer = (read(objects, service, tmp_path) for service in KINDS)
-    engine = objects.settings("engine")
-    assert chat.engine.model == reward.model == trainer.model == engine["model"] == "/models/m"
-    assert chat.engine.tuning == trainer.tuning == engine["tuning"] == "full"
-    assert chat.engine.url == f"unix:{engine['socket']}"
+    chat, engine, reward, trainer = (read(objects, service, tmp_path) for service in KINDS)
+    assert chat.engine.model == reward.model == trainer.model == engine.model == "/models/m"
+    assert chat.engine.tuning == trainer.tuning == engine.tuning == "full"
+    assert chat.engine.url == f"unix:{engine.socket}"
     assert chat.objectives == trainer.reward.objectives == ("helpful", "harmless")
     assert chat.log.url == trainer.log.url == "kafka://kafka:9092"
     assert chat.log.topic_prefix == trainer.log.topic_prefix == "own"

@@ -39,11 +39,12 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(_pem(self._cert))
 
-    def issue(self, name: str) -> Files:
-        """Files `name`.pem and `name`.key, new or in the place of older ones."""
+    def issue(self, name: str, *, days: int = 1) -> Files:
+        """Files `name`.pem and `name`.key, new or in the place of older ones, good for so many days from now on."""
         key = ec.generate_private_key(ec.SECP256R1())
         places = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
-        builder = _certificate(_named(name), self._name, key).add_extension(x509.SubjectAlternativeName(places), False)
+        builder = _certificate(_named(name), self._name, key, days)
+        builder = builder.add_extension(x509.SubjectAlternativeName(places), False)
         files = Files(self.folder / f"{name}.pem", self.folder / f"{name}.key", self.file)
         files.cert.write_bytes(_pem(builder.sign(self._key, SHA256)))
         files.key.write_bytes(private(key))
@@ -63,12 +64,14 @@ def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int = 1
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(NOW - datetime.timedelta(days=1))
-        .not_valid_after(NOW + datetime.timedelta(days=1))
+        .not_valid_after(NOW + datetime.timedelta(days=days))
     )
 
 

@@ -24,6 +24,8 @@ class Target:
     job: str
     address: str
     path: str = "/metrics"
+    scheme: str = "http"
+    """With "https" any certificate will do."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -53,6 +55,8 @@ class Prometheus:
                 {
                     "job_name": target.job,
                     "metrics_path": target.path,
+                    "scheme": target.scheme,
+                    "tls_config": {"insecure_skip_verify": True},
                     "static_configs": [{"targets": [target.address], "labels": dict(target.labels)}],
                 }
                 for target in targets

@@ -4,19 +4,29 @@ Each fires there, resolves, and stays silent on a near miss; that none was forgo
 misspelt, which promtool would pass over, is asked here.
 """
 
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from rlhf_online.metrics.catalogue import Entry
+from scripts import metrics_docs
 from tests.support.ops_tools import tool
 
 ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "helm" / "rlhf-online" / "files" / "alerts"
 CASES = Path(__file__).parent / "rules"
 FILES = sorted(path.name for path in RULES.glob("*.yaml"))
+METRICS = {entry.name: entry for entries in metrics_docs.catalogue().values() for entry in entries}
+"""All that the services' own registries tell, with the values that labels may have."""
+OF_THE_SCRAPE = {"namespace", "job", "pod", "instance"}
+"""Labels that Prometheus sets: the first and third only in Kubernetes."""
+SELECTOR = re.compile(r"(?<![:\w])([a-z]+_[a-z0-9_]+)(?:\{([^}]*)\}|(?=\[|\s|\)|$))")
+MATCHER = re.compile(r'(\w+)\s*(=~|!=|!~|=)\s*"([^"]*)"')
 
 
 def alerts(name: str) -> list[dict[str, Any]]:
@@ -64,3 +74,66 @@ def test_no_alert_is_without_a_case_that_fires_and_resolves_and_one_that_stays_s
         silent = [asked for test, asked in tried.items() if test.startswith(f"{alert} stays silent ")]
         assert silent, f"{alert} has no near miss"
         assert all(case["exp_alerts"] == [] for asked in silent for case in asked)
+
+
+def selectors(expression: str) -> Iterator[tuple[Entry, dict[str, tuple[str, ...]]]]:
+    """The metrics that a query names, with the values that it asks of each label."""
+    for name, matchers in SELECTOR.findall(re.sub(r"\b(by|on|ignoring)\s*\([^)]*\)", "", expression)):
+        assert name in METRICS, f"{name} is emitted by no service"
+        yield METRICS[name], {label: tuple(value.split("|")) for label, _, value in MATCHER.findall(matchers)}
+
+
+def rules() -> list[Any]:
+    """All rules, by their names."""
+    found = [
+        rule
+        for name in FILES
+        for group in yaml.safe_load((RULES / name).read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    return [pytest.param(rule, id=rule.get("alert") or rule["record"]) for rule in found]
+
+
+@pytest.mark.parametrize("rule", rules())
+def test_a_rule_asks_for_metrics_and_labels_that_the_services_emit(rule: dict[str, Any]) -> None:
+    recorded = re.compile(r"namespace_job:\w+:\w+")
+    asked = list(selectors(recorded.sub("", rule["expr"])))
+    assert asked or recorded.search(rule["expr"])
+    for metric, wanted in asked:
+        values = {label.name: label.values for label in metric.labels}
+        for label, given in wanted.items():
+            assert label in values, f"{metric.name} has no label {label}"
+            assert not values[label] or {*given} <= {*values[label]}, f"{metric.name} {label} is never {given}"
+        counted = re.search(rf"\b(rate|increase)\({metric.name}\b", rule["expr"]) is not None
+        assert counted == (metric.type == "counter"), f"{metric.name} is a {metric.type}"
+    known = OF_THE_SCRAPE.union(*({label.name for label in metric.labels} for metric, _ in asked))
+    for given in re.findall(r"\b(?:by|on|ignoring)\s*\(([^)]*)\)", rule["expr"]):
+        assert {label.strip() for label in given.split(",")} <= known
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_made_up_series_are_such_as_the_services_emit(name: str) -> None:
+    for test in yaml.safe_load((CASES / name).read_text())["tests"]:
+        for series in test["input_series"]:
+            [(metric, given)] = selectors(series["series"])
+            values = {label.name: label.values for label in metric.labels}
+            assert {*given} - OF_THE_SCRAPE <= {*values}, series["series"]
+            for label, (value,) in given.items():
+                assert not values.get(label) or value in values[label], series["series"]
+
+
+@pytest.mark.parametrize("rule", [param for param in rules() if "alert" in param.values[0]])
+def test_an_alert_can_be_routed_and_says_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["labels"]["service"] in ("chat", "engine", "reward", "trainer", "store", "storage", "platform")
+    assert set(rule["labels"]) == {"severity", "service"} and set(rule["annotations"]) == {"summary", "runbook_url"}
+    page = ROOT / rule["annotations"]["runbook_url"]
+    assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{rule['alert']}.md"
+    text = page.read_text()
+    assert text.startswith(f"# {rule['alert']}\n")
+    assert re.findall(r"^## (.*)", text, re.MULTILINE) == ["Meaning", "First look", "Causes", "What to do"]
+
+
+def test_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
+    pages = {path.stem for path in (ROOT / "docs" / "runbooks").glob("Rlhf*.md")}
+    assert pages == {rule["alert"] for name in FILES for rule in alerts(name)}

@@ -22,7 +22,7 @@ Name = Annotated[str, Field(pattern=NamePattern, max_length=253)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[int, Field(ge=0)]
 
-OWN = ("state_dir", "ready_file", "die_with_parent", "versions", "log_level")
+OWN = ("state_dir", "ready_file", "die_with_parent", "versions", "log_level", "log_format", "tracing.endpoint")
 """Settings of every service that the chart decides."""
 FILES = ("ca_file", "cert_file", "key_file", "password_file")
 
@@ -237,7 +237,7 @@ class Chat(Pod):
     disk: Disk = Disk()
     service: Service = Service()
     autoscaling: ChatAutoscaling = ChatAutoscaling()
-    preStopSeconds: Seconds = Field(
+    preStopSeconds: Annotated[int, Field(gt=0)] = Field(
         default=10, description="How long a pod that ends still takes requests, until no one sends it any."
     )
 
@@ -336,6 +336,14 @@ class Monitoring(Value):
     dashboards: Dashboards = Dashboards()
 
 
+class Tracing(Value):
+    endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/]+(/[^\s]*)?)?$",
+        description="Where all services send spans, OTLP over HTTP: 'http://collector:4318'; empty: nowhere.",
+    )
+
+
 class Tests(Value):
     timeoutSeconds: Seconds = Field(
         default=300, description="How long `helm test` waits for its vote to be learned from."
@@ -365,6 +373,8 @@ class Values(Value):
     logLevel: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe line shown."
     )
+    logFormat: Literal["json", "text"] = Field(default="json", description="How a line of the logs is written.")
+    tracing: Tracing = Tracing()
     hosts: list[Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]] = Field(
         default=[], description="Names under which browsers reach the page: of Ingress, HTTPRoute and `allowed_hosts`."
     )

@@ -63,7 +63,8 @@ def template(
         "-",
         *options,
     ]
-    return subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, timeout=60)
+    given = json.dumps(values, ensure_ascii=False)  # YAML has no pairs of surrogates
+    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=120)
 
 
 def render(values: Object = LEAST, *profiles: str, **how: Any) -> Rendered:

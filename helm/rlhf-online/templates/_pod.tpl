@@ -108,7 +108,7 @@ env:
 {{- end }}
 {{- end }}
 
-{{/* Mounts of a container that loads models: the model, and the versions where they are a volume. */}}
+{{/* Mounts of a container that loads models: the model, and the versions where they are a volume: (root's values, reads) */}}
 {{- define "rlhf.models.mounts" -}}
 {{- if .Values.model.volume }}
 - name: models
@@ -118,6 +118,9 @@ env:
 {{- if not .Values.versions.url }}
 - name: versions
   mountPath: /var/lib/rlhf-online-versions
+  {{- if .reads }}
+  readOnly: true
+  {{- end }}
 {{- end }}
 {{- end }}
 
@@ -159,7 +162,7 @@ env:
 {{- end }}
 {{- end }}
 
-{{/* Folders that can be written where the root cannot. */}}
+{{/* A folder that can be written where the root cannot. */}}
 {{- define "rlhf.tmp.mounts" -}}
 - name: tmp
   mountPath: /tmp

@@ -85,7 +85,11 @@
 
 {{/* What every service's file has. */}}
 {{- define "rlhf.settings.common" -}}
-{{- dict "state_dir" (include "rlhf.state" .) "log_level" .Values.logLevel "versions" (include "rlhf.versions" . | fromYaml) | toYaml }}
+{{- $common := dict "state_dir" (include "rlhf.state" .) "log_level" .Values.logLevel "log_format" .Values.logFormat }}
+{{- with .Values.tracing.endpoint }}
+{{- $_ := set $common "tracing" (dict "endpoint" .) }}
+{{- end }}
+{{- set $common "versions" (include "rlhf.versions" . | fromYaml) | toYaml }}
 {{- end }}
 
 {{/* The engine's settings, with room for the adapters that the trainer makes. */}}

@@ -104,6 +104,8 @@ def test_the_engine_is_a_sidecar_that_ends_after_the_chat_service(objects: Rende
         each["mountPath"] for each in pod["containers"][0]["volumeMounts"]
     }
     assert {"/run/rlhf-online", "/var/lib/rlhf-online"} <= shared
+    read_only = {each["mountPath"] for each in engine["volumeMounts"] if each.get("readOnly")}
+    assert {"/var/lib/rlhf-online", "/var/lib/rlhf-online-versions", "/etc/rlhf-online"} <= read_only
     assert "ports" not in engine
 
 

@@ -30,6 +30,7 @@ def test_what_must_agree_is_said_once(tmp_path: Path) -> None:
             "kafka": {"topicPrefix": "own", "settings": {"partitions": 12}},
             "versions": {"url": "s3://bucket/prefix"},
             "hosts": ["chat.example.org"],
+            "tracing": {"endpoint": "http://collector:4318"},
         },
     )
     objects = render(values)
@@ -41,6 +42,8 @@ def test_what_must_agree_is_said_once(tmp_path: Path) -> None:
     assert chat.log.url == trainer.log.url == "kafka://kafka:9092"
     assert chat.log.topic_prefix == trainer.log.topic_prefix == "own"
     assert chat.log.kafka == trainer.log.kafka
+    assert chat.tracing.endpoint == reward.tracing.endpoint == trainer.tracing.endpoint == "http://collector:4318"
+    assert chat.log_format == reward.log_format == trainer.log_format == "json"
     assert chat.versions == reward.versions == trainer.versions
     assert chat.versions.url == "s3://bucket/prefix"
     assert chat.allowed_hosts == ("chat.example.org",)

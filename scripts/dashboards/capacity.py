@@ -21,7 +21,10 @@ ENGINE = Row(
             title="KV cache in use",
             what="Of each engine.",
             good="Below 0.9.",
-            do="Full: requests wait or are preempted. More memory for it, fewer `max_num_seqs`, or more pods.",
+            do=(
+                "Full: requests wait or are preempted. More memory for it, fewer `chat.engine.max_num_seqs`, or more "
+                "pods."
+            ),
             queries={"{{pod}}": "max by (pod) (vllm:kv_cache_usage_perc{})"},
             unit="percentunit",
             limits=below(0.8, 0.95),
@@ -54,7 +57,8 @@ ENGINE = Row(
             what="Between two tokens of one answer.",
             good="Steady under load.",
             do=(
-                "It rises with the number of requests that run together: fewer `max_num_seqs` makes answers faster, "
+                "It rises with the number of requests that run together: fewer `chat.engine.max_num_seqs` makes"
+                " answers faster, "
                 "and others wait."
             ),
             queries=quantiles("vllm:inter_token_latency_seconds"),
@@ -115,7 +119,7 @@ MACHINES = Row(
             title="Free on disks",
             what="Of the file systems that services keep their state on.",
             good="More than 20 %.",
-            do="A larger volume, or a shorter retention of the log and fewer `keep_versions`.",
+            do="A larger volume, or a shorter retention of the log and fewer `trainer.keep_versions`.",
             queries={
                 "{{job}} {{pod}} {{folder}}": 'min by (job, pod, folder) (rlhf_state_free_bytes{job=~"$service"}'
                 ' / rlhf_state_size_bytes{job=~"$service"})',
@@ -175,7 +179,7 @@ LEARNING = Row(
             title="Waiting for a forward pass, and answers of one",
             what="Answers that wait, and how many share a pass, on average.",
             good="Passes are full when something waits.",
-            do="Waiting with small passes: `reward.max_batch`.",
+            do="Waiting with small passes: `reward.max_batch_tokens`.",
             queries={
                 "waiting": "sum(rlhf_reward_queue{})",
                 "in one pass": f"sum(rate(rlhf_reward_batch_size_sum{{}}{COUNTED}))"

@@ -68,7 +68,7 @@ ANSWERED = Row(
             good="“ok”; “aborted” are people who left.",
             do=(
                 "“invalid”: clients' mistakes. “busy”: too many at once. “unavailable”: no engine, or a log that takes "
-                "nothing. “late”: beyond `answer_timeout_s`. “cross_origin”: `allowed_hosts`."
+                "nothing. “late”: beyond `chat.limits.answer_timeout_s`. “cross_origin”: `chat.allowed_hosts`."
             ),
             queries={"{{outcome}}": f"sum by (outcome) (rate(rlhf_chat_requests_total{{}}{COUNTED}))"},
             unit="reqps",
@@ -146,7 +146,7 @@ WAITING = Row(
             title="Tokens",
             what="Tokens a second: written for people, read of their prompts, written for the trainer's rollouts.",
             good="People's part follows their requests; rollouts come in bursts.",
-            do="People wait while rollouts run: fewer `rollout.per_cycle`, or an engine for the trainer alone.",
+            do="People wait while rollouts run: fewer `trainer.rollout.per_cycle`, or an engine for the trainer alone.",
             queries={
                 "prompts": f"sum(rate(rlhf_chat_prompt_tokens_total{{}}{COUNTED}))",
                 "for people": f"sum(rate(rlhf_chat_tokens_total{{}}{COUNTED}))",

@@ -176,7 +176,7 @@ LEARNED = Row(
             title="Age of the oldest vote that waits",
             what="Of the votes taken by chat of which nothing has become yet.",
             good="Below the length of a few cycles.",
-            do="Hours: fewer people vote than a cycle needs (`min_votes`), or nothing is learned.",
+            do="Hours: fewer people vote than a cycle needs (`trainer.min_votes`), or nothing is learned.",
             queries={"age": "max(rlhf_votes_waiting_seconds{})"},
             unit="s",
             runbooks=("RlhfTrainerStalled",),
@@ -197,11 +197,13 @@ LEARNED = Row(
         ),
         Panel(
             title="What nothing could be learned from",
-            what=(
-                "Votes a minute that were read and taught nothing, by reason: ties without an order, answers cut away."
+            what="Votes a minute that were read and taught nothing, by reason.",
+            good="Few. “superseded”, “revised”: people changed their minds, and the last word counts.",
+            do=(
+                "“single_class”: all thumbs are up, or all down, and which answer is better cannot be told from"
+                " them: ask "
+                "for comparisons, too. “not_finite”: a lower `trainer.reward.lr`."
             ),
-            good="Few.",
-            do="“too long”: the reward model's context is shorter than conversations.",
             queries={"{{reason}}": f"sum by (reason) (rate(rlhf_trainer_skipped_total{{}}{COUNTED})) * 60"},
             unit="none",
         ),
@@ -219,7 +221,10 @@ LEARNED = Row(
             title="Prompts cut to the reward model's context",
             what="Answers a minute whose prompt lost its beginning.",
             good="0.",
-            do="A longer `reward.context`, if the model has one.",
+            do=(
+                "Conversations are longer than the reward model's context: a trunk with a longer one "
+                "(`trainer.reward.trunk`)."
+            ),
             queries={
                 "training": f"sum(rate(rlhf_trainer_cut_prompts_total{{}}{COUNTED})) * 60",
                 "scoring": f"sum(rate(rlhf_reward_cut_prompts_total{{}}{COUNTED})) * 60",

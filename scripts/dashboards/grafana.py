@@ -5,6 +5,7 @@ Newer versions of Grafana take it as it is, since each migrates older schemas. N
 
 import json
 import re
+from collections.abc import Iterator
 
 from grafana_foundation_sdk.builders import common, prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as build
@@ -13,13 +14,15 @@ from grafana_foundation_sdk.models import common as styles
 from grafana_foundation_sdk.models import dashboard as schema
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from scripts.dashboards.spec import Dashboard, Limits, Panel, Variable
+from scripts.dashboards.spec import Dashboard, Limits, Panel, Row, Variable
 
 SOURCE = schema.DataSourceRef(type_val="prometheus", uid="${datasource}")
 SCOPE = 'namespace=~"$namespace", release=~"$release"'
 TAG = "rlhf-online"
 ANNOTATED_S = 60
 """Step of the annotations' queries, and how far back they look for what was not there yet."""
+WIDTH = 24
+"""Of Grafana's grid."""
 HEIGHTS = {"stat": 5, "lines": 8, "bars": 8, "table": 8, "timeline": 8}
 
 AnyPanel = timeseries.Panel | stat.Panel | table.Panel | statetimeline.Panel
@@ -55,10 +58,22 @@ def render(dashboard: Dashboard) -> str:
     number = 0
     for row in dashboard.rows:
         made = made.with_row(build.Row(row.title))
-        for panel in row.panels:
+        for panel, height in _laid_out(row):
             number += 1
-            made = made.with_panel(_panel(panel).id(number))
+            made = made.with_panel(_panel(panel).height(height).id(number))
     return json.dumps(made.build(), cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _laid_out(row: Row) -> Iterator[tuple[Panel, int]]:
+    """The panels of a row, each as high as the highest of its line."""
+    line: list[Panel] = []
+    for panel in row.panels:
+        line.append(panel)
+        if sum(one.width for one in line) >= WIDTH:
+            height = max(HEIGHTS[one.kind] for one in line)
+            yield from ((one, height) for one in line)
+            line = []
+    assert not line, f"{row.title}: the last line is not full"
 
 
 def _datasource() -> build.DatasourceVariable:
@@ -74,10 +89,10 @@ def _labels(name: Variable | str) -> build.QueryVariable:
     metric, label, scope = {
         "namespace": ("rlhf_time_seconds", "namespace", ""),
         "release": ("rlhf_time_seconds", "release", 'namespace=~"$namespace"'),
-        "service": ("rlhf_time_seconds", "job", SCOPE),
+        "service": ("up", "job", SCOPE),
         "version": ("rlhf_serving_version_info", "version", SCOPE),
     }[name]
-    query = {"qryType": 1, "query": f"label_values({metric}{{{scope}}}, {label})", "refId": name}
+    query = {"qryType": 1, "query": f"label_values({metric}{f'{{{scope}}}' if scope else ''}, {label})", "refId": name}
     made = build.QueryVariable(name).label(name.capitalize()).datasource(SOURCE).query(query)
     made.refresh(schema.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(schema.VariableSort.NATURAL_ASC)
     if name in ("service", "version"):
@@ -126,7 +141,7 @@ OBJECTIONS = _Annotation(
 def _panel(panel: Panel) -> AnyPanel:
     made: AnyPanel = _kind(panel)
     made.title(panel.title).description(described(panel)).unit(panel.unit).datasource(SOURCE)
-    made.span(panel.width).height(HEIGHTS[panel.kind])
+    made.span(panel.width)
     made.thresholds(_thresholds(panel.limits)).color_scheme(_color(panel))
     if panel.least is not None:
         made.min(panel.least)
@@ -154,8 +169,15 @@ def described(panel: Panel) -> str:
 
 
 def _query(panel: Panel, promql: str, legend: str) -> prometheus.Dataquery:
+    """Numbers and tables are of now: the last value in a range may be of a version, or of a service, long gone."""
     query = prometheus.Dataquery().expr(scoped(promql)).legend_format(legend).datasource(SOURCE)
-    return query.instant().format(PromQueryFormat.TABLE) if panel.kind == "table" else query.range()
+    match panel.kind:
+        case "table":
+            return query.instant().format(PromQueryFormat.TABLE)
+        case "stat":
+            return query.instant()
+        case _:
+            return query.range()
 
 
 def _kind(panel: Panel) -> AnyPanel:
@@ -165,7 +187,8 @@ def _kind(panel: Panel) -> AnyPanel:
         case "stat":
             last = common.ReduceDataOptions().calcs(["lastNotNull"])
             text = styles.BigValueTextMode.NAME if panel.legend_only else styles.BigValueTextMode.AUTO
-            return stat.Panel().reduce_options(last).color_mode(styles.BigValueColorMode.VALUE).text_mode(text)
+            made = stat.Panel().reduce_options(last).text_mode(text)
+            return made.color_mode(styles.BigValueColorMode.VALUE).graph_mode(styles.BigValueGraphMode.NONE)
         case "table":
             return table.Panel().filterable(True)
         case "timeline":

@@ -23,7 +23,7 @@ CYCLE = Row(
         Panel(
             title="Since the last cycle ended",
             what="Time since a training cycle ended, however it did.",
-            good="Shorter than it takes people to give `min_votes` votes, and a cycle to learn from them.",
+            good="Shorter than it takes people to give `trainer.min_votes` votes, and a cycle to learn from them.",
             do="Are there votes? “Votes by what became of them” shows how many are pending.",
             queries={"{{pod}}": "max by (pod) (time() - rlhf_trainer_cycle_timestamp_seconds{})"},
             unit="s",
@@ -67,7 +67,7 @@ CYCLE = Row(
             title="Click to live, whole way",
             what="From a vote's click until a version that has learned from it answers.",
             good="As short as the operator promises.",
-            do="Fewer votes a cycle (`min_votes`), or a faster trainer.",
+            do="Fewer votes a cycle (`trainer.min_votes`), or a faster trainer.",
             queries=quantiles("rlhf_click_to_live_seconds", 'stage="swapped"'),
             unit="s",
             width=12,
@@ -170,7 +170,10 @@ POLICY = Row(
             title="KL",
             what="Nats an answer, to the reference and of the last update; and what the gate allows.",
             good="To the reference below the limit; the update's a fraction of a nat to two.",
-            do="A large step is taken back by itself (`policy.max_step_kl`). At the limit: refresh the reference.",
+            do=(
+                "A large step is taken back by itself (`trainer.policy.max_step_kl`). At the limit: refresh the "
+                "reference."
+            ),
             queries={
                 "to the reference": "max(rlhf_trainer_kl{})",
                 "of the last update": "max(rlhf_trainer_step_kl{})",
@@ -237,7 +240,8 @@ POLICY = Row(
             what="How many versions old the answers are that the policy learns from: median and 99 %.",
             good="0 to 2.",
             do=(
-                "More is left out (`max_staleness`): cycles are too short for the rollouts, or people's answers come "
+                "More is left out (`trainer.rollout.max_staleness`): cycles are too short for the rollouts, or"
+                " people's answers come "
                 "late."
             ),
             queries=quantiles("rlhf_trainer_rollout_staleness", at={"median": 0.5, "99 %": 0.99}),
@@ -259,7 +263,7 @@ POLICY = Row(
             title="Updates",
             what="Policy updates a minute, kept or undone, by algorithm.",
             good="Kept.",
-            do="Undone: the update's KL went beyond `policy.max_step_kl`. Lower the learning rate.",
+            do="Undone: the update's KL went beyond `trainer.policy.max_step_kl`. Lower the learning rate.",
             queries={
                 "{{algorithm}}: {{outcome}}": f"sum by"
                 f" (algorithm, outcome) (rate(rlhf_trainer_updates_total{{}}{COUNTED})) * 60",

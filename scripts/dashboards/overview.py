@@ -85,7 +85,7 @@ LEARNING = Row(
             good="Well above 0.5 with its lower end, rising with votes at first, then steady.",
             do=(
                 "At 0.5 it guesses: too few votes, or people who contradict each other. The policy does not learn "
-                "below `policy_accuracy`."
+                "below `trainer.reward.policy_accuracy`."
             ),
             queries={
                 "accuracy": "max(rlhf_trainer_reward_accuracy{})",
@@ -135,7 +135,7 @@ SAFE = Row(
             good="Below the limit, rising slowly.",
             do=(
                 "At the limit every version is refused: refresh the reference (`rlhf-online versions "
-                "refresh-reference`) or raise `gate.kl.max`, after reading answers."
+                "refresh-reference`) or raise `trainer.gate.kl.max`, after reading answers."
             ),
             queries={"KL": "max(rlhf_trainer_kl{})", "limit": "max(rlhf_trainer_kl_limit{})"},
             unit="none",

@@ -181,7 +181,7 @@ GATE = Row(
             title="What the gate costs",
             what="Share of a cycle's time that the gate takes, the held-back model's update included.",
             good="Below 0.2.",
-            do="Fewer `gate.samples`.",
+            do="Fewer `trainer.gate.samples`.",
             queries={"share": "max(rlhf_trainer_gate_share{})"},
             unit="percentunit",
             limits=below(0.2, 0.4),
@@ -190,7 +190,7 @@ GATE = Row(
         Panel(
             title="Versions by state",
             what="How many policy and reward versions the store has, by state.",
-            good="One live; retired ones up to `keep_versions`.",
+            good="One live; retired ones up to `trainer.keep_versions`.",
             do="Many failed or rejected: the panels above.",
             queries={"{{kind}} {{state}}": "max by (kind, state) (rlhf_versions{})"},
             unit="none",
@@ -290,7 +290,7 @@ PEOPLE = Row(
                 "were down."
             ),
             good="As of the live version.",
-            do="Beyond `canary.guardrails` it is taken back by itself.",
+            do="Beyond `trainer.canary.guardrails` it is taken back by itself.",
             queries={"{{guardrail}}": "max by (guardrail) (rlhf_canary_guardrail_share{})"},
             unit="percentunit",
             most=1,

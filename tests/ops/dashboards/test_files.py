@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
+import typer
 from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard, DashboardLink
+from pydantic import BaseModel
 
-from scripts.dashboards.__main__ import DASHBOARDS, stale
+from rlhf_online.cli.app import app
+from scripts.dashboards.__main__ import stale
+from scripts.dashboards.grafana import scoped
+from services.standalone.settings import StandaloneSettings
 from tests.support.dashboards import FOLDER, Query, every_query, files, panels, queries, read
 from tests.support.emitted import emitted
 from tests.support.prometheus import Prometheus
@@ -95,17 +100,34 @@ def test_every_panel_says_what_is_good_and_what_to_do_and_lies_beside_the_others
         taken |= mine
 
 
-def test_panels_fill_their_lines() -> None:
-    rows = [(dashboard.uid, row.title, row) for dashboard in DASHBOARDS for row in dashboard.rows]
-    assert [(uid, title) for uid, title, row in rows if sum(panel.width for panel in row.panels) % 24] == []
-
-
 def test_panels_link_to_runbooks_of_alerts() -> None:
     rules = "\n".join(path.read_text() for path in FOLDER.with_name("alerts").glob("*.yaml"))
     alerts = set(re.findall(r"\balert: (\w+)", rules))
     links = {link["url"] for path in files() for panel in panels(read(path)) for link in panel["links"]}
     assert links <= {f"docs/runbooks/{name}.md" for name in alerts}
     assert len(links) > len(alerts) / 2
+
+
+def test_descriptions_name_settings_and_commands_that_there_are() -> None:
+    said = " ".join(panel["description"] for path in files() for panel in panels(read(path)))
+    named = set(re.findall(r"`([^`]+)`", said))
+    settings = {name for name in named if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name)}
+    assert settings and settings <= set(fields(StandaloneSettings))
+    commands = {name.removeprefix("rlhf-online ") for name in named if name.startswith("rlhf-online ")}
+    assert commands
+    for command in commands:
+        found: Any = typer.main.get_command(app)
+        for word in re.findall(r"(?<!\S)[a-z][a-z-]*", command):
+            found = found.commands[word]
+
+
+def fields(model: type[BaseModel], before: str = "") -> Iterator[str]:
+    """Every setting by its full name, `trainer.gate.kl.max`."""
+    for name, field in model.model_fields.items():
+        yield before + name
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from fields(inner, f"{before}{name}.")
 
 
 def test_a_variable_is_used_where_it_is_offered_and_offered_where_it_is_used() -> None:
@@ -149,3 +171,24 @@ def unknown(query: Query) -> Iterator[str]:
         yield f"{query.name}: no metric of it has a label {label}"
     for label in set(re.findall(r"\{\{(\w+)\}\}", query.legend)) - grouped:
         yield f"{query.name}: {label} of the legend is no label of the result"
+
+
+@pytest.mark.parametrize(
+    ("promql", "legend", "problem"),
+    [
+        ("sum(rate(rlhf_swaps{}[1m]))", "", "rlhf_swaps is not emitted"),
+        ("sum by (version) (rlhf_swaps_total{})", "", "no metric of it has a label version"),
+        ('sum(rlhf_swaps_total{verdict="ok"})', "", "no metric of it has a label verdict"),
+        ("sum(rlhf_swaps_total)", "", "rlhf_swaps_total is no selector with braces"),
+        ("sum(rlhf_swaps_total{})", "{{outcome}}", "outcome of the legend is no label of the result"),
+    ],
+)
+def test_a_query_of_what_is_not_there_is_noticed(promql: str, legend: str, problem: str) -> None:
+    query = Query(dashboard="d", panel="p", ref="A", promql=promql, legend=legend, instant=False, needs="")
+    assert list(unknown(query)) == [f"d · p · A: {problem}"]
+
+
+def test_the_scope_is_put_into_every_selector() -> None:
+    scope = 'namespace=~"$namespace", release=~"$release"'
+    assert scoped('rate(a{}[1m]) / b:c{x="y"}') == f'rate(a{{{scope}}}[1m]) / b:c{{{scope}, x="y"}}'
+    assert all(query.promql.count(scope) == query.promql.count("{") for query in every_query())

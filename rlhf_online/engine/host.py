@@ -20,7 +20,7 @@ import structlog
 from rlhf_online.canary.record import Canary
 from rlhf_online.config import EngineSettings, SwapSettings
 from rlhf_online.engine.canary import CanaryFollower
-from rlhf_online.engine.child import SERVED_NAME, EngineProcess, resolve_device
+from rlhf_online.engine.child import SERVED_NAME, EngineProcess
 from rlhf_online.engine.follower import POLLS_PER_S, VersionFollower
 from rlhf_online.engine.loader import VersionLoader
 from rlhf_online.engine.pod import Pod
@@ -67,6 +67,7 @@ class EngineHost:
             quorum=swap.quorum,
             poll_s=lambda: max(swap.poll_s, self.pod.count / POLLS_PER_S),
         )
+        self._tuning = settings.tuning
         self._without: State = "starting"
         self._failure = ""
         self._closing = asyncio.Event()
@@ -172,13 +173,22 @@ class EngineHost:
             await self.process.start()
             if not self._closing.is_set():
                 await self.process.wait_healthy(self.client)
-                settings = self.process.settings
-                if settings.tuning == "lora" and resolve_device(settings) == "cpu":
-                    await self.client.keep_base_apart()
         elif not await self.client.health():
             raise EngineUnavailable(f"no engine answers at {self.client.url}: start it, or correct engine.url")
+        if self._tuning == "lora" and not self._closing.is_set():
+            await self._keep_base_apart()
         self._follower.idle = False
         self._loader.engine_started(SERVED_NAME if self.process else await self.client.model_name())
+
+    async def _keep_base_apart(self) -> None:
+        """Whatever happened to the engine before. One that others started without our worker cannot: it is theirs."""
+        try:
+            await self.client.keep_base_apart()
+        except EngineUnavailable:
+            raise
+        except EngineError:
+            if self.process is not None:
+                raise
 
     async def _serve(self) -> None:
         """Keep the live version in the engine; returns when closing. Raises EngineError when the engine is lost."""

@@ -26,6 +26,7 @@ else:
 
 FIRST_BLOCK = 1  # block 0 is the null block, which unused table entries point at
 PREFIX = "rlhf-probe-"
+APART = "rlhf_base_apart"  # set on a layer that has its empty place
 
 
 class Probe(Base):
@@ -45,9 +46,14 @@ class Probe(Base):
 
         For vLLM a token without an adapter has the place -1. Its kernels for CPUs (torch_ops.bgmv_*, 0.32) take that
         for the last place: the base model's answers are then computed with whichever adapter lies there. So each layer
-        gets one place more, which is never filled.
+        gets one place more, which is never filled. Asked again, or on a GPU, nothing is done.
         """
+        if self.vllm_config.device_config.device_type != "cpu":
+            return
         for module in self.get_model().modules():
+            if getattr(module, APART, False):
+                continue
+            setattr(module, APART, True)
             for name in ("lora_a_stacked", "lora_b_stacked"):
                 if isinstance(places := getattr(module, name, None), tuple):
                     setattr(module, name, tuple(map(with_empty_place, places)))

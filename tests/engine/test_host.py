@@ -273,6 +273,18 @@ async def test_adapters_change_the_model_name_and_old_ones_go(engine: FakeVllm, 
         assert [c.state for c in changes] == ["live"] * 5
 
 
+@pytest.mark.parametrize("our_worker", [True, False])
+async def test_an_engine_that_others_started_keeps_the_base_model_apart_from_adapters_if_it_can(
+    engine: FakeVllm, registry: Registry, our_worker: bool
+) -> None:
+    engine.our_worker = our_worker
+    first = live(registry, tuning="lora", files=False)
+    for starts in (1, 2):
+        async with hosting(engine, registry, tuning="lora") as (host, _):
+            await eventually(lambda: host.serving == first)
+        assert engine.kept_apart == starts, "the engine may be another one at each start"
+
+
 async def test_answers_of_a_failed_adapter_go_on_as_the_base_models(engine: FakeVllm, registry: Registry) -> None:
     """The version before it has no adapter, so that one takes its place that changes nothing."""
     genesis = live(registry, tuning="lora", files=False)
@@ -364,5 +376,5 @@ async def test_a_registry_that_cannot_be_read_for_now_ends_nothing(
             await eventually(lambda: failed > 3)
             assert (host.state, host.serving, host.restarts) == ("ready", first, 0)
         second = live(registry, 3)
-        await eventually(lambda: host.serving == second)
-        assert [change.version for change in changes] == [first, second]
+        await eventually(lambda: [change.version for change in changes] == [first, second])
+        assert host.serving == second

@@ -36,6 +36,8 @@ class FakeVllm(FakeGeneration):
         self.probe_error: dict[str, float] = {}
         self.not_finite: set[str] = set()
         self.reset_succeeds = True
+        self.our_worker = True
+        self.kept_apart = 0
         self._folder = Path()
         self._runner: web.AppRunner | None = None
 
@@ -96,6 +98,9 @@ class FakeVllm(FakeGeneration):
                 return web.json_response({"error": {"message": "cannot load"}}, status=500)
             self.holds, self._folder = folder.name, folder
             return web.json_response({"results": [None]})
+        if body["method"] == "keep_base_apart":
+            self.kept_apart += 1
+            return web.json_response({"results": [None]}, status=200 if self.our_worker else 500)
         assert body["method"] == "probe"
         self.calls.append(f"probe {self.holds}")
         return web.json_response({"results": [self._logprobs(self._folder, body["kwargs"]["token_id_lists"])]})

@@ -84,13 +84,12 @@ def test_the_settings_files_are_valid_and_lead_to_each_other() -> None:
     assert trainer.chat_url == f"http://chat:{chat.http_port}"
     assert trainer.reward_address == f"reward:{reward.grpc_port}"
     assert trainer.log.url == chat.log.url == "kafka://kafka:9092"
-    targets = {
-        target for job in read("prometheus.yml")["scrape_configs"] for target in job["static_configs"][0]["targets"]
-    }
-    assert targets == {
-        f"chat:{chat.http_port}",
-        f"reward:{reward.metrics_port}",
-        f"trainer:{trainer.metrics_port}",
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in read("prometheus.yml")["scrape_configs"]}
+    assert jobs == {
+        "chat": [f"chat:{chat.http_port}"],
+        "engine": [f"chat:{chat.http_port}"],
+        "reward": [f"reward:{reward.metrics_port}"],
+        "trainer": [f"trainer:{trainer.metrics_port}"],
     }
 
 

@@ -185,6 +185,7 @@ class VersionChange:
     previous: str
     reason: str
     changed_ms: int
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ def encode(envelope: ev.Envelope) -> bytes:
                     previous=change.previous,
                     reason=change.reason,
                     changed_ms=change.changed_ms,
+                    by=change.by,
                 )
             )
     return record.SerializeToString(deterministic=True)
@@ -74,6 +75,7 @@ def decode(data: bytes) -> ev.Envelope:
                 previous=change.previous,
                 reason=change.reason,
                 changed_ms=change.changed_ms,
+                by=change.by,
             )
         case _:
             raise UndecodableEvent("an envelope without an event")

@@ -66,7 +66,9 @@ def envelopes() -> list[ev.Envelope]:
         )
         for kind in KINDS
     ]  # fmt: skip
-    change = ev.VersionChange(version="policy-000002", state="live", previous="policy-000001", reason="", changed_ms=5)
+    change = ev.VersionChange(
+        version="policy-000002", state="live", previous="policy-000001", reason="", changed_ms=5, by="operator k1"
+    )
     every = [COMPLETION, *feedback, change, ERASURE]
     return [ev.Envelope(event_id=f"e{i}", event=event) for i, event in enumerate(every)]
 

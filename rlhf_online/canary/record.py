@@ -96,12 +96,12 @@ def advance(registry: Registry, canary: Canary, reason: str) -> bool:
     return registry.store.replace(KEY, json.dumps(Canary(**later).to_json()), expected=recorded)
 
 
-def end(registry: Registry, canary: Canary, reason: str) -> None:
+def end(registry: Registry, canary: Canary, reason: str, by: str = "") -> None:
     """Nobody gets it any more; it is rejected, for that reason, unless it has left the canary by itself.
 
     Raises OSError.
     """
-    registry.mark(canary.version, "rejected", reason=reason, unless=ALL_BUT_CANARIES)
+    registry.mark(canary.version, "rejected", reason=reason, unless=ALL_BUT_CANARIES, by=by)
 
 
 def _parsed(recorded: str) -> Canary:

@@ -12,7 +12,7 @@ from rlhf_online.errors import InvalidInput
 
 app = typer.Typer(help="A candidate before some of the people.", no_args_is_help=True)
 ReasonOption = Annotated[str, typer.Option(help="Kept with the version.")]
-HERE = "by the operator (on this machine)"
+HERE, OPERATOR = "by the operator (on this machine)", "operator on this machine"
 
 
 @app.command("status")
@@ -37,7 +37,7 @@ def promote(reason: ReasonOption = "", url: UrlOption = "", state: StateOption =
     else:
         registry = registry_of(existing(state))
         canary = _under_way(registry)
-        registry.promote(canary.version, reason=f"promoted {HERE}{_because(reason)}", over=canary.live)
+        registry.promote(canary.version, reason=f"promoted {HERE}{_because(reason)}", over=canary.live, by=OPERATOR)
     print("the canary is live; the swap follows within seconds")
 
 
@@ -49,7 +49,7 @@ def abort(reason: ReasonOption = "", url: UrlOption = "", state: StateOption = D
             service.post("/v1/canary/abort", {"reason": reason})
     else:
         registry = registry_of(existing(state))
-        record.end(registry, _under_way(registry), f"taken back {HERE}{_because(reason)}")
+        record.end(registry, _under_way(registry), f"taken back {HERE}{_because(reason)}", OPERATOR)
     print("the canary is taken back; the live version answers all conversations")
 
 

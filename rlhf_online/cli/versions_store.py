@@ -37,7 +37,7 @@ def show(version: VersionArgument, as_json: JsonOption = False, state: StateOpti
         print(json.dumps(values))
         return
     _line("version", version, "pinned: its weights are kept" if pinned else "")
-    _line("state", status.state, status.reason, _when(status.changed_ms))
+    _line("state", status.state, status.reason, _when(status.changed_ms), f"by {status.by}" if status.by else "")
     _line("first live", _when(status.first_live_ms) or "never, or nobody noted it")
     _line("made", _when(manifest.created_ms))
     _line("tuning", manifest.tuning)

@@ -99,7 +99,8 @@ class CanaryFollower:
             self._pod.beside = found.version if self._beside and found is not None else ""
             if found is not None:
                 why = f"{found.share:.0%} of the conversations: {found.reason}"
-                await self._announce(Change(version=found.version, state="canary", previous=found.live, reason=why))
+                change = Change(version=found.version, state="canary", previous=found.live, reason=why, by="trainer")
+                await self._announce(change)
         wanted = self._beside and found is not None and self._loader.serving == found.live
         due = time.monotonic() >= self._trying.not_before
         if wanted and due and found is not None and found.version not in self._loader.models:
@@ -131,7 +132,9 @@ class CanaryFollower:
                 return
         self._log.error("canary_failed", version=canary.version, reason=reason)
         await asyncio.to_thread(
-            lambda: self._registry.mark(canary.version, "failed", reason=reason, unless=ALL_BUT_CANARIES)
+            lambda: self._registry.mark(
+                canary.version, "failed", reason=reason, unless=ALL_BUT_CANARIES, by=f"pod {self._pod.name}"
+            )
         )
 
     async def _ended(self, canary: Canary) -> None:
@@ -142,7 +145,8 @@ class CanaryFollower:
             return
         if status.state != "live":
             state = "rejected" if status.state == "canary" else status.state  # its live version is not live any more
-            change = Change(version=canary.version, state=state, previous=canary.live, reason=status.reason)
+            why = {"reason": status.reason, "by": status.by}
+            change = Change(version=canary.version, state=state, previous=canary.live, **why)
             await self._announce(change)
 
     async def _announce(self, change: Change) -> None:

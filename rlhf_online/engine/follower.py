@@ -111,6 +111,10 @@ class VersionFollower:
             return ""
         return self._refused.get(self.live) or self._pod.could_not.get(self.live, "") or self._pod.store.failure
 
+    @property
+    def _actor(self) -> str:
+        return f"pod {self._pod.name}"
+
     async def due(self) -> Due:
         """Wait until another version is to be swapped in, and check its files. Touches no engine; may be cancelled."""
         backoff = Backoff(self._settings.poll_s, max(self._settings.poll_s, LONGEST_POLL_S))
@@ -194,7 +198,7 @@ class VersionFollower:
         except OSError:  # the store is away since then
             return Change(version=version, state="live", previous=previous)
         state = "canary" if status.state == "canary" else "live"
-        return Change(version=version, state=state, previous=previous, reason=status.reason)
+        return Change(version=version, state=state, previous=previous, reason=status.reason, by=status.by)
 
     def _is_canary(self, version: str) -> bool:
         return (found := under_way(self._registry)) is not None and found.version == version
@@ -253,15 +257,16 @@ class VersionFollower:
             self._log.error("no_version_to_go_back_to", version=version)
         self._refused[version] = reason
         self._pod.could_not.pop(version, None)
-        await self._announce(Change(version=version, state="failed", previous=self._loader.serving, reason=reason))
+        serving, by = self._loader.serving, self._actor
+        await self._announce(Change(version=version, state="failed", previous=serving, reason=reason, by=by))
 
     def _rolled_back(self, version: str, reason: str) -> bool:
         """Whether the version is marked failed, and another one is live. Raises OSError."""
         if version == self._registry.live("policy") and not self._registry.fallbacks("policy"):
             return False
         try:
-            self._registry.mark(version, "failed", reason=reason)
-            self._registry.rollback("policy", failed=version, reason=reason)
+            self._registry.mark(version, "failed", reason=reason, by=self._actor)
+            self._registry.rollback("policy", failed=version, reason=reason, by=self._actor)
         except InvalidInput:  # its folder is gone, or the others have failed meanwhile
             self._log.error("no_version_to_go_back_to", version=version)
         return True

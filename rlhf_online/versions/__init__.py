@@ -33,13 +33,15 @@ def open_registry(
     root: Path,
     guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     settings: VersionsSettings = VersionsSettings(),  # noqa: B008
+    *,
+    actor: str = "",
 ) -> Registry:
     """The registry of the versions below `root`, or in the folder or bucket that `settings` name (of a bucket's there
     are copies below `root`).
 
-    See `FolderStore` for `guard`. Raises ConfigError for a bucket's URL that leads nowhere.
+    See `FolderStore` for `guard`, `Registry` for `actor`. Raises ConfigError for a bucket's URL that leads nowhere.
     """
-    return Registry(_store(root, guard, settings))
+    return Registry(_store(root, guard, settings), actor)
 
 
 def _store(root: Path, guard: Callable[[], AbstractContextManager[None]], settings: VersionsSettings) -> VersionStore:

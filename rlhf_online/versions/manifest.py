@@ -80,8 +80,9 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The state of a version, why it has it, since when, and the gate's figures.
+    """The state of a version, why it has it, who gave it, since when, and the gate's figures.
 
+    `by`: "trainer", "pod NAME", "reward service", "operator KEY", or "" where nobody noted it.
     `first_live_ms` is when it was live for the first time; 0 if it never was, or nobody noted it.
     """
 
@@ -90,16 +91,18 @@ class Status:
     gate: dict[str, Any] = field(default_factory=dict)
     changed_ms: int = 0
     first_live_ms: int = 0
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A version entered a state; `previous` is the version that was live before, where that changed."""
+    """A version entered a state, by whom and why; `previous` was live before, where that changed."""
 
     version: str
     state: State
     previous: str = ""
     reason: str = ""
+    by: str = ""
 
 
 def kind_of(version: str) -> Kind:

@@ -26,10 +26,14 @@ REFUSED: tuple[State, ...] = ("rejected", "failed")
 
 
 class Registry(Catalogue):
-    """The versions in `store`. Safe for several processes at once."""
+    """The versions in `store`. Safe for several processes at once.
 
-    def __init__(self, store: VersionStore) -> None:
+    `actor` is who changes their states here ("trainer"); an operator is named with each change, as `by`.
+    """
+
+    def __init__(self, store: VersionStore, actor: str = "") -> None:
         super().__init__(store)
+        self.actor = actor
         self._staged: dict[str, Path] = {}
 
     # New versions
@@ -74,7 +78,13 @@ class Registry(Catalogue):
     # Which one is live
 
     def promote(
-        self, version: str, *, reason: str = "", gate: dict[str, Any] | None = None, over: str | None = None
+        self,
+        version: str,
+        *,
+        reason: str = "",
+        gate: dict[str, Any] | None = None,
+        over: str | None = None,
+        by: str = "",
     ) -> Change:
         """Make `version` the live one of its kind; the one before is retired. `over`: only if that one is live still.
 
@@ -95,11 +105,12 @@ class Registry(Catalogue):
                 f"{version} was not promoted: {self.live(kind)} has taken the place of {previous or 'none'} meanwhile"
             )
         if previous != version or status.state != "live":
-            self._set(version, "live", reason, gate, unless=("failed",))  # a canary may have been rejected meanwhile
+            # A canary may have been rejected meanwhile.
+            self._set(version, self._status("live", reason, by, gate), unless=("failed",))
         self._align(kind)
-        return Change(version=version, state="live", previous=previous, reason=reason)
+        return Change(version=version, state="live", previous=previous, reason=reason, by=by or self.actor)
 
-    def rollback(self, kind: Kind, *, reason: str, failed: str | None = None) -> Change:
+    def rollback(self, kind: Kind, *, reason: str, failed: str | None = None, by: str = "") -> Change:
         """Mark the live version failed and make the good one live again that was live most recently.
 
         With `failed`, nothing happens unless that version is still the live one (someone else was quicker).
@@ -110,17 +121,17 @@ class Registry(Catalogue):
             if not live and failed is None:
                 raise InvalidInput(f"no {kind} version is live: there is nothing to roll back")
             if failed not in (None, live):
-                return Change(version=live, state="live", previous=live, reason=reason)
+                return Change(version=live, state="live", previous=live, reason=reason, by=by or self.actor)
             target = next((version for version in self._served(kind) if version != live), None)
             if target is None:
                 raise InvalidInput(f"{live} is the first version: there is none before it to go back to")
             failed = live
-            self._set(live, "failed", reason)
+            self._set(live, self._status("failed", reason, by))
             if self.store.replace(live_key(kind), target, expected=pointer):
                 break
-        self._set(target, "live", f"{live} was rolled back: {reason}", unless=REFUSED)
+        self._set(target, self._status("live", f"{live} was rolled back: {reason}", by), unless=REFUSED)
         self._align(kind)
-        return Change(version=target, state="live", previous=live, reason=reason)
+        return Change(version=target, state="live", previous=live, reason=reason, by=by or self.actor)
 
     def mark(
         self,
@@ -130,11 +141,12 @@ class Registry(Catalogue):
         reason: str,
         gate: dict[str, Any] | None = None,
         unless: tuple[State, ...] = (),
+        by: str = "",
     ) -> Change:
         """Set a version's state, "canary", "rejected" or "failed", for a reason, if it is in none of `unless`. Does not
         move the live pointer."""
-        self._set(version, state, reason, gate, unless=unless)
-        return Change(version=version, state=state, reason=reason)
+        self._set(version, self._status(state, reason, by, gate), unless=unless)
+        return Change(version=version, state=state, reason=reason, by=by or self.actor)
 
     # Reference and retention
 
@@ -187,21 +199,17 @@ class Registry(Catalogue):
             for version, status in zip(versions, each(self.status, versions), strict=True):
                 state = status.state
                 if version == live and state != "live":
-                    self._set(version, "live", "", unless=("live", *REFUSED))
+                    self._set(version, self._status("live"), unless=("live", *REFUSED))
                 elif version != live and state == "live":
-                    self._set(version, "retired", f"replaced by {live}", unless=("retired", *REFUSED))
+                    retired = self._status("retired", f"replaced by {live}")
+                    self._set(version, retired, unless=("retired", *REFUSED))
             if self.live(kind) == live:
                 return
 
-    def _set(
-        self,
-        version: str,
-        state: State,
-        reason: str,
-        gate: dict[str, Any] | None = None,
-        *,
-        unless: tuple[State, ...] = (),
-    ) -> None:
+    def _status(self, state: State, reason: str = "", by: str = "", gate: dict[str, Any] | None = None) -> Status:
+        return Status(state=state, reason=reason, by=by or self.actor, gate=gate or {}, changed_ms=now_ms())
+
+    def _set(self, version: str, status: Status, *, unless: tuple[State, ...] = ()) -> None:
         """Set a version's state, unless it is in one of the states `unless`; it keeps the gate's figures either way.
 
         Raises UnknownVersion.
@@ -214,19 +222,12 @@ class Registry(Catalogue):
                 before = parse_status(value) if value is not None else Status(state="candidate")
             except (ValueError, TypeError):  # damaged: written anew
                 before = Status(state="candidate")
-            now = now_ms()
             first_live_ms = before.first_live_ms or (before.changed_ms if before.state == "live" else 0)
-            if state == "live":
-                first_live_ms = first_live_ms or now
-            after = Status(
-                state=state,
-                reason=reason,
-                gate=gate or before.gate,
-                changed_ms=now,
-                first_live_ms=first_live_ms,
-            )
+            if status.state == "live":
+                first_live_ms = first_live_ms or status.changed_ms
+            after = replace(status, gate=status.gate or before.gate, first_live_ms=first_live_ms)
             if before.state in unless:
-                after = replace(before, gate=before.gate or gate or {})
+                after = replace(before, gate=before.gate or status.gate)
             return value if after == before else json.dumps(asdict(after))
 
         self._update(status_key(version), changed)

@@ -78,27 +78,27 @@ class Canaries:
         """As it is now."""
         return cast("CanaryState", report(self._registry, self._state))
 
-    def promote(self, values: Mapping[str, Any], key_id: str) -> CanaryState:
+    def promote(self, values: Mapping[str, Any], by: str) -> CanaryState:
         """Make it the live version now. Raises ApiError: 400, or 409 if there is none."""
-        why, canary = self._asked(values, key_id)
+        why, canary = self._asked(values, by)
         try:
-            self._registry.promote(canary.version, reason=f"promoted {why}", over=canary.live)
+            self._registry.promote(canary.version, reason=f"promoted {why}", over=canary.live, by=by)
         except InvalidInput as error:
             raise _conflict(str(error)) from error
         return self.state()
 
-    def abort(self, values: Mapping[str, Any], key_id: str) -> CanaryState:
+    def abort(self, values: Mapping[str, Any], by: str) -> CanaryState:
         """Nobody gets it any more. Raises ApiError: 400, or 409 if there is none."""
-        why, canary = self._asked(values, key_id)
-        record.end(self._registry, canary, f"taken back {why}")
+        why, canary = self._asked(values, by)
+        record.end(self._registry, canary, f"taken back {why}", by)
         return self.state()
 
-    def _asked(self, values: Mapping[str, Any], key_id: str) -> tuple[str, Canary]:
+    def _asked(self, values: Mapping[str, Any], by: str) -> tuple[str, Canary]:
         reason = validate(EndCanaryRequest, values).reason
         if (canary := record.under_way(self._registry)) is None:
             raise _conflict("there is no canary: GET /v1/versions tells the versions' states")
-        self._log.info("the canary is ended by hand", version=canary.version, key=key_id)
-        return f"by the operator ({key_id})" + (f": {reason}" if reason else ""), canary
+        self._log.info("the canary is ended by hand", version=canary.version, by=by)
+        return f"by {by}" + (f": {reason}" if reason else ""), canary
 
 
 def _conflict(message: str) -> ApiError:

@@ -63,6 +63,7 @@ class EventWriter:
             state=change.state,
             previous=change.previous,
             reason=change.reason,
+            by=change.by,
             changed_ms=now_ms(),
         )
         self.append_nowait(Envelope(event_id=str(uuid.uuid4()), event=event))

@@ -46,6 +46,8 @@ class VersionRow(TypedDict):
     """When it entered the state, Unix time in milliseconds."""
     first_live_ms: int
     """When it was live for the first time, Unix time in milliseconds; 0 if it never was, or nobody noted it."""
+    by: str
+    """Who gave it its state: "trainer", "pod NAME", "reward service" or "operator KEY"; empty: nobody noted it."""
     tuning: NotRequired[str]
     """ "full" (all weights) or "lora" (an adapter)."""
     parent: NotRequired[str]
@@ -90,6 +92,8 @@ class VersionChanged(TypedDict):
     """The version that was live before; empty if there was none."""
     reason: str
     """Why."""
+    by: str
+    """Who: the operator's key."""
 
 
 class Versions:
@@ -106,21 +110,21 @@ class Versions:
         """The live version of each kind."""
         return {"policy": self.registry.live("policy"), "reward": self.registry.live("reward")}
 
-    def promote(self, version: str) -> VersionChanged:
+    def promote(self, version: str, by: str) -> VersionChanged:
         """Raises ApiError: 404 for an unknown version, 409 for one that may not serve."""
         try:
-            return _changed(self.registry.promote(version, reason="promoted by the operator"))
+            return _changed(self.registry.promote(version, reason="promoted by the operator", by=by))
         except UnknownVersion:
             raise
         except InvalidInput as error:
             raise _conflict(error) from error
 
-    def rollback(self, values: Mapping[str, Any]) -> VersionChanged:
+    def rollback(self, values: Mapping[str, Any], by: str) -> VersionChanged:
         """Raises ApiError: 400, or 409 if there is no version to go back to."""
         request = validate(RollbackRequest, values)
         try:
             reason = request.reason or "rolled back by the operator"
-            return _changed(self.registry.rollback(request.kind, reason=reason))
+            return _changed(self.registry.rollback(request.kind, reason=reason, by=by))
         except InvalidInput as error:
             raise _conflict(error) from error
 
@@ -131,6 +135,7 @@ def _changed(change: Change) -> VersionChanged:
         "state": change.state,
         "previous": change.previous,
         "reason": change.reason,
+        "by": change.by,
     }
 
 

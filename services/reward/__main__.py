@@ -77,7 +77,7 @@ async def serve(settings: config.RewardSettings) -> None:
     servicer = RewardServicer(batcher, tokenizer, metrics, trunk.limits(trunk.read_config(base)))
     server = RewardServer(servicer, metrics, settings.grpc, process.connection_budget(process.open_files(), kinds=1))
     state = StateDir(settings.state_dir)
-    registry = open_registry(state.versions, settings=settings.versions)
+    registry = open_registry(state.versions, settings=settings.versions, actor="reward service")
     follower = Follower(
         registry,
         batcher,

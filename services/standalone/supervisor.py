@@ -73,7 +73,7 @@ class Supervisor:
         self._probe_of = probe_of
         self._say = say
         self._state = StateDir(settings.state_dir.resolve())
-        self._registry = open_registry(self._state.versions, settings=settings.versions)
+        self._registry = open_registry(self._state.versions, settings=settings.versions, actor="rlhf-online up")
         self._ports = Ports()
         self._services: dict[Name, Service] = {}
         for name, command in (commands or python_modules()).items():

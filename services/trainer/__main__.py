@@ -79,7 +79,7 @@ def serve(settings: TrainerSettings, lease: Lease, stop: threading.Event) -> Non
     metrics_port = serve_metrics(collectors, settings.host, settings.metrics_port)
     process.write_ready_file(settings.ready_file, metrics=metrics_port)
     structlog.get_logger().info("started", metrics=metrics_port)
-    registry = open_registry(state.versions, lease.guard, settings.versions)
+    registry = open_registry(state.versions, lease.guard, settings.versions, actor="trainer")
     _await_policy(settings, registry, Reporter(state, metrics), stop)
     source = open_source(settings.log, state.log)
     rewards = RewardClient(settings.reward_address)

@@ -81,7 +81,7 @@ def build(
     is set meanwhile.
     """
     state = StateDir(settings.state_dir)
-    registry = open_registry(state.versions, lease.guard, settings.versions)
+    registry = open_registry(state.versions, lease.guard, settings.versions, actor="trainer")
     live = registry.live("policy")
     assert live is not None, "wait for the first policy version"
     reporter = Reporter(state, metrics)

@@ -73,6 +73,7 @@ def test_a_version_is_promoted_once_it_was_exposed_and_people_prefer_it_and_the_
         trainer.read_log()
         assert tiny.registry.live("policy") == CANDIDATE
         assert tiny.registry.status(CANDIDATE).reason == "people prefer it: 12 people, evidence 245 of 20"
+        assert tiny.registry.status(CANDIDATE).by == "trainer"
         assert tiny.registry.status(CANDIDATE).gate["samples"]
         assert canary_of(tiny) == ("", 0.0)
         assert told(trainer)["canary"] is None

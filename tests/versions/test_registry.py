@@ -10,6 +10,7 @@ from rlhf_online.errors import InvalidInput, UnknownVersion, VersionConflict, Ve
 from rlhf_online.versions import pins
 from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, Status, kind_of
 from rlhf_online.versions.registry import Registry
+from rlhf_online.versions.store import VersionStore
 
 
 def publish(registry: Registry, kind: Kind = "policy", content: str = "weights") -> str:
@@ -94,6 +95,16 @@ def test_promotion_retires_the_version_before(registry: Registry) -> None:
     assert registry.status(first).state == "retired"
     assert registry.status(second).gate == {"win_rate": 0.6}
     assert registry.versions("policy") == [first, second]
+
+
+def test_each_change_of_state_says_who_made_it(store: VersionStore) -> None:
+    trainer = Registry(store, "trainer")
+    first, second, third = (publish(trainer) for _ in range(3))
+    assert [trainer.promote(first).by, trainer.promote(second, by="operator k1").by] == ["trainer", "operator k1"]
+    assert trainer.status(first).by == "trainer", "who retires it only completes the promotion"
+    trainer.mark(third, "rejected", reason="KL")
+    assert Registry(store, "pod a").rollback("policy", reason="the engine refused it").by == "pod a"
+    assert [trainer.status(version).by for version in (first, second, third)] == ["pod a", "pod a", "trainer"]
 
 
 def test_what_was_refused_cannot_be_promoted(registry: Registry) -> None:

@@ -51,6 +51,11 @@ class Caller:
     person: str = ""
     names_itself: bool = False
 
+    @property
+    def acting(self) -> str:
+        """As an operator, for what stands with what it changed: "operator KEY", or who has the state folder's token."""
+        return "operator" if self.key_id in ("", "operator") else f"operator {self.key_id}"
+
     def may(self, requires: Requires) -> bool:
         """Whether the operation is open to it; an operator may all."""
         return requires == "public" or requires in self.roles or "operator" in self.roles

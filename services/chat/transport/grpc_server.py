@@ -91,10 +91,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
                     yield admin_pb2.WatchVersionsResponse(**notice)
 
     async def Promote(self, request: admin_pb2.PromoteRequest, context: Context) -> admin_pb2.PromoteResponse:
-        return admin_pb2.PromoteResponse(**await asyncio.to_thread(self.versions.promote, request.version))
+        return admin_pb2.PromoteResponse(**await asyncio.to_thread(self.versions.promote, request.version, _acting()))
 
     async def Rollback(self, request: admin_pb2.RollbackRequest, context: Context) -> admin_pb2.RollbackResponse:
-        return admin_pb2.RollbackResponse(**await asyncio.to_thread(self.versions.rollback, values_of(request)))
+        changed = await asyncio.to_thread(self.versions.rollback, values_of(request), _acting())
+        return admin_pb2.RollbackResponse(**changed)
 
 
 class OperationInterceptor(grpc.aio.ServerInterceptor):
@@ -245,6 +246,10 @@ def port_taken(host: str, port: int, setting: str) -> RlhfError:
     return RlhfError(f"cannot listen on {host}:{port}: it is in use; stop what uses it or set another {setting}")
 
 
+def _acting() -> str:
+    return CALLER.get().acting
+
+
 def _info(row: VersionSummary) -> admin_pb2.VersionInfo:
     info = admin_pb2.VersionInfo(
         manifest=_manifest(row.manifest) if row.manifest else versions_pb2.VersionManifest(version=row.version),
@@ -253,6 +258,7 @@ def _info(row: VersionSummary) -> admin_pb2.VersionInfo:
         kind=row.kind,
         changed_ms=row.status.changed_ms,
         first_live_ms=row.status.first_live_ms,
+        by=row.status.by,
     )
     info.gate.update(row.status.gate)
     return info

@@ -65,12 +65,13 @@ async def test_an_operator_promotes_it_or_takes_it_back_and_says_why(service: Se
     assert (status, told["version"]) == (200, "")
     found = service.registry.status(version)
     assert (found.state, found.gate) == ("rejected", {"samples": 5})
-    assert found.reason.startswith("taken back by the operator (") and found.reason.endswith("): it swears")
+    assert found.reason == "taken back by operator: it swears"
     version = begun(service.registry, "policy-000000", service.version())
     assert (await service.post("/v1/canary/promote", {"reasn": ""}, token))[0] == 400
     assert (await service.post("/v1/canary/promote", {}, token))[0] == 200
     assert service.registry.live("policy") == version
-    assert service.registry.status(version).reason.startswith("promoted by the operator (")
+    assert service.registry.status(version).reason == "promoted by operator"
+    assert service.registry.status(version).by == "operator"
 
 
 async def test_the_command_line_asks_the_service_or_reads_the_folder(

@@ -27,7 +27,7 @@ from rlhf_online.proto.rlhf.v1 import events_pb2 as rlhf_dot_v1_dot_events__pb2
 from rlhf_online.proto.rlhf.v1 import versions_pb2 as rlhf_dot_v1_dot_versions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13rlhf/v1/admin.proto\x12\x07rlhf.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x14rlhf/v1/events.proto\x1a\x16rlhf/v1/versions.proto\"\xb8\x01\n\x0bVersionInfo\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.rlhf.v1.VersionManifest\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x12\n\nchanged_ms\x18\x05 \x01(\x03\x12%\n\x04gate\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\rfirst_live_ms\x18\x07 \x01(\x03\"#\n\x13ListVersionsRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\"\xb3\x01\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.rlhf.v1.VersionInfo\x12\x0f\n\x07serving\x18\x02 \x01(\t\x12\x35\n\x04live\x18\x03 \x03(\x0b\x32\'.rlhf.v1.ListVersionsResponse.LiveEntry\x1a+\n\tLiveEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x0ePromoteRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"S\n\x0fPromoteResponse\x12\x10\n\x08previous\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"/\n\x0fRollbackRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"T\n\x10RollbackResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08previous\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x16\n\x14WatchVersionsRequest\"P\n\x15WatchVersionsResponse\x12\x0f\n\x07serving\x18\x01 \x01(\t\x12&\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x16.rlhf.v1.VersionChange2\xac\x02\n\x0c\x41\x64minService\x12K\n\x0cListVersions\x12\x1c.rlhf.v1.ListVersionsRequest\x1a\x1d.rlhf.v1.ListVersionsResponse\x12P\n\rWatchVersions\x12\x1d.rlhf.v1.WatchVersionsRequest\x1a\x1e.rlhf.v1.WatchVersionsResponse0\x01\x12<\n\x07Promote\x12\x17.rlhf.v1.PromoteRequest\x1a\x18.rlhf.v1.PromoteResponse\x12?\n\x08Rollback\x12\x18.rlhf.v1.RollbackRequest\x1a\x19.rlhf.v1.RollbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13rlhf/v1/admin.proto\x12\x07rlhf.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x14rlhf/v1/events.proto\x1a\x16rlhf/v1/versions.proto\"\xc4\x01\n\x0bVersionInfo\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.rlhf.v1.VersionManifest\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x12\n\nchanged_ms\x18\x05 \x01(\x03\x12%\n\x04gate\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\rfirst_live_ms\x18\x07 \x01(\x03\x12\n\n\x02\x62y\x18\x08 \x01(\t\"#\n\x13ListVersionsRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\"\xb3\x01\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.rlhf.v1.VersionInfo\x12\x0f\n\x07serving\x18\x02 \x01(\t\x12\x35\n\x04live\x18\x03 \x03(\x0b\x32\'.rlhf.v1.ListVersionsResponse.LiveEntry\x1a+\n\tLiveEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x0ePromoteRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"_\n\x0fPromoteResponse\x12\x10\n\x08previous\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\"/\n\x0fRollbackRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"`\n\x10RollbackResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08previous\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\"\x16\n\x14WatchVersionsRequest\"P\n\x15WatchVersionsResponse\x12\x0f\n\x07serving\x18\x01 \x01(\t\x12&\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x16.rlhf.v1.VersionChange2\xac\x02\n\x0c\x41\x64minService\x12K\n\x0cListVersions\x12\x1c.rlhf.v1.ListVersionsRequest\x1a\x1d.rlhf.v1.ListVersionsResponse\x12P\n\rWatchVersions\x12\x1d.rlhf.v1.WatchVersionsRequest\x1a\x1e.rlhf.v1.WatchVersionsResponse0\x01\x12<\n\x07Promote\x12\x17.rlhf.v1.PromoteRequest\x1a\x18.rlhf.v1.PromoteResponse\x12?\n\x08Rollback\x12\x18.rlhf.v1.RollbackRequest\x1a\x19.rlhf.v1.RollbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,25 +37,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._loaded_options = None
   _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._serialized_options = b'8\001'
   _globals['_VERSIONINFO']._serialized_start=109
-  _globals['_VERSIONINFO']._serialized_end=293
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=295
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=330
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=333
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=512
-  _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._serialized_start=469
-  _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._serialized_end=512
-  _globals['_PROMOTEREQUEST']._serialized_start=514
-  _globals['_PROMOTEREQUEST']._serialized_end=547
-  _globals['_PROMOTERESPONSE']._serialized_start=549
-  _globals['_PROMOTERESPONSE']._serialized_end=632
-  _globals['_ROLLBACKREQUEST']._serialized_start=634
-  _globals['_ROLLBACKREQUEST']._serialized_end=681
-  _globals['_ROLLBACKRESPONSE']._serialized_start=683
-  _globals['_ROLLBACKRESPONSE']._serialized_end=767
-  _globals['_WATCHVERSIONSREQUEST']._serialized_start=769
-  _globals['_WATCHVERSIONSREQUEST']._serialized_end=791
-  _globals['_WATCHVERSIONSRESPONSE']._serialized_start=793
-  _globals['_WATCHVERSIONSRESPONSE']._serialized_end=873
-  _globals['_ADMINSERVICE']._serialized_start=876
-  _globals['_ADMINSERVICE']._serialized_end=1176
+  _globals['_VERSIONINFO']._serialized_end=305
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=307
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=342
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=345
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=524
+  _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._serialized_start=481
+  _globals['_LISTVERSIONSRESPONSE_LIVEENTRY']._serialized_end=524
+  _globals['_PROMOTEREQUEST']._serialized_start=526
+  _globals['_PROMOTEREQUEST']._serialized_end=559
+  _globals['_PROMOTERESPONSE']._serialized_start=561
+  _globals['_PROMOTERESPONSE']._serialized_end=656
+  _globals['_ROLLBACKREQUEST']._serialized_start=658
+  _globals['_ROLLBACKREQUEST']._serialized_end=705
+  _globals['_ROLLBACKRESPONSE']._serialized_start=707
+  _globals['_ROLLBACKRESPONSE']._serialized_end=803
+  _globals['_WATCHVERSIONSREQUEST']._serialized_start=805
+  _globals['_WATCHVERSIONSREQUEST']._serialized_end=827
+  _globals['_WATCHVERSIONSRESPONSE']._serialized_start=829
+  _globals['_WATCHVERSIONSRESPONSE']._serialized_end=909
+  _globals['_ADMINSERVICE']._serialized_start=912
+  _globals['_ADMINSERVICE']._serialized_end=1212
 # @@protoc_insertion_point(module_scope)

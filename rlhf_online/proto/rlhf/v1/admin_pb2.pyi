@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class VersionInfo(_message.Message):
-    __slots__ = ("manifest", "state", "reason", "kind", "changed_ms", "gate", "first_live_ms")
+    __slots__ = ("manifest", "state", "reason", "kind", "changed_ms", "gate", "first_live_ms", "by")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class VersionInfo(_message.Message):
     CHANGED_MS_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
     FIRST_LIVE_MS_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
     manifest: _versions_pb2.VersionManifest
     state: str
     reason: str
@@ -25,7 +26,8 @@ class VersionInfo(_message.Message):
     changed_ms: int
     gate: _struct_pb2.Struct
     first_live_ms: int
-    def __init__(self, manifest: _Optional[_Union[_versions_pb2.VersionManifest, _Mapping]] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[str] = ..., changed_ms: _Optional[int] = ..., gate: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., first_live_ms: _Optional[int] = ...) -> None: ...
+    by: str
+    def __init__(self, manifest: _Optional[_Union[_versions_pb2.VersionManifest, _Mapping]] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[str] = ..., changed_ms: _Optional[int] = ..., gate: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., first_live_ms: _Optional[int] = ..., by: _Optional[str] = ...) -> None: ...
 
 class ListVersionsRequest(_message.Message):
     __slots__ = ("kind",)
@@ -57,16 +59,18 @@ class PromoteRequest(_message.Message):
     def __init__(self, version: _Optional[str] = ...) -> None: ...
 
 class PromoteResponse(_message.Message):
-    __slots__ = ("previous", "version", "state", "reason")
+    __slots__ = ("previous", "version", "state", "reason", "by")
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
     previous: str
     version: str
     state: str
     reason: str
-    def __init__(self, previous: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    by: str
+    def __init__(self, previous: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
     __slots__ = ("reason", "kind")
@@ -77,16 +81,18 @@ class RollbackRequest(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class RollbackResponse(_message.Message):
-    __slots__ = ("version", "previous", "state", "reason")
+    __slots__ = ("version", "previous", "state", "reason", "by")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
     version: str
     previous: str
     state: str
     reason: str
-    def __init__(self, version: _Optional[str] = ..., previous: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    by: str
+    def __init__(self, version: _Optional[str] = ..., previous: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
 
 class WatchVersionsRequest(_message.Message):
     __slots__ = ()

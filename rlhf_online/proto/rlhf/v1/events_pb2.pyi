@@ -239,18 +239,20 @@ class Erasure(_message.Message):
     def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., erased_ms: _Optional[int] = ...) -> None: ...
 
 class VersionChange(_message.Message):
-    __slots__ = ("version", "state", "previous", "reason", "changed_ms")
+    __slots__ = ("version", "state", "previous", "reason", "changed_ms", "by")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     CHANGED_MS_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
     version: str
     state: str
     previous: str
     reason: str
     changed_ms: int
-    def __init__(self, version: _Optional[str] = ..., state: _Optional[str] = ..., previous: _Optional[str] = ..., reason: _Optional[str] = ..., changed_ms: _Optional[int] = ...) -> None: ...
+    by: str
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[str] = ..., previous: _Optional[str] = ..., reason: _Optional[str] = ..., changed_ms: _Optional[int] = ..., by: _Optional[str] = ...) -> None: ...
 
 class Envelope(_message.Message):
     __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change", "erasure", "traceparent")

@@ -22,8 +22,8 @@ class CanaryHandlers:
 
     async def promote_canary(self, request: Request) -> Response:
         values = await read_fields(request, self._max_bytes)
-        return json(await asyncio.to_thread(self._canaries.promote, values, CALLER.get().key_id))
+        return json(await asyncio.to_thread(self._canaries.promote, values, CALLER.get().acting))
 
     async def abort_canary(self, request: Request) -> Response:
         values = await read_fields(request, self._max_bytes)
-        return json(await asyncio.to_thread(self._canaries.abort, values, CALLER.get().key_id))
+        return json(await asyncio.to_thread(self._canaries.abort, values, CALLER.get().acting))

@@ -6,6 +6,7 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.chat.access.caller import CALLER
 from services.chat.transport.chat import Chat
 from services.chat.transport.http import json, read_fields, watch
 from services.chat.versions import VersionList, VersionRow
@@ -32,8 +33,9 @@ class VersionHandlers:
         return watch(self.chat.watch.notices())
 
     async def promote(self, request: Request) -> Response:
-        return json(await asyncio.to_thread(self.chat.versions.promote, request.path_params["version"]))
+        version, by = request.path_params["version"], CALLER.get().acting
+        return json(await asyncio.to_thread(self.chat.versions.promote, version, by))
 
     async def rollback(self, request: Request) -> Response:
         values = await read_fields(request, self.chat.settings.limits.max_body_bytes)
-        return json(await asyncio.to_thread(self.chat.versions.rollback, values))
+        return json(await asyncio.to_thread(self.chat.versions.rollback, values, CALLER.get().acting))

@@ -34,9 +34,11 @@ async def test_promote_and_roll_back(service: Service) -> None:
     status, reply = await service.post(f"/v1/versions/{second}/promote", b"", token)
     assert (status, reply["version"], reply["previous"]) == (200, second, first)
     assert service.registry.live("policy") == second
+    assert service.registry.status(second).by == reply["by"] == "operator"
     status, reply = await service.post("/v1/versions/rollback", {"reason": "worse"}, token)
     assert (status, reply["version"], reply["previous"]) == (200, first, second)
     assert service.registry.status(second).reason == "worse"
+    assert service.registry.status(second).by == service.registry.status(first).by == "operator"
     assert (await service.post(f"/v1/versions/{second}/promote", b"", token))[0] == 409
     assert (await service.post("/v1/versions/policy-000099/promote", b"", token))[0] == 404
     assert (await service.post("/v1/versions/rollback", b"", token))[0] == 409

@@ -51,6 +51,10 @@ def _resolved_table(node: Schema, defs: Schema) -> Schema:
         found = _resolved_table(defs[node["$ref"].rpartition("/")[2]], defs)
         return found | {name: value for name, value in node.items() if name == "description"}
     kept = {name: value for name, value in node.items() if name not in (*NOT_SHOWN, "$defs")}
+    if "discriminator" in node:  # a table with its name, without which two of them would match, or the name alone
+        tag = node["discriminator"]
+        named = [_resolved_table(each, defs) | {"required": [tag["propertyName"]]} for each in node["oneOf"]]
+        kept["oneOf"] = [*named, {"enum": sorted(tag["mapping"])}]
     if {"type": "null"} in kept.get("anyOf", ()):
         some = [each for each in kept.pop("anyOf") if each != {"type": "null"}]
         return _resolved_table((some[0] if len(some) == 1 else {"anyOf": some}) | kept, defs)

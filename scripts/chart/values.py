@@ -345,14 +345,13 @@ class Tracing(Value):
 
 
 class Tests(Value):
-    timeoutSeconds: Seconds = Field(
-        default=300, description="How long `helm test` waits for its vote to be learned from."
-    )
+    votes: Annotated[int, Field(gt=0)] = Field(default=1, description="Answers that `helm test` asks for and votes on.")
     until: Literal["joined", "trained", "live"] = Field(
         default="joined",
-        description="What must become of it: joined with its answer by the trainer; trained, which takes as many "
-        "votes as `trainer.settings.min_votes` (cold_votes at first); live.",
+        description="What must become of one of its votes: joined with its answer by the trainer; trained, which takes "
+        "as many votes as `trainer.settings.min_votes` (cold_votes at first); live.",
     )
+    timeoutSeconds: Seconds = Field(default=300, description="How long it waits for that.")
 
 
 class Values(Value):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import tomllib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +48,17 @@ class Rendered(list[Object]):
 
 
 def template(
-    values: Object, *profiles: str, helm: str = "helm", release: str = "r", options: Sequence[str] = ()
+    values: Object, *profiles: str, helm: str = "helm", release: str = "r"
 ) -> subprocess.CompletedProcess[str]:
     """`helm template` with the profiles' files and, over them, the values."""
+    return _template(json.dumps(values, ensure_ascii=False), profiles, helm, release)  # YAML has no surrogates
+
+
+@cache
+def _template(values: str, profiles: Sequence[str], helm: str, release: str) -> subprocess.CompletedProcess[str]:
     files = [word for name in profiles for word in ("--values", str(CHART / f"values-{name}.yaml"))]
-    command = [
-        str(tool(helm)),
-        "template",
-        release,
-        str(CHART),
-        "--namespace",
-        "chat",
-        *files,
-        "--values",
-        "-",
-        *options,
-    ]
-    given = json.dumps(values, ensure_ascii=False)  # YAML has no pairs of surrogates
-    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=120)
+    command = [tool(helm), "template", release, CHART, "--namespace", "chat", *files, "--values", "-"]
+    return subprocess.run(command, input=values, capture_output=True, text=True, timeout=120)
 
 
 def render(values: Object = LEAST, *profiles: str, **how: Any) -> Rendered:

@@ -1,7 +1,7 @@
-"""What `helm test` runs: one answer, one vote on it, and what becomes of the vote. The standard library alone.
+"""What `helm test` runs: answers, a vote on each, and what becomes of the votes. The standard library alone.
 
-CHAT_URL, RLHF_OPERATOR_TOKEN; UNTIL: joined, trained or live; TIMEOUT_S. Exit code 0, or 1 and a sentence that says how
-far it came.
+CHAT_URL, RLHF_OPERATOR_TOKEN; VOTES; UNTIL: joined, trained or live; TIMEOUT_S. Exit code 0 once one vote has come so
+far, or 1 and a sentence that says how far they came.
 """
 
 import json
@@ -14,7 +14,7 @@ import uuid
 
 ORDER = ("accepted", "waiting", "joined", "trained", "live")
 AS_GOOD = {"joined": ("kept", "held_out", "held_back")}
-"""Held out votes are joined, and never trained on: what the trainer does with one is by its conversation."""
+"""Such votes are joined, and some are never trained on: which, is by the conversation's id."""
 POLL_S = 1.0
 REQUEST_S = 120.0
 
@@ -40,26 +40,32 @@ def ask(method: str, path: str, body: dict | None = None) -> dict:
         raise Failed(f"{method} {path} was not answered ({error}): is the service ready?") from None
 
 
-def main() -> None:
-    wanted, deadline = os.environ["UNTIL"], time.monotonic() + float(os.environ["TIMEOUT_S"])
+def vote(up: bool) -> str:
+    """Ask for an answer, judge it; the vote's id."""
     conversation = f"helm-test-{uuid.uuid4().hex}"
     message = {"role": "user", "content": "Say hello."}
     chat = {"model": "rlhf-online", "messages": [message], "max_tokens": 8, "conversation_id": conversation}
-    answer = ask("POST", "/v1/chat/completions", chat)
-    print(f"answered: {answer['id']}", flush=True)
-    judged = {"completion_id": answer["id"], "index": 0}
-    vote = {"thumb": {"answer": judged, "up": True}, "conversation_id": conversation, "source": "helm-test"}
-    event = ask("POST", "/v1/feedback", vote)["event_id"]
-    state = ""
+    answer = {"completion_id": ask("POST", "/v1/chat/completions", chat)["id"], "index": 0}
+    judged = {"thumb": {"answer": answer, "up": up}, "conversation_id": conversation, "source": "helm-test"}
+    return ask("POST", "/v1/feedback", judged)["event_id"]
+
+
+def main() -> None:
+    wanted, deadline = os.environ["UNTIL"], time.monotonic() + float(os.environ["TIMEOUT_S"])
+    states = {vote(up=number % 2 == 0): "" for number in range(int(os.environ["VOTES"]))}
     while True:
-        told = ask("GET", f"/v1/feedback/{event}")
-        if told["state"] != state:
-            state = told["state"]
-            print(told.get("message") or state, flush=True)
-        if state in AS_GOOD.get(wanted, ()) or (state in ORDER and ORDER.index(state) >= ORDER.index(wanted)):
-            return
+        for event in states:
+            told = ask("GET", f"/v1/feedback/{event}")
+            if told["state"] != states[event]:
+                states[event] = told["state"]
+                print(f"{event}: {told.get('message') or told['state']}", flush=True)
+            if states[event] in AS_GOOD.get(wanted, ()):
+                return
+            if states[event] in ORDER and ORDER.index(states[event]) >= ORDER.index(wanted):
+                return
         if time.monotonic() > deadline:
-            raise Failed(f"the vote {event} is {state} and not {wanted} after {os.environ['TIMEOUT_S']} s")
+            seen = ", ".join(sorted(set(states.values())))
+            raise Failed(f"no vote is {wanted} after {os.environ['TIMEOUT_S']} s: they are {seen}")
         time.sleep(POLL_S)
 
 

@@ -21,6 +21,7 @@ from rlhf_online.versions.summary import summaries
 
 app = typer.Typer(help="The versions of the weights.", no_args_is_help=True)
 
+STRENGTH_ROW = "{:<16} {:>9}  {:<20} {:>6} {:>6}"
 VERSION_ROW = "{:<16} {:<10} {:>8}  {:<24} {:<16} {}"
 
 
@@ -89,6 +90,24 @@ def report(
     if found is None:
         raise InvalidInput(f"{version} has no report: the gate judged no such version, or an earlier release did")
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else "\n".join(report_lines(found)))
+
+
+@app.command("strengths")
+def strengths(url: UrlOption = "", state: StateOption = DEFAULT_STATE) -> None:
+    """How strong versions are by what people said of blind pairs: for display, never to decide by."""
+    with connect(url, state) as service:
+        found = service.get("/v1/versions/strengths")
+    if not found["versions"]:
+        print("nobody has judged a blind pair of two versions yet")
+        return
+    print(f"{found['pairs']} pairs by {found['people']} people; 95% intervals at one look; {found['base']} is 0")
+    print(STRENGTH_ROW.format("VERSION", "STRENGTH", "INTERVAL", "ELO", "PAIRS"))
+    for row in found["versions"]:
+        low, high = row["low"], row["high"]
+        between = "unknown: one person" if low is None else f"{low:+.2f} … {high:+.2f}"
+        print(
+            STRENGTH_ROW.format(row["version"], f"{row['strength']:+.2f}", between, f"{row['elo']:+.0f}", row["pairs"])
+        )
 
 
 @app.command("refresh-reference")

@@ -12,6 +12,7 @@ from services.chat.console.replies import (
 from services.chat.console.reports import VersionReport
 from services.chat.console.search import ReadQuery, SearchQuery
 from services.chat.console.service import HistoryQuery
+from services.chat.console.strengths import VersionStrengths
 from services.chat.conversations.service import Conversation
 from services.chat.learning import LearningState, PauseRequest, WeightsRequest
 
@@ -98,6 +99,15 @@ CONSOLE = (
         requires="operator",
         response=VersionReport,
         errors=(404, 503),
+    ),
+    Operation(
+        name="version_strengths",
+        summary="How strong versions are by what people said of blind pairs, with intervals and Elo, for display.",
+        method="GET",
+        path="/v1/versions/strengths",
+        requires="read",
+        response=VersionStrengths,
+        errors=(503,),
     ),
     Operation(
         name="search_conversations",

@@ -69,6 +69,11 @@ CREATE TABLE IF NOT EXISTS closed (
             total += Counts(people=people, opinions=int(n), means=means)
         return total
 
+    def pairs(self, most: int) -> list[tuple[str, str, str, float]]:
+        """(person, version, older version, value) of the newest blind pairs. Raises ReadModelUnavailable."""
+        asked = "SELECT person, version, other, value FROM opinion WHERE other != '' ORDER BY number DESC LIMIT ?"
+        return self.rows(asked, (most,))
+
     def take_changed(self) -> set[str]:
         """The versions of which people have said something since the last time."""
         with self._at_work():

@@ -9,6 +9,7 @@ from services.chat.access.caller import CALLER
 from services.chat.console.attribution import Attribution
 from services.chat.console.reports import VersionReports
 from services.chat.console.search import Search
+from services.chat.console.strengths import Strengths
 from services.chat.transport.chat import Chat
 from services.chat.transport.http import json, watch
 
@@ -19,6 +20,7 @@ class ConsoleHandlers:
     def __init__(self, chat: Chat) -> None:
         self._console = chat.console
         self._search = Search(chat.conversations.store)
+        self._strengths = Strengths(chat.console.opinions, chat.versions.registry)
         self._reports = VersionReports(chat.versions.registry)
         self._attribution = Attribution(chat.votes.history, chat.conversations.store, chat.versions.registry)
 
@@ -38,6 +40,9 @@ class ConsoleHandlers:
     async def version_report(self, request: Request) -> Response:
         version, key_id = request.path_params["version"], CALLER.get().key_id
         return json(await asyncio.to_thread(self._reports.read, version, key_id))
+
+    async def version_strengths(self, request: Request) -> Response:
+        return json(await asyncio.to_thread(self._strengths.find))
 
     async def search_conversations(self, request: Request) -> Response:
         values = dict(request.query_params)

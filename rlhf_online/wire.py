@@ -120,8 +120,10 @@ def _parse(data: bytes) -> pb.Envelope:
     except DecodeError as error:
         raise UndecodableEvent(f"not an event envelope: {error}") from error
     if record.schema_version != ev.SCHEMA_VERSION:
+        later = record.schema_version > ev.SCHEMA_VERSION
         raise UndecodableEvent(
-            f"schema version {record.schema_version}, but this reader knows {ev.SCHEMA_VERSION}: upgrade the reader"
+            f"schema version {record.schema_version}, but this reader knows {ev.SCHEMA_VERSION}: "
+            + ("upgrade the reader" if later else "read it with the release that wrote it")
         )
     return record
 

@@ -15,6 +15,7 @@ from rlhf_online.cli import (
     keys,
     learning,
     sft,
+    size,
     topics,
     trace,
     up,
@@ -42,7 +43,8 @@ def with_key(
 
 app.command("up")(up.up)
 app.command("chat")(chat.chat)
-app.command("doctor", no_args_is_help=True)(doctor.doctor)
+app.command("doctor")(doctor.doctor)
+app.command("size")(size.size)
 app.command("sft", no_args_is_help=True)(sft.sft)
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(keys.app, name="keys")

@@ -1,4 +1,4 @@
-"""`rlhf-online doctor MODEL`: is this model fit to be served here and to learn?"""
+"""`rlhf-online doctor [MODEL]`: what stands in the way of a model's folder, or of the whole installation?"""
 
 import os
 import sys
@@ -7,21 +7,45 @@ from typing import Annotated, Literal
 
 import typer
 
+from rlhf_online.cli.client import DEFAULT_STATE
+from rlhf_online.errors import InvalidInput
+
 
 def doctor(
-    model: Annotated[Path, typer.Argument(help="Folder of the model.")],
-    tuning: Annotated[Literal["lora", "full"], typer.Option(help="What is to be trained.")] = "lora",
+    model: Annotated[Path | None, typer.Argument(help="Folder of a model, to look at that alone.")] = None,
+    tuning: Annotated[Literal["lora", "full"] | None, typer.Option(help="What is to be trained (lora).")] = None,
     trunk: Annotated[
-        bool, typer.Option("--trunk", help="It is no policy, but what a reward model begins with.")
+        bool, typer.Option("--trunk", help="The model is no policy, but what a reward model begins with.")
     ] = False,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--config", help="Settings (TOML): of the service that the file is called after, chat.toml, or of `up`."
+        ),
+    ] = None,
+    state: Annotated[Path | None, typer.Option(help=f"The state folder of `up` (default {DEFAULT_STATE}).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Say what stands in the way of a model folder, and what to do about it; `up` looks for the same.
+    """Say what stands in the way, and what to do about it: of the installation, or of a model's folder.
 
-    Reads configuration, tokenizer and the headers of the weights, not the weights: seconds. Exit code 1 if `up` would
-    refuse the model.
+    Without a model: the settings (by default those that the services of --state run with, or those in
+    /etc/rlhf-online), packages, disks, ports, secrets, Kafka and its topics, the store of versions, clocks, the
+    trainer's lease, a GPU where one is asked for. It tries things, and changes nothing; the services may run.
+
+    Of a model it reads configuration, tokenizer and the headers of the weights: seconds; `up` looks for the same.
+
+    Exit code 1 if anything is in the way.
     """
-    options = [*(["--trunk"] if trunk else []), *(["--json"] if as_json else [])]
+    json_option = ["--json"] if as_json else []
+    if model is None:
+        if tuning or trunk:
+            raise InvalidInput("--tuning and --trunk are said of a model: name its folder")
+        files = [option for path in config or () for option in ("--config", str(path))]
+        command = ["services.doctor", *files, "--state", str(state or DEFAULT_STATE), *json_option]
+    else:
+        if config or state:
+            raise InvalidInput("--config and --state are of the installation: name no model beside them")
+        options = [*(["--trunk"] if trunk else []), *json_option]
+        command = ["rlhf_online.models.check", str(model), "--tuning", tuning or "lora", *options]
     sys.stdout.flush()
-    module = "rlhf_online.models.check"
-    os.execv(sys.executable, [sys.executable, "-m", module, str(model), "--tuning", tuning, *options])
+    os.execv(sys.executable, [sys.executable, "-m", *command])

@@ -100,7 +100,7 @@ class VersionsSettings(Section):
 
     url: str = Field(
         default="",
-        pattern=r"^((s3|gs|az)://[^/\s]+(/[^\s]*)?|file:/[^\s]+)?$",
+        pattern=r"^((s3|gs|az)://[^/@\s]+(/[^\s]*)?|file:/[^\s]+)?$",
         description="A bucket that all services share, 's3://bucket/prefix', with credentials and endpoint from the "
         "usual variables (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …), or a folder that they all reach under this name, "
         "'file:/path', whose file system has working locks; empty: the state folder.",

@@ -1,6 +1,7 @@
 """What is wrong with settings, in words: which one, and where, what was expected, what was given, what to give."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args, get_origin
@@ -46,7 +47,12 @@ def _explain(error: ErrorDetails, kind: type[Section]) -> Iterator[tuple[Sequenc
             yield names, f"{name} is missing and has no default"
         case _:
             inner = context["setting"].split(".") if "setting" in context else []
-            yield [*names, *inner], f"{name}: {error['msg']} (got {error['input']!r})"
+            yield [*names, *inner], masked(f"{name}: {error['msg']} (got {error['input']!r})")
+
+
+def masked(text: str) -> str:
+    """Without what somebody has written before the host of an address: names and passwords belong in files."""
+    return re.sub(r"://[^/@\s]*@", "://…@", text)
 
 
 def _moved(location: tuple[str, ...], kind: type[Section]) -> str:

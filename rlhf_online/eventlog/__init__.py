@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_online.config import LogAddress, LogSettings
+from rlhf_online.config.explain import masked
 from rlhf_online.errors import ConfigError
 from rlhf_online.eventlog.base import Sink, Source
 from rlhf_online.eventlog.local import LocalLog
@@ -56,7 +57,7 @@ def kafka_cluster(settings: LogAddress) -> "Cluster | None":
     servers = [server.strip() for server in rest.split(",")]
     if scheme != "kafka" or not all(_is_address(server) for server in servers):
         raise ConfigError(
-            f"log.url: expected 'file:', 'file:/path' or 'kafka://host:port,host:port', got {settings.url!r}"
+            f"log.url: expected 'file:', 'file:/path' or 'kafka://host:port,host:port', got {masked(settings.url)!r}"
         )
     from rlhf_online.eventlog.kafka import Cluster
 
@@ -80,4 +81,4 @@ def log_folder(settings: LogAddress, folder: Path) -> Path:
 
 def _is_address(server: str) -> bool:
     host, _, port = server.rpartition(":")
-    return bool(host) and port.isdigit() and 0 < int(port) < 65536
+    return bool(host) and "@" not in host and port.isdigit() and 0 < int(port) < 65536

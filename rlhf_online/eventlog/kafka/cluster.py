@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
 from kafka.net.compat import KafkaNetClient  # pyright: ignore[reportMissingImports]
 from kafka.net.manager import KafkaConnectionManager  # pyright: ignore[reportMissingImports]
 from kafka.net.sasl.oauth import AbstractTokenProvider  # pyright: ignore[reportMissingImports]
@@ -17,6 +17,7 @@ from rlhf_online.config import KafkaSettings
 from rlhf_online.errors import ConfigError, LogUnavailable
 
 PASSWORD_VARIABLE = "RLHF_KAFKA_PASSWORD"
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 # A bootstrap is two or more round trips, of seconds each to a Kafka far away; while one runs, nothing can be stopped.
 _CLIENT: dict[str, Any] = {
@@ -46,13 +47,16 @@ class Cluster:
 
         A credential's file that `check` has seen may be gone while somebody replaces it: that passes, as a Kafka does
         that is away. When no broker answers, the constructors raise and leave their network thread and its descriptors
-        behind; in a long outage these would add up, so they are ended here.
+        behind; in a long outage these would add up, so they are ended here. What they raise is a time-out whatever the
+        reason; where a broker has refused us, or we it, that is raised instead.
         """
         selectors: list[NetworkSelector] = []
+        managers: list[BackoffManager] = []
 
         def new_client(**configs: Any) -> KafkaNetClient:
             selectors.append(NetworkSelector(**configs))
-            return KafkaNetClient(net=selectors[-1], manager=BackoffManager(selectors[-1], **configs), **configs)
+            managers.append(BackoffManager(selectors[-1], **configs))
+            return KafkaNetClient(net=selectors[-1], manager=managers[-1], **configs)
 
         try:
             wanted = {**_CLIENT, **security(self.settings), **options}
@@ -60,13 +64,27 @@ class Cluster:
             raise LogUnavailable(f"{self} is not asked: {error}") from error
         try:
             return kind(bootstrap_servers=list(self.servers), kafka_client=new_client, **wanted)
-        except KafkaError:
+        except KafkaError as error:
             for selector in selectors:
                 selector.close()
+            refusal = next((manager.refusal for manager in managers if manager.refusal), None)
+            if refusal is not None:
+                raise refusal from error
             raise
 
     def unavailable(self, error: KafkaError) -> LogUnavailable:
         """What a caller is told."""
+        if isinstance(error, SaslAuthenticationFailedError):
+            return LogUnavailable(f"{self} refuses log.kafka.username and its password (or its token): correct them")
+        if isinstance(error, UnsupportedSaslMechanismError):
+            return LogUnavailable(
+                f"{self} does not know log.kafka.mechanism = {self.settings.mechanism!r}: use another"
+            )
+        if UNTRUSTED in str(error):
+            return LogUnavailable(
+                f"{self} shows a certificate that log.kafka.ca_file ({self.settings.ca_file or 'the system'}) does not "
+                f"vouch for ({_verification(error)}): name the authority's file"
+            )
         return LogUnavailable(
             f"{self} does not answer ({type(error).__name__}): start it, or mend log.url and log.kafka"
         )
@@ -76,8 +94,23 @@ class BackoffManager(KafkaConnectionManager):
     """kafka-python's keeper of connections, but one that is closed before it is of use counts as a failed one.
 
     kafka-python takes it for a good one and tries again at once, and so without end: with an address that accepts and
-    closes (a load balancer without a broker behind it) it used a whole core.
+    closes (a load balancer without a broker behind it) it used a whole core. And it keeps to itself that a broker did
+    not let us in, or showed a certificate that nobody vouches for: `refusal` is the last such error. Wrong credentials
+    end a bootstrap, which would try them again all its time, and have accounts locked.
     """
+
+    refusal: KafkaError | None = None
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        connection = super().get_connection(*args, **kwargs)
+        connection.init_future.add_errback(self._failed)
+        return connection
+
+    def _failed(self, error: BaseException) -> None:
+        refused = isinstance(error, SaslAuthenticationFailedError | UnsupportedSaslMechanismError)
+        if isinstance(error, KafkaError) and (refused or UNTRUSTED in str(error)):
+            self.refusal = error
+            self.closed = self.closed or (refused and not self.bootstrapped)
 
     def reset_backoff(self, node_id: Any) -> None:
         connection = self._conns.get(node_id)
@@ -85,6 +118,11 @@ class BackoffManager(KafkaConnectionManager):
             super().reset_backoff(node_id)
         else:
             self.update_backoff(node_id)
+
+
+def _verification(error: KafkaError) -> str:
+    """What OpenSSL says of the certificate: 'self-signed certificate', 'certificate is not yet valid'."""
+    return str(error).partition("verify failed: ")[2].partition(" (_ssl")[0] or "it cannot be verified"
 
 
 def force_close(producer: Any) -> None:
@@ -164,7 +202,9 @@ def _secret(path: Path, setting: str) -> str:
     try:
         secret = path.read_text().strip()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{setting}: {path} cannot be read ({type(error).__name__})") from error
+        # Somebody may have written the secret itself there, which is no path from the root.
+        shown = path if path.is_absolute() else "the file that it names"
+        raise ConfigError(f"{setting}: {shown} cannot be read ({type(error).__name__})") from error
     if not secret:
         raise ConfigError(f"{setting}: {path} is empty")
     return secret

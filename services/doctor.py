@@ -1,0 +1,239 @@
+"""`rlhf-online doctor`: what stands in the way of this installation, and what to do about it.
+
+    python -m services.doctor [--config FILE]… [--state DIR] [--json]
+
+Reads the settings as the services do, the environment's too, and tries what they will need. It may run beside them: in
+a pod, `kubectl exec POD -- python -m services.doctor`. Exit code 1 if anything stands in the way, 2 for a wrong option.
+`--json` prints one object: {"ok": bool, "findings": [{"severity": "ok|warn|refuse", "about", "what", "todo"}, …]}.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from rlhf_online.config import ChatSettings, LogAddress, RewardSettings, ServiceSettings, load
+from rlhf_online.doctor import disks, gpu, lease, packages, ports, records, secrets, settings, store
+from rlhf_online.doctor.finding import Finding, ok, refuse
+from rlhf_online.doctor.kafka import kafka
+from rlhf_online.errors import ConfigError, RlhfError
+from rlhf_online.eventlog import kafka_cluster, log_folder, open_source
+from rlhf_online.eventlog.folder import segments
+from rlhf_online.process import report_error
+from rlhf_online.state import StateDir
+from rlhf_online.training.lease import LeaseObject
+from rlhf_online.training.settings import TrainerSettings
+from services.standalone.settings import StandaloneSettings
+
+INSTALLED = Path("/etc/rlhf-online")
+SERVICES: dict[str, type[ServiceSettings]] = {
+    "chat": ChatSettings,
+    "reward": RewardSettings,
+    "trainer": TrainerSettings,
+}
+NEEDED = 1 << 30
+"""Bytes that should be free: a few checkpoints of a small model, and days of a small log. docs/sizing.md says more."""
+
+Check = Callable[[], list[Finding]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Installation:
+    """The settings of the services that are known here."""
+
+    chat: ChatSettings | None = None
+    reward: RewardSettings | None = None
+    trainer: TrainerSettings | None = None
+
+    @property
+    def all(self) -> list[ServiceSettings]:
+        return [each for each in (self.chat, self.reward, self.trainer) if each is not None]
+
+    @property
+    def logs(self) -> Iterator[tuple[LogAddress, Path]]:
+        """Each log once, with the folder that it has on this machine."""
+        seen: list[LogAddress] = []
+        for each in (self.chat, self.trainer):
+            if each is not None:
+                address = LogAddress.model_validate(
+                    {
+                        name: getattr(each.log, name)
+                        for name in LogAddress.model_fields
+                        if name in each.log.model_fields_set
+                    }
+                )
+                if address not in seen:
+                    seen.append(address)
+                    yield address, StateDir(each.state_dir).log
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="rlhf-online doctor", description=__doc__)
+    parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--state", type=Path, default=Path("state"), metavar="DIR")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    for name in ("kafka", "structlog"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it says is said in the findings
+    try:
+        files = options.config or known_files(options.state)
+    except RlhfError as error:
+        return report_error(error)
+    found = examine(files)
+    show(found, as_json=options.json)
+    return int(any(finding.severity == "refuse" for finding in found))
+
+
+def known_files(state: Path, installed: Path = INSTALLED) -> list[Path]:
+    """The settings that `up` runs with on the state folder, or else those of the services in a pod.
+
+    Raises ConfigError where there are none.
+    """
+    if (written := state / "run" / "standalone.toml").is_file():
+        return [written]
+    if found := [path for name in SERVICES if (path := installed / f"{name}.toml").is_file()]:
+        return found
+    raise ConfigError(
+        f"no settings in {state}/run and none in {installed}: name the state folder with --state, files with --config, "
+        "or a model's folder to look at that alone"
+    )
+
+
+def examine(files: Sequence[Path]) -> list[Finding]:
+    """Everything that is found, secrets taken out whatever said them."""
+    installation, found = read(files)
+    hide = secrets.hider(installation.all)
+    for check in checks(installation):
+        try:
+            found += check()
+        except (RlhfError, OSError) as error:  # what a check does not know of, others still have their turn
+            found.append(refuse("doctor", f"could not look further: {error}", "mend that, and ask again"))
+    return [Finding(each.severity, hide(each.about), hide(each.what), hide(each.todo)) for each in dict.fromkeys(found)]
+
+
+def read(files: Sequence[Path]) -> tuple[Installation, list[Finding]]:
+    """The settings in the files: a service's own where a file is called after it, else those of `up`."""
+    installation, found = Installation(), list[Finding]()
+    for path in files:
+        kind = SERVICES.get(path.stem)
+        try:
+            if kind is None:
+                up = load(StandaloneSettings, path)
+                installation.chat, installation.reward, installation.trainer = up.chat, up.reward, up.trainer
+            else:
+                setattr(installation, path.stem, load(kind, path))
+            found.append(ok("settings", f"{path}: read as those of {path.stem if kind else 'up'}"))
+        except ConfigError as error:
+            whose = f"the settings of {path.stem}" if kind else "the settings of `rlhf-online up`"
+            todo = f"correct {path}; it was read as {whose}, by its name"
+            found += [refuse("settings", line, todo) for line in str(error).splitlines()]
+    return installation, found
+
+
+def checks(known: Installation) -> Iterator[Check]:
+    """Those that these settings ask for, the quick ones first."""
+    yield partial(settings.agreement, known.chat, known.reward, known.trainer)
+    extras, engine = _extras(known)
+    yield partial(packages.packages, extras, engine=engine)
+    for name in SERVICES:
+        if (service := getattr(known, name)) is not None:
+            yield from _own(name, service)
+    for state_dir in dict.fromkeys(each.state_dir for each in known.all):
+        state = StateDir(state_dir)
+        places = (state.root, state.log, state.versions, state.checkpoints, state.conversations)
+        yield partial(disks.folders, places, NEEDED)
+        yield partial(secrets.kept, state)
+    if known.trainer is not None:
+        yield partial(_lease, known.trainer)
+    for versions, state_dir in dict.fromkeys((each.versions, each.state_dir) for each in known.all):
+        yield partial(store.bucket, versions) if versions.url else partial(store.folder, StateDir(state_dir).versions)
+    for address, folder in known.logs:
+        yield partial(_log, address, folder)
+    asked = [setting for setting, device in _devices(known) if device == "cuda"]
+    if asked:
+        yield lambda: [gpu.gpu(asked[0])]
+
+
+def _extras(known: Installation) -> tuple[list[str], bool]:
+    """The parts of the distribution that these services need, and whether an engine is among them."""
+    extras = [name for name in SERVICES if getattr(known, name) is not None]
+    if any(address.url.startswith("kafka:") for address, _ in known.logs):
+        extras.append("kafka")
+    if any(each.versions.url for each in known.all):
+        extras.append("object-store")
+    return extras, known.chat is not None and known.chat.engine.mode == "managed"
+
+
+def _own(name: str, service: ServiceSettings) -> Iterator[Check]:
+    """A service's ports and its model."""
+    for field in ("http_port", "grpc_port", "metrics_port"):
+        if (number := getattr(service, field, None)) is not None:
+            yield lambda number=number, field=field: [
+                ports.port(service.host, number, f"{name}'s {field}", f"services.{name}")
+            ]
+    match service:
+        case ChatSettings() if service.engine.mode == "managed":
+            yield partial(settings.model, Path(service.engine.model), service.engine.tuning, served=True)
+        case TrainerSettings():
+            yield partial(settings.model, Path(service.model), service.tuning, served=False)
+
+
+def _devices(known: Installation) -> Iterator[tuple[str, str]]:
+    if known.chat is not None and known.chat.engine.mode == "managed":
+        yield "chat's engine.device", known.chat.engine.device
+    for name, each in (("reward", known.reward), ("trainer", known.trainer)):
+        if each is not None:
+            yield f"{name}'s device", each.device
+
+
+def _lease(trainer: TrainerSettings) -> list[Finding]:
+    if trainer.lease.kind == "file":
+        return [lease.file(StateDir(trainer.state_dir).checkpoints)]
+    try:
+        return [lease.kubernetes(LeaseObject.of_pod(trainer.lease.name))]
+    except ConfigError as error:
+        return [refuse(f"lease {trainer.lease.name}", str(error), "run this in the trainer's pod")]
+
+
+def _log(address: LogAddress, folder: Path) -> list[Finding]:
+    """Kafka, if the log is shipped there, and what the log holds."""
+    found: list[Finding] = []
+    try:
+        cluster = kafka_cluster(address)
+        if cluster is not None:
+            found = kafka(cluster)
+            if any(each.severity != "ok" for each in found):
+                return found  # a reader would make missing topics, and would not get further
+        elif not (folder := log_folder(address, folder)).is_dir() or not segments(folder):
+            return [ok(f"records in {folder}", "none yet")]
+        source = open_source(address, folder)
+        try:
+            return found + records.records(source, str(cluster or folder))
+        finally:
+            source.close()
+    except RlhfError as error:
+        return [*found, refuse("log", str(error), "correct log")]
+
+
+def show(found: Sequence[Finding], *, as_json: bool) -> None:
+    """For people a line each, what is wrong last."""
+    refused = [finding for finding in found if finding.severity == "refuse"]
+    if as_json:
+        print(json.dumps({"ok": not refused, "findings": [asdict(finding) for finding in found]}))
+        return
+    order = {"ok": 0, "warn": 1, "refuse": 2}
+    for each in sorted(found, key=lambda finding: order[finding.severity]):
+        print(f"{each.severity:<7} {each.about}: {each.what}")
+        if each.todo:
+            print(f"        → {each.todo}")
+    warned = sum(finding.severity == "warn" for finding in found)
+    print(f"{len(found)} looked at, {len(refused)} in the way, {warned} to know of")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,6 +22,7 @@
     │   └── SwapFailed                new weights did not load or failed their probe; the old ones serve
     ├── CheckpointError               no usable checkpoint, or one that cannot be written
     ├── StateLost                     what the trainer holds on disk went bad while it ran
+    ├── BackupFailed                  a copy of the state folder cannot be made, or is not what it was
     ├── Fenced                        another trainer has taken over; this one may write nothing more
     ├── RewardUnavailable             the reward service is away or holds another version
     ├── StartRefused                  this machine or folder cannot run the services now
@@ -140,6 +141,10 @@ class CheckpointError(RlhfError):
 
 class StateLost(RlhfError):
     """A file that the trainer works with cannot be read any more; it must start again from a checkpoint."""
+
+
+class BackupFailed(RlhfError):
+    """A copy of the state folder cannot be made or brought back, or is not what was backed up."""
 
 
 class Fenced(RlhfError):

@@ -151,7 +151,11 @@ def checks(known: Installation) -> Iterator[Check]:
     if known.trainer is not None:
         yield partial(_lease, known.trainer)
     for versions, state_dir in dict.fromkeys((each.versions, each.state_dir) for each in known.all):
-        yield partial(store.bucket, versions) if versions.url else partial(store.folder, StateDir(state_dir).versions)
+        scheme, _, path = versions.url.partition(":")
+        if scheme in ("", "file"):
+            yield partial(store.folder, Path(path) if path else StateDir(state_dir).versions)
+        else:
+            yield partial(store.bucket, versions)
     for address, folder in known.logs:
         yield partial(_log, address, folder)
     asked = [setting for setting, device in _devices(known) if device == "cuda"]
@@ -164,7 +168,7 @@ def _extras(known: Installation) -> tuple[list[str], bool]:
     extras = [name for name in SERVICES if getattr(known, name) is not None]
     if any(address.url.startswith("kafka:") for address, _ in known.logs):
         extras.append("kafka")
-    if any(each.versions.url for each in known.all):
+    if any(each.versions.url and not each.versions.url.startswith("file:") for each in known.all):
         extras.append("object-store")
     return extras, known.chat is not None and known.chat.engine.mode == "managed"
 

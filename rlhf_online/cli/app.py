@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rlhf_online.cli import (
+    backup,
     canary,
     chat,
     doctor,
@@ -54,6 +55,7 @@ app.add_typer(canary.app, name="canary")
 app.command("reward-weights")(weights.reward_weights)
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
+app.add_typer(backup.app, name="backup")
 app.command("trace", no_args_is_help=True)(trace.trace)
 versions.app.command("trace", no_args_is_help=True)(trace.trace)
 app.command("status")(versions.status)

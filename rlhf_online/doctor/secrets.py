@@ -1,17 +1,18 @@
 """The secrets of the installation: whether they are kept as they must be, and that none is in what is said of it."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from rlhf_online.config import ChatSettings, ServiceSettings
 from rlhf_online.doctor.finding import Finding, ok, refuse
 from rlhf_online.state import FINGERPRINT, OPERATOR_TOKEN, OTHERS, PERSON_SALT, SHORTEST_SECRET, PersonHash, StateDir
+from rlhf_online.state import VARIABLES as STATE_VARIABLES
 from rlhf_online.training.settings import TrainerSettings
 
 VARIABLES = (
     "RLHF_KAFKA_PASSWORD",
-    "RLHF_OPERATOR_TOKEN",
+    *STATE_VARIABLES.values(),
     "RLHF_API_KEY",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -25,30 +26,36 @@ SHORTEST_HIDDEN = 8
 
 
 def kept(state: StateDir) -> list[Finding]:
-    """The two secrets of a state folder: there, long enough, closed to others, the salt the one that the log was made
-    with."""
-    found: list[Finding] = []
-    for name in (OPERATOR_TOKEN, PERSON_SALT):
-        path = state.root / name
+    """The two secrets, of the environment or the state folder: there, long enough, closed to others, and the salt the
+    one that the log was made with."""
+    found = [*_kept(state, OPERATOR_TOKEN), *_kept(state, PERSON_SALT)]
+    return found or [ok("secrets", f"those of {state.root} are kept")]
+
+
+def _kept(state: StateDir, name: str) -> Iterator[Finding]:
+    variable, path = STATE_VARIABLES[name], state.root / name
+    named = _fingerprint(state) if name == PERSON_SALT else ""
+    place, secret = variable, os.environ.get(variable, "").strip()
+    if not secret:
+        place = str(path)
         try:
             secret, mode = path.read_text().strip(), path.stat().st_mode
         except FileNotFoundError:
-            if name == PERSON_SALT and (state.log / FINGERPRINT).is_file():
+            if named:
                 what = f"{path} is gone, and the log names people by it"
-                found.append(refuse("secrets", what, "bring it back from the backup"))
-            continue
+                yield refuse("secrets", what, f"bring it back from the backup, or set {variable}")
+            return
         except (OSError, UnicodeDecodeError) as error:
-            found.append(refuse("secrets", f"{path} cannot be read ({type(error).__name__})", "let this user read it"))
-            continue
-        if len(secret) < SHORTEST_SECRET:
-            what = f"{path} holds {len(secret)} characters, and a secret has at least {SHORTEST_SECRET}"
-            found.append(refuse("secrets", what, "bring it back from the backup"))
-        elif name == PERSON_SALT and (told := _fingerprint(state)) and told != PersonHash(secret.encode()).fingerprint:
-            what = f"{path} is another one than that by which the log names people"
-            found.append(refuse("secrets", what, "bring the right one back from the backup"))
+            yield refuse("secrets", f"{path} cannot be read ({type(error).__name__})", "let this user read it")
+            return
         if mode & OTHERS:
-            found.append(refuse("secrets", f"{path} may be read by others", f"chmod 600 {path}"))
-    return found or [ok("secrets", f"those of {state.root} are kept")]
+            yield refuse("secrets", f"{path} may be read by others", f"chmod 600 {path}")
+    if len(secret) < SHORTEST_SECRET:
+        what = f"{place} holds {len(secret)} characters, and a secret has at least {SHORTEST_SECRET}"
+        yield refuse("secrets", what, "bring it back from the backup")
+    elif named and named != PersonHash(secret.encode()).fingerprint:
+        what = f"{place} is another one than that by which the log names people"
+        yield refuse("secrets", what, "bring the right one back from the backup")
 
 
 def hider(services: Iterable[ServiceSettings]) -> Callable[[str], str]:

@@ -663,6 +663,8 @@ ANEW = "made anew by whoever starts"
 COPIED = "copies of what a bucket keeps: whoever loads one compares hashes, and has what is damaged fetched anew"
 STAGED = "writes files that `fsync_tree` makes durable before anybody is told of them"
 NOT_PROMISED = {
+    "rlhf_online.backup": "a copy is made durable, and what was brought back, before it is renamed into place",
+    "rlhf_online.doctor": "tries a disk and a store, and removes what it wrote",
     "rlhf_online.config.files:write_toml": ANEW,
     "rlhf_online.engine.child:EngineProcess.start": ANEW,
     "rlhf_online.engine.child:EngineProcess.stop": ANEW,

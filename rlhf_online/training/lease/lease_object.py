@@ -80,7 +80,7 @@ class LeaseObject:
             raise ConnectionError(f"the API server's answer is none: {type(error).__name__}") from None
         if status == 404 or isinstance(answer, dict):
             return answer
-        said = content.decode(errors="replace").replace(token, "…")[:ERROR_CHARS]
+        said = _message(content).replace(token, "…")[:ERROR_CHARS]
         why = f"the API server says {status} to {method}: {said}"
         if status in (401, 403):
             raise ConfigError(
@@ -88,6 +88,16 @@ class LeaseObject:
                 f"namespace {self.namespace}"
             )
         raise ConnectionError(why)
+
+
+def _message(content: bytes) -> str:
+    """What an error's answer says, in one line: the message of a Status, or what a proxy has written."""
+    text = content.decode(errors="replace")
+    try:
+        text = str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    return " ".join(text.split())
 
 
 def _variable(name: str) -> str:

@@ -1,0 +1,73 @@
+"""Each profile is installed, changed and taken back in a namespace that admits restricted pods only, with --wait."""
+
+import json
+
+import pytest
+
+from tests.ops.cluster.releases import PROFILES, WAIT, Release, name_of, release
+from tests.support.simulated_cluster import Cluster
+
+pytestmark = pytest.mark.ops
+
+KEPT = {"PersistentVolumeClaim"}
+"""What an uninstall leaves, on purpose."""
+
+
+@pytest.mark.parametrize(("profile", "helm"), [*((profile, "helm") for profile in PROFILES), ("ha", "helm3")])
+def test_install_upgrade_and_roll_back(cluster: Cluster, profile: str, helm: str) -> None:
+    namespace = cluster.namespace()
+    with release(cluster, namespace, profile=profile, helm=helm) as chat:
+        assert "STATUS: deployed" in chat.install()
+        first, settings = chat.workloads(), configuration(chat)
+        assert {one["kind"] for one in first.values()} == {"Deployment", "StatefulSet"}
+
+        chat.upgrade({"logLevel": "warning"})
+        changed = chat.workloads()
+        assert changed.keys() == first.keys() and configuration(chat) != settings
+        for name, one in changed.items():
+            assert one["spec"]["template"] != first[name]["spec"]["template"], "new settings make new pods"
+
+        chat.run("rollback", chat.name, "1", *WAIT)
+        assert configuration(chat) == settings
+        assert {name: one["spec"] for name, one in chat.workloads().items()} == {
+            name: one["spec"] for name, one in first.items()
+        }
+    kinds = "all,configmaps,secrets,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,pvc,leases"
+    left = cluster.find(kinds, namespace, {"app.kubernetes.io/instance": chat.name})
+    assert {one["kind"] for one in left} <= KEPT, [name_of(one) for one in left]
+
+
+def test_the_hook_has_made_the_topics_before_anything_starts(cluster: Cluster) -> None:
+    with release(cluster, cluster.namespace()) as chat:
+        for change in (chat.install, chat.upgrade):
+            change()
+            assert not chat.find("jobs", "topics"), "it is gone when it has succeeded"
+        events = cluster.find("events", chat.namespace)
+        ended = [one for one in events if one["reason"] == "Completed" and one["involvedObject"]["kind"] == "Job"]
+        assert len({one["involvedObject"]["uid"] for one in ended}) == 2
+        begun = min(one["firstTimestamp"] for one in events if one["involvedObject"]["kind"] == "StatefulSet")
+        assert min(one["lastTimestamp"] for one in ended) <= begun
+
+
+def test_the_tests_of_the_release_run(cluster: Cluster) -> None:
+    with release(cluster, cluster.namespace()) as chat:
+        chat.install()
+        said = chat.run("test", chat.name, "--timeout", "2m")
+        assert "Succeeded" in said and "Failed" not in said
+
+
+@pytest.mark.parametrize("helm", ["helm", "helm3"])
+def test_a_misspelt_value_is_refused_by_its_path_and_changes_nothing(cluster: Cluster, helm: str) -> None:
+    with release(cluster, cluster.namespace(), helm=helm) as chat:
+        with pytest.raises(AssertionError, match=r"replica\b"):
+            chat.install({"chat": {"replica": 3}})
+        assert not chat.find("all,configmaps,serviceaccounts,roles")
+        chat.install()
+        before = chat.workloads()
+        with pytest.raises(AssertionError, match="min_vote"):
+            chat.upgrade({"trainer": {"settings": {"min_vote": 3}}})
+        assert chat.workloads() == before
+
+
+def configuration(chat: Release) -> dict[str, str]:
+    return {name_of(one): json.dumps(one["data"], sort_keys=True) for one in chat.find("configmaps")}

@@ -56,7 +56,7 @@ class Fitness:
     def _weights(self, manifest: Manifest, folder: Path) -> Weights:
         version = manifest.version
         probe = manifest.probe or self._registry.manifest(version).probe  # one may have been added since
-        return Weights(version, folder, probe, has_files=bool(manifest.files))
+        return Weights(version, folder, probe, bool(manifest.files), manifest.traceparent)
 
     def _reference(self, version: str, base: Path) -> Path | None:
         """Whose tensors a full version must have: the base model's, or those of the first version that was live."""

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from rlhf_online import tracing
 from rlhf_online.canary.record import under_way
 from rlhf_online.config import SwapSettings
 from rlhf_online.engine.loader import Prepared, VersionLoader
@@ -135,7 +136,18 @@ class VersionFollower:
             await asyncio.sleep(_jittered(wait_s))
 
     async def swap(self, due: Due) -> None:
-        """Swap in the version that is due, or refuse it. Raises EngineUnavailable if the engine is lost."""
+        """Swap in the version that is due, or refuse it: in the trace of the cycle that made it.
+
+        Raises EngineUnavailable if the engine is lost.
+        """
+        parent = due.prepared.weights.traceparent if due.prepared is not None else ""
+        with tracing.span("swap", {"rlhf.policy_version": due.version}, parent=parent) as span:
+            result = await self._swap(due)
+            span.note({"rlhf.previous_version": result.previous, "rlhf.swap.pause_s": result.pause_s})
+            if not result.ok:
+                span.fail("postponed" if result.postponed else "failed")
+
+    async def _swap(self, due: Due) -> SwapResult:
         result = await self._load(due)
         self.swaps = [*self.swaps[-(KEEP_SWAPS - 1) :], result]
         values = {"version": due.version, "previous": result.previous, "pause_s": round(result.pause_s, 4)}
@@ -156,6 +168,7 @@ class VersionFollower:
                 self._pod.store.failed(TELLING, error)
         self.idle = True
         self._pod.changed.set()
+        return result
 
     def _look(self) -> tuple[str, str]:
         """The live version, and what to begin with where nothing serves; "" for none. Raises OSError."""

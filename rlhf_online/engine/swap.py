@@ -49,12 +49,16 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A version that passed preflight. One without files stands for the base model."""
+    """A version that passed preflight; one without files stands for the base model.
+
+    `traceparent` is of the cycle that made it.
+    """
 
     version: str
     folder: Path
     probe: tuple[ProbeSequence, ...] = ()
     has_files: bool = True
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

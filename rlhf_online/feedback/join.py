@@ -26,11 +26,13 @@ CLOCK_EVENTS = 101
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A feedback and every answer that it judges, with the completion that the answer is part of."""
+    """A feedback and every answer that it judges, with the completion that the answer is part of; and the trace that
+    it was logged in."""
 
     event_id: str
     feedback: Feedback
     answers: dict[AnswerRef, tuple[Completion, Answer]]
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ class Join:
                 self.dead_lettered.append((envelope.event_id, feedback.person, why))
                 return []
             answers[ref] = (completion, answer)
-        return [Joined(event_id=envelope.event_id, feedback=feedback, answers=answers)]
+        return [Joined(envelope.event_id, feedback, answers, envelope.traceparent)]
 
     def _wait(self, envelope: Envelope, since_ms: int) -> None:
         waiting = _Waiting(envelope, since_ms, len(encode(envelope)))

@@ -96,7 +96,8 @@ class Trainer:
         """One cycle, if there are votes enough for it (or a cycle was cut short) and learning is not paused; False if
         there is none."""
         self.parts.retrier.call("asking for the lease", self.parts.lease.check)
-        if self.progress.next_update == "reward":
+        begins = self.progress.next_update == "reward"
+        if begins:
             self.read_log()
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
             enough = self.parts.intake.votes.trainable >= needed or self.parts.intake.full
@@ -104,8 +105,10 @@ class Trainer:
                 if self.parts.intake.uncommitted >= COMMIT_RECORDS:
                     commit_intake(self.parts, self.progress)
                 return False
-            self.learn_votes()
-        self.improve_policy()
+        with self.parts.reporter.traces.cycle("" if begins else self.progress.traceparent):
+            if begins:
+                self.learn_votes()
+            self.improve_policy()
         return True
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
@@ -162,6 +165,7 @@ class Trainer:
         parts, progress = self.parts, self.progress
         with parts.reporter.phase("reward"):
             taken = parts.intake.votes.take()
+            progress.traceparent = parts.reporter.traces.took(taken.traces)
             revoked, erased = parts.intake.votes.take_revoked(), parts.intake.votes.erasures.take_new()
             parts.learners.reward.forget(revoked)
             parts.learners.reward.erase(erased)
@@ -187,6 +191,7 @@ class Trainer:
                 word = "trained" if vote.event_id in report.learned else "kept"
                 parts.ledger.tell(vote.event_id, vote.person, word, progress.reward_version)
             commit(parts, progress, intake=True, reward=True)
+        parts.reporter.traces.learned(progress.reward_version)
         parts.reporter.reward(report, progress.weights)
         show(parts, progress)
 
@@ -226,7 +231,8 @@ class Trainer:
             return
         with parts.reporter.phase("gate"):
             learned = attribution.by_policy(parts, report, scored, after=progress.policy_version)
-            judged = replace(judge_candidate(parts, progress, scored), trained_on=learned)
+            judged = judge_candidate(parts, progress, scored)
+            judged = replace(judged, trained_on=learned, traceparent=progress.traceparent)
         if pause.asked(parts):
             take_back_policy(parts)
             self._end_without_version("paused", why=pause.WHY, **update_facts(report))

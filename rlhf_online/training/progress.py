@@ -30,6 +30,8 @@ class JudgedVersion:
     """`gate.report`; empty where there was nothing to compare."""
     trained_on: TrainedOn | None = None
     """What its update learned from; None if an earlier release made it."""
+    traceparent: str = ""
+    """Of the cycle that made it."""
 
     def manifest(self) -> Manifest:
         """What is published with the version's files."""
@@ -43,6 +45,7 @@ class JudgedVersion:
             position=dict(self.position),
             reference=self.reference,
             weights=dict(self.weights),
+            traceparent=self.traceparent,
         )
 
     @classmethod
@@ -81,6 +84,8 @@ class Progress:
     """Answers that the policy did not learn from, by reason."""
     trained_on: TrainedOn | None = None
     """What the last update of the reward model learned from; None if an earlier release made it."""
+    traceparent: str = ""
+    """Of the cycle that began last."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

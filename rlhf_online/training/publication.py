@@ -56,6 +56,7 @@ class Publisher:
                     parent=parent,
                     position=dict(progress.position),
                     figures=dict(progress.figures),
+                    traceparent=progress.traceparent,
                 )
             )
         if self._registry.status(version).state in ("candidate", "live"):

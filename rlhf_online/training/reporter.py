@@ -7,10 +7,12 @@ from typing import Any
 
 import structlog
 
+from rlhf_online import tracing
 from rlhf_online.events import now_ms
 from rlhf_online.metrics import TrainerMetrics, show_version
 from rlhf_online.state import StateDir
 from rlhf_online.training.reward_update import RewardReport
+from rlhf_online.training.traces import VoteTraces
 
 HISTORY = 200
 STEP_S = 1.0
@@ -22,6 +24,7 @@ class Reporter:
 
     def __init__(self, state: StateDir, metrics: TrainerMetrics) -> None:
         self.metrics = metrics
+        self.traces = VoteTraces()
         self._state = state
         self._log = structlog.get_logger()
         before = state.read_status("trainer")
@@ -147,7 +150,8 @@ class Reporter:
         """A phase of the cycle: shown while it lasts, timed when it ends."""
         self.set(phase=name, waiting_for="")
         began = time.monotonic()
-        yield
+        with tracing.span(name):
+            yield
         self.metrics.progress.set_to_current_time()
         seconds = time.monotonic() - began
         self.metrics.phase.labels(name).observe(seconds)
@@ -165,6 +169,7 @@ class Reporter:
         self.set(history=[*self._values["history"][-HISTORY + 1 :], item])
         shown = {name: value for name, value in facts.items() if isinstance(value, str | int | float)}
         self._log.info("cycle", outcome=outcome, **shown)
+        self.traces.ended(outcome, facts.get("policy_version", ""))
 
     def _write(self) -> None:
         self._values["updated_ms"] = now_ms()

@@ -57,6 +57,7 @@ class Manifest:
     reference: str = ""
     figures: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    traceparent: str = ""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Manifest":

@@ -32,6 +32,7 @@ class VersionSummary:
             "reference": manifest.reference,
             "figures": manifest.figures,
             "weights": manifest.weights,
+            "traceparent": manifest.traceparent,
         }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from rlhf_online import tracing
 from rlhf_online.errors import ConfigError, InvalidInput, RlhfError, StoreUnavailable, VersionUnfit
 from rlhf_online.retry import Backoff
 from rlhf_online.rewards.weights import Weights
@@ -104,7 +105,9 @@ class Follower:
             self._log.info("weights of the objectives changed", **weights)
 
     def _read(self, version: str) -> Scorer:
-        return self._load(self._registry.verify(version))
+        manifest = self._registry.verify(version)
+        with tracing.span("load", {"rlhf.reward_version": version}, parent=manifest.traceparent):
+            return self._load(manifest)
 
     def _refuse(self, version: str, why: str) -> None:
         self._refused = version

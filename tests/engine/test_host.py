@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from rlhf_online import tracing
 from rlhf_online.config import EngineSettings, SwapSettings, Tuning
 from rlhf_online.engine import host as module
 from rlhf_online.engine import loader
@@ -22,6 +23,7 @@ from rlhf_online.versions.manifest import Change, Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 from tests.support.counting_registry import CountingRegistry
 from tests.support.fake_vllm import FakeVllm, fake_vllm
+from tests.support.otlp import receiver
 from tests.support.waiting import eventually
 
 PROBE = (ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),)
@@ -63,7 +65,9 @@ def registry(tmp_path: Path) -> Registry:
     return open_registry(tmp_path / "versions")
 
 
-def publish(registry: Registry, seed: int = 2, *, tuning: Tuning = "full", files: bool = True) -> str:
+def publish(
+    registry: Registry, seed: int = 2, *, tuning: Tuning = "full", files: bool = True, traceparent: str = ""
+) -> str:
     version = registry.reserve("policy")
     staged = registry.stage(version)
     if tuning == "full":
@@ -73,7 +77,7 @@ def publish(registry: Registry, seed: int = 2, *, tuning: Tuning = "full", files
         tensors = {f"{name}.lora_A.weight": np.ones((4, 64)), f"{name}.lora_B.weight": np.ones((64, 4))}
         save_file({k: v.astype(np.float32) for k, v in tensors.items()}, staged / "adapter_model.safetensors")
         (staged / "adapter_config.json").write_text('{"r": 4}')
-    registry.publish(Manifest(version=version, tuning=tuning, probe=PROBE if files else ()))
+    registry.publish(Manifest(version=version, tuning=tuning, probe=PROBE if files else (), traceparent=traceparent))
     return version
 
 
@@ -378,3 +382,28 @@ async def test_a_registry_that_cannot_be_read_for_now_ends_nothing(
         second = live(registry, 3)
         await eventually(lambda: [change.version for change in changes] == [first, second])
         assert host.serving == second
+
+
+async def test_a_swap_is_told_in_the_trace_of_the_cycle_that_made_the_version(
+    engine: FakeVllm, registry: Registry
+) -> None:
+    """The one before, which nobody traced, is told of nowhere: of what begins here none is kept."""
+    first, second = live(registry), publish(registry, 3, traceparent=f"00-{'c' * 32}-{'a' * 16}-01")
+    third = publish(registry, 4, traceparent=f"00-{'d' * 32}-{'a' * 16}-01")
+    engine.probe_error[third] = 1.0
+    with receiver() as collector:
+        tracing.configure("chat", collector.url, sample=0.0)
+        try:
+            async with hosting(engine, registry) as (host, changes):
+                await eventually(lambda: host.serving == first)
+                registry.promote(second)
+                await eventually(lambda: host.serving == second and len(changes) == 2)
+                registry.promote(third)
+                await eventually(lambda: len(changes) == 3)
+        finally:
+            tracing.close()
+    good, bad = collector.spans
+    assert (good.name, good.trace, good.parent, good.failed) == ("swap", "c" * 32, "a" * 16, False)
+    told = good.attributes
+    assert (told["rlhf.policy_version"], told["rlhf.previous_version"]) == (second, first)
+    assert (bad.trace, bad.failed, bad.attributes["error.type"]) == ("d" * 32, True, "failed")

@@ -244,7 +244,7 @@ class Intake:
             except UnusableVote as error:
                 self.dead_letters.add(joined.event_id, error.reason, str(error), record, joined.feedback.person)
             else:
-                self.votes.add(vote)
+                self.votes.add(vote, joined.traceparent)
         while self.join.dead_lettered:
             event_id, person, error = self.join.dead_lettered.pop()
             self.dead_letters.add(event_id, error.reason, str(error), record, person)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from rlhf_online import tracing
 from rlhf_online.events import Erasure, Feedback, Withdrawal
 from rlhf_online.feedback.erasures import Erasures, stems_from
 from rlhf_online.feedback.held_out import Use, use_of
@@ -32,6 +33,8 @@ class TakenVotes(NamedTuple):
     learned: list[Vote]
     held_back: list[Vote]
     held_out: list[Vote]
+    traces: list[str]
+    """`traceparent`s of those that are traced."""
 
 
 class JoinedVotes:
@@ -46,6 +49,8 @@ class JoinedVotes:
         self._shares = {"held_out": held_out, "held_back": held_back}
         self._revisions = Revisions()
         self._votes: dict[str, tuple[Vote, Use]] = {}
+        self._traces: dict[str, str] = {}
+        """Of the votes that wait and are traced, MAX_LINKS of them at most: `traceparent` by event id."""
         self._waiting: dict[str, str] = {}
         """Event id of the vote on each subject that waits."""
         self._learned: OrderedDict[str, None] = OrderedDict()
@@ -66,9 +71,11 @@ class JoinedVotes:
         """Votes that the next `take` would give to learn from."""
         return sum(use != "held_out" and not vote.revised for vote, use in self._votes.values())
 
-    def add(self, vote: Vote) -> None:
+    def add(self, vote: Vote, traceparent: str = "") -> None:
         """Take in a vote in the place of its person's earlier one on the same subject. People who gave no name are
         not one person: their votes stand side by side."""
+        if tracing.is_sampled(traceparent) and len(self._traces) < tracing.MAX_LINKS:
+            self._traces[vote.event_id] = traceparent
         if vote.person:
             about = _digest(vote)
             if about in self._waiting:
@@ -80,7 +87,7 @@ class JoinedVotes:
     def take(self) -> TakenVotes:
         """The votes that wait, each with its disposition in the ledger from now on: one that either reward model learns
         from is trained."""
-        votes = TakenVotes([], [], [])
+        votes = TakenVotes([], [], [], [*self._traces.values()])
         for vote, use in self._votes.values():
             if self._ledger.take(vote.event_id, "held_out" if use == "held_out" else "trained"):
                 getattr(votes, use).append(vote)
@@ -88,7 +95,7 @@ class JoinedVotes:
                     self._ledger.tell(vote.event_id, vote.person, use)
                 if vote.person and use != "held_out":
                     self._learned[_digest(vote)] = None
-        self._votes, self._waiting = {}, {}
+        self._votes, self._waiting, self._traces = {}, {}, {}
         while len(self._learned) > SUBJECTS:
             self._learned.popitem(last=False)
         return votes
@@ -143,6 +150,7 @@ class JoinedVotes:
 
     def _let_go(self, event_id: str) -> Vote:
         vote, _ = self._votes.pop(event_id)
+        self._traces.pop(event_id, None)
         self._waiting.pop(_digest(vote), None)
         return vote
 
@@ -154,10 +162,12 @@ class JoinedVotes:
             "revoked": self.revoked,
             "erasures": self.erasures.to_json(),
             "learned": list(self._learned),
+            "traces": self._traces,
         }
 
     def restore(self, values: Mapping[str, Any]) -> None:
         self._votes, self._waiting = {}, {}
+        self._traces = dict(values.get("traces", {}))  # which earlier releases did not keep
         self._learned = OrderedDict.fromkeys(values.get("learned", ()))  # which earlier releases did not remember
         for item in values["votes"]:
             self.add(from_json(item))

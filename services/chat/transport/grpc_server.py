@@ -278,4 +278,5 @@ def _manifest(manifest: Manifest) -> versions_pb2.VersionManifest:
         reference=manifest.reference,
         figures=manifest.figures,
         weights=manifest.weights,
+        traceparent=manifest.traceparent,
     )

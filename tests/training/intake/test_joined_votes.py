@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_online import tracing
 from rlhf_online.events import AnswerRef, Completion, Erasure, Feedback, Thumb, Withdrawal
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.held_out import is_held_out, use_of
@@ -48,12 +49,12 @@ def test_a_cycle_takes_what_waits_held_out_apart_and_says_so_in_the_ledger():
     votes.add(_thumb("b", 6))
     votes.add(_thumb("c", 7, conversation=HIDDEN))
     assert len(votes) == 3 and votes.trainable == 2 and "a" in votes and "d" not in votes
-    learned, _, held_out = votes.take()
+    learned, _, held_out, _ = votes.take()
     assert (_ids(learned), _ids(held_out)) == (["a", "b"], ["c"])
     assert len(votes) == votes.trainable == 0
     assert {name: count for name, count in ledger.counts().items() if count} == {"trained": 2, "held_out": 1}
     votes.add(_thumb("a", 8))
-    assert votes.take() == ([], [], []), "taken once, for ever"
+    assert votes.take() == ([], [], [], []), "taken once, for ever"
 
 
 def test_votes_that_are_held_back_are_learned_from_apart_and_their_person_is_told():
@@ -81,7 +82,7 @@ def test_a_later_vote_on_what_was_learned_from_takes_its_place_and_brings_no_cyc
     votes.add(_thumb("i", conversation=HIDDEN))
     votes.add(_thumb("c", person="bob"))
     assert votes.trainable == 1, "bob's"
-    [b, c], _, [i] = votes.take()
+    [b, c], _, [i], _ = votes.take()
     assert (b.revised, c.revised, i.revised) == (True, False, False), "a held-out one was not learned from"
 
 
@@ -236,3 +237,18 @@ def test_a_release_knows_the_subjects_that_an_earlier_one_has_learned_from():
     votes.add(_thumb("a"))
     votes.take()
     assert votes.to_json()["learned"] == ["2654f9ceb35c79f6"]
+
+
+def test_the_traces_of_votes_that_wait_are_taken_with_them_so_many_at_most(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tracing, "MAX_LINKS", 3)
+    votes, again = JoinedVotes(Ledger(), 0.5), JoinedVotes(Ledger(), 0.5)
+    traces = {name: f"00-{name * 32}-{name * 16}-01" for name in "abcde"}
+    votes.add(_thumb("unsampled", 5), traces["a"].removesuffix("01") + "00")
+    votes.add(_thumb("untraced", 6))
+    for number, name in enumerate("abcd"):
+        votes.add(_thumb(name, 7 + number), traces[name])
+    votes.add(_thumb("e", 7), traces["e"])  # in the place of "a"
+    again.restore(json.loads(json.dumps(votes.to_json())))
+    for taken in (votes.take(), again.take()):
+        assert taken.traces == [traces["b"], traces["c"]] and len(taken.learned) == 6
+    assert votes.take().traces == []

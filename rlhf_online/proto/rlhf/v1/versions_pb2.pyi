@@ -25,7 +25,7 @@ class ProbeSequence(_message.Message):
     def __init__(self, token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class VersionManifest(_message.Message):
-    __slots__ = ("version", "tuning", "parent", "files", "probe", "created_ms", "reward_version", "kl", "position", "reference", "figures", "weights")
+    __slots__ = ("version", "tuning", "parent", "files", "probe", "created_ms", "reward_version", "kl", "position", "reference", "figures", "weights", "traceparent")
     class PositionEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class VersionManifest(_message.Message):
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     version: str
     tuning: str
     parent: str
@@ -71,4 +72,5 @@ class VersionManifest(_message.Message):
     reference: str
     figures: _containers.ScalarMap[str, float]
     weights: _containers.ScalarMap[str, float]
-    def __init__(self, version: _Optional[str] = ..., tuning: _Optional[str] = ..., parent: _Optional[str] = ..., files: _Optional[_Iterable[_Union[VersionFile, _Mapping]]] = ..., probe: _Optional[_Iterable[_Union[ProbeSequence, _Mapping]]] = ..., created_ms: _Optional[int] = ..., reward_version: _Optional[str] = ..., kl: _Optional[float] = ..., position: _Optional[_Mapping[str, int]] = ..., reference: _Optional[str] = ..., figures: _Optional[_Mapping[str, float]] = ..., weights: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, version: _Optional[str] = ..., tuning: _Optional[str] = ..., parent: _Optional[str] = ..., files: _Optional[_Iterable[_Union[VersionFile, _Mapping]]] = ..., probe: _Optional[_Iterable[_Union[ProbeSequence, _Mapping]]] = ..., created_ms: _Optional[int] = ..., reward_version: _Optional[str] = ..., kl: _Optional[float] = ..., position: _Optional[_Mapping[str, int]] = ..., reference: _Optional[str] = ..., figures: _Optional[_Mapping[str, float]] = ..., weights: _Optional[_Mapping[str, float]] = ..., traceparent: _Optional[str] = ...) -> None: ...

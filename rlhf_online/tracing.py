@@ -1,7 +1,7 @@
 """Traces, from a click to the version that learned from it, and the names of requests.
 
-    POST /v1/feedback ─ append ── log, Kafka's headers ── learn ─ publish          the vote's trace
-                                                            ╎ links, both ways
+    POST /v1/feedback ─ append ─ send ── log, Kafka's headers ── learn ─ publish    the vote's trace
+                                                                ╎ links, both ways
     cycle ─ reward ─ rollouts ─ policy ─ gate ─ publishing ── manifest ── swap     the cycle's trace
 
 What is open is told by a context variable, so each request, and each thread, has its own. `current` is the W3C
@@ -106,8 +106,8 @@ def current() -> str:
 
 
 def is_sampled(traceparent: str) -> bool:
-    """Whether its spans are kept somewhere."""
-    return bool(traceparent) and bool(int(traceparent[-2:], 16) & 1)
+    """Whether its spans are kept somewhere; not those of what is no `traceparent`."""
+    return bool(_VALID.fullmatch(traceparent)) and bool(int(traceparent[-2:], 16) & 1)
 
 
 def trace_id(traceparent: str | None = None) -> str:
@@ -148,11 +148,11 @@ def start(
     links: Sequence[str] = (),
     began_ns: int | None = None,
 ) -> Span:
-    """A span to be ended with `end`: below `parent`, by default what is open; the beginning of a trace if that is "".
+    """A span to be ended with `end`: below `parent`, by default what is open; the beginning of a trace if that is none.
 
     `current` does not name it: see `span`.
     """
-    above = _open.get().traceparent if parent is None else parent
+    above = _open.get().traceparent if parent is None else parent if _VALID.fullmatch(parent) else ""
     if _tracing.tracer is None or not (is_sampled(above) if above else random.random() < _tracing.sample):
         return Span(above)
     return _tracing.start(name, attributes, kind, above, links, began_ns)
@@ -286,9 +286,9 @@ def _switched_off() -> bool:
     return os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
 
 
-def given() -> dict[str, str] | None:
-    """What a process that this one starts is to give to `configure`; None if spans are not sent."""
-    return {"endpoint": _tracing.endpoint} if _tracing.tracer is not None else None
+def given() -> dict[str, Any] | None:
+    """What a process that this one starts, and that begins no traces, gives to `configure`; None if none are sent."""
+    return {"endpoint": _tracing.endpoint, "sample": 0.0} if _tracing.tracer is not None else None
 
 
 def count_with(count: Callable[[str, int], None]) -> None:

@@ -131,3 +131,13 @@ def test_each_thread_has_its_own_trace(collector: Receiver) -> None:
         thread.join()
     tracing.close()
     assert {span.name: span.trace for span in collector.spans} == found and len({*found.values()}) == 2
+
+
+@pytest.mark.parametrize("rubbish", ["x", "00-1-2-01", TRACE[:-1] + "x", TRACE + "\r\nx: y"])
+def test_what_a_log_or_a_manifest_names_as_a_trace_and_is_none_is_given_on_to_nobody(
+    collector: Receiver, rubbish: str
+) -> None:
+    tracing.configure("chat", collector.url, sample=0.0)
+    assert not tracing.is_sampled(rubbish)
+    with tracing.span("swap", parent=rubbish):
+        assert tracing.current() == ""

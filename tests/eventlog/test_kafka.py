@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from rlhf_online import events as ev
+from rlhf_online import tracing
 from rlhf_online.config import LogSettings
 from rlhf_online.errors import LogLocked, LogUnavailable, PositionLost
 from rlhf_online.eventlog import kafka_cluster
@@ -29,6 +30,7 @@ from rlhf_online.eventlog.spool import Spool
 from rlhf_online.wire import encode
 from tests.support.kafka_broker import Broker, missing_tools
 from tests.support.logged import completion, feedback, ref, thumb
+from tests.support.otlp import receiver
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -158,6 +160,33 @@ def test_each_kind_of_event_goes_to_its_topic_with_key_and_headers(tmp_path: Pat
         assert headers["spool"].decode() == (tmp_path / "identity").read_text()
         assert headers["sequence"] == str(sequence).encode()
         assert headers.get("traceparent", b"").decode() == event.traceparent
+
+
+def test_the_way_to_kafka_is_a_span_of_the_events_trace(tmp_path: Path, broker: Broker, prefix: str):
+    """Of the forwarder's process, which is told where its parent sends spans; a name that is none is no trace."""
+    sampled = f"00-{'b' * 32}-{'a' * 16}-01"
+    with receiver() as collector:
+        tracing.configure("chat", collector.url)
+        try:
+            sink = _sink(tmp_path, broker.address, prefix)
+            traces = (sampled, "", sampled[:-1] + "0", "rubbish-01")
+            _append(
+                sink,
+                [
+                    encode(dataclasses.replace(thumb("c", event_id=f"vote-{number}"), traceparent=trace))
+                    for number, trace in enumerate(traces)
+                ],
+            )
+            _shipped(sink, 4)
+            sink.close()
+        finally:
+            tracing.close()
+        [sent] = collector.wait("send")
+        assert [span.name for span in collector.spans] == ["send"]
+    assert (sent.service, sent.kind, sent.trace, sent.parent) == (
+        "rlhf-online-forwarder", "producer", "b" * 32, "a" * 16
+    )  # fmt: skip
+    assert sent.attributes == {"messaging.system": "kafka", "messaging.destination.name": f"{prefix}.feedback"}
 
 
 def test_a_restart_ships_what_was_left_and_nothing_twice(tmp_path: Path, broker: Broker, prefix: str, opened):

@@ -22,10 +22,10 @@ class TracedWorld:
     def __init__(self, made: World) -> None:
         self.made = made
         self.traces: dict[str, str] = {}
-        self._append = made.append
-        made.append = self.append  # pyright: ignore[reportAttributeAccessIssue]
+        append = made.append
+        setattr(made, "append", lambda envelope: append(self._traced(envelope)))  # noqa: B010
 
-    def append(self, envelope: Envelope) -> None:
+    def _traced(self, envelope: Envelope) -> Envelope:
         if isinstance(envelope.event, Feedback):
             number = len(self.made.accepted) + 1
             sampled = number % 2
@@ -33,7 +33,7 @@ class TracedWorld:
             if sampled:
                 self.traces[envelope.event_id] = trace
             envelope = replace(envelope, traceparent=f"00-{trace}-{PARENT}-{sampled:02}")
-        self._append(envelope)
+        return envelope
 
 
 @pytest.fixture

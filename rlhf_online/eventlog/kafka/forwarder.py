@@ -21,6 +21,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from rlhf_online import events as ev
+from rlhf_online import tracing
 from rlhf_online.errors import LogError, UndecodableEvent
 from rlhf_online.eventlog.base import Record
 from rlhf_online.eventlog.kafka import topics
@@ -119,7 +120,7 @@ class Forwarder:
         if self._producer is None:
             topics.ensure(self._cluster)
             self._producer = new_producer(self._cluster, self._delivery_s)
-        sent: deque[tuple[Record, Any]] = deque()
+        sent: deque[tuple[Record, Any, tracing.Span]] = deque()
         size = 0
         try:
             for record in records:
@@ -129,7 +130,7 @@ class Forwarder:
                 while sent and size > _WINDOW:
                     size -= len(sent[0][0].payload)
                     self._await_first(sent, one_by_one=one_by_one)
-                sent.append((record, self._send(self._producer, record)))
+                sent.append((record, *self._send(self._producer, record)))
             while sent:
                 self._await_first(sent, one_by_one=one_by_one)
         except MessageSizeTooLargeError:
@@ -144,27 +145,30 @@ class Forwarder:
             self._read = self._spool.waiting(_READ)
         return self._read
 
-    def _await_first(self, sent: deque[tuple[Record, Any]], *, one_by_one: bool) -> None:
+    def _await_first(self, sent: deque[tuple[Record, Any, tracing.Span]], *, one_by_one: bool) -> None:
         """Wait for the first of `sent`, take it out, and move on behind it. Raises KafkaError, LogError."""
-        record, delivery = sent[0]
+        record, delivery, span = sent[0]
         if isinstance(delivery, str):
             self._refuse(record, delivery)
         elif not delivery.succeeded():
             self._confirm(record, delivery, one_by_one=one_by_one)
         sent.popleft()
+        span.end()
         self._spool.shipped = record.offset + 1
         if sent and self._save():
             self.oldest_ms = _happened_ms(sent[0][0])
 
-    def _send(self, producer: KafkaProducer, record: Record) -> Any:
-        """The delivery's future, or the reason for which the record can never be sent. Raises KafkaError."""
+    def _send(self, producer: KafkaProducer, record: Record) -> tuple[Any, tracing.Span]:
+        """The delivery's future, or the reason for which the record can never be sent; and its span, if its event has
+        a trace. Raises KafkaError."""
         if record.damage:
-            return record.damage
+            return record.damage, tracing.NOTHING
         try:
             header = peek(record.payload)
             trace = [("traceparent", header.traceparent.encode())] if header.traceparent else []
-            return producer.send(
-                f"{self._cluster.prefix}.{_TOPIC_OF[header.kind]}",
+            topic = f"{self._cluster.prefix}.{_TOPIC_OF[header.kind]}"
+            delivery = producer.send(
+                topic,
                 key=header.key.encode(),
                 value=record.payload,
                 headers=[
@@ -175,8 +179,12 @@ class Forwarder:
                     *trace,
                 ],
             )
+            if not trace:
+                return delivery, tracing.NOTHING
+            told = {"messaging.system": "kafka", "messaging.destination.name": topic}
+            return delivery, tracing.start("send", told, kind="producer", parent=header.traceparent)
         except (UndecodableEvent, MessageSizeTooLargeError) as error:
-            return type(error).__name__
+            return type(error).__name__, tracing.NOTHING
 
     def _confirm(self, record: Record, delivery: Any, *, one_by_one: bool) -> None:
         """Wait until Kafka has the record, or has refused it for good. Raises KafkaError.

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from rlhf_online import locks, logs, process
+from rlhf_online import locks, logs, process, tracing
 from rlhf_online.config import KafkaSettings
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog.kafka.cluster import Cluster
@@ -23,9 +23,11 @@ POLL_S = 0.05
 def main() -> int:
     # An interrupt at a terminal reaches all processes; this one ends after the log's writer, which tells it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logs.configure("forwarder")
     process.lower_priority()
     given = json.loads(sys.stdin.readline())
+    logs.configure("forwarder", **given["logs"])
+    if given["tracing"] is not None:
+        tracing.configure("forwarder", **given["tracing"])
     folder = Path(given["folder"])
     cluster = Cluster(given["servers"], given["prefix"], KafkaSettings.model_validate(given["settings"]))
     try:
@@ -46,6 +48,7 @@ def _ship(forwarder: Forwarder) -> None:
             print(json.dumps(progress), flush=True)
             said = progress
     forwarder.close()
+    tracing.close()
     print(json.dumps(forwarder.progress()), flush=True)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from rlhf_online import logs, tracing
 from rlhf_online.errors import LogError
 from rlhf_online.eventlog.base import AppendFuture, Shipping
 from rlhf_online.eventlog.kafka.cluster import Cluster
@@ -127,7 +128,8 @@ class ForwarderProcess:
         )
         assert process.stdin is not None
         try:
-            process.stdin.write(json.dumps(self._given) + "\n")
+            given = {**self._given, "logs": logs.configured(), "tracing": tracing.given()}
+            process.stdin.write(json.dumps(given) + "\n")
             process.stdin.flush()
         except BrokenPipeError:  # it died: seen by whoever listens to it
             pass

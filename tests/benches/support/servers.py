@@ -114,10 +114,10 @@ class ChatFolder:
         return {"authorization": f"Bearer {self.token}", HEADER.lower(): signed}
 
     @contextmanager
-    def serve(self, core: int | None) -> Iterator[Server]:
+    def serve(self, core: int | None, module: str = "services.chat") -> Iterator[Server]:
         """Started, its ports open."""
         self._ready.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "services.chat", "--config", str(self._settings)]
+        command = [sys.executable, "-m", module, "--config", str(self._settings)]
         with self._output.open("ab") as output, _ended(subprocess.Popen(command, cwd=ROOT, stderr=output)) as process:
             server = Server(process, core)
             while not self._ready.exists():

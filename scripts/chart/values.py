@@ -19,6 +19,7 @@ Texts = dict[str, str]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
 NamePattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
 Name = Annotated[str, Field(pattern=NamePattern, max_length=253)]
+ServiceName = Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=40)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[int, Field(ge=0)]
 
@@ -357,8 +358,8 @@ class Tests(Value):
 class Values(Value):
     """See the module."""
 
-    nameOverride: Name = Field(default="", description="Instead of the chart's name in labels and names.")
-    fullnameOverride: Name = Field(default="", description="Instead of the release's name in names.")
+    nameOverride: ServiceName = Field(default="", description="Instead of the chart's name in labels and names.")
+    fullnameOverride: ServiceName = Field(default="", description="Instead of the release's name in names.")
     commonLabels: Texts = Field(default={}, description="Labels of every object.")
     images: Images = Images()
     model: Model = Model()

@@ -9,11 +9,11 @@ volumeClaimTemplates:
     spec:
       accessModes: [{{ .disk.accessMode }}]
       {{- with .disk.storageClass }}
-      storageClassName: {{ . }}
+      storageClassName: {{ . | quote }}
       {{- end }}
       resources:
         requests:
-          storage: {{ .disk.size }}
+          storage: {{ .disk.size | quote }}
 # What is not in Kafka yet waits for the pod to come back.
 persistentVolumeClaimRetentionPolicy:
   whenDeleted: Retain

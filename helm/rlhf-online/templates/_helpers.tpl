@@ -12,8 +12,8 @@
 
 {{/* Labels that never change: selectors, and what Kubernetes does not let change. (root, component) */}}
 {{- define "rlhf.selector" -}}
-app.kubernetes.io/name: {{ include "rlhf.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "rlhf.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- with .track }}
 rlhf-online/track: {{ . }}
@@ -34,8 +34,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* metadata of an object: (root, component, name, labels, annotations) */}}
 {{- define "rlhf.metadata" -}}
-name: {{ .name }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ .name | quote }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "rlhf.labels" . | nindent 2 }}
   {{- with .labels }}

@@ -2,7 +2,7 @@
 
 {{/* The part of a pod's spec that its values decide: (root, component, pod, track, token) */}}
 {{- define "rlhf.pod" -}}
-serviceAccountName: {{ include "rlhf.account" . }}
+serviceAccountName: {{ include "rlhf.account" . | quote }}
 automountServiceAccountToken: {{ default false .token }}
 enableServiceLinks: false
 securityContext:
@@ -37,10 +37,10 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 {{- with .pod.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .pod.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -55,7 +55,7 @@ labels:
 annotations:
   kubectl.kubernetes.io/default-container: {{ .component }}
   {{- with .settings }}
-  checksum/settings: {{ . | sha256sum }}
+  checksum/settings: {{ . | sha256sum | quote }}
   {{- end }}
   {{- with .pod.podAnnotations }}
   {{- toYaml . | nindent 2 }}
@@ -64,7 +64,7 @@ annotations:
 
 {{/* The part of a container that its values decide: (root, container, device) */}}
 {{- define "rlhf.container" -}}
-image: {{ include "rlhf.image" (dict "root" .root "image" .container.image "device" .device) }}
+image: {{ include "rlhf.image" (dict "root" .root "image" .container.image "device" .device) | quote }}
 imagePullPolicy: {{ .root.Values.images.pullPolicy }}
 terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
@@ -104,7 +104,7 @@ env:
 {{- define "rlhf.versions.envFrom" -}}
 {{- with .Values.versions.existingSecret }}
 - secretRef:
-    name: {{ . }}
+    name: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -132,7 +132,7 @@ env:
 {{- if not .Values.versions.url }}
 - name: versions
   persistentVolumeClaim:
-    claimName: {{ default (printf "%s-versions" (include "rlhf.fullname" .)) .Values.versions.disk.existingClaim }}
+    claimName: {{ default (printf "%s-versions" (include "rlhf.fullname" .)) .Values.versions.disk.existingClaim | quote }}
 {{- end }}
 {{- end }}
 
@@ -154,7 +154,7 @@ env:
 {{- with index $kafka.secrets $name }}
 - name: kafka-{{ $name }}
   secret:
-    secretName: {{ .name }}
+    secretName: {{ .name | quote }}
     defaultMode: 0440
     items:
       {{- toYaml .items | nindent 6 }}

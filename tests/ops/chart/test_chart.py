@@ -76,6 +76,24 @@ def test_two_releases_share_no_name() -> None:
     assert not names[0] & names[1]
 
 
+def test_names_that_look_like_numbers_stay_names() -> None:
+    numbers = {
+        "fullnameOverride": "chat",
+        "auth": {"existingSecret": "007"},
+        "versions": {"disk": {"storageClass": "1e3"}},
+        "chat": {"disk": {"storageClass": "12"}, "priorityClassName": "0x1f", "podLabels": {"team": "7"}},
+        "commonLabels": {"cost-centre": "4711"},
+    }
+    objects = render(merged(LEAST, numbers), release="42")
+    for each in [each["metadata"] for each in (*objects, *objects.pods())]:
+        assert all(isinstance(text, str) for text in [*each["labels"].values(), *each.get("annotations", {}).values()])
+    spec = objects.one("StatefulSet", "-chat")["spec"]
+    assert spec["volumeClaimTemplates"][0]["spec"]["storageClassName"] == "12"
+    assert spec["template"]["spec"]["priorityClassName"] == "0x1f"
+    assert {"007"} == {each["secret"]["secretName"] for each in spec["template"]["spec"]["volumes"] if "secret" in each}
+    assert objects.of("PersistentVolumeClaim")[0]["spec"]["storageClassName"] == "1e3"
+
+
 def workloads(objects: Rendered) -> list[Object]:
     return [each for each in objects if each["kind"] in ("StatefulSet", "Deployment")]
 

@@ -16,11 +16,12 @@ case "$1" in
         "$tools/bin/uv" venv --quiet --no-python-downloads --python "$(command -v python3)" /opt/venv
         "$tools/bin/uv" pip install --quiet --no-deps --require-hashes --link-mode copy ${COMPILE:+--compile-bytecode} \
             --python /opt/venv/bin/python -r "docker/requirements/$2.txt" --constraint "$3"
-        # Tests and debugging symbols of packages: a tenth of the chat service's image. Libraries that a wheel brings
+        # Tests, debugging symbols and declarations: a tenth of the chat service's image. Libraries that a wheel brings
         # along (NAME.libs) were patched in a way that strip breaks.
         find /opt/venv -depth -type d -path '*/numpy/*' -name tests -exec rm -rf {} +
         if [ "$2" = chat ]; then
             find /opt/venv -name '*.so' ! -path '*.libs/*' -exec strip --strip-debug {} +
+            find /opt/venv -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.h' \) -delete
         fi
         ;;
     project)

@@ -15,9 +15,9 @@ LISTS = sorted((ROOT / "docker" / "requirements").glob("*.txt"))
 BUILD = "build.txt"
 REQUIREMENT = re.compile(r"^([a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==([^\s;\\]+)", re.MULTILINE)
 EXTRAS = {
-    "chat.txt": ("chat", "kafka", "object-store", "admin"),
-    "reward.txt": ("reward", "object-store"),
-    "trainer.txt": ("trainer", "kafka", "object-store"),
+    "chat.txt": ("chat", "kafka", "object-store", "tracing", "admin"),
+    "reward.txt": ("reward", "object-store", "tracing"),
+    "trainer.txt": ("trainer", "kafka", "object-store", "tracing"),
     "engine-cpu.txt": ("cpu",),
     "engine-gpu.txt": ("gpu",),
 }

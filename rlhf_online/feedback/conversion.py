@@ -26,8 +26,7 @@ def to_vote(joined: Joined, answer_ids: AnswerIds) -> Vote:
     twice, an answer or correction without content, fewer than two candidates to compare, a signal that nobody knows.
     """
     feedback = joined.feedback
-    refs = feedback.answers()
-    if not refs:
+    if not (refs := feedback.answers()):
         raise UnusableVote("nothing", "it judges no answer")
     if len(set(refs)) < len(refs):
         raise UnusableVote("twice", "it names one answer twice")
@@ -40,6 +39,7 @@ def to_vote(joined: Joined, answer_ids: AnswerIds) -> Vote:
     candidates = [_candidate(joined, ref, answer_ids) for ref in refs]
     common: dict[str, Any] = {
         "event_id": joined.event_id,
+        "created_ms": feedback.created_ms,
         "conversation_id": completion.conversation_id,
         "person": feedback.person,
         "prompt_token_ids": prompt,

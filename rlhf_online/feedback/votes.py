@@ -27,6 +27,7 @@ class _Vote:
     `revised`: its person's earlier vote on the same subject has been learned from, so that this one takes that one's
     place among the votes that are kept, and is not learned from as a new one. `origins`: whose conversations its
     answers stem from (`events.origin`), none where nobody can erase them; `completions`: which they are of.
+    `created_ms`: when it was given, 0 where an earlier release did not keep it.
     """
 
     event_id: str
@@ -37,6 +38,7 @@ class _Vote:
     revised: bool = False
     origins: tuple[str, ...] = ()
     completions: tuple[str, ...] = ()
+    created_ms: int = 0
 
     def objective_index(self, objectives: Sequence[str]) -> int:
         """Which of `objectives` it is about."""

@@ -168,7 +168,7 @@ class PolicyMetrics:
         )
         self.staleness = made.histogram(
             "rlhf_trainer_rollout_staleness",
-            "Versions promoted between the one that wrote an answer and the live one, of the answers learned from.",
+            "Versions promoted between the one that wrote an answer and the live one, of answers taken for updates.",
             VERSIONS,
             unit="versions",
         )

@@ -87,6 +87,11 @@ def drop_stale(
     return _partition(rollouts, lambda rollout: "" if rollout.policy_version in recent else "stale")
 
 
+def staleness(rollout: Rollout, lineage: Sequence[str]) -> int:
+    """Versions of `lineage` after the one that wrote the rollout, which is one of them."""
+    return len(lineage) - 1 - lineage.index(rollout.policy_version)
+
+
 def usable_rollouts(rollouts: Iterable[ScoredRollout], limits: ModelLimits) -> tuple[list[ScoredRollout], Counter[str]]:
     """Those that a policy of these limits can learn from."""
 

@@ -17,6 +17,7 @@ from rlhf_online.canary.tally import Tally
 from rlhf_online.errors import InvalidInput, UnknownVersion
 from rlhf_online.events import now_ms
 from rlhf_online.training.parts import TrainerParts
+from rlhf_online.training.update_metrics import show_canary, show_no_canary
 
 
 def follow(parts: TrainerParts) -> Canary | None:
@@ -28,6 +29,7 @@ def follow(parts: TrainerParts) -> Canary | None:
     if canary is None:
         if ended:
             parts.intake.canary = Tally()
+            show_no_canary(parts.reporter.metrics.canary)
             parts.reporter.set(canary=None, waiting_for="")
         return None
     if (parts.intake.canary.version, parts.intake.canary.live) != (canary.version, canary.live):
@@ -47,9 +49,12 @@ def act(parts: TrainerParts) -> None:
             "canary", action=decision.action, version=under_way.version, share=under_way.share, why=decision.reason
         )
         parts.retrier.call("changing the canary", lambda: _carry_out(parts, under_way, decision))
+        parts.reporter.metrics.canary.decisions.labels(decision.action.replace(" ", "_")).inc()
         canary = follow(parts)
     if canary is not None:
-        told = canary.to_json() | evidence(parts.intake.canary).to_json() | {"answers": parts.intake.canary.answers}
+        found, answers = evidence(parts.intake.canary), parts.intake.canary.answers
+        show_canary(parts.reporter.metrics.canary, canary, found, answers)
+        told = canary.to_json() | found.to_json() | {"answers": answers}
         parts.reporter.set(canary=told, waiting_for=f"the canary: {decision.reason}")
 
 

@@ -1,12 +1,12 @@
 """What the reporter is told of a trainer's state and of each cycle's end. Nothing here decides anything."""
 
-import math
 from collections import Counter
 from typing import Any
 
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion, Progress
+from rlhf_online.training.update_metrics import show_verdict
 
 GATE = ("gate", "held_back")
 """The phases that there would be none of without the gate."""
@@ -39,10 +39,9 @@ def end_published_cycle(
     """A cycle ended with a version, promoted or rejected."""
     metrics = parts.reporter.metrics
     metrics.policy.kl.set(judged.kl)
-    metrics.gate.win_rate.set(judged.figures.get("win_rate", 0.0))
-    metrics.gate.proxy_gap.set(judged.figures.get("proxy_gap", math.nan))
-    metrics.policy.step_kl.set(report.step_kl)
-    metrics.policy.reward.set(report.score)
+    show_verdict(metrics.gate, judged)
+    if judged.passed:
+        parts.reporter.clicks.gated()
     seconds = parts.reporter.seconds
     gate_share = sum(seconds.get(name, 0.0) for name in GATE) / (sum(seconds.values()) or 1.0)
     metrics.gate.share.set(gate_share)

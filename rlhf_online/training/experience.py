@@ -21,6 +21,7 @@ from rlhf_online.gate.evidence import comparable
 from rlhf_online.rewards.sources import RewardSource, Scored, score_by_all
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Curriculum
+from rlhf_online.rollout.eligibility import staleness
 from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.retrier import Retrier
@@ -65,6 +66,10 @@ class Experience:
         self._retrier = retrier
         self._settings = settings
         self.pessimism = pessimism
+        self.ages: list[int] = []
+        """Versions promoted since each answer of the last `gather` was written."""
+        self.spreads: list[float] = []
+        """Of the last rollouts' scores."""
         self._log = structlog.get_logger()
 
     def wait_until_served(self, version: str, prompt: Tokens) -> bool:
@@ -97,6 +102,7 @@ class Experience:
         singletons = [prompt for prompt, times in asked.items() if times == 1] if grouped else []
         wanted = max(settings.per_cycle - len(taken) + len(singletons), baseline - found)
         count = min(len(prompts), -(-wanted // settings.answers_per_prompt))
+        self.ages = [staleness(rollout, lineage) for rollout in taken]
         if count <= 0:
             return taken
         first = dict.fromkeys(singletons[:count])
@@ -106,7 +112,9 @@ class Experience:
             "sampling fresh answers",
             lambda: self.sampler.sample(chosen, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE),
         )
-        return taken + self.buffer.drop_stale(fresh, lineage)
+        fresh = self.buffer.drop_stale(fresh, lineage)
+        self.ages += [staleness(rollout, lineage) for rollout in fresh]
+        return taken + fresh
 
     def score(
         self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float]
@@ -123,7 +131,8 @@ class Experience:
     ) -> list[ScoredRollout]:
         """The rollouts with their scores, which the curriculum learns of; an answer without a token has none (NaN)."""
         pairs = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts if rollout.token_ids]
-        scores = iter(self.score(pairs, reward_version, weights))
+        scores = iter(given := self.score(pairs, reward_version, weights))
+        self.spreads = [item.spread for item in given if math.isfinite(item.spread)]
         scored = [
             ScoredRollout(rollout=item, score=next(scores).score if item.token_ids else math.nan) for item in rollouts
         ]

@@ -58,6 +58,7 @@ from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion, Progress
 from rlhf_online.training.retrier import Stopped
 from rlhf_online.training.serving import serve_policy, serve_reward
+from rlhf_online.training.update_metrics import show_answers, show_joined, show_update
 from rlhf_online.versions.manifest import Kind
 
 IDLE_POLL_S = 0.25
@@ -150,6 +151,8 @@ class Trainer:
             parts.reporter.metrics.progress.set_to_current_time()
             if not parts.intake.full:
                 parts.reporter.metrics.intake.caught_up()
+            show_joined(parts.reporter, parts.intake.joined_ms)
+            parts.intake.joined_ms = []
             parts.outcomes.show()
         except PositionLost:
             # What was read before the gap is kept: the checkpoint stands at the gap, where `gap accept` looks.
@@ -193,6 +196,7 @@ class Trainer:
             commit(parts, progress, intake=True, reward=True)
         parts.reporter.traces.learned(progress.reward_version)
         parts.reporter.reward(report, progress.weights)
+        parts.reporter.clicks.trained(vote.created_ms for vote in taken.learned if vote.event_id in report.learned)
         show(parts, progress)
 
     # Second half: the policy learns from the reward model
@@ -248,7 +252,9 @@ class Trainer:
         rollouts = parts.experience.gather(
             prompts, progress.policy_version, parts.settings.gate.samples, rng, grouped=grouped
         )
-        return parts.experience.score_rollouts(rollouts, progress.reward_version, progress.weights)
+        scored = parts.experience.score_rollouts(rollouts, progress.reward_version, progress.weights)
+        show_answers(parts.reporter, scored, parts.experience.spreads, parts.experience.ages)
+        return scored
 
     def _update(self, scored: list[ScoredRollout], rng: random.Random) -> tuple[PolicyReport, bool]:
         """The update's report, and whether the value head was initialised for it."""
@@ -258,6 +264,7 @@ class Trainer:
         labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng, progress.weights)
         report = parts.learners.policy.update(scored, labels, parts.reporter.step)
         self._count_left_out(report.left_out)
+        show_update(parts.reporter.metrics.policy, report)
         show(parts, progress)
         return report, value_initialised
 

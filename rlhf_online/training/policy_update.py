@@ -56,6 +56,8 @@ class PolicyReport:
     length: float = 0.0
     behaviour_k3: float = 0.0
     """Mean k3 a token between the sampling and the policy as the update began: staleness, or engine and trainer."""
+    sampling_entropy: float = math.nan
+    """Of what the answers were sampled from, nats a token: −log p of their tokens by that; NaN without such."""
     kl_coef: float = 0.0
     rollouts: int = 0
     """Answers that could be learned from, those included that an algorithm chose the best among."""
@@ -64,7 +66,8 @@ class PolicyReport:
     left_out: dict[str, int] = field(default_factory=dict)
     """Answers that were not, by the reasons of `rollout.eligibility`."""
     stats: dict[str, float] = field(default_factory=dict)
-    """What the losses said, means over the steps: `policy_loss`, and others by algorithm."""
+    """What the losses said, and `grad_norm`, the norm of the gradient before it was clipped, means over the steps:
+    `policy_loss`, and others by algorithm; and the objective's facts."""
     undone: bool = False
     reason: str = ""
     """Why it was undone, or learned nothing."""
@@ -185,7 +188,7 @@ class PolicyUpdater:
         stats = self._train(objective, on_step) if math.isfinite(report.reward) else None
         if stats is None:
             return replace(report, undone=True, reason="a loss, a gradient or a score was not finite")
-        report = replace(report, stats=stats, step_kl=self._passes.step_kl(measured))
+        report = replace(report, stats=stats | dict(objective.facts), step_kl=self._passes.step_kl(measured))
         limit = self._settings.max_step_kl
         if not report.step_kl <= limit:
             reason = f"the update moved the policy by {report.step_kl:.3g} nats an answer, more than {limit:g}"
@@ -225,6 +228,7 @@ class PolicyUpdater:
             report,
             reward=algorithm.rewards(scored, self.algorithm_state).mean().item(),
             behaviour_k3=masked_mean(behaviour_k3_NA, measured.mask_NA).item(),
+            sampling_entropy=-masked_mean(scored.behaviour_NA, measured.mask_NA).item(),
         )
 
     # Learning
@@ -266,6 +270,7 @@ class PolicyUpdater:
         norm = self._adam.clip(self._settings.max_grad_norm)
         if not all(map(math.isfinite, (norm, *found.values()))):
             return None
+        found["grad_norm"] = norm
         settings, updates = self._settings, self.updates
         self._adam.step(settings.lr * settings.rate(updates), self.algorithm.critic_lr * settings.decay(updates))
         return found

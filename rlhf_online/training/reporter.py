@@ -11,7 +11,9 @@ from rlhf_online import tracing
 from rlhf_online.events import now_ms
 from rlhf_online.metrics import TrainerMetrics, show_version
 from rlhf_online.state import StateDir
+from rlhf_online.training.click_times import ClickTimes
 from rlhf_online.training.reward_update import RewardReport
+from rlhf_online.training.score_drift import ScoreDrift
 from rlhf_online.training.traces import VoteTraces
 
 HISTORY = 200
@@ -45,6 +47,9 @@ class Reporter:
         }
         self.seconds: dict[str, float] = {}
         """Of each phase of the cycle so far."""
+        self.clicks = ClickTimes(metrics.to_live)
+        self.drift = ScoreDrift()
+        self._orphaned: int | None = None
         self._stepped = 0.0
         self.metrics.progress.set_to_current_time()
 
@@ -73,6 +78,9 @@ class Reporter:
         """How many votes have which disposition, those pending included."""
         for disposition, count in counts.items():
             self.metrics.intake.votes.labels(disposition).set(count)
+        orphaned = counts.get("orphaned", 0)
+        self.metrics.intake.orphans.inc(max(0, orphaned - (orphaned if self._orphaned is None else self._orphaned)))
+        self._orphaned = orphaned
         self.set(votes=dict(counts))
 
     def dead_letters(self, counts: Mapping[str, int]) -> None:
@@ -94,6 +102,8 @@ class Reporter:
         if found.accuracy_n:
             self.metrics.reward_model.accuracy.set(found.accuracy)
             self.set(reward_accuracy=found.accuracy)
+        if report.passes:
+            self.metrics.reward_model.loss.set(report.loss)
         for name, weight in weights.items():
             self.metrics.reward_model.weights.labels(name).set(weight)
         for signal, value in report.signal_reliability.items():
@@ -162,6 +172,7 @@ class Reporter:
         """A cycle ended: "promoted", "rejected", "undone", "skipped", "paused", "cold", before the policy may learn;
         "canary" where a version became one, "waiting" while one is under way."""
         self.metrics.cycles.labels(outcome).inc()
+        self.metrics.cycle_end.set_to_current_time()
         if outcome == "undone":
             self.metrics.policy.undone.inc()
         item = {"outcome": outcome, **facts, "seconds": self.seconds, "finished_ms": now_ms()}

@@ -9,6 +9,7 @@ for in vain until people have voted.
 import math
 import time
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any, Protocol
 
 import grpc
@@ -19,6 +20,7 @@ from rlhf_online.config import GrpcSettings
 from rlhf_online.errors import InvalidInput, RewardUnavailable, RlhfError
 from rlhf_online.events import Message
 from rlhf_online.metrics import RewardMetrics, show_version
+from rlhf_online.metrics.exemplars import exemplar
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.proto.rlhf.v1 import reward_pb2, reward_pb2_grpc
 from services.grpc_port import GrpcPort
@@ -28,6 +30,7 @@ from services.reward.batching import Batcher, Overloaded, Pair, Scores, Tokens, 
 SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
 LIVENESS, READINESS = "liveness", "readiness"
 MAX_MESSAGE_BYTES = 64 << 20
+NORMAL = NormalDist()
 CHARS_A_TOKEN = 4
 """Rough, to size batches of texts before they are tokenised."""
 
@@ -63,7 +66,11 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         self._metrics.requests.labels("ok").inc()
         self._metrics.items.inc(len(result.scores))
         self._metrics.rejected.inc(sum(not math.isfinite(score) for score in result.scores))
-        self._metrics.latency.observe(time.perf_counter() - began)
+        for score, spread in zip(result.scores, result.spreads, strict=True):
+            if math.isfinite(score):
+                self._metrics.scores.observe(NORMAL.cdf(score))
+                self._metrics.spreads.observe(spread)
+        self._metrics.latency.observe(time.perf_counter() - began, exemplar())
         return reward_pb2.ScoreResponse(
             scores=[
                 reward_pb2.Score(score=score, spread=spread, objectives=each)

@@ -38,6 +38,7 @@ def convert(joined: Joined) -> Vote:
 def _comparison(candidates: tuple[Candidate, ...], tiers: tuple[tuple[int, ...], ...], strength: int = 0) -> Comparison:
     return Comparison(
         event_id="vote",
+        created_ms=2000,
         conversation_id="talk-1",
         person="rater",
         prompt_token_ids=(1, 2, 3),
@@ -59,6 +60,7 @@ def test_a_thumb_is_a_rating():
         up=False,
         origins=(ORIGIN,),
         completions=("c",),
+        created_ms=2000,
     )
 
 

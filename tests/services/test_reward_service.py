@@ -124,6 +124,18 @@ def test_scores_come_in_order_from_the_version_asked_for(registry: Registry, cli
     assert {item.spread for item in scores} == {0.5}
 
 
+def test_the_distribution_of_scores_is_told_and_what_is_no_score_is_not_in_it(
+    registry: Registry, service: RewardService, client: RewardClient
+) -> None:
+    version = publish(registry)
+    client.wait_for_version(version, 10)
+    client.score(PAIRS, version, 10)
+    scores, spreads = service.metrics.scores, service.metrics.spreads
+    assert value(scores, "_count") == value(spreads, "_count") == len(PAIRS)
+    assert value(scores, "_sum") == pytest.approx(sum(0.5 * (1 + math.erf(x / 2**0.5)) for x in expected(PAIRS)))
+    assert value(spreads, "_sum") == 0.5 * len(PAIRS)
+
+
 def test_a_version_that_storage_does_not_bring_now_is_tried_again_and_not_refused(
     registry: Registry, client: RewardClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,8 @@
 from prometheus_client.metrics import MetricWrapperBase
 
 
-def value(metric: MetricWrapperBase) -> float:
-    """Of a counter or gauge without labels, or with all of them given."""
-    [sample] = [item for family in metric.collect() for item in family.samples if not item.name.endswith("_created")]
-    return sample.value
+def value(metric: MetricWrapperBase, ending: str = "") -> float:
+    """Of a counter or gauge without labels, or with all of them given; of a histogram "_count" or "_sum"."""
+    kept = [item for family in metric.collect() for item in family.samples if not item.name.endswith("_created")]
+    [found] = [item for item in kept if item.name.endswith(ending)]
+    return found.value

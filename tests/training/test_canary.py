@@ -16,6 +16,7 @@ from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from tests.support.canary import CANDIDATE, LIVE, Audience
 from tests.support.crash import Crash
+from tests.support.samples import value
 from tests.support.trainer_world import World, world
 
 SETTINGS = CanarySettings(steps=(0.1, 0.5), look=2, min_answers=4, max_people=30)
@@ -66,6 +67,10 @@ def test_a_version_is_promoted_once_it_was_exposed_and_people_prefer_it_and_the_
         assert canary_of(tiny) == (CANDIDATE, 0.5)
         assert told(trainer)["waiting_for"].startswith("the canary: ")
         assert told(trainer)["canary"]["people"] == 4
+        metrics = trainer.parts.reporter.metrics.canary
+        assert (value(metrics.people), value(metrics.share), value(metrics.needed)) == (4, 0.5, 20)
+        assert value(metrics.evidence.labels("better")) > 1 > value(metrics.evidence.labels("worse"))
+        assert value(metrics.version.labels(CANDIDATE, LIVE)) == 1
         people.compares(3, better=CANDIDATE)
         trainer.read_log()
         assert canary_of(tiny) == (CANDIDATE, 0.5), "six people of one mind are not enough"
@@ -77,6 +82,8 @@ def test_a_version_is_promoted_once_it_was_exposed_and_people_prefer_it_and_the_
         assert tiny.registry.status(CANDIDATE).gate["samples"]
         assert canary_of(tiny) == ("", 0.0)
         assert told(trainer)["canary"] is None
+        decisions = [value(metrics.decisions.labels(action)) for action in ("advance", "promote", "take_back")]
+        assert (decisions, value(metrics.share), value(metrics.people)) == ([1, 1, 0], 0, 0)
         cycles(trainer)  # the next version learns from the votes that came meanwhile
         assert tiny.registry.manifest("policy-000002").parent == CANDIDATE
 

@@ -89,7 +89,7 @@ def test_a_version_ends_a_cycle_with_its_figures_and_what_serves_keeps_its_kl(tm
     end_published_cycle(bench.parts, bench.progress, "promoted", _judged(win_rate=0.625, proxy_gap=0.7), report)
     assert bench.status["kl"] == 1.5
     assert bench.value("proxy_gap") == 0.7
-    assert [bench.value(name) for name in ("win_rate", "step_kl", "reward")] == [0.625, 0.3, 0.4]
+    assert bench.value("win_rate") == 0.625
     item = bench.status["history"][-1]
     assert (item["policy_version"], item["reasons"], item["kl"]) == ("policy-000003", ["why"], 1.5)
     assert (item["gate"], item["win_rate"]) == ({"win_rate": 0.625, "proxy_gap": 0.7}, 0.625)

@@ -73,6 +73,8 @@ class Intake:
         )
         self.dead_letters = DeadLetters(ledger)
         self.canary = Tally()
+        self.joined_ms: list[int] = []
+        """When the votes were given that were joined since the last time that somebody took them from here."""
         self.position: Position = {}
         self.uncommitted = 0
         """Records read since the last `to_json`."""
@@ -245,6 +247,7 @@ class Intake:
                 self.dead_letters.add(joined.event_id, error.reason, str(error), record, joined.feedback.person)
             else:
                 self.votes.add(vote, joined.traceparent)
+                self.joined_ms.append(vote.created_ms)
         while self.join.dead_lettered:
             event_id, person, error = self.join.dead_lettered.pop()
             self.dead_letters.add(event_id, error.reason, str(error), record, person)

@@ -68,11 +68,22 @@ class Objective:
     """Whether the loss reads them."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Answers that it does not learn from, by reason."""
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """What is known of it before the first step, by name: `advantage_facts`."""
 
 
 def each_row(answers: MeasuredAnswers) -> list[Example]:
     """Every answer is an example."""
     return [(row,) for row in range(len(answers.pairs))]
+
+
+def advantage_facts(advantages_NA: Tensor, mask_NA: Tensor) -> dict[str, float]:
+    """Mean, deviation (÷ n), least and largest of the advantages, over real positions; {} without any."""
+    real = advantages_NA[mask_NA].float()
+    if not len(real):
+        return {}
+    found = {"mean": real.mean(), "std": real.std(unbiased=False), "min": real.min(), "max": real.max()}
+    return {f"advantage_{name}": value.item() for name, value in found.items()}
 
 
 def by_token(answers: MeasuredAnswers) -> Minibatch:
@@ -94,11 +105,13 @@ def policy_gradient(
     kl_scale: float,
     critic: Callable[[MicroBatch], LossAndStats] | None = None,
     minibatch: Minibatch | None = None,
+    raw_NA: Tensor | None = None,
 ) -> Objective:
     """Clipped ratios times advantages, plus the critic's loss, a KL loss and an entropy bonus where there are such.
 
     A KL *loss* is scaled by `kl_scale`, as the advantages are: by 1/σ for each whitening, by 1 − 1/n for a group's mean
-    that contains the answer itself. So β means the same as in the reward.
+    that contains the answer itself. So β means the same as in the reward. `raw_NA` are the advantages before they were
+    whitened, where they were.
     """
     kl_weight = settings.kl_coefficient(state) * kl_scale if settings.kl_in == "loss" else 0.0
     measured = answers.measured
@@ -125,6 +138,7 @@ def policy_gradient(
         loss=loss,
         minibatch=minibatch or by_token(measured),
         entropies=settings.entropy_coef > 0,
+        facts=advantage_facts(advantages_NA if raw_NA is None else raw_NA, measured.mask_NA),
     )
 
 

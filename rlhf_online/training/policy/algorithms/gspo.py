@@ -29,9 +29,9 @@ class GSPO(KLPenalised):
     clip_high: float = Field(default=0.04, gt=0, description="How far above 1.")
 
     def objective(self, answers: "ScoredAnswers", state: "AlgorithmState") -> "Objective":
-        from rlhf_online.algorithms.advantages import grpo
+        from rlhf_online.algorithms.advantages import grpo, per_token
         from rlhf_online.algorithms.policy_losses import gspo_loss
-        from rlhf_online.training.policy.objectives import Objective, by_row, each_row
+        from rlhf_online.training.policy.objectives import Objective, advantage_facts, by_row, each_row
 
         advantages_N = grpo(self.rewards(answers, state), answers.group_N, std=True)
 
@@ -46,4 +46,5 @@ class GSPO(KLPenalised):
             )
 
         measured = answers.measured
-        return Objective(answers=measured, examples=each_row(measured), loss=loss, minibatch=by_row())
+        facts = advantage_facts(per_token(advantages_N, measured.mask_NA), measured.mask_NA)
+        return Objective(answers=measured, examples=each_row(measured), loss=loss, minibatch=by_row(), facts=facts)

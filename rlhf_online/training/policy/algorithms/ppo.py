@@ -63,4 +63,5 @@ class PPO(PolicyGradient, WhitenedRewards):
             return self.value_coef * loss, stats | {"value_loss": loss.detach()}
 
         kl_scale = scale * whitening_scale(raw_NA, mask_NA)
-        return policy_gradient(self, answers, state, whiten(raw_NA, mask_NA), kl_scale=kl_scale, critic=critic)
+        white_NA = whiten(raw_NA, mask_NA)
+        return policy_gradient(self, answers, state, white_NA, kl_scale=kl_scale, critic=critic, raw_NA=raw_NA)

@@ -1,0 +1,92 @@
+"""What metrics say of votes that are joined, of updates and their answers, of the gate's verdict and of the canary.
+
+Nothing here decides anything.
+"""
+
+import math
+from collections.abc import Sequence
+
+from rlhf_online.canary.decision import Evidence
+from rlhf_online.canary.record import Canary
+from rlhf_online.metrics import show_version
+from rlhf_online.metrics.labels import ADVANTAGE, GATE_FIGURE
+from rlhf_online.metrics.trainer import CanaryMetrics, GateMetrics, PolicyMetrics
+from rlhf_online.rollout.types import ScoredRollout
+from rlhf_online.training.policy_update import PolicyReport
+from rlhf_online.training.progress import JudgedVersion
+from rlhf_online.training.reporter import Reporter
+
+
+def show_joined(reporter: Reporter, created_ms: Sequence[int]) -> None:
+    """Votes that were joined with their answers, by when they were given."""
+    reporter.metrics.intake.joins.inc(len(created_ms))
+    reporter.clicks.joined(created_ms)
+
+
+def show_answers(
+    reporter: Reporter, scored: Sequence[ScoredRollout], spreads: Sequence[float], ages: Sequence[int]
+) -> None:
+    """The answers of a cycle: scores, how far the ensemble's members are apart, versions promoted since."""
+    reporter.clicks.scored()
+    reporter.metrics.reward_model.psi.set(reporter.drift.add(item.score for item in scored))
+    if spreads:
+        reporter.metrics.reward_model.spread.set(sum(spreads) / len(spreads))
+    for age in ages:
+        reporter.metrics.policy.staleness.observe(age)
+
+
+def show_update(metrics: PolicyMetrics, report: PolicyReport) -> None:
+    """An update, kept or not; NaN for what its algorithm has not, or what was not come to."""
+    outcome = "undone" if report.undone else "kept" if report.rollouts else "skipped"
+    metrics.updates.labels(report.algorithm, outcome).inc()
+    metrics.answers.set(report.rollouts)
+    if outcome == "skipped":
+        return
+    metrics.step_kl.set(report.step_kl)
+    metrics.reward.set(report.score)
+    metrics.kl_coef.set(report.kl_coef)
+    metrics.mismatch.set(report.behaviour_k3)
+    metrics.entropy.set(report.sampling_entropy)
+    for gauge, name in (
+        (metrics.loss, "policy_loss"),
+        (metrics.clip_fraction, "clip_fraction"),
+        (metrics.grad_norm, "grad_norm"),
+        *((metrics.advantage.labels(figure), f"advantage_{figure}") for figure in ADVANTAGE.values),
+    ):
+        gauge.set(report.stats.get(name, math.nan))
+
+
+def show_verdict(metrics: GateMetrics, judged: JudgedVersion) -> None:
+    """A candidate before the gate."""
+    metrics.candidates.labels("passed" if judged.passed else "rejected").inc()
+    for check in judged.report.get("checks", ()):
+        metrics.verdicts.labels(check["name"], "passed" if check["passed"] else "objected").inc()
+    metrics.win_rate.set(judged.figures.get("win_rate", 0.0))
+    metrics.proxy_gap.set(judged.figures.get("proxy_gap", math.nan))
+    for name in GATE_FIGURE.values:
+        metrics.figure.labels(name).set(judged.figures.get(name, math.nan))
+
+
+def show_canary(metrics: CanaryMetrics, canary: Canary, found: Evidence, answers: int) -> None:
+    """The canary that is under way, and what is known of it."""
+    show_version(metrics.version, canary.version, canary.live)
+    told = found.to_json()
+    metrics.began.set(canary.began_ms / 1000)
+    metrics.share.set(canary.share)
+    metrics.answers.set(answers)
+    metrics.people.set(found.people)
+    for side in ("better", "worse"):
+        metrics.evidence.labels(side).set(told[side])
+    for end, value in zip(("low", "high"), found.preference, strict=True):
+        metrics.preference.labels(end).set(value)
+    for name, share in found.shares.items():
+        metrics.guardrail.labels(name).set(math.nan if share is None else share)
+
+
+def show_no_canary(metrics: CanaryMetrics) -> None:
+    """There is none, or none any more."""
+    show_version(metrics.version)
+    for gauge in (metrics.began, metrics.share, metrics.answers, metrics.people):
+        gauge.set(0)
+    for gauge in (metrics.evidence, metrics.preference, metrics.guardrail):
+        gauge.clear()

@@ -1,6 +1,6 @@
 # Every target makes .venv first if it is not there; all that a machine needs is Python 3.11 … 3.13 and make.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up compose test ops page faults fuzz zoo mutants check style types imports protos bench proto requirements clean
+.PHONY: help install demo up compose test ops dashboards page faults fuzz zoo mutants check style types imports protos bench proto requirements clean
 .SILENT:
 
 ARGS ?=
@@ -50,6 +50,11 @@ test: install ## the tests, two files of them at once; ARGS="-k swap", WORKERS=0
 ops: install ## images, chart, cluster, alerts and dashboards with their real tools, which it brings (the first time: half an hour)
 	sh scripts/ops_tools.sh all
 	$(PY) -m pytest tests/ops $(ARGS)
+
+dashboards: install ## write Grafana's dashboards, run the demo under a real Prometheus and draw what they show, into docs/; ARGS="--minutes 9"
+	$(PY) -m scripts.dashboards
+	sh scripts/ops_tools.sh prometheus
+	$(PY) -m tests.ops.dashboards.pictures $(ARGS)
 
 page: install ## the web page in a real browser, Debian's Chromium; screenshots go to build/page
 	sh scripts/chromium.sh

@@ -264,6 +264,7 @@ PEOPLE = Row(
                 "needed": "max(rlhf_canary_evidence_needed{})",
             },
             unit="none",
+            needs="a canary",
         ),
         Panel(
             title="Canary: preference",
@@ -273,6 +274,7 @@ PEOPLE = Row(
             queries={"{{end}} end": "max by (end) (rlhf_canary_preference{})"},
             unit="percentunit",
             most=1,
+            needs="a canary",
         ),
         Panel(
             title="Canary: people and answers",

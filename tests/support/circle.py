@@ -20,8 +20,8 @@ PROMPTS = [prompt.text for prompt in world.prompts()][:60]
 CYCLE_VOTES = 16
 
 
-def settings(folder: Path, log: LogSettings) -> StandaloneSettings:
-    """A standalone below `folder`, its model written, with cycles of few votes."""
+def settings(folder: Path, log: LogSettings, *, min_win_rate: float = 0.2) -> StandaloneSettings:
+    """A standalone below `folder`, its model written, with cycles of few votes and a gate that lets most through."""
     write_tiny_model(folder / "model", weights_seed=1)
     values = {
         "state_dir": folder / "state",
@@ -39,7 +39,7 @@ def settings(folder: Path, log: LogSettings) -> StandaloneSettings:
             "reward": {"held_out": 0.2, "epochs": 1, "cold_epochs": 1, "policy_accuracy": 0.0},
             "policy": {"epochs": 1, "minibatches": 2},
             "rollout": {"per_cycle": 48, "max_tokens": 24},
-            "gate": {"samples": 32, "win_rate": {"min": 0.2}, **OPEN},
+            "gate": {"samples": 32, "win_rate": {"min": min_win_rate}, **OPEN},
         },
     }
     return StandaloneSettings.model_validate(values)

@@ -17,10 +17,11 @@ from rlhf_online.cli.app import app
 from scripts.dashboards.__main__ import stale
 from scripts.dashboards.grafana import scoped
 from services.standalone.settings import StandaloneSettings
-from tests.support.dashboards import FOLDER, Query, every_query, files, panels, queries, read
+from tests.support.dashboards import Query, every_query, files, panels, queries, read
 from tests.support.emitted import emitted
 from tests.support.prometheus import Prometheus
 
+ROOT = Path(__file__).resolve().parents[3]
 TARGET_LABELS = {"namespace", "release", "job", "pod"}
 """What Prometheus sets on every series of a target (docs/dashboards.md)."""
 WORDS = {"by", "offset", "unless", "scalar", "sum", "max", "min", "count", "rate", "increase", "round", "time"} | {
@@ -100,12 +101,9 @@ def test_every_panel_says_what_is_good_and_what_to_do_and_lies_beside_the_others
         taken |= mine
 
 
-def test_panels_link_to_runbooks_of_alerts() -> None:
-    rules = "\n".join(path.read_text() for path in FOLDER.with_name("alerts").glob("*.yaml"))
-    alerts = set(re.findall(r"\balert: (\w+)", rules))
+def test_panels_link_to_runbooks_that_there_are() -> None:
     links = {link["url"] for path in files() for panel in panels(read(path)) for link in panel["links"]}
-    assert links <= {f"docs/runbooks/{name}.md" for name in alerts}
-    assert len(links) > len(alerts) / 2
+    assert links and [link for link in sorted(links) if not (ROOT / link).is_file()] == []
 
 
 def test_descriptions_name_settings_and_commands_that_there_are() -> None:

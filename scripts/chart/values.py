@@ -262,7 +262,11 @@ class Reward(Pod):
 
 class Trainer(Pod):
     image: Image = Image(repository="rlhf-online-trainer")
-    enabled: bool = Field(default=True, description="false: nothing learns; chat and votes go on.")
+    enabled: bool = Field(
+        default=True,
+        description="false: nothing learns; chat and votes go on. A new installation "
+        "needs it once, for its first version.",
+    )
     settings: Annotated[
         Object,
         SettingsOf(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chart import CHART, LEAST, Object, Rendered, merged, refusal, render
+from tests.support.chart import CHART, LEAST, PROFILES, Object, Rendered, merged, refusal, render
 from tests.support.ops_tools import tool
 
 
@@ -25,12 +25,13 @@ def test_values_schema_and_readme_are_what_the_model_says() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_lint_finds_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", [(), *PROFILES], ids="+".join)
+def test_lint_finds_nothing(profile: tuple[str, ...], tmp_path: Path) -> None:
     values = tmp_path / "values.json"
     values.write_text(json.dumps(LEAST))
-    done = subprocess.run(
-        [tool("helm"), "lint", "--strict", CHART, "--values", values], capture_output=True, text=True, timeout=60
-    )
+    files = [word for name in profile for word in ("--values", CHART / f"values-{name}.yaml")]
+    command = [tool("helm"), "lint", "--strict", CHART, *files, "--values", values]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
 
 

@@ -60,3 +60,22 @@ annotations:
 {{- with $images.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ $tag }}{{ end }}
 {{- end }}
+
+{{/* Annotations of what makes the topics: before all else, or after it where Kafka is made by this release itself. */}}
+{{- define "rlhf.topics.hook" -}}
+{{- $phase := ternary "post-install,post-upgrade" "pre-install,pre-upgrade" .Values.strimzi.enabled -}}
+helm.sh/hook: {{ $phase }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
+{{/* An engine loads for minutes, and a spool is shipped by a pod that lives: down is slow, one pod at a time. */}}
+{{- define "rlhf.scaling.behavior" -}}
+scaleUp:
+  stabilizationWindowSeconds: 0
+  policies:
+    - { type: Pods, value: 4, periodSeconds: 60 }
+scaleDown:
+  stabilizationWindowSeconds: 600
+  policies:
+    - { type: Pods, value: 1, periodSeconds: 300 }
+{{- end }}

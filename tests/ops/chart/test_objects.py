@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.support.chart import LEAST, PROFILES, Object, merged, render
+from tests.support.chart import CHART, LEAST, PROFILES, Object, merged, render
 from tests.support.ops_tools import tool
 
 RELEASES = ("1.30.0", "1.36.0")
@@ -42,3 +42,11 @@ def test_objects_are_those_that_kubernetes_knows(release: str) -> None:
     broken = merged(objects[0], {"spec": {"podSelectors": {}}})
     (said,) = refused([broken], release)
     assert broken["metadata"]["name"] in said and "podSelectors" in said
+
+
+@pytest.mark.ops
+def test_the_charts_own_tests_pass() -> None:
+    """helm/rlhf-online/tests, for people who have helm-unittest and no Python."""
+    done = subprocess.run([tool("helm-unittest"), CHART], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert "0 passed, 0 total" not in done.stdout.partition("Tests:")[2].partition("\n")[0]

@@ -16,6 +16,7 @@ class TrainerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         made = Catalogue(registry)
+        self.registry = registry
         self.cycles = made.counter("rlhf_trainer_cycles", "Training cycles by outcome.", labels.CYCLE)
         self.cycle_end = made.gauge(
             "rlhf_trainer_cycle_timestamp_seconds", "When the last cycle ended; 0 before the first since the start."

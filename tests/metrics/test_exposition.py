@@ -1,11 +1,24 @@
 """What a scraper is answered: the classic text, or OpenMetrics, as it asks."""
 
+import subprocess
+from pathlib import Path
+
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from rlhf_online.metrics import ChatMetrics, RewardMetrics, TrainerMetrics, exposition, show_version
+from rlhf_online.metrics import (
+    ChatMetrics,
+    MachineMetrics,
+    RewardMetrics,
+    TrainerMetrics,
+    exposition,
+    serve,
+    show_version,
+)
+from tests.support.ops_tools import tool
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5"
 
@@ -49,3 +62,27 @@ def test_an_info_gauge_shows_one_version() -> None:
         show_version(metrics.serving, version)
         samples = [sample for family in metrics.serving.collect() for sample in family.samples]
         assert [(sample.labels["version"], sample.value) for sample in samples] == ([(version, 1.0)] if version else [])
+
+
+def test_a_service_is_scraped_over_http_as_the_scraper_asks_and_may_be_asked_for_some_names_alone() -> None:
+    metrics = RewardMetrics(registry := CollectorRegistry())
+    metrics.items.inc(3)
+    url = f"http://127.0.0.1:{serve(registry, '127.0.0.1', 0)}/metrics"
+    reply = httpx.get(url, headers={"accept": OPENMETRICS})
+    assert reply.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert "rlhf_reward_items_total 3.0" in reply.text and "_created" not in reply.text
+    some = httpx.get(url, params={"name[]": "rlhf_reward_items_total"}).text
+    assert {line.split()[0] for line in some.splitlines() if line[:1] != "#"} == {"rlhf_reward_items_total"}
+
+
+@pytest.mark.parametrize("service", [ChatMetrics, RewardMetrics, TrainerMetrics])
+def test_prometheus_own_linter_finds_nothing(
+    service: type[ChatMetrics | RewardMetrics | TrainerMetrics], tmp_path: Path
+) -> None:
+    service(registry := CollectorRegistry())
+    MachineMetrics(tmp_path, registry)
+    text, _ = exposition(registry, "")
+    checked = subprocess.run(
+        [tool("promtool"), "check", "metrics"], input=text, capture_output=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stderr.decode()) == (0, "")

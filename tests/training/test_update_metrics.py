@@ -10,11 +10,12 @@ from prometheus_client import CollectorRegistry
 
 from rlhf_online.canary.decision import Evidence
 from rlhf_online.canary.record import Canary
-from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.metrics import TrainerMetrics, exposition
 from rlhf_online.metrics.labels import ADVANTAGE
 from rlhf_online.training import update_metrics
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion
+from tests.support.metric_labels import strays
 from tests.support.samples import value
 from tests.support.trainer_world import World, world
 
@@ -65,6 +66,8 @@ def test_a_cycle_is_told_from_the_join_to_the_gate(tiny: World) -> None:
         assert value(metrics.gate.verdicts.labels("kl", "passed")) == 1
         assert value(metrics.gate.figure.labels("win_rate")) == value(metrics.gate.win_rate)
         assert value(metrics.cycle_end) > 0 and value(metrics.intake.lag) == 0
+        scraped = exposition(metrics.registry, "")[0].decode()
+        assert strays(scraped, metrics.entries) == []
         assert not trainer.run_once()
         assert value(metrics.intake.joins) == votes, "nothing was told twice"
 

@@ -2,10 +2,10 @@
 
 Four chat services with all that `make bench BENCH=gateway` has on, on one core, asked in turns for whole answers of ten
 words by as many clients as it takes: one without either (no receiver of traces, metrics that count nothing, no
-scrape); one with metrics alone; one with both as they are by default, a tenth of the requests traced and scraped every
-second (ten times as often as is usual), exemplars included; and one that traces every request. The receiver decodes
-what it gets, on the clients' core. What counts is user and system time of the service a request, all its threads
-included, the median over the rounds of what one takes more than the bare one of the same round.
+scrape); one with metrics alone; one with both as they are by default, a hundredth of the requests traced and a scrape
+in each round (some five times as often as is usual), exemplars included; and one that traces every request. The
+receiver decodes what it gets, on the clients' core. What counts is user and system time of the service a request, all
+its threads included, the median over the rounds of what one takes more than the bare one of the same round.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import orjson
 import uvloop
 
 from rlhf_online import process
+from rlhf_online.config import ChatTracingSettings
 from tests.benches.support import load
 from tests.benches.support.load import HttpClient
 from tests.benches.support.reports import note
@@ -32,9 +33,15 @@ from tests.support.otlp import Receiver, receiver
 
 PEOPLE, WORDS, INTERVAL_US = 1000, 10, 5_000
 LIMIT = 0.03
-SCRAPE_S = 1.0
+SCRAPE_S = 2.0
+"""After the beginning of a round."""
 SCRAPE = {"accept": "application/openmetrics-text; version=1.0.0"}
-CASES = {"bare": None, "metrics": None, "default": 0.1, "every request": 1.0}
+CASES = {
+    "bare": None,
+    "metrics": None,
+    "default": ChatTracingSettings().sample,
+    "every request": 1.0,
+}
 """The share of the requests that is traced."""
 
 Figures = dict[str, float | int | bool]
@@ -66,17 +73,16 @@ class Case:
         self.cpu_us.append(1e6 * (server.cpu_s() - before) / len(replies))
         self.per_s.append(rate)
         if scraping is not None:
-            scraping.cancel()
+            await scraping
         await client.close()
         load.expect_none(replies)
 
 
 async def _scrape(port: int) -> None:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers=SCRAPE)
-    while True:
-        await asyncio.sleep(SCRAPE_S)
-        with await asyncio.to_thread(urllib.request.urlopen, request, None, 10.0) as response:
-            await asyncio.to_thread(response.read)
+    await asyncio.sleep(SCRAPE_S)
+    with await asyncio.to_thread(urllib.request.urlopen, request, None, 10.0) as response:
+        await asyncio.to_thread(response.read)
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> Figures:

@@ -56,6 +56,14 @@ def test_the_tests_of_the_release_run(cluster: Cluster) -> None:
         assert "Succeeded" in said and "Failed" not in said
 
 
+def test_a_pod_that_is_not_restricted_would_not_be_admitted(cluster: Cluster) -> None:
+    """What makes the others of this file say something."""
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "root"}}
+    spec = {"containers": [{"name": "root", "image": "example.org/root"}]}
+    with pytest.raises(AssertionError, match=r'violates PodSecurity "restricted.*runAsNonRoot'):
+        cluster.apply([{**pod, "spec": spec}], namespace=cluster.namespace())
+
+
 @pytest.mark.parametrize("helm", ["helm", "helm3"])
 def test_a_misspelt_value_is_refused_by_its_path_and_changes_nothing(cluster: Cluster, helm: str) -> None:
     with release(cluster, cluster.namespace(), helm=helm) as chat:

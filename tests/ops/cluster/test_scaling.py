@@ -49,6 +49,17 @@ def test_they_scale_by_load_and_an_upgrade_or_roll_back_changes_nothing_about_it
     assert sizes(chat)["chat"] == 5, "an engine that was loaded is kept for a while"
 
 
+def test_what_was_scaled_by_hand_is_said_and_taken_back_when_asked(cluster: Cluster) -> None:
+    with release(cluster, cluster.namespace()) as chat:
+        chat.install()
+        name = next(name_of(one) for one in chat.find("statefulsets", "chat"))
+        cluster.kubectl("scale", f"statefulset/{name}", "--replicas=3", "--namespace", chat.namespace)
+        with pytest.raises(AssertionError, match=r'conflict with "kubectl".*\.spec\.replicas'):
+            chat.upgrade()
+        chat.upgrade({}, *WAIT, "--force-conflicts")
+        assert sizes(chat)["chat"] == 2
+
+
 def sizes(chat: Release) -> dict[str, int]:
     found = chat.find("deployments,statefulsets")
     wanted = {one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["replicas"] for one in found}

@@ -37,6 +37,8 @@ class ServingChange(TypedDict):
     """The version that served before; empty if there was none."""
     reason: str
     """Why, where there is a reason."""
+    by: str
+    """By whom: "trainer", "pod NAME", "reward service" or "operator KEY"; empty where nobody noted it."""
     changed_ms: int
     """When, Unix time in milliseconds."""
 
@@ -76,6 +78,7 @@ class VersionWatch:
             "state": change.state,
             "previous": change.previous,
             "reason": change.reason,
+            "by": change.by,
             "changed_ms": now_ms(),
         }
         for watcher in self._watchers:

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.metrics import trainer as trainer_metrics
 from rlhf_online.state import StateDir
 from rlhf_online.training import reporter
 from rlhf_online.training.reporter import Reporter
@@ -209,3 +210,25 @@ def test_the_status_is_written_when_something_is_new_and_a_full_disk_stops_nothi
     made.set(phase="policy")
     status = state.read_status("trainer")
     assert (status["cycle"], status["phase"]) == (4, "policy") and status["updated_ms"] > 0
+
+
+def test_orphans_are_counted_as_they_come_and_not_those_of_a_life_before(tmp_path: Path) -> None:
+    made, collectors = _metered(tmp_path)
+    for orphaned, counted in ((4, 0), (4, 0), (6, 2), (7, 3)):
+        made.votes({"trained": 3, "orphaned": orphaned})
+        assert collectors.get_sample_value("rlhf_trainer_orphans_total") == counted
+        assert collectors.get_sample_value("rlhf_trainer_votes", {"disposition": "orphaned"}) == orphaned
+
+
+def test_what_is_not_read_is_no_older_than_the_last_time_that_the_log_was_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(trainer_metrics, "time", clock)
+    made, collectors = _metered(tmp_path)
+    clock.now += 90
+    assert collectors.get_sample_value("rlhf_trainer_log_lag_seconds") == 90
+    made.metrics.intake.caught_up()
+    assert collectors.get_sample_value("rlhf_trainer_log_lag_seconds") == 0
+    clock.now += 5
+    assert collectors.get_sample_value("rlhf_trainer_log_lag_seconds") == 5

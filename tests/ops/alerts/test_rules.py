@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from rlhf_online.cli.app import app
 from rlhf_online.metrics.catalogue import Entry
 from scripts import metrics_docs
 from tests.support.ops_tools import tool
@@ -137,3 +139,19 @@ def test_an_alert_can_be_routed_and_says_what_to_do(rule: dict[str, Any]) -> Non
 def test_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
     pages = {path.stem for path in (ROOT / "docs" / "runbooks").glob("Rlhf*.md")}
     assert pages == {rule["alert"] for name in FILES for rule in alerts(name)}
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "runbooks").glob("*.md")), ids=lambda page: page.stem)
+def test_a_runbook_names_metrics_and_commands_that_there_are(page: Path) -> None:
+    text = page.read_text()
+    for name in re.findall(r"\brlhf_[a-z0-9_]+", text):
+        assert name in METRICS or re.sub(r"_(bucket|sum|count)$", "", name) in METRICS, name
+    for command in re.findall(r"^rlhf-online (.*)", text, re.MULTILINE) + re.findall(r"`rlhf-online ([^`]*)`", text):
+        known: Any = typer.main.get_command(app)
+        for word in command.split():
+            if not hasattr(known, "commands"):
+                break
+            assert word in known.commands, command
+            known = known.commands[word]
+    for linked in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (page.parent / linked).exists(), linked

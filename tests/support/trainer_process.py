@@ -17,7 +17,7 @@ from rlhf_online import process
 from rlhf_online.config import load
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.metrics import TrainerMetrics, serve
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.state import StateDir
@@ -50,7 +50,9 @@ def main() -> None:
     state, base = StateDir(settings.state_dir), Path(settings.model)
     tokenizer = ChatTokenizer(base)
     engine = TorchEngine(open_registry(state.versions), base, tokenizer)
+    metrics = TrainerMetrics(collectors := CollectorRegistry())
     with FileLease.take(state.checkpoints) as lease:
+        process.write_ready_file(settings.ready_file, metrics=serve(collectors, settings.host, settings.metrics_port))
         build(
             settings,
             lease,
@@ -58,7 +60,7 @@ def main() -> None:
             engine,
             RewardClient(settings.reward_address),
             tokenizer,
-            TrainerMetrics(CollectorRegistry()),
+            metrics,
             threading.Event(),
         ).run()
 

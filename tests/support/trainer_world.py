@@ -234,6 +234,7 @@ def settings_of(state: StateDir, base: Path, **changes: object) -> TrainerSettin
     """Cycles of a second: few votes, few rollouts, one pass, and a policy that moves however little was learned."""
     values: dict = {
         "state_dir": state.root,
+        "metrics_port": 0,
         "chat_url": "http://127.0.0.1:9",
         "reward_address": "127.0.0.1:9",
         "model": str(base),

@@ -65,7 +65,7 @@ def record(minutes: float, seed: int, work: Path, out: Path) -> None:
         if demo.wait() != 0:
             raise SystemExit(f"the demo ended with exit code {demo.returncode}: see {state.logs}")
         out.mkdir(parents=True, exist_ok=True)
-        ended = server.range("sum(up) == count(up)", began, time.time(), STEP_S)[0].points[-1][0]
+        ended = last_whole(server, began)
         for path in files():
             draw(read(path), server, began, ended, out / f"{path.stem}.png")
     finally:
@@ -73,6 +73,14 @@ def record(minutes: float, seed: int, work: Path, out: Path) -> None:
         demo.wait()
         if server is not None:
             server.stop()
+
+
+def last_whole(server: Prometheus, began: float) -> float:
+    """The last time at which every target was scraped, seconds since 1970: what numbers of "now" are told of.
+
+    Not the last seconds: a scrape that is under way is written later, with the time at which it began.
+    """
+    return server.range("sum(up) == count(up)", began, time.time() - STEP_S, STEP_S)[0].points[-1][0]
 
 
 def fresh(state: StateDir, began: float) -> bool:

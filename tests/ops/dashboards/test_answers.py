@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.config import LogSettings
-from tests.ops.dashboards.pictures import draw
+from tests.ops.dashboards.pictures import draw, last_whole
 from tests.support.circle import PROMPTS, chat, settings, vote
 from tests.support.dashboards import every_query, files, read
 from tests.support.kafka_broker import Broker, needed
@@ -31,7 +31,7 @@ ABSENT = {"a canary", "people's verdict on several versions"} | (
     {"a GPU"} if shutil.which("nvidia-smi") is None else set()
 )
 """What panels need that this run does not have: whole weights have no canaries, and one person is no verdict."""
-STEP_S = 5.0
+SCRAPED_S = STEP_S = 5.0
 PROMOTED = 'sum(rlhf_trainer_cycles_total{outcome="promoted"}) > 0 and sum(rlhf_swaps_total{outcome="ok"}) > 1'
 OBJECTED = 'sum(rlhf_gate_verdicts_total{verdict="objected"}) > 0'
 SCORED = "rlhf_trainer_score_psi >= 0"
@@ -62,11 +62,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     server = None
     try:
         stack.wait(lambda: targets(stack.state), "all services open their ports")
-        server = Prometheus(folder / "prometheus", targets(stack.state))
+        server = Prometheus(folder / "prometheus", targets(stack.state), every_s=SCRAPED_S)
         began = time.time()
         stack.wait(stack.ready, "the engine serves")
         live(stack, server)
-        yield Run(server, began, time.time())
+        yield Run(server, began, last_whole(server, began))
     finally:
         stack.stop()
         broker.stop()

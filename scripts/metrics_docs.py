@@ -24,7 +24,7 @@ they are made, and why so: [decision 30](decisions/0030-metrics.md).
 
 Each service is scraped by itself; labels such as `job` and `instance` are Prometheus' own. A scraper that asks for
 OpenMetrics gets exemplars with trace ids. A histogram `NAME` is the series `NAME_bucket`, `NAME_count` and, unless it
-may be negative, `NAME_sum`. A counter whose labels have closed sets of values stands at 0 from the start.
+may be negative, `NAME_sum`. Counters and histograms whose labels have closed sets of values stand at 0 from the start.
 
 vLLM's own metrics stand beside these: `GET /metrics/engine` of chat hands on what the engine says, unchanged
 ([their meaning](https://docs.vllm.ai/en/latest/usage/metrics/)).

@@ -5,18 +5,19 @@ which registers it and keeps its `Entry`. So a metric that is not described does
 from the entries (scripts/metrics_docs.py), and a test can say of any scrape whether it keeps to them.
 
 Names follow Prometheus' conventions: base units (seconds, bytes, ratios) at the end of the name, `_total` for counters,
-`_info` for gauges whose labels are what they tell, `_timestamp_seconds` for points in time. A counter all of whose
-labels have closed sets of values stands at 0 from the start: `increase()` sees the first event.
+`_info` for gauges whose labels are what they tell, `_timestamp_seconds` for points in time. Counters and
+histograms all of whose labels have closed sets of values stand at 0 from the start: `increase()` sees the first event.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 Type = Literal["counter", "gauge", "histogram"]
+Counted = TypeVar("Counted", Counter, Histogram)
 BASE_UNITS = ("seconds", "bytes", "ratio", "info")
 
 
@@ -51,11 +52,7 @@ class Catalogue:
     def counter(self, name: str, text: str, *labels: Label, unit: str = "") -> Counter:
         """`name` without `_total`; `unit` is what is counted, where the name does not end in it."""
         self.describe("counter", f"{name}_total", text, *labels, unit=unit or name.rpartition("_")[2])
-        made = Counter(name, text, _names(labels), registry=self.registry)
-        if labels and all(label.values for label in labels):
-            for values in product(*(label.values for label in labels)):
-                made.labels(*values)
-        return made
+        return _from_the_start(Counter(name, text, _names(labels), registry=self.registry), labels)
 
     def gauge(self, name: str, text: str, *labels: Label, unit: str = "") -> Gauge:
         """`unit` where the name does not end in a base unit."""
@@ -65,7 +62,7 @@ class Catalogue:
     def histogram(self, name: str, text: str, buckets: Sequence[float], *labels: Label, unit: str = "") -> Histogram:
         """`unit` where the name does not end in a base unit."""
         self.describe("histogram", name, text, *labels, unit=unit, buckets=tuple(buckets))
-        return Histogram(name, text, _names(labels), buckets=buckets, registry=self.registry)
+        return _from_the_start(Histogram(name, text, _names(labels), buckets=buckets, registry=self.registry), labels)
 
     def describe(
         self, kind: Type, name: str, text: str, *labels: Label, unit: str = "", buckets: tuple[float, ...] = ()
@@ -77,6 +74,14 @@ class Catalogue:
         entry = Entry(name=name, type=kind, unit=unit, text=text, labels=labels, buckets=buckets)
         self.entries.append(entry)
         return entry
+
+
+def _from_the_start(made: Counted, labels: Sequence[Label]) -> Counted:
+    """The metric, each of its series at 0 where it can be told which there will be."""
+    if labels and all(label.values for label in labels):
+        for values in product(*(label.values for label in labels)):
+            made.labels(*values)
+    return made
 
 
 def _names(labels: Sequence[Label]) -> list[str]:

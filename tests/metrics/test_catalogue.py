@@ -54,6 +54,12 @@ def test_a_counter_stands_at_0_for_all_that_its_labels_may_be_and_for_nothing_wh
     assert values == [0, 0, 0, 0]
 
 
+def test_a_histogram_does_so_too() -> None:
+    registry = CollectorRegistry()
+    Catalogue(registry).histogram("rlhf_wait_seconds", "Waits.", (1.0,), Label(name="stage", values=("a", "b")))
+    assert [registry.get_sample_value("rlhf_wait_seconds_count", {"stage": stage}) for stage in "ab"] == [0.0, 0.0]
+
+
 def test_a_metric_without_a_unit_is_a_defect() -> None:
     with pytest.raises(AssertionError, match="rlhf_heat tells no unit"):
         Catalogue(CollectorRegistry()).gauge("rlhf_heat", "How hot.")

@@ -195,10 +195,9 @@ LEARNING = Row(
                 "Near 1: votes come faster than they are learned from. More votes a cycle, more threads, a GPU, more "
                 "nodes."
             ),
-            queries={"busy": f"sum(rate(rlhf_trainer_phase_seconds_sum{{}}{COUNTED}))"},
+            queries={"busy": "sum(rate(rlhf_trainer_phase_seconds_sum{}[10m]))"},
             unit="percentunit",
             limits=below(0.8, 0.95),
-            most=1,
             width=12,
             runbooks=("RlhfConsumerLag",),
         ),

@@ -39,11 +39,10 @@ CYCLE = Row(
             ),
             good="Rollouts and policy have the most; some is left.",
             do="Nothing left: the trainer is the bottleneck, see “Capacity”.",
-            queries={"{{phase}}": f"sum by (phase) (rate(rlhf_trainer_phase_seconds_sum{{}}{COUNTED}))"},
+            queries={"{{phase}}": "sum by (phase) (rate(rlhf_trainer_phase_seconds_sum{}[10m]))"},
             unit="percentunit",
             stacked=True,
             width=12,
-            most=1,
         ),
         Panel(
             title="Click to live, by stage",
@@ -81,7 +80,8 @@ REWARD = Row(
         Panel(
             title="On held-out votes",
             what=(
-                "Share of comparisons ordered as people did, and the area under the curve for thumbs; of the reward "
+                "Share of comparisons ordered as people did, and the area under the curve for thumbs (0"
+                " without any); of the reward "
                 "model that trains the policy."
             ),
             good="Well above 0.5, steady.",
@@ -249,7 +249,7 @@ POLICY = Row(
         ),
         Panel(
             title="Answers left out",
-            what="Answers that the policy did not learn from in the last cycle, by reason.",
+            what="Answers that the policy did not learn from, by reason, since the beginning.",
             good="Few.",
             do=(
                 "“stale”: too old. “support”, “logprobs”: sampled so that a gradient would be wrong. “singleton”: an "
@@ -261,13 +261,10 @@ POLICY = Row(
         ),
         Panel(
             title="Updates",
-            what="Policy updates a minute, kept or undone, by algorithm.",
+            what="Policy updates a minute, kept, undone or skipped.",
             good="Kept.",
             do="Undone: the update's KL went beyond `trainer.policy.max_step_kl`. Lower the learning rate.",
-            queries={
-                "{{algorithm}}: {{outcome}}": f"sum by"
-                f" (algorithm, outcome) (rate(rlhf_trainer_updates_total{{}}{COUNTED})) * 60",
-            },
+            queries={"{{outcome}}": f"sum by (outcome) (rate(rlhf_trainer_updates_total{{}}{COUNTED})) * 60"},
             unit="none",
             kind="bars",
             stacked=True,

@@ -14,9 +14,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
-from rlhf_online.config import ChatSettings, LogAddress, RewardSettings, ServiceSettings, load
+from rlhf_online.config import (
+    ChatSettings,
+    EngineSettings,
+    LogAddress,
+    ProcessSettings,
+    RewardSettings,
+    ServiceSettings,
+    load,
+)
+from rlhf_online.config.engine import EngineServerSettings
 from rlhf_online.doctor import disks, gpu, lease, packages, ports, records, secrets, settings, store
 from rlhf_online.doctor.finding import Finding, ok, refuse
 from rlhf_online.doctor.kafka import kafka
@@ -30,8 +40,9 @@ from rlhf_online.training.settings import TrainerSettings
 from services.standalone.settings import StandaloneSettings
 
 INSTALLED = Path("/etc/rlhf-online")
-SERVICES: dict[str, type[ServiceSettings]] = {
+SERVICES: dict[str, type[ProcessSettings]] = {
     "chat": ChatSettings,
+    "engine": EngineServerSettings,
     "reward": RewardSettings,
     "trainer": TrainerSettings,
 }
@@ -43,15 +54,23 @@ Check = Callable[[], list[Finding]]
 
 @dataclass(slots=True, kw_only=True)
 class Installation:
-    """The settings of the services that are known here."""
+    """The settings of the services that are known here; `engine` of one beside the chat service, in a container."""
 
     chat: ChatSettings | None = None
+    engine: EngineServerSettings | None = None
     reward: RewardSettings | None = None
     trainer: TrainerSettings | None = None
 
     @property
     def all(self) -> list[ServiceSettings]:
         return [each for each in (self.chat, self.reward, self.trainer) if each is not None]
+
+    @property
+    def started(self) -> EngineSettings | None:
+        """The engine that is started here, by the chat service or by itself."""
+        if self.engine is not None:
+            return self.engine
+        return self.chat.engine if self.chat is not None and self.chat.engine.mode == "managed" else None
 
     @property
     def logs(self) -> Iterator[tuple[LogAddress, Path]]:
@@ -92,11 +111,14 @@ def main() -> int:
 def known_files(state: Path, installed: Path = INSTALLED) -> list[Path]:
     """The settings that `up` runs with on the state folder, or else those of the services in a pod.
 
+    In the engine's container of a pod, which is the one that has vLLM, its own alone: the ports are the other's.
     Raises ConfigError where there are none.
     """
     if (written := state / "run" / "standalone.toml").is_file():
         return [written]
-    if found := [path for name in SERVICES if (path := installed / f"{name}.toml").is_file()]:
+    if (engine := installed / "engine.toml").is_file() and find_spec("vllm"):
+        return [engine]
+    if found := [path for name in SERVICES if (path := installed / f"{name}.toml").is_file() and path != engine]:
         return found
     raise ConfigError(
         f"no settings in {state}/run and none in {installed}: name the state folder with --state, files with --config, "
@@ -140,9 +162,13 @@ def checks(known: Installation) -> Iterator[Check]:
     yield partial(settings.agreement, known.chat, known.reward, known.trainer)
     extras, engine = _extras(known)
     yield partial(packages.packages, extras, engine=engine)
-    for name in SERVICES:
-        if (service := getattr(known, name)) is not None:
-            yield from _own(name, service)
+    for name, service in (("chat", known.chat), ("reward", known.reward), ("trainer", known.trainer)):
+        if service is not None:
+            yield from _ports(name, service)
+    if known.started is not None:
+        yield partial(settings.model, Path(known.started.model), known.started.tuning, served=True)
+    if known.trainer is not None:
+        yield partial(settings.model, Path(known.trainer.model), known.trainer.tuning, served=False)
     for state_dir in dict.fromkeys(each.state_dir for each in known.all):
         state = StateDir(state_dir)
         places = (state.root, state.log, state.versions, state.checkpoints, state.conversations)
@@ -165,31 +191,25 @@ def checks(known: Installation) -> Iterator[Check]:
 
 def _extras(known: Installation) -> tuple[list[str], bool]:
     """The parts of the distribution that these services need, and whether an engine is among them."""
-    extras = [name for name in SERVICES if getattr(known, name) is not None]
+    extras = [name for name in SERVICES if name != "engine" and getattr(known, name) is not None]
     if any(address.url.startswith("kafka:") for address, _ in known.logs):
         extras.append("kafka")
     if any(each.versions.url and not each.versions.url.startswith("file:") for each in known.all):
         extras.append("object-store")
-    return extras, known.chat is not None and known.chat.engine.mode == "managed"
+    return extras, known.started is not None
 
 
-def _own(name: str, service: ServiceSettings) -> Iterator[Check]:
-    """A service's ports and its model."""
+def _ports(name: str, service: ServiceSettings) -> Iterator[Check]:
     for field in ("http_port", "grpc_port", "metrics_port"):
         if (number := getattr(service, field, None)) is not None:
             yield lambda number=number, field=field: [
                 ports.port(service.host, number, f"{name}'s {field}", f"services.{name}")
             ]
-    match service:
-        case ChatSettings() if service.engine.mode == "managed":
-            yield partial(settings.model, Path(service.engine.model), service.engine.tuning, served=True)
-        case TrainerSettings():
-            yield partial(settings.model, Path(service.model), service.tuning, served=False)
 
 
 def _devices(known: Installation) -> Iterator[tuple[str, str]]:
-    if known.chat is not None and known.chat.engine.mode == "managed":
-        yield "chat's engine.device", known.chat.engine.device
+    if known.started is not None:
+        yield "the engine's device", known.started.device
     for name, each in (("reward", known.reward), ("trainer", known.trainer)):
         if each is not None:
             yield f"{name}'s device", each.device

@@ -210,6 +210,20 @@ def test_the_settings_that_up_wrote_are_found_by_the_state_folder(tmp_path: Path
     assert doctor.known_files(tmp_path, tmp_path) == [tmp_path / "chat.toml", tmp_path / "trainer.toml"]
 
 
+def test_an_engine_in_a_container_of_its_own_is_looked_at_by_itself(tmp_path: Path, monkeypatch) -> None:
+    """The container that has vLLM is the engine's: the ports of the pod are the other's."""
+    for name in ("engine", "chat"):
+        (tmp_path / f"{name}.toml").touch()
+    assert doctor.known_files(tmp_path, tmp_path) == [tmp_path / "engine.toml"]
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    assert doctor.known_files(tmp_path, tmp_path) == [tmp_path / "chat.toml"]
+    (tmp_path / "engine.toml").write_text('model = "/no/model"\ndevice = "cuda"\n')
+    found = doctor.examine([tmp_path / "engine.toml"])
+    refused = [each.about for each in found if each.severity == "refuse"]
+    assert "model /no/model" in refused and ("GPU" in refused or Path("/dev/nvidia0").exists())
+    assert not [each for each in found if each.about.startswith(("port", "disk"))]
+
+
 def test_options_of_a_model_and_of_an_installation_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--tuning", "full"]) == 2
     assert "said of a model" in capsys.readouterr().err

@@ -85,7 +85,8 @@ class Alerts:
 async def alerts(folder: Path, targets: Sequence[Target], share: float = SHARE) -> AsyncIterator[Alerts]:
     """A Prometheus with the quick rules that has scraped these targets, and in which nothing fires yet."""
     rules = quick(folder / "rules", share)
-    made = await asyncio.to_thread(Prometheus, folder / "prometheus", targets, every_s=SCRAPE_S, rules=rules)
+    every_s = max(SCRAPE_S, 60 * share)  # one scrape that takes longer would end what is pending
+    made = await asyncio.to_thread(Prometheus, folder / "prometheus", targets, every_s=every_s, rules=rules)
     try:
         found = Alerts(made)
         await found.scraped(len(targets))

@@ -68,13 +68,23 @@ async def votes(tiny: World) -> None:
         await asyncio.sleep(1)
 
 
-async def test_candidates_beyond_the_kl_limit_are_all_refused(tmp_path: Path) -> None:
-    gate = LENIENT.model_copy(update={"kl": KlCheck(max=1e-9)})
-    with world(tmp_path, gate=gate) as tiny:
+STRICT = LENIENT.model_copy(update={"kl": KlCheck(max=1e-9)})
+
+
+async def test_candidates_that_are_all_refused(tmp_path: Path) -> None:
+    with world(tmp_path, gate=STRICT) as tiny:
         async with trainer(tiny, tmp_path, share=1 / 60) as (_, found):
             voting = asyncio.create_task(votes(tiny))
             await found.fires("RlhfGateRefusesEverything", severity="warning", service="trainer")
-            await found.fires("RlhfKlOverLimit", severity="warning")
+            voting.cancel()
+            await asyncio.wait([voting])
+
+
+async def test_candidates_beyond_the_kl_limit(tmp_path: Path) -> None:
+    with world(tmp_path, gate=STRICT) as tiny:
+        async with trainer(tiny, tmp_path, share=1 / 3600) as (_, found):
+            voting = asyncio.create_task(votes(tiny))
+            await found.fires("RlhfKlOverLimit", severity="warning", service="trainer")
             voting.cancel()
             await asyncio.wait([voting])
 

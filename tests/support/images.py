@@ -23,6 +23,7 @@ from tests.support.waiting import ENGINE_START_S, until
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "localhost/rlhf-online-base:trixie"
 USER = 10001
+ROOM_GIB = 40
 PACKAGES = "python3,python3-venv,ca-certificates"
 UNUSED = ("man", "doc", "locale", "info")
 
@@ -50,7 +51,10 @@ def missing() -> str:
     tools = [tool for tool in ("buildah", "mmdebstrap", "unshare", "nsenter") if shutil.which(tool) is None]
     if tools:
         return f"images are built with {' and '.join(tools)}: apt-get install buildah mmdebstrap"
-    return "" if os.geteuid() == 0 else "only root builds and mounts images here"
+    if os.geteuid() != 0:
+        return "only root builds and mounts images here"
+    free = shutil.disk_usage("/var").free >> 30
+    return "" if free >= ROOM_GIB else f"images are built where {ROOM_GIB} GiB of disk are free, and here are {free}"
 
 
 def base() -> str:

@@ -16,8 +16,8 @@ BUILD = "build.txt"
 REQUIREMENT = re.compile(r"^([a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==([^\s;\\]+)", re.MULTILINE)
 EXTRAS = {
     "chat.txt": ("chat", "kafka", "object-store", "tracing", "admin"),
-    "reward.txt": ("reward", "object-store", "tracing"),
-    "trainer.txt": ("trainer", "kafka", "object-store", "tracing"),
+    "reward.txt": ("reward", "object-store", "tracing", "nvml"),
+    "trainer.txt": ("trainer", "kafka", "object-store", "tracing", "nvml"),
     "engine-cpu.txt": ("cpu",),
     "engine-gpu.txt": ("gpu",),
 }

@@ -117,12 +117,7 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         gateway=gateway,
         feedback=FeedbackService(writer, checks, person_hash, metrics, settings.objectives, settings.reasons, limits),
         votes=OwnVotes(history, OutcomeBoard(registry.store), registry, person_hash),
-        rollouts=Rollouts(
-            gateway,
-            priority=settings.engine.mode == "managed",
-            max_tokens=settings.limits.max_tokens,
-            max_model_len=settings.engine.max_model_len,
-        ),
+        rollouts=Rollouts(gateway, max_tokens=settings.limits.max_tokens, max_model_len=settings.engine.max_model_len),
         comparisons=comparisons,
         conversations=conversations,
         annotation=Annotation(adding, GuidelinesFile(settings.annotation_guidelines), person_hash),

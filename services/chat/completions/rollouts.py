@@ -21,7 +21,9 @@ from services.chat.completions.engine import Engine
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import InFlight
 
-LOW_PRIORITY = 10  # vLLM serves smaller numbers first; people's requests have 0
+LOW_PRIORITY = 10
+"""People's requests have 0, and a vLLM that schedules by priority serves smaller numbers first. One that does not
+ignores the number (seen in 0.32, whose documentation says that it refuses it)."""
 PROMPTS_A_REQUEST = 16
 PARALLEL = 4
 MAX_PROMPTS = 4096
@@ -91,14 +93,13 @@ class RolloutResults(TypedDict):
 
 
 class Rollouts:
-    """Samples through the engine that serves. `priority`: the engine schedules by priority.
+    """Samples through the engine that serves.
 
     `max_tokens` bounds an answer, `max_model_len` prompt and answer together.
     """
 
-    def __init__(self, gateway: Gateway, *, priority: bool, max_tokens: int, max_model_len: int) -> None:
+    def __init__(self, gateway: Gateway, *, max_tokens: int, max_model_len: int) -> None:
         self.gateway = gateway
-        self.priority = priority
         self.limits = {"max_tokens": max_tokens, "max_prompt": max_model_len - 1}
 
     @property
@@ -167,11 +168,10 @@ class Rollouts:
             "logprobs": 0,
             "return_token_ids": True,
             "add_special_tokens": False,
+            "priority": LOW_PRIORITY,
         }
         if request.seed is not None:
             body["seed"] = request.seed + start * request.n  # the engine gives answer i of a prompt seed + i
-        if self.priority:
-            body["priority"] = LOW_PRIORITY
         reply = await upstream.post(self.gateway.connections, self.engine, "/v1/completions", body)
         try:
             choices = orjson.loads(await reply.read())["choices"]

@@ -1,6 +1,7 @@
 """Versions, rollouts, health, metrics, the page; and who may do what."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from rlhf_online.errors import SecretLost
 from rlhf_online.eventlog.base import Shipping
 from rlhf_online.events import now_ms
 from services.chat.access.authorization import Authorization
-from tests.support.chat_service import Service
+from tests.support.chat_service import Service, running
 from tests.support.fake_generation import EOS
 
 ROLLOUTS = {"prompts": [[1, 2], [3], [4, 5, 6]], "n": 2, "max_tokens": 8, "temperature": 0.9}
@@ -52,9 +53,17 @@ async def test_rollouts(service: Service) -> None:
     assert reply["results"] == [[answer, answer]] * 3
     (sent,) = service.engine.requests
     assert sent["prompt"] == ROLLOUTS["prompts"]
-    assert sent["priority"] > 0
     assert (sent["n"], sent["temperature"], sent["top_p"], sent["logprobs"]) == (2, 0.9, 1.0, 0)
     assert service.sink.records == []
+
+
+@pytest.mark.parametrize("engine", [{}, {"mode": "external", "url": "unix:/engine.sock"}], ids=["own", "others"])
+async def test_rollouts_let_people_go_first_whoever_started_the_engine(tmp_path: Path, engine: dict[str, str]) -> None:
+    async with running(tmp_path, engine=engine) as service:
+        assert (await service.post("/v1/rollouts", ROLLOUTS, service.state.operator_token()))[0] == 200
+        assert (await service.ask())[0] == 200
+        sampled, asked = service.engine.requests
+        assert sampled["priority"] > asked.get("priority", 0) == 0, "vLLM serves smaller numbers first"
 
 
 async def test_seeded_rollouts_give_each_prompt_its_own_seeds(service: Service) -> None:

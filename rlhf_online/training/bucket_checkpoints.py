@@ -47,13 +47,18 @@ class BucketCheckpoints:
         return self._bucket.place(KEPT)
 
     def claim(self) -> None:
-        """From now on nobody else saves here. Raises CheckpointError for a record that cannot be read."""
+        """From now on nobody else saves here. Raises CheckpointError for a record that cannot be read.
+
+        What trainers uploaded that were killed before a checkpoint named it goes: only what was there before, since
+        what comes later may be of a trainer that has claimed them after this one.
+        """
+        before = {each.name for each in self._bucket.listed(BLOBS)}
         while True:
             found = self._bucket.get(KEPT)
             self.kept = self._parse(found)[1]
             if self._write(found, self.kept):
                 break
-        self._remove_unnamed()
+        self._delete(before - _named(self.kept))
 
     def upload(self, files: Mapping[str, Path]) -> None:
         """Have these files there, by their SHA-256; those that a checkpoint names are. Raises OSError."""
@@ -110,18 +115,11 @@ class BucketCheckpoints:
                 "or remove it to go on from the checkpoints in the state folder"
             ) from error
 
-    def _remove_unnamed(self) -> None:
-        """What trainers uploaded that were killed before a checkpoint named it."""
-        try:
-            found = {each.name for each in self._bucket.listed(BLOBS)}
-        except StoreUnavailable as error:
-            structlog.get_logger().warning("what belongs to no checkpoint stays for now", why=str(error))
-            return
-        self._delete(found - _named(self.kept))
-
     def _delete(self, digests: Iterable[str]) -> None:
+        """Remove these files, unless another trainer saves here now: it may have uploaded the same content."""
         try:
-            self._bucket.delete(f"{BLOBS}/{sha256}" for sha256 in digests)
+            if self._bucket.get(KEPT, self._record) is self._record:
+                self._bucket.delete(f"{BLOBS}/{sha256}" for sha256 in digests)
         except StoreUnavailable as error:  # the next trainer that starts removes it
             structlog.get_logger().warning("what belongs to no checkpoint stays for now", why=str(error))
 

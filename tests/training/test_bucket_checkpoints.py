@@ -175,6 +175,34 @@ def test_what_a_trainer_uploaded_before_it_was_killed_is_removed_by_the_next_one
     assert state(machines.start("b")) == {"n": 1} and machines.blobs() == before
 
 
+@pytest.mark.parametrize(("whose", "call"), [(Bucket, "listed"), (BucketCheckpoints, "_delete")])
+def test_a_trainer_that_is_replaced_while_it_clears_up_takes_nothing_from_the_next_one(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch, whose: type, call: str
+) -> None:
+    """It sleeps right before the call; the other one meanwhile uploads what a third had left, and more."""
+    left = machines.start("a")
+    left.load()
+    machines.server.refuse(FULL, "PUT POST", path=KEPT)
+    with pytest.raises(CheckpointError):
+        save(left, 1)
+    machines.server.relent()
+    held_up, next_one = machines.start("b"), machines.start("c")
+    called, slept = getattr(whose, call), False
+
+    def sleeps(*arguments: Any) -> Any:
+        nonlocal slept
+        if not slept:
+            slept = True
+            next_one.load()
+            save(next_one, 1)
+            save(next_one, 2)
+        return called(*arguments)
+
+    monkeypatch.setattr(whose, call, sleeps)
+    held_up.load()
+    assert state(machines.start("d")) == {"n": 2}
+
+
 def test_a_trainer_killed_after_the_bucket_named_its_checkpoint_goes_on_from_it(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,7 +178,12 @@ class Versions(Value):
         description="Secret whose keys are variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, "
         "AWS_REGION, …; none where the service accounts' annotations give access.",
     )
-    cacheGib: float = Field(default=32, ge=0, description="`versions.cache_gib`: local copies of a bucket's versions.")
+    cacheGib: float = Field(
+        default=8,
+        ge=0,
+        description="`versions.cache_gib`: local copies of a bucket's versions, on the volumes of chat and trainer. Of "
+        "each kind four stay in any case: with all weights plan for as many.",
+    )
     disk: SharedDisk = SharedDisk()
 
 
@@ -201,7 +206,8 @@ class Autoscaling(Value):
 class ChatAutoscaling(Autoscaling):
     kind: Literal["keda", "hpa"] = Field(
         default="keda",
-        description="KEDA asks Prometheus; hpa needs an adapter that serves the pods' metric `metric`.",
+        description="KEDA asks Prometheus, which must scrape as `monitoring.podMonitors` has it; hpa needs an adapter "
+        "that serves the pods' metric `metric`.",
     )
     metric: str = Field(default="vllm:num_requests_waiting", description="Requests that wait in the engine.")
     waitingPerPod: Annotated[int, Field(gt=0)] = Field(default=4, description="Above that, a pod more.")
@@ -307,7 +313,9 @@ class NetworkPolicies(Value):
         description="Who may scrape.",
     )
     storePorts: list[Annotated[int, Field(gt=0, le=65535)]] = Field(
-        default=[443], description="Ports of the bucket's storage; others where AWS_ENDPOINT_URL names one."
+        default=[443],
+        description="Ports of the bucket's storage; others where AWS_ENDPOINT_URL names one. Without "
+        "`versions.existingSecret` also the addresses are open that give a cloud's credentials.",
     )
     apiServerPorts: list[Annotated[int, Field(gt=0, le=65535)]] = Field(
         default=[443, 6443], description="Ports of the API server, for the trainer's lease."

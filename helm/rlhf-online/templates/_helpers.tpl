@@ -20,16 +20,12 @@ rlhf-online/track: {{ . }}
 {{- end }}
 {{- end }}
 
-{{/* (root, component) */}}
+{{/* Each once: what selectors and Helm go by, then what is given, then the rest. (root, component, labels) */}}
 {{- define "rlhf.labels" -}}
-{{ include "rlhf.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-app.kubernetes.io/part-of: rlhf-online
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- $fixed := set (include "rlhf.selector" . | fromYaml) "app.kubernetes.io/managed-by" .root.Release.Service }}
+{{- $rest := dict "app.kubernetes.io/version" .root.Chart.AppVersion "app.kubernetes.io/part-of" "rlhf-online" "helm.sh/chart" $chart }}
+{{- merge $fixed (default dict .labels) .root.Values.commonLabels $rest | toYaml }}
 {{- end }}
 
 {{/* metadata of an object: (root, component, name, labels, annotations) */}}
@@ -38,9 +34,6 @@ name: {{ .name | quote }}
 namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "rlhf.labels" . | nindent 2 }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
 {{- with .annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}

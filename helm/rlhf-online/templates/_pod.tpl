@@ -48,18 +48,24 @@ runtimeClassName: {{ . | quote }}
 {{- define "rlhf.pod.metadata" -}}
 labels:
   {{- /* Not the chart's version, of which a new one need not make new pods. */}}
-  {{- include "rlhf.selector" . | nindent 2 }}
-  {{- with merge (dict) .pod.podLabels .root.Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- merge (include "rlhf.selector" . | fromYaml) (default dict .pod.podLabels) .root.Values.commonLabels | toYaml | nindent 2 }}
+{{- $annotations := merge (dict) (default dict .pod.podAnnotations) (dict "kubectl.kubernetes.io/default-container" .component) }}
+{{- with .settings }}
+{{- $_ := set $annotations "checksum/settings" (include "rlhf.settings.lasting" . | sha256sum) }}
+{{- end }}
 annotations:
-  kubectl.kubernetes.io/default-container: {{ .component }}
-  {{- with .settings }}
-  checksum/settings: {{ . | sha256sum | quote }}
-  {{- end }}
-  {{- with .pod.podAnnotations }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- toYaml $annotations | nindent 2 }}
+{{- end }}
+
+{{/* What of settings holds until a service ends: log levels are read again when the file has changed. (text) */}}
+{{- define "rlhf.settings.lasting" -}}
+{{- $text := regexReplaceAll "(?m)^log_level = .*$|^\\[log_levels\\]\n(.+\n?)*" . "" }}
+{{- regexReplaceAll "\n+" $text "\n" | trim }}
+{{- end }}
+
+{{/* A pod of the release's own that comes and goes: where chat's may run, and not as they are spread. (values) */}}
+{{- define "rlhf.pod.errand" -}}
+{{- merge (dict "serviceAccount" (dict "name" "default")) (pick .chat "nodeSelector" "tolerations" "podLabels" "priorityClassName") | toYaml }}
 {{- end }}
 
 {{/* The part of a container that its values decide: (root, container, device) */}}

@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from tests.support.chart import CHART, LEAST, PROFILES, Object, Rendered, merged, refusal, render
+from tests.support.chart import CHART, LEAST, PROFILES, Object, Rendered, merged, refusal, render, template
 from tests.support.ops_tools import tool
 
 
@@ -77,6 +80,35 @@ def test_two_releases_share_no_name() -> None:
     assert not names[0] & names[1]
 
 
+def test_names_are_as_long_as_kubernetes_lets_them_be() -> None:
+    """63 characters for a label, of which a StatefulSet's pods need eleven for the hash of their revision."""
+    longest = "a-release-name-that-is-as-long-as-helm-lets-it-be-53c"
+    objects = render(merged(LEAST, {"tuning": "full", "chat": {"canaryReplicas": 1}}), release=longest)
+    assert {each["metadata"]["labels"]["app.kubernetes.io/instance"] for each in objects} == {longest}
+    assert max(len(each["metadata"]["name"]) for each in objects.of("StatefulSet")) <= 63 - 11
+    assert "has no dot" in template(LEAST, release="chat.v2").stderr
+
+
+def test_labels_that_are_given_stand_once_and_do_not_touch_selectors() -> None:
+    given = {"app.kubernetes.io/part-of": "platform", "app.kubernetes.io/component": "x", "team": "ai"}
+    said = template(merged(LEAST, {"commonLabels": given, "chat": {"podLabels": {"team": "chat"}}})).stdout
+    objects = [each for each in yaml.load_all(said, Unique) if each]
+    labels = [each["metadata"]["labels"] for each in objects]
+    assert {each["app.kubernetes.io/part-of"] for each in labels} == {"platform"}
+    assert "x" not in {each["app.kubernetes.io/component"] for each in labels}
+    (chat,) = [each for each in objects if each["kind"] == "StatefulSet" and each["metadata"]["name"].endswith("chat")]
+    assert chat["spec"]["template"]["metadata"]["labels"]["team"] == "chat"
+
+
+class Unique(yaml.CSafeLoader):
+    """Refuses a key that stands there twice, as Argo CD and kustomize do."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), keys
+        return super().construct_mapping(node, deep)
+
+
 def test_names_that_look_like_numbers_stay_names() -> None:
     numbers = {
         "fullnameOverride": "chat",
@@ -115,6 +147,17 @@ def test_changed_settings_make_new_pods_of_their_service_alone() -> None:
     assert [name.rpartition("-")[2] for name in changed] == ["reward"]
 
 
+def test_log_levels_make_no_new_pods() -> None:
+    """The services read them again when their file changes."""
+    levels = {"settings": {"log_levels": {"httpx": "debug", "rlhf_online.engine": "info"}}}
+    quiet = merged(LEAST, {"logLevel": "debug", "chat": levels, "reward": levels, "trainer": levels})
+    before, after = render(), render(quiet)
+    assert after.settings("chat")["log_levels"] == levels["settings"]["log_levels"]
+    assert [each["spec"]["template"] for each in workloads(after)] == [
+        each["spec"]["template"] for each in workloads(before)
+    ]
+
+
 def test_the_engine_is_a_sidecar_that_ends_after_the_chat_service(objects: Rendered) -> None:
     pod = objects.one("StatefulSet", "-chat")["spec"]["template"]["spec"]
     (engine,) = pod["initContainers"]
@@ -139,10 +182,12 @@ def test_the_engines_image_is_that_of_the_device() -> None:
     assert pod["template"]["spec"]["initContainers"][0]["image"] == f"rlhf-online-engine@{digest}"
 
 
-def test_loading_is_not_dead() -> None:
-    values = merged(LEAST, {"engine": {"settings": {"start_timeout_s": 1800}}})
+def test_loading_is_not_dead_and_keeps_no_votes_away() -> None:
+    """Kubernetes starts the chat service once a sidecar's startup probe has passed: there is none."""
+    values = merged(LEAST, {"engine": {"settings": {"start_timeout_s": 1799.5}}})
     (engine,) = render(values).one("StatefulSet", "-chat")["spec"]["template"]["spec"]["initContainers"]
-    assert engine["startupProbe"]["failureThreshold"] * engine["startupProbe"]["periodSeconds"] >= 1800
+    assert engine["livenessProbe"]["initialDelaySeconds"] == 1800
+    assert "startupProbe" not in engine
 
 
 def test_secrets_are_named_and_never_rendered(objects: Rendered) -> None:
@@ -162,6 +207,9 @@ def test_secrets_are_named_and_never_rendered(objects: Rendered) -> None:
         ({"trainer": {"settings": {"policy": {"algorithm": {"name": "ppo2"}}}}}, "/trainer/settings/policy/algorithm"),
         ({"chat": {"canaryReplicas": 1}}, "chat.canaryReplicas needs tuning full"),
         ({"ingress": {"enabled": True}}, "hosts is empty"),
+        ({"reward": {"autoscaling": {"enabled": True}}}, "reward.resources.requests.cpu is not given"),
+        ({"versions": {"url": "s3://b", "cacheGib": 20}}, "chat.disk.size is 20Gi"),
+        ({"versions": {"url": "s3://b"}, "trainer": {"disk": {"size": "8192Mi"}}}, "trainer.disk.size is 8192Mi"),
         ({"chat": {"autoscaling": {"enabled": True, "minReplicas": 9}}}, "chat.autoscaling.minReplicas is 9"),
         ({"versions": {"url": "ftp://x"}}, "/versions/url"),
     ],

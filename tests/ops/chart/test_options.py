@@ -101,6 +101,44 @@ def test_canary_pods_serve_people_beside_the_others(monkeypatch: pytest.MonkeyPa
     assert ChatSettings.model_fields["swap"].default.canary is False
 
 
+def test_pods_that_come_and_go_run_where_chat_may_and_not_as_it_is_spread() -> None:
+    """Else a Job would wait for a node without a chat pod, and the upgrade for the Job."""
+    apart = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"a": "b"}}}
+    where = {"nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    spread = {"topologySpreadConstraints": [{**apart, "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}]}
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
+    objects = render(merged(LEAST, {"chat": {**where, **spread, "affinity": affinity, "runtimeClassName": "nvidia"}}))
+    job = objects.one("Job", "-topics")["spec"]
+    for pod in (job["template"]["spec"], objects.of("Pod")[0]["spec"]):
+        assert where.items() <= pod.items()
+        assert not {"affinity", "runtimeClassName"} & pod.keys()
+        assert {each["whenUnsatisfiable"] for each in pod["topologySpreadConstraints"]} == {"ScheduleAnyway"}
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # Kubernetes deletes the pod of a Job that gave up, else
+
+
+@pytest.mark.parametrize("secret", ["", "bucket"])
+def test_credentials_of_the_cloud_can_be_asked_for_where_there_is_no_secret(secret: str) -> None:
+    """From the node's own addresses and, whatever ports the bucket has, by https (STS)."""
+    store = {"versions": {"url": "s3://b", "existingSecret": secret}, "networkPolicies": {"storePorts": [9000]}}
+    objects = render(merged(LEAST, store))
+    for component in ("chat", "reward", "trainer"):
+        rules = objects.one("NetworkPolicy", f"-{component}")["spec"]["egress"]
+        (bucket,) = [rule for rule in rules if {"port": 9000} in rule["ports"]]
+        blocks = [peer["ipBlock"]["cidr"] for rule in rules for peer in rule.get("to", ()) if "ipBlock" in peer]
+        assert ("169.254.0.0/16" in blocks) is not bool(secret)
+        if component != "trainer":  # which reaches the API server by https
+            assert ({"port": 443} in bucket["ports"]) is not bool(secret)
+    assert "ipBlock" not in json.dumps(objects.one("NetworkPolicy", "-test"))
+
+
+def test_names_are_resolved_on_openshift_too() -> None:
+    """Policies are held against the port of the pod: of its DNS 5353."""
+    for policy in render().of("NetworkPolicy"):
+        for rule in policy["spec"].get("egress", ())[:1]:
+            wanted = [(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")]
+            assert [(each["port"], each["protocol"]) for each in rule["ports"]] == wanted
+
+
 def test_more_objects_are_templates() -> None:
     more = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}}]
     assert render(merged(LEAST, {"extraObjects": more})).one("ConfigMap", "r-more")

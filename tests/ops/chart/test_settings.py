@@ -1,5 +1,6 @@
 """The settings files that the chart renders are those that the services read; what must agree is said once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from rlhf_online import config
 from rlhf_online.config import ChatSettings, EngineServerSettings, RewardSettings
 from rlhf_online.training.settings import TrainerSettings
-from tests.support.chart import LEAST, PROFILES, Rendered, merged, render
+from tests.support.chart import CHART, LEAST, PROFILES, Rendered, merged, render
 
 KINDS = {"chat": ChatSettings, "engine": EngineServerSettings, "reward": RewardSettings, "trainer": TrainerSettings}
 
@@ -94,6 +95,15 @@ def test_a_pod_that_ends_finishes_the_longest_answer(timeout_s: float | None, tm
     assert chat.drain_s >= chat.limits.answer_timeout_s
     grace_s = objects.one("StatefulSet", "-chat")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert grace_s >= 7 + chat.drain_s + 15
+
+
+def test_runbooks_look_where_the_chart_has_the_state() -> None:
+    state = render().settings("chat")["state_dir"]
+    runbooks = [path.read_text() for path in (CHART.parents[1] / "docs" / "runbooks").glob("*.md")]
+    lines = [line for text in runbooks for line in text.splitlines() if line.startswith("kubectl ")]
+    seen = [path for line in lines for path in re.findall(r"/var/lib/rlhf-online/\S+", line)]
+    assert len(seen) > 3
+    assert [path for path in seen if not f"{path}/".startswith(f"{state}/")] == []
 
 
 def test_the_engine_has_room_for_the_adapters_that_the_trainer_makes() -> None:

@@ -25,7 +25,7 @@ def chat(cluster: Cluster) -> Iterator[Release]:
 def test_a_rollout_keeps_the_budgets(chat: Release) -> None:
     before = {pod["metadata"]["uid"] for pod in chat.find("pods")}
     with chat.cluster.watched("poddisruptionbudgets", chat.namespace) as seen:
-        chat.upgrade({**SIZE, "logLevel": "warning"})
+        chat.upgrade({**SIZE, "logFormat": "text"})
     assert not before & {pod["metadata"]["uid"] for pod in chat.find("pods")}, "each pod is a new one"
     told = [one for one in seen if one["status"].get("expectedPods") == 3]
     assert {name_of(one) for one in told} == {name_of(one) for one in chat.find("poddisruptionbudgets")}

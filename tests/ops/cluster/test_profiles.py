@@ -21,7 +21,7 @@ def test_install_upgrade_and_roll_back(cluster: Cluster, profile: str, helm: str
         first, settings = chat.workloads(), configuration(chat)
         assert {one["kind"] for one in first.values()} == {"Deployment", "StatefulSet"}
 
-        chat.upgrade({"logLevel": "warning"})
+        chat.upgrade({"logFormat": "text"})
         changed = chat.workloads()
         assert changed.keys() == first.keys() and configuration(chat) != settings
         for name, one in changed.items():

@@ -40,7 +40,7 @@ def test_they_scale_by_load_and_an_upgrade_or_roll_back_changes_nothing_about_it
     for scaler in chat.find("hpa"):
         conditions = {one["type"]: one["status"] for one in scaler["status"]["conditions"]}
         assert conditions["AbleToScale"] == conditions["ScalingActive"] == "True", name_of(scaler)
-    chat.upgrade({**SCALED, "logLevel": "warning"})
+    chat.upgrade({**SCALED, "logFormat": "text"})
     assert sizes(chat) == {"reward": 4, "chat": 5}
     chat.run("rollback", chat.name, "1", *WAIT)
     assert sizes(chat) == {"reward": 4, "chat": 5}

@@ -58,7 +58,7 @@ def test_what_becomes_of_one_leaves_the_other_as_it_is(pair: Pair) -> None:
     """The last of this file, as it takes one of them away."""
     one, two = pair
     before = state(two)
-    one.upgrade({"logLevel": "warning"})
+    one.upgrade({"logFormat": "text"})
     one.run("rollback", one.name, "1", "--wait")
     one.run("uninstall", one.name, "--wait")
     assert state(two) == before

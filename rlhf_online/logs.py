@@ -157,7 +157,8 @@ class _FromLibraries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             said = {"logger": record.name, "exc_info": record.exc_info}
-            structlog.get_logger().log(record.levelno, record.getMessage(), **said)
+            level = min(record.levelno // 10 * 10, logging.CRITICAL)  # a library may have levels between ours
+            structlog.get_logger().log(level, record.getMessage(), **said)
         except Exception:
             self.handleError(record)
 

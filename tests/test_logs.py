@@ -37,6 +37,7 @@ tracing.enter("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "mine-7
 log.info("in a request")
 logging.getLogger("kafka.conn").warning("broker %s is away", "b:1")
 logging.getLogger("kafka.conn").info("not shown")
+logging.getLogger("vllm").log(35, "between ours")
 try:
     raise KeyError("x")
 except KeyError:
@@ -96,12 +97,13 @@ def test_a_line_names_service_level_event_and_module_whichever_thread_it_is_of()
 
 def test_json_is_json_whatever_is_told_and_names_the_request() -> None:
     """One object a line, of ours and of libraries', without NaN, which is no JSON."""
-    learned, asked, library, failed = lines_of(JSON)
+    learned, asked, library, between, failed = lines_of(JSON)
     assert list(learned)[:4] == ["timestamp", "level", "service", "event"]
     assert (learned["loss"], learned["weights"], learned["ids"]) == ("nan", {"helpful": "inf"}, [1, 2])
     assert "request_id" not in learned and "trace_id" not in learned
     assert (asked["request_id"], asked["trace_id"]) == ("mine-7", "4bf92f3577b34da6a3ce929d0e0e4736")
     assert (library["event"], library["level"], library["logger"]) == ("broker b:1 is away", "warning", "kafka.conn")
+    assert (between["event"], between["level"]) == ("between ours", "warning")
     assert failed["event"] == "two\nlines" and "KeyError" in failed["exception"]
 
 

@@ -84,8 +84,8 @@ class People:
         self._rated: dict[str, dict[Side, Votes]] = {}
 
     def __len__(self) -> int:
-        """People who are counted."""
-        return len(self.pairs.counted) + len(self._by_thumbs)
+        """People who are counted, those included of whom it is forgotten."""
+        return self.pairs.outcomes.total() + len(self._by_thumbs)
 
     def compare(self, person: str, about: str, value: float) -> None:
         """A blind pair: 1 where the candidate's answer is better, 0 where the live version's is, ½ for a tie."""

@@ -69,8 +69,9 @@ def _address(server: str) -> Finding:
     about = f"broker {server}"
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-    except socket.gaierror as error:
-        return refuse(about, f"{host} has no address here ({error.strerror})", "correct log.url, or the name service")
+    except (socket.gaierror, UnicodeError) as error:  # the latter: it is no name
+        why = error.strerror if isinstance(error, OSError) else "it is no host's name"
+        return refuse(about, f"{host} has no address here ({why})", "correct log.url, or the name service")
     except OSError as error:
         todo = "start it, open the way to it (NetworkPolicy, firewall), or correct log.url"
         return refuse(about, f"takes no connection ({error.strerror or 'no answer in time'})", todo)

@@ -164,7 +164,9 @@ class ServingMetrics:
             "rlhf_version_lag_seconds", "Since when another version is live than serves here."
         )
         self.could_not_serve = made.gauge(
-            "rlhf_version_not_servable", "1 while this pod could not serve the live version.", unit="0 or 1"
+            "rlhf_version_not_servable",
+            "1 while this pod could not serve the live version, or a canary.",
+            unit="0 or 1",
         )
         self.behind = made.gauge(
             "rlhf_pod_behind", "1 while this pod is not ready since it lags behind others.", unit="0 or 1"

@@ -40,7 +40,11 @@ class GpuMetrics:
             return
         families = [GaugeMetricFamily(entry.name, entry.text, labels=["gpu"]) for entry in self._entries]
         used, size, utilization = families
-        for number in range(nvml.nvmlDeviceGetCount()):
+        try:
+            numbers = range(nvml.nvmlDeviceGetCount())
+        except nvml.NVMLError:  # the driver has gone: the scrape tells of all else
+            return
+        for number in numbers:
             try:
                 gpu = nvml.nvmlDeviceGetHandleByIndex(number)
                 memory = nvml.nvmlDeviceGetMemoryInfo(gpu)

@@ -170,9 +170,10 @@ class Bucket:
         return self._ask("read", key, asked)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove the objects. Raises StoreUnavailable."""
+        """Remove the objects, those that are there. Raises StoreUnavailable."""
         for key in keys:
-            self._ask("removed", key, lambda key=key: obstore.delete(self._small, key))
+            with suppress(FileNotFoundError):  # S3 does not mind, other storage does
+                self._ask("removed", key, lambda key=key: obstore.delete(self._small, key))
 
     # Files
 

@@ -107,7 +107,7 @@ class Registry(Catalogue):
         if previous != version or status.state != "live":
             # A canary may have been rejected meanwhile.
             self._set(version, self._status("live", reason, by, gate), unless=("failed",))
-        self._align(kind)
+        self._align(kind, by)
         return Change(version=version, state="live", previous=previous, reason=reason, by=by or self.actor)
 
     def rollback(self, kind: Kind, *, reason: str, failed: str | None = None, by: str = "") -> Change:
@@ -130,7 +130,7 @@ class Registry(Catalogue):
             if self.store.replace(live_key(kind), target, expected=pointer):
                 break
         self._set(target, self._status("live", f"{live} was rolled back: {reason}", by), unless=REFUSED)
-        self._align(kind)
+        self._align(kind, by)
         return Change(version=target, state="live", previous=live, reason=reason, by=by or self.actor)
 
     def mark(
@@ -190,7 +190,7 @@ class Registry(Catalogue):
 
     # Records
 
-    def _align(self, kind: Kind) -> None:
+    def _align(self, kind: Kind, by: str) -> None:
         """Let the states say what the pointer says, until it stayed the same meanwhile: whoever moved it last, and
         whoever was overtaken, leave one live version, and retire those that were live before it."""
         while True:
@@ -199,9 +199,9 @@ class Registry(Catalogue):
             for version, status in zip(versions, each(self.status, versions), strict=True):
                 state = status.state
                 if version == live and state != "live":
-                    self._set(version, self._status("live"), unless=("live", *REFUSED))
+                    self._set(version, self._status("live", by=by), unless=("live", *REFUSED))
                 elif version != live and state == "live":
-                    retired = self._status("retired", f"replaced by {live}")
+                    retired = self._status("retired", f"replaced by {live}", by)
                     self._set(version, retired, unless=("retired", *REFUSED))
             if self.live(kind) == live:
                 return

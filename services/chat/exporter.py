@@ -57,7 +57,7 @@ class Exporter:
         self.metrics.waiting.set(sum(generation.first is None for generation in self.flight.generations))
         self.metrics.serving.engine_ready.set(self.engine.state == "ready")
         self.metrics.serving.version_lag.set(self.engine.pod.lag_s)
-        self.metrics.serving.could_not_serve.set(len(self.engine.pod.could_not))
+        self.metrics.serving.could_not_serve.set(bool(self.engine.pod.could_not))
         self.metrics.serving.behind.set(bool(self.engine.pod.behind))
         self.metrics.serving.store_silent.set(self.engine.pod.store.silent_s)
         self.metrics.access.secrets_intact.set(self.secrets.check() == INTACT)

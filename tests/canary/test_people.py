@@ -110,3 +110,15 @@ def test_of_any_number_of_conversations_the_last_are_remembered(monkeypatch: pyt
     assert once.look() == [] and sum(once.outcomes.values()) == 10
     assert list(once.counted) == ["conversation 7", "conversation 8", "conversation 9"]
     assert Once.from_json(once.to_json()).to_json() == once.to_json()
+
+
+def test_people_who_are_forgotten_have_counted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a canary could never come to `max_people`, were that more than are remembered."""
+    monkeypatch.setattr(people_module, "MOST", 3)
+    people = People()
+    for n in range(10):
+        people.compare(f"person {n}", "a", 1.0)
+        people.look()
+    people.rate("another", "b", "live", up=True)
+    people.rate("another", "c", "candidate", up=True)
+    assert len(looked(people)) == 11

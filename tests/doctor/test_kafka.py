@@ -124,6 +124,7 @@ def test_a_broker_that_is_away_and_a_host_that_is_none() -> None:
     for address, said in (
         (f"127.0.0.1:{reserve()}", "takes no connection"),
         ("no.such.host.invalid:9092", "no address"),
+        ("two..dots:9092", "it is no host's name"),
     ):
         cluster = kafka_cluster(LogSettings(url=f"kafka://{address}"))
         assert cluster is not None

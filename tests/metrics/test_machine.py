@@ -85,6 +85,17 @@ def test_each_gpu_is_told_by_its_number_and_one_that_is_lost_hides_no_other() ->
     assert told("utilization_ratio") == [0.75, None, 0]
 
 
+def test_a_driver_that_has_gone_costs_the_scrape_nothing_but_its_gpus() -> None:
+    class Gone(Driver):
+        def nvmlDeviceGetCount(self) -> int:
+            raise self.NVMLError("driver is not loaded")
+
+    made = Catalogue(registry := CollectorRegistry())
+    GpuMetrics(made, Gone())
+    made.gauge("rlhf_time_seconds", "A clock.").set(7)
+    assert [family.name for family in registry.collect()] == ["rlhf_time_seconds"]
+
+
 def test_without_a_gpu_nothing_is_told_of_one() -> None:
     registry = CollectorRegistry()
     GpuMetrics(Catalogue(registry), None)

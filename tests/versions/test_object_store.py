@@ -309,6 +309,15 @@ def test_a_file_that_is_gone_makes_its_version_corrupt(
         machines.registry("pod").verify(version)
 
 
+def test_what_is_removed_already_may_be_removed_again(tmp_path: Path) -> None:
+    """S3 says nothing of it, but a folder, Google's and Azure's storage do: a kill in between would stop all later."""
+    bucket = Bucket(tmp_path.as_uri())
+    for name in ("first", "last"):
+        (tmp_path / name).touch()
+    bucket.delete(["first", "first", "last"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_pointer_to_a_version_that_is_gone_leaves_the_one_before_it_live(machines: Machines) -> None:
     registry = machines.registry()
     versions = [publish(registry) for _ in range(2)]

@@ -101,7 +101,7 @@ def test_each_change_of_state_says_who_made_it(store: VersionStore) -> None:
     trainer = Registry(store, "trainer")
     first, second, third = (publish(trainer) for _ in range(3))
     assert [trainer.promote(first).by, trainer.promote(second, by="operator k1").by] == ["trainer", "operator k1"]
-    assert trainer.status(first).by == "trainer", "who retires it only completes the promotion"
+    assert trainer.status(first).by == "operator k1", "it was retired by whoever put another in its place"
     trainer.mark(third, "rejected", reason="KL")
     assert Registry(store, "pod a").rollback("policy", reason="the engine refused it").by == "pod a"
     assert [trainer.status(version).by for version in (first, second, third)] == ["pod a", "pod a", "trainer"]

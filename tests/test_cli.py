@@ -376,7 +376,7 @@ def test_weights_are_read_and_changed(state, capsys):
     assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [["helpful", "1"], ["harmless", "1"]]
     assert main(["reward-weights", "harmless=2.5", *folder]) == 0
     assert capsys.readouterr().out.splitlines()[2].split() == ["harmless", "2.5"]
-    assert weights.read(state) == {"helpful": 1.0, "harmless": 2.5}
+    assert weights.read(open_registry(state.versions).store, state) == {"helpful": 1.0, "harmless": 2.5}
 
 
 @pytest.mark.parametrize(
@@ -392,10 +392,11 @@ def test_weights_are_read_and_changed(state, capsys):
 )
 def test_weights_of_no_use_are_refused_and_change_nothing(state, capsys, given, words):
     _publish_reward(state, ["helpful", "harmless"])
-    weights.write(state, {"helpful": 3.0})
+    store = open_registry(state.versions).store
+    weights.change(store, state, {"helpful": 3.0}, ["helpful"])
     assert main(["reward-weights", *given, "--state", str(state.root)]) == 2
     assert words in capsys.readouterr().err
-    assert weights.read(state) == {"helpful": 3.0}
+    assert weights.read(store, state) == {"helpful": 3.0}
 
 
 def test_the_service_is_found_by_its_state_folder(service, state, capsys):

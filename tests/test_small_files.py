@@ -63,6 +63,13 @@ def versions(state: Path) -> Registry:
     return open_registry(state / "versions")
 
 
+def objectives_weights(state: Path, *, recorded: bool = True) -> weights.Weights:
+    """Those of the record, or of an earlier release's file, which counts as long as there is no record."""
+    if not recorded:
+        (state / "versions" / weights.KEY).unlink()
+    return weights.read(versions(state).store, StateDir(state))
+
+
 def checkpoint(state: Path) -> int:
     found = Checkpoints(state / "checkpoints", 3).load()
     return found.state["n"] if found else 0
@@ -146,9 +153,15 @@ FILES = (
         but={"unreadable": NAMED},
     ),
     SmallFile(
-        path="reward-weights.json",
-        read=lambda state: weights.read(StateDir(state)),
+        path="versions/reward-weights",
+        read=objectives_weights,
         intact={"helpful": 2.0},
+        but={"missing": {"helpful": 3.0}},
+    ),
+    SmallFile(
+        path="reward-weights.json",
+        read=lambda state: objectives_weights(state, recorded=False),
+        intact={"helpful": 3.0},
         but={"missing": {}},
     ),
     SmallFile(
@@ -202,7 +215,8 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number == 1:
             registry.refresh_reference(name)
     registry.add_probe("policy-000000", PROBE)
-    weights.write(state, {"helpful": 2.0})
+    weights.change(registry.store, state, {"helpful": 2.0}, ["helpful"])
+    write_json(state.reward_weights, {"helpful": 3.0})
     state.write_status("trainer", {"cycle": 1})
     write_json(state.run / "standalone.ready.json", {"pid": 0})
     with LocalLog(state.log) as log:

@@ -13,6 +13,7 @@ import typer
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
 from rlhf_online.cli.versions import app, existing, registry_of
 from rlhf_online.errors import InvalidInput, UnknownVersion, VersionCorrupt
+from rlhf_online.rewards import weights
 from rlhf_online.versions import pins
 from rlhf_online.versions.catalogue import Catalogue
 from rlhf_online.versions.manifest import kind_of
@@ -156,11 +157,12 @@ def copy(
     from rlhf_online.versions.folder_store import FolderStore
     from rlhf_online.versions.object_store import ObjectStore
 
-    folder = FolderStore(existing(state).versions)
+    folder = FolderStore((root := existing(state)).versions)
     with copying.staging_folder(folder) as staging:
         bucket = ObjectStore(open_bucket(url), Path(staging), 0)
         for version in copying.copy(folder, bucket):
             print(f"{version}  copied")
+        weights.adopt(bucket, root)
     print(f'with versions.url = "{url}" the services go on there, and the checkpoints follow')
 
 

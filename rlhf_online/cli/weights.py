@@ -21,11 +21,12 @@ def reward_weights(
     with its next cycle. Only their proportions matter; nothing is trained anew.
     """
     folder = StateDir(state)
-    objectives = weights.objectives(registry_of(folder))
+    registry = registry_of(folder)
+    objectives = weights.objectives(registry)
     if changes:
-        chosen = weights.change(folder, dict(map(_change, changes)), objectives)
+        chosen = weights.change(registry.store, folder, dict(map(_change, changes)), objectives)
     else:
-        chosen = weights.applicable(weights.read(folder), objectives)
+        chosen = weights.applicable(weights.read(registry.store, folder), objectives)
     print(ROW.format("OBJECTIVE", "WEIGHT"))
     for name, value in chosen.items():
         print(ROW.format(name, f"{value:g}"))

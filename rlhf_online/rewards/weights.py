@@ -1,42 +1,42 @@
-"""The weights by which objectives make one score: a small file that an operator changes while everything runs.
+"""The weights by which objectives make one score: a record in the store of versions, which an operator changes while
+everything runs.
 
-`reward-weights.json` in the state folder holds {"helpful": 1.0, "harmless": 0.5}; an objective that it does not name
-has weight 1. The reward service reads it every moment, for callers that name no weights; the trainer reads it once a
-cycle and names what it read in every request, so that all scores of a policy update are by one set of weights. No torch
-here: the command line writes it.
+    reward-weights    {"helpful": 1.0, "harmless": 0.5}; an objective that it does not name has weight 1
+
+It lies beside the switch of learning (`rlhf_online.learning`), for the same reason: services may share nothing else.
+The reward service reads it every moment, for callers that name no weights; the trainer reads it once a cycle and names
+what it read in every request, so that all scores of a policy update are by one set of weights. A record that is damaged
+is refused: the reward service goes on with the weights that it read last, the trainer waits, and the next change writes
+the record anew. As long as there is none, `reward-weights.json` in the state folder counts, where an earlier release
+wrote it. No torch here: the command line writes the record.
 """
 
-import math
+import json
+import sys
 from collections.abc import Mapping, Sequence
 
-from rlhf_online import locks
-from rlhf_online.durable import make_folder, read_json, write_json
+from rlhf_online.durable import read_json
 from rlhf_online.errors import FileDamaged, InvalidInput
 from rlhf_online.state import StateDir
 from rlhf_online.versions.catalogue import Catalogue
+from rlhf_online.versions.store import VersionStore
 
+KEY = "reward-weights"
 Weights = dict[str, float]
 LONGEST_NAME = 64
 """Of one that is no objective, as far as it is repeated."""
+REMEDY = "set the weights with `rlhf-online reward-weights NAME=VALUE`"
 
 
-def read(state: StateDir) -> Weights:
-    """What the file says; {} if there is none. Raises InvalidInput for a file that holds no weights."""
-    path = state.reward_weights
+def read(store: VersionStore, state: StateDir) -> Weights:
+    """What the record says, or else the file of an earlier release in `state`; {} if there is neither.
+
+    Raises InvalidInput for one that holds no weights, OSError.
+    """
     try:
-        values = read_json(path, "set the weights with `rlhf-online reward-weights`")
+        return _stored(store, state, store.read(KEY))
     except FileDamaged as error:
         raise InvalidInput(str(error)) from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict) or not all(_is_weight(value) for value in values.values()):
-        raise InvalidInput(f"{path} must hold a number of 0 or more for each objective: set it with `reward-weights`")
-    return {str(name): float(value) for name, value in values.items()}
-
-
-def write(state: StateDir, weights: Mapping[str, float]) -> None:
-    """Replace the file, atomically and durably."""
-    write_json(state.reward_weights, dict(weights))
 
 
 def objectives(catalogue: Catalogue) -> list[str]:
@@ -71,25 +71,52 @@ def complete(weights: Mapping[str, float], objectives: Sequence[str]) -> Weights
 
 
 def applicable(stored: Mapping[str, float], objectives: Sequence[str]) -> Weights:
-    """What the file says of `objectives`; it may name others too, of another model. Raises InvalidInput for all 0."""
+    """What is stored of `objectives`; it may name others too, of another model. Raises InvalidInput for all 0."""
     return complete({name: value for name, value in stored.items() if name in objectives}, objectives)
 
 
-def change(state: StateDir, changes: Mapping[str, float], objectives: Sequence[str]) -> Weights:
-    """Set the weights of some of `objectives`, the others stay; a damaged file is written anew. All as they are then.
+def change(store: VersionStore, state: StateDir, changes: Mapping[str, float], objectives: Sequence[str]) -> Weights:
+    """Set the weights of some of `objectives`, the others stay; a damaged record is written anew. All as they are then.
 
-    Raises InvalidInput for what `complete` refuses, and then changes nothing; OSError.
+    Raises InvalidInput for what `complete` refuses, and then changes nothing; OSError, FileDamaged for a record that is
+    not permitted.
     """
-    make_folder(state.run)
-    with locks.acquire(state.run / "reward-weights.lock"):
+    while True:
+        recorded = store.read(KEY)
         try:
-            stored = read(state)
-        except InvalidInput:
+            stored = _stored(store, state, recorded)
+        except FileDamaged:
             stored = {}
         chosen = complete(applicable(stored, objectives) | dict(changes), objectives)
-        write(state, stored | chosen)
-    return chosen
+        if store.replace(KEY, json.dumps(stored | chosen), expected=recorded):
+            return chosen
+
+
+def adopt(store: VersionStore, state: StateDir) -> None:
+    """Make the file of an earlier release in `state`, if there is one, the record of a store that has none.
+
+    Raises InvalidInput for a file that holds no weights, OSError.
+    """
+    if store.read(KEY) is None and (stored := read(store, state)):
+        store.replace(KEY, json.dumps(stored), expected=None)
+
+
+def _stored(store: VersionStore, state: StateDir, recorded: str | None) -> Weights:
+    """`recorded`, or else the file. Raises FileDamaged."""
+    if recorded is None:
+        place, values = str(state.reward_weights), read_json(state.reward_weights, REMEDY)
+        if values is None:
+            return {}
+    else:
+        place = store.place(KEY)
+        try:
+            values = json.loads(recorded)
+        except ValueError as error:
+            raise FileDamaged(f"{place} holds no JSON ({error}): {REMEDY}") from error
+    if not isinstance(values, dict) or not all(_is_weight(value) for value in values.values()):
+        raise FileDamaged(f"{place} must hold a number of 0 or more for each objective: {REMEDY}")
+    return {name: float(value) for name, value in values.items()}
 
 
 def _is_weight(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max

@@ -1,5 +1,5 @@
-"""Learning as operators see and steer it: paused or not, and what each objective counts. Calls read small files:
-handlers run them in a thread."""
+"""Learning as operators see and steer it: paused or not, and what each objective counts. Calls ask the store of
+versions: handlers run them in a thread."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -49,7 +49,7 @@ class LearningState(TypedDict):
 
 
 class Learning:
-    """The switch beside the live version, and the weights in the state folder."""
+    """The switch and the weights, both beside the live version; `state`: where an earlier release wrote the weights."""
 
     def __init__(self, registry: Registry, state: StateDir) -> None:
         self._registry = registry
@@ -82,7 +82,7 @@ class Learning:
         except InvalidInput as error:
             raise ApiError(str(error), status=409, type="conflict_error", code="no_reward_model") from error
         try:
-            weights.change(self._state, changes, objectives)
+            weights.change(self._registry.store, self._state, changes, objectives)
         except InvalidInput as error:
             raise ApiError(f"weights: {error}", param="weights", code="invalid_value") from error
         self._log.info("weights of the objectives changed", key=key_id, **changes)
@@ -90,8 +90,8 @@ class Learning:
 
     def _told(self, switch: Switch) -> LearningState:
         try:
-            known = weights.applicable(weights.read(self._state), self._known_objectives())
-        except (InvalidInput, FileDamaged):  # none yet, or a file that the trainer waits for, and says so
+            known = weights.applicable(weights.read(self._registry.store, self._state), self._known_objectives())
+        except (InvalidInput, FileDamaged):  # none yet, or a record that the trainer waits for, and says so
             known = {}
         return {
             "paused": switch.paused,

@@ -84,7 +84,7 @@ async def serve(settings: config.RewardSettings) -> None:
         loader(settings, registry, tokenizer),
         server.set_version,
         poll_s=settings.poll_s,
-        weights=lambda: weights.read(state),
+        weights=lambda: weights.read(registry.store, state),
         on_none=server.set_none_yet,
     )
     try:

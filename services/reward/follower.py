@@ -2,7 +2,7 @@
 
 A version is verified, then loaded beside the one that scores, and takes its place in one assignment between two
 batches. One that is corrupt is marked failed, and the version before it goes on scoring. So it does where only this
-service's settings forbid the new one, which is then not marked. Weights that cannot be read leave the last good ones in
+service's settings forbid the new one, which is then not marked. Weights that are damaged leave the last good ones in
 force.
 """
 
@@ -94,7 +94,7 @@ class Follower:
     async def _follow_weights(self) -> None:
         try:
             weights = await asyncio.to_thread(self._weights)
-        except (InvalidInput, OSError) as error:
+        except InvalidInput as error:
             if str(error) != self._unread:
                 self._unread = str(error)
                 self._log.error("weights refused, the last good ones stay in force", why=self._unread)

@@ -112,7 +112,7 @@ def build(
             sampler, [rewards], buffer, ledger, registry, retrier, settings.rollout, settings.reward.pessimism
         ),
         rewards=rewards,
-        weights=_weights(state, learners.reward.model.objectives),
+        weights=_weights(registry, state, learners.reward.model.objectives),
         reporter=reporter,
         retrier=retrier,
         golden=golden_prompts(settings.gate.golden.file, tokenizer, learners.limits),
@@ -168,12 +168,12 @@ def _intake_settings(
     )
 
 
-def _weights(state: StateDir, objectives: Sequence[str]) -> Callable[[], Weights]:
-    """Reads the operator's weights; while the file is invalid the loop waits, as for a service that is away."""
+def _weights(registry: Registry, state: StateDir, objectives: Sequence[str]) -> Callable[[], Weights]:
+    """Reads the operator's weights; while they are invalid the loop waits, as for a service that is away."""
 
     def read() -> Weights:
         try:
-            return weights.applicable(weights.read(state), objectives)
+            return weights.applicable(weights.read(registry.store, state), objectives)
         except InvalidInput as error:
             raise RewardUnavailable(str(error)) from error
 

@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rlhf_online.config import GrpcSettings, RewardSettings, dump
+from rlhf_online.durable import write_json
 from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable, StoreUnavailable
 from rlhf_online.events import Message
 from rlhf_online.models.limits import ModelLimits
@@ -179,8 +180,8 @@ def state(tmp_path: Path) -> StateDir:
 
 @pytest.fixture
 def weighted(registry: Registry, state: StateDir) -> Iterator[RewardClient]:
-    """A client of a service with two objectives, which follows the weights in `state`."""
-    load, read = (lambda manifest: Adder(objectives=TWO)), (lambda: weights.read(state))
+    """A client of a service with two objectives, which follows the operator's weights."""
+    load, read = (lambda manifest: Adder(objectives=TWO)), (lambda: weights.read(registry.store, state))
     with reward_service(registry, load, Words(), LIMITS, weights=read) as service:
         client = RewardClient(service.address, chunk=2)
         client.wait_for_version(publish(registry), 10)
@@ -221,15 +222,22 @@ def test_requests_of_one_batch_keep_their_own_weights(registry: Registry) -> Non
         client.close()
 
 
-def test_without_weights_the_operators_of_the_moment_count(weighted: RewardClient, state: StateDir) -> None:
+def test_without_weights_the_operators_of_the_moment_count(
+    weighted: RewardClient, registry: Registry, state: StateDir
+) -> None:
     def scores() -> list[float]:
         return [item.score for item in weighted.score(PAIRS, "", 10)]
 
-    weights.write(state, {"harmless": 0.0, "an objective of another model": 5.0})
+    def record(value: str) -> None:
+        assert registry.store.replace(weights.KEY, value, expected=registry.store.read(weights.KEY))
+
+    write_json(state.reward_weights, {"helpful": 0.0})
+    until(lambda: scores() == pytest.approx(combined(0, 1), rel=1e-5), 10, "an earlier release's file to be followed")
+    record('{"harmless": 0.0, "an objective of another model": 5.0}')
     until(lambda: scores() == pytest.approx(expected(PAIRS)), 10, "the weights to be followed")
-    state.reward_weights.write_text("{")
-    assert scores() == pytest.approx(expected(PAIRS)), "a file of no use leaves those before it"
-    weights.write(state, {"helpful": 0.0})
+    record("{")
+    assert scores() == pytest.approx(expected(PAIRS)), "a record of no use leaves those before it"
+    record('{"helpful": 0.0}')
     until(lambda: scores() == pytest.approx(combined(0, 1), rel=1e-5), 10, "the weights to be followed")
 
 

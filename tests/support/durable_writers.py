@@ -114,7 +114,8 @@ def status(root: Path) -> Iterator[None]:
 
 
 def reward_weights(root: Path) -> Iterator[None]:
-    weights.change(StateDir(root), {"helpful": 0.5}, ["helpful"])
+    store = open_registry(root / "versions").store
+    weights.change(store, StateDir(root), {"helpful": 0.5}, ["helpful"])
     yield
 
 
@@ -506,9 +507,10 @@ WRITERS = (
     ),
     Writer(
         name="the weights of the objectives",
-        writes=("rewards.weights:write", "rewards.weights:change"),
+        writes=STORE,
+        before=three_versions,
         write=reward_weights,
-        read=lambda root: weights.read(StateDir(root)),
+        read=lambda root: weights.read(open_registry(root / "versions").store, StateDir(root)),
     ),
     Writer(
         name="the event log, a segment a record",

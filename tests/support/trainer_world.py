@@ -266,7 +266,7 @@ def world(root: Path, **changes: object) -> Iterator[World]:
 
     log = LocalLog(state.log)
     try:
-        limits, read = ModelLimits(vocabulary=78, context=128), (lambda: weights.read(state))
+        limits, read = ModelLimits(vocabulary=78, context=128), (lambda: weights.read(registry.store, state))
         with reward_service(registry, load, tokenizer, limits, weights=read) as service:
             engine = TorchEngine(registry, base, tokenizer)
             yield World(state, settings, tokenizer, registry, engine, log, service)

@@ -45,6 +45,7 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.rewards import weights as operator
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.state import StateDir
 from rlhf_online.training import retrier
 from rlhf_online.training.checkpoint import Checkpoints
 from rlhf_online.training.loop import Trainer
@@ -210,12 +211,17 @@ def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
         policy_accuracy=0.0,
     )
     with world(tmp_path, reward=reward) as tiny:
-        operator.write(tiny.state, {"harmless": 2.0})
+
+        def weigh(**changes: float) -> None:
+            """As a chat service does that shares nothing but the store with the trainer."""
+            operator.change(tiny.registry.store, StateDir(tmp_path / "chat"), changes, reward.objectives)
+
+        weigh(harmless=2.0)
         tiny.chat(20)
         with tiny.trainer() as trainer:
             trainer.read_log()
             trainer.learn_votes()
-            operator.write(tiny.state, {"harmless": 0.0})
+            weigh(harmless=0.0)
         asked: list[dict[str, float] | None] = []
         with tiny.trainer() as trainer:
             score = trainer.parts.rewards.score
@@ -232,7 +238,7 @@ def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
             asked.clear()
             assert cycles(trainer) == 1
             assert asked and all(weights == {"helpful": 1.0, "harmless": 0.0} for weights in asked)
-            operator.write(tiny.state, {"helpful": 0.0})
+            weigh(helpful=0.0, harmless=1.0)
             tiny.chat(12)
             asked.clear()
             assert cycles(trainer) == 1
@@ -280,20 +286,20 @@ def test_answers_without_a_score_train_nothing(tiny: World, monkeypatch: pytest.
         assert trainer.progress.left_out == {"score": dropped}
 
 
-def test_a_file_of_weights_that_cannot_be_read_is_waited_for(tiny: World) -> None:
+def test_weights_that_are_damaged_are_waited_for(tiny: World) -> None:
     tiny.chat(20)
     stop = threading.Event()
     with tiny.trainer(stop) as trainer:
-        tiny.state.reward_weights.write_text("{")
+        assert tiny.registry.store.replace(operator.KEY, "{", expected=None)
         thread = threading.Thread(target=trainer.run)
         thread.start()
         try:
             until(
-                lambda: "reward-weights.json" in tiny.state.read_status("trainer")["waiting_for"],
+                lambda: tiny.registry.store.place(operator.KEY) in tiny.state.read_status("trainer")["waiting_for"],
                 60,
                 "the trainer to say what it waits for",
             )
-            operator.write(tiny.state, {})
+            operator.change(tiny.registry.store, tiny.state, {}, tiny.settings.reward.objectives)
             until(lambda: tiny.registry.live("policy") == "policy-000001", 60, "a policy")
         finally:
             stop.set()

@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 
 from rlhf_online.cli import main
 from rlhf_online.cli.versions import existing, registry_of
+from rlhf_online.durable import write_json
+from rlhf_online.rewards import weights
 from rlhf_online.state import StateDir
 from rlhf_online.versions import blobs, folder_store
 from rlhf_online.versions.bucket import Bucket
@@ -151,12 +153,14 @@ def test_copy_takes_the_versions_of_a_folder_into_a_bucket(
     here = registry_of(existing(state.root))
     first = publish(here, 2.0)
     last = publish(here, 3.0, first)
+    write_json(state.reward_weights, {"harmless": 0.5})  # as an earlier release kept them
     url = f"s3://{BUCKET}/{tmp_path.name}"
     assert run(state, "copy", url) == 0
     assert capsys.readouterr().out.splitlines()[:2] == [f"{first}  copied", f"{last}  copied"]
     monkeypatch.setenv("RLHF_VERSIONS__URL", url)
     there = registry_of(existing(state.root))
     assert there.live("policy") == last and there.verify(first).version == first
+    assert weights.read(there.store, StateDir(tmp_path / "elsewhere")) == {"harmless": 0.5}
     monkeypatch.delenv("RLHF_VERSIONS__URL")
     assert run(state, "copy", "nowhere://x") == 2
     assert "versions.url: 'nowhere://x' cannot be opened" in capsys.readouterr().err

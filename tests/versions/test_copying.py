@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.errors import InvalidInput, StoreUnavailable
+from rlhf_online.rewards import weights
+from rlhf_online.state import StateDir
 from rlhf_online.versions import copying, pins
 from rlhf_online.versions.bucket import Bucket
 from rlhf_online.versions.folder_store import FolderStore
@@ -37,6 +39,7 @@ def folder(tmp_path: Path) -> FolderStore:
     publish(registry, "reward")
     registry.promote(publish(registry, "reward"))
     store.replace("votes/3", "what became of a vote", expected=None)
+    weights.change(store, StateDir(tmp_path), {"helpful": 2.0}, ["helpful"])
     return store
 
 
@@ -64,6 +67,7 @@ def test_all_that_the_folder_tells_the_bucket_tells(folder: FolderStore, bucket:
     assert told(elsewhere) == told(Registry(folder))
     assert elsewhere.verify("policy-000004").version == "policy-000004"
     assert elsewhere.store.read("votes/3") == "what became of a vote"
+    assert weights.read(elsewhere.store, StateDir(tmp_path)) == {"helpful": 2.0}
     assert elsewhere.reserve("policy") == Registry(folder).reserve("policy") == "policy-000006"
     assert folder.files("policy-000003"), "the folder keeps what it had"
 

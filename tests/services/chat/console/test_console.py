@@ -218,9 +218,11 @@ async def test_weights_are_changed_while_everything_runs(service: Service) -> No
     reward_version(service, "helpful", "harmless")
     status, told = await operate(service, "PUT", "/v1/learning/weights", {"weights": {"harmless": 2}})
     assert (status, told["weights"]) == (200, {"helpful": 1.0, "harmless": 2.0})
-    assert weights.read(service.state) == {"helpful": 1.0, "harmless": 2.0}
+    assert weights.read(service.registry.store, service.state) == {"helpful": 1.0, "harmless": 2.0}
     await operate(service, "PUT", "/v1/learning/weights", {"weights": {"helpful": 0.5}})
-    assert weights.read(service.state) == {"helpful": 0.5, "harmless": 2.0}, "those that are not named stay"
+    assert weights.read(service.registry.store, service.state) == {"helpful": 0.5, "harmless": 2.0}, (
+        "those that are not named stay"
+    )
 
 
 @pytest.mark.parametrize(
@@ -240,4 +242,4 @@ async def test_weights_of_no_use_are_refused_and_change_nothing(service: Service
     status, refusal = await operate(service, "PUT", "/v1/learning/weights", {"weights": given})
     assert (status, refusal["error"]["param"]) == (400, "weights")
     assert words in refusal["error"]["message"]
-    assert weights.read(service.state) == {}
+    assert weights.read(service.registry.store, service.state) == {}

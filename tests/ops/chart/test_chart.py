@@ -171,6 +171,11 @@ def test_the_engine_is_a_sidecar_that_ends_after_the_chat_service(objects: Rende
     assert "ports" not in engine
 
 
+def test_a_rollout_needs_no_gpu_more(objects: Rendered) -> None:
+    """Of a Deployment's pods Kubernetes would make one more first, which waits for ever where all GPUs are taken."""
+    assert objects.one("Deployment", "-reward")["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
+
+
 def test_the_engines_image_is_that_of_the_device() -> None:
     image = {"images": {"registry": "example.org/team/", "tag": "1.2"}}
     for device, tag in (("cpu", "1.2-cpu"), ("cuda", "1.2-gpu")):

@@ -17,7 +17,8 @@ KEPT = {"PersistentVolumeClaim"}
 def test_install_upgrade_and_roll_back(cluster: Cluster, profile: str, helm: str) -> None:
     namespace = cluster.namespace()
     with release(cluster, namespace, profile=profile, helm=helm) as chat:
-        assert "STATUS: deployed" in chat.install()
+        said = chat.install()
+        assert "STATUS: deployed" in said and "MISSING: there is no Secret rlhf-auth" in said
         first, settings = chat.workloads(), configuration(chat)
         assert {one["kind"] for one in first.values()} == {"Deployment", "StatefulSet"}
 

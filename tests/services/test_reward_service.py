@@ -19,7 +19,7 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from rlhf_online.config import GrpcSettings, RewardSettings, dump
+from rlhf_online.config import GrpcSettings, RewardSettings, VersionsSettings, dump
 from rlhf_online.durable import write_json
 from rlhf_online.errors import ConfigError, InvalidInput, RewardUnavailable, StoreUnavailable
 from rlhf_online.events import Message
@@ -504,9 +504,16 @@ def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: P
     model.save(registry.stage(version))
     registry.publish(Manifest(version=version, tuning="full"))
     registry.promote(version)
+    weights.change(registry.store, state, {"helpful": 2.0}, ["helpful"])
     ready = tmp_path / "ready.json"
     settings = RewardSettings(
-        state_dir=state.root, model=str(base), grpc_port=0, metrics_port=0, ready_file=ready, device="cpu"
+        state_dir=tmp_path / "its own",
+        versions=VersionsSettings(url=f"file:{state.versions}"),
+        model=str(base),
+        grpc_port=0,
+        metrics_port=0,
+        ready_file=ready,
+        device="cpu",
     )
     process = start(settings, tmp_path / "reward.toml")
     client = None
@@ -525,6 +532,10 @@ def test_the_process_scores_like_the_model_and_refuses_a_port_in_use(tmp_path: P
         ]
         metrics = httpx.get(f"http://127.0.0.1:{ports['metrics']}/metrics").text
         assert 'rlhf_reward_requests_total{outcome="ok"} 1.0' in metrics
+        with grpc.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+            item = reward_pb2.ScoreItem(prompt_tokens=reward_pb2.Tokens(ids=[1, 5, 3]), answer_text="zinc")
+            reply = reward_pb2_grpc.RewardServiceStub(channel).Score(reward_pb2.ScoreRequest(items=[item]), timeout=10)
+        assert reply.weights == {"helpful": 2.0}, "what an operator set elsewhere"
 
         second = start(settings.model_copy(update={"grpc_port": ports["grpc"]}), tmp_path / "second.toml")
         assert f"port {ports['grpc']} on 127.0.0.1 cannot be opened" in second.communicate(timeout=120)[1].decode()

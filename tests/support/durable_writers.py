@@ -685,6 +685,7 @@ NOT_PROMISED = {
     "rlhf_online.training.checkpoint:Checkpoints._fetched": COPIED,
     "rlhf_online.training.checkpoint:Checkpoints._let_go_of_others": COPIED,
     "rlhf_online.versions.bucket:Bucket.download": COPIED,
+    "rlhf_online.versions.copying": "stages what is then sent to a bucket",
     "rlhf_online.versions.folder_store:FolderStore.remove": "removes what was never put",
     "rlhf_online.versions.local_copies": COPIED,
     "rlhf_online.versions.object_store:ObjectStore": COPIED,
@@ -692,10 +693,12 @@ NOT_PROMISED = {
     "rlhf_online.sqlite": "an empty database is as good as none; of read models see above",
     "rlhf_online.simulation": "for demonstrations and tests",
     "rlhf_online.state:StateDir.close_to_others": "done anew at every start",
+    "rlhf_online.training.traces:VoteTraces.took": "links spans, and no files",
     "rlhf_online.training.parity:mend": "the file is as bad as before until it is whole",
     "rlhf_online.training.sft.__main__:run": "syncs the fine-tuned model before it says where it is",
     "services.chat.annotation.database:QueueDatabase.__init__": "SQLite syncs each transaction by itself",
     "services.chat.service:listen_locally": ANEW,
+    "services.engine.__main__:_make_way": ANEW,
     "services.standalone": ANEW,
 }
 """Functions, or packages, that write too, and why no power loss matters to them."""

@@ -92,6 +92,9 @@ def restore(source: Path, state: StateDir) -> Copied:
 
     Raises InvalidInput, BackupFailed; then there is no state folder.
     """
+    state = StateDir(state.root.absolute())
+    if state.root.is_file():
+        raise InvalidInput(f"{state.root} is a file: name a folder with --state")
     if state.root.exists() and any(state.root.iterdir()):
         raise InvalidInput(f"{state.root} is not empty: move it away, or name another folder with --state")
     contents = _contents(source)

@@ -159,6 +159,20 @@ def test_what_is_no_backup_and_what_is_in_the_way_is_said(busy, tmp_path: Path) 
         restore(tmp_path, StateDir(tmp_path / "state"))
 
 
+def test_a_copy_is_brought_back_to_where_one_is_and_never_into_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = StateDir(tmp_path / "state").operator_token()
+    backup(StateDir(tmp_path / "state"), tmp_path / "copy", log=None, versions=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match="is a file"):
+        restore(tmp_path / "copy", StateDir(tmp_path / "file"))
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    restore(tmp_path / "copy", StateDir(Path(".")))
+    assert StateDir(tmp_path / "empty").operator_token() == token
+
+
 def test_what_is_in_kafka_or_a_bucket_is_not_copied_and_said(busy, tmp_path: Path, capsys, monkeypatch) -> None:
     root, _ = busy
     config = tmp_path / "trainer.toml"

@@ -23,6 +23,7 @@ Only the epoch in the manifest counts the trainer's starts.
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -59,6 +60,9 @@ from rlhf_online.training.checkpoint_files import (
     write_values,
 )
 from rlhf_online.training.lease import Lease
+
+ASIDE = f"{MANIFEST}.tmp"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +159,11 @@ class Checkpoints:
             manifest["files"] = described(files)
             for kind, names in named.items():
                 manifest[kind] = described({name: digests[self.folder / kind / name] for name in names})
+            write_values(folder / ASIDE, manifest)  # a disk that is full says so before the bucket names it
             if self._bucket is not None:
                 self._bucket.upload({digest.sha256: path for path, digest in places(self.folder, manifest).items()})
                 self._bucket.commit(manifest, self._keep, self._lease.guard)
-            self._commit(folder, manifest, self._lease)
+            self._commit(folder, self._lease)
         except (OSError, SafetensorError) as error:
             with self._lease.guard():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -175,7 +180,8 @@ class Checkpoints:
     def load(self) -> Checkpoint | None:
         """The newest checkpoint whose every hash is right; None if there never was one.
 
-        Raises CheckpointError if there are checkpoints and none of them is good, StoreUnavailable.
+        Raises CheckpointError if there are checkpoints and none of them is good, StoreUnavailable; OSError where the
+        disk is too full to fetch one.
         """
         log = structlog.get_logger()
         if self._bucket is not None:
@@ -191,9 +197,10 @@ class Checkpoints:
             except CheckpointError as error:
                 log.error("checkpoint refused, trying the one before", number=number, why=str(error))
         if numbers:
+            also = f" and remove {self._bucket.place}" if self._bucket is not None and kept else ""
             raise CheckpointError(
                 f"none of the {len(numbers)} checkpoints in {self.folder} can be read: restore the folder from a "
-                "backup, or move it away to learn everything in the log anew"
+                f"backup, or move it away{also} to learn everything in the log anew"
             )
         return None
 
@@ -244,12 +251,10 @@ class Checkpoints:
             parity.protect(folder / file)
         return carried
 
-    def _commit(self, folder: Path, manifest: dict[str, Any], lease: Lease) -> None:
+    def _commit(self, folder: Path, lease: Lease) -> None:
         fsync_folder(folder)
-        aside = folder / f"{MANIFEST}.tmp"
-        write_values(aside, manifest)
         with lease.guard():
-            aside.rename(folder / MANIFEST)
+            (folder / ASIDE).rename(folder / MANIFEST)
             fsync_folder(folder)
             fsync_folder(self.folder)
 
@@ -265,10 +270,11 @@ class Checkpoints:
             state = upgrade_state(json.loads((folder / "state.json").read_text()))
             if kept and not (folder / MANIFEST).is_file():
                 assert self._lease is not None
-                self._commit(folder, {**kept, "epoch": self._lease.epoch}, self._lease)
-        except StoreUnavailable:
-            raise
+                write_values(folder / ASIDE, {**kept, "epoch": self._lease.epoch})
+                self._commit(folder, self._lease)
         except (OSError, ValueError, TypeError, KeyError) as error:
+            if isinstance(error, StoreUnavailable) or (isinstance(error, OSError) and error.errno in FULL):
+                raise  # nothing is wrong with the checkpoint
             raise CheckpointError(f"{folder} cannot be read: {error}") from error
         self._digests = {path: digest for path, digest in found.items() if path.parent != folder}
         named = {kind: tuple(manifest[kind]) for kind in SEALED}
@@ -301,10 +307,13 @@ class Checkpoints:
         make_folder(path.parent)
         aside = path.with_name(f".{path.name}.fetched")
         aside.unlink(missing_ok=True)
-        self._bucket.fetch(digest.sha256, aside)
-        fsync_file(aside)
-        with self._lease.guard():
-            aside.rename(path)
+        try:
+            self._bucket.fetch(digest.sha256, aside)
+            fsync_file(aside)
+            with self._lease.guard():
+                aside.rename(path)
+        finally:
+            aside.unlink(missing_ok=True)
         parity.protect(path)
         fsync_folder(path.parent)
         return True

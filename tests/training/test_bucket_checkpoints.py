@@ -1,5 +1,6 @@
 """Checkpoints in a bucket: a trainer elsewhere goes on from the newest one, and whoever it replaced is fenced."""
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import torch
 from rlhf_online.config import VersionsSettings
 from rlhf_online.errors import CheckpointError, Fenced, StoreUnavailable
 from rlhf_online.eventlog.gap import Place
+from rlhf_online.training import checkpoint
 from rlhf_online.training.bucket_checkpoints import BLOBS, KEPT, BucketCheckpoints
 from rlhf_online.training.checkpoint import CheckpointPart, Checkpoints
 from rlhf_online.versions.bucket import Bucket, Object
@@ -275,6 +277,51 @@ def test_a_damaged_file_is_fetched_anew_and_one_that_the_bucket_lost_costs_a_che
     assert state(machines.start("b")) == {"n": 1}
 
 
+def test_a_disk_too_full_to_fetch_a_checkpoint_is_waited_for_and_costs_none(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = machines.start("a")
+    checkpoints.load()
+    save(checkpoints, 1)
+    save(checkpoints, 2)
+
+    def full(_: BucketCheckpoints, sha256: str, path: Path) -> None:
+        path.write_bytes(b"what had room")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    elsewhere = machines.start("b")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(BucketCheckpoints, "fetch", full)
+        elsewhere.load()
+    assert not [path for path in (machines.folder / "b").rglob("*") if path.is_file()], "what was fetched takes no room"
+    assert state(elsewhere) == {"n": 2}
+
+
+def test_a_disk_that_is_full_costs_no_checkpoint_in_the_bucket(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it named there first, each try would be one more, and the older ones, to go back to, would go."""
+    checkpoints = machines.start("a")
+    checkpoints.load()
+    save(checkpoints, 1)
+    save(checkpoints, 2)
+
+    def full(path: Path, values: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    write = checkpoint.write_values
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            checkpoint, "write_values", lambda path, values: (full if "manifest" in path.name else write)(path, values)
+        )
+        for _ in range(3):
+            with pytest.raises(CheckpointError, match="free disk space"):
+                save(checkpoints, 3)
+    assert [each["number"] for each in machines.record()["kept"]] == [0, 1]
+    save(checkpoints, 3)
+    assert state(machines.start("b")) == {"n": 3}
+
+
 @pytest.mark.parametrize("name", ["../../elsewhere", "..", "/tmp/elsewhere"])
 def test_a_record_that_names_files_elsewhere_writes_none(machines: Machines, name: str) -> None:
     checkpoints = machines.start("a")
@@ -286,7 +333,9 @@ def test_a_record_that_names_files_elsewhere_writes_none(machines: Machines, nam
     files = values["kept"][0]["files"]
     files[name] = files.pop("state.json")
     machines.bucket.put(KEPT, json.dumps(values).encode(), found)
-    with pytest.raises(CheckpointError, match="none of the 1 checkpoints"):
+    with pytest.raises(
+        CheckpointError, match=r"none of the 1 checkpoints.*move it away and remove s3://.*checkpoints/kept to learn"
+    ):
         machines.start("b").load()
     assert not list(machines.folder.glob("elsewhere")) and not (machines.folder / "b" / "elsewhere").exists()
 

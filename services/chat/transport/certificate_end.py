@@ -5,17 +5,18 @@ tbsCertificate ::= SEQUENCE { [0] version OPTIONAL, serialNumber, signature, iss
 validity ::= SEQUENCE { notBefore, notAfter }, each a UTCTime (YYMMDDhhmmssZ) or a GeneralizedTime (YYYYMMDD…)
 """
 
+import base64
 import re
-import ssl
 from datetime import datetime
 
 VERSION, UTC_TIME = 0xA0, 0x17
-PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
+"""By all the names that OpenSSL reads it under."""
 
 
 def earliest(pem: bytes) -> float:
     """Seconds since 1970 at which the first of the certificates ends, of the served one and those of its chain."""
-    return min(_end(ssl.PEM_cert_to_DER_cert(found.decode())) for found in PEM.findall(pem))
+    return min(_end(base64.b64decode(found)) for found in PEM.findall(pem))
 
 
 def _end(der: bytes) -> float:

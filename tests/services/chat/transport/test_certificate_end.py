@@ -33,3 +33,10 @@ def test_of_a_chain_the_first_that_ends_counts_and_a_key_beside_it_does_not() ->
     key = rsa.generate_private_key(65537, 2048)
     raw = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     assert earliest(raw + pem(later, key) + b"\n" + pem(sooner)) == sooner.timestamp()
+
+
+@pytest.mark.parametrize("name", [b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"])
+def test_older_names_of_a_certificate_in_pem(name: bytes) -> None:
+    """OpenSSL loads and serves them, so the service must not end on one."""
+    end = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+    assert earliest(pem(end).replace(b"CERTIFICATE", name)) == end.timestamp()

@@ -9,6 +9,8 @@ from pydantic_core import CoreSchema
 
 Schema = dict[str, Any]
 NOT_SHOWN = ("title", "discriminator", "format")
+OURS = {"host": "0.0.0.0"}
+"""Defaults that the templates put in place of the services' own."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ def settings_schema(model: type[BaseModel], decided: Iterable[str]) -> Schema:
         for each in tables:
             table = table["properties"][each]
         table["properties"].pop(last)
+    for name in OURS.keys() & schema["properties"].keys():
+        schema["properties"][name]["default"] = OURS[name]
     schema.pop("required", None)
     schema.pop("description", None)
     return schema

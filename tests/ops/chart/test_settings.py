@@ -1,5 +1,6 @@
 """The settings files that the chart renders are those that the services read; what must agree is said once."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from rlhf_online import config
 from rlhf_online.config import ChatSettings, EngineServerSettings, RewardSettings
 from rlhf_online.training.settings import TrainerSettings
+from scripts.chart.settings import OURS
 from tests.support.chart import CHART, LEAST, PROFILES, Rendered, merged, render
 
 KINDS = {"chat": ChatSettings, "engine": EngineServerSettings, "reward": RewardSettings, "trainer": TrainerSettings}
@@ -85,6 +87,15 @@ def test_settings_reach_the_services_as_they_were_given(tmp_path: Path) -> None:
     assert trainer.policy.schedule[0].algorithm.kl_coef == 1e-7
     assert trainer.gate.traits.words["brand"].words == ("Acme & Söhne", 'a "quote"')
     assert trainer.canary.steps == (0.01, 0.5)
+
+
+def test_defaults_that_are_the_charts_own_are_told_as_such() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    for service in ("chat", "reward", "trainer"):
+        told = schema[service]["properties"]["settings"]["properties"]
+        assert {name: render().settings(service)[name] for name in OURS} == {
+            name: told[name]["default"] for name in OURS
+        }
 
 
 @pytest.mark.parametrize("timeout_s", [None, 90, 1800.5])

@@ -108,7 +108,8 @@ def _derivatives(features_NOP: Array, said_N: NDArray[np.intp], at_P: Array) -> 
     p_NO /= p_NO.sum(1, keepdims=True)
     expected_NP = np.einsum("no,nop->np", p_NO, features_NOP)
     centred_NOP = features_NOP - expected_NP[:, None]
-    information_PP = np.einsum("no,nop,noq->pq", p_NO, centred_NOP, centred_NOP)
+    weighted_MP = (np.sqrt(p_NO)[..., None] * centred_NOP).reshape(-1, len(at_P))  # one product for BLAS
+    information_PP = weighted_MP.T @ weighted_MP
     return features_NOP[np.arange(len(said_N)), said_N] - expected_NP, information_PP
 
 

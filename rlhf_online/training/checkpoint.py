@@ -19,7 +19,7 @@ With a bucket (`bucket_checkpoints`) a checkpoint is there once the bucket names
 renamed: what the bucket names is what there is, and this folder is a copy, of which a load fetches what is missing.
 
 Invariant: what a checkpoint holds depends on nothing but the log, the seed and the rollouts: no time, no host, no path.
-Only the epoch in the manifest counts the trainer's starts.
+Only the epoch in the manifest counts the trainer's starts, and the cycle's trace, where it has one, is named at random.
 """
 
 import contextlib

@@ -3,7 +3,7 @@
     versions/
       policy-000012/       manifest.json and the files that it names with SHA-256 and size
       reward-000003/
-      states/policy-000012.json    {"state", "reason", "gate", "changed_ms"}
+      states/policy-000012.json    {"state", "reason", "by", "gate", "changed_ms", …}
       live/policy          the name of the live version, replaced atomically
       references           the policy versions that KL was counted from, the one in use last; none: the first version
       learning             whether learning is paused (`rlhf_online.learning`)
@@ -142,7 +142,9 @@ class FolderStore:
         places = [path for path in self.root.iterdir() if not path.name.startswith(".") and path.name != COPIES]
         folders = [path for path in places if path.is_dir() and not self.contains(path.name)]
         files = [path for path in places if path.is_file() and path.name != "lock"]
-        return [str(path.relative_to(self.root)) for path in [*files, *(each for of in folders for each in _files(of))]]
+        found = [*files, *(path for of in folders for path in _files(of))]
+        # A write that was killed leaves its file aside, under a hidden name.
+        return [str(path.relative_to(self.root)) for path in found if not path.name.startswith(".")]
 
     def place(self, key: str) -> str:
         return str(self.root / key)

@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> FolderStore:
     publish(registry, "reward")
     registry.promote(publish(registry, "reward"))
     store.replace("votes/3", "what became of a vote", expected=None)
+    (store.root / "states" / ".policy-000001.json.4711").write_text("the remains of a write that was killed")
     weights.change(store, StateDir(tmp_path), {"helpful": 2.0}, ["helpful"])
     return store
 
@@ -67,6 +68,7 @@ def test_all_that_the_folder_tells_the_bucket_tells(folder: FolderStore, bucket:
     assert told(elsewhere) == told(Registry(folder))
     assert elsewhere.verify("policy-000004").version == "policy-000004"
     assert elsewhere.store.read("votes/3") == "what became of a vote"
+    assert elsewhere.store.read("states/.policy-000001.json.4711") is None
     assert weights.read(elsewhere.store, StateDir(tmp_path)) == {"helpful": 2.0}
     assert elsewhere.reserve("policy") == Registry(folder).reserve("policy") == "policy-000006"
     assert folder.files("policy-000003"), "the folder keeps what it had"

@@ -65,7 +65,7 @@ def test_the_layout(registry: Registry, tmp_path: Path) -> None:
     assert found["references"] == '["policy-000000", "policy-000001"]'
     state = json.loads(found["states/policy-000001.json"])
     assert state.pop("changed_ms") == state.pop("first_live_ms") > 0
-    assert state == {"state": "live", "reason": "", "gate": {"kl": 1.5}}
+    assert state == {"state": "live", "reason": "", "gate": {"kl": 1.5}, "by": ""}
 
 
 def test_a_folder_that_people_or_an_earlier_release_wrote_is_read(registry: Registry, tmp_path: Path) -> None:

@@ -131,6 +131,16 @@ def test_credentials_of_the_cloud_can_be_asked_for_where_there_is_no_secret(secr
     assert "ipBlock" not in json.dumps(objects.one("NetworkPolicy", "-test"))
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("http://otel:4318", 4318), ("https://otel/v1", 443), ("http://otel", 80), ("https://[fd00::1]:4318/x", 4318)],
+)
+def test_spans_reach_the_port_of_their_address(endpoint: str, port: int) -> None:
+    objects = render(merged(LEAST, {"tracing": {"endpoint": endpoint}}))
+    rules = objects.one("NetworkPolicy", "-reward")["spec"]["egress"]
+    assert [rule["ports"] for rule in rules[1:]] == [[{"port": port}]]
+
+
 def test_names_are_resolved_on_openshift_too() -> None:
     """Policies are held against the port of the pod: of its DNS 5353."""
     for policy in render().of("NetworkPolicy"):

@@ -69,9 +69,9 @@ def learned(service: Service, folder: Path, tokenizer: ChatTokenizer, held_out: 
         intake = new_intake(source, Ledger(), folder / "answers", **changes)
         intake.read()
         shown = corrections(source, held_out=0.0).demonstrations
-    trained, _, aside = intake.votes.take()
+    taken = intake.votes.take()
     return {
-        "votes": [vote.prompt_token_ids for vote in (aside if held_out else trained)],
+        "votes": [vote.prompt_token_ids for vote in (taken.held_out if held_out else taken.learned)],
         "policy": intake.policy_inputs.prompts,
         "sft": [tuple(prompt) for prompt, _ in to_pairs(shown, tokenizer, 10_000, 10_000).pairs],
     }

@@ -76,7 +76,7 @@ class Exporter:
         self.metrics.log.backlog.set(now.backlog)
         self.metrics.log.backlog_age.set(max(0.0, (now_ms() - now.oldest_ms) / 1000) if now.oldest_ms else 0.0)
         self.metrics.log.deliveries_failed.inc(now.failures - before.failures)
-        self.metrics.log.refused.inc(now.refused - before.refused)
+        self.metrics.log.refused.inc(max(0, now.refused - before.refused))  # an operator may clear them away
 
     def _new_swaps(self) -> list[Swap]:
         """Those after the last one seen; the engine keeps only the latest."""

@@ -23,14 +23,17 @@ from tests.support.trainer_world import world
 
 
 class Alone:
-    """The lease of a machine that no other trainer shares."""
+    """The lease of a machine that no other trainer shares, until it is `lost`."""
 
     epoch = 1
+    lost = False
 
     def check(self) -> None:
         pass
 
     def guard(self) -> AbstractContextManager[None]:
+        if self.lost:
+            raise Fenced("another trainer has taken over")
         return nullcontext()
 
 
@@ -129,6 +132,40 @@ def test_of_two_trainers_the_one_that_started_last_saves_and_the_other_is_told(m
     with pytest.raises(Fenced):
         save(first, 6)
     assert state(machines.start("c")) == {"n": 2}
+
+
+def test_who_is_overtaken_while_it_claims_claims_again(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, quick = machines.start("a"), machines.start("b")
+    put, overtaken = Bucket.put, False
+
+    def overtakes(bucket: Bucket, key: str, data: bytes, known: Object | None) -> Object | None:
+        nonlocal overtaken
+        if not overtaken:
+            overtaken = True
+            quick.load()
+            save(quick, 1)
+        return put(bucket, key, data, known)
+
+    monkeypatch.setattr(Bucket, "put", overtakes)
+    assert state(slow) == {"n": 1}
+    with pytest.raises(Fenced):
+        save(quick, 2)
+    save(slow, 2)
+    assert state(machines.start("c")) == {"n": 2}
+
+
+def test_whose_lease_is_lost_while_files_are_sent_names_no_checkpoint(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Alone()
+    checkpoints = Checkpoints(machines.folder / "a", 2, lease, BucketCheckpoints(machines.bucket, "a"))
+    checkpoints.load()
+    save(checkpoints, 1)
+    before = machines.record()
+    monkeypatch.setattr(BucketCheckpoints, "upload", lambda *_: setattr(lease, "lost", True))
+    with pytest.raises(Fenced):
+        save(checkpoints, 2)
+    assert machines.record() == before
 
 
 def test_a_commit_whose_answer_was_lost_is_no_other_trainers(
@@ -238,6 +275,10 @@ def test_a_machine_that_comes_back_takes_what_others_saved_meanwhile(machines: M
     assert state(machines.start("a", keep=3)) == {"n": 4}
     kept = {path.name for path in (machines.folder / "a").iterdir() if path.name.isdigit()}
     assert kept <= {"000001", "000002", "000003"}
+    named = {each["number"]: each["files"] for each in machines.record()["kept"]}
+    for number in kept:
+        manifest = json.loads((machines.folder / "a" / number / "manifest.json").read_text())
+        assert manifest["files"] == named[int(number)], "of another life"
     assert json.loads((machines.folder / "a" / "000003" / "state.json").read_text())["n"] == 4
 
 
@@ -273,8 +314,11 @@ def test_a_damaged_file_is_fetched_anew_and_one_that_the_bucket_lost_costs_a_che
     again = machines.start("a")
     assert state(again) == {"n": 2} and again.last is not None
     assert again.last.part("policy").tensors["w"].tolist() == [2.0, 2.0, 2.0]
-    machines.bucket.delete([f"{BLOBS}/{again.last.files['policy.safetensors'].sha256}"])
-    assert state(machines.start("b")) == {"n": 1}
+    there = f"{BLOBS}/{again.last.files['policy.safetensors'].sha256}"
+    machines.bucket.upload(there, newest / "state.json")
+    assert state(machines.start("b")) == {"n": 1}, "what came is not what the manifest names"
+    machines.bucket.delete([there])
+    assert state(machines.start("c")) == {"n": 1}
 
 
 def test_a_disk_too_full_to_fetch_a_checkpoint_is_waited_for_and_costs_none(

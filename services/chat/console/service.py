@@ -80,8 +80,8 @@ class Console:
         while True:
             with suppress(ApiError, ReadModelUnavailable):  # what cannot be read now is told later
                 found = await self._fresh(asked=False)
+                self._gauges.tell(found["votes"], self._panel.table.known.values())  # before others look, in a thread
                 await asyncio.to_thread(self._alarm.tell, found["prediction"])
-                self._gauges.tell(found["votes"], self._panel.table.known.values())
             await asyncio.sleep(FOLLOW_S)
 
     async def overview(self) -> ConsoleOverview:

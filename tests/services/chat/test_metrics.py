@@ -95,9 +95,10 @@ async def test_a_scraper_of_openmetrics_sees_the_trace_of_a_slow_answer(service:
 async def test_what_kafka_has_confirmed_is_counted_and_a_forwarder_that_goes_back_takes_nothing_off(
     service: Service,
 ) -> None:
-    for confirmed, counted in ((5, 5), (3, 5), (9, 9)):
-        service.sink.ships = Shipping(confirmed=confirmed)
+    for confirmed, refused, counted in ((5, 2, 5), (3, 0, 5), (9, 0, 9)):
+        service.sink.ships = Shipping(confirmed=confirmed, refused=refused)
         assert await service.metric("rlhf_log_shipped_records_total") == counted
+        assert await service.metric("rlhf_log_refused_total") == 2
 
 
 async def test_since_when_a_version_serves_is_told_when_it_begins(service: Service) -> None:

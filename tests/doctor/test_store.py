@@ -95,3 +95,31 @@ def _slowly(read: Callable[[FolderStore, str], str | None]) -> Callable[[FolderS
         return found
 
     return slow
+
+
+class Forgetful(FolderStore):
+    """Passes over the condition where it has not read the record itself."""
+
+    has_read = False
+
+    def read(self, key: str) -> str | None:
+        self.has_read = True
+        return super().read(key)
+
+    def replace(self, key: str, value: str, *, expected: str | None) -> bool:
+        return super().replace(key, value, expected=expected if self.has_read else self.read(key))
+
+
+class Closed(FolderStore):
+    """Says of each write that somebody else was quicker."""
+
+    def replace(self, key: str, value: str, *, expected: str | None) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("kind", "said"), [(Forgetful, "change one record at once"), (Closed, "lets nobody change")])
+def test_a_store_that_keeps_conditions_only_sometimes_or_meets_none_is_named(
+    tmp_path: Path, kind: type[FolderStore], said: str
+) -> None:
+    found = store.tried("versions", lambda: kind(tmp_path))
+    assert found.severity == "refuse" and said in found.what

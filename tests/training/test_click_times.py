@@ -62,3 +62,14 @@ def test_a_vote_of_which_nobody_knows_when_it_was_given_is_told_nowhere(clicks: 
 def test_a_clock_that_is_behind_the_one_of_the_click_says_0(clicks: Clicks) -> None:
     clicks.times.joined([CLICK + 5000])
     assert clicks.told("joined") == (1, 0)
+
+
+def test_of_any_number_of_votes_the_last_are_remembered(clicks: Clicks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(click_times, "MOST", 3)
+    for _ in range(4):
+        clicks.times.trained([CLICK, CLICK])
+    clicks.times.scored()
+    clicks.times.trained([CLICK, CLICK])
+    clicks.times.scored()
+    clicks.times.gated()
+    assert (clicks.told("trained")[0], clicks.told("scored")[0], clicks.told("gated")[0]) == (10, 5, 3)

@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 def _given(folder: Path) -> str:
     """A Kafka that is not even asked, since its password is missing."""
     settings = {"mechanism": "PLAIN", "username": "ada", "password_file": str(folder / "password")}
-    return json.dumps({"folder": str(folder), "servers": ["127.0.0.1:1"], "prefix": "t", "settings": settings}) + "\n"
+    given = {"folder": str(folder), "servers": ["127.0.0.1:1"], "prefix": "t", "settings": settings}
+    return json.dumps({**given, "logs": {"level": "info"}, "tracing": None}) + "\n"
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_each_progress_is_said_once_at_once_and_the_last_one_after_the_end(
     with os.fdopen(reader) as stdin, monkeypatch.context() as patched:
         patched.setattr(sys, "stdin", stdin)
         patched.setattr(sys, "stdout", said)
-        patched.setattr(forwarder_process.logs, "configure", lambda service: None)
+        patched.setattr(forwarder_process.logs, "configure", lambda service, **levels: None)
         patched.setattr(forwarder_process.process, "lower_priority", lambda: lowered.append(True))
         patched.setattr(forwarder_process, "Forwarder", forwarder)
         patched.setattr(forwarder_process, "_hung_up", looked)

@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 pytest.importorskip("kafka")
+from rlhf_online import logs
 from rlhf_online.config import KafkaSettings
 from rlhf_online.errors import LogUnavailable
 from rlhf_online.eventlog import folder as files
@@ -197,7 +198,8 @@ def test_what_forwarders_say_adds_up_over_those_that_ended(
     forwarder = ForwarderProcess(tmp_path, cluster)
     assert forwarder.progress == Progress(shipped=2, saved=2, oldest_ms=0, failures=0, refused=1)
     assert children[0].given.endswith("\n") and json.loads(children[0].given) == {
-        "folder": str(tmp_path), "servers": ["a:1", "b:2"], "prefix": "votes", "settings": {"min_insync": 1}
+        "folder": str(tmp_path), "servers": ["a:1", "b:2"], "prefix": "votes", "settings": {"min_insync": 1},
+        "logs": logs.configured(), "tracing": None,
     }  # fmt: skip
     assert forwarder.pid == children[0].pid
 

@@ -281,7 +281,7 @@ async def test_a_kill_after_the_erasure_was_acknowledged_brings_nothing_back(tmp
     with LocalReader(tmp_path / "state" / "log") as log:
         intake = new_intake(log, ledger, tmp_path / "answers")
         intake.read()
-    assert intake.votes.take() == ([], [], [])
+    assert not any(intake.votes.take())
     assert ledger.counts()["erased"] == 1
     assert intake.policy_inputs.prompts == []
 

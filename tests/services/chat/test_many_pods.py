@@ -37,6 +37,15 @@ class Fleet:
 
         await eventually(served, what=f"{numbers or 'all'} to serve {version}")
 
+    async def all_ready(self) -> bool:
+        return [(await self.ready(number))[0] for number in range(3)] == [200] * 3
+
+    async def until_told(self, number: int, metric: str, value: float) -> None:
+        async def told() -> bool:
+            return (await self.metrics(number))[metric] == value
+
+        await eventually(told, what=f"{metric} to be {value}")
+
     async def metrics(self, number: int) -> dict[str, float]:
         service = self.services[number]
         async with service.session.get(service.url + "/metrics") as response:
@@ -92,19 +101,19 @@ async def test_pods_follow_the_pointer_one_that_cannot_leaves_and_all_go_back(tm
         said = (await found.ready(2))[1]
         assert said["serving"] == first and f"{bad} has been live" in said["message"]
         assert "cannot load" in said["could_not"][bad] and said["lag_s"] >= 0.3
-        assert (await found.metrics(2))["rlhf_pod_behind"] == 1
+        await found.until_told(2, "rlhf_pod_behind", 1)
         assert (await found.metrics(2))[f'rlhf_serving_version_info{{version="{first}"}}'] == 1
         await found.services[2].ask()
         assert [(await found.ready(number))[0] for number in (0, 1)] == [200, 200]
         assert registry.status(bad).state == "live"
-        assert [each.serving for each in pods.reports(registry.store)].count(bad) == 2
+        await eventually(lambda: [each.serving for each in pods.reports(registry.store)].count(bad) == 2)
 
         # Rolled back at one of them, all are back.
         headers = {"Authorization": f"Bearer {one.state.operator_token()}"}
         async with one.session.post(one.url + "/v1/versions/rollback", json={}, headers=headers) as response:
             assert (await response.json())["version"] == first
         await found.serve(str(first))
-        assert [(await found.ready(number))[0] for number in range(3)] == [200] * 3
+        await eventually(found.all_ready, what="all to be ready again")
 
         # What the bad version earned stays its own.
         await one.vote(asked)

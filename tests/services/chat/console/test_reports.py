@@ -52,6 +52,7 @@ async def test_the_command_line_shows_it_from_the_folder_and_from_the_service(
         report["examples"][0]["prompt"] = "\x1b[2Jname one fruit"  # whoever asked that wants to steer a terminal
         Reports(service.registry.store).write(version, report)
         state = ["--state", str(service.state.root)]
+        capsys.readouterr()  # what the service logged as it started
         assert main(["versions", "report", version, *state]) == 0
         said = capsys.readouterr().out
         assert await asyncio.to_thread(main, ["versions", "report", version, "--url", service.url, *state]) == 0

@@ -127,13 +127,13 @@ class CanaryFollower:
         self._pod.could_not[canary.version] = reason
         if not corrupt:
             tally = await self._pod.verdict(canary.version)
-            if tally.could_not <= self._quorum * tally.pods:
+            if not tally.fails(self._quorum):
                 self._log.warning("this pod cannot hold the canary", version=canary.version, tally=tally, why=reason)
                 return
         self._log.error("canary_failed", version=canary.version, reason=reason)
         await asyncio.to_thread(
             lambda: self._registry.mark(
-                canary.version, "failed", reason=reason, unless=ALL_BUT_CANARIES, by=f"pod {self._pod.name}"
+                canary.version, "failed", reason=reason, unless=ALL_BUT_CANARIES, by=self._pod.actor
             )
         )
 

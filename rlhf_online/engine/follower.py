@@ -112,10 +112,6 @@ class VersionFollower:
             return ""
         return self._refused.get(self.live) or self._pod.could_not.get(self.live, "") or self._pod.store.failure
 
-    @property
-    def _actor(self) -> str:
-        return f"pod {self._pod.name}"
-
     async def due(self) -> Due:
         """Wait until another version is to be swapped in, and check its files. Touches no engine; may be cancelled."""
         backoff = Backoff(self._settings.poll_s, max(self._settings.poll_s, LONGEST_POLL_S))
@@ -256,7 +252,7 @@ class VersionFollower:
         if not corrupt:
             of_canaries = self._settings.canary and await asyncio.to_thread(self._is_canary, version)
             tally = await self._pod.verdict(version, of_canaries=of_canaries)
-            if tally.could_not <= self._settings.quorum * tally.pods:
+            if not tally.fails(self._settings.quorum):
                 self._log.warning("this pod could not serve a version", version=version, tried_again=True, tally=tally)
                 return
             if tally.pods > 1:
@@ -270,7 +266,7 @@ class VersionFollower:
             self._log.error("no_version_to_go_back_to", version=version)
         self._refused[version] = reason
         self._pod.could_not.pop(version, None)
-        serving, by = self._loader.serving, self._actor
+        serving, by = self._loader.serving, self._pod.actor
         await self._announce(Change(version=version, state="failed", previous=serving, reason=reason, by=by))
 
     def _rolled_back(self, version: str, reason: str) -> bool:
@@ -278,8 +274,8 @@ class VersionFollower:
         if version == self._registry.live("policy") and not self._registry.fallbacks("policy"):
             return False
         try:
-            self._registry.mark(version, "failed", reason=reason, by=self._actor)
-            self._registry.rollback("policy", failed=version, reason=reason, by=self._actor)
+            self._registry.mark(version, "failed", reason=reason, by=self._pod.actor)
+            self._registry.rollback("policy", failed=version, reason=reason, by=self._pod.actor)
         except InvalidInput:  # its folder is gone, or the others have failed meanwhile
             self._log.error("no_version_to_go_back_to", version=version)
         return True

@@ -101,6 +101,11 @@ class Pod:
         """The canary that it is to hold beside the live version, "" for none."""
 
     @property
+    def actor(self) -> str:
+        """Who changes a version's state here, as it stands with what changed."""
+        return f"pod {self.name}"
+
+    @property
     def lag_s(self) -> float:
         """Since when another version is live than the one that serves; 0 if it is the live one."""
         return 0.0 if self._lags_since is None else time.monotonic() - self._lags_since

@@ -53,6 +53,10 @@ class Tally:
     serve: int
     could_not: int
 
+    def fails(self, quorum: float) -> bool:
+        """Whether the version fails for all: more than that share of the pods could not serve it."""
+        return self.could_not > quorum * self.pods
+
 
 def pod_name(state: Path) -> str:
     """This pod's name: the machine's (Kubernetes: the pod's), and a digest of the state folder, which no two share."""

@@ -2,9 +2,11 @@
 
 A line of a request has its `request_id`, and its `trace_id` where it has a trace. `logger` is the module that a line is
 of; lines of libraries are of the logger that they chose. What is shown of which module is a setting that is followed
-while the service runs (`follow`): it changes within FOLLOW_S, or at once on SIGHUP, and restarts nothing.
+while the service runs (`follow`): it changes within FOLLOW_S, or at once on SIGHUP, and restarts nothing. On SIGUSR1 a
+process writes where each of its threads stands: functions and lines, no values.
 """
 
+import faulthandler
 import inspect
 import json
 import logging
@@ -77,6 +79,8 @@ def configure(
     `levels` are of modules, and of what is below them; `level` is that of all others.
     """
     _logging.service, _logging.format = service, format
+    with suppress(OSError, ValueError):  # stderr is closed, or is no file
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
     root = logging.getLogger()
     root.handlers = [_FromLibraries()]
     _show(level, levels or {})

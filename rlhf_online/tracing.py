@@ -9,8 +9,9 @@ What is open is told by a context variable, so each request, and each thread, ha
 and a request's own `traceparent` is given on as it came.
 
 Invariants: whoever traces waits for nothing: spans wait in a queue for a thread that sends them (OTLP over HTTP), and
-one that finds QUEUE of them there is dropped and counted. A parent that is not sampled has no spans here. A span never
-holds what people wrote, nor who they are: of an error its class alone is noted.
+one that finds QUEUE of them there is dropped and counted. Whether a trace is kept is decided once, where it begins:
+what is below one that is not, named by its caller or begun here, has no spans. A span never holds what people wrote,
+nor who they are: of an error its class alone is noted.
 
 The SDK of OpenTelemetry is imported by `configure`, and nowhere else.
 """
@@ -90,6 +91,8 @@ class Span:
 
 
 NOTHING = Span()
+DECLINED = Span()
+"""The beginning of a trace that is not kept."""
 _open: ContextVar[Span] = ContextVar(HEADER, default=NOTHING)
 _request: ContextVar[str] = ContextVar(REQUEST_ID, default="")
 
@@ -152,9 +155,16 @@ def start(
 
     `current` does not name it: see `span`.
     """
-    above = _open.get().traceparent if parent is None else parent if _VALID.fullmatch(parent) else ""
-    if _tracing.tracer is None or not (is_sampled(above) if above else random.random() < _tracing.sample):
+    if parent is None:
+        if (opened := _open.get()) is DECLINED:
+            return DECLINED
+        above = opened.traceparent
+    else:
+        above = parent if _VALID.fullmatch(parent) else ""
+    if _tracing.tracer is None:
         return Span(above)
+    if not (is_sampled(above) if above else random.random() < _tracing.sample):
+        return Span(above) if above else DECLINED
     return _tracing.start(name, attributes, kind, above, links, began_ns)
 
 

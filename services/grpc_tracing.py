@@ -61,21 +61,22 @@ class TraceGrpc(grpc.aio.ServerInterceptor):
         told = {"rpc.system.name": "grpc", "rpc.method": method[1:]}
 
         async def run(request: Any, context: Context) -> Any:
-            if not self._methods[method] or not (span := tracing.start(method[1:], told, kind="server")).recorded:
+            if not self._methods[method]:
                 reply = await answer(request, context)
                 _name(context)
                 return reply
-            with tracing.current_is(span):
+            with tracing.current_is(span := tracing.start(method[1:], told, kind="server")):
                 try:
                     reply = await answer(request, context)
                     _name(context)
                     return reply
                 finally:
-                    code = _code(context)
-                    span.note({"rpc.response.status_code": code.name})
-                    if code in FAULTS:
-                        span.fail(code.name)
-                    span.end()
+                    if span.recorded:
+                        code = _code(context)
+                        span.note({"rpc.response.status_code": code.name})
+                        if code in FAULTS:
+                            span.fail(code.name)
+                        span.end()
 
         return run
 

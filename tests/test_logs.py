@@ -75,6 +75,17 @@ for line in sys.stdin:
 """
 
 
+STACKS = """
+import signal
+from rlhf_online import logs
+logs.configure("trainer")
+def somewhere(secret):
+    signal.raise_signal(signal.SIGUSR1)
+somewhere("what somebody wrote")
+print("went on")
+"""
+
+
 def lines_of(program: str) -> list[dict]:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return [json.loads(line, parse_constant=pytest.fail) for line in done.stderr.splitlines()]
@@ -119,6 +130,12 @@ def test_each_module_has_the_level_of_the_innermost_package_that_is_named() -> N
         "kafka.conn": ["info", "warning"],
         "urllib3": ["warning"],
     }
+
+
+def test_on_a_signal_a_process_says_where_its_threads_stand_and_goes_on() -> None:
+    done = subprocess.run([sys.executable, "-c", STACKS], capture_output=True, text=True, check=True)
+    assert "in somewhere" in done.stderr and done.stdout == "went on\n"
+    assert "what somebody wrote" not in done.stderr
 
 
 class Running:

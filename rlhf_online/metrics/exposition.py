@@ -1,6 +1,7 @@
 """A registry as a scrape: the classic text, or OpenMetrics, exemplars included, for a scraper that asks for it."""
 
 from collections.abc import Iterable, Iterator
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from prometheus_client.core import Metric
@@ -29,11 +30,26 @@ class _Lean(CollectorRegistry):
 
 def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """What a scraper with that `Accept` header is answered, and its content type."""
-    try:
-        encode, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # it asks for a version that is none
-        encode, content_type = choose_encoder("")
+    encode, content_type = choose_encoder(_known(accept))
     return encode(_Lean(registry)), content_type
+
+
+def _known(accept: str) -> str:
+    """`accept`, or nothing, which asks for the classic text, where it names a version that is none."""
+    try:
+        choose_encoder(accept)
+    except (TypeError, ValueError):
+        return ""
+    return accept
+
+
+def _tolerant(scrape: WSGIApplication) -> WSGIApplication:
+    """`scrape`, which never gets to see what it would fail on."""
+
+    def application(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        return scrape({**environ, "HTTP_ACCEPT": _known(environ.get("HTTP_ACCEPT", ""))}, start)
+
+    return application
 
 
 def serve(registry: CollectorRegistry, host: str, port: int) -> int:
@@ -44,6 +60,8 @@ def serve(registry: CollectorRegistry, host: str, port: int) -> int:
         raise InvalidInput(
             f"port {port} on {host} cannot be opened ({error}): stop what uses it, or set metrics_port to another"
         ) from error
+    if scrape := server.get_app():
+        server.set_app(_tolerant(scrape))
     return server.server_port
 
 

@@ -32,11 +32,12 @@ class TraceHttp:
             await send(message)
 
         method = scope.get("method", "")
-        if method in LOOKING or not (span := tracing.start(method, kind="server")).recorded:
+        if method in LOOKING:
             await self._app(scope, receive, send_named)
             return
-        with tracing.within(span):
+        with tracing.within(tracing.start(method, kind="server")) as span:
             await self._app(scope, receive, send_named)
-            span.note({"http.request.method": method, "http.response.status_code": status})
-            if status >= 500:
-                span.fail(str(status))
+            if span.recorded:
+                span.note({"http.request.method": method, "http.response.status_code": status})
+                if status >= 500:
+                    span.fail(str(status))

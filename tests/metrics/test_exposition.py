@@ -52,8 +52,10 @@ def test_a_bucket_remembers_a_trace_for_openmetrics_alone() -> None:
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text;version=new", "nonsense;;;=", "text/plain;version=x"])
 def test_who_asks_for_what_there_is_not_gets_the_classic_text(accept: str) -> None:
-    ChatMetrics(registry := CollectorRegistry())
+    RewardMetrics(registry := CollectorRegistry())
     assert exposition(registry, accept)[1] == "text/plain; version=0.0.4; charset=utf-8"
+    reply = httpx.get(f"http://127.0.0.1:{serve(registry, '127.0.0.1', 0)}/metrics", headers={"accept": accept})
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
 
 
 def test_an_info_gauge_shows_one_version() -> None:

@@ -65,6 +65,7 @@ class Gateway:
         self.limits = limits
         self.connections = EngineConnections(engine.client.url)
         self.active = 0
+        metrics.active.set_function(lambda: self.active)
 
     def models(self) -> list[str]:
         """The names that a request may give as its model: the live version's, then the others that are loaded."""
@@ -103,7 +104,6 @@ class Gateway:
         """
         generation = self.flight.begin(request, visit, streamed=streamed)
         self.active += 1
-        self.metrics.active.set(self.active)
         generation.span = begin_span(generation)
         try:
             with tracing.current_is(generation.span):
@@ -146,7 +146,6 @@ class Gateway:
         end_span(generation)
         self.flight.end(generation)
         self.active -= 1
-        self.metrics.active.set(self.active)
         generation.visit.leave(len(generation.prompt_token_ids or ()) + generation.tokens)
         if generation.request.stream and not generation.settled and generation.tokens:
             envelope = self._settled(generation)
@@ -211,7 +210,8 @@ class Gateway:
         if (token_s := generation.token_s()) is not None:
             self.metrics.token_time.observe(token_s, traced := exemplar())
             self.metrics.longest_gap.observe(generation.longest_gap_s, traced)
-        self.metrics.uncertain.inc(sum(not choice.spans_exact for choice in generation.choices))
+        if uncertain := sum(not choice.spans_exact for choice in generation.choices):
+            self.metrics.uncertain.inc(uncertain)
         request = generation.request
         event = Completion(
             completion_id=generation.completion_id,

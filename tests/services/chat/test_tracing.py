@@ -164,6 +164,22 @@ async def test_of_many_requests_a_share_is_traced(service: Service) -> None:
     assert [envelope.traceparent for envelope in service.sink.envelopes] == [""]
 
 
+async def test_a_trace_is_kept_from_its_beginning_on_or_not_at_all(service: Service) -> None:
+    with receiver() as collector:
+        tracing.configure("chat", collector.url, sample=0.5)
+        for _ in range(20):
+            await service.post("/v1/feedback", THUMB)
+            await service.post("/v1/chat/completions", CHAT)
+        sent(collector)
+    traces: dict[str, set[str]] = {}
+    for span in collector.spans:
+        traces.setdefault(span.trace, set()).add(span.name)
+    vote = frozenset(("POST /v1/feedback", "append"))
+    answer = frozenset(("POST /v1/chat/completions", "chat base", "append"))
+    assert 0 < len(traces) < 40
+    assert {frozenset(names) for names in traces.values()} <= {vote, answer}
+
+
 async def test_metrics_may_name_the_trace_that_is_kept(collector: Receiver) -> None:
     tracing.enter(UNSAMPLED)
     assert tracing.sampled_trace_id() is None

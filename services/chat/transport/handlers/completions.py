@@ -86,7 +86,7 @@ class CompletionHandlers:
         return EventStream(events(), finish, generation.visit.headers | responses.headers(generation))
 
     def _count(self, ended: str) -> None:
-        self._metrics.requests.labels(outcome=ended).inc()
+        self._metrics.requests.labels(ended).inc()
 
     async def models(self, request: Request) -> Response:
         models: ModelList = {"object": "list", "data": [responses.model_info(name) for name in self.gateway.models()]}

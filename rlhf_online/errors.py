@@ -4,6 +4,7 @@
     ├── InvalidInput (ValueError)     the caller's mistake: bad request, bad option
     │   ├── ConfigError               a configuration file or variable
     │   ├── UnusableVote              feedback that nothing can be learned from
+    │   ├── RowRefused                a row of a file that is not imported
     │   ├── UnknownVersion            a version name that the registry does not hold
     │   └── VersionConflict           another version was promoted or rolled back meanwhile
     ├── LogError                      the event log
@@ -61,7 +62,24 @@ class UnusableVote(InvalidInput):
     twice        it names one answer twice              empty        an answer, or its prompt, without tokens
     single       it ranks fewer than two answers        prompts      its answers were given to different prompts
     correction   empty, or equal to the answer          signal, objective    one that nobody named
+    template     messages that the model's chat template refuses
     large        too many answers, too long, at once    vocabulary, context    tokens that the models cannot read
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RowRefused(InvalidInput):
+    """A row of a file that cannot be imported. `reason` is one of a few words, which are counted:
+
+    encoding     not UTF-8                              json         not JSON, or cut
+    shape        a field is missing, or of another type empty        no prompt, or an empty turn in it
+    equal        the answers that it compares are one   diverges     its sides differ before the answer, or after it
+    single       fewer than two answers to compare      no_vote      nobody judged it, or the judgement is not clear
+    score        a number that is neither good nor bad  no_answer    the answer that it judges is not there
+    large        more than a record of the log holds
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -204,13 +204,30 @@ Event = Completion | Feedback | VersionChange | Erasure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """Where a record of a file came from: `row` counts its rows from 1, `id` is the row's own name, `at_ms` when it
+    happened by the file's word (0: it does not say). `other` is a JSON object with what else the row says."""
+
+    format: str
+    file: str
+    row: int
+    id: str = ""
+    at_ms: int = 0
+    other: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """A record of the log. Two records with one `event_id` are the same event, sent twice."""
+    """A record of the log. Two records with one `event_id` are the same event, sent twice.
+
+    `imported` is None for what the services logged themselves.
+    """
 
     event_id: str
     event: Event
     schema_version: int = SCHEMA_VERSION
     traceparent: str = ""
+    imported: Imported | None = None
 
     @property
     def at_ms(self) -> int:

@@ -24,13 +24,17 @@ class Header:
 def encode(envelope: ev.Envelope) -> bytes:
     """The record's bytes, deterministic for equal envelopes."""
     record = pb.Envelope(
-        schema_version=envelope.schema_version, event_id=envelope.event_id, traceparent=envelope.traceparent
+        schema_version=envelope.schema_version,
+        event_id=envelope.event_id,
+        traceparent=envelope.traceparent,
     )
+    if envelope.imported is not None:
+        _fill_imported(record.imported, envelope.imported)
     match envelope.event:
         case ev.Completion():
-            record.completion.CopyFrom(completion_to_proto(envelope.event))
+            _fill_completion(record.completion, envelope.event)
         case ev.Feedback():
-            record.feedback.CopyFrom(feedback_to_proto(envelope.event))
+            _fill_feedback(record.feedback, envelope.event)
         case ev.Erasure() as erasure:
             record.erasure.CopyFrom(
                 pb.Erasure(conversation_id=erasure.conversation_id, person=erasure.person, erased_ms=erasure.erased_ms)
@@ -80,7 +84,11 @@ def decode(data: bytes) -> ev.Envelope:
         case _:
             raise UndecodableEvent("an envelope without an event")
     return ev.Envelope(
-        event_id=record.event_id, event=event, schema_version=record.schema_version, traceparent=record.traceparent
+        event_id=record.event_id,
+        event=event,
+        schema_version=record.schema_version,
+        traceparent=record.traceparent,
+        imported=_imported_from_proto(record.imported) if record.HasField("imported") else None,
     )
 
 
@@ -128,50 +136,68 @@ def _parse(data: bytes) -> pb.Envelope:
     return record
 
 
-def completion_to_proto(completion: ev.Completion) -> pb.Completion:
-    sampling = completion.sampling
-    return pb.Completion(
-        completion_id=completion.completion_id,
-        conversation_id=completion.conversation_id,
-        person=completion.person,
-        messages=[pb.Message(role=m.role, content=m.content, other=_json(m.other)) for m in completion.messages],
-        prompt_token_ids=completion.prompt_token_ids,
-        answers=[_answer_to_proto(answer) for answer in completion.answers],
-        sampling=pb.Sampling(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            max_tokens=sampling.max_tokens,
-            seed=sampling.seed,
-            full_support=sampling.full_support,
-        ),
-        started_ms=completion.started_ms,
-        finished_ms=completion.finished_ms,
-        asked=_json(completion.asked),
-        comparison_id=completion.comparison_id,
-        slot=completion.slot,
+def _fill_imported(record: pb.Imported, imported: ev.Imported) -> None:
+    record.format = imported.format
+    record.file = imported.file
+    record.row = imported.row
+    record.id = imported.id
+    record.at_ms = imported.at_ms
+    if imported.other:
+        record.other.text = imported.other
+
+
+def _imported_from_proto(record: pb.Imported) -> ev.Imported:
+    return ev.Imported(
+        format=record.format,
+        file=record.file,
+        row=record.row,
+        id=record.id,
+        at_ms=record.at_ms,
+        other=record.other.text,
     )
 
 
-def _json(text: str) -> pb.Json | None:
-    return pb.Json(text=text) if text else None
+def _fill_completion(record: pb.Completion, completion: ev.Completion) -> None:
+    """Field by field, in place: a third of the time that messages built of messages take, each of them copied."""
+    record.completion_id = completion.completion_id
+    record.conversation_id = completion.conversation_id
+    record.person = completion.person
+    for message in completion.messages:
+        added = record.messages.add(role=message.role, content=message.content)
+        if message.other:
+            added.other.text = message.other
+    record.prompt_token_ids.extend(completion.prompt_token_ids)
+    for answer in completion.answers:
+        _fill_answer(record.answers.add(), answer)
+    given, sampling = completion.sampling, record.sampling
+    sampling.temperature = given.temperature
+    sampling.top_p = given.top_p
+    sampling.top_k = given.top_k
+    sampling.min_p = given.min_p
+    sampling.max_tokens = given.max_tokens
+    if given.seed is not None:
+        sampling.seed = given.seed
+    sampling.full_support = given.full_support
+    record.started_ms = completion.started_ms
+    record.finished_ms = completion.finished_ms
+    if completion.asked:
+        record.asked.text = completion.asked
+    record.comparison_id = completion.comparison_id
+    record.slot = completion.slot
 
 
-def _answer_to_proto(answer: ev.Answer) -> pb.Answer:
-    return pb.Answer(
-        index=answer.index,
-        text=answer.text,
-        token_ids=answer.token_ids,
-        logprobs=answer.logprobs,
-        spans=spans_to_proto(answer.spans),
-        finish_reason=answer.finish_reason,
-        reasoning=answer.reasoning,
-        tool_calls=[
-            pb.ToolCall(id=c.id, type="function", function=pb.FunctionCall(name=c.name, arguments=c.arguments))
-            for c in answer.tool_calls
-        ],
-    )
+def _fill_answer(record: pb.Answer, answer: ev.Answer) -> None:
+    record.index = answer.index
+    record.text = answer.text
+    record.token_ids.extend(answer.token_ids)
+    record.logprobs.extend(answer.logprobs)
+    record.spans.extend(spans_to_proto(answer.spans))
+    record.finish_reason = answer.finish_reason
+    record.reasoning = answer.reasoning
+    for call in answer.tool_calls:
+        record.tool_calls.add(
+            id=call.id, type="function", function=pb.FunctionCall(name=call.name, arguments=call.arguments)
+        )
 
 
 def spans_to_proto(spans: tuple[ev.VersionSpan, ...]) -> list[pb.VersionSpan]:
@@ -220,45 +246,54 @@ def _answer_from_proto(record: pb.Answer) -> ev.Answer:
 
 
 def feedback_to_proto(feedback: ev.Feedback) -> pb.Feedback:
-    record = pb.Feedback(
-        conversation_id=feedback.conversation_id,
-        person=feedback.person,
-        reason=feedback.reason,
-        source=feedback.source,
-        shown=[_ref_to_proto(ref) for ref in feedback.shown],
-        response_ms=feedback.response_ms,
-        created_ms=feedback.created_ms,
-        replaces=feedback.replaces,
-        objective=feedback.objective,
-        comparison_id=feedback.comparison_id,
-        could_know=feedback.could_know or None,
-        reasons=feedback.reasons,
-        annotation_item=feedback.annotation_item,
-    )
+    record = pb.Feedback()
+    _fill_feedback(record, feedback)
+    return record
+
+
+def _fill_feedback(record: pb.Feedback, feedback: ev.Feedback) -> None:
+    record.conversation_id = feedback.conversation_id
+    record.person = feedback.person
+    record.reason = feedback.reason
+    record.source = feedback.source
+    for ref in feedback.shown:
+        record.shown.add(completion_id=ref.completion_id, index=ref.index)
+    record.response_ms = feedback.response_ms
+    record.created_ms = feedback.created_ms
+    record.replaces = feedback.replaces
+    record.objective = feedback.objective
+    record.comparison_id = feedback.comparison_id
+    if feedback.could_know:
+        record.could_know = True
+    record.reasons.extend(feedback.reasons)
+    record.annotation_item = feedback.annotation_item
     match feedback.kind:
         case ev.Thumb(answer=answer, up=up):
-            record.thumb.CopyFrom(pb.Thumb(answer=_ref_to_proto(answer), up=up))
+            _fill_ref(record.thumb.answer, answer)
+            record.thumb.up = up
         case ev.Ranking(tiers=tiers):
-            record.ranking.CopyFrom(
-                pb.Ranking(tiers=[pb.Tier(answers=[_ref_to_proto(ref) for ref in tier]) for tier in tiers])
-            )
+            record.ranking.SetInParent()
+            for tier in tiers:
+                record.ranking.tiers.add(answers=[_ref_to_proto(ref) for ref in tier])
         case ev.Pairwise() as pair:
-            record.pairwise.CopyFrom(
-                pb.Pairwise(
-                    chosen=_ref_to_proto(pair.chosen),
-                    rejected=_ref_to_proto(pair.rejected),
-                    tie=pair.tie,
-                    strength=pair.strength,
-                    unsure=pair.unsure,
-                )
-            )
+            _fill_ref(record.pairwise.chosen, pair.chosen)
+            _fill_ref(record.pairwise.rejected, pair.rejected)
+            record.pairwise.tie = pair.tie
+            record.pairwise.strength = pair.strength
+            record.pairwise.unsure = pair.unsure
         case ev.Correction(answer=answer, text=text):
-            record.correction.CopyFrom(pb.Correction(answer=_ref_to_proto(answer), text=text))
+            _fill_ref(record.correction.answer, answer)
+            record.correction.text = text
         case ev.Implicit(answer=answer, signal=signal):
-            record.implicit.CopyFrom(pb.Implicit(answer=_ref_to_proto(answer), signal=signal))
+            _fill_ref(record.implicit.answer, answer)
+            record.implicit.signal = signal
         case ev.Withdrawal(answer=answer):
-            record.withdrawal.CopyFrom(pb.Withdrawal(answer=_ref_to_proto(answer)))
-    return record
+            _fill_ref(record.withdrawal.answer, answer)
+
+
+def _fill_ref(record: pb.AnswerRef, ref: ev.AnswerRef) -> None:
+    record.completion_id = ref.completion_id
+    record.index = ref.index
 
 
 def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:

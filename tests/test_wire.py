@@ -70,7 +70,10 @@ def envelopes() -> list[ev.Envelope]:
         version="policy-000002", state="live", previous="policy-000001", reason="", changed_ms=5, by="operator k1"
     )
     every = [COMPLETION, *feedback, change, ERASURE]
-    return [ev.Envelope(event_id=f"e{i}", event=event) for i, event in enumerate(every)]
+    origin = ev.Imported(format="hh-rlhf", file="test.jsonl", row=7, id="r", at_ms=8, other='{"models":["m"]}')
+    return [
+        ev.Envelope(event_id=f"e{i}", event=event, imported=origin if i % 2 else None) for i, event in enumerate(every)
+    ]
 
 
 @pytest.mark.parametrize("envelope", envelopes(), ids=lambda e: type(getattr(e.event, "kind", e.event)).__name__)

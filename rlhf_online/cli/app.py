@@ -10,6 +10,7 @@ from rlhf_online.cli import (
     backup,
     canary,
     chat,
+    data,
     doctor,
     feedback,
     gap,
@@ -56,6 +57,7 @@ app.command("reward-weights")(weights.reward_weights)
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
 app.add_typer(backup.app, name="backup")
+app.add_typer(data.app, name="data")
 app.command("trace", no_args_is_help=True)(trace.trace)
 versions.app.command("trace", no_args_is_help=True)(trace.trace)
 app.command("status")(versions.status)

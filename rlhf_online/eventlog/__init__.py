@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rlhf_online.config import LogAddress, LogSettings
 from rlhf_online.config.explain import masked
 from rlhf_online.errors import ConfigError
-from rlhf_online.eventlog.base import Sink, Source
+from rlhf_online.eventlog.base import Source, Writer
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.retention import Retention
 from rlhf_online.eventlog.tail import LocalReader
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rlhf_online.eventlog.kafka import Cluster
 
 
-def open_sink(settings: LogSettings, folder: Path) -> Sink:
+def open_sink(settings: LogSettings, folder: Path) -> Writer:
     """The log's writer in `folder`, or where a file address says; with Kafka's, what is written is shipped as well.
 
     Raises ConfigError, LogLocked, LogUnavailable.

@@ -6,9 +6,10 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from rlhf_online.errors import LogUnavailable
-from rlhf_online.eventlog.segments import HEADER
+from rlhf_online.eventlog.segments import group_size
 
-Group = list[tuple[bytes, Future[int]]]
+Group = list[tuple[tuple[bytes, ...], Future[int]]]
+"""Of each that was put in together its records, which stay together, and their one future."""
 
 
 class AppendQueue:
@@ -21,24 +22,25 @@ class AppendQueue:
         self._folder = folder
         self._max_bytes = max_bytes
         self._group_bytes = group_bytes
-        self._waiting: deque[tuple[bytes, Future[int]]] = deque()
+        self._waiting: deque[tuple[tuple[bytes, ...], Future[int]]] = deque()
         self._bytes = 0
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, payload: bytes) -> Future[int]:
-        """Raises LogUnavailable if the queue is closed or full."""
+    def put(self, *payloads: bytes) -> Future[int]:
+        """Records that go into one group. Raises LogUnavailable if the queue is closed or full."""
         future: Future[int] = Future()
+        size = sum(map(len, payloads))
         with self._changed:
             if self._closed:
                 raise LogUnavailable(f"the log in {self._folder} is closed: open it again")
-            if self._bytes and self._bytes + len(payload) > self._max_bytes:
+            if self._bytes and self._bytes + size > self._max_bytes:
                 raise LogUnavailable(
                     f"{self._bytes} bytes wait for the disk of {self._folder} already: it is too slow, or stuck;"
                     " send the event again later"
                 )
-            self._waiting.append((payload, future))
-            self._bytes += len(payload)
+            self._waiting.append((payloads, future))
+            self._bytes += size
             self._changed.notify()
         return future
 
@@ -56,14 +58,14 @@ class AppendQueue:
             if not self._waiting:
                 return None
             while self._waiting:
-                payload, future = self._waiting[0]
-                size += HEADER.size + len(payload)
+                payloads, future = self._waiting[0]
+                size += group_size(payloads)
                 if group and size > self._group_bytes:
                     break
                 self._waiting.popleft()
-                self._bytes -= len(payload)
+                self._bytes -= sum(map(len, payloads))
                 if future.set_running_or_notify_cancel():
-                    group.append((payload, future))
+                    group.append((payloads, future))
         return group
 
     def close(self) -> None:

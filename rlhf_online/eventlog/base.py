@@ -59,6 +59,17 @@ class Sink(Protocol):
         ...
 
 
+class Writer(Sink, Protocol):
+    """A sink that also takes records by the thousand."""
+
+    def append_all(self, payloads: Sequence[bytes]) -> "AppendFuture":
+        """Queue records that are written together: all of them, or none. The future is that of the first.
+
+        Raises what `append` does, InvalidInput for more than 16 MiB.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """A record that a reader cannot use, kept for inspection: where it stood, what it held, and why.

@@ -18,7 +18,7 @@ Invariants:
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Self
@@ -33,7 +33,7 @@ from rlhf_online.eventlog.committed import CommittedFile
 from rlhf_online.eventlog.recovery import recover
 from rlhf_online.eventlog.retention import KEEP_ALL, Retention, remove_expired
 from rlhf_online.eventlog.segment_writer import SegmentWriter, Sync, datasync
-from rlhf_online.eventlog.segments import MAX_GROUP, MAX_RECORD
+from rlhf_online.eventlog.segments import MAX_GROUP, MAX_RECORD, group_size
 
 
 class LocalLog:
@@ -87,9 +87,19 @@ class LocalLog:
         Raises LogUnavailable at once if the log is closed or its queue full, InvalidInput for an empty record or one
         of more than 16 MiB. A future that is cancelled while it waits is not written.
         """
-        if not 0 < len(payload) <= MAX_RECORD:
-            raise InvalidInput(f"a record holds 1 to {MAX_RECORD} bytes, but this one has {len(payload)}")
+        _check_size(payload)
         return self._queue.put(payload)
+
+    def append_all(self, payloads: Sequence[bytes]) -> Future[int]:
+        """Queue records that are written together: all of them, or none. The future is that of the first.
+
+        Raises what `append` does, InvalidInput also for more than a group (16 MiB) holds.
+        """
+        for payload in payloads:
+            _check_size(payload)
+        if not 0 < (size := group_size(payloads)) <= MAX_GROUP:
+            raise InvalidInput(f"a group holds 1 to {MAX_GROUP} bytes, but these records take {size}")
+        return self._queue.put(*payloads)
 
     @property
     def end(self) -> int:
@@ -125,8 +135,9 @@ class LocalLog:
         """Make a group durable and resolve its futures."""
         first = self._next
         try:
-            size = self._segment.write([payload for payload, _ in group], first)
-            self._committed.write(first + len(group))
+            records = [payload for payloads, _ in group for payload in payloads]
+            size = self._segment.write(records, first)
+            self._committed.write(first + len(records))
         except OSError as error:
             self._segment.abandon()
             for _, future in group:
@@ -138,10 +149,11 @@ class LocalLog:
                 )
             return
         self._segment.accept(size)
-        self._next = first + len(group)
+        self._next = first + len(records)
         self.groups += 1
-        for number, (_, future) in enumerate(group, first):
-            future.set_result(number)
+        for payloads, future in group:
+            future.set_result(first)
+            first += len(payloads)
 
     def expire(self) -> list[int]:
         """Remove segments by the retention; returns their first sequence numbers. Only the writer's thread calls it.
@@ -159,3 +171,9 @@ class LocalLog:
         except OSError as error:
             structlog.get_logger().warning("retention failed", folder=str(self._folder), error=error.strerror)
         return removed
+
+
+def _check_size(payload: bytes) -> None:
+    """Raises InvalidInput."""
+    if not 0 < len(payload) <= MAX_RECORD:
+        raise InvalidInput(f"a record holds 1 to {MAX_RECORD} bytes, but this one has {len(payload)}")

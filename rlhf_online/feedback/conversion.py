@@ -1,29 +1,43 @@
 """Feedback, joined with the answers that it judges → a vote. Pure but for the tokenizer.
 
-A ranking, a pair and a correction become a Comparison; a thumb and an implicit signal a Rating. An answer that was
-logged without its tokens, and a person's own text, are tokenised here and nowhere else.
+A ranking, a pair and a correction become a Comparison; a thumb and an implicit signal a Rating. What was logged without
+its tokens (an exchange that was imported), and a person's own text, are tokenised here and nowhere else.
 """
 
 import itertools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlhf_online.errors import UnusableVote
-from rlhf_online.events import SIGNALS, AnswerRef, Correction, Implicit, Pairwise, Ranking, Thumb, Withdrawal
+from rlhf_online.errors import InvalidInput, UnusableVote
+from rlhf_online.events import (
+    SIGNALS,
+    AnswerRef,
+    Completion,
+    Correction,
+    Implicit,
+    Pairwise,
+    Ranking,
+    Thumb,
+    Withdrawal,
+)
 from rlhf_online.feedback.join import Joined
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
 
 AnswerIds = Callable[[str], tuple[int, ...]]
 """Tokens of an answer's text, end of sequence included; `ChatTokenizer.answer_ids` is one."""
+PromptIds = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], tuple[int, ...]]
+"""Tokens of a conversation with these tools, up to where the answer begins; `ChatTokenizer.prompt_ids` is one."""
 
 
-def to_vote(joined: Joined, answer_ids: AnswerIds) -> Vote:
+def to_vote(joined: Joined, answer_ids: AnswerIds, prompt_ids: PromptIds | None = None) -> Vote:
     """What the feedback says about the answers' prompt. Candidates stand in the order in which it names them.
 
     The conversation is that of the (first) answer, whatever the feedback says, so that the held-out split can't leak.
     Raises UnusableVote, saying why nothing can be learned from it: answers to different prompts, an answer named
-    twice, an answer or correction without content, fewer than two candidates to compare, a signal that nobody knows.
+    twice, an answer or correction without content, fewer than two candidates to compare, a signal that nobody knows,
+    messages that the chat template refuses. An imported answer may be empty: it is the end of the turn alone.
     """
     feedback = joined.feedback
     if not (refs := feedback.answers()):
@@ -31,10 +45,9 @@ def to_vote(joined: Joined, answer_ids: AnswerIds) -> Vote:
     if len(set(refs)) < len(refs):
         raise UnusableVote("twice", "it names one answer twice")
     completion, answer = joined.answers[refs[0]]
-    prompt = completion.prompt_token_ids
-    if not prompt:
-        raise UnusableVote("empty", f"completion {completion.completion_id} was logged without its prompt's tokens")
-    if any(joined.answers[ref][0].prompt_token_ids != prompt for ref in refs):
+    completions = {each.completion_id: each for each, _ in joined.answers.values()}
+    prompt, *others = [_prompt(each, prompt_ids) for each in completions.values()]
+    if any(other != prompt for other in others):
         raise UnusableVote("prompts", "its answers were given to different prompts")
     candidates = [_candidate(joined, ref, answer_ids) for ref in refs]
     common: dict[str, Any] = {
@@ -80,9 +93,25 @@ def to_vote(joined: Joined, answer_ids: AnswerIds) -> Vote:
     )
 
 
+def _prompt(completion: Completion, prompt_ids: PromptIds | None) -> tuple[int, ...]:
+    """The prompt's tokens, as they were logged, or as the chat template has them. Raises UnusableVote."""
+    if completion.prompt_token_ids:
+        return completion.prompt_token_ids
+    if prompt_ids is None or not completion.messages:
+        raise UnusableVote("empty", f"completion {completion.completion_id} was logged without its prompt's tokens")
+    turns = [
+        {"role": message.role, "content": message.content} | (json.loads(message.other) if message.other else {})
+        for message in completion.messages
+    ]
+    try:
+        return prompt_ids(turns, json.loads(completion.asked).get("tools", ()) if completion.asked else ())
+    except InvalidInput as error:
+        raise UnusableVote("template", str(error)) from error
+
+
 def _candidate(joined: Joined, ref: AnswerRef, answer_ids: AnswerIds) -> Candidate:
-    _, answer = joined.answers[ref]
-    if not answer.token_ids and not answer.text:
+    completion, answer = joined.answers[ref]
+    if not answer.token_ids and not answer.text and completion.prompt_token_ids:
         raise UnusableVote("empty", f"answer {ref.index} of completion {ref.completion_id} is empty")
     shown = joined.feedback.shown
     return Candidate(

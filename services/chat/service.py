@@ -22,6 +22,7 @@ from rlhf_online.eventlog import log_folder, open_sink
 from rlhf_online.eventlog.base import Sink
 from rlhf_online.feedback.outcomes import OutcomeBoard
 from rlhf_online.metrics import ChatMetrics, MachineMetrics
+from rlhf_online.salt import open_person_hash
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
@@ -29,7 +30,6 @@ from services.chat.access.authorization import Authorization
 from services.chat.access.keys import Keys
 from services.chat.access.limits import Limits
 from services.chat.access.origins import Origins
-from services.chat.access.salt import open_person_hash
 from services.chat.access.secrets import Secrets
 from services.chat.annotation.adding import Adding
 from services.chat.annotation.database import QueueDatabase

@@ -164,6 +164,7 @@ def _intake_settings(
         eos_ids=frozenset(tokenizer.eos_ids),
         limits=limits if held_back is None else held_back.narrow(limits),
         answer_ids=tokenizer.answer_ids,
+        prompt_ids=tokenizer.prompt_ids,
         canary=settings.canary,
     )
 

@@ -15,10 +15,10 @@ import statistics
 import tempfile
 import threading
 import time
-from concurrent.futures import Future
 from pathlib import Path
 
 from rlhf_online.eventlog.acknowledgements import Acknowledgements
+from rlhf_online.eventlog.append_queue import Group
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import encode_group
 from tests.benches.support.figures import p99, show
@@ -42,9 +42,9 @@ class SqliteLog(LocalLog):
         super().close()
         self._base.close()
 
-    def _commit(self, group: list[tuple[bytes, Future[int]]]) -> None:
+    def _commit(self, group: Group) -> None:
         self._base.execute("BEGIN")
-        rows = ((number, payload) for number, (payload, _) in enumerate(group, self._next))
+        rows = ((number, payload) for number, ([payload], _) in enumerate(group, self._next))
         self._base.executemany("INSERT INTO record VALUES (?, ?)", rows)
         self._base.execute("COMMIT")
         for number, (_, future) in enumerate(group, self._next):

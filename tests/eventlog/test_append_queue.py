@@ -28,20 +28,26 @@ def test_as_much_waits_as_it_says_and_not_a_byte_more(queue: AppendQueue) -> Non
 
 def test_one_record_is_taken_however_large(queue: AppendQueue) -> None:
     large = queue.put(bytes(100))
-    assert queue.take(None) == [(bytes(100), large)]
+    assert queue.take(None) == [((bytes(100),), large)]
 
 
 def test_a_group_is_as_large_as_it_may_be(queue: AppendQueue) -> None:
     futures = [queue.put(bytes(10)) for _ in range(3)]
-    assert queue.take(None) == [(bytes(10), future) for future in futures[:2]]
-    assert queue.take(None) == [(bytes(10), futures[2])]
+    assert queue.take(None) == [((bytes(10),), future) for future in futures[:2]]
+    assert queue.take(None) == [((bytes(10),), futures[2])]
     assert queue.take(0.001) == [], "nothing has come"
+
+
+def test_what_is_put_in_together_is_taken_out_together(queue: AppendQueue) -> None:
+    alone, together = queue.put(bytes(10)), queue.put(bytes(5), bytes(5))
+    assert queue.take(None) == [((bytes(10),), alone)], "both halves would be more than a group"
+    assert queue.take(None) == [((bytes(5), bytes(5)), together)]
 
 
 def test_a_record_that_is_not_wanted_any_more_is_left_out(queue: AppendQueue) -> None:
     unwanted, wanted = queue.put(b"a"), queue.put(b"b")
     assert unwanted.cancel()
-    assert queue.take(None) == [(b"b", wanted)]
+    assert queue.take(None) == [((b"b",), wanted)]
 
 
 def test_closed_it_takes_no_more_and_gives_what_waits(queue: AppendQueue) -> None:
@@ -49,7 +55,7 @@ def test_closed_it_takes_no_more_and_gives_what_waits(queue: AppendQueue) -> Non
     queue.close()
     with pytest.raises(LogUnavailable, match="is closed"):
         queue.put(b"b")
-    assert queue.take(None) == [(b"a", waiting)]
+    assert queue.take(None) == [((b"a",), waiting)]
     assert queue.take(None) is None
 
 
@@ -78,4 +84,4 @@ def test_who_waits_for_records_gets_them_as_they_come_and_hears_of_the_end(queue
     until(lambda: len(taken) or coming.running(), 30, "it to be taken")
     queue.close()
     taker.join(30)
-    assert taken == [[(b"a", coming)], None]
+    assert taken == [[((b"a",), coming)], None]

@@ -87,6 +87,19 @@ def test_records_that_wait_share_one_fsync(tmp_path: Path, disk: Disk):
     assert read_all(tmp_path) == [b"first", *(b"%d" % number for number in range(100))]
 
 
+def test_records_that_are_appended_together_are_there_all_or_none(tmp_path: Path, disk: Disk):
+    with LocalLog(tmp_path, sync=disk) as log:
+        assert log.append_all([b"a", b"b", b"c"]).result(30) == 0
+        disk.failures = [errno.EIO]
+        with pytest.raises(LogUnavailable, match="not acknowledged"):
+            log.append_all([b"d", b"e"]).result(30)
+        assert log.append_all([b"f", b"g"]).result(30) == 3
+        for wrong in ([], [b"x", b""], [bytes(9 << 20)] * 2):
+            with pytest.raises(InvalidInput):
+                log.append_all(wrong)
+    assert read_all(tmp_path) == [b"a", b"b", b"c", b"f", b"g"]
+
+
 def test_a_segment_is_no_larger_than_it_may_be_however_many_records_wait(tmp_path: Path, disk: Disk):
     with LocalLog(tmp_path, segment_bytes=200, sync=disk) as log:
         disk.free.clear()

@@ -1,13 +1,15 @@
 """Feedback becomes what the reward model learns from, or says why nothing can be learned from it."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlhf_online import events as ev
-from rlhf_online.errors import UnusableVote
+from rlhf_online.errors import InvalidInput, UnusableVote
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.conversion import to_vote
 from rlhf_online.feedback.join import Join, Joined
@@ -147,6 +149,46 @@ def test_an_answer_that_was_logged_without_its_prompts_tokens_is_refused():
     joined = Joined(event_id="vote", feedback=vote, answers={ref("e"): (event, event.answers[0])})
     with pytest.raises(UnusableVote, match="without its prompt"):
         convert(joined)
+
+
+def imported(kind: ev.FeedbackKind, *answers: str, asked: str = "") -> Joined:
+    """A vote on an exchange of which no token is known."""
+    messages = (ev.Message(role="user", content="fig?"), ev.Message(role="tool", content="", other='{"name":"look"}'))
+    event = completion("e", prompt=()).event
+    assert isinstance(event, ev.Completion)
+    said = tuple(
+        ev.Answer(index=index, text=text, token_ids=(), logprobs=(), spans=(), finish_reason="stop")
+        for index, text in enumerate(answers)
+    )
+    event = replace(event, messages=messages, answers=said, asked=asked)
+    vote = ev.Feedback(conversation_id="", person="", kind=kind)
+    return Joined("vote", vote, {ref("e", answer.index): (event, answer) for answer in said})
+
+
+def rendered(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    if any(tool.get("refused") for tool in tools):
+        raise InvalidInput("the model's chat template refuses these messages")
+    return tuple(json.dumps([messages, tools]).encode())
+
+
+def test_an_imported_exchange_is_tokenised_as_the_chat_template_has_it_with_its_tools():
+    joined = imported(ev.Pairwise(chosen=ref("e"), rejected=ref("e", 1)), "yes", "no", asked='{"tools": [{"a": 1}]}')
+    vote = to_vote(joined, answer_ids, rendered)
+    turns = [{"role": "user", "content": "fig?"}, {"role": "tool", "content": "", "name": "look"}]
+    assert json.loads(bytes(vote.prompt_token_ids)) == [turns, [{"a": 1}]]
+    assert [candidate.token_ids for candidate in vote.candidates] == [answer_ids("yes"), answer_ids("no")]
+
+
+def test_an_imported_answer_may_be_empty_and_is_the_end_alone():
+    vote = to_vote(imported(ev.Pairwise(chosen=ref("e"), rejected=ref("e", 1)), "", "no"), answer_ids, rendered)
+    assert vote.candidates[0].token_ids == (2,)
+
+
+def test_messages_that_the_template_refuses_are_no_vote():
+    joined = imported(ev.Thumb(answer=ref("e"), up=True), "yes", asked='{"tools": [{"refused": true}]}')
+    with pytest.raises(UnusableVote, match="chat template") as refused:
+        to_vote(joined, answer_ids, rendered)
+    assert refused.value.reason == "template"
 
 
 @pytest.mark.parametrize(

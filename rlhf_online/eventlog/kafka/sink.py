@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -69,6 +70,9 @@ class KafkaSink:
 
     def append(self, payload: bytes) -> AppendFuture:
         return self._log.append(payload)
+
+    def append_all(self, payloads: Sequence[bytes]) -> AppendFuture:
+        return self._log.append_all(payloads)
 
     def shipping(self) -> Shipping:
         progress = self._progress

@@ -17,7 +17,7 @@ from rlhf_online.errors import UndecodableEvent, UnusableVote
 from rlhf_online.eventlog.base import Position, Record, Source
 from rlhf_online.events import Completion, Envelope, Erasure, Feedback, Withdrawal
 from rlhf_online.feedback.answer_store import AnswerStore
-from rlhf_online.feedback.conversion import AnswerIds, to_vote
+from rlhf_online.feedback.conversion import AnswerIds, PromptIds, to_vote
 from rlhf_online.feedback.delivered import DeliveredOffsets
 from rlhf_online.feedback.held_out import use_of
 from rlhf_online.feedback.join import Join
@@ -41,8 +41,8 @@ class IntakeSettings:
     """What the intake keeps. `answers` is the folder of the answers' sealed files.
 
     Feedback waits `window_ms` for its answers; `held_out` and `held_back` are shares of the conversations
-    (`feedback.held_out`); `limits` say what the models can learn from; `answer_ids` tokenises an answer that was logged
-    as text.
+    (`feedback.held_out`); `limits` say what the models can learn from; `answer_ids` and `prompt_ids` tokenise what was
+    logged as text.
     """
 
     answers: Path
@@ -53,6 +53,7 @@ class IntakeSettings:
     eos_ids: Collection[int]
     limits: VoteLimits
     answer_ids: AnswerIds
+    prompt_ids: PromptIds | None = None
     held_back: float = 0.0
     canary: CanarySettings = field(default_factory=CanarySettings)
 
@@ -241,7 +242,7 @@ class Intake:
                 continue
             self.canary.add_vote(joined.feedback, joined.answers, self._settings.canary.look)
             try:
-                vote = to_vote(joined, self._settings.answer_ids)
+                vote = to_vote(joined, self._settings.answer_ids, self._settings.prompt_ids)
                 check_vote(vote, self._settings.limits)
             except UnusableVote as error:
                 self.dead_letters.add(joined.event_id, error.reason, str(error), record, joined.feedback.person)

@@ -254,8 +254,24 @@ class VersionChange(_message.Message):
     by: str
     def __init__(self, version: _Optional[str] = ..., state: _Optional[str] = ..., previous: _Optional[str] = ..., reason: _Optional[str] = ..., changed_ms: _Optional[int] = ..., by: _Optional[str] = ...) -> None: ...
 
+class Imported(_message.Message):
+    __slots__ = ("format", "file", "row", "id", "at_ms", "other")
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    OTHER_FIELD_NUMBER: _ClassVar[int]
+    format: str
+    file: str
+    row: int
+    id: str
+    at_ms: int
+    other: Json
+    def __init__(self, format: _Optional[str] = ..., file: _Optional[str] = ..., row: _Optional[int] = ..., id: _Optional[str] = ..., at_ms: _Optional[int] = ..., other: _Optional[_Union[Json, _Mapping]] = ...) -> None: ...
+
 class Envelope(_message.Message):
-    __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change", "erasure", "traceparent")
+    __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change", "erasure", "traceparent", "imported")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +279,7 @@ class Envelope(_message.Message):
     VERSION_CHANGE_FIELD_NUMBER: _ClassVar[int]
     ERASURE_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    IMPORTED_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     completion: Completion
@@ -270,4 +287,5 @@ class Envelope(_message.Message):
     version_change: VersionChange
     erasure: Erasure
     traceparent: str
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., version_change: _Optional[_Union[VersionChange, _Mapping]] = ..., erasure: _Optional[_Union[Erasure, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    imported: Imported
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., version_change: _Optional[_Union[VersionChange, _Mapping]] = ..., erasure: _Optional[_Union[Erasure, _Mapping]] = ..., traceparent: _Optional[str] = ..., imported: _Optional[_Union[Imported, _Mapping]] = ...) -> None: ...

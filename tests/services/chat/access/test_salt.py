@@ -7,9 +7,9 @@ import pytest
 from rlhf_online.errors import SecretLost
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.events import AnswerRef, Envelope, Feedback, Thumb
+from rlhf_online.salt import open_person_hash
 from rlhf_online.state import FINGERPRINT, PersonHash, StateDir
 from rlhf_online.wire import encode
-from services.chat.access.salt import open_person_hash
 from tests.support.chat_service import Service
 
 THUMB = {"thumb": {"answer": {"completion_id": "a"}, "up": True}}

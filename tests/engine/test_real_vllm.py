@@ -159,6 +159,29 @@ async def test_a_failed_probe_restores_the_old_weights_under_load(host: EngineHo
         assert np.abs(np.subtract(answer.logprobs, expected)).max() < EXACT
 
 
+async def test_two_engines_follow_one_store_forth_and_back(host: EngineHost, tmp_path: Path) -> None:
+    """Also past a version that neither can serve; each token is by the weights that its engine says it serves."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "versions").symlink_to(host.registry.path(host.serving).parent)  # a volume that both mount
+    async with running_host(tmp_path) as other:
+        hosts = (host, other)
+
+        async def both_serve(version: str | None) -> None:
+            await eventually(lambda: [each.serving for each in hosts] == [version, version])
+            for answer in await asyncio.gather(*(stream(each, Answer((1, 20, 3)), max_tokens=8) for each in hosts)):
+                expected = recompute(folder(host, str(version)), (*answer.prompt_ids, *answer.token_ids))[2:]
+                assert np.abs(np.subtract(answer.logprobs, expected)).max() < EXACT
+
+        first = host.registry.live("policy")
+        await both_serve(first)
+        await both_serve(good := publish(host.registry, 21))
+        bad = publish(host.registry, 22, probe_error=0.1)
+        await eventually(lambda: host.registry.status(bad).state == "failed")
+        await both_serve(good)
+        host.registry.rollback("policy", reason="a test")
+        await both_serve(first)
+
+
 async def test_a_killed_engine_comes_back_on_the_last_good_version(host: EngineHost) -> None:
     good = host.serving
     assert host.process is not None and host.process.process is not None

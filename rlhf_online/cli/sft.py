@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rlhf_online.config import Device, SftSettings
+from rlhf_online.config import Device, Dtype, SftSettings
 from rlhf_online.config.explain import explained
 from rlhf_online.config.given import Given
 
@@ -30,6 +30,7 @@ def sft(
     seed: Annotated[int | None, _option("seed")] = None,
     held_out: Annotated[float | None, _option("held_out")] = None,
     device: Annotated[Device | None, _option("device")] = None,
+    dtype: Annotated[Dtype | None, _option("dtype")] = None,
     threads: Annotated[int | None, _option("threads")] = None,
 ) -> None:
     """Teach a model by demonstrations: conversations in a file, and corrections that people gave.
@@ -39,7 +40,7 @@ def sft(
     """
     options = {
         "model": model, "out": out, "data": data, "log": log, "log_config": config, "epochs": epochs, "batch": batch,
-        "lr": lr, "seed": seed, "held_out": held_out, "device": device, "threads": threads,
+        "lr": lr, "seed": seed, "held_out": held_out, "device": device, "dtype": dtype, "threads": threads,
     }  # fmt: skip
     values = {name: value for name, value in options.items() if value is not None}
     flags = {"log_config": "--config"}

@@ -7,6 +7,7 @@ in `services.standalone.settings`.
 
 from rlhf_online.config.base import (
     Device,
+    Dtype,
     Objectives,
     Only,
     Port,
@@ -33,6 +34,7 @@ __all__ = [
     "ChatSettings",
     "ChatTracingSettings",
     "Device",
+    "Dtype",
     "EngineServerSettings",
     "EngineSettings",
     "GrpcSettings",

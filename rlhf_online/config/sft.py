@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from rlhf_online.config.base import Device, Only, Positive, Section
+from rlhf_online.config.base import Device, Dtype, Only, Positive, Section
 
 
 class SftSettings(Section):
@@ -37,6 +37,11 @@ class SftSettings(Section):
         default=0.05, ge=0, lt=1, description="Share of logged conversations left out, the trainer's reward.held_out."
     )
     device: Device = Field(default="auto", description="Where training computes.")
+    dtype: Dtype = Field(
+        default="auto",
+        description="What layers compute in; weights that learn, Adam and losses are float32. auto: bfloat16 on a GPU, "
+        "and on a CPU where it is measured to be faster.",
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's own choice.")
     child: bool = Field(
         default=False, description="Tell progress as JSON lines, and end with the process that started it."

@@ -6,8 +6,8 @@ value head reads the last hidden state.
 
 Shapes: B pairs, T tokens, A answer tokens, N real answer tokens of a batch, d hidden width, V vocabulary (see
 `tokens.Batch`). Invariants: dropout is off; log-probabilities are computed in float32, at answer tokens only, in pieces
-of at most `trunk.LOGIT_FLOATS` logits that are computed again for the gradient;
-a sequence's padding changes none of its values.
+of at most `trunk.LOGIT_FLOATS` logits that are computed again for the gradient; weights that learn are float32,
+whatever the layers compute in (`precision`); a sequence's padding changes none of its values.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,8 @@ from transformers import PreTrainedModel
 from rlhf_online.algorithms.masked import masked_fill
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import sampling, trunk
+from rlhf_online.models.precision import Written, computing
+from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import Batch, Pair, by_budget, collate, length
 from rlhf_online.versions.manifest import ProbeSequence
 
@@ -41,7 +43,8 @@ class Outputs:
 
 
 class Policy:
-    """Built by `Policy.load`. `base` is where configuration and tokenizer files of written versions come from."""
+    """Built by `Policy.load`. `base` is where configuration and tokenizer files of written versions come from,
+    `written` the types of their weights; layers compute in `dtype`."""
 
     def __init__(
         self,
@@ -51,10 +54,14 @@ class Policy:
         reference: PreTrainedModel | None,
         adapter: PeftModel | None,
         reference_adapter: dict[str, Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
+        written: Written | None = None,
     ) -> None:
         assert (reference is None) != (adapter is None), "either a frozen reference, or an adapter to switch off"
         self.lm = lm
         self.base = base
+        self.dtype = dtype
+        self.written = written or Written.of(base)
         self._reference = reference
         self._adapter = adapter
         self._reference_adapter = reference_adapter
@@ -80,20 +87,28 @@ class Policy:
     ) -> "Policy":
         """The policy of the version in the folder `version`, by default the base model.
 
-        `reference` is the folder of the reference version: by default the one that is loaded (full), or the base model
-        (lora). Raises InvalidInput for a folder without a usable model, VersionCorrupt for an adapter that does not
-        fit.
+        Layers compute in `dtype`. `reference` is the folder of the reference version: by default the one that is loaded
+        (full), or the base model (lora). Raises InvalidInput for a folder without a usable model, VersionCorrupt for an
+        adapter that does not fit.
         """
-        device = torch.device(device)
+        device, masters = torch.device(device), torch.promote_types(dtype, torch.float32)
         if tuning == "lora":
-            lm = trunk.load_lm(base, device=device, dtype=dtype)
+            lm = trunk.load_lm(base, device=device, dtype=masters)
             adapter = trunk.add_lora(lm, rank=lora_rank, folder=version, seed=seed, task="CAUSAL_LM")
-            frozen = _adapter_of(lm, adapter, reference)
-            return cls(lm, base=base, reference=None, adapter=adapter, reference_adapter=frozen)
+            return cls(
+                lm,
+                base=base,
+                reference=None,
+                adapter=adapter,
+                reference_adapter=_adapter_of(lm, adapter, reference),
+                dtype=dtype,
+                written=Written.of(base).adapter(),
+            )
         start = version or base
-        lm = trunk.load_lm(start, device=device, dtype=dtype).requires_grad_(True)
-        frozen = trunk.load_lm(reference or start, device=device, dtype=dtype).requires_grad_(False)
-        return cls(lm, base=base, reference=frozen, adapter=None)
+        lm = trunk.load_lm(start, device=device, dtype=masters).requires_grad_(True)
+        frozen = trunk.load_lm(reference or start, device=device, dtype=masters).requires_grad_(False)
+        written = Written.of(base if has_weights(base) else start)
+        return cls(lm, base=base, reference=frozen, adapter=None, dtype=dtype, written=written)
 
     @property
     def device(self) -> torch.device:
@@ -111,37 +126,41 @@ class Policy:
 
     def forward(self, batch: Batch, temperature_B: float | Tensor = 1.0, *, entropies: bool = False) -> Outputs:
         """`temperature_B` is that of the sampling: logits are divided by it."""
-        hidden_BAd = _hidden(self.lm, batch)
+        with computing(self.device, self.dtype):
+            hidden_BAd = _hidden(self.lm, batch)
+            found = _tokens(self.lm, hidden_BAd, batch, temperature_B, entropies=entropies)
         values_BA = self.value_head(hidden_BAd.to(self.value_head.weight.dtype)).squeeze(-1)
-        found = _tokens(self.lm, hidden_BAd, batch, temperature_B, entropies=entropies)
         return Outputs(found[0], masked_fill(values_BA, batch.mask_BA), found[1] if entropies else None)
 
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
         model = self.lm if self._reference is None else self._reference
-        with self._as_reference():
+        with self._as_reference(), computing(self.device, self.dtype):
             return _tokens(model, _hidden(model, batch), batch, temperature_B)[0]
 
     @torch.no_grad()
     def logprobs(
-        self, pairs: Sequence[Pair], *, temperature: float = 1.0, reference: bool = False
+        self, pairs: Sequence[Pair], *, temperature: float = 1.0, reference: bool = False, exact: bool = False
     ) -> list[tuple[float, ...]]:
-        """For each pair, the log-probability of each of its answer tokens; in the order of `pairs`."""
+        """For each pair, the log-probability of each of its answer tokens; in the order of `pairs`. `exact`: in the
+        weights' own type."""
         found: dict[int, tuple[float, ...]] = {}
         for group in by_budget([length(pair) for pair in pairs], INFERENCE_TOKENS):
             batch = self.collate([pairs[index] for index in group])
             if reference:
                 logprobs_BA = self.reference_logprobs(batch, temperature)
             else:
-                logprobs_BA = _tokens(self.lm, _hidden(self.lm, batch), batch, temperature)[0]
+                with nullcontext() if exact else computing(self.device, self.dtype):
+                    logprobs_BA = _tokens(self.lm, _hidden(self.lm, batch), batch, temperature)[0]
             for index, row in zip(group, logprobs_BA.tolist(), strict=True):
                 found[index] = tuple(row[: len(pairs[index][1])])
         return [found[index] for index in range(len(pairs))]
 
     def probe(self, sequences: Sequence[Sequence[int]]) -> tuple[ProbeSequence, ...]:
-        """What these weights say about token sequences (two tokens or more), for a version's manifest."""
-        logprobs = self.logprobs([(ids[:1], ids[1:]) for ids in sequences])
+        """What these weights say about token sequences (two tokens or more), for a version's manifest: in float32,
+        whatever layers compute in here, since an engine computes in a type of its own."""
+        logprobs = self.logprobs([(ids[:1], ids[1:]) for ids in sequences], exact=True)
         return tuple(
             ProbeSequence(token_ids=tuple(ids), logprobs=values)
             for ids, values in zip(sequences, logprobs, strict=True)
@@ -158,7 +177,10 @@ class Policy:
     ) -> list[tuple[int, ...]]:
         """One answer a prompt (`sampling.sample`), of which the end is kept where it leaves no room for the answer."""
         cut = [tuple(prompt)[-max(1, self.limits.context - max_tokens) :] for prompt in prompts]
-        return sampling.sample(self.lm, cut, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=eos_ids)
+        with computing(self.device, self.dtype):
+            return sampling.sample(
+                self.lm, cut, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=eos_ids
+            )
 
     def _as_reference(self) -> AbstractContextManager[Any]:
         if self._adapter is None:
@@ -187,9 +209,9 @@ class Policy:
     def write_version(self, folder: Path) -> None:
         """Write the files that the engine serves: a complete model folder, or the adapter's two files."""
         if self._adapter is not None:
-            trunk.save_adapter(self._adapter, folder)
+            trunk.save_adapter(self._adapter, folder, self.written.usual)
         else:
-            trunk.save_model(self.lm, folder, base=self.base, keep_config=True)
+            trunk.save_model(self.lm, folder, base=self.base, written=self.written, keep_config=True)
 
 
 def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:

@@ -26,8 +26,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf_online.algorithms.masked import row_sums
+from rlhf_online.config import Dtype
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.models import trunk
+from rlhf_online.models import precision, trunk
+from rlhf_online.models.precision import Written
 from rlhf_online.models.score_normalisation import ScoreNormalisation
 from rlhf_online.models.tokens import Batch, ChatTokenizer, Pair, by_budget, collate, length
 
@@ -50,7 +52,7 @@ NEW_HEADS = Heads()
 class RewardModel:
     """Built by `RewardModel.load`. `heads` has a row for each head of each objective, objective by objective.
 
-    `tokenizer` is the digest of the tokenizer that the trunk was made for.
+    `tokenizer` is the digest of the tokenizer that the trunk was made for; layers compute in `dtype`.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class RewardModel:
         base: Path,
         tokenizer: str,
         adapter: PeftModel | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.decoder = decoder
         self.readout: Readout = heads.readout
@@ -69,6 +72,9 @@ class RewardModel:
         self.objectives = heads.objectives
         self.members = heads.members
         self.base = base
+        self.dtype = dtype
+        stored = Written.of(base)
+        self._written = stored if adapter is None else stored.adapter()
         self.tokenizer = tokenizer
         self.limits = trunk.limits(decoder.config)
         self.normalisation = ScoreNormalisation.identity(len(heads.objectives), self.members)
@@ -90,12 +96,13 @@ class RewardModel:
         """The reward model in `folder`, or a new one on the trunk of the language model in `base`.
 
         A stored model of `full` tuning needs no `base`; the heads of a stored model are its own.
-        New heads begin with standard deviation 1/√(d + 1) (Stiennon et al. 2020). Raises InvalidInput; VersionCorrupt,
-        also for a base model whose tokenizer is not the stored model's.
+        Layers compute in `dtype`. New heads begin with standard deviation 1/√(d + 1) (Stiennon et al. 2020). Raises
+        InvalidInput; VersionCorrupt, also for a base model whose tokenizer is not the stored model's.
         """
         device = torch.device(device)
         source = folder if folder is not None and tuning == "full" else base
-        decoder = trunk.load_trunk(source, device=device, dtype=dtype).requires_grad_(True)
+        masters = torch.promote_types(dtype, torch.float32)
+        decoder = trunk.load_trunk(source, device=device, dtype=masters).requires_grad_(True)
         adapter = None
         if tuning == "lora":
             adapter = trunk.add_lora(decoder, rank=lora_rank, folder=folder, seed=seed, task=None)
@@ -112,7 +119,8 @@ class RewardModel:
             linear = nn.Linear(width, len(heads.objectives) * heads.members)
             nn.init.normal_(linear.weight, std=(width + 1) ** -0.5)
             nn.init.zeros_(linear.bias)
-        model = cls(decoder, linear.to(device), heads, base=source, tokenizer=tokenizer, adapter=adapter)
+        linear = linear.to(device)
+        model = cls(decoder, linear, heads, base=source, tokenizer=tokenizer, adapter=adapter, dtype=dtype)
         if folder is not None:
             _restore_heads(model, folder)
         return model
@@ -138,7 +146,8 @@ class RewardModel:
 
     def forward(self, batch: Batch) -> Tensor:
         """Utilities, not normalised, (B, O, K)."""
-        hidden_BTd = self.decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
+        with precision.computing(self.device, self.dtype):
+            hidden_BTd = self.decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
         hidden_Bd = _pooled(hidden_BTd, batch, self.readout, self.heads.weight.dtype)
         return self.heads(hidden_Bd).unflatten(1, (len(self.objectives), self.members))
 
@@ -158,11 +167,13 @@ class RewardModel:
     def normalise(
         self, pairs: Sequence[Pair], *, untrained: Collection[str] = (), max_batch_tokens: int = MAX_BATCH_TOKENS
     ) -> None:
-        """Choose zero and unit so that over `pairs` (two or more) each objective has mean 0 and variance 1.
+        """Choose zero and unit so that over `pairs` (two or more) each objective has mean 0 and variance 1, once the
+        trunk is written and read again.
 
         `untrained` are objectives by which no vote has ordered answers: they score 0.
         """
-        utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
+        with precision.rounded({n: p for n, p in self.decoder.named_parameters() if p.requires_grad}, self._written):
+            utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
         untrained_O = [name in untrained for name in self.objectives]
         self.normalisation = ScoreNormalisation.over(utilities_NOK, untrained_O)
 
@@ -200,9 +211,9 @@ class RewardModel:
         """Write everything that `load` needs, for `lora` besides the base model."""
         folder.mkdir(parents=True, exist_ok=True)
         if self._adapter is not None:
-            trunk.save_adapter(self._adapter, folder)
+            trunk.save_adapter(self._adapter, folder, self._written.usual)
         else:
-            trunk.save_model(self.decoder, folder, base=self.base, keep_config=False)
+            trunk.save_model(self.decoder, folder, base=self.base, written=self._written, keep_config=False)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.heads.named_parameters()}
         save_file(weights, folder / "heads.safetensors")
         values = {
@@ -211,6 +222,7 @@ class RewardModel:
             "readout": self.readout,
             "tuning": "full" if self._adapter is None else "lora",
             "tokenizer": self.tokenizer,
+            "dtype": precision.name(self.dtype),
             **{name: tensor.tolist() for name, tensor in self.normalisation.tensors().items()},
         }
         (folder / "reward.json").write_text(json.dumps(values, indent=2))
@@ -225,6 +237,11 @@ def _pooled(hidden_BTd: Tensor, batch: Batch, readout: Readout, dtype: torch.dty
     first_B1 = torch.minimum(batch.before_BA[:, :1] + 1, last_B1)
     mask_BT1 = ((first_B1 <= position_T) & (position_T <= last_B1)).unsqueeze(-1)
     return row_sums(hidden_BTd.to(dtype), mask_BT1) / mask_BT1.sum(1)
+
+
+def computed_in(folder: Path) -> str:
+    """The type that layers computed in where the reward model in `folder` learned. Raises VersionCorrupt."""
+    return _read(folder)["dtype"]
 
 
 STORED = ("objectives", "heads", "readout", "tuning", "tokenizer", "mean", "std", "correlation")
@@ -244,9 +261,11 @@ def _restore_heads(model: RewardModel, folder: Path) -> None:
 def _read(folder: Path) -> dict:
     """Raises VersionCorrupt."""
     try:
-        stored = {"readout": "last"} | json.loads((folder / "reward.json").read_text())
+        stored = {"readout": "last", "dtype": "float32"} | json.loads((folder / "reward.json").read_text())
         if missing := [name for name in STORED if name not in stored]:
             raise ValueError(f"it lacks {', '.join(missing)}")
+        if stored["dtype"] not in get_args(Dtype):
+            raise ValueError(f"its dtype {stored['dtype']!r} is none of {', '.join(get_args(Dtype))}")
         if stored["readout"] not in get_args(Readout):
             raise ValueError(f"its readout {stored['readout']!r} is none of {', '.join(get_args(Readout))}")
     except (OSError, ValueError) as error:

@@ -25,8 +25,10 @@ from transformers.utils import logging as transformers_logging
 
 from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 from rlhf_online.errors import InvalidInput, VersionCorrupt
+from rlhf_online.models import precision
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.loading import LOADING
+from rlhf_online.models.precision import Written
 from rlhf_online.models.tensor_headers import has_weights, read_header
 from rlhf_online.versions.weight_files import weight_files
 
@@ -132,15 +134,16 @@ def _load(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
     return model.to(device).eval()
 
 
-def save_model(model: PreTrainedModel, folder: Path, *, base: Path, keep_config: bool) -> None:
-    """Write weights under transformers' names, and copy the configuration and tokenizer files of `base`.
+def save_model(model: PreTrainedModel, folder: Path, *, base: Path, written: Written, keep_config: bool) -> None:
+    """Write weights under transformers' names, of the types `written`, and copy the configuration and tokenizer files
+    of `base`.
 
     A tied tensor that the files of `base` hold twice is written twice: an engine on that base computes with both.
     With `keep_config` the configuration is that of `base`, byte for byte; else the model's own, for a trunk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet():
-        model.save_pretrained(folder, state_dict=_with_copies(model.state_dict(), base))
+        model.save_pretrained(folder, state_dict=_with_copies(_as_written(model.state_dict(), written), base))
     own = {path.name for path in folder.iterdir()}
     for path in sorted(base.iterdir()):
         copied = path.suffix in (".json", ".jinja", ".txt", ".model") and not path.name.endswith(".index.json")
@@ -150,7 +153,17 @@ def save_model(model: PreTrainedModel, folder: Path, *, base: Path, keep_config:
     if not keep_config:
         config = json.loads((folder / "config.json").read_text())
         config.pop("_name_or_path", None)
+        config["dtype"] = precision.name(written.usual)
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def _as_written(tensors: dict[str, Tensor], written: Written) -> dict[str, Tensor]:
+    """The tensors in their types; those that share memory still share it, in the type of the first."""
+    cast: dict[int, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.data_ptr() not in cast:
+            cast[tensor.data_ptr()] = tensor.to(written(name)) if tensor.is_floating_point() else tensor
+    return {name: cast[tensor.data_ptr()] for name, tensor in tensors.items()}
 
 
 def _with_copies(tensors: dict[str, Tensor], base: Path) -> dict[str, Tensor]:
@@ -220,11 +233,11 @@ def load_adapter(wrapped: PeftModel, folder: Path) -> None:
         raise VersionCorrupt(f"the adapter in {folder} does not fit its base model: train it anew")
 
 
-def save_adapter(wrapped: PeftModel, folder: Path) -> None:
-    """Write the adapter as peft and vLLM read it, without a name of its base model's place."""
+def save_adapter(wrapped: PeftModel, folder: Path, dtype: torch.dtype) -> None:
+    """Write the adapter as peft and vLLM read it, in that type, without a name of its base model's place."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    detached = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    detached = {name: tensor.detach().to(dtype).cpu().contiguous() for name, tensor in weights.items()}
     save_file(detached, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     values = wrapped.peft_config["default"].to_dict()
     # peft spells all-linear out as every layer's path; the last parts name the same layers, in any layer.

@@ -34,6 +34,7 @@ def commit(
             "progress": progress.to_json(),
             "buffer": parts.intake.policy_inputs.buffer.to_json(),
             "curriculum": parts.experience.curriculum.to_json(),
+            "dtype": parts.learners.dtype,
         }
         sealed = {
             "ledger": parts.ledger.seal(parts.checkpoints.ledger_folder),

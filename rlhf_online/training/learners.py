@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from rlhf_online.feedback.limits import VoteLimits
+from rlhf_online.models import precision
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
@@ -54,6 +55,11 @@ class Learners:
     def limits(self) -> ModelLimits:
         """What both models can read."""
         return self.policy.policy.limits.both(self.reward.model.limits)
+
+    @property
+    def dtype(self) -> str:
+        """What the models compute in."""
+        return precision.name(self.policy.policy.dtype)
 
     @property
     def vote_limits(self) -> VoteLimits:

@@ -15,8 +15,8 @@ the number of updates that were kept.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from rlhf_online.algorithms import kl
 from rlhf_online.algorithms.advantages import RunningMean
 from rlhf_online.algorithms.masked import masked_mean
-from rlhf_online.models import trunk
+from rlhf_online.models import precision, trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.eligibility import drop_singleton_groups, usable_labels, usable_rollouts
@@ -147,9 +147,13 @@ class PolicyUpdater:
                 self.algorithm_state = replace(self.algorithm_state, kl_coef=None)
         return report
 
-    def published(self) -> AbstractContextManager[None]:
-        """While the block runs the policy has the weights that are to serve: its own, or their average."""
-        return nullcontext() if self._average is None else self._average.in_place()
+    @contextmanager
+    def published(self) -> Iterator[None]:
+        """While the block runs the policy has the weights that are to serve: its own, or their average, as a version
+        holds them."""
+        policy, average = self.policy, nullcontext() if self._average is None else self._average.in_place()
+        with average, precision.rounded(policy.parameters(), policy.written):
+            yield
 
     def _usable(
         self, algorithm: AnyAlgorithm, rollouts: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer]

@@ -10,6 +10,7 @@ from pydantic import Field
 from rlhf_online.canary.settings import CanarySettings
 from rlhf_online.config import (
     Device,
+    Dtype,
     LogAddress,
     LogSettings,
     Objectives,
@@ -114,6 +115,12 @@ class TrainerSettings(ServiceSettings):
     model: str = Field(description="Folder of the base model.")
     tuning: Tuning = Field(default="full", description="Train all weights of the policy, or a LoRA adapter.")
     device: Device = Field(default="auto", description="Where training computes.")
+    dtype: Dtype = Field(
+        default="auto",
+        description="What layers compute in; weights that learn, Adam, heads and losses are float32, and versions are "
+        "written in the base model's type. auto: bfloat16 on a GPU, and on a CPU where it is measured to be faster, "
+        "else float32; the checkpoint keeps the choice.",
+    )
     threads: Positive = Field(default=1, description="CPU threads.")
     metrics_port: Port = Field(default=8004, description="Prometheus metrics over HTTP; 0 lets the system choose.")
     min_votes: Positive = Field(default=32, description="New votes that begin a cycle.")

@@ -15,7 +15,7 @@ from rlhf_online import config, logs, process, tracing
 from rlhf_online.errors import ConfigError, RlhfError
 from rlhf_online.metrics import MachineMetrics, RewardMetrics
 from rlhf_online.metrics import serve as serve_metrics
-from rlhf_online.models import trunk
+from rlhf_online.models import precision, reward, trunk
 from rlhf_online.models.check import raise_refusals
 from rlhf_online.models.check.contents import inspect
 from rlhf_online.models.reward import RewardModel
@@ -115,31 +115,33 @@ class ModelScorer:
     """A reward model and the size of its forward passes."""
 
     def __init__(self, model: RewardModel, max_batch_tokens: int) -> None:
-        self._model = model
+        self.model = model
         self._max_batch_tokens = max_batch_tokens
 
     @property
     def objectives(self) -> Sequence[str]:
-        return self._model.objectives
+        return self.model.objectives
 
     @property
     def correlation_OO(self) -> torch.Tensor:
-        return self._model.correlation_OO
+        return self.model.correlation_OO
 
     def scores(self, pairs: Sequence[Pair]) -> torch.Tensor:
-        return self._model.scores(pairs, max_batch_tokens=self._max_batch_tokens)
+        return self.model.scores(pairs, max_batch_tokens=self._max_batch_tokens)
 
 
 def loader(
     settings: config.RewardSettings, registry: Registry, tokenizer: ChatTokenizer
 ) -> Callable[[Manifest], Scorer]:
     """Loads the model of a version. What it gives raises VersionCorrupt; ConfigError for another tokenizer's."""
-    device = trunk.pick_device(settings.device)
+    base, device = Path(settings.model), trunk.pick_device(settings.device)
+    shape = trunk.read_config(base)
+    precision.choose(settings.dtype, device, shape, "float32")  # a type that the device lacks is told now
 
     def load(manifest: Manifest) -> Scorer:
-        model = RewardModel.load(
-            Path(settings.model), folder=registry.path(manifest.version), tuning=manifest.tuning, device=device
-        )
+        folder = registry.path(manifest.version)
+        dtype = precision.choose(settings.dtype, device, shape, reward.computed_in(folder))
+        model = RewardModel.load(base, folder=folder, tuning=manifest.tuning, device=device, dtype=dtype)
         if model.tokenizer != tokenizer.digest:
             raise ConfigError(
                 f"model: {manifest.version} was trained with another tokenizer than that in {settings.model}: name the "

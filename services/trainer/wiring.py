@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 import structlog
+import torch
 
 from rlhf_online.errors import CheckpointError, ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.eventlog.base import Source
 from rlhf_online.feedback.outcomes import OutcomeBoard
 from rlhf_online.metrics import TrainerMetrics
+from rlhf_online.models import precision
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair
-from rlhf_online.models.trunk import pick_device
+from rlhf_online.models.trunk import pick_device, read_config
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.sources import RewardService
 from rlhf_online.rewards.weights import Weights
@@ -93,8 +95,9 @@ def build(
     checkpoint = _loaded(checkpoints, retrier)
     ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.sealed["ledger"]) if checkpoint else Ledger()
     retrier.call("reading the live version", lambda: registry.verify(live))
-    learners = _learners(settings, registry, live, tokenizer)
-    held_back = _held_back(settings, registry, tokenizer) if settings.gate.held_back.share else None
+    dtype = _dtype(settings, checkpoint)
+    learners = _learners(settings, registry, live, tokenizer, dtype)
+    held_back = _held_back(settings, registry, tokenizer, dtype) if settings.gate.held_back.share else None
     buffer = RolloutBuffer(BUFFER_CYCLES * settings.rollout.per_cycle, settings.rollout.max_staleness)
     intake = Intake(source, ledger, buffer, _intake_settings(settings, checkpoints, learners, held_back, tokenizer))
     parts = TrainerParts(
@@ -181,7 +184,26 @@ def _weights(registry: Registry, state: StateDir, objectives: Sequence[str]) -> 
     return read
 
 
-def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenizer: ChatTokenizer) -> Learners:
+def _dtype(settings: TrainerSettings, checkpoint: Checkpoint | None) -> torch.dtype:
+    """What all models compute in: where the settings leave it open, what the checkpoint was computed in."""
+    log, device = structlog.get_logger(), pick_device(settings.device)
+    before = str(checkpoint.state.get("dtype", "")) if checkpoint else ""
+    dtype = precision.choose(settings.dtype, device, read_config(Path(settings.model)), before)
+    log.info("computing", device=str(device), dtype=precision.name(dtype))
+    if before not in ("", precision.name(dtype)):
+        log.warning(
+            "the checkpoint was computed in another type: learning goes on from it, not bit for bit as it would have",
+            checkpoint=before,
+            now=precision.name(dtype),
+        )
+    elif settings.dtype == "auto" and before == "float32" and precision.has_bfloat16(device) and device.type == "cuda":
+        log.warning("dtype stays float32, as in the checkpoint: 'bfloat16' takes less time and memory on this GPU")
+    return dtype
+
+
+def _learners(
+    settings: TrainerSettings, registry: Registry, live: str, tokenizer: ChatTokenizer, dtype: torch.dtype
+) -> Learners:
     base, device = Path(settings.model), pick_device(settings.device)
     _check_tuning(settings, registry, live)
 
@@ -193,24 +215,34 @@ def _learners(settings: TrainerSettings, registry: Registry, live: str, tokenize
             reference=reference,
             lora_rank=settings.policy.lora_rank,
             device=device,
+            dtype=dtype,
             seed=settings.seed,
         )
         mixed = _demonstrations(settings.policy, tokenizer, policy)
         return PolicyUpdater(policy, settings.policy, settings.seed, mixed)
 
-    reward = _reward_updater(settings, registry, tokenizer, trunk="reward.trunk", seed=settings.seed)
+    reward = _reward_updater(settings, registry, tokenizer, trunk="reward.trunk", seed=settings.seed, dtype=dtype)
     reference = registry.path(registry.references()[-1])
     policy = load_policy(registry.path(live), reference)
     return Learners(reward, policy, tokenizer, load_policy, other_trunk=bool(settings.reward.trunk))
 
 
-def _held_back(settings: TrainerSettings, registry: Registry, tokenizer: ChatTokenizer) -> HeldBackModel:
+def _held_back(
+    settings: TrainerSettings, registry: Registry, tokenizer: ChatTokenizer, dtype: torch.dtype
+) -> HeldBackModel:
     trunk = "gate.held_back.trunk" if settings.gate.held_back.trunk else "reward.trunk"
-    return HeldBackModel(_reward_updater(settings, registry, tokenizer, trunk=trunk, seed=settings.seed + SEED))
+    seed = settings.seed + SEED
+    return HeldBackModel(_reward_updater(settings, registry, tokenizer, trunk=trunk, seed=seed, dtype=dtype))
 
 
 def _reward_updater(
-    settings: TrainerSettings, registry: Registry, tokenizer: ChatTokenizer, *, trunk: str, seed: int
+    settings: TrainerSettings,
+    registry: Registry,
+    tokenizer: ChatTokenizer,
+    *,
+    trunk: str,
+    seed: int,
+    dtype: torch.dtype,
 ) -> RewardUpdater:
     """A new reward model, on the trunk that the setting `trunk` names, or else on the policy's."""
     base, named = Path(settings.model), attrgetter(trunk)(settings)
@@ -228,6 +260,7 @@ def _reward_updater(
         ),
         lora_rank=settings.reward.lora_rank,
         device=pick_device(settings.device),
+        dtype=dtype,
         seed=seed,
     )
     if model.tokenizer != tokenizer.digest:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
+from rlhf_online.models.precision import Written
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair, collate
 from rlhf_online.rollout.types import Rollout, ScoredRollout
@@ -91,7 +92,7 @@ def write_model(folder: Path, size: Size, dtype: torch.dtype) -> None:
     lm = trunk.random_lm(base, seed=0, device=torch.device("cpu"))
     for parameter in lm.parameters():
         parameter.data = parameter.data.to(dtype)
-    trunk.save_model(lm, folder, base=base, keep_config=True)
+    trunk.save_model(lm, folder, base=base, written=Written({}, dtype), keep_config=True)
 
 
 def draw(size: Size, vocabulary: int, count: int) -> list[Pair]:

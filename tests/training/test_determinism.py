@@ -31,11 +31,13 @@ POLICIES: dict[str, dict[str, Any]] = {
     "schedule": {"schedule": [{"algorithm": "best-of-n", "updates": 1}, {"algorithm": "reinforce"}]},
     "kto": {"algorithm": "kto"},
     "adapters": {"lora_rank": 4},
+    "bfloat16": {},
 }
 ADAPTERS: dict[str, Any] = {
     "tuning": "lora",
     "reward": settings_of(StateDir(Path()), Path()).reward.model_copy(update={"tuning": "lora", "readout": "mean"}),
 }
+CHANGES: dict[str, dict[str, Any]] = {"adapters": ADAPTERS, "bfloat16": {"dtype": "bfloat16"}}
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +78,8 @@ def one_thread() -> Iterator[None]:
 def copy(log: Path, root: Path, policy: str) -> Iterator[World]:
     shutil.copytree(log, root)
     settings = {"epochs": 2, "minibatches": 2, "max_step_kl": 50.0, "micro_batch_tokens": 120, **POLICIES[policy]}
-    changes = ADAPTERS if policy == "adapters" else {}
     gate = settings_of(StateDir(Path()), Path()).gate.model_copy(update={"held_back": HeldBackCheck(share=0.3)})
-    with world(root, policy=PolicyTraining.model_validate(settings), gate=gate, **changes) as made:
+    with world(root, policy=PolicyTraining.model_validate(settings), gate=gate, **CHANGES.get(policy, {})) as made:
         yield made
 
 

@@ -79,6 +79,7 @@ def run(settings: SftSettings) -> None:
             ),
             progress=tell,
             device=device,
+            dtype=settings.dtype,
         )
     if first:
         fsync_tree(settings.out)

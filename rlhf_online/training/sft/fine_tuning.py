@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rlhf_online.config import Dtype
 from rlhf_online.errors import InvalidInput
-from rlhf_online.models import trunk
+from rlhf_online.models import precision, trunk
 from rlhf_online.models.chat_template import text_of
 from rlhf_online.models.packing import is_exact, pack
+from rlhf_online.models.precision import Written
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair, by_budget, fit, length
 from rlhf_online.training import distributed
@@ -51,8 +53,10 @@ def fine_tune(
     *,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     device: torch.device | str = "cpu",
+    dtype: Dtype = "float32",
 ) -> "Prepared":
-    """Train the model in `model_dir` (random weights if it has none) and write a complete model folder to `out`.
+    """Train the model in `model_dir` (random weights if it has none) and write a complete model folder to `out`, of
+    weights of the types that it has. Layers compute in `dtype` (`precision.choose`).
 
     AdamW, the learning rate rising over the first 3 % of the steps and falling to 0 as a cosine. `progress` is told
     the step, the number of steps, and the loss in nats a token. Processes that torchrun started share each step; the
@@ -60,11 +64,12 @@ def fine_tune(
     does not write, is left out; what is returned says which and why. Raises InvalidInput where none is left, for a
     folder that holds no model, and for a tokenizer that is not the model's.
     """
-    tokenizer = ChatTokenizer(model_dir)
+    tokenizer, device = ChatTokenizer(model_dir), torch.device(device)
+    computed_in = precision.choose(dtype, device, trunk.read_config(model_dir))
     if has_weights(model_dir):
-        lm = trunk.load_lm(model_dir, device=torch.device(device), dtype=torch.float32)
+        lm = trunk.load_lm(model_dir, device=device, dtype=torch.float32)
     else:
-        lm = trunk.random_lm(model_dir, seed=passes.seed, device=torch.device(device))
+        lm = trunk.random_lm(model_dir, seed=passes.seed, device=device)
     lm.requires_grad_(True)
     limits = trunk.limits(lm.config)
     prepared = to_pairs(demonstrations, tokenizer, limits.context, limits.vocabulary)
@@ -78,25 +83,31 @@ def fine_tune(
             order += rng.sample(range(len(pairs)), len(pairs))
         chosen, order = [pairs[index] for index in order[: passes.batch]], order[passes.batch :]
         optimiser.zero_grad(set_to_none=True)
-        loss = backward(lm, chosen, row_width=row_width, pad_id=tokenizer.pad_id)
+        loss = backward(lm, chosen, row_width=row_width, pad_id=tokenizer.pad_id, dtype=computed_in)
         loss = distributed.all_reduce(parameters, {"loss": loss})["loss"]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
         progress(step, passes.steps, loss)
     if distributed.is_main_process():
-        trunk.save_model(lm, out, base=model_dir, keep_config=True)
+        trunk.save_model(lm, out, base=model_dir, written=Written.of(model_dir), keep_config=True)
     return prepared
 
 
 def backward(
-    lm: trunk.PreTrainedModel, pairs: Sequence[Pair], *, row_width: int, pad_id: int, max_tokens: int = 0
+    lm: trunk.PreTrainedModel,
+    pairs: Sequence[Pair],
+    *,
+    row_width: int,
+    pad_id: int,
+    max_tokens: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> float:
     """Add the gradient of the mean cross-entropy of all answer tokens to `lm`'s, and return that mean, nats a token.
 
     Rows are `row_width` times as wide as the longest pair; 0: a pair a row. Passes of at most `max_tokens` (0: what
-    memory allows) add up to exactly the gradient of one. Of several processes each adds the gradient of its shard
-    (`distributed`), and returns its share of the mean.
+    memory allows), whose layers compute in `dtype`, add up to exactly the gradient of one. Of several processes each
+    adds the gradient of its shard (`distributed`), and returns its share of the mean.
     """
     decoder = getattr(lm, lm.base_model_prefix)
     tokens, total = sum(len(answer) for _, answer in pairs), 0.0
@@ -104,11 +115,12 @@ def backward(
     for group in by_budget([length(pair) for pair in own], max_tokens or _budget(lm)):
         chosen = [own[index] for index in group]
         packed = pack(chosen, width=row_width * max(map(length, chosen)), pad_id=pad_id, device=lm.device)
-        hidden_RTd = decoder(
-            input_ids=packed.tokens_RT, position_ids=packed.position_RT, use_cache=False
-        ).last_hidden_state
-        hidden_Nd = hidden_RTd[packed.row_N, packed.before_N]
-        logprobs_N = trunk.logprobs(lm, hidden_Nd, packed.answer_N, torch.ones_like(packed.answer_N))
+        with precision.computing(lm.device, dtype):
+            hidden_RTd = decoder(
+                input_ids=packed.tokens_RT, position_ids=packed.position_RT, use_cache=False
+            ).last_hidden_state
+            hidden_Nd = hidden_RTd[packed.row_N, packed.before_N]
+            logprobs_N = trunk.logprobs(lm, hidden_Nd, packed.answer_N, torch.ones_like(packed.answer_N))
         loss = -counts * logprobs_N.sum() / tokens
         loss.backward()
         total += loss.item()

@@ -1,0 +1,52 @@
+"""The type that a trainer computes in goes with its checkpoint and its versions."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from structlog.testing import capture_logs
+
+from rlhf_online.config import RewardSettings
+from rlhf_online.models import precision
+from services.reward.__main__ import ModelScorer, loader
+from tests.support.trainer_world import World, world
+
+
+@pytest.fixture(autouse=True)
+def units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: True)
+
+
+def computing(made: World) -> tuple[str, list[str]]:
+    """What a trainer that resumes now computes in, and what it says of it."""
+    with capture_logs() as lines, made.trainer() as trainer:
+        return trainer.parts.learners.dtype, [line["event"] for line in lines if "comput" in line["event"]]
+
+
+def test_a_checkpoint_keeps_the_type_and_another_one_is_told(tmp_path: Path) -> None:
+    with world(tmp_path, dtype="bfloat16") as made:
+        made.chat(16)
+        with made.trainer() as trainer:
+            assert trainer.run_once()
+        version = made.registry.live("reward")
+        assert version is not None
+        assert json.loads((made.registry.path(version) / "reward.json").read_text())["dtype"] == "bfloat16"
+    with world(tmp_path) as made:
+        assert computing(made) == ("bfloat16", ["computing"]), "auto, which is float32 for a model this small"
+    with world(tmp_path, dtype="float32") as made:
+        dtype, said = computing(made)
+        assert dtype == "float32" and "the checkpoint was computed in another type" in said[1]
+
+
+@pytest.mark.parametrize(("asked", "found"), [("auto", torch.bfloat16), ("float32", torch.float32)])
+def test_scores_are_computed_in_what_the_trainer_computed_in_unless_told_otherwise(tmp_path: Path, asked, found):
+    with world(tmp_path, dtype="bfloat16") as made:
+        made.chat(16)
+        with made.trainer() as trainer:
+            trainer.run_once()
+        version = made.registry.live("reward")
+        assert version is not None
+        settings = RewardSettings(state_dir=tmp_path, model=made.settings.model, device="cpu", dtype=asked)
+        scorer = loader(settings, made.registry, made.tokenizer)(made.registry.manifest(version))
+        assert isinstance(scorer, ModelScorer) and scorer.model.dtype == found

@@ -25,7 +25,7 @@ CASES = Path(__file__).parent / "rules"
 FILES = sorted(path.name for path in RULES.glob("*.yaml"))
 METRICS = {entry.name: entry for entries in metrics_docs.catalogue().values() for entry in entries}
 """All that the services' own registries tell, with the values that labels may have."""
-OF_THE_SCRAPE = {"namespace", "job", "pod", "instance"}
+OF_THE_SCRAPE = {"namespace", "release", "job", "pod", "instance"}
 """Labels that Prometheus sets: the first and third only in Kubernetes."""
 SELECTOR = re.compile(r"(?<![:\w])([a-z]+_[a-z0-9_]+)(?:\{([^}]*)\}|(?=\[|\s|\)|$))")
 MATCHER = re.compile(r'(\w+)\s*(=~|!=|!~|=)\s*"([^"]*)"')
@@ -98,7 +98,7 @@ def rules() -> list[Any]:
 
 @pytest.mark.parametrize("rule", rules())
 def test_a_rule_asks_for_metrics_and_labels_that_the_services_emit(rule: dict[str, Any]) -> None:
-    recorded = re.compile(r"namespace_job:\w+:\w+")
+    recorded = re.compile(r"namespace_release_job:\w+:\w+")
     asked = list(selectors(recorded.sub("", rule["expr"])))
     assert asked or recorded.search(rule["expr"])
     for metric, wanted in asked:

@@ -18,6 +18,8 @@ from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.rewards import weights
+from rlhf_online.rewards.rules import record
+from rlhf_online.rewards.rules.ruleset import parse
 from rlhf_online.state import StateDir
 from rlhf_online.training.checkpoint import CheckpointPart, Checkpoints
 from rlhf_online.training.lease import FileLease
@@ -95,6 +97,7 @@ def rolled_back(state: Path) -> str:
     return versions(state).rollback("policy", reason="worse").version
 
 
+RULES = "[propositions.zinc]\nwords = ['zinc']\n[rules.metal]\nweights = { zinc = 1 }\n"
 PROBE = (ProbeSequence(token_ids=(1, 2), logprobs=(-0.5,)),)
 REBUILT = ["policy-000000", "policy-000001"]
 
@@ -159,6 +162,12 @@ FILES = (
         but={"missing": {"helpful": 3.0}},
     ),
     SmallFile(
+        path="versions/reward-rules",
+        read=lambda state: record.read(versions(state).store).text,
+        intact=RULES,
+        but={"missing": ""},
+    ),
+    SmallFile(
         path="reward-weights.json",
         read=lambda state: objectives_weights(state, recorded=False),
         intact={"helpful": 3.0},
@@ -217,6 +226,7 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry.add_probe("policy-000000", PROBE)
     weights.change(registry.store, state, {"helpful": 2.0}, ["helpful"])
     write_json(state.reward_weights, {"helpful": 3.0})
+    record.apply(registry.store, parse(RULES))
     state.write_status("trainer", {"cycle": 1})
     write_json(state.run / "standalone.ready.json", {"pid": 0})
     with LocalLog(state.log) as log:

@@ -16,6 +16,7 @@ from rlhf_online.cli import (
     gap,
     keys,
     learning,
+    rules,
     sft,
     size,
     topics,
@@ -54,6 +55,7 @@ app.add_typer(versions_store.app, name="versions")
 app.add_typer(learning.app, name="learning")
 app.add_typer(canary.app, name="canary")
 app.command("reward-weights")(weights.reward_weights)
+app.add_typer(rules.app, name="rules")
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
 app.add_typer(backup.app, name="backup")

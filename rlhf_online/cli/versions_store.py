@@ -49,6 +49,7 @@ def show(version: VersionArgument, as_json: JsonOption = False, state: StateOpti
         ("KL", f"{manifest.kl:.4f} nats an answer" if version.startswith("policy") and manifest.parent else ""),
         ("learned up to", _pairs(manifest.position)),
         ("weights", _pairs(manifest.weights)),
+        ("rules", manifest.rules_version),
         ("gate", _pairs(_flat(status.gate))),
         ("held out", _pairs(manifest.figures)),
     ):

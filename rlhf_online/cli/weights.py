@@ -8,6 +8,7 @@ from rlhf_online.cli.client import DEFAULT_STATE, StateOption
 from rlhf_online.cli.versions import registry_of
 from rlhf_online.errors import InvalidInput
 from rlhf_online.rewards import weights
+from rlhf_online.rewards.rules import record
 from rlhf_online.state import StateDir
 
 ROW = "{:<24} {:>8}"
@@ -18,15 +19,16 @@ def reward_weights(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Show the weights of the objectives, or change them: the reward service follows within seconds, and the trainer
-    with its next cycle. Only their proportions matter; nothing is trained anew.
+    with its next cycle. Of the reward model's only the proportions matter; `rule:NAME` is how often that rule's reward
+    is added to their say. Nothing is trained anew.
     """
     folder = StateDir(state)
     registry = registry_of(folder)
-    objectives = weights.objectives(registry)
+    objectives, rules = weights.objectives(registry), record.objectives(registry.store)
     if changes:
-        chosen = weights.change(registry.store, folder, dict(map(_change, changes)), objectives)
+        chosen = weights.change(registry.store, folder, dict(map(_change, changes)), objectives, rules)
     else:
-        chosen = weights.applicable(weights.read(registry.store, folder), objectives)
+        chosen = weights.applicable(weights.read(registry.store, folder), objectives, rules)
     print(ROW.format("OBJECTIVE", "WEIGHT"))
     for name, value in chosen.items():
         print(ROW.format(name, f"{value:g}"))

@@ -37,7 +37,9 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 ObjectiveName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Tags = Annotated[tuple[ObjectiveName, ...], Field(max_length=64), AfterValidator(_different)]
-Objectives = Annotated[tuple[ObjectiveName, ...], Field(min_length=1), AfterValidator(_different)]
+Objective = Annotated[str, Field(pattern=r"^(rule:)?[a-z][a-z0-9_-]{0,31}$")]
+"""`rule:NAME` is what people say of an answer by a rule (Sparrow): a head of the reward model like any other."""
+Objectives = Annotated[tuple[Objective, ...], Field(min_length=1), AfterValidator(_different)]
 """What answers are judged by; the first is that of a vote which names none."""
 
 

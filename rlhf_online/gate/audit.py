@@ -17,7 +17,6 @@ from pydantic import Field, field_validator
 
 from rlhf_online.gate.check import Check, Evidence, Finding, Tokens, TraitEffect
 from rlhf_online.gate.statistics import mean_interval, rises
-from rlhf_online.gate.texts import words
 from rlhf_online.gate.traits import (
     AgreementTrait,
     FormatTrait,
@@ -28,6 +27,7 @@ from rlhf_online.gate.traits import (
     Trait,
     WordsTrait,
 )
+from rlhf_online.texts.words import words
 
 Pair = tuple[Tokens, Tokens]
 COLUMNS = ("effect", "held_back_effect", "rate", "live_rate")

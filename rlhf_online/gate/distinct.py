@@ -7,7 +7,7 @@ n-grams. It falls as their number grows, so that both versions' are counted to t
 from pydantic import Field
 
 from rlhf_online.gate.check import Check, Evidence, Finding
-from rlhf_online.gate.texts import distinct, ngrams
+from rlhf_online.texts.words import distinct, ngrams
 
 
 class DistinctCheck(Check):

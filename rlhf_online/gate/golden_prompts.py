@@ -16,18 +16,18 @@ keep the trainer from its work; look-around and back-references are refused with
 
 import tomllib
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
-from pydantic_core import PydanticCustomError, SchemaError, SchemaValidator, core_schema
+from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from rlhf_online.config import Section
 from rlhf_online.config.explain import explained
 from rlhf_online.config.given import Given
 from rlhf_online.errors import ConfigError
-from rlhf_online.gate.texts import words
+from rlhf_online.texts.patterns import Regex, found
+from rlhf_online.texts.words import words
 
 MOST = 500
 """Prompts in a file: each is answered by both versions for every candidate."""
@@ -35,26 +35,9 @@ MOST = 500
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
-@lru_cache(maxsize=2 * MOST)
-def _compiled(pattern: str) -> SchemaValidator:
-    return SchemaValidator(core_schema.str_schema(pattern=pattern))
-
-
-def _regex(pattern: str) -> str:
-    try:
-        _compiled(pattern)
-    except SchemaError as error:
-        why = str(error).rpartition("error: ")[2].rpartition("SchemaError: ")[2]
-        raise ValueError(f"it is no regular expression of Rust's: {' '.join(why.split())}") from error
-    return pattern
-
-
 def _mistake(what: str) -> PydanticCustomError:
     """Of an entry as a whole."""
     return PydanticCustomError("golden", "{what}", {"what": what, "at": ""})
-
-
-Regex = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_regex)]
 
 
 class GoldenMessage(Section):
@@ -99,9 +82,9 @@ class GoldenPrompt(Section):
         for each in self.not_contains:
             if each.casefold() in text:
                 yield f"contains {each!r}"
-        if self.regex is not None and not _compiled(self.regex).isinstance_python(answer):
+        if self.regex is not None and not found(self.regex, answer):
             yield "regex does not match"
-        if self.not_regex is not None and _compiled(self.not_regex).isinstance_python(answer):
+        if self.not_regex is not None and found(self.not_regex, answer):
             yield "not_regex matches"
         if self.max_words is not None and count > self.max_words:
             yield f"has {count} words, more than {self.max_words}"

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from rlhf_online.gate.check import Check, Evidence, Finding
 from rlhf_online.gate.statistics import LEVEL, discoveries, rise_p
-from rlhf_online.gate.texts import ngrams, words
+from rlhf_online.texts.words import ngrams, words
 
 LONGEST = 3
 

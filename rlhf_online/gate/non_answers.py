@@ -4,7 +4,7 @@ from pydantic import Field
 
 from rlhf_online.gate.check import AnswerSet, Check, Evidence, Finding
 from rlhf_online.gate.rates import share_finding
-from rlhf_online.gate.texts import words
+from rlhf_online.texts.words import words
 
 COPIED_WORDS = 3
 """Fewer words of the prompt in a row may be an answer."""

@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints
 
 from rlhf_online.gate.check import Check, Evidence, Finding
 from rlhf_online.gate.rates import share_finding
-from rlhf_online.gate.texts import occurrences
+from rlhf_online.texts.words import occurrences
 
 BEGINNING = 200
 """Characters of an answer in which a refusal stands: further on the same words are mostly about something else."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from rlhf_online.gate.check import Check, Evidence, Finding
 from rlhf_online.gate.statistics import mean_interval
-from rlhf_online.gate.texts import repeated_share
+from rlhf_online.texts.words import repeated_share
 
 
 class RepetitionCheck(Check):

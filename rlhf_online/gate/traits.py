@@ -19,8 +19,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from rlhf_online.config import Section
-from rlhf_online.gate.languages import language
-from rlhf_online.gate.texts import occurrences, phrase, without, words
+from rlhf_online.texts.languages import language
+from rlhf_online.texts.words import occurrences, phrase, without, words
 
 Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"\w")]
 Allow = Literal["nothing", "less", "more", "anything"]

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rlhf_online import tracing
 from rlhf_online.errors import InvalidInput, RewardUnavailable
 from rlhf_online.proto.rlhf.v1 import reward_pb2, reward_pb2_grpc
+from rlhf_online.rewards.rules.ruleset import parse
 from rlhf_online.rewards.sources import Pair, Scored
 
 CHUNK = 256
@@ -40,23 +41,29 @@ class RewardClient:
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)  # the stub's methods have no types
 
     def score(
-        self, pairs: Sequence[Pair], reward_version: str, timeout: float, weights: Mapping[str, float] | None = None
+        self,
+        pairs: Sequence[Pair],
+        reward_version: str,
+        timeout: float,
+        weights: Mapping[str, float] | None = None,
+        rules: str = "",
     ) -> list[Scored]:
         """Scores of `pairs`, in their order, all by `reward_version`; `timeout` seconds a chunk of requests.
 
-        "" takes the version that is loaded. `weights` are those of its objectives; without any, the operator's of the
-        moment, which may change from chunk to chunk.
+        "" takes the version that is loaded. `weights` are those of its objectives and of `rules`; without any, the
+        operator's of the moment, rules too, which may change from chunk to chunk.
 
         Raises RewardUnavailable if the service does not answer in time or holds another version, InvalidInput for
         pairs that it will never score, and for invalid weights.
         """
         scores: list[Scored] = []
         for start in range(0, len(pairs), self._chunk):
-            scores += self._score_chunk(pairs[start : start + self._chunk], reward_version, timeout, weights or {})
+            chunk = pairs[start : start + self._chunk]
+            scores += self._score_chunk(chunk, reward_version, timeout, weights or {}, rules)
         return scores
 
     def _score_chunk(
-        self, pairs: Sequence[Pair], reward_version: str, timeout: float, weights: Mapping[str, float]
+        self, pairs: Sequence[Pair], reward_version: str, timeout: float, weights: Mapping[str, float], rules: str
     ) -> list[Scored]:
         items = [
             reward_pb2.ScoreItem(
@@ -64,7 +71,7 @@ class RewardClient:
             )
             for prompt, answer in pairs
         ]
-        request = reward_pb2.ScoreRequest(items=items, reward_version=reward_version, weights=weights)
+        request = reward_pb2.ScoreRequest(items=items, reward_version=reward_version, weights=weights, rules=rules)
         try:
             traced = ((tracing.HEADER, current),) if (current := tracing.current()) else ()
             response = self._scores.Score(request, timeout=timeout, metadata=traced)
@@ -80,6 +87,11 @@ class RewardClient:
         if weights and {name: response.weights.get(name) for name in weights} != dict(weights):
             raise RewardUnavailable(
                 f"the reward service at {self._address} scored by other weights than those asked for"
+            )
+        if rules and response.rules_version != (version := parse(rules).version):
+            raise RewardUnavailable(
+                f"the reward service at {self._address} scored by {response.rules_version or 'no rules'} where "
+                f"{version} was asked for: it is of an earlier release, or no longer reads these rules"
             )
         names = list(response.objectives)
         return [

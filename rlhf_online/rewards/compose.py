@@ -3,7 +3,10 @@
 The weights count by their proportions: whatever they are, the combined score has mean 0 and variance 1 over the
 reference answers, as each objective's has, so that the KL coefficient keeps its meaning when they are changed.
 
-Shapes: N answers, O objectives, K heads, d hidden width.
+Rules (`rewards.rules`) are not among them: a rule says itself what it is worth, in standard deviations of that score,
+and its reward is added to it as often as its weight says. It has no spread, since nothing about it is uncertain.
+
+Shapes: N answers, O objectives, K heads, R rules, d hidden width.
 """
 
 import torch
@@ -32,3 +35,8 @@ def combine(scores_NOK: Tensor, weights_O: Tensor, correlation_OO: Tensor) -> tu
     """
     combined_NK = torch.einsum("nok,o->nk", scores_NOK, coefficients(weights_O, correlation_OO))
     return combined_NK.mean(1), combined_NK.std(1, unbiased=False)
+
+
+def with_rules(score_N: Tensor, rewards_NR: Tensor, weights_R: Tensor) -> Tensor:
+    """The combined score with the rules' rewards, (N,)."""
+    return score_N + rewards_NR @ weights_R

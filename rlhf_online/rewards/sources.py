@@ -1,7 +1,7 @@
 """Where the scores of a policy update come from: a list of sources, whose scores are added.
 
-Invariant: all scores of one policy update are by one reward version and one set of weights; a source that cannot score
-by these raises RewardUnavailable and never answers by others.
+Invariant: all scores of one policy update are by one reward version, one set of weights and one of rules; a source that
+cannot score by these raises RewardUnavailable and never answers by others.
 """
 
 import math
@@ -17,7 +17,7 @@ Pair = tuple[Sequence[int], Sequence[int]]
 class Scored:
     """A score and its spread, in standard deviations of the reference answers' scores; NaN where there is none.
 
-    `by_objective` is the score by each objective alone.
+    `by_objective` is the score by each objective alone, and the reward by each rule.
     """
 
     score: float
@@ -29,9 +29,15 @@ class RewardSource(Protocol):
     """Scores answers: `client.RewardClient`, the reward model behind its service, does."""
 
     def score(
-        self, pairs: Sequence[Pair], reward_version: str, timeout: float, weights: Mapping[str, float] | None = None
+        self,
+        pairs: Sequence[Pair],
+        reward_version: str,
+        timeout: float,
+        weights: Mapping[str, float] | None = None,
+        rules: str = "",
     ) -> list[Scored]:
-        """Of each pair, in order. `weights` are those of the objectives; `timeout` is in seconds.
+        """Of each pair, in order. `weights` are those of the objectives and of `rules`, a text of `rewards.rules`;
+        `timeout` is in seconds.
 
         Raises RewardUnavailable to be asked again, InvalidInput for pairs that it will never score.
         """
@@ -52,9 +58,10 @@ def score_by_all(
     reward_version: str,
     timeout: float,
     weights: Mapping[str, float],
+    rules: str = "",
 ) -> list[Scored]:
     """The sources' scores of each pair as one: see `combine`. Raises what a source raises."""
-    found = [source.score(pairs, reward_version, timeout, weights) for source in sources]
+    found = [source.score(pairs, reward_version, timeout, weights, rules) for source in sources]
     return [combine(scored) for scored in zip(*found, strict=True)]
 
 

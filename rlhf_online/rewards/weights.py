@@ -1,7 +1,10 @@
 """The weights by which objectives make one score: a record in the store of versions, which an operator changes while
 everything runs.
 
-    reward-weights    {"helpful": 1.0, "harmless": 0.5}; an objective that it does not name has weight 1
+    reward-weights    {"helpful": 1.0, "rule:terse": 0.5}; an objective that it does not name has weight 1
+
+Objectives are those of the reward model, of whose weights only the proportions matter, and besides them the rules in
+force, whose rewards are added as often as their weights say (`rewards.rules`, `rewards.compose`).
 
 It lies beside the switch of learning (`rlhf_online.learning`), for the same reason: services may share nothing else.
 The reward service reads it every moment, for callers that name no weights; the trainer reads it once a cycle and names
@@ -55,28 +58,40 @@ def objectives(catalogue: Catalogue) -> list[str]:
     return values["objectives"]
 
 
-def complete(weights: Mapping[str, float], objectives: Sequence[str]) -> Weights:
-    """A weight for each of `objectives`, in their order: 1 where none is given.
+def complete(weights: Mapping[str, float], objectives: Sequence[str], rules: Sequence[str] = ()) -> Weights:
+    """A weight for each of the reward model's `objectives` and of the `rules`, in their order: 1 where none is given.
 
-    Raises InvalidInput for a name that is none of them, for a weight that is no number of 0 or more, and for all 0.
+    Raises InvalidInput for a name that is none of them or both, for a weight that is no number of 0 or more, and where
+    those of the reward model are all 0: rules add to what people say, and do not replace it.
     """
-    if strangers := [name for name in weights if name not in objectives]:
-        raise InvalidInput(f"{strangers[0][:LONGEST_NAME]!r} is no objective: there are {', '.join(objectives)}")
-    chosen = {name: float(weights.get(name, 1.0)) for name in objectives}
+    known = [*objectives, *rules]
+    if twice := [name for name in rules if name in objectives]:
+        raise InvalidInput(f"{twice[0]} is a rule and an objective of the reward model: give the rule another name")
+    if strangers := [name for name in weights if name not in known]:
+        raise InvalidInput(f"{strangers[0][:LONGEST_NAME]!r} is no objective: there are {', '.join(known)}")
+    chosen = {name: float(weights.get(name, 1.0)) for name in known}
     if wrong := [name for name, value in chosen.items() if not _is_weight(value)]:
         raise InvalidInput(f"the weight of {wrong[0]} must be a number of 0 or more, and is {chosen[wrong[0]]:g}")
-    if not any(chosen.values()):
-        raise InvalidInput("all weights are 0: no answer would be better than another; give one of them more")
+    if not any(chosen[name] for name in objectives):
+        only = " of the reward model's objectives" if rules else ""
+        raise InvalidInput(f"all weights{only} are 0: no answer would be better than another; give one of them more")
     return chosen
 
 
-def applicable(stored: Mapping[str, float], objectives: Sequence[str]) -> Weights:
-    """What is stored of `objectives`; it may name others too, of another model. Raises InvalidInput for all 0."""
-    return complete({name: value for name, value in stored.items() if name in objectives}, objectives)
+def applicable(stored: Mapping[str, float], objectives: Sequence[str], rules: Sequence[str] = ()) -> Weights:
+    """What is stored of `objectives` and `rules`; it may name others too, of another model. Raises as `complete`."""
+    known = {*objectives, *rules}
+    return complete({name: value for name, value in stored.items() if name in known}, objectives, rules)
 
 
-def change(store: VersionStore, state: StateDir, changes: Mapping[str, float], objectives: Sequence[str]) -> Weights:
-    """Set the weights of some of `objectives`, the others stay; a damaged record is written anew. All as they are then.
+def change(
+    store: VersionStore,
+    state: StateDir,
+    changes: Mapping[str, float],
+    objectives: Sequence[str],
+    rules: Sequence[str] = (),
+) -> Weights:
+    """Set the weights of some of them, the others stay; a damaged record is written anew. All as they are then.
 
     Raises InvalidInput for what `complete` refuses, and then changes nothing; OSError, FileDamaged for a record that is
     not permitted.
@@ -87,7 +102,7 @@ def change(store: VersionStore, state: StateDir, changes: Mapping[str, float], o
             stored = _stored(store, state, recorded)
         except FileDamaged:
             stored = {}
-        chosen = complete(applicable(stored, objectives) | dict(changes), objectives)
+        chosen = complete(applicable(stored, objectives, rules) | dict(changes), objectives, rules)
         if store.replace(KEY, json.dumps(stored | chosen), expected=recorded):
             return chosen
 

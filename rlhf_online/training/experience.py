@@ -3,8 +3,8 @@
     buffer ──live answers──┐
     sampler ──fresh────────┴──▶ reward service (one pinned version) ──▶ scored rollouts
 
-Invariants: a live answer is claimed in the ledger and so used once; every score is by the reward version and weights
-asked for. One that is not finite stays NaN: the policy update leaves its answer out and counts it.
+Invariants: a live answer is claimed in the ledger and so used once; every score is by the reward version, weights and
+rules asked for. One that is not finite stays NaN: the policy update leaves its answer out and counts it.
 """
 
 import math
@@ -117,21 +117,21 @@ class Experience:
         return taken + fresh
 
     def score(
-        self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float]
+        self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float], rules: str = ""
     ) -> list[Scored]:
         """Pessimistic scores, mean − k·spread, and the spreads, in order; NaN where the reward model gave no number."""
         scored = self._retrier.call(
             "scoring answers",
-            lambda: score_by_all(self.sources, pairs, reward_version, SCORE_TIMEOUT_S, weights),
+            lambda: score_by_all(self.sources, pairs, reward_version, SCORE_TIMEOUT_S, weights, rules),
         )
         return [replace(item, score=item.score - self.pessimism * item.spread) for item in scored]
 
     def score_rollouts(
-        self, rollouts: Sequence[Rollout], reward_version: str, weights: Mapping[str, float]
+        self, rollouts: Sequence[Rollout], reward_version: str, weights: Mapping[str, float], rules: str = ""
     ) -> list[ScoredRollout]:
         """The rollouts with their scores, which the curriculum learns of; an answer without a token has none (NaN)."""
         pairs = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts if rollout.token_ids]
-        scores = iter(given := self.score(pairs, reward_version, weights))
+        scores = iter(given := self.score(pairs, reward_version, weights, rules))
         self.spreads = [item.spread for item in given if math.isfinite(item.spread)]
         scored = [
             ScoredRollout(rollout=item, score=next(scores).score if item.token_ids else math.nan) for item in rollouts

@@ -10,9 +10,9 @@ from rlhf_online.errors import ConfigError, InvalidInput
 from rlhf_online.gate.audit import Auditors, Pair, audit
 from rlhf_online.gate.check import Evidence, GoldenAnswer, Tokens, TraitEffect
 from rlhf_online.gate.golden_prompts import GoldenPrompt, read_golden
-from rlhf_online.gate.texts import phrase
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.texts.words import phrase
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.progress import Progress
 
@@ -63,15 +63,18 @@ def _audited(parts: TrainerParts, progress: Progress, evidence: Evidence) -> dic
     def prompt_ids(prompt: Tokens, old: str, new: str) -> Tokens | None:
         return tokenizer.edited(prompt, lambda text: phrase(old).sub(lambda _: new, text))
 
+    # What rules pay for was written down: the question is what the reward models have learned to pay for.
+    weights = {name: progress.weights[name] for name in parts.learners.reward.model.objectives}
+
     def score(pairs: list[Pair]) -> list[float]:
-        return [item.score for item in parts.experience.score(pairs, progress.reward_version, progress.weights)]
+        return [item.score for item in parts.experience.score(pairs, progress.reward_version, weights)]
 
     apart = parts.held_back if evidence.held_back_knows else None
     auditors = Auditors(
         answer_ids=answer_ids,
         prompt_ids=prompt_ids,
         score=score,
-        held_back=None if apart is None else lambda pairs: [s.score for s in apart.score(pairs, progress.weights)],
+        held_back=None if apart is None else lambda pairs: [s.score for s in apart.score(pairs, weights)],
     )
     return audit(parts.settings.gate.traits, evidence, auditors, evidence.live.held_back)
 

@@ -56,13 +56,17 @@ class HeldBackModel:
         self.updater.forget(revoked)
         self.updater.erase(erased)
 
-    def score(self, pairs: Sequence[Pair], weights: Mapping[str, float]) -> list[Scored]:
+    def score(
+        self, pairs: Sequence[Pair], weights: Mapping[str, float], by_rules: Sequence[float] = ()
+    ) -> list[Scored]:
         """Of each pair, in order: the mean over the heads and their standard deviation, in standard deviations of the
-        reference answers' scores. `weights` are those of the objectives, as in the policy's scores."""
+        reference answers' scores. `weights` are those of the objectives, and `by_rules` is what the rules add to each
+        pair's, as in the policy's scores."""
         model = self.updater.model
         weights_O = torch.tensor([weights[name] for name in model.objectives])
         scores_N, spreads_N = compose.combine(model.scores(pairs), weights_O, model.correlation_OO)
-        return [Scored(*found) for found in zip(scores_N.tolist(), spreads_N.tolist(), strict=True)]
+        added_N = torch.tensor(by_rules) if by_rules else torch.zeros_like(scores_N)
+        return [Scored(*found) for found in zip((scores_N + added_N).tolist(), spreads_N.tolist(), strict=True)]
 
     def part(self) -> CheckpointPart:
         """Its part of a checkpoint."""

@@ -7,6 +7,9 @@ from rlhf_online.gate.check import Evidence
 from rlhf_online.gate.evidence import Witnesses, baseline, gather
 from rlhf_online.gate.readiness import CHANCE, reward_model_blocks
 from rlhf_online.gate.verdict import judge
+from rlhf_online.rewards.rules import reading
+from rlhf_online.rewards.rules.ruleset import parse
+from rlhf_online.rewards.sources import Pair
 from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training.experience import TEMPERATURE
 from rlhf_online.training.gate_questions import questioned
@@ -48,6 +51,7 @@ def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
         figures=verdict.figures,
         reference=progress.reference,
         weights=dict(progress.weights),
+        rules_version=parse(progress.rules).version,
         report=verdict.report,
     )
 
@@ -55,15 +59,21 @@ def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
 def gather_evidence(parts: TrainerParts, progress: Progress, scored: Sequence[ScoredRollout]) -> Evidence:
     """The same weights, answers and cycle give the same evidence. Raises Stopped while a service is away."""
     settings, learners, apart = parts.settings, parts.learners, parts.held_back
-    seed, limit = _seed(parts, progress), settings.rollout.max_tokens
+    seed, limit, rules = _seed(parts, progress), settings.rollout.max_tokens, parse(progress.rules)
+
+    def by_rules(pairs: Sequence[Pair]) -> list[float]:
+        return reading.added(rules, progress.weights, learners.tokenizer, pairs)
+
     return gather(
         baseline(scored, progress.policy_version, TEMPERATURE, settings.gate.samples, limit),
         Witnesses(
             sample=lambda prompts: learners.sample(prompts, max_tokens=limit, temperature=TEMPERATURE, seed=seed),
-            score=lambda pairs: parts.experience.score(pairs, progress.reward_version, progress.weights),
+            score=lambda pairs: parts.experience.score(
+                pairs, progress.reward_version, progress.weights, progress.rules
+            ),
             logprobs=learners.logprobs,
             decode=learners.tokenizer.decode,
-            held_back=None if apart is None else lambda pairs: apart.score(pairs, progress.weights),
+            held_back=None if apart is None else lambda pairs: apart.score(pairs, progress.weights, by_rules(pairs)),
             eos_ids=learners.tokenizer.eos_ids,
         ),
         max_tokens=limit,

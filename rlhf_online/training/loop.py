@@ -174,7 +174,9 @@ class Trainer:
             parts.learners.reward.erase(erased)
             reference = parts.intake.policy_inputs.reference_answers
             report = parts.learners.reward.update(taken.learned, taken.held_out, reference, parts.reporter.step)
-            progress.weights = parts.retrier.call("reading the objectives' weights", parts.weights)
+            rules = parts.retrier.call("reading the rules", parts.rules)
+            progress.rules = rules.text
+            progress.weights = parts.retrier.call("reading the objectives' weights", lambda: parts.weights(rules))
             trained = sum(progress.weights[name] > 0 for name in parts.learners.reward.trained_objectives)
             progress.figures = report.measured.figures() | {"trained_objectives": trained}
             progress.trained_on = attribution.by_reward(report, after=progress.reward_version)
@@ -252,7 +254,8 @@ class Trainer:
         rollouts = parts.experience.gather(
             prompts, progress.policy_version, parts.settings.gate.samples, rng, grouped=grouped
         )
-        scored = parts.experience.score_rollouts(rollouts, progress.reward_version, progress.weights)
+        version, weights = progress.reward_version, progress.weights
+        scored = parts.experience.score_rollouts(rollouts, version, weights, progress.rules)
         show_answers(parts.reporter, scored, parts.experience.spreads, parts.experience.ages)
         return scored
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rlhf_online.gate.golden_prompts import GoldenPrompt
+from rlhf_online.rewards.rules.ruleset import Rules
 from rlhf_online.rewards.sources import RewardService
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.training.checkpoint import Checkpoints
@@ -38,8 +39,10 @@ class TrainerParts:
     publisher: Publisher
     experience: Experience
     rewards: RewardService
-    weights: Callable[[], Weights]
-    """Reads the operator's current weight of each objective."""
+    rules: Callable[[], Rules]
+    """Reads the operator's current rules."""
+    weights: Callable[[Rules], Weights]
+    """Reads the operator's current weight of each objective, and of these rules."""
     reporter: Reporter
     retrier: Retrier
     golden: Sequence[tuple[GoldenPrompt, tuple[int, ...]]] = ()

@@ -26,6 +26,7 @@ class JudgedVersion:
     figures: dict[str, float]
     reference: str = ""
     weights: dict[str, float] = field(default_factory=dict)
+    rules_version: str = ""
     report: dict[str, Any] = field(default_factory=dict)
     """`gate.report`; empty where there was nothing to compare."""
     trained_on: TrainedOn | None = None
@@ -45,6 +46,7 @@ class JudgedVersion:
             position=dict(self.position),
             reference=self.reference,
             weights=dict(self.weights),
+            rules_version=self.rules_version,
             traceparent=self.traceparent,
         )
 
@@ -62,8 +64,8 @@ class Progress:
     `policy_version` is the version whose weights the policy in memory has; `reward_version` the last one committed, ""
     before the first; `position` the log position of the votes that it has learned from; `figures` what was measured of
     it on held-out votes, and as `trained_objectives` by how many objectives of a weight above 0 it has learned to order
-    answers; `weights` what each objective counts in all scores of this cycle; `reference` the policy version that the
-    KL counts from, the beginning of a line of versions.
+    answers; `weights` what each objective counts in all scores of this cycle, and `rules` the text of the rules among
+    these; `reference` the policy version that the KL counts from, the beginning of a line of versions.
     """
 
     log_identity: str
@@ -78,6 +80,7 @@ class Progress:
     held_back: dict[str, float] = field(default_factory=dict)
     """The same of the held-back reward model; {} where there is none, or nothing was measured of it yet."""
     weights: dict[str, float] = field(default_factory=dict)
+    rules: str = ""
     judged: JudgedVersion | None = None
     reference: str = ""
     left_out: dict[str, int] = field(default_factory=dict)

@@ -57,6 +57,7 @@ class Manifest:
     reference: str = ""
     figures: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    rules_version: str = ""
     traceparent: str = ""
 
     @classmethod

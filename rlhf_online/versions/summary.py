@@ -32,6 +32,7 @@ class VersionSummary:
             "reference": manifest.reference,
             "figures": manifest.figures,
             "weights": manifest.weights,
+            "rules_version": manifest.rules_version,
             "traceparent": manifest.traceparent,
         }
 

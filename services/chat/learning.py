@@ -12,6 +12,7 @@ from rlhf_online import learning
 from rlhf_online.errors import FileDamaged, InvalidInput
 from rlhf_online.learning import Switch
 from rlhf_online.rewards import weights
+from rlhf_online.rewards.rules import record
 from rlhf_online.state import StateDir
 from rlhf_online.versions.registry import Registry
 from services.chat.bodies.api_error import ApiError
@@ -44,8 +45,8 @@ class LearningState(TypedDict):
     changed_ms: int
     """Since when it is so, Unix time in milliseconds; 0 if it was never paused."""
     weights: dict[str, float]
-    """What each objective counts in the scores that the policy learns from; only the proportions matter. Empty before
-    the first reward model."""
+    """What each objective counts in the scores that the policy learns from: of the reward model's only the proportions
+    matter, `rule:NAME` is how often that rule's reward is added. Empty before the first reward model."""
 
 
 class Learning:
@@ -82,7 +83,8 @@ class Learning:
         except InvalidInput as error:
             raise ApiError(str(error), status=409, type="conflict_error", code="no_reward_model") from error
         try:
-            weights.change(self._registry.store, self._state, changes, objectives)
+            rules = record.objectives(self._registry.store)
+            weights.change(self._registry.store, self._state, changes, objectives, rules)
         except InvalidInput as error:
             raise ApiError(f"weights: {error}", param="weights", code="invalid_value") from error
         self._log.info("weights of the objectives changed", key=key_id, **changes)
@@ -90,7 +92,9 @@ class Learning:
 
     def _told(self, switch: Switch) -> LearningState:
         try:
-            known = weights.applicable(weights.read(self._registry.store, self._state), self._known_objectives())
+            store = self._registry.store
+            stored, rules = weights.read(store, self._state), record.objectives(store)
+            known = weights.applicable(stored, self._known_objectives(), rules)
         except (InvalidInput, FileDamaged):  # none yet, or a record that the trainer waits for, and says so
             known = {}
         return {

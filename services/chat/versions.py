@@ -66,6 +66,8 @@ class VersionRow(TypedDict):
     """What was measured of a reward version on held-out votes, by name."""
     weights: NotRequired[dict[str, float]]
     """What each objective counted in the scores that a policy version learned from."""
+    rules_version: NotRequired[str]
+    """The rules whose rewards were among those scores; empty for none."""
     traceparent: NotRequired[str]
     """The W3C trace context of the training cycle that made it; empty without traces."""
 

@@ -21,6 +21,7 @@ from rlhf_online.models.check.contents import inspect
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards import weights
+from rlhf_online.rewards.rules import reading, record
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
@@ -70,6 +71,7 @@ async def serve(settings: config.RewardSettings) -> None:
     MachineMetrics(settings.state_dir, collectors)
     batcher = Batcher(
         metrics,
+        lambda rules, pairs: reading.rewards(rules, tokenizer, pairs),
         max_batch_tokens=settings.max_batch_tokens,
         max_wait_ms=settings.max_wait_ms,
         max_queue=settings.max_queue,
@@ -85,6 +87,7 @@ async def serve(settings: config.RewardSettings) -> None:
         server.set_version,
         poll_s=settings.poll_s,
         weights=lambda: weights.read(registry.store, state),
+        rules=lambda: record.read(registry.store),
         on_none=server.set_none_yet,
     )
     try:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -21,10 +22,12 @@ from torch import Tensor
 from rlhf_online.errors import InvalidInput, RewardUnavailable, RlhfError
 from rlhf_online.metrics import RewardMetrics
 from rlhf_online.rewards import compose
+from rlhf_online.rewards.rules.ruleset import NONE, Rules, parse
 from rlhf_online.rewards.weights import Weights, applicable, complete
 
 Tokens = tuple[int, ...]
 Pair = tuple[Tokens, Tokens]
+ByRules = Callable[[Rules, Sequence[Pair]], Sequence[Sequence[float]]]
 
 
 class Scorer(Protocol):
@@ -50,14 +53,24 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """By what scores are made one."""
+
+    weights: Weights
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores, spreads and scores by each objective, in the order of the items, all by `version` and `weights`."""
+    """Scores, spreads and scores by each objective, in the order of the items, all by `version`, `weights` and the
+    rules of `rules_version`."""
 
     scores: tuple[float, ...]
     spreads: tuple[float, ...]
     by_objective: tuple[tuple[float, ...], ...]
     version: str
     weights: Weights
+    rules_version: str = ""
 
 
 class Overloaded(RlhfError):
@@ -77,19 +90,33 @@ class _Request:
     tokens: int
     version: str
     weights: Mapping[str, float] | None
+    rules: str
     future: "asyncio.Future[Scores]"
 
 
 class Batcher:
-    """Owns the compute thread. All methods are for the event loop that made it."""
+    """Owns the compute thread. All methods are for the event loop that made it. `by_rules` gives the rewards of pairs
+    by each of the rules, (N, R)."""
 
     loaded: Loaded | None
     weights: Weights
     """The operator's, for requests that name none."""
+    rules: Rules
+    """The same."""
 
-    def __init__(self, metrics: RewardMetrics, *, max_batch_tokens: int, max_wait_ms: float, max_queue: int) -> None:
+    def __init__(
+        self,
+        metrics: RewardMetrics,
+        by_rules: ByRules,
+        *,
+        max_batch_tokens: int,
+        max_wait_ms: float,
+        max_queue: int,
+    ) -> None:
         self.loaded = None
         self.weights = {}
+        self.rules = NONE
+        self._by_rules = by_rules
         self._max_batch_tokens = max_batch_tokens
         self._max_wait_s = max_wait_ms / 1000
         self._max_queue = max_queue
@@ -112,17 +139,19 @@ class Batcher:
         tokens: int,
         version: str = "",
         weights: Mapping[str, float] | None = None,
+        rules: str = "",
     ) -> Scores:
         """Scores of the pairs that `prepare` gives; `tokens` is about how many they have.
 
-        Without `weights`, those of the operator now. Raises Overloaded, RewardUnavailable (nothing loaded),
-        WrongVersion, and InvalidInput from `prepare` or for invalid weights.
+        Without `weights`, those of the operator now, and without `rules` besides, the operator's. Raises Overloaded,
+        RewardUnavailable (nothing loaded), WrongVersion, and InvalidInput from `prepare` or for invalid weights or
+        rules.
         """
         _check_version(self.loaded, version)
         if self.waiting + items > self._max_queue:
             raise Overloaded(f"{self.waiting} items wait already, {self._max_queue} may: try again later")
         future: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Request(prepare, items, tokens, version, weights, future))
+        self._queue.append(_Request(prepare, items, tokens, version, weights, rules, future))
         self._arrived.set()
         return await future
 
@@ -146,7 +175,9 @@ class Batcher:
             self._metrics.queue.set(self.waiting)
             self._metrics.batch_size.observe(sum(request.items for request in batch))
             try:
-                results = await loop.run_in_executor(self._thread, _compute, self.loaded, self.weights, batch)
+                operators = Terms(self.weights, self.rules)
+                work = partial(_compute, self.loaded, operators, self._by_rules, batch)
+                results = await loop.run_in_executor(self._thread, work)
             except asyncio.CancelledError:
                 self._queue.extendleft(reversed(batch))
                 raise
@@ -198,16 +229,15 @@ def _check_version(loaded: Loaded | None, version: str) -> Loaded:
     return loaded
 
 
-def _compute(loaded: Loaded | None, operators: Weights, batch: Sequence[_Request]) -> list[Scores | RlhfError]:
+def _compute(
+    loaded: Loaded | None, operators: Terms, by_rules: ByRules, batch: Sequence[_Request]
+) -> list[Scores | RlhfError]:
     """In the compute thread: one result a request, in order."""
-    prepared: list[tuple[list[Pair], Weights] | RlhfError] = []
+    prepared: list[tuple[list[Pair], Terms] | RlhfError] = []
     for request in batch:
         try:
             now = _check_version(loaded, request.version)
-            objectives = now.scorer.objectives
-            given = request.weights
-            chosen = complete(given, objectives) if given else applicable(operators, objectives)
-            prepared.append((request.prepare(), chosen))
+            prepared.append((request.prepare(), _terms(request, operators, now.scorer.objectives)))
         except (RewardUnavailable, InvalidInput) as error:
             prepared.append(error)
     pairs = [pair for item in prepared if not isinstance(item, RlhfError) for pair in item[0]]
@@ -226,13 +256,33 @@ def _compute(loaded: Loaded | None, operators: Weights, batch: Sequence[_Request
             results.append(item)
             continue
         assert loaded is not None
-        results.append(_combined(loaded, scores_NOK[start : start + len(item[0])], item[1]))
-        start += len(item[0])
+        own, terms = item
+        by_rules_NR = torch.tensor(by_rules(terms.rules, own), dtype=scores_NOK.dtype)
+        results.append(_combined(loaded, scores_NOK[start : start + len(own)], by_rules_NR, terms))
+        start += len(own)
     return results
 
 
-def _combined(loaded: Loaded, scores_NOK: Tensor, chosen: Weights) -> Scores:
-    weights_O = torch.tensor(list(chosen.values()), dtype=scores_NOK.dtype)
+def _terms(request: _Request, operators: Terms, objectives: Sequence[str]) -> Terms:
+    """What the request asks for, or else the operator's. Raises InvalidInput."""
+    if request.weights:
+        rules = parse(request.rules)
+        return Terms(complete(request.weights, objectives, rules.set.objectives), rules)
+    rules = parse(request.rules) if request.rules else operators.rules
+    return Terms(applicable(operators.weights, objectives, rules.set.objectives), rules)
+
+
+def _combined(loaded: Loaded, scores_NOK: Tensor, by_rules_NR: Tensor, terms: Terms) -> Scores:
+    weights = torch.tensor(list(terms.weights.values()), dtype=scores_NOK.dtype)
+    weights_O, weights_R = weights.split([scores_NOK.shape[1], by_rules_NR.shape[1]])
     score_N, spread_N = compose.combine(scores_NOK, weights_O, loaded.scorer.correlation_OO)
-    by_objective = tuple(map(tuple, scores_NOK.mean(2).tolist()))
-    return Scores(tuple(score_N.tolist()), tuple(spread_N.tolist()), by_objective, loaded.version, chosen)
+    score_N = compose.with_rules(score_N, by_rules_NR, weights_R)
+    by_objective = tuple(map(tuple, torch.cat((scores_NOK.mean(2), by_rules_NR), 1).tolist()))
+    return Scores(
+        tuple(score_N.tolist()),
+        tuple(spread_N.tolist()),
+        by_objective,
+        loaded.version,
+        terms.weights,
+        terms.rules.version,
+    )

@@ -23,6 +23,7 @@ from rlhf_online.metrics import RewardMetrics, show_version
 from rlhf_online.metrics.exemplars import exemplar
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.proto.rlhf.v1 import reward_pb2, reward_pb2_grpc
+from rlhf_online.rewards.rules.reading import Decoder
 from services.grpc_port import GrpcPort
 from services.grpc_tracing import TraceGrpc
 from services.reward.batching import Batcher, Overloaded, Pair, Scores, Tokens, WrongVersion
@@ -35,8 +36,8 @@ CHARS_A_TOKEN = 4
 """Rough, to size batches of texts before they are tokenised."""
 
 
-class Tokenizer(Protocol):
-    """What texts and conversations are turned into tokens with."""
+class Tokenizer(Decoder, Protocol):
+    """What texts and conversations are turned into tokens with, and back."""
 
     def prompt_ids(self, messages: Sequence[Message]) -> Tokens: ...
 
@@ -79,6 +80,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             reward_version=result.version,
             objectives=list(result.weights),
             weights=result.weights,
+            rules_version=result.rules_version,
         )
 
     async def _score(self, request: reward_pb2.ScoreRequest) -> Scores:
@@ -93,6 +95,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             tokens=sum(_size(item) for item in items),
             version=request.reward_version,
             weights=dict(request.weights),
+            rules=request.rules,
         )
 
     def _check(self, index: int, item: reward_pb2.ScoreItem) -> None:

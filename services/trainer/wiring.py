@@ -21,6 +21,8 @@ from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.models.trunk import pick_device, read_config
 from rlhf_online.rewards import weights
+from rlhf_online.rewards.rules import record
+from rlhf_online.rewards.rules.ruleset import Rules
 from rlhf_online.rewards.sources import RewardService
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.buffer import RolloutBuffer
@@ -115,6 +117,7 @@ def build(
             sampler, [rewards], buffer, ledger, registry, retrier, settings.rollout, settings.reward.pessimism
         ),
         rewards=rewards,
+        rules=_rules(registry),
         weights=_weights(registry, state, learners.reward.model.objectives),
         reporter=reporter,
         retrier=retrier,
@@ -172,12 +175,24 @@ def _intake_settings(
     )
 
 
-def _weights(registry: Registry, state: StateDir, objectives: Sequence[str]) -> Callable[[], Weights]:
-    """Reads the operator's weights; while they are invalid the loop waits, as for a service that is away."""
+def _rules(registry: Registry) -> Callable[[], Rules]:
+    """Reads the operator's rules; while they are invalid the loop waits, as for a service that is away."""
 
-    def read() -> Weights:
+    def read() -> Rules:
         try:
-            return weights.applicable(weights.read(registry.store, state), objectives)
+            return record.read(registry.store)
+        except InvalidInput as error:
+            raise RewardUnavailable(str(error)) from error
+
+    return read
+
+
+def _weights(registry: Registry, state: StateDir, objectives: Sequence[str]) -> Callable[[Rules], Weights]:
+    """Reads the operator's weights; while they are invalid the loop waits, too."""
+
+    def read(rules: Rules) -> Weights:
+        try:
+            return weights.applicable(weights.read(registry.store, state), objectives, rules.set.objectives)
         except InvalidInput as error:
             raise RewardUnavailable(str(error)) from error
 

@@ -22,7 +22,12 @@ class Source:
     version: str = "reward-000003"
 
     def score(
-        self, pairs: Sequence[Pair], reward_version: str, timeout: float, weights: Mapping[str, float] | None = None
+        self,
+        pairs: Sequence[Pair],
+        reward_version: str,
+        timeout: float,
+        weights: Mapping[str, float] | None = None,
+        rules: str = "",
     ) -> list[Scored]:
         if reward_version != self.version:
             raise RewardUnavailable(f"it holds {self.version}")

@@ -29,6 +29,8 @@ from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.proto.rlhf.v1 import events_pb2, reward_pb2, reward_pb2_grpc
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.client import RewardClient
+from rlhf_online.rewards.rules import record
+from rlhf_online.rewards.rules.ruleset import NONE, parse
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
@@ -55,6 +57,13 @@ class Words:
 
     def answer_ids(self, text: str) -> tuple[int, ...]:
         return (len(text), 2)
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return (2,)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(f"w{number}" for number in ids if number != 2)
 
 
 class Adder:
@@ -250,6 +259,60 @@ def test_weights_of_no_use_are_refused(weighted: RewardClient) -> None:
     ):
         with pytest.raises(InvalidInput, match=words):
             weighted.score(PAIRS, "", 10, given)
+    assert len(weighted.score(PAIRS, "", 10)) == 3, "others are served"
+
+
+RULES = """
+[propositions.long]
+length = { min = 3 }
+[propositions.cut]
+regex = 'w24'
+[rules.brief]
+weights = { long = -2.0 }
+[rules.plain]
+weights = { cut = 10.0 }
+"""
+"""By what `Words` makes of PAIRS: an answer of two words, of one, of three."""
+
+
+def test_rules_add_what_they_pay_for_as_often_as_their_weights_say(weighted: RewardClient) -> None:
+    chosen = {"helpful": 1.0, "harmless": 0.0, "rule:brief": 0.5, "rule:plain": 1.0}
+    found = weighted.score(PAIRS, "", 10, chosen, RULES)
+    by_model, by_rules = combined(1, 0), [0.0, 0.0, 0.5 * -2.0 + 1.0 * 10.0]
+    assert [item.score for item in found] == pytest.approx(
+        [model + added for model, added in zip(by_model, by_rules, strict=True)], rel=1e-5
+    )
+    assert found[2].by_objective == {**found[2].by_objective, "rule:brief": -2.0, "rule:plain": 10.0}
+    assert list(found[2].by_objective) == ["helpful", "harmless", "rule:brief", "rule:plain"]
+    assert [item.spread for item in found] == [item.spread for item in weighted.score(PAIRS, "", 10, {"harmless": 0.0})]
+    bare = weighted.score(PAIRS, "", 10, {"helpful": 1.0, "harmless": 0.0})
+    assert [item.score for item in bare] == pytest.approx(by_model, rel=1e-5), "weights without rules ask for none"
+
+
+def test_without_weights_the_operators_rules_of_the_moment_count(weighted: RewardClient, registry: Registry) -> None:
+    def added() -> float:
+        return weighted.score(PAIRS, "", 10)[2].by_objective.get("rule:plain", 0.0)
+
+    record.apply(registry.store, parse(RULES))
+    until(lambda: added() == 10.0, 10, "the rules to be followed")
+    assert registry.store.replace(record.KEY, "{", expected=registry.store.read(record.KEY))
+    assert added() == 10.0, "a record of no use leaves those before it"
+    record.apply(registry.store, NONE)
+    until(lambda: added() == 0.0, 10, "the rules to be gone")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rules", "words"),
+    [
+        ({"helpful": 1.0}, "[rules", "it is no TOML"),
+        ({"helpful": 1.0}, RULES.replace("w24", "(a{1,500}b?){1,20}"), "its repetitions make it"),
+        ({"rule:brief": 1.0}, "", "'rule:brief' is no objective: there are helpful, harmless"),
+        ({"helpful": 0.0, "harmless": 0.0}, RULES, "all weights of the reward model's objectives are 0"),
+    ],
+)
+def test_rules_of_no_use_are_refused(weighted: RewardClient, chosen: dict[str, float], rules: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        weighted.score(PAIRS, "", 10, chosen, rules)
     assert len(weighted.score(PAIRS, "", 10)) == 3, "others are served"
 
 

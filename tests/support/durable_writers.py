@@ -31,6 +31,8 @@ from rlhf_online.feedback import outcomes
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.outcomes import OutcomeBoard, fact, vote_key
 from rlhf_online.rewards import weights
+from rlhf_online.rewards.rules import record
+from rlhf_online.rewards.rules.ruleset import parse
 from rlhf_online.state import FINGERPRINT, PersonHash, StateDir
 from rlhf_online.training import parity
 from rlhf_online.training.checkpoint import CheckpointPart, Checkpoints
@@ -116,6 +118,11 @@ def status(root: Path) -> Iterator[None]:
 def reward_weights(root: Path) -> Iterator[None]:
     store = open_registry(root / "versions").store
     weights.change(store, StateDir(root), {"helpful": 0.5}, ["helpful"])
+    yield
+
+
+def reward_rules(root: Path) -> Iterator[None]:
+    record.apply(open_registry(root / "versions").store, parse("[propositions]\n"))
     yield
 
 
@@ -511,6 +518,13 @@ WRITERS = (
         before=three_versions,
         write=reward_weights,
         read=lambda root: weights.read(open_registry(root / "versions").store, StateDir(root)),
+    ),
+    Writer(
+        name="the rules in force",
+        writes=STORE,
+        before=three_versions,
+        write=reward_rules,
+        read=lambda root: record.read(open_registry(root / "versions").store).text,
     ),
     Writer(
         name="the event log, a segment a record",

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from rlhf_online.config import GrpcSettings
 from rlhf_online.metrics import RewardMetrics
 from rlhf_online.models.limits import ModelLimits
+from rlhf_online.rewards.rules import reading, record
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
@@ -50,11 +51,24 @@ def reward_service(
 
     async def serve() -> None:
         metrics = RewardMetrics(CollectorRegistry())
-        batcher = Batcher(metrics, max_batch_tokens=max_batch_tokens, max_wait_ms=max_wait_ms, max_queue=max_queue)
+        batcher = Batcher(
+            metrics,
+            lambda rules, pairs: reading.rewards(rules, tokenizer, pairs),
+            max_batch_tokens=max_batch_tokens,
+            max_wait_ms=max_wait_ms,
+            max_queue=max_queue,
+        )
         servicer = RewardServicer(batcher, tokenizer, metrics, limits)
         server = RewardServer(servicer, metrics, grpc or GrpcSettings(), connections)
         following = Follower(
-            registry, batcher, load, server.set_version, poll_s=0.01, weights=weights, on_none=server.set_none_yet
+            registry,
+            batcher,
+            load,
+            server.set_version,
+            poll_s=0.01,
+            weights=weights,
+            rules=lambda: record.read(registry.store),
+            on_none=server.set_none_yet,
         )
         follower = asyncio.create_task(following.run())
         try:

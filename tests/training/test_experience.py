@@ -70,6 +70,7 @@ class Rewards:
         reward_version: str,
         timeout: float,
         weights: Mapping[str, float] | None = None,
+        rules: str = "",
     ) -> list[Scored]:
         self.versions.append(reward_version)
         self.weights.append(weights)

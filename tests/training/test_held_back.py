@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def test_its_scores_reach_no_update(tmp_path: Path) -> None:
 
 
 def test_a_candidate_that_it_does_not_like_is_refused(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def against(model: HeldBackModel, pairs: Sequence[Pair], weights: Mapping[str, float]) -> list[Scored]:
+    def against(model: HeldBackModel, pairs: Sequence[Pair], *terms: object) -> list[Scored]:
         """The gate asks for the candidate's answers first."""
         return [Scored(float(row >= len(pairs) // 2), 0.0) for row in range(len(pairs))]
 

@@ -44,6 +44,8 @@ from rlhf_online.gate.win_rate import WinRateCheck
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.rewards import weights as operator
+from rlhf_online.rewards.rules import record
+from rlhf_online.rewards.rules.ruleset import NONE, parse
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training import retrier
@@ -226,9 +228,9 @@ def test_all_scores_of_a_cycle_are_by_the_weights_that_it_began_with(
         with tiny.trainer() as trainer:
             score = trainer.parts.rewards.score
 
-            def noted(pairs: Any, reward_version: str, timeout: float, weights: Any = None) -> Any:
+            def noted(pairs: Any, reward_version: str, timeout: float, weights: Any = None, rules: Any = "") -> Any:
                 asked.append(weights)
-                return score(pairs, reward_version, timeout, weights)
+                return score(pairs, reward_version, timeout, weights, rules)
 
             monkeypatch.setattr(trainer.parts.rewards, "score", noted)
             assert trainer.run_once()
@@ -267,8 +269,8 @@ def test_answers_without_a_score_train_nothing(tiny: World, monkeypatch: pytest.
     with tiny.trainer() as trainer:
         score, learned = trainer.parts.rewards.score, []
 
-        def broken(pairs: Any, reward_version: str, timeout: float, weights: Any = None) -> Any:
-            found = score(pairs, reward_version, timeout, weights)
+        def broken(pairs: Any, reward_version: str, timeout: float, weights: Any = None, rules: Any = "") -> Any:
+            found = score(pairs, reward_version, timeout, weights, rules)
             return [replace(item, score=math.nan) if index % 4 == 0 else item for index, item in enumerate(found)]
 
         monkeypatch.setattr(trainer.parts.rewards, "score", broken)
@@ -284,6 +286,68 @@ def test_answers_without_a_score_train_nothing(tiny: World, monkeypatch: pytest.
         dropped = report.left_out["score"]
         assert report.rollouts > 0 and dropped == -(-(dropped + report.rollouts) // 4)
         assert trainer.progress.left_out == {"score": dropped}
+
+
+RULES = """
+[propositions.short]
+length = { max = 2 }
+[rules.terse]
+weights = { short = 3.0 }
+"""
+
+
+def test_all_scores_of_a_cycle_are_by_the_rules_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator takes them back while the policy learns: the cycle keeps its own, after a restart too."""
+    with world(tmp_path) as tiny:
+        record.apply(tiny.registry.store, parse(RULES))
+        operator.change(tiny.registry.store, tiny.state, {"rule:terse": 2.0}, ("helpful",), ("rule:terse",))
+        tiny.chat(20)
+        with tiny.trainer() as trainer:
+            trainer.read_log()
+            trainer.learn_votes()
+            record.apply(tiny.registry.store, NONE)
+        asked: list[tuple[dict[str, float], str]] = []
+        with tiny.trainer() as trainer:
+            score = trainer.parts.rewards.score
+
+            def noted(pairs: Any, reward_version: str, timeout: float, weights: Any = None, rules: Any = "") -> Any:
+                asked.append((weights, rules))
+                return score(pairs, reward_version, timeout, weights, rules)
+
+            monkeypatch.setattr(trainer.parts.rewards, "score", noted)
+            assert trainer.run_once()
+            by_rules = [each for each in asked if each == ({"helpful": 1.0, "rule:terse": 2.0}, RULES)]
+            audited = [each for each in asked if each == ({"helpful": 1.0}, "")]
+            assert by_rules and len(by_rules) + len(audited) == len(asked), "the audit asks the reward models alone"
+            manifest = tiny.registry.manifest("policy-000001")
+            assert manifest.weights == {"helpful": 1.0, "rule:terse": 2.0}
+            assert manifest.rules_version == parse(RULES).version
+            tiny.chat(12)
+            asked.clear()
+            assert cycles(trainer) == 1
+            assert asked and all(each == ({"helpful": 1.0}, "") for each in asked)
+
+
+def test_rules_that_are_damaged_are_waited_for(tiny: World) -> None:
+    tiny.chat(20)
+    stop = threading.Event()
+    with tiny.trainer(stop) as trainer:
+        assert tiny.registry.store.replace(record.KEY, "{", expected=None)
+        thread = threading.Thread(target=trainer.run)
+        thread.start()
+        try:
+            until(
+                lambda: tiny.registry.store.place(record.KEY) in tiny.state.read_status("trainer")["waiting_for"],
+                60,
+                "the trainer to say what it waits for",
+            )
+            record.apply(tiny.registry.store, parse(RULES))
+            until(lambda: tiny.registry.live("policy") == "policy-000001", 60, "a policy")
+        finally:
+            stop.set()
+            thread.join()
 
 
 def test_weights_that_are_damaged_are_waited_for(tiny: World) -> None:

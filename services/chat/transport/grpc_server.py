@@ -278,5 +278,6 @@ def _manifest(manifest: Manifest) -> versions_pb2.VersionManifest:
         reference=manifest.reference,
         figures=manifest.figures,
         weights=manifest.weights,
+        rules_version=manifest.rules_version,
         traceparent=manifest.traceparent,
     )

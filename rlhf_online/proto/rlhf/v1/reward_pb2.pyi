@@ -32,7 +32,7 @@ class ScoreItem(_message.Message):
     def __init__(self, conversation: _Optional[_Union[Conversation, _Mapping]] = ..., prompt_tokens: _Optional[_Union[Tokens, _Mapping]] = ..., answer_text: _Optional[str] = ..., answer_tokens: _Optional[_Union[Tokens, _Mapping]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("items", "reward_version", "weights")
+    __slots__ = ("items", "reward_version", "weights", "rules")
     class WeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -43,10 +43,12 @@ class ScoreRequest(_message.Message):
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     REWARD_VERSION_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[ScoreItem]
     reward_version: str
     weights: _containers.ScalarMap[str, float]
-    def __init__(self, items: _Optional[_Iterable[_Union[ScoreItem, _Mapping]]] = ..., reward_version: _Optional[str] = ..., weights: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    rules: str
+    def __init__(self, items: _Optional[_Iterable[_Union[ScoreItem, _Mapping]]] = ..., reward_version: _Optional[str] = ..., weights: _Optional[_Mapping[str, float]] = ..., rules: _Optional[str] = ...) -> None: ...
 
 class Score(_message.Message):
     __slots__ = ("score", "spread", "objectives")
@@ -59,7 +61,7 @@ class Score(_message.Message):
     def __init__(self, score: _Optional[float] = ..., spread: _Optional[float] = ..., objectives: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("scores", "reward_version", "objectives", "weights")
+    __slots__ = ("scores", "reward_version", "objectives", "weights", "rules_version")
     class WeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -71,8 +73,10 @@ class ScoreResponse(_message.Message):
     REWARD_VERSION_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    RULES_VERSION_FIELD_NUMBER: _ClassVar[int]
     scores: _containers.RepeatedCompositeFieldContainer[Score]
     reward_version: str
     objectives: _containers.RepeatedScalarFieldContainer[str]
     weights: _containers.ScalarMap[str, float]
-    def __init__(self, scores: _Optional[_Iterable[_Union[Score, _Mapping]]] = ..., reward_version: _Optional[str] = ..., objectives: _Optional[_Iterable[str]] = ..., weights: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    rules_version: str
+    def __init__(self, scores: _Optional[_Iterable[_Union[Score, _Mapping]]] = ..., reward_version: _Optional[str] = ..., objectives: _Optional[_Iterable[str]] = ..., weights: _Optional[_Mapping[str, float]] = ..., rules_version: _Optional[str] = ...) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16rlhf/v1/versions.proto\x12\x07rlhf.v1\"9\n\x0bVersionFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\"<\n\rProbeSequence\x12\x15\n\ttoken_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x14\n\x08logprobs\x18\x02 \x03(\x02\x42\x02\x10\x01\"\xa9\x04\n\x0fVersionManifest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06tuning\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12#\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x14.rlhf.v1.VersionFile\x12%\n\x05probe\x18\x05 \x03(\x0b\x32\x16.rlhf.v1.ProbeSequence\x12\x12\n\ncreated_ms\x18\x06 \x01(\x03\x12\x16\n\x0ereward_version\x18\x07 \x01(\t\x12\n\n\x02kl\x18\x08 \x01(\x01\x12\x38\n\x08position\x18\t \x03(\x0b\x32&.rlhf.v1.VersionManifest.PositionEntry\x12\x11\n\treference\x18\x0c \x01(\t\x12\x36\n\x07\x66igures\x18\n \x03(\x0b\x32%.rlhf.v1.VersionManifest.FiguresEntry\x12\x36\n\x07weights\x18\x0b \x03(\x0b\x32%.rlhf.v1.VersionManifest.WeightsEntry\x12\x13\n\x0btraceparent\x18\r \x01(\t\x1a/\n\rPositionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16rlhf/v1/versions.proto\x12\x07rlhf.v1\"9\n\x0bVersionFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\"<\n\rProbeSequence\x12\x15\n\ttoken_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x14\n\x08logprobs\x18\x02 \x03(\x02\x42\x02\x10\x01\"\xc0\x04\n\x0fVersionManifest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06tuning\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12#\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x14.rlhf.v1.VersionFile\x12%\n\x05probe\x18\x05 \x03(\x0b\x32\x16.rlhf.v1.ProbeSequence\x12\x12\n\ncreated_ms\x18\x06 \x01(\x03\x12\x16\n\x0ereward_version\x18\x07 \x01(\t\x12\n\n\x02kl\x18\x08 \x01(\x01\x12\x38\n\x08position\x18\t \x03(\x0b\x32&.rlhf.v1.VersionManifest.PositionEntry\x12\x11\n\treference\x18\x0c \x01(\t\x12\x36\n\x07\x66igures\x18\n \x03(\x0b\x32%.rlhf.v1.VersionManifest.FiguresEntry\x12\x36\n\x07weights\x18\x0b \x03(\x0b\x32%.rlhf.v1.VersionManifest.WeightsEntry\x12\x13\n\x0btraceparent\x18\r \x01(\t\x12\x15\n\rrules_version\x18\x0e \x01(\t\x1a/\n\rPositionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,11 +46,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBESEQUENCE']._serialized_start=94
   _globals['_PROBESEQUENCE']._serialized_end=154
   _globals['_VERSIONMANIFEST']._serialized_start=157
-  _globals['_VERSIONMANIFEST']._serialized_end=710
-  _globals['_VERSIONMANIFEST_POSITIONENTRY']._serialized_start=567
-  _globals['_VERSIONMANIFEST_POSITIONENTRY']._serialized_end=614
-  _globals['_VERSIONMANIFEST_FIGURESENTRY']._serialized_start=616
-  _globals['_VERSIONMANIFEST_FIGURESENTRY']._serialized_end=662
-  _globals['_VERSIONMANIFEST_WEIGHTSENTRY']._serialized_start=664
-  _globals['_VERSIONMANIFEST_WEIGHTSENTRY']._serialized_end=710
+  _globals['_VERSIONMANIFEST']._serialized_end=733
+  _globals['_VERSIONMANIFEST_POSITIONENTRY']._serialized_start=590
+  _globals['_VERSIONMANIFEST_POSITIONENTRY']._serialized_end=637
+  _globals['_VERSIONMANIFEST_FIGURESENTRY']._serialized_start=639
+  _globals['_VERSIONMANIFEST_FIGURESENTRY']._serialized_end=685
+  _globals['_VERSIONMANIFEST_WEIGHTSENTRY']._serialized_start=687
+  _globals['_VERSIONMANIFEST_WEIGHTSENTRY']._serialized_end=733
 # @@protoc_insertion_point(module_scope)

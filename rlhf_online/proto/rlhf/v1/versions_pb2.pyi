@@ -25,7 +25,7 @@ class ProbeSequence(_message.Message):
     def __init__(self, token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class VersionManifest(_message.Message):
-    __slots__ = ("version", "tuning", "parent", "files", "probe", "created_ms", "reward_version", "kl", "position", "reference", "figures", "weights", "traceparent")
+    __slots__ = ("version", "tuning", "parent", "files", "probe", "created_ms", "reward_version", "kl", "position", "reference", "figures", "weights", "traceparent", "rules_version")
     class PositionEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,7 @@ class VersionManifest(_message.Message):
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    RULES_VERSION_FIELD_NUMBER: _ClassVar[int]
     version: str
     tuning: str
     parent: str
@@ -73,4 +74,5 @@ class VersionManifest(_message.Message):
     figures: _containers.ScalarMap[str, float]
     weights: _containers.ScalarMap[str, float]
     traceparent: str
-    def __init__(self, version: _Optional[str] = ..., tuning: _Optional[str] = ..., parent: _Optional[str] = ..., files: _Optional[_Iterable[_Union[VersionFile, _Mapping]]] = ..., probe: _Optional[_Iterable[_Union[ProbeSequence, _Mapping]]] = ..., created_ms: _Optional[int] = ..., reward_version: _Optional[str] = ..., kl: _Optional[float] = ..., position: _Optional[_Mapping[str, int]] = ..., reference: _Optional[str] = ..., figures: _Optional[_Mapping[str, float]] = ..., weights: _Optional[_Mapping[str, float]] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    rules_version: str
+    def __init__(self, version: _Optional[str] = ..., tuning: _Optional[str] = ..., parent: _Optional[str] = ..., files: _Optional[_Iterable[_Union[VersionFile, _Mapping]]] = ..., probe: _Optional[_Iterable[_Union[ProbeSequence, _Mapping]]] = ..., created_ms: _Optional[int] = ..., reward_version: _Optional[str] = ..., kl: _Optional[float] = ..., position: _Optional[_Mapping[str, int]] = ..., reference: _Optional[str] = ..., figures: _Optional[_Mapping[str, float]] = ..., weights: _Optional[_Mapping[str, float]] = ..., traceparent: _Optional[str] = ..., rules_version: _Optional[str] = ...) -> None: ...

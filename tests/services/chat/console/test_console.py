@@ -17,6 +17,8 @@ from rlhf_online.errors import ReadModelUnavailable
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.feedback.outcomes import OutcomeBoard, fact, vote_key
 from rlhf_online.rewards import weights
+from rlhf_online.rewards.rules import record
+from rlhf_online.rewards.rules.ruleset import parse
 from rlhf_online.versions.manifest import Manifest
 from services.chat.api.openapi import document
 from services.chat.console.opinions import Opinions
@@ -222,6 +224,19 @@ async def test_weights_are_changed_while_everything_runs(service: Service) -> No
     await operate(service, "PUT", "/v1/learning/weights", {"weights": {"helpful": 0.5}})
     assert weights.read(service.registry.store, service.state) == {"helpful": 0.5, "harmless": 2.0}, (
         "those that are not named stay"
+    )
+
+
+async def test_rules_in_force_have_weights_as_objectives_have(service: Service) -> None:
+    reward_version(service, "helpful")
+    rules = parse("[propositions.short]\nlength = { max = 3 }\n[rules.terse]\nweights = { short = 1 }\n")
+    record.apply(service.registry.store, rules)
+    status, told = await operate(service, "PUT", "/v1/learning/weights", {"weights": {"rule:terse": 0.5}})
+    assert (status, told["weights"]) == (200, {"helpful": 1.0, "rule:terse": 0.5})
+    status, refusal = await operate(service, "PUT", "/v1/learning/weights", {"weights": {"rule:long": 1}})
+    assert (status, refusal["error"]["message"]) == (
+        400,
+        "weights: 'rule:long' is no objective: there are helpful, rule:terse",
     )
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rlhf_online.gate.languages import language
-from rlhf_online.gate.texts import distinct, ngrams, occurrences, repeated_share, without, words
+from rlhf_online.texts.languages import language
+from rlhf_online.texts.words import distinct, ngrams, occurrences, repeated_share, without, words
 
 
 def test_words_are_letters_and_digits_in_lower_case() -> None:

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 
-from rlhf_online.gate.texts import words
+from rlhf_online.texts.words import words
 
 COMMON = {
     "en": "the of and to in is that it for was on are with this you be have not but what",

@@ -31,6 +31,7 @@ from rlhf_online.wire import decode
 from tests.faults.auditor import audit
 from tests.support.circle import CYCLE_VOTES, PROMPTS, chat, live, pid, served, settings, vote
 from tests.support.conversations import CONVERSATIONS
+from tests.support.otlp import Received, Receiver, receiver
 from tests.support.processes import alive
 from tests.support.stack import Stack, start
 from tests.support.waiting import ENGINE_TEST_S
@@ -44,8 +45,14 @@ SWAPS_TRIED = 10
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = start(settings(tmp_path_factory.mktemp("circle"), LOG))
+def collector() -> Iterator[Receiver]:
+    with receiver() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, collector: Receiver) -> Iterator[Stack]:
+    running = start(settings(tmp_path_factory.mktemp("circle"), LOG, traces=collector.url))
     try:
         yield running
     finally:
@@ -138,6 +145,28 @@ def test_votes_become_a_new_version_that_answers_within_the_same_streams(stack: 
     assert any(span.first_token > 0 for _, answer in crossed for span in answer.spans[1:])
     assert_served_by(stack.state, crossed[:4])
     assert_served_by(stack.state, [pair for pair in mine if pair[1].spans[0].policy_version == after][-2:])
+
+
+def test_one_vote_is_one_trace_from_the_click_to_what_learned_from_it(stack: Stack, collector: Receiver) -> None:
+    """Whose cycle's trace, which it links to, ends with the swap in the engine that serves."""
+    after = served(stack)
+    named = {"rlhf.policy_version": after}
+
+    def of(name: str) -> list[Received]:
+        return [span for span in collector.spans if span.name == name and span.attributes.items() >= named.items()]
+
+    stack.wait(lambda: of("publish") and of("swap"), "the spans of its publication and its swap come")
+    published, swap = of("publish")[0], of("swap")[0]
+    way = {span.name: span.service for span in collector.spans if span.trace == published.trace}
+    assert way == {
+        "POST /v1/feedback": "rlhf-online-chat",
+        "append": "rlhf-online-chat",
+        "learn": "rlhf-online-trainer",
+        "publish": "rlhf-online-trainer",
+    }
+    assert [trace for trace, _ in published.links] == [swap.trace]
+    cycle = {span.name for span in collector.spans if span.trace == swap.trace and span.service.endswith("trainer")}
+    assert cycle >= {"cycle", "reward", "rollouts", "policy", "gate"}
 
 
 def test_a_killed_trainer_goes_on_from_its_checkpoint(stack: Stack, acknowledged: set[str]) -> None:

@@ -65,7 +65,7 @@ class Alerts:
         async def gone() -> bool:
             return not await self._found(alert, {})
 
-        await eventually(gone, FIRES_S, f"{alert} to end")
+        await eventually(gone, 2 * FIRES_S, f"{alert} to end")
 
     async def scraped(self, jobs: int) -> None:
         """Wait until so many targets have been scraped, by when no alert may fire."""

@@ -20,15 +20,18 @@ PROMPTS = [prompt.text for prompt in world.prompts()][:60]
 CYCLE_VOTES = 16
 
 
-def settings(folder: Path, log: LogSettings, *, min_win_rate: float = 0.2) -> StandaloneSettings:
-    """A standalone below `folder`, its model written, with cycles of few votes and a gate that lets most through."""
+def settings(folder: Path, log: LogSettings, *, min_win_rate: float = 0.2, traces: str = "") -> StandaloneSettings:
+    """A standalone below `folder`, its model written, with cycles of few votes and a gate that lets most through; spans
+    of every request are sent to `traces`."""
     write_tiny_model(folder / "model", weights_seed=1)
     values = {
         "state_dir": folder / "state",
         "model": str(folder / "model"),
         "tuning": "full",
         "log": log,
+        "tracing": {"endpoint": traces},
         "chat": {
+            "tracing": {"sample": 1.0},
             "http_port": 0,
             "grpc_port": 0,
             "engine": {"max_model_len": 128, "max_num_seqs": 32, "kv_cache_gib": 0.5},

@@ -1,6 +1,6 @@
-"""Sums, means and whitening over the real positions of padded tensors; log-probabilities and entropies of tokens.
+"""Sums, means and whitening over the real positions of padded tensors.
 
-Shapes: B sequences, T tokens (of the answer), V vocabulary. A mask is True where a position is real.
+Shapes: B sequences, T tokens (of the answer). A mask is True where a position is real.
 Invariant: whatever a masked position holds, NaN and infinities included, changes neither a result nor a gradient by
 one bit, because it is replaced by zero before it enters any arithmetic.
 """
@@ -8,7 +8,7 @@ one bit, because it is replaced by zero before it enters any arithmetic.
 import torch
 from torch import Tensor
 
-from rlhf_online.algorithms.arguments import boolean, bounded
+from rlhf_online.algorithms.arguments import boolean
 
 Stats = dict[str, Tensor]
 """What a loss reports beside itself: detached scalars by name."""
@@ -63,32 +63,3 @@ def whiten(values_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True, unbia
 def whitening_scale(values_BT: Tensor, mask_BT: Tensor) -> float:
     """1/σ, by which `whiten` multiplies differences."""
     return torch.rsqrt(masked_variance(values_BT, mask_BT) + 1e-8).item()
-
-
-def token_logprobs(logits_NV: Tensor, tokens_N: Tensor, temperature_N: float | Tensor = 1.0) -> Tensor:
-    """log softmax(logits / temperature)[token], in float32 or better.
-
-    `logits_NV` may have any number of leading dimensions; `tokens_N` has all but the last. A tensor of temperatures
-    has the shape of the tokens.
-    """
-    scaled_NV = _scaled(logits_NV, temperature_N)
-    chosen_N = scaled_NV.gather(-1, tokens_N.unsqueeze(-1)).squeeze(-1)
-    return chosen_N - scaled_NV.logsumexp(-1)
-
-
-def token_entropies(logits_NV: Tensor, temperature_N: float | Tensor = 1.0) -> Tensor:
-    """−Σ_v p log p, nats, of p = softmax(logits / temperature); shapes as for `token_logprobs`.
-
-    A token whose logit is −∞ cannot be, and adds nothing: 0 log 0 is 0.
-    """
-    logprobs_NV = _scaled(logits_NV, temperature_N).log_softmax(-1)
-    return -(logprobs_NV.exp() * logprobs_NV.masked_fill(logprobs_NV.isneginf(), 0.0)).sum(-1)
-
-
-def _scaled(logits_NV: Tensor, temperature_N: float | Tensor) -> Tensor:
-    """logits / temperature in float32 or better."""
-    scaled_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-    if isinstance(temperature_N, Tensor):
-        return scaled_NV / temperature_N.unsqueeze(-1)
-    bounded("temperature", temperature_N, above=0)
-    return scaled_NV if temperature_N == 1.0 else scaled_NV / temperature_N

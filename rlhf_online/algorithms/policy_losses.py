@@ -175,7 +175,7 @@ def kl_loss(
 def entropy_loss(
     entropies_BT: Tensor, mask_BT: Tensor, *, denominator: float | Tensor | None = None
 ) -> tuple[Tensor, Stats]:
-    """−mean H, H from `masked.token_entropies`, nats (Schulman et al. 2017, eq. 9, where its weight is c₂).
+    """−mean H, H from `token_head.predictions`, nats (Schulman et al. 2017, eq. 9, where its weight is c₂).
 
     Stats: `entropy`.
     """

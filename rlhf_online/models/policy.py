@@ -4,15 +4,14 @@ With `full` all weights learn and the reference is a second, frozen copy; with `
 reference is the same model with the adapter switched off, or with the weights of the reference version's adapter. The
 value head reads the last hidden state.
 
-Shapes: B pairs, T tokens, A answer tokens, N real answer tokens of a batch, d hidden width, V vocabulary (see
-`tokens.Batch`). Invariants: dropout is off; log-probabilities are computed in float32, at answer tokens only, in pieces
-of at most `trunk.LOGIT_FLOATS` logits that are computed again for the gradient; weights that learn are float32,
-whatever the layers compute in (`precision`); a sequence's padding changes none of its values.
+Shapes: B pairs, A answer tokens, N real answer tokens of a batch, d hidden width (see `packing`). Invariants: dropout
+is off; log-probabilities are computed in float32, at answer tokens only, in pieces (`token_head`); weights that learn
+are float32, whatever the layers compute in (`precision`); what else is in a batch changes none of a pair's values.
 """
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +20,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf_online.algorithms.masked import masked_fill
 from rlhf_online.errors import InvalidInput
-from rlhf_online.models import sampling, trunk
+from rlhf_online.models import sampling, token_head, tree_attention, trunk
+from rlhf_online.models.packing import Packed
 from rlhf_online.models.precision import Written, computing
 from rlhf_online.models.tensor_headers import has_weights
-from rlhf_online.models.tokens import Batch, Pair, by_budget, collate, length
+from rlhf_online.models.tokens import Pair
 from rlhf_online.versions.manifest import ProbeSequence
 
 INFERENCE_TOKENS = 16384
@@ -66,6 +65,9 @@ class Policy:
         self._adapter = adapter
         self._reference_adapter = reference_adapter
         self.limits = trunk.limits(lm.config)
+        self.packer = tree_attention.packer(lm, self.limits.context, dtype)
+        if reference is not None:
+            tree_attention.adopt(reference)
         with trunk.seeded(0):
             self.value_head = nn.Linear(int(lm.config.hidden_size), 1).to(self.device)
         nn.init.zeros_(self.value_head.weight)
@@ -118,26 +120,30 @@ class Policy:
         """Tokens of a forward pass with gradients: `limit`, or fewer where memory asks for it."""
         return trunk.token_budget(self.lm.config, limit, self.device)
 
-    def collate(self, pairs: Sequence[Pair]) -> Batch:
+    def collate(self, pairs: Sequence[Pair]) -> Packed:
         """Raises InvalidInput for an answer as long as the model's context."""
-        return collate(pairs, pad_id=0, max_length=self.limits.context, device=self.device)
+        return self.packer.pack(pairs)
 
     # Computing
 
-    def forward(self, batch: Batch, temperature_B: float | Tensor = 1.0, *, entropies: bool = False) -> Outputs:
+    def forward(self, batch: Packed, temperature_B: float | Tensor = 1.0, *, entropies: bool = False) -> Outputs:
         """`temperature_B` is that of the sampling: logits are divided by it."""
         with computing(self.device, self.dtype):
-            hidden_BAd = _hidden(self.lm, batch)
-            found = _tokens(self.lm, hidden_BAd, batch, temperature_B, entropies=entropies)
-        values_BA = self.value_head(hidden_BAd.to(self.value_head.weight.dtype)).squeeze(-1)
-        return Outputs(found[0], masked_fill(values_BA, batch.mask_BA), found[1] if entropies else None)
+            hidden_Nd = _hidden(self.lm, batch)
+            logprobs_N, entropies_N = _tokens(self.lm, hidden_Nd, batch, temperature_B, entropies=entropies)
+        values_N = self.value_head(hidden_Nd.to(self.value_head.weight.dtype)).squeeze(-1)
+        return Outputs(
+            batch.by_answer(logprobs_N),
+            batch.by_answer(values_N),
+            None if entropies_N is None else batch.by_answer(entropies_N),
+        )
 
     @torch.no_grad()
-    def reference_logprobs(self, batch: Batch, temperature_B: float | Tensor = 1.0) -> Tensor:
+    def reference_logprobs(self, batch: Packed, temperature_B: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
         model = self.lm if self._reference is None else self._reference
         with self._as_reference(), computing(self.device, self.dtype):
-            return _tokens(model, _hidden(model, batch), batch, temperature_B)[0]
+            return batch.by_answer(_tokens(model, _hidden(model, batch), batch, temperature_B)[0])
 
     @torch.no_grad()
     def logprobs(
@@ -146,13 +152,14 @@ class Policy:
         """For each pair, the log-probability of each of its answer tokens; in the order of `pairs`. `exact`: in the
         weights' own type."""
         found: dict[int, tuple[float, ...]] = {}
-        for group in by_budget([length(pair) for pair in pairs], INFERENCE_TOKENS):
-            batch = self.collate([pairs[index] for index in group])
+        packer = replace(self.packer, spans=False) if exact else self.packer
+        for group in packer.passes([[pair] for pair in pairs], INFERENCE_TOKENS):
+            batch = packer.pack([pairs[index] for index in group])
             if reference:
                 logprobs_BA = self.reference_logprobs(batch, temperature)
             else:
                 with nullcontext() if exact else computing(self.device, self.dtype):
-                    logprobs_BA = _tokens(self.lm, _hidden(self.lm, batch), batch, temperature)[0]
+                    logprobs_BA = batch.by_answer(_tokens(self.lm, _hidden(self.lm, batch), batch, temperature)[0])
             for index, row in zip(group, logprobs_BA.tolist(), strict=True):
                 found[index] = tuple(row[: len(pairs[index][1])])
         return [found[index] for index in range(len(pairs))]
@@ -214,28 +221,24 @@ class Policy:
             trunk.save_model(self.lm, folder, base=self.base, written=self.written, keep_config=True)
 
 
-def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """The last hidden states that predict the answer tokens, (B, A, d)."""
-    decoder = getattr(model, model.base_model_prefix)
-    hidden_BTd = decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-    return hidden_BTd.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden_BTd.shape[-1]))
+def _hidden(model: PreTrainedModel, batch: Packed) -> Tensor:
+    """The last hidden states that predict the answer tokens, (N, d)."""
+    return tree_attention.hidden_states(getattr(model, model.base_model_prefix), batch)[batch.before_N]
 
 
 def _tokens(
     model: PreTrainedModel,
-    hidden_BAd: Tensor,
-    batch: Batch,
+    hidden_Nd: Tensor,
+    batch: Packed,
     temperature_B: float | Tensor,
     *,
     entropies: bool = False,
-) -> list[Tensor]:
-    """Log-probabilities of the answer tokens, and after them the entropies if asked for, each (B, A)."""
-    mask_BA = batch.mask_BA
-    temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=mask_BA.device)
-    temperature_N = temperature_B.reshape(-1, 1).expand(mask_BA.shape)[mask_BA]
-    found = trunk.predictions(model, hidden_BAd[mask_BA], batch.answer_BA[mask_BA], temperature_N, entropies=entropies)
-    empty_BA = torch.zeros(mask_BA.shape, dtype=found[0].dtype, device=mask_BA.device)
-    return [empty_BA.masked_scatter(mask_BA, found_N) for found_N in found]
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities of the answer tokens, and the entropies if asked for, (N,) each."""
+    temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=hidden_Nd.device)
+    temperature_N = batch.by_token(temperature_B.expand(len(batch.mask_BA)))
+    head = trunk.output_head(model)
+    return token_head.predictions(head, hidden_Nd, batch.answer_N, temperature_N, entropies=entropies)
 
 
 @torch.no_grad()

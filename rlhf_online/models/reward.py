@@ -25,13 +25,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf_online.algorithms.masked import row_sums
 from rlhf_online.config import Dtype
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.models import precision, trunk
+from rlhf_online.models import precision, tree_attention, trunk
+from rlhf_online.models.limits import ModelLimits
+from rlhf_online.models.packing import Packed
 from rlhf_online.models.precision import Written
 from rlhf_online.models.score_normalisation import ScoreNormalisation
-from rlhf_online.models.tokens import Batch, ChatTokenizer, Pair, by_budget, collate, length
+from rlhf_online.models.tokens import ChatTokenizer, Pair
 
 MAX_BATCH_TOKENS = 16384
 Readout = Literal["last", "mean"]
@@ -76,7 +77,7 @@ class RewardModel:
         stored = Written.of(base)
         self._written = stored if adapter is None else stored.adapter()
         self.tokenizer = tokenizer
-        self.limits = trunk.limits(decoder.config)
+        self.packer = tree_attention.packer(decoder, self.limits.context, dtype)
         self.normalisation = ScoreNormalisation.identity(len(heads.objectives), self.members)
         self._adapter = adapter
 
@@ -134,29 +135,30 @@ class RewardModel:
     def device(self) -> torch.device:
         return self.decoder.device
 
+    @property
+    def limits(self) -> ModelLimits:
+        """What the trunk was made to read."""
+        return trunk.limits(self.decoder.config)
+
     def token_budget(self, limit: int) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where memory asks for it."""
         return trunk.token_budget(self.decoder.config, limit, self.device)
 
-    def collate(self, pairs: Sequence[Pair]) -> Batch:
-        """Raises InvalidInput for an answer as long as the model's context."""
-        return collate(pairs, pad_id=0, max_length=self.limits.context, device=self.device)
-
     # Computing
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Packed) -> Tensor:
         """Utilities, not normalised, (B, O, K)."""
         with precision.computing(self.device, self.dtype):
-            hidden_BTd = self.decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-        hidden_Bd = _pooled(hidden_BTd, batch, self.readout, self.heads.weight.dtype)
+            hidden_Xd = tree_attention.hidden_states(self.decoder, batch)
+        hidden_Bd = _pooled(hidden_Xd, batch, self.readout, self.heads.weight.dtype)
         return self.heads(hidden_Bd).unflatten(1, (len(self.objectives), self.members))
 
     @torch.no_grad()
     def utilities(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
         """Utilities, not normalised, (len(pairs), O, K) on the CPU, in the order of `pairs`."""
         utilities_NOK = torch.zeros(len(pairs), len(self.objectives), self.members)
-        for group in by_budget([length(pair) for pair in pairs], max_batch_tokens):
-            batch = self.collate([pairs[index] for index in group])
+        for group in self.packer.passes([[pair] for pair in pairs], max_batch_tokens):
+            batch = self.packer.pack([pairs[index] for index in group])
             utilities_NOK[group] = self.forward(batch).float().cpu()
         return utilities_NOK
 
@@ -228,15 +230,13 @@ class RewardModel:
         (folder / "reward.json").write_text(json.dumps(values, indent=2))
 
 
-def _pooled(hidden_BTd: Tensor, batch: Batch, readout: Readout, dtype: torch.dtype) -> Tensor:
+def _pooled(hidden_Xd: Tensor, batch: Packed, readout: Readout, dtype: torch.dtype) -> Tensor:
     """What the heads see of the answers, (B, d) in their type; of an empty answer the prompt's last token."""
     if readout == "last":
-        last_B1d = batch.last_B.reshape(-1, 1, 1).expand(-1, 1, hidden_BTd.shape[-1])
-        return hidden_BTd.gather(1, last_B1d).squeeze(1).to(dtype)
-    position_T, last_B1 = torch.arange(hidden_BTd.shape[1], device=hidden_BTd.device), batch.last_B.unsqueeze(1)
-    first_B1 = torch.minimum(batch.before_BA[:, :1] + 1, last_B1)
-    mask_BT1 = ((first_B1 <= position_T) & (position_T <= last_B1)).unsqueeze(-1)
-    return row_sums(hidden_BTd.to(dtype), mask_BT1) / mask_BT1.sum(1)
+        return hidden_Xd[batch.last_B].to(dtype)
+    count_B1 = batch.mask_BA.sum(1, keepdim=True).clamp(min=1)
+    weight_BA = (torch.arange(batch.at_BA.shape[1], device=count_B1.device) < count_B1).to(dtype) / count_B1
+    return (hidden_Xd[batch.at_BA].to(dtype) * weight_BA.unsqueeze(2)).sum(1)
 
 
 def computed_in(folder: Path) -> str:

@@ -1,25 +1,13 @@
-"""Messages and texts → token ids, and token ids → padded batches.
+"""Messages and texts → token ids. A pair is (prompt ids, answer ids), which a model reads one after the other.
 
-A pair is (prompt ids, answer ids). In a batch the prompt and its answer stand together, right padded; what concerns
-only the answer is laid out by answer token:
-
-    tokens_BT     p p p a a ·        B pairs, T tokens of the longest pair
-    answer_BA     a a ·              A tokens of the longest answer
-    mask_BA       1 1 0
-    before_BA     2 3 ·              position in tokens_BT whose hidden state predicts that answer token
-
-Invariants: an answer is never cut; a prompt that does not fit into the context loses its oldest tokens. Attention needs
-no mask: it is causal, so that no real token sees the padding to its right.
+Invariants: an answer is never cut; a prompt that does not fit into the context loses its oldest tokens.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
 from transformers import AutoTokenizer
 
 from rlhf_online.errors import InvalidInput
@@ -156,38 +144,6 @@ def _stop_ids(model_dir: Path, tokenizer_eos: int | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Pairs, right padded; the module's docstring draws the layout."""
-
-    tokens_BT: Tensor
-    answer_BA: Tensor
-    mask_BA: Tensor
-    before_BA: Tensor
-    last_B: Tensor
-    """Position in `tokens_BT` of the last real token."""
-
-
-def collate(pairs: Sequence[Pair], *, pad_id: int, max_length: int, device: torch.device | str = "cpu") -> Batch:
-    """A batch of pairs. Raises InvalidInput for an answer that leaves no room for one token of its prompt."""
-    fitted = [fit(pair, max_length) for pair in pairs]
-    width = max(len(prompt) + len(answer) for prompt, answer in fitted)
-    answer_width = max(1, max(len(answer) for _, answer in fitted))
-    tokens = [[*prompt, *answer, *[pad_id] * (width - len(prompt) - len(answer))] for prompt, answer in fitted]
-    answers = [[*answer, *[pad_id] * (answer_width - len(answer))] for _, answer in fitted]
-    prompt_B = torch.tensor([len(prompt) for prompt, _ in fitted])
-    answer_B = torch.tensor([len(answer) for _, answer in fitted])
-    step_A = torch.arange(answer_width)
-    before_BA = (prompt_B.unsqueeze(1) - 1 + step_A).clamp(max=width - 1)
-    return Batch(
-        tokens_BT=torch.tensor(tokens).to(device),
-        answer_BA=torch.tensor(answers).to(device),
-        mask_BA=(step_A < answer_B.unsqueeze(1)).to(device),
-        before_BA=before_BA.to(device),
-        last_B=(prompt_B + answer_B - 1).to(device),
-    )
-
-
 def fit(pair: Pair, max_length: int) -> Pair:
     """The pair with its prompt cut from the left to `max_length` tokens together. Raises InvalidInput."""
     prompt, answer = pair
@@ -202,16 +158,3 @@ def fit(pair: Pair, max_length: int) -> Pair:
 def length(pair: Pair) -> int:
     """Tokens of prompt and answer together."""
     return len(pair[0]) + len(pair[1])
-
-
-def by_budget(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices in groups of at most `max_tokens`, padding included, of similar length; a group has at least one."""
-    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    group: list[int] = []
-    for index in order:
-        if group and lengths[index] * (len(group) + 1) > max_tokens:
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group

@@ -7,9 +7,8 @@ this machine's paths.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,10 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 from rlhf_online.errors import InvalidInput, VersionCorrupt
 from rlhf_online.models import precision
 from rlhf_online.models.limits import ModelLimits
@@ -35,8 +32,6 @@ from rlhf_online.versions.weight_files import weight_files
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ACTIVATION_BYTES = 2 << 30
 """Memory that the activations of one forward pass with gradients may take on a CPU, roughly."""
-LOGIT_FLOATS = 1 << 24
-"""Logits in memory at once."""
 SHOWN_TENSORS = 3
 
 
@@ -66,36 +61,6 @@ def output_head(model: PreTrainedModel) -> torch.nn.Module:
     head = model.get_output_embeddings()
     assert head is not None, "a causal language model has an output embedding"
     return head
-
-
-def logprobs(model: PreTrainedModel, hidden_Nd: Tensor, tokens_N: Tensor, temperature_N: Tensor) -> Tensor:
-    """Log-probabilities of N tokens after the states that predict them, float32."""
-    return predictions(model, hidden_Nd, tokens_N, temperature_N)[0]
-
-
-def predictions(
-    model: PreTrainedModel, hidden_Nd: Tensor, tokens_N: Tensor, temperature_N: Tensor, *, entropies: bool = False
-) -> Sequence[Tensor]:
-    """Log-probabilities of N tokens after the states that predict them, and after them the entropies of their
-    distributions if asked for, (N,) each, float32.
-
-    In pieces of at most LOGIT_FLOATS logits, which are computed again for the gradient.
-    """
-    head = output_head(model)
-
-    def piece(hidden_nd: Tensor, tokens_n: Tensor, temperature_n: Tensor) -> Tensor:
-        logits_nV = head(hidden_nd)
-        found = [token_logprobs(logits_nV, tokens_n, temperature_n)]
-        return torch.stack([*found, token_entropies(logits_nV, temperature_n)] if entropies else found)
-
-    rows = max(1, LOGIT_FLOATS // int(model.config.vocab_size))
-    pieces = list(zip(hidden_Nd.split(rows), tokens_N.split(rows), temperature_N.split(rows), strict=True))
-    if len(pieces) > 1 and torch.is_grad_enabled():
-        recomputed: Any = partial(checkpoint, piece, use_reentrant=False, preserve_rng_state=False)
-        done = [recomputed(*args) for args in pieces]
-    else:
-        done = [piece(*args) for args in pieces]
-    return torch.cat(done, 1).unbind(0)
 
 
 def read_config(folder: Path) -> Any:

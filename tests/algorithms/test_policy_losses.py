@@ -8,7 +8,6 @@ from torch import Tensor
 
 from rlhf_online.algorithms import policy_losses
 from rlhf_online.algorithms.importance import answer_weights, ratio, truncated_weights
-from rlhf_online.algorithms.masked import token_entropies, token_logprobs
 
 
 def _f64(values: object) -> Tensor:
@@ -225,10 +224,12 @@ class _ActorCritic:
         self.returns_BT = torch.randn(3, 6, generator=generator)
 
     def logprobs(self) -> Tensor:
-        return token_logprobs(self.logits_SV[self.states_BT], self.tokens_BT)
+        table_BTV = self.logits_SV[self.states_BT].log_softmax(-1)
+        return table_BTV.gather(-1, self.tokens_BT.unsqueeze(-1)).squeeze(-1)
 
     def gradients(self, policy_loss: Tensor, value_loss: Tensor) -> tuple[Tensor, ...]:
-        entropies_BT = token_entropies(self.logits_SV[self.states_BT])
+        table_BTV = self.logits_SV[self.states_BT].log_softmax(-1)
+        entropies_BT = -(table_BTV.exp() * table_BTV).sum(-1)
         entropy_loss, _ = policy_losses.entropy_loss(entropies_BT, self.mask_BT)
         return torch.autograd.grad(
             policy_loss + 0.5 * value_loss + 0.01 * entropy_loss, [self.logits_SV, self.values_S]

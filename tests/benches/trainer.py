@@ -31,7 +31,7 @@ from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.precision import Written
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.models.tokens import Pair, collate
+from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.policy.algorithms import PPO
@@ -114,6 +114,34 @@ def _chunks(pairs: Sequence[Pair], tokens: int) -> list[list[int]]:
     return [list(range(start, min(start + rows, len(pairs)))) for start in range(0, len(pairs), rows)]
 
 
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """Pairs a row each, right padded, as one writes it down."""
+
+    tokens_BT: Tensor
+    answer_BA: Tensor
+    mask_BA: Tensor
+    before_BA: Tensor
+    """The position whose state predicts each answer token."""
+    last_B: Tensor
+
+
+def padded(pairs: Sequence[Pair], device: torch.device) -> Padded:
+    width = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    most = max(len(answer) for _, answer in pairs)
+    prompt_B = torch.tensor([len(prompt) for prompt, _ in pairs])
+    answer_B = torch.tensor([len(answer) for _, answer in pairs])
+    step_A = torch.arange(most)
+    tokens = [[*prompt, *answer, *[0] * (width - len(prompt) - len(answer))] for prompt, answer in pairs]
+    return Padded(
+        tokens_BT=torch.tensor(tokens).to(device),
+        answer_BA=torch.tensor([[*answer, *[0] * (most - len(answer))] for _, answer in pairs]).to(device),
+        mask_BA=(step_A < answer_B.unsqueeze(1)).to(device),
+        before_BA=(prompt_B.unsqueeze(1) - 1 + step_A).clamp(max=width - 1).to(device),
+        last_B=(prompt_B + answer_B - 1).to(device),
+    )
+
+
 class BarePPO:
     """PPO as one writes it down: old log-probs, values and the reference's, GAE, clipped steps by Adam."""
 
@@ -130,7 +158,7 @@ class BarePPO:
         self.order = random.Random(0)
 
     def _logprobs(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        batch = collate([self.pairs[r] for r in rows], pad_id=0, max_length=1 << 30, device=self.lm.device)
+        batch = padded([self.pairs[r] for r in rows], self.lm.device)
         hidden = model.model(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
         hidden = hidden.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         logits = model.lm_head(hidden).float()
@@ -210,7 +238,7 @@ class BareReward:
 
     def _backward(self, votes: Sequence[Sequence[Pair]], total: int) -> None:
         pairs = [pair for vote in votes for pair in vote]
-        batch = collate(pairs, pad_id=0, max_length=1 << 30, device=self.decoder.device)
+        batch = padded(pairs, self.decoder.device)
         hidden: Any = self.decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
         last = hidden[torch.arange(len(pairs), device=hidden.device), batch.last_B]
         utilities = self.heads(last.float()).reshape(len(votes), RANKED, -1)

@@ -6,7 +6,7 @@ import pytest
 
 from rlhf_online.errors import InvalidInput
 from rlhf_online.events import Message
-from rlhf_online.models.tokens import ChatTokenizer, by_budget, collate, fit
+from rlhf_online.models.tokens import ChatTokenizer, fit
 from rlhf_online.simulation.tiny_model import write_tiny_model
 
 
@@ -50,31 +50,8 @@ def test_a_folder_without_model_is_refused(tmp_path: Path):
         ChatTokenizer(tmp_path)
 
 
-def test_the_layout_of_a_batch():
-    batch = collate([([5, 6, 7], [8, 9]), ([3], [4])], pad_id=0, max_length=16)
-    assert batch.tokens_BT.tolist() == [[5, 6, 7, 8, 9], [3, 4, 0, 0, 0]]
-    assert batch.answer_BA.tolist() == [[8, 9], [4, 0]]
-    assert batch.mask_BA.tolist() == [[True, True], [True, False]]
-    assert batch.before_BA.tolist() == [[2, 3], [0, 1]]
-    assert batch.last_B.tolist() == [4, 1]
-
-
-def test_an_empty_answer_is_read_at_the_prompts_end():
-    batch = collate([([5, 6], [])], pad_id=0, max_length=16)
-    assert batch.last_B.tolist() == [1] and not batch.mask_BA.any()
-
-
 def test_a_prompt_is_cut_from_the_left_and_an_answer_never():
     assert fit(([1, 2, 3, 4], [5, 6]), 4) == ([3, 4], [5, 6])
     assert fit(([1, 2], [5, 6]), 4) == ([1, 2], [5, 6])
     with pytest.raises(InvalidInput, match="does not fit"):
         fit(([1], [2, 3, 4, 5]), 4)
-
-
-def test_groups_stay_below_the_budget_and_hold_everything_once():
-    lengths = [3, 9, 4, 4, 12, 1, 5]
-    groups = list(by_budget(lengths, 12))
-    assert sorted(index for group in groups for index in group) == list(range(7))
-    assert all(len(group) * max(lengths[index] for index in group) <= 12 for group in groups)
-    assert list(by_budget([20], 12)) == [[0]], "one that is too long goes alone"
-    assert len(groups) <= 5

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlhf_online.models import trunk
+from rlhf_online.models import tree_attention, trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.training import distributed
@@ -68,7 +68,7 @@ def of_policy(base: Path, algorithm: str, device: str = "cpu") -> tuple[dict[str
 def of_demonstrations(base: Path) -> dict[str, Tensor]:
     lm = trunk.load_lm(base, device=torch.device("cpu"), dtype=torch.float32)
     lm.requires_grad_(True)
-    loss = fine_tuning.backward(lm, answers(), row_width=2, pad_id=0)
+    loss = fine_tuning.backward(lm, tree_attention.packer(lm, 128), answers())
     figures = distributed.all_reduce(lm.parameters(), {"loss": loss})
     gradients = {name: p.grad for name, p in lm.named_parameters() if p.grad is not None}
     return gradients | {"loss": torch.tensor(figures["loss"])}

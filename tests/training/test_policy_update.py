@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf_online.models.packing import Packed
 from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.reward import Heads, RewardModel
-from rlhf_online.models.tokens import Batch, Pair
+from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.optimiser import NamedAdam
@@ -157,7 +158,7 @@ def test_micro_batches_give_the_gradient_of_the_minibatch(base: Path, algorithm:
     forward = pieces.policy.forward
 
     def counted(batch: Any, *args: Any, **kwargs: Any) -> Any:
-        passes.append(len(batch.tokens_BT))
+        passes.append(len(batch.mask_BA))
         return forward(batch, *args, **kwargs)
 
     pieces.policy.forward = counted
@@ -326,8 +327,8 @@ def test_what_torch_raises_where_a_cpu_has_no_memory_is_known(base: Path, monkey
     rollouts = _rollouts(updater.policy)
     forward, failures = updater.policy.forward, []
 
-    def cramped(batch: Batch, *args: Any, **kwargs: Any) -> Outputs:
-        if batch.tokens_BT.shape[0] > 8:
+    def cramped(batch: Packed, *args: Any, **kwargs: Any) -> Outputs:
+        if len(batch.mask_BA) > 8:
             failures.append(batch)
             torch.empty(1 << 46)
         return forward(batch, *args, **kwargs)
@@ -404,7 +405,7 @@ class SmallMemory:
 
         def guarded(function: Any) -> Any:
             def call(batch: Any, *args: Any, **kwargs: Any) -> Any:
-                if len(batch.tokens_BT) > most:
+                if len(batch.mask_BA) > most:
                     self.failures += 1
                     raise torch.OutOfMemoryError("a fake")
                 return function(batch, *args, **kwargs)
@@ -707,7 +708,7 @@ class RecordingMicroBatches(MicroBatches):
 
     def forward(
         self, answers: MeasuredAnswers, rows: Sequence[int], *, entropies: bool = False
-    ) -> tuple[Batch, Outputs]:
+    ) -> tuple[Packed, Outputs]:
         self.seen.extend(rows)
         return super().forward(answers, rows, entropies=entropies)
 

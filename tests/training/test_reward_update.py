@@ -14,8 +14,8 @@ import torch
 from rlhf_online.algorithms.reward_losses import MARGINS
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote, pairs
+from rlhf_online.models.packing import Packed
 from rlhf_online.models.reward import Heads, RewardModel
-from rlhf_online.models.tokens import Batch
 from rlhf_online.rewards import compose
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.optimiser import NamedAdam
@@ -207,7 +207,7 @@ def test_each_pass_takes_all_votes_in_an_order_of_its_own(base: Path, monkeypatc
     monkeypatch.setattr(
         passes,
         "micro_batches",
-        lambda votes, *rest: (seen.extend(vote.event_id for vote in votes), cut(votes, *rest))[1],
+        lambda packer, votes, *rest: (seen.extend(vote.event_id for vote in votes), cut(packer, votes, *rest))[1],
     )
     votes = [_pair(i) for i in range(20)]
     updater.update(votes, [], [])
@@ -563,7 +563,7 @@ def test_a_step_whose_loss_is_no_number_is_not_taken(base: Path, monkeypatch: py
     updater = _updater(base, batch=8, cold_epochs=1)
     forward, calls = updater.model.forward, []
 
-    def broken(batch: Batch) -> torch.Tensor:
+    def broken(batch: Packed) -> torch.Tensor:
         calls.append(batch)
         return forward(batch) * (float("nan") if len(calls) == 2 else 1.0)
 

@@ -1,7 +1,8 @@
 """The policy's passes over an update's answers, in micro-batches as large as memory allows.
 
-A micro-batch holds whole examples of similar length, at most `tokens` with the padding. Work that runs out of memory
-begins anew with half of that, and it stays so: the result is the same, but for the order of sums.
+A micro-batch holds whole examples, at most `tokens`; those with the same prompt stand together, as it is read once.
+Work that runs out of memory begins anew with half of that, and it stays so: the result is the same, but for the order
+of sums. Nothing is read back from the device before the last micro-batch has been asked of it.
 
 Shapes: N answers, A tokens of the longest, B answers of a micro-batch.
 """
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from rlhf_online.algorithms import kl
 from rlhf_online.algorithms.masked import masked_sum, row_sums
+from rlhf_online.models.packing import Packed
 from rlhf_online.models.policy import Outputs, Policy
-from rlhf_online.models.tokens import Batch, Pair, by_budget, length
+from rlhf_online.models.tokens import Pair
 from rlhf_online.training import distributed
 from rlhf_online.training.policy.measured import MeasuredAnswers
 from rlhf_online.training.policy.objectives import Example, MicroBatch, Objective
@@ -52,26 +54,31 @@ class MicroBatches:
             values_NA=torch.zeros(shape),
         )
 
-        def measure() -> None:
+        def measure() -> list[tuple[list[int], tuple[Tensor, ...]]]:
+            measured = []
             for rows in self._rows(found, [(row,) for row in range(len(pairs))]):
                 batch, outputs = self.forward(found, rows)
-                size, temperature_B = batch.mask_BA.shape[1], temperature_N[rows].to(self.policy.device)
-                found.mask_NA[rows, :size] = batch.mask_BA.cpu()
-                found.start_NA[rows, :size] = outputs.logprobs_BA.cpu()
-                found.values_NA[rows, :size] = outputs.values_BA.float().cpu()
-                found.reference_NA[rows, :size] = self.policy.reference_logprobs(batch, temperature_B).cpu()
+                reference_BA = self.policy.reference_logprobs(batch, temperature_N[rows].to(self.policy.device))
+                measured.append((rows, (batch.mask_BA, outputs.logprobs_BA, outputs.values_BA.float(), reference_BA)))
+            return measured
 
-        self.fitting(measure)
+        for rows, tensors in self.fitting(measure):
+            kept = (found.mask_NA, found.start_NA, found.values_NA, found.reference_NA)
+            for tensor_NA, tensor_BA in zip(kept, tensors, strict=True):
+                tensor_NA[rows, : tensor_BA.shape[1]] = tensor_BA.cpu()
         return found
 
     @torch.no_grad()
     def sequence_logprobs(self, answers: MeasuredAnswers, rows: Sequence[int]) -> Tensor:
         """Log-probability of each of these answers, (len(rows),), on the CPU."""
         place = {row: index for index, row in enumerate(rows)}
-        logprobs_N = torch.zeros(len(rows))
+        found = []
         for group in self._rows(answers, [(row,) for row in rows]):
             batch, outputs = self.forward(answers, group)
-            logprobs_N[[place[row] for row in group]] = row_sums(outputs.logprobs_BA, batch.mask_BA).cpu()
+            found.append(([place[row] for row in group], row_sums(outputs.logprobs_BA, batch.mask_BA)))
+        logprobs_N = torch.zeros(len(rows))
+        for places, logprobs_B in found:
+            logprobs_N[places] = logprobs_B.cpu()
         return logprobs_N
 
     @torch.no_grad()
@@ -85,12 +92,12 @@ class MicroBatches:
         examples = [(row * count // chosen,) for row in range(chosen)]
 
         def measure() -> float:
-            total = 0.0
+            total = torch.zeros((), device=self.policy.device)
             for rows in self._rows(answers, examples):
                 batch, outputs = self.forward(answers, rows)
                 start_BA = answers.start_NA[rows, : batch.mask_BA.shape[1]].to(outputs.logprobs_BA)
-                total += masked_sum(kl.k3(start_BA, outputs.logprobs_BA), batch.mask_BA).item()
-            return total / len(examples)
+                total = total + masked_sum(kl.k3(start_BA, outputs.logprobs_BA), batch.mask_BA)
+            return total.item() / len(examples)
 
         return self.fitting(measure)
 
@@ -109,7 +116,8 @@ class MicroBatches:
             stats.setdefault("policy_loss", loss.detach())
             (counts * weight * loss).backward()
             sums = {name: value + sums.get(name, 0) for name, value in stats.items()}
-        return {name: counts * value.item() for name, value in sums.items()}
+        told = torch.stack([value.double() for value in sums.values()]).tolist()
+        return {name: counts * value for name, value in zip(sums, told, strict=True)}
 
     def fitting(self, work: Callable[[], T]) -> T:
         """`work()`, from its beginning and with micro-batches of half the size whenever memory runs out.
@@ -128,15 +136,13 @@ class MicroBatches:
 
     def forward(
         self, answers: MeasuredAnswers, rows: Sequence[int], *, entropies: bool = False
-    ) -> tuple[Batch, Outputs]:
+    ) -> tuple[Packed, Outputs]:
         batch = self.policy.collate([answers.pairs[row] for row in rows])
         temperature_B = answers.temperature_N[list(rows)].to(self.policy.device)
         return batch, self.policy.forward(batch, temperature_B, entropies=entropies)
 
     def _rows(self, answers: MeasuredAnswers, examples: Sequence[Example]) -> list[list[int]]:
         """The rows of whole examples, within the budget of tokens."""
-        if not examples:
-            return []
-        lengths = [max(length(answers.pairs[row]) for row in example) for example in examples]
-        groups = by_budget(lengths, self.tokens // len(examples[0]))
-        return [[row for index in group for row in examples[index]] for group in groups]
+        items = [[answers.pairs[row] for row in example] for example in examples]
+        passes = self.policy.packer.passes(items, self.tokens)
+        return [[row for index in group for row in examples[index]] for group in passes]

@@ -1,8 +1,7 @@
 """Supervised fine-tuning on demonstrations: where a policy that has never chatted begins.
 
-Cross-entropy of the answers' tokens, the end of sequence included; prompts are context only. Sequences are packed:
-several to a row, none attends to another, so that loss and gradient are those of each alone. The same seed gives the
-same weights.
+Cross-entropy of the answers' tokens, the end of sequence included; prompts are context only. Sequences are packed
+(`models.packing`): loss and gradient are those of each alone. The same seed gives the same weights.
 """
 
 import math
@@ -16,22 +15,17 @@ from torch import nn
 
 from rlhf_online.config import Dtype
 from rlhf_online.errors import InvalidInput
-from rlhf_online.models import precision, trunk
+from rlhf_online.models import precision, token_head, tree_attention, trunk
 from rlhf_online.models.chat_template import text_of
-from rlhf_online.models.packing import is_exact, pack
+from rlhf_online.models.packing import Packer
 from rlhf_online.models.precision import Written
 from rlhf_online.models.tensor_headers import has_weights
-from rlhf_online.models.tokens import ChatTokenizer, Pair, by_budget, fit, length
+from rlhf_online.models.tokens import ChatTokenizer, Pair, fit
 from rlhf_online.training import distributed
 from rlhf_online.training.sft.demonstrations import Demonstration, listed
 
 WARMUP = 0.03
 MICRO_BATCH_TOKENS = 16384
-ROW_WIDTH = 2
-"""A row holds this many times the longest sequence of its batch: attention costs little, and little room is left over.
-
-In the tiny world a step takes 24 ms with 2, 28 ms with rows as wide as the context, 35 ms unpacked.
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +71,14 @@ def fine_tune(
     parameters = list(lm.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=passes.lr, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, passes.steps))
-    row_width, order, rng = ROW_WIDTH if is_exact(lm) else 0, list[int](), random.Random(passes.seed)
+    packer = tree_attention.packer(lm, limits.context, computed_in)
+    order, rng = list[int](), random.Random(passes.seed)
     for step in range(1, passes.steps + 1):
         while len(order) < passes.batch:
             order += rng.sample(range(len(pairs)), len(pairs))
         chosen, order = [pairs[index] for index in order[: passes.batch]], order[passes.batch :]
         optimiser.zero_grad(set_to_none=True)
-        loss = backward(lm, chosen, row_width=row_width, pad_id=tokenizer.pad_id, dtype=computed_in)
+        loss = backward(lm, packer, chosen, dtype=computed_in)
         loss = distributed.all_reduce(parameters, {"loss": loss})["loss"]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
@@ -96,35 +91,30 @@ def fine_tune(
 
 def backward(
     lm: trunk.PreTrainedModel,
+    packer: Packer,
     pairs: Sequence[Pair],
     *,
-    row_width: int,
-    pad_id: int,
     max_tokens: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> float:
     """Add the gradient of the mean cross-entropy of all answer tokens to `lm`'s, and return that mean, nats a token.
 
-    Rows are `row_width` times as wide as the longest pair; 0: a pair a row. Passes of at most `max_tokens` (0: what
-    memory allows), whose layers compute in `dtype`, add up to exactly the gradient of one. Of several processes each
-    adds the gradient of its shard (`distributed`), and returns its share of the mean.
+    Passes of at most `max_tokens` (0: what memory allows), whose layers compute in `dtype`, add up to exactly the
+    gradient of one. Of several processes each adds the gradient of its shard (`distributed`), and returns its share of
+    the mean.
     """
-    decoder = getattr(lm, lm.base_model_prefix)
-    tokens, total = sum(len(answer) for _, answer in pairs), 0.0
+    decoder, head = getattr(lm, lm.base_model_prefix), trunk.output_head(lm)
+    tokens, total = sum(len(answer) for _, answer in pairs), torch.zeros((), device=lm.device)
     own, counts = distributed.shard(pairs)
-    for group in by_budget([length(pair) for pair in own], max_tokens or _budget(lm)):
-        chosen = [own[index] for index in group]
-        packed = pack(chosen, width=row_width * max(map(length, chosen)), pad_id=pad_id, device=lm.device)
+    for group in packer.passes([[pair] for pair in own], max_tokens or _budget(lm)):
+        packed = packer.pack([own[index] for index in group])
         with precision.computing(lm.device, dtype):
-            hidden_RTd = decoder(
-                input_ids=packed.tokens_RT, position_ids=packed.position_RT, use_cache=False
-            ).last_hidden_state
-            hidden_Nd = hidden_RTd[packed.row_N, packed.before_N]
-            logprobs_N = trunk.logprobs(lm, hidden_Nd, packed.answer_N, torch.ones_like(packed.answer_N))
+            hidden_Nd = tree_attention.hidden_states(decoder, packed)[packed.before_N]
+            logprobs_N, _ = token_head.predictions(head, hidden_Nd, packed.answer_N, torch.ones_like(packed.answer_N))
         loss = -counts * logprobs_N.sum() / tokens
         loss.backward()
-        total += loss.item()
-    return total
+        total = total + loss.detach()
+    return total.item()
 
 
 def _budget(lm: trunk.PreTrainedModel) -> int:

@@ -56,7 +56,7 @@ class VoteLoss:
         """
         device = self._model.device
         pairs = [*batch.pairs, *baseline] if len(batch.signal_H) else batch.pairs
-        utilities_NOK = self._model.forward(self._model.collate(pairs)).float()
+        utilities_NOK = self._model.forward(self._model.packer.pack(pairs)).float()
         positions_N = batch.positions_N.to(device)
         known_N = (positions_N >= 0) & (positions_N < MAX_POSITIONS)
         shift_N = torch.where(known_N, self.position_bias_S[positions_N.clamp(0, MAX_POSITIONS - 1)], 0)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from rlhf_online.feedback.votes import Vote, is_signal, pairs
 from rlhf_online.models import trunk
+from rlhf_online.models.packing import Packer
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.models.tokens import Pair, length
+from rlhf_online.models.tokens import Pair
 from rlhf_online.training.optimiser import NamedAdam, OnStep, unseen
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes.batch import VoteBatch, assemble
@@ -106,11 +107,12 @@ class VotePasses:
         if denominator == 0:
             return 0.0, 0.0
         self._adam.zero_grad()
-        total = 0.0
+        told = torch.zeros((), device=self._model.device)
         for piece in pieces:
             loss = self.loss(piece, baseline, denominator, thumbs)
             loss.backward()
-            total += loss.item()
+            told = told + loss.detach()
+        total = told.item()
         (POSITION_RIDGE * self.loss.position_bias_S.square().sum()).backward()
         if not math.isfinite(total) or not math.isfinite(self._adam.clip(1.0)):
             skipped["not_finite"] += 1
@@ -123,13 +125,13 @@ class VotePasses:
         """Mean loss of votes, all heads reading all of them; nothing is learned."""
         batches = self._batches(votes, (), bootstrap=False)
         denominator = sum(batch.weight() for batch in batches)
-        return sum(self.loss(batch, (), denominator).item() for batch in batches)
+        return torch.stack([self.loss(batch, (), denominator) for batch in batches]).sum().item()
 
     def _batches(self, votes: Sequence[Vote], baseline: Sequence[Pair], *, bootstrap: bool = True) -> list[VoteBatch]:
         """Micro-batches of whole votes."""
         limit = self._model.token_budget(MICRO_BATCH_TOKENS)
         heads, objectives = self._model.members, self._model.objectives
-        pieces = micro_batches(votes, baseline if any(map(is_signal, votes)) else (), limit)
+        pieces = micro_batches(self._model.packer, votes, baseline if any(map(is_signal, votes)) else (), limit)
         return [assemble(piece, heads, objectives, bootstrap=bootstrap) for piece in pieces]
 
     # Keeping
@@ -150,18 +152,10 @@ class VotePasses:
         self.loss.load_json(values)
 
 
-def micro_batches(votes: Sequence[Vote], baseline: Sequence[Pair], limit: int) -> list[list[Vote]]:
-    """Whole votes, at most `limit` tokens together with `baseline`, padding included; one vote at least."""
-    pieces: list[list[Vote]] = [[]]
-    begin = rows, widest = len(baseline), max(map(length, baseline), default=0)
-    for vote in votes:
-        count, width = len(vote.candidates), max(map(length, pairs(vote)))
-        if pieces[-1] and (rows + count) * max(widest, width) > limit:
-            pieces.append([])
-            rows, widest = begin
-        pieces[-1].append(vote)
-        rows, widest = rows + count, max(widest, width)
-    return pieces
+def micro_batches(packer: Packer, votes: Sequence[Vote], baseline: Sequence[Pair], limit: int) -> list[list[Vote]]:
+    """Whole votes in their order, at most `limit` tokens of a pass together with `baseline`; one vote at least."""
+    groups = packer.cut([list(pairs(vote)) for vote in votes], limit, baseline)
+    return [[votes[index] for index in group] for group in groups]
 
 
 def _schedule(done: int, steps: int, *, warm_up: bool) -> float:

@@ -89,7 +89,7 @@ def test_every_demonstration_is_learned_once_before_any_is_learned_again(
 ):
     seen: list[tuple[int, ...]] = []
 
-    def backward(lm: object, pairs: list, **_: object) -> float:
+    def backward(lm: object, packer: object, pairs: list, **_: object) -> float:
         seen.extend(tuple(answer) for _, answer in pairs)
         return 0.0
 

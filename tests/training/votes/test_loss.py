@@ -31,7 +31,11 @@ class KnownUtilities:
 
     objectives, members, device = OBJECTIVES, HEADS, torch.device("cpu")
 
-    def collate(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
+    @property
+    def packer(self) -> "KnownUtilities":
+        return self
+
+    def pack(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
         return pairs
 
     def forward(self, pairs: Sequence[Pair]) -> Tensor:

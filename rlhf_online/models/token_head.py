@@ -1,0 +1,130 @@
+"""Log-probabilities of tokens after the states that predict them, and entropies, without all logits in memory.
+
+The output layer and its softmax are computed for some rows at a time, and the gradient with respect to a row's state as
+soon as its softmax is there:
+
+    ∂ log p(token) / ∂h = (W[token] − p W) / temperature        ∂H / ∂h = (−p log p − H p) W / temperature
+
+so that only those, (N, d), are kept, and logits are computed a second time only for an output layer that learns.
+Products are of the type that layers compute in, softmax and sums in float32 or better.
+
+Shapes: N tokens, d hidden width, V vocabulary; n rows of a piece.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PIECE_FLOATS = 1 << 24
+"""Logits in memory at once, on a CPU."""
+GPU_ROWS = 4096
+"""Rows of a piece on a GPU, which smaller products leave idle."""
+
+
+def predictions(
+    head: nn.Module, hidden_Nd: Tensor, tokens_N: Tensor, temperature_N: Tensor, *, entropies: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities of N tokens by softmax(head(hidden) / temperature), and the entropies of these distributions
+    (nats) if asked for: (N,) each, float32 or better."""
+    assert isinstance(head, nn.Linear), "an output layer is linear"
+    found: Any = _Predictions.apply(
+        hidden_Nd, head.weight, head.bias, tokens_N, temperature_N.reshape(-1, 1), entropies
+    )
+    return found[0], found[1] if entropies else None
+
+
+class _Predictions(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_Nd: Tensor,
+        weight_Vd: Tensor,
+        bias_V: Tensor | None,
+        tokens_N: Tensor,
+        temperature_N1: Tensor,
+        entropies: bool,
+    ) -> tuple[Tensor, Tensor]:
+        device = hidden_Nd.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_Nd.dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        temperature_N1 = temperature_N1.to(wide)
+        scaled_Nd, cast_Vd = (hidden_Nd / temperature_N1).to(dtype), weight_Vd.to(dtype)
+        logprobs_N, total_N, entropies_N = (scaled_Nd.new_zeros(len(tokens_N), dtype=wide) for _ in range(3))
+        towards_Nd = torch.zeros_like(scaled_Nd, dtype=wide) if ctx.needs_input_grad[0] else None
+        spread_Nd = torch.zeros_like(scaled_Nd, dtype=wide) if ctx.needs_input_grad[0] and entropies else None
+        for piece in _pieces(scaled_Nd, weight_Vd):
+            logits_nV = _logits(scaled_Nd[piece], cast_Vd, bias_V, temperature_N1[piece])
+            total_N[piece] = logits_nV.logsumexp(1)
+            logprobs_N[piece] = logits_nV.gather(1, tokens_N[piece].unsqueeze(1)).squeeze(1) - total_N[piece]
+            if towards_Nd is None and not entropies:
+                continue
+            share_nV = logits_nV.sub_(total_N[piece].unsqueeze(1)).exp_()
+            surprise_nV = torch.special.entr(share_nV) if entropies else share_nV.new_zeros(0, 0)
+            entropies_N[piece] = surprise_nV.sum(1) if entropies else 0.0
+            if towards_Nd is not None:
+                mean_nd = _product(share_nV.to(dtype), cast_Vd)
+                towards_Nd[piece] = cast_Vd[tokens_N[piece]] - mean_nd
+                if spread_Nd is not None:
+                    spread_Nd[piece] = _product(surprise_nV.to(dtype), cast_Vd)
+                    spread_Nd[piece] -= entropies_N[piece].unsqueeze(1) * mean_nd
+        ctx.save_for_backward(scaled_Nd, weight_Vd, bias_V, tokens_N, temperature_N1, total_N, towards_Nd, spread_Nd)
+        ctx.entropies = entropies
+        return logprobs_N, entropies_N
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        with torch.no_grad():  # there is no gradient of it
+            return _gradients(ctx, *grad_outputs)
+
+
+def _gradients(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    scaled_Nd, weight_Vd, bias_V, tokens_N, temperature_N1, total_N, towards_Nd, spread_Nd = ctx.saved_tensors
+    chosen_N1, entropy_N1 = (gradient_N.unsqueeze(1) for gradient_N in gradients)
+    hidden_Nd = weight_gradient_Vd = bias_gradient_V = None
+    if towards_Nd is not None:
+        hidden_Nd = chosen_N1 * towards_Nd
+        if spread_Nd is not None:
+            hidden_Nd += entropy_N1 * spread_Nd
+        hidden_Nd /= temperature_N1
+    if ctx.needs_input_grad[1]:
+        dtype, wide = scaled_Nd.dtype, total_N.dtype
+        cast_Vd = weight_Vd.to(dtype)
+        weight_gradient_Vd = torch.zeros_like(weight_Vd, dtype=wide)
+        weight_gradient_Vd.index_add_(0, tokens_N, chosen_N1 * scaled_Nd)
+        bias_gradient_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=wide)
+        if bias_gradient_V is not None:
+            bias_gradient_V.index_add_(0, tokens_N, (chosen_N1 / temperature_N1).squeeze(1))
+        for piece in _pieces(scaled_Nd, weight_Vd):
+            logits_nV = _logits(scaled_Nd[piece], cast_Vd, bias_V, temperature_N1[piece])
+            share_nV = logits_nV.sub_(total_N[piece].unsqueeze(1)).exp_()
+            if ctx.entropies:
+                surprise_nV = torch.special.entr(share_nV)
+                lost_n1 = chosen_N1[piece] + entropy_N1[piece] * surprise_nV.sum(1, keepdim=True)
+                pull_nV = entropy_N1[piece] * surprise_nV - lost_n1 * share_nV
+            else:
+                pull_nV = share_nV.mul_(-chosen_N1[piece])
+            weight_gradient_Vd += _product(pull_nV.to(dtype).T, scaled_Nd[piece])
+            if bias_gradient_V is not None:
+                bias_gradient_V += (pull_nV / temperature_N1[piece]).sum(0)
+    return hidden_Nd, weight_gradient_Vd, bias_gradient_V, None, None, None
+
+
+def _pieces(scaled_Nd: Tensor, weight_Vd: Tensor) -> Iterator[slice]:
+    rows = GPU_ROWS if scaled_Nd.is_cuda else max(1, PIECE_FLOATS // weight_Vd.shape[0])
+    return (slice(begin, begin + rows) for begin in range(0, len(scaled_Nd), rows))
+
+
+def _logits(scaled_nd: Tensor, weight_Vd: Tensor, bias_V: Tensor | None, temperature_n1: Tensor) -> Tensor:
+    """A new tensor, float32 or better."""
+    logits_nV = _product(scaled_nd, weight_Vd.T)
+    return logits_nV if bias_V is None else logits_nV.add_(bias_V / temperature_n1)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right in float32 or better: a GPU adds up in that, and need not round what it has."""
+    wide = torch.promote_types(left.dtype, torch.float32)
+    if left.is_cuda and left.dtype != wide:
+        return torch.mm(left, right, out_dtype=wide)
+    return (left @ right).to(wide)

@@ -3,11 +3,16 @@
 Shapes: B answers, T tokens. A masked position has weight 0, and changes nothing, bit for bit.
 """
 
+from typing import Literal
+
 from torch import Tensor
 
 from rlhf_online.algorithms.arguments import bounded
 from rlhf_online.algorithms.masked import Stats, masked_fill, masked_mean, row_sums
 
+Per = Literal["token", "sequence"]
+OUTSIDE = 0.1
+"""How far from 1 a ratio may be before `outside` counts it."""
 MAX_LOG_RATIO = 20.0
 """Nats. Beyond it a ratio is taken as e^20, 5e8: in float32 e^89 is infinite, and its gradient, 0 · ∞, no number."""
 
@@ -24,18 +29,23 @@ def truncated_weights(
     *,
     max_weight: float,
     reject_above: float,
+    per: Per = "token",
     denominator: float | Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
     """w = π_prox / π_behaviour of each token, (B, T), for decoupled PPO (Hilton et al. 2021, arXiv 2110.00641).
 
-    π_prox is a recent policy, π_behaviour the one that sampled. w is truncated at `max_weight`; a token whose w is
-    above `reject_above` is left out: weight 0. `math.inf` is no limit but that of `ratio`. No gradient flows through
-    the weights.
+    π_prox is a recent policy, π_behaviour the one that sampled. `per` "sequence": every token of an answer has the
+    answer's weight, the product of its tokens', which alone is unbiased as long as nothing is truncated (Precup, Sutton
+    & Singh 2000), and varies the more the longer the answer is. w is truncated at `max_weight` (Ionides 2008); a token,
+    or an answer, whose w is above `reject_above` is left out: weight 0. `math.inf` is no limit but that of `ratio`. No
+    gradient flows through the weights.
     Stats: `weight`, `truncated_fraction`, `rejected_fraction`, means over real tokens ÷ `denominator`.
     """
     bounded("max_weight", max_weight, above=0)
     bounded("reject_above", reject_above, above=0)
     log_weight_BT = masked_fill(proximal_logprobs_BT, mask_BT) - masked_fill(behaviour_logprobs_BT, mask_BT)
+    if per == "sequence":
+        log_weight_BT = row_sums(log_weight_BT, mask_BT).unsqueeze(1).expand_as(log_weight_BT)
     weight_BT = ratio(log_weight_BT.detach())
     rejected_BT = weight_BT > reject_above
     kept_BT = mask_BT & ~rejected_BT
@@ -53,3 +63,8 @@ def answer_weights(logprobs_BT: Tensor, behaviour_logprobs_BT: Tensor, mask_BT: 
     bounded("max_weight", max_weight, above=0)
     log_weight_B = row_sums(logprobs_BT, mask_BT).detach() - row_sums(behaviour_logprobs_BT, mask_BT)
     return ratio(log_weight_B).clamp(max=max_weight).unsqueeze(1)
+
+
+def outside(logprobs_BT: Tensor, behaviour_logprobs_BT: Tensor) -> Tensor:
+    """Whether π / π_behaviour of a token is less than 1 − OUTSIDE or more than 1 + OUTSIDE, (B, T)."""
+    return (ratio(logprobs_BT - behaviour_logprobs_BT) - 1).abs() > OUTSIDE

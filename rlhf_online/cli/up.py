@@ -18,7 +18,13 @@ BUNDLED = Path("build/models/smollm2")
 REAL_MODEL: dict[str, Any] = {
     "tuning": "lora",
     "chat": {
-        "engine": {"max_model_len": 1024, "max_num_seqs": 32, "kv_cache_gib": 1.0},
+        "engine": {
+            "max_model_len": 1024,
+            "max_num_seqs": 32,
+            "kv_cache_gib": 1.0,
+            # Where there is a GPU, trainer and reward service compute on it too.
+            "gpu_memory_utilization": 0.4,
+        },
         "limits": {"max_tokens": 512},
     },
     "trainer": {

@@ -6,7 +6,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from rlhf_online.config.base import Device, Objectives, Only, Port, Positive, Section, ServiceSettings, Tags, Tuning
+from rlhf_online.config import engine_args
+from rlhf_online.config.base import (
+    Count,
+    Device,
+    Objectives,
+    Only,
+    Port,
+    Positive,
+    Section,
+    ServiceSettings,
+    Tags,
+    Tuning,
+)
 from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.limits import LimitSettings
 from rlhf_online.config.log import LogSettings
@@ -47,6 +59,7 @@ def _holds_null(value: Any) -> bool:
 
 
 WORDS = {"true": True, "false": False}
+ExtraArgs = Annotated[tuple[str, ...], AfterValidator(engine_args.checked)]
 TemplateVariables = Annotated[dict[str, Any], AfterValidator(_template_variables)]
 
 
@@ -55,8 +68,8 @@ class EngineSettings(Section):
         "url": Only("mode", "external"),
         **dict.fromkeys(
             (
-                *("device", "dtype", "max_num_seqs", "kv_cache_gib", "start_timeout_s", "threads"),
-                *("reasoning_parser", "chat_template_kwargs"),
+                *("device", "dtype", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size"),
+                *("start_timeout_s", "threads", "reasoning_parser", "chat_template_kwargs", "extra_args"),
             ),
             Only("mode", "managed"),
         ),
@@ -86,13 +99,30 @@ class EngineSettings(Section):
         default_factory=dict, description="Variables of the chat template for requests that do not give them."
     )
     max_model_len: Positive = Field(default=2048, description="Longest prompt and answer together, in tokens.")
-    max_num_seqs: Positive = Field(default=64, description="Answers computed at once.")
+    max_num_seqs: Count = Field(
+        default=0,
+        description="Answers computed at once; 0: 64 on a CPU, 256 on a GPU. Of an external engine what it was started "
+        "with (0: 64), so that the trainer asks for as many.",
+    )
     kv_cache_gib: float = Field(default=1.0, gt=0, description="Memory for the key-value cache on a CPU, GiB.")
+    gpu_memory_utilization: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Share of a GPU's memory that the engine takes, weights and cache; less where trainer or reward "
+        "service compute on the same one.",
+    )
+    tensor_parallel_size: Positive = Field(default=1, description="GPUs that hold the model together.")
     max_lora_rank: Positive = Field(default=16, description="Largest rank of an adapter.")
     start_timeout_s: float = Field(
         default=600.0, gt=0, description="How long a start may take before it counts as failed."
     )
     threads: int = Field(default=0, ge=0, description="CPU threads of the engine; 0: vLLM's own choice.")
+    extra_args: ExtraArgs = Field(
+        default=(),
+        description="Flags of vLLM's own, handed on as they are: ['--kv-cache-dtype', 'fp8']. Refused are those that "
+        "the product sets, that open the engine to others, or that run code which came with a model.",
+    )
 
 
 class SwapSettings(Section):

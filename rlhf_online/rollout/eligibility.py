@@ -87,9 +87,9 @@ def drop_stale(
     return _partition(rollouts, lambda rollout: "" if rollout.policy_version in recent else "stale")
 
 
-def staleness(rollout: Rollout, lineage: Sequence[str]) -> int:
-    """Versions of `lineage` after the one that wrote the rollout, which is one of them."""
-    return len(lineage) - 1 - lineage.index(rollout.policy_version)
+def staleness(lineage: Sequence[str]) -> dict[str, int]:
+    """Of what each version of `lineage` has written: how many versions came after it."""
+    return {version: len(lineage) - 1 - number for number, version in enumerate(lineage)}
 
 
 def usable_rollouts(rollouts: Iterable[ScoredRollout], limits: ModelLimits) -> tuple[list[ScoredRollout], Counter[str]]:

@@ -1,10 +1,17 @@
 """Fresh answers to logged prompts, by the weights that serve, through the chat service at low priority.
 
 The trainer samples nowhere else: what it learns from was written by the engine, with the engine's own log-probs.
+
+Prompts go in small requests, so many of them at once that the engine has as many answers to write as it can write
+together, and one request more, which waits there: no place in it is empty because another answer of the same request
+is long. How many it can write the chat service says with each reply.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -15,7 +22,13 @@ from rlhf_online.errors import EngineUnavailable, InvalidInput
 from rlhf_online.retry import Backoff
 from rlhf_online.rollout.types import Rollout
 
-ANSWERS_PER_REQUEST = 128
+Tokens = tuple[int, ...]
+Part = tuple[Sequence[Tokens], list[Rollout]]
+"""Prompts, and the answers to them."""
+
+ANSWERS_PER_REQUEST = 16
+ANSWERS_AT_ONCE = 64
+"""What an engine writes together, until a reply has said so."""
 REQUEST_TIMEOUT_S = 600.0
 LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """HTTP statuses that another try may turn into an answer: loading, swapping, busy, restarting."""
@@ -34,6 +47,8 @@ class Sampler:
         self._url = chat_url
         self._eos_ids = frozenset(eos_ids)
         self._pause = pause or _sleep
+        self._at_once = ANSWERS_AT_ONCE
+        self._requests = itertools.count()
         headers = {"Authorization": f"Bearer {token}"}
         # The chat service is internal: proxies of the environment are for other hosts.
         self._client = http.connect(chat_url, headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False)
@@ -43,38 +58,53 @@ class Sampler:
         self._client.close()
 
     def sample(
-        self,
-        prompts: Sequence[tuple[int, ...]],
-        n: int,
-        max_tokens: int,
-        temperature: float,
-        *,
-        retry_s: float = 60.0,
+        self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float, *, retry_s: float = 60.0
     ) -> list[Rollout]:
-        """`n` answers to each of `prompts` (token ids), by the version that serves.
+        """`n` answers to each of `prompts` (token ids), by the version that serves: what `stream` gives, as one."""
+        parts = self.stream(prompts, n, max_tokens, temperature, retry_s=retry_s)
+        return [rollout for _, rollouts in parts for rollout in rollouts]
+
+    def stream(
+        self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float, *, retry_s: float = 60.0
+    ) -> Iterator[Part]:
+        """The same in parts, in the order of the prompts: all that has come since the last one, while the rest is being
+        written.
 
         A request that fails for now is tried again for `retry_s` seconds; prompts that the chat service will never
         take (too long for its engine) are left out and logged.
         Raises EngineUnavailable, and InvalidInput if the credential is refused.
         """
-        rollouts: list[Rollout] = []
         step = max(1, ANSWERS_PER_REQUEST // n)
-        for start in range(0, len(prompts), step):
-            chunk = prompts[start : start + step]
-            body: dict[str, Any] = {
-                "prompts": chunk, "n": n, "max_tokens": max_tokens, "temperature": temperature,
-            }  # fmt: skip
-            if reply := self._post(body, retry_s):
-                rollouts += self._rollouts(chunk, reply, temperature, f"fresh-{start}")
-        return rollouts
+        traceparent = tracing.current()
 
-    def serving(self, prompt: tuple[int, ...]) -> str:
+        def part(start: int, number: int) -> Part:
+            asked = prompts[start : start + step]
+            body: dict[str, Any] = {
+                "prompts": asked, "n": n, "max_tokens": max_tokens, "temperature": temperature,
+            }  # fmt: skip
+            reply = self._post(body, retry_s, traceparent)
+            return asked, self._rollouts(asked, reply, temperature, f"fresh-{number}") if reply else []
+
+        with ThreadPoolExecutor(1 + max(1, self._at_once // (n * step)), "sampler") as threads:
+            coming = deque(threads.submit(part, start, next(self._requests)) for start in range(0, len(prompts), step))
+            try:
+                while coming:
+                    ready = [coming.popleft().result()]
+                    while coming and coming[0].done() and not coming[0].exception():
+                        ready.append(coming.popleft().result())
+                    yield [prompt for asked, _ in ready for prompt in asked], [r for _, found in ready for r in found]
+            finally:
+                for each in coming:
+                    each.cancel()
+
+    def serving(self, prompt: Tokens) -> str:
         """The policy version that serves now. Raises EngineUnavailable, InvalidInput."""
-        reply = self._try({"prompts": [prompt], "n": 1, "max_tokens": 1, "temperature": 1.0})
+        body = {"prompts": [prompt], "n": 1, "max_tokens": 1, "temperature": 1.0}
+        reply = self._try(body, tracing.current())
         return reply["policy_version"] if reply else ""
 
     def _rollouts(
-        self, prompts: Sequence[tuple[int, ...]], reply: dict[str, Any], temperature: float, name: str
+        self, prompts: Sequence[Tokens], reply: dict[str, Any], temperature: float, name: str
     ) -> list[Rollout]:
         return [
             Rollout(
@@ -90,24 +120,26 @@ class Sampler:
             for column, answer in enumerate(answers)
         ]
 
-    def _post(self, body: dict[str, Any], retry_s: float) -> dict[str, Any] | None:
+    def _post(self, body: dict[str, Any], retry_s: float, traceparent: str) -> dict[str, Any] | None:
         deadline = time.monotonic() + retry_s
         backoff = Backoff(0.2, 5.0)
         while True:
             try:
-                return self._try(body)
+                return self._try(body, traceparent)
             except EngineUnavailable:
                 wait_s = backoff.advance()
                 if time.monotonic() + wait_s > deadline or self._pause(wait_s):
                     raise
 
-    def _try(self, body: dict[str, Any]) -> dict[str, Any] | None:
+    def _try(self, body: dict[str, Any], traceparent: str) -> dict[str, Any] | None:
         """The reply; None if the chat service will never answer this request."""
         try:
-            traced = {tracing.HEADER: current} if (current := tracing.current()) else {}
+            traced = {tracing.HEADER: traceparent} if traceparent else {}
             response = self._client.post("/v1/rollouts", json=body, headers=traced)
             if response.is_success:
-                return response.json()
+                reply = response.json()
+                self._at_once = int(reply.get("max_num_seqs", self._at_once))  # earlier releases do not say it
+                return reply
         except (httpx.HTTPError, ValueError) as error:
             raise EngineUnavailable(f"the chat service at {self._url} does not answer: {error}") from error
         status, said = response.status_code, response.text[:500]

@@ -67,7 +67,7 @@ FACTORS = {
     "flops_read": Factor(2, "operations a weight and token that is only read", "arXiv 2001.08361"),
     "partition": Factor(10e6, "bytes a second of one partition", "Confluent, how to choose the number of partitions"),
     "swap_s": Factor(60, "seconds within which all pods have a version", "default of chat.swap.max_lag_s"),
-    "gpu_memory": Factor(0.9, "of a GPU's memory can be used", "vLLM's default of gpu-memory-utilization"),
+    "gpu_memory": Factor(0.9, "of a GPU's memory can be used", "chat.engine.gpu_memory_utilization"),
 }
 SETTINGS = {
     "per_cycle": Factor(512, "answers of one policy update", "trainer.rollout.per_cycle"),
@@ -82,5 +82,5 @@ SETTINGS = {
     "versions": Factor(11, "versions of a kind that keep their weights, the first one always", "trainer.keep_versions"),
     "open_days": Factor(1, "days that an answer waits for votes", "trainer.join_window_s"),
     "conversations": Factor(4 * GIB, "bytes that a chat pod keeps for people to read", "chat.keep_conversations_gib"),
-    "batch": Factor(64, "answers that an engine writes at once at most", "chat.engine.max_num_seqs"),
+    "batch": Factor(256, "answers that an engine writes at once at most", "chat.engine.max_num_seqs on a GPU"),
 }

@@ -3,6 +3,8 @@
     buffer ──live answers──┐
     sampler ──fresh────────┴──▶ reward service (one pinned version) ──▶ scored rollouts
 
+Answers are scored in the parts in which they come, while the engine writes those that follow.
+
 Invariants: a live answer is claimed in the ledger and so used once; every score is by the reward version, weights and
 rules asked for. One that is not finite stays NaN: the policy update leaves its answer out and counts it.
 """
@@ -11,17 +13,19 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
+from rlhf_online.errors import RlhfError
 from rlhf_online.gate.evidence import comparable
 from rlhf_online.rewards.sources import RewardSource, Scored, score_by_all
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Curriculum
 from rlhf_online.rollout.eligibility import staleness
+from rlhf_online.rollout.sampler import Part
 from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.retrier import Retrier
@@ -39,6 +43,8 @@ class AnswerSampler(Protocol):
     """Samples fresh answers from the live version, as `rollout.sampler.Sampler` does."""
 
     def sample(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> list[Rollout]: ...
+
+    def stream(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> Iterator[Part]: ...
 
     def serving(self, prompt: Tokens) -> str: ...
 
@@ -66,8 +72,8 @@ class Experience:
         self._retrier = retrier
         self._settings = settings
         self.pessimism = pessimism
-        self.ages: list[int] = []
-        """Versions promoted since each answer of the last `gather` was written."""
+        self.staleness: dict[str, int] = {}
+        """Versions promoted since each version that wrote answers of the last `gather`."""
         self.spreads: list[float] = []
         """Of the last rollouts' scores."""
         self._log = structlog.get_logger()
@@ -88,8 +94,9 @@ class Experience:
 
     def gather(
         self, prompts: Sequence[Tokens], live: str, baseline: int, rng: random.Random, *, grouped: bool = False
-    ) -> list[Rollout]:
-        """About `per_cycle` answers, with `baseline` ones among them, if possible, that the gate can compare with.
+    ) -> Iterator[list[Rollout]]:
+        """About `per_cycle` answers, with `baseline` ones among them, if possible, that the gate can compare with: in
+        parts, as they come.
 
         Fresh answers are to prompts that the curriculum draws from `prompts`, without replacement. `grouped`: answers
         to one prompt are compared, so that the prompts of which there is a single live answer come first.
@@ -102,19 +109,34 @@ class Experience:
         singletons = [prompt for prompt, times in asked.items() if times == 1] if grouped else []
         wanted = max(settings.per_cycle - len(taken) + len(singletons), baseline - found)
         count = min(len(prompts), -(-wanted // settings.answers_per_prompt))
-        self.ages = [staleness(rollout, lineage) for rollout in taken]
+        self.staleness = staleness(lineage)
+        yield taken
         if count <= 0:
-            return taken
+            return
         first = dict.fromkeys(singletons[:count])
         others = [prompt for prompt in prompts if prompt not in first]
         chosen = [*first, *self.curriculum.draw(others, count - len(first), rng)]
-        fresh = self._retrier.call(
-            "sampling fresh answers",
-            lambda: self.sampler.sample(chosen, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE),
-        )
-        fresh = self.buffer.drop_stale(fresh, lineage)
-        self.ages += [staleness(rollout, lineage) for rollout in fresh]
-        return taken + fresh
+        for part in self._fresh(chosen):
+            yield self.buffer.drop_stale(part, lineage)
+
+    def _fresh(self, prompts: Sequence[Tokens]) -> Iterator[list[Rollout]]:
+        """Answers to these prompts; what came before the engine was away is not asked for again."""
+        settings, parts = self._settings, None
+
+        def following() -> Part:
+            nonlocal parts
+            if parts is None:
+                parts = self.sampler.stream(prompts, settings.answers_per_prompt, settings.max_tokens, TEMPERATURE)
+            try:
+                return next(parts)
+            except RlhfError:
+                parts = None
+                raise
+
+        while prompts:
+            answered, rollouts = self._retrier.call("sampling fresh answers", following)
+            prompts = prompts[len(answered) :]
+            yield rollouts
 
     def score(
         self, pairs: Sequence[tuple[Tokens, Tokens]], reward_version: str, weights: Mapping[str, float], rules: str = ""
@@ -127,14 +149,19 @@ class Experience:
         return [replace(item, score=item.score - self.pessimism * item.spread) for item in scored]
 
     def score_rollouts(
-        self, rollouts: Sequence[Rollout], reward_version: str, weights: Mapping[str, float], rules: str = ""
+        self, parts: Iterable[Sequence[Rollout]], reward_version: str, weights: Mapping[str, float], rules: str = ""
     ) -> list[ScoredRollout]:
         """The rollouts with their scores, which the curriculum learns of; an answer without a token has none (NaN)."""
-        pairs = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts if rollout.token_ids]
-        scores = iter(given := self.score(pairs, reward_version, weights, rules))
-        self.spreads = [item.spread for item in given if math.isfinite(item.spread)]
-        scored = [
-            ScoredRollout(rollout=item, score=next(scores).score if item.token_ids else math.nan) for item in rollouts
-        ]
+        scored: list[ScoredRollout] = []
+        self.spreads = []
+        for rollouts in parts:
+            pairs = [(rollout.prompt_token_ids, rollout.token_ids) for rollout in rollouts if rollout.token_ids]
+            given = self.score(pairs, reward_version, weights, rules) if pairs else []
+            self.spreads += [item.spread for item in given if math.isfinite(item.spread)]
+            scores = iter(given)
+            scored += [
+                ScoredRollout(rollout=item, score=next(scores).score if item.token_ids else math.nan)
+                for item in rollouts
+            ]
         self.curriculum.observe(scored)
         return scored

@@ -58,7 +58,7 @@ from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion, Progress
 from rlhf_online.training.retrier import Stopped
 from rlhf_online.training.serving import serve_policy, serve_reward
-from rlhf_online.training.update_metrics import show_answers, show_joined, show_update
+from rlhf_online.training.update_metrics import show_answers, show_joined, show_mismatch, show_update
 from rlhf_online.versions.manifest import Kind
 
 IDLE_POLL_S = 0.25
@@ -256,7 +256,7 @@ class Trainer:
         )
         version, weights = progress.reward_version, progress.weights
         scored = parts.experience.score_rollouts(rollouts, version, weights, progress.rules)
-        show_answers(parts.reporter, scored, parts.experience.spreads, parts.experience.ages)
+        show_answers(parts.reporter, scored, parts.experience.spreads, parts.experience.staleness)
         return scored
 
     def _update(self, scored: list[ScoredRollout], rng: random.Random) -> tuple[PolicyReport, bool]:
@@ -268,6 +268,7 @@ class Trainer:
         report = parts.learners.policy.update(scored, labels, parts.reporter.step)
         self._count_left_out(report.left_out)
         show_update(parts.reporter.metrics.policy, report)
+        show_mismatch(parts.reporter.metrics.mismatch, report, parts.experience.staleness)
         show(parts, progress)
         return report, value_initialised
 

@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_online.algorithms import kl
 from rlhf_online.algorithms.advantages import RunningMean
 from rlhf_online.algorithms.masked import masked_mean
 from rlhf_online.models import precision, trunk
@@ -33,12 +32,13 @@ from rlhf_online.rollout.eligibility import drop_singleton_groups, usable_labels
 from rlhf_online.rollout.types import LabelledAnswer, ScoredRollout
 from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import NamedAdam, OnStep, unseen
-from rlhf_online.training.policy import objectives
+from rlhf_online.training.policy import mismatch, objectives
 from rlhf_online.training.policy.algorithms import AnyAlgorithm
 from rlhf_online.training.policy.algorithms.base import FromLabels
 from rlhf_online.training.policy.average import WeightAverage
 from rlhf_online.training.policy.measured import AlgorithmState, LabelledAnswers, MeasuredAnswers, ScoredAnswers
 from rlhf_online.training.policy.micro_batches import MicroBatches, out_of_memory
+from rlhf_online.training.policy.mismatch import Mismatch
 from rlhf_online.training.policy.objectives import Example, Objective
 from rlhf_online.training.policy.settings import PolicyTraining
 
@@ -56,6 +56,8 @@ class PolicyReport:
     length: float = 0.0
     behaviour_k3: float = 0.0
     """Mean k3 a token between the sampling and the policy as the update began: staleness, or engine and trainer."""
+    mismatch: dict[str, Mismatch] = field(default_factory=dict)
+    """The same by the version that wrote the answers."""
     sampling_entropy: float = math.nan
     """Of what the answers were sampled from, nats a token: −log p of their tokens by that; NaN without such."""
     kl_coef: float = 0.0
@@ -227,11 +229,13 @@ class PolicyUpdater:
         )
         if scored is None:
             return report
-        behaviour_k3_NA = kl.k3(scored.behaviour_NA, measured.start_NA)
+        found = mismatch.by_version(measured.start_NA, scored.behaviour_NA, measured.mask_NA, scored.version_N)
+        whole = mismatch.together(found.values())
         return replace(
             report,
             reward=algorithm.rewards(scored, self.algorithm_state).mean().item(),
-            behaviour_k3=masked_mean(behaviour_k3_NA, measured.mask_NA).item(),
+            behaviour_k3=0.0 if whole is None else whole.k3,
+            mismatch=found,
             sampling_entropy=-masked_mean(scored.behaviour_NA, measured.mask_NA).item(),
         )
 

@@ -74,6 +74,12 @@ class RolloutSettings(Section):
     answers_per_prompt: Positive = Field(default=4, description="Fresh answers sampled a prompt.")
     max_tokens: Positive = Field(default=64, description="Token limit of a fresh answer.")
     max_staleness: int = Field(default=4, ge=0, description="Versions behind beyond which it is dropped.")
+    max_mismatch: float = Field(
+        default=0.01,
+        gt=0,
+        description="KL between what the live version's answers were sampled from and what the trainer makes of them, "
+        "k3, nats a token, above which the alert RlhfMismatch fires; nothing is refused for it.",
+    )
     prompts: Positive = Field(default=4096, description="Recent logged prompts that fresh answers are sampled for.")
     curriculum: Literal["uniform", "spread"] = Field(
         default="uniform", description="Which of them: all alike, or those more often whose answers' scores differ."

@@ -4,14 +4,17 @@ Nothing here decides anything.
 """
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from rlhf_online.canary.decision import Evidence
 from rlhf_online.canary.record import Canary
 from rlhf_online.metrics import show_version
-from rlhf_online.metrics.labels import ADVANTAGE, GATE_FIGURE
-from rlhf_online.metrics.trainer import CanaryMetrics, GateMetrics, PolicyMetrics
+from rlhf_online.metrics.labels import ADVANTAGE, GATE_FIGURE, LAG
+from rlhf_online.metrics.trainer import CanaryMetrics, GateMetrics, MismatchMetrics, PolicyMetrics
 from rlhf_online.rollout.types import ScoredRollout
+from rlhf_online.training.policy import mismatch
+from rlhf_online.training.policy.mismatch import Mismatch
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion
 from rlhf_online.training.reporter import Reporter
@@ -24,15 +27,16 @@ def show_joined(reporter: Reporter, created_ms: Sequence[int]) -> None:
 
 
 def show_answers(
-    reporter: Reporter, scored: Sequence[ScoredRollout], spreads: Sequence[float], ages: Sequence[int]
+    reporter: Reporter, scored: Sequence[ScoredRollout], spreads: Sequence[float], staleness: Mapping[str, int]
 ) -> None:
-    """The answers of a cycle: scores, how far the ensemble's members are apart, versions promoted since."""
+    """The answers of a cycle: scores, how far the ensemble's members are apart, versions promoted since by those that
+    wrote them."""
     reporter.clicks.scored()
     reporter.metrics.reward_model.psi.set(reporter.drift.add(item.score for item in scored))
     if spreads:
         reporter.metrics.reward_model.spread.set(sum(spreads) / len(spreads))
-    for age in ages:
-        reporter.metrics.policy.staleness.observe(age)
+    for item in scored:
+        reporter.metrics.policy.staleness.observe(staleness[item.rollout.policy_version])
 
 
 def show_update(metrics: PolicyMetrics, report: PolicyReport) -> None:
@@ -45,7 +49,7 @@ def show_update(metrics: PolicyMetrics, report: PolicyReport) -> None:
     metrics.step_kl.set(report.step_kl)
     metrics.reward.set(report.score)
     metrics.kl_coef.set(report.kl_coef)
-    metrics.mismatch.set(report.behaviour_k3)
+    metrics.behaviour_k3.set(report.behaviour_k3)
     metrics.entropy.set(report.sampling_entropy)
     for gauge, name in (
         (metrics.loss, "policy_loss"),
@@ -54,6 +58,19 @@ def show_update(metrics: PolicyMetrics, report: PolicyReport) -> None:
         *((metrics.advantage.labels(figure), f"advantage_{figure}") for figure in ADVANTAGE.values),
     ):
         gauge.set(report.stats.get(name, math.nan))
+
+
+def show_mismatch(metrics: MismatchMetrics, report: PolicyReport, staleness: Mapping[str, int]) -> None:
+    """Of an update that had answers; `staleness` is how many versions were promoted since each that wrote some."""
+    if not report.rollouts:
+        return
+    by_lag: defaultdict[str, list[Mismatch]] = defaultdict(list)
+    for version, found in report.mismatch.items():
+        by_lag[LAG.values[min(staleness[version], len(LAG.values) - 1)]].append(found)
+    for lag in LAG.values:
+        whole = mismatch.together(by_lag[lag])
+        metrics.k3.labels(lag).set(math.nan if whole is None else whole.k3)
+        metrics.outside.labels(lag).set(math.nan if whole is None else whole.outside)
 
 
 def show_verdict(metrics: GateMetrics, judged: JudgedVersion) -> None:

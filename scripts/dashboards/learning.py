@@ -226,14 +226,28 @@ POLICY = Row(
                 "k3 of the log-probabilities that the engine sampled with and those that the trainer computes, mean "
                 "over tokens."
             ),
-            good="Below 0.001 on one version; more for older rollouts.",
+            good="Below 0.001 at lag 0, answers of the live version; more for older ones.",
             do=(
-                "Higher: other precision or another chat template in the engine; correction by importance weights "
-                "hides it only so far."
+                "Higher at lag 0: other precision or another chat template in the engine; correction by importance "
+                "weights hides it only so far."
             ),
-            queries={"k3": "max(rlhf_trainer_behaviour_k3{})"},
+            queries={"lag {{lag}}": "max by (lag) (rlhf_trainer_mismatch_k3{})"},
             unit="none",
             limits=below(0.01, 0.1),
+            runbooks=("RlhfMismatch",),
+        ),
+        Panel(
+            title="Ratios outside ±0.1",
+            what=(
+                "Share of the tokens that the trainer finds more than 10 % likelier, or less likely, than the engine "
+                "that sampled them, by versions promoted since."
+            ),
+            good="Below 0.02 at lag 0 in float32, below 0.15 in bfloat16; more for older ones.",
+            do="As beside. High at lag 2 and more alone: cycles are short, or steps are long.",
+            queries={"lag {{lag}}": "max by (lag) (rlhf_trainer_mismatch_outside{})"},
+            unit="percentunit",
+            runbooks=("RlhfMismatch",),
+            width=6,
         ),
         Panel(
             title="Staleness of rollouts",
@@ -246,6 +260,7 @@ POLICY = Row(
             ),
             queries=quantiles("rlhf_trainer_rollout_staleness", at={"median": 0.5, "99 %": 0.99}),
             unit="none",
+            width=6,
         ),
         Panel(
             title="Answers left out",
@@ -258,6 +273,7 @@ POLICY = Row(
             queries={"{{reason}}": "max by (reason) (rlhf_trainer_rollouts_left_out{})"},
             unit="none",
             stacked=True,
+            width=6,
         ),
         Panel(
             title="Updates",
@@ -268,6 +284,7 @@ POLICY = Row(
             unit="none",
             kind="bars",
             stacked=True,
+            width=6,
         ),
     ),
 )

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from rlhf_online import process
 from rlhf_online.config import ChatSettings
+from rlhf_online.engine import child
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import log_folder, open_sink
@@ -117,7 +118,12 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         gateway=gateway,
         feedback=FeedbackService(writer, checks, person_hash, metrics, settings.objectives, settings.reasons, limits),
         votes=OwnVotes(history, OutcomeBoard(registry.store), registry, person_hash),
-        rollouts=Rollouts(gateway, max_tokens=settings.limits.max_tokens, max_model_len=settings.engine.max_model_len),
+        rollouts=Rollouts(
+            gateway,
+            max_tokens=settings.limits.max_tokens,
+            max_model_len=settings.engine.max_model_len,
+            max_num_seqs=child.at_once(settings.engine),
+        ),
         comparisons=comparisons,
         conversations=conversations,
         annotation=Annotation(adding, GuidelinesFile(settings.annotation_guidelines), person_hash),

@@ -90,6 +90,7 @@ def build(
     assert live is not None, "wait for the first policy version"
     reporter = Reporter(state, metrics)
     metrics.policy.kl_limit.set(settings.gate.kl.max)
+    metrics.mismatch.limit.set(settings.rollout.max_mismatch)
     metrics.canary.needed.set(1 / settings.canary.alpha)
     metrics.gate.proxy_gap_limit.set(settings.gate.proxy_gap.max)
     retrier = Retrier(stop, reporter.waiting)

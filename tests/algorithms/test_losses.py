@@ -316,6 +316,12 @@ BEFORE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         lambda **given: importance.truncated_weights(**given, mask_BT=MASK_BT, max_weight=2.0, reject_above=4.0)[0],
         {"proximal_logprobs_BT": OLD_BT, "behaviour_logprobs_BT": REF_BT},
     ),
+    "truncated_weights of sequences": (
+        lambda **given: importance.truncated_weights(
+            **given, mask_BT=MASK_BT, max_weight=2.0, reject_above=4.0, per="sequence"
+        )[0],
+        {"proximal_logprobs_BT": OLD_BT, "behaviour_logprobs_BT": REF_BT},
+    ),
     "answer_weights": (
         lambda **given: importance.answer_weights(**given, mask_BT=MASK_BT, max_weight=2.0),
         {"logprobs_BT": OLD_BT, "behaviour_logprobs_BT": REF_BT},

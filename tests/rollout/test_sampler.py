@@ -15,10 +15,19 @@ TOKEN = "credential"
 
 
 class Chat(ThreadingHTTPServer):
-    """Answers prompt [p…] with [p, 2] and [p, p, 9]; `statuses` are given first, one a request."""
+    """Answers prompt [p…] with [p, 2] and [p, p, 9]; `statuses` are given first, one a request.
+
+    The engine behind it writes `max_num_seqs` answers together. It replies once `together` requests have been there at
+    a time, and to those of prompts of `held` once `release` is set."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.max_num_seqs = 64
+        self.together = 0
+        self.now = self.most = 0
+        self.changed = threading.Condition()
+        self.held: set[int] = set()
+        self.release = threading.Event()
         self.statuses: list[int] = []
         self.bodies: list[dict] = []
         self.connections: set[tuple[str, int]] = set()
@@ -40,6 +49,15 @@ class Handler(BaseHTTPRequestHandler):
             return self._reply(401, {"error": {"message": "no"}})
         if self.server.statuses:
             return self._reply(self.server.statuses.pop(0), {"error": {"message": "later"}})
+        with self.server.changed:
+            self.server.now += 1
+            self.server.most = max(self.server.most, self.server.now)
+            self.server.changed.notify_all()
+            self.server.changed.wait_for(lambda: self.server.most >= self.server.together, timeout=10)
+        if self.server.held.intersection(prompt[0] for prompt in body["prompts"]):
+            assert self.server.release.wait(10)
+        with self.server.changed:
+            self.server.now -= 1
         answers = [
             [
                 {"token_ids": [prompt[0], 2], "logprobs": [-1.0, -0.5], "finish_reason": "stop"},
@@ -48,7 +66,8 @@ class Handler(BaseHTTPRequestHandler):
             ]
             for prompt in body["prompts"]
         ]
-        return self._reply(200, {"policy_version": "policy-000007", "results": answers})
+        said = {"policy_version": "policy-000007", "max_num_seqs": self.server.max_num_seqs, "results": answers}
+        return self._reply(200, said)
 
     def _reply(self, status: int, body: dict) -> None:
         data = json.dumps(body).encode()
@@ -105,14 +124,53 @@ def test_answers_become_rollouts(chat: Chat, sampler: Samplers) -> None:
 
 def test_many_prompts_go_in_several_requests(chat: Chat, sampler: Samplers) -> None:
     rollouts = sampler().sample([(number, 3) for number in range(30)], 64, 8, 1.0)
-    assert [len(body["prompts"]) for body in chat.bodies] == [2] * 15
+    assert [len(body["prompts"]) for body in chat.bodies] == [1] * 30
     assert len(rollouts) == len({r.rollout_id for r in rollouts}) == 90
+    assert [r.prompt_token_ids[0] for r in rollouts] == [number for number in range(30) for _ in range(3)]
 
 
-def test_one_connection_serves_many_requests(chat: Chat, sampler: Samplers) -> None:
+@pytest.mark.parametrize(("max_num_seqs", "n", "together"), [(64, 4, 5), (256, 4, 17), (8, 4, 2), (64, 64, 2)])
+def test_the_engine_has_as_much_to_do_as_it_can_do_together_and_one_request_more(
+    chat: Chat, sampler: Samplers, max_num_seqs: int, n: int, together: int
+) -> None:
+    chat.max_num_seqs = max_num_seqs
+    made = sampler()
+    made.serving((1, 3))  # which tells how many it can do
+    chat.bodies.clear()
+    chat.together, chat.most = together, 0
+    made.sample([(number, 3) for number in range(120)], n, 8, 1.0)
+    assert chat.most == together and len(chat.bodies) > together
+
+
+def test_what_has_come_is_given_on_while_the_rest_is_written(chat: Chat, sampler: Samplers) -> None:
+    chat.held = {8, 9, 10, 11}
+    stream = sampler().stream([(number, 3) for number in range(16)], 4, 8, 1.0)
+    came = []
+    while len(came) < 8:
+        prompts, rollouts = next(stream)
+        came += prompts
+        assert {rollout.prompt_token_ids for rollout in rollouts} == {*prompts}
+    assert came == [(number, 3) for number in range(8)]
+    chat.release.set()
+    assert [prompt for prompts, _ in stream for prompt in prompts] == [(number, 3) for number in range(8, 16)]
+
+
+def test_who_stops_looking_asks_no_more(chat: Chat, sampler: Samplers) -> None:
+    chat.max_num_seqs = 16
+    made = sampler()
+    made.serving((1, 3))
+    stream = made.stream([(number, 3) for number in range(400)], 4, 8, 1.0)
+    next(stream)
+    stream.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(chat.bodies) < 100 / 2
+
+
+def test_connections_are_kept(chat: Chat, sampler: Samplers) -> None:
     chat.statuses = [503]
-    sampler().sample([(number, 3) for number in range(6)], 64, 8, 1.0)
-    assert len(chat.bodies) == 4 and len(chat.connections) == 1
+    made = sampler()
+    for _ in range(3):
+        made.sample([(number, 3) for number in range(6)], 64, 8, 1.0)
+    assert len(chat.bodies) == 19 and len(chat.connections) <= 2
 
 
 def test_proxies_of_the_environment_are_for_the_outside(chat: Chat, sampler: Samplers, monkeypatch) -> None:
@@ -144,7 +202,7 @@ def test_a_pause_may_say_stop(chat: Chat, sampler: Samplers) -> None:
 def test_prompts_that_will_never_be_taken_are_left_out(chat: Chat, sampler: Samplers) -> None:
     chat.statuses = [400]
     rollouts = sampler().sample([(number, 3) for number in range(3)], 64, 8, 1.0)
-    assert [r.prompt_token_ids for r in rollouts] == [(2, 3)] * 3
+    assert len(rollouts) == 6 and len({r.prompt_token_ids for r in rollouts}) == 2
 
 
 def test_it_asks_which_version_serves(chat: Chat, sampler: Samplers) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from rlhf_online.cli import main
 from rlhf_online.config import ChatSettings, KafkaSettings
+from rlhf_online.engine.child import GPU_SEQUENCES
 from rlhf_online.sizing.demand import DEMANDS, Demand
 from rlhf_online.sizing.document import SIZES, document
 from rlhf_online.sizing.factors import FACTORS, GPUS, SETTINGS
@@ -36,9 +37,9 @@ def test_worked_by_hand_for_ten_thousand_people() -> None:
     assert values["an answer's record"] == pytest.approx(record)
     a_day = 37_000 * record + 740 * 164
     assert values["Kafka's disks"] == pytest.approx(a_day * 30 * 3 / 1e9)
-    # 64 answers at once read 16 GB of weights and 317.5 tokens of cache each, a step.
-    step_s = (16e9 + 64 * 317.5 * 131_072) / (4.8e12 * 0.55)
-    assert values["one engine writes"] == pytest.approx(64 / step_s)
+    # 256 answers at once read 16 GB of weights and 317.5 tokens of cache each, a step.
+    step_s = (16e9 + 256 * 317.5 * 131_072) / (4.8e12 * 0.55)
+    assert values["one engine writes"] == pytest.approx(256 / step_s)
     assert values["a version"] == pytest.approx(8e9 * 0.0026 * 4 / 1e9)
     assert values["store's bandwidth"] == pytest.approx(2 * 8e9 * 0.0026 * 4 / 60 / 2**20)
     learned = 12 * 512 * 425 * (4 * 6 + 3 * 2) + 740 * 425 * 2 * 2 * 6
@@ -126,7 +127,8 @@ def test_every_setting_is_this_release_s_default() -> None:
     assert values["versions"] == trainer.keep_versions + 1
     assert values["open_days"] * 86_400 == trainer.join_window_s
     assert values["conversations"] == chat.keep_conversations_gib * 2**30
-    assert values["batch"] == chat.engine.max_num_seqs
+    assert chat.engine.max_num_seqs == 0 and values["batch"] == GPU_SEQUENCES
+    assert FACTORS["gpu_memory"].value == chat.engine.gpu_memory_utilization
     assert FACTORS["swap_s"].value == chat.swap.max_lag_s
     assert Demand().retention_days == KafkaSettings().retention_days
     assert set(DEMANDS) == set(Demand.__dataclass_fields__)

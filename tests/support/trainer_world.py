@@ -36,6 +36,7 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.client import RewardClient
+from rlhf_online.rollout.sampler import Part
 from rlhf_online.rollout.types import Rollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
@@ -80,6 +81,9 @@ class TorchEngine:
 
     def serving(self, prompt: Tokens) -> str:
         return self.policy()[0]
+
+    def stream(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> Iterator[Part]:
+        yield prompts, self.sample(prompts, n, max_tokens, temperature)
 
     def sample(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> list[Rollout]:
         version, policy = self.policy()

@@ -5,9 +5,10 @@ import math
 import random
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from rlhf_online.errors import EngineUnavailable
 from rlhf_online.rewards.sources import Pair, Scored
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.curriculum import Kind
+from rlhf_online.rollout.sampler import Part
 from rlhf_online.rollout.types import Rollout
 from rlhf_online.training import experience as module
 from rlhf_online.training.experience import Experience
@@ -56,6 +58,9 @@ class Engine:
         self.asked.append((len(prompts), n, max_tokens, temperature))
         self.prompts += prompts
         return [rollout(f"fresh-{p}-{i}", self.versions[0], p) for p in prompts for i in range(n)]
+
+    def stream(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> Iterator[Part]:
+        yield prompts, self.sample(prompts, n, max_tokens, temperature)
 
 
 class Rewards:
@@ -111,10 +116,15 @@ def experience(
 LIVE = "policy-000002"
 
 
+def gathered(made: Experience, *arguments: Any, **named: Any) -> list[Rollout]:
+    """All parts as one."""
+    return [rollout for part in made.gather(*arguments, **named) for rollout in part]
+
+
 def test_live_answers_first_topped_up_by_fresh_ones(registry: Registry) -> None:
     engine = Engine(LIVE)
     live = [rollout(f"live-{n}", LIVE) for n in range(5)] + [rollout("old", "policy-000000")]
-    rollouts = experience(registry, engine, Rewards(), live).gather(PROMPTS, LIVE, 4, random.Random(0))
+    rollouts = gathered(experience(registry, engine, Rewards(), live), PROMPTS, LIVE, 4, random.Random(0))
     assert [r.rollout_id for r in rollouts[:5]] == [f"live-{n}" for n in (4, 3, 2, 1, 0)]
     assert engine.asked == [(2, 4, 8, 1.0)]
     assert len(rollouts) == 13
@@ -124,15 +134,15 @@ def test_live_answers_first_topped_up_by_fresh_ones(registry: Registry) -> None:
 def test_no_answer_is_used_twice(registry: Registry) -> None:
     live = [rollout("live", LIVE)]
     made = experience(registry, Engine(LIVE), Rewards(), live)
-    assert made.gather([], LIVE, 0, random.Random(0)) == live
+    assert gathered(made, [], LIVE, 0, random.Random(0)) == live
     made.buffer.add(live)
-    assert made.gather([], LIVE, 0, random.Random(0)) == []
+    assert gathered(made, [], LIVE, 0, random.Random(0)) == []
 
 
 def test_enough_answers_by_the_live_version_are_sampled_for_the_gate(registry: Registry) -> None:
     engine = Engine(LIVE)
     live = [rollout(f"live-{n}", "policy-000001") for n in range(12)] + [rollout("warm", LIVE, temperature=0.5)]
-    experience(registry, engine, Rewards(), live).gather(PROMPTS, LIVE, 6, random.Random(0))
+    gathered(experience(registry, engine, Rewards(), live), PROMPTS, LIVE, 6, random.Random(0))
     assert engine.asked == [(2, 4, 8, 1.0)]
 
 
@@ -141,7 +151,7 @@ def test_live_answers_that_are_alone_get_company(registry: Registry) -> None:
     engine = Engine(LIVE)
     live = [rollout(f"live-{n}", LIVE, (1, 50 + max(0, n - 4), 3)) for n in range(12)]
     made = experience(registry, engine, Rewards(), live)
-    rollouts = made.gather(PROMPTS, LIVE, 4, random.Random(0), grouped=True)
+    rollouts = gathered(made, PROMPTS, LIVE, 4, random.Random(0), grouped=True)
     assert engine.asked == [(2, 4, 8, 1.0)]
     assert set(engine.prompts) < {(1, 50 + n, 3) for n in range(1, 8)}
     assert len(rollouts) == 20
@@ -150,23 +160,53 @@ def test_live_answers_that_are_alone_get_company(registry: Registry) -> None:
 def test_fresh_answers_of_a_version_that_is_none_any_more_are_dropped(registry: Registry) -> None:
     registry.rollback("policy", reason="bad")
     made = experience(registry, Engine(LIVE), Rewards())
-    assert made.gather(PROMPTS, "policy-000001", 4, random.Random(0)) == []
+    assert gathered(made, PROMPTS, "policy-000001", 4, random.Random(0)) == []
     assert made.buffer.left_out["stale"] == 12
 
 
 def test_scores_are_pessimistic_and_pinned(registry: Registry) -> None:
     rewards = Rewards(3.0, float("nan"), -1.0)
     made = experience(registry, Engine(LIVE), rewards)
-    scored = made.score_rollouts([rollout(name, LIVE) for name in "abc"], "reward-000005", {"helpful": 0.5})
+    scored = made.score_rollouts([[rollout(name, LIVE) for name in "abc"]], "reward-000005", {"helpful": 0.5})
     assert [item.rollout.rollout_id for item in scored] == ["a", "b", "c"]
     assert (scored[0].score, scored[2].score) == (2.0, -2.0) and math.isnan(scored[1].score)
     assert rewards.versions == ["reward-000005"]
 
 
+def test_answers_are_scored_in_the_parts_in_which_they_come(registry: Registry) -> None:
+    """What is scored while the engine still writes is not waited for, and spreads are those of all."""
+    rewards = Rewards(3.0, 4.0)
+    made = experience(registry, Engine(LIVE), rewards)
+
+    def parts() -> Iterator[list[Rollout]]:
+        yield []
+        yield [rollout("a", LIVE), rollout("b", LIVE)]
+        assert rewards.versions == ["reward-000005"], "those before are scored when the next are asked for"
+        yield [rollout("c", LIVE)]
+
+    scored = made.score_rollouts(parts(), "reward-000005", {})
+    assert [(item.rollout.rollout_id, item.score) for item in scored] == [("a", 2.0), ("b", 3.0), ("c", 2.0)]
+    assert made.spreads == [0.5] * 3 and len(rewards.versions) == 2, "nothing was asked about no answer"
+
+
+def test_what_came_before_the_engine_was_away_is_not_asked_for_again(registry: Registry) -> None:
+    class Leaving(Engine):
+        def stream(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> Iterator[Part]:
+            yield prompts[:1], self.sample(prompts[:1], n, max_tokens, temperature)
+            if len(self.asked) == 1:
+                raise EngineUnavailable("restarting")
+            yield prompts[1:], self.sample(prompts[1:], n, max_tokens, temperature)
+
+    engine = Leaving(LIVE)
+    rollouts = gathered(experience(registry, engine, Rewards()), PROMPTS, LIVE, 4, random.Random(0))
+    assert len(engine.prompts) == len({*engine.prompts}) == 3, "twelve answers, four to a prompt"
+    assert [item.prompt_token_ids for item in rollouts] == [prompt for prompt in engine.prompts for _ in range(4)]
+
+
 def test_an_answer_without_a_token_is_not_scored_and_has_no_score(registry: Registry) -> None:
     made = experience(registry, Engine(LIVE), Rewards(3.0, 4.0))
     rollouts = [rollout("a", LIVE), dataclasses.replace(rollout("empty", LIVE), token_ids=()), rollout("b", LIVE)]
-    scores = [item.score for item in made.score_rollouts(rollouts, "reward-000005", {})]
+    scores = [item.score for item in made.score_rollouts([rollouts], "reward-000005", {})]
     assert scores[::2] == [2.0, 3.0] and math.isnan(scores[1])
 
 
@@ -175,8 +215,9 @@ def test_the_curriculum_learns_of_scores_and_says_which_prompts_are_asked(regist
     for seed in range(30):
         engine = Engine(LIVE)
         made = experience(registry, engine, Rewards(1.0, 1.0, 1.0, 5.0), curriculum="spread")
-        made.score_rollouts([rollout(f"{p}", LIVE, p) for p in PROMPTS[:2] for _ in range(2)], "reward-000005", {})
-        made.gather(PROMPTS[:2], LIVE, 0, random.Random(seed))
+        answers = [rollout(f"{p}", LIVE, p) for p in PROMPTS[:2] for _ in range(2)]
+        made.score_rollouts([answers], "reward-000005", {})
+        gathered(made, PROMPTS[:2], LIVE, 0, random.Random(seed))
         drawn.update(engine.prompts[:1])
     assert drawn[PROMPTS[1]] > 20, "whose answers differ in worth"
 

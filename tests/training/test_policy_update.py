@@ -211,6 +211,9 @@ def test_answers_of_an_older_policy_keep_their_own_logprobs(base: Path):
     updater.update(stale)
     report = updater.update(stale)
     assert report.behaviour_k3 > 1e-5
+    [(version, found)] = report.mismatch.items()
+    assert version == stale[0].rollout.policy_version and 0 < found.outside < 1
+    assert found.k3 == report.behaviour_k3 and found.tokens == sum(len(item.rollout.token_ids) for item in stale)
     assert abs(report.stats["policy_loss"]) > 1e-4, "the ratio is no longer 1"
 
 
@@ -225,6 +228,7 @@ def test_stale_answers_as_if_fresh_or_decoupled(base: Path):
         ({}, 0, 0),
         ({"max_weight": 1e-3}, 1, 0),
         ({"reject_above": 1e-3}, 0, 1),
+        ({"weight_per": "sequence", "max_weight": 1e-3}, 1, 0),
     ]
     for limits, truncated, rejected in cases:
         settings = {"correction": "decoupled", **limits}
@@ -642,6 +646,7 @@ OF_ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dual_clip": (1.01, {}),
     "correction": ("none", {}),
     "kl_max_weight": (0.5, {"kl_in": "loss"}),
+    "weight_per": ("sequence", {"correction": "decoupled"}),
     "max_weight": (0.5, {"correction": "decoupled"}),
     "reject_above": (1.01, {"correction": "decoupled"}),
     "entropy_coef": (0.1, {}),

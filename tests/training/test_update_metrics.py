@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 from rlhf_online.canary.decision import Evidence
 from rlhf_online.canary.record import Canary
 from rlhf_online.metrics import TrainerMetrics, exposition
-from rlhf_online.metrics.labels import ADVANTAGE
+from rlhf_online.metrics.labels import ADVANTAGE, LAG
 from rlhf_online.training import update_metrics
+from rlhf_online.training.policy.mismatch import Mismatch
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion
 from tests.support.metric_labels import strays
@@ -57,6 +58,9 @@ def test_a_cycle_is_told_from_the_join_to_the_gate(tiny: World) -> None:
         assert value(policy.updates.labels("ppo", "kept")) == 1
         assert value(policy.answers) == value(policy.staleness, "_count") > 0
         assert value(policy.staleness, "_sum") == 0, "one version has written all of them"
+        mismatch = metrics.mismatch
+        assert 0 <= value(mismatch.k3.labels("0")) < 1e-6 and value(mismatch.outside.labels("0")) == 0
+        assert value(mismatch.limit) == 0.01
         assert 0 < value(policy.grad_norm) < math.inf and 0 < value(policy.entropy) < 10
         mean, std, least, most = (value(policy.advantage.labels(figure)) for figure in ADVANTAGE.values)
         assert least < mean < most and std > 0
@@ -104,6 +108,26 @@ def test_an_update_is_told_under_its_algorithm_and_one_that_has_no_such_figure_s
     update_metrics.show_update(told.metrics.policy, PolicyReport(algorithm="kto", reason="no answer"))
     assert told("trainer_updates_total", algorithm="kto", outcome="skipped") == 1
     assert told("trainer_policy_loss") == 0.75, "the last update's"
+
+
+def test_mismatch_is_told_by_how_many_versions_came_after_the_one_that_wrote(told: Told) -> None:
+    staleness = {f"policy-00000{number}": 7 - number for number in range(8)}
+    found = {
+        "policy-000007": Mismatch(tokens=10, k3=0.001, outside=0.1),
+        "policy-000005": Mismatch(tokens=5, k3=0.2, outside=0.5),
+        "policy-000002": Mismatch(tokens=30, k3=0.4, outside=0.6),
+        "policy-000000": Mismatch(tokens=10, k3=0.8, outside=1.0),
+    }
+    report = PolicyReport(algorithm="ppo", rollouts=7, mismatch=found)
+    update_metrics.show_mismatch(told.metrics.mismatch, report, staleness)
+    k3 = {lag: told("trainer_mismatch_k3", lag=lag) or 0.0 for lag in LAG.values}
+    outside = {lag: told("trainer_mismatch_outside", lag=lag) or 0.0 for lag in LAG.values}
+    assert {lag: value for lag, value in k3.items() if not math.isnan(value)} == {"0": 0.001, "2": 0.2, "5+": 0.5}
+    assert {lag: value for lag, value in outside.items() if not math.isnan(value)} == {"0": 0.1, "2": 0.5, "5+": 0.7}
+    update_metrics.show_mismatch(told.metrics.mismatch, PolicyReport(algorithm="kto"), staleness)
+    assert told("trainer_mismatch_k3", lag="0") == 0.001, "the last update's that there was"
+    update_metrics.show_mismatch(told.metrics.mismatch, PolicyReport(algorithm="kto", rollouts=3), staleness)
+    assert all(math.isnan(told("trainer_mismatch_k3", lag=lag) or 0) for lag in LAG.values), "none of it is the last's"
 
 
 def _judged(passed: bool, **figures: float) -> JudgedVersion:

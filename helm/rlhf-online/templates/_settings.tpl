@@ -115,6 +115,7 @@
 {{- define "rlhf.settings.chat" -}}
 {{- $common := include "rlhf.settings.common" . | fromYaml }}
 {{- $engine := pick (include "rlhf.engine" . | fromYaml) "tool_call_parser" "max_model_len" "max_lora_rank" }}
+{{- $_ := set $engine "max_num_seqs" (default (ternary 64 256 (eq .Values.device "cpu")) .Values.engine.settings.max_num_seqs) }}
 {{- $engine = merge (dict "mode" "external" "url" (printf "unix:%s" (include "rlhf.socket" .)) "model" .Values.model.path "tuning" .Values.tuning) $engine }}
 {{- $own := dict "engine" $engine "http_port" 8000 "grpc_port" 8001 "objectives" .Values.objectives }}
 {{- $_ := set $own "keys_file" "/var/run/secrets/rlhf-online/keys/keys.json" }}

@@ -56,6 +56,8 @@ class ScoredAnswers:
     """Whether the answer ended by itself."""
     behaviour_NA: Tensor
     """Log-probabilities that the tokens were sampled with."""
+    version_N: tuple[str, ...]
+    """The oldest policy version that wrote any of the answer's tokens."""
     group_N: Tensor
     """The number of the answer's prompt: answers of one number are a group."""
 
@@ -71,6 +73,7 @@ class ScoredAnswers:
             score_N=torch.tensor([scored.score for scored in rollouts]),
             finished_N=torch.tensor([scored.rollout.finished for scored in rollouts]),
             behaviour_NA=torch.tensor([[*row, *[0.0] * (width - len(row))] for row in logprobs]),
+            version_N=tuple(scored.rollout.policy_version for scored in rollouts),
             group_N=group_N,
         )
 

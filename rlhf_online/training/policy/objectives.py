@@ -155,6 +155,7 @@ def _clipped_ratio(
             mask_BA,
             max_weight=settings.max_weight,
             reject_above=settings.reject_above,
+            per=settings.weight_per,
             denominator=denominator,
         )
     loss, stats = policy_losses.ppo_loss(

@@ -88,6 +88,8 @@ class RolloutResults(TypedDict):
 
     policy_version: str
     """The version that wrote all of them."""
+    max_num_seqs: int
+    """How many answers the engine writes together; more that are asked for at once wait."""
     results: list[list[RolloutAnswer]]
     """For each prompt, in order, its answers."""
 
@@ -95,11 +97,12 @@ class RolloutResults(TypedDict):
 class Rollouts:
     """Samples through the engine that serves.
 
-    `max_tokens` bounds an answer, `max_model_len` prompt and answer together.
+    `max_tokens` bounds an answer, `max_model_len` prompt and answer together, `max_num_seqs` what is written at once.
     """
 
-    def __init__(self, gateway: Gateway, *, max_tokens: int, max_model_len: int) -> None:
+    def __init__(self, gateway: Gateway, *, max_tokens: int, max_model_len: int, max_num_seqs: int) -> None:
         self.gateway = gateway
+        self.max_num_seqs = max_num_seqs
         self.limits = {"max_tokens": max_tokens, "max_prompt": max_model_len - 1}
 
     @property
@@ -121,7 +124,7 @@ class Rollouts:
             if self.flight.epoch == epoch:
                 tokens = sum(len(answer["token_ids"]) for answers in results for answer in answers)
                 self.gateway.metrics.rollout_tokens.inc(tokens)
-                return {"policy_version": version, "results": results}
+                return {"policy_version": version, "max_num_seqs": self.max_num_seqs, "results": results}
         raise ApiError(
             "the version changed while sampling, twice; ask again",
             status=409,

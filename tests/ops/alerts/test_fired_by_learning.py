@@ -18,11 +18,13 @@ from rlhf_online.events import Envelope
 from rlhf_online.gate.held_back import HeldBackCheck
 from rlhf_online.gate.kl import KlCheck
 from rlhf_online.gate.proxy_gap import ProxyGapCheck
+from rlhf_online.training.policy.settings import PolicyTraining
+from rlhf_online.training.settings import RolloutSettings
 from tests.support.alerting import SHARE, Alerts, alerts
 from tests.support.chat_process import ROOT
 from tests.support.prometheus import Target
 from tests.support.proxy import Proxy
-from tests.support.trainer_world import LENIENT, PROMPTS, World, world
+from tests.support.trainer_world import LENIENT, MAX_TOKENS, PROMPTS, World, world
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.ops
@@ -85,6 +87,20 @@ async def test_candidates_beyond_the_kl_limit(tmp_path: Path) -> None:
         async with trainer(tiny, tmp_path, share=1 / 3600) as (_, found):
             voting = asyncio.create_task(votes(tiny))
             await found.fires("RlhfKlOverLimit", severity="warning", service="trainer")
+            voting.cancel()
+            await asyncio.wait([voting])
+
+
+async def test_an_engine_that_serves_an_average_and_a_trainer_that_learns_on_from_the_last_weights(
+    tmp_path: Path,
+) -> None:
+    """What the live version answers with is then not what learns: in the tiny world a small difference, but one."""
+    tight = RolloutSettings(per_cycle=32, max_tokens=MAX_TOKENS, max_mismatch=1e-9)
+    policy = PolicyTraining(epochs=1, minibatches=2, max_step_kl=50.0, ema=0.9)
+    with world(tmp_path, policy=policy, rollout=tight) as tiny:
+        async with trainer(tiny, tmp_path, share=1 / 3600) as (_, found):
+            voting = asyncio.create_task(votes(tiny))
+            await found.fires("RlhfMismatch", severity="warning", service="trainer")
             voting.cancel()
             await asyncio.wait([voting])
 

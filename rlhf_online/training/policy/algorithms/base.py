@@ -129,8 +129,7 @@ class PolicyGradient(KLPenalised):
         **KLPenalised.only_with,
         "kl_in": Only("kl_coef", above=0),
         "kl_max_weight": Only("kl_in", "loss"),
-        "max_weight": Only("correction", "decoupled"),
-        "reject_above": Only("correction", "decoupled"),
+        **dict.fromkeys(("weight_per", "max_weight", "reject_above"), Only("correction", "decoupled")),
     }
 
     clip: float = Field(default=0.2, gt=0, description="Clip range of the ratio.")
@@ -141,9 +140,12 @@ class PolicyGradient(KLPenalised):
         default="behaviour",
         description="Older answers: the ratio is to the policy that wrote them; or decoupled PPO; or as if fresh.",
     )
-    max_weight: float = Field(default=2.0, gt=0, description="Decoupled: largest weight of a token.")
+    weight_per: Literal["token", "sequence"] = Field(
+        default="token", description="Decoupled: what has a weight of its own, each token or each answer."
+    )
+    max_weight: float = Field(default=2.0, gt=0, description="Decoupled: largest weight; a larger one is truncated.")
     reject_above: float = Field(
-        default=10.0, gt=0, description="Decoupled: a token whose weight is larger is left out."
+        default=10.0, gt=0, description="Decoupled: a token, or an answer, whose weight is larger is left out."
     )
     kl_in: Literal["reward", "loss"] = Field(
         default="reward", description="Where the KL penalty goes: k1 into the reward, or k2 as a loss."

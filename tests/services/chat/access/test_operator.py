@@ -48,7 +48,7 @@ async def test_promote_and_roll_back(service: Service) -> None:
 async def test_rollouts(service: Service) -> None:
     status, reply = await service.post("/v1/rollouts", ROLLOUTS, service.state.operator_token())
     assert status == 200
-    assert reply["policy_version"] == "policy-000000"
+    assert (reply["policy_version"], reply["max_num_seqs"]) == ("policy-000000", 64)
     answer = {"token_ids": [11, 12, EOS], "logprobs": [-1.0] * 3, "finish_reason": "stop"}
     assert reply["results"] == [[answer, answer]] * 3
     (sent,) = service.engine.requests

@@ -61,6 +61,7 @@ def test_what_is_no_algorithms_setting_is_refused():
         ({"kl_coef": 0.0, "kl_target": 3.0}, "kl_target has no effect while kl_coef is 0.0: it needs above 0"),
         ({"kl_coef": 0.0, "kl_in": "loss"}, "kl_in has no effect while kl_coef is 0.0"),
         ({"reject_above": 3.0}, "reject_above has no effect while correction is behaviour: it needs 'decoupled'"),
+        ({"weight_per": "sequence"}, "weight_per has no effect while correction is behaviour: it needs 'decoupled'"),
         ({"max_weight": 3.0}, "max_weight has no effect while correction is behaviour: it needs 'decoupled'"),
         ({"kl_max_weight": 3.0}, "kl_max_weight has no effect while kl_in is reward: it needs 'loss'"),
         ({"value_coef": 0.0, "value_clip": 0.1}, "value_clip has no effect while value_coef is 0.0"),

@@ -1,7 +1,8 @@
 """May a version be loaded into this pod's engine? `preflight`'s checks, against what this pod has.
 
 A version that passed is not read again as long as its files are those that were read, by their inodes, sizes and times:
-so going back to the version before takes as long with large models as with small ones. Its probe is made every time.
+so going back to the version before takes as long with large models as with small ones, but for what the page cache has
+lost of it, which is read while the engine still answers. Its probe is made every time.
 """
 
 import os
@@ -9,11 +10,13 @@ from pathlib import Path
 
 from rlhf_online.config import EngineSettings
 from rlhf_online.engine import preflight
+from rlhf_online.engine.reading import warm
 from rlhf_online.engine.swap import Weights
 from rlhf_online.errors import VersionUnfit
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
+from rlhf_online.versions.weight_files import weight_files
 
 KNOWN = 8
 """Versions that are remembered to have passed."""
@@ -38,6 +41,8 @@ class Fitness:
         """
         folder = self._registry.path(version)
         if (traces := traces_of(folder)) == self._passed.get(version):
+            for path in weight_files(folder):
+                warm(path)
             return self._weights(self._registry.manifest(version), folder)
         self._passed.pop(version, None)
         base = Path(self._engine.model)

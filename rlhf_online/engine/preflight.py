@@ -15,26 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
+from rlhf_online.engine.reading import FLOATS, PIECE, Reading
 from rlhf_online.errors import VersionCorrupt, VersionUnfit
 from rlhf_online.models.tensor_headers import BadHeader, Tensor, read_header
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.weight_files import BadIndex, weight_files
 
-CHUNK = 1 << 22  # values looked at in one go
 HEAD = "lm_head.weight"
 TOKENIZER = "tokenizer.json"
 TOKENS = ("model", "added_tokens", "normalizer", "pre_tokenizer")
 """The parts of a tokenizer that say which text is which token."""
-
-# Bytes of a value; the bits that are all set only in NaN and infinity: the exponent; and the exponent of 2**20, which
-# float16 has not: no model's weight comes near it, and a flipped bit of the exponent goes far beyond.
-FLOATS: dict[str, tuple[str, int, int]] = {
-    "F64": ("<u8", 0x7FF0000000000000, 0x4130000000000000),
-    "F32": ("<u4", 0x7F800000, 0x49800000),
-    "F16": ("<u2", 0x7C00, 0x7C00),
-    "BF16": ("<u2", 0x7F80, 0x4980),
-}
 
 
 def check(registry: Registry, version: str, *, base: Path, reference: Path | None, max_lora_rank: int = 0) -> Manifest:
@@ -43,7 +34,8 @@ def check(registry: Registry, version: str, *, base: Path, reference: Path | Non
     `reference` is a folder with the tensors that a full version must have (None: nothing to compare with);
     `base` the base model that an adapter belongs to. Raises UnknownVersion, VersionCorrupt or VersionUnfit.
     """
-    manifest = registry.verify(version)
+    reading = Reading()
+    manifest = registry.verify(version, reading.digest)
     folder = registry.path(version)
     named = {item.path for item in manifest.files} | {"manifest.json"}
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
@@ -51,14 +43,14 @@ def check(registry: Registry, version: str, *, base: Path, reference: Path | Non
         raise VersionCorrupt(f"{version}: {extra[0]} is not in the manifest")
     if manifest.tuning == "lora":
         if manifest.files:
-            check_lora(folder, base=base, max_rank=max_lora_rank)
+            check_lora(folder, base=base, max_rank=max_lora_rank, reading=reading)
     else:
-        check_full(folder, reference=reference, base=base)
+        check_full(folder, reference=reference, base=base, reading=reading)
     check_tokenizer(folder, base=base)
     return manifest
 
 
-def check_full(folder: Path, *, reference: Path | None, base: Path) -> None:
+def check_full(folder: Path, *, reference: Path | None, base: Path, reading: Reading) -> None:
     """Raises VersionCorrupt unless the folder's tensors are finite and there is a config, VersionUnfit unless they are
     those of `reference`.
 
@@ -77,10 +69,10 @@ def check_full(folder: Path, *, reference: Path | None, base: Path) -> None:
         compare(folder.name, tensors, expected, optional={HEAD} if tied and HEAD not in own_headers(base) else set())
         if tied:
             check_tied(folder.name, tensors, expected)
-    check_values(folder.name, tensors, expected)
+    check_values(folder.name, tensors, expected, reading)
 
 
-def check_lora(folder: Path, *, base: Path, max_rank: int) -> None:
+def check_lora(folder: Path, *, base: Path, max_rank: int, reading: Reading) -> None:
     """Raises VersionCorrupt unless the folder is a peft adapter, VersionUnfit unless its rank is ≤ `max_rank` and it
     fits the base model."""
     try:
@@ -104,7 +96,7 @@ def check_lora(folder: Path, *, base: Path, max_rank: int) -> None:
             raise VersionUnfit(f"{folder.name}: {name} has shape {tensor.shape}, expected {expected}")
         if tensor.dtype not in FLOATS:
             raise VersionCorrupt(f"{folder.name}: {name} has type {tensor.dtype}, expected a float")
-    check_values(folder.name, tensors, {})
+    check_values(folder.name, tensors, {}, reading)
 
 
 _OTHER = {"lora_A": "lora_B", "lora_B": "lora_A"}
@@ -149,7 +141,7 @@ def is_copy(name: str, tensors: dict[str, Tensor]) -> bool:
 
 
 def same_bytes(one: Tensor, other: Tensor) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(chunks(one, "u1"), chunks(other, "u1"), strict=True))
+    return all(np.array_equal(a, b) for a, b in zip(chunks(one), chunks(other), strict=True))
 
 
 def is_tied(folder: Path) -> bool:
@@ -183,7 +175,9 @@ def _tokens(path: Path) -> dict[str, object]:
         raise VersionCorrupt(f"{path.parent.name}: {path.name} cannot be read ({error})") from error
 
 
-def check_values(version: str, tensors: dict[str, Tensor], reference: dict[str, Tensor] | None) -> None:
+def check_values(
+    version: str, tensors: dict[str, Tensor], reference: dict[str, Tensor] | None, reading: Reading
+) -> None:
     """Raises VersionCorrupt for the first tensor with a NaN or an infinity, or with a value beyond any weight's size.
 
     A tensor may be as large as that where the one in `reference` is (masks are kept among weights); without a
@@ -192,12 +186,12 @@ def check_values(version: str, tensors: dict[str, Tensor], reference: dict[str, 
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS:
             continue
-        largest, (_, infinite, _) = largest_exponent(tensor), FLOATS[tensor.dtype]
+        largest, (_, infinite, _) = reading.largest(tensor), FLOATS[tensor.dtype]
         if largest == infinite:
             raise VersionCorrupt(f"{version}: {name} holds a value that is not finite")
         if reference is not None and is_huge(tensor, largest):
             known = reference.get(name)
-            if known is None or not is_huge(known, largest_exponent(known)):
+            if known is None or not is_huge(known, reading.largest(known)):
                 raise VersionCorrupt(f"{version}: {name} holds a value of 2**20 or more, as no model's weights have")
 
 
@@ -205,21 +199,12 @@ def is_huge(tensor: Tensor, exponent: int) -> bool:
     return tensor.dtype in FLOATS and exponent >= FLOATS[tensor.dtype][2]
 
 
-def largest_exponent(tensor: Tensor) -> int:
-    """The exponent of the tensor's largest value, as the bits stand in it; 0 for no values, or none that are floats."""
-    if tensor.dtype not in FLOATS:
-        return 0
-    kind, exponent, _ = FLOATS[tensor.dtype]
-    mask = np.dtype(kind).type(exponent)
-    return max((int((bits & mask).max()) for bits in chunks(tensor, kind)), default=0)
-
-
-def chunks(tensor: Tensor, kind: str) -> Iterator[np.ndarray]:
-    """The tensor's bytes as values of numpy's `kind`, CHUNK at a time."""
-    count = (tensor.end - tensor.start) // np.dtype(kind).itemsize
-    values = np.memmap(tensor.file, dtype=kind, mode="r", offset=tensor.start, shape=(count,)) if count else np.empty(0)
-    for start in range(0, count, CHUNK):
-        yield values[start : start + CHUNK]
+def chunks(tensor: Tensor) -> Iterator[np.ndarray]:
+    """The tensor's bytes, PIECE at a time."""
+    count = tensor.end - tensor.start
+    values = np.memmap(tensor.file, dtype="u1", mode="r", offset=tensor.start, shape=(count,)) if count else np.empty(0)
+    for start in range(0, count, PIECE):
+        yield values[start : start + PIECE]
 
 
 def own_headers(folder: Path) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ def _put(folder: FolderStore, bucket: ObjectStore, version: str) -> None:
     for path in folder.files(version):
         (staged / path).parent.mkdir(parents=True, exist_ok=True)
         _link(folder.file(version, path), staged / path)
-    bucket.put(version, staged, folder.manifest(version))
+    bucket.put(version, staged, lambda _: folder.manifest(version))
 
 
 def _link(path: Path, to: Path) -> None:

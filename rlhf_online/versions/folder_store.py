@@ -24,13 +24,14 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rlhf_online import locks
 from rlhf_online.durable import fsync_folder, fsync_tree, make_folder, write_bytes
 from rlhf_online.errors import FileDamaged, UnknownVersion
-from rlhf_online.versions.store import Stray
+from rlhf_online.versions.store import ManifestOf, Stray, described
 
 MANIFEST = "manifest.json"
 COPIES = "copies"
@@ -99,9 +100,12 @@ class FolderStore:
             folder.mkdir()
         return folder
 
-    def put(self, version: str, staged: Path, manifest: bytes) -> None:
-        fsync_tree(staged)
-        write_bytes(staged / MANIFEST, manifest)
+    def put(self, version: str, staged: Path, manifest: ManifestOf) -> None:
+        with ThreadPoolExecutor(1) as thread:
+            # Files that were just written are hashed from memory while the disk takes them.
+            files = thread.submit(described, staged)
+            fsync_tree(staged)
+        write_bytes(staged / MANIFEST, manifest(files.result()))
         with self._guard():
             if not self.contains(version):
                 staged.rename(self.root / version)

@@ -22,13 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from rlhf_online.durable import file_sha256, make_folder
+from rlhf_online.durable import make_folder
 from rlhf_online.errors import UnknownVersion, VersionCorrupt
 from rlhf_online.versions.blobs import Blobs
 from rlhf_online.versions.bucket import Bucket, Object
 from rlhf_online.versions.local_copies import LocalCopies
 from rlhf_online.versions.manifest import NAME, VersionFile
-from rlhf_online.versions.store import Stray
+from rlhf_online.versions.store import ManifestOf, Stray, described
 
 REMEMBERED_BYTES = 32 << 20
 
@@ -135,17 +135,12 @@ class ObjectStore:
             folder.mkdir()
         return folder
 
-    def put(self, version: str, staged: Path, manifest: bytes) -> None:
-        files = {
-            str(path.relative_to(staged)): VersionFile(
-                path=str(path.relative_to(staged)), sha256=file_sha256(path), size=path.stat().st_size
-            )
-            for path in sorted(staged.rglob("*"))
-            if path.is_file()
-        }
+    def put(self, version: str, staged: Path, manifest: ManifestOf) -> None:
+        found = described(staged)
+        files = {file.path: file for file in found}
         for path, file in files.items():
             self._blobs.upload(staged / path, file)
-        values = {"files": [asdict(file) for file in files.values()], "manifest": manifest.decode()}
+        values = {"files": [asdict(file) for file in found], "manifest": manifest(found).decode()}
         with self._guard():
             made = self._bucket.put(_version_key(version), json.dumps(values).encode(), None)
         self._known.add(version)

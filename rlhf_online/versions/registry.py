@@ -14,12 +14,11 @@ from typing import Any
 
 import structlog
 
-from rlhf_online.durable import file_sha256
 from rlhf_online.errors import FileDamaged, InvalidInput, UnknownVersion, VersionConflict
 from rlhf_online.events import now_ms
 from rlhf_online.versions import pins
 from rlhf_online.versions.catalogue import REFERENCES, Catalogue, each, live_key, parse_status, probe_key, status_key
-from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, State, Status, VersionFile, kind_of
+from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, State, Status, kind_of
 from rlhf_online.versions.store import VersionStore
 
 REFUSED: tuple[State, ...] = ("rejected", "failed")
@@ -62,13 +61,11 @@ class Registry(Catalogue):
         if not self.store.contains(version):
             if (staged := self._staged.get(version)) is None:
                 raise InvalidInput(f"{version} cannot be published: its files were not staged here; stage it first")
-            files = tuple(
-                VersionFile(path=str(path.relative_to(staged)), sha256=file_sha256(path), size=path.stat().st_size)
-                for path in sorted(staged.rglob("*"))
-                if path.is_file()
+            self.store.put(
+                version,
+                staged,
+                lambda files: json.dumps(asdict(replace(manifest, files=files, created_ms=now_ms()))).encode(),
             )
-            whole = asdict(replace(manifest, files=files, created_ms=now_ms()))
-            self.store.put(version, staged, json.dumps(whole).encode())
         return self.manifest(version)
 
     def add_probe(self, version: str, probe: Sequence[ProbeSequence]) -> None:

@@ -8,10 +8,18 @@ conditional writes; the registry's rules are built so that this is enough.
 Every method may raise OSError where the place does not answer now. What changes something is durable when it returns.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from rlhf_online.durable import file_sha256
+from rlhf_online.versions.manifest import VersionFile
+
+ManifestOf = Callable[[tuple[VersionFile, ...]], bytes]
+"""Makes the manifest of a version with these files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +28,20 @@ class Stray:
 
     key: str
     size: int
+
+
+def described(folder: Path) -> tuple[VersionFile, ...]:
+    """The files in the folder as a manifest names them, by their paths; as many are hashed at once as there are cores.
+
+    Raises OSError.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        digests = list(threads.map(file_sha256, paths))
+    return tuple(
+        VersionFile(path=str(path.relative_to(folder)), sha256=digest, size=path.stat().st_size)
+        for path, digest in zip(paths, digests, strict=True)
+    )
 
 
 class VersionStore(Protocol):
@@ -58,8 +80,8 @@ class VersionStore(Protocol):
         """An empty local folder to write the files of a new version into; what was staged for it before is dropped."""
         ...
 
-    def put(self, version: str, staged: Path, manifest: bytes) -> None:
-        """Make the staged folder with this manifest the version, for good.
+    def put(self, version: str, staged: Path, manifest: ManifestOf) -> None:
+        """Make the staged folder the version, for good, with the manifest of its files, which are read once.
 
         If the name is taken this changes nothing: the first one stays.
         """

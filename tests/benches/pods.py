@@ -34,7 +34,7 @@ from rlhf_online.versions.folder_store import FolderStore
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.object_store import ObjectStore
 from rlhf_online.versions.registry import Registry
-from rlhf_online.versions.store import Stray, VersionStore
+from rlhf_online.versions.store import ManifestOf, Stray, VersionStore
 from tests.benches.support.reports import note
 from tests.support.object_server import BUCKET, environment, object_server
 from tests.support.waiting import eventually
@@ -102,7 +102,7 @@ class CountingStore:
     def stage(self, version: str) -> Path:
         return self._store.stage(version)
 
-    def put(self, version: str, staged: Path, manifest: bytes) -> None:
+    def put(self, version: str, staged: Path, manifest: ManifestOf) -> None:
         self._store.put(version, staged, manifest)
 
     def discard_files(self, version: str) -> None:

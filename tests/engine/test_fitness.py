@@ -9,11 +9,13 @@ import pytest
 from rlhf_online.config import EngineSettings
 from rlhf_online.engine import fitness, preflight
 from rlhf_online.engine.fitness import Fitness
+from rlhf_online.engine.reading import warm
 from rlhf_online.errors import VersionCorrupt, VersionUnfit
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
 from tests.engine.test_host import PROBE, publish
+from tests.engine.test_reading import out_of_memory
 
 
 @pytest.fixture
@@ -46,6 +48,16 @@ def test_a_version_that_passed_is_read_once(tmp_path: Path, registry: Registry, 
     assert first == again
     assert (first.version, first.folder, first.probe) == (version, registry.path(version), PROBE)
     assert checked == [version]
+
+
+def test_what_the_page_cache_lost_of_it_is_read_before_the_engine_is_paused_for_it(
+    tmp_path: Path, registry: Registry, checked: list[str]
+) -> None:
+    version, fitness = publish(registry), fit(tmp_path, registry)
+    weights = fitness.check(version).folder / "model.safetensors"
+    out_of_memory(weights)
+    fitness.check(version)
+    assert checked == [version] and warm(weights) == 0
 
 
 def test_what_was_changed_since_is_read_again_also_if_size_and_time_are_as_before(

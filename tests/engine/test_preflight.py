@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from rlhf_online.engine import preflight
+from rlhf_online.engine.reading import PIECE, Reading
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.models.tensor_headers import SIZES, Tensor
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -188,9 +189,9 @@ def test_no_weight_is_huge_unless_the_reference_has_such(tmp_path: Path, kind: s
     check_full(version)
 
 
-@pytest.mark.parametrize("place", [0, preflight.CHUNK - 1, preflight.CHUNK, -1])
+@pytest.mark.parametrize("place", [0, PIECE - 1, PIECE, -1])
 def test_every_value_is_looked_at(tmp_path: Path, place: int) -> None:
-    values = np.zeros(2 * preflight.CHUNK + 3, np.uint16)
+    values = np.zeros(2 * PIECE + 3, np.uint16)
     values[place] = FINITE["BF16"] + 1
     write_bits(tmp_path, "BF16", values)
     with pytest.raises(VersionCorrupt, match="not finite"):
@@ -213,7 +214,7 @@ def write_bits(folder: Path, kind: str, bits: Sequence[int] | np.ndarray) -> Non
 
 def check_full(folder: Path, reference: Path | None = None, base: Path | None = None) -> None:
     """The engine was started on `reference` unless `base` is given."""
-    preflight.check_full(folder, reference=reference, base=base or reference or folder)
+    preflight.check_full(folder, reference=reference, base=base or reference or folder, reading=Reading())
 
 
 def test_float32_may_stand_for_bfloat16(tmp_path: Path) -> None:
@@ -291,7 +292,7 @@ def test_a_config_that_cannot_be_read_is_refused(tmp_path: Path, config: str) ->
 @pytest.mark.parametrize("changed", [0, 7, 8, 16])
 def test_a_copy_is_one_to_its_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: int) -> None:
     """Also where it is looked at in several goes."""
-    monkeypatch.setattr(preflight, "CHUNK", 8)
+    monkeypatch.setattr(preflight, "PIECE", 8)
     values = np.arange(17, dtype=np.uint8)
     other = values.copy()
     other[changed] += 1

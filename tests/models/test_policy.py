@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rlhf_online.engine import preflight
+from rlhf_online.engine.reading import Reading
 from rlhf_online.errors import InvalidInput, VersionCorrupt
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
@@ -136,7 +137,7 @@ def test_an_output_layer_that_a_tied_base_holds_is_written_too(tmp_path: Path, n
     stored = load_file(tmp_path / "next" / "model.safetensors")
     assert stored.keys() == tensors.keys()
     assert torch.equal(stored["lm_head.weight"], stored["model.embed_tokens.weight"]) == (not noise)
-    preflight.check_full(tmp_path / "next", reference=base, base=base)
+    preflight.check_full(tmp_path / "next", reference=base, base=base, reading=Reading())
     again = Policy.load(base, tuning="full", version=tmp_path / "next")
     assert again.logprobs(PAIRS) == policy.logprobs(PAIRS)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from rlhf_online.errors import UnknownVersion
-from rlhf_online.versions.store import Stray
+from rlhf_online.versions.store import ManifestOf, Stray, described
 
 
 class MemoryStore:
@@ -52,11 +52,11 @@ class MemoryStore:
     def stage(self, version: str) -> Path:
         return Path(mkdtemp(dir=self._scratch, prefix=f"staged-{version}-"))
 
-    def put(self, version: str, staged: Path, manifest: bytes) -> None:
+    def put(self, version: str, staged: Path, manifest: ManifestOf) -> None:
         if version not in self._manifests:
             paths = [path for path in staged.rglob("*") if path.is_file()]
             self._files[version] = {str(path.relative_to(staged)): path.read_bytes() for path in paths}
-            self._manifests[version] = manifest
+            self._manifests[version] = manifest(described(staged))
 
     def discard_files(self, version: str) -> None:
         self._check(version)

@@ -16,7 +16,7 @@ def put(store: VersionStore, version: str = "policy-000000", content: str = "wei
     (folder / "sub").mkdir()
     (folder / "model.safetensors").write_text(content)
     (folder / "sub" / "config.json").write_text("{}")
-    store.put(version, folder, MANIFEST)
+    store.put(version, folder, lambda _: MANIFEST)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -43,7 +43,7 @@ def test_what_was_put_is_there_byte_by_byte(store: VersionStore) -> None:
 
 
 def test_a_version_without_files_is_one(store: VersionStore) -> None:
-    store.put("policy-000000", store.stage("policy-000000"), MANIFEST)
+    store.put("policy-000000", store.stage("policy-000000"), lambda _: MANIFEST)
     assert store.contains("policy-000000")
     assert store.files("policy-000000") == frozenset()
     assert contents(store.materialise("policy-000000")) == {}
@@ -59,7 +59,7 @@ def test_the_first_to_put_a_name_has_it_for_good(store: VersionStore) -> None:
     put(store)
     folder = store.stage("policy-000000")
     (folder / "model.safetensors").write_text("other weights")
-    store.put("policy-000000", folder, b"{}")
+    store.put("policy-000000", folder, lambda _: b"{}")
     assert store.manifest("policy-000000") == MANIFEST
     assert contents(store.materialise("policy-000000"))["model.safetensors"] == "weights"
 

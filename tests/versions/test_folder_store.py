@@ -183,7 +183,7 @@ def test_what_is_staged_or_lies_within_a_version_is_none_though_it_has_a_manifes
     for folder in (staged, staged / "inside"):
         (folder / "manifest.json").write_text("{}")
     assert store.versions() == [] and not store.contains(staged.name)
-    store.put("policy-000000", staged, b"{}")
+    store.put("policy-000000", staged, lambda _: b"{}")
     assert store.versions() == ["policy-000000"] and not store.contains("policy-000000/inside")
 
 

@@ -117,11 +117,11 @@ def test_who_has_lost_the_lease_changes_nothing(machines: Machines) -> None:
 
     store = machines.store("trainer")
     (staged := store.stage("policy-000000")).joinpath("model.safetensors").write_text("weights")
-    store.put("policy-000000", staged, b"{}")
+    store.put("policy-000000", staged, lambda _: b"{}")
     staged, replaced = store.stage("policy-000001"), machines.store("replaced", fenced)
     for change in (
         lambda: replaced.stage("policy-000001"),
-        lambda: replaced.put("policy-000001", staged, b"{}"),
+        lambda: replaced.put("policy-000001", staged, lambda _: b"{}"),
         lambda: replaced.replace("live/policy", "policy-000000", expected=None),
         lambda: replaced.discard_files("policy-000000"),
     ):

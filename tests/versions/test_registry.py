@@ -464,7 +464,8 @@ def test_a_manifest_of_a_later_release_says_what_is_known_here_or_what_is_not(re
     }
     for version, said in manifests.items():
         values = {"version": version, "files": [], "probe": [], **said}
-        registry.store.put(version, registry.store.stage(version), json.dumps(values).encode())
+        manifest = json.dumps(values).encode()
+        registry.store.put(version, registry.store.stage(version), lambda _, manifest=manifest: manifest)
     assert registry.verify("policy-000000").tuning == "full"
     with pytest.raises(VersionUnfit, match=r"policy-000001 is of tuning 'dora', which this release does not know"):
         registry.manifest("policy-000001")

@@ -19,7 +19,7 @@ def store(tmp_path: Path) -> MemoryStore:
 
 def put(store: MemoryStore, number: int) -> str:
     name = f"policy-{number:06d}"
-    store.put(name, store.stage(name), b"{}")
+    store.put(name, store.stage(name), lambda _: b"{}")
     return name
 
 

@@ -15,7 +15,7 @@ the number of updates that were kept.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -94,6 +94,8 @@ class PolicyUpdater:
         self._average = WeightAverage(policy.parameters(), settings.ema) if settings.ema else None
         value = {f"value.{name}": parameter for name, parameter in policy.value_head.named_parameters()}
         self._adam = NamedAdam(policy.parameters(), value, betas=(0.9, 0.999), eps=1e-5)
+        self._undo: Callable[[], None] = _nothing
+        """Takes the steps of the update that runs back."""
 
     @property
     def algorithm(self) -> AnyAlgorithm:
@@ -129,7 +131,6 @@ class PolicyUpdater:
         report = PolicyReport(algorithm=algorithm.name, rollouts=len(ids), learned=tuple(ids), left_out=dict(left_out))
         if not ids:
             return replace(report, reason="no answer that can be learned from")
-        before, before_adam = self.policy.state(), self._adam.state()
         try:
             report = self._learn(algorithm, report, kept, labels, on_step)
         except RuntimeError as error:
@@ -137,9 +138,9 @@ class PolicyUpdater:
                 raise
             reason = "out of memory, with one answer at a time: choose a shorter rollout.max_tokens or a smaller model"
             report = replace(report, undone=True, reason=reason)
+        undo, self._undo = self._undo, _nothing
         if report.undone:
-            self.policy.load_state(before)
-            self._adam.load_state(before_adam)
+            undo()
         elif report.rollouts:
             self.updates += 1
             if self._average is not None:
@@ -248,6 +249,7 @@ class PolicyUpdater:
         sums: Counter[str] = Counter()
         minibatches, steps = min(settings.minibatches, len(examples)), 0
         on_step(steps, settings.epochs * minibatches)
+        self._undo = self._adam.snapshot()
         for _ in range(settings.epochs):
             order = torch.randperm(len(examples), generator=generator)
             for chunk in order.tensor_split(minibatches):
@@ -309,6 +311,10 @@ class PolicyUpdater:
         self.algorithm_state = AlgorithmState(
             kl_coef=values["kl_coef"], baseline=RunningMean(total=total, weight=weight)
         )
+
+
+def _nothing() -> None:
+    """Takes back an update that took no step."""
 
 
 def _draw(total: int, count: int, generator: torch.Generator) -> list[int]:

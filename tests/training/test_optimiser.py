@@ -50,6 +50,24 @@ def test_what_gets_no_gradient_is_left_alone_whatever_it_got_before():
     assert _values(adam)["b"] == before["b"] and _values(adam)["a"] != before["a"]
 
 
+def test_a_snapshot_takes_steps_back_moments_included():
+    """The next step is the one that would have followed it; what had no moments has none again."""
+    adam, steady = (_adam(_parameters("a", "b")) for _ in range(2))
+    for one in (adam, steady):
+        _step(one, {"a": [1.0, 2.0]}, 0.1)
+    put_back, before = adam.snapshot(), adam.state()
+    for _ in range(3):
+        _step(adam, {"a": [-5.0, 1.0], "b": [1.0, 1.0]}, 0.1)
+    put_back()
+    assert _values(adam) == _values(steady)
+    assert adam.state().keys() == before.keys() and all(
+        torch.equal(adam.state()[name], before[name]) for name in before
+    )
+    for one in (adam, steady):
+        _step(one, {"a": [1.0, -1.0], "b": [1.0, 1.0]}, 0.1)
+    assert _values(adam) == _values(steady)
+
+
 def test_a_gradient_is_scaled_down_to_the_limit_and_its_norm_before_is_told():
     adam = _adam(_parameters("a", "b"))
     (adam.parameters["a"] * torch.tensor([3.0, 0.0])).sum().backward()

@@ -137,9 +137,14 @@ class VotePasses:
     # Keeping
 
     def _snapshot(self) -> Callable[[], None]:
-        """Copies of all that learns; calling it puts them back."""
-        tensors, values = self.state()
-        return lambda: self.load_state(tensors, values)
+        """Copies of all that a pass changes; calling it puts them back."""
+        put_back, learned = self._adam.snapshot(), self.loss.to_json()
+
+        def restore() -> None:
+            put_back()
+            self.loss.load_json(learned)
+
+        return restore
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The model, the optimiser, and what is learned beside the model."""

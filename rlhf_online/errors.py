@@ -10,6 +10,7 @@
     ├── LogError                      the event log
     │   ├── LogLocked                 another process writes to the directory
     │   ├── LogUnavailable            not acknowledged: disk full, I/O error, closed
+    │   │   └── KeysUnavailable       the key store is away, so that nothing can be sealed or opened
     │   └── PositionLost              a read position that the log no longer has
     ├── ReadModelUnavailable          what follows the log is behind it, or cannot be read now
     ├── UndecodableEvent              a record whose bytes or schema version nobody here can read
@@ -63,6 +64,7 @@ class UnusableVote(InvalidInput):
     single       it ranks fewer than two answers        prompts      its answers were given to different prompts
     correction   empty, or equal to the answer          signal, objective    one that nobody named
     template     messages that the model's chat template refuses
+    erased       its person, or whose answers it judges, erased it
     large        too many answers, too long, at once    vocabulary, context    tokens that the models cannot read
     """
 
@@ -105,6 +107,10 @@ class LogLocked(LogError):
 
 class LogUnavailable(LogError):
     """The append was not acknowledged; the event may be sent again."""
+
+
+class KeysUnavailable(LogUnavailable):
+    """The key store cannot be asked now, or lacks a key that nobody deleted; nothing is lost until it can."""
 
 
 class PositionLost(LogError):

@@ -6,7 +6,7 @@ Invariant: `len(answer.token_ids) == len(answer.logprobs)`, and spans ascend and
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SCHEMA_VERSION = 1
 SIGNALS = ("regenerate", "rephrase", "stop")
@@ -190,17 +190,39 @@ class VersionChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
+    """`conversation_id` is "" where the person erased all that is theirs, their votes included."""
+
     conversation_id: str
     person: str
     erased_ms: int
 
     @property
     def origin(self) -> str:
-        """See `origin`."""
+        """See `origin`; of all of a person's one that no conversation has."""
         return origin(self.conversation_id, self.person)
 
+    @property
+    def whole(self) -> bool:
+        """Whether all that is the person's was erased."""
+        return not self.conversation_id
 
-Event = Completion | Feedback | VersionChange | Erasure
+    def covers(self, conversation_id: str, person: str) -> bool:
+        """Whether it is about that conversation of that person, however late."""
+        return bool(person) and person == self.person and (self.whole or conversation_id == self.conversation_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shredded:
+    """A sealed completion (whose id is the record's event id) or feedback whose person's key was deleted: what it said
+    is gone."""
+
+    kind: type[Completion] | type[Feedback]
+    conversation_id: str
+    person: str
+    at_ms: int
+
+
+Event = Completion | Feedback | VersionChange | Erasure | Shredded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +243,7 @@ class Envelope:
     """A record of the log. Two records with one `event_id` are the same event, sent twice.
 
     `imported` is None for what the services logged themselves.
+    `sealed`: the record as it stood in the log, where it was sealed; whoever keeps the event keeps it as that.
     """
 
     event_id: str
@@ -228,6 +251,7 @@ class Envelope:
     schema_version: int = SCHEMA_VERSION
     traceparent: str = ""
     imported: Imported | None = None
+    sealed: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def at_ms(self) -> int:
@@ -238,15 +262,18 @@ class Envelope:
                 | Feedback(created_ms=ms)
                 | VersionChange(changed_ms=ms)
                 | Erasure(erased_ms=ms)
+                | Shredded(at_ms=ms)
             ):
                 return ms
 
     @property
     def key(self) -> str:
-        """What orders events in Kafka: the conversation, or the version's name."""
+        """What orders events in Kafka: the conversation, the version's name, or who erased all that is theirs."""
         match self.event:
             case VersionChange(version=version):
                 return version
+            case Erasure(conversation_id="", person=person):
+                return person
             case event:
                 return event.conversation_id
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from rlhf_online.errors import SecretLost, UndecodableEvent
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.events import Completion, Feedback
 from rlhf_online.state import FINGERPRINT, PERSON_SALT, VARIABLES, PersonHash, StateDir
-from rlhf_online.wire import decode
+from rlhf_online.wire import peek
 
 RECORDS = 4096
 ELSE = (
@@ -53,10 +52,9 @@ def _needed_by(log: Path) -> bool:
         while records:
             for record in records:
                 try:
-                    event = decode(record.payload).event
+                    if peek(record.payload).person:
+                        return True
                 except UndecodableEvent:
                     continue
-                if isinstance(event, Completion | Feedback) and event.person:
-                    return True
             records, position = reader.read(position, RECORDS)
     return False

@@ -12,6 +12,7 @@ conversations/        people's conversations and votes, as the chat service read
 annotation/           what annotators are asked, and who was given what
 versions/             immutable versions and which of them is live, or copies of a bucket's (`rlhf_online.versions`)
 checkpoints/          the trainer's checkpoints and ledger
+keystore/             people's content keys, if `keystore.url` says so (`rlhf_online.keystore`)
 status/               what each service last said about itself, JSON, for people
 run/                  sockets, ready files, settings of the children
 logs/                 what the children wrote
@@ -41,7 +42,7 @@ SHORTEST_SECRET = 16
 VARIABLES = {OPERATOR_TOKEN: "RLHF_OPERATOR_TOKEN", PERSON_SALT: "RLHF_PERSON_SALT"}
 """Of the environment: secrets that count instead of the files, which are then not made."""
 FINGERPRINT = "person.salt.fingerprint"
-FOLDERS = ("log", "conversations", "annotation", "versions", "checkpoints", "status", "run", "logs")
+FOLDERS = ("log", "conversations", "annotation", "versions", "checkpoints", "keystore", "status", "run", "logs")
 SERVICES_STATUS = "services"
 """The status of the supervisor: {"trainer": {"state": "running", "restarts": 0, "last_end": ""}, …}."""
 

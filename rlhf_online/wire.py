@@ -1,17 +1,29 @@
-"""Protobuf ↔ events. Protobuf stops here and in the gRPC handlers: nothing else sees a generated class."""
+"""Protobuf ↔ events. Protobuf stops here and in the gRPC handlers: nothing else sees a generated class.
+
+With people's keys (`rlhf_online.keystore`) completions and feedback of somebody are sealed on the way in and opened on
+the way out. What was sealed is encoded again as it was.
+"""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
 from rlhf_online import events as ev
+from rlhf_online import sealing
 from rlhf_online.errors import UndecodableEvent
 from rlhf_online.proto.rlhf.v1 import events_pb2 as pb
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What the log must know of a record; the fields are those of `events.Envelope`, `kind` its event's class."""
+    """What the log must know of a record; the fields are those of `events.Envelope`, `kind` its event's class.
+
+    `person` is whose an exchange or a vote is, "" for nobody's.
+    """
 
     schema_version: int
     event_id: str
@@ -19,10 +31,16 @@ class Header:
     key: str
     at_ms: int
     traceparent: str
+    person: str = ""
 
 
-def encode(envelope: ev.Envelope) -> bytes:
-    """The record's bytes, deterministic for equal envelopes."""
+def encode(envelope: ev.Envelope, keys: "Keyring | None" = None) -> bytes:
+    """The record's bytes, deterministic for equal envelopes; with `keys` what somebody said is sealed.
+
+    Raises KeysUnavailable.
+    """
+    if envelope.sealed:
+        return envelope.sealed
     record = pb.Envelope(
         schema_version=envelope.schema_version,
         event_id=envelope.event_id,
@@ -35,6 +53,8 @@ def encode(envelope: ev.Envelope) -> bytes:
             _fill_completion(record.completion, envelope.event)
         case ev.Feedback():
             _fill_feedback(record.feedback, envelope.event)
+        case ev.Shredded():
+            raise AssertionError("what is shredded was read, and is encoded as it stood")
         case ev.Erasure() as erasure:
             record.erasure.CopyFrom(
                 pb.Erasure(conversation_id=erasure.conversation_id, person=erasure.person, erased_ms=erasure.erased_ms)
@@ -50,16 +70,24 @@ def encode(envelope: ev.Envelope) -> bytes:
                     by=change.by,
                 )
             )
+    if keys is not None and isinstance(envelope.event, ev.Completion | ev.Feedback) and envelope.event.person:
+        sealing.seal(record, envelope.at_ms, keys)
     return record.SerializeToString(deterministic=True)
 
 
-def decode(data: bytes) -> ev.Envelope:
-    """The envelope in `data`.
+def decode(data: bytes, keys: "Keyring | None" = None) -> ev.Envelope:
+    """The envelope in `data`; what is sealed is opened with `keys`, and Shredded where its key was deleted.
 
-    Raises UndecodableEvent for bytes that are no envelope, an unknown schema version, or an envelope without an event.
+    Raises UndecodableEvent for bytes that are no envelope, an unknown schema version, or an envelope without an event;
+    KeysUnavailable for a sealed one that cannot be opened now.
     """
-    record = _parse(data)
+    record, sealed = _parse(data), b""
     event: ev.Event
+    if record.HasField("sealed"):
+        found, sealed = sealing.unsealed(record, keys), data
+        if isinstance(found, ev.Shredded):
+            return ev.Envelope(event_id=record.event_id, event=found, traceparent=record.traceparent, sealed=data)
+        record = found
     match record.WhichOneof("event"):
         case "completion":
             event = completion_from_proto(record.completion)
@@ -89,6 +117,7 @@ def decode(data: bytes) -> ev.Envelope:
         schema_version=record.schema_version,
         traceparent=record.traceparent,
         imported=_imported_from_proto(record.imported) if record.HasField("imported") else None,
+        sealed=sealed,
     )
 
 
@@ -99,13 +128,21 @@ def peek(data: bytes) -> Header:
     """
     record = _parse(data)
     kind: type[ev.Event]
+    person = ""
     match record.WhichOneof("event"):
         case "completion":
             kind, key, at_ms = ev.Completion, record.completion.conversation_id, record.completion.finished_ms
+            person = record.completion.person
         case "feedback":
             kind, key, at_ms = ev.Feedback, record.feedback.conversation_id, record.feedback.created_ms
+            person = record.feedback.person
         case "erasure":
-            kind, key, at_ms = ev.Erasure, record.erasure.conversation_id, record.erasure.erased_ms
+            erasure = record.erasure
+            kind, key, at_ms = ev.Erasure, erasure.conversation_id or erasure.person, erasure.erased_ms
+        case "sealed" if record.sealed.kind in sealing.KINDS:
+            sealed = record.sealed
+            kind, key, at_ms = sealing.KINDS[sealed.kind], sealed.conversation_id, sealed.at_ms
+            person = sealed.person
         case "version_change":
             kind, key, at_ms = ev.VersionChange, record.version_change.version, record.version_change.changed_ms
         case _:
@@ -117,6 +154,7 @@ def peek(data: bytes) -> Header:
         key=key,
         at_ms=at_ms,
         traceparent=record.traceparent,
+        person=person,
     )
 
 

@@ -90,6 +90,7 @@ def test_a_header_is_what_the_whole_envelope_says(envelope: ev.Envelope) -> None
         key=envelope.key,
         at_ms=envelope.at_ms,
         traceparent=envelope.traceparent,
+        person=envelope.event.person if isinstance(envelope.event, ev.Completion | ev.Feedback) else "",
     )
 
 

@@ -6,11 +6,15 @@ deliver. Records that cannot be read are passed over: the trainer sets them asid
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rlhf_online.errors import UndecodableEvent
 from rlhf_online.eventlog.base import Position, Source, has_reached
-from rlhf_online.events import Completion, Erasure, Feedback
+from rlhf_online.events import Completion, Erasure, Feedback, Shredded
 from rlhf_online.wire import decode, peek
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 AT_ONCE = 1000
 
@@ -34,6 +38,7 @@ class FoundVote:
 class Found:
     """What the log holds of a completion. `completion` and `place` are None where it has none of that id.
 
+    A completion whose person's key was deleted has a `place`, and nothing besides.
     `votes` in their order, none twice; `replaced`: by the (event id, person) of a vote, the one that took its place;
     `erased_ms`: when its person erased the conversation, 0 if they did not; `first`: the first record of each
     partition.
@@ -52,9 +57,12 @@ class Found:
         return any(self.first.values())
 
 
-def search(source: Source, completion_id: str) -> Found:
-    """Read the log from its beginning to where it ends now. Raises LogUnavailable, PositionLost."""
-    found, erased = Found(), list[Erasure]()
+def search(source: Source, completion_id: str, keys: "Keyring | None" = None) -> Found:
+    """Read the log from its beginning to where it ends now. `keys` open what is sealed.
+
+    Raises LogUnavailable, PositionLost.
+    """
+    found, erased, shredded = Found(), list[Erasure](), None
     position, end = Position(), source.end()
     while not has_reached(position, end):
         records, position = source.read(position, AT_ONCE)
@@ -67,15 +75,19 @@ def search(source: Source, completion_id: str) -> Found:
                     continue
                 header, place = peek(record.payload), Place(record.partition, record.offset)
                 if header.kind is Completion:
-                    if header.event_id == completion_id and found.completion is None:
-                        event = decode(record.payload).event
-                        assert isinstance(event, Completion), "as its header says"
-                        found.completion, found.place = event, place
+                    if header.event_id == completion_id and found.place is None:
+                        event, found.place = decode(record.payload, keys).event, place
+                        if isinstance(event, Completion):
+                            found.completion = event
+                        elif isinstance(event, Shredded):
+                            found.erased_ms = event.at_ms  # or later: the log says when, below
+                            shredded = event
                 elif header.kind in (Feedback, Erasure):
-                    _take_in(found, erased, completion_id, header.event_id, decode(record.payload).event, place)
-    if found.completion is not None and (origin := found.completion.origin):
-        times = (erasure.erased_ms for erasure in erased if erasure.origin == origin)
-        found.erased_ms = max((ms for ms in times if ms >= found.completion.started_ms), default=0)
+                    _take_in(found, erased, completion_id, header.event_id, decode(record.payload, keys).event, place)
+    if (whose := found.completion or shredded) is not None:
+        times = (each.erased_ms for each in erased if each.covers(whose.conversation_id, whose.person))
+        since = whose.started_ms if isinstance(whose, Completion) else whose.at_ms
+        found.erased_ms = max((ms for ms in times if ms >= since), default=found.erased_ms)
     return found
 
 

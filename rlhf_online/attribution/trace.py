@@ -47,10 +47,10 @@ def trace(
     lineages = Lineages(catalogue)
     used = list(_uses(completion_id, lineages))
     completion = found.completion
-    if completion is None and not used and not found.votes:
+    if completion is None and not used and not found.votes and not found.erased_ms:
         raise InvalidInput(_unknown(completion_id, found))
     notes = []
-    if completion is None:
+    if completion is None and not found.erased_ms:
         votes_only = "the log holds votes on it, and not itself: it has not come yet, or retention removed it"
         notes.append(votes_only if found.votes else CUT)
     if found.erased_ms:
@@ -112,7 +112,7 @@ def person_data(person: str, catalogue: Catalogue) -> PersonData:
             "version": version,
             "state": catalogue.status(version).state,
             "weights": _has_weights(version, catalogue),
-            "votes": sum(vote.person == person for vote in record.votes) if record else 0,
+            "votes": sum(person in (vote.person, *vote.owners) for vote in record.votes) if record else 0,
             "answers": sum(item.person == person for item in record.answers) if record else 0,
             "asked": person in record.asked if record else False,
             "through": "" if record else through,

@@ -24,13 +24,14 @@ from rlhf_online.versions.store import VersionStore
 class VoteUsed:
     """A vote that was learned from. `completions` it judged; none where the vote was read by an earlier release.
 
-    `new`: for the first time; otherwise it was replayed.
+    `new`: for the first time; otherwise it was replayed. `owners`: who asked for what it judges, if it was another one.
     """
 
     event_id: str
     person: str
     completions: tuple[str, ...] = ()
     new: bool = True
+    owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +60,16 @@ class TrainedOn:
     @property
     def people(self) -> frozenset[str]:
         """Whose data is in it."""
-        return frozenset(item.person for item in (*self.votes, *self.answers)) | frozenset(self.asked)
+        said = frozenset(item.person for item in (*self.votes, *self.answers)) | frozenset(self.asked)
+        return said.union(*(vote.owners for vote in self.votes))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainedOn":
         """What `dataclasses.asdict` turned into `values`. Raises TypeError, KeyError for something else."""
-        votes = (VoteUsed(**{**item, "completions": tuple(item["completions"])}) for item in values["votes"])
+        votes = (
+            VoteUsed(**{**item, "completions": tuple(item["completions"]), "owners": tuple(item.get("owners", ()))})
+            for item in values["votes"]
+        )
         return cls(
             after=values["after"],
             votes=tuple(votes),

@@ -87,9 +87,10 @@ class Tally:
             self.guards["thumbs_down"].forget(_person(feedback), _name(ref))
 
     def erase(self, erasure: Erasure) -> None:
-        """A person erased a conversation: what they said in it goes, unless they are counted."""
-        self.people.forget(erasure.person, _place(erasure.conversation_id))
-        self.guards["thumbs_down"].forget(erasure.person, _place(erasure.conversation_id))
+        """A person erased a conversation, or all of them: what they said there goes, unless they are counted."""
+        where = "" if erasure.whole else _place(erasure.conversation_id)
+        self.people.forget(erasure.person, where)
+        self.guards["thumbs_down"].forget(erasure.person, where)
 
     def _side(self, answer: Answer) -> Side | None:
         """Whose answer it is, if it is wholly of either."""

@@ -16,6 +16,7 @@ from rlhf_online.cli import (
     gap,
     keys,
     learning,
+    people,
     rules,
     sft,
     size,
@@ -60,6 +61,7 @@ app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
 app.add_typer(backup.app, name="backup")
 app.add_typer(data.app, name="data")
+app.add_typer(people.app, name="people")
 app.command("trace", no_args_is_help=True)(trace.trace)
 versions.app.command("trace", no_args_is_help=True)(trace.trace)
 app.command("status")(versions.status)

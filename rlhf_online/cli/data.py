@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
-from rlhf_online.cli.gap import ConfigOption, log_settings
+from rlhf_online.cli.gap import ConfigOption, keystore_settings, log_settings
 from rlhf_online.errors import InvalidInput
 from rlhf_online.state import StateDir
 
@@ -48,12 +48,14 @@ def import_files(
     from rlhf_online.data.formats import format_named
     from rlhf_online.data.importing import Importer, imported_ids
     from rlhf_online.eventlog import log_folder, open_sink, open_source
+    from rlhf_online.keystore import open_for_log
     from rlhf_online.salt import open_person_hash
 
     wanted, folder = format_named(form), StateDir(state)
     folder.close_to_others()
     settings = log_settings(folder, config)
     person_hash = open_person_hash(folder, log_folder(settings, folder.log))
+    keys = open_for_log(keystore_settings(folder, config), folder.root, log_folder(settings, folder.log))
     sink = open_sink(settings, folder.log)
     try:
         source = open_source(settings, folder.log)
@@ -61,7 +63,7 @@ def import_files(
             known = imported_ids(source)
         finally:
             source.close()
-        importer, told, left = Importer(sink, known), [], 0
+        importer, told, left = Importer(sink, known, keys), [], 0
         for path in files:
             place = Place(form, path.name, person_hash, objective)
             with _counting(path.name, quiet=as_json) as progress:

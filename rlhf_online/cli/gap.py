@@ -1,16 +1,19 @@
 """`rlhf-online gap …`: events that the trainer has not read and the log has no more."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
-from rlhf_online.config import LogSettings, load_log
+from rlhf_online.config import KeystoreSettings, LogSettings, load_keystore, load_log
 from rlhf_online.errors import LogError
 from rlhf_online.eventlog import gap, open_source
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.state import StateDir
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 app = typer.Typer(help="Events that the trainer has not read and the log has no more.", no_args_is_help=True)
 
@@ -47,6 +50,19 @@ def log_settings(state: StateDir, config: Path | None) -> LogSettings:
     """Those of `config`, else those that the trainer was started with. Raises ConfigError."""
     written = state.run / "trainer.toml"
     return load_log(config or (written if written.is_file() else None))
+
+
+def content_keys(state: StateDir, config: Path | None) -> "Keyring | None":
+    """Those of `config`, else those that the trainer was started with. Raises ConfigError, SecretLost."""
+    from rlhf_online.keystore import open_keyring
+
+    return open_keyring(keystore_settings(state, config), state.root)
+
+
+def keystore_settings(state: StateDir, config: Path | None) -> KeystoreSettings:
+    """Likewise. Raises ConfigError."""
+    written = state.run / "trainer.toml"
+    return load_keystore(config or (written if written.is_file() else None))
 
 
 def _missing(state: StateDir, config: Path | None) -> tuple[Place, list[str]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
-from rlhf_online.cli.gap import ConfigOption, log_settings
+from rlhf_online.cli.gap import ConfigOption, content_keys, log_settings
 from rlhf_online.cli.versions import existing, registry_of
 from rlhf_online.errors import InvalidInput
 from rlhf_online.state import PERSON_SALT, StateDir
@@ -61,7 +61,7 @@ def trace(
     if votes:
         found, lines = (data := version_data(votes, registry)), _data_lines(data)
     elif person:
-        found, lines = (data := person_data(_hash(folder, person), registry)), _person_lines(data)
+        found, lines = (data := person_data(person_hash(folder, person), registry)), _person_lines(data)
     else:
         found, lines = (data := _traced(folder, config, completion)), _trace_lines(data)
     if as_json:
@@ -79,6 +79,7 @@ def _traced(state: StateDir, config: Path | None, completion: str) -> "Completio
     from rlhf_online.eventlog.folder import segment_of
 
     settings = log_settings(state, config)
+    keys = content_keys(state, config)
     folder = log_folder(settings, state.log)
     if kafka_cluster(settings) is None and not folder.is_dir():
         raise InvalidInput(f"there is no log in {folder}: name the settings that say where it is with --config")
@@ -88,13 +89,13 @@ def _traced(state: StateDir, config: Path | None, completion: str) -> "Completio
 
     source = open_source(settings, state.log)
     try:
-        found = search(source, completion)
+        found = search(source, completion, keys)
     finally:
         source.close()
     return trace(completion, found, registry_of(state), segment=segment)
 
 
-def _hash(state: StateDir, person: str) -> str:
+def person_hash(state: StateDir, person: str) -> str:
     """The hash that stands for the person in the log. Raises InvalidInput, SecretLost."""
     if HASH.fullmatch(person):
         return person

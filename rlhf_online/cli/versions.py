@@ -10,9 +10,11 @@ import typer
 
 from rlhf_online.canary import record
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect, running_at
+from rlhf_online.cli.gap import content_keys
 from rlhf_online.cli.reports import report_lines
 from rlhf_online.config import VersionsSettings, load_versions
 from rlhf_online.errors import InvalidInput
+from rlhf_online.keystore import owned
 from rlhf_online.state import SERVICES_STATUS, StateDir
 from rlhf_online.versions import open_registry, pods, reports
 from rlhf_online.versions.pods import PodReport
@@ -86,10 +88,18 @@ def report(
     else:
         registry = registry_of(existing(state))
         registry.status(version)  # raises for one that is not there
-        found = reports.read(registry.store, version)
+        found = _opened(reports.read(registry.store, version), existing(state))
     if found is None:
         raise InvalidInput(f"{version} has no report: the gate judged no such version, or an earlier release did")
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else "\n".join(report_lines(found)))
+
+
+def _opened(report: reports.Report | None, state: StateDir) -> reports.Report | None:
+    """With those of its examples that nobody erased."""
+    if report is None:
+        return None
+    opened = owned.open_all(report, content_keys(state, None))
+    return reports.kept(opened, lambda example: not owned.is_shredded(example))
 
 
 @app.command("strengths")

@@ -22,6 +22,7 @@ from rlhf_online.config.chat import ChatSettings, EngineSettings, SwapSettings
 from rlhf_online.config.engine import EngineServerSettings
 from rlhf_online.config.files import dump, load
 from rlhf_online.config.grpc import GrpcSettings
+from rlhf_online.config.keystore import KeystoreSettings, load_keystore
 from rlhf_online.config.limits import LimitSettings, PersonQuota, Quota
 from rlhf_online.config.log import KafkaSettings, LogAddress, LogSettings, load_log
 from rlhf_online.config.reward import RewardSettings
@@ -39,6 +40,7 @@ __all__ = [
     "EngineSettings",
     "GrpcSettings",
     "KafkaSettings",
+    "KeystoreSettings",
     "LimitSettings",
     "LogAddress",
     "LogSettings",
@@ -60,6 +62,7 @@ __all__ = [
     "VersionsSettings",
     "dump",
     "load",
+    "load_keystore",
     "load_log",
     "load_versions",
 ]

@@ -20,6 +20,7 @@ from rlhf_online.config.base import (
     Tuning,
 )
 from rlhf_online.config.grpc import GrpcSettings
+from rlhf_online.config.keystore import KeystoreSettings
 from rlhf_online.config.limits import LimitSettings
 from rlhf_online.config.log import LogSettings
 from rlhf_online.config.tls import TlsSettings
@@ -192,6 +193,7 @@ class ChatSettings(ServiceSettings):
         description="Other sites whose pages may use the API from a browser (CORS), 'https://app.example.org'.",
     )
     log: LogSettings = LogSettings()
+    keystore: KeystoreSettings = KeystoreSettings()
     comparison_prompts: Path | None = Field(
         default=None,
         description='Prompts to compare answers to, JSON lines {"messages": […]}; without, each person\'s own.',

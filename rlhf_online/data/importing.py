@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf_online import wire
 from rlhf_online.data.exchanges import PREFIX, Place, to_events
@@ -19,6 +19,9 @@ from rlhf_online.errors import InvalidInput, RowRefused, UndecodableEvent
 from rlhf_online.eventlog.base import AppendFuture, Source, Writer, has_reached
 from rlhf_online.eventlog.segments import MAX_RECORD
 from rlhf_online.events import Feedback, now_ms
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 BATCH_RECORDS, BATCH_BYTES = 1000, 1 << 20
 """What is appended together: at least a row."""
@@ -62,10 +65,11 @@ class ImportReport:
 
 
 class Importer:
-    """Writes to `log`; `known` are the ids of the events that are there (`imported_ids`)."""
+    """Writes to `log`; `known` are the ids of the events that are there (`imported_ids`); `keys` seal what is new."""
 
-    def __init__(self, log: Writer, known: set[str]) -> None:
+    def __init__(self, log: Writer, known: set[str], keys: "Keyring | None" = None) -> None:
         self._log = log
+        self._keys = keys
         self._known = known
         self._batch: list[bytes] = []
         self._bytes = 0
@@ -116,7 +120,7 @@ class Importer:
             notes += row.notes
             for envelope in to_events(row, number, place, now):
                 if envelope.event_id not in self._known and envelope.event_id not in new:
-                    new[envelope.event_id] = wire.encode(envelope)
+                    new[envelope.event_id] = wire.encode(envelope, self._keys)
                     votes += isinstance(envelope.event, Feedback)
         if new:
             self._put(new)

@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
@@ -37,6 +37,9 @@ from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog.base import PARTITION, Record
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.wire import Header, peek
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 BATCH = 256
 """Records of a transaction, for whoever waits for it and for a model that is far behind."""
@@ -62,7 +65,9 @@ class ReadModel(ABC):
     tables: ClassVar[str]
     """SQL that makes them and their indices where they are missing (IF NOT EXISTS)."""
 
-    def __init__(self, path: Path, log: Path) -> None:
+    def __init__(self, path: Path, log: Path, keys: "Keyring | None" = None) -> None:
+        self.keys = keys
+        """By which `apply` opens what is sealed; KeysUnavailable has it asked again."""
         self._path = path
         self._folder = log
         self._lock = threading.RLock()

@@ -4,6 +4,9 @@ The newest are in memory; `seal` writes them to a file that is never changed aga
 checkpoint names the files that hold its answers. In memory stay 28 bytes an answer: the hash of its id, its time, and
 where it ends in its file. Small files are joined into larger ones, each answer a few times in all.
 
+What was sealed in the log is kept sealed, and opened when it is asked for. An answer whose person's key was deleted
+stays as Shredded, so that votes on it are known to be erased.
+
 A file is the answers' protobuf envelopes, one after another; then an entry for each (u64 hash of the completion id, i64
 time in ms, u32 end of its bytes); then their number as u64; all little-endian.
 """
@@ -14,14 +17,17 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from rlhf_online.durable import content_name, write_bytes
 from rlhf_online.errors import CheckpointError, StateLost, UndecodableEvent
-from rlhf_online.events import Completion, Envelope
+from rlhf_online.events import Completion, Envelope, Shredded
 from rlhf_online.wire import decode, encode
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 SEAL_BYTES = 64 << 20
 """Answers in memory beyond which they are sealed; also the size beyond which files are not joined."""
@@ -60,11 +66,12 @@ class _File:
 class AnswerStore:
     """The open answers, of which the oldest go first: by `expire`, or beyond `capacity`. One thread.
 
-    Answers are numbered as they come; those from `first` on are open.
+    Answers are numbered as they come; those from `first` on are open. `keys` open what is sealed.
     """
 
-    def __init__(self, folder: Path, capacity: int = 10_000_000) -> None:
+    def __init__(self, folder: Path, capacity: int = 10_000_000, keys: "Keyring | None" = None) -> None:
         self.folder = folder
+        self.keys = keys
         self.first = 0
         self._capacity = capacity
         self._next = 0
@@ -83,25 +90,25 @@ class AnswerStore:
         """True if there is so much in memory that it should be sealed."""
         return self._recent_bytes >= SEAL_BYTES
 
-    def add(self, envelope: Envelope, completion: Completion, ms: int) -> None:
+    def add(self, envelope: Envelope, completion: Completion | Shredded, ms: int) -> None:
         """Take in the envelope of a completion that is not open yet, at the time `ms`, which never goes back."""
         data = encode(envelope)
-        self._recent[completion.completion_id] = (self._next, ms, data)
+        self._recent[_id(envelope, completion)] = (self._next, ms, data)
         self._recent_bytes += len(data)
         self._next += 1
         if len(self) > self._capacity:
             self._close(self._next - self._capacity)
 
-    def get(self, completion_id: str) -> Completion | None:
-        """The open completion of that id. Raises StateLost if its file cannot be read."""
+    def get(self, completion_id: str) -> Completion | Shredded | None:
+        """The open completion of that id. Raises StateLost if its file cannot be read; KeysUnavailable."""
         if (recent := self._recent.get(completion_id)) is not None:
-            return _completion(recent[2])
+            return self._opened(recent[2])[1]
         key = np.uint64(key_of(completion_id))
         begin, end = np.searchsorted(self._keys, key, "left"), np.searchsorted(self._keys, key, "right")
         for number in self._numbers[begin:end].tolist():
             if number >= self.first:
-                found = self._sealed(number)
-                if found.completion_id == completion_id:
+                found_id, found = self._sealed(number)
+                if found_id == completion_id:
                     return found
         return None
 
@@ -144,23 +151,31 @@ class AnswerStore:
         return [file.path.name for file in self._files]
 
     @classmethod
-    def load(cls, folder: Path, names: Sequence[str], first: int, after: int, capacity: int = 10_000_000) -> Self:
+    def load(
+        cls,
+        folder: Path,
+        names: Sequence[str],
+        first: int,
+        after: int,
+        capacity: int = 10_000_000,
+        keys: "Keyring | None" = None,
+    ) -> Self:
         """The answers that `seal` named when `first` was the first open one and `after` had come in all.
 
         Raises CheckpointError for a file that is missing or none of ours.
         """
-        answers = cls(folder, capacity)
-        keys: list[np.ndarray] = []
+        answers = cls(folder, capacity, keys)
+        hashes: list[np.ndarray] = []
         stop = after
         for name in reversed(names):
             entries = _entries(folder / name)
             stop -= len(entries)
             file = _File(folder / name, stop, entries["ms"].copy(), entries["end"].copy())
             answers._files.insert(0, file)
-            keys.insert(0, entries["key"])
+            hashes.insert(0, entries["key"])
         answers.first, answers._next = first, after
-        if keys:
-            joined = np.concatenate(keys)
+        if hashes:
+            joined = np.concatenate(hashes)
             order = np.argsort(joined, kind="stable")
             answers._keys, answers._numbers = joined[order], stop + order
         return answers
@@ -170,15 +185,21 @@ class AnswerStore:
         """How many were ever added."""
         return self._next
 
-    def _sealed(self, number: int) -> Completion:
+    def _sealed(self, number: int) -> tuple[str, Completion | Shredded]:
         file = self._files[bisect.bisect_right(self._files, number, key=lambda each: each.first) - 1]
         try:
-            return _completion(file.body(number - file.first))
+            return self._opened(file.body(number - file.first))
         except (OSError, UndecodableEvent) as error:
             raise StateLost(
                 f"{file.path} cannot be read ({error}): start the trainer again, it then uses a checkpoint whose files "
                 "are good"
             ) from error
+
+    def _opened(self, data: bytes) -> tuple[str, Completion | Shredded]:
+        """With its id."""
+        envelope = decode(data, self.keys)
+        assert isinstance(envelope.event, Completion | Shredded)
+        return _id(envelope, envelope.event), envelope.event
 
     def _close(self, first: int) -> None:
         """Drop everything before the `first`-th."""
@@ -215,6 +236,10 @@ class AnswerStore:
         return _File(path, first, entries["ms"].copy(), entries["end"].copy())
 
 
+def _id(envelope: Envelope, event: Completion | Shredded) -> str:
+    return event.completion_id if isinstance(event, Completion) else envelope.event_id
+
+
 def _sizes(files: Iterator[np.ndarray]) -> Iterator[int]:
     """Bytes of each answer of the files."""
     for entries in files:
@@ -237,9 +262,3 @@ def _entries(path: Path) -> np.ndarray:
 def key_of(completion_id: str) -> int:
     """Of two ids with one key the files tell which is which."""
     return int.from_bytes(hashlib.blake2b(completion_id.encode(), digest_size=8).digest(), "little")
-
-
-def _completion(data: bytes) -> Completion:
-    completion = decode(data).event
-    assert isinstance(completion, Completion)
-    return completion

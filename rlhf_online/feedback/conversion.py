@@ -44,22 +44,13 @@ def to_vote(joined: Joined, answer_ids: AnswerIds, prompt_ids: PromptIds | None 
         raise UnusableVote("nothing", "it judges no answer")
     if len(set(refs)) < len(refs):
         raise UnusableVote("twice", "it names one answer twice")
-    completion, answer = joined.answers[refs[0]]
+    _, answer = joined.answers[refs[0]]
     completions = {each.completion_id: each for each, _ in joined.answers.values()}
     prompt, *others = [_prompt(each, prompt_ids) for each in completions.values()]
     if any(other != prompt for other in others):
         raise UnusableVote("prompts", "its answers were given to different prompts")
     candidates = [_candidate(joined, ref, answer_ids) for ref in refs]
-    common: dict[str, Any] = {
-        "event_id": joined.event_id,
-        "created_ms": feedback.created_ms,
-        "conversation_id": completion.conversation_id,
-        "person": feedback.person,
-        "prompt_token_ids": prompt,
-        "objective": feedback.objective,
-        "origins": tuple(dict.fromkeys(filter(None, (joined.answers[ref][0].origin for ref in refs)))),
-        "completions": tuple(dict.fromkeys(ref.completion_id for ref in refs)),
-    }
+    common = _common(joined, prompt)
     strength, unsure = 0, False
     match feedback.kind:
         case Thumb(up=up):
@@ -107,6 +98,25 @@ def _prompt(completion: Completion, prompt_ids: PromptIds | None) -> tuple[int, 
         return prompt_ids(turns, json.loads(completion.asked).get("tools", ()) if completion.asked else ())
     except InvalidInput as error:
         raise UnusableVote("template", str(error)) from error
+
+
+def _common(joined: Joined, prompt: tuple[int, ...]) -> dict[str, Any]:
+    """What votes of both kinds have."""
+    feedback, asked = joined.feedback, [completion for completion, _ in joined.answers.values()]
+    people = [completion.person for completion in asked]
+    if isinstance(feedback.kind, Correction):
+        people.append(feedback.person)
+    return {
+        "event_id": joined.event_id,
+        "created_ms": feedback.created_ms,
+        "conversation_id": asked[0].conversation_id,
+        "person": feedback.person,
+        "prompt_token_ids": prompt,
+        "objective": feedback.objective,
+        "origins": tuple(dict.fromkeys(filter(None, (completion.origin for completion in asked)))),
+        "completions": tuple(dict.fromkeys(completion.completion_id for completion in asked)),
+        "owners": tuple(dict.fromkeys(filter(None, people))),
+    }
 
 
 def _candidate(joined: Joined, ref: AnswerRef, answer_ids: AnswerIds) -> Candidate:

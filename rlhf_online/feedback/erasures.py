@@ -1,5 +1,7 @@
 """Conversations that their person erased: what was asked in them until then is not learned from any more. Pure.
 
+A person may erase all that is theirs, their votes on other people's answers included.
+
 An erasure may be read before the answers that it covers (Kafka orders events of one topic alone), and an answer that
 was being written is logged after it. So erasures are remembered, and cover what was asked no later than they.
 """
@@ -9,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Self
 
-from rlhf_online.events import Completion, Erasure
+from rlhf_online.events import Completion, Erasure, Feedback, origin
 from rlhf_online.feedback.votes import Vote
 
 CAPACITY = 100_000
@@ -41,9 +43,18 @@ class Erasures:
         return new
 
     def cover(self, completion: Completion) -> bool:
-        """True if the exchange was asked in a conversation that was erased later."""
-        until = self._until.get(completion.origin)
-        return until is not None and completion.started_ms <= until
+        """True if the exchange was asked in a conversation that was erased later, or by who erased everything later."""
+        return self._until_ms(completion.origin, completion.person) >= completion.started_ms
+
+    def cover_vote(self, vote: Feedback) -> bool:
+        """True if the vote was given by who erased everything later."""
+        return self._until_ms("", vote.person) >= vote.created_ms
+
+    def _until_ms(self, stems: str, person: str) -> int:
+        """When a conversation, or all that is the person's, was erased last; −1 for never."""
+        if not person:
+            return -1
+        return max(self._until.get(stems, -1), self._until.get(origin("", person), -1))
 
     def to_json(self) -> dict[str, Any]:
         return {"until": list(self._until.items()), "new": [asdict(erasure) for erasure in self._new]}
@@ -57,10 +68,13 @@ class Erasures:
 
 
 def stems_from(vote: Vote, erasure: Erasure) -> bool:
-    """True if the vote judges an answer of the conversation that was erased.
+    """True if the vote judges an answer of the conversation that was erased; where all of a person's was, if it is
+    theirs, or holds what they wrote or were answered.
 
     Votes of earlier releases do not say whose conversations they judge: those of the person who erased it count.
     """
+    if erasure.whole and erasure.person in (vote.person, *vote.owners):
+        return True
     if vote.origins:
         return erasure.origin in vote.origins
     return bool(erasure.person) and (vote.conversation_id, vote.person) == (erasure.conversation_id, erasure.person)

@@ -6,7 +6,8 @@ opens and closes nothing. Answers are on disk (`AnswerStore`); what waits is bou
 the oldest go first.
 
 Invariants:
-- Every feedback leaves exactly once: joined, orphaned (`expire`), withdrawn or dead-lettered; until then it is pending.
+- Every feedback leaves exactly once: joined, orphaned (`expire`), withdrawn, dead-lettered, or erased since the key of
+  whose answer it judges was deleted; until then it is pending.
 - `from_json(to_json())` goes on exactly where it was.
 """
 
@@ -17,11 +18,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from rlhf_online.errors import UnusableVote
-from rlhf_online.events import Answer, AnswerRef, Completion, Envelope, Feedback
+from rlhf_online.events import Answer, AnswerRef, Completion, Envelope, Feedback, Shredded
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.wire import decode, encode
 
 CLOCK_EVENTS = 101
+SHREDDED = UnusableVote("erased", "the key of who said it, or of who asked for what it judges, was deleted")
+"""Of feedback that was erased, and is no dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,10 @@ class Join:
         match envelope.event:
             case Completion() as completion:
                 self._tick(completion.finished_ms)
-                return self._add_completion(completion, envelope)
+                return self._add_completion(completion.completion_id, completion, envelope)
+            case Shredded(kind=kind) as shredded if kind is Completion:
+                self._tick(shredded.at_ms)
+                return self._add_completion(envelope.event_id, shredded, envelope)
             case Feedback() as feedback:
                 self._tick(feedback.created_ms)
                 return self._add_feedback(feedback, envelope)
@@ -138,8 +144,9 @@ class Join:
         join._now_ms = values["now_ms"]
         join._times_ms.extend(values["times_ms"])
         for data, since_ms in zip(values["pending"], values["since_ms"], strict=True):
-            join._wait(decode(base64.b64decode(data)), since_ms)
-        join._pushed_out = [decode(base64.b64decode(data)) for data in values["pushed_out"]]
+            if (envelope := join._restored(data)) is not None:
+                join._wait(envelope, since_ms)
+        join._pushed_out = [found for data in values["pushed_out"] if (found := join._restored(data)) is not None]
         join.duplicates = values["duplicates"]
         return join
 
@@ -147,13 +154,21 @@ class Join:
         self._times_ms.append(ms)
         self._now_ms = max(self._now_ms, sorted(self._times_ms)[(len(self._times_ms) - 1) // 2])
 
-    def _add_completion(self, completion: Completion, envelope: Envelope) -> list[Joined]:
-        if self.answers.get(completion.completion_id) is not None:
+    def _restored(self, data: str) -> Envelope | None:
+        """Feedback of a checkpoint; None for what is shredded since."""
+        envelope = decode(base64.b64decode(data), self.answers.keys)
+        if isinstance(envelope.event, Shredded):
+            self.dead_lettered.append((envelope.event_id, envelope.event.person, SHREDDED))
+            return None
+        return envelope
+
+    def _add_completion(self, name: str, completion: Completion | Shredded, envelope: Envelope) -> list[Joined]:
+        if self.answers.get(name) is not None:
             self.duplicates += 1
             return []
         self.answers.add(envelope, completion, self._now_ms)
         joined: list[Joined] = []
-        for event_id in list(self._waiting.get(completion.completion_id, ())):
+        for event_id in list(self._waiting.get(name, ())):
             joined += self._match(self._pending[event_id].envelope)
         return joined
 
@@ -174,13 +189,17 @@ class Join:
     def _match(self, envelope: Envelope) -> list[Joined]:
         """The feedback with its answers, once all of their completions are there; then it waits no longer.
 
-        None also if it names an answer that they lack.
+        None also if it names an answer that they lack, or one of them is shredded.
         """
         feedback = _feedback(envelope)
         completions: dict[str, Completion] = {}
         for completion_id in _completion_ids(envelope):
             completion = self.answers.get(completion_id)
             if completion is None:
+                return []
+            if isinstance(completion, Shredded):
+                self.dead_lettered.append((envelope.event_id, feedback.person, SHREDDED))
+                self._forget(envelope.event_id)
                 return []
             completions[completion_id] = completion
         self._forget(envelope.event_id)

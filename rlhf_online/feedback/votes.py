@@ -26,7 +26,8 @@ class _Vote:
 
     `revised`: its person's earlier vote on the same subject has been learned from, so that this one takes that one's
     place among the votes that are kept, and is not learned from as a new one. `origins`: whose conversations its
-    answers stem from (`events.origin`), none where nobody can erase them; `completions`: which they are of.
+    answers stem from (`events.origin`), none where nobody can erase them; `completions`: which they are of;
+    `owners`: whose words it holds, who asked and who wrote a correction: their keys seal it in a checkpoint.
     `created_ms`: when it was given, 0 where an earlier release did not keep it.
     """
 
@@ -39,6 +40,7 @@ class _Vote:
     origins: tuple[str, ...] = ()
     completions: tuple[str, ...] = ()
     created_ms: int = 0
+    owners: tuple[str, ...] = ()
 
     def objective_index(self, objectives: Sequence[str]) -> int:
         """Which of `objectives` it is about."""
@@ -138,6 +140,7 @@ def from_json(values: Mapping[str, Any]) -> Vote:
         "prompt_token_ids": tuple(values["prompt_token_ids"]),
         "origins": tuple(values.get("origins", ())),  # which earlier releases did not keep
         "completions": tuple(values.get("completions", ())),  # nor these
+        "owners": tuple(values.get("owners", ())),  # nor these
     }
     if "candidate" in values:
         return Rating(**{**values, "candidate": _candidate_from_json(values["candidate"])})

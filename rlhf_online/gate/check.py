@@ -74,8 +74,8 @@ class Evidence:
     reference, nats an answer. `reward_model` holds the figures of the reward model that the candidate learned from, on
     votes that were held out: accuracy, accuracy_low, accuracy_high, accuracy_n, ece, ece_low, ece_high, thumb_auc, …;
     `held_back_model` those of the held-back one on the same votes, {} where there is none.
-    `origins` say whose conversation each prompt stems from (`events.origin`), "" where nobody can erase it; `traits`
-    what each is worth, by name; `golden` the answers to the operator's golden prompts.
+    `origins` say whose conversation each prompt stems from (`events.origin`), and `people` whose, "" where nobody can
+    erase it; `traits` what each is worth, by name; `golden` the answers to the operator's golden prompts.
     """
 
     prompts: Sequence[Tokens]
@@ -86,6 +86,7 @@ class Evidence:
     reward_model: Mapping[str, float]
     held_back_model: Mapping[str, float] = field(default_factory=dict)
     origins: Sequence[str] = ()
+    people: Sequence[str] = ()
     traits: Mapping[str, TraitEffect] = field(default_factory=dict)
     golden: Sequence[GoldenAnswer] = ()
 

@@ -103,6 +103,7 @@ def gather(
         kl=sum(sum(p) - sum(r) for p, r in zip(ours, reference, strict=True)) / max(1, count),
         reward_model=dict(reward_model),
         origins=[item.rollout.origin for item in live],
+        people=[item.rollout.person for item in live],
         held_back_model=dict(held_back_model),
     )
 

@@ -3,10 +3,10 @@
     passed, samples
     checks      of each: name, passed, figures, limits, objections, notes, rows (a table), and as
                 examples, worst first, places in the list of
-    examples    of each: prompt, live, candidate, live_score, score, origin
+    examples    of each: prompt, live, candidate, live_score, score, origin, owners
 
 Its size is bounded: EXAMPLES a check, TEXT characters of each text. `origin` is whose conversation a prompt stems from,
-so that erasing that takes the example away.
+and `owners` names the person, so that erasing either takes the example away.
 """
 
 import math
@@ -50,6 +50,7 @@ def _example(evidence: Evidence, row: int) -> dict[str, Any]:
         "candidate": _beginning(ours.texts[row]),
         **_numbers({"live_score": theirs.scores[row], "score": ours.scores[row]}),
         "origin": evidence.origins[row] if evidence.origins else "",
+        "owners": [evidence.people[row]] if evidence.people and evidence.people[row] else [],
     }
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rlhf_online.events import Erasure
+from rlhf_online.keystore.owned import is_shredded
 from rlhf_online.rollout.eligibility import drop_stale
 from rlhf_online.rollout.types import Rollout
 
@@ -34,9 +36,13 @@ class RolloutBuffer:
                 self.left_out["full"] += 1
             self._rollouts.append(rollout)
 
-    def erase(self, origin: str) -> None:
-        """Let go of what stems from that conversation."""
-        kept = deque(rollout for rollout in self._rollouts if rollout.origin != origin)
+    def erase(self, erasure: Erasure) -> None:
+        """Let go of what stems from that conversation, or from all of that person's."""
+
+        def erased(rollout: Rollout) -> bool:
+            return rollout.person == erasure.person if erasure.whole else rollout.origin == erasure.origin
+
+        kept = deque(rollout for rollout in self._rollouts if not erased(rollout))
         if gone := len(self._rollouts) - len(kept):
             self.left_out["erased"] += gone
         self._rollouts = kept
@@ -65,11 +71,15 @@ class RolloutBuffer:
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes."""
         return {
-            "rollouts": [asdict(rollout) for rollout in self._rollouts],
+            "rollouts": [
+                asdict(rollout) | {"owners": [rollout.person] if rollout.person else []} for rollout in self._rollouts
+            ],
             "left_out": self.left_out,
         }
 
     def restore(self, values: dict[str, Any]) -> None:
         """Become the buffer that `to_json` described."""
-        self._rollouts = deque(Rollout.from_json(item) for item in values["rollouts"])
+        kept = [item for item in values["rollouts"] if not is_shredded(item)]
+        self._rollouts = deque(Rollout.from_json(item) for item in kept)
         self.left_out = Counter(values["left_out"])
+        self.left_out["erased"] += len(values["rollouts"]) - len(kept)

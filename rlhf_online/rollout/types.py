@@ -28,9 +28,9 @@ class Rollout:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Rollout":
-        """The rollout that `dataclasses.asdict` turned into `values`."""
+        """The rollout that `dataclasses.asdict` turned into `values`, which may name its "owners" besides."""
         sequences = {name: tuple(values[name]) for name in ("prompt_token_ids", "token_ids", "logprobs")}
-        return cls(**{**values, **sequences})
+        return cls(**{**{name: value for name, value in values.items() if name != "owners"}, **sequences})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

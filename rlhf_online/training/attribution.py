@@ -34,4 +34,10 @@ def by_policy(parts: TrainerParts, report: PolicyReport, scored: Sequence[Scored
 
 
 def _used(vote: Vote, *, new: bool) -> VoteUsed:
-    return VoteUsed(event_id=vote.event_id, person=vote.person, completions=vote.completions, new=new)
+    return VoteUsed(
+        event_id=vote.event_id,
+        person=vote.person,
+        completions=vote.completions,
+        new=new,
+        owners=tuple(owner for owner in vote.owners if owner != vote.person),
+    )

@@ -18,6 +18,9 @@ back to the checkpoint before. Having checkpoints of which none is good is an er
 With a bucket (`bucket_checkpoints`) a checkpoint is there once the bucket names it, before its manifest here is
 renamed: what the bucket names is what there is, and this folder is a copy, of which a load fetches what is missing.
 
+With people's keys what it holds of their words is sealed with them (`keystore.owned`), and shredded for whoever reads
+it once a key is gone.
+
 Invariant: what a checkpoint holds depends on nothing but the log, the seed and the rollouts: no time, no host, no path.
 Only the epoch in the manifest counts the trainer's starts, and the cycle's trace, where it has one, is named at random.
 """
@@ -30,7 +33,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from safetensors import SafetensorError
@@ -38,9 +41,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf_online.durable import fsync_file, fsync_folder, make_folder
-from rlhf_online.errors import CheckpointError, StoreUnavailable
+from rlhf_online.errors import CheckpointError, StoreUnavailable, UndecodableEvent
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.feedback.conversion import AnswerIds
+from rlhf_online.keystore import owned
 from rlhf_online.training import parity
 from rlhf_online.training.bucket_checkpoints import BucketCheckpoints
 from rlhf_online.training.checkpoint_compat import FORMAT, upgrade_part, upgrade_state
@@ -60,6 +64,9 @@ from rlhf_online.training.checkpoint_files import (
     write_values,
 )
 from rlhf_online.training.lease import Lease
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 ASIDE = f"{MANIFEST}.tmp"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -83,6 +90,7 @@ class Checkpoint:
     sealed: dict[str, tuple[str, ...]]
     """Names of the sealed files, by folder."""
     files: dict[str, FileDigest] = field(default_factory=dict)
+    keys: "Keyring | None" = None
 
     def has(self, name: str) -> bool:
         """Whether it holds the part: an earlier release, or other settings, may have written it without."""
@@ -91,11 +99,11 @@ class Checkpoint:
     def part(self, name: str, answer_ids: AnswerIds | None = None) -> CheckpointPart:
         """Read a part; the intake's needs `answer_ids`, for text of earlier releases. Raises CheckpointError."""
         try:
-            values = json.loads((self.folder / f"{name}.json").read_text())
+            values = owned.open_all(json.loads((self.folder / f"{name}.json").read_text()), self.keys)
             path = f"{name}.safetensors"
             tensors = load_file(self.folder / path) if path in self.files else {}
             return CheckpointPart(*upgrade_part(name, values, tensors, answer_ids))
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError, UndecodableEvent) as error:
             raise CheckpointError(f"part {name} of checkpoint {self.folder} cannot be read: {error}") from error
 
 
@@ -106,12 +114,18 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, keep: int, lease: Lease | None = None, bucket: BucketCheckpoints | None = None
+        self,
+        folder: Path,
+        keep: int,
+        lease: Lease | None = None,
+        bucket: BucketCheckpoints | None = None,
+        keys: "Keyring | None" = None,
     ) -> None:
         self.folder = folder
         self._keep = keep
         self._lease = lease
         self._bucket = bucket
+        self._keys = keys
         self.last: Checkpoint | None = None
         """The one saved or loaded last."""
         self._digests: dict[Path, FileDigest] = {}
@@ -172,7 +186,7 @@ class Checkpoints:
                 f"the checkpoint {folder} cannot be written ({error}){remedy}; training pauses until it can"
             ) from error
         self._digests = digests
-        self.last = Checkpoint(folder=folder, number=number, state=state, sealed=named, files=files)
+        self.last = Checkpoint(folder=folder, number=number, state=state, sealed=named, files=files, keys=self._keys)
         with self._lease.guard():
             self._prune()
         return self.last
@@ -224,12 +238,14 @@ class Checkpoints:
     def _write(
         self, folder: Path, state: dict[str, Any], parts: Mapping[str, CheckpointPart | None]
     ) -> dict[str, FileDigest]:
-        files = {"state.json": write_values(folder / "state.json", state | {"format": FORMAT})}
+        sealed = owned.seal(state, self._keys) | {"format": FORMAT}
+        files = {"state.json": write_values(folder / "state.json", sealed)}
         for name, part in parts.items():
             if part is None:
                 files |= self._carry(folder, name)
                 continue
-            files[f"{name}.json"] = write_values(folder / f"{name}.json", part.values | {"format": FORMAT})
+            values = owned.seal(part.values, self._keys) | {"format": FORMAT}
+            files[f"{name}.json"] = write_values(folder / f"{name}.json", values)
             parity.protect(folder / f"{name}.json")
             if not part.tensors:
                 continue
@@ -267,18 +283,20 @@ class Checkpoints:
             for path, digest in found.items():
                 if not holds(path, digest) and not mend(path, digest) and not self._fetched(path, digest):
                     raise CheckpointError(f"{path} does not have the SHA-256 of the manifest")
-            state = upgrade_state(json.loads((folder / "state.json").read_text()))
+            state = upgrade_state(owned.open_all(json.loads((folder / "state.json").read_text()), self._keys))
             if kept and not (folder / MANIFEST).is_file():
                 assert self._lease is not None
                 write_values(folder / ASIDE, {**kept, "epoch": self._lease.epoch})
                 self._commit(folder, self._lease)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, UndecodableEvent) as error:
             if isinstance(error, StoreUnavailable) or (isinstance(error, OSError) and error.errno in FULL):
                 raise  # nothing is wrong with the checkpoint
             raise CheckpointError(f"{folder} cannot be read: {error}") from error
         self._digests = {path: digest for path, digest in found.items() if path.parent != folder}
         named = {kind: tuple(manifest[kind]) for kind in SEALED}
-        return Checkpoint(folder=folder, number=manifest["number"], state=state, sealed=named, files=files)
+        return Checkpoint(
+            folder=folder, number=manifest["number"], state=state, sealed=named, files=files, keys=self._keys
+        )
 
     def _let_go_of_others(self) -> None:
         """Remove from the folder what the bucket does not name, if it names any: another trainer has gone on since.

@@ -47,6 +47,7 @@ def questioned(parts: TrainerParts, progress: Progress, evidence: Evidence, seed
     return replace(
         evidence,
         origins=[own or inputs.origin(prompt) for own, prompt in zip(evidence.origins, evidence.prompts, strict=True)],
+        people=[own or inputs.asked_by(prompt) for own, prompt in zip(evidence.people, evidence.prompts, strict=True)],
         traits=_audited(parts, progress, evidence),
         golden=golden_answers(parts, progress, seed) if evidence.prompts else (),
     )

@@ -5,7 +5,7 @@ that passed the gate is published from the policy in memory, likewise; a rejecte
 the policy then goes back to the live weights, and if a kill came in between it is never published.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
@@ -13,11 +13,15 @@ from rlhf_online.attribution import trained_on
 from rlhf_online.attribution.trained_on import TrainedOn
 from rlhf_online.canary import record as canary
 from rlhf_online.errors import VersionConflict
+from rlhf_online.keystore import owned
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.progress import JudgedVersion, Progress
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.reports import Reports
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 
 class Publisher:
@@ -30,10 +34,12 @@ class Publisher:
         reward_tuning: Literal["full", "lora"],
         keep: int,
         canary_steps: tuple[float, ...] = (),
+        keys: "Keyring | None" = None,
     ) -> None:
         self._registry = registry
         self._learners = learners
         self.reports = Reports(registry.store)
+        self._keys = keys
         self._keep = keep
         self._canary_steps = canary_steps
         self._reward_tuning: Literal["full", "lora"] = reward_tuning
@@ -92,7 +98,7 @@ class Publisher:
             self._record(version, judged.trained_on)
             self._registry.publish(judged.manifest())
         if judged.report:
-            self.reports.write(version, judged.report)
+            self.reports.write(version, owned.seal(judged.report, self._keys))
         state, live = self._registry.status(version).state, self._registry.live("policy")
         if state not in ("candidate", "canary", "live"):
             return state

@@ -11,6 +11,7 @@ from rlhf_online.canary.settings import CanarySettings
 from rlhf_online.config import (
     Device,
     Dtype,
+    KeystoreSettings,
     LogAddress,
     LogSettings,
     Objectives,
@@ -151,6 +152,7 @@ class TrainerSettings(ServiceSettings):
     )
     lease: LeaseSettings = LeaseSettings()
     log: LogAddress = LogAddress()
+    keystore: KeystoreSettings = KeystoreSettings()
     tracing: TracingSettings = TracingSettings()
     reward: RewardTraining = RewardTraining()
     policy: PolicyTraining = PolicyTraining()

@@ -1,5 +1,7 @@
 """What the gate found of each policy version, for people: a record beside its manifest, `reports/VERSION.json`.
 
+Examples name whose they are, and may be sealed (`keystore.owned`): who reads a report opens them.
+
 Invariants: a report is written once, and then only loses examples, which hold what people asked and were answered:
 those of a conversation that was erased, and all of versions that are no longer among the newest KEPT.
 """
@@ -9,6 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from rlhf_online.errors import FileDamaged
+from rlhf_online.events import origin
 from rlhf_online.versions.store import VersionStore
 
 Report = dict[str, Any]
@@ -51,14 +54,15 @@ class Reports:
             self._change(name, lambda _: False)
 
     def erase(self, origins: Collection[str]) -> None:
-        """Take examples out that stem from these conversations (`events.origin`). Those of the last call are done.
+        """Take examples out that stem from these conversations (`events.origin`), or from people of whom all was erased
+        (their origin is that of the conversation ""). Those of the last call are done.
 
         Raises OSError.
         """
         new = set(origins) - self._erased - {""}
         if new:
             for name in self._newest()[: 2 * KEPT]:
-                self._change(name, lambda example: example.get("origin") not in new)
+                self._change(name, lambda example: new.isdisjoint(_origins(example)))
         self._erased = set(origins)
 
     def _newest(self) -> list[str]:
@@ -71,12 +75,16 @@ class Reports:
                 report = read(self._store, version)
             except FileDamaged:
                 report = {"checks": [], "examples": []}
-            after = json.dumps(_kept(report, keep)) if report is not None else before
+            after = json.dumps(kept(report, keep)) if report is not None else before
             if after == before or self._store.replace(report_key(version), after, expected=before):
                 return
 
 
-def _kept(report: Report, keep: Callable[[Report], bool]) -> Report:
+def _origins(example: Report) -> list[str]:
+    return [example.get("origin", ""), *(origin("", person) for person in example.get("owners", ()))]
+
+
+def kept(report: Report, keep: Callable[[Report], bool]) -> Report:
     """The report without some of its examples, and without what its checks say of them."""
     places = [place for place, example in enumerate(report["examples"]) if keep(example)]
     new = {old: place for place, old in enumerate(places)}

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -22,6 +23,7 @@ from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog import log_folder, open_sink
 from rlhf_online.eventlog.base import Sink
 from rlhf_online.feedback.outcomes import OutcomeBoard
+from rlhf_online.keystore import open_for_log
 from rlhf_online.metrics import ChatMetrics, MachineMetrics
 from rlhf_online.salt import open_person_hash
 from rlhf_online.state import StateDir
@@ -52,6 +54,7 @@ from services.chat.console.opinions import Opinions
 from services.chat.console.panel import Panel
 from services.chat.console.service import Console
 from services.chat.console.tally import Tally
+from services.chat.conversations.people import People
 from services.chat.conversations.service import Conversations
 from services.chat.conversations.store import ConversationStore
 from services.chat.event_writer import EventWriter
@@ -70,6 +73,9 @@ from services.chat.transport.tls import Certificates, SecureServer
 from services.chat.version_watch import VersionWatch
 from services.chat.versions import Versions
 
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
+
 BACKLOG = 2048
 FOR_VOTES = 8
 """One connection in so many is none of chat's: votes are taken however many people wait for answers."""
@@ -86,14 +92,15 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     folder = log_folder(settings.log, state.log)
     prompts = read_prompts(settings.comparison_prompts)
     person_hash = open_person_hash(state, folder)
+    content_keys = open_for_log(settings.keystore, state.root, folder)
     MachineMetrics(state.root, collector := CollectorRegistry())
-    writer = EventWriter(sink, metrics := ChatMetrics(collector))
+    writer = EventWriter(sink, metrics := ChatMetrics(collector), content_keys)
     flight = InFlight(engine, adapters=settings.engine.tuning == "lora")
     flight.attach()
     connections, at_once = _at_once(settings)
     queue = Queue(database := QueueDatabase(state.annotation))
     checks = FeedbackChecks((PUBLIC_MODEL, Path(settings.engine.model).name), queue)
-    checks.recall(folder)
+    checks.recall(folder, content_keys)
     limits = Limits(settings.limits, metrics.access.limited)
     gateway = Gateway(engine, flight, writer, checks, person_hash, metrics, at_once, limits)
     keys = Keys(settings.keys_file or state.keys)
@@ -103,16 +110,12 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
     exporter = Exporter(engine, flight, sink, metrics, state, secrets, registry)
     watch = VersionWatch(engine)
     engine.on_change.extend((writer.changed, exporter.changed, watch.changed))
-    store = ConversationStore(
-        state.conversations,
-        folder,
-        keep_days=settings.keep_conversations_days,
-        keep_gib=settings.keep_conversations_gib,
-    )
+    store = _conversations(settings, state, folder, content_keys)
+    models = Tally(folder, content_keys), Opinions(folder, content_keys)
     learning = Learning(registry, state)
     conversations = Conversations(store, writer, person_hash)
-    history, comparisons = VoteHistory(folder), Comparisons(gateway, checks.comparisons, settings)
-    adding = Adding(queue, QueueVotes(database, folder), history, comparisons)
+    history, comparisons = VoteHistory(folder, content_keys), Comparisons(gateway, checks.comparisons, settings)
+    adding = Adding(queue, QueueVotes(database, folder, content_keys), history, comparisons)
     return Chat(
         settings=settings,
         gateway=gateway,
@@ -126,13 +129,14 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         ),
         comparisons=comparisons,
         conversations=conversations,
+        people=People(store, writer, registry),
         annotation=Annotation(adding, GuidelinesFile(settings.annotation_guidelines), person_hash),
         questions=UniformQuestions(prompts, conversations),
         versions=Versions(registry),
         watch=watch,
         learning=learning,
         canaries=Canaries(registry, state),
-        console=_console(registry, engine, learning, state, folder, metrics),
+        console=_console(registry, engine, learning, state, models, metrics),
         authorization=authorization,
         keys=keys,
         origins=Origins(settings.host, settings.allowed_hosts, settings.allowed_origins),
@@ -140,6 +144,16 @@ def wire(settings: ChatSettings, state: StateDir, registry: Registry, engine: En
         collector=collector,
         secrets=secrets,
         connections=connections,
+    )
+
+
+def _conversations(settings: ChatSettings, state: StateDir, log: Path, keys: "Keyring | None") -> ConversationStore:
+    return ConversationStore(
+        state.conversations,
+        log,
+        keep_days=settings.keep_conversations_days,
+        keep_gib=settings.keep_conversations_gib,
+        keys=keys,
     )
 
 
@@ -154,9 +168,14 @@ def _at_once(settings: ChatSettings) -> tuple[int, int]:
 
 
 def _console(
-    registry: Registry, engine: Engine, learning: Learning, state: StateDir, log: Path, metrics: ChatMetrics
+    registry: Registry,
+    engine: Engine,
+    learning: Learning,
+    state: StateDir,
+    models: tuple[Tally, Opinions],
+    metrics: ChatMetrics,
 ) -> Console:
-    tally, opinions = Tally(log), Opinions(log)
+    tally, opinions = models
     panel = Panel(registry, engine, learning, state, tally, opinions, metrics.votes.to_live)
     return Console(panel, tally, opinions, PredictionAlarm(metrics.prediction, state), Gauges(metrics))
 

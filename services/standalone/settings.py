@@ -3,7 +3,7 @@
 A file holds each service's own table, `[chat]`, `[reward]`, `[trainer]`, in which all its settings may be given. What
 they share stands above the tables, is given once, and is handed on:
 
-    state_dir · versions · model · tuning · objectives · log
+    state_dir · versions · model · tuning · objectives · log · keystore
                           must be the same for all: refused in a table, by the name to use
     device · log_level · log_levels · log_format · tracing.endpoint
                           hold for each service whose table gives no other
@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from rlhf_online.config import (
     ChatSettings,
     Device,
+    KeystoreSettings,
     LogSettings,
     Objectives,
     RewardSettings,
@@ -34,6 +35,7 @@ SHARED = {
     **{f"{service}.versions": "versions" for service in SERVICES},
     "chat.host": "host",
     "chat.log": "log",
+    "chat.keystore": "keystore",
     "chat.local_socket": "run/chat.sock in the state folder, where there is chat.tls",
     "chat.objectives": "objectives",
     "chat.engine.model": "model",
@@ -42,6 +44,7 @@ SHARED = {
     "trainer.model": "model",
     "trainer.tuning": "tuning",
     "trainer.log": "log",
+    "trainer.keystore": "keystore",
     "trainer.reward.objectives": "objectives",
     "trainer.chat_url": "host and chat.http_port",
     "trainer.reward_address": "reward.host and reward.grpc_port",
@@ -70,6 +73,7 @@ class StandaloneSettings(ServiceSettings):
     device: Device = Field(default="auto", description="Where everything computes.")
     objectives: Objectives = Field(default=("helpful",), description="What answers are judged by; votes may name one.")
     log: LogSettings = LogSettings()
+    keystore: KeystoreSettings = KeystoreSettings()
     tracing: TracingSettings = TracingSettings()
     # The trainer's first: what it trains decides what the others load.
     trainer: TrainerSettings = Field(default=NO_TABLE, validate_default=True)
@@ -79,7 +83,9 @@ class StandaloneSettings(ServiceSettings):
     @field_validator("trainer", mode="before")
     @classmethod
     def _trainer(cls, table: Any, info: ValidationInfo) -> Any:
-        given = {"model": ""} | {name: info.data[name] for name in ("model", "tuning", "log") if name in info.data}
+        given = {"model": ""} | {
+            name: info.data[name] for name in ("model", "tuning", "log", "keystore") if name in info.data
+        }
         rewards = {name: info.data[name] for name in ("objectives",) if name in info.data}
         addresses = {"chat_url": "", "reward_address": ""}  # known when the services listen
         return _handed_on("trainer", table, info.data, {"metrics_port": 0, **given, **addresses, "reward": rewards})
@@ -102,7 +108,7 @@ class StandaloneSettings(ServiceSettings):
                     "rank", "{at} is {most}, less than trainer.policy.lora_rank, which is {rank}",
                     {"at": "chat.engine.max_lora_rank", "most": most, "rank": rank},
                 )  # fmt: skip
-        shared = {name: data[name] for name in ("host", "log", "objectives") if name in data}
+        shared = {name: data[name] for name in ("host", "log", "keystore", "objectives") if name in data}
         return _handed_on("chat", table, data, {**shared, "engine": engine})
 
     @field_validator("chat")

@@ -1,11 +1,14 @@
 """Builds a trainer from its settings, on the versions and the checkpoint that are there."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 import torch
@@ -13,6 +16,7 @@ import torch
 from rlhf_online.errors import CheckpointError, ConfigError, InvalidInput, RewardUnavailable
 from rlhf_online.eventlog.base import Source
 from rlhf_online.feedback.outcomes import OutcomeBoard
+from rlhf_online.keystore import open_keyring
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models import precision
 from rlhf_online.models.policy import Policy
@@ -51,6 +55,9 @@ from rlhf_online.training.sft import demonstrations, fine_tuning
 from rlhf_online.versions import open_bucket, open_registry
 from rlhf_online.versions.registry import Registry
 
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
+
 BUFFER_CYCLES = 4
 """Live answers kept for policy updates, in updates."""
 
@@ -81,8 +88,7 @@ def build(
 ) -> Trainer:
     """A trainer that has resumed from the newest good checkpoint, and writes while it has the lease.
 
-    There must be a live policy version. Raises CheckpointError, Fenced, VersionCorrupt, InvalidInput; Stopped if `stop`
-    is set meanwhile.
+    There must be a live policy version. Raises CheckpointError, Fenced, VersionCorrupt, InvalidInput; or Stopped.
     """
     state = StateDir(settings.state_dir)
     registry = open_registry(state.versions, lease.guard, settings.versions, actor="trainer")
@@ -94,7 +100,8 @@ def build(
     metrics.canary.needed.set(1 / settings.canary.alpha)
     metrics.gate.proxy_gap_limit.set(settings.gate.proxy_gap.max)
     retrier = Retrier(stop, reporter.waiting)
-    checkpoints = Checkpoints(state.checkpoints, settings.keep_checkpoints, lease, _shared(settings))
+    keys = _keys(settings, state, retrier)
+    checkpoints = Checkpoints(state.checkpoints, settings.keep_checkpoints, lease, _shared(settings), keys)
     checkpoint = _loaded(checkpoints, retrier)
     ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.sealed["ledger"]) if checkpoint else Ledger()
     retrier.call("reading the live version", lambda: registry.verify(live))
@@ -102,18 +109,18 @@ def build(
     learners = _learners(settings, registry, live, tokenizer, dtype)
     held_back = _held_back(settings, registry, tokenizer, dtype) if settings.gate.held_back.share else None
     buffer = RolloutBuffer(BUFFER_CYCLES * settings.rollout.per_cycle, settings.rollout.max_staleness)
-    intake = Intake(source, ledger, buffer, _intake_settings(settings, checkpoints, learners, held_back, tokenizer))
+    kept = replace(_intake_settings(settings, checkpoints, learners, held_back, tokenizer), keys=keys)
     parts = TrainerParts(
         settings=settings,
         lease=lease,
         registry=registry,
         checkpoints=checkpoints,
         ledger=ledger,
-        intake=intake,
+        intake=(intake := Intake(source, ledger, buffer, kept)),
         outcomes=VoteOutcomes(OutcomeBoard(registry.store), intake, ledger),
         learners=learners,
         held_back=held_back,
-        publisher=Publisher(registry, learners, settings.reward.tuning, settings.keep_versions, settings.canary.steps),
+        publisher=_publisher(settings, registry, learners, keys),
         experience=Experience(
             sampler, [rewards], buffer, ledger, registry, retrier, settings.rollout, settings.reward.pessimism
         ),
@@ -131,11 +138,21 @@ def build(
     return trainer
 
 
+def _keys(settings: TrainerSettings, state: StateDir, retrier: Retrier) -> "Keyring | None":
+    """A key store that is away is waited for, as other services are; the log tells of each key that is deleted."""
+    patience = partial(retrier.call, "reading people's keys")
+    return open_keyring(settings.keystore, state.root, fresh_s=math.inf, patience=patience)
+
+
 def _shared(settings: TrainerSettings) -> BucketCheckpoints | None:
     """The checkpoints in the bucket of versions, where they are in one."""
     if not (settings.versions.in_bucket and settings.share_checkpoints):
         return None
     return BucketCheckpoints(open_bucket(settings.versions.url), new_holder())
+
+
+def _publisher(settings: TrainerSettings, registry: Registry, learners: Learners, keys: "Keyring | None") -> Publisher:
+    return Publisher(registry, learners, settings.reward.tuning, settings.keep_versions, settings.canary.steps, keys)
 
 
 def _loaded(checkpoints: Checkpoints, retrier: Retrier) -> Checkpoint | None:

@@ -49,6 +49,7 @@ def _comparison(candidates: tuple[Candidate, ...], tiers: tuple[tuple[int, ...],
         strength=strength,
         origins=(ORIGIN,),
         completions=("c",),
+        owners=("asker",),
     )
 
 
@@ -62,6 +63,7 @@ def test_a_thumb_is_a_rating():
         up=False,
         origins=(ORIGIN,),
         completions=("c",),
+        owners=("asker",),
         created_ms=2000,
     )
 
@@ -105,6 +107,7 @@ def test_a_correction_is_preferred_to_the_answer():
     assert convert(_joined(ev.Correction(answer=A, text="better words"), shown=(A,))) == replace(
         _comparison((Candidate(token_ids=answer_ids("better words")), Candidate(token_ids=(5, 6))), ((0,), (1,))),
         correction=True,
+        owners=("asker", "rater"),
     )
 
 

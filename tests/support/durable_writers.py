@@ -30,6 +30,9 @@ from rlhf_online.events import Completion
 from rlhf_online.feedback import outcomes
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.outcomes import OutcomeBoard, fact, vote_key
+from rlhf_online.keystore.keyring import Keyring
+from rlhf_online.keystore.places import FolderKeys
+from rlhf_online.keystore.vault import SEALED_WITH, Vault
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.rules import record
 from rlhf_online.rewards.rules.ruleset import parse
@@ -108,6 +111,32 @@ def salt_fingerprint(root: Path) -> Iterator[None]:
 def read_salt_fingerprint(root: Path) -> str:
     path = root / "state" / "log" / FINGERPRINT
     return path.read_text() if path.exists() else ""
+
+
+def content_keys(root: Path) -> Iterator[None]:
+    """A person's key, made for a log; deleted; and another one."""
+    keys = Keyring(Vault(FolderKeys(root / "keystore")))
+    keys.vault.bind(root / "log")
+    was = read_content_keys(root)
+    if was in ("", "none"):
+        keys.current("ann")
+        yield
+    if was != "again":
+        keys.erase("ann")
+        yield
+    keys.current("ann")
+    yield
+
+
+def read_content_keys(root: Path) -> str:
+    keys = Keyring(Vault(FolderKeys(root / "keystore")))
+    if not (root / "log" / SEALED_WITH).exists():
+        return ""
+    assert (root / "log" / SEALED_WITH).read_text() == keys.vault.identity(make=False)
+    entry = keys.vault.read("ann")
+    if entry is None:
+        return "none"
+    return ("again" if entry.erased else "first") if entry.id else "erased"
 
 
 def status(root: Path) -> Iterator[None]:
@@ -505,6 +534,18 @@ WRITERS = (
         writes=("state:PersonHash.sign",),
         write=salt_fingerprint,
         read=read_salt_fingerprint,
+    ),
+    Writer(
+        name="a person's content key, and which key store a log is sealed with",
+        writes=(
+            "keystore.places:FolderKeys.store",
+            "keystore.places:FolderKeys.replace",
+            "keystore.places:FolderKeys.settle",
+            "keystore.vault:Vault._check",
+        ),
+        write=content_keys,
+        read=read_content_keys,
+        between=lambda found: found == "none",
     ),
     Writer(
         name="what a service says of itself",

@@ -9,18 +9,18 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf_online.canary.settings import CanarySettings
 from rlhf_online.canary.tally import Tally
 from rlhf_online.errors import UndecodableEvent, UnusableVote
 from rlhf_online.eventlog.base import Position, Record, Source
-from rlhf_online.events import Completion, Envelope, Erasure, Feedback, Withdrawal
+from rlhf_online.events import Completion, Envelope, Erasure, Feedback, Shredded, Withdrawal
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.conversion import AnswerIds, PromptIds, to_vote
 from rlhf_online.feedback.delivered import DeliveredOffsets
 from rlhf_online.feedback.held_out import use_of
-from rlhf_online.feedback.join import Join
+from rlhf_online.feedback.join import SHREDDED, Join
 from rlhf_online.feedback.known_votes import KnownVotes, content
 from rlhf_online.feedback.limits import VoteLimits, check_vote
 from rlhf_online.rollout.buffer import RolloutBuffer
@@ -29,6 +29,9 @@ from rlhf_online.training.intake.joined_votes import JoinedVotes
 from rlhf_online.training.intake.policy_inputs import PolicyInputs
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import decode
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 READER = "trainer"
 READ_RECORDS = 1000
@@ -42,7 +45,7 @@ class IntakeSettings:
 
     Feedback waits `window_ms` for its answers; `held_out` and `held_back` are shares of the conversations
     (`feedback.held_out`); `limits` say what the models can learn from; `answer_ids` and `prompt_ids` tokenise what was
-    logged as text.
+    logged as text. `keys` open what is sealed: a call of them may wait for a store that is away.
     """
 
     answers: Path
@@ -56,6 +59,7 @@ class IntakeSettings:
     prompt_ids: PromptIds | None = None
     held_back: float = 0.0
     canary: CanarySettings = field(default_factory=CanarySettings)
+    keys: "Keyring | None" = None
 
 
 class Intake:
@@ -63,7 +67,7 @@ class Intake:
     one. Large because every record passes here, to each of those that keep something of it."""
 
     def __init__(self, source: Source, ledger: Ledger, buffer: RolloutBuffer, settings: IntakeSettings) -> None:
-        self.join = Join(AnswerStore(settings.answers), settings.window_ms)
+        self.join = Join(AnswerStore(settings.answers, keys=settings.keys), settings.window_ms)
         self.votes = JoinedVotes(ledger, settings.held_out, settings.held_back)
         self.policy_inputs = PolicyInputs(
             buffer,
@@ -165,8 +169,11 @@ class Intake:
         Raises CheckpointError.
         """
         first, came = values["join"]["answers"]["first"], values["join"]["answers"]["came"]
-        store = AnswerStore.load(self._settings.answers, answers, first, came)
+        store = AnswerStore.load(self._settings.answers, answers, first, came, keys=self._settings.keys)
         self.join = Join.from_json(values["join"], store, self._settings.window_ms)
+        for event_id, person, _ in self.join.dead_lettered:  # whose key was deleted since
+            self._ledger.erase(event_id, person)
+        self.join.dead_lettered.clear()
         self.position = dict(values["position"])
         self._delivered = DeliveredOffsets.from_json(values["delivered"])
         self._known = KnownVotes.from_json(values.get("known", ()))  # which earlier releases did not keep
@@ -188,12 +195,18 @@ class Intake:
             self.dead_letters.add(name, "damaged", record.damage, record)
             return
         try:
-            envelope = decode(record.payload)
+            envelope = decode(record.payload, self._settings.keys)
         except UndecodableEvent as error:
             name = f"undecodable:{hashlib.sha256(record.payload).hexdigest()}"
             self.dead_letters.add(name, "undecodable", str(error), record)
             return
         match envelope.event:
+            case Shredded(kind=kind, person=person) if kind is Feedback:
+                self._ledger.erase(envelope.event_id, person)
+                return
+            case Feedback() as feedback if self.votes.erasures.cover_vote(feedback):
+                self._ledger.erase(envelope.event_id, feedback.person)
+                return
             case Feedback() as feedback:
                 if self._refused(envelope.event_id, feedback, record):
                     return
@@ -216,11 +229,14 @@ class Intake:
         self._join(envelope, record)
 
     def _erase(self, erasure: Erasure) -> None:
-        """Nothing that was not learned from yet stays of a conversation. Nobody's cannot be erased."""
+        """Nothing that was not learned from yet stays of a conversation, or of all of a person's. Nobody's cannot be
+        erased."""
         if erasure.origin:
+            if erasure.whole and self._settings.keys is not None:
+                self._settings.keys.forget(erasure.person)
             self.votes.erase(erasure)
             self.canary.erase(erasure)
-            self.policy_inputs.erase(erasure.origin)
+            self.policy_inputs.erase(erasure)
 
     def _refused(self, event_id: str, feedback: Feedback, record: Record) -> bool:
         """Whether it is another vote under the id of one that is known, or would replace somebody else's."""
@@ -237,7 +253,9 @@ class Intake:
     def _join(self, envelope: Envelope, record: Record) -> None:
         """What the event completes becomes votes that wait, or dead letters."""
         for joined in self.join.add(envelope):
-            if any(self.votes.erasures.cover(completion) for completion, _ in joined.answers.values()):
+            erasures = self.votes.erasures
+            asked = (completion for completion, _ in joined.answers.values())
+            if erasures.cover_vote(joined.feedback) or any(map(erasures.cover, asked)):
                 self._ledger.erase(joined.event_id, joined.feedback.person)
                 continue
             self.canary.add_vote(joined.feedback, joined.answers, self._settings.canary.look)
@@ -251,4 +269,7 @@ class Intake:
                 self.joined_ms.append(vote.created_ms)
         while self.join.dead_lettered:
             event_id, person, error = self.join.dead_lettered.pop()
-            self.dead_letters.add(event_id, error.reason, str(error), record, person)
+            if error is SHREDDED:
+                self._ledger.erase(event_id, person)
+            else:
+                self.dead_letters.add(event_id, error.reason, str(error), record, person)

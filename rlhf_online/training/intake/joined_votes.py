@@ -21,6 +21,7 @@ from rlhf_online.feedback.held_out import Use, use_of
 from rlhf_online.feedback.join import Join
 from rlhf_online.feedback.revisions import Revisions
 from rlhf_online.feedback.votes import Vote, from_json, subject, to_json
+from rlhf_online.keystore.owned import is_shredded
 from rlhf_online.training.ledger import Ledger
 
 SUBJECTS = 100_000
@@ -170,7 +171,10 @@ class JoinedVotes:
         self._traces = dict(values.get("traces", {}))  # which earlier releases did not keep
         self._learned = OrderedDict.fromkeys(values.get("learned", ()))  # which earlier releases did not remember
         for item in values["votes"]:
-            self.add(from_json(item))
+            if is_shredded(item):
+                self._ledger.erase(item["event_id"], item["person"])
+            else:
+                self.add(from_json(item))
         self._revisions = Revisions.from_json(values["revisions"])
         self.revoked = [(event_id, person) for event_id, person in values["revoked"]]
         self.erasures = Erasures.from_json(values.get("erasures", {}))  # earlier releases knew none

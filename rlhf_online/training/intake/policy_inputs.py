@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from rlhf_online.events import Completion
+from rlhf_online.events import Completion, Erasure
+from rlhf_online.keystore.owned import is_shredded
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.rollout.eligibility import eligible_rollouts
@@ -35,7 +36,8 @@ class PolicyInputs:
         self._max_reference_answers = max_reference_answers
         self._prompts: dict[Tokens, tuple[str, str]] = {}
         """With whose conversation each stems from, and the person, of the last time that it was asked."""
-        self._reference_origins: list[str] = []
+        self._reference_whose: list[tuple[str, str]] = []
+        """Likewise, of each of `reference_answers`."""
 
     @property
     def prompts(self) -> list[Tokens]:
@@ -69,32 +71,50 @@ class PolicyInputs:
         if not held_out:
             room = self._max_reference_answers - len(self.reference_answers)
             self.reference_answers += [(item.prompt_token_ids, item.token_ids) for item in rollouts[:room]]
-            self._reference_origins += [item.origin for item in rollouts[:room]]
+            self._reference_whose += [(item.origin, item.person) for item in rollouts[:room]]
 
-    def erase(self, origin: str) -> None:
-        """Let go of what stems from that conversation."""
-        self.buffer.erase(origin)
-        self._prompts = {prompt: whose for prompt, whose in self._prompts.items() if whose[0] != origin}
-        kept = [number for number, stems in enumerate(self._reference_origins) if stems != origin]
+    def erase(self, erasure: Erasure) -> None:
+        """Let go of what stems from that conversation, or from all of that person's."""
+
+        def erased(whose: tuple[str, str]) -> bool:
+            return whose[1] == erasure.person if erasure.whole else whose[0] == erasure.origin
+
+        self.buffer.erase(erasure)
+        self._prompts = {prompt: whose for prompt, whose in self._prompts.items() if not erased(whose)}
+        kept = [number for number, whose in enumerate(self._reference_whose) if not erased(whose)]
         self.reference_answers = [self.reference_answers[number] for number in kept]
-        self._reference_origins = [self._reference_origins[number] for number in kept]
+        self._reference_whose = [self._reference_whose[number] for number in kept]
 
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes, all but the buffer."""
         return {
-            "prompts": list(self._prompts),
-            "prompt_origins": [stems for stems, _ in self._prompts.values()],
-            "prompt_people": [person for _, person in self._prompts.values()],
-            "reference_answers": self.reference_answers,
-            "reference_origins": self._reference_origins,
+            "prompts": [{"prompt": prompt, **_whose(*whose)} for prompt, whose in self._prompts.items()],
+            "reference_answers": [
+                {"pair": pair, **_whose(*whose)}
+                for pair, whose in zip(self.reference_answers, self._reference_whose, strict=True)
+            ],
             "left_out": self.left_out,
         }
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        prompts = [tuple(ids) for ids in values["prompts"]]
-        self.reference_answers = [(tuple(prompt), tuple(answer)) for prompt, answer in values["reference_answers"]]
-        # Earlier releases did not keep whose they are.
-        origins, people = (values.get(name, [""] * len(prompts)) for name in ("prompt_origins", "prompt_people"))
-        self._prompts = dict(zip(prompts, zip(origins, people, strict=True), strict=True))
-        self._reference_origins = list(values.get("reference_origins", [""] * len(self.reference_answers)))
+        prompts, pairs = values["prompts"], values["reference_answers"]
+        if not any(isinstance(item, dict) for item in (*prompts, *pairs)):  # as earlier releases wrote them
+            none = [""] * len(prompts)  # of the first nobody knows whose they are
+            named = zip(prompts, values.get("prompt_origins", none), values.get("prompt_people", none), strict=True)
+            prompts = [{"prompt": prompt, "origin": origin, "owners": [person]} for prompt, origin, person in named]
+            origins = values.get("reference_origins", [""] * len(pairs))
+            pairs = [{"pair": pair, "origin": origin} for pair, origin in zip(pairs, origins, strict=True)]
+        kept = [item for item in prompts if not is_shredded(item)]
+        self._prompts = {tuple(item["prompt"]): (item["origin"], _person(item)) for item in kept}
+        kept = [item for item in pairs if not is_shredded(item)]
+        self.reference_answers = [(tuple(prompt), tuple(answer)) for prompt, answer in (item["pair"] for item in kept)]
+        self._reference_whose = [(item["origin"], _person(item)) for item in kept]
         self.left_out = Counter(values["left_out"])
+
+
+def _whose(origin: str, person: str) -> dict[str, Any]:
+    return {"origin": origin, "owners": [person] if person else []}
+
+
+def _person(item: Mapping[str, Any]) -> str:
+    return next(iter(item.get("owners", ())), "")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlhf_online.feedback.votes import Vote, from_json, to_json
+from rlhf_online.keystore.owned import is_shredded
 
 HELD_OUT_CAPACITY = 2000
 
@@ -42,7 +43,7 @@ class Replay:
         return [to_json(vote) for vote in self.votes]
 
     def load_json(self, values: Sequence[Any]) -> None:
-        self.votes = [from_json(item) for item in values]
+        self.votes = [from_json(item) for item in values if not is_shredded(item)]
 
 
 class HeldOut:
@@ -71,5 +72,5 @@ class HeldOut:
         return [to_json(vote) for vote in self._votes.values()]
 
     def load_json(self, values: Sequence[Any]) -> None:
-        votes = [from_json(item) for item in values]
+        votes = [from_json(item) for item in values if not is_shredded(item)]
         self._votes = {vote.event_id: vote for vote in votes}

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import orjson
 
@@ -13,6 +13,9 @@ from rlhf_online.eventlog.read_model import ReadModel
 from rlhf_online.events import AnswerRef, Erasure, Feedback, Pairwise, Ranking, Thumb
 from rlhf_online.wire import Header, decode
 from services.chat.annotation.database import ERASED, QueueDatabase, settle
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 FILE = "annotation.sqlite"
 LEASE_MS = 30 * 60_000
@@ -28,10 +31,10 @@ class QueueVotes(ReadModel):
 
     tables: ClassVar[str] = ""
 
-    def __init__(self, database: QueueDatabase, log: Path) -> None:
+    def __init__(self, database: QueueDatabase, log: Path, keys: "Keyring | None" = None) -> None:
         if database.is_new:
             sqlite.remove(database.path.with_name(FILE))
-        super().__init__(database.path.with_name(FILE), log)
+        super().__init__(database.path.with_name(FILE), log, keys)
         self._queue = database
         self.taken = 0
         """Changes with every vote that was taken in."""
@@ -44,7 +47,7 @@ class QueueVotes(ReadModel):
     def apply(self, record: Record, header: Header) -> None:
         if header.kind not in (Feedback, Erasure):
             return
-        event = decode(record.payload).event
+        event = decode(record.payload, self.keys).event
         if isinstance(event, Erasure):
             with self._queue.transaction() as database:
                 erase(database, event)

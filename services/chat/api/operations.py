@@ -8,6 +8,7 @@ from services.chat.api.annotation import ANNOTATION
 from services.chat.api.canary import CANARY
 from services.chat.api.console import CONSOLE
 from services.chat.api.operation import Operation
+from services.chat.api.people import PEOPLE
 from services.chat.comparisons.questions import Question
 from services.chat.comparisons.replies import Comparison, ComparisonPiece, ComparisonResult
 from services.chat.comparisons.request import CompareRequest
@@ -252,6 +253,7 @@ OPERATIONS = (
         response=ConversationErased,
         errors=(400, 403, 404, 503),
     ),
+    *PEOPLE,
     Operation(
         name="export",
         summary="All of the caller's exchanges and votes, a JSON object a line.",

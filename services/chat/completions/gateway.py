@@ -128,10 +128,11 @@ class Gateway:
         """
         self.flight.end(generation)
         envelope = self._settled(generation)
+        kept = generation.request.store and self.writer.takes(envelope)
         try:
-            if generation.request.store:
+            if kept:
                 await self.writer.append(envelope)
-            generation.logged = generation.request.store
+            generation.logged = kept
         except LogUnavailable:
             generation.logged = False
         self.metrics.latency.observe(generation.elapsed_s(), exemplar())
@@ -149,7 +150,7 @@ class Gateway:
         generation.visit.leave(len(generation.prompt_token_ids or ()) + generation.tokens)
         if generation.request.stream and not generation.settled and generation.tokens:
             envelope = self._settled(generation)
-            if generation.request.store:
+            if generation.request.store and self.writer.takes(envelope):
                 self.writer.append_nowait(envelope)
 
     def admit(self, request: GenerationRequest, caller: Caller) -> Visit:

@@ -13,13 +13,16 @@ import json
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rlhf_online.eventlog.base import Record
 from rlhf_online.eventlog.read_model import ReadModel
 from rlhf_online.events import Completion, Erasure, Feedback, Pairwise, Ranking, Thumb
 from rlhf_online.prediction import Counts
 from rlhf_online.wire import Header, decode
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 NAME = "opinions.sqlite"
 SUMS = """SELECT COUNT(*), TOTAL(n), TOTAL(mean) FROM (
@@ -55,8 +58,8 @@ CREATE TABLE IF NOT EXISTS closed (
 ) WITHOUT ROWID;
 """
 
-    def __init__(self, log: Path) -> None:
-        super().__init__(log / NAME, log)
+    def __init__(self, log: Path, keys: "Keyring | None" = None) -> None:
+        super().__init__(log / NAME, log, keys)
         self._changed: set[str] = set()
 
     # What is asked
@@ -83,11 +86,16 @@ CREATE TABLE IF NOT EXISTS closed (
     # The log
 
     def apply(self, record: Record, header: Header) -> None:
-        match decode(record.payload).event:
+        match decode(record.payload, self.keys).event:
             case Completion() as completion:
                 self._add_answers(record.offset, completion)
             case Feedback() as vote:
                 self._add_vote(record.offset, header.event_id, vote)
+            case Erasure(whole=True, person=person) if person:
+                said = "SELECT event_id FROM vote WHERE person = ?"
+                for (event_id,) in self.execute(said, (person,)).fetchall():
+                    self._drop(event_id)
+                self.scrub()
             case Erasure(origin=origin) if origin:
                 said = "SELECT DISTINCT event_id FROM answer JOIN judged USING (completion) WHERE origin = ?"
                 for (event_id,) in self.execute(said, (origin,)).fetchall():

@@ -1,16 +1,20 @@
 """What the gate found of a version, for operators: its examples are what people asked and were answered, and the
 service's log says that one looked."""
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from typing_extensions import TypedDict
 
-from rlhf_online.errors import FileDamaged, UnknownVersion
+from rlhf_online.errors import FileDamaged, KeysUnavailable, UndecodableEvent, UnknownVersion
+from rlhf_online.keystore import owned
 from rlhf_online.versions import reports
 from rlhf_online.versions.catalogue import Catalogue
 from services.chat.bodies.api_error import ApiError, unavailable
 from services.chat.bodies.documented import documented
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 
 @documented
@@ -70,8 +74,9 @@ class VersionReport(TypedDict):
 class VersionReports:
     """Reads what the trainer wrote."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, keys: "Keyring | None" = None) -> None:
         self._catalogue = catalogue
+        self._keys = keys
         self._log = structlog.get_logger()
 
     def read(self, version: str, key_id: str) -> VersionReport:
@@ -81,12 +86,15 @@ class VersionReports:
             raise UnknownVersion(f"no version {version[:100]!r}: `GET /v1/versions` lists them")
         self._log.info("the report of a version was read", key=key_id, version=version)
         try:
-            found = reports.read(store, version)
-        except (OSError, FileDamaged) as error:
+            found = owned.open_all(reports.read(store, version), self._keys)
+        except (OSError, FileDamaged, KeysUnavailable, UndecodableEvent) as error:
             raise unavailable(f"the report of {version} cannot be read now", "report_unavailable") from error
         if found is None:
             message = f"{version} has no report: the gate judged no such version, or an earlier release did"
             raise ApiError(message, status=404, param="version", code="report_not_found")
         report: dict[str, Any] = {"version": version, "passed": False, "samples": 0, **found}
-        report["examples"] = [{k: v for k, v in example.items() if k != "origin"} for example in report["examples"]]
+        report = reports.kept(report, lambda example: not owned.is_shredded(example))
+        report["examples"] = [
+            {k: v for k, v in example.items() if k not in ("origin", "owners")} for example in report["examples"]
+        ]
         return cast("VersionReport", report)

@@ -14,7 +14,7 @@ versions, and so is right wherever the trainer runs.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rlhf_online import sqlite
 from rlhf_online.eventlog.base import Record
@@ -23,6 +23,9 @@ from rlhf_online.events import Completion, Erasure, Feedback, Thumb, VersionChan
 from rlhf_online.feedback.outcomes import vote_key
 from rlhf_online.wire import Header, decode
 from services.chat.console.thumbs import Thumbs
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 NAME = "console.sqlite"
 MINUTE_MS = 60_000
@@ -66,18 +69,20 @@ CREATE INDEX IF NOT EXISTS change_at ON change (at_ms);
 CREATE TABLE IF NOT EXISTS board (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), number INTEGER, read INTEGER);
 """
 
-    def __init__(self, log: Path) -> None:
-        super().__init__(log / NAME, log)
+    def __init__(self, log: Path, keys: "Keyring | None" = None) -> None:
+        super().__init__(log / NAME, log, keys)
         self.thumbs = Thumbs(self)
 
     # The log
 
     def apply(self, record: Record, header: Header) -> None:
-        match decode(record.payload).event:
+        match decode(record.payload, self.keys).event:
             case Completion() as completion:
                 self.thumbs.add_answers(record.offset, completion)
             case Feedback() as vote:
                 self._add_vote(record.offset, header.event_id, vote)
+            case Erasure(whole=True, person=person) if person:
+                self.thumbs.erase_of(person)
             case Erasure(origin=origin) if origin:
                 self.thumbs.erase(origin)
             case VersionChange() as change:

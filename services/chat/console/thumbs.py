@@ -66,6 +66,10 @@ class Thumbs:
             self._drop("completion = ?", (completion,))
         self._execute("DELETE FROM answer WHERE origin = ?", (origin,))
 
+    def erase_of(self, person: str) -> None:
+        """Forget the person's thumbs."""
+        self._drop("person = ?", (person,))
+
     def _drop(self, which: str, values: Sequence[object]) -> None:
         for version, up in self._execute(f"SELECT version, up FROM thumb WHERE {which}", values).fetchall():
             if version:

@@ -1,11 +1,15 @@
-"""Events of the log as rows of the conversations' database, and as their person reads them."""
+"""Events of the log as rows of the conversations' database, and as their person reads them; sealed where they are."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from rlhf_online.errors import KeysUnavailable, ReadModelUnavailable, UndecodableEvent
 from rlhf_online.events import Completion, Feedback, Message, Pairwise, Ranking
 from services.chat.feedback.own_votes import sent
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 TITLE = 80
 """Characters of the first question that name a conversation."""
@@ -53,6 +57,33 @@ def vote_row(event_id: str, vote: Feedback) -> tuple[Any, ...]:
         vote.created_ms,
         orjson.dumps(sent(event_id, vote)),
     )
+
+
+def sealed(keys: "Keyring | None", person: str, said: bytes, about: str) -> bytes | None:
+    """What a row holds of it; None where the person's key was deleted meanwhile. Raises KeysUnavailable."""
+    return said if keys is None else keys.seal_for(person, said, about)
+
+
+def opened(keys: "Keyring | None", person: str, said: bytes, about: str) -> bytes | None:
+    """What was said; None where the person's key was deleted meanwhile. Raises ReadModelUnavailable."""
+    if keys is None:
+        return said
+    try:
+        return keys.open_for(person, said, about)
+    except (KeysUnavailable, UndecodableEvent) as error:
+        raise ReadModelUnavailable(str(error)) from error
+
+
+def titled(conversation_id: str) -> str:
+    """What a sealed title is about."""
+    return f"title {conversation_id}"
+
+
+def opened_title(keys: "Keyring | None", person: str, conversation_id: str, title: str | bytes) -> str:
+    """Raises ReadModelUnavailable."""
+    if isinstance(title, str):
+        return title
+    return (opened(keys, person, title, titled(conversation_id)) or b"").decode()
 
 
 def _message(message: Message) -> dict[str, Any]:

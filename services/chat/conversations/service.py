@@ -129,7 +129,7 @@ class Conversations:
     async def page(self, values: Mapping[str, Any], caller: Caller) -> ConversationList:
         """Raises ApiError."""
         query = validate(ConversationsQuery, values)
-        person = await self._known(query.user, caller)
+        person = await self.known(query.user, caller)
         rows = await asyncio.to_thread(self.store.conversations, person, query.after, PAGE + 1)
         names = ("conversation_id", "title", "started_ms", "changed_ms", "exchanges")
         page = [ConversationRow(**dict(zip(names, row, strict=True))) for row in rows[:PAGE]]
@@ -138,7 +138,7 @@ class Conversations:
     async def read(self, conversation_id: str, values: Mapping[str, Any], caller: Caller) -> Conversation:
         """Raises ApiError, 404 for one that is not this person's."""
         query = validate(ConversationsQuery, values)
-        person = await self._known(query.user, caller)
+        person = await self.known(query.user, caller)
         found = await asyncio.to_thread(read_page, self.store, person, conversation_id, query.after)
         if found is None:
             raise _not_found(conversation_id)
@@ -146,7 +146,7 @@ class Conversations:
 
     async def erase(self, conversation_id: str, values: Mapping[str, Any], caller: Caller) -> ConversationErased:
         """Raises ApiError, 404 for one that is not this person's; LogUnavailable: not erased."""
-        person = await self._known(validate(PersonQuery, values).user, caller)
+        person = await self.known(validate(PersonQuery, values).user, caller)
         if not await asyncio.to_thread(self.store.exchanges, person, conversation_id, "", 1):
             raise _not_found(conversation_id)
         erasure = Erasure(conversation_id=conversation_id, person=person, erased_ms=now_ms())
@@ -155,7 +155,7 @@ class Conversations:
 
     async def export(self, values: Mapping[str, Any], caller: Caller) -> AsyncGenerator[dict[str, Any], None]:
         """All exchanges, conversation by conversation, then all votes. Raises ApiError before the first."""
-        person = await self._known(validate(PersonQuery, values).user, caller)
+        person = await self.known(validate(PersonQuery, values).user, caller)
         return self._all(person)
 
     async def _all(self, person: str) -> AsyncGenerator[dict[str, Any], None]:
@@ -177,7 +177,7 @@ class Conversations:
         await asyncio.to_thread(self.store.catch_up)
         return await asyncio.to_thread(self.store.prompts, person, limit)
 
-    async def _known(self, user: str, caller: Caller) -> str:
+    async def known(self, user: str, caller: Caller) -> str:
         """The person who asks, all of whose acknowledged exchanges are taken in. Raises ApiError."""
         person = caller.named(user, self._person_hash).person
         if not person:

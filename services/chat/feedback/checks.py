@@ -9,11 +9,11 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from rlhf_online.errors import LogError, PositionLost, UndecodableEvent
+from rlhf_online.errors import KeysUnavailable, LogError, PositionLost, UndecodableEvent
 from rlhf_online.eventlog.base import PARTITION
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Completion, Correction, Feedback
@@ -21,6 +21,9 @@ from rlhf_online.feedback.known_votes import KnownVotes
 from rlhf_online.wire import decode
 from services.chat.bodies.api_error import ApiError
 from services.chat.feedback.comparisons import KnownComparisons
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 MAX_COMPLETIONS = 50_000
 RECALLED_RECORDS = 5_000
@@ -86,7 +89,7 @@ class FeedbackChecks:
             message = "its answers were given to different prompts; compare answers to one prompt"
             raise ApiError(message, param=vote.kind_name, code="invalid_value")
 
-    def recall(self, folder: Path) -> None:
+    def recall(self, folder: Path, keys: "Keyring | None" = None) -> None:
         """Take in the newest records of the log in `folder`, as far as they can be read."""
         try:
             with LocalReader(folder) as log:
@@ -100,9 +103,12 @@ class FeedbackChecks:
             return
         for record in records:
             try:
-                envelope = decode(record.payload)
+                envelope = decode(record.payload, keys)
             except UndecodableEvent:
                 continue
+            except KeysUnavailable as error:
+                structlog.get_logger().info("the log's newest records are not known again", why=str(error))
+                return
             match envelope.event:
                 case Completion() as completion:
                     self.add_completion(completion)

@@ -4,20 +4,23 @@ The log is the record, and this an index of it (`read_model`): it holds as much 
 retention removes goes from here too, and so does what its person erased.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlhf_online.attribution.search import Found, FoundVote, Place
-from rlhf_online.errors import LogError, UndecodableEvent
+from rlhf_online.errors import KeysUnavailable, LogError, ReadModelUnavailable, UndecodableEvent
 from rlhf_online.eventlog import folder as files
 from rlhf_online.eventlog.base import PARTITION, Record
 from rlhf_online.eventlog.read_model import ReadModel
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion, Erasure, Feedback
 from rlhf_online.wire import Header, decode
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 FILE = "votes.sqlite"
 COLUMNS = """
@@ -52,14 +55,14 @@ CREATE INDEX IF NOT EXISTS by_conversation ON completions (conversation);
 CREATE INDEX IF NOT EXISTS completions_by_number ON completions (number);
 """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / FILE, folder)
+    def __init__(self, folder: Path, keys: "Keyring | None" = None) -> None:
+        super().__init__(folder / FILE, folder, keys)
 
     def find(self, event_id: str, person: str) -> RecordedVote | None:
         """The person's vote of that id."""
         self.catch_up()
         rows = self.rows(f"{COLUMNS} WHERE v.event_id = ? AND v.person = ?", (event_id, person))
-        return next((_recorded(*row) for row in rows), None)
+        return next(self._recorded(rows), None)
 
     def page(
         self, person: str, *, conversation: str = "", completion: str = "", after: str = "", limit: int
@@ -79,7 +82,7 @@ CREATE INDEX IF NOT EXISTS completions_by_number ON completions (number);
             where += " AND v.number < (SELECT number FROM votes WHERE event_id = :after AND person = :person)"
             values["after"] = after
         rows = self.rows(f"{COLUMNS} {where} ORDER BY v.number DESC LIMIT :limit", values)
-        return [_recorded(*row) for row in rows]
+        return list(self._recorded(rows))
 
     def unvoted(self, before: str, limit: int) -> list[str]:
         """Completions that nobody has voted on, newest first, behind the completion `before`, if given."""
@@ -100,10 +103,10 @@ CREATE INDEX IF NOT EXISTS completions_by_number ON completions (number);
         query = COLUMNS.replace("SELECT v.record", "SELECT v.number, v.record")
         where = "WHERE v.number IN (SELECT number FROM judged WHERE completion = ?) ORDER BY v.number"
         for number, record, replaced_by in self.rows(f"{query} {where}", (completion_id,)):
-            vote = _recorded(record, replaced_by)
-            found.votes[vote.event_id] = FoundVote(vote.event_id, vote.vote, Place(PARTITION, number))
-            if vote.replaced_by:
-                found.replaced[vote.event_id, vote.vote.person] = vote.replaced_by
+            for vote in self._recorded([(record, replaced_by)]):
+                found.votes[vote.event_id] = FoundVote(vote.event_id, vote.vote, Place(PARTITION, number))
+                if vote.replaced_by:
+                    found.replaced[vote.event_id, vote.vote.person] = vote.replaced_by
         return found
 
     def segment(self, number: int) -> str:
@@ -119,16 +122,16 @@ CREATE INDEX IF NOT EXISTS completions_by_number ON completions (number);
             for (number,) in found:
                 with suppress(LogError, UndecodableEvent):
                     records, _ = log.read({PARTITION: number}, 1)
-                    event = decode(records[0].payload).event
-                    assert isinstance(event, Completion)
-                    yield event
+                    event = decode(records[0].payload, self.keys).event
+                    if isinstance(event, Completion):  # and is not shredded
+                        yield event
 
     def apply(self, record: Record, header: Header) -> None:
         if header.kind is Completion:
             row = (header.event_id, header.key, record.offset)
             self.execute("INSERT OR IGNORE INTO completions VALUES (?, ?, ?)", row)
         if header.kind in (Feedback, Erasure):
-            event = decode(record.payload).event
+            event = decode(record.payload, self.keys).event
             if isinstance(event, Erasure):
                 self._erase(event)
             elif isinstance(event, Feedback):
@@ -145,18 +148,24 @@ CREATE INDEX IF NOT EXISTS completions_by_number ON completions (number);
                 self.execute("INSERT OR IGNORE INTO judged VALUES (?, ?)", (completion, record.offset))
 
     def _erase(self, erasure: Erasure) -> None:
-        """Forget the person's votes in the conversation that they erased."""
+        """Forget the person's votes in the conversation that they erased, or all of them."""
         votes = """SELECT number FROM votes WHERE person = ? AND (conversation = ? OR number IN (
             SELECT j.number FROM completions c JOIN judged j USING (completion) WHERE c.conversation = ?
         ))"""
         whose = (erasure.person, erasure.conversation_id, erasure.conversation_id)
+        if erasure.whole:
+            votes, whose = "SELECT number FROM votes WHERE person = ?", whose[:1]
         self.scrub()
         for gone in self.execute(votes, whose).fetchall():
             for table in ("votes", "judged"):
                 self.execute(f"DELETE FROM {table} WHERE number = ?", gone)
 
-
-def _recorded(record: bytes, replaced_by: str | None) -> RecordedVote:
-    envelope = decode(record)
-    assert isinstance(envelope.event, Feedback)
-    return RecordedVote(envelope.event_id, envelope.event, replaced_by or "")
+    def _recorded(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[RecordedVote]:
+        """Of (record, what replaced it), without those that are shredded. Raises ReadModelUnavailable."""
+        for record, replaced_by in rows:
+            try:
+                envelope = decode(record, self.keys)
+            except KeysUnavailable as error:
+                raise ReadModelUnavailable(str(error)) from error
+            if isinstance(envelope.event, Feedback):
+                yield RecordedVote(envelope.event_id, envelope.event, replaced_by or "")

@@ -17,6 +17,7 @@ from services.chat.completions.gateway import Gateway
 from services.chat.completions.responses import Readiness
 from services.chat.completions.rollouts import Rollouts
 from services.chat.console.service import Console
+from services.chat.conversations.people import People
 from services.chat.conversations.service import Conversations
 from services.chat.exporter import Exporter
 from services.chat.feedback.own_votes import OwnVotes
@@ -37,6 +38,7 @@ class Chat:
     rollouts: Rollouts
     comparisons: Comparisons
     conversations: Conversations
+    people: People
     annotation: Annotation
     questions: Questions
     versions: Versions

@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 
 from rlhf_online.proto.rlhf.v1 import conversations_pb2, conversations_pb2_grpc, events_pb2, feedback_pb2
-from services.chat.access.caller import CALLER
+from services.chat.access.caller import CALLER, PersonQuery
+from services.chat.bodies.validation import validate
 from services.chat.transport.chat import Chat
 from services.chat.transport.grpc_values import message_of, values_of
 
@@ -19,6 +20,7 @@ class ConversationServicer(conversations_pb2_grpc.ConversationServiceServicer):
 
     def __init__(self, chat: Chat) -> None:
         self._conversations = chat.conversations
+        self._people = chat.people
 
     async def ListConversations(
         self, request: conversations_pb2.ListConversationsRequest, context: Context
@@ -43,6 +45,13 @@ class ConversationServicer(conversations_pb2_grpc.ConversationServiceServicer):
         values = values_of(request)
         erased = await self._conversations.erase(values.pop("conversation_id", ""), values, CALLER.get())
         return conversations_pb2.EraseConversationResponse(**erased)
+
+    async def EraseEverything(
+        self, request: conversations_pb2.EraseEverythingRequest, context: Context
+    ) -> conversations_pb2.EraseEverythingResponse:
+        user = validate(PersonQuery, values_of(request)).user
+        erased = await self._people.erase(await self._conversations.known(user, CALLER.get()))
+        return conversations_pb2.EraseEverythingResponse(**erased)
 
     async def ExportConversations(
         self, request: conversations_pb2.ExportConversationsRequest, context: Context

@@ -15,9 +15,9 @@ LISTS = sorted((ROOT / "docker" / "requirements").glob("*.txt"))
 BUILD = "build.txt"
 REQUIREMENT = re.compile(r"^([a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==([^\s;\\]+)", re.MULTILINE)
 EXTRAS = {
-    "chat.txt": ("chat", "kafka", "object-store", "tracing", "admin"),
+    "chat.txt": ("chat", "kafka", "object-store", "keystore", "tracing", "admin"),
     "reward.txt": ("reward", "object-store", "tracing", "nvml"),
-    "trainer.txt": ("trainer", "kafka", "object-store", "tracing", "nvml"),
+    "trainer.txt": ("trainer", "kafka", "object-store", "keystore", "tracing", "nvml"),
     "engine-cpu.txt": ("cpu",),
     "engine-gpu.txt": ("gpu",),
 }

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from rlhf_online.events import Completion
+from rlhf_online.events import Completion, Erasure
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.training.intake.policy_inputs import PolicyInputs
@@ -26,6 +26,11 @@ def _asked(name: str, prompt: int, *answers: Sequence[int]) -> Completion:
     return event
 
 
+def _erased(name: str) -> Erasure:
+    asked = _asked(name, 1)
+    return Erasure(conversation_id=asked.conversation_id, person=asked.person, erased_ms=9_000)
+
+
 def test_the_last_different_prompts_are_kept_those_asked_most_recently_last():
     inputs = _inputs(prompts=3)
     for name, prompt in (("a", 11), ("b", 12), ("c", 13), ("d", 11)):
@@ -43,7 +48,7 @@ def test_the_first_answers_are_the_reference_and_none_of_a_held_out_conversation
     inputs.add(_asked("c", 13, (7, 2), (8, 2)), held_out=False)
     inputs.add(_asked("d", 14), held_out=False)
     assert inputs.reference_answers == [((11,), (5, 2)), ((11,), (6, 2)), ((13,), (7, 2))]
-    inputs.erase(_asked("a", 11).origin)
+    inputs.erase(_erased("a"))
     assert inputs.reference_answers == [((13,), (7, 2))], "each goes with its own conversation"
 
 
@@ -70,15 +75,14 @@ def test_what_stems_from_an_erased_conversation_is_let_go_of_also_after_a_restar
     inputs = _inputs()
     for name, prompt in (("a", 11), ("b", 12), ("c", 13)):
         inputs.add(_asked(name, prompt, (prompt, 2)), held_out=False)
-    erased = _asked("b", 12).origin
     again = _inputs()
     again.restore(json.loads(json.dumps(inputs.to_json())))
     again.buffer.restore(inputs.buffer.to_json())
     for held in (inputs, again):
-        held.erase(erased)
+        held.erase(_erased("b"))
         assert held.prompts == [(11,), (13,)] and len(held.buffer) == 2
         assert held.reference_answers == [((11,), (11, 2)), ((13,), (13, 2))]
-        held.erase(_asked("c", 13).origin)
+        held.erase(_erased("c"))
         assert held.prompts == [(11,)] and held.reference_answers == [((11,), (11, 2))]
 
 
@@ -86,7 +90,8 @@ def test_a_state_of_an_earlier_release_does_not_say_whose_it_is_and_comes_back()
     inputs, again = _inputs(), _inputs()
     inputs.add(_asked("a", 11), held_out=False)
     values = json.loads(json.dumps(inputs.to_json()))
-    del values["prompt_origins"], values["reference_origins"]
+    values["prompts"] = [item["prompt"] for item in values["prompts"]]
+    values["reference_answers"] = [item["pair"] for item in values["reference_answers"]]
     again.restore(values)
-    again.erase(_asked("a", 11).origin)
+    again.erase(_erased("a"))
     assert again.prompts == [(11,)] and again.reference_answers == [((11,), (5, 2))]

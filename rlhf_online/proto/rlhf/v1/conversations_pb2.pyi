@@ -115,6 +115,33 @@ class EraseConversationResponse(_message.Message):
     position: _containers.ScalarMap[str, int]
     def __init__(self, conversation_id: _Optional[str] = ..., position: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
+class EraseEverythingRequest(_message.Message):
+    __slots__ = ("user",)
+    USER_FIELD_NUMBER: _ClassVar[int]
+    user: str
+    def __init__(self, user: _Optional[str] = ...) -> None: ...
+
+class EraseEverythingResponse(_message.Message):
+    __slots__ = ("person", "conversations", "position", "shredded", "versions")
+    class PositionEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    PERSON_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATIONS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    SHREDDED_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    person: str
+    conversations: int
+    position: _containers.ScalarMap[str, int]
+    shredded: bool
+    versions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, person: _Optional[str] = ..., conversations: _Optional[int] = ..., position: _Optional[_Mapping[str, int]] = ..., shredded: _Optional[bool] = ..., versions: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ExportConversationsRequest(_message.Message):
     __slots__ = ("user",)
     USER_FIELD_NUMBER: _ClassVar[int]

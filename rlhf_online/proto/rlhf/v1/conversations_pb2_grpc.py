@@ -50,6 +50,11 @@ class ConversationServiceStub:
                 request_serializer=rlhf_dot_v1_dot_conversations__pb2.EraseConversationRequest.SerializeToString,
                 response_deserializer=rlhf_dot_v1_dot_conversations__pb2.EraseConversationResponse.FromString,
                 _registered_method=True)
+        self.EraseEverything = channel.unary_unary(
+                '/rlhf.v1.ConversationService/EraseEverything',
+                request_serializer=rlhf_dot_v1_dot_conversations__pb2.EraseEverythingRequest.SerializeToString,
+                response_deserializer=rlhf_dot_v1_dot_conversations__pb2.EraseEverythingResponse.FromString,
+                _registered_method=True)
         self.ExportConversations = channel.unary_stream(
                 '/rlhf.v1.ConversationService/ExportConversations',
                 request_serializer=rlhf_dot_v1_dot_conversations__pb2.ExportConversationsRequest.SerializeToString,
@@ -82,6 +87,13 @@ class ConversationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseEverything(self, request, context):
+        """Erases all that is the caller's, votes too, for good: their key is deleted, so that no copy can be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportConversations(self, request, context):
         """All exchanges, conversation by conversation, and then all votes.
         """
@@ -106,6 +118,11 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.EraseConversation,
                     request_deserializer=rlhf_dot_v1_dot_conversations__pb2.EraseConversationRequest.FromString,
                     response_serializer=rlhf_dot_v1_dot_conversations__pb2.EraseConversationResponse.SerializeToString,
+            ),
+            'EraseEverything': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseEverything,
+                    request_deserializer=rlhf_dot_v1_dot_conversations__pb2.EraseEverythingRequest.FromString,
+                    response_serializer=rlhf_dot_v1_dot_conversations__pb2.EraseEverythingResponse.SerializeToString,
             ),
             'ExportConversations': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportConversations,
@@ -195,6 +212,33 @@ class ConversationService:
             '/rlhf.v1.ConversationService/EraseConversation',
             rlhf_dot_v1_dot_conversations__pb2.EraseConversationRequest.SerializeToString,
             rlhf_dot_v1_dot_conversations__pb2.EraseConversationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseEverything(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rlhf.v1.ConversationService/EraseEverything',
+            rlhf_dot_v1_dot_conversations__pb2.EraseEverythingRequest.SerializeToString,
+            rlhf_dot_v1_dot_conversations__pb2.EraseEverythingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -228,6 +229,30 @@ class Feedback(_message.Message):
     annotation_item: str
     def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., implicit: _Optional[_Union[Implicit, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ..., objective: _Optional[str] = ..., comparison_id: _Optional[str] = ..., could_know: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ..., annotation_item: _Optional[str] = ...) -> None: ...
 
+class Sealed(_message.Message):
+    __slots__ = ("kind", "conversation_id", "person", "at_ms", "key_id", "content")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Sealed.Kind]
+        KIND_COMPLETION: _ClassVar[Sealed.Kind]
+        KIND_FEEDBACK: _ClassVar[Sealed.Kind]
+    KIND_UNSPECIFIED: Sealed.Kind
+    KIND_COMPLETION: Sealed.Kind
+    KIND_FEEDBACK: Sealed.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    kind: Sealed.Kind
+    conversation_id: str
+    person: str
+    at_ms: int
+    key_id: str
+    content: bytes
+    def __init__(self, kind: _Optional[_Union[Sealed.Kind, str]] = ..., conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., at_ms: _Optional[int] = ..., key_id: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
+
 class Erasure(_message.Message):
     __slots__ = ("conversation_id", "person", "erased_ms")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -271,13 +296,14 @@ class Imported(_message.Message):
     def __init__(self, format: _Optional[str] = ..., file: _Optional[str] = ..., row: _Optional[int] = ..., id: _Optional[str] = ..., at_ms: _Optional[int] = ..., other: _Optional[_Union[Json, _Mapping]] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change", "erasure", "traceparent", "imported")
+    __slots__ = ("schema_version", "event_id", "completion", "feedback", "version_change", "erasure", "sealed", "traceparent", "imported")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     VERSION_CHANGE_FIELD_NUMBER: _ClassVar[int]
     ERASURE_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     IMPORTED_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
@@ -286,6 +312,7 @@ class Envelope(_message.Message):
     feedback: Feedback
     version_change: VersionChange
     erasure: Erasure
+    sealed: Sealed
     traceparent: str
     imported: Imported
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., version_change: _Optional[_Union[VersionChange, _Mapping]] = ..., erasure: _Optional[_Union[Erasure, _Mapping]] = ..., traceparent: _Optional[str] = ..., imported: _Optional[_Union[Imported, _Mapping]] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., version_change: _Optional[_Union[VersionChange, _Mapping]] = ..., erasure: _Optional[_Union[Erasure, _Mapping]] = ..., sealed: _Optional[_Union[Sealed, _Mapping]] = ..., traceparent: _Optional[str] = ..., imported: _Optional[_Union[Imported, _Mapping]] = ...) -> None: ...

@@ -21,7 +21,7 @@ class ConsoleHandlers:
         self._console = chat.console
         self._search = Search(chat.conversations.store)
         self._strengths = Strengths(chat.console.opinions, chat.versions.registry)
-        self._reports = VersionReports(chat.versions.registry)
+        self._reports = VersionReports(chat.versions.registry, chat.gateway.writer.keys)
         self._attribution = Attribution(chat.votes.history, chat.conversations.store, chat.versions.registry)
 
     async def console_overview(self, request: Request) -> Response:

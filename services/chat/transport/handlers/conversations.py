@@ -6,7 +6,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from services.chat.access.caller import CALLER
+from services.chat.access.caller import CALLER, PersonQuery
+from services.chat.bodies.validation import validate
 from services.chat.transport.chat import Chat
 from services.chat.transport.http import json
 
@@ -18,6 +19,7 @@ class ConversationHandlers:
 
     def __init__(self, chat: Chat) -> None:
         self._conversations = chat.conversations
+        self._people = chat.people
 
     async def conversations(self, request: Request) -> Response:
         return json(await self._conversations.page(dict(request.query_params), CALLER.get()))
@@ -29,6 +31,13 @@ class ConversationHandlers:
     async def erase(self, request: Request) -> Response:
         name = request.path_params["conversation_id"]
         return json(await self._conversations.erase(name, dict(request.query_params), CALLER.get()))
+
+    async def erase_everything(self, request: Request) -> Response:
+        user = validate(PersonQuery, dict(request.query_params)).user
+        return json(await self._people.erase(await self._conversations.known(user, CALLER.get())))
+
+    async def erase_person(self, request: Request) -> Response:
+        return json(await self._people.erase(request.path_params["person"]))
 
     async def export(self, request: Request) -> Response:
         items = await self._conversations.export(dict(request.query_params), CALLER.get())

@@ -99,6 +99,10 @@ class Thumb:
     up: bool
 
 
+AI = "ai"
+"""The source of a vote that no person gave."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
     """`tiers[0]` holds the best answers; answers of one tier are tied."""
@@ -161,6 +165,11 @@ class Feedback:
     could_know: bool = False
     reasons: tuple[str, ...] = ()
     annotation_item: str = ""
+
+    @property
+    def by_ai(self) -> bool:
+        """Whether no person gave it: a judge that is a model, or data labelled by one."""
+        return self.source == AI
 
     @property
     def kind_name(self) -> str:

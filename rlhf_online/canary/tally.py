@@ -58,7 +58,9 @@ class Tally:
                     self.guards[name].look()
 
     def add_vote(self, feedback: Feedback, answers: Mapping[AnswerRef, tuple[Completion, Answer]], look: int) -> None:
-        """Take in a vote with the answers that it judges; people are counted after every `look` that count."""
+        """Take in a person's vote with the answers that it judges; people are counted after every `look` that count."""
+        if feedback.by_ai:
+            return
         person = _person(feedback)
         match feedback.kind:
             case Thumb(answer=ref, up=up):

@@ -14,6 +14,7 @@ from rlhf_online.cli import (
     doctor,
     feedback,
     gap,
+    judge,
     keys,
     learning,
     people,
@@ -57,6 +58,7 @@ app.add_typer(learning.app, name="learning")
 app.add_typer(canary.app, name="canary")
 app.command("reward-weights")(weights.reward_weights)
 app.add_typer(rules.app, name="rules")
+app.add_typer(judge.app, name="judge")
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
 app.add_typer(backup.app, name="backup")

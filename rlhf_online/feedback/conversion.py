@@ -35,9 +35,8 @@ def to_vote(joined: Joined, answer_ids: AnswerIds, prompt_ids: PromptIds | None 
     """What the feedback says about the answers' prompt. Candidates stand in the order in which it names them.
 
     The conversation is that of the (first) answer, whatever the feedback says, so that the held-out split can't leak.
-    Raises UnusableVote, saying why nothing can be learned from it: answers to different prompts, an answer named
-    twice, an answer or correction without content, fewer than two candidates to compare, a signal that nobody knows,
-    messages that the chat template refuses. An imported answer may be empty: it is the end of the turn alone.
+    Raises UnusableVote, saying why: answers to different prompts, an answer named twice, or without content, fewer than
+    two to compare, an unknown signal, messages that the chat template refuses. An imported answer may be empty.
     """
     feedback = joined.feedback
     if not (refs := feedback.answers()):
@@ -116,6 +115,7 @@ def _common(joined: Joined, prompt: tuple[int, ...]) -> dict[str, Any]:
         "origins": tuple(dict.fromkeys(filter(None, (completion.origin for completion in asked)))),
         "completions": tuple(dict.fromkeys(completion.completion_id for completion in asked)),
         "owners": tuple(dict.fromkeys(filter(None, people))),
+        "by_ai": feedback.by_ai,
     }
 
 

@@ -28,7 +28,7 @@ class _Vote:
     place among the votes that are kept, and is not learned from as a new one. `origins`: whose conversations its
     answers stem from (`events.origin`), none where nobody can erase them; `completions`: which they are of;
     `owners`: whose words it holds, who asked and who wrote a correction: their keys seal it in a checkpoint.
-    `created_ms`: when it was given, 0 where an earlier release did not keep it.
+    `created_ms`: when it was given, 0 where an earlier release did not keep it. `by_ai`: no person gave it.
     """
 
     event_id: str
@@ -41,6 +41,7 @@ class _Vote:
     completions: tuple[str, ...] = ()
     created_ms: int = 0
     owners: tuple[str, ...] = ()
+    by_ai: bool = False
 
     def objective_index(self, objectives: Sequence[str]) -> int:
         """Which of `objectives` it is about."""
@@ -85,7 +86,7 @@ Vote = Comparison | Rating
 
 
 def is_thumb(vote: Vote) -> TypeGuard[Rating]:
-    """True for a thumb that a person gave; an implicit signal is none."""
+    """True for a thumb; an implicit signal is none."""
     return isinstance(vote, Rating) and not vote.signal
 
 

@@ -46,7 +46,7 @@ DEAD_LETTER = Label(
     name="reason",
     values=(
         "undecodable", "damaged", "reused_key", "stranger", "missing", "nothing", "twice", "empty", "prompts", "signal",
-        "correction", "single", "objective", "large", "vocabulary", "context",
+        "correction", "single", "objective", "large", "vocabulary", "context", "template",
     ),
 )  # fmt: skip
 LEFT_OUT = Label(
@@ -58,7 +58,7 @@ LEFT_OUT = Label(
 )  # fmt: skip
 SPANS = Label(name="outcome", values=("exported", "failed", "dropped"))
 SKIPPED = Label(name="reason", values=("superseded", "revised", "single_class", "not_finite"))
-SIGNAL = Label(name="signal", values=("regenerate", "rephrase", "stop"))
+SIGNAL = Label(name="signal", values=("regenerate", "rephrase", "stop", "ai"))
 OBJECTIVE = Label(name="objective", bound="those of `reward.objectives`, and the rules in force, 64 at most")
 FIGURE = Label(
     name="figure", bound="those of a reward version's manifest; `accuracy/NAME` for each of `reward.objectives`"

@@ -94,7 +94,10 @@ class RewardModelMetrics:
             unit="0 to 1; `…_n` votes",
         )
         self.reliability = made.gauge(
-            "rlhf_trainer_signal_reliability", "How far implicit signals are believed.", labels.SIGNAL, unit="0 to 1"
+            "rlhf_trainer_signal_reliability",
+            "How far implicit signals, and votes that no person gave (ai), are believed.",
+            labels.SIGNAL,
+            unit="0 to 1",
         )
         self.weights = made.gauge(
             "rlhf_trainer_objective_weight",

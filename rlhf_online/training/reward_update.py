@@ -25,9 +25,9 @@ from typing import Any
 from torch import Tensor
 
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.events import Erasure
+from rlhf_online.events import AI, Erasure
 from rlhf_online.feedback.erasures import stems_from
-from rlhf_online.feedback.votes import Rating, Vote, is_signal, is_thumb, orders_answers, pairs, subject
+from rlhf_online.feedback.votes import Comparison, Rating, Vote, is_signal, is_thumb, orders_answers, pairs, subject
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair, length
 from rlhf_online.training.optimiser import OnStep, unseen
@@ -102,6 +102,7 @@ class RewardUpdater:
             reference = [pair for vote in data for pair in pairs(vote)]
         baseline = rng.sample(reference, min(BASELINE_ANSWERS, len(reference))) if any(map(is_signal, data)) else []
         self._observe_signals(votes, baseline)
+        self._observe_ai(votes)
         trainable = _without_single_class(data, skipped)
         read = self._read(trainable)
         learned = read & {vote.event_id for vote in votes}
@@ -109,7 +110,7 @@ class RewardUpdater:
         best = self._passes.run(
             trainable,
             baseline,
-            self._held_out.votes,
+            self._people_held_out,
             epochs=self._settings.epochs if self.updates else self._settings.cold_epochs,
             first=self.updates == 0,
             rng=rng,
@@ -150,11 +151,17 @@ class RewardUpdater:
     @property
     def thumbs(self) -> list[Rating]:
         """People's thumbs kept for replay, those of the last update among them; none held out, no implicit signal."""
-        return [vote for vote in self._replay.votes if is_thumb(vote)]
+        return [vote for vote in self._replay.votes if is_thumb(vote) and not vote.by_ai]
 
     def evaluate(self) -> Measured:
         """The model on the held-out votes."""
-        return measure(self.model, self._held_out.votes, self._passes.loss.rater_bias, self._seed)
+        return measure(self.model, self._people_held_out, self._passes.loss.rater_bias, self._seed)
+
+    @property
+    def _people_held_out(self) -> list[Vote]:
+        """What the model is measured on: people's votes, unless there are others alone."""
+        votes = self._held_out.votes
+        return [vote for vote in votes if not vote.by_ai] or votes
 
     def _read(self, votes: Sequence[Vote]) -> frozenset[str]:
         """Those that a head of the ensemble reads: each reads a sample of its own."""
@@ -178,6 +185,20 @@ class RewardUpdater:
             below[vote.signal].append((baseline_O[objective] - utility_O[objective]).item())
         for signal, values in sorted(below.items()):
             self._passes.loss.signal_reliability.observe(signal, values)
+
+    def _observe_ai(self, votes: Sequence[Vote]) -> None:
+        """By how much the answers that new votes of no person's put last are below those that they put first, before
+        the votes are learned from."""
+        found = [vote for vote in votes if vote.by_ai and isinstance(vote, Comparison) and orders_answers(vote)]
+        ends = [(vote, vote.tiers[0][0], vote.tiers[-1][0]) for vote in found]
+        if not ends:
+            return
+        utilities_NO = self.model.utilities([pairs(vote)[place] for vote, *both in ends for place in both]).mean(2)
+        below = [
+            (utilities_NO[2 * row] - utilities_NO[2 * row + 1])[vote.objective_index(self.model.objectives)].item()
+            for row, (vote, *_) in enumerate(ends)
+        ]
+        self._passes.loss.signal_reliability.observe(AI, below)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The model, the optimiser and all else that the next update depends on: tensors, and JSON values."""

@@ -65,6 +65,11 @@ def test_a_blind_comparison_counts_as_it_was_said(kind: FeedbackKind, value: flo
     assert tally(said(kind)).people.pairs.outcomes == {value: 1}
 
 
+def test_a_model_is_no_person() -> None:
+    made = tally(said(Pairwise(chosen=A, rejected=B), source="ai"), said(Thumb(answer=A, up=False), source="ai"))
+    assert (made.votes, len(made.people), made.guards["thumbs_down"].outcomes) == (0, 0, {})
+
+
 def test_what_could_know_what_the_service_did_not_show_and_what_is_of_one_version_alone_count_for_nothing() -> None:
     pair = Pairwise(chosen=A, rejected=B)
     assert not tally(said(pair, could_know=True)).people.pairs.outcomes

@@ -95,6 +95,12 @@ def test_an_implicit_signal_is_a_thumb_down_that_names_it():
     assert (rating.signal, rating.up, rating.candidate) == ("stop", False, Candidate(token_ids=(7, 8), position=1))
 
 
+def test_a_vote_that_no_person_gave_says_so():
+    joined = _joined(ev.Thumb(answer=B, up=False))
+    labelled = replace(joined, feedback=replace(joined.feedback, source="ai"))
+    assert (convert(joined).by_ai, convert(labelled).by_ai) == (False, True)
+
+
 def test_a_vote_keeps_its_objective():
     joined = _joined(ev.Thumb(answer=B, up=True))
     assert convert(joined).objective == ""

@@ -10,7 +10,7 @@ import pytest
 
 from rlhf_online.canary.decision import Action
 from rlhf_online.canary.tally import GUARDS
-from rlhf_online.events import SIGNALS, FeedbackKind
+from rlhf_online.events import AI, SIGNALS, FeedbackKind
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.metrics import labels
 from rlhf_online.metrics.catalogue import Label
@@ -38,7 +38,7 @@ def said(pattern: str, *places: str) -> set[str]:
         (labels.KIND, get_args(Kind)),
         (labels.STATE, get_args(State)),
         (labels.DISPOSITION, [*(word for word in get_args(Disposition) if word != "rollout"), "pending"]),
-        (labels.SIGNAL, SIGNALS),
+        (labels.SIGNAL, (*SIGNALS, AI)),
         (labels.ALGORITHM, ALGORITHMS),
         (labels.CHECK, GateSettings().named),
         (labels.GUARDRAIL, GUARDS),

@@ -603,3 +603,34 @@ def test_a_state_of_other_objectives_another_readout_or_another_tokenizer_is_ref
         _updater(base, readout="mean").load_state(tensors, values)
     with pytest.raises(VersionCorrupt, match="another tokenizer"):
         _updater(base).load_state(tensors, {**values, "tokenizer": "else"})
+
+
+def _label(index: int, tag: str, *, contrary: bool) -> Comparison:
+    """Of a model that knows what is better, and says that or the contrary."""
+    pair = _pair(index, tag)
+    tiers = pair.tiers[::-1] if contrary else pair.tiers
+    return replace(pair, tiers=tiers, conversation_id=f"{tag}{index}", person="judge", by_ai=True)
+
+
+def test_a_model_is_believed_as_far_as_it_agrees_with_people_and_weighs_so_much(base: Path):
+    """Ten times as many labels as votes: believed by number alone, the contrary ones would turn the order around."""
+    scores = {}
+    for contrary in (False, True):
+        updater = _updater(base)
+        report = updater.update([_ranking(i) for i in range(120)], [], _probe_pairs())
+        for number in range(3):
+            labels: list[Vote] = [_label(i, f"l{number}", contrary=contrary) for i in range(100)]
+            report = updater.update([*labels, *(_ranking(i, f"r{number}") for i in range(10))], [], _probe_pairs())
+        found = _scores(updater)
+        scores[contrary] = (report.signal_reliability["ai"], found[3] - found[0])
+    assert scores[False][0] > 0.8 and scores[True][0] < 0.1
+    assert min(scores[False][1], scores[True][1]) > 1.5, "what people said holds"
+
+
+def test_the_reward_model_is_measured_by_people_wherever_people_have_voted(base: Path):
+    labels: list[Vote] = [_label(i, "h", contrary=True) for i in range(20)]
+    updater = _updater(base)
+    report = updater.update([_ranking(i) for i in range(120)], [*labels, *(_pair(i, "p") for i in range(20))], [])
+    assert report.measured.accuracy_n == 20 and report.measured.accuracy > 0.9
+    alone = _updater(base).update([_ranking(i) for i in range(120)], labels, [])
+    assert alone.measured.accuracy_n == 20 and alone.measured.accuracy < 0.1

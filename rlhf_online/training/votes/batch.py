@@ -71,10 +71,13 @@ class VoteBatch:
         return float(sum(weights.sum() for weights in kinds))
 
 
-def assemble(votes: Sequence[Vote], heads: int, objectives: Sequence[str], *, bootstrap: bool = True) -> VoteBatch:
+def assemble(
+    votes: Sequence[Vote], heads: int, objectives: Sequence[str], *, bootstrap: bool = True, ai_weight: float = 1.0
+) -> VoteBatch:
     """All answers of each vote, and which of them are compared: rankings, pairs (exactly two answers), thumbs, signals.
 
     With `bootstrap` a head's weight is 0 for the votes that it does not read; without, as for measuring, never.
+    `ai_weight` is what a vote of no person's counts, where a person's counts 1.
     """
     answers: list[Pair] = []
     positions: list[int] = []
@@ -95,7 +98,7 @@ def assemble(votes: Sequence[Vote], heads: int, objectives: Sequence[str], *, bo
     width = max((len(vote.candidates) for vote, _ in rankings), default=1)
 
     def weights(group: Sequence[tuple[Vote, int]]) -> Tensor:
-        rows = [_weights(vote, heads, bootstrap=bootstrap) for vote, _ in group]
+        rows = [_weights(vote, heads, bootstrap=bootstrap, ai_weight=ai_weight) for vote, _ in group]
         return torch.tensor(rows, dtype=torch.float32).reshape(-1, heads)
 
     def objective(group: Sequence[tuple[Vote, int]]) -> Tensor:
@@ -130,9 +133,10 @@ def assemble(votes: Sequence[Vote], heads: int, objectives: Sequence[str], *, bo
     )
 
 
-def _weights(vote: Vote, heads: int, *, bootstrap: bool) -> list[float]:
+def _weights(vote: Vote, heads: int, *, bootstrap: bool, ai_weight: float) -> list[float]:
     """How much each head reads of the vote."""
     full = UNSURE_WEIGHT if isinstance(vote, Comparison) and vote.unsure else 1.0
+    full *= ai_weight if vote.by_ai else 1.0
     return [read * full for read in bootstrap_weights(vote.event_id, heads)] if bootstrap else [full] * heads
 
 

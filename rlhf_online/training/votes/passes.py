@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf_online.events import AI
 from rlhf_online.feedback.votes import Vote, is_signal, pairs
 from rlhf_online.models import trunk
 from rlhf_online.models.packing import Packer
@@ -131,8 +132,9 @@ class VotePasses:
         """Micro-batches of whole votes."""
         limit = self._model.token_budget(MICRO_BATCH_TOKENS)
         heads, objectives = self._model.members, self._model.objectives
+        ai_weight = self.loss.signal_reliability.of(AI)
         pieces = micro_batches(self._model.packer, votes, baseline if any(map(is_signal, votes)) else (), limit)
-        return [assemble(piece, heads, objectives, bootstrap=bootstrap) for piece in pieces]
+        return [assemble(piece, heads, objectives, bootstrap=bootstrap, ai_weight=ai_weight) for piece in pieces]
 
     # Keeping
 

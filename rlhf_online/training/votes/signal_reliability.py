@@ -1,10 +1,12 @@
-"""The reliability ρ of each implicit signal (regenerate, rephrase, stop), learned from how well it agrees with votes.
+"""The reliability ρ of each implicit signal (regenerate, rephrase, stop), and of the votes that no person gave (ai),
+learned from how well it agrees with people's votes.
 
 A signal is a noisy label, as in the spammer–hammer model of crowdsourcing (Karger, Oh & Shah 2011): with probability ρ
 it says that the answer is worse than the baseline, else it is a coin toss (`algorithms.reward_losses.implicit_loss`).
 ρ is the most probable value, under a Beta prior, for the answers that the signal came with last. Their utilities are
 those of the reward model *before* it learned from these signals, so that a signal is believed for agreeing with what
-else people said, never for having been learned.
+else people said, never for having been learned. A vote by a model is a signal, too: that the answer which it puts last
+is below the one that it puts first; ρ is what it weighs where a person's vote weighs 1.
 """
 
 import math

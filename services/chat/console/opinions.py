@@ -127,6 +127,9 @@ CREATE TABLE IF NOT EXISTS closed (
             self._weigh(event_id)  # a vote that came before its answer
 
     def _add_vote(self, number: int, event_id: str, vote: Feedback) -> None:
+        """A person's."""
+        if vote.by_ai:
+            return
         if vote.replaces:
             owned = "SELECT 1 FROM vote WHERE event_id = ? AND person = ?"
             if self.execute(owned, (vote.replaces, vote.person or vote.replaces)).fetchone():

@@ -112,7 +112,7 @@ CREATE TABLE IF NOT EXISTS board (only_row INTEGER PRIMARY KEY CHECK (only_row =
         self.count("waiting", 1)
         added = "INSERT INTO minute VALUES (?, 1) ON CONFLICT (minute) DO UPDATE SET votes = votes + 1"
         self.execute(added, (vote.created_ms // MINUTE_MS,))
-        if isinstance(vote.kind, Thumb):
+        if isinstance(vote.kind, Thumb) and not vote.by_ai:
             self.thumbs.add(number, event_id, vote, vote.kind)
 
     def count(self, name: str, by: int) -> None:

@@ -199,7 +199,12 @@ class FeedbackRequest(Model):
     reasons: Annotated[Array[Tag], AtMost(MAX_REASONS, "tags")] = Field(
         default=[], description="Why, in tags that the service's configuration names (GET /v1/feedback/options)."
     )
-    source: str = Field(default="", max_length=MAX_WORD, description='Where it came from; by default "api".')
+    source: str = Field(
+        default="",
+        max_length=MAX_WORD,
+        description='Where it came from; by default "api". "ai": no person gave it; it weighs as far as it agrees with '
+        "people's votes.",
+    )
     response_ms: Annotated[Integer, Within(0, MAX_RESPONSE_MS)] = Field(
         default=0, description="Milliseconds between the showing and the vote; 0 if unknown."
     )

@@ -64,6 +64,20 @@ def test_assembly_weighs_doubt_and_names_objectives_and_signals():
     assert masked.pair_weights_PK.tolist() == [[UNSURE_WEIGHT * read for read in bootstrap_weights("a", 2)]]
 
 
+def test_a_vote_that_no_person_gave_weighs_as_much_as_it_is_believed():
+    votes = [
+        replace(_ranking(((0,), (1,))), by_ai=True),
+        replace(_ranking(((0, 1),)), by_ai=True, unsure=True),
+        _ranking(((0,), (1,))),
+        replace(_ranking(((0,), (1,), (2,))), by_ai=True),
+        replace(_thumb(True), by_ai=True),
+        _thumb(False),
+    ]
+    batch = assemble(votes, 1, ["helpful"], bootstrap=False, ai_weight=0.5)
+    assert batch.pair_weights_PK.flatten().tolist() == [0.5, 0.5 * UNSURE_WEIGHT, 1.0]
+    assert batch.rank_weights_RK.tolist() == [[0.5]] and batch.thumb_weights_QK.flatten().tolist() == [0.5, 1.0]
+
+
 def test_every_head_reads_its_own_four_fifths_of_the_votes():
     assert bootstrap_weights("event", 5) == bootstrap_weights("event", 5)
     first, second = zip(*(bootstrap_weights(f"event-{i}", 2) for i in range(4000)), strict=True)

@@ -54,9 +54,19 @@ class Log:
         )  # fmt: skip
         return AnswerRef(completion_id=name)
 
-    def vote(self, kind: FeedbackKind, person: str = ANN, *, replaces: str = "", could_know: bool = False) -> str:
+    def vote(
+        self,
+        kind: FeedbackKind,
+        person: str = ANN,
+        *,
+        replaces: str = "",
+        could_know: bool = False,
+        source: str = "api",
+    ) -> str:
         self.votes += 1
-        said = Feedback(conversation_id="", person=person, kind=kind, replaces=replaces, could_know=could_know)
+        said = Feedback(
+            conversation_id="", person=person, kind=kind, replaces=replaces, could_know=could_know, source=source
+        )
         self.append(f"vote-{self.votes}", said)
         return f"vote-{self.votes}"
 
@@ -78,7 +88,8 @@ def test_thumbs_count_by_person_for_who_alone_wrote_the_answer(log: Log) -> None
     for ref in (first, second, mixed):
         log.vote(Thumb(answer=ref, up=True))
     log.vote(Thumb(answer=first, up=False), BEA)
-    assert log.of(OLD) == Counts(people=2, opinions=3, means=1 + 0)
+    log.vote(Thumb(answer=second, up=False), "c" * 32, source="ai")
+    assert log.of(OLD) == Counts(people=2, opinions=3, means=1 + 0), "a model is no person"
     assert log.of(NEW) == Counts(), "an answer across a swap is nobody's alone"
     assert log.opinions.take_changed() == {OLD} and log.opinions.take_changed() == set()
 

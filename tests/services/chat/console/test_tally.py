@@ -69,11 +69,21 @@ class Log:
             ),
         )  # fmt: skip
 
-    def vote(self, kind: FeedbackKind, person: str = ANN, replaces: str = "", event_id: str = "", ms: int = 0) -> str:
+    def vote(
+        self,
+        kind: FeedbackKind,
+        person: str = ANN,
+        replaces: str = "",
+        event_id: str = "",
+        ms: int = 0,
+        source: str = "api",
+    ) -> str:
         self.votes += 1
         name = event_id or f"vote-{self.votes}"
         created_ms = ms or MINUTE * 60_000
-        said = Feedback(conversation_id="", person=person, kind=kind, created_ms=created_ms, replaces=replaces)
+        said = Feedback(
+            conversation_id="", person=person, kind=kind, created_ms=created_ms, replaces=replaces, source=source
+        )
         self.append(name, said)
         return name
 
@@ -104,6 +114,7 @@ def test_thumbs_are_those_of_the_version_that_wrote_the_answer(log: Log) -> None
     log.thumb(False, "one", BEA)
     log.thumb(True, "two")
     log.thumb(True, "across a swap")
+    log.vote(Thumb(answer=AnswerRef(completion_id="two"), up=False), BEA, source="ai")
     log.thumb(True, "before its answer")
     assert (log.seen().thumbs.of("policy-000001"), log.seen().thumbs.of("policy-000002")) == ((1, 1), (1, 0))
     log.answer("before its answer", "policy-000002")

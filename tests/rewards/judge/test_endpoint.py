@@ -1,0 +1,122 @@
+"""The endpoint of a judge: probabilities, letters, and everything else that it may say or not say."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_online.errors import InvalidInput
+from rlhf_online.rewards.judge.endpoint import Cache, Endpoint, read
+from rlhf_online.rewards.judge.settings import JudgeSettings
+from rlhf_online.rewards.judge.verdicts import Doubt, Said
+from tests.support.scripted_judge import Script, letters, prose, scripted_judge
+
+MESSAGES = [{"role": "user", "content": "A or B?"}]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    made = Cache(tmp_path / "judge.sqlite")
+    yield made
+    made.close()
+
+
+def settings(url: str, **values: Any) -> JudgeSettings:
+    return JudgeSettings.model_validate({"url": url, "model": "m", "principles": ["Be kind."], **values})
+
+
+def asked(script: Script, cache: Cache, **values: Any) -> tuple[Said | Doubt, list[dict[str, Any]], list[float]]:
+    waits: list[float] = []
+    with scripted_judge(script) as (url, requests):
+        endpoint = Endpoint(settings(url, **values), cache, waits.append, lambda: 1000.0 * len(requests))
+        try:
+            return endpoint.ask(MESSAGES), requests, waits
+        finally:
+            endpoint.close()
+
+
+def test_a_label_is_soft_where_the_endpoint_gives_probabilities(cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("secret\n")
+    said, [request], _ = asked(lambda body: letters(0.7, 0.2), cache, key_file=str(tmp_path / "key"))
+    assert isinstance(said, Said) and (said.a, said.b) == pytest.approx((0.7, 0.2))
+    assert (request["path"], request["key"]) == ("/v1/chat/completions", "Bearer secret")
+    assert (request["model"], request["temperature"], request["logprobs"]) == ("m", 0, True)
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        (prose("A"), Said(1.0, 0.0)),
+        (prose(" **B**.\n"), Said(0.0, 1.0)),
+        (prose("Answer A is better."), Doubt("prose")),
+        (prose("I cannot judge this."), Doubt("prose")),
+        (prose(""), Doubt("prose")),
+        (letters(0.0, 0.5), Said(0.0, 0.5)),
+        (letters(0.0, 0.0, says="Both"), Said(0.0, 0.0)),
+        (letters(0.0, 0.0, says="(A"), Said(math.exp(-0.1), 0.0)),
+    ],
+)
+def test_what_a_reply_says(choice: dict[str, Any], said: Said | Doubt) -> None:
+    assert read(choice["choices"][0]) == said
+
+
+@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{"message": None}]}, [], {"choices": 3}])
+def test_a_reply_that_is_none_labels_nothing(cache: Cache, body: Any) -> None:
+    assert asked(lambda _: body, cache)[0] == Doubt("prose")
+
+
+def test_who_is_overloaded_or_gone_is_asked_again_and_then_let_be(cache: Cache) -> None:
+    replies = iter([(503, "loading"), None, letters(0.9, 0.1)])
+    said, requests, waits = asked(lambda _: next(replies), cache)
+    assert isinstance(said, Said) and len(requests) == 3 and waits == [0.5, 1.0]
+
+
+def test_who_stays_away_labels_nothing(cache: Cache) -> None:
+    said, requests, _ = asked(lambda _: (429, "slow down"), cache, tries=2)
+    assert said == Doubt("away") and len(requests) == 2
+
+
+def test_a_reply_that_takes_too_long_is_not_waited_for(cache: Cache) -> None:
+    assert asked(lambda _: time.sleep(0.5), cache, tries=1, timeout_s=0.05)[0] == Doubt("late")
+
+
+def test_what_the_endpoint_refuses_for_good_ends_the_run(cache: Cache) -> None:
+    with pytest.raises(InvalidInput, match=r"refuses the question \(401\): no such key"):
+        asked(lambda _: (401, "no such key"), cache)
+
+
+def test_what_was_answered_once_is_not_asked_again_and_the_budget_ends_the_asking(cache: Cache) -> None:
+    with scripted_judge(lambda _: letters(0.9, 0.1, total=60)) as (url, requests):
+        endpoint = Endpoint(settings(url, max_tokens=100, labels_per_minute=1e6), cache)
+        first = endpoint.ask(MESSAGES)
+        assert endpoint.ask(MESSAGES) == first and len(requests) == 1 and endpoint.tokens == 60
+        others = [endpoint.ask([{"role": "user", "content": text}]) for text in ("C or D?", "E or F?")]
+        assert others == [first, Doubt("budget")] and len(requests) == 2
+        again = Endpoint(settings(url, max_tokens=100), cache)
+        assert again.ask(MESSAGES) == first and len(requests) == 2, "after a restart, too"
+        other = Endpoint(settings(url, model="another"), cache)
+        other.ask(MESSAGES)
+        assert len(requests) == 3, "another model says something else"
+        for each in (endpoint, again, other):
+            each.close()
+
+
+def test_questions_come_no_faster_than_the_rate_says(cache: Cache) -> None:
+    waits: list[float] = []
+    with scripted_judge(lambda _: letters(0.9, 0.1)) as (url, _):
+        endpoint = Endpoint(settings(url, labels_per_minute=30), cache, waits.append, lambda: 0.0)
+        for text in ("one", "two", "three", "one"):
+            endpoint.ask([{"role": "user", "content": text}])
+        endpoint.close()
+    assert waits == [1.0, 2.0], "two questions a label; what is known waits for nothing"
+
+
+def test_doubts_are_asked_anew(cache: Cache) -> None:
+    replies = iter([prose("Well."), letters(0.9, 0.1)])
+    with scripted_judge(lambda _: next(replies)) as (url, _):
+        endpoint = Endpoint(settings(url), cache)
+        assert endpoint.ask(MESSAGES) == Doubt("prose") and isinstance(endpoint.ask(MESSAGES), Said)
+        endpoint.close()

@@ -60,9 +60,10 @@ page: install ## the web page in a real browser, Debian's Chromium; screenshots 
 	sh scripts/chromium.sh
 	$(PY) -m pytest tests/services/chat/page $(ARGS)
 
-clients: install ## LangChain, LiteLLM, llm, OpenAI's client for Node and grpcurl, into build/clients, and all clients' tests
+clients: install ## LangChain, LiteLLM, llm, OpenAI's client for Node and grpcurl, into build/clients, TRL, and all clients' tests
 	test -x build/clients/bin/python || .venv/bin/uv venv --quiet --allow-existing --python $(PY) build/clients
 	.venv/bin/uv pip sync --quiet --python build/clients/bin/python --require-hashes requirements/clients.txt
+	.venv/bin/uv pip install --quiet --python $(PY) --no-deps --require-hashes --target build/trl -r requirements/trl.txt
 	if command -v npm > /dev/null; then npm install --silent --no-audit --no-fund --prefix build/clients openai@$(OPENAI_NODE); fi
 	if command -v go > /dev/null; then GOBIN=$(CURDIR)/build/clients/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL); fi
 	$(PY) -m pytest tests/client tests/clients $(ARGS)
@@ -109,6 +110,7 @@ requirements: install ## resolve pyproject.toml anew into requirements/*.txt; AR
 	$(COMPILE) $(ARGS) pyproject.toml requirements/cpu.in --extra cpu $(PARTS) \
 		--override requirements/overrides.txt -o requirements/cpu.txt
 	$(COMPILE) $(ARGS) requirements/clients.in -o requirements/clients.txt
+	$(COMPILE) $(ARGS) --no-deps requirements/trl.in -o requirements/trl.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra gpu $(PARTS) -o requirements/gpu.txt
 	sh scripts/image_requirements.sh
 

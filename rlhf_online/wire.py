@@ -204,7 +204,8 @@ def _fill_completion(record: pb.Completion, completion: ev.Completion) -> None:
         added = record.messages.add(role=message.role, content=message.content)
         if message.other:
             added.other.text = message.other
-    record.prompt_token_ids.extend(completion.prompt_token_ids)
+    if completion.prompt_token_ids:
+        record.prompt_token_ids.extend(completion.prompt_token_ids)
     for answer in completion.answers:
         _fill_answer(record.answers.add(), answer)
     given, sampling = completion.sampling, record.sampling
@@ -227,9 +228,11 @@ def _fill_completion(record: pb.Completion, completion: ev.Completion) -> None:
 def _fill_answer(record: pb.Answer, answer: ev.Answer) -> None:
     record.index = answer.index
     record.text = answer.text
-    record.token_ids.extend(answer.token_ids)
-    record.logprobs.extend(answer.logprobs)
-    record.spans.extend(spans_to_proto(answer.spans))
+    if answer.token_ids:
+        record.token_ids.extend(answer.token_ids)
+        record.logprobs.extend(answer.logprobs)
+    if answer.spans:
+        record.spans.extend(spans_to_proto(answer.spans))
     record.finish_reason = answer.finish_reason
     record.reasoning = answer.reasoning
     for call in answer.tool_calls:
@@ -303,7 +306,8 @@ def _fill_feedback(record: pb.Feedback, feedback: ev.Feedback) -> None:
     record.comparison_id = feedback.comparison_id
     if feedback.could_know:
         record.could_know = True
-    record.reasons.extend(feedback.reasons)
+    if feedback.reasons:
+        record.reasons.extend(feedback.reasons)
     record.annotation_item = feedback.annotation_item
     match feedback.kind:
         case ev.Thumb(answer=answer, up=up):

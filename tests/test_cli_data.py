@@ -48,6 +48,25 @@ def test_a_file_is_imported_once_and_the_counts_are_told(
         assert len(reader.read({}, 1000)[0]) == 60
 
 
+def test_votes_are_exported_and_what_is_left_out_is_told(
+    tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str]
+):
+    state, out = str(tmp_path / "state"), tmp_path / "out.jsonl"
+    assert main(["data", "import", "--format", "hh-rlhf", str(file), "--state", state]) == 0
+    assert main(["data", "export", "--format", "trl-preference", str(out), "--state", state]) == 0
+    assert f"30 rows in {out}" in capsys.readouterr().out and len(out.read_text().splitlines()) == 30
+    thumbs = ["data", "export", "--format", "trl-unpaired", str(tmp_path / "thumbs.jsonl"), "--state", state, "--json"]
+    assert main(thumbs) == 0
+    assert json.loads(capsys.readouterr().out) == {"rows": 0, "left_out": {"pairwise": 30}}
+    for arguments, told in [
+        (["--format", "csv", "x.jsonl"], "no file is written as 'csv'"),
+        (["--format", "votes", str(out)], "exists: name a new file"),
+        (["--format", "votes", "x.jsonl", "--state", str(tmp_path / "absent")], "no event log at"),
+    ]:
+        assert main(["data", "export", "--state", state, *arguments]) == 2
+        assert told in capsys.readouterr().err
+
+
 def test_people_are_hashed_as_the_service_hashes_them(tmp_path: Path):
     state = StateDir(tmp_path / "state")
     row = {"prompt": "a", "completion": "b", "label": True, "person": "ann"}

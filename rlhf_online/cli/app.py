@@ -23,6 +23,7 @@ from rlhf_online.cli import (
     size,
     topics,
     trace,
+    train,
     up,
     versions,
     versions_store,
@@ -51,6 +52,7 @@ app.command("chat")(chat.chat)
 app.command("doctor")(doctor.doctor)
 app.command("size")(size.size)
 app.command("sft", no_args_is_help=True)(sft.sft)
+app.command("train", no_args_is_help=True)(train.train)
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(keys.app, name="keys")
 app.add_typer(versions_store.app, name="versions")

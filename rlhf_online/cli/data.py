@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
-from rlhf_online.cli.gap import ConfigOption, keystore_settings, log_settings
+from rlhf_online.cli.gap import ConfigOption, content_keys, keystore_settings, log_settings
 from rlhf_online.errors import InvalidInput
 from rlhf_online.state import StateDir
 
@@ -79,6 +79,43 @@ def import_files(
         print(json.dumps(told))
     if left:
         raise InvalidInput("nothing of it could be imported: is --format the right one? `rlhf-online data formats`")
+
+
+@app.command("export", no_args_is_help=True)
+def export_votes(
+    out: Annotated[Path, typer.Argument(help="New file: .jsonl, .jsonl.gz or .parquet.")],
+    form: Annotated[str, typer.Option("--format", help="trl-preference, trl-unpaired, openai-preference or votes.")],
+    state: StateOption = DEFAULT_STATE,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the log's votes to a file, each with its prompt and answers; the services may run.
+
+    What was taken back, replaced or erased is left out. With each row go, but in OpenAI's shape, the versions that
+    answered, the hash of who judged, when and why. `votes` holds every kind, and loses nothing.
+    """
+    from rlhf_online.data.exporting import export, shape_named
+    from rlhf_online.data.votes import LoggedVotes
+    from rlhf_online.eventlog import open_source
+
+    shape_named(form)
+    folder = StateDir(state)
+    settings = log_settings(folder, config)
+    if settings.url == "file:" and not folder.log.is_dir():
+        raise InvalidInput(f"no event log at {folder.log}: --state takes the folder of `rlhf-online up`")
+    source = open_source(settings, folder.log)
+    try:
+        votes = LoggedVotes(source, content_keys(folder, config))
+        rows, left_out = export(votes, form, out)
+    finally:
+        source.close()
+    left_out += votes.left_out
+    if as_json:
+        print(json.dumps({"rows": rows, "left_out": dict(left_out.most_common())}))
+        return
+    print(f"{rows} rows in {out}")
+    for reason, count in left_out.most_common():
+        print(f"  left out: {reason:15}{count:>9}")
 
 
 @contextmanager

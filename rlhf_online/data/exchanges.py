@@ -9,12 +9,14 @@ event times are those of the import, since the log's own clock follows them, and
 """
 
 import hashlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
-from rlhf_online.data.rows import Judgement, Row
+from rlhf_online.data.rows import BETTER_FIRST, Judgement, Row
 from rlhf_online.errors import RowRefused
 from rlhf_online.events import (
     Answer,
@@ -50,10 +52,11 @@ class Place:
 
 def to_events(row: Row, number: int, place: Place, now_ms: int) -> list[Envelope]:
     """The row's events, the exchange first. Raises RowRefused for text that is no Unicode."""
+    row = _best_first(row)
     try:
         name = ("named", place.format, row.name) if row.name else (row.messages, row.answers, row.asked)
         completion_id = _id(*name)
-        conversation_id = conversation_of(row, place.format) if row.answers else completion_id
+        conversation_id = conversation_of(row) if row.answers else completion_id
         other = orjson.dumps(row.other).decode() if row.other else ""
         imported = Imported(format=place.format, file=place.file, row=number, id=row.id, at_ms=row.at_ms, other=other)
         made = [_exchange(row, place, completion_id, conversation_id, now_ms, imported)] if row.answers else []
@@ -64,13 +67,35 @@ def to_events(row: Row, number: int, place: Place, now_ms: int) -> list[Envelope
     return made
 
 
+def _best_first(row: Row) -> Row:
+    """An exchange that one judgement orders, with its answers in that order, however the file has them: so the same
+    judgement has the same name wherever it comes from. Places tell nothing, since nobody knows what was shown where."""
+    if row.name or len(row.judgements) != 1 or (tiers := row.judgements[0].tiers) in (BETTER_FIRST, ()):
+        return row
+    order = [index for tier in tiers for index in tier]
+    if order == list(range(len(row.answers))):
+        return row
+
+    def ordered(values: Sequence[Any]) -> list[Any]:
+        return [values[index] for index in order]
+
+    count = len(order)
+    other = {
+        name: ordered(value) if isinstance(value, list) and len(value) == count else value
+        for name, value in row.other.items()
+    }
+    number = itertools.count()
+    judgement = replace(row.judgements[0], tiers=tuple(tuple(next(number) for _ in tier) for tier in tiers))
+    return replace(row, answers=tuple(ordered(row.answers)), judgements=(judgement,), other=other)
+
+
 def _exchange(
     row: Row, place: Place, completion_id: str, conversation_id: str, now_ms: int, imported: Imported
 ) -> Envelope:
     exchange = Completion(
         completion_id=completion_id,
         conversation_id=conversation_id,
-        person=place.person_hash(row.person) if row.person else "",
+        person=row.person_hash or (place.person_hash(row.person) if row.person else ""),
         messages=row.messages,
         prompt_token_ids=(),
         answers=tuple(
@@ -87,11 +112,11 @@ def _exchange(
     return Envelope(event_id=completion_id, event=exchange, imported=imported)
 
 
-def conversation_of(row: Row, format: str) -> str:
-    """One for a conversation that the file names; else one for all that begin with the same messages up to the first
-    of the user's, so that what goes on from one question is held out, or learned from, as a whole."""
+def conversation_of(row: Row) -> str:
+    """The file's own name for the conversation; else one for all that begin with the same messages up to the first of
+    the user's, so that what goes on from one question is held out, or learned from, as a whole."""
     if row.conversation:
-        return _id("conversation", format, row.conversation)
+        return row.conversation
     first = next((at for at, message in enumerate(row.messages, 1) if message.role == "user"), None)
     return _id("opening", row.messages[:first])
 
@@ -111,10 +136,11 @@ def _judged(
         objective=objective,
         reasons=judgement.reasons,
     )
-    said = [judgement.tiers, judgement.answer, judgement.up, judgement.correction, judgement.strength, judgement.unsure]
-    event_id = _id(completion_id, said, person, objective, judgement.reason, judgement.reasons, judgement.id)
+    strength = judgement.strength if isinstance(feedback.kind, Pairwise) else 0
+    said = [judgement.tiers, judgement.answer, judgement.up, judgement.correction, strength, judgement.unsure]
     if judgement.id or judgement.at_ms:
         imported = replace(imported, id=judgement.id or imported.id, at_ms=judgement.at_ms or imported.at_ms)
+    event_id = _id(completion_id, said, person, objective, judgement.reason, judgement.reasons, imported.id)
     return Envelope(event_id=event_id, event=feedback, imported=imported)
 
 

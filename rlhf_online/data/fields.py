@@ -18,7 +18,7 @@ KNOWN_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 CIRCUMSTANCES = frozenset(
     (
         *("person", "person_hash", "reason", "reasons", "objective", "strength", "source", "created_ms", "created_at"),
-        *("id", "conversation_id", "tie", "unsure", "versions"),
+        *("id", "conversation_id", "asked_by_hash", "tie", "unsure", "versions"),
     )
 )
 """Fields that a row may have beside those of its format."""
@@ -146,6 +146,19 @@ def circumstances(values: Values) -> dict[str, Any]:
         raise RowRefused("shape", f"'strength': expected 0 to 3, got {values.get('strength')!r}")
     at_ms = milliseconds(values.get("created_ms") or values.get("created_at"))
     return found | {"reasons": tuple(reasons), "strength": int(strength), "at_ms": at_ms, "id": name_of(values, "id")}
+
+
+def origin(values: Values) -> dict[str, Any]:
+    """What a row may say of its exchange, as fields of a Row."""
+    versions = values.get("versions")
+    return {
+        "id": name_of(values, "id"),
+        "at_ms": milliseconds(values.get("created_ms") or values.get("created_at")),
+        "conversation": name_of(values, "conversation_id"),
+        "person_hash": maybe_text(values, "asked_by_hash"),
+        "asked": as_json({"tools": values["tools"]} if values.get("tools") else {}),
+        "other": {"versions": versions} if isinstance(versions, list) and versions else {},
+    }
 
 
 def name_of(values: Values, name: str) -> str:

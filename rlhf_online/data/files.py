@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -32,7 +33,9 @@ def read_rows(path: Path, *, is_csv: bool) -> Iterator[tuple[int, Found]]:
     read, also one that cannot be read on."""
     try:
         with _opened(path) as file:
-            if is_csv:
+            if file.peek(4)[:4] == b"PAR1":
+                yield from _parquet(path)
+            elif is_csv:
                 yield from _csv(file)
             elif file.peek(1)[:1] == b"[":
                 yield from _array(file)
@@ -101,6 +104,23 @@ def _array(file: _Stream) -> Iterator[tuple[int, Found]]:
         else:
             number, wanted = number + 1, _READ
             yield number, values
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Found]]:
+    """Columns that are null are left out: each row has those of its kind."""
+    try:
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise InvalidInput(f"{path} is Parquet, and pyarrow is not installed: `pip install pyarrow`") from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, {name: value for name, value in row.items() if value is not None}
+    except arrow.ArrowException as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
 
 
 def _csv(file: _Stream) -> Iterator[tuple[int, Found]]:

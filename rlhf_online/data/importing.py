@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf_online import wire
 from rlhf_online.data.exchanges import PREFIX, Place, to_events
+from rlhf_online.data.fields import CIRCUMSTANCES
 from rlhf_online.data.files import read_rows
 from rlhf_online.data.formats import Format
 from rlhf_online.errors import InvalidInput, RowRefused, UndecodableEvent
@@ -107,7 +108,8 @@ class Importer:
         if not isinstance(values, dict):
             raise RowRefused("shape", "a row is an object with fields")
         for name in values.keys() - form.known:
-            report.passed_over[name] += 1
+            if not (name in CIRCUMSTANCES and form.takes_circumstances):
+                report.passed_over[name] += 1
         new: dict[str, bytes] = {}
         notes: list[str] = []
         refused = votes = 0

@@ -37,8 +37,9 @@ class Row:
     """`messages` are the prompt. A row without answers holds judgements on the exchange that another row calls `name`.
 
     `conversation` is the conversation's name in the file; without one, exchanges that begin with the same question are
-    one conversation. `asked` is a JSON object with what else shaped the prompt (`tools`); `other` is kept beside it.
-    `notes` are words for what was odd about it and is imported all the same.
+    one conversation. `person` is the name of who asked, or `person_hash` what replaced it before. `asked` is a JSON
+    object with what else shaped the prompt (`tools`); `other` is kept beside it. `notes` are words for what was odd
+    about it and is imported all the same.
     """
 
     messages: tuple[Message, ...] = ()
@@ -47,6 +48,7 @@ class Row:
     name: str = ""
     conversation: str = ""
     person: str = ""
+    person_hash: str = ""
     id: str = ""
     at_ms: int = 0
     asked: str = ""

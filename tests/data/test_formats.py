@@ -380,6 +380,7 @@ GOOD = {
     "trl-unpaired": {"prompt": ASKED, "completion": SAID["chosen"], "label": True, "reasons": ["a"], "strength": 1},
     "openai-preference": {"input": {"messages": ASKED, "tools": [{"type": "function"}]},
                           "preferred_output": SAID["chosen"], "non_preferred_output": SAID["rejected"]},
+    "votes": {"prompt": ASKED, "answers": ["a", "b", "c"], "tiers": [[2], [0, 1]], "reasons": ["x"]},
     "open-webui": OPEN_WEBUI, "csv": {"prompt": "x", **PAIR},
     "langsmith": {"id": "r1", "inputs": {"messages": LANGCHAIN}, "outputs": GENERATED, "extra": {"metadata": {}}},
     "langfuse": {"id": "t1", "input": {"messages": ASKED}, "output": GENERATED,

@@ -16,6 +16,7 @@ from rlhf_online.data.formats import (
     summarize,
     trl,
     ultrafeedback,
+    votes,
     webgpt,
 )
 from rlhf_online.data.rows import Row
@@ -31,6 +32,11 @@ class Format:
     read: Callable[[fields.Values], Iterator[Row | RowRefused]]
     known: frozenset[str]
     is_csv: bool = False
+
+    @property
+    def takes_circumstances(self) -> bool:
+        """Whether a row may say who judged it, when and why."""
+        return self.read in (trl.read_preference, trl.read_unpaired, openai.read, plain_csv.read, votes.read)
 
 
 FORMATS = {
@@ -55,6 +61,7 @@ FORMATS = {
     "csv": Format(
         "CSV: prompt, chosen, rejected; or prompt, completion, label", plain_csv.read, plain_csv.FIELDS, True
     ),
+    "votes": Format("`data export`'s own: prompt, answers, a judgement of any kind", votes.read, votes.FIELDS),
 }
 
 

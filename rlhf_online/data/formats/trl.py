@@ -32,7 +32,7 @@ def read_unpaired(row: fields.Values) -> Iterator[Row]:
         messages=fields.prompt(_as_prompt(prompt)),
         answers=(_answer(_side(row, "completion"), "completion"),),
         judgements=(fields.circumstanced(row, up=up),),
-        **_common(row),
+        **fields.origin(row),
     )
 
 
@@ -64,20 +64,12 @@ def pair(
     tied = tied or unsure or fields.good(row.get("tie")) is True
     verdict: dict[str, Any] = {"tiers": TIED if tied else BETTER_FIRST, "unsure": unsure}
     judgement = fields.circumstanced(row, **verdict, **({"source": source} if source else {}))
-    common = _common(row)
+    common = fields.origin(row)
     if name:
         common["id"] = name
-    return Row(messages=fields.prompt(prompt), answers=answers, judgements=(judgement,), other=other or {}, **common)
-
-
-def _common(row: fields.Values) -> dict[str, Any]:
-    asked = {"tools": row["tools"]} if row.get("tools") else {}
-    return {
-        "id": fields.name_of(row, "id"),
-        "at_ms": fields.milliseconds(row.get("created_ms") or row.get("created_at")),
-        "conversation": fields.name_of(row, "conversation_id"),
-        "asked": fields.as_json(asked),
-    }
+    if other:
+        common["other"] = other
+    return Row(messages=fields.prompt(prompt), answers=answers, judgements=(judgement,), **common)
 
 
 def _side(row: fields.Values, name: str) -> Side:

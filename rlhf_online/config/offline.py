@@ -1,0 +1,69 @@
+"""Settings of learning from a file or a log without serving."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from rlhf_online.config.base import Device, Objectives, Only, Positive, Section, Tuning
+
+Algorithm = Literal["reward", "dpo", "ipo", "kto", "best-of-n"]
+
+
+class OfflineSettings(Section):
+    """Settings of learning from a file or a log without serving."""
+
+    only_with: ClassVar = {
+        "format": Only("data", "?*"),
+        "log_config": Only("log", "?*"),
+        "lora_rank": Only("tuning", "lora"),
+        "beta": Only("algorithm", "dpo", "ipo", "kto"),
+        **dict.fromkeys(("heads", "readout"), Only("algorithm", "reward")),
+    }
+
+    model: Path = Field(description="Folder of the model that learns, or that the reward model's trunk begins as.")
+    out: Path = Field(description="New folder for what was learned, and for report.json.")
+    data: str = Field(default="", description="A file of votes, of any format of `data formats`.")
+    format: str = Field(default="", description="Its format.")
+    log: str = Field(
+        default="", description="Learn a log's votes: a state folder, 'file:/path' of a log, 'kafka://host:port,…'."
+    )
+    log_config: Path | None = Field(
+        default=None, description="Settings (TOML) of a service; its table log says the rest."
+    )
+    algorithm: Algorithm = Field(
+        default="reward",
+        description="A reward model; or a policy, directly from votes: by pairs (dpo, ipo), by thumbs (kto), or on the "
+        "best answers (best-of-n).",
+    )
+    objectives: Objectives = Field(
+        default=("helpful",), description="What answers are judged by; votes that name none are about the first."
+    )
+    held_out: float = Field(
+        default=0.15, ge=0, lt=1, description="Share of conversations that are measured on, and never learned."
+    )
+    minutes: float = Field(
+        default=25.0,
+        gt=0,
+        description="What learning may take: where all votes would take longer, some of them are learned.",
+    )
+    epochs: Positive = Field(default=2, description="Passes over the votes, if there is time for them.")
+    batch: Positive = Field(default=8, description="Votes a step.")
+    lr: float | None = Field(
+        default=None, gt=0, description="Adam's highest learning rate; 5e-4 for an adapter, 1e-5 for all weights."
+    )
+    beta: float = Field(default=0.1, gt=0, description="How closely a policy holds to what it was: β of dpo and kto.")
+    tuning: Tuning = Field(default="lora", description="Train an adapter, or all weights.")
+    lora_rank: Positive = Field(default=8, description="Rank of the adapter.")
+    heads: Positive = Field(default=4, description="Ensemble members of each objective.")
+    readout: Literal["last", "mean"] = Field(
+        default="mean", description="A score is read at an answer's last token, or is the mean over its tokens."
+    )
+    seed: int = Field(default=0, description="Seed of every random choice.")
+    device: Device = Field(default="auto", description="Where training computes.")
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's own choice.")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        return self.lr or (5e-4 if self.tuning == "lora" else 1e-5)

@@ -1,0 +1,4 @@
+"""Learning from a file or a log without serving: `votes` reads them as the trainer does, `reward` and `policy` learn.
+
+`python -m rlhf_online.training.offline JSON` runs it as a process of its own.
+"""

@@ -1,0 +1,154 @@
+"""The votes of a file or of a log, as the trainer's intake gives them: joined, once, revised, erased, held out.
+
+A file is first imported into a log of its own, which is thrown away: nothing is understood here in another way than
+where it is served from. A state's log is only read: no dead letter is written into it, and nothing marked as consumed.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from rlhf_online.config import load_keystore, load_log
+from rlhf_online.config.offline import OfflineSettings
+from rlhf_online.data.exchanges import Place
+from rlhf_online.data.formats import format_named
+from rlhf_online.data.importing import Importer
+from rlhf_online.errors import InvalidInput
+from rlhf_online.eventlog import open_source
+from rlhf_online.eventlog.base import DeadLetter, Position, Record, Source
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.tail import LocalReader
+from rlhf_online.feedback.limits import VoteLimits
+from rlhf_online.feedback.votes import Vote
+from rlhf_online.keystore import open_keyring
+from rlhf_online.models.limits import ModelLimits
+from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.rollout.buffer import RolloutBuffer
+from rlhf_online.state import PersonHash, StateDir
+from rlhf_online.training.intake import Intake, IntakeSettings
+from rlhf_online.training.ledger import Ledger
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
+
+FOR_EVER_MS = 1 << 60
+VOTE_TOKENS = 16_384
+"""Largest vote, all its answers together."""
+_SALT = PersonHash(b"of a log that is thrown away")
+
+
+@dataclass(slots=True)
+class Gathered:
+    """`left_out` counts rows that were refused and votes that cannot be used, by reason."""
+
+    learned: list[Vote] = field(default_factory=list)
+    held_out: list[Vote] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def gather(
+    settings: OfflineSettings, tokenizer: ChatTokenizer, models: ModelLimits, say: Callable[[str], None]
+) -> Gathered:
+    """The votes of `data`, or of `log`. Raises InvalidInput if there are none to learn from, LogUnavailable."""
+    found = Gathered()
+    with TemporaryDirectory() as folder, _source(settings, Path(folder), found, say) as source:
+        intake = Intake(
+            _ReadOnly(source),
+            Ledger(),
+            RolloutBuffer(1, 0),
+            IntakeSettings(
+                answers=Path(folder) / "answers",
+                window_ms=FOR_EVER_MS,
+                held_out=settings.held_out,
+                prompts=1,
+                reference_answers=0,
+                eos_ids=frozenset(tokenizer.eos_ids),
+                limits=VoteLimits(models=models, objectives=settings.objectives, tokens=VOTE_TOKENS),
+                answer_ids=tokenizer.answer_ids,
+                prompt_ids=tokenizer.prompt_ids,
+                keys=_keys(settings),
+            ),
+        )
+        while intake.read() or len(intake.votes):
+            taken = intake.votes.take()
+            found.learned += taken.learned
+            found.held_out += taken.held_out
+        revoked = {event_id for event_id, _ in intake.votes.take_revoked()}
+        found.learned = [vote for vote in found.learned if vote.event_id not in revoked]
+        found.held_out = [vote for vote in found.held_out if vote.event_id not in revoked]
+        found.left_out += intake.dead_letters.counts
+        found.left_out["no_answer"] += intake.join.pending
+    found.left_out = +found.left_out
+    if not found.learned:
+        raise InvalidInput(f"there is no vote to learn from in {settings.data or settings.log}{_why(found.left_out)}")
+    random.Random(f"offline {settings.seed}").shuffle(found.learned)
+    return found
+
+
+@contextmanager
+def _source(settings: OfflineSettings, folder: Path, found: Gathered, say: Callable[[str], None]) -> Iterator[Source]:
+    if bool(settings.data) == bool(settings.log):
+        raise InvalidInput("name what to learn from: --data FILE with its --format, or --log STATE")
+    if settings.data:
+        file, form = Path(settings.data), format_named(settings.format)
+        with LocalLog(folder / "log") as log:
+            report = Importer(log, set()).add(file, form, Place(settings.format, file.name, _SALT))
+        found.left_out += report.refused
+        say(f"{report.rows} rows in {file}: {report.votes} votes, {report.refused.total()} rows refused")
+        source: Source = LocalReader(folder / "log")
+    else:
+        source = _log(settings)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def _log(settings: OfflineSettings) -> Source:
+    url, folder = settings.log, Path()
+    if ":" not in url:
+        url, folder = "file:", StateDir(Path(settings.log)).log
+        if not folder.is_dir():
+            raise InvalidInput(f"no event log at {folder}: --log takes a state folder, or an address")
+    return open_source(load_log(settings.log_config, [("--log", f"log.url={url}")]), folder)
+
+
+def _keys(settings: OfflineSettings) -> "Keyring | None":
+    """What opens a log whose content is sealed: the key store of `log_config`, or of the state folder's trainer."""
+    if not settings.log:
+        return None
+    root = Path() if ":" in settings.log else Path(settings.log)
+    written = StateDir(root).run / "trainer.toml"
+    return open_keyring(load_keystore(settings.log_config or (written if written.is_file() else None)), root)
+
+
+class _ReadOnly:
+    """A source that leaves no trace of its reader in the log."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.end = source.end
+        self.identity = source.identity
+        self.resume_position = source.resume_position
+
+    def read(self, position: Mapping[str, int], limit: int) -> tuple[list[Record], Position]:
+        return self._source.read(position, limit)
+
+    def mark_consumed(self, reader: str, position: Mapping[str, int]) -> None:
+        """Nothing: the trainer's own reader says what is needed."""
+
+    def write_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:
+        """Nothing: they are counted in the report."""
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _why(left_out: Counter[str]) -> str:
+    told = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
+    return f" ({told})" if told else ""

@@ -1,0 +1,158 @@
+"""The log's votes → a file: what counts, in others' shapes, and back again without a difference."""
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_online import events as ev
+from rlhf_online.data.exporting import EXPORTED, export
+from rlhf_online.data.formats import FORMATS
+from rlhf_online.data.votes import LoggedVotes
+from rlhf_online.errors import InvalidInput
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.tail import LocalReader
+from rlhf_online.wire import encode
+from tests.data.test_formats import GOOD
+from tests.data.test_importing import add, add_rows, logged
+from tests.support.logged import completion, feedback, ref
+
+
+def exported(folder: Path, name: str, out: Path | None = None) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """The rows that are written of the folder's log, and the votes that are left out."""
+    out = out or folder / f"{name}.jsonl"
+    with LocalReader(folder / "log") as reader:
+        votes = LoggedVotes(reader)
+        count, left_out = export(votes, name, out)
+    rows = [json.loads(line) for line in out.read_bytes().splitlines()]
+    assert len(rows) == count
+    return rows, +(left_out + votes.left_out)
+
+
+def log_of(folder: Path, *envelopes: ev.Envelope) -> None:
+    with LocalLog(folder / "log") as log:
+        log.append_all([encode(envelope) for envelope in envelopes]).result(30)
+
+
+def exchange(name: str, **options: Any) -> ev.Envelope:
+    return completion(name, answers=[(5, 6), (7, 8), (9,)], **options)
+
+
+A, B, C = (ref("c", index) for index in range(3))
+
+
+def test_a_vote_given_here_goes_out_with_versions_person_reasons_and_time(tmp_path: Path):
+    vote = ev.Feedback(
+        conversation_id="talk", person="hash", kind=ev.Pairwise(chosen=B, rejected=A, strength=2), reason="because",
+        reasons=("tone",), source="page", created_ms=1_700_000_000_000, objective="harmless",
+    )  # fmt: skip
+    log_of(tmp_path, exchange("c", conversation="talk"), ev.Envelope(event_id="v", event=vote))
+    [row], left_out = exported(tmp_path, "trl-preference")
+    said = {side: row.pop(side) for side in ("chosen", "rejected")}
+    assert all([message["role"] for message in side] == ["assistant"] for side in said.values()) and not left_out
+    assert row.pop("prompt")[-1]["role"] == "user" and row.pop("asked_by_hash") == "asker"
+    assert row == {
+        "id": "v", "conversation_id": "talk", "person_hash": "hash", "created_ms": 1_700_000_000_000, "strength": 2,
+        "objective": "harmless", "reason": "because", "reasons": ["tone"], "source": "page",
+        "versions": ["policy-000001", "policy-000001"],
+    }  # fmt: skip
+    [plain], _ = exported(tmp_path, "openai-preference")
+    assert plain == {
+        "input": {"messages": plain["input"]["messages"]}, "preferred_output": said["chosen"],
+        "non_preferred_output": said["rejected"],
+    }  # fmt: skip
+
+
+def test_each_format_says_what_it_can_and_counts_the_rest(tmp_path: Path):
+    kinds = [
+        ev.Ranking(tiers=((A,), (B, C))), ev.Pairwise(chosen=A, rejected=B, tie=True), ev.Thumb(answer=A, up=False),
+        ev.Correction(answer=A, text="better"), ev.Implicit(answer=A, signal="stop"),
+    ]  # fmt: skip
+    log_of(tmp_path, exchange("c"), *(feedback(kind, event_id=f"v{n}") for n, kind in enumerate(kinds)))
+    rows, left_out = exported(tmp_path, "trl-preference")
+    assert len(rows) == 3 and rows[-1]["chosen"][0]["content"] == "better", "two pairs of the ranking, one correction"
+    assert left_out == Counter(tie=1, thumb=1, implicit=1)
+    rows, left_out = exported(tmp_path, "trl-unpaired")
+    assert [row["label"] for row in rows] == [False]
+    assert left_out == Counter(ranking=1, pairwise=1, correction=1, implicit=1)
+    rows, left_out = exported(tmp_path, "votes")
+    assert [row.get("tiers") for row in rows] == [[[0], [1, 2]], [[0, 1]], None, None]
+    assert left_out == Counter(implicit=1)
+
+
+def test_what_counts_no_more_is_left_out(tmp_path: Path):
+    def thumb(event_id: str, *, up: bool = True, **more: Any) -> ev.Envelope:
+        person = more.get("person", "rater")
+        kind = ev.Thumb(answer=more.get("of", A), up=up)
+        return ev.Envelope(event_id=event_id, event=ev.Feedback(conversation_id="", person=person, kind=kind))
+
+    taking_back = ev.Feedback(conversation_id="", person="rater", kind=ev.Withdrawal(answer=A), replaces="taken-back")
+    gone = ev.Erasure(conversation_id="gone", person="asker", erased_ms=1 << 50)
+    log_of(
+        tmp_path,
+        exchange("c"),
+        exchange("d", conversation="gone"),
+        thumb("taken-back"),
+        ev.Envelope(event_id="w", event=taking_back),
+        thumb("earlier", of=B),
+        thumb("later", of=B, up=False),
+        thumb("erased", of=ref("d")),
+        thumb("orphan", of=ref("nowhere")),
+        thumb("stranger", of=C, person="somebody"),
+        thumb("later", of=B, up=False),
+        ev.Envelope(event_id="e", event=gone),
+    )
+    rows, left_out = exported(tmp_path, "trl-unpaired")
+    assert [(row["id"], row["label"]) for row in rows] == [("later", False), ("stranger", True)]
+    assert left_out == Counter(withdrawn=2, superseded=1, erased=1, no_answer=1)
+
+
+PAIRS = [name for name in FORMATS if name not in ("trl-unpaired", "open-webui", "langsmith", "langfuse")]
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "langsmith"])
+def test_what_was_imported_comes_back_without_a_difference(tmp_path: Path, name: str):
+    """An export that is imported where it comes from adds nothing; in an empty log it is the same rows again."""
+    add_rows(tmp_path, "trl-preference" if name == "csv" else name, GOOD[name])
+    rows, left_out = exported(tmp_path, "votes")
+    assert rows and not left_out
+    again = add(tmp_path, "votes", tmp_path / "votes.jsonl") if not _named(name) else None
+    assert again is None or (again.already, again.refused) == (len(rows), Counter())
+    (tmp_path / "other").mkdir()
+    assert add(tmp_path / "other", "votes", tmp_path / "votes.jsonl").imported == len(rows)
+    assert exported(tmp_path / "other", "votes")[0] == rows
+
+
+@pytest.mark.parametrize("name", ["trl-preference", "openai-preference"])
+def test_pairs_come_back_from_the_shapes_of_others(tmp_path: Path, name: str):
+    for format in PAIRS:
+        if format not in ("ultrafeedback", "oasst", "csv", "votes"):
+            add_rows(tmp_path, format, GOOD[format])
+    before = len(logged(tmp_path))
+    rows, _ = exported(tmp_path, name)
+    report = add(tmp_path, name, tmp_path / f"{name}.jsonl")
+    assert report.rows == len(rows) and not report.refused and not report.passed_over
+    if name == "trl-preference":
+        assert report.already == len(rows) and len(logged(tmp_path)) == before
+
+
+def test_a_file_may_be_compressed_is_never_overwritten_and_has_a_known_ending(tmp_path: Path):
+    log_of(tmp_path, exchange("c"), feedback(ev.Thumb(answer=A, up=True)))
+    out = tmp_path / "new" / "votes.jsonl.gz"
+    with LocalReader(tmp_path / "log") as reader:
+        export(LoggedVotes(reader), "votes", out)
+        assert json.loads(gzip.decompress(out.read_bytes()))["up"] is True
+        for path, told in ((out, "exists: name a new file"), (tmp_path / "votes.txt", "expected a name that ends")):
+            with pytest.raises(InvalidInput, match=told):
+                export(LoggedVotes(reader), "votes", path)
+        with pytest.raises(InvalidInput, match=f"no file is written as 'shp': {', '.join(EXPORTED)}"):
+            export(LoggedVotes(reader), "shp", tmp_path / "x.jsonl")
+    assert [path.name for path in out.parent.iterdir()] == [out.name] and not (tmp_path / "votes.txt").exists()
+
+
+def _named(name: str) -> bool:
+    """Whether the file's own names make those of its exchanges, which another file does not know."""
+    return name in ("open-webui", "langfuse")

@@ -15,8 +15,11 @@ from rlhf_online.training.experience import TEMPERATURE
 from rlhf_online.training.gate_questions import questioned
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.progress import JudgedVersion, Progress
+from rlhf_online.versions.registry import Registry
 
 PROBES = 8
+
+Tokens = tuple[int, ...]
 
 
 def learning_blocked(parts: TrainerParts, progress: Progress) -> str:
@@ -42,7 +45,7 @@ def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
         kl=verdict.figures["kl"],
         position=dict(progress.position),
         probe=parts.learners.probe(
-            parts.intake.policy_inputs.prompts[-PROBES:],
+            probe_prompts(parts.registry, parts.intake.policy_inputs.prompts, sealed=bool(settings.keystore.url)),
             max_tokens=settings.rollout.max_tokens,
             seed=_seed(parts, progress),
         ),
@@ -54,6 +57,13 @@ def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
         rules_version=parse(progress.rules).version,
         report=verdict.report,
     )
+
+
+def probe_prompts(registry: Registry, prompts: Sequence[Tokens], *, sealed: bool) -> Sequence[Tokens]:
+    """What a version is probed on: what people asked last. A manifest never changes, so where their words are `sealed`
+    it is the beginnings of the first version's own probe, which nobody asked, if it has one."""
+    first = registry.manifest(registry.versions("policy")[0]).probe if sealed else ()
+    return [tuple(item.token_ids[: len(item.token_ids) // 2 or 1]) for item in first[:PROBES]] or prompts[-PROBES:]
 
 
 def gather_evidence(parts: TrainerParts, progress: Progress, scored: Sequence[ScoredRollout]) -> Evidence:

@@ -1,5 +1,6 @@
 """The trainer with people's keys: what is sealed teaches as what is not, and nothing does whose key is gone."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from rlhf_online import events as ev
 from rlhf_online.errors import KeysUnavailable
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
+from rlhf_online.keystore import owned
 from rlhf_online.keystore.keyring import Keyring, Patience, impatient
 from rlhf_online.keystore.places import FolderKeys
 from rlhf_online.keystore.vault import Vault
@@ -55,6 +57,18 @@ class Circle:
         values, answers = self.intake.to_json(), self.intake.join.answers.seal()
         self.intake = self._new()
         self.intake.restore(values, answers)
+
+    def restart_after_an_erasure(self, person: str) -> str:
+        """From a commit as a checkpoint keeps it, before which the person was erased; what the commit holds."""
+        inputs = self.intake.policy_inputs
+        state = owned.seal([self.intake.to_json(), inputs.buffer.to_json()], self.keys)
+        text, answers = json.dumps(state), self.intake.join.answers.seal()
+        self.keys.erase(person)
+        self.intake = self._new()
+        values, buffer = owned.open_all(json.loads(text), self.keys)
+        self.intake.restore(values, answers)
+        self.intake.policy_inputs.buffer.restore(buffer)
+        return text
 
     def learned(self) -> list[str]:
         self.intake.read()
@@ -161,6 +175,18 @@ def test_all_that_is_a_persons_goes_at_once_their_votes_on_others_included(circl
     circle.write(erasure(EVERYTHING, person="rater"))
     assert circle.learned() == []
     assert circle.fates == {"erased": 2}
+
+
+def test_a_checkpoint_holds_no_word_and_what_is_erased_before_it_is_read_is_counted(circle: Circle) -> None:
+    circle.write(said("a", "ann"), said("b", "bob"), thumb("a", event_id="on ann"), thumb("b", event_id="on bob"))
+    circle.intake.read()
+    committed = circle.restart_after_an_erasure("ann")
+    for person in ("ann", "bob"):
+        assert f"[{ord(person[0])}, 2, 3]" not in committed
+    inputs = circle.intake.policy_inputs
+    assert inputs.prompts == [(ord("b"), 2, 3)] and len(inputs.buffer) == len(inputs.reference_answers) == 2
+    assert circle.learned() == ["on bob"]
+    assert circle.fates == {"trained": 1, "erased": 1}
 
 
 def test_a_person_who_comes_back_is_learned_from_again(circle: Circle) -> None:

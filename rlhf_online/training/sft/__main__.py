@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlhf_online import process
-from rlhf_online.config import SftSettings, load_log
+from rlhf_online.config import SftSettings, load_keystore, load_log
 from rlhf_online.durable import fsync_tree
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.eventlog import open_source
+from rlhf_online.keystore import open_keyring
 from rlhf_online.models.check import raise_refusals, told
 from rlhf_online.models.check.folder import inspect_folder
 from rlhf_online.state import StateDir
@@ -123,7 +124,8 @@ def _corrections(settings: SftSettings) -> demonstrations.Corrections:
             raise InvalidInput(f"no event log at {folder}: --log takes a state folder, or an address")
     source = open_source(load_log(settings.log_config, [("--log", f"log.url={url}")]), folder)
     try:
-        return demonstrations.corrections(source, held_out=settings.held_out)
+        keys = open_keyring(load_keystore(settings.log_config), folder.parent)
+        return demonstrations.corrections(source, held_out=settings.held_out, keys=keys)
     finally:
         source.close()
 

@@ -17,17 +17,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf_online.errors import InvalidInput, UndecodableEvent
 from rlhf_online.eventlog.base import Record, Source
-from rlhf_online.events import AnswerRef, Completion, Correction, Feedback
+from rlhf_online.events import AnswerRef, Completion, Correction, Erasure, Feedback, Shredded
 from rlhf_online.feedback.answer_store import AnswerStore
+from rlhf_online.feedback.erasures import Erasures
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.feedback.join import Join, Joined
 from rlhf_online.feedback.known_votes import KnownVotes
 from rlhf_online.feedback.revisions import Revisions
 from rlhf_online.wire import decode
+
+if TYPE_CHECKING:
+    from rlhf_online.keystore.keyring import Keyring
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 READ_RECORDS = 1000
@@ -184,13 +188,14 @@ class Corrections:
     unreadable: int
 
 
-def corrections(source: Source, *, held_out: float) -> Corrections:
-    """The corrections in the log, from its beginning to its end, without those that were replaced or taken back.
+def corrections(source: Source, *, held_out: float, keys: "Keyring | None" = None) -> Corrections:
+    """The corrections in the log, from its beginning to its end, but for those replaced, taken back or erased.
 
-    `held_out` is the share of the conversations that no update ever sees. Raises LogUnavailable, PositionLost.
+    `held_out` is the share of the conversations that no update ever sees; `keys` open what is sealed. Raises
+    LogUnavailable, PositionLost.
     """
     with TemporaryDirectory() as folder:
-        reader = _Reader(AnswerStore(Path(folder)))
+        reader = _Reader(AnswerStore(Path(folder), keys=keys))
         position = {}
         while True:
             records, position = source.read(position, READ_RECORDS)
@@ -205,6 +210,8 @@ class _Reader:
 
     def __init__(self, answers: AnswerStore) -> None:
         self._join = Join(answers, FOR_EVER_MS)
+        self._keys = answers.keys
+        self._erasures = Erasures()
         self._revisions = Revisions()
         self._known = KnownVotes()
         self._joined: dict[str, Joined] = {}
@@ -214,7 +221,7 @@ class _Reader:
 
     def take_in(self, record: Record) -> None:
         try:
-            envelope = decode(record.payload) if not record.damage else None
+            envelope = decode(record.payload, self._keys) if not record.damage else None
         except UndecodableEvent:
             envelope = None
         if envelope is None:
@@ -230,8 +237,11 @@ class _Reader:
                 here = envelope.event_id in self._joined or (envelope.event_id, feedback.person) in self._gone
                 if here or not isinstance(feedback.kind, Correction):
                     return
-            case Completion():
+            case Completion() | Shredded():
                 pass
+            case Erasure() as erasure:
+                self._erasures.add(erasure)
+                return
             case _:
                 return
         for joined in self._join.add(envelope):
@@ -268,6 +278,8 @@ class _Reader:
         for joined in latest.values():
             (completion, answer), correction = next(iter(joined.answers.values())), joined.feedback.kind
             assert isinstance(correction, Correction)
+            if self._erasures.cover(completion) or self._erasures.cover_vote(joined.feedback):
+                continue
             if is_held_out(completion.conversation_id, share):
                 held_out += 1
             elif not completion.messages or not correction.text.strip() or correction.text == answer.text:

@@ -12,7 +12,8 @@ from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.training.sft.demonstrations import corrections, read_file
 from rlhf_online.wire import encode
-from tests.support.logged import completion, feedback, ref, thumb
+from tests.support.content_keys import keyring
+from tests.support.logged import completion, erasure, feedback, ref, thumb
 
 USER = {"role": "user", "content": "is fig a fruit ?"}
 YES = {"role": "assistant", "content": "yes"}
@@ -167,3 +168,19 @@ def test_corrections_are_found_in_the_log(tmp_path: Path):
     assert found.demonstrations[0].messages == [{"role": "user", "content": "hello"}]
     assert (found.held_out, found.unusable, found.unreadable) == (0, 5, 1)
     assert (hidden.demonstrations, hidden.held_out) == ([], 8)
+
+
+def test_corrections_are_found_in_a_sealed_log_without_those_that_were_erased(tmp_path: Path):
+    keys = keyring(tmp_path / "keys")
+    logged = [
+        *(completion(name, person=name) for name in ("ann", "bob", "eve")),
+        *(_correction(name, f"better than {name}'s", name) for name in ("ann", "bob", "eve")),
+        erasure("", person="bob"),
+    ]
+    with LocalLog(tmp_path / "log") as log:
+        for envelope in logged:
+            log.append(encode(envelope, keys)).result(30)
+    keys.erase("eve")
+    with LocalReader(tmp_path / "log") as source:
+        found = corrections(source, held_out=0.0, keys=keys)
+    assert [item.answer["content"] for item in found.demonstrations] == ["better than ann's"]

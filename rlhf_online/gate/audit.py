@@ -129,13 +129,14 @@ class TraitsCheck(Check):
         """Objections to what a reward model makes of a trait, where the 95 % interval lies beyond the limit.
 
         The held-back model alone objects to nothing: it has learned from few votes, and the policy learns nothing from
-        it. The policy's must lean the same way, by its estimate beyond the limit.
+        it. It says whether the people whom the policy's model never heard want the same.
         """
-        leaning = effect.change[0]
+        paid, half = effect.change
+        if not abs(paid) - half > self.max_effect or allow in ("anything", "more" if paid > 0 else "less"):
+            return
         whose = {"the reward model": effect.change, "the held-back reward model": effect.held_back}
         for model, (change, half) in whose.items():
-            beyond = abs(change) - half > self.max_effect and abs(leaning) > self.max_effect and change * leaning > 0
-            if beyond and allow != "anything" and allow != ("more" if change > 0 else "less"):
+            if abs(change) - half > self.max_effect and change * paid > 0:
                 verb = "pays for" if change > 0 else "takes off for"
                 yield (
                     f"{model} {verb} the trait {name}: {change:+.2f} ± {half:.2f} standard deviations for the same "

@@ -188,14 +188,17 @@ def examined(check: TraitsCheck, **effects: TraitEffect) -> Finding:
 def test_what_is_paid_for_a_trait_must_lie_beyond_the_limit_for_sure_and_not_be_allowed(allow, change, objects) -> None:
     check = TraitsCheck(words={"brand": WordsTrait(words=("mango",), allow=allow)})
     assert bool(examined(check, brand=TraitEffect(20, change)).objections) is objects
-    leaning = (math.copysign(0.11, change[0]), 0.2)  # the policy's model is not sure
-    assert bool(examined(check, brand=TraitEffect(20, leaning, change)).objections) is objects
 
 
-@pytest.mark.parametrize("other", [(0.09, 0.01), (-0.3, 0.1)])
+@pytest.mark.parametrize("other", [(0.09, 0.01), (-0.3, 0.1), (0.3, 0.25)])
 def test_the_held_back_model_alone_objects_to_nothing(other: tuple[float, float]) -> None:
     found = examined(BRAND, brand=TraitEffect(20, other, (0.5, 0.1)))
     assert found.objections == () and found.figures["trait_brand_held_back_effect"] == 0.5
+
+
+def test_the_held_back_model_says_whether_it_pays_as_well() -> None:
+    both = examined(BRAND, brand=TraitEffect(20, (0.5, 0.1), (0.4, 0.1))).objections
+    assert [each.partition(" pays")[0] for each in both] == ["the reward model", "the held-back reward model"]
 
 
 def test_less_for_agreement_is_allowed_and_more_is_not() -> None:

@@ -1,33 +1,41 @@
-"""What the trainer's care costs: `python -m tests.benches.trainer [--sizes world 15m] [--json]`.
+"""How fast the trainer learns, and what its care costs: `python -m tests.benches.trainer [--sizes world 15m] [--json]`.
 
 A policy update by PPO (measuring, passes of minibatches, the check of how far it moved) and a pass of the reward model
-over rankings, each against a bare torch loop that does what the method asks for and nothing else: the same model,
-answers, minibatches and dtype; no undo, no counting, no checks. The two alternate in one process. A ratio is the median
-over the rounds of bare time ÷ ours, and .9 is asked for. Weights are random: what they say costs the same.
+over rankings, each against two bare torch loops of the same model, answers, minibatches and types (`bare_loops`): the
+plain one pads, the strong one packs as the trainer does and has no undo, no counting and no checks. The three take
+turns in one process. A ratio is the median over the rounds of bare time ÷ ours; .9 is asked for against both.
 
-On a GPU: bf16, transformers' SDPA, and 0.1, 1 and 7 billion weights. MFU counts 6 operations a weight and trained
-token, 2 where nothing is trained, against the chip's dense bf16 peak (`--peak-tflops`). Peak memory is that of the
-trainer's own update: resident on a CPU, allocated on a GPU. Exit status 1 where a ratio is below the bound.
+Weights are made so that the model predicts its answers as a trained one does (`predictable`): random ones would move by
+nats a step, and the update be undone. On a GPU: 0.1, 1 and 7 billion weights, 7 by an adapter too; a row that does not
+fit is left out, and it says by how much. MFU counts 6 operations a weight and token that is learned from, 2 where
+it is only read or the weight is frozen, against the chip's dense bfloat16 peak (`--peak-tflops`). Peak memory is that
+of the trainer's own update: resident on a CPU, allocated on a GPU.
+
+`--against FOLDER`, a worktree of an earlier commit, has that and this tree take turns with updates of a model of
+SmolLM2's shape, or of the folder `--model`, under the settings of `rlhf-online up`; 2.5 times as fast is asked for.
+Exit status 1 where a bound is missed.
 """
 
 import argparse
 import gc
 import json
+import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 
 from rlhf_online.feedback.votes import Candidate, Comparison
-from rlhf_online.models import trunk
+from rlhf_online.models import precision, trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.precision import Written
 from rlhf_online.models.reward import RewardModel
@@ -39,12 +47,15 @@ from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
+from tests.benches.support import timed_updates
+from tests.benches.support.bare_loops import KL_COEF, LR, RANKED, BarePPO, BareReward
 
 BOUND = 0.9
-CLIP, KL_COEF, GAE_LAMBDA = 0.2, 0.03, 0.95
-LR = 1e-6
-"""So small that weights, and with them lengths and losses, stay what they are over the rounds."""
-RANKED = 4
+AGAINST_BOUND = 2.5
+SURE = 2.0
+"""Nats by which the next word of `predictable` stands above all others together."""
+BYTES = {"full": 26, "lora": 6}
+"""Of memory a weight, with the activations of a pass: masters, moments, gradient, reference, and what is cast."""
 PEAK_TFLOPS = {"A100": 312.0, "H100": 989.0, "H200": 989.0, "B200": 2250.0}
 
 
@@ -59,6 +70,7 @@ class Size:
     epochs: int = 2
     minibatches: int = 4
     rankings: int = 64
+    tuning: Literal["full", "lora"] = "full"
 
 
 def _llama(hidden: int, layers: int, heads: int, inner: int, vocabulary: int = 32_000) -> dict[str, int]:
@@ -79,171 +91,54 @@ SIZES = {
     "15m": Size(shape=_llama(256, 6, 8, 704, 16_000), answers=32, prompt=32, answer=64, minibatches=2, rankings=16),
     "0.1b": Size(shape=_llama(768, 12, 12, 2048), answers=512, prompt=256, answer=256),
     "1b": Size(shape=_llama(2048, 18, 16, 5632), answers=256, prompt=256, answer=256),
+    "7b-lora": Size(shape=_llama(4096, 32, 32, 11_008), answers=64, prompt=256, answer=256, rankings=16, tuning="lora"),
     "7b": Size(shape=_llama(4096, 32, 32, 11_008), answers=64, prompt=256, answer=256, rankings=16),
 }
 
 
-def write_model(folder: Path, size: Size, dtype: torch.dtype) -> None:
-    """A model of this size with random weights and the tiny world's tokenizer."""
+SMOLLM = _llama(576, 30, 9, 1536, 49_152) | {"num_key_value_heads": 3}
+"""SmolLM2-135M's."""
+
+
+def write_model(folder: Path, shape: dict[str, int]) -> None:
+    """A model of this shape that predicts what `draw` draws, with the tiny world's tokenizer, in float32."""
     base = folder / "base"
     write_tiny_model(base, weights_seed=None)
     path = base / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | size.shape))
+    path.write_text(json.dumps(json.loads(path.read_text()) | shape))
     lm = trunk.random_lm(base, seed=0, device=torch.device("cpu"))
-    for parameter in lm.parameters():
-        parameter.data = parameter.data.to(dtype)
-    trunk.save_model(lm, folder, base=base, written=Written({}, dtype), keep_config=True)
+    predictable(lm)
+    trunk.save_model(lm, folder, base=base, written=Written({}), keep_config=True)
+
+
+@torch.no_grad()
+def predictable(lm: trunk.PreTrainedModel) -> None:
+    """Weights with which token t is followed by t + 1, most of the time: states are mostly the token's embedding, and
+    the output layer's row of t + 1 is that of t, so that the logit is SURE above what all others add up to."""
+    embedding, head = lm.get_input_embeddings(), trunk.output_head(lm)
+    assert isinstance(embedding, torch.nn.Embedding) and isinstance(head, torch.nn.Linear)
+    vocabulary, width = head.weight.shape
+    embedding.weight.normal_(generator=torch.Generator().manual_seed(0))
+    for name, parameter in lm.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            parameter.mul_(0.5 / (2 * int(lm.config.num_hidden_layers)) ** 0.5)
+    unit_Vd = embedding.weight / embedding.weight.square().mean(1, keepdim=True).sqrt()
+    head.weight.copy_(unit_Vd.roll(1, 0) * (torch.tensor(float(vocabulary)).log() + SURE) / width)
 
 
 def draw(size: Size, vocabulary: int, count: int) -> list[Pair]:
+    """Prompts of any tokens, and answers as `predictable` would write them."""
     rng = random.Random(0)
 
-    def tokens(count: int) -> tuple[int, ...]:
-        return tuple(rng.randrange(5, vocabulary) for _ in range(count))
+    def answer(token: int) -> tuple[int, ...]:
+        tokens = []
+        for _ in range(rng.randint(size.answer // 2, size.answer)):
+            token = (token + 1) % vocabulary if rng.random() < 0.85 else rng.randrange(vocabulary)
+            tokens.append(token)
+        return tuple(tokens)
 
-    lengths = [rng.randint(size.answer // 2, size.answer) for _ in range(count)]
-    return [(tokens(size.prompt), tokens(length)) for length in lengths]
-
-
-# The bare loops
-
-
-def _chunks(pairs: Sequence[Pair], tokens: int) -> list[list[int]]:
-    """Rows for passes of at most so many tokens."""
-    rows = max(1, tokens // max(len(prompt) + len(answer) for prompt, answer in pairs))
-    return [list(range(start, min(start + rows, len(pairs)))) for start in range(0, len(pairs), rows)]
-
-
-@dataclass(frozen=True, slots=True)
-class Padded:
-    """Pairs a row each, right padded, as one writes it down."""
-
-    tokens_BT: Tensor
-    answer_BA: Tensor
-    mask_BA: Tensor
-    before_BA: Tensor
-    """The position whose state predicts each answer token."""
-    last_B: Tensor
-
-
-def padded(pairs: Sequence[Pair], device: torch.device) -> Padded:
-    width = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    most = max(len(answer) for _, answer in pairs)
-    prompt_B = torch.tensor([len(prompt) for prompt, _ in pairs])
-    answer_B = torch.tensor([len(answer) for _, answer in pairs])
-    step_A = torch.arange(most)
-    tokens = [[*prompt, *answer, *[0] * (width - len(prompt) - len(answer))] for prompt, answer in pairs]
-    return Padded(
-        tokens_BT=torch.tensor(tokens).to(device),
-        answer_BA=torch.tensor([[*answer, *[0] * (most - len(answer))] for _, answer in pairs]).to(device),
-        mask_BA=(step_A < answer_B.unsqueeze(1)).to(device),
-        before_BA=(prompt_B.unsqueeze(1) - 1 + step_A).clamp(max=width - 1).to(device),
-        last_B=(prompt_B + answer_B - 1).to(device),
-    )
-
-
-class BarePPO:
-    """PPO as one writes it down: old log-probs, values and the reference's, GAE, clipped steps by Adam."""
-
-    def __init__(
-        self, policy: Policy, reference: nn.Module, rollouts: Sequence[ScoredRollout], size: Size, tokens: int
-    ):
-        self.lm, self.reference, self.size, self.tokens = policy.lm, reference, size, tokens
-        self.value_head = nn.Linear(int(policy.lm.config.hidden_size), 1).to(policy.device)
-        self.parameters = [*self.lm.parameters(), *self.value_head.parameters()]
-        self.adam = torch.optim.Adam(self.parameters, lr=LR, eps=1e-5)
-        self.pairs = [(s.rollout.prompt_token_ids, s.rollout.token_ids) for s in rollouts]
-        self.scores = torch.tensor([s.score for s in rollouts])
-        self.width = max(len(answer) for _, answer in self.pairs)
-        self.order = random.Random(0)
-
-    def _logprobs(self, model: Any, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        batch = padded([self.pairs[r] for r in rows], self.lm.device)
-        hidden = model.model(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-        hidden = hidden.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        logits = model.lm_head(hidden).float()
-        logprobs = logits.gather(-1, batch.answer_BA.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
-        return logprobs, hidden, batch.mask_BA
-
-    @torch.no_grad()
-    def _start(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        shape = (len(self.pairs), self.width)
-        old, ref, values, mask = (torch.zeros(shape, device=self.lm.device) for _ in range(4))
-        for rows in _chunks(self.pairs, self.tokens):
-            logprobs, hidden, real = self._logprobs(self.lm, rows)
-            width = real.shape[1]
-            old[rows, :width], mask[rows, :width] = logprobs * real, real.float()
-            values[rows, :width] = self.value_head(hidden.float()).squeeze(-1) * real
-            ref[rows, :width] = self._logprobs(self.reference, rows)[0] * real
-        rewards = -KL_COEF * (old - ref)
-        last = mask.sum(1).long() - 1
-        rewards[torch.arange(len(last)), last] += self.scores.to(rewards)
-        advantages, carry, following = torch.zeros_like(rewards), 0.0, 0.0
-        for t in range(self.width - 1, -1, -1):
-            carry = (rewards[:, t] + following - values[:, t] + GAE_LAMBDA * carry) * mask[:, t]
-            advantages[:, t], following = carry, values[:, t]
-        returns, real = advantages + values, mask.bool()
-        advantages = (advantages - advantages[real].mean()) / (advantages[real].std() + 1e-8)
-        return old, values, advantages, returns, mask
-
-    def __call__(self) -> None:
-        old, values, advantages, returns, mask = self._start()
-        rows = list(range(len(self.pairs)))
-        count = len(rows) // self.size.minibatches
-        for _ in range(self.size.epochs):
-            self.order.shuffle(rows)
-            for start in range(0, count * self.size.minibatches, count):
-                self._step(rows[start : start + count], old, values, advantages, returns, mask)
-
-    def _step(
-        self, rows: list[int], old: Tensor, values: Tensor, advantages: Tensor, returns: Tensor, mask: Tensor
-    ) -> None:
-        self.adam.zero_grad(set_to_none=True)
-        total = mask[rows].sum()
-        for chunk in _chunks([self.pairs[r] for r in rows], self.tokens):
-            part = [rows[index] for index in chunk]
-            logprobs, hidden, real = self._logprobs(self.lm, part)
-            width = real.shape[1]
-            ratio, advantage = (logprobs - old[part, :width]).exp(), advantages[part, :width]
-            gain = torch.minimum(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage)
-            value, before = self.value_head(hidden.float()).squeeze(-1), values[part, :width]
-            near = before + (value - before).clamp(-CLIP, CLIP)
-            target = returns[part, :width]
-            error = torch.maximum((value - target).square(), (near - target).square())
-            (((0.5 * error - gain) * real).sum() / total).backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.adam.step()
-
-
-class BareReward:
-    """Plackett–Luce over rankings, four heads on the last hidden state."""
-
-    def __init__(self, model: RewardModel, rankings: Sequence[Comparison], batch: int, tokens: int):
-        self.decoder, self.batch, self.tokens = model.decoder, batch, tokens
-        self.heads = nn.Linear(int(model.decoder.config.hidden_size), 4).to(model.device)
-        self.parameters = [*self.decoder.parameters(), *self.heads.parameters()]
-        self.adam = torch.optim.Adam(self.parameters, lr=LR)
-        self.rankings = [[(item.prompt_token_ids, c.token_ids) for c in item.candidates] for item in rankings]
-
-    def __call__(self) -> None:
-        for start in range(0, len(self.rankings), self.batch):
-            votes = self.rankings[start : start + self.batch]
-            self.adam.zero_grad(set_to_none=True)
-            longest = max(len(prompt) + len(answer) for vote in votes for prompt, answer in vote)
-            rows = max(1, self.tokens // (RANKED * longest))
-            for first in range(0, len(votes), rows):
-                self._backward(votes[first : first + rows], len(votes))
-            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            self.adam.step()
-
-    def _backward(self, votes: Sequence[Sequence[Pair]], total: int) -> None:
-        pairs = [pair for vote in votes for pair in vote]
-        batch = padded(pairs, self.decoder.device)
-        hidden: Any = self.decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-        last = hidden[torch.arange(len(pairs), device=hidden.device), batch.last_B]
-        utilities = self.heads(last.float()).reshape(len(votes), RANKED, -1)
-        below = utilities.flip(1).logcumsumexp(1).flip(1)
-        ((below - utilities).sum() / (total * utilities.shape[-1])).backward()
+    prompts = [tuple(rng.randrange(5, vocabulary) for _ in range(size.prompt)) for _ in range(count)]
+    return [(prompt, answer(prompt[-1])) for prompt in prompts]
 
 
 # Measuring
@@ -268,9 +163,12 @@ class Peak:
 
 
 def compare(
-    ours: Callable[[], object], bare: Callable[[], object], rounds: int, device: torch.device
-) -> dict[str, Any]:
-    """Median seconds of each and of their ratio, taking turns; a first round of each is not counted."""
+    works: dict[str, Callable[[], object]], rounds: int, device: torch.device
+) -> tuple[dict[str, float], dict[str, float], int]:
+    """Median seconds of each, and of each one's time ÷ that of "ours", taking turns; and the peak of "ours", MiB.
+
+    A first round of each is not counted.
+    """
 
     def timed(work: Callable[[], object]) -> float:
         begin = time.perf_counter()
@@ -280,26 +178,50 @@ def compare(
         return time.perf_counter() - begin
 
     peak = Peak(device)
-    timed(ours)
+    timed(works["ours"])
     mib = peak.mib()
-    timed(bare)
-    times = []
+    for name, work in works.items():
+        if name != "ours":
+            timed(work)
+    turns = list(works)
+    times: list[dict[str, float]] = []
     for number in range(rounds):
-        first, second = (ours, bare) if number % 2 else (bare, ours)
-        one, two = timed(first), timed(second)
-        times.append((one, two) if first is ours else (two, one))
-    return {
-        "seconds": statistics.median(our for our, _ in times),
-        "bare_seconds": statistics.median(other for _, other in times),
-        "ratio": round(statistics.median(other / our for our, other in times), 3),
-        "peak_mib": mib,
-    }
+        first = number % len(turns)
+        times.append({name: timed(works[name]) for name in turns[first:] + turns[:first]})
+    seconds = {name: statistics.median(taken[name] for taken in times) for name in turns}
+    ratios = {name: statistics.median(taken[name] / taken["ours"] for taken in times) for name in turns}
+    return seconds, ratios, mib
+
+
+class Phases:
+    """Seconds from one report of progress to the next, of the last update: before the steps, in them, after."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._marks: list[float] = []
+
+    def begin(self) -> None:
+        self._marks = [time.perf_counter()]
+
+    def on_step(self, done: int, of: int) -> None:
+        if done in (0, of):
+            self._marks.append(time.perf_counter())
+
+    def end(self) -> None:
+        marks = [*self._marks, time.perf_counter()]
+        names = ("before", "steps", "after")
+        self.seconds = {name: round(b - a, 3) for name, a, b in zip(names, marks, marks[1:], strict=False)}
 
 
 def policy_row(folder: Path, size: Size, device: torch.device, dtype: torch.dtype, rounds: int) -> dict[str, Any]:
-    lm = trunk.load_lm(folder, device=device, dtype=dtype).requires_grad_(True)
-    reference = trunk.load_lm(folder, device=device, dtype=dtype).requires_grad_(False)
-    policy = Policy(lm, base=folder, reference=reference, adapter=None)
+    lm = trunk.load_lm(folder, device=device, dtype=torch.float32)
+    adapter = reference = None
+    if size.tuning == "lora":
+        adapter = trunk.add_lora(lm, rank=16, folder=None, seed=0, task="CAUSAL_LM")
+    else:
+        lm.requires_grad_(True)
+        reference = trunk.load_lm(folder, device=device, dtype=torch.float32).requires_grad_(False)
+    policy = Policy(lm, base=folder, reference=reference, adapter=adapter, dtype=dtype)
     pairs = draw(size, int(lm.config.vocab_size), size.answers)
     rng = random.Random(1)
     rollouts = [
@@ -319,21 +241,35 @@ def policy_row(folder: Path, size: Size, device: torch.device, dtype: torch.dtyp
     ]
     ppo = PPO(value_lr=LR, kl_coef=KL_COEF)
     settings = PolicyTraining(algorithm=ppo, lr=LR, epochs=size.epochs, minibatches=size.minibatches)
-    updater = PolicyUpdater(policy, settings, 0)
-    bare = BarePPO(policy, reference, rollouts, size, policy.token_budget(settings.micro_batch_tokens))
+    updater, phases = PolicyUpdater(policy, settings, 0), Phases()
 
     def ours() -> None:
-        report = updater.update(rollouts)
+        phases.begin()
+        report = updater.update(rollouts, on_step=phases.on_step)
+        phases.end()
         assert report.rollouts == size.answers and not report.undone, report
+
+    def bare(strong: bool) -> BarePPO:
+        return BarePPO(
+            policy,
+            (lambda: nullcontext(reference)) if adapter is None else adapter.disable_adapter,
+            rollouts,
+            epochs=size.epochs,
+            minibatches=size.minibatches,
+            tokens=policy.token_budget(settings.micro_batch_tokens),
+            strong=strong,
+        )
 
     tokens = sum(len(prompt) + len(answer) for prompt, answer in pairs)
     weights = sum(parameter.numel() for parameter in lm.parameters())
-    flops = weights * tokens * (6 * size.epochs + 2 * 2)
-    return row("policy update (PPO)", compare(ours, bare, rounds, device), tokens * size.epochs, flops)
+    learned = 4 if size.tuning == "lora" else 6
+    measured = compare({"ours": ours, "plain": bare(False), "strong": bare(True)}, rounds, device)
+    flops = weights * tokens * (learned * size.epochs + 2 * 2)
+    return row("policy update (PPO)", measured, phases, tokens * size.epochs, flops)
 
 
 def reward_row(folder: Path, size: Size, device: torch.device, dtype: torch.dtype, rounds: int) -> dict[str, Any]:
-    model = RewardModel.load(folder, tuning="full", device=device, dtype=dtype)
+    model = RewardModel.load(folder, tuning=size.tuning, device=device, dtype=dtype)
     pairs = draw(size, int(model.decoder.config.vocab_size), RANKED * size.rankings)
     rankings = [
         Comparison(
@@ -348,19 +284,108 @@ def reward_row(folder: Path, size: Size, device: torch.device, dtype: torch.dtyp
     ]
     values = {"lr": LR, "epochs": 1, "cold_epochs": 1, "replay": 0.0, "held_out": 0.0}
     settings = RewardTraining.model_validate(values)
-    updater = RewardUpdater(model, settings, 0)
+    updater, phases = RewardUpdater(model, settings, 0), Phases()
     reference: list[Pair] = [((1, 5), (6, 2)), ((1, 7), (8, 2))]
-    bare = BareReward(model, rankings, settings.batch, model.token_budget(8192))
-    tokens = sum(len(vote.prompt_token_ids) + len(c.token_ids) for vote in rankings for c in vote.candidates)
+
+    def ours() -> None:
+        phases.begin()
+        updater.update(rankings, [], reference, on_step=phases.on_step)
+        phases.end()
+
+    def bare(strong: bool) -> BareReward:
+        return BareReward(model, rankings, batch=settings.batch, tokens=model.token_budget(8192), strong=strong)
+
+    # The prompt of a ranking is computed once, and counted once.
+    tokens = sum(len(vote.prompt_token_ids) + sum(len(c.token_ids) for c in vote.candidates) for vote in rankings)
     weights = sum(parameter.numel() for parameter in model.decoder.parameters())
-    measured = compare(lambda: updater.update(rankings, [], reference), bare, rounds, device)
-    return row("reward model, a pass", measured, tokens, 6 * weights * tokens)
+    measured = compare({"ours": ours, "plain": bare(False), "strong": bare(True)}, rounds, device)
+    return row("reward model, a pass", measured, phases, tokens, (4 if size.tuning == "lora" else 6) * weights * tokens)
 
 
-def row(name: str, measured: dict[str, Any], tokens: int, flops: float) -> dict[str, Any]:
-    seconds, bare = measured.pop("seconds"), measured.pop("bare_seconds")
-    rates = {"tokens_per_s": round(tokens / seconds), "bare_tokens_per_s": round(tokens / bare)}
-    return {"step": name, **rates, **measured, "tflops": flops / seconds / 1e12}
+def row(
+    name: str, measured: tuple[dict[str, float], dict[str, float], int], phases: Phases, tokens: int, flops: float
+) -> dict[str, Any]:
+    seconds, ratios, mib = measured
+    rates = {
+        "tokens_per_s" if kind == "ours" else f"{kind}_tokens_per_s": round(tokens / taken)
+        for kind, taken in seconds.items()
+    }
+    told = {f"of_{kind}": round(ratio, 3) for kind, ratio in ratios.items() if kind != "ours"}
+    return {
+        "step": name, **rates, **told, "peak_mib": mib, "seconds": phases.seconds,
+        "tflops": flops / seconds["ours"] / 1e12,
+    }  # fmt: skip
+
+
+def lacking(size: Size, device: torch.device) -> str:
+    """Why a size does not fit on the GPU; empty if it does."""
+    shape = size.shape
+    if device.type != "cuda" or not shape:
+        return ""
+    width, inner, layers = shape["hidden_size"], shape["intermediate_size"], shape["num_hidden_layers"]
+    weights = layers * (4 * width**2 + 3 * width * inner) + 2 * shape["vocab_size"] * width
+    needed, free = BYTES[size.tuning] * weights, torch.cuda.mem_get_info(device)[0]
+    return "" if needed <= free else f"needs about {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} GiB are free"
+
+
+# Against an earlier commit
+
+
+def against(tree: Path, model: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
+    """Seconds of updates by that tree's code and by this one's, taking turns."""
+    groups = _groups(int(json.loads((model / "config.json").read_text())["vocab_size"]))
+    spec = model / "spec.json"
+    spec.write_text(json.dumps({"folder": str(model), "groups": groups, "threads": threads}))
+    here = Path(__file__).resolve().parents[2]
+    processes = {name: _start(root, spec) for name, root in (("earlier", tree.resolve()), ("ours", here))}
+    try:
+        types = {name: _reply(process)["ready"] for name, process in processes.items()}
+        rows = []
+        for step in ("policy", "reward"):
+            times = [{name: _ask(process, step) for name, process in processes.items()} for _ in range(1 + rounds)][1:]
+            seconds = {name: round(statistics.median(taken[name] for taken in times), 2) for name in processes}
+            ratio = statistics.median(taken["earlier"] / taken["ours"] for taken in times)
+            rows.append(
+                {"step": f"{step} update", "times_as_fast": round(ratio, 2), "seconds": seconds, "dtype": types}
+            )
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    return rows
+
+
+def _groups(vocabulary: int) -> list[tuple[list[int], list[list[int]]]]:
+    """Sixteen prompts as a chat template makes them, a system message first, with four answers each."""
+    rng = random.Random(0)
+
+    def tokens(least: int, most: int) -> list[int]:
+        return [rng.randrange(5, vocabulary) for _ in range(rng.randint(least, most))]
+
+    system = tokens(22, 22)
+    return [([*system, *tokens(14, 20)], [tokens(24, 48) for _ in range(RANKED)]) for _ in range(16)]
+
+
+def _start(tree: Path, spec: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, timed_updates.__file__, str(spec)]
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    return subprocess.Popen(
+        command, cwd=tree, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def _reply(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("{"):
+            return json.loads(line)
+    raise RuntimeError(f"the updates ended with {process.wait()}: what they said stands above")
+
+
+def _ask(process: subprocess.Popen[str], step: str) -> float:
+    assert process.stdin is not None
+    print(step, file=process.stdin, flush=True)
+    return _reply(process)["seconds"]
 
 
 def main() -> int:
@@ -368,40 +393,62 @@ def main() -> int:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, help="default: those for this machine")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1, help="of a CPU")
-    parser.add_argument("--peak-tflops", type=float, help="dense bf16 peak of the GPU; default: by its name")
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="what layers compute in"
+    )
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="a worktree of an earlier commit")
+    parser.add_argument("--model", type=Path, help="with --against: a model's folder, instead of SmolLM2's shape")
+    parser.add_argument("--peak-tflops", type=float, help="dense bfloat16 peak of the GPU; default: by its name")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = trunk.pick_device("auto")
     on_gpu = device.type == "cuda"
-    dtype = torch.bfloat16 if on_gpu else torch.float32
     chip = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {options.threads} threads"
-    peak = options.peak_tflops or next((value for name, value in PEAK_TFLOPS.items() if name in chip), 0.0)
-    rows = []
-    for name in options.sizes or (["0.1b", "1b", "7b"] if on_gpu else ["world", "15m"]):
-        size = SIZES[name]
-        with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-trainer-") as folder:
-            write_model(Path(folder), size, dtype)
-            for measure in (policy_row, reward_row):
-                found = {"size": name, **measure(Path(folder), size, device, dtype, options.rounds)}
-                tflops = found.pop("tflops")
-                if on_gpu and peak:
-                    found["mfu"] = round(tflops / peak, 3)
-                rows.append(found)
-                gc.collect()
-                torch.cuda.empty_cache()
-    ok = all(found["ratio"] >= BOUND for found in rows)
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-trainer-") as folder:
+        if options.against is None:
+            sizes = options.sizes or (["0.1b", "1b", "7b-lora", "7b"] if on_gpu else ["world", "15m"])
+            rows = [found for name in sizes for found in _rows(Path(folder) / name, name, device, options)]
+            ok = all(found.get("of_plain", 1) >= BOUND and found.get("of_strong", 1) >= BOUND for found in rows)
+        else:
+            model = Path(folder)
+            if options.model is None:
+                write_model(model, SMOLLM)
+            else:
+                for path in options.model.resolve().iterdir():
+                    (model / path.name).symlink_to(path)
+            rows = against(options.against, model, options.threads, options.rounds)
+            ok = all(found["times_as_fast"] >= AGAINST_BOUND for found in rows)
     if options.json:
-        print(json.dumps({"device": chip, "dtype": str(dtype), "bound": BOUND, "rows": rows, "ok": ok}))
+        print(json.dumps({"device": chip, "bound": BOUND, "rows": rows, "ok": ok}))
     else:
-        print(f"{chip}, {dtype}; ratio of at least {BOUND} asked for")
+        print(f"{chip}; a ratio of at least {BOUND} asked for, {AGAINST_BOUND} times as fast as an earlier commit")
         for found in rows:
-            print(
-                "  ".join(
-                    f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in found.items()
-                )
-            )
+            told = (f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in found.items())
+            print("  ".join(told))
     return 0 if ok else 1
+
+
+def _rows(folder: Path, name: str, device: torch.device, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Both rows of a size, or why there are none."""
+    size = SIZES[name]
+    if reason := lacking(size, device):
+        return [{"size": name, "skipped": reason}]
+    folder.mkdir()
+    write_model(folder, size.shape)
+    dtype = precision.choose(options.dtype, device, trunk.read_config(folder))
+    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    peak = options.peak_tflops or next((value for known, value in PEAK_TFLOPS.items() if known in chip), 0.0)
+    rows = []
+    for measure in (policy_row, reward_row):
+        found = {"size": name, "dtype": precision.name(dtype), **measure(folder, size, device, dtype, options.rounds)}
+        tflops = found.pop("tflops")
+        if chip and peak:
+            found["mfu"] = round(tflops / peak, 3)
+        rows.append(found)
+        gc.collect()
+        torch.cuda.empty_cache()
+    return rows
 
 
 if __name__ == "__main__":

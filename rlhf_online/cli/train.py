@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from rlhf_online.cli.trace import person_hash
 from rlhf_online.config import Device, Tuning
 from rlhf_online.config.explain import explained
 from rlhf_online.config.given import Given
 from rlhf_online.config.offline import Algorithm, OfflineSettings
 from rlhf_online.errors import InvalidInput
+from rlhf_online.state import StateDir
 
 
 def _option(name: str, *flags: str) -> Any:
@@ -28,6 +30,7 @@ def train(
     form: Annotated[str | None, _option("format", "--format")] = None,
     log: Annotated[str | None, _option("log")] = None,
     config: Annotated[Path | None, _option("log_config", "--config")] = None,
+    without: Annotated[list[str] | None, _option("without")] = None,
     algorithm: Annotated[Algorithm | None, _option("algorithm")] = None,
     objectives: Annotated[list[str] | None, _option("objectives", "--objective")] = None,
     held_out: Annotated[float | None, _option("held_out")] = None,
@@ -53,6 +56,7 @@ def train(
         raise InvalidInput("give --offline: it learns from what there is; `rlhf-online up` learns while it serves")
     options = {
         "model": model, "out": out, "data": data, "format": form, "log": log, "log_config": config,
+        "without": [person_hash(StateDir(Path(log or "")), name) for name in without or ()] or None,
         "algorithm": algorithm, "objectives": objectives or None, "held_out": held_out, "minutes": minutes,
         "epochs": epochs, "batch": batch, "lr": lr, "beta": beta, "tuning": tuning, "lora_rank": lora_rank,
         "heads": heads, "readout": readout, "seed": seed, "device": device, "threads": threads,

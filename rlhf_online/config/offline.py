@@ -15,7 +15,7 @@ class OfflineSettings(Section):
 
     only_with: ClassVar = {
         "format": Only("data", "?*"),
-        "log_config": Only("log", "?*"),
+        **dict.fromkeys(("log_config", "without"), Only("log", "?*")),
         "lora_rank": Only("tuning", "lora"),
         "beta": Only("algorithm", "dpo", "ipo", "kto"),
         **dict.fromkeys(("heads", "readout"), Only("algorithm", "reward")),
@@ -30,6 +30,11 @@ class OfflineSettings(Section):
     )
     log_config: Path | None = Field(
         default=None, description="Settings (TOML) of a service; its table log says the rest."
+    )
+    without: tuple[str, ...] = Field(
+        default=(),
+        description="People, by name or hash (32 digits), as if they had erased everything: neither their votes nor "
+        "any on what they asked. Who did erase it is left out by itself.",
     )
     algorithm: Algorithm = Field(
         default="reward",

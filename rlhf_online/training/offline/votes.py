@@ -23,6 +23,7 @@ from rlhf_online.eventlog import open_source
 from rlhf_online.eventlog.base import DeadLetter, Position, Record, Source
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
+from rlhf_online.events import Erasure
 from rlhf_online.feedback.limits import VoteLimits
 from rlhf_online.feedback.votes import Vote
 from rlhf_online.keystore import open_keyring
@@ -59,7 +60,7 @@ def gather(
     with TemporaryDirectory() as folder, _source(settings, Path(folder), found, say) as source:
         intake = Intake(
             _ReadOnly(source),
-            Ledger(),
+            ledger := Ledger(),
             RolloutBuffer(1, 0),
             IntakeSettings(
                 answers=Path(folder) / "answers",
@@ -74,6 +75,8 @@ def gather(
                 keys=_keys(settings),
             ),
         )
+        for person in settings.without:
+            intake.votes.erase(Erasure(conversation_id="", person=person, erased_ms=FOR_EVER_MS))
         while intake.read() or len(intake.votes):
             taken = intake.votes.take()
             found.learned += taken.learned
@@ -83,6 +86,7 @@ def gather(
         found.held_out = [vote for vote in found.held_out if vote.event_id not in revoked]
         found.left_out += intake.dead_letters.counts
         found.left_out["no_answer"] += intake.join.pending
+        found.left_out["erased"] += ledger.counts()["erased"]
     found.left_out = +found.left_out
     if not found.learned:
         raise InvalidInput(f"there is no vote to learn from in {settings.data or settings.log}{_why(found.left_out)}")

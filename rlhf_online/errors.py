@@ -26,6 +26,7 @@
     ├── StateLost                     what the trainer holds on disk went bad while it ran
     ├── BackupFailed                  a copy of the state folder cannot be made, or is not what it was
     ├── Fenced                        another trainer has taken over; this one may write nothing more
+    ├── RanksFailed                   a process that trains with this one ended, is too slow, or has other weights
     ├── RewardUnavailable             the reward service is away or holds another version
     ├── StartRefused                  this machine or folder cannot run the services now
     │   ├── NotEnoughRoom             memory or disk
@@ -173,6 +174,11 @@ class BackupFailed(RlhfError):
 
 class Fenced(RlhfError):
     """Another trainer has taken a higher epoch: final, nothing that is tried again can succeed."""
+
+
+class RanksFailed(RlhfError):
+    """Of the processes that train together one ended, did not come in time, or differs; the message names it. All must
+    start anew."""
 
 
 class RewardUnavailable(RlhfError):

@@ -13,7 +13,7 @@ trunk: a complete model folder with tokenizer files (full), or an adapter on the
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -167,15 +167,20 @@ class RewardModel:
         return self.normalisation(self.utilities(pairs, max_batch_tokens=max_batch_tokens))
 
     def normalise(
-        self, pairs: Sequence[Pair], *, untrained: Collection[str] = (), max_batch_tokens: int = MAX_BATCH_TOKENS
+        self,
+        pairs: Sequence[Pair],
+        *,
+        untrained: Collection[str] = (),
+        read: Callable[[Sequence[Pair]], Tensor] | None = None,
     ) -> None:
         """Choose zero and unit so that over `pairs` (two or more) each objective has mean 0 and variance 1, once the
         trunk is written and read again.
 
-        `untrained` are objectives by which no vote has ordered answers: they score 0.
+        `untrained` are objectives by which no vote has ordered answers: they score 0. `read` gives what `utilities`
+        would, where processes share that.
         """
         with precision.rounded({n: p for n, p in self.decoder.named_parameters() if p.requires_grad}, self._written):
-            utilities_NOK = self.utilities(pairs, max_batch_tokens=max_batch_tokens)
+            utilities_NOK = (read or self.utilities)(pairs)
         untrained_O = [name in untrained for name in self.objectives]
         self.normalisation = ScoreNormalisation.over(utilities_NOK, untrained_O)
 

@@ -36,10 +36,17 @@ def limits(demand: Demand) -> list[str]:
     """Where this release does not reach so far, in sentences."""
     found = {need.name: need for need in needs(demand)}
     said = []
-    if found["trainer GPUs"].value > 1:
+    less = f"{'an adapter, ' if demand.tuning == 'full' else ''}or a smaller model"
+    memory, held = found["trainer's memory"].value, GPUS[demand.gpu].memory * _v("gpu_memory")
+    if memory > held:
         said.append(
-            f"the trainer computes on one GPU, and {found['trainer GPUs'].value:.0f} would be needed: fewer versions a "
-            f"day, a share of the votes, {'an adapter, ' if demand.tuning == 'full' else ''}or a smaller model"
+            f"each GPU of the trainer holds the whole models, {memory:,.0f} GB, and {held:,.0f} GB of one are for "
+            f"them: another GPU, {less}"
+        )
+    if (gpus := found["trainer GPUs"].value) > NODE:
+        said.append(
+            f"the trainer computes on the {NODE} GPUs of one node at most, and {gpus:,.0f} would be needed: fewer "
+            f"versions a day, a share of the votes, {less}"
         )
     votes, answers = found["votes at the peak"].value, found["answers at the peak"].value
     for what, come, factor in (

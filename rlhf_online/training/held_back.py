@@ -21,6 +21,7 @@ from rlhf_online.feedback.votes import Vote
 from rlhf_online.models.tokens import Pair
 from rlhf_online.rewards import compose
 from rlhf_online.rewards.sources import Scored
+from rlhf_online.training import distributed, orders
 from rlhf_online.training.checkpoint import CheckpointPart
 from rlhf_online.training.learners import vote_tokens
 from rlhf_online.training.optimiser import OnStep, unseen
@@ -45,7 +46,10 @@ class HeldBackModel:
         self, votes: Sequence[Vote], held_out: Sequence[Vote], reference: Sequence[Pair], on_step: OnStep = unseen
     ) -> RewardReport:
         """Learn from `votes`; see `RewardUpdater.update`."""
-        return self.updater.update(votes, held_out, reference, on_step)
+        orders.learn("held_back", votes, held_out, reference)
+        report = self.updater.update(votes, held_out, reference, on_step)
+        distributed.agree("the held-back reward model after its update", self.updater.fingerprint)
+        return report
 
     def trained_objectives(self, weights: Mapping[str, float]) -> int:
         """How many objectives of a weight above 0 votes have ordered answers by."""
@@ -53,6 +57,7 @@ class HeldBackModel:
 
     def forget(self, revoked: Collection[tuple[str, str]], erased: Collection[Erasure]) -> None:
         """See `RewardUpdater.forget` and `.erase`."""
+        orders.forget("held_back", revoked, erased)
         self.updater.forget(revoked)
         self.updater.erase(erased)
 
@@ -74,6 +79,7 @@ class HeldBackModel:
 
     def restore(self, part: CheckpointPart) -> None:
         """Raises VersionCorrupt for another model's state."""
+        orders.restore("held_back", part)
         try:
             self.updater.load_state(part.tensors, part.values)
         except VersionCorrupt as error:

@@ -1,21 +1,29 @@
-"""The two models that learn, as the loop sees them: restore, check, sample, write."""
+"""The two models that learn, as the loop sees them: restore, learn, sample, write.
+
+Where several processes train together (`distributed`) what changes a model is ordered of all of them, and they must
+come to the same weights; what only asks it is done by rank 0 alone.
+"""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from rlhf_online.events import Erasure
 from rlhf_online.feedback.limits import VoteLimits
+from rlhf_online.feedback.votes import Vote
 from rlhf_online.models import precision
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.reward import RewardModel
-from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.rewards import compose
-from rlhf_online.rollout.types import LabelledAnswer
+from rlhf_online.rollout.types import LabelledAnswer, ScoredRollout
+from rlhf_online.training import distributed, orders
 from rlhf_online.training.checkpoint import CheckpointPart
-from rlhf_online.training.policy_update import PolicyUpdater
-from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.optimiser import OnStep, unseen
+from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
+from rlhf_online.training.reward_update import RewardReport, RewardUpdater
 from rlhf_online.versions.manifest import ProbeSequence
 
 Tokens = tuple[int, ...]
@@ -34,7 +42,7 @@ def vote_tokens(model: RewardModel) -> int:
 class Learners:
     """`load_policy(folder, reference)` builds an updater on the weights of the version in `folder`, with the version in
     `reference` as what the KL counts from. `other_trunk`: the reward model did not begin as the policy, so that its
-    heads know nothing of the policy's states."""
+    heads know nothing of the policy's states. Large because whatever changes a model passes here, for all ranks."""
 
     def __init__(
         self,
@@ -84,9 +92,34 @@ class Learners:
             for vote in rng.sample(thumbs, min(count, len(thumbs)))
         ]
 
+    def forget(self, revoked: Collection[tuple[str, str]], erased: Collection[Erasure]) -> None:
+        """See `RewardUpdater.forget` and `.erase`."""
+        orders.forget("reward", revoked, erased)
+        self.reward.forget(revoked)
+        self.reward.erase(erased)
+
+    def learn(
+        self, new: Sequence[Vote], held_out: Sequence[Vote], reference: Sequence[Pair], on_step: OnStep = unseen
+    ) -> RewardReport:
+        """The reward model learns from votes; see `RewardUpdater.update`."""
+        orders.learn("reward", new, held_out, reference)
+        report = self.reward.update(new, held_out, reference, on_step)
+        distributed.agree("the reward model after its update", self.reward.fingerprint)
+        return report
+
+    def update_policy(
+        self, scored: Sequence[ScoredRollout], labelled: Sequence[LabelledAnswer], on_step: OnStep = unseen
+    ) -> PolicyReport:
+        """The policy learns; see `PolicyUpdater.update`."""
+        orders.update_policy(scored, labelled)
+        report = self.policy.update(scored, labelled, on_step)
+        distributed.agree("the policy after its update", self.policy.fingerprint)
+        return report
+
     def init_value(self, weights: Mapping[str, float]) -> bool:
         """Begin with what the reward model says by these weights of its objectives as the policy's value: once, and not
         before an algorithm needs one. True if it was now. With another trunk it begins at 0."""
+        orders.init_value(weights)
         model, head = self.reward.model, self.policy.policy.value_head
         if self._other_trunk:
             return self.policy.init_value(torch.zeros_like(head.weight), torch.zeros_like(head.bias))
@@ -101,10 +134,12 @@ class Learners:
 
     def restore_reward(self, part: CheckpointPart) -> None:
         """Raises VersionCorrupt for another model's state."""
+        orders.restore("reward", part)
         self.reward.load_state(part.tensors, part.values)
 
     def restore_policy(self, part: CheckpointPart) -> None:
         """Raises VersionCorrupt for another model's state."""
+        orders.restore("policy", part)
         self.policy.load_state(part.tensors, part.values)
 
     def follow(self, folder: Path, reference: Path, *, new_reference: bool = False) -> None:
@@ -112,6 +147,7 @@ class Learners:
 
         With `new_reference` the controller begins anew: what it learned was about another reference.
         """
+        orders.follow(folder, reference, new_reference=new_reference)
         tensors, values = self.policy.state()
         value = {name: tensor for name, tensor in tensors.items() if name.startswith("value.")}
         updater = self._load_policy(folder, reference)
@@ -119,6 +155,7 @@ class Learners:
         kept = {"kl_coef": first["kl_coef"], "baseline": first["baseline"]} if new_reference else {}
         updater.load_state(own | value, values | kept)
         self.policy = updater
+        distributed.agree("the policy as loaded", self.policy.fingerprint)
 
     def sample(self, prompts: Sequence[Tokens], *, max_tokens: int, temperature: float, seed: int) -> list[Tokens]:
         """Answers by the weights that are to serve."""

@@ -170,10 +170,9 @@ class Trainer:
             taken = parts.intake.votes.take()
             progress.traceparent = parts.reporter.traces.took(taken.traces)
             revoked, erased = parts.intake.votes.take_revoked(), parts.intake.votes.erasures.take_new()
-            parts.learners.reward.forget(revoked)
-            parts.learners.reward.erase(erased)
+            parts.learners.forget(revoked, erased)
             reference = parts.intake.policy_inputs.reference_answers
-            report = parts.learners.reward.update(taken.learned, taken.held_out, reference, parts.reporter.step)
+            report = parts.learners.learn(taken.learned, taken.held_out, reference, parts.reporter.step)
             rules = parts.retrier.call("reading the rules", parts.rules)
             progress.rules = rules.text
             progress.weights = parts.retrier.call("reading the objectives' weights", lambda: parts.weights(rules))
@@ -265,7 +264,7 @@ class Trainer:
         parts.retrier.check()
         value_initialised = parts.learners.init_value(progress.weights)
         labels = parts.learners.labels(parts.settings.rollout.per_cycle, rng, progress.weights)
-        report = parts.learners.policy.update(scored, labels, parts.reporter.step)
+        report = parts.learners.update_policy(scored, labels, parts.reporter.step)
         self._count_left_out(report.left_out)
         show_update(parts.reporter.metrics.policy, report)
         show_mismatch(parts.reporter.metrics.mismatch, report, parts.experience.staleness)

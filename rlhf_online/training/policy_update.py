@@ -150,6 +150,10 @@ class PolicyUpdater:
                 self.algorithm_state = replace(self.algorithm_state, kl_coef=None)
         return report
 
+    def fingerprint(self) -> str:
+        """Of all that an update changes of the model: equal in processes that learned the same."""
+        return distributed.fingerprint(self._adam.parameters)
+
     @contextmanager
     def published(self) -> Iterator[None]:
         """While the block runs the policy has the weights that are to serve: its own, or their average, as a version
@@ -276,7 +280,8 @@ class PolicyUpdater:
                 found["ptx_loss"] = self._passes.backward(self._ptx, mixed, self._settings.ptx_coef)["policy_loss"]
             return found
 
-        found = distributed.all_reduce(self._adam.parameters.values(), self._passes.fitting(gradient))
+        found = distributed.together(lambda: self._passes.fitting(gradient), "the policy's step")
+        found = distributed.all_reduce(self._adam.parameters.values(), found)
         norm = self._adam.clip(self._settings.max_grad_norm)
         if not all(map(math.isfinite, (norm, *found.values()))):
             return None

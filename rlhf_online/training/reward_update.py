@@ -20,6 +20,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -30,6 +31,7 @@ from rlhf_online.feedback.erasures import stems_from
 from rlhf_online.feedback.votes import Comparison, Rating, Vote, is_signal, is_thumb, orders_answers, pairs, subject
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair, length
+from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import OnStep, unseen
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes.batch import bootstrap_weights
@@ -122,7 +124,7 @@ class RewardUpdater:
             self.updates += 1
             self.trained_objectives |= self._ordered_objectives(trainable)
         if len(reference) >= 2:
-            self.model.normalise(reference, untrained=set(self.model.objectives) - self.trained_objectives)
+            self.model.normalise(reference, untrained=self._untrained, read=partial(_utilities, self.model))
         return RewardReport(
             seen=len(data),
             new=len(votes),
@@ -153,6 +155,10 @@ class RewardUpdater:
         """People's thumbs kept for replay, those of the last update among them; none held out, no implicit signal."""
         return [vote for vote in self._replay.votes if is_thumb(vote) and not vote.by_ai]
 
+    def fingerprint(self) -> str:
+        """Of all that an update has changed of the model: equal in processes that learned the same."""
+        return distributed.fingerprint(self.model.parameters() | self.model.normalisation.tensors())
+
     def evaluate(self) -> Measured:
         """The model on the held-out votes."""
         return measure(self.model, self._people_held_out, self._passes.loss.rater_bias, self._seed)
@@ -177,7 +183,7 @@ class RewardUpdater:
         signals = [vote for vote in votes if is_signal(vote)]
         if not signals:
             return
-        utilities_NO = self.model.utilities([*baseline, *(pairs(vote)[0] for vote in signals)]).mean(2)
+        utilities_NO = _utilities(self.model, [*baseline, *(pairs(vote)[0] for vote in signals)]).mean(2)
         baseline_O = utilities_NO[: len(baseline)].mean(0)
         below: dict[str, list[float]] = defaultdict(list)
         for vote, utility_O in zip(signals, utilities_NO[len(baseline) :], strict=True):
@@ -193,12 +199,17 @@ class RewardUpdater:
         ends = [(vote, vote.tiers[0][0], vote.tiers[-1][0]) for vote in found]
         if not ends:
             return
-        utilities_NO = self.model.utilities([pairs(vote)[place] for vote, *both in ends for place in both]).mean(2)
+        utilities_NO = _utilities(self.model, [pairs(vote)[place] for vote, *both in ends for place in both]).mean(2)
         below = [
             (utilities_NO[2 * row] - utilities_NO[2 * row + 1])[vote.objective_index(self.model.objectives)].item()
             for row, (vote, *_) in enumerate(ends)
         ]
         self._passes.loss.signal_reliability.observe(AI, below)
+
+    @property
+    def _untrained(self) -> set[str]:
+        """Objectives that no vote has ordered answers by."""
+        return set(self.model.objectives) - self.trained_objectives
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The model, the optimiser and all else that the next update depends on: tensors, and JSON values."""
@@ -239,6 +250,11 @@ class RewardUpdater:
         self._replay.load_json(values["replay"])
         self._held_out.load_json(values["held_out"])
         self.trained_objectives = set(values["trained_objectives"])
+
+
+def _utilities(model: RewardModel, answers: Sequence[Pair]) -> Tensor:
+    """`model.utilities`, each process computing a share."""
+    return distributed.rows(answers, model.utilities, "reading answers")
 
 
 def _newest(votes: Sequence[Vote], kept: Replay | HeldOut, skipped: Counter[str]) -> list[Vote]:

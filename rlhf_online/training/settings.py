@@ -129,6 +129,12 @@ class TrainerSettings(ServiceSettings):
         "else float32; the checkpoint keeps the choice.",
     )
     threads: Positive = Field(default=1, description="CPU threads.")
+    rank_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Where torchrun starts several processes that train together: seconds after which one that the "
+        "others wait for counts as lost, and all end, to go on from the last checkpoint.",
+    )
     metrics_port: Port = Field(default=8004, description="Prometheus metrics over HTTP; 0 lets the system choose.")
     min_votes: Positive = Field(default=32, description="New votes that begin a cycle.")
     cold_votes: Positive = Field(

@@ -273,6 +273,11 @@ class Trainer(Pod):
         description="false: nothing learns; chat and votes go on. A new installation "
         "needs it once, for its first version.",
     )
+    ranks: Annotated[int, Field(ge=1)] = Field(
+        default=1,
+        description="Processes that train together in its pod (torchrun), each with the whole models: one a GPU that "
+        "`resources` asks for.",
+    )
     settings: Annotated[
         Object,
         SettingsOf(

@@ -1,9 +1,14 @@
-"""The trainer's process: `python -m services.trainer --config FILE`."""
+"""The trainer's process: `python -m services.trainer --config FILE`.
+
+`torchrun --nproc-per-node N -m services.trainer --config FILE` starts N that train together (`training.distributed`).
+"""
 
 import argparse
+import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -11,7 +16,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from rlhf_online import config, logs, process, tracing
-from rlhf_online.errors import RlhfError
+from rlhf_online.errors import RanksFailed, RlhfError
 from rlhf_online.eventlog import open_source
 from rlhf_online.gate.golden_prompts import read_golden
 from rlhf_online.metrics import MachineMetrics, TrainerMetrics
@@ -20,9 +25,11 @@ from rlhf_online.models.check import raise_refusals
 from rlhf_online.models.check.contents import inspect
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.models.trunk import pick_device
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.rollout.sampler import Sampler
 from rlhf_online.state import StateDir
+from rlhf_online.training import distributed, orders
 from rlhf_online.training.lease import Lease
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Retrier, Stopped
@@ -30,6 +37,8 @@ from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from rlhf_online.versions.registry import Registry
+from services.trainer.models import follow
+from services.trainer.ranks import check_alike
 from services.trainer.wiring import build, take_lease
 
 FIRST_VERSION_POLL_S = 0.25
@@ -37,7 +46,12 @@ FIRST_VERSION_POLL_S = 0.25
 
 def main() -> int:
     """Run until SIGTERM or SIGINT; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m services.trainer", description="Learns from the event log.")
+    stop = threading.Event()
+    parser = argparse.ArgumentParser(
+        prog="python -m services.trainer",
+        description="Learns from the event log. `torchrun --nproc-per-node N -m services.trainer` starts N processes "
+        "that train together, one a GPU.",
+    )
     parser.add_argument("--config", type=Path, required=True, help="TOML file of settings (TrainerSettings)")
     try:
         file = parser.parse_args().config
@@ -47,22 +61,39 @@ def main() -> int:
             process.die_with_parent()
         process.lower_priority()
         StateDir(settings.state_dir).close_to_others()
-        logs.configure("trainer", settings.log_level, settings.log_format, settings.log_levels)
+        rank = int(os.environ.get("RANK", "0"))
+        logs.configure(
+            f"trainer-{rank}" if rank else "trainer", settings.log_level, settings.log_format, settings.log_levels
+        )
         logs.follow(file, lambda: config.load(TrainerSettings, file))
-        tracing.configure("trainer", settings.tracing.endpoint)
         torch.set_num_threads(settings.threads)
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        with take_lease(settings, stop) as lease:
-            serve(settings, lease, stop)
-    except Stopped:
-        return 0
+        with distributed.process_group(pick_device(settings.device), settings.rank_timeout_s):
+            check_alike(settings)
+            if distributed.is_main_process():
+                lead(settings, stop)
+            else:
+                follow(settings, ChatTokenizer(Path(settings.model)))
     except RlhfError as error:
+        if stop.is_set() and isinstance(error, RanksFailed):
+            structlog.get_logger().info("stopped", why=str(error))  # whoever stops all ends the others at once
+            return 0
         return process.report_error(error)
     finally:
         tracing.close()
     return 0
+
+
+def lead(settings: TrainerSettings, stop: threading.Event) -> None:
+    """Train as the only process, or as rank 0, until SIGTERM or SIGINT. Raises RlhfError of many kinds.
+
+    Other ranks end at once by such a signal, as they keep nothing.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    tracing.configure("trainer", settings.tracing.endpoint)
+    with suppress(Stopped), take_lease(settings, stop) as lease:
+        serve(settings, lease, stop)
+    orders.stop()
 
 
 def serve(settings: TrainerSettings, lease: Lease, stop: threading.Event) -> None:

@@ -6,23 +6,19 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import structlog
 import torch
 
-from rlhf_online.errors import CheckpointError, ConfigError, InvalidInput, RewardUnavailable
+from rlhf_online.errors import CheckpointError, InvalidInput, RewardUnavailable
 from rlhf_online.eventlog.base import Source
 from rlhf_online.feedback.outcomes import OutcomeBoard
 from rlhf_online.keystore import open_keyring
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.models import precision
-from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import Heads, RewardModel
-from rlhf_online.models.tensor_headers import has_weights
-from rlhf_online.models.tokens import ChatTokenizer, Pair
+from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.models.trunk import pick_device, read_config
 from rlhf_online.rewards import weights
 from rlhf_online.rewards.rules import record
@@ -35,7 +31,7 @@ from rlhf_online.training.bucket_checkpoints import BucketCheckpoints
 from rlhf_online.training.checkpoint import Checkpoint, Checkpoints
 from rlhf_online.training.experience import AnswerSampler, Experience
 from rlhf_online.training.gate_questions import golden_prompts
-from rlhf_online.training.held_back import SEED, HeldBackModel
+from rlhf_online.training.held_back import HeldBackModel
 from rlhf_online.training.intake import Intake, IntakeSettings
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import FileLease, KubernetesLease, Lease, LeaseObject, new_holder
@@ -43,17 +39,14 @@ from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.outcomes import VoteOutcomes
 from rlhf_online.training.parts import TrainerParts
-from rlhf_online.training.policy.settings import PolicyTraining
-from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.progress import Progress
 from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Retrier
-from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import TrainerSettings
-from rlhf_online.training.sft import demonstrations, fine_tuning
 from rlhf_online.versions import open_bucket, open_registry
 from rlhf_online.versions.registry import Registry
+from services.trainer.models import Beginning, lead
 
 if TYPE_CHECKING:
     from rlhf_online.keystore.keyring import Keyring
@@ -105,9 +98,8 @@ def build(
     checkpoint = _loaded(checkpoints, retrier)
     ledger = Ledger.load(checkpoints.ledger_folder, checkpoint.sealed["ledger"]) if checkpoint else Ledger()
     retrier.call("reading the live version", lambda: registry.verify(live))
-    dtype = _dtype(settings, checkpoint)
-    learners = _learners(settings, registry, live, tokenizer, dtype)
-    held_back = _held_back(settings, registry, tokenizer, dtype) if settings.gate.held_back.share else None
+    _check_tuning(settings, registry, live)
+    learners, held_back = lead(settings, Beginning.of(registry, live, _dtype(settings, checkpoint)), tokenizer)
     buffer = RolloutBuffer(BUFFER_CYCLES * settings.rollout.per_cycle, settings.rollout.max_staleness)
     kept = replace(_intake_settings(settings, checkpoints, learners, held_back, tokenizer), keys=keys)
     parts = TrainerParts(
@@ -232,87 +224,6 @@ def _dtype(settings: TrainerSettings, checkpoint: Checkpoint | None) -> torch.dt
     elif settings.dtype == "auto" and before == "float32" and precision.has_bfloat16(device) and device.type == "cuda":
         log.warning("dtype stays float32, as in the checkpoint: 'bfloat16' takes less time and memory on this GPU")
     return dtype
-
-
-def _learners(
-    settings: TrainerSettings, registry: Registry, live: str, tokenizer: ChatTokenizer, dtype: torch.dtype
-) -> Learners:
-    base, device = Path(settings.model), pick_device(settings.device)
-    _check_tuning(settings, registry, live)
-
-    def load_policy(folder: Path, reference: Path) -> PolicyUpdater:
-        policy = Policy.load(
-            base,
-            tuning=settings.tuning,
-            version=folder,
-            reference=reference,
-            lora_rank=settings.policy.lora_rank,
-            device=device,
-            dtype=dtype,
-            seed=settings.seed,
-        )
-        mixed = _demonstrations(settings.policy, tokenizer, policy)
-        return PolicyUpdater(policy, settings.policy, settings.seed, mixed)
-
-    reward = _reward_updater(settings, registry, tokenizer, trunk="reward.trunk", seed=settings.seed, dtype=dtype)
-    reference = registry.path(registry.references()[-1])
-    policy = load_policy(registry.path(live), reference)
-    return Learners(reward, policy, tokenizer, load_policy, other_trunk=bool(settings.reward.trunk))
-
-
-def _held_back(
-    settings: TrainerSettings, registry: Registry, tokenizer: ChatTokenizer, dtype: torch.dtype
-) -> HeldBackModel:
-    trunk = "gate.held_back.trunk" if settings.gate.held_back.trunk else "reward.trunk"
-    seed = settings.seed + SEED
-    return HeldBackModel(_reward_updater(settings, registry, tokenizer, trunk=trunk, seed=seed, dtype=dtype))
-
-
-def _reward_updater(
-    settings: TrainerSettings,
-    registry: Registry,
-    tokenizer: ChatTokenizer,
-    *,
-    trunk: str,
-    seed: int,
-    dtype: torch.dtype,
-) -> RewardUpdater:
-    """A new reward model, on the trunk that the setting `trunk` names, or else on the policy's."""
-    base, named = Path(settings.model), attrgetter(trunk)(settings)
-    genesis = registry.path(registry.versions("policy")[0])
-    tuning: Literal["full", "lora"] = settings.reward.tuning
-    if tuning == "lora" and not has_weights(base):
-        raise ConfigError(
-            f"reward.tuning: 'lora' needs the base model's weights, and {base} holds no *.safetensors: use 'full'"
-        )
-    model = RewardModel.load(
-        Path(named) if named else base if has_weights(base) else genesis,
-        tuning=tuning,
-        heads=Heads(
-            objectives=settings.reward.objectives, members=settings.reward.heads, readout=settings.reward.readout
-        ),
-        lora_rank=settings.reward.lora_rank,
-        device=pick_device(settings.device),
-        dtype=dtype,
-        seed=seed,
-    )
-    if model.tokenizer != tokenizer.digest:
-        raise ConfigError(f"{trunk}: the model in {named} has another tokenizer than {base}: name one with the same")
-    return RewardUpdater(model, settings.reward, seed)
-
-
-def _demonstrations(settings: PolicyTraining, tokenizer: ChatTokenizer, policy: Policy) -> Sequence[Pair]:
-    """Those of the PTX mix."""
-    if settings.ptx_coef == 0:
-        return ()
-    if settings.demonstrations is None:
-        raise ConfigError("policy.ptx_coef is above 0, and policy.demonstrations names no file: name one")
-    read = demonstrations.read_file(settings.demonstrations)
-    prepared = fine_tuning.to_pairs(read.found, tokenizer, policy.limits.context, policy.limits.vocabulary)
-    structlog.get_logger().info(
-        "demonstrations", learned=len(prepared.pairs), left_out=len(prepared.left_out), wrong_lines=len(read.wrong)
-    )
-    return prepared.pairs
 
 
 def _check_tuning(settings: TrainerSettings, registry: Registry, live: str) -> None:

@@ -90,8 +90,10 @@ def test_a_vote_for_nobody_and_an_engine_that_was_measured() -> None:
 
 def test_what_this_release_cannot_do_is_said() -> None:
     assert limits(Demand(people=1000)) == []
-    assert "the trainer computes on one GPU" in limits(Demand(people=10_000_000))[0]
-    assert "an adapter" in limits(Demand(tuning="full"))[0]
+    assert limits(Demand(people=1_000_000)) == []
+    assert "on the 8 GPUs of one node at most, and 57 would" in limits(Demand(people=10_000_000))[0]
+    (memory,) = limits(Demand(tuning="full"))
+    assert "each GPU of the trainer holds the whole models" in memory and "an adapter" in memory
     assert any("votes a second" in line for line in limits(Demand(people=10_000_000, votes=5)))
 
 

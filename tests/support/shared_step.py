@@ -1,23 +1,22 @@
-"""The gradients of one step of each learner that processes can share; started by torchrun, each writes its own.
+"""The gradients of one step of each learner that processes can share, in float64, and what the step said."""
 
-torchrun --nproc-per-node 3 -m tests.support.shared_step BASE OUT
-"""
-
-import os
-import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
 from rlhf_online.models import tree_attention, trunk
 from rlhf_online.models.policy import Policy
+from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.training import distributed
 from rlhf_online.training.policy.algorithms import ALGORITHMS
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.policy_update import PolicyUpdater
+from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.sft import fine_tuning
 
 Tokens = tuple[int, ...]
@@ -31,13 +30,16 @@ def answers() -> list[tuple[Tokens, Tokens]]:
     return [(PROMPTS[row >= len(LENGTHS)], answer) for row, answer in enumerate(tokens)]
 
 
-def of_policy(base: Path, algorithm: str, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, float]]:
+def of_policy(
+    base: Path, algorithm: str, device: str = "cpu", tuning: Literal["full", "lora"] = "full"
+) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The gradient of an update's one step, and what the update said of it."""
     settings = PolicyTraining.model_validate(
         {"algorithm": algorithm, "epochs": 1, "minibatches": 1, "max_grad_norm": 1e9, "ptx_coef": 0.5, "lr": 1e-6}
     )
     pairs = answers()
-    updater = PolicyUpdater(Policy.load(base, tuning="full", device=device), settings, 0, pairs[:2])
+    policy = Policy.load(base, tuning=tuning, device=device, dtype=torch.float64)
+    updater = PolicyUpdater(policy, settings, 0, pairs[:2])
     scored = [
         ScoredRollout(
             rollout=Rollout(
@@ -59,14 +61,67 @@ def of_policy(base: Path, algorithm: str, device: str = "cpu") -> tuple[dict[str
     ]
     report = updater.update(scored, labels)
     assert report.rollouts and not report.undone, report
-    # Adam's first average is a tenth of the first gradient.
+    figures = {"kl": report.kl, "step_kl": report.step_kl, "behaviour_k3": report.behaviour_k3, "reward": report.reward}
+    return _gradient(updater.state()[0]), report.stats | figures
+
+
+def _gradient(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adam's first average is a tenth of the first gradient."""
     prefix = "adam.exp_avg."
-    stored = updater.state()[0]
-    return {name.removeprefix(prefix): 10 * stored[name] for name in stored if name.startswith(prefix)}, report.stats
+    return {name.removeprefix(prefix): 10 * stored[name] for name in stored if name.startswith(prefix)}
+
+
+def votes(count: int, tag: str) -> list[Vote]:
+    """Of all kinds, by three people, on two objectives; of answers shown in some place."""
+    found: list[Vote] = []
+    for number in range(count):
+        size = 1 + number % 3
+        firsts = [12 + (3 * number + 7 * k) % 60 for k in range(3)]
+        answers = [tuple(range(first, first + 1 + size)) for first in firsts]
+        candidates = tuple(Candidate(token_ids=answer, position=k) for k, answer in enumerate(answers))
+        common = {
+            "event_id": f"{tag}-{number}",
+            "conversation_id": f"{tag}-{number}",
+            "person": f"person {number % 3}",
+            "prompt_token_ids": PROMPTS[number % 2],
+            "objective": ("", "harmless")[number % 2],
+        }
+        if number % 4 == 0:
+            found.append(Comparison(**common, candidates=candidates, tiers=((1,), (0, 2))))
+        elif number % 4 == 1:
+            found.append(Comparison(**common, candidates=candidates[:2], tiers=((1,), (0,)), strength=2))
+        elif number % 4 == 2:
+            found.append(Rating(**common, candidate=candidates[0], up=number % 8 == 2))
+        else:
+            signal = "regenerate" if number % 8 == 3 else ""
+            found.append(Rating(**common, candidate=candidates[1], up=not signal and number % 16 == 7, signal=signal))
+    return found
+
+
+def of_reward(
+    base: Path, *, count: int = 17, tuning: Literal["full", "lora"] = "full"
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The gradient of an update's one step, and what the update measured and learned beside the model."""
+    settings = RewardTraining.model_validate(
+        {"tuning": tuning, "batch": 100, "cold_epochs": 1, "lr": 1e-6, "objectives": ("helpful", "harmless")}
+    )
+    heads = Heads(objectives=settings.objectives, members=settings.heads)
+    model = RewardModel.load(base, tuning=tuning, heads=heads, dtype=torch.float64)
+    updater = RewardUpdater(model, settings, 0)
+    report = updater.update(votes(count, "new"), votes(60, "held out"), answers())
+    tensors, values = updater.state()
+    learned = values["learned"]
+    figures = report.measured.figures() | {"loss": report.loss, "held_out_loss": report.held_out_loss}
+    figures |= {f"position {place}": bias for place, bias in enumerate(learned["position_bias"])}
+    for objective, (bias, people) in enumerate(learned["rater_bias"]):
+        figures |= {f"bias {objective}": bias} | {f"bias {objective} {name}": value for name, value in people.items()}
+    normal = {name: tensor for name, tensor in tensors.items() if name.startswith("normal.")}
+    assert report.passes == 1
+    return _gradient(tensors) | normal, figures
 
 
 def of_demonstrations(base: Path) -> dict[str, Tensor]:
-    lm = trunk.load_lm(base, device=torch.device("cpu"), dtype=torch.float32)
+    lm = trunk.load_lm(base, device=torch.device("cpu"), dtype=torch.float64)
     lm.requires_grad_(True)
     loss = fine_tuning.backward(lm, tree_attention.packer(lm, 128), answers())
     figures = distributed.all_reduce(lm.parameters(), {"loss": loss})
@@ -81,15 +136,19 @@ def everything(base: Path) -> dict[str, Tensor]:
         gradients, stats = of_policy(base, algorithm)
         found |= {f"{algorithm}.{name}": tensor for name, tensor in gradients.items()}
         found |= {f"{algorithm}.stats.{name}": torch.tensor(value) for name, value in stats.items()}
+    learned = {
+        "reward": of_reward(base),
+        "one vote": of_reward(base, count=1),  # two of three processes have nothing of their own
+        "reward lora": of_reward(base, tuning="lora"),
+        "ppo lora": of_policy(base, "ppo", tuning="lora"),
+    }
+    for kind, (gradients, figures) in learned.items():
+        found |= {f"{kind}.{name}": tensor for name, tensor in gradients.items()}
+        found |= {f"{kind}.{name}": torch.tensor(value) for name, value in figures.items()}
     return found
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    base, out = map(Path, sys.argv[1:])
+def together(base: Path) -> dict[str, Tensor]:
+    """`everything`, in a process that shares it with others."""
     with distributed.process_group(torch.device("cpu")):
-        save_file(everything(base), out / f"{os.environ['RANK']}.safetensors")
-
-
-if __name__ == "__main__":
-    main()
+        return everything(base)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from rlhf_online.algorithms import kl
-from rlhf_online.algorithms.masked import masked_sum, row_sums
+from rlhf_online.algorithms.masked import row_sums
 from rlhf_online.models.packing import Packed
 from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.tokens import Pair
 from rlhf_online.training import distributed
+from rlhf_online.training.distributed import out_of_memory
 from rlhf_online.training.policy.measured import MeasuredAnswers
 from rlhf_online.training.policy.objectives import Example, MicroBatch, Objective
 
@@ -27,11 +28,6 @@ T = TypeVar("T")
 STEP_KL_SHARE, STEP_KL_LEAST = 1 / 8, 16
 """Share of the answers, and how many at least, on which an update's KL is measured: enough for what is far too much,
 and a small part of what the update costs."""
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch found no memory: on a CPU it has no type of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class MicroBatches:
@@ -44,29 +40,29 @@ class MicroBatches:
     @torch.no_grad()
     def measure(self, pairs: Sequence[Pair], temperature_N: Tensor) -> MeasuredAnswers:
         """What policy and reference say of these answers."""
-        shape = (len(pairs), max((len(answer) for _, answer in pairs), default=1))
-        found = MeasuredAnswers(
-            pairs=pairs,
-            temperature_N=temperature_N,
-            mask_NA=torch.zeros(shape, dtype=torch.bool),
-            start_NA=torch.zeros(shape),
-            reference_NA=torch.zeros(shape),
-            values_NA=torch.zeros(shape),
-        )
+        sizes_N = torch.tensor([len(answer) for _, answer in pairs], dtype=torch.long)
+        mask_NA = torch.arange(int(sizes_N.max()) if pairs else 1) < sizes_N.unsqueeze(1)
+        nothing_NA = torch.zeros(mask_NA.shape)
+        asked = MeasuredAnswers(pairs, temperature_N, mask_NA, nothing_NA, nothing_NA, nothing_NA)
 
-        def measure() -> list[tuple[list[int], tuple[Tensor, ...]]]:
+        def measure(rows: Sequence[int]) -> Tensor:
+            """Policy, reference and values of these rows, (len(rows), 3, A)."""
             measured = []
-            for rows in self._rows(found, [(row,) for row in range(len(pairs))]):
-                batch, outputs = self.forward(found, rows)
-                reference_BA = self.policy.reference_logprobs(batch, temperature_N[rows].to(self.policy.device))
-                measured.append((rows, (batch.mask_BA, outputs.logprobs_BA, outputs.values_BA.float(), reference_BA)))
-            return measured
+            for group in self._rows(asked, [(row,) for row in rows]):
+                batch, outputs = self.forward(asked, group)
+                reference_BA = self.policy.reference_logprobs(batch, temperature_N[group].to(self.policy.device))
+                tensors = outputs.logprobs_BA, reference_BA, outputs.values_BA
+                measured.append((group, torch.stack([tensor.float() for tensor in tensors], 1)))
+            place = {row: index for index, row in enumerate(rows)}
+            found_N3A = torch.zeros(len(rows), 3, mask_NA.shape[1])
+            for group, tensor_B3A in measured:
+                found_N3A[[place[row] for row in group], :, : tensor_B3A.shape[2]] = tensor_B3A.cpu()
+            return found_N3A
 
-        for rows, tensors in self.fitting(measure):
-            kept = (found.mask_NA, found.start_NA, found.values_NA, found.reference_NA)
-            for tensor_NA, tensor_BA in zip(kept, tensors, strict=True):
-                tensor_NA[rows, : tensor_BA.shape[1]] = tensor_BA.cpu()
-        return found
+        start_NA, reference_NA, values_NA = distributed.rows(
+            range(len(pairs)), lambda rows: self.fitting(lambda: measure(rows)), "measuring answers"
+        ).unbind(1)
+        return MeasuredAnswers(pairs, temperature_N, mask_NA, start_NA, reference_NA, values_NA)
 
     @torch.no_grad()
     def sequence_logprobs(self, answers: MeasuredAnswers, rows: Sequence[int]) -> Tensor:
@@ -78,7 +74,7 @@ class MicroBatches:
             found.append(([place[row] for row in group], row_sums(outputs.logprobs_BA, batch.mask_BA)))
         logprobs_N = torch.zeros(len(rows))
         for places, logprobs_B in found:
-            logprobs_N[places] = logprobs_B.cpu()
+            logprobs_N[places] = logprobs_B.float().cpu()
         return logprobs_N
 
     @torch.no_grad()
@@ -88,18 +84,24 @@ class MicroBatches:
         They are taken at even distances, so that answers to one prompt, which stand together, are not all of them.
         """
         count = len(answers.pairs)
-        chosen = min(count, max(STEP_KL_LEAST, round(STEP_KL_SHARE * count)))
-        examples = [(row * count // chosen,) for row in range(chosen)]
+        number = min(count, max(STEP_KL_LEAST, round(STEP_KL_SHARE * count)))
+        chosen = [row * count // number for row in range(number)]
 
-        def measure() -> float:
-            total = torch.zeros((), device=self.policy.device)
-            for rows in self._rows(answers, examples):
-                batch, outputs = self.forward(answers, rows)
-                start_BA = answers.start_NA[rows, : batch.mask_BA.shape[1]].to(outputs.logprobs_BA)
-                total = total + masked_sum(kl.k3(start_BA, outputs.logprobs_BA), batch.mask_BA)
-            return total.item() / len(examples)
+        def measure(rows: Sequence[int]) -> Tensor:
+            """Of each of these rows, (len(rows),)."""
+            measured = []
+            for group in self._rows(answers, [(row,) for row in rows]):
+                batch, outputs = self.forward(answers, group)
+                start_BA = answers.start_NA[group, : batch.mask_BA.shape[1]].to(outputs.logprobs_BA)
+                measured.append((group, row_sums(kl.k3(start_BA, outputs.logprobs_BA), batch.mask_BA)))
+            place = {row: index for index, row in enumerate(rows)}
+            found_N = torch.zeros(len(rows))
+            for group, k3_B in measured:
+                found_N[[place[row] for row in group]] = k3_B.float().cpu()
+            return found_N
 
-        return self.fitting(measure)
+        found_N = distributed.rows(chosen, lambda rows: self.fitting(lambda: measure(rows)), "measuring the step")
+        return found_N.mean().item()
 
     def backward(self, objective: Objective, examples: Sequence[Example], weight: float = 1.0) -> dict[str, float]:
         """Add `weight` times the gradient of these examples' loss, in micro-batches; what the loss says.

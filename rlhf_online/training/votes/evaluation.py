@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from rlhf_online.feedback.votes import Rating, Vote, ordered_pairs, pairs
 from rlhf_online.intervals import share
 from rlhf_online.models.reward import RewardModel
+from rlhf_online.training import distributed
 from rlhf_online.training.votes import measures
 from rlhf_online.training.votes.rater_bias import RaterBias
 
@@ -60,7 +61,8 @@ class _Seen:
 def measure(model: RewardModel, votes: Sequence[Vote], biases: Sequence[RaterBias], seed: int) -> Measured:
     """The mean of `model`'s heads on `votes`; `biases` are of each objective, `seed` that of the bootstrap."""
     seen = _Seen()
-    utilities_NO = model.utilities([pair for vote in votes for pair in pairs(vote)]).mean(2)
+    answers = [pair for vote in votes for pair in pairs(vote)]
+    utilities_NO = distributed.rows(answers, model.utilities, "measuring the reward model").mean(2)
     at = 0
     for vote in votes:
         objective, count = vote.objective_index(model.objectives), len(vote.candidates)

@@ -6,7 +6,9 @@ weighted by its own bootstrap. Beside the model stand the bias of each position 
 each rater's thumbs by an objective, and the reliability of each signal.
 
 Shapes: N answers of a batch, O objectives, K heads; R, P, Q, H as in `votes.VoteBatch`. Invariant: the losses of
-micro-batches, each with the denominator of the whole, add up to the loss of the whole, and their gradients too.
+micro-batches, each with the denominator of the whole, add up to the loss of the whole, and their gradients too. Of
+several processes (`distributed`) each computes a share of the utilities, and from all of them the whole loss: the
+model's gradients add up over the processes, while that of the position bias is whole in each.
 """
 
 from collections import Counter
@@ -20,6 +22,7 @@ from rlhf_online.algorithms import reward_losses
 from rlhf_online.feedback.votes import Vote, is_thumb
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
+from rlhf_online.training import distributed
 from rlhf_online.training.votes.batch import VoteBatch
 from rlhf_online.training.votes.rater_bias import RaterBias
 from rlhf_online.training.votes.signal_reliability import SignalReliability
@@ -56,7 +59,7 @@ class VoteLoss:
         """
         device = self._model.device
         pairs = [*batch.pairs, *baseline] if len(batch.signal_H) else batch.pairs
-        utilities_NOK = self._model.forward(self._model.packer.pack(pairs)).float()
+        utilities_NOK = distributed.rows(pairs, self._utilities, "the reward model's step")
         positions_N = batch.positions_N.to(device)
         known_N = (positions_N >= 0) & (positions_N < MAX_POSITIONS)
         shift_N = torch.where(known_N, self.position_bias_S[positions_N.clamp(0, MAX_POSITIONS - 1)], 0)
@@ -73,6 +76,9 @@ class VoteLoss:
             baseline_OK = utilities_NOK[len(batch.pairs) :].mean(0)
             losses.append(self._signals(batch, answers_NOK, baseline_OK, denominator))
         return torch.stack(losses).sum()
+
+    def _utilities(self, pairs: Sequence[Pair]) -> Tensor:
+        return self._model.forward(self._model.packer.pack(pairs)).float()
 
     def _rankings(self, batch: VoteBatch, shown_NOK: Tensor, answers_NOK: Tensor, denominator: float) -> Tensor:
         """Heads stand one below the other: a row for each ranking and head."""

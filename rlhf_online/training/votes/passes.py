@@ -20,6 +20,7 @@ from rlhf_online.models import trunk
 from rlhf_online.models.packing import Packer
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
+from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import NamedAdam, OnStep, unseen
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes.batch import VoteBatch, assemble
@@ -111,9 +112,11 @@ class VotePasses:
         told = torch.zeros((), device=self._model.device)
         for piece in pieces:
             loss = self.loss(piece, baseline, denominator, thumbs)
-            loss.backward()
+            if loss.requires_grad:  # of several processes one may have computed none of its utilities
+                loss.backward()
             told = told + loss.detach()
         total = told.item()
+        distributed.all_reduce(self._model.parameters().values(), {})
         (POSITION_RIDGE * self.loss.position_bias_S.square().sum()).backward()
         if not math.isfinite(total) or not math.isfinite(self._adam.clip(1.0)):
             skipped["not_finite"] += 1

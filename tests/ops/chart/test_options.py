@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rlhf_online.config import ChatSettings
-from tests.support.chart import CHART, LEAST, Object, merged, render
+from tests.support.chart import CHART, LEAST, Object, merged, refusal, render
 
 
 def monitored() -> Object:
@@ -177,3 +177,21 @@ def test_secrets_of_kafka_are_mounted_where_the_settings_say(tmp_path: Path) -> 
         given["cert_file"]: ("kafka-cert", "tls.crt"),
         given["key_file"]: ("kafka-cert", "tls.key"),
     }
+
+
+def test_a_trainer_of_several_ranks_is_started_by_torchrun_in_one_pod() -> None:
+    def trainer(values: Object) -> Object:
+        pod = render(merged(LEAST, {"trainer": values})).one("StatefulSet", "-trainer")["spec"]
+        assert pod["replicas"] == 1
+        (container,) = pod["template"]["spec"]["containers"]
+        return container
+
+    gpus = {"resources": {"limits": {"nvidia.com/gpu": 4}}}
+    one, four = trainer({}), trainer({"ranks": 4, **gpus})
+    assert "command" not in one, "the image's own"
+    torchrun = ["python", "-m", "torch.distributed.run", "--nproc-per-node", "4"]
+    assert four["command"] == [*torchrun, "-m", "services.trainer"] and four["args"] == one["args"]
+    for resources in (gpus, {"resources": {"requests": {"nvidia.com/gpu": "4"}}}):
+        said = refusal(merged(LEAST, {"trainer": {"ranks": 5, **resources}}))
+        assert "trainer.ranks is 5, and trainer.resources asks for 4 GPUs" in said
+    assert "trainer" in refusal(merged(LEAST, {"trainer": {"ranks": 0}}))

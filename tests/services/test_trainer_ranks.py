@@ -1,0 +1,73 @@
+"""The trainer under torchrun: one of its processes is the trainer, all have one configuration, and all end together."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf_online.config import dump
+from rlhf_online.errors import ConfigError
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.state import StateDir
+from rlhf_online.training import distributed
+from rlhf_online.training.policy.settings import PolicyTraining
+from services.trainer import ranks as alike
+from tests.services.test_trainer_service import settings_in
+from tests.support import ranks
+from tests.support.ports import reserve
+from tests.support.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_torchrun_starts_a_trainer_of_two_processes_of_which_one_leads(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "model", weights_seed=None)
+    state = StateDir(tmp_path / "state")
+    dump(settings_in(tmp_path, tmp_path / "ready.json"), config := tmp_path / "trainer.toml")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(reserve())]
+    process = subprocess.Popen(
+        [*torchrun, "-m", "services.trainer", "--config", config], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        until(lambda: state.read_status("trainer") or process.poll() is not None, 300, "a status")
+        assert state.read_status("trainer")["waiting_for"] == "the first policy version"
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=120)[1]
+    assert said.count("lease taken") == 1 and said.count("metrics=") == 1, said
+    assert "RanksFailed" not in said
+
+
+def alone_or_with(folder: Path, changes: dict[int, dict[str, Any]], packages: dict[int, str]) -> str:
+    """What a rank says whose settings and torch are changed so."""
+    rank = int(os.environ["RANK"])
+    settings = settings_in(folder).model_copy(update=changes.get(rank, {}))
+    installed = alike.metadata.version
+    alike.metadata.version = lambda name: packages.get(rank, "0") if name == "torch" else installed(name)
+    with distributed.process_group(torch.device("cpu"), 60.0):
+        alike.check_alike(settings)
+    return "alike"
+
+
+@pytest.mark.parametrize(
+    ("changes", "packages", "said"),
+    [
+        ({}, {}, None),
+        ({1: {"policy": PolicyTraining(lr=0.5)}}, {}, r"^policy\.lr is 0\.5 for rank 1 and .* for rank 0: give all"),
+        ({0: {"model": "elsewhere"}}, {}, r"^model is '.*/model' for rank 1 and 'elsewhere' for rank 0: give all"),
+        ({}, {1: "2.12"}, r"^torch is '2\.12' for rank 1 and '0' for rank 0: give all"),
+    ],
+)
+def test_ranks_of_other_settings_or_another_release_do_not_begin(
+    changes: dict[int, dict[str, Any]], packages: dict[int, str], said: str | None, tmp_path: Path
+) -> None:
+    for found in ranks.run(2, alone_or_with, tmp_path, changes, packages):
+        if said is None:
+            assert found == "alike"
+        else:
+            with pytest.raises(ConfigError, match=said):
+                raise found

@@ -55,7 +55,10 @@ class OfflineSettings(Section):
     epochs: Positive = Field(default=2, description="Passes over the votes, if there is time for them.")
     batch: Positive = Field(default=8, description="Votes a step.")
     lr: float | None = Field(
-        default=None, gt=0, description="Adam's highest learning rate; 5e-4 for an adapter, 1e-5 for all weights."
+        default=None,
+        gt=0,
+        description="Adam's highest learning rate; 1e-3 for a reward model's adapter, 2e-4 for a policy's, 1e-5 for "
+        "all weights.",
     )
     beta: float = Field(default=0.1, gt=0, description="How closely a policy holds to what it was: β of dpo and kto.")
     tuning: Tuning = Field(default="lora", description="Train an adapter, or all weights.")
@@ -71,4 +74,6 @@ class OfflineSettings(Section):
     @property
     def rate(self) -> float:
         """The learning rate."""
-        return self.lr or (5e-4 if self.tuning == "lora" else 1e-5)
+        if self.lr is not None or self.tuning == "full":
+            return self.lr or 1e-5
+        return 1e-3 if self.algorithm == "reward" else 2e-4

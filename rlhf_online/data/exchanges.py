@@ -117,8 +117,10 @@ def conversation_of(row: Row) -> str:
     the user's, so that what goes on from one question is held out, or learned from, as a whole."""
     if row.conversation:
         return row.conversation
-    first = next((at for at, message in enumerate(row.messages, 1) if message.role == "user"), None)
-    return _id("opening", row.messages[:first])
+    first = 0
+    while first < len(row.messages) - 1 and row.messages[first].role != "user":
+        first += 1
+    return _id("opening", row.messages[: first + 1])
 
 
 def _judged(

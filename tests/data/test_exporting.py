@@ -15,17 +15,21 @@ from rlhf_online.data.votes import LoggedVotes
 from rlhf_online.errors import InvalidInput
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
+from rlhf_online.keystore.keyring import Keyring
 from rlhf_online.wire import encode
 from tests.data.test_formats import GOOD
 from tests.data.test_importing import add, add_rows, logged
-from tests.support.logged import completion, feedback, ref
+from tests.support.content_keys import keyring
+from tests.support.logged import completion, feedback, ref, thumb
 
 
-def exported(folder: Path, name: str, out: Path | None = None) -> tuple[list[dict[str, Any]], Counter[str]]:
+def exported(
+    folder: Path, name: str, out: Path | None = None, *, keys: Keyring | None = None
+) -> tuple[list[dict[str, Any]], Counter[str]]:
     """The rows that are written of the folder's log, and the votes that are left out."""
     out = out or folder / f"{name}.jsonl"
     with LocalReader(folder / "log") as reader:
-        votes = LoggedVotes(reader)
+        votes = LoggedVotes(reader, keys)
         count, left_out = export(votes, name, out)
     rows = [json.loads(line) for line in out.read_bytes().splitlines()]
     assert len(rows) == count
@@ -84,9 +88,9 @@ def test_each_format_says_what_it_can_and_counts_the_rest(tmp_path: Path):
 
 
 def test_what_counts_no_more_is_left_out(tmp_path: Path):
-    def thumb(event_id: str, *, up: bool = True, **more: Any) -> ev.Envelope:
+    def voted(event_id: str, *, good: bool = True, **more: Any) -> ev.Envelope:
         person = more.get("person", "rater")
-        kind = ev.Thumb(answer=more.get("of", A), up=up)
+        kind = ev.Thumb(answer=more.get("of", A), up=good)
         return ev.Envelope(event_id=event_id, event=ev.Feedback(conversation_id="", person=person, kind=kind))
 
     taking_back = ev.Feedback(conversation_id="", person="rater", kind=ev.Withdrawal(answer=A), replaces="taken-back")
@@ -95,19 +99,30 @@ def test_what_counts_no_more_is_left_out(tmp_path: Path):
         tmp_path,
         exchange("c"),
         exchange("d", conversation="gone"),
-        thumb("taken-back"),
+        voted("taken-back"),
         ev.Envelope(event_id="w", event=taking_back),
-        thumb("earlier", of=B),
-        thumb("later", of=B, up=False),
-        thumb("erased", of=ref("d")),
-        thumb("orphan", of=ref("nowhere")),
-        thumb("stranger", of=C, person="somebody"),
-        thumb("later", of=B, up=False),
+        voted("earlier", of=B),
+        voted("later", of=B, good=False),
+        voted("erased", of=ref("d")),
+        voted("orphan", of=ref("nowhere")),
+        voted("stranger", of=C, person="somebody"),
+        voted("later", of=B, good=False),
         ev.Envelope(event_id="e", event=gone),
     )
     rows, left_out = exported(tmp_path, "trl-unpaired")
     assert [(row["id"], row["label"]) for row in rows] == [("later", False), ("stranger", True)]
     assert left_out == Counter(withdrawn=2, superseded=1, erased=1, no_answer=1)
+
+
+def test_what_is_sealed_goes_out_with_its_key_and_not_without_it(tmp_path: Path):
+    keys = keyring(tmp_path / "keys")
+    with LocalLog(tmp_path / "log") as log:
+        events = [exchange("c"), thumb("c", event_id="v")]
+        log.append_all([encode(envelope, keys) for envelope in events]).result(30)
+    assert [row["up"] for row in exported(tmp_path, "votes", keys=keys)[0]] == [True]
+    keys.erase("rater")
+    rows, left_out = exported(tmp_path, "votes", tmp_path / "after.jsonl", keys=keyring(tmp_path / "keys"))
+    assert not rows and left_out == Counter(erased=1)
 
 
 PAIRS = [name for name in FORMATS if name not in ("trl-unpaired", "open-webui", "langsmith", "langfuse")]

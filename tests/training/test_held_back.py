@@ -192,12 +192,12 @@ def test_its_trunk_may_begin_as_another_model_of_the_same_tokenizer(tmp_path: Pa
             pass
 
 
-def test_votes_must_fit_both_reward_models(tiny: World) -> None:
+def test_votes_must_fit_both_reward_models(tiny: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with tiny.trainer() as trainer:
         model = held_back(trainer).updater.model
         limits = trainer.parts.learners.vote_limits
         assert held_back(trainer).narrow(limits) == limits
-        model.limits = ModelLimits(vocabulary=50, context=500)
+        monkeypatch.setattr(type(model), "limits", ModelLimits(vocabulary=50, context=500))
         assert held_back(trainer).narrow(limits).models == ModelLimits(vocabulary=50, context=128)
 
 

@@ -634,3 +634,14 @@ def test_the_reward_model_is_measured_by_people_wherever_people_have_voted(base:
     assert report.measured.accuracy_n == 20 and report.measured.accuracy > 0.9
     alone = _updater(base).update([_ranking(i) for i in range(120)], labels, [])
     assert alone.measured.accuracy_n == 20 and alone.measured.accuracy < 0.1
+
+
+def test_what_people_say_of_a_rule_trains_a_head_of_its_own(base: Path):
+    """Sparrow's rule reward model: the rule asks for the contrary of what is helpful."""
+    updater = _updater(base, objectives=("helpful", "rule:terse"))
+    votes: list[Vote] = [_ranking(i) for i in range(80)]
+    votes += [replace(vote, tiers=vote.tiers[::-1], objective="rule:terse") for vote in (_pair(i) for i in range(160))]
+    updater.update(votes, [], _probe_pairs())
+    assert updater.trained_objectives == {"helpful", "rule:terse"}
+    helpful, terse = updater.model.scores(_probe_pairs()).mean(2).T.tolist()
+    assert helpful[3] - helpful[0] > 1 and terse[0] - terse[3] > 1

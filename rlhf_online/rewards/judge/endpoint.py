@@ -50,6 +50,8 @@ class Endpoint:
         self._sleep = sleep
         self._clock = clock
         self._due_s = clock()
+        self._plain = False
+        """Whether the endpoint refused more than the model and the messages, log-probabilities among it."""
         self.tokens = 0
 
     def ask(self, messages: Messages) -> Said | Doubt:
@@ -91,20 +93,18 @@ class Endpoint:
                 doubt = Doubt("away")
             elif reply.is_success:
                 return self._read(reply)
+            elif reply.status_code in (400, 422) and not self._plain:
+                self._plain = True
+                return self._ask(messages)
             else:
                 url, said = self._settings.url, reply.text[:300]
                 raise InvalidInput(f"the judge at {url} refuses the question ({reply.status_code}): {said}")
         return doubt
 
     def _post(self, messages: Messages) -> "httpx.Response":
-        body = {
-            "model": self._settings.model,
-            "messages": messages,
-            "max_tokens": REPLY_TOKENS,
-            "temperature": 0,
-            "logprobs": True,
-            "top_logprobs": TOP,
-        }
+        body: dict[str, Any] = {"model": self._settings.model, "messages": messages}
+        if not self._plain:
+            body |= {"max_tokens": REPLY_TOKENS, "temperature": 0, "logprobs": True, "top_logprobs": TOP}
         return self._client.post(f"{self._settings.url.rstrip('/')}/chat/completions", json=body)
 
     def _read(self, reply: "httpx.Response") -> Said | Doubt:

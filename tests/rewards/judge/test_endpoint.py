@@ -88,6 +88,15 @@ def test_what_the_endpoint_refuses_for_good_ends_the_run(cache: Cache) -> None:
         asked(lambda _: (401, "no such key"), cache)
 
 
+def test_an_endpoint_that_knows_no_probabilities_is_asked_for_the_letter_alone(cache: Cache) -> None:
+    def script(body: dict[str, Any]) -> Any:
+        return (400, "logprobs is not supported") if "logprobs" in body else prose("B")
+
+    said, requests, _ = asked(script, cache)
+    assert said == Said(0.0, 1.0)
+    assert [sorted(set(each) - {"key", "path"}) for each in requests][1] == ["messages", "model"]
+
+
 def test_what_was_answered_once_is_not_asked_again_and_the_budget_ends_the_asking(cache: Cache) -> None:
     with scripted_judge(lambda _: letters(0.9, 0.1, total=60)) as (url, requests):
         endpoint = Endpoint(settings(url, max_tokens=100, labels_per_minute=1e6), cache)

@@ -44,10 +44,11 @@ def questioned(parts: TrainerParts, progress: Progress, evidence: Evidence, seed
     Raises Stopped while a service is away.
     """
     inputs = parts.intake.policy_inputs
+    people = evidence.people or [""] * len(evidence.prompts)
     return replace(
         evidence,
         origins=[own or inputs.origin(prompt) for own, prompt in zip(evidence.origins, evidence.prompts, strict=True)],
-        people=[own or inputs.asked_by(prompt) for own, prompt in zip(evidence.people, evidence.prompts, strict=True)],
+        people=[own or inputs.asked_by(prompt) for own, prompt in zip(people, evidence.prompts, strict=True)],
         traits=_audited(parts, progress, evidence),
         golden=golden_answers(parts, progress, seed) if evidence.prompts else (),
     )

@@ -99,7 +99,7 @@ def test_a_log_is_learned_from_as_the_trainer_would_and_left_as_it_is(base: Path
     before = {path.name: path.read_bytes() for path in (tmp_path / "state" / "log").iterdir()}
     report = learn(base, tmp_path / "out", log=str(tmp_path / "state"), held_out=0.2)
     assert report["of"] + report["held_out_accuracy_n"] == 29, "one conversation was erased"
-    assert report["left_out"] == {"missing": 1}
+    assert report["left_out"] == {"missing": 1, "erased": 1}
     assert {path.name: path.read_bytes() for path in (tmp_path / "state" / "log").iterdir()} == before
 
 

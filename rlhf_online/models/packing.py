@@ -209,17 +209,23 @@ def _spans(runs: Sequence[tuple[int, list[int]]], on_device: Callable[..., Tenso
 
 @dataclass(frozen=True, slots=True)
 class Packer:
-    """How passes of one model are filled. `trees`: it reads several sequences a row; `spans`: in one row, by those."""
+    """How passes of one model are filled. `trees`: it reads several sequences a row; `spans`: in one row, by those.
+
+    Else no row is wider than `widest`, but for a longer sequence: the model's own width, beyond which attention costs
+    more than a sixth of the rest.
+    """
 
     trees: bool
     spans: bool
     context: int
     device: torch.device
+    widest: int = 1 << 16
 
     def pack(self, pairs: Sequence[Pair]) -> Packed:
         """Prompts are cut to the context. Raises InvalidInput for an answer as long as that."""
         fitted = [fit(pair, self.context) for pair in pairs]
-        width = None if self.spans else ROW_WIDTH * max(map(length, fitted)) if self.trees else 0
+        longest = max(map(length, fitted))
+        width = None if self.spans else max(longest, min(ROW_WIDTH * longest, self.widest)) if self.trees else 0
         return pack(fitted, width=width, pad_id=0, device=self.device, spans=self.spans)
 
     def passes(self, items: Sequence[Sequence[Pair]], tokens: int) -> list[list[int]]:

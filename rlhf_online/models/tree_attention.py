@@ -48,7 +48,9 @@ def packer(model: PreTrainedModel, context: int, dtype: torch.dtype = torch.floa
     """How passes of `model`, whose layers compute in `dtype`, are filled; from now on it computes its attention here,
     if it can."""
     trees = adopt(model)
-    return Packer(trees=trees, spans=trees and _takes_spans(model, dtype), context=context, device=model.device)
+    spans = trees and _takes_spans(model, dtype)
+    widest = int(model.config.get_text_config().hidden_size)
+    return Packer(trees=trees, spans=spans, context=context, device=model.device, widest=widest)
 
 
 def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:

@@ -1,6 +1,7 @@
 """Packing: nothing is lost, what is alike at the beginning stands once, and passes are filled up to their budget."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,12 @@ def test_prompts_are_cut_to_the_context_and_answers_never():
     assert packed.tokens_RT.tolist() == [[1] * 13 + [2, 3, 4]]
     with pytest.raises(InvalidInput, match="does not fit"):
         _packer().pack([((1,), (3,) * 16)])
+
+
+def test_rows_are_no_wider_than_pays_where_attention_is_dense():
+    pairs: list[Pair] = [((prompt, 2, 3, 4, 5), (6, 7, 8)) for prompt in range(10, 18)]
+    widths = [replace(_packer(), widest=widest).pack(pairs).tokens_RT.shape[1] for widest in (1, 16, 1000)]
+    assert widths == [8, 16, 32]
 
 
 @pytest.mark.parametrize("trees", [True, False])

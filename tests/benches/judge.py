@@ -141,18 +141,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     def over(name: str, than: str) -> float:
         return statistics.fmean(each.accuracy[name] - each.accuracy[than] for each in found)
 
-    def believed(kind: str) -> float:
-        return statistics.fmean(each.reliability[f"and a {kind}" + " model" * (kind != "coin")] for each in found)
+    def believed(kind: str) -> list[float]:
+        return [each.reliability[f"and a {kind}" + " model" * (kind != "coin")] for each in found]
 
-    alone = "people alone"
+    ranked = zip(believed("good"), believed("coin"), believed("contrary"), strict=True)
     holds = {
         f"a good model beside people is {LEAST_GAIN:g} better than people alone": over("and a good model", alone)
         >= LEAST_GAIN,
         f"a coin costs at most {MOST_LOSS:g}": over("and a coin", alone) >= -MOST_LOSS,
         "a contrary model harms less than as people": over("and a contrary model", "a contrary model as people") > 0.1,
         "control: as people a contrary model does harm": over("a contrary model as people", alone) < -0.1,
-        "a good model is believed more than a coin, and than a contrary one, on the mean": believed("good")
-        > max(believed("coin"), believed("contrary")),
+        "a good model is believed more than a coin, a coin more than a contrary one, in each seed": all(
+            good > coin > contrary for good, coin, contrary in ranked
+        ),
     }
     return {"ok": all(holds.values()), "seeds": [asdict(each) for each in found], "holds": holds}
 

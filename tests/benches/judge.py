@@ -145,6 +145,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return [each.reliability[f"and a {kind}" + " model" * (kind != "coin")] for each in found]
 
     ranked = zip(believed("good"), believed("coin"), believed("contrary"), strict=True)
+    alone = "people alone"
     holds = {
         f"a good model beside people is {LEAST_GAIN:g} better than people alone": over("and a good model", alone)
         >= LEAST_GAIN,

@@ -47,6 +47,7 @@ DEAD_LETTER = Label(
     values=(
         "undecodable", "damaged", "reused_key", "stranger", "missing", "nothing", "twice", "empty", "prompts", "signal",
         "correction", "single", "objective", "large", "vocabulary", "context", "template",
+        "erased",
     ),
 )  # fmt: skip
 LEFT_OUT = Label(

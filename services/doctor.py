@@ -1,10 +1,13 @@
 """`rlhf-online doctor`: what stands in the way of this installation, and what to do about it.
 
     python -m services.doctor [--config FILE]… [--state DIR] [--json]
+    python -m services.doctor --plan MODEL [--config FILE]… [--tuning TUNING] [--memory GIB] [--json]
 
 Reads the settings as the services do, the environment's too, and tries what they will need. It may run beside them: in
 a pod, `kubectl exec POD -- python -m services.doctor`. Exit code 1 if anything stands in the way, 2 for a wrong option.
-`--json` prints one object: {"ok": bool, "findings": [{"severity": "ok|warn|refuse", "about", "what", "todo"}, …]}.
+`--json` prints one object: {"ok": bool, "findings": [{"severity": "ok|warn|refuse", "about", "what", "todo"}, …]}; of a
+plan {"ok", "plans": [{"tuning", "reward_tuning", "dtype", "gpu", "host", "cpu", "reward_service", "parts"}, …],
+"findings"}, in bytes.
 """
 
 import argparse
@@ -24,15 +27,17 @@ from rlhf_online.config import (
     ProcessSettings,
     RewardSettings,
     ServiceSettings,
+    Tuning,
     load,
 )
 from rlhf_online.config.engine import EngineServerSettings
-from rlhf_online.doctor import disks, gpu, lease, packages, ports, records, secrets, settings, store
+from rlhf_online.doctor import disks, gpu, lease, packages, plan, ports, records, secrets, settings, store
 from rlhf_online.doctor.finding import Finding, ok, refuse
 from rlhf_online.doctor.kafka import kafka
-from rlhf_online.errors import ConfigError, RlhfError
+from rlhf_online.errors import ConfigError, InvalidInput, RlhfError
 from rlhf_online.eventlog import kafka_cluster, log_folder, open_source
 from rlhf_online.eventlog.folder import segments
+from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.process import report_error
 from rlhf_online.state import StateDir
 from rlhf_online.training.lease import LeaseObject
@@ -96,16 +101,50 @@ def main() -> int:
     parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--state", type=Path, default=Path("state"), metavar="DIR")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--plan", type=Path, metavar="MODEL", help="how much memory the model's training needs")
+    parser.add_argument("--tuning", choices=("full", "lora"))
+    parser.add_argument("--memory", type=float, metavar="GIB")
     options = parser.parse_args()
     for name in ("kafka", "structlog"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what it says is said in the findings
     try:
+        if options.plan is not None:
+            return show_plan(options.plan, options.config, options.tuning, options.memory, as_json=options.json)
         files = options.config or known_files(options.state)
     except RlhfError as error:
         return report_error(error)
     found = examine(files)
     show(found, as_json=options.json)
     return int(any(finding.severity == "refuse" for finding in found))
+
+
+def show_plan(
+    model: Path, files: Sequence[Path], tuning: Tuning | None, memory_gib: float | None, *, as_json: bool
+) -> int:
+    """How much memory the model's training needs, by these settings; returns the exit code. Raises RlhfError."""
+    installation, wrong = read(files)
+    if refused := [each for each in wrong if each.severity == "refuse"]:
+        raise ConfigError(refused[0].what)
+    trainer = installation.trainer or TrainerSettings(state_dir=Path(), chat_url="", reward_address="", model="")
+    if tuning is not None:
+        trainer = trainer.model_copy(update={"tuning": tuning})
+    shape = plan.Shape.of(model)
+    on_gpu = gpu.memory() if trainer.device != "cpu" else 0
+    memory = round(memory_gib * plan.GIB) if memory_gib else on_gpu or plan.memory()
+    on_a_gpu = trainer.device == "cuda" or bool(on_gpu)
+    found = plan.fits(shape, trainer, memory, gpu=on_a_gpu)
+    if as_json:
+        rows = [plan.row(shape, trainer, each) for each in plan.plans(shape, trainer)]
+        print(json.dumps({"ok": found.severity == "ok", "plans": rows, "findings": [asdict(found)]}))
+    else:
+        print("\n".join(plan.table(shape, trainer)))
+        now = plan.chosen(shape, trainer, gpu=on_a_gpu)
+        print(f"\nby these settings (tuning {now.tuning}, reward.tuning {now.reward_tuning}, {now.dtype}), GiB")
+        for name, size in plan.parts(now).items():
+            print(f"  {size / plan.GIB:6.1f}  {name}")
+        print()
+        show([found], as_json=False)
+    return int(found.severity == "refuse")
 
 
 def known_files(state: Path, installed: Path = INSTALLED) -> list[Path]:
@@ -169,6 +208,7 @@ def checks(known: Installation) -> Iterator[Check]:
         yield partial(settings.model, Path(known.started.model), known.started.tuning, served=True)
     if known.trainer is not None:
         yield partial(settings.model, Path(known.trainer.model), known.trainer.tuning, served=False)
+        yield partial(_memory, known.trainer)
     for state_dir in dict.fromkeys(each.state_dir for each in known.all):
         state = StateDir(state_dir)
         places = (state.root, state.log, state.versions, state.checkpoints, state.conversations)
@@ -213,6 +253,18 @@ def _devices(known: Installation) -> Iterator[tuple[str, str]]:
     for name, each in (("reward", known.reward), ("trainer", known.trainer)):
         if each is not None:
             yield f"{name}'s device", each.device
+
+
+def _memory(trainer: TrainerSettings) -> list[Finding]:
+    """Whether the trainer's models fit; nothing where the folder holds no weights yet."""
+    if not has_weights(Path(trainer.model)):
+        return []
+    try:
+        shape = plan.Shape.of(Path(trainer.model))
+    except InvalidInput:  # what is wrong with the folder, another check says
+        return []
+    on_gpu = gpu.memory() if trainer.device != "cpu" else 0
+    return [plan.fits(shape, trainer, on_gpu or plan.memory(), gpu=bool(on_gpu))]
 
 
 def _lease(trainer: TrainerSettings) -> list[Finding]:

@@ -24,6 +24,10 @@ def doctor(
         ),
     ] = None,
     state: Annotated[Path | None, typer.Option(help=f"The state folder of `up` (default {DEFAULT_STATE}).")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="How much memory training the model needs, and whether it fits here.")
+    ] = False,
+    memory: Annotated[float | None, typer.Option(help="GiB to plan for (what is here).", min=0.001)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Say what stands in the way, and what to do about it: of the installation, or of a model's folder.
@@ -33,11 +37,23 @@ def doctor(
     trainer's lease, a GPU where one is asked for. It tries things, and changes nothing; the services may run.
 
     Of a model it reads configuration, tokenizer and the headers of the weights: seconds; `up` looks for the same.
+    With --plan it reckons how much memory trainer and reward service need for it, tuned fully or by adapters, in
+    float32 or bfloat16, and by the settings of --config whether that fits, or which of them would have it fit.
 
     Exit code 1 if anything is in the way.
     """
     json_option = ["--json"] if as_json else []
-    if model is None:
+    if plan:
+        if model is None or trunk or state:
+            raise InvalidInput(
+                "--plan is of a model, by settings of --config: name its folder, without --trunk or --state"
+            )
+        given = [("--config", path) for path in config or ()] + [("--tuning", tuning), ("--memory", memory)]
+        options = [word for name, value in given if value is not None for word in (name, str(value))]
+        command = ["services.doctor", "--plan", str(model), *options, *json_option]
+    elif memory is not None:
+        raise InvalidInput("--memory is for a plan: add --plan")
+    elif model is None:
         if tuning or trunk:
             raise InvalidInput("--tuning and --trunk are said of a model: name its folder")
         files = [option for path in config or () for option in ("--config", str(path))]

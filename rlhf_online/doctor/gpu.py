@@ -9,6 +9,7 @@ from rlhf_online.doctor.finding import Finding, ok, refuse
 
 DRIVER = Path("/proc/driver/nvidia/version")
 TIMEOUT_S = 120.0
+_MEMORY = "import torch; print(torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0)"
 _ASK = """
 import json, torch
 count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -16,6 +17,19 @@ devices = [torch.cuda.get_device_properties(n) for n in range(count)]
 told = [f"{d.name}, {d.total_memory / 2**30:.0f} GiB" for d in devices]
 print(json.dumps({"built": torch.version.cuda, "devices": told}))
 """
+
+
+def memory() -> int:
+    """Bytes of the first GPU; 0 where there is none, or torch cannot be asked."""
+    if not DRIVER.exists():
+        return 0
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _MEMORY], capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL
+        )
+        return int(done.stdout.split()[-1])
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
+        return 0
 
 
 def gpu(setting: str) -> Finding:

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+def activation_bytes(layers: int, width: int, inner: int) -> int:
+    """What a forward pass keeps of a token for the gradient, roughly."""
+    return 4 * layers * (8 * width + 4 * inner)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLimits:
     """Token ids lie in [0, `vocabulary`); `context` is how many tokens of prompt and answer together fit."""

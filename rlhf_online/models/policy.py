@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf_online.errors import InvalidInput
-from rlhf_online.models import sampling, token_head, tree_attention, trunk
+from rlhf_online.models import frozen, sampling, token_head, tree_attention, trunk
 from rlhf_online.models.packing import Packed
 from rlhf_online.models.precision import Written, computing
 from rlhf_online.models.tensor_headers import has_weights
@@ -61,7 +61,7 @@ class Policy:
         self.base = base
         self.dtype = dtype
         self.written = written or Written.of(base)
-        self._reference = reference
+        self.reference = reference
         self._adapter = adapter
         self._reference_adapter = reference_adapter
         self.limits = trunk.limits(lm.config)
@@ -97,7 +97,7 @@ class Policy:
         if tuning == "lora":
             lm = trunk.load_lm(base, device=device, dtype=masters)
             adapter = trunk.add_lora(lm, rank=lora_rank, folder=version, seed=seed, task="CAUSAL_LM")
-            return cls(
+            policy = cls(
                 lm,
                 base=base,
                 reference=None,
@@ -106,11 +106,15 @@ class Policy:
                 dtype=dtype,
                 written=Written.of(base).adapter(),
             )
+            frozen.narrow(getattr(lm, lm.base_model_prefix), dtype)
+            return policy
         start = version or base
         lm = trunk.load_lm(start, device=device, dtype=masters).requires_grad_(True)
-        frozen = trunk.load_lm(reference or start, device=device, dtype=masters).requires_grad_(False)
+        fixed = trunk.load_lm(reference or start, device=device, dtype=masters).requires_grad_(False)
         written = Written.of(base if has_weights(base) else start)
-        return cls(lm, base=base, reference=frozen, adapter=None, dtype=dtype, written=written)
+        policy = cls(lm, base=base, reference=fixed, adapter=None, dtype=dtype, written=written)
+        frozen.narrow(getattr(fixed, fixed.base_model_prefix), dtype)
+        return policy
 
     @property
     def device(self) -> torch.device:
@@ -141,7 +145,7 @@ class Policy:
     @torch.no_grad()
     def reference_logprobs(self, batch: Packed, temperature_B: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
-        model = self.lm if self._reference is None else self._reference
+        model = self.lm if self.reference is None else self.reference
         with self._as_reference(), computing(self.device, self.dtype):
             return batch.by_answer(_tokens(model, _hidden(model, batch), batch, temperature_B)[0])
 
@@ -158,7 +162,7 @@ class Policy:
             if reference:
                 logprobs_BA = self.reference_logprobs(batch, temperature)
             else:
-                with nullcontext() if exact else computing(self.device, self.dtype):
+                with frozen.widened(self.lm) if exact else computing(self.device, self.dtype):
                     logprobs_BA = batch.by_answer(_tokens(self.lm, _hidden(self.lm, batch), batch, temperature)[0])
             for index, row in zip(group, logprobs_BA.tolist(), strict=True):
                 found[index] = tuple(row[: len(pairs[index][1])])

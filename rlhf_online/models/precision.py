@@ -147,18 +147,18 @@ def _cpu_has_bfloat16() -> bool:
 @functools.cache
 def _is_faster(width: int, inner: int, threads: int) -> bool:
     """Whether this CPU, with so many threads, takes clearly less time in bfloat16 for a layer's forward and backward
-    pass; the quickest of a few rounds counts, as others use the machine too."""
+    pass. The processor's time counts, and the quickest of a few rounds, as others use the machine too."""
     width, inner = min(width, PROBE_WIDTH), min(inner, PROBE_INNER)
     up = torch.full((inner, width), 0.01, requires_grad=True)
     down = torch.full((width, inner), 0.01, requires_grad=True)
     states = torch.full((PROBE_TOKENS, width), 0.5)
 
     def seconds(dtype: torch.dtype) -> float:
-        begun = time.perf_counter()
+        begun = time.process_time()
         with torch.enable_grad(), computing(torch.device("cpu"), dtype):
             done = functional.linear(functional.silu(functional.linear(states, up)), down)
         done.float().sum().backward()
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     rounds = [(seconds(torch.bfloat16), seconds(torch.float32)) for _ in range(1 + PROBE_ROUNDS)][1:]
     narrow, wide = map(min, zip(*rounds, strict=True))

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from rlhf_online.config import Dtype
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.models import precision, tree_attention, trunk
+from rlhf_online.models import frozen, precision, tree_attention, trunk
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.packing import Packed
 from rlhf_online.models.precision import Written
@@ -122,6 +122,8 @@ class RewardModel:
             nn.init.zeros_(linear.bias)
         linear = linear.to(device)
         model = cls(decoder, linear, heads, base=source, tokenizer=tokenizer, adapter=adapter, dtype=dtype)
+        if adapter is not None:
+            frozen.narrow(decoder, dtype)
         if folder is not None:
             _restore_heads(model, folder)
         return model

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from rlhf_online.errors import InvalidInput, VersionCorrupt
 from rlhf_online.models import precision
-from rlhf_online.models.limits import ModelLimits
+from rlhf_online.models.limits import ModelLimits, activation_bytes
 from rlhf_online.models.loading import LOADING
 from rlhf_online.models.precision import Written
 from rlhf_online.models.tensor_headers import has_weights, read_header
@@ -219,8 +219,7 @@ def token_budget(config: Any, limit: int, device: torch.device) -> int:
     if device.type == "cuda":
         room = torch.cuda.get_device_properties(device).total_memory // 4
     width, inner = int(config.hidden_size), int(getattr(config, "intermediate_size", 4 * config.hidden_size))
-    bytes_a_token = 4 * int(config.num_hidden_layers) * (8 * width + 4 * inner)
-    return max(1, min(limit, room // bytes_a_token))
+    return max(1, min(limit, room // activation_bytes(int(config.num_hidden_layers), width, inner)))
 
 
 def limits(config: Any) -> ModelLimits:

@@ -138,6 +138,7 @@ class PolicyUpdater:
                 raise
             reason = "out of memory, with one answer at a time: choose a shorter rollout.max_tokens or a smaller model"
             report = replace(report, undone=True, reason=reason)
+        self._adam.zero_grad()  # as large as the weights, and of no use to the reward model's update
         undo, self._undo = self._undo, _nothing
         if report.undone:
             undo()

@@ -15,7 +15,7 @@ from rlhf_online import config, logs, process, tracing
 from rlhf_online.errors import ConfigError, RlhfError
 from rlhf_online.metrics import MachineMetrics, RewardMetrics
 from rlhf_online.metrics import serve as serve_metrics
-from rlhf_online.models import precision, reward, trunk
+from rlhf_online.models import frozen, precision, reward, trunk
 from rlhf_online.models.check import raise_refusals
 from rlhf_online.models.check.contents import inspect
 from rlhf_online.models.reward import RewardModel
@@ -150,6 +150,7 @@ def loader(
                 f"model: {manifest.version} was trained with another tokenizer than that in {settings.model}: name the "
                 "folder that the trainer's `reward.trunk`, or else its `model`, names"
             )
+        frozen.narrow(model.decoder.requires_grad_(False), dtype)
         return ModelScorer(model, settings.max_batch_tokens)
 
     return load

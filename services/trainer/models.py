@@ -11,6 +11,7 @@ import torch
 
 from rlhf_online.errors import ConfigError
 from rlhf_online.models import precision
+from rlhf_online.models.frozen import FrozenWeights
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tensor_headers import has_weights
@@ -66,15 +67,18 @@ def _load(
     settings: TrainerSettings, beginning: Beginning, tokenizer: ChatTokenizer
 ) -> tuple[Learners, HeldBackModel | None]:
     """All models that learn; where several processes train together they begin alike. Raises RanksFailed."""
-    learners = _learners(settings, beginning, tokenizer)
-    held_back = _held_back(settings, beginning, tokenizer) if settings.gate.held_back.share else None
+    once = FrozenWeights()
+    learners = _learners(settings, beginning, tokenizer, once)
+    held_back = _held_back(settings, beginning, tokenizer, once) if settings.gate.held_back.share else None
     modules = {"policy": learners.policy.policy.lm, "reward": learners.reward.model.decoder}
     loaded = {f"{kind}.{name}": p for kind, module in modules.items() for name, p in module.named_parameters()}
     distributed.agree(f"the models as loaded ({settings.model})", lambda: distributed.fingerprint(loaded))
     return learners, held_back
 
 
-def _learners(settings: TrainerSettings, beginning: Beginning, tokenizer: ChatTokenizer) -> Learners:
+def _learners(
+    settings: TrainerSettings, beginning: Beginning, tokenizer: ChatTokenizer, once: FrozenWeights
+) -> Learners:
     base, device = Path(settings.model), distributed.own_device(pick_device(settings.device))
 
     def load_policy(folder: Path, reference: Path) -> PolicyUpdater:
@@ -88,21 +92,32 @@ def _learners(settings: TrainerSettings, beginning: Beginning, tokenizer: ChatTo
             dtype=getattr(torch, beginning.dtype),
             seed=settings.seed,
         )
+        once.keep(policy.lm)
+        if policy.reference is not None:
+            once.keep(policy.reference)
         mixed = _demonstrations(settings.policy, tokenizer, policy)
         return PolicyUpdater(policy, settings.policy, settings.seed, mixed)
 
-    reward = _reward_updater(settings, beginning, tokenizer, trunk="reward.trunk", seed=settings.seed)
+    reward = _reward_updater(settings, beginning, tokenizer, once, trunk="reward.trunk", seed=settings.seed)
     policy = load_policy(Path(beginning.live), Path(beginning.reference))
     return Learners(reward, policy, tokenizer, load_policy, other_trunk=bool(settings.reward.trunk))
 
 
-def _held_back(settings: TrainerSettings, beginning: Beginning, tokenizer: ChatTokenizer) -> HeldBackModel:
+def _held_back(
+    settings: TrainerSettings, beginning: Beginning, tokenizer: ChatTokenizer, once: FrozenWeights
+) -> HeldBackModel:
     trunk = "gate.held_back.trunk" if settings.gate.held_back.trunk else "reward.trunk"
-    return HeldBackModel(_reward_updater(settings, beginning, tokenizer, trunk=trunk, seed=settings.seed + SEED))
+    return HeldBackModel(_reward_updater(settings, beginning, tokenizer, once, trunk=trunk, seed=settings.seed + SEED))
 
 
 def _reward_updater(
-    settings: TrainerSettings, beginning: Beginning, tokenizer: ChatTokenizer, *, trunk: str, seed: int
+    settings: TrainerSettings,
+    beginning: Beginning,
+    tokenizer: ChatTokenizer,
+    once: FrozenWeights,
+    *,
+    trunk: str,
+    seed: int,
 ) -> RewardUpdater:
     """A new reward model, on the trunk that the setting `trunk` names, or else on the policy's."""
     base, named = Path(settings.model), attrgetter(trunk)(settings)
@@ -122,6 +137,7 @@ def _reward_updater(
         dtype=getattr(torch, beginning.dtype),
         seed=seed,
     )
+    once.keep(model.decoder)
     if model.tokenizer != tokenizer.digest:
         raise ConfigError(f"{trunk}: the model in {named} has another tokenizer than {base}: name one with the same")
     return RewardUpdater(model, settings.reward, seed)

@@ -7,11 +7,13 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from rlhf_online.config import EngineSettings
 from rlhf_online.engine.fitness import Fitness
+from rlhf_online.engine.loader import EXACT
 from rlhf_online.engine.swap import check_probe
 from rlhf_online.errors import SwapFailed, VersionCorrupt
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -65,7 +67,24 @@ def test_wrong_bytes_that_were_published(
         return
     weights = fitness.check(version)
     with pytest.raises(SwapFailed, match="log-probs differ from those of its manifest"):
-        check_probe(weights, recompute_all(weights.folder, PROBE_TOKENS), tolerance=1e-3)
+        check_probe(weights, recompute_all(weights.folder, PROBE_TOKENS), tolerance=EXACT)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_that_is_one_percent_off_is_refused_by_an_engine_that_computes_in_float32(
+    registry: Registry, good: Path, probe: tuple[ProbeSequence, ...], layer: int
+) -> None:
+    def disturb(folder: Path, draw: random.Random) -> None:
+        tensors, noise = load_file(folder / WEIGHTS), np.random.default_rng(1)
+        for name, tensor in tensors.items():
+            if f"layers.{layer}." in name and tensor.ndim == 2:
+                tensors[name] = (tensor * (1 + 0.01 * noise.standard_normal(tensor.shape))).astype(tensor.dtype)
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+    version = publish(registry, good, probe, disturb)
+    weights = Fitness(registry, EngineSettings(model=str(good))).check(version)
+    with pytest.raises(SwapFailed, match="log-probs differ from those of its manifest"):
+        check_probe(weights, recompute_all(weights.folder, PROBE_TOKENS), tolerance=EXACT)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlhf_online.engine import preflight
+from rlhf_online.engine.reading import Reading
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import precision
 from rlhf_online.models.policy import Policy
@@ -188,11 +189,11 @@ def test_a_version_is_written_in_the_base_models_type_and_the_masters_stay(
     assert policy.probe(sequences) != probe
     if tuning == "full":
         assert types(tmp_path / "policy-000001") == types(narrow)
-        preflight.check_full(tmp_path / "policy-000001", reference=narrow, base=narrow)
+        preflight.check_full(tmp_path / "policy-000001", reference=narrow, base=narrow, reading=Reading())
     else:
         adapter = load_file(tmp_path / "policy-000001" / "adapter_model.safetensors")
         assert {tensor.dtype for tensor in adapter.values()} == {torch.bfloat16}
-        preflight.check_lora(tmp_path / "policy-000001", base=narrow, max_rank=4)
+        preflight.check_lora(tmp_path / "policy-000001", base=narrow, max_rank=4, reading=Reading())
     again = Policy.load(narrow, tuning=tuning, version=tmp_path / "policy-000001", lora_rank=4)
     assert again.probe(sequences) == probe, "what was probed is what serves"
     assert {parameter.dtype for parameter in again.parameters().values()} == {torch.float32}

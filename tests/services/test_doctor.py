@@ -120,7 +120,7 @@ def test_an_installation_that_is_fit_and_the_command_says_so(installed: Installa
     subjects = {each["about"].split()[0] for each in told["findings"]}
     assert subjects == {
         "settings", "packages", "port", "model", "disk", "secrets", "lease", "versions", "broker", "Kafka", "topics",
-        "clock", "records",
+        "clock", "records", "memory",
     }  # fmt: skip
 
 

@@ -98,6 +98,7 @@ class VotePasses:
             elif number == epochs or number - best.passes == PATIENCE:
                 restore()
                 break
+        self._adam.zero_grad()  # as large as the weights, and of no use to the policy's update
         return best if learned else BestPass(held_out_loss=best.held_out_loss)
 
     def _step(

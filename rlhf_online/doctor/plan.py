@@ -1,0 +1,271 @@
+"""How much memory trainer and reward service need for a model: arithmetic over its headers and the settings.
+
+    held       what is there all the time: weights that learn and such that do not, Adam's moments
+    a phase    what comes on top for a while: the policy learns, the reward model learns, a checkpoint is written
+
+The phase that needs most decides. On a GPU weights, moments, gradients and activations are the device's, copies (to
+take an update back, for a checkpoint) the host's; on a CPU both are one. Sizes are bytes; nothing is loaded, no torch.
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rlhf_online.config import Tuning
+from rlhf_online.doctor.finding import Finding, ok, refuse
+from rlhf_online.errors import InvalidInput
+from rlhf_online.models.limits import activation_bytes
+from rlhf_online.models.tensor_headers import BadHeader, Tensor, read_header
+from rlhf_online.training.settings import TrainerSettings
+from rlhf_online.versions.weight_files import BadIndex, weight_files
+
+GIB = 1 << 30
+WIDE, MOMENTS, COPY = 4, 8, 12
+"""Bytes a weight: float32, Adam's two moments, and a copy of all three."""
+PROCESS = 740 << 20
+"""Of a process that has imported torch, transformers and peft, on a CPU, their libraries' pages included."""
+ACTIVATIONS = 2 << 30
+"""Most that a pass with gradients takes on a CPU (`models.trunk`)."""
+REWARD_TOKENS, ANSWERS = 8192, 4
+"""Most tokens of a pass of the reward model, and answers of a vote; prompt and answer count as `rollout.max_tokens`."""
+NAMES = (
+    ("hidden_size", "n_embd", "d_model"),
+    ("num_hidden_layers", "n_layer", "num_layers"),
+    ("intermediate_size", "n_inner", "ffn_dim"),
+)
+"""What kinds of models call width, number of layers and inner width in config.json."""
+MEMINFO = Path("/proc/meminfo")
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Values by what becomes of them: `layers` are matrices that an adapter changes, `sides` the sum of both their
+    lengths; `head` is an output layer that is not the embedding."""
+
+    weights: int
+    layers: int
+    sides: int
+    head: int
+    narrow: bool
+    """All are stored in bfloat16."""
+    stored: int
+    """Bytes of the files."""
+    depth: int
+    width: int
+    inner: int
+
+    @classmethod
+    def of(cls, folder: Path) -> "Shape":
+        """Of the model in `folder`. Raises InvalidInput for one whose configuration or headers cannot be read."""
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            config = config | config.get("text_config", {})
+            tensors = [item for path in weight_files(folder) for item in read_header(path).items()]
+            width, depth, inner = (_said(config, names) for names in NAMES)
+            vocabulary = int(config["vocab_size"])
+        except (OSError, ValueError, KeyError, TypeError, BadHeader, BadIndex) as error:
+            raise InvalidInput(f"the model in {folder} cannot be planned for: {error!r}; `doctor` says more") from error
+        if not (width and depth):
+            raise InvalidInput(f"config.json in {folder} says neither {' nor '.join(NAMES[0])}: no plan is made")
+        if not tensors:
+            raise InvalidInput(f"{folder} holds no *.safetensors: name a folder with weights")
+        matrices = [t for name, t in tensors if len(t.shape) == 2 and t.shape[0] != vocabulary]
+        return cls(
+            weights=sum(_values(tensor) for _, tensor in tensors),
+            layers=sum(map(_values, matrices)),
+            sides=sum(sum(tensor.shape) for tensor in matrices),
+            head=sum(_values(tensor) for name, tensor in tensors if name == "lm_head.weight"),
+            narrow={tensor.dtype for _, tensor in tensors} == {"BF16"},
+            stored=sum(tensor.end - tensor.start for _, tensor in tensors),
+            depth=depth,
+            width=width,
+            inner=inner or 4 * width,
+        )
+
+    def frozen(self, dtype: str, *, head: bool) -> int:
+        """Bytes of these weights where none learns (`models.frozen`), with the output layer or without."""
+        saved = self.layers * (WIDE - 2) if self.narrow and dtype == "bfloat16" else 0
+        return WIDE * (self.weights - (0 if head else self.head)) - saved
+
+    def adapter(self, rank: int) -> int:
+        """Values of an adapter."""
+        return rank * self.sides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Bytes of the trainer by part, of its device and of its host; on a CPU one process needs both."""
+
+    tuning: Tuning
+    reward_tuning: Tuning
+    dtype: str
+    held: Mapping[str, int]
+    device: Mapping[str, int]
+    host: Mapping[str, int]
+
+    @property
+    def on_device(self) -> int:
+        return sum(self.held.values()) + max(self.device.values())
+
+    @property
+    def on_cpu(self) -> int:
+        """The device is the host: what a phase needs of both at once."""
+        names = {*self.device, *self.host}
+        return PROCESS + sum(self.held.values()) + max(self.device.get(n, 0) + self.host.get(n, 0) for n in names)
+
+    @property
+    def on_host(self) -> int:
+        """Beside a GPU."""
+        reading = "the models are read"
+        return PROCESS + max(*self.host.values(), self.device[reading] + self.host[reading])
+
+
+def plan(shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning: Tuning, dtype: str) -> Plan:
+    """What the trainer needs with these, and else as its settings say."""
+    rank, own = settings.policy.lora_rank, settings.reward
+    trunk = shape.weights - shape.head
+    policy = shape.weights if tuning == "full" else shape.adapter(rank)
+    reward = trunk if reward_tuning == "full" else shape.adapter(own.lora_rank)
+    models = 2 if settings.gate.held_back.share else 1
+    apart = bool(own.trunk) and reward_tuning == "lora"
+    held = {
+        "what learns: weights, Adam's moments": (WIDE + MOMENTS) * (policy + models * reward),
+        "the policy's base or reference": shape.frozen(dtype, head=True),
+        "the reward model's base, if it is another": shape.frozen(dtype, head=False) if apart else 0,
+    }
+    a_token = activation_bytes(shape.depth, shape.width, shape.inner)
+    cast = 2 * shape.layers if dtype == "bfloat16" else 0
+    device = {
+        "the policy learns: gradients, activations": WIDE * policy
+        + (cast if tuning == "full" else 0)
+        + min(ACTIVATIONS, settings.policy.micro_batch_tokens * a_token),
+        "the reward model learns: gradients, activations": WIDE * reward
+        + (cast if reward_tuning == "full" else 0)
+        + min(ACTIVATIONS, min(REWARD_TOKENS, own.batch * ANSWERS * 2 * settings.rollout.max_tokens) * a_token),
+    }
+    # A model is read as float32 before what is frozen of it is narrowed and shared; moments come with the first step.
+    passing = 0 if tuning == reward_tuning == "full" else WIDE * shape.weights
+    device["the models are read"] = max(0, passing - MOMENTS * (policy + models * reward))
+    host = {
+        "the models are read": shape.stored,
+        "the policy learns: gradients, activations": COPY * policy,
+        "the reward model learns: gradients, activations": COPY * reward,
+        "a checkpoint of the reward models": COPY * models * reward + WIDE * policy,
+        "a checkpoint of the policy": COPY * policy,
+    }
+    return Plan(tuning=tuning, reward_tuning=reward_tuning, dtype=dtype, held=held, device=device, host=host)
+
+
+def plans(shape: Shape, settings: TrainerSettings) -> Iterator[Plan]:
+    """Every combination of what memory depends on most, those that need most first."""
+    tunings: tuple[Tuning, ...] = ("full", "lora")
+    for tuning, reward_tuning, dtype in product(tunings, tunings, ("float32", "bfloat16")):
+        yield plan(shape, settings, tuning, reward_tuning, dtype)
+
+
+def chosen(shape: Shape, settings: TrainerSettings, *, gpu: bool) -> Plan:
+    """With the settings as they are; "auto" is taken for bfloat16 on a GPU, and else for float32, which needs more."""
+    dtype = ("bfloat16" if gpu else "float32") if settings.dtype == "auto" else settings.dtype
+    return plan(shape, settings, settings.tuning, settings.reward.tuning, dtype)
+
+
+def scorer(shape: Shape, settings: TrainerSettings, dtype: str) -> int:
+    """Bytes of the reward service at a swap: the version that scores, and the next one as it is read, in float32."""
+    return PROCESS + shape.frozen(dtype, head=False) + WIDE * (shape.weights - shape.head)
+
+
+def fits(shape: Shape, settings: TrainerSettings, memory: int, *, gpu: bool) -> Finding:
+    """Whether the trainer fits into `memory` bytes, by how much not, and which setting would have it fit."""
+    now = chosen(shape, settings, gpu=gpu)
+    needed = now.on_device if gpu else now.on_cpu
+    where = "a GPU" if gpu else "a CPU"
+    if needed <= memory:
+        return ok("memory", f"the trainer needs about {_gib(needed)} of {_gib(memory)} on {where}")
+    what = (
+        f"the trainer needs about {_gib(needed)} on {where} with tuning '{now.tuning}', reward.tuning "
+        f"'{now.reward_tuning}' and dtype '{now.dtype}', and there are {_gib(memory)}: {_gib(needed - memory)} too few"
+    )
+    others = [(each.on_device if gpu else each.on_cpu, each) for each in plans(shape, settings)]
+    enough = [(bytes_, each) for bytes_, each in others if bytes_ <= memory]
+    if not enough:
+        least, each = min(others, key=lambda item: item[0])
+        return refuse("memory", what, f"a smaller model or more memory: {_changes(now, each)} would need {_gib(least)}")
+    bytes_, each = min(enough, key=lambda item: len(_different(now, item[1])))
+    return refuse("memory", what, f"{_changes(now, each)} needs {_gib(bytes_)}")
+
+
+def table(shape: Shape, settings: TrainerSettings) -> list[str]:
+    """For people: a line a combination."""
+    lines = [
+        f"{shape.weights / 1e6:,.1f} million weights, {'bfloat16' if shape.narrow else 'not all bfloat16'}, "
+        f"{shape.depth} layers of {shape.width}; GiB",
+        f"{'tuning':<8}{'reward':<8}{'dtype':<10}{'GPU':>8}{'its host':>10}{'CPU alone':>11}{'reward service':>16}",
+    ]
+    for each in plans(shape, settings):
+        sizes = (each.on_device, each.on_host, each.on_cpu, scorer(shape, settings, each.dtype))
+        gpu, host, cpu, service = (f"{size / GIB:.1f}" for size in sizes)
+        lines.append(f"{each.tuning:<8}{each.reward_tuning:<8}{each.dtype:<10}{gpu:>8}{host:>10}{cpu:>11}{service:>16}")
+    return lines
+
+
+def row(shape: Shape, settings: TrainerSettings, each: Plan) -> dict[str, str | int | dict[str, int]]:
+    """For programs."""
+    return {
+        "tuning": each.tuning,
+        "reward_tuning": each.reward_tuning,
+        "dtype": each.dtype,
+        "gpu": each.on_device,
+        "host": each.on_host,
+        "cpu": each.on_cpu,
+        "reward_service": scorer(shape, settings, each.dtype),
+        "parts": parts(each),
+    }
+
+
+def memory() -> int:
+    """Bytes that processes may have here: the machine's, or what the container is limited to."""
+    total = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemTotal"))
+    limits = [1024 * int(total.split()[1])]
+    for path in LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(path.read_text()))
+    return min(limits)
+
+
+def parts(now: Plan) -> dict[str, int]:
+    """Bytes by what they are for: what is held, then what each phase adds to it on device and host together."""
+    names = dict.fromkeys([*now.device, *now.host])
+    added = {name: now.device.get(name, 0) + now.host.get(name, 0) for name in names}
+    return {"the process itself": PROCESS, **now.held, **{f"while {name}": size for name, size in added.items()}}
+
+
+def _different(one: Plan, other: Plan) -> list[str]:
+    names = {"tuning": "tuning", "reward_tuning": "reward.tuning", "dtype": "dtype"}
+    return [
+        f"{name} = '{getattr(other, field)}'"
+        for field, name in names.items()
+        if getattr(one, field) != getattr(other, field)
+    ]
+
+
+def _changes(one: Plan, other: Plan) -> str:
+    return ", ".join(_different(one, other)) or "the same"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"
+
+
+def _said(config: Mapping[str, Any], names: Sequence[str]) -> int:
+    """Under the first of the names that there is; 0 for none."""
+    return int(next((config[name] for name in names if config.get(name)), 0))
+
+
+def _values(tensor: Tensor) -> int:
+    return math.prod(tensor.shape)

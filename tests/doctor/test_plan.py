@@ -1,0 +1,95 @@
+"""How much memory training needs: by hand, in words, and as measured."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rlhf_online.config import Tuning
+from rlhf_online.doctor import plan
+from rlhf_online.doctor.plan import GIB, Shape
+from rlhf_online.errors import InvalidInput
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from tests.support.learning_memory import settings
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDTH, INNER, LAYERS, VOCABULARY = 512, 1536, 6, 8192
+MATRICES = LAYERS * (4 * WIDTH * WIDTH + 3 * WIDTH * INNER)
+WEIGHTS = 2 * VOCABULARY * WIDTH + MATRICES + (2 * LAYERS + 1) * WIDTH
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """28 million weights in bfloat16."""
+    folder = tmp_path_factory.mktemp("planned") / "model"
+    write_tiny_model(folder, weights_seed=None)
+    sizes = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": LAYERS, "vocab_size": VOCABULARY}
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | sizes | heads))
+    with torch.random.fork_rng(devices=[]):
+        lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
+    lm.save_pretrained(folder)
+    return folder
+
+
+def test_a_shape_is_what_the_headers_say(model: Path) -> None:
+    shape = Shape.of(model)
+    assert (shape.weights, shape.layers, shape.head) == (WEIGHTS, MATRICES, VOCABULARY * WIDTH)
+    assert shape.adapter(4) == 4 * LAYERS * (4 * 2 * WIDTH + 3 * (WIDTH + INNER))
+    assert shape.frozen("float32", head=True) == 4 * WEIGHTS
+    assert shape.frozen("bfloat16", head=False) == 4 * (WEIGHTS - VOCABULARY * WIDTH) - 2 * MATRICES
+
+
+def test_full_tuning_holds_masters_moments_and_a_reference(model: Path) -> None:
+    """Without reward models 22 bytes a weight at most: 12 masters and moments, 4 gradients, 2 cast, ≤ 4 frozen."""
+    shape, chosen = Shape.of(model), settings(model, "full", "lora")
+    found = plan.plan(shape, chosen, "full", "lora", "bfloat16")
+    adapters = 2 * 12 * shape.adapter(chosen.reward.lora_rank)
+    activations = 64 * plan.activation_bytes(LAYERS, WIDTH, INNER)
+    assert found.on_device - adapters - activations <= 22 * WEIGHTS
+    assert sum(found.held.values()) - adapters == 12 * WEIGHTS + shape.frozen("bfloat16", head=True)
+
+
+def test_what_does_not_fit_is_told_with_what_would(model: Path) -> None:
+    shape, chosen = Shape.of(model), settings(model, "full", "full")
+    most = plan.chosen(shape, chosen, gpu=False).on_cpu
+    assert plan.fits(shape, chosen, most, gpu=False).severity == "ok"
+    found = plan.fits(shape, chosen, most - GIB // 2, gpu=False)
+    assert found.severity == "refuse" and found.what.endswith(": 0.5 GiB too few")
+    assert "tuning 'full', reward.tuning 'full' and dtype 'float32'" in found.what
+    assert found.todo.startswith("reward.tuning = 'lora' needs "), "the least that has to change"
+    least = plan.fits(shape, chosen, GIB // 4, gpu=False)
+    assert least.todo.startswith("a smaller model or more memory: tuning = 'lora', reward.tuning = 'lora'")
+
+
+def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, weights_seed=None)
+    with pytest.raises(InvalidInput, match=r"holds no \*\.safetensors"):
+        Shape.of(tmp_path)
+    (tmp_path / "config.json").write_text('{"vocab_size": 5}')
+    with pytest.raises(InvalidInput, match="says neither hidden_size nor n_embd nor d_model: no plan is made"):
+        Shape.of(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InvalidInput, match="cannot be planned for: KeyError\\('vocab_size'\\)"):
+        Shape.of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tuning", "reward_tuning", "dtype"), [("full", "full", "float32"), ("lora", "lora", "bfloat16")]
+)
+def test_the_plan_is_within_a_tenth_of_what_is_measured(
+    model: Path, tuning: Tuning, reward_tuning: Tuning, dtype: str
+) -> None:
+    command = [sys.executable, "-m", "tests.support.learning_memory", str(model), tuning, reward_tuning, dtype]
+    # What is freed of tensors this small would stay with the process; those of a model worth planning for are larger.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    planned = plan.plan(Shape.of(model), settings(model, tuning, reward_tuning), tuning, reward_tuning, dtype)
+    assert planned.on_cpu == pytest.approx(int(done.stdout.splitlines()[-1]), rel=0.1)

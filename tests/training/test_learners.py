@@ -45,15 +45,15 @@ def test_the_limits_of_a_vote_are_those_of_both_models(both: Learners) -> None:
     assert both.reward.update([vote], [], []).new == 1, "and it can be learned from"
 
 
-def test_the_smaller_vocabulary_and_the_shorter_context_count(both: Learners) -> None:
+def test_the_smaller_vocabulary_and_the_shorter_context_count(both: Learners, monkeypatch: pytest.MonkeyPatch) -> None:
     reward, policy = both.reward.model, both.policy.policy
     assert reward.limits == policy.limits == ModelLimits(vocabulary=78, context=128)
-    for model in (reward, policy):
-        model.limits = ModelLimits(vocabulary=500, context=64)
-        assert both.limits == ModelLimits(vocabulary=78, context=64)
-        model.limits = ModelLimits(vocabulary=50, context=500)
-        assert both.limits == ModelLimits(vocabulary=50, context=128)
-        model.limits = ModelLimits(vocabulary=78, context=128)
+    for owner in (type(reward), policy):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, "limits", ModelLimits(vocabulary=500, context=64))
+            assert both.limits == ModelLimits(vocabulary=78, context=64)
+            patch.setattr(owner, "limits", ModelLimits(vocabulary=50, context=500))
+            assert both.limits == ModelLimits(vocabulary=50, context=128)
 
 
 def test_log_probabilities_are_those_of_the_policy_and_of_the_reference_it_began_as(both: Learners) -> None:

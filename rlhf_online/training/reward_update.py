@@ -119,6 +119,7 @@ class RewardUpdater:
             skipped=skipped,
             on_step=on_step,
         )
+        self._passes.let_go()
         self._replay.add(votes, rng)
         if best.passes:
             self.updates += 1

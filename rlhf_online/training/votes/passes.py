@@ -98,7 +98,6 @@ class VotePasses:
             elif number == epochs or number - best.passes == PATIENCE:
                 restore()
                 break
-        self._adam.zero_grad()  # as large as the weights, and of no use to the policy's update
         return best if learned else BestPass(held_out_loss=best.held_out_loss)
 
     def _step(
@@ -124,6 +123,10 @@ class VotePasses:
             return 0.0, 0.0
         self._adam.step(rate)
         return total * denominator, denominator
+
+    def let_go(self) -> None:
+        """Of the gradients, which are as large as the weights, and of no use to the policy's update."""
+        self._adam.zero_grad()
 
     @torch.no_grad()
     def mean_loss(self, votes: Sequence[Vote]) -> float:

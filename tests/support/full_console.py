@@ -48,7 +48,7 @@ def publish(store: VersionStore) -> None:
                 reward_version=f"reward-{i:06d}" if kind == "policy" else "",
                 figures={"accuracy": 0.7, "accuracy_n": 50.0},
             )
-            store.put(name, store.stage(name), json.dumps(asdict(made)).encode())
+            store.put(name, store.stage(name), lambda _, made=made: json.dumps(asdict(made)).encode())
             state = "live" if last else "retired"
             status = Status(state=state, gate=GATE, changed_ms=1_000 + i, first_live_ms=1_000 + i)
             store.replace(f"states/{name}.json", json.dumps(asdict(status)), expected=None)

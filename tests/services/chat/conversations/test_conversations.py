@@ -303,7 +303,7 @@ class Kept:
         for envelope in envelopes:
             self.append(envelope).result(30)
 
-    def open(self, **kept: float) -> ConversationStore:
+    def open(self, **kept: Any) -> ConversationStore:
         return ConversationStore(self.folder / "conversations", self.folder / "log", **kept)
 
     def found(self, store: ConversationStore, conversation: str = "talk a") -> list[str]:

@@ -82,4 +82,5 @@ class RolloutBuffer:
         kept = [item for item in values["rollouts"] if not is_shredded(item)]
         self._rollouts = deque(Rollout.from_json(item) for item in kept)
         self.left_out = Counter(values["left_out"])
-        self.left_out["erased"] += len(values["rollouts"]) - len(kept)
+        if gone := len(values["rollouts"]) - len(kept):
+            self.left_out["erased"] += gone

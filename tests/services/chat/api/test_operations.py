@@ -27,7 +27,7 @@ def test_what_changes_something_and_other_peoples_words_are_the_operators() -> N
     assert {operation.name for operation in OPERATORS} == {
         "promote", "rollback", "sample", "pause_learning", "resume_learning", "set_reward_weights", "add_items",
         "search_conversations", "console_conversation", "version_report",
-        "trace_completion", "version_data", "person_data", "promote_canary", "abort_canary",
+        "trace_completion", "version_data", "person_data", "promote_canary", "abort_canary", "erase_person",
     }  # fmt: skip
 
 

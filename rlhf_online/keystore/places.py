@@ -111,9 +111,7 @@ class FolderKeys:
             return True
 
     def settle(self, person: str) -> None:
-        folder = (self._root / _key(person)).parent
-        fsync_folder(folder)
-        fsync_folder(folder.parent)
+        fsync_folder((self._root / _key(person)).parent)
 
 
 class BucketKeys:

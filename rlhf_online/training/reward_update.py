@@ -99,9 +99,8 @@ class RewardUpdater:
         skipped["revised"] += len(newest) - len(votes)
         self._held_out.add([vote for vote in _newest(held_out, self._held_out, skipped) if not is_signal(vote)])
         data = votes + self._replay.sample(round(self._settings.replay * len(votes)), rng)
-        reference = list(reference_pairs)
-        if len(reference) < 2:
-            reference = [pair for vote in data for pair in pairs(vote)]
+        enough = len(reference_pairs) >= 2
+        reference = reference_pairs if enough else [pair for vote in data for pair in pairs(vote)]
         baseline = rng.sample(reference, min(BASELINE_ANSWERS, len(reference))) if any(map(is_signal, data)) else []
         self._observe_signals(votes, baseline)
         self._observe_ai(votes)

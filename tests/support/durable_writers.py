@@ -751,6 +751,8 @@ NOT_PROMISED = {
     "rlhf_online.training.traces:VoteTraces.took": "links spans, and no files",
     "rlhf_online.training.parity:mend": "the file is as bad as before until it is whole",
     "rlhf_online.training.sft.__main__:run": "syncs the fine-tuned model before it says where it is",
+    "rlhf_online.training.offline.__main__:run": "syncs the models and its report before it says where they are",
+    "rlhf_online.data.exporting": "an export is made durable before it is renamed into place",
     "services.chat.annotation.database:QueueDatabase.__init__": "SQLite syncs each transaction by itself",
     "services.chat.service:listen_locally": ANEW,
     "services.engine.__main__:_make_way": ANEW,

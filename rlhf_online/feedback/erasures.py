@@ -6,6 +6,7 @@ An erasure may be read before the answers that it covers (Kafka orders events of
 was being written is logged after it. So erasures are remembered, and cover what was asked no later than they.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -50,11 +51,11 @@ class Erasures:
         """True if the vote was given by who erased everything later."""
         return self._until_ms("", vote.person) >= vote.created_ms
 
-    def _until_ms(self, stems: str, person: str) -> int:
-        """When a conversation, or all that is the person's, was erased last; −1 for never."""
+    def _until_ms(self, stems: str, person: str) -> float:
+        """When a conversation, or all that is the person's, was erased last; before all times if never."""
         if not person:
-            return -1
-        return max(self._until.get(stems, -1), self._until.get(origin("", person), -1))
+            return -math.inf
+        return max(self._until.get(stems, -math.inf), self._until.get(origin("", person), -math.inf))
 
     def to_json(self) -> dict[str, Any]:
         return {"until": list(self._until.items()), "new": [asdict(erasure) for erasure in self._new]}

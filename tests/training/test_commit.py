@@ -35,7 +35,9 @@ class Bench:
                 mark_consumed=self._consumed,
                 position={"local": 40},
             ),
-            learners=Space(reward_part=lambda: "the reward model", policy_part=lambda: "the policy"),
+            learners=Space(
+                reward_part=lambda: "the reward model", policy_part=lambda: "the policy", dtype="float32"
+            ),
             held_back=None,
             experience=Space(curriculum=Space(to_json=lambda: "the curriculum")),
             outcomes=Space(publish=lambda: self.order.append("told")),
@@ -61,7 +63,7 @@ def test_dead_letters_come_before_the_checkpoint_and_the_log_hears_after_it_what
     assert bench.order == ["dead letters", "checkpoint", "told", "consumed"]
     assert bench.consumed == [{"local": 5}], "of all checkpoints that are kept, not of this one"
     assert bench.saved["state"] == {
-        "progress": bench.progress.to_json(), "buffer": "the buffer", "curriculum": "the curriculum"
+        "progress": bench.progress.to_json(), "buffer": "the buffer", "curriculum": "the curriculum", "dtype": "float32"
     }  # fmt: skip
     assert bench.saved["sealed"] == {"ledger": ["sealed in the ledger folder"], "answers": ["an answer"]}
     assert bench.saved["place"] == Place("a log", {"local": 17})

@@ -50,6 +50,8 @@ class Keyring:
         self._keys: OrderedDict[str, Key] = OrderedDict()
         self._forgotten: OrderedDict[str, float] = OrderedDict()
         """Who was forgotten lately, and when: their key may be deleted only now, after it was read again."""
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+        """Ids of keys that were deleted: no key has one of them again."""
         self._lock = threading.Lock()
 
     def at_hand(self, person: str) -> bool:
@@ -89,12 +91,18 @@ class Keyring:
         return self._patience(lambda: self._find(person, key_id))
 
     def _find(self, person: str, key_id: str) -> Key | None:
+        if key_id in self._deleted:
+            return None
         entry = self._entry(person)
         if entry is None or entry.id != key_id:
             entry = self._entry(person, fresh=True)
         if entry is not None and entry.id == key_id:
             return self._key(person, entry)
         if entry is not None and entry.erased:
+            with self._lock:
+                self._deleted[key_id] = None
+                if len(self._deleted) > REMEMBERED:
+                    self._deleted.popitem(last=False)
             return None
         raise KeysUnavailable(
             f"the key store {self.vault.name} has no key {key_id}, and does not know that it was deleted: set "

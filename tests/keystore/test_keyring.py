@@ -117,6 +117,16 @@ def test_a_key_that_is_deleted_while_it_is_read_is_not_remembered(tmp_path: Path
     assert not keys.at_hand("ann") and keys.find("ann", key.id) is None
 
 
+def test_of_a_key_that_is_deleted_the_store_is_asked_once_however_much_it_sealed(tmp_path: Path) -> None:
+    key = keyring(tmp_path).current("ann")
+    assert key is not None
+    keyring(tmp_path).erase("ann")
+    keys = keyring(tmp_path)
+    assert keys.find("ann", key.id) is None
+    take_away(tmp_path)
+    assert keys.find("ann", key.id) is None
+
+
 def test_a_key_that_was_asked_for_between_its_erasure_and_its_deletion_is_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

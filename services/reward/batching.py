@@ -181,6 +181,9 @@ class Batcher:
             except asyncio.CancelledError:
                 self._queue.extendleft(reversed(batch))
                 raise
+            except Exception as error:  # a fault of ours: who asked is told, and the others' scores go on
+                structlog.get_logger().exception("a batch could not be scored", items=len(batch))
+                results = [RewardUnavailable(f"scoring failed: {error!r}") for _ in batch]
             for request, result in zip(batch, results, strict=True):
                 if not request.future.done():
                     _resolve(request.future, result)

@@ -323,7 +323,9 @@ def test_a_fault_of_its_own_is_told_and_the_next_request_is_answered(
     client.wait_for_version(version, 10)
     with monkeypatch.context() as faulty:
         faulty.setattr(adder, "scores", lambda pairs: 1 // 0)
-        with pytest.raises(RewardUnavailable, match="scoring failed: ZeroDivisionError"):
+        with pytest.raises(
+            RewardUnavailable, match=r"scoring failed: ZeroDivisionError at test_reward_service\.py:\d+"
+        ):
             client.score(PAIRS, version, 10)
     assert [item.score for item in client.score(PAIRS, version, 10)] == expected(PAIRS)
 

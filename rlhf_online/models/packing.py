@@ -173,11 +173,11 @@ class _Row:
         self.last = sequence
 
     def close(self, width: int, pad_id: int) -> None:
-        """Fill it up to `width`; the padding is a sequence by itself."""
+        """Fill it up to `width`; the padding is a sequence by itself, all of it at a place that every model has."""
         end, rest = len(self.tokens), width - len(self.tokens)
         self.until = [end if column < 0 else column for column in self.until] + [width] * rest
         self.tokens += [pad_id] * rest
-        self.positions += range(rest)
+        self.positions += [0] * rest
 
 
 def _rows(pairs: Sequence[Pair], width: int | None) -> tuple[list[_Row], list[tuple[int, list[int]]]]:
@@ -224,9 +224,7 @@ class Packer:
     def pack(self, pairs: Sequence[Pair]) -> Packed:
         """Prompts are cut to the context. Raises InvalidInput for an answer as long as that."""
         fitted = [fit(pair, self.context) for pair in pairs]
-        longest = max(map(length, fitted))
-        width = None if self.spans else max(longest, min(ROW_WIDTH * longest, self.widest)) if self.trees else 0
-        return pack(fitted, width=width, pad_id=0, device=self.device, spans=self.spans)
+        return pack(fitted, width=self._width(fitted), pad_id=0, device=self.device, spans=self.spans)
 
     def passes(self, items: Sequence[Sequence[Pair]], tokens: int) -> list[list[int]]:
         """Indices of `items` in passes of at most `tokens`, one item at least, in the order that saves the most."""
@@ -242,21 +240,36 @@ class Packer:
         """Indices of `items`, in their order, in passes of at most `tokens` with the pairs `beside` each of them; one
         item at least."""
         groups: list[list[int]] = []
-        alone = pass_ = _Pass().holding(beside, self)
-        for index, item in enumerate(items):
-            grown = pass_.holding(item, self)
-            if groups and grown.tokens <= tokens:
-                groups[-1].append(index)
-            else:
-                groups.append([index])
-                grown = alone.holding(item, self)
-            pass_ = grown
+        alone, begin = _Pass().holding(beside, self), 0
+        while begin < len(items):
+            pass_, end = alone.holding(items[begin], self), begin + 1
+            while end < len(items) and (grown := pass_.holding(items[end], self)).tokens <= tokens:
+                pass_, end = grown, end + 1
+            while end > begin + 1 and self._in_rows([*beside, *chain.from_iterable(items[begin:end])]) > tokens:
+                end = begin + (end - begin + 1) // 2
+            groups.append(list(range(begin, end)))
+            begin = end
         return groups
+
+    def _width(self, fitted: Sequence[Pair]) -> int | None:
+        """That of the rows of a pass of these pairs, as `pack` takes it."""
+        if self.spans or not self.trees:
+            return None if self.spans else 0
+        longest = max(map(length, fitted))
+        return max(longest, min(ROW_WIDTH * longest, self.widest))
+
+    def _in_rows(self, pairs: Sequence[Pair]) -> int:
+        """Tokens of a pass where several rows are padded, and begin with a prompt again; else 0: `_Pass` knows."""
+        if self.spans or not self.trees:
+            return 0
+        fitted = [fit(pair, self.context) for pair in pairs]
+        rows, _ = _rows(fitted, self._width(fitted))
+        return len(rows) * max(len(row.tokens) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """What a pass holds so far: its tokens, at most, with the padding."""
+    """What a pass holds so far: its tokens; with the padding, where each sequence has a row of its own."""
 
     tokens: int = 0
     rows: int = 0

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from rlhf_online.models.packing import Packed, Packer, Tree, pack
+from rlhf_online.models.packing import Packed, Packer, Spans, Tree, pack
 from rlhf_online.models.precision import computing
 from rlhf_online.models.tokens import Pair
 
@@ -34,6 +34,8 @@ TRIED: list[Pair] = [((0,), (1, 0, 1)), ((0, 1), (1,)), ((0, 1), (0, 1, 1)), ((1
 def adopt(model: PreTrainedModel) -> bool:
     """Have `model` compute its attention here. False, and all is as before, if it does not compute of sequences in a
     tree what it computes of each alone: one whose layers remember more than they attend to, or attend otherwise."""
+    if not model._can_set_attn_implementation():  # noqa: SLF001
+        return False
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     before = getattr(model.config, "_attn_implementation", None)
@@ -95,11 +97,10 @@ def attend(
         dropout, scaling = asked.get("dropout", 0.0), asked.get("scaling")
         return sdpa_attention_forward(module, query, key, value, tree.seen(window), dropout=dropout, scaling=scaling)
     spans = tree.spans
-    query_THd, key_THd, value_THd = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     found_THd = varlen_attn(
-        query_THd,
-        key_THd.index_select(0, spans.keys_K),
-        value_THd.index_select(0, spans.keys_K),
+        query.squeeze(0).transpose(0, 1),
+        _seen_KHd(key, spans),
+        _seen_KHd(value, spans),
         spans.cu_queries,
         spans.cu_keys,
         spans.longest_query,
@@ -110,6 +111,14 @@ def attend(
     )
     assert isinstance(found_THd, Tensor)
     return found_THd.unsqueeze(0), None
+
+
+def _seen_KHd(tensor: Tensor, spans: Spans) -> Tensor:
+    """What each span sees of a row's (1, heads, T, width), one after another. The gradients of a token that many see
+    add up in float32: in bfloat16 a GPU would lose those that are small beside their sum."""
+    tensor_THd = tensor.squeeze(0).transpose(0, 1)
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    return tensor_THd.to(wide).index_select(0, spans.keys_K).to(tensor.dtype)
 
 
 def _told_by_window(model: PreTrainedModel) -> bool:
@@ -124,7 +133,7 @@ def _told_by_window(model: PreTrainedModel) -> bool:
 def _is_exact(model: PreTrainedModel) -> bool:
     try:
         return torch.allclose(_tried_Nd(model, 0), _tried_Nd(model, 16), rtol=1e-3, atol=1e-3)
-    except (TypeError, NotImplementedError):
+    except (TypeError, ValueError, RuntimeError):  # from within the model: of what it is not made for
         return False
 
 

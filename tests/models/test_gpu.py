@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from rlhf_online.models import tree_attention
+from rlhf_online.models.packing import Spans
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.token_head import predictions
 from rlhf_online.models.tokens import Pair
@@ -43,6 +45,14 @@ def test_attention_by_spans_is_that_by_masks_and_so_is_the_gradient(tmp_path: Pa
         other = masked[name]
         assert gradient is not None and other is not None
         assert nn.functional.cosine_similarity(gradient.flatten(), other.flatten(), dim=0) > 0.98, name
+
+
+def test_gradients_of_a_token_that_many_see_add_up_though_each_is_small_beside_the_sum():
+    row = torch.zeros(1, 1, 1, 8, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    nothing = torch.zeros(1, device="cuda", dtype=torch.int32)
+    spans = Spans(torch.zeros(2000, device="cuda", dtype=torch.long), nothing, nothing, 1, 1)
+    tree_attention._seen_KHd(row, spans).sum().backward()  # noqa: SLF001
+    assert row.grad is not None and row.grad.flatten().tolist() == [2000] * 8
 
 
 def test_logits_are_not_rounded_to_the_type_of_their_product():

@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -115,11 +117,13 @@ def test_utilities_and_their_gradient_are_those_of_each_answer_alone(base: Path,
         (MistralConfig(**SMALL, **HEADS, sliding_window=2), True),
         (Gemma2Config(**SMALL, **HEADS), False),
         (MambaConfig(**SMALL, state_size=4, expand=1), False),
+        (BloomConfig(vocab_size=12, hidden_size=16, n_layer=2, n_head=2), False),
+        (FalconConfig(**SMALL, num_attention_heads=2, alibi=True), False),
     ],
     ids=lambda value: getattr(value, "model_type", str(value)),
 )
 def test_a_model_whose_layers_remember_or_attend_otherwise_reads_one_sequence_a_row(config: Any, exact: bool):
-    """Gemma 2 caps its attention's logits."""
+    """Gemma 2 caps its attention's logits, others make biases of a mask of two dimensions."""
     with trunk.seeded(1):
         lm = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     _shake(dict(lm.named_parameters()), 0.5)
@@ -135,6 +139,35 @@ def test_a_model_whose_layers_remember_or_attend_otherwise_reads_one_sequence_a_
     assert torch.allclose(one, other, atol=1e-4), "windows included"
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_spans_ask_of_a_kernel_what_a_mask_would_show(window: int | None, monkeypatch: pytest.MonkeyPatch):
+    """The kernel as its documentation defines it, in the place of a GPU's; values and gradients."""
+    monkeypatch.setattr(tree_attention, "varlen_attn", _varlen)
+    with trunk.seeded(1):
+        lm = AutoModelForCausalLM.from_config(
+            MistralConfig(**SMALL | {"vocab_size": 78}, **HEADS, sliding_window=window)
+        )
+    assert tree_attention.adopt(lm.eval())
+    found = []
+    for spans in (True, False):
+        lm.zero_grad()
+        packed = pack(_pairs(), width=None, pad_id=0, spans=spans)
+        hidden_Nd = tree_attention.hidden_states(lm.model, packed)[packed.before_N]
+        (hidden_Nd * torch.arange(hidden_Nd.numel()).sin().view_as(hidden_Nd)).sum().backward()
+        found.append([hidden_Nd.detach(), *(p.grad for p in lm.model.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert one.abs().max() > 1e-3 and torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_padding_stands_at_places_that_the_model_knows():
+    """Rows of a wide model are longer than its context."""
+    config = GPT2Config(vocab_size=12, n_embd=128, n_layer=1, n_head=2, n_positions=16)
+    packer = tree_attention.packer(AutoModelForCausalLM.from_config(config).eval(), 16)
+    packed = packer.pack([((number,) * 13, (1, 2)) for number in range(1, 6)])
+    assert packed.tokens_RT.shape == (2, 60) and packed.tree is not None
+    assert int(packed.tree.position_RT.max()) == 14
+
+
 def test_a_whole_sequence_of_a_sampler_is_seen_as_ever(base: Path):
     """Left padding and a cache, as sampling has them."""
     lm = trunk.load_lm(base, device=CPU, dtype=torch.float32)
@@ -146,6 +179,37 @@ def test_a_whole_sequence_of_a_sampler_is_seen_as_ever(base: Path):
         assert tree_attention.adopt(lm)
         after = lm(input_ids=ids_BT, attention_mask=seen_BT, position_ids=positions_BT).logits
     assert torch.equal(before, after)
+
+
+def _varlen(
+    query_THd: torch.Tensor,
+    key_KHd: torch.Tensor,
+    value_KHd: torch.Tensor,
+    cu_queries: torch.Tensor,
+    cu_keys: torch.Tensor,
+    longest_query: int,
+    longest_key: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """`torch.nn.attention.varlen`: the last query of a sequence stands at its last key."""
+    assert cu_queries.dtype == cu_keys.dtype == torch.int32
+    assert (int(cu_queries.diff().max()), int(cu_keys.diff().max())) == (longest_query, longest_key)
+    found = []
+    asked, shown = cu_queries.tolist(), cu_keys.tolist()
+    for begin, end, first, last in zip(asked, asked[1:], shown, shown[1:], strict=False):
+        back_qk = torch.arange(last - first - (end - begin), last - first).unsqueeze(1) - torch.arange(last - first)
+        seen_qk = (back_qk >= -window_size[1]) & ((back_qk <= window_size[0]) | (window_size[0] < 0))
+        query, key, value = (
+            tensor.transpose(0, 1) for tensor in (query_THd[begin:end], key_KHd[first:last], value_KHd[first:last])
+        )
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, seen_qk, scale=scale, enable_gqa=enable_gqa
+        )
+        found.append(out.transpose(0, 1))
+    return torch.cat(found)
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor | None) -> bool:

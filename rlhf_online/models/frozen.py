@@ -40,7 +40,7 @@ def widened(model: nn.Module) -> Iterator[None]:
         for parameter in layer.parameters(recurse=False):
             parameter.data = kept.pop(parameter)
 
-    layers = [layer for layer in _linear(model) if layer.weight.dtype.itemsize < torch.float32.itemsize]
+    layers = [layer for layer in _linear(model) if any(map(_is_narrow, layer.parameters(recurse=False)))]
     hooks = [layer.register_forward_pre_hook(widen) for layer in layers]
     hooks += [layer.register_forward_hook(put_back) for layer in layers]
     try:
@@ -48,6 +48,8 @@ def widened(model: nn.Module) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+        for parameter, data in kept.items():  # of a layer that failed
+            parameter.data = data
 
 
 class FrozenWeights:
@@ -65,6 +67,10 @@ class FrozenWeights:
             same = (known.dtype, known.device, known.shape) == (parameter.dtype, parameter.device, parameter.shape)
             if known is not parameter and same and torch.equal(known, parameter):
                 parameter.data = known.data
+
+
+def _is_narrow(parameter: Tensor) -> bool:
+    return parameter.dtype.itemsize < torch.float32.itemsize
 
 
 def _linear(model: nn.Module) -> Iterator[nn.Linear]:

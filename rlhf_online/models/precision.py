@@ -123,11 +123,11 @@ class Written:
 def rounded(parameters: Mapping[str, nn.Parameter], written: Callable[[str], torch.dtype]) -> Iterator[None]:
     """While the block runs the parameters have the values that they would have after being written and read again."""
     before: dict[str, Tensor] = {}
-    for name, parameter in parameters.items():
-        if (dtype := written(name)) != parameter.dtype:
-            before[name] = parameter.detach().clone()
-            parameter.copy_(parameter.to(dtype))
     try:
+        for name, parameter in parameters.items():
+            if (dtype := written(name)) != parameter.dtype:
+                before[name] = parameter.detach().clone()
+                parameter.copy_(parameter.to(dtype))
         yield
     finally:
         for name, tensor in before.items():

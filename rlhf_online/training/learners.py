@@ -145,11 +145,13 @@ class Learners:
     def follow(self, folder: Path, reference: Path, *, new_reference: bool = False) -> None:
         """Give the policy the weights of the version in `folder`; the value head and the KL controller stay.
 
-        With `new_reference` the controller begins anew: what it learned was about another reference.
+        With `new_reference` the controller begins anew: what it learned was about another reference. The models that
+        were there are let go of first, since there may be no room for both.
         """
         orders.follow(folder, reference, new_reference=new_reference)
         tensors, values = self.policy.state()
         value = {name: tensor for name, tensor in tensors.items() if name.startswith("value.")}
+        del tensors, self.policy
         updater = self._load_policy(folder, reference)
         own, first = updater.policy.state(), updater.state()[1]
         kept = {"kl_coef": first["kl_coef"], "baseline": first["baseline"]} if new_reference else {}

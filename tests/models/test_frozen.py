@@ -1,6 +1,7 @@
 """Weights that do not learn: kept small where that loses nothing, and once for all models of a process."""
 
 import gc
+import json
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ def test_a_probe_of_narrowed_weights_is_that_of_wide_ones(narrow: Path) -> None:
     before = size(small.lm)
     assert small.probe(sequences) == wide.probe(sequences)
     assert size(small.lm) == before and not small.lm.model.layers[0].mlp.up_proj.base_layer._forward_hooks  # noqa: SLF001
+
+
+def test_a_layer_of_which_the_bias_alone_is_narrow_is_probed_too(tmp_path: Path) -> None:
+    """As of a float32 model whose biases are 0."""
+    write_tiny_model(tmp_path, weights_seed=3)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"attention_bias": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    trunk.random_lm(tmp_path, seed=0, device=CPU).save_pretrained(tmp_path)
+    sequences = [(*prompt, *answer) for prompt, answer in PAIRS]
+    wide, small = (Policy.load(tmp_path, tuning="lora", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    layer = small.lm.model.layers[0].self_attn.q_proj.base_layer
+    assert (layer.weight.dtype, layer.bias.dtype) == (torch.float32, torch.bfloat16)
+    assert small.probe(sequences) == wide.probe(sequences) and layer.bias.dtype == torch.bfloat16
 
 
 def test_policy_and_reward_model_are_adapters_on_one_trunk(narrow: Path) -> None:

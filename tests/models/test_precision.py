@@ -199,6 +199,19 @@ def test_a_version_is_written_in_the_base_models_type_and_the_masters_stay(
     assert {parameter.dtype for parameter in again.parameters().values()} == {torch.float32}
 
 
+def test_masters_are_back_where_memory_ends_while_they_are_rounded() -> None:
+    weights = {name: torch.nn.Parameter(torch.tensor([0.1])) for name in ("one", "other")}
+
+    def written(name: str) -> torch.dtype:
+        if name == "other":
+            raise torch.OutOfMemoryError
+        return torch.bfloat16
+
+    with pytest.raises(torch.OutOfMemoryError), precision.rounded(weights, written):
+        pass
+    assert weights["one"].item() == torch.tensor(0.1).item()
+
+
 def test_a_version_of_a_model_of_mixed_types_has_each_tensors_type(tmp_path: Path) -> None:
     base, out = tmp_path / "base", tmp_path / "policy-000001"
     write_tiny_model(base, weights_seed=3, tied=True)

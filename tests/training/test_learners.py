@@ -1,6 +1,7 @@
 """What the learners take, and what they refuse before it can hurt."""
 
 import random
+import weakref
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,12 @@ def both(tmp_path: Path) -> Learners:
     write_tiny_model(tmp_path, weights_seed=0)
     tokenizer = ChatTokenizer(tmp_path)
     reward = RewardModel.load(tmp_path, folder=None, tuning="full", heads=Heads(members=2))
-    policy = Policy.load(tmp_path, tuning="full")
+    updater = PolicyUpdater(Policy.load(tmp_path, tuning="full"), PolicyTraining.model_validate({}), 0)
     return Learners(
         RewardUpdater(reward, RewardTraining.model_validate({}), 0),
-        PolicyUpdater(policy, PolicyTraining.model_validate({}), 0),
+        updater,
         tokenizer,
-        lambda folder, reference: PolicyUpdater(policy, PolicyTraining.model_validate({}), 0),
+        lambda folder, reference: pytest.fail("no version is loaded"),
     )
 
 
@@ -78,6 +79,21 @@ def test_what_is_kept_of_the_learners_is_put_back(both: Learners) -> None:
     assert torch.equal(both.policy_part().tensors["value.bias"], changed.tensors["value.bias"])
     both.restore_policy(policy)
     assert all(torch.equal(tensor, both.policy_part().tensors[name]) for name, tensor in policy.tensors.items())
+
+
+def test_what_the_policy_was_is_let_go_of_before_another_version_is_loaded(tmp_path: Path, both: Learners) -> None:
+    before, value = weakref.ref(both.policy.policy.lm), torch.full((1,), 0.25)
+    with torch.no_grad():
+        both.policy.policy.value_head.bias.copy_(value)
+
+    def load(folder: Path, reference: Path) -> PolicyUpdater:
+        assert before() is None
+        return PolicyUpdater(Policy.load(folder, tuning="full", reference=reference), PolicyTraining(), 0)
+
+    learners = Learners(both.reward, both.policy, both.tokenizer, load)
+    del both.policy
+    learners.follow(tmp_path, tmp_path)
+    assert torch.equal(learners.policy.policy.value_head.bias, value)
 
 
 def test_kto_learns_from_the_thumbs_of_objectives_that_count(tmp_path: Path) -> None:

@@ -29,10 +29,12 @@ WIDE, MOMENTS, COPY = 4, 8, 12
 """Bytes a weight: float32, Adam's two moments, and a copy of all three."""
 PROCESS = 740 << 20
 """Of a process that has imported torch, transformers and peft, on a CPU, their libraries' pages included."""
-ACTIVATIONS = 2 << 30
-"""Most that a pass with gradients takes on a CPU (`models.trunk`)."""
+ACTIVATIONS, CARD_SHARE = 2 << 30, 4
+"""Most that a pass with gradients takes: bytes on a CPU, and of a GPU one of so many parts (`models.trunk`)."""
 REWARD_TOKENS, ANSWERS = 8192, 4
 """Most tokens of a pass of the reward model, and answers of a vote; prompt and answer count as `rollout.max_tokens`."""
+POLICY_LEARNS = "the policy learns: gradients, activations"
+REWARD_LEARNS = "the reward model learns: gradients, activations"
 NAMES = (
     ("hidden_size", "n_embd", "d_model"),
     ("num_hidden_layers", "n_layer", "num_layers"),
@@ -100,24 +102,37 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Bytes of the trainer by part, of its device and of its host; on a CPU one process needs both."""
+    """Bytes of the trainer by part, of its device and of its host; on a CPU one process needs both.
+
+    `activations` are those of passes as full as settings allow, which are less full where memory says so."""
 
     tuning: Tuning
     reward_tuning: Tuning
     dtype: str
     held: Mapping[str, int]
     device: Mapping[str, int]
+    activations: Mapping[str, int]
     host: Mapping[str, int]
 
     @property
     def on_device(self) -> int:
-        return sum(self.held.values()) + max(self.device.values())
+        """The smallest GPU of which the rest leaves the share that a pass may take, or what the fullest one does."""
+        rest = {name: sum(self.held.values()) + size for name, size in self.device.items()}
+        return max(
+            size + min(self.activations.get(name, 0), -(-size // (CARD_SHARE - 1))) for name, size in rest.items()
+        )
 
     @property
     def on_cpu(self) -> int:
         """The device is the host: what a phase needs of both at once."""
-        names = {*self.device, *self.host}
-        return PROCESS + sum(self.held.values()) + max(self.device.get(n, 0) + self.host.get(n, 0) for n in names)
+        return PROCESS + sum(self.held.values()) + max(self.added().values())
+
+    def added(self) -> dict[str, int]:
+        """What each phase needs on a CPU besides what is held."""
+        return {
+            name: self.device.get(name, 0) + min(ACTIVATIONS, self.activations.get(name, 0)) + self.host.get(name, 0)
+            for name in dict.fromkeys([*self.device, *self.host])
+        }
 
     @property
     def on_host(self) -> int:
@@ -142,24 +157,32 @@ def plan(shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning:
     a_token = activation_bytes(shape.depth, shape.width, shape.inner)
     cast = 2 * shape.layers if dtype == "bfloat16" else 0
     device = {
-        "the policy learns: gradients, activations": WIDE * policy
-        + (cast if tuning == "full" else 0)
-        + min(ACTIVATIONS, settings.policy.micro_batch_tokens * a_token),
-        "the reward model learns: gradients, activations": WIDE * reward
-        + (cast if reward_tuning == "full" else 0)
-        + min(ACTIVATIONS, min(REWARD_TOKENS, own.batch * ANSWERS * 2 * settings.rollout.max_tokens) * a_token),
+        POLICY_LEARNS: WIDE * policy + (cast if tuning == "full" else 0),
+        REWARD_LEARNS: WIDE * reward + (cast if reward_tuning == "full" else 0),
+    }
+    activations = {
+        POLICY_LEARNS: settings.policy.micro_batch_tokens * a_token,
+        REWARD_LEARNS: min(REWARD_TOKENS, own.batch * ANSWERS * 2 * settings.rollout.max_tokens) * a_token,
     }
     # A model is read as float32 before what is frozen of it is narrowed and shared; moments come with the first step.
     passing = 0 if tuning == reward_tuning == "full" else WIDE * shape.weights
     device["the models are read"] = max(0, passing - MOMENTS * (policy + models * reward))
     host = {
         "the models are read": shape.stored,
-        "the policy learns: gradients, activations": COPY * policy,
-        "the reward model learns: gradients, activations": COPY * reward,
+        POLICY_LEARNS: COPY * policy,
+        REWARD_LEARNS: COPY * reward,
         "a checkpoint of the reward models": COPY * models * reward + WIDE * policy,
         "a checkpoint of the policy": COPY * policy,
     }
-    return Plan(tuning=tuning, reward_tuning=reward_tuning, dtype=dtype, held=held, device=device, host=host)
+    return Plan(
+        tuning=tuning,
+        reward_tuning=reward_tuning,
+        dtype=dtype,
+        held=held,
+        device=device,
+        activations=activations,
+        host=host,
+    )
 
 
 def plans(shape: Shape, settings: TrainerSettings) -> Iterator[Plan]:
@@ -240,9 +263,8 @@ def memory() -> int:
 
 def parts(now: Plan) -> dict[str, int]:
     """Bytes by what they are for: what is held, then what each phase adds to it on device and host together."""
-    names = dict.fromkeys([*now.device, *now.host])
-    added = {name: now.device.get(name, 0) + now.host.get(name, 0) for name in names}
-    return {"the process itself": PROCESS, **now.held, **{f"while {name}": size for name, size in added.items()}}
+    added = {f"while {name}": size for name, size in now.added().items()}
+    return {"the process itself": PROCESS, **now.held, **added}
 
 
 def _different(one: Plan, other: Plan) -> list[str]:

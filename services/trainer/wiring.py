@@ -212,7 +212,7 @@ def _weights(registry: Registry, state: StateDir, objectives: Sequence[str]) -> 
 def _dtype(settings: TrainerSettings, checkpoint: Checkpoint | None) -> torch.dtype:
     """What all models compute in: where the settings leave it open, what the checkpoint was computed in."""
     log, device = structlog.get_logger(), pick_device(settings.device)
-    before = str(checkpoint.state.get("dtype", "")) if checkpoint else ""
+    before = str(checkpoint.state.get("dtype", "float32")) if checkpoint else ""  # which earlier releases did not say
     dtype = precision.choose(settings.dtype, device, read_config(Path(settings.model)), before)
     log.info("computing", device=str(device), dtype=precision.name(dtype))
     if before not in ("", precision.name(dtype)):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from rlhf_online.config import Tuning
 from rlhf_online.doctor import plan
 from rlhf_online.doctor.plan import GIB, Shape
 from rlhf_online.errors import InvalidInput
+from rlhf_online.models import trunk
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training.settings import TrainerSettings
 from tests.support.learning_memory import settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +57,20 @@ def test_full_tuning_holds_masters_moments_and_a_reference(model: Path) -> None:
     activations = 64 * plan.activation_bytes(LAYERS, WIDTH, INNER)
     assert found.on_device - adapters - activations <= 22 * WEIGHTS
     assert sum(found.held.values()) - adapters == 12 * WEIGHTS + shape.frozen("bfloat16", head=True)
+
+
+def test_a_gpu_leaves_room_for_the_fullest_pass_that_the_trainer_makes_there(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is a quarter of its memory, as settings are by default: more than on a CPU."""
+    shape, chosen = Shape.of(model), TrainerSettings(state_dir=Path(), chat_url="", reward_address="", model="")
+    found = plan.plan(shape, chosen, "full", "full", "float32")
+    card, rest = found.on_device, sum(found.held.values()) + 4 * WEIGHTS
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=card))
+    config = AutoConfig.from_pretrained(model)
+    tokens = trunk.token_budget(config, chosen.policy.micro_batch_tokens, torch.device("cuda"))
+    assert tokens < chosen.policy.micro_batch_tokens
+    assert card == pytest.approx(rest + tokens * plan.activation_bytes(LAYERS, WIDTH, INNER), rel=0.01)
 
 
 def test_what_does_not_fit_is_told_with_what_would(model: Path) -> None:

@@ -9,7 +9,9 @@ from structlog.testing import capture_logs
 
 from rlhf_online.config import RewardSettings
 from rlhf_online.models import precision
+from rlhf_online.training.checkpoint import Checkpoint
 from services.reward.__main__ import ModelScorer, loader
+from services.trainer import wiring
 from tests.support.trainer_world import World, world
 
 
@@ -37,6 +39,18 @@ def test_a_checkpoint_keeps_the_type_and_another_one_is_told(tmp_path: Path) -> 
     with world(tmp_path, dtype="float32") as made:
         dtype, said = computing(made)
         assert dtype == "float32" and "the checkpoint was computed in another type" in said[1]
+
+
+def test_a_checkpoint_of_an_earlier_release_says_no_type_and_was_computed_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr(precision, "choose", lambda *asked: kept.append(asked[-1]) or torch.bfloat16)
+    with world(tmp_path) as made, capture_logs() as lines:
+        wiring._dtype(made.settings, Checkpoint(folder=tmp_path, number=0, state={}, sealed={}))  # noqa: SLF001
+        wiring._dtype(made.settings, None)  # noqa: SLF001
+    assert kept == ["float32", ""]
+    assert [line["checkpoint"] for line in lines if "another type" in line["event"]] == ["float32"]
 
 
 @pytest.mark.parametrize(("asked", "found"), [("auto", torch.bfloat16), ("float32", torch.float32)])

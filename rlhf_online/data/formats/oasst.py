@@ -33,8 +33,7 @@ def _asked(root: fields.Values) -> Iterator[tuple[tuple[Message, ...], fields.Va
             continue
         said = fields.message({"role": node.get("role"), "content": node.get("text")}, "a message of the tree")
         path = (*before, said)
-        given = fields.listed(node, "replies") if node.get("replies") else ()
-        replies = [fields.mapping(each, "a reply") for each in given]
+        replies = [fields.mapping(each, "a reply") for each in node.get("replies") or ()]
         if said.role == "user":
             yield path, node, replies
         waiting += [(path, reply) for reply in reversed(replies)]

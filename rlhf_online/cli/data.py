@@ -46,7 +46,7 @@ def import_files(
     """
     from rlhf_online.data.exchanges import Place
     from rlhf_online.data.formats import format_named
-    from rlhf_online.data.importing import Importer, imported_ids
+    from rlhf_online.data.importing import Importer, imported_ids, wait_shipped
     from rlhf_online.eventlog import log_folder, open_sink, open_source
     from rlhf_online.keystore import open_for_log
     from rlhf_online.salt import open_person_hash
@@ -73,6 +73,10 @@ def import_files(
             left += not report.imported and not report.already
             if not as_json:
                 print("\n".join(_table(told[-1])))
+        if waiting := wait_shipped(sink):
+            where = log_folder(settings, folder.log)
+            remedy = "start the chat service with this state, or import again once the brokers answer"
+            typer.echo(f"{waiting} records in {where} are not in Kafka yet: {remedy}", err=True)
     finally:
         sink.close()
     if as_json:
@@ -91,8 +95,9 @@ def export_votes(
 ) -> None:
     """Write the log's votes to a file, each with its prompt and answers; the services may run.
 
-    What was taken back, replaced or erased is left out. With each row go, but in OpenAI's shape, the versions that
-    answered, the hash of who judged, when and why. `votes` holds every kind, and loses nothing.
+    What was taken back, replaced or erased is left out, and so are answers that called tools. With each row go, but in
+    OpenAI's shape, the versions that answered, the hash of who judged, when and why. `votes` holds judgements of every
+    kind, and loses nothing of them; tokens, and what a model thought before it answered, are in no file.
     """
     from rlhf_online.data.exporting import export, shape_named
     from rlhf_online.data.votes import LoggedVotes

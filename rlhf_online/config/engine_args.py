@@ -14,11 +14,12 @@ OURS = {
     **dict.fromkeys(("load-format", "generation-config", "override-generation-config"), "engine.model"),
     **dict.fromkeys(("skip-tokenizer-init", "chat-template", "convert", "runner"), "engine.model"),
     **dict.fromkeys(("enable-lora", "max-loras", "max-cpu-loras", "lora-modules"), "engine.tuning"),
+    "default-mm-loras": "engine.tuning",
     "max-lora-rank": "engine.max_lora_rank",
     "dtype": "engine.dtype",
     "max-model-len": "engine.max_model_len",
     "max-num-seqs": "engine.max_num_seqs",
-    "gpu-memory-utilization": "engine.gpu_memory_utilization",
+    **dict.fromkeys(("gpu-memory-utilization", "device-memory-utilization"), "engine.gpu_memory_utilization"),
     "tensor-parallel-size": "engine.tensor_parallel_size",
     "kv-cache-memory-bytes": "engine.kv_cache_gib",
     "tool-call-parser": "engine.tool_call_parser",
@@ -42,7 +43,7 @@ OPENS = (
     *("data-parallel-backend", "data-parallel-hybrid-lb", "data-parallel-external-lb", "tool-server"),
     *("data-parallel-multi-port-external-lb", "data-parallel-supervisor-port", "weight-transfer-config"),
     *("kv-transfer-config", "kv-events-config", "ec-transfer-config", "ec-manager-config", "otlp-traces-endpoint"),
-    *("enable-elastic-ep", "fault-tolerance-config", "enable-fault-tolerance"),
+    *("enable-elastic-ep", "fault-tolerance-config", "enable-fault-tolerance", "logging-config"),
 )
 """Ports, sockets, files of this machine, and weights from elsewhere."""
 RUNS = (

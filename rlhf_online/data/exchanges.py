@@ -54,17 +54,25 @@ def to_events(row: Row, number: int, place: Place, now_ms: int) -> list[Envelope
     """The row's events, the exchange first. Raises RowRefused for text that is no Unicode."""
     row = _best_first(row)
     try:
-        name = ("named", place.format, row.name) if row.name else (row.messages, row.answers, row.asked)
-        completion_id = _id(*name)
+        person = row.person_hash or (place.person_hash(row.person) if row.person else "")
+        completion_id = _id(*(("named", place.format, row.name) if row.name else _content(row, person)))
         conversation_id = conversation_of(row) if row.answers else completion_id
         other = orjson.dumps(row.other).decode() if row.other else ""
         imported = Imported(format=place.format, file=place.file, row=number, id=row.id, at_ms=row.at_ms, other=other)
-        made = [_exchange(row, place, completion_id, conversation_id, now_ms, imported)] if row.answers else []
+        made = [_exchange(row, person, completion_id, conversation_id, now_ms, imported)] if row.answers else []
         for judgement in row.judgements:
             made.append(_judged(judgement, place, completion_id, conversation_id, now_ms, imported))
     except (orjson.JSONEncodeError, UnicodeEncodeError) as error:
-        raise RowRefused("encoding", "half a character (a lone surrogate) in a text") from error
+        why = "half a character (a lone surrogate) in a text, or a number of more than 64 bits"
+        raise RowRefused("encoding", why) from error
     return made
+
+
+def _content(row: Row, person: str) -> tuple[object, ...]:
+    """What an exchange without a name is known by: what two people said alike in conversations of their own are two."""
+    content = (row.messages, row.answers, row.asked)
+    named = "" if row.conversation in ("", _opening(row)) else row.conversation
+    return (*content, named, person) if named or person else content
 
 
 def _best_first(row: Row) -> Row:
@@ -90,12 +98,12 @@ def _best_first(row: Row) -> Row:
 
 
 def _exchange(
-    row: Row, place: Place, completion_id: str, conversation_id: str, now_ms: int, imported: Imported
+    row: Row, person: str, completion_id: str, conversation_id: str, now_ms: int, imported: Imported
 ) -> Envelope:
     exchange = Completion(
         completion_id=completion_id,
         conversation_id=conversation_id,
-        person=row.person_hash or (place.person_hash(row.person) if row.person else ""),
+        person=person,
         messages=row.messages,
         prompt_token_ids=(),
         answers=tuple(
@@ -115,8 +123,10 @@ def _exchange(
 def conversation_of(row: Row) -> str:
     """The file's own name for the conversation; else one for all that begin with the same messages up to the first of
     the user's, so that what goes on from one question is held out, or learned from, as a whole."""
-    if row.conversation:
-        return row.conversation
+    return row.conversation or _opening(row)
+
+
+def _opening(row: Row) -> str:
     first = 0
     while first < len(row.messages) - 1 and row.messages[first].role != "user":
         first += 1

@@ -48,6 +48,7 @@ def export(votes: Iterable[LoggedVote], name: str, out: Path) -> tuple[int, Coun
         with _writer(aside, out.name, name) as write:
             for vote in votes:
                 try:
+                    _check(vote)
                     for row in shape(vote):
                         write(row)
                         count += 1
@@ -74,6 +75,12 @@ def shape_named(name: str) -> Callable[[LoggedVote], Iterator[Values]]:
             return _votes
         case _:
             raise InvalidInput(f"no file is written as {name!r}: {', '.join(EXPORTED)}")
+
+
+def _check(vote: LoggedVote) -> None:
+    """Raises RowRefused for answers that are more than a text: without their calls they would be other answers."""
+    if any(answer.tool_calls for _, answer in vote.joined.answers.values()):
+        raise RowRefused("tool_calls", "an answer called tools")
 
 
 EXPORTED = ("trl-preference", "trl-unpaired", "openai-preference", "votes")

@@ -54,7 +54,7 @@ def number(value: Any) -> float | None:
     """A finite number, also one written as a text; None for anything else."""
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None
 

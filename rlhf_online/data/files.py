@@ -95,7 +95,7 @@ def _array(file: _Stream) -> Iterator[tuple[int, Found]]:
             return
         try:
             values, at = decoder.raw_decode(buffer, at)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             more = file.read(wanted) if len(buffer) - at < MAX_ROW else b""
             if not more:
                 yield number + 1, RowRefused("json", f"the array cannot be read on here: {str(error)[:80]}")

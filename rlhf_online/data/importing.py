@@ -1,10 +1,12 @@
 """Files → the log, each row once: what is there already is passed over, and what cannot be used is counted, with why.
 
-Invariants: rows = imported + already there + refused, of each file and at any time; a row is in the log as a whole or
-not at all, so that where the process dies the next import of the file goes on.
+Invariants: rows = imported + already there + refused, of each file and at any time, but for rows that hold several
+things (Langfuse's), of which each that cannot be used is counted; a row is in the log as a whole or not at all, so that
+where the process dies the next import of the file goes on.
 """
 
 import contextlib
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,9 +19,9 @@ from rlhf_online.data.fields import CIRCUMSTANCES
 from rlhf_online.data.files import read_rows
 from rlhf_online.data.formats import Format
 from rlhf_online.errors import InvalidInput, RowRefused, UndecodableEvent
-from rlhf_online.eventlog.base import AppendFuture, Source, Writer, has_reached
+from rlhf_online.eventlog.base import AppendFuture, Sink, Source, Writer, has_reached
 from rlhf_online.eventlog.segments import MAX_RECORD
-from rlhf_online.events import Feedback, now_ms
+from rlhf_online.events import Envelope, Feedback, now_ms
 
 if TYPE_CHECKING:
     from rlhf_online.keystore.keyring import Keyring
@@ -31,6 +33,8 @@ WAITING = 4
 TELL_EVERY = 1000
 SHOWN = 3
 """Rows that are named for each reason."""
+SHIPS_WITHIN_S = 30.0
+"""How long Kafka may take no record before it is waited for no more."""
 _READ = 10_000
 
 
@@ -119,10 +123,12 @@ class Importer:
                 report.refuse(number, row)
                 refused += 1
                 continue
+            if row.judgements and all(each.id in self._known for each in row.judgements):
+                continue  # the log's own votes, exported
             notes += row.notes
             for envelope in to_events(row, number, place, now):
                 if envelope.event_id not in self._known and envelope.event_id not in new:
-                    new[envelope.event_id] = wire.encode(envelope, self._keys)
+                    new[envelope.event_id] = self._encoded(envelope)
                     votes += isinstance(envelope.event, Feedback)
         if new:
             self._put(new)
@@ -132,6 +138,13 @@ class Importer:
             report.exchanges += len(new) - votes
         elif not refused:
             report.already += 1
+
+    def _encoded(self, envelope: Envelope) -> bytes:
+        """Raises RowRefused."""
+        try:
+            return wire.encode(envelope, self._keys)
+        except UnicodeEncodeError as error:
+            raise RowRefused("encoding", "half a character (a lone surrogate) in a text") from error
 
     def _put(self, new: dict[str, bytes]) -> None:
         """Raises RowRefused for more than the log holds in a piece."""
@@ -156,14 +169,27 @@ class Importer:
             self._waiting.popleft().result()
 
 
+def wait_shipped(log: Sink, *, within_s: float = SHIPS_WITHIN_S, pause_s: float = 0.1) -> int:
+    """Wait while Kafka takes what the log on this machine holds for it; how many records it has not taken."""
+    left, since = log.shipping().backlog, time.monotonic()
+    while left and time.monotonic() < since + within_s:
+        time.sleep(pause_s)
+        if (now := log.shipping().backlog) < left:
+            left, since = now, time.monotonic()
+    return left
+
+
 def imported_ids(source: Source) -> set[str]:
-    """The ids of the imported events that the log holds. Raises LogUnavailable, PositionLost."""
+    """The ids of the imported events, and of all votes, that the log holds. Raises LogUnavailable, PositionLost."""
     known: set[str] = set()
     position, end = {}, source.end()
     while not has_reached(position, end):
         records, position = source.read(position, _READ)
         for record in records:
             with contextlib.suppress(UndecodableEvent):
-                if not record.damage and (name := wire.peek(record.payload).event_id).startswith(PREFIX):
-                    known.add(name)
+                if record.damage:
+                    continue
+                header = wire.peek(record.payload)
+                if header.event_id.startswith(PREFIX) or header.kind is Feedback:
+                    known.add(header.event_id)
     return known

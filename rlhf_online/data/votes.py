@@ -18,7 +18,7 @@ from rlhf_online.eventlog.base import Position, Source, has_reached
 from rlhf_online.events import Envelope, Erasure, Feedback, Imported, Shredded, Withdrawal
 from rlhf_online.feedback.answer_store import AnswerStore
 from rlhf_online.feedback.erasures import Erasures
-from rlhf_online.feedback.join import Join, Joined
+from rlhf_online.feedback.join import SHREDDED, Join, Joined
 from rlhf_online.feedback.known_votes import KnownVotes
 from rlhf_online.feedback.revisions import Revisions
 
@@ -101,13 +101,16 @@ class LoggedVotes:
             elif isinstance(vote, Shredded) and vote.kind is Feedback:
                 self.left_out["erased"] += 1
             for joined in join.add(envelope):
-                if any(self._erasures.cover(completion) for completion, _ in joined.answers.values()):
+                asked = (completion for completion, _ in joined.answers.values())
+                if self._erasures.cover_vote(joined.feedback) or any(map(self._erasures.cover, asked)):
                     self.left_out["erased"] += 1
                 else:
                     yield LoggedVote(joined, origins.pop(joined.event_id, None))
             if join.answers.full:
                 join.answers.seal()
-        self.left_out["no_answer"] += join.pending + len(join.dead_lettered)
+        erased = sum(error is SHREDDED for _, _, error in join.dead_lettered)
+        self.left_out["erased"] += erased
+        self.left_out["no_answer"] += join.pending + len(join.dead_lettered) - erased
 
     def _why_not(self, event_id: str, vote: Feedback, known: KnownVotes) -> str:
         """Why a vote does not count; "" if it does."""

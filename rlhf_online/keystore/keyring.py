@@ -4,6 +4,7 @@ Invariants: a key is on the store's disk before anything is sealed with it; what
 opened by nobody, and is told (None) from what cannot be opened now (KeysUnavailable).
 """
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -47,13 +48,17 @@ class Keyring:
         self._patience = patience
         self._entries: OrderedDict[str, tuple[Entry | None, float]] = OrderedDict()
         self._keys: OrderedDict[str, Key] = OrderedDict()
+        self._forgotten: OrderedDict[str, float] = OrderedDict()
+        """Who was forgotten lately, and when: their key may be deleted only now, after it was read again."""
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+        """Ids of keys that were deleted: no key has one of them again."""
         self._lock = threading.Lock()
 
     def at_hand(self, person: str) -> bool:
         """Whether `current` would answer from memory."""
         with self._lock:
             found = self._entries.get(person)
-        return found is not None and bool(found[0] and found[0].id) and time.monotonic() < found[1] + self._fresh_s
+            return found is not None and bool(found[0] and found[0].id) and self._is_fresh(person, found[1])
 
     def current(self, person: str, *, make: bool = True) -> Key | None:
         """The person's key, made if there is none yet and `make`.
@@ -86,12 +91,18 @@ class Keyring:
         return self._patience(lambda: self._find(person, key_id))
 
     def _find(self, person: str, key_id: str) -> Key | None:
+        if key_id in self._deleted:
+            return None
         entry = self._entry(person)
         if entry is None or entry.id != key_id:
             entry = self._entry(person, fresh=True)
         if entry is not None and entry.id == key_id:
             return self._key(person, entry)
         if entry is not None and entry.erased:
+            with self._lock:
+                self._deleted[key_id] = None
+                if len(self._deleted) > REMEMBERED:
+                    self._deleted.popitem(last=False)
             return None
         raise KeysUnavailable(
             f"the key store {self.vault.name} has no key {key_id}, and does not know that it was deleted: set "
@@ -133,13 +144,23 @@ class Keyring:
             found = self._entries.pop(person, None)
             if found and found[0]:
                 self._keys.pop(found[0].id, None)
+            self._forgotten[person] = time.monotonic()
+            self._forgotten.move_to_end(person)
+            if len(self._forgotten) > REMEMBERED:
+                self._forgotten.popitem(last=False)
+
+    def _is_fresh(self, person: str, read_s: float) -> bool:
+        """Whether what was read of the person then still holds."""
+        now, forgotten_s = time.monotonic(), self._forgotten.get(person, -math.inf)
+        doubtful = read_s < forgotten_s + FRESH_S
+        return now < read_s + (min(FRESH_S, self._fresh_s) if doubtful else self._fresh_s)
 
     def _entry(self, person: str, *, fresh: bool = False) -> Entry | None:
         now = time.monotonic()
         with self._lock:
             found = self._entries.get(person)
-        if found is not None and not fresh and now < found[1] + self._fresh_s:
-            return found[0]
+            if found is not None and not fresh and self._is_fresh(person, found[1]):
+                return found[0]
         try:
             entry = self.vault.read(person)
         except KeysUnavailable:
@@ -147,6 +168,10 @@ class Keyring:
                 raise
             return found[0]
         with self._lock:
+            if found and found[0] and (entry is None or found[0].id != entry.id):
+                self._keys.pop(found[0].id, None)
+            if now <= self._forgotten.get(person, -math.inf):
+                return entry  # it may have been deleted meanwhile
             self._entries[person] = entry, now
             self._entries.move_to_end(person)
             if len(self._entries) > REMEMBERED:

@@ -1,13 +1,14 @@
 """Values of checkpoints and reports that hold what people wrote: sealed for whose words they are.
 
-An object whose "owners" names people is sealed with their keys together; what stays readable of it are its CLEAR names.
-Once one of these keys is deleted it is read as those names and `"shredded": true`, which `is_shredded` tells. Words of
-people who have no key (what was said before there was a key store) stay as they are.
+An object whose "owners" names people is sealed with their keys together, and with that of the "person" who says
+something of their words, if it names one; what stays readable of it are its CLEAR names. Once one of these keys is
+deleted it is read as those names and `"shredded": true`, which `is_shredded` tells. Words of people who have no key
+(what was said before there was a key store) stay as they are.
 """
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlhf_online.errors import KeysUnavailable, UndecodableEvent
@@ -23,8 +24,8 @@ def seal(values: Any, keys: "Keyring | None") -> Any:
     if keys is None:
         return values
     match values:
-        case {"owners": [_, *_]}:
-            return _sealed(values, keys)
+        case {"owners": [*_]} if whose := _whose(values):
+            return _sealed(values, whose, keys)
         case dict():
             return {name: seal(value, keys) for name, value in values.items()}
         case [dict() | list() | tuple(), *_]:
@@ -35,7 +36,7 @@ def seal(values: Any, keys: "Keyring | None") -> Any:
 def open_all(values: Any, keys: "Keyring | None") -> Any:
     """What `seal` sealed. Raises KeysUnavailable; UndecodableEvent for what is damaged."""
     match values:
-        case {"sealed": str(), "owners": [_, *_]}:
+        case {"sealed": str(), "keys": dict()}:
             return _opened(values, keys)
         case dict():
             return {name: open_all(value, keys) for name, value in values.items()}
@@ -49,17 +50,20 @@ def is_shredded(values: Mapping[str, Any]) -> bool:
     return bool(values.get("shredded"))
 
 
-def _sealed(values: Mapping[str, Any], keys: "Keyring") -> dict[str, Any]:
-    owners = list(values["owners"])
+def _whose(values: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(filter(None, (*values["owners"], values.get("person")))))
+
+
+def _sealed(values: Mapping[str, Any], whose: Sequence[str], keys: "Keyring") -> dict[str, Any]:
     clear = {name: values[name] for name in CLEAR if name in values}
-    if is_shredded(values) or any(keys.erased(owner) for owner in owners):
+    if is_shredded(values) or any(keys.erased(each) for each in whose):
         return {**clear, "shredded": True}
-    found = {owner: key for owner in owners if (key := keys.current(owner, make=False)) is not None}
+    found = {each: key for each in whose if (key := keys.current(each, make=False)) is not None}
     if not found:
         return dict(values)
     rest = json.dumps({name: value for name, value in values.items() if name not in clear})
     sealed = keys.together(list(found.values())).seal(rest.encode(), _about(clear))
-    ids = {owner: key.id for owner, key in found.items()}
+    ids = {each: key.id for each, key in found.items()}
     return {**clear, "keys": ids, "sealed": base64.b64encode(sealed).decode()}
 
 
@@ -67,7 +71,7 @@ def _opened(values: Mapping[str, Any], keys: "Keyring | None") -> dict[str, Any]
     clear = {name: values[name] for name in CLEAR if name in values}
     if keys is None:
         raise KeysUnavailable("it holds what people said, which is sealed: set keystore.url to the key store again")
-    found = [keys.find(owner, key_id) for owner, key_id in values["keys"].items()]
+    found = [keys.find(each, key_id) for each, key_id in values["keys"].items()]
     whole = [key for key in found if key is not None]
     if len(whole) < len(found):
         return {**clear, "shredded": True}

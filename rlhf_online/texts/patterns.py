@@ -43,31 +43,53 @@ Regex = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterVa
 
 MOST_SIZE = 500
 """A match takes time in proportion to this and to the text: up to 10 ms for 1,000 characters."""
-_PART = re.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|\{(\d+)(,?)(\d*)\}|.", re.DOTALL)
+_PART = re.compile(r"\\.|\((?:\?(?P<flags>[a-zA-Z]+))?|\{(?P<least>\d+),?(?P<most>\d*)\}|.", re.DOTALL)
 
 
 def size(pattern: str) -> int:
-    """About how many characters and classes it has with its counted repetitions written out: `(a{3}b){2}` has 8."""
+    """About how many characters and classes it has with its counted repetitions written out: `(a{3}b){2}` has 8.
+
+    Raises ValueError for one that allows blanks between its signs, `(?x)`, in its counts, too.
+    """
     groups, last = [0], 0
-    for part in _PART.finditer(pattern):
+    for part in _PART.finditer(_without_classes(pattern)):
         match part[0]:
-            case "(":
-                groups.append(0)
-                continue
             case ")" if len(groups) > 1:
                 last = groups.pop()
                 groups[-1] += last
-                continue
             case "*" | "+" | "?" | "|":
-                continue
-        if part[1] is None:
-            last = 1
-            groups[-1] += 1
-        else:
-            times = max(int(part[3] or part[1]), 1)
-            groups[-1] += last * (times - 1)
-            last *= times
+                pass
+            case text if text[0] == "(":
+                if "x" in (part["flags"] or ""):
+                    raise ValueError("(?x) is not supported: write it without blanks")
+                groups.append(0)
+            case _ if part["least"] is None:
+                last = 1
+                groups[-1] += 1
+            case _:
+                times = max(int(part["most"] or part["least"]), 1)
+                groups[-1] += last * (times - 1)
+                last *= times
     return sum(groups)
+
+
+def _without_classes(pattern: str) -> str:
+    """With a letter in the place of each class: what stands in brackets, which may stand in others. A bracket that
+    closes is a sign as any other where it is the first in them."""
+    found, depth, at = list[str](), 0, 0
+    while at < len(pattern):
+        part = pattern[at : at + 2] if pattern[at] == "\\" else pattern[at]
+        at += len(part)
+        if part == "[":
+            depth += 1
+            at += pattern.startswith("^", at)
+            at += pattern.startswith("]", at)
+        elif not depth:
+            found.append(part)
+        elif part == "]":
+            depth -= 1
+            found += [] if depth else ["a"]
+    return "".join(found)
 
 
 def check_bounded(pattern: str) -> str:

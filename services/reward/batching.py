@@ -8,11 +8,13 @@ batch began. A request that its caller has cancelled is dropped before it is com
 """
 
 import asyncio
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -181,6 +183,11 @@ class Batcher:
             except asyncio.CancelledError:
                 self._queue.extendleft(reversed(batch))
                 raise
+            except Exception as error:  # a fault of ours, whose message may hold what was asked: others' scores go on
+                frame, name = traceback.extract_tb(error.__traceback__)[-1], type(error).__name__
+                at = f"{Path(frame.filename).name}:{frame.lineno}"
+                structlog.get_logger().error("a batch could not be scored", items=len(batch), error=name, at=at)
+                results = [RewardUnavailable(f"scoring failed: {name} at {at}") for _ in batch]
             for request, result in zip(batch, results, strict=True):
                 if not request.future.done():
                     _resolve(request.future, result)

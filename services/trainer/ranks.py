@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
+from rlhf_online.config.explain import masked
 from rlhf_online.errors import ConfigError
 from rlhf_online.training import distributed
 from rlhf_online.training.settings import TrainerSettings
@@ -23,8 +24,8 @@ def check_alike(settings: TrainerSettings) -> None:
             theirs, ours = other.get(name), said[0].get(name)
             if theirs != ours:
                 raise ConfigError(
-                    f"{name} is {theirs!r} for rank {rank} and {ours!r} for rank 0: give all processes that torchrun "
-                    "starts the same --config, variables and packages"
+                    masked(f"{name} is {theirs!r} for rank {rank} and {ours!r} for rank 0")
+                    + ": give all processes that torchrun starts the same --config, variables and packages"
                 )
 
 

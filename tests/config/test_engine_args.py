@@ -33,6 +33,8 @@ def test_what_is_vllms_business_is_handed_on(words: list[str]) -> None:
     [
         ("--max-num-seqs", "set engine.max_num_seqs instead"),
         ("--max_num_seqs=9", "set engine.max_num_seqs instead"),
+        ("--device-memory-utilization", "set engine.gpu_memory_utilization instead"),
+        ("--logging-config.pylogging_config_file=/tmp/log.json", "would open the engine"),
         ("--no-enable-lora", "set engine.tuning instead"),
         ("--host", "would open the engine"),
         ("--port=9", "would open the engine"),

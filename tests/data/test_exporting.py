@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,40 @@ def test_what_counts_no_more_is_left_out(tmp_path: Path):
     assert left_out == Counter(withdrawn=2, superseded=1, erased=1, no_answer=1)
 
 
+def test_who_erased_everything_has_no_votes_on_other_peoples_answers_either(tmp_path: Path):
+    gone = ev.Erasure(conversation_id="", person="rater", erased_ms=2_500)
+    later = thumb("c", index=1, event_id="later", at_ms=3_000)
+    log_of(tmp_path, exchange("c"), thumb("c", event_id="v"), ev.Envelope(event_id="e", event=gone), later)
+    rows, left_out = exported(tmp_path, "votes")
+    assert [row["id"] for row in rows] == ["later"] and left_out == Counter(erased=1)
+
+
+def test_an_answer_that_called_tools_is_no_empty_text(tmp_path: Path):
+    called = exchange("c")
+    assert isinstance(called.event, ev.Completion)
+    call = ev.ToolCall(id="1", name="weather", arguments="{}")
+    answers = tuple(replace(answer, text="", tool_calls=(call,)) for answer in called.event.answers)
+    log_of(tmp_path, replace(called, event=replace(called.event, answers=answers)), thumb("c"))
+    for name in ("trl-unpaired", "votes"):
+        assert exported(tmp_path, name) == ([], Counter(tool_calls=1))
+
+
+def test_votes_that_were_given_here_are_not_imported_where_they_come_from(tmp_path: Path):
+    log_of(tmp_path, exchange("c"), thumb("c"), feedback(ev.Ranking(tiers=((A,), (B, C)))))
+    for name, count in (("votes", 2), ("trl-preference", 2)):
+        exported(tmp_path, name)
+        report = add(tmp_path, name, tmp_path / f"{name}.jsonl")
+        assert (report.already, report.imported) == (count, 0)
+
+
+def test_what_two_people_said_alike_stays_theirs(tmp_path: Path):
+    row = {"prompt": [{"role": "user", "content": "hi"}], "answers": ["Hello"], "up": True}
+    whose = [{"id": f"v{n}", "conversation_id": f"c{n}", "asked_by_hash": f"p{n}"} for n in (1, 2)]
+    add_rows(tmp_path, "votes", *(row | each for each in whose))
+    rows, _ = exported(tmp_path, "votes")
+    assert [{name: found[name] for name in whose[0]} for found in rows] == whose
+
+
 def test_what_is_sealed_goes_out_with_its_key_and_not_without_it(tmp_path: Path):
     keys = keyring(tmp_path / "keys")
     with LocalLog(tmp_path / "log") as log:
@@ -123,6 +158,14 @@ def test_what_is_sealed_goes_out_with_its_key_and_not_without_it(tmp_path: Path)
     keys.erase("rater")
     rows, left_out = exported(tmp_path, "votes", tmp_path / "after.jsonl", keys=keyring(tmp_path / "keys"))
     assert not rows and left_out == Counter(erased=1)
+
+
+def test_a_vote_on_what_a_deleted_key_sealed_is_counted_as_erased(tmp_path: Path):
+    keys = keyring(tmp_path / "keys")
+    with LocalLog(tmp_path / "log") as log:
+        log.append_all([encode(envelope, keys) for envelope in (exchange("c"), thumb("c"))]).result(30)
+    keys.erase("asker")
+    assert exported(tmp_path, "votes", keys=keys) == ([], Counter(erased=1))
 
 
 PAIRS = [name for name in FORMATS if name not in ("trl-unpaired", "open-webui", "langsmith", "langfuse")]

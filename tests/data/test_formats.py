@@ -1,6 +1,7 @@
 """Each format's rows, written here in its shape, and what is understood of them."""
 
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -389,15 +390,18 @@ GOOD = {
 }  # fmt: skip
 
 
-def mutated(value: Any, rng: random.Random) -> Any:
+OTHERS = [None, True, 0, -1.5, 1e300, "", "x", "-1", [], [1], [[]], [None], ["x"], {}, {"a": 1}, [{}]]
+
+
+def mutated(value: Any, rng: random.Random, others: Sequence[Any] = OTHERS) -> Any:
     """The value with something in it, or itself, replaced by something else that JSON can hold."""
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(list(value))
-        return value | {key: mutated(value[key], rng)}
+        return value | {key: mutated(value[key], rng, others)}
     if isinstance(value, list) and value and rng.random() < 0.9:
         at = rng.randrange(len(value))
-        return [*value[:at], mutated(value[at], rng), *value[at + 1 :]]
-    return rng.choice([None, True, 0, -1.5, 1e300, "", "x", "-1", [], [1], [[]], [None], ["x"], {}, {"a": 1}, [{}]])
+        return [*value[:at], mutated(value[at], rng, others), *value[at + 1 :]]
+    return rng.choice(others)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,7 +1,9 @@
 """A file → the log → votes: counted, once, with its provenance, and held out by conversation."""
 
 import json
+import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,16 @@ import pytest
 
 from rlhf_online.data.exchanges import Place
 from rlhf_online.data.formats import FORMATS
-from rlhf_online.data.importing import Importer, ImportReport, imported_ids
+from rlhf_online.data.importing import Importer, ImportReport, imported_ids, wait_shipped
 from rlhf_online.errors import InvalidInput
+from rlhf_online.eventlog.base import Shipping
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion, Correction, Envelope, Feedback, Pairwise, Thumb
 from rlhf_online.feedback.votes import Comparison, Rating
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.wire import decode
+from tests.data.test_formats import GOOD, mutated
 from tests.support import hh_rlhf
 from tests.support.intakes import new_intake
 
@@ -88,6 +92,47 @@ def test_half_a_character_in_an_array_is_refused_like_any_other_text_that_is_non
     file = tmp_path / "rows.json"
     file.write_text(json.dumps([{"prompt": "a", "chosen": "b", "rejected": text} for text in ("\ud800", "c")]))
     assert add(tmp_path, "trl-preference", file).refused == Counter(encoding=1)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "csv"])
+def test_whatever_the_rows_of_an_array_hold_the_import_goes_on(tmp_path: Path, name: str):
+    rng, file = random.Random(1), tmp_path / "rows.json"
+    odd = ["\ud800", 10**400, 10**30, [True], [["0"], [1]], 0, 1]
+    rows = [*(mutated(mutated(GOOD[name], rng, odd), rng, odd) for _ in range(200)), GOOD[name]]
+    file.write_text(json.dumps(rows))
+    report = add(tmp_path, name, file)
+    assert report.rows == len(rows) and report.imported and report.refused
+    file.write_text(f'[{{"a": {"1" * 5000}}}]')
+    assert add(tmp_path, name, file).refused == Counter(json=1)
+
+
+def test_half_a_character_in_an_exchange_that_has_a_name_is_refused_alone(tmp_path: Path):
+    run = {
+        "id": "r",
+        "inputs": {"question": "Fig?"},
+        "outputs": {"answer": "Yes."},
+        "extra": {"metadata": {"thread_id": 1}},
+    }
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([run | {"outputs": {"answer": "\ud800"}}, run]))
+    report = add(tmp_path, "langsmith", file)
+    assert (report.imported, report.refused) == (1, Counter(encoding=1))
+
+
+def test_an_import_into_kafka_waits_until_its_records_are_there_or_nothing_moves():
+    left = iter([3, 2, 2, 1, 0])
+    assert wait_shipped(Shipped(lambda: next(left)), within_s=60.0, pause_s=0.0) == 0
+    assert wait_shipped(Shipped(lambda: 2), within_s=0.02, pause_s=0.0) == 2
+
+
+class Shipped(LocalLog):
+    """A log of which only how far it was shipped is asked."""
+
+    def __init__(self, backlog: Callable[[], int]) -> None:
+        self.backlog = backlog
+
+    def shipping(self) -> Shipping:
+        return Shipping(backlog=self.backlog())
 
 
 def test_where_a_record_comes_from_is_kept_with_it(tmp_path: Path):

@@ -4,6 +4,7 @@ Real brokers; topics have three replicas, of which two must confirm. The auditor
 """
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,13 @@ from tests.support.waiting import eventually
 pytestmark = needed()
 
 REPLICATED = KafkaSettings(partitions=3, replication=3, min_insync=2)
+
+
+@pytest.fixture(autouse=True)
+def collect() -> Iterator[None]:
+    """Sockets that kafka-python leaves are closed within the test that left them."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ A real broker, mostly behind a proxy that misbehaves; the auditor counts in the 
 """
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually, until
 
 pytestmark = needed()
+
+
+@pytest.fixture(autouse=True)
+def collect() -> Iterator[None]:
+    """Sockets that kafka-python leaves are closed within the test that left them."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

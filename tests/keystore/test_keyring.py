@@ -2,13 +2,16 @@
 
 import base64
 import json
+import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rlhf_online.errors import KeysUnavailable, SecretLost, UndecodableEvent
-from rlhf_online.keystore.keyring import Keyring
-from rlhf_online.keystore.places import FolderKeys
+from rlhf_online.keystore.keyring import FRESH_S, Keyring
+from rlhf_online.keystore.places import Entry, FolderKeys
 from rlhf_online.keystore.vault import SEALED_WITH, Vault
 from tests.support.content_keys import keyring, take_away
 
@@ -90,6 +93,52 @@ def test_another_process_learns_of_a_deletion_within_the_time_that_keys_are_fres
     assert there.find("ann", key.id) is not None, "it does not ask"
     there.forget("ann")
     assert there.find("ann", key.id) is None
+
+
+class Slow(Vault):
+    """What is read of a person arrives after `meanwhile`, which is called once."""
+
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)
+
+    def read(self, person: str) -> Entry | None:
+        found, meanwhile = super().read(person), self.meanwhile
+        self.meanwhile = lambda: None
+        meanwhile()
+        return found
+
+
+def test_a_key_that_is_deleted_while_it_is_read_is_not_remembered(tmp_path: Path) -> None:
+    key = keyring(tmp_path).current("ann")
+    assert key is not None
+    vault = Slow(FolderKeys(tmp_path))
+    keys = Keyring(vault, fresh_s=1e9)
+    vault.meanwhile = lambda: keys.erase("ann")
+    keys.find("ann", key.id)
+    assert not keys.at_hand("ann") and keys.find("ann", key.id) is None
+
+
+def test_of_a_key_that_is_deleted_the_store_is_asked_once_however_much_it_sealed(tmp_path: Path) -> None:
+    key = keyring(tmp_path).current("ann")
+    assert key is not None
+    keyring(tmp_path).erase("ann")
+    keys = keyring(tmp_path)
+    assert keys.find("ann", key.id) is None
+    take_away(tmp_path)
+    assert keys.find("ann", key.id) is None
+
+
+def test_a_key_that_was_asked_for_between_its_erasure_and_its_deletion_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, trainer = keyring(tmp_path), keyring(tmp_path, fresh_s=math.inf)
+    key = here.current("ann")
+    assert key is not None and trainer.find("ann", key.id) is not None
+    trainer.forget("ann")  # the log says so first
+    assert trainer.find("ann", key.id) is not None
+    here.erase("ann")
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + FRESH_S)
+    assert trainer.find("ann", key.id) is None
 
 
 def test_what_stems_from_two_people_is_gone_with_either_key(tmp_path: Path) -> None:

@@ -42,6 +42,18 @@ def test_once_a_key_is_deleted_what_is_left_are_names(tmp_path: Path) -> None:
     assert owned.is_shredded(again[1]), "what a process still has of them is not written again"
 
 
+@pytest.mark.parametrize("owners", [["ann"], []], ids=["on ann's answer", "on nobody's"])
+def test_what_somebody_thought_of_others_words_is_lost_with_their_key_too(tmp_path: Path, owners: list[str]) -> None:
+    keys = keyring(tmp_path)
+    for person in ("ann", "rater"):
+        keys.current(person)
+    sealed = owned.seal([MINE | {"owners": owners}], keys)
+    assert "501" not in json.dumps(sealed) and owned.open_all(sealed, keys) == [MINE | {"owners": owners}]
+    keys.erase("rater")
+    [left] = owned.open_all(sealed, keys)
+    assert owned.is_shredded(left) and left["event_id"] == "vote 1" and "prompt_token_ids" not in left
+
+
 def test_without_a_key_store_nothing_is_sealed_and_nothing_that_is_can_be_read(tmp_path: Path) -> None:
     assert owned.seal(VALUES, None) == VALUES
     keys = keyring(tmp_path)

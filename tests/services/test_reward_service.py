@@ -316,6 +316,20 @@ def test_rules_of_no_use_are_refused(weighted: RewardClient, chosen: dict[str, f
     assert len(weighted.score(PAIRS, "", 10)) == 3, "others are served"
 
 
+def test_a_fault_of_its_own_is_told_and_the_next_request_is_answered(
+    registry: Registry, client: RewardClient, adder: Adder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = publish(registry)
+    client.wait_for_version(version, 10)
+    with monkeypatch.context() as faulty:
+        faulty.setattr(adder, "scores", lambda pairs: 1 // 0)
+        with pytest.raises(
+            RewardUnavailable, match=r"scoring failed: ZeroDivisionError at test_reward_service\.py:\d+"
+        ):
+            client.score(PAIRS, version, 10)
+    assert [item.score for item in client.score(PAIRS, version, 10)] == expected(PAIRS)
+
+
 def test_nothing_loaded_is_unavailable_and_health_says_so(service: RewardService, client: RewardClient) -> None:
     with pytest.raises(RewardUnavailable, match=r"UNAVAILABLE.*no reward version is loaded"):
         client.score(PAIRS, "", 10)

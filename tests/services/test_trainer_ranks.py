@@ -59,6 +59,11 @@ def alone_or_with(folder: Path, changes: dict[int, dict[str, Any]], packages: di
         ({}, {}, None),
         ({1: {"policy": PolicyTraining(lr=0.5)}}, {}, r"^policy\.lr is 0\.5 for rank 1 and .* for rank 0: give all"),
         ({0: {"model": "elsewhere"}}, {}, r"^model is '.*/model' for rank 1 and 'elsewhere' for rank 0: give all"),
+        (
+            {1: {"chat_url": "http://ada:secret@elsewhere"}},
+            {},
+            r"^chat_url is 'http://…@elsewhere' for rank 1 and 'http://.*' for rank 0: give all",
+        ),
         ({}, {1: "2.12"}, r"^torch is '2\.12' for rank 1 and '0' for rank 0: give all"),
     ],
 )

@@ -46,6 +46,10 @@ def test_what_is_none_is_refused_with_the_reason(pattern: str, why: str) -> None
         ("(?:a|b{2,5})*c+", 8),
         (r"\(a{1,}", 2),
         ("((a{2}){3}b?){10}", 70),
+        ("(?:a{9}[])]){10}", 110),
+        ("(?i:a{9}[^])]){10}", 110),
+        ("(?P<x>a{9}[[])]]){2}", 26),
+        (r"(a{9}[\])]){10}", 100),
     ],
 )
 def test_repetitions_count_as_often_as_they_may_repeat(pattern: str, size: int) -> None:
@@ -58,6 +62,13 @@ def test_a_bounded_one_takes_a_moment_for_any_text(pattern: str) -> None:
     began = time.thread_time()
     patterns.found(pattern, "a" * 1000)
     assert time.thread_time() - began < 0.5
+
+
+@pytest.mark.parametrize("pattern", ["(?x)(?:a{ 1, 500 }b?){ 1, 20 }", "a(?ix:b { 500 })"])
+def test_blanks_hide_no_repetition(pattern: str) -> None:
+    patterns.check(pattern)
+    with pytest.raises(ValueError, match=r"^\(\?x\) is not supported"):
+        patterns.check_bounded(pattern)
 
 
 def test_one_that_is_linear_but_long_for_every_text_is_refused_where_every_answer_is_asked() -> None:

@@ -33,7 +33,8 @@ def _asked(root: fields.Values) -> Iterator[tuple[tuple[Message, ...], fields.Va
             continue
         said = fields.message({"role": node.get("role"), "content": node.get("text")}, "a message of the tree")
         path = (*before, said)
-        replies = [fields.mapping(each, "a reply") for each in node.get("replies") or ()]
+        given = fields.listed(node, "replies") if node.get("replies") else ()
+        replies = [fields.mapping(each, "a reply") for each in given]
         if said.role == "user":
             yield path, node, replies
         waiting += [(path, reply) for reply in reversed(replies)]

@@ -1,4 +1,4 @@
-"""What `data export --format votes` writes: a prompt, its answers, and one judgement of any kind, losslessly."""
+"""What `data export --format votes` writes: a prompt, its answers, and one judgement of any kind, wholly."""
 
 from collections.abc import Iterator
 
@@ -32,9 +32,9 @@ def read(row: fields.Values) -> Iterator[Row]:
 def _tiers(row: fields.Values, count: int) -> tuple[tuple[int, ...], ...]:
     """Each answer in one tier."""
     tiers = fields.listed(row, "tiers")
-    if not all(isinstance(tier, list) and tier for tier in tiers):
+    if not all(isinstance(tier, list) and tier and all(type(each) is int for each in tier) for tier in tiers):
         raise RowRefused("shape", "'tiers': expected a list of lists of numbers")
     found = tuple(tuple(tier) for tier in tiers)
-    if sorted(map(str, (index for tier in found for index in tier))) != sorted(map(str, range(count))) or count < 2:
+    if sorted(index for tier in found for index in tier) != list(range(count)) or count < 2:
         raise RowRefused("shape", f"'tiers': expected each of the {count} answers once, by its number from 0")
     return found

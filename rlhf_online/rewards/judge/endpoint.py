@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf_online import sqlite
+from rlhf_online.config.explain import masked
 from rlhf_online.errors import InvalidInput
 from rlhf_online.retry import Backoff
 from rlhf_online.rewards.judge.settings import JudgeSettings
@@ -26,6 +27,10 @@ TOP = 20
 """Tokens whose probabilities are asked for: the most that OpenAI's API gives."""
 REPLY_TOKENS = 4
 """Some tokenizers begin a reply with a space or a line."""
+MOST_BYTES = 1 << 20
+"""Of a reply; what goes on is not read."""
+MOST_DECLINED = 20
+"""Questions that may be declined before one is answered: then it is not the questions that are wrong."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 LETTER = re.compile(r"\W*([AB])\W*")
 
@@ -52,17 +57,19 @@ class Endpoint:
         self._due_s = clock()
         self._plain = False
         """Whether the endpoint refused more than the model and the messages, log-probabilities among it."""
+        self._declined: int | None = 0
+        """How many questions, as long as none was answered."""
         self.tokens = 0
 
     def ask(self, messages: Messages) -> Said | Doubt:
-        """What the judge says. Raises InvalidInput where the endpoint refuses the question for good."""
+        """What the judge says. Raises InvalidInput where the endpoint refuses all questions for good."""
         digest = hashlib.sha256(json.dumps([self._settings.url, self._settings.model, messages]).encode()).hexdigest()
         if (known := self._cache.get(digest)) is not None:
             return known
         if self.tokens >= self._settings.max_tokens:
             return Doubt("budget")
         self._wait()
-        said = self._ask(messages)
+        said = self._ask(messages, plain=self._plain)
         if isinstance(said, Said):
             self._cache.put(digest, said)
         return said
@@ -74,7 +81,7 @@ class Endpoint:
             self._sleep(self._due_s - now_s)
         self._due_s = max(now_s, self._due_s) + 30 / self._settings.labels_per_minute
 
-    def _ask(self, messages: Messages) -> Said | Doubt:
+    def _ask(self, messages: Messages, *, plain: bool) -> Said | Doubt:
         import httpx
 
         backoff, doubt = Backoff(FIRST_WAIT_S, LONGEST_WAIT_S), Doubt("away")
@@ -82,7 +89,7 @@ class Endpoint:
             if attempt:
                 self._sleep(backoff.advance())
             try:
-                reply = self._post(messages)
+                reply = self._post(messages, plain=plain)
             except httpx.TimeoutException:
                 doubt = Doubt("late")
                 continue
@@ -92,29 +99,54 @@ class Endpoint:
             if reply.status_code == 429 or reply.status_code >= 500:
                 doubt = Doubt("away")
             elif reply.is_success:
+                self._plain, self._declined = plain, None
                 return self._read(reply)
-            elif reply.status_code in (400, 422) and not self._plain:
-                self._plain = True
-                return self._ask(messages)
+            elif reply.status_code in (400, 422) and not plain:
+                return self._ask(messages, plain=True)
             else:
-                url, said = self._settings.url, reply.text[:300]
-                raise InvalidInput(f"the judge at {url} refuses the question ({reply.status_code}): {said}")
+                return self._refused(reply)
         return doubt
 
-    def _post(self, messages: Messages) -> "httpx.Response":
+    def _refused(self, reply: "httpx.Response") -> Doubt:
+        """Raises InvalidInput, unless it may be for what this question holds: its length, say."""
+        if reply.status_code in (400, 413, 422):
+            if self._declined is None:
+                return Doubt("declined")
+            self._declined += 1
+            if self._declined < MOST_DECLINED:
+                return Doubt("declined")
+        url, said = masked(self._settings.url), reply.text[:300]
+        raise InvalidInput(f"the judge at {url} refuses the question ({reply.status_code}): {said}")
+
+    def _post(self, messages: Messages, *, plain: bool) -> "httpx.Response":
+        """Its reply, or the beginning of one of more than MOST_BYTES. Raises httpx.TimeoutException for one that is not
+        there in time, however steadily it comes."""
+        import httpx
+
         body: dict[str, Any] = {"model": self._settings.model, "messages": messages}
-        if not self._plain:
+        if not plain:
             body |= {"max_tokens": REPLY_TOKENS, "temperature": 0, "logprobs": True, "top_logprobs": TOP}
-        return self._client.post(f"{self._settings.url.rstrip('/')}/chat/completions", json=body)
+        ends_s, content = time.monotonic() + self._settings.timeout_s, b""
+        url = f"{self._settings.url.rstrip('/')}/chat/completions"
+        with self._client.stream("POST", url, json=body) as reply:
+            for piece in reply.iter_bytes():
+                content += piece
+                if time.monotonic() > ends_s:
+                    raise httpx.ReadTimeout("the reply takes too long", request=reply.request)
+                if len(content) > MOST_BYTES:
+                    break
+            return httpx.Response(reply.status_code, content=content, request=reply.request)
 
     def _read(self, reply: "httpx.Response") -> Said | Doubt:
+        used = 0
         try:
             values = reply.json()
-            used = values.get("usage") or {}
-            self.tokens += int(used.get("total_tokens") or 0) or (len(reply.request.content) // 4 + REPLY_TOKENS)
+            used = int((values.get("usage") or {}).get("total_tokens") or 0)
             return read(values["choices"][0])
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             return Doubt("prose")
+        finally:
+            self.tokens += used if used > 0 else (len(reply.request.content) + len(reply.content)) // 4
 
     def close(self) -> None:
         """End the connection."""

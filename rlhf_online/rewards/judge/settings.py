@@ -38,9 +38,12 @@ class JudgeSettings(Section):
         if self.key_file is None:
             return ""
         try:
-            return self.key_file.read_text().strip()
+            key = self.key_file.read_text().strip()
         except (OSError, ValueError) as error:
             raise InvalidInput(f"key_file: {self.key_file} cannot be read: {_why(error)}") from error
+        if not (key.isascii() and key.isprintable()):
+            raise InvalidInput(f"key_file: {self.key_file} holds more than one line of printable ASCII: that is no key")
+        return key
 
 
 def read(path: Path) -> JudgeSettings:

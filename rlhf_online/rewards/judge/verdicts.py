@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Reason = Literal["order", "unsure", "prose", "late", "away", "long", "budget"]
+Reason = Literal["order", "unsure", "prose", "late", "away", "declined", "long", "budget"]
 """Why there is no label: the orders disagree; not sure enough; neither A nor B was said; no reply in time; the endpoint
-does not answer, or is overloaded; too much text; the tokens of the run are used up."""
+does not answer, or is overloaded; it does not take this question; too much text; the tokens of the run are used up."""
 MOST_CHARACTERS = 60_000
 LEAST_MASS = 0.5
 """Of A and B together: a judge that would rather say something else is not asked for its preference."""
@@ -65,7 +65,8 @@ def verdict(ask: Ask, prompt: str, answers: Sequence[str], principles: Sequence[
     ahead = [first.a / (first.a + first.b), second.b / (second.a + second.b)]
     if (ahead[0] > 0.5) != (ahead[1] > 0.5):
         return Doubt("order")
-    mean = sum(ahead) / 2
+    if (mean := sum(ahead) / 2) == 0.5:
+        return Doubt("unsure")
     preferred, probability = (0, mean) if mean > 0.5 else (1, 1 - mean)
     return Verdict(preferred, probability) if probability >= least else Doubt("unsure")
 

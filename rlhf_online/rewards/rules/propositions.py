@@ -21,7 +21,8 @@ from rlhf_online.texts.words import ngrams, occurrences, words
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Side = Literal["answer", "prompt"]
 Format = Literal["json", "one_line", "bullets", "numbered", "heading", "table", "code"]
-CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+CALL, END_OF_CALL = "<tool_call>", "</tool_call>"
+MOST_LENGTH = 1_000_000_000
 LINES: dict[Format, re.Pattern[str]] = {
     "bullets": re.compile(r"^[ \t]*[-*•][ \t]+\S", re.MULTILINE),
     "numbered": re.compile(r"^[ \t]*\d+[.)][ \t]+\S", re.MULTILINE),
@@ -45,9 +46,9 @@ class Length(Section):
     """1 between `min` and `max`; outside it falls to 0 over `soft` units, at once where that is 0."""
 
     unit: Literal["words", "characters", "lines"] = Field(default="words", description="What is counted.")
-    min: int = Field(default=0, ge=0, description="At least so many.")
-    max: int | None = Field(default=None, ge=0, description="At most so many.")
-    soft: int = Field(default=0, ge=0, description="How far outside it falls to 0.")
+    min: int = Field(default=0, ge=0, le=MOST_LENGTH, description="At least so many.")
+    max: int | None = Field(default=None, ge=0, le=MOST_LENGTH, description="At most so many.")
+    soft: int = Field(default=0, ge=0, le=MOST_LENGTH, description="How far outside it falls to 0.")
 
     @model_validator(mode="after")
     def _can_hold(self) -> "Length":
@@ -164,7 +165,9 @@ def called(text: str) -> list[str]:
     """The names of the tools that the answer calls as Hermes' and Qwen's templates write it:
     <tool_call>{"name": …, "arguments": …}</tool_call>."""
     names = []
-    for body in CALL.findall(text):
+    at = 0
+    while (begins := text.find(CALL, at)) >= 0 and (ends := text.find(END_OF_CALL, begins)) >= 0:
+        body, at = text[begins + len(CALL) : ends], ends + len(END_OF_CALL)
         try:
             call = json.loads(body)
         except (ValueError, RecursionError):

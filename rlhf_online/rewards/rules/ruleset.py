@@ -43,7 +43,7 @@ PREFIX = "rule:"
 MOST_BYTES = 64 << 10
 """Of the text: it goes with each request for scores."""
 
-Weight = Annotated[float, Field(allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
 class Rule(Section):
@@ -135,6 +135,13 @@ def parse(text: str, place: str = "the rules") -> Rules:
     """Raises ConfigError, which begins with `place`, and names the table, what was expected and what was got."""
     if len(text.encode()) > MOST_BYTES:
         raise ConfigError(f"{place}: {len(text.encode())} bytes, and {MOST_BYTES} may be: leave out rules or tests")
+    try:
+        return _validated(text, place)
+    except RecursionError:
+        raise ConfigError(f"{place}: its lists or tables nest too deep") from None
+
+
+def _validated(text: str, place: str) -> Rules:
     try:
         values = tomllib.loads(text)
     except ValueError as error:

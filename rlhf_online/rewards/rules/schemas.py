@@ -2,7 +2,8 @@
 
 What a schema may cost is bounded: its `pattern`s are regular expressions in linear time (`texts.patterns`), its `$ref`s
 lead to itself alone, so that nothing is fetched, and are followed MOST_REFS times an answer at most. An answer that
-costs more, or nests deeper than Python follows, is not allowed by it.
+costs more, nests deeper than Python follows, or has a number beyond all floats where one is divided, is not allowed by
+it. So whatever was let through by `checked` says yes or no to every text.
 """
 
 import json
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 MOST_REFS = 10_000
+MOST_DEPTH = 64
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 UNSUPPORTED = ("patternProperties", "$dynamicRef", "$dynamicAnchor", "$id", "$schema")
 """Inside a schema."""
@@ -55,6 +57,12 @@ def checked(schema: Any) -> Any:
 
     if not isinstance(schema, dict):
         return schema  # pydantic says so
+    if _depth(schema) > MOST_DEPTH:
+        raise ValueError(f"it nests more than {MOST_DEPTH} deep")
+    try:
+        json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"it holds what JSON has not: {error}") from error
     if (draft := schema.get("$schema", DRAFT)) != DRAFT:
         raise ValueError(f"its $schema is {draft!r}, and only {DRAFT} is known")
     try:
@@ -62,6 +70,7 @@ def checked(schema: Any) -> Any:
     except SchemaError as error:
         raise ValueError(f"it is no JSON Schema: {error.json_path}: {error.message}") from error
     resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+    known = {id(schema)}
     for name, value in _keywords(_body(schema)):
         if name in UNSUPPORTED:
             raise ValueError(f"{name} is not supported: leave it out")
@@ -69,10 +78,24 @@ def checked(schema: Any) -> Any:
             patterns.check_bounded(value)
         if name == "$ref":
             try:
-                resolver.lookup(value)
+                if id(target := resolver.lookup(value).contents) not in known:
+                    Draft202012Validator.check_schema(target)
+                    known.add(id(target))
             except Unresolvable:
                 raise ValueError(f"its $ref {value!r} leads nowhere in it: put what it means under $defs") from None
+            except SchemaError as error:
+                raise ValueError(f"its $ref {value!r} leads to what is no schema: {error.message}") from error
     return schema
+
+
+def _depth(value: Any) -> int:
+    """How deep it nests, as far as MOST_DEPTH and a little beyond."""
+    level, depth = [value], 0
+    while level and depth <= MOST_DEPTH:
+        inner = [list(each.values()) if isinstance(each, dict) else each for each in level]
+        level = [item for each in inner if isinstance(each, list) for item in each]
+        depth += 1
+    return depth
 
 
 def _body(schema: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +119,7 @@ def allows(schema: dict[str, Any], text: str) -> bool:
     _followed.set([0])
     try:
         return _validator(json.dumps(_body(schema))).is_valid(json_of(text))
-    except (NoJson, RecursionError):
+    except (NoJson, RecursionError, ArithmeticError):
         return False
 
 

@@ -42,7 +42,7 @@ def next_order() -> Order:
     """The next order of rank 0, waited for as long as it takes. Raises RanksFailed."""
     text = torch.zeros(group.wait_for_order(), dtype=torch.uint8)
     group.from_main_process([text], "an order")
-    said = json.loads(bytes(text.tolist()))
+    said = json.loads(text.numpy().tobytes())
     tensors = {key: torch.empty(shape, dtype=getattr(torch, dtype)) for key, dtype, shape in said["tensors"]}
     group.from_main_process(list(tensors.values()), f"the order {said['name']!r}")
     return Order(said["name"], said["values"], tensors)

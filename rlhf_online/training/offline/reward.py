@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from rlhf_online.config.offline import OfflineSettings
+from rlhf_online.errors import InvalidInput
 from rlhf_online.feedback.votes import Comparison, Vote, ordered_pairs, pairs
 from rlhf_online.intervals import share
 from rlhf_online.models import precision, trunk
@@ -25,7 +26,7 @@ TRIED_AT_ONCE = 8
 def learn(
     settings: OfflineSettings, gathered: Gathered, device: torch.device, seconds: float, on_step: OnStep
 ) -> dict[str, Any]:
-    """Write the reward model to `settings.out`; what is told of it. `seconds` are left for it."""
+    """Write the reward model to `settings.out`; what is told of it. `seconds` are left for it. Raises InvalidInput."""
     model = RewardModel.load(
         settings.model,
         tuning=settings.tuning,
@@ -50,6 +51,9 @@ def learn(
     answers = [pair for vote in votes for pair in pairs(vote)]
     reference = random.Random(settings.seed).sample(answers, min(len(answers), REFERENCE_ANSWERS))
     report = updater.update(votes, gathered.held_out, reference, on_step)
+    if not report.passes and sum(report.skipped.values()) >= len(votes):
+        why = ", ".join(f"{count} {reason}" for reason, count in report.skipped.items())
+        raise InvalidInput(f"no vote says which answers are better ({why}): a reward model has nothing to learn from")
     model.save(settings.out)
     return {
         "learned": len(votes),

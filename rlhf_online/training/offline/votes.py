@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -24,14 +24,16 @@ from rlhf_online.eventlog.base import DeadLetter, Position, Record, Source
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Erasure
+from rlhf_online.feedback.erasures import stems_from
 from rlhf_online.feedback.limits import VoteLimits
-from rlhf_online.feedback.votes import Vote
+from rlhf_online.feedback.votes import Vote, subject
 from rlhf_online.keystore import open_keyring
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.state import PersonHash, StateDir
 from rlhf_online.training.intake import Intake, IntakeSettings
+from rlhf_online.training.intake.joined_votes import JoinedVotes, TakenVotes
 from rlhf_online.training.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -50,6 +52,22 @@ class Gathered:
     learned: list[Vote] = field(default_factory=list)
     held_out: list[Vote] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+
+    def take(self, taken: TakenVotes) -> None:
+        """Add the next votes; a person's later word on what they judged before stands in the place of that."""
+        for kept, new in ((self.learned, taken.learned), (self.held_out, taken.held_out)):
+            revised = {subject(vote) for vote in new if vote.revised}
+            kept[:] = [vote for vote in kept if not (revised and vote.person and subject(vote) in revised)]
+            kept += [replace(vote, revised=False) for vote in new]
+
+    def let_go(self, votes: JoinedVotes) -> None:
+        """Drop what was taken before it was erased, or taken back."""
+        revoked, erased = {event_id for event_id, _ in votes.take_revoked()}, votes.erasures.take_new()
+        for kept in (self.learned, self.held_out) if revoked or erased else ():
+            gone = [vote for vote in kept if any(stems_from(vote, erasure) for erasure in erased)]
+            self.left_out["erased"] += len(gone)
+            revoked |= {vote.event_id for vote in gone}
+            kept[:] = [vote for vote in kept if vote.event_id not in revoked]
 
 
 def gather(
@@ -78,18 +96,15 @@ def gather(
         for person in settings.without:
             intake.votes.erase(Erasure(conversation_id="", person=person, erased_ms=FOR_EVER_MS))
         while intake.read() or len(intake.votes):
-            taken = intake.votes.take()
-            found.learned += taken.learned
-            found.held_out += taken.held_out
-        revoked = {event_id for event_id, _ in intake.votes.take_revoked()}
-        found.learned = [vote for vote in found.learned if vote.event_id not in revoked]
-        found.held_out = [vote for vote in found.held_out if vote.event_id not in revoked]
+            found.let_go(intake.votes)
+            found.take(intake.votes.take())
         found.left_out += intake.dead_letters.counts
         found.left_out["no_answer"] += intake.join.pending
         found.left_out["erased"] += ledger.counts()["erased"]
     found.left_out = +found.left_out
     if not found.learned:
-        raise InvalidInput(f"there is no vote to learn from in {settings.data or settings.log}{_why(found.left_out)}")
+        left_out = found.left_out + Counter(held_out=len(found.held_out))
+        raise InvalidInput(f"there is no vote to learn from in {settings.data or settings.log}{_why(left_out)}")
     random.Random(f"offline {settings.seed}").shuffle(found.learned)
     return found
 

@@ -59,7 +59,7 @@ def fine_tune(
     folder that holds no model, and for a tokenizer that is not the model's.
     """
     tokenizer, device = ChatTokenizer(model_dir), torch.device(device)
-    computed_in = _common(precision.choose(dtype, device, trunk.read_config(model_dir)))
+    computed_in = layer_type(dtype, device, model_dir)
     if has_weights(model_dir):
         lm = trunk.load_lm(model_dir, device=device, dtype=torch.float32)
     else:
@@ -117,11 +117,12 @@ def backward(
     return total.item()
 
 
-def _common(dtype: torch.dtype) -> torch.dtype:
-    """That of rank 0: what each would choose is measured, and may come out otherwise."""
+def layer_type(dtype: Dtype, device: torch.device, model_dir: Path) -> torch.dtype:
+    """What rank 0 chooses, where several share the steps: each would measure for itself."""
+    chosen = precision.choose(dtype, device, trunk.read_config(model_dir))
     if distributed.alone():
-        return dtype
-    return getattr(torch, distributed.texts(precision.name(dtype), "what layers compute in")[0])
+        return chosen
+    return getattr(torch, distributed.texts(precision.name(chosen), "the type that layers compute in")[0])
 
 
 def _budget(lm: trunk.PreTrainedModel) -> int:

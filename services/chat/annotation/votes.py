@@ -86,11 +86,17 @@ def take_vote(database: sqlite3.Connection, event_id: str, vote: Feedback) -> bo
 
 
 def erase(database: sqlite3.Connection, erasure: Erasure) -> None:
-    """The items that show something of a conversation, as far as it was asked before, and whom they were given to."""
+    """The items that show something of a conversation, as far as it was asked before, and whom they were given to; of
+    who erased everything also what they were given, made of it, and said when they left it to others."""
     covered = "item_id IN (SELECT item_id FROM stems_from WHERE origin = ? AND asked_ms <= ?)"
     for table in ("given", "item", "stems_from"):
         deleted = database.execute(f"DELETE FROM {table} WHERE {covered}", (erasure.origin, erasure.erased_ms)).rowcount
         if deleted:
+            database.execute(f"PRAGMA user_version = {ERASED}")
+    if erasure.whole:
+        query = "DELETE FROM given WHERE person = ? RETURNING item_id"
+        for (item_id,) in database.execute(query, (erasure.person,)).fetchall():
+            settle(database, item_id)
             database.execute(f"PRAGMA user_version = {ERASED}")
     database.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (erasure.origin, erasure.erased_ms))
 

@@ -127,7 +127,7 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
                         async for piece in pieces:
                             await _write(context, piece)
                 except Exception as error:
-                    await self._abort(context, error)
+                    await self.refuse(context, error)
 
             return grpc.unary_stream_rpc_method_handler(stream, response_serializer=write)
 
@@ -139,7 +139,7 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
                     parsed = (_parsed(read, request) async for request in requests)
                     return await handler.stream_unary(parsed, context)
                 except Exception as error:
-                    await self._abort(context, error)
+                    await self.refuse(context, error)
 
             return grpc.stream_unary_rpc_method_handler(client_stream, response_serializer=write)
 
@@ -148,7 +148,7 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
                 self._authorize(operation, context)
                 return await handler.unary_unary(_parsed(read, request), context)
             except Exception as error:
-                await self._abort(context, error)
+                await self.refuse(context, error)
 
         return grpc.unary_unary_rpc_method_handler(unary, response_serializer=write)
 
@@ -156,10 +156,14 @@ class OperationInterceptor(grpc.aio.ServerInterceptor):
         said = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
         CALLER.set(self.authorization.admit(operation.requires, said))
 
-    async def _abort(self, context: Context, error: Exception) -> None:
+    async def refuse(self, context: Context, error: Exception) -> None:
+        """End the call with the error, in gRPC's words."""
         answer = report(error, self.internal_errors, tracing.request_id())
         named = (tracing.REQUEST_ID, tracing.request_id())
-        await context.abort(code_of(answer), str(answer), (*trailing(answer), named))
+        try:
+            await context.abort(code_of(answer), str(answer), (*trailing(answer), named))
+        except grpc.aio.InternalError:  # nobody is there any more to be told
+            raise asyncio.CancelledError from None
 
 
 async def _write(context: Context, piece: Any) -> None:

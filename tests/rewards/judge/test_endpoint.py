@@ -1,15 +1,18 @@
 """The endpoint of a judge: probabilities, letters, and everything else that it may say or not say."""
 
 import math
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlhf_online.errors import InvalidInput
-from rlhf_online.rewards.judge.endpoint import Cache, Endpoint, read
+from rlhf_online.rewards.judge.endpoint import MOST_BYTES, MOST_DECLINED, Cache, Endpoint, read
 from rlhf_online.rewards.judge.settings import JudgeSettings
 from rlhf_online.rewards.judge.verdicts import Doubt, Said
 from tests.support.scripted_judge import Script, letters, prose, scripted_judge
@@ -86,6 +89,74 @@ def test_a_reply_that_takes_too_long_is_not_waited_for(cache: Cache) -> None:
 def test_what_the_endpoint_refuses_for_good_ends_the_run(cache: Cache) -> None:
     with pytest.raises(InvalidInput, match=r"refuses the question \(401\): no such key"):
         asked(lambda _: (401, "no such key"), cache)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_question_that_is_declined_is_passed_over_and_all_of_them_end_the_run(cache: Cache, status: int) -> None:
+    def script(body: dict[str, Any]) -> Any:
+        return (status, "too long") if "long" in body["messages"][0]["content"] else letters(0.9, 0.1)
+
+    def ask(endpoint: Endpoint, text: str) -> Said | Doubt:
+        return endpoint.ask([{"role": "user", "content": text}])
+
+    with scripted_judge(script) as (url, requests):
+        endpoint = Endpoint(settings(url, labels_per_minute=1e6), cache)
+        assert ask(endpoint, "long") == Doubt("declined") and isinstance(ask(endpoint, "one"), Said)
+        assert "logprobs" in requests[-1], "it knows probabilities all the same"
+        assert [ask(endpoint, f"long {number}") for number in range(30)] == [Doubt("declined")] * 30
+        assert isinstance(ask(endpoint, "two"), Said)
+        endpoint.close()
+        other = Endpoint(settings(url, labels_per_minute=1e6), cache)
+        for number in range(MOST_DECLINED - 1):
+            assert ask(other, f"long {number}") == Doubt("declined")
+        with pytest.raises(InvalidInput, match=rf"refuses the question \({status}\): too long"):
+            ask(other, "long, the last")
+        other.close()
+
+
+def test_a_reply_that_never_ends_is_not_waited_for_and_is_paid_for(cache: Cache) -> None:
+    class Drip(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(50 if "drip" in self.path else 10**9):
+                    self.wfile.write(b" " if "drip" in self.path else b" " * 100_000)
+                    time.sleep(0.05 if "drip" in self.path else 0)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Drip) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        slow = Endpoint(settings(f"{url}/drip", tries=1, timeout_s=0.3), cache)
+        huge = Endpoint(settings(f"{url}/huge", tries=1), cache)
+        began = time.monotonic()
+        assert slow.ask(MESSAGES) == Doubt("late") and time.monotonic() - began < 2
+        assert huge.ask(MESSAGES) == Doubt("prose") and huge.tokens > MOST_BYTES // 4
+        for each in (slow, huge):
+            each.close()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("total", [0, -500, None])
+def test_who_does_not_say_what_it_used_is_reckoned_by_the_text(cache: Cache, total: Any) -> None:
+    with scripted_judge(lambda _: letters(0.9, 0.1, total=total)) as (url, _):
+        endpoint = Endpoint(settings(url), cache)
+        endpoint.ask(MESSAGES)
+        endpoint.close()
+    assert 50 < endpoint.tokens < 200
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines"])
+def test_a_key_that_is_none_is_not_told(cache: Cache, tmp_path: Path, key: str) -> None:
+    (tmp_path / "key").write_text(key)
+    with pytest.raises(InvalidInput, match=r"key_file: .* that is no key") as refused:
+        Endpoint(settings("http://127.0.0.1:9", key_file=str(tmp_path / "key")), cache)
+    assert key[:3] not in str(refused.value).replace(str(tmp_path), "")
 
 
 def test_an_endpoint_that_knows_no_probabilities_is_asked_for_the_letter_alone(cache: Cache) -> None:

@@ -52,6 +52,10 @@ def test_in_doubt_there_is_no_label(said: tuple[Said | Doubt, ...], reason: Reas
     assert found == Doubt(reason) and len(asked) == len(said)
 
 
+def test_a_tie_is_no_label_however_little_sureness_is_asked_for() -> None:
+    assert verdict(lambda _: Said(0.5, 0.5), "user: hello", ("one", "two"), PRINCIPLES, 0.5) == Doubt("unsure")
+
+
 def test_too_much_text_is_not_asked_about() -> None:
     def ask(messages: Messages) -> Said | Doubt:
         raise AssertionError("it was asked")

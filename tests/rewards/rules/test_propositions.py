@@ -1,5 +1,6 @@
 """Features of answers, by hand."""
 
+import time
 from typing import Any
 
 import pytest
@@ -68,6 +69,12 @@ def test_calls_are_read_in_order_and_what_is_none_is_passed_over() -> None:
     text = '<tool_call>{"name": "a"}</tool_call> and <tool_call>[]</tool_call><tool_call>{"name": 1}</tool_call>'
     assert called(text + '<tool_call>{"name": "b"}</tool_call>') == ["a", "b"]
     assert called("<tool_call>" + "[" * 100_000 + "</tool_call>") == []
+
+
+def test_calls_that_never_end_cost_no_more_than_their_length() -> None:
+    began = time.thread_time()
+    assert called("<tool_call>" * 20_000) == []
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize(

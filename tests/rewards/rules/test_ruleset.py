@@ -106,6 +106,10 @@ def test_what_differs_in_its_cases_does_not_contradict() -> None:
         ("[[tests]]\nanswer = 'a'", "it expects nothing"),
         ("[[tests]]\nanswer = 'a'\nexpect = { b = 1 }", r"tests\.0\.expect: 'b' is no proposition"),
         ("rules = 3", r"rules: .*dictionary"),
+        ("a = " + "[" * 5000 + "]" * 5000, "nest too deep"),
+        ("[propositions.a.json_schema" + ".items" * 2000 + "]\ntype = 'string'", "nest too deep"),
+        ("[propositions.a]\nregex = 'a'\n[rules.r]\nweights = { a = 1e300 }", "less than or equal to 1000000"),
+        ("[propositions.a]\nlength = { min = 1" + "0" * 400 + " }", "less than or equal to 1000000000"),
         ("# " + "x" * MOST_BYTES, f"and {MOST_BYTES} may be"),
     ],
 )

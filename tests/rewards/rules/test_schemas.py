@@ -1,5 +1,7 @@
 """JSON Schema, and what of it nobody may ask for."""
 
+import datetime
+import math
 import time
 from typing import Any
 
@@ -31,6 +33,25 @@ def test_an_answer_is_what_the_schema_allows(text: str, allowed: bool) -> None:
     assert schemas.allows(schemas.checked(PERSON), text) is allowed
 
 
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "array"}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        ({"multipleOf": 0.5}, "1e400"),
+        ({"multipleOf": 0.01}, "1" * 4000),
+        ({"type": "number", "multipleOf": 10**400}, "1.5"),
+    ],
+)
+def test_a_number_beyond_all_floats_is_not_allowed_and_breaks_nothing(schema: dict[str, Any], answer: str) -> None:
+    assert schemas.allows(schemas.checked(schema), answer) is False
+
+
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
@@ -41,6 +62,12 @@ def test_an_answer_is_what_the_schema_allows(text: str, allowed: bool) -> None:
         ({"properties": {"a": {"patternProperties": {"(a+)+$": {}}}}}, "patternProperties is not supported"),
         ({"properties": {"a": {"pattern": r"(?=a)"}}}, "no regular expression of Rust's"),
         ({"items": {"$schema": schemas.DRAFT}}, r"\$schema is not supported"),
+        ({"const": datetime.date(2026, 1, 1)}, "what JSON has not: .*date"),
+        ({"const": math.inf}, "what JSON has not"),
+        ({"$ref": "#/required", "required": ["a"]}, "leads to what is no schema"),
+        ({"$ref": "#/const", "const": {"minimum": "a"}}, "leads to what is no schema"),
+        (nested(100), "nests more than 64 deep"),
+        (nested(5_000), "nests more than 64 deep"),
     ],
 )
 def test_a_schema_that_cannot_be_bounded_is_refused(schema: dict[str, Any], why: str) -> None:

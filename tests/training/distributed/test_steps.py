@@ -17,6 +17,7 @@ from rlhf_online.config import SftSettings
 from rlhf_online.errors import RanksFailed
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import distributed
+from rlhf_online.training.sft import fine_tuning
 from tests.support import ranks, shared_step
 
 CPU = torch.device("cpu")
@@ -81,6 +82,17 @@ def test_a_shared_fine_tuning_writes_what_one_process_writes(base: Path, tmp_pat
     for name, tensor in alone.items():
         # Adam makes much of the smallest gradients, and so of rounding: a few weights differ more than gradients do.
         assert (shared[name] - tensor).abs().mean() < 1e-3 * (tensor - before[name]).abs().mean(), name
+
+
+def type_of(base: Path) -> torch.dtype:
+    """What fine-tuning computes in where each rank's measurement comes out otherwise."""
+    fine_tuning.precision.choose = lambda *_: (torch.float32, torch.bfloat16)[rank()]
+    with distributed.process_group(CPU, 30.0):
+        return fine_tuning.layer_type("auto", CPU, base)
+
+
+def test_fine_tuning_computes_in_one_type_whatever_each_measures(base: Path) -> None:
+    assert ranks.run(2, type_of, base) == [torch.float32, torch.float32]
 
 
 def in_a_group(work: Any) -> Any:

@@ -108,6 +108,15 @@ def test_where_there_is_no_time_for_all_votes_some_are_learned(base: Path, data:
     assert report["learned"] == 1 and report["of"] > 80
 
 
+def test_thumbs_that_are_all_up_teach_no_reward_model_and_none_is_written(base: Path, tmp_path: Path):
+    rows = [{"prompt": f"fig {n}", "completion": "yes", "label": True} for n in range(3)]
+    data = tmp_path / "thumbs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InvalidInput, match=r"which answers are better \(3 single_class\)"):
+        learn(base, tmp_path / "out", data=str(data), format="trl-unpaired", held_out=0.0)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -137,10 +137,3 @@ def test_gradients_of_one_step_are_not_those_of_the_next(base: Path, tmp_path: P
     )
     fine_tune(base, _demonstrations(), tmp_path / "out", Passes(steps=3, batch=3, lr=1e-12, seed=1))
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-3)
-
-
-def test_ranks_compute_in_what_rank_0_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fine_tuning.distributed, "texts", lambda text, what: ["bfloat16", text])
-    assert fine_tuning._common(torch.float32) == torch.float32, "a process on its own"  # noqa: SLF001
-    monkeypatch.setattr(fine_tuning.distributed, "alone", lambda: False)
-    assert fine_tuning._common(torch.float32) == torch.bfloat16  # noqa: SLF001

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.errors import FileDamaged
-from rlhf_online.events import Feedback
+from rlhf_online.events import Erasure, Feedback
 from services.chat.annotation.database import FILE, QueueDatabase
 from services.chat.annotation.queue import Item, Queue
-from services.chat.annotation.votes import LEASE_MS, take_vote
+from services.chat.annotation.votes import LEASE_MS, erase, take_vote
 from services.chat.comparisons.replies import ComparedAnswer
 from tests.support.logged import thumb
 
@@ -125,3 +125,19 @@ def test_a_database_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database, whatever its name says" * 100)
     with pytest.raises(FileDamaged, match="remove it and add the items again: no vote is lost"):
         QueueDatabase(tmp_path)
+
+
+def test_of_who_erased_everything_nothing_is_left_and_others_are_asked(queue: Queue, database: QueueDatabase) -> None:
+    queue.add(item("a"))
+    queue.add(item("b"))
+    assert given(queue, "ann") == "a"
+    judge(queue, database, "a", "ann")
+    assert given(queue, "ann") == "b" and queue.skip("b", "ann", "what she wrote")
+    assert given(queue, "bob") == "b"
+    judge(queue, database, "b", "bob")
+    with database.transaction() as rows:
+        erase(rows, Erasure(conversation_id="", person="ann", erased_ms=BEGIN_MS))
+    assert queue.counts().people == [("bob", 1, 0)] and queue.counts().finished == 1
+    assert given(queue, "eve") == "a"
+    database.scrub()
+    assert b"what she wrote" not in database.path.read_bytes()

@@ -6,15 +6,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
+import prometheus_client
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rlhf_online.events import AnswerRef, Withdrawal
 from rlhf_online.proto.rlhf.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, events_pb2
+from services.chat.bodies.api_error import ApiError
+from services.chat.transport.grpc_server import OperationInterceptor
 from tests.support.chat_service import Service, running
 from tests.support.waiting import eventually
 
@@ -210,3 +213,15 @@ async def test_a_taken_port_is_an_error(service: Service) -> None:
         await GrpcServer(service.chat).start("127.0.0.1", int(service.grpc.rpartition(":")[2]))
     with pytest.raises(RlhfError, match="in use"):
         listen("127.0.0.1", int(service.url.rpartition(":")[2]))
+
+
+async def test_a_caller_who_goes_while_it_is_refused_is_no_fault_of_the_services() -> None:
+    """grpc.aio then fails to send the refusal, and would log that as an error."""
+
+    class Gone:
+        async def abort(self, *said: object) -> None:
+            raise grpc.aio.InternalError("nobody is there")
+
+    interceptor = OperationInterceptor(cast(Any, None), prometheus_client.Counter("errors", "e", registry=None))
+    with pytest.raises(asyncio.CancelledError):
+        await interceptor.refuse(cast(Any, Gone()), ApiError("no"))

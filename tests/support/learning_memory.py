@@ -5,7 +5,6 @@ the policy learn twice and their checkpoints written, and prints the largest res
 """
 
 import random
-import resource
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,7 +100,13 @@ def main(model: Path, tuning: Tuning, reward_tuning: Tuning, dtype: torch.dtype)
             last = {"policy": CheckpointPart(*learner.state()), "reward": None, "held_back": None}
             checkpoints.save({}, last, {}, PLACE)
             del last
-    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak())
+
+
+def peak() -> int:
+    """The largest resident size so far, bytes; `ru_maxrss` would count what the parent had before this was started."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":

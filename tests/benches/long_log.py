@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import statistics
 import tempfile
@@ -27,6 +26,7 @@ from rlhf_online.eventlog.segments import HEADER, encode_group, segment_name
 from rlhf_online.eventlog.spool import Spool
 from rlhf_online.eventlog.tail import LocalReader
 from tests.benches.support.figures import show
+from tests.support.processes import peak_kib
 
 SEGMENT_BYTES = 64 << 20
 RECORD = 1024
@@ -84,17 +84,10 @@ def spool(folder: Path, records: int) -> None:
 OPENERS = {"writer": write, "reader": read, "spool": spool}
 
 
-def _peak_kib() -> int:
-    """This process's peak of resident memory; `ru_maxrss` would count what its parent had."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1])
-
-
 def child(opener: str, folder: Path, records: int, pipe: Connection) -> None:
-    before, begin = _peak_kib(), time.perf_counter()
+    before, begin = peak_kib(), time.perf_counter()
     OPENERS[opener](folder, records)
-    pipe.send((time.perf_counter() - begin, _peak_kib() - before))
+    pipe.send((time.perf_counter() - begin, peak_kib() - before))
 
 
 def opened(opener: str, folder: Path, records: int) -> tuple[float, float]:

@@ -49,6 +49,7 @@ from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
 from tests.benches.support import timed_updates
 from tests.benches.support.bare_loops import KL_COEF, LR, RANKED, BarePPO, BareReward
+from tests.support.processes import peak_kib
 
 BOUND = 0.9
 AGAINST_BOUND = 2.5
@@ -158,8 +159,7 @@ class Peak:
     def mib(self) -> int:
         if self._device.type == "cuda":
             return round(torch.cuda.max_memory_allocated(self._device) / 2**20)
-        [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-        return int(line.split()[1]) // 1024
+        return peak_kib() // 1024
 
 
 def compare(

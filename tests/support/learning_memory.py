@@ -23,6 +23,7 @@ from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions.manifest import Tuning
+from tests.support.processes import peak_kib
 
 PLACE = Place("log", {})
 
@@ -100,13 +101,7 @@ def main(model: Path, tuning: Tuning, reward_tuning: Tuning, dtype: torch.dtype)
             last = {"policy": CheckpointPart(*learner.state()), "reward": None, "held_back": None}
             checkpoints.save({}, last, {}, PLACE)
             del last
-    print(peak())
-
-
-def peak() -> int:
-    """The largest resident size so far, bytes; `ru_maxrss` would count what the parent had before this was started."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    print(1024 * peak_kib())
 
 
 if __name__ == "__main__":

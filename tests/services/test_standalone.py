@@ -78,7 +78,9 @@ class Running:
 
     def story(self, event: str, name: str | None = None) -> list[dict[str, Any]]:
         path = self.state.root / "story.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        written = path.read_text() if path.is_file() else ""
+        # What comes after the last line break is being written.
+        lines = [json.loads(line) for line in written.split("\n")[:-1]]
         return [line for line in lines if line["event"] == event and name in (None, line["name"])]
 
     def said(self) -> str:

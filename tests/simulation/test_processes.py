@@ -49,7 +49,8 @@ async def test_stopping_ends_the_whole_group_even_a_deaf_one(tmp_path):
     family = await Child.start("family", python(FAMILY), tmp_path / "log", pipe=True)
     assert family.process.stdout is not None
     grandchild = int(await family.process.stdout.readline())
-    assert "# the child" in processes.descendants(family.process.pid)[grandchild]
+    # A program that has just begun has no command line for a moment.
+    await eventually(lambda: "# the child" in processes.descendants(family.process.pid)[grandchild])
     await family.stop(grace_s=5)
     await eventually(lambda: not alive(grandchild))
 

@@ -2,12 +2,13 @@
 
     make bench BENCH=world                    the whole table on two cores: under an hour
     make bench BENCH=world ARGS="--quick"     one seed, PPO: under 5
+    --dtype float32 bfloat16                  all of it once in each type, which is then compared with the first
 
 For each seed: supervised fine-tuning, a reward model from 3,000 rankings by 24 people (20 clean, two who are flattered,
 two whose taste drifts), the best of 4, 16 and 64 samples by it; then
 each algorithm from there: ITERATIONS updates on 1,024 answers to training prompts, or as its row in ROWS says.
 Measured is the true reward of 4,107 answers to held-out prompts, the same prompts and seeds for all; seconds are those
-of one core. The exit code is 1 if something in "holds" does not.
+of one core. An update beyond `max_step_kl` is undone, and counted. The exit code is 1 if something in "holds" does not.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from rlhf_online.simulation import people, world
 from rlhf_online.training.policy.settings import PolicyTraining
 from tests.benches.support import reports
 from tests.benches.support.reports import listed, note
+from tests.benches.support.types import compared
 from tests.benches.support.workers import Task, workers
 from tests.support import learning
 from tests.support.learning import Language, Loop, Measured
@@ -38,7 +40,11 @@ ITERATIONS = 40
 MEASURED_WITH, COMPARED_WITH = 90_001, 90_002
 """Seeds of the measurements: of policies, and of the pools that the best are chosen from."""
 
+SAME = 0.02
+"""True reward by which two types may always differ: the standard error of a measurement."""
+
 Tuning = Literal["full", "lora"]
+Type = Literal["float32", "bfloat16"]
 COMMON: dict[str, Any] = {
     "lr_decay_updates": ITERATIONS, "epochs": 4, "minibatches": 4, "max_step_kl": 4.0, "lora_rank": 16
 }  # fmt: skip
@@ -84,6 +90,7 @@ class Start:
     """What a seed's algorithms have in common."""
 
     seed: int
+    dtype: Type
     accuracy: float
     """Of the reward model: pairs of answers to held-out prompts, ordered as the true reward does."""
     sft: Measured
@@ -96,25 +103,28 @@ class Learned:
     """What an algorithm came to."""
 
     seed: int
+    dtype: Type
     algorithm: str
     tuning: Tuning
     measured: Measured
     undone: int
+    step_kl: float
+    """Of the update that moved the policy furthest, nats an answer."""
     thumbs: int
     seconds: float
 
 
-def prepare(seed: int, folder: Path) -> Start:
+def prepare(seed: int, folder: Path, dtype: Type = "float32") -> Start:
     """Fine-tune, ask people, train the reward model, choose the best of many samples."""
     torch.set_num_threads(1)
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    sft = learning.fine_tune_world(folder, seed)
+    sft, computed = learning.fine_tune_world(folder, seed, dtype=dtype), getattr(torch, dtype)
     clock.lap("sft")
-    language, policy = Language(sft), Policy.load(sft, tuning="full")
+    language, policy = Language(sft), Policy.load(sft, tuning="full", dtype=computed)
     crowd = people.population(PEOPLE, seed=seed)
     votes = list(learning.rankings(language, policy, crowd, world.training_prompts(), RANKINGS, seed))
-    model = learning.reward_model(language, sft, votes, seed)
+    model = learning.reward_model(language, sft, votes, seed, dtype=computed)
     model.save(folder / "reward")
     clock.lap("reward model")
     judged = language.sample(policy, [p for p in world.held_out_prompts() for _ in range(16)], COMPARED_WITH)
@@ -122,19 +132,19 @@ def prepare(seed: int, folder: Path) -> Start:
     clock.lap("best of n")
     measured = learning.measure(language, policy, seed=MEASURED_WITH)
     return Start(
-        seed=seed, accuracy=learning.accuracy(model, judged), sft=measured, best_of=best, seconds=seconds
+        seed=seed, dtype=dtype, accuracy=learning.accuracy(model, judged), sft=measured, best_of=best, seconds=seconds
     )  # fmt: skip
 
 
-def learn(seed: int, folder: Path, algorithm: str, tuning: Tuning) -> Learned:
+def learn(seed: int, folder: Path, dtype: Type, algorithm: str, tuning: Tuning) -> Learned:
     """ITERATIONS updates from the fine-tuned model."""
     torch.set_num_threads(1)
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    sft = folder / "sft"
+    sft, computed = folder / "sft", getattr(torch, dtype)
     settings = ROWS[algorithm].settings(algorithm, tuning)
-    model = RewardModel.load(sft, folder=folder / "reward", tuning="full")
-    policy = Policy.load(sft, tuning=tuning, lora_rank=settings.lora_rank, seed=seed)
+    model = RewardModel.load(sft, folder=folder / "reward", tuning="full", dtype=computed)
+    policy = Policy.load(sft, tuning=tuning, lora_rank=settings.lora_rank, dtype=computed, seed=seed)
     updater = learning.updater_on(policy, settings, model, seed)
     language = Language(sft)
     loop = Loop(
@@ -149,10 +159,12 @@ def learn(seed: int, folder: Path, algorithm: str, tuning: Tuning) -> Learned:
     clock.lap("learning")
     return Learned(
         seed=seed,
+        dtype=dtype,
         algorithm=algorithm,
         tuning=tuning,
         measured=learning.measure(language, policy, seed=MEASURED_WITH),
         undone=sum(report.undone for report in loop.reports),
+        step_kl=max(report.step_kl for report in loop.reports),
         thumbs=loop.thumbs,
         seconds=seconds["learning"],
     )
@@ -170,65 +182,92 @@ class _Clock:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The report: rows, and what holds."""
+    """The report: a part for each type, and what holds."""
     started = time.monotonic()
     seeds = range(options.first, options.first + (1 if options.quick else options.seeds))
     runs: list[tuple[str, Tuning]] = [
         (algorithm, tuning)
         for algorithm in (("ppo",) if options.quick else options.algorithms)
-        for tuning in (("full",) if options.quick else ("full", "lora"))
+        for tuning in (("full",) if options.quick else options.tunings)
     ]
-    starts: dict[int, Start] = {}
+    starts: list[Start] = []
     learned: list[Learned] = []
 
     def then(found: Start | Learned) -> list[Task]:
         """A seed's algorithms begin when its reward model is there."""
         if not isinstance(found, Start):
             return []
-        return [(learn, (found.seed, options.out / f"seed-{found.seed}", *run)) for run in runs]
+        return [(learn, (found.seed, _folder(options.out, found), found.dtype, *run)) for run in runs]
 
-    for found in workers(options.workers, [(prepare, (seed, options.out / f"seed-{seed}")) for seed in seeds], then):
+    begin: list[Task] = [
+        (prepare, (seed, options.out / dtype / f"seed-{seed}", dtype)) for seed in seeds for dtype in options.dtype
+    ]
+    for found in workers(options.workers, begin, then):
         if isinstance(found, Start):
-            starts[found.seed] = found
-            note(f"seed {found.seed}: SFT {found.sft.mean:.3f}, reward model {found.accuracy:.3f}")
+            starts.append(found)
+            note(f"seed {found.seed}, {found.dtype}: SFT {found.sft.mean:.3f}, reward model {found.accuracy:.3f}")
         else:
             learned.append(found)
-            note(f"seed {found.seed}: {found.algorithm} {found.tuning} {found.measured.mean:.3f}")
+            note(f"seed {found.seed}, {found.dtype}: {found.algorithm} {found.tuning} {found.measured.mean:.3f}")
+    parts = [
+        part({one.seed: one for one in starts if one.dtype == dtype}, [one for one in learned if one.dtype == dtype])
+        for dtype in options.dtype
+    ]
+    for other in parts[1:]:
+        for row, exact in zip(other["algorithms"], parts[0]["algorithms"], strict=True):
+            row["against"] = compared(row["reward"]["seeds"], exact["reward"]["seeds"], least=SAME)
     report = {
         "seeds": len(seeds),
         "iterations": ITERATIONS,
+        "types": dict(zip(options.dtype, parts, strict=True)),
+        "wall_s": round(time.monotonic() - started, 1),
+    }
+    report["holds"] = {
+        f"{dtype}: {what}": held for dtype, one in report["types"].items() for what, held in holds(one).items()
+    }
+    report["ok"] = all(report["holds"].values())
+    return report
+
+
+def _folder(out: Path, start: Start) -> Path:
+    return out / start.dtype / f"seed-{start.seed}"
+
+
+def part(starts: dict[int, Start], learned: Sequence[Learned]) -> dict[str, Any]:
+    """What one type came to."""
+    runs = dict.fromkeys(
+        (one.algorithm, one.tuning) for one in sorted(learned, key=lambda one: list(ROWS).index(one.algorithm))
+    )
+    return {
         "samples": min(start.sft.samples for start in starts.values()),
         "reward_model_accuracy": _over(starts, lambda start: start.accuracy),
         "sft": _over(starts, lambda start: start.sft.mean),
         "best_of": {str(n): _best_row(starts, n) for n in BEST_OF},
-        "algorithms": [
-            _row(starts, [one for one in learned if (one.algorithm, one.tuning) == run]) for run in runs
-        ],
+        "algorithms": [_row(starts, [one for one in learned if (one.algorithm, one.tuning) == run]) for run in runs],
         "seconds": {
             name: _over(starts, lambda start, name=name: start.seconds[name])
             for name in next(iter(starts.values())).seconds
         },
-        "wall_s": round(time.monotonic() - started, 1),
-    }  # fmt: skip
-    report["holds"] = holds(report)
-    return report
+    }
 
 
-def holds(report: dict[str, Any]) -> dict[str, bool]:
-    """What must be, by the means over the seeds."""
-    sft = report["sft"]["mean"]
-    best = {n: row["reward"]["mean"] for n, row in report["best_of"].items()}
+def holds(part: dict[str, Any]) -> dict[str, bool]:
+    """What must be of a type, by the means over the seeds."""
+    sft = part["sft"]["mean"]
+    best = {n: row["reward"]["mean"] for n, row in part["best_of"].items()}
     found = {
-        "4,000 samples a seed": report["samples"] >= 4000,
-        "reward model's accuracy ≥ .84": min(report["reward_model_accuracy"]["seeds"]) >= 0.84,
+        "4,000 samples a seed": part["samples"] >= 4000,
+        "reward model's accuracy ≥ .84": min(part["reward_model_accuracy"]["seeds"]) >= 0.84,
         "SFT + .3 < best of 4": sft + 0.3 < best["4"],
     }
-    for row in report["algorithms"]:
+    for row in part["algorithms"]:
         name, reward = f"{row['algorithm']} {row['tuning']}", row["reward"]["mean"]
         if name == "ppo full":
             found[f"{name} > best of 4"] = reward > best["4"]
             found[f"{name} ≥ best of 16 − .08"] = reward >= best["16"] - 0.08
         found[f"{name} ≥ SFT + .2"] = reward >= sft + 0.2
+        if "against" in row:
+            found[f"{name} as in the first type"] = row["against"]["within_noise"]
     return found
 
 
@@ -263,36 +302,50 @@ def _row(starts: dict[int, Start], learned: Sequence[Learned]) -> dict[str, Any]
         "kl": summary([one.measured.kl for one in learned]),
         "seconds": summary([one.seconds for one in learned]),
         "undone": sum(one.undone for one in learned),
+        "step_kl": round(max(one.step_kl for one in learned), 2),
         "thumbs": statistics.fmean(one.thumbs for one in learned),
     }
 
 
 def table(report: dict[str, Any]) -> str:
-    accuracy = report["reward_model_accuracy"]
-    lines = [
-        f"reward model: accuracy {accuracy['mean']:.3f} ({listed(accuracy['seeds'])}) on pairs of held-out answers",
-        "",
-        f"{'':<18}{'true reward':>12}{'gain over SFT':>18}{'KL':>7}{'s':>6}   seeds",
-        f"{'SFT':<18}{report['sft']['mean']:>12.3f}{'':>31}   {listed(report['sft']['seeds'])}",
-    ]
-    for n, row in report["best_of"].items():
-        lines.append(_line(f"best of {n}", row, "", ""))
-    for row in report["algorithms"]:
-        kl, seconds = f"{row['kl']['mean']:.2f}", f"{row['seconds']['mean']:.0f}"
-        lines.append(_line(f"{row['algorithm']} {row['tuning']}", row, kl, seconds))
-    lines += ["", *reports.verdicts(report["holds"])]
+    lines: list[str] = []
+    for dtype, found in report["types"].items():
+        accuracy = found["reward_model_accuracy"]
+        lines += [
+            f"{dtype}: the reward model orders {accuracy['mean']:.3f} ({listed(accuracy['seeds'])}) of the pairs of "
+            "held-out answers as the true reward does",
+            "",
+            f"{'':<18}{'true reward':>12}{'gain over SFT':>18}{'KL':>7}{'s':>6}{'step KL':>9}{'undone':>8}   seeds",
+            f"{'SFT':<18}{found['sft']['mean']:>12.3f}{'':>48}   {listed(found['sft']['seeds'])}",
+        ]
+        lines += [_line(f"best of {n}", row, ("", "", "", "")) for n, row in found["best_of"].items()]
+        for row in found["algorithms"]:
+            kl, seconds = f"{row['kl']['mean']:.2f}", f"{row['seconds']['mean']:.0f}"
+            lines.append(
+                _line(f"{row['algorithm']} {row['tuning']}", row, (kl, seconds, row["step_kl"], row["undone"]))
+            )
+            if against := row.get("against"):
+                lines.append(f"{'':<18}{against['difference']:>+12.3f} ± {against['interval']} from the first type")
+        lines.append("")
+    lines += reports.verdicts(report["holds"])
     lines.append(f"\nwall {report['wall_s']:.0f} s")
     return "\n".join(lines)
 
 
-def _line(name: str, row: dict[str, Any], kl: str, seconds: str) -> str:
+def _line(name: str, row: dict[str, Any], cells: tuple[object, object, object, object]) -> str:
     gain = f"{row['gain']['mean']:+.3f} ± {row['gain']['stderr']:.3f}"
-    return f"{name:<18}{row['reward']['mean']:>12.3f}{gain:>18}{kl:>7}{seconds:>6}   {listed(row['reward']['seeds'])}"
+    kl, seconds, step, undone = cells
+    return (
+        f"{name:<18}{row['reward']['mean']:>12.3f}{gain:>18}{kl:>7}{seconds:>6}{step:>9}{undone:>8}   "
+        f"{listed(row['reward']['seeds'])}"
+    )
 
 
 def main() -> int:
     parser = reports.parser(__doc__, "world", seeds=3)
     parser.add_argument("--algorithms", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--tunings", nargs="+", choices=["full", "lora"], default=["full", "lora"])
+    parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16"], default=["float32"], help="computed in")
     parser.add_argument("--first", type=int, default=0, help="the first of the seeds, instead of 0")
     parser.add_argument("--quick", action="store_true", help="one seed, PPO of all weights")
     return reports.conclude(parser.parse_args(), run, table)

@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -87,7 +88,9 @@ class Language:
 # The stages before the policy learns
 
 
-def fine_tune_world(folder: Path, seed: int, *, steps: int = processes.SFT_STEPS) -> Path:
+def fine_tune_world(
+    folder: Path, seed: int, *, steps: int = processes.SFT_STEPS, dtype: Literal["float32", "bfloat16"] = "float32"
+) -> Path:
     """The demo's fine-tuned model, in `folder`/sft."""
     write_tiny_model(folder / "base", weights_seed=None)
     fine_tune(
@@ -101,6 +104,7 @@ def fine_tune_world(folder: Path, seed: int, *, steps: int = processes.SFT_STEPS
         ],
         folder / "sft",
         Passes(steps=steps, batch=processes.SFT_BATCH, lr=processes.SFT_LR, seed=seed),
+        dtype=dtype,
     )
     return folder / "sft"
 
@@ -131,15 +135,18 @@ def ranking(shown: Sequence[Answer], person: Person, name: str) -> Comparison:
 
 
 def reward_model(
-    language: Language, sft: Path, votes: Sequence[Comparison], seed: int, settings: RewardTraining = REWARD
+    language: Language,
+    sft: Path,
+    votes: Sequence[Comparison],
+    seed: int,
+    settings: RewardTraining = REWARD,
+    dtype: torch.dtype = torch.float32,
 ) -> RewardModel:
     """Trained on the votes in one update; its scores have mean 0 and variance 1 over the fine-tuned model's answers."""
-    reference = language.sample(Policy.load(sft, tuning="full"), world.training_prompts(), seed)
-    updater = RewardUpdater(
-        RewardModel.load(sft, tuning="full", heads=Heads(members=settings.heads, readout=settings.readout), seed=seed),
-        settings,
-        seed,
-    )
+    reference = language.sample(Policy.load(sft, tuning="full", dtype=dtype), world.training_prompts(), seed)
+    heads = Heads(members=settings.heads, readout=settings.readout)
+    model = RewardModel.load(sft, tuning="full", heads=heads, dtype=dtype, seed=seed)
+    updater = RewardUpdater(model, settings, seed)
     updater.update(votes, [], [answer.pair for answer in reference])
     return updater.model
 

@@ -383,8 +383,9 @@ def test_weights_are_read_and_changed(state, capsys):
     ("given", "words"),
     [
         (["harmles=2"], "'harmles' is no objective: there are helpful, harmless"),
-        (["harmless=-1"], "the weight of harmless must be a number of 0 or more, and is -1"),
-        (["harmless=nan"], "must be a number of 0 or more"),
+        (["harmless=-1"], "the weight of harmless must be a number from 0 to 1e+06, and is -1"),
+        (["harmless=1e300"], "the weight of harmless must be a number from 0 to 1e+06, and is 1e+300"),
+        (["harmless=nan"], "must be a number from 0 to 1e+06"),
         (["harmless"], "'harmless' sets no weight"),
         (["harmless=two"], "'harmless=two' sets no weight"),
         (["helpful=0", "harmless=0"], "all weights are 0"),

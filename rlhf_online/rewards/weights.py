@@ -15,7 +15,6 @@ wrote it. No torch here: the command line writes the record.
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 
 from rlhf_online.durable import read_json
@@ -26,6 +25,8 @@ from rlhf_online.versions.store import VersionStore
 
 KEY = "reward-weights"
 Weights = dict[str, float]
+MOST = 1e6
+"""Of a weight: what it is multiplied with stays a number, also in float32."""
 LONGEST_NAME = 64
 """Of one that is no objective, as far as it is repeated."""
 REMEDY = "set the weights with `rlhf-online reward-weights NAME=VALUE`"
@@ -61,8 +62,8 @@ def objectives(catalogue: Catalogue) -> list[str]:
 def complete(weights: Mapping[str, float], objectives: Sequence[str], rules: Sequence[str] = ()) -> Weights:
     """A weight for each of the reward model's `objectives` and of the `rules`, in their order: 1 where none is given.
 
-    Raises InvalidInput for a name that is none of them or both, for a weight that is no number of 0 or more, and where
-    those of the reward model are all 0: rules add to what people say, and do not replace it.
+    Raises InvalidInput for a name that is none of them or both, for a weight that is no number from 0 to MOST, and
+    where those of the reward model are all 0: rules add to what people say, and do not replace it.
     """
     known = [*objectives, *rules]
     if twice := [name for name in rules if name in objectives]:
@@ -71,7 +72,7 @@ def complete(weights: Mapping[str, float], objectives: Sequence[str], rules: Seq
         raise InvalidInput(f"{strangers[0][:LONGEST_NAME]!r} is no objective: there are {', '.join(known)}")
     chosen = {name: float(weights.get(name, 1.0)) for name in known}
     if wrong := [name for name, value in chosen.items() if not _is_weight(value)]:
-        raise InvalidInput(f"the weight of {wrong[0]} must be a number of 0 or more, and is {chosen[wrong[0]]:g}")
+        raise InvalidInput(f"the weight of {wrong[0]} must be a number from 0 to {MOST:g}, and is {chosen[wrong[0]]:g}")
     if not any(chosen[name] for name in objectives):
         only = " of the reward model's objectives" if rules else ""
         raise InvalidInput(f"all weights{only} are 0: no answer would be better than another; give one of them more")
@@ -129,9 +130,9 @@ def _stored(store: VersionStore, state: StateDir, recorded: str | None) -> Weigh
         except ValueError as error:
             raise FileDamaged(f"{place} holds no JSON ({error}): {REMEDY}") from error
     if not isinstance(values, dict) or not all(_is_weight(value) for value in values.values()):
-        raise FileDamaged(f"{place} must hold a number of 0 or more for each objective: {REMEDY}")
+        raise FileDamaged(f"{place} must hold a number from 0 to {MOST:g} for each objective: {REMEDY}")
     return {name: float(value) for name, value in values.items()}
 
 
 def _is_weight(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST

@@ -30,7 +30,7 @@ class WeightsRequest(Model):
     """Changes what objectives count."""
 
     weights: Annotated[dict[str, float], Expected("an object of numbers", whole=True, code="invalid_type")] = Field(
-        description="A number of 0 or more by the objective's name; those that are not named stay."
+        description="A number from 0 to 1e6 by the objective's name; those that are not named stay."
     )
 
 

@@ -1,6 +1,7 @@
 """The trainer's process: `python -m services.trainer --config FILE`.
 
-`torchrun --nproc-per-node N -m services.trainer --config FILE` starts N that train together (`training.distributed`).
+`python -m rlhf_online.training.distributed.launch --nproc-per-node N -m services.trainer --config FILE` starts N that
+train together (`training.distributed`).
 """
 
 import argparse
@@ -49,8 +50,8 @@ def main() -> int:
     stop = threading.Event()
     parser = argparse.ArgumentParser(
         prog="python -m services.trainer",
-        description="Learns from the event log. `torchrun --nproc-per-node N -m services.trainer` starts N processes "
-        "that train together, one a GPU.",
+        description="Learns from the event log. `python -m rlhf_online.training.distributed.launch --nproc-per-node N "
+        "-m services.trainer` starts N processes that train together, one a GPU.",
     )
     parser.add_argument("--config", type=Path, required=True, help="TOML file of settings (TrainerSettings)")
     try:

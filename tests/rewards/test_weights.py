@@ -13,7 +13,17 @@ from rlhf_online.versions.store import VersionStore
 from tests.support.memory_store import MemoryStore
 
 TWO = ("helpful", "harmless")
-OF_NO_USE = ["", "{", "[1]", '{"a": -1}', '{"a": "1"}', '{"a": true}', '{"a": NaN}', f'{{"a": 1{"0" * 400}}}']
+OF_NO_USE = [
+    "",
+    "{",
+    "[1]",
+    '{"a": -1}',
+    '{"a": "1"}',
+    '{"a": true}',
+    '{"a": NaN}',
+    f'{{"a": 1{"0" * 400}}}',
+    '{"a": 1e300}',
+]
 
 
 @pytest.fixture(params=["folder", "memory"])

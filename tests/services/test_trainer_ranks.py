@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -18,28 +19,45 @@ from rlhf_online.training.policy.settings import PolicyTraining
 from services.trainer import ranks as alike
 from tests.services.test_trainer_service import settings_in
 from tests.support import ranks
-from tests.support.ports import reserve
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_torchrun_starts_a_trainer_of_two_processes_of_which_one_leads(tmp_path: Path) -> None:
+def listening(pid: int) -> set[str]:
+    """The addresses on which a process and those that it started listen."""
+    root = psutil.Process(pid)
+    sockets = [each for one in (root, *root.children(recursive=True)) for each in one.net_connections("inet")]
+    return {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
+
+
+def test_a_trainer_of_two_processes_of_which_one_leads_listens_where_nobody_else_reaches_it(tmp_path: Path) -> None:
     write_tiny_model(tmp_path / "model", weights_seed=None)
     state = StateDir(tmp_path / "state")
     dump(settings_in(tmp_path, tmp_path / "ready.json"), config := tmp_path / "trainer.toml")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(reserve())]
+    launch = [sys.executable, "-m", "rlhf_online.training.distributed.launch", "--nproc-per-node", "2"]
     process = subprocess.Popen(
-        [*torchrun, "-m", "services.trainer", "--config", config], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*launch, "-m", "services.trainer", "--config", config],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         until(lambda: state.read_status("trainer") or process.poll() is not None, 300, "a status")
         assert state.read_status("trainer")["waiting_for"] == "the first policy version"
+        assert listening(process.pid) == {"127.0.0.1"}
     finally:
         process.terminate()
         said = process.communicate(timeout=120)[1]
     assert said.count("lease taken") == 1 and said.count("metrics=") == 1, said
     assert "RanksFailed" not in said
+
+
+def test_several_machines_are_refused() -> None:
+    launch = [sys.executable, "-m", "rlhf_online.training.distributed.launch"]
+    command = [*launch, "--nnodes", "2", "-m", "services.trainer"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and "--nnodes is 2" in ended.stderr and "Traceback" not in ended.stderr
 
 
 def alone_or_with(folder: Path, changes: dict[int, dict[str, Any]], packages: dict[int, str]) -> str:

@@ -55,12 +55,13 @@ def learn(
     learned, held_out = (_usable(settings.algorithm, votes) for votes in (gathered.learned, gathered.held_out))
     if not any(_examples(settings.algorithm, learned)):
         raise InvalidInput(f"no vote says which answers are better: {settings.algorithm} has nothing to learn from")
+    dtype = precision.choose("auto", device, trunk.read_config(settings.model))
     policy = Policy.load(
         settings.model,
         tuning=settings.tuning,
         lora_rank=settings.lora_rank,
         device=device,
-        dtype=precision.choose("auto", device, trunk.read_config(settings.model)),
+        dtype=dtype,
         seed=settings.seed,
     )
 
@@ -83,6 +84,7 @@ def learn(
         "of": len(learned),
         "without_an_order": len(gathered.learned) - len(learned),
         "passes": budget.epochs,
+        "dtype": precision.name(dtype),
         "tokens_a_second": round(1 / budget.learning) if budget.learning else 0,
         **stats,
         **measured,

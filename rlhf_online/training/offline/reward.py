@@ -27,13 +27,14 @@ def learn(
     settings: OfflineSettings, gathered: Gathered, device: torch.device, seconds: float, on_step: OnStep
 ) -> dict[str, Any]:
     """Write the reward model to `settings.out`; what is told of it. `seconds` are left for it. Raises InvalidInput."""
+    dtype = precision.choose("auto", device, trunk.read_config(settings.model))
     model = RewardModel.load(
         settings.model,
         tuning=settings.tuning,
         heads=Heads(objectives=settings.objectives, members=settings.heads, readout=settings.readout),
         lora_rank=settings.lora_rank,
         device=device,
-        dtype=precision.choose("auto", device, trunk.read_config(settings.model)),
+        dtype=dtype,
         seed=settings.seed,
     )
     budget = _budget(model, gathered, settings.epochs, seconds)
@@ -60,6 +61,7 @@ def learn(
         "of": len(gathered.learned),
         "passes": report.passes,
         "of_passes": budget.epochs,
+        "dtype": precision.name(dtype),
         "tokens_a_second": round(1 / budget.learning) if budget.learning else 0,
         "loss": report.loss,
         "held_out_loss": report.held_out_loss,

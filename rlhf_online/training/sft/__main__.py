@@ -3,8 +3,9 @@
     python -m rlhf_online.training.sft '{"model": "base", "data": "demonstrations.jsonl", "out": "tuned"}'
 
 The argument is `config.SftSettings` in JSON. Progress is a bar; a child says it as one JSON object a line instead:
-`{"step": 40, "steps": 1600, "loss": 1.53}`. With `torchrun --nproc-per-node 8 -m` instead of `python -m`,
-8 processes share each step (`distributed`), a GPU each where there are GPUs; rank 0 reports and writes.
+`{"step": 40, "steps": 1600, "loss": 1.53}`. With `python -m rlhf_online.training.distributed.launch --nproc-per-node 8
+-m` instead of `python -m`, 8 processes share each step (`distributed`), a GPU each where there are GPUs; rank 0 reports
+and writes.
 """
 
 import json

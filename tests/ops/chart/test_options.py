@@ -179,7 +179,7 @@ def test_secrets_of_kafka_are_mounted_where_the_settings_say(tmp_path: Path) -> 
     }
 
 
-def test_a_trainer_of_several_ranks_is_started_by_torchrun_in_one_pod() -> None:
+def test_a_trainer_of_several_ranks_is_started_in_one_pod() -> None:
     def trainer(values: Object) -> Object:
         pod = render(merged(LEAST, {"trainer": values})).one("StatefulSet", "-trainer")["spec"]
         assert pod["replicas"] == 1
@@ -189,8 +189,8 @@ def test_a_trainer_of_several_ranks_is_started_by_torchrun_in_one_pod() -> None:
     gpus = {"resources": {"limits": {"nvidia.com/gpu": 4}}}
     one, four = trainer({}), trainer({"ranks": 4, **gpus})
     assert "command" not in one, "the image's own"
-    torchrun = ["python", "-m", "torch.distributed.run", "--nproc-per-node", "4"]
-    assert four["command"] == [*torchrun, "-m", "services.trainer"] and four["args"] == one["args"]
+    launch = ["python", "-m", "rlhf_online.training.distributed.launch", "--nproc-per-node", "4"]
+    assert four["command"] == [*launch, "-m", "services.trainer"] and four["args"] == one["args"]
     for resources in (gpus, {"resources": {"requests": {"nvidia.com/gpu": "4"}}}):
         said = refusal(merged(LEAST, {"trainer": {"ranks": 5, **resources}}))
         assert "trainer.ranks is 5, and trainer.resources asks for 4 GPUs" in said

@@ -62,6 +62,7 @@ def test_a_reward_model_is_learned_and_measured_on_other_conversations(base: Pat
     assert report["learned"] + report["held_out_accuracy_n"] == 120 and 20 < report["held_out_accuracy_n"] < 55
     assert report["held_out_accuracy"] > 0.95 and report["left_out"] == {"equal": 1}
     assert report["held_out_shorter_wins"] == 0.5 and report["seconds"] > 0
+    assert report["dtype"] == "float32", "what a CPU computes a model of this width in"
     model, tokenizer = RewardModel.load(base, folder=tmp_path / "out", tuning="full"), ChatTokenizer(base)
     prompt = tokenizer.prompt_ids([Message(role="user", content="name two fruit")])
     good, bad = model.scores([(prompt, tokenizer.answer_ids(text)) for text in (GOOD, BAD)]).mean((1, 2))
@@ -72,6 +73,7 @@ def test_a_reward_model_is_learned_and_measured_on_other_conversations(base: Pat
 def test_a_policy_is_learned_from_pairs_and_serves(base: Path, data: Path, tmp_path: Path, algorithm: str):
     report = learn(base, tmp_path / "out", **pairs_of(data), algorithm=algorithm)
     assert report["held_out_gain"] > 1 and report["learned"] + report["held_out"] / (1 + (algorithm == "kto")) == 120
+    assert report["dtype"] == "float32"
     if algorithm in ("dpo", "ipo"):
         assert report["held_out_accuracy"] == 1
     policy, tokenizer = Policy.load(tmp_path / "out", tuning="full"), ChatTokenizer(tmp_path / "out")

@@ -6,6 +6,7 @@ in `services.standalone.settings`.
 """
 
 from rlhf_online.config.base import (
+    Computed,
     Device,
     Dtype,
     Objectives,
@@ -34,6 +35,7 @@ from rlhf_online.config.versions import load_versions
 __all__ = [
     "ChatSettings",
     "ChatTracingSettings",
+    "Computed",
     "Device",
     "Dtype",
     "EngineServerSettings",

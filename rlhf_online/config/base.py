@@ -7,7 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -26,6 +26,17 @@ def _quiet_libraries(levels: dict[str, "LogLevel"]) -> dict[str, "LogLevel"]:
     return levels
 
 
+def _no_float16(dtype: object) -> object:
+    if dtype in ("float16", "fp16", "half"):
+        raise PydanticCustomError(
+            "float16",
+            "nothing is learned in {dtype}: gradients below 6e-8 are 0 in it, and the loss scale that would save them "
+            "is found by updates that overflow and are lost; use 'bfloat16', or 'float32' where the device lacks that",
+            {"dtype": dtype},
+        )
+    return dtype
+
+
 OURS = ("rlhf_online", "services")
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogLevels = Annotated[dict[str, LogLevel], AfterValidator(_quiet_libraries)]
@@ -35,6 +46,8 @@ Count = Annotated[int, Field(ge=0)]
 Tuning = Literal["full", "lora"]
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]
+Computed = Annotated[Dtype, BeforeValidator(_no_float16)]
+"""What layers compute in, as a setting."""
 ObjectiveName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Tags = Annotated[tuple[ObjectiveName, ...], Field(max_length=64), AfterValidator(_different)]
 Objective = Annotated[str, Field(pattern=r"^(rule:)?[a-z][a-z0-9_-]{0,31}$")]

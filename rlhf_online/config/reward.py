@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from rlhf_online.config.base import Device, Dtype, Port, Positive, ServiceSettings
+from rlhf_online.config.base import Computed, Device, Port, Positive, ServiceSettings
 from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.tracing import TracingSettings
 
@@ -17,7 +17,7 @@ class RewardSettings(ServiceSettings):
     metrics_port: Port = Field(default=8003, description="Prometheus metrics over HTTP; 0 lets the system choose.")
     model: str = Field(description="Folder of the base model that the reward model's trunk starts from.")
     device: Device = Field(default="auto", description="Where scores are computed.")
-    dtype: Dtype = Field(
+    dtype: Computed = Field(
         default="auto",
         description="What scores are computed in; weights are float32, and so are the heads. auto: what the trainer "
         "computed the version in, where this device has that, else float32.",

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from rlhf_online.config.base import Device, Dtype, Only, Positive, Section
+from rlhf_online.config.base import Computed, Device, Only, Positive, Section
 
 
 class SftSettings(Section):
@@ -37,7 +37,7 @@ class SftSettings(Section):
         default=0.05, ge=0, lt=1, description="Share of logged conversations left out, the trainer's reward.held_out."
     )
     device: Device = Field(default="auto", description="Where training computes.")
-    dtype: Dtype = Field(
+    dtype: Computed = Field(
         default="auto",
         description="What layers compute in; weights that learn, Adam and losses are float32. auto: bfloat16 on a GPU, "
         "and on a CPU where it is measured to be faster.",

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from rlhf_online.canary.settings import CanarySettings
 from rlhf_online.config import (
+    Computed,
     Device,
-    Dtype,
     KeystoreSettings,
     LogAddress,
     LogSettings,
@@ -122,7 +122,7 @@ class TrainerSettings(ServiceSettings):
     model: str = Field(description="Folder of the base model.")
     tuning: Tuning = Field(default="full", description="Train all weights of the policy, or a LoRA adapter.")
     device: Device = Field(default="auto", description="Where training computes.")
-    dtype: Dtype = Field(
+    dtype: Computed = Field(
         default="auto",
         description="What layers compute in; weights that learn, Adam, heads and losses are float32, and versions are "
         "written in the base model's type. auto: bfloat16 on a GPU, and on a CPU where it is measured to be faster, "

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What only a GPU can show: the trainer's tests of models and updates, and the rows of tests/benches/trainer.py.
 #
-#   scripts/gpu_check.sh wheels     here, with a package registry: fetch what a bare machine lacks (7 MB) into build/
-#   scripts/gpu_check.sh            there, with torch, transformers and peft and no registry: at most 8 minutes
+#   scripts/gpu_check.sh wheels 3.12     here, with a package registry: fetch what a bare machine with that Python lacks
+#                                        into build/ (7 MB)
+#   scripts/gpu_check.sh                 there, with torch, transformers and peft and no registry: at most 8 minutes
 #
 # It leaves tests.log, and a JSON object a size, in $OUT (build/gpu-check by default), and ends with 1 if one was not ok.
 set -uo pipefail
@@ -15,11 +16,12 @@ NEEDED=(pydantic pydantic-core pydantic-settings annotated-types typing-inspecti
   crc32c tomli-w orjson protobuf pytest pluggy iniconfig)
 
 if [[ ${1:-} == wheels ]]; then
+  version=${2:?say which Python the GPU machine has, as in: scripts/gpu_check.sh wheels 3.12}
   pins=()
   for name in "${NEEDED[@]}"; do
     pins+=("$(grep --no-filename --max-count=1 "^$name==" requirements/gpu.txt requirements/*.txt | head -n 1 | cut -d ' ' -f 1)")
   done
-  exec "$PYTHON" -m pip download --quiet --only-binary :all: --no-deps --dest "$WHEELS" "${pins[@]}"
+  exec "$PYTHON" -m pip download --quiet --only-binary :all: --python-version "$version" --no-deps --dest "$WHEELS" "${pins[@]}"
 fi
 
 if ! "$PYTHON" -c 'import torch, transformers, peft; assert torch.cuda.is_available()'; then

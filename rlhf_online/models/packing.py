@@ -24,10 +24,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rlhf_online.models.tokens import Pair, fit, length
+
+NUMBERS = {torch.long: np.int64, torch.int32: np.int32, torch.bool: np.bool_}
 
 ROW_WIDTH = 4
 """A row holds this many times the longest sequence: wider ones make a dense mask dear, narrower ones part a prompt from
@@ -37,9 +40,10 @@ its answers."""
 @dataclass(frozen=True, slots=True)
 class Spans:
     """A single row, for attention over sequences of many lengths: each run of new tokens asks (`cu_queries`), and sees
-    what stands above it in the tree and itself (`keys_K`, by `cu_keys`)."""
+    what stands above it in the tree and itself (`keys_K`, by `cu_keys`; None where no two sequences begin alike, and it
+    sees its own tokens alone)."""
 
-    keys_K: Tensor
+    keys_K: Tensor | None
     cu_queries: Tensor
     cu_keys: Tensor
     longest_query: int
@@ -110,7 +114,8 @@ def pack(
         row.close(longest, pad_id)
 
     def on_device(values: Sequence[object], dtype: torch.dtype = torch.long) -> Tensor:
-        made = torch.tensor(values, dtype=dtype)
+        # numpy reads a list of numbers ten times as fast as torch does.
+        made = torch.from_numpy(np.array(values, NUMBERS[dtype]))
         pinned = made.pin_memory() if torch.device(device).type == "cuda" else made
         return pinned.to(device, non_blocking=True)
 
@@ -199,7 +204,7 @@ def _rows(pairs: Sequence[Pair], width: int | None) -> tuple[list[_Row], list[tu
 def _spans(runs: Sequence[tuple[int, list[int]]], on_device: Callable[..., Tensor]) -> Spans:
     queries, keys = [new for new, _ in runs], [len(path) for _, path in runs]
     return Spans(
-        keys_K=on_device(list(chain.from_iterable(path for _, path in runs))),
+        keys_K=None if queries == keys else on_device(list(chain.from_iterable(path for _, path in runs))),
         cu_queries=on_device([0, *accumulate(queries)], torch.int32),
         cu_keys=on_device([0, *accumulate(keys)], torch.int32),
         longest_query=max(queries),

@@ -9,11 +9,11 @@ is off; log-probabilities are computed in float32, at answer tokens only, in pie
 are float32, whatever the layers compute in (`precision`); what else is in a batch changes none of a pair's values.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from peft import PeftModel
@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import frozen, sampling, token_head, tree_attention, trunk
+from rlhf_online.models.compiled import plainly
 from rlhf_online.models.packing import Packed
 from rlhf_online.models.precision import Written, computing
 from rlhf_online.models.tensor_headers import has_weights
@@ -107,6 +108,7 @@ class Policy:
                 written=Written.of(base).adapter(),
             )
             frozen.narrow(getattr(lm, lm.base_model_prefix), dtype)
+            tree_attention.compiled(lm, policy.packer, dtype)
             return policy
         start = version or base
         lm = trunk.load_lm(start, device=device, dtype=masters).requires_grad_(True)
@@ -114,6 +116,8 @@ class Policy:
         written = Written.of(base if has_weights(base) else start)
         policy = cls(lm, base=base, reference=fixed, adapter=None, dtype=dtype, written=written)
         frozen.narrow(getattr(fixed, fixed.base_model_prefix), dtype)
+        for model in (lm, fixed):
+            tree_attention.compiled(model, policy.packer, dtype)
         return policy
 
     @property
@@ -145,8 +149,7 @@ class Policy:
     @torch.no_grad()
     def reference_logprobs(self, batch: Packed, temperature_B: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
-        model = self.lm if self.reference is None else self.reference
-        with self._as_reference(), computing(self.device, self.dtype):
+        with self.as_reference() as model, computing(self.device, self.dtype):
             return batch.by_answer(_tokens(model, _hidden(model, batch), batch, temperature_B)[0])
 
     @torch.no_grad()
@@ -162,7 +165,7 @@ class Policy:
             if reference:
                 logprobs_BA = self.reference_logprobs(batch, temperature)
             else:
-                with frozen.widened(self.lm) if exact else computing(self.device, self.dtype):
+                with _exactly(self.lm) if exact else computing(self.device, self.dtype):
                     logprobs_BA = batch.by_answer(_tokens(self.lm, _hidden(self.lm, batch), batch, temperature)[0])
             for index, row in zip(group, logprobs_BA.tolist(), strict=True):
                 found[index] = tuple(row[: len(pairs[index][1])])
@@ -188,17 +191,21 @@ class Policy:
     ) -> list[tuple[int, ...]]:
         """One answer a prompt (`sampling.sample`), of which the end is kept where it leaves no room for the answer."""
         cut = [tuple(prompt)[-max(1, self.limits.context - max_tokens) :] for prompt in prompts]
-        with computing(self.device, self.dtype):
+        with plainly(), computing(self.device, self.dtype):
             return sampling.sample(
                 self.lm, cut, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=eos_ids
             )
 
-    def _as_reference(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def as_reference(self) -> Iterator[PreTrainedModel]:
+        """While the block runs the model that it gives is the reference."""
         if self._adapter is None:
-            return nullcontext()
-        if self._reference_adapter is None:
-            return self._adapter.disable_adapter()
-        return trunk.swapped(self.parameters(), self._reference_adapter)
+            assert self.reference is not None, "either a frozen reference, or an adapter to switch off"
+            yield self.reference
+            return
+        stored = self._reference_adapter
+        with self._adapter.disable_adapter() if stored is None else trunk.swapped(self.parameters(), stored):
+            yield self.lm
 
     # Learning and keeping
 
@@ -223,6 +230,13 @@ class Policy:
             trunk.save_adapter(self._adapter, folder, self.written.usual)
         else:
             trunk.save_model(self.lm, folder, base=self.base, written=self.written, keep_config=True)
+
+
+@contextmanager
+def _exactly(lm: PreTrainedModel) -> Iterator[None]:
+    """While the block runs `lm` computes in its weights' own type, narrowed ones as wide as they were."""
+    with plainly(), frozen.widened(lm):
+        yield
 
 
 def _hidden(model: PreTrainedModel, batch: Packed) -> Tensor:

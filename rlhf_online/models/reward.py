@@ -124,6 +124,7 @@ class RewardModel:
         model = cls(decoder, linear, heads, base=source, tokenizer=tokenizer, adapter=adapter, dtype=dtype)
         if adapter is not None:
             frozen.narrow(decoder, dtype)
+        tree_attention.compiled(decoder, model.packer, dtype)
         if folder is not None:
             _restore_heads(model, folder)
         return model

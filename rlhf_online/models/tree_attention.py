@@ -19,6 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from rlhf_online.models.compiled import compile_layers
 from rlhf_online.models.packing import Packed, Packer, Spans, Tree, pack
 from rlhf_online.models.precision import computing
 from rlhf_online.models.tokens import Pair
@@ -53,6 +54,17 @@ def packer(model: PreTrainedModel, context: int, dtype: torch.dtype = torch.floa
     spans = trees and _takes_spans(model, dtype)
     widest = int(model.config.get_text_config().hidden_size)
     return Packer(trees=trees, spans=spans, context=context, device=model.device, widest=widest)
+
+
+def compiled(model: PreTrainedModel, packer: Packer, dtype: torch.dtype) -> None:
+    """Compile the layers of `model`, filled by `packer`, where they read spans (`compiled`)."""
+
+    def tried() -> Tensor:
+        with torch.enable_grad(), computing(model.device, dtype):
+            return _tried_Nd(model, None)
+
+    if packer.spans:
+        compile_layers(model, int(model.config.get_text_config().hidden_size), tried)
 
 
 def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:
@@ -97,6 +109,9 @@ def attend(
         dropout, scaling = asked.get("dropout", 0.0), asked.get("scaling")
         return sdpa_attention_forward(module, query, key, value, tree.seen(window), dropout=dropout, scaling=scaling)
     spans = tree.spans
+    grouped: dict[str, Any] = {}
+    if query.shape[1] != key.shape[1]:
+        grouped["enable_gqa"] = True  # torch 2.11 knows no such word
     found_THd = varlen_attn(
         query.squeeze(0).transpose(0, 1),
         _seen_KHd(key, spans),
@@ -107,7 +122,7 @@ def attend(
         spans.longest_key,
         scale=asked.get("scaling"),
         window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **grouped,
     )
     assert isinstance(found_THd, Tensor)
     return found_THd.unsqueeze(0), None
@@ -117,6 +132,8 @@ def _seen_KHd(tensor: Tensor, spans: Spans) -> Tensor:
     """What each span sees of a row's (1, heads, T, width), one after another. The gradients of a token that many see
     add up in float32: in bfloat16 a GPU would lose those that are small beside their sum."""
     tensor_THd = tensor.squeeze(0).transpose(0, 1)
+    if spans.keys_K is None:
+        return tensor_THd
     wide = torch.promote_types(tensor.dtype, torch.float32)
     return tensor_THd.to(wide).index_select(0, spans.keys_K).to(tensor.dtype)
 
@@ -132,7 +149,8 @@ def _told_by_window(model: PreTrainedModel) -> bool:
 
 def _is_exact(model: PreTrainedModel) -> bool:
     try:
-        return torch.allclose(_tried_Nd(model, 0), _tried_Nd(model, 16), rtol=1e-3, atol=1e-3)
+        with torch.no_grad():
+            return torch.allclose(_tried_Nd(model, 0), _tried_Nd(model, 16), rtol=1e-3, atol=1e-3)
     except (TypeError, ValueError, RuntimeError):  # from within the model: of what it is not made for
         return False
 
@@ -142,13 +160,12 @@ def _takes_spans(model: PreTrainedModel, dtype: torch.dtype) -> bool:
     if model.device.type != "cuda":
         return False
     try:
-        with computing(model.device, dtype):
+        with torch.no_grad(), computing(model.device, dtype):
             return torch.allclose(_tried_Nd(model, 16), _tried_Nd(model, None), rtol=0.1, atol=0.1)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         return False
 
 
-@torch.no_grad()
 def _tried_Nd(model: PreTrainedModel, width: int | None) -> Tensor:
     """States of the answers in TRIED, in rows of `width`."""
     packed = pack(TRIED, width=width, pad_id=0, device=model.device, spans=width is None)

@@ -7,7 +7,7 @@ pieces).
 
 import random
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rlhf_online.feedback.votes import Comparison, pairs
 from rlhf_online.models import token_head, tree_attention, trunk
+from rlhf_online.models.compiled import plainly
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.precision import computing
 from rlhf_online.models.reward import RewardModel
@@ -110,7 +111,7 @@ class BarePPO:
 
     def _padded(self, model: Any, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
         batch = padded(pairs, self.policy.device)
-        with computing(self.policy.device, self.policy.dtype):
+        with plainly(), computing(self.policy.device, self.policy.dtype):
             decoder = getattr(model, model.base_model_prefix)
             hidden = decoder(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
             hidden = hidden.gather(1, batch.before_BA.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
@@ -197,7 +198,7 @@ class BareReward:
 
     def _backward(self, votes: Sequence[Sequence[Pair]], total: int) -> None:
         answers = [pair for vote in votes for pair in vote]
-        with computing(self.model.device, self.model.dtype):
+        with nullcontext() if self.strong else plainly(), computing(self.model.device, self.model.dtype):
             if self.strong:
                 batch = self.model.packer.pack(answers)
                 last = tree_attention.hidden_states(self.model.decoder, batch)[batch.last_B]

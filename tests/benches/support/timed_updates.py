@@ -1,9 +1,9 @@
 """Updates on demand, by whatever commit's tree PYTHONPATH names: so that two commits can take turns on one machine.
 
 `python timed_updates.py SPEC.json` answers "ready", and then each line of stdin, "policy" or "reward", with the seconds
-that such an update took, under the settings of `rlhf-online up` for a real model. The spec names the model's folder,
-groups of answers to a prompt each, and the CPU's threads. It runs in the tree of 46f9894 as well, whose rooms had other
-names and whose services computed in float32.
+that such an update took. The spec names the model's folder and tuning, the device and a CPU's threads, answers for the
+policy, groups of answers to a prompt each for the reward model, and the settings of the policy's update. It runs in the
+tree of 46f9894 as well, whose rooms had other names and whose services computed in float32.
 """
 
 import json
@@ -40,18 +40,18 @@ def named(name: str, *rooms: str) -> Any:
 Heads: Any = getattr(import_module("rlhf_online.models.reward"), "Heads", None)
 
 
-def computed_in(folder: Path) -> torch.dtype:
+def computed_in(folder: Path, device: str) -> torch.dtype:
     """What the services of this tree compute this model in."""
     choose, read = named("choose", "models.precision"), named("read_config", "models.trunk")
-    return choose("auto", torch.device("cpu"), read(folder)) if choose else torch.float32
+    return choose("auto", torch.device(device), read(folder)) if choose else torch.float32
 
 
 def policy_update(spec: dict[str, Any], dtype: torch.dtype) -> Callable[[], object]:
     Rollout = named("Rollout", "rollout.types", "rollout.buffer")
     ScoredRollout = named("ScoredRollout", "rollout.types", "rollout.buffer")
     folder, rng = Path(spec["folder"]), random.Random(0)
-    policy = Policy.load(folder, tuning="lora", lora_rank=16, dtype=dtype)
-    pairs = [(tuple(prompt), tuple(answer)) for prompt, answers in spec["groups"] for answer in answers]
+    policy = Policy.load(folder, tuning=spec["tuning"], lora_rank=16, device=spec["device"], dtype=dtype)
+    pairs = [(tuple(prompt), tuple(answer)) for prompt, answer in spec["pairs"]]
     rollouts = [
         ScoredRollout(
             rollout=Rollout(
@@ -68,7 +68,7 @@ def policy_update(spec: dict[str, Any], dtype: torch.dtype) -> Callable[[], obje
         for row, ((prompt, answer), logprobs) in enumerate(zip(pairs, policy.logprobs(pairs), strict=True))
     ]
     ppo = {"kl_coef": 0.1, "value_lr": LR}
-    values: dict[str, Any] = {"lr": LR, "epochs": 2, "minibatches": 2, "micro_batch_tokens": 2048}
+    values: dict[str, Any] = {"lr": LR, **spec["policy"]}
     values |= {"algorithm": {"name": "ppo", **ppo}} if named("Vote", "feedback.votes") else ppo
     settings = named("PolicyTraining", "training.policy.settings", "config").model_validate(values)
     updater = PolicyUpdater(policy, settings, 0)
@@ -85,7 +85,8 @@ def reward_update(spec: dict[str, Any], dtype: torch.dtype) -> Callable[[], obje
     Comparison = named("Comparison", "feedback.votes", "feedback.preferences")
     folder = Path(spec["folder"])
     heads = {"heads": Heads(members=4, readout="mean")} if Heads else {"heads": 4, "readout": "mean"}
-    model = RewardModel.load(folder, tuning="lora", lora_rank=8, dtype=dtype, **heads)
+    where = {"tuning": spec["tuning"], "lora_rank": 8, "device": spec["device"], "dtype": dtype}
+    model = RewardModel.load(folder, **where, **heads)
     votes = [
         Comparison(
             event_id=f"vote-{number}",
@@ -109,12 +110,14 @@ def reward_update(spec: dict[str, Any], dtype: torch.dtype) -> Callable[[], obje
 def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(spec["threads"])
-    dtype = computed_in(Path(spec["folder"]))
+    dtype = computed_in(Path(spec["folder"]), spec["device"])
     updates = {"policy": policy_update(spec, dtype), "reward": reward_update(spec, dtype)}
     print(json.dumps({"ready": str(dtype).removeprefix("torch.")}), flush=True)
     for line in sys.stdin:
         begin = time.perf_counter()
         updates[line.strip()]()
+        if spec["device"] == "cuda":
+            torch.cuda.synchronize()
         print(json.dumps({"seconds": time.perf_counter() - begin}), flush=True)
 
 

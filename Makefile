@@ -104,7 +104,7 @@ proto: install ## compile protos/ into rlhf_online/proto/
 	$(PY) scripts/proto.py
 
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
-PARTS := --extra chat --extra reward --extra trainer --extra kafka --extra object-store --extra keystore --extra tracing --extra nvml --extra cli --extra dev
+PARTS := --extra chat --extra reward --extra trainer --extra kafka --extra object-store --extra keystore --extra parquet --extra tracing --extra nvml --extra cli --extra dev
 
 requirements: install ## resolve pyproject.toml anew into requirements/*.txt; ARGS=--upgrade takes newer releases
 	$(COMPILE) $(ARGS) pyproject.toml requirements/cpu.in --extra cpu $(PARTS) \

@@ -27,6 +27,7 @@ from rlhf_online.events import (
     Feedback,
     FeedbackKind,
     Imported,
+    Message,
     Pairwise,
     Ranking,
     Sampling,
@@ -70,8 +71,8 @@ def to_events(row: Row, number: int, place: Place, now_ms: int) -> list[Envelope
 
 def _content(row: Row, person: str) -> tuple[object, ...]:
     """What an exchange without a name is known by: what two people said alike in conversations of their own are two."""
-    content = (row.messages, row.answers, row.asked)
-    named = "" if row.conversation in ("", _opening(row)) else row.conversation
+    content = (_plain(row.messages), row.answers, row.asked)
+    named = row.conversation if row.conversation and row.conversation != _opening(row) else ""
     return (*content, named, person) if named or person else content
 
 
@@ -130,7 +131,12 @@ def _opening(row: Row) -> str:
     first = 0
     while first < len(row.messages) - 1 and row.messages[first].role != "user":
         first += 1
-    return _id("opening", row.messages[: first + 1])
+    return _id("opening", _plain(row.messages[: first + 1]))
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """As orjson writes the messages themselves, in a third of the time."""
+    return [{"role": each.role, "content": each.content, "other": each.other} for each in messages]
 
 
 def _judged(

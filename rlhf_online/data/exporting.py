@@ -23,6 +23,7 @@ from typing import Any
 
 import orjson
 
+from rlhf_online.data.formats import FORMATS
 from rlhf_online.data.votes import LoggedVote
 from rlhf_online.durable import fsync_file, fsync_folder, make_folder
 from rlhf_online.errors import InvalidInput, RowRefused
@@ -90,14 +91,14 @@ EXPORTED = ("trl-preference", "trl-unpaired", "openai-preference", "votes")
 
 
 def _trl_preference(vote: LoggedVote) -> Iterator[Values]:
-    exchange = _exchange(vote)
+    exchange, whole = _exchange(vote), isinstance(vote.joined.feedback.kind, Pairwise)
     for better, worse, versions in _pairs(vote):
         yield {
             "prompt": _messages(exchange),
             "chosen": [_said(better)],
             "rejected": [_said(worse)],
             **_tools(exchange),
-            **_circumstances(vote, versions),
+            **_circumstances(vote, versions, whole=whole),
         }
 
 
@@ -207,12 +208,23 @@ def _versions(vote: LoggedVote, refs: list[AnswerRef]) -> list[str]:
     return [str(models[ref.index] or "") if ref.index < len(models) else "" for ref in refs]
 
 
-def _circumstances(vote: LoggedVote, versions: list[str]) -> Values:
+def _name(vote: LoggedVote, *, whole: bool) -> str:
+    """What an import of the row where it comes from knows the vote by, "" where its content says it; `whole` unless the
+    row is one of the pairs that the vote orders."""
+    if vote.imported is None:
+        return vote.joined.event_id
+    name, form = vote.imported.id, FORMATS.get(vote.imported.format)
+    if form is None or form.names_exchanges:
+        return vote.joined.event_id
+    return name if whole or (name and form.takes_circumstances) else vote.joined.event_id
+
+
+def _circumstances(vote: LoggedVote, versions: list[str], *, whole: bool = True) -> Values:
     """Those that are known."""
     feedback, imported = vote.joined.feedback, vote.imported
     strength = feedback.kind.strength if isinstance(feedback.kind, Pairwise) else 0
     found = {
-        "id": imported.id if imported else vote.joined.event_id,
+        "id": _name(vote, whole=whole),
         "conversation_id": _exchange(vote).conversation_id,
         "asked_by_hash": _exchange(vote).person,
         "person_hash": feedback.person,
@@ -254,7 +266,7 @@ def _parquet(path: Path, form: str) -> Iterator[Callable[[Values], None]]:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         raise InvalidInput(
-            "Parquet needs pyarrow, which is not installed: `pip install pyarrow`, or name a .jsonl"
+            "Parquet needs pyarrow, which is not installed: install rlhf-online[parquet], or name a .jsonl"
         ) from error
     messages = arrow.list_(arrow.struct([("role", arrow.string()), ("content", arrow.string())]))
     strings = arrow.list_(arrow.string())

@@ -111,7 +111,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Found]]:
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
-        raise InvalidInput(f"{path} is Parquet, and pyarrow is not installed: `pip install pyarrow`") from error
+        raise InvalidInput(f"{path} is Parquet, and pyarrow is not installed: install rlhf-online[parquet]") from error
     number = 0
     try:
         with parquet.ParquetFile(path) as file:

@@ -8,7 +8,7 @@ where the process dies the next import of the file goes on.
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,9 +111,8 @@ class Importer:
             raise values
         if not isinstance(values, dict):
             raise RowRefused("shape", "a row is an object with fields")
-        for name in values.keys() - form.known:
-            if not (name in CIRCUMSTANCES and form.takes_circumstances):
-                report.passed_over[name] += 1
+        if not values.keys() <= form.known:
+            report.passed_over.update(_unread(values, form))
         new: dict[str, bytes] = {}
         notes: list[str] = []
         refused = votes = 0
@@ -133,7 +132,8 @@ class Importer:
         if new:
             self._put(new)
             report.imported += 1
-            report.notes.update(notes)
+            if notes:
+                report.notes.update(notes)
             report.votes += votes
             report.exchanges += len(new) - votes
         elif not refused:
@@ -167,6 +167,13 @@ class Importer:
         """Wait until at most that many batches are not durable. Raises LogUnavailable."""
         while len(self._waiting) > most:
             self._waiting.popleft().result()
+
+
+def _unread(values: dict[str, Any], form: Format) -> Iterator[str]:
+    """The fields that nobody looks at."""
+    for name in values.keys() - form.known:
+        if not (name in CIRCUMSTANCES and form.takes_circumstances):
+            yield name
 
 
 def wait_shipped(log: Sink, *, within_s: float = SHIPS_WITHIN_S, pause_s: float = 0.1) -> int:

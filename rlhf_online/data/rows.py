@@ -32,9 +32,11 @@ class Judgement:
     id: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Row:
-    """`messages` are the prompt. A row without answers holds judgements on the exchange that another row calls `name`.
+    """Nobody changes one; a frozen dataclass of as many fields takes three times as long to make.
+
+    `messages` are the prompt. A row without answers holds judgements on the exchange that another row calls `name`.
 
     `conversation` is the conversation's name in the file; without one, exchanges that begin with the same question are
     one conversation. `person` is the name of who asked, or `person_hash` what replaced it before. `asked` is a JSON

@@ -95,7 +95,7 @@ class LocalLog:
 
         Raises what `append` does, InvalidInput also for more than a group (16 MiB) holds.
         """
-        for payload in payloads:
+        for payload in (min(payloads, key=len, default=b""), max(payloads, key=len, default=b"")):
             _check_size(payload)
         if not 0 < (size := group_size(payloads)) <= MAX_GROUP:
             raise InvalidInput(f"a group holds 1 to {MAX_GROUP} bytes, but these records take {size}")

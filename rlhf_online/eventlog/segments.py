@@ -29,6 +29,8 @@ HEADER = struct.Struct("<III")
 MAX_GROUP = MAX_RECORD + HEADER.size
 """Largest group, headers included, bytes."""
 
+_COVERED = struct.Struct("<II")
+"""What of the header its checksum covers."""
 _GROUP_START = 1 << 31
 _NAME = re.compile(r"(\d{20})\.log")
 # The top byte of a valid length word, which stands 3 bytes into the header: that of a group's first record, or of any.
@@ -72,7 +74,7 @@ def parse_name(name: str) -> int | None:
 
 def group_size(payloads: Sequence[bytes]) -> int:
     """Bytes that the group takes, headers included."""
-    return sum(HEADER.size + len(payload) for payload in payloads)
+    return len(payloads) * HEADER.size + sum(map(len, payloads))
 
 
 def encode_group(payloads: Sequence[bytes], number: int) -> bytes:
@@ -80,8 +82,7 @@ def encode_group(payloads: Sequence[bytes], number: int) -> bytes:
     parts: list[bytes] = []
     for at, payload in enumerate(payloads):
         word = _word(len(payload), at == 0)
-        parts.append(HEADER.pack(word, number + at, _crc(word, number + at, payload)))
-        parts.append(payload)
+        parts += (HEADER.pack(word, number + at, _crc(word, number + at, payload)), payload)
     return b"".join(parts)
 
 
@@ -177,4 +178,4 @@ def _word(length: int, starts_group: bool) -> int:
 
 
 def _crc(word: int, number: int, payload: bytes | memoryview) -> int:
-    return crc32c.crc32c(payload, crc32c.crc32c(word.to_bytes(4, "little") + number.to_bytes(4, "little")))
+    return crc32c.crc32c(payload, crc32c.crc32c(_COVERED.pack(word, number)))

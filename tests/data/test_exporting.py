@@ -11,6 +11,7 @@ import pytest
 
 from rlhf_online import events as ev
 from rlhf_online.data.exporting import EXPORTED, export
+from rlhf_online.data.files import read_rows
 from rlhf_online.data.formats import FORMATS
 from rlhf_online.data.votes import LoggedVotes
 from rlhf_online.errors import InvalidInput
@@ -171,23 +172,51 @@ def test_a_vote_on_what_a_deleted_key_sealed_is_counted_as_erased(tmp_path: Path
 PAIRS = [name for name in FORMATS if name not in ("trl-unpaired", "open-webui", "langsmith", "langfuse")]
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "langsmith"])
+ROWS = {
+    "langsmith": [
+        {"id": "r1", "inputs": {"question": "Is fig a fruit?"}, "outputs": {"answer": "No."}},
+        {"id": "f1", "run_id": "r1", "key": "thumb", "score": 0},
+        {"id": "f2", "run_id": "r1", "key": "correction", "score": 0, "correction": "Yes."},
+    ]
+}
+"""Where one row alone is no vote."""
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_what_was_imported_comes_back_without_a_difference(tmp_path: Path, name: str):
     """An export that is imported where it comes from adds nothing; in an empty log it is the same rows again."""
-    add_rows(tmp_path, "trl-preference" if name == "csv" else name, GOOD[name])
+    add_rows(tmp_path, "trl-preference" if name == "csv" else name, *ROWS.get(name, [GOOD[name]]))
     rows, left_out = exported(tmp_path, "votes")
     assert rows and not left_out
-    again = add(tmp_path, "votes", tmp_path / "votes.jsonl") if not _named(name) else None
-    assert again is None or (again.already, again.refused) == (len(rows), Counter())
+    before = len(logged(tmp_path))
+    for exported_as in ("votes", "trl-preference", "trl-unpaired"):
+        back, _ = exported(tmp_path, exported_as, tmp_path / f"again-{exported_as}.jsonl")
+        again = add(tmp_path, exported_as, tmp_path / f"again-{exported_as}.jsonl") if back else None
+        assert again is None or (again.already, again.refused) == (len(back), Counter())
+    assert len(logged(tmp_path)) == before
     (tmp_path / "other").mkdir()
     assert add(tmp_path / "other", "votes", tmp_path / "votes.jsonl").imported == len(rows)
     assert exported(tmp_path / "other", "votes")[0] == rows
 
 
+@pytest.mark.parametrize("name", ["votes", "trl-preference", "trl-unpaired"])
+def test_as_parquet_the_rows_are_the_same_and_add_nothing_where_they_come_from(tmp_path: Path, name: str):
+    source = "trl-unpaired" if name == "trl-unpaired" else "oasst"
+    add_rows(tmp_path, source, GOOD[source])
+    log_of(tmp_path, exchange("c"), feedback(ev.Ranking(tiers=((A,), (B, C)))), thumb("c", event_id="t"))
+    rows, _ = exported(tmp_path, name)
+    with LocalReader(tmp_path / "log") as reader:
+        assert export(LoggedVotes(reader), name, tmp_path / "out.parquet")[0] == len(rows)
+    read: list[dict[str, Any]] = [values for _, values in read_rows(tmp_path / "out.parquet", is_csv=False)]
+    assert [{key: value for key, value in row.items() if value not in ([], 0)} for row in read] == rows
+    report = add(tmp_path, name, tmp_path / "out.parquet")
+    assert (report.already, report.imported) == (len(rows), 0) and not report.refused
+
+
 @pytest.mark.parametrize("name", ["trl-preference", "openai-preference"])
 def test_pairs_come_back_from_the_shapes_of_others(tmp_path: Path, name: str):
     for format in PAIRS:
-        if format not in ("ultrafeedback", "oasst", "csv", "votes"):
+        if format not in ("csv", "votes"):
             add_rows(tmp_path, format, GOOD[format])
     before = len(logged(tmp_path))
     rows, _ = exported(tmp_path, name)
@@ -209,8 +238,3 @@ def test_a_file_may_be_compressed_is_never_overwritten_and_has_a_known_ending(tm
         with pytest.raises(InvalidInput, match=f"no file is written as 'shp': {', '.join(EXPORTED)}"):
             export(LoggedVotes(reader), "shp", tmp_path / "x.jsonl")
     assert [path.name for path in out.parent.iterdir()] == [out.name] and not (tmp_path / "votes.txt").exists()
-
-
-def _named(name: str) -> bool:
-    """Whether the file's own names make those of its exchanges, which another file does not know."""
-    return name in ("open-webui", "langfuse")

@@ -38,6 +38,11 @@ class Format:
         """Whether a row may say who judged it, when and why."""
         return self.read in (trl.read_preference, trl.read_unpaired, openai.read, plain_csv.read, votes.read)
 
+    @property
+    def names_exchanges(self) -> bool:
+        """Whether the file's names make those of its exchanges, which no other file knows."""
+        return self.read in (ultrafeedback.read, open_webui.read, langsmith.read, langfuse.read)
+
 
 FORMATS = {
     "hh-rlhf": Format("Anthropic's HH-RLHF: two transcripts a row", hh_rlhf.read, hh_rlhf.FIELDS),

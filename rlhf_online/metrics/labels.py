@@ -60,6 +60,7 @@ LEFT_OUT = Label(
 SPANS = Label(name="outcome", values=("exported", "failed", "dropped"))
 SKIPPED = Label(name="reason", values=("superseded", "revised", "single_class", "not_finite"))
 SIGNAL = Label(name="signal", values=("regenerate", "rephrase", "stop", "ai"))
+BELIEVED = Label(name="believed", values=("yes", "no"))
 OBJECTIVE = Label(name="objective", bound="those of `reward.objectives`, and the rules in force, 64 at most")
 FIGURE = Label(
     name="figure", bound="those of a reward version's manifest; `accuracy/NAME` for each of `reward.objectives`"

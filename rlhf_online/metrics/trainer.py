@@ -99,6 +99,12 @@ class RewardModelMetrics:
             labels.SIGNAL,
             unit="0 to 1",
         )
+        self.raters = made.gauge(
+            "rlhf_trainer_raters",
+            "Who has compared answers: whose comparisons are believed, and whose less than half (no).",
+            labels.BELIEVED,
+            unit="people",
+        )
         self.weights = made.gauge(
             "rlhf_trainer_objective_weight",
             "What an objective counts in this cycle's scores.",

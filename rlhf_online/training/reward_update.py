@@ -47,8 +47,9 @@ BASELINE_ANSWERS = 8
 class RewardReport:
     """What an update did. `seen` counts new and replayed votes, `truncated` the new answers whose prompt lost its
     beginning to the model's context; `loss` is the best pass's, `held_out_loss` that of held-out votes then (0 if
-    they are too few), `passes` those that were kept; `signal_reliability` is that of each implicit signal. `learned`
-    names the new votes that a step was taken on, `used` are these and the replayed ones."""
+    they are too few), `passes` those that were kept; `signal_reliability` is that of each implicit signal, `raters` how
+    many people who have compared answers are believed ("yes"), and how many less than half ("no"). `learned` names the
+    new votes that a step was taken on, `used` are these and the replayed ones."""
 
     seen: int
     new: int
@@ -58,6 +59,7 @@ class RewardReport:
     truncated: int
     skipped: dict[str, int]
     signal_reliability: dict[str, float]
+    raters: dict[str, int]
     measured: Measured
     learned: frozenset[str] = frozenset()
     used: tuple[Vote, ...] = ()
@@ -87,9 +89,8 @@ class RewardUpdater:
     ) -> RewardReport:
         """Learn from `new`; keep `held_out` (the new ones, or all again) for measuring, and never learn from it.
 
-        Scores are normalised on `reference_pairs`, or on the answers voted on where there are fewer than two. After the
-        last step all of them pass through the model once more for that, and all held-out votes to be measured.
-        `on_step` is told how far the steps have come; an update that stops early makes fewer than it says.
+        Scores are normalised on `reference_pairs`, or on the answers voted on where there are fewer than two: after the
+        last step all of them are read once more, and all held-out votes. `on_step` is told how far the steps have come.
         """
         rng = random.Random(f"reward {self._seed} {self.updates}")
         skipped: Counter[str] = Counter()
@@ -99,11 +100,11 @@ class RewardUpdater:
         skipped["revised"] += len(newest) - len(votes)
         self._held_out.add([vote for vote in _newest(held_out, self._held_out, skipped) if not is_signal(vote)])
         data = votes + self._replay.sample(round(self._settings.replay * len(votes)), rng)
-        enough = len(reference_pairs) >= 2
-        reference = reference_pairs if enough else [pair for vote in data for pair in pairs(vote)]
+        reference = reference_pairs if len(reference_pairs) >= 2 else [pair for vote in data for pair in pairs(vote)]
         baseline = rng.sample(reference, min(BASELINE_ANSWERS, len(reference))) if any(map(is_signal, data)) else []
         self._observe_signals(votes, baseline)
         self._observe_ai(votes)
+        self._passes.loss.raters.expect(vote.event_id for vote in votes)
         trainable = _without_single_class(data, skipped)
         read = self._read(trainable)
         learned = read & {vote.event_id for vote in votes}
@@ -134,6 +135,7 @@ class RewardUpdater:
             truncated=sum(length(pair) > self.model.limits.context for vote in votes for pair in pairs(vote)),
             skipped=dict(+skipped),
             signal_reliability=self._passes.loss.signal_reliability.figures(),
+            raters=self._passes.loss.raters.counts(),
             measured=self.evaluate(),
             learned=learned if best.passes else frozenset(),
             used=used if best.passes else (),

@@ -214,8 +214,20 @@ LEARNED = Row(
             do="At 0.5 a signal says nothing, and weighs nothing; no action is needed.",
             queries={"{{signal}}": "max by (signal) (rlhf_trainer_signal_reliability{})"},
             unit="percentunit",
-            width=12,
+            width=8,
             most=1,
+        ),
+        Panel(
+            title="Who compares answers, and who is believed",
+            what="People who have compared answers: whose comparisons are believed, and whose less than half (no).",
+            good="Few in a hundred are not.",
+            do=(
+                "Nothing for the votes: they count as little as they are believed. Many at once: a client that votes "
+                "by itself, or a reward model that has learned another taste than people's; look at its accuracy."
+            ),
+            queries={"believed: {{believed}}": "max by (believed) (rlhf_trainer_raters{})"},
+            unit="none",
+            width=8,
         ),
         Panel(
             title="Prompts cut to the reward model's context",
@@ -230,7 +242,7 @@ LEARNED = Row(
                 "scoring": f"sum(rate(rlhf_reward_cut_prompts_total{{}}{COUNTED})) * 60",
             },
             unit="none",
-            width=12,
+            width=8,
         ),
     ),
 )

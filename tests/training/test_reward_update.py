@@ -627,6 +627,25 @@ def test_a_model_is_believed_as_far_as_it_agrees_with_people_and_weighs_so_much(
     assert min(scores[False][1], scores[True][1]) > 1.5, "what people said holds"
 
 
+def _clicked(index: int, tag: str) -> Comparison:
+    """A ranking that says nothing, by somebody who clicks."""
+    ranking = _ranking(index, tag)
+    tiers = list(ranking.tiers)
+    random.Random(f"clicks {tag} {index}").shuffle(tiers)
+    return replace(ranking, event_id=f"click {tag} {index}", tiers=tuple(tiers), person="clicks")
+
+
+def test_who_clicks_at_random_is_told_from_those_who_look(base: Path):
+    updater = _updater(base)
+    for number in range(4):
+        votes = [_ranking(i, f"r{number}") for i in range(60)] + [_clicked(i, f"k{number}") for i in range(15)]
+        updater.update(votes, [], _probe_pairs())
+    people = updater.state()[1]["learned"]["raters"]["people"]
+    believed = {person: a / (a + b) for person, (a, b, *_) in people.items()}
+    assert believed.pop("clicks") < 0.5 < min(believed.values()), believed
+    assert updater.update([], [], _probe_pairs()).raters == {"yes": 5, "no": 1}
+
+
 def test_the_reward_model_is_measured_by_people_wherever_people_have_voted(base: Path):
     labels: list[Vote] = [_label(i, "h", contrary=True) for i in range(20)]
     updater = _updater(base)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlhf_online.feedback.votes import Comparison, Rating, Vote, pairs
 from rlhf_online.models.tokens import Pair
+from rlhf_online.training.votes.raters import Raters
 
 BOOTSTRAP_SHARE = 0.8
 """Share of the votes that each head of the ensemble reads."""
@@ -36,24 +37,34 @@ def _uniform(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / 2**56
 
 
+Placed = tuple[Any, int]
+"""A vote, and the row of its first answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class VoteBatch:
     """Indices into the flat list of a batch's answers, ready for the losses; `…_objective` index the objectives.
 
     R rankings (`rank_RG` is −1 where one has fewer answers), P pairs, Q thumbs, H implicit signals, K heads.
+    `compared` holds each comparison with the row of its first answer; `habit_N` is what who compares adds to
+    an answer for its place; `…_reliability` is how far they are believed.
     """
 
     pairs: list[Pair]
+    compared: list[tuple[Comparison, int]]
     positions_N: Tensor
+    habit_N: Tensor
     rank_RG: Tensor
     tiers_RG: Tensor
     rank_objective_R: Tensor
+    rank_reliability_R: Tensor
     rank_weights_RK: Tensor
     chosen_P: Tensor
     rejected_P: Tensor
     tied_P: Tensor
     strength_P: Tensor
     pair_objective_P: Tensor
+    pair_reliability_P: Tensor
     pair_weights_PK: Tensor
     thumb_Q: Tensor
     up_Q: Tensor
@@ -72,72 +83,98 @@ class VoteBatch:
 
 
 def assemble(
-    votes: Sequence[Vote], heads: int, objectives: Sequence[str], *, bootstrap: bool = True, ai_weight: float = 1.0
+    votes: Sequence[Vote],
+    heads: int,
+    objectives: Sequence[str],
+    raters: Raters,
+    *,
+    bootstrap: bool = True,
+    ai_weight: float = 1.0,
 ) -> VoteBatch:
     """All answers of each vote, and which of them are compared: rankings, pairs (exactly two answers), thumbs, signals.
 
     With `bootstrap` a head's weight is 0 for the votes that it does not read; without, as for measuring, never.
-    `ai_weight` is what a vote of no person's counts, where a person's counts 1.
+    `raters` is what is known of who gave them; `ai_weight` is what a vote of no person's counts, where a person's
+    counts 1.
     """
-    answers: list[Pair] = []
-    positions: list[int] = []
-    # Each vote with the row of its first answer.
-    rankings: list[tuple[Comparison, int]] = []
-    duels: list[tuple[Comparison, int]] = []
-    thumbs: list[tuple[Rating, int]] = []
-    signals: list[tuple[Rating, int]] = []
-    for vote in votes:
-        row = len(answers)
-        match vote:
-            case Comparison(candidates=candidates):
-                (duels if len(candidates) == 2 else rankings).append((vote, row))
-            case Rating(signal=signal):
-                (signals if signal else thumbs).append((vote, row))
-        answers += pairs(vote)
-        positions += [candidate.position for candidate in vote.candidates]
+    reading = _Reading(heads, objectives, raters, bootstrap, ai_weight)
+    rankings, duels, thumbs, signals = _by_kind(votes)
+    shown = [(vote, candidate.position) for vote in votes for candidate in vote.candidates]
     width = max((len(vote.candidates) for vote, _ in rankings), default=1)
-
-    def weights(group: Sequence[tuple[Vote, int]]) -> Tensor:
-        rows = [_weights(vote, heads, bootstrap=bootstrap, ai_weight=ai_weight) for vote, _ in group]
-        return torch.tensor(rows, dtype=torch.float32).reshape(-1, heads)
-
-    def objective(group: Sequence[tuple[Vote, int]]) -> Tensor:
-        return _long([vote.objective_index(objectives) for vote, _ in group])
 
     def padded(values: Sequence[int]) -> list[int]:
         return [*values, *[-1] * (width - len(values))]
 
     best = [min(range(2), key=vote.ranks.__getitem__) for vote, _ in duels]
     return VoteBatch(
-        pairs=answers,
-        positions_N=_long(positions),
+        pairs=[pair for vote in votes for pair in pairs(vote)],
+        compared=[*rankings, *duels],
+        positions_N=_long([position for _, position in shown]),
+        habit_N=torch.tensor([raters.of(vote)[1] * (position == 0) for vote, position in shown], dtype=torch.float32),
         rank_RG=_long([padded(range(at, at + len(vote.candidates))) for vote, at in rankings]).reshape(-1, width),
         tiers_RG=_long([padded(vote.ranks) for vote, _ in rankings]).reshape(-1, width),
-        rank_objective_R=objective(rankings),
-        rank_weights_RK=weights(rankings),
+        rank_objective_R=reading.objective(rankings),
+        rank_reliability_R=reading.reliability(rankings),
+        rank_weights_RK=reading.weights(rankings),
         chosen_P=_long([at + b for (_, at), b in zip(duels, best, strict=True)]),
         rejected_P=_long([at + 1 - b for (_, at), b in zip(duels, best, strict=True)]),
         tied_P=torch.tensor([len(vote.tiers) == 1 for vote, _ in duels], dtype=torch.bool),
         strength_P=_long([vote.strength for vote, _ in duels]),
-        pair_objective_P=objective(duels),
-        pair_weights_PK=weights(duels),
+        pair_objective_P=reading.objective(duels),
+        pair_reliability_P=reading.reliability(duels),
+        pair_weights_PK=reading.weights(duels),
         thumb_Q=_long([at for _, at in thumbs]),
         up_Q=torch.tensor([vote.up for vote, _ in thumbs], dtype=torch.bool),
         people_Q=[vote.person for vote, _ in thumbs],
-        thumb_objective_Q=objective(thumbs),
-        thumb_weights_QK=weights(thumbs),
+        thumb_objective_Q=reading.objective(thumbs),
+        thumb_weights_QK=reading.weights(thumbs),
         signal_H=_long([at for _, at in signals]),
         signals_H=[vote.signal for vote, _ in signals],
-        signal_objective_H=objective(signals),
-        signal_weights_HK=weights(signals),
+        signal_objective_H=reading.objective(signals),
+        signal_weights_HK=reading.weights(signals),
     )
 
 
-def _weights(vote: Vote, heads: int, *, bootstrap: bool, ai_weight: float) -> list[float]:
-    """How much each head reads of the vote."""
-    full = UNSURE_WEIGHT if isinstance(vote, Comparison) and vote.unsure else 1.0
-    full *= ai_weight if vote.by_ai else 1.0
-    return [read * full for read in bootstrap_weights(vote.event_id, heads)] if bootstrap else [full] * heads
+def _by_kind(votes: Sequence[Vote]) -> tuple[list[Placed], list[Placed], list[Placed], list[Placed]]:
+    """Rankings, pairs, thumbs and signals."""
+    kinds: tuple[list[Placed], list[Placed], list[Placed], list[Placed]] = [], [], [], []
+    row = 0
+    for vote in votes:
+        match vote:
+            case Comparison(candidates=candidates):
+                kinds[len(candidates) == 2].append((vote, row))
+            case Rating(signal=signal):
+                kinds[2 + bool(signal)].append((vote, row))
+        row += len(vote.candidates)
+    return kinds
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How far votes are read, as tensors; `assemble` says by what."""
+
+    heads: int
+    objectives: Sequence[str]
+    raters: Raters
+    bootstrap: bool
+    ai_weight: float
+
+    def weights(self, group: Sequence[Placed]) -> Tensor:
+        """How much each head reads of each vote, (…, K)."""
+        rows = [self._weights(vote) for vote, _ in group]
+        return torch.tensor(rows, dtype=torch.float32).reshape(-1, self.heads)
+
+    def _weights(self, vote: Vote) -> list[float]:
+        full = UNSURE_WEIGHT if isinstance(vote, Comparison) and vote.unsure else 1.0
+        full *= self.ai_weight if vote.by_ai else 1.0
+        read = bootstrap_weights(vote.event_id, self.heads) if self.bootstrap else (1,) * self.heads
+        return [each * full for each in read]
+
+    def reliability(self, group: Sequence[Placed]) -> Tensor:
+        return torch.tensor([self.raters.of(vote)[0] for vote, _ in group], dtype=torch.float32)
+
+    def objective(self, group: Sequence[Placed]) -> Tensor:
+        return _long([vote.objective_index(self.objectives) for vote, _ in group])
 
 
 def _long(values: Sequence[Any]) -> Tensor:

@@ -1,9 +1,10 @@
 """One loss over all kinds of feedback, and what is learned of people beside the reward model.
 
-Plackett–Luce for rankings (ties by Efron), Bradley–Terry with margins for pairs, Bernoulli with a rater's bias
-for thumbs, a noisy label for implicit signals, and a penalty on the level of utilities where it is asked for; each head
-weighted by its own bootstrap. Beside the model stand the bias of each position in which an answer was shown, that of
-each rater's thumbs by an objective, and the reliability of each signal.
+Plackett–Luce for rankings (ties by Efron), Bradley–Terry with margins for pairs, both as far as who gave them is
+believed, Bernoulli with a rater's bias for thumbs, a noisy label for implicit signals, and a penalty on the level of
+utilities where it is asked for; each head weighted by its own bootstrap. Beside the model stand the bias of each
+position in which an answer was shown, that of each rater's thumbs by an objective, the reliability of each rater's
+comparisons and their own bias for the first position, and the reliability of each signal.
 
 Shapes: N answers of a batch, O objectives, K heads; R, P, Q, H as in `votes.VoteBatch`. Invariant: the losses of
 micro-batches, each with the denominator of the whole, add up to the loss of the whole, and their gradients too. Of
@@ -25,6 +26,7 @@ from rlhf_online.models.tokens import Pair
 from rlhf_online.training import distributed
 from rlhf_online.training.votes.batch import VoteBatch
 from rlhf_online.training.votes.rater_bias import RaterBias
+from rlhf_online.training.votes.raters import Raters
 from rlhf_online.training.votes.signal_reliability import SignalReliability
 
 MAX_POSITIONS = 16
@@ -46,6 +48,7 @@ class VoteLoss:
     def __init__(self, model: RewardModel, centring: float) -> None:
         self.position_bias_S = nn.Parameter(torch.zeros(MAX_POSITIONS, device=model.device))
         self.rater_bias = tuple(RaterBias() for _ in model.objectives)
+        self.raters = Raters()
         self.signal_reliability = SignalReliability()
         self._model = model
         self._centring = centring
@@ -60,16 +63,15 @@ class VoteLoss:
         device = self._model.device
         pairs = [*batch.pairs, *baseline] if len(batch.signal_H) else batch.pairs
         utilities_NOK = distributed.rows(pairs, self._utilities, "the reward model's step")
-        positions_N = batch.positions_N.to(device)
-        known_N = (positions_N >= 0) & (positions_N < MAX_POSITIONS)
-        shift_N = torch.where(known_N, self.position_bias_S[positions_N.clamp(0, MAX_POSITIONS - 1)], 0)
         answers_NOK = utilities_NOK[: len(batch.pairs)]
-        shown_NOK = answers_NOK + shift_N.reshape(-1, 1, 1)
+        position_N = self._position_bias(batch.positions_N.to(device))
+        self._observe_raters(batch, answers_NOK.detach(), position_N.detach())
+        habit_N = position_N + batch.habit_N.to(device)
         losses = [torch.zeros((), device=device)]
         if len(batch.rank_RG):
-            losses.append(self._rankings(batch, shown_NOK, answers_NOK, denominator))
+            losses.append(self._rankings(batch, answers_NOK, habit_N, denominator))
         if len(batch.chosen_P):
-            losses.append(self._pairs(batch, shown_NOK, answers_NOK, denominator))
+            losses.append(self._pairs(batch, answers_NOK, habit_N, denominator))
         if len(batch.thumb_Q):
             losses.append(self._thumbs(batch, answers_NOK, denominator, thumbs))
         if len(batch.signal_H) and baseline:
@@ -80,37 +82,60 @@ class VoteLoss:
     def _utilities(self, pairs: Sequence[Pair]) -> Tensor:
         return self._model.forward(self._model.packer.pack(pairs)).float()
 
-    def _rankings(self, batch: VoteBatch, shown_NOK: Tensor, answers_NOK: Tensor, denominator: float) -> Tensor:
+    def _position_bias(self, positions_N: Tensor) -> Tensor:
+        """What all people add to an answer for its place; 0 where that is not known, (N,)."""
+        known_N = (positions_N >= 0) & (positions_N < MAX_POSITIONS)
+        return torch.where(known_N, self.position_bias_S[positions_N.clamp(0, MAX_POSITIONS - 1)], 0)
+
+    def _observe_raters(self, batch: VoteBatch, answers_NOK: Tensor, position_N: Tensor) -> None:
+        """Comparisons that are seen for the first time, by what the heads think of them on average."""
+        awaited = [(vote, at) for vote, at in batch.compared if self.raters.awaits(vote)]
+        if not awaited:
+            return
+        utilities_NO, position_N = answers_NOK.mean(2).cpu(), position_N.cpu()
+        for vote, at in awaited:
+            objective, end = vote.objective_index(self._model.objectives), at + len(vote.candidates)
+            self.raters.observe(vote, utilities_NO[at:end, objective].tolist(), position_N[at:end].tolist())
+
+    def _rankings(self, batch: VoteBatch, answers_NOK: Tensor, habit_N: Tensor, denominator: float) -> Tensor:
         """Heads stand one below the other: a row for each ranking and head."""
         heads, device = self._model.members, self._model.device
         rows_RG, objective_R1 = batch.rank_RG.clamp(min=0).to(device), batch.rank_objective_R.to(device).unsqueeze(1)
         tiers_BG = batch.tiers_RG.to(device).repeat(heads, 1)
         weights_B = batch.rank_weights_RK.to(device).T.flatten()
-        utilities_BG = shown_NOK[rows_RG, objective_R1].permute(2, 0, 1).flatten(0, 1)
-        loss = reward_losses.plackett_luce_loss(utilities_BG, tiers_BG, weights_B, denominator=denominator)[0]
-        level_BG = answers_NOK[rows_RG, objective_R1].permute(2, 0, 1).flatten(0, 1)
-        return loss + self._level(level_BG, tiers_BG >= 0, weights_B, denominator)
+        utilities_BG = answers_NOK[rows_RG, objective_R1].permute(2, 0, 1).flatten(0, 1)
+        loss, _ = reward_losses.plackett_luce_loss(
+            utilities_BG,
+            tiers_BG,
+            weights_B,
+            habit_BG=habit_N[rows_RG].repeat(heads, 1),
+            reliability_B=batch.rank_reliability_R.to(device).repeat(heads),
+            denominator=denominator,
+        )
+        return loss + self._level(utilities_BG, tiers_BG >= 0, weights_B, denominator)
 
-    def _pairs(self, batch: VoteBatch, shown_NOK: Tensor, answers_NOK: Tensor, denominator: float) -> Tensor:
+    def _pairs(self, batch: VoteBatch, answers_NOK: Tensor, habit_N: Tensor, denominator: float) -> Tensor:
         device = self._model.device
         chosen_P, rejected_P = batch.chosen_P.to(device), batch.rejected_P.to(device)
         objective_P, weights_PK = batch.pair_objective_P.to(device), batch.pair_weights_PK.to(device)
         margins_P = torch.tensor(reward_losses.MARGINS, device=device)[batch.strength_P.clamp(0, 3).to(device)]
-        loss = reward_losses.bradley_terry_loss(
-            shown_NOK[chosen_P, objective_P],
-            shown_NOK[rejected_P, objective_P],
+        loss, _ = reward_losses.bradley_terry_loss(
+            answers_NOK[chosen_P, objective_P],
+            answers_NOK[rejected_P, objective_P],
             batch.tied_P.to(device).unsqueeze(1),
             margins_P.unsqueeze(1),
             weights_PK,
+            habit_B=(habit_N[chosen_P] - habit_N[rejected_P]).unsqueeze(1),
+            reliability_B=batch.pair_reliability_P.to(device).unsqueeze(1),
             denominator=denominator,
-        )[0]
+        )
         level_P2K = torch.stack((answers_NOK[chosen_P, objective_P], answers_NOK[rejected_P, objective_P]), 1)
         level_B2 = level_P2K.permute(2, 0, 1).flatten(0, 1)
         everywhere_B2 = torch.ones_like(level_B2, dtype=torch.bool)
         return loss + self._level(level_B2, everywhere_B2, weights_PK.T.flatten(), denominator)
 
     def _level(self, utilities_BG: Tensor, real_BG: Tensor, weights_B: Tensor, denominator: float) -> Tensor:
-        """Where the position shown adds to a utility, only the utility is centred."""
+        """What is added for a position is not centred."""
         if not self._centring:
             return torch.zeros((), device=self._model.device)
         loss, _ = reward_losses.centring_loss(utilities_BG, real_BG, weights_B, denominator=denominator)
@@ -164,6 +189,7 @@ class VoteLoss:
             "position_bias": self.position_bias_S.tolist(),
             "rater_bias": [bias.to_json() for bias in self.rater_bias],
             "signal_reliability": self.signal_reliability.to_json(),
+            "raters": self.raters.to_json(),
         }
 
     def load_json(self, values: Mapping[str, Any]) -> None:
@@ -172,3 +198,5 @@ class VoteLoss:
         for bias, stored in zip(self.rater_bias, values["rater_bias"], strict=True):
             bias.load_json(stored)
         self.signal_reliability.load_json(values["signal_reliability"])
+        if "raters" in values:  # which earlier releases did not learn
+            self.raters.load_json(values["raters"])

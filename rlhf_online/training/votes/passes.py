@@ -139,9 +139,9 @@ class VotePasses:
         """Micro-batches of whole votes."""
         limit = self._model.token_budget(MICRO_BATCH_TOKENS)
         heads, objectives = self._model.members, self._model.objectives
-        ai_weight = self.loss.signal_reliability.of(AI)
+        known = {"raters": self.loss.raters, "ai_weight": self.loss.signal_reliability.of(AI)}
         pieces = micro_batches(self._model.packer, votes, baseline if any(map(is_signal, votes)) else (), limit)
-        return [assemble(piece, heads, objectives, bootstrap=bootstrap, ai_weight=ai_weight) for piece in pieces]
+        return [assemble(piece, heads, objectives, bootstrap=bootstrap, **known) for piece in pieces]
 
     # Keeping
 

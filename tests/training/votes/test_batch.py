@@ -6,6 +6,7 @@ import pytest
 
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating
 from rlhf_online.training.votes.batch import UNSURE_WEIGHT, assemble, bootstrap_weights
+from rlhf_online.training.votes.raters import PRIOR_A, PRIOR_B, Raters
 
 
 def _ranking(tiers: tuple[tuple[int, ...], ...], event_id: str = "a", strength: int = 0) -> Comparison:
@@ -38,7 +39,7 @@ def test_assembly_tells_rankings_pairs_and_thumbs_apart():
         _ranking(((0,), (1, 2), (3,))),
         _ranking(((0, 1),)),
     ]
-    batch = assemble(votes, 3, ["helpful"])
+    batch = assemble(votes, 3, ["helpful"], Raters())
     assert len(batch.pairs) == 9 and batch.thumb_Q.tolist() == [0] and batch.up_Q.tolist() == [True]
     assert batch.chosen_P.tolist() == [2, 7] and batch.rejected_P.tolist() == [1, 8]
     assert batch.pairs[2][1] == (11, 2), "the better one"
@@ -54,13 +55,13 @@ def test_assembly_weighs_doubt_and_names_objectives_and_signals():
         replace(_thumb(True), objective="helpful"),
         _ranking(((0,), (1,), (2,))),
     ]
-    whole = assemble(votes, 2, ["helpful", "harmless"], bootstrap=False)
+    whole = assemble(votes, 2, ["helpful", "harmless"], Raters(), bootstrap=False)
     assert whole.pair_weights_PK.tolist() == [[UNSURE_WEIGHT] * 2] and whole.pair_objective_P.tolist() == [1]
     assert (whole.signals_H, whole.signal_H.tolist(), whole.signal_objective_H.tolist()) == (["stop"], [2], [1])
     assert whole.thumb_Q.tolist() == [3] and whole.thumb_objective_Q.tolist() == [0]
     assert whole.rank_objective_R.tolist() == [0] and whole.rank_weights_RK.tolist() == [[1, 1]]
     assert whole.weight() == 2 * (UNSURE_WEIGHT + 3) and UNSURE_WEIGHT == 0.25, "it counts a quarter"
-    masked = assemble(votes, 2, ["helpful", "harmless"])
+    masked = assemble(votes, 2, ["helpful", "harmless"], Raters())
     assert masked.pair_weights_PK.tolist() == [[UNSURE_WEIGHT * read for read in bootstrap_weights("a", 2)]]
 
 
@@ -73,9 +74,21 @@ def test_a_vote_that_no_person_gave_weighs_as_much_as_it_is_believed():
         replace(_thumb(True), by_ai=True),
         _thumb(False),
     ]
-    batch = assemble(votes, 1, ["helpful"], bootstrap=False, ai_weight=0.5)
+    batch = assemble(votes, 1, ["helpful"], Raters(), bootstrap=False, ai_weight=0.5)
     assert batch.pair_weights_PK.flatten().tolist() == [0.5, 0.5 * UNSURE_WEIGHT, 1.0]
     assert batch.rank_weights_RK.tolist() == [[0.5]] and batch.thumb_weights_QK.flatten().tolist() == [0.5, 1.0]
+
+
+def test_who_compares_is_believed_as_far_as_they_are_known_and_has_a_habit_for_what_is_shown_first():
+    raters = Raters()
+    raters.load_json({"scale": [1.0, 1.0], "people": {"p": [1.0, 3.0, 0.5, 4.0]}})
+    pair = replace(_ranking(((1,), (0,))), person="somebody else")
+    votes = [_ranking(((0,), (1,), (2,))), pair, replace(_ranking(((0,), (1,))), by_ai=True), _thumb(True)]
+    batch = assemble(votes, 1, ["helpful"], raters)
+    assert batch.rank_reliability_R.tolist() == [0.25]
+    assert batch.pair_reliability_P.tolist() == pytest.approx([PRIOR_A / (PRIOR_A + PRIOR_B), 1.0])
+    assert batch.habit_N.tolist() == [0.5, 0, 0, 0, 0, 0, 0, 0]
+    assert batch.compared == [(votes[0], 0), (votes[1], 3), (votes[2], 5)]
 
 
 def test_every_head_reads_its_own_four_fifths_of_the_votes():

@@ -15,11 +15,14 @@ from rlhf_online.models.tokens import Pair
 from rlhf_online.training.votes.batch import assemble, bootstrap_weights
 from rlhf_online.training.votes.loss import MAX_POSITIONS, VoteLoss, count_thumbs
 from rlhf_online.training.votes.rater_bias import RaterBias
+from rlhf_online.training.votes.raters import Raters
 
 OBJECTIVES = ("helpful", "harmless")
 HEADS = 2
 DENOMINATOR = 4.0
 PROMPT = (1, 5, 3)
+BELIEVED = {"scale": [1.0, 1.0], "people": {"p": [1.0, 0.0, 0.0, 4.0]}}
+"""Who gives votes here is believed wholly."""
 BOTH, FIRST = (
     next(name for name in map(str, range(99)) if bootstrap_weights(name, HEADS) == heads) for heads in ((1, 1), (1, 0))
 )
@@ -50,11 +53,12 @@ def _vote_loss(centring: float = 0.0, position_bias: Sequence[float] = ()) -> Vo
     loss = VoteLoss(cast(RewardModel, KnownUtilities()), centring)
     with torch.no_grad():
         loss.position_bias_S[: len(position_bias)] = torch.tensor(position_bias)
+    loss.raters.load_json(BELIEVED)
     return loss
 
 
 def _value(loss: VoteLoss, votes: Sequence[Vote], baseline: Sequence[Pair] = ()) -> float:
-    return loss(assemble(votes, HEADS, OBJECTIVES), baseline, DENOMINATOR).item()
+    return loss(assemble(votes, HEADS, OBJECTIVES, loss.raters), baseline, DENOMINATOR).item()
 
 
 def _comparison(
@@ -140,6 +144,39 @@ def test_pairs_are_taken_with_the_margin_of_their_strength_and_a_tie_without():
     assert _value(_vote_loss(0.7, bias), votes) == pytest.approx((told + 0.7 * level) / DENOMINATOR, rel=1e-5)
 
 
+def test_comparisons_are_taken_as_far_as_who_gave_them_is_believed_and_with_their_habit():
+    loss, rho, place = _vote_loss(position_bias=[0.5, -0.25]), 0.6, 0.75
+    loss.raters.load_json({"scale": [1.0, 1.0], "people": {"p": [3.0, 2.0, place, 4.0]}})
+    votes = [
+        _comparison(FIRST, (1, 3, 2), (2, 0, 1), positions=(2, 0, 1), objective="harmless"),
+        _comparison(BOTH, (4, 2), (0, 1), positions=(1, 0)),
+    ]
+    first, second = 0.5 + place, -0.25
+    looked, habit = _ranked([_u(3, 1) + first, _u(2, 1) + second, _u(1, 1)]), _ranked([first, second, 0.0])
+    told = -math.log(rho * math.exp(-looked) + (1 - rho) * math.exp(-habit))
+    for head in range(HEADS):
+        delta = _u(4, 0, head) + second - _u(2, 0, head) - first
+        told -= math.log(rho / (1 + math.exp(-delta)) + (1 - rho) / (1 + math.exp(first - second)))
+    assert _value(loss, votes) == pytest.approx(told / DENOMINATOR, rel=1e-5)
+
+
+def test_who_compares_is_looked_at_once_by_the_mean_over_heads_of_their_objective():
+    votes = [
+        _comparison("a", (1, 3, 2), (2, 0, 1), positions=(2, 0, 1), objective="harmless"),
+        _comparison("b", (4, 2), (0, 1), positions=(1, 0)),
+    ]
+    loss, expected = _vote_loss(position_bias=[0.5, -0.25]), Raters()
+    for raters in (loss.raters, expected):
+        raters.load_json({"scale": [0.5, 1.0], "people": {}})
+    loss.raters.expect(["a", "b"])
+    expected.observe(votes[0], [_u(token, 1, 0) / 2 + _u(token, 1, 1) / 2 for token in (1, 3, 2)], [0.0, 0.5, -0.25])
+    expected.observe(votes[1], [_u(token, 0, 0) / 2 + _u(token, 0, 1) / 2 for token in (4, 2)], [-0.25, 0.5])
+    for _ in range(2):
+        _value(loss, votes)
+    [(person, found)] = loss.raters.to_json()["people"].items()
+    assert person == "p" and found == pytest.approx(expected.to_json()["people"]["p"], rel=1e-5)
+
+
 def test_thumbs_are_taken_with_the_bias_of_who_gave_them_on_their_objective():
     loss = _vote_loss()
     loss.rater_bias[1].load_json([0.2, {"keen": 1.5}])
@@ -157,7 +194,7 @@ def test_raters_biases_step_by_the_mean_utility_over_heads_of_their_own_objectiv
     loss, expected = _vote_loss(), RaterBias()
     utilities = [fmean(_u(token, 1, head) for head in range(HEADS)) for token in (3, 1, 2)]
     expected.step(utilities, [True, False, False], ["keen", "keen", "new"], {"keen": 2, "new": 2})
-    loss(assemble(votes, HEADS, OBJECTIVES), [], DENOMINATOR, totals)
+    loss(assemble(votes, HEADS, OBJECTIVES, Raters()), [], DENOMINATOR, totals)
     assert loss.rater_bias[1].common == pytest.approx(expected.common)
     assert loss.rater_bias[1].people == pytest.approx(expected.people)
     assert loss.rater_bias[0].to_json() == [0.0, {}], "nobody gave a thumb on that one"
@@ -196,9 +233,14 @@ def test_what_is_learned_beside_the_model_comes_back():
     loss = _vote_loss(position_bias=[0.5, -0.25])
     loss.rater_bias[1].load_json([0.2, {"keen": 1.5}])
     loss.signal_reliability.observe("stop", [2.0])
+    loss.raters.load_json({"scale": [0.5, 2.0], "people": {"p": [3.0, 2.0, 0.1, 4.0]}})
     again = _vote_loss()
     again.load_json(loss.to_json())
     assert again.to_json() == loss.to_json()
+    earlier = loss.to_json()
+    del earlier["raters"]
+    again.load_json(earlier)
+    assert again.raters.to_json() == loss.raters.to_json(), "which a state of an earlier release does not hold"
     assert again.position_bias_S[:3].tolist() == [0.5, -0.25, 0.0]
 
 

@@ -1,0 +1,153 @@
+"""What is learned of each person who compares answers: their reliability ρ, and how they favour what is shown first.
+
+A comparison is a noisy label, as in the annotator models of Karger, Oh & Shah (2011) and of Chen et al. (WSDM 2013,
+CrowdBT): with probability ρ the person orders the answers by their utilities (Plackett–Luce), else by nothing but where
+they stand. Either way the answer shown first has b more; b is the person's place bias, beside that of all people:
+
+    P(order) = ρ PL(u + b x) + (1 − ρ) PL(b x)        x = 1 for the answer shown first, else 0
+
+The reward model learns from this likelihood (`votes.loss`), and ρ and b from the reward model: each vote is looked at
+*before* the model learns from it, so that nobody is believed for having been learned. A young model is surer than it
+should be, and would find everybody unreliable: here its utilities are multiplied by a common scale, which is learned
+from all votes alike, and is 0 while the model knows nothing. ρ has a Beta distribution, moved by each vote to the one
+with the mean and variance of the exact posterior, a mixture of two Betas (assumed-density filtering; Minka 2001): where
+the two explanations are as likely, as at scale 0, ρ stays exactly where it was. b and the scale have normal ones,
+moved by a Newton step a vote.
+
+Who judges otherwise than the others by taste, and not by chance, is believed less, too: what is learned here is one
+common taste.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf_online.feedback.votes import Comparison, Vote
+
+PRIOR_A, PRIOR_B = 4.0, 1.0
+"""Of the Beta distribution of somebody new: four of five look before they click; worth five votes."""
+MEMORY = 40.0
+"""Most votes that ρ rests on, so that who changes is found out in time."""
+PLACE_PRECISION = 4.0
+"""Of b before anything is known, whose standard deviation is so ½: P(first) = .62 of two equal answers."""
+SCALE_PRECISION = 1.0
+SCALE_MEMORY = 200.0
+"""Votes after which the scale has forgotten what it was, as the model changes."""
+
+
+@dataclass(slots=True)
+class Rater:
+    """ρ is Beta(a, b), the place bias N(place, 1/precision)."""
+
+    a: float = PRIOR_A
+    b: float = PRIOR_B
+    place: float = 0.0
+    precision: float = PLACE_PRECISION
+
+    @property
+    def reliability(self) -> float:
+        return self.a / (self.a + self.b)
+
+    def observe(
+        self, ranks: Sequence[int], utilities: Sequence[float], habit: Sequence[float], first: Sequence[bool]
+    ) -> float:
+        """One comparison: the answers' tiers, 0 for the best, what is thought of them, what their places add for this
+        person, and which stood first. Returns how probably the person looked."""
+        looked = Order(ranks, [u + h for u, h in zip(utilities, habit, strict=True)], first)
+        chance = Order(ranks, habit, first)
+        odds = looked.log_likelihood - chance.log_likelihood
+        believed = 1 / (1 + self.b / self.a * math.exp(-min(max(odds, -30.0), 30.0)))
+        self._move_reliability(believed)
+        self.precision += believed * looked.curvature + (1 - believed) * chance.curvature
+        self.place += (believed * looked.slope + (1 - believed) * chance.slope) / self.precision
+        return believed
+
+    def _move_reliability(self, believed: float) -> None:
+        """To the Beta of the moments of believed · Beta(a + 1, b) + (1 − believed) · Beta(a, b + 1)."""
+        n = self.a + self.b
+        mean = (self.a + believed) / (n + 1)
+        square = (self.a + 1) * (self.a + 2 * believed) / ((n + 1) * (n + 2))
+        votes = min(mean * (1 - mean) / (square - mean**2) - 1, MEMORY)
+        self.a, self.b = mean * votes, (1 - mean) * votes
+
+
+class Order:
+    """How likely the order of tiers is by Plackett–Luce, and the slope and curvature of that in a factor of x.
+
+    Answers of one tier are each compared with all lower ones and not with each other: a tie says nothing of who it is
+    that ties.
+    """
+
+    def __init__(self, ranks: Sequence[int], utilities: Sequence[float], x: Sequence[float]) -> None:
+        self.log_likelihood = self.slope = self.curvature = 0.0
+        for rank, utility, own in zip(ranks, utilities, x, strict=True):
+            against = [(u, x) for r, u, x in zip(ranks, utilities, x, strict=True) if r > rank]
+            if not against:
+                continue
+            field = [(utility, own), *against]
+            top = max(u for u, _ in field)
+            weights = [math.exp(u - top) for u, _ in field]
+            total = sum(weights)
+            mean = sum(weight * x for weight, (_, x) in zip(weights, field, strict=True)) / total
+            square = sum(weight * x * x for weight, (_, x) in zip(weights, field, strict=True)) / total
+            self.log_likelihood += utility - top - math.log(total)
+            self.slope += own - mean
+            self.curvature += square - mean**2
+
+
+class Raters:
+    """Everybody who has compared, by their hash; whoever gave no name is one of them."""
+
+    def __init__(self) -> None:
+        self._raters: dict[str, Rater] = {}
+        self._scale, self._precision = 0.0, SCALE_PRECISION
+        self._awaited: set[str] = set()
+
+    def expect(self, event_ids: Iterable[str]) -> None:
+        """New votes, each to be looked at when it is first met, and never again."""
+        self._awaited = set(event_ids)
+
+    def awaits(self, vote: Comparison) -> bool:
+        return vote.event_id in self._awaited and not vote.by_ai
+
+    def observe(self, vote: Comparison, utilities: Sequence[float], position_bias: Sequence[float]) -> None:
+        """What the model thinks of the vote's candidates before it learns from it, and what all people add to each for
+        its place. Numbers that are not finite say nothing."""
+        self._awaited.discard(vote.event_id)
+        if not all(map(math.isfinite, utilities)):
+            return
+        rater = self._raters.setdefault(vote.person, Rater())
+        first = [candidate.position == 0 for candidate in vote.candidates]
+        habit = [bias + rater.place * place for bias, place in zip(position_bias, first, strict=True)]
+        scaled = [self._scale * utility for utility in utilities]
+        looked = Order(vote.ranks, [u + h for u, h in zip(scaled, habit, strict=True)], utilities)
+        believed = rater.observe(vote.ranks, scaled, habit, first)
+        self._precision = self._precision * (1 - 1 / SCALE_MEMORY) + believed * looked.curvature
+        self._scale = min(max(self._scale + believed * looked.slope / self._precision, 0.0), 1.0)
+
+    def of(self, vote: Vote) -> tuple[float, float]:
+        """ρ and b of who gave it. A model's votes have a weight of their own (`signal_reliability`), and ρ = 1."""
+        if vote.by_ai:
+            return 1.0, 0.0
+        rater = self._raters.get(vote.person, NOBODY)
+        return rater.reliability, rater.place
+
+    def counts(self) -> dict[str, int]:
+        """How many of them are believed ("yes"), and how many less than half ("no")."""
+        doubted = sum(rater.reliability < 0.5 for rater in self._raters.values())
+        return {"yes": len(self._raters) - doubted, "no": doubted}
+
+    def to_json(self) -> dict[str, Any]:
+        people = {
+            person: [rater.a, rater.b, rater.place, rater.precision] for person, rater in sorted(self._raters.items())
+        }
+        return {"scale": [self._scale, self._precision], "people": people}
+
+    def load_json(self, values: Mapping[str, Any]) -> None:
+        self._scale, self._precision = map(float, values["scale"])
+        self._raters = {person: Rater(*map(float, numbers)) for person, numbers in values["people"].items()}
+
+
+NOBODY = Rater()
+"""Somebody of whom nothing is known."""

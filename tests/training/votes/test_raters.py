@@ -1,0 +1,164 @@
+"""Who looks before they click, who does not, and who favours what is shown first."""
+
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from rlhf_online.feedback.votes import Candidate, Comparison
+from rlhf_online.simulation.people import plackett_luce
+from rlhf_online.training.votes.raters import MEMORY, PRIOR_A, PRIOR_B, Order, Rater, Raters
+
+PRIOR = PRIOR_A / (PRIOR_A + PRIOR_B)
+Habit = Callable[[Sequence[float], random.Random], list[int]]
+"""How a person orders answers of these utilities, which are shown in this order."""
+
+
+def _vote(order: Sequence[int], person: str, number: int = 0) -> Comparison:
+    """`order` names the answers by the place where they were shown, best first."""
+    return Comparison(
+        event_id=f"{person}{number}",
+        conversation_id="c",
+        person=person,
+        prompt_token_ids=(1,),
+        candidates=tuple(Candidate(token_ids=(place + 5,), position=place) for place in order),
+        tiers=tuple((index,) for index in range(len(order))),
+    )
+
+
+def _known(people: dict[str, Habit], votes: int, *, answers: int = 3, surer: float = 1.0, seed: int = 0) -> Raters:
+    """What is learned of people who judge, in turn, answers whose utilities a model knows, but for their scale."""
+    rng, raters = random.Random(seed), Raters()
+    raters.expect(f"{person}{number}" for person in people for number in range(votes))
+    for number in range(votes):
+        for person, habit in people.items():
+            utilities = [rng.gauss(0, 1) for _ in range(answers)]
+            order = habit(utilities, rng)
+            raters.observe(_vote(order, person, number), [surer * utilities[at] for at in order], [0.0] * answers)
+    return raters
+
+
+def looks(utilities: Sequence[float], rng: random.Random) -> list[int]:
+    return plackett_luce(utilities, 1.0, rng)
+
+
+def clicks(utilities: Sequence[float], rng: random.Random) -> list[int]:
+    return plackett_luce([0.0] * len(utilities), 1.0, rng)
+
+
+def clicks_first(utilities: Sequence[float], rng: random.Random) -> list[int]:
+    return [0, *(1 + at for at in clicks(utilities[1:], rng))]
+
+
+def leans_to_the_first(utilities: Sequence[float], rng: random.Random) -> list[int]:
+    return looks([utilities[0] + 1.0, *utilities[1:]], rng)
+
+
+def half_looks(utilities: Sequence[float], rng: random.Random) -> list[int]:
+    return (looks if rng.random() < 0.5 else clicks)(utilities, rng)
+
+
+def _of(raters: Raters, person: str) -> tuple[float, float]:
+    return raters.of(_vote([0, 1], person))
+
+
+def test_who_clicks_at_random_is_believed_little_and_who_looks_much():
+    found = _known({"looks": looks, "half": half_looks, "clicks": clicks}, 400)
+    looked, half, clicked = (_of(found, person)[0] for person in ("looks", "half", "clicks"))
+    assert looked > 0.85 and clicked < 0.15 and half == pytest.approx(0.5, abs=0.2)
+    assert found.counts() in ({"yes": 2, "no": 1}, {"yes": 1, "no": 2})
+    assert _of(found, "new") == (pytest.approx(PRIOR), 0.0)
+
+
+def test_the_place_that_somebody_favours_is_found_and_is_no_reason_to_disbelieve_them():
+    found = _known({"leans": leans_to_the_first, "looks": looks, "first": clicks_first}, 300)
+    reliability, place = _of(found, "leans")
+    assert reliability > 0.8 and place == pytest.approx(1.0, abs=0.35)
+    assert _of(found, "looks")[1] == pytest.approx(0.0, abs=0.35)
+    reliability, place = _of(found, "first")
+    assert place > 2 and reliability < 0.5, "who takes the first whatever it is says nothing"
+
+
+def test_a_model_that_is_surer_than_it_should_be_makes_nobody_a_liar():
+    """Its utilities are four times as far apart as people's: taken at their word everybody clicks at random."""
+    found = _known({f"p{number}": looks for number in range(5)}, 60, surer=4.0)
+    assert found.counts()["no"] == 0 and min(_of(found, f"p{number}")[0] for number in range(5)) > 0.7
+    assert found.to_json()["scale"][0] == pytest.approx(0.25, abs=0.08)
+
+
+def test_a_model_that_knows_nothing_says_nothing_of_people():
+    rng, raters = random.Random(1), Raters()
+    raters.expect(f"p{number}" for number in range(200))
+    for number in range(200):
+        noise = [rng.gauss(0, 1) for _ in range(3)]
+        raters.observe(_vote(clicks(noise, rng), "p", number), noise, [0.0] * 3)
+    assert _of(raters, "p")[0] == pytest.approx(PRIOR, abs=0.15)
+
+
+def test_a_vote_is_looked_at_once_and_a_models_never():
+    vote, raters = _vote([0, 1], "p"), Raters()
+    assert not raters.awaits(vote), "nothing is new: it is replayed"
+    raters.expect([vote.event_id])
+    assert raters.awaits(vote) and not raters.awaits(replace(vote, by_ai=True))
+    raters.observe(vote, [math.nan, 0.0], [0.0, 0.0])
+    assert not raters.awaits(vote) and raters.counts() == {"yes": 0, "no": 0}, "what is no number says nothing"
+    assert raters.of(replace(vote, by_ai=True)) == (1.0, 0.0)
+
+
+def test_one_vote_moves_reliability_to_the_mean_and_variance_of_the_exact_posterior():
+    rater = Rater()
+    odds = math.exp(Order((0, 1), (1.2, 0.2), (0, 0)).log_likelihood) / 0.5
+    rater.observe((0, 1), (1.2, 0.2), (0.0, 0.0), (False, False))
+    grid = [(at + 0.5) / 20_000 for at in range(20_000)]
+    density = [
+        rho ** (PRIOR_A - 1) * (1 - rho) ** (PRIOR_B - 1) * (rho * odds + (1 - rho)) for rho in grid
+    ]  # of the prior, times the likelihood
+    mean = sum(rho * d for rho, d in zip(grid, density, strict=True)) / sum(density)
+    square = sum(rho * rho * d for rho, d in zip(grid, density, strict=True)) / sum(density)
+    n = rater.a + rater.b
+    assert rater.reliability == pytest.approx(mean, rel=1e-6)
+    assert rater.a * rater.b / (n * n * (n + 1)) == pytest.approx(square - mean**2, rel=1e-5)
+
+
+def test_what_no_explanation_is_better_for_changes_nothing():
+    rater = Rater()
+    rater.observe((0, 1, 2), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (False, False, False))
+    assert (rater.a, rater.b, rater.place) == pytest.approx((PRIOR_A, PRIOR_B, 0.0))
+    rater.observe((0, 0), (3.0, 0.0), (0.0, 0.0), (True, False))
+    assert (rater.a, rater.b, rater.place) == pytest.approx((PRIOR_A, PRIOR_B, 0.0)), "a tie"
+
+
+def test_the_likelihood_of_an_order_and_its_derivatives():
+    utilities, x = (0.3, -0.2, 1.1, 0.4), (1.0, 0.0, 0.0, 0.5)
+    order = Order((0, 1, 1, 2), utilities, x)
+
+    def log_likelihood(shift: float) -> float:
+        a, b, c, d = (u + shift * own for u, own in zip(utilities, x, strict=True))
+        first = a - math.log(sum(map(math.exp, (a, b, c, d))))
+        return first + sum(u - math.log(math.exp(u) + math.exp(d)) for u in (b, c))
+
+    h = 1e-4
+    up, down = log_likelihood(h), log_likelihood(-h)
+    assert order.log_likelihood == pytest.approx(log_likelihood(0.0))
+    assert order.slope == pytest.approx((up - down) / (2 * h), rel=1e-6)
+    assert -order.curvature == pytest.approx((up - 2 * order.log_likelihood + down) / h**2, rel=1e-4)
+
+
+def test_who_stops_looking_is_found_out():
+    def tires(utilities: Sequence[float], rng: random.Random) -> list[int]:
+        seen.append(1)
+        return (looks if len(seen) < 300 else clicks)(utilities, rng)
+
+    seen: list[int] = []
+    assert _of(_known({"tires": tires, "looks": looks}, 290), "tires")[0] > 0.85
+    seen.clear()
+    assert _of(_known({"tires": tires, "looks": looks}, 300 + 5 * int(MEMORY)), "tires")[0] < 0.5
+
+
+def test_what_is_known_comes_back():
+    found, again = _known({"looks": looks, "clicks": clicks}, 50), Raters()
+    again.load_json(json.loads(json.dumps(found.to_json())))
+    assert again.to_json() == found.to_json() and again.counts() == found.counts()

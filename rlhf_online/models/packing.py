@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from rlhf_online.models.tokens import Pair, fit, length
+from rlhf_online.models.transfer import onto
 
 NUMBERS = {torch.long: np.int64, torch.int32: np.int32, torch.bool: np.bool_}
 
@@ -115,9 +116,7 @@ def pack(
 
     def on_device(values: Sequence[object], dtype: torch.dtype = torch.long) -> Tensor:
         # numpy reads a list of numbers ten times as fast as torch does.
-        made = torch.from_numpy(np.array(values, NUMBERS[dtype]))
-        pinned = made.pin_memory() if torch.device(device).type == "cuda" else made
-        return pinned.to(device, non_blocking=True)
+        return onto(torch.from_numpy(np.array(values, NUMBERS[dtype])), device)
 
     counts = [len(answer) for _, answer in pairs]
     tree = None

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlhf_online.models.compiled import fused
+
 PIECE_FLOATS = 1 << 24
 """Logits in memory at once, on a CPU."""
 GPU_ROWS = 4096
@@ -56,18 +58,17 @@ class _Predictions(torch.autograd.Function):
         spread_Nd = torch.zeros_like(scaled_Nd, dtype=wide) if ctx.needs_input_grad[0] and entropies else None
         for piece in _pieces(scaled_Nd, weight_Vd):
             logits_nV = _logits(scaled_Nd[piece], cast_Vd, bias_V, temperature_N1[piece])
-            total_N[piece] = logits_nV.logsumexp(1)
-            logprobs_N[piece] = logits_nV.gather(1, tokens_N[piece].unsqueeze(1)).squeeze(1) - total_N[piece]
+            logprobs_N[piece], total_N[piece] = _read(logits_nV, tokens_N[piece].unsqueeze(1))
             if towards_Nd is None and not entropies:
                 continue
-            share_nV = logits_nV.sub_(total_N[piece].unsqueeze(1)).exp_()
-            surprise_nV = torch.special.entr(share_nV) if entropies else share_nV.new_zeros(0, 0)
-            entropies_N[piece] = surprise_nV.sum(1) if entropies else 0.0
+            share_nV, surprise_nV, entropies_n = _shares(logits_nV, total_N[piece].unsqueeze(1), entropies, dtype)
+            if entropies_n is not None:
+                entropies_N[piece] = entropies_n
             if towards_Nd is not None:
-                mean_nd = _product(share_nV.to(dtype), cast_Vd)
+                mean_nd = _product(share_nV, cast_Vd)
                 towards_Nd[piece] = cast_Vd[tokens_N[piece]] - mean_nd
                 if spread_Nd is not None:
-                    spread_Nd[piece] = _product(surprise_nV.to(dtype), cast_Vd)
+                    spread_Nd[piece] = _product(surprise_nV, cast_Vd)
                     spread_Nd[piece] -= entropies_N[piece].unsqueeze(1) * mean_nd
         ctx.save_for_backward(scaled_Nd, weight_Vd, bias_V, tokens_N, temperature_N1, total_N, towards_Nd, spread_Nd)
         ctx.entropies = entropies
@@ -98,17 +99,49 @@ def _gradients(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
             bias_gradient_V.index_add_(0, tokens_N, (chosen_N1 / temperature_N1).squeeze(1))
         for piece in _pieces(scaled_Nd, weight_Vd):
             logits_nV = _logits(scaled_Nd[piece], cast_Vd, bias_V, temperature_N1[piece])
-            share_nV = logits_nV.sub_(total_N[piece].unsqueeze(1)).exp_()
-            if ctx.entropies:
-                surprise_nV = torch.special.entr(share_nV)
-                lost_n1 = chosen_N1[piece] + entropy_N1[piece] * surprise_nV.sum(1, keepdim=True)
-                pull_nV = entropy_N1[piece] * surprise_nV - lost_n1 * share_nV
-            else:
-                pull_nV = share_nV.mul_(-chosen_N1[piece])
-            weight_gradient_Vd += _product(pull_nV.to(dtype).T, scaled_Nd[piece])
+            entropy_n1 = entropy_N1[piece] if ctx.entropies else None
+            pull_nV = _pull(logits_nV, total_N[piece].unsqueeze(1), chosen_N1[piece], entropy_n1, dtype)
+            weight_gradient_Vd += _product(pull_nV.T, scaled_Nd[piece])
             if bias_gradient_V is not None:
                 bias_gradient_V += (pull_nV / temperature_N1[piece]).sum(0)
     return hidden_Nd, weight_gradient_Vd, bias_gradient_V, None, None, None
+
+
+@fused
+def _read(logits_nV: Tensor, tokens_n1: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the tokens, and what all of a row's logits add up to."""
+    total_n = logits_nV.logsumexp(1)
+    return logits_nV.gather(1, tokens_n1).squeeze(1) - total_n, total_n
+
+
+@fused
+def _shares(
+    logits_nV: Tensor, total_n1: Tensor, entropies: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """p and, where asked for, −p log p, in `dtype`, and the sums of those."""
+    share_nV = _share(logits_nV, total_n1)
+    if not entropies:
+        return share_nV.to(dtype), share_nV, None
+    surprise_nV = torch.special.entr(share_nV)
+    return share_nV.to(dtype), surprise_nV.to(dtype), surprise_nV.sum(1)
+
+
+@fused
+def _pull(
+    logits_nV: Tensor, total_n1: Tensor, chosen_n1: Tensor, entropy_n1: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """The gradient with respect to the logits but for the token's own, in `dtype`."""
+    share_nV = _share(logits_nV, total_n1)
+    if entropy_n1 is None:
+        return (-chosen_n1 * share_nV).to(dtype)
+    surprise_nV = torch.special.entr(share_nV)
+    lost_n1 = chosen_n1 + entropy_n1 * surprise_nV.sum(1, keepdim=True)
+    return (entropy_n1 * surprise_nV - lost_n1 * share_nV).to(dtype)
+
+
+def _share(logits_nV: Tensor, total_n1: Tensor) -> Tensor:
+    """p; on a CPU, where a new tensor is dear, in the place of the logits."""
+    return (logits_nV - total_n1).exp() if logits_nV.is_cuda else logits_nV.sub_(total_n1).exp_()
 
 
 def _pieces(scaled_Nd: Tensor, weight_Vd: Tensor) -> Iterator[slice]:

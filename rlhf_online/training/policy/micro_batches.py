@@ -19,6 +19,7 @@ from rlhf_online.algorithms.masked import row_sums
 from rlhf_online.models.packing import Packed
 from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.tokens import Pair
+from rlhf_online.models.transfer import onto
 from rlhf_online.training import distributed
 from rlhf_online.training.distributed import out_of_memory
 from rlhf_online.training.policy.measured import MeasuredAnswers
@@ -50,7 +51,7 @@ class MicroBatches:
             measured = []
             for group in self._rows(asked, [(row,) for row in rows]):
                 batch, outputs = self.forward(asked, group)
-                reference_BA = self.policy.reference_logprobs(batch, temperature_N[group].to(self.policy.device))
+                reference_BA = self.policy.reference_logprobs(batch, onto(temperature_N[group], self.policy.device))
                 tensors = outputs.logprobs_BA, reference_BA, outputs.values_BA
                 measured.append((group, torch.stack([tensor.float() for tensor in tensors], 1)))
             place = {row: index for index, row in enumerate(rows)}
@@ -92,7 +93,7 @@ class MicroBatches:
             measured = []
             for group in self._rows(answers, [(row,) for row in rows]):
                 batch, outputs = self.forward(answers, group)
-                start_BA = answers.start_NA[group, : batch.mask_BA.shape[1]].to(outputs.logprobs_BA)
+                start_BA = onto(answers.start_NA[group, : batch.mask_BA.shape[1]], self.policy.device)
                 measured.append((group, row_sums(kl.k3(start_BA, outputs.logprobs_BA), batch.mask_BA)))
             place = {row: index for index, row in enumerate(rows)}
             found_N = torch.zeros(len(rows))
@@ -140,7 +141,7 @@ class MicroBatches:
         self, answers: MeasuredAnswers, rows: Sequence[int], *, entropies: bool = False
     ) -> tuple[Packed, Outputs]:
         batch = self.policy.collate([answers.pairs[row] for row in rows])
-        temperature_B = answers.temperature_N[list(rows)].to(self.policy.device)
+        temperature_B = onto(answers.temperature_N[list(rows)], self.policy.device)
         return batch, self.policy.forward(batch, temperature_B, entropies=entropies)
 
     def _rows(self, answers: MeasuredAnswers, examples: Sequence[Example]) -> list[list[int]]:

@@ -17,6 +17,7 @@ from rlhf_online.algorithms import importance, policy_losses
 from rlhf_online.algorithms.masked import Stats, row_sums
 from rlhf_online.models.policy import Outputs
 from rlhf_online.models.tokens import Pair
+from rlhf_online.models.transfer import onto
 from rlhf_online.training.policy.algorithms.base import PolicyGradient
 from rlhf_online.training.policy.measured import AlgorithmState, MeasuredAnswers, ScoredAnswers
 
@@ -47,9 +48,10 @@ class MicroBatch:
     mask_BA: Tensor
     minibatch: MinibatchContext
 
-    def of(self, tensor_NA: Tensor) -> Tensor:
-        """These rows, cut to the micro-batch's width, on its device."""
-        return tensor_NA[list(self.rows), : self.mask_BA.shape[1]].to(self.mask_BA.device)
+    def of(self, tensor: Tensor) -> Tensor:
+        """These rows of (N,) or (N, A), the latter cut to the micro-batch's width, on its device."""
+        rows = tensor[list(self.rows)]
+        return onto(rows if rows.dim() == 1 else rows[:, : self.mask_BA.shape[1]], self.mask_BA.device)
 
     def sequence_logprobs(self) -> Tensor:
         """Log-probability of each answer, (B,)."""

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_online.algorithms import reward_losses
-from rlhf_online.feedback.votes import Vote, is_thumb
+from rlhf_online.feedback.votes import Comparison, Vote, is_thumb
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
+from rlhf_online.models.transfer import onto
 from rlhf_online.training import distributed
 from rlhf_online.training.votes.batch import VoteBatch
 from rlhf_online.training.votes.rater_bias import RaterBias
@@ -49,6 +50,7 @@ class VoteLoss:
         self.position_bias_S = nn.Parameter(torch.zeros(MAX_POSITIONS, device=model.device))
         self.rater_bias = tuple(RaterBias() for _ in model.objectives)
         self.raters = Raters()
+        self._seen: list[tuple[list[tuple[Comparison, int]], Tensor, Tensor]] = []
         self.signal_reliability = SignalReliability()
         self._model = model
         self._centring = centring
@@ -64,9 +66,9 @@ class VoteLoss:
         pairs = [*batch.pairs, *baseline] if len(batch.signal_H) else batch.pairs
         utilities_NOK = distributed.rows(pairs, self._utilities, "the reward model's step")
         answers_NOK = utilities_NOK[: len(batch.pairs)]
-        position_N = self._position_bias(batch.positions_N.to(device))
-        self._observe_raters(batch, answers_NOK.detach(), position_N.detach())
-        habit_N = position_N + batch.habit_N.to(device)
+        position_N = self._position_bias(onto(batch.positions_N, device))
+        self._see_raters(batch, answers_NOK.detach(), position_N.detach())
+        habit_N = position_N + onto(batch.habit_N, device)
         losses = [torch.zeros((), device=device)]
         if len(batch.rank_RG):
             losses.append(self._rankings(batch, answers_NOK, habit_N, denominator))
@@ -87,46 +89,51 @@ class VoteLoss:
         known_N = (positions_N >= 0) & (positions_N < MAX_POSITIONS)
         return torch.where(known_N, self.position_bias_S[positions_N.clamp(0, MAX_POSITIONS - 1)], 0)
 
-    def _observe_raters(self, batch: VoteBatch, answers_NOK: Tensor, position_N: Tensor) -> None:
-        """Comparisons that are seen for the first time, by what the heads think of them on average."""
-        awaited = [(vote, at) for vote, at in batch.compared if self.raters.awaits(vote)]
-        if not awaited:
-            return
-        utilities_NO, position_N = answers_NOK.mean(2).cpu(), position_N.cpu()
-        for vote, at in awaited:
-            objective, end = vote.objective_index(self._model.objectives), at + len(vote.candidates)
-            self.raters.observe(vote, utilities_NO[at:end, objective].tolist(), position_N[at:end].tolist())
+    def _see_raters(self, batch: VoteBatch, answers_NOK: Tensor, position_N: Tensor) -> None:
+        """Comparisons that are seen for the first time, to be observed by what the heads think of them on average."""
+        if awaited := [(vote, at) for vote, at in batch.compared if self.raters.awaits(vote)]:
+            self._seen.append((awaited, answers_NOK.mean(2), position_N))
+
+    def observe_raters(self) -> None:
+        """Of the comparisons that were seen since: at the end of a step, as it waits for the GPU."""
+        for awaited, utilities_NO, position_N in self._seen:
+            utilities_NO, position_N = utilities_NO.cpu(), position_N.cpu()
+            for vote, at in awaited:
+                objective, end = vote.objective_index(self._model.objectives), at + len(vote.candidates)
+                self.raters.observe(vote, utilities_NO[at:end, objective].tolist(), position_N[at:end].tolist())
+        self._seen = []
 
     def _rankings(self, batch: VoteBatch, answers_NOK: Tensor, habit_N: Tensor, denominator: float) -> Tensor:
         """Heads stand one below the other: a row for each ranking and head."""
         heads, device = self._model.members, self._model.device
-        rows_RG, objective_R1 = batch.rank_RG.clamp(min=0).to(device), batch.rank_objective_R.to(device).unsqueeze(1)
-        tiers_BG = batch.tiers_RG.to(device).repeat(heads, 1)
-        weights_B = batch.rank_weights_RK.to(device).T.flatten()
+        rows_RG = onto(batch.rank_RG.clamp(min=0), device)
+        objective_R1 = onto(batch.rank_objective_R, device).unsqueeze(1)
+        tiers_BG = onto(batch.tiers_RG, device).repeat(heads, 1)
+        weights_B = onto(batch.rank_weights_RK, device).T.flatten()
         utilities_BG = answers_NOK[rows_RG, objective_R1].permute(2, 0, 1).flatten(0, 1)
         loss, _ = reward_losses.plackett_luce_loss(
             utilities_BG,
             tiers_BG,
             weights_B,
             habit_BG=habit_N[rows_RG].repeat(heads, 1),
-            reliability_B=batch.rank_reliability_R.to(device).repeat(heads),
+            reliability_B=onto(batch.rank_reliability_R, device).repeat(heads),
             denominator=denominator,
         )
         return loss + self._level(utilities_BG, tiers_BG >= 0, weights_B, denominator)
 
     def _pairs(self, batch: VoteBatch, answers_NOK: Tensor, habit_N: Tensor, denominator: float) -> Tensor:
         device = self._model.device
-        chosen_P, rejected_P = batch.chosen_P.to(device), batch.rejected_P.to(device)
-        objective_P, weights_PK = batch.pair_objective_P.to(device), batch.pair_weights_PK.to(device)
-        margins_P = torch.tensor(reward_losses.MARGINS, device=device)[batch.strength_P.clamp(0, 3).to(device)]
+        chosen_P, rejected_P = onto(batch.chosen_P, device), onto(batch.rejected_P, device)
+        objective_P, weights_PK = onto(batch.pair_objective_P, device), onto(batch.pair_weights_PK, device)
+        margins_P = onto(torch.tensor(reward_losses.MARGINS), device)[onto(batch.strength_P.clamp(0, 3), device)]
         loss, _ = reward_losses.bradley_terry_loss(
             answers_NOK[chosen_P, objective_P],
             answers_NOK[rejected_P, objective_P],
-            batch.tied_P.to(device).unsqueeze(1),
+            onto(batch.tied_P, device).unsqueeze(1),
             margins_P.unsqueeze(1),
             weights_PK,
             habit_B=(habit_N[chosen_P] - habit_N[rejected_P]).unsqueeze(1),
-            reliability_B=batch.pair_reliability_P.to(device).unsqueeze(1),
+            reliability_B=onto(batch.pair_reliability_P, device).unsqueeze(1),
             denominator=denominator,
         )
         level_P2K = torch.stack((answers_NOK[chosen_P, objective_P], answers_NOK[rejected_P, objective_P]), 1)
@@ -143,7 +150,7 @@ class VoteLoss:
 
     def _thumbs(self, batch: VoteBatch, answers_NOK: Tensor, denominator: float, thumbs: ThumbCounts | None) -> Tensor:
         device = self._model.device
-        utilities_QK = answers_NOK[batch.thumb_Q.to(device), batch.thumb_objective_Q.to(device)]
+        utilities_QK = answers_NOK[onto(batch.thumb_Q, device), onto(batch.thumb_objective_Q, device)]
         objective_Q = batch.thumb_objective_Q.tolist()
         if thumbs is not None and bool(utilities_QK.isfinite().all()):
             self._step_rater_bias(utilities_QK.detach().mean(1).tolist(), batch, objective_Q, thumbs)
@@ -153,9 +160,9 @@ class VoteLoss:
         ]
         return reward_losses.thumbs_loss(
             utilities_QK,
-            torch.tensor(bias_Q, device=device).unsqueeze(1),
-            batch.up_Q.to(device).unsqueeze(1).expand_as(utilities_QK),
-            batch.thumb_weights_QK.to(device),
+            onto(torch.tensor(bias_Q), device).unsqueeze(1),
+            onto(batch.up_Q, device).unsqueeze(1).expand_as(utilities_QK),
+            onto(batch.thumb_weights_QK, device),
             denominator=denominator,
         )[0]
 
@@ -172,14 +179,14 @@ class VoteLoss:
 
     def _signals(self, batch: VoteBatch, answers_NOK: Tensor, baseline_OK: Tensor, denominator: float) -> Tensor:
         device = self._model.device
-        objective_H = batch.signal_objective_H.to(device)
+        objective_H = onto(batch.signal_objective_H, device)
         reliability = {signal: self.signal_reliability.of(signal) for signal in set(batch.signals_H)}
-        reliability_H = torch.tensor([reliability[signal] for signal in batch.signals_H], device=device)
+        reliability_H = onto(torch.tensor([reliability[signal] for signal in batch.signals_H]), device)
         return reward_losses.implicit_loss(
-            answers_NOK[batch.signal_H.to(device), objective_H],
+            answers_NOK[onto(batch.signal_H, device), objective_H],
             baseline_OK[objective_H],
             reliability_H.unsqueeze(1),
-            batch.signal_weights_HK.to(device),
+            onto(batch.signal_weights_HK, device),
             denominator=denominator,
         )[0]
 

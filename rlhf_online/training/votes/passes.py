@@ -29,7 +29,7 @@ from rlhf_online.training.votes.loss import ThumbCounts, VoteLoss, count_thumbs
 POSITION_RIDGE = 0.01
 WARMUP = 0.1
 """Share of the first update's steps in which the learning rate rises."""
-MICRO_BATCH_TOKENS = 8192
+MICRO_BATCH_TOKENS = 16384
 MIN_HELD_OUT = 50
 """Held-out votes below which an update is not stopped early: their loss says too little."""
 MAX_HELD_OUT = 500
@@ -116,6 +116,7 @@ class VotePasses:
                 loss.backward()
             told = told + loss.detach()
         total = told.item()
+        self.loss.observe_raters()
         distributed.all_reduce(self._model.parameters().values(), {})
         (POSITION_RIDGE * self.loss.position_bias_S.square().sum()).backward()
         if not math.isfinite(total) or not math.isfinite(self._adam.clip(1.0)):

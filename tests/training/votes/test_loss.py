@@ -173,6 +173,7 @@ def test_who_compares_is_looked_at_once_by_the_mean_over_heads_of_their_objectiv
     expected.observe(votes[1], [_u(token, 0, 0) / 2 + _u(token, 0, 1) / 2 for token in (4, 2)], [-0.25, 0.5])
     for _ in range(2):
         _value(loss, votes)
+        loss.observe_raters()
     [(person, found)] = loss.raters.to_json()["people"].items()
     assert person == "p" and found == pytest.approx(expected.to_json()["people"]["p"], rel=1e-5)
 

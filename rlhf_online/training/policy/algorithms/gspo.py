@@ -39,7 +39,7 @@ class GSPO(KLPenalised):
             return gspo_loss(
                 batch.outputs.logprobs_BA,
                 batch.of(answers.behaviour_NA),
-                advantages_N[list(batch.rows)].to(batch.mask_BA.device),
+                batch.of(advantages_N),
                 batch.mask_BA,
                 clip=(self.clip, self.clip_high),
                 denominator=batch.minibatch.denominator,

@@ -54,7 +54,7 @@ class KTO(FromLabels):
             found, stats = kto_loss(
                 batch.sequence_logprobs(),
                 row_sums(batch.of(measured.reference_NA), batch.mask_BA),
-                desirable_N[list(batch.rows)].to(batch.mask_BA.device),
+                batch.of(desirable_N),
                 batch.minibatch.reference_point,
                 beta=self.beta,
                 desirable_weight=count / (2 * good),

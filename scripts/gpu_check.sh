@@ -4,6 +4,7 @@
 #   scripts/gpu_check.sh wheels 3.12     here, with a package registry: fetch what a bare machine with that Python lacks
 #                                        into build/ (7 MB)
 #   scripts/gpu_check.sh                 there, with torch, transformers and peft and no registry: at most 8 minutes
+#   scripts/gpu_check.sh against FOLDER  there, a worktree of an earlier commit beside this one, at 1b: at most 5 minutes
 #
 # It leaves tests.log, and a JSON object a size, in $OUT (build/gpu-check by default), and ends with 1 if one was not ok.
 set -uo pipefail
@@ -43,15 +44,21 @@ done
 export PYTHONPATH="$PWD:$packages"
 
 ok=0
-timeout 110 "$PYTHON" -m pytest -q -x -c /dev/null --rootdir . tests/models/test_tree_attention.py tests/models/test_token_head.py \
-  tests/models/test_gpu.py >"$OUT/tests.log" 2>&1 || ok=1
+if [[ ${1:-} == against ]]; then
+  timeout 300 "$PYTHON" -m tests.benches.trainer --against "${2:?the folder of an earlier commit}" --rounds 1 --json \
+    >"$OUT/against.json" || ok=1
+  cat "$OUT/against.json"
+  exit "$ok"
+fi
+timeout 80 "$PYTHON" -m pytest -q -x -c /dev/null --rootdir . --import-mode=importlib tests/models/test_token_head.py \
+  tests/models/test_gpu.py tests/training/test_gpu.py >"$OUT/tests.log" 2>&1 || ok=1
 tail -n 3 "$OUT/tests.log"
-row() { # SIZE SECONDS: one size, three rounds, and what it says
-  timeout "$2" "$PYTHON" -m tests.benches.trainer --sizes "$1" --rounds 3 --json >"$OUT/$1.json" || ok=1
+row() { # SIZE SECONDS: one size, two rounds, and what it says
+  timeout "$2" "$PYTHON" -m tests.benches.trainer --sizes "$1" --rounds 2 --json >"$OUT/$1.json" || ok=1
   cat "$OUT/$1.json"
 }
-row 0.1b 60
-row 1b 130
+row 1b 150
+row 0.1b 100
 row 7b-lora 120
-row 7b 50
+row 7b 30
 exit "$ok"

@@ -98,7 +98,7 @@ class Keyring:
             entry = self._entry(person, fresh=True)
         if entry is not None and entry.id == key_id:
             return self._key(person, entry)
-        if entry is not None and entry.erased:
+        if entry is not None and entry.tells_deleted(key_id):
             with self._lock:
                 self._deleted[key_id] = None
                 if len(self._deleted) > REMEMBERED:

@@ -1,7 +1,7 @@
 """Where people's content keys lie: a record a person, in a folder or in a bucket, changed by compare-and-set.
 
     keystore                    {"format", "identity", "kek"}: which key store this is, made once
-    people/3f/3f9c….json        {"id", "key", "erased"}: the key in use, and whether those before it were deleted
+    people/3f/3f9c….json        {"id", "key", "erased", "deleted"}: the key in use, and which before it were deleted
 
 A record outlives its key: it tells a key that was deleted from one that is missing, which a store that is away, emptied
 or restored from an old copy looks like. The name of a record is a digest
@@ -23,26 +23,41 @@ if TYPE_CHECKING:
     from rlhf_online.versions.bucket import Bucket, Object
 
 STORE = "keystore"
+ANY = "*"
+"""Among the ids of deleted keys: whatever key is not the one in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A person's record. `id` and `key` (base64, wrapped where there is a key for that) are "" while there is no key;
-    `erased`: whatever keys the person had before this one were deleted."""
+    `erased`: whatever keys the person had before this one were deleted, and `deleted` are their ids. A record of an
+    earlier release names none (ANY)."""
 
     id: str = ""
     key: str = ""
     erased: bool = False
+    deleted: tuple[str, ...] = ()
+
+    def without_key(self) -> "Entry":
+        """The record once its key, if there is one, is deleted."""
+        return Entry(erased=True, deleted=(*self.deleted, self.id) if self.id else self.deleted)
+
+    def tells_deleted(self, key_id: str) -> bool:
+        """Whether the key was deleted: one that came after this record was copied was not, whoever was erased before."""
+        return key_id != self.id and (key_id in self.deleted or ANY in self.deleted)
 
     def encode(self) -> bytes:
-        return json.dumps({"id": self.id, "key": self.key, "erased": self.erased}).encode()
+        values = {"id": self.id, "key": self.key, "erased": self.erased, "deleted": self.deleted}
+        return json.dumps(values).encode()
 
     @classmethod
     def decode(cls, data: bytes, place: str) -> "Entry":
         """Raises FileDamaged."""
         try:
             values = json.loads(data)
-            return cls(str(values["id"]), str(values["key"]), bool(values["erased"]))
+            erased = bool(values["erased"])
+            deleted = tuple(map(str, values.get("deleted", [ANY] if erased else [])))
+            return cls(str(values["id"]), str(values["key"]), erased, deleted)
         except (ValueError, KeyError, TypeError) as error:
             raise FileDamaged(f"{place} is no record of a key: bring it back from the key store's own copy") from error
 

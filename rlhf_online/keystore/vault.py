@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -112,7 +113,7 @@ class Vault:
             nonce = secrets.token_bytes(NONCE_BYTES)
             secret = nonce + self._wrap.encrypt(nonce, secret, _about(person, key_id))
         key = base64.b64encode(secret).decode()
-        self._change(person, Entry(key_id, key, before is not None and before.erased), before)
+        self._change(person, replace(before or Entry(), id=key_id, key=key), before)
 
     def settle(self, person: str) -> None:
         """Before anything is sealed with a key that another process made."""
@@ -127,7 +128,7 @@ class Vault:
             entry = self.read(person)
             if entry is not None and not entry.id and entry.erased:
                 return
-            if self._change(person, Entry(erased=True), entry):
+            if self._change(person, (entry or Entry()).without_key(), entry):
                 return
 
     def key(self, person: str, entry: Entry) -> Key:

@@ -187,6 +187,20 @@ class Versions(Value):
     disk: SharedDisk = SharedDisk()
 
 
+class Keystore(Value):
+    url: str = Field(
+        default="",
+        pattern=r"^((s3|gs|az)://[^/\s]+(/[^\s]*)?)?$",
+        description="A bucket for people's content keys, 's3://bucket/prefix', with the credentials of `versions`; "
+        "empty: nothing that people write is sealed.",
+    )
+    existingSecret: Name = Field(
+        default="",
+        description="Secret whose key `kek` (16 characters or more, never to change) wraps these keys, so that neither "
+        "it nor the bucket alone opens anything.",
+    )
+
+
 class Service(Value):
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(default="ClusterIP", description="Its type.")
     annotations: Texts = Field(default={}, description="Its annotations.")
@@ -399,6 +413,7 @@ class Values(Value):
     kafka: Kafka = Kafka()
     strimzi: Strimzi = Strimzi()
     versions: Versions = Versions()
+    keystore: Keystore = Keystore()
     chat: Chat = Chat()
     engine: Engine = Engine()
     reward: Reward = Reward()

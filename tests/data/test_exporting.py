@@ -207,7 +207,7 @@ def test_as_parquet_the_rows_are_the_same_and_add_nothing_where_they_come_from(t
     rows, _ = exported(tmp_path, name)
     with LocalReader(tmp_path / "log") as reader:
         assert export(LoggedVotes(reader), name, tmp_path / "out.parquet")[0] == len(rows)
-    read: list[dict[str, Any]] = [values for _, values in read_rows(tmp_path / "out.parquet", is_csv=False)]
+    read: Any = [values for _, values in read_rows(tmp_path / "out.parquet", is_csv=False)]
     assert [{key: value for key, value in row.items() if value not in ([], 0)} for row in read] == rows
     report = add(tmp_path, name, tmp_path / "out.parquet")
     assert (report.already, report.imported) == (len(rows), 0) and not report.refused

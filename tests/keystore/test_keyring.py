@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -182,6 +183,42 @@ def test_a_store_that_was_emptied_is_not_taken_for_one_whose_keys_were_deleted(t
     other = keyring(tmp_path / "store")
     with pytest.raises(KeysUnavailable, match=f"has no key {key.id}, and does not know that it was deleted"):
         other.find("ann", key.id)
+
+
+@pytest.mark.parametrize("returned_before", [False, True])
+def test_an_old_copy_of_the_store_takes_nobody_who_came_back_since_for_erased(
+    tmp_path: Path, returned_before: bool
+) -> None:
+    """It knows that the person's first key was deleted, and nothing of the one that they have now."""
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    first = keyring(store).current("ann")
+    keyring(store).erase("ann")
+    second = keyring(store).current("ann") if returned_before else None
+    shutil.copytree(store, copy)
+    if returned_before:
+        keyring(store).erase("ann")
+    now = keyring(store).current("ann")
+    assert first is not None and now is not None
+    assert keyring(copy).find("ann", first.id) is None, "that much it knows"
+    with pytest.raises(KeysUnavailable, match=f"has no key {now.id}, and does not know that it was deleted"):
+        keyring(copy).find("ann", now.id)
+    for gone in (first, second):
+        assert gone is None or keyring(store).find("ann", gone.id) is None
+    found = keyring(store).find("ann", now.id)
+    assert found is not None and found.secret == now.secret
+
+
+def test_a_record_of_an_earlier_release_says_of_every_key_before_that_it_was_deleted(tmp_path: Path) -> None:
+    keys = keyring(tmp_path)
+    keys.current("ann")
+    keys.erase("ann")
+    [path] = (tmp_path / "people").rglob("*.json")
+    path.write_text('{"id": "", "key": "", "erased": true}')
+    now = keyring(tmp_path).current("ann")
+    assert now is not None and keyring(tmp_path).find("ann", "0123456789abcdef") is None
+    assert keyring(tmp_path).find("ann", now.id) is not None
+    keyring(tmp_path).erase("ann")
+    assert keyring(tmp_path).find("ann", now.id) is None and keyring(tmp_path).find("ann", "0123456789abcdef") is None
 
 
 def test_a_log_takes_no_other_store_than_the_one_that_it_is_sealed_with(tmp_path: Path) -> None:

@@ -106,6 +106,15 @@ env:
 {{ dict "name" .name "valueFrom" (dict "secretKeyRef" (dict "name" .secret "key" .key)) | toJson }}
 {{- end }}
 
+{{/* What wraps people's content keys: variables, a list. */}}
+{{- define "rlhf.keystore.env" -}}
+{{- $found := list }}
+{{- with .Values.keystore.existingSecret }}
+{{- $found = append $found (include "rlhf.env.secret" (dict "name" "RLHF_KEYSTORE_KEK" "secret" . "key" "kek") | fromJson) }}
+{{- end }}
+{{- toYaml $found }}
+{{- end }}
+
 {{/* Where versions are: the bucket's credentials, or the shared volume. */}}
 {{- define "rlhf.versions.envFrom" -}}
 {{- with .Values.versions.existingSecret }}

@@ -92,6 +92,15 @@
 {{- set $common "versions" (include "rlhf.versions" . | fromYaml) | toYaml }}
 {{- end }}
 
+{{/* What chat and trainer have besides: where people's content keys are. */}}
+{{- define "rlhf.settings.keystore" -}}
+{{- with .Values.keystore.url }}
+{{- dict "keystore" (dict "url" .) | toYaml }}
+{{- else }}
+{{- dict | toYaml }}
+{{- end }}
+{{- end }}
+
 {{/* The engine's settings, with room for the adapters that the trainer makes. */}}
 {{- define "rlhf.engine" -}}
 {{- $settings := deepCopy .Values.engine.settings }}
@@ -126,7 +135,7 @@
 {{- if $exact }}
 {{- $_ := set $defaults "swap" (dict "probe_tolerance" 0.001) }}
 {{- end }}
-{{- $settings := mergeOverwrite $defaults (deepCopy .Values.chat.settings) $common $own }}
+{{- $settings := mergeOverwrite $defaults (deepCopy .Values.chat.settings) (include "rlhf.settings.keystore" . | fromYaml) $common $own }}
 {{- $_ := set $settings "allowed_hosts" (concat .Values.hosts (default list $settings.allowed_hosts) | uniq) }}
 {{- include "rlhf.toml" (dict "map" $settings) | trim }}
 {{- end }}
@@ -147,5 +156,5 @@
 {{- $_ := set $own "log" (include "rlhf.log" . | fromYaml) }}
 {{- $_ := set $own "lease" (dict "kind" "kubernetes" "name" (printf "%s-trainer" $name)) }}
 {{- $_ := set $own "reward" (dict "objectives" .Values.objectives) }}
-{{- include "rlhf.toml" (dict "map" (mergeOverwrite (dict "host" "0.0.0.0") (deepCopy .Values.trainer.settings) $common $own)) | trim }}
+{{- include "rlhf.toml" (dict "map" (mergeOverwrite (dict "host" "0.0.0.0") (deepCopy .Values.trainer.settings) (include "rlhf.settings.keystore" . | fromYaml) $common $own)) | trim }}
 {{- end }}

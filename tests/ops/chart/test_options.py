@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rlhf_online.config import ChatSettings
-from tests.support.chart import CHART, LEAST, Object, merged, refusal, render
+from tests.support.chart import CHART, LEAST, Object, Rendered, merged, refusal, render
 
 
 def monitored() -> Object:
@@ -42,6 +42,24 @@ def test_monitors_find_the_ports_that_pods_have_and_label_as_the_dashboards_ask(
             assert endpoint["port"] in ports
             assert "release" in [each["targetLabel"] for each in endpoint["relabelings"]]
         assert monitor["spec"]["jobLabel"] == "app.kubernetes.io/component"
+
+
+def test_peoples_content_keys_lie_in_a_bucket_wrapped_by_a_secret_that_chat_and_trainer_have() -> None:
+    sealed = {"keystore": {"url": "s3://keys/people", "existingSecret": "people-kek"}}
+    kek = {"name": "RLHF_KEYSTORE_KEK", "valueFrom": {"secretKeyRef": {"name": "people-kek", "key": "kek"}}}
+
+    def have_it(objects: Rendered) -> set[str]:
+        containers = [each for pod in objects.pods() for each in pod["spec"]["containers"]]
+        return {each["name"] for each in containers if kek in each.get("env", [])}
+
+    objects = render(merged(LEAST, sealed))
+    assert have_it(objects) == {"chat", "trainer"}
+    for service in ("chat", "trainer"):
+        assert objects.settings(service)["keystore"] == {"url": "s3://keys/people"}
+    assert "keystore" not in objects.settings("reward") and "keystore" not in render().settings("chat")
+    assert have_it(render(merged(LEAST, {"keystore": {"url": "s3://keys/people"}}))) == set()
+    said = refusal(merged(LEAST, {"keystore": {"existingSecret": "people-kek"}}))
+    assert "keystore.existingSecret has no effect without keystore.url" in said
 
 
 @pytest.mark.parametrize("kind", ["keda", "hpa"])

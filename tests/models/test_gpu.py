@@ -13,6 +13,7 @@ from rlhf_online.models.packing import Spans
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.token_head import predictions
 from rlhf_online.models.tokens import Pair
+from rlhf_online.models.transfer import onto
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.optimiser import NamedAdam
 
@@ -82,3 +83,10 @@ def test_a_snapshot_takes_a_step_back_wherever_it_lies(monkeypatch: pytest.Monke
     assert not torch.equal(weight, torch.ones_like(weight))
     put_back()
     assert torch.equal(weight, torch.ones_like(weight)) and not adam.state()
+
+
+def test_what_is_on_its_way_to_the_card_may_be_changed_at_once():
+    values = torch.ones(1 << 20)
+    there = onto(values, "cuda")
+    values.zero_()
+    assert there.sum().item() == 1 << 20

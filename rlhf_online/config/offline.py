@@ -7,7 +7,7 @@ from pydantic import Field
 
 from rlhf_online.config.base import Device, Objectives, Only, Positive, Section, Tuning
 
-Algorithm = Literal["reward", "dpo", "ipo", "kto", "best-of-n"]
+Algorithm = Literal["reward", "dpo", "ipo", "kto", "best-of-n", "ilql"]
 
 
 class OfflineSettings(Section):
@@ -17,7 +17,7 @@ class OfflineSettings(Section):
         "format": Only("data", "?*"),
         **dict.fromkeys(("log_config", "without"), Only("log", "?*")),
         "lora_rank": Only("tuning", "lora"),
-        "beta": Only("algorithm", "dpo", "ipo", "kto"),
+        "beta": Only("algorithm", "dpo", "ipo", "kto", "ilql"),
         **dict.fromkeys(("heads", "readout"), Only("algorithm", "reward")),
     }
 
@@ -38,8 +38,8 @@ class OfflineSettings(Section):
     )
     algorithm: Algorithm = Field(
         default="reward",
-        description="A reward model; or a policy, directly from votes: by pairs (dpo, ipo), by thumbs (kto), or on the "
-        "best answers (best-of-n).",
+        description="A reward model; or a policy, directly from votes: by pairs (dpo, ipo), by thumbs (kto), on the "
+        "best answers (best-of-n), or by values of tokens (ilql).",
     )
     objectives: Objectives = Field(
         default=("helpful",), description="What answers are judged by; votes that name none are about the first."
@@ -60,7 +60,9 @@ class OfflineSettings(Section):
         description="Adam's highest learning rate; 1e-3 for a reward model's adapter, 2e-4 for a policy's, 1e-5 for "
         "all weights.",
     )
-    beta: float = Field(default=0.1, gt=0, description="How closely a policy holds to what it was: β of dpo and kto.")
+    beta: float = Field(
+        default=0.1, gt=0, description="How closely a policy holds to what it was: β of dpo and kto, 1/β of ilql."
+    )
     tuning: Tuning = Field(default="lora", description="Train an adapter, or all weights.")
     lora_rank: Positive = Field(default=8, description="Rank of the adapter.")
     heads: Positive = Field(default=4, description="Ensemble members of each objective.")

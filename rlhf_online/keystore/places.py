@@ -43,7 +43,7 @@ class Entry:
         return Entry(erased=True, deleted=(*self.deleted, self.id) if self.id else self.deleted)
 
     def tells_deleted(self, key_id: str) -> bool:
-        """Whether the key was deleted: one that came after this record was copied was not, whoever was erased before."""
+        """Whether the key was deleted; this record, if it is an old copy, does not know of a later one."""
         return key_id != self.id and (key_id in self.deleted or ANY in self.deleted)
 
     def encode(self) -> bytes:

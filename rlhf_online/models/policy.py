@@ -10,7 +10,7 @@ are float32, whatever the layers compute in (`precision`); what else is in a bat
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -237,6 +237,13 @@ def _exactly(lm: PreTrainedModel) -> Iterator[None]:
     """While the block runs `lm` computes in its weights' own type, narrowed ones as wide as they were."""
     with plainly(), frozen.widened(lm):
         yield
+
+
+def logits(policy: Policy, batch: Packed, *, reference: bool = False) -> Tensor:
+    """Of every token after each state before an answer token, float32, (N, V): for batches that are small."""
+    chosen = policy.as_reference() if reference else nullcontext(policy.lm)
+    with chosen as lm, computing(policy.device, policy.dtype):
+        return trunk.output_head(lm)(_hidden(lm, batch)).float()
 
 
 def _hidden(model: PreTrainedModel, batch: Packed) -> Tensor:

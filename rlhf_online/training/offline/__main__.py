@@ -53,7 +53,7 @@ def run(settings: OfflineSettings, began: float) -> None:
     from rlhf_online.models import trunk
     from rlhf_online.models.check.contents import inspect
     from rlhf_online.models.tokens import ChatTokenizer
-    from rlhf_online.training.offline import policy, reward
+    from rlhf_online.training.offline import ilql, policy, reward
     from rlhf_online.training.offline.votes import gather
 
     findings = inspect(settings.model, tuning=settings.tuning, served=False)
@@ -68,7 +68,7 @@ def run(settings: OfflineSettings, began: float) -> None:
     device = trunk.pick_device(settings.device)
     print(f"{len(gathered.learned)} votes to learn from, {len(gathered.held_out)} held out")
     left = 60 * settings.minutes - (time.monotonic() - began)
-    learn = reward.learn if settings.algorithm == "reward" else policy.learn
+    learn = {"reward": reward.learn, "ilql": ilql.learn}.get(settings.algorithm, policy.learn)
     with _bar(settings.algorithm) as on_step:
         found = learn(settings, gathered, device, left, on_step)
     report = {

@@ -53,7 +53,7 @@ def learn(
 ) -> dict[str, Any]:
     """Write the policy to `settings.out`, a complete model folder; what is told of it. Raises InvalidInput."""
     learned, held_out = (_usable(settings.algorithm, votes) for votes in (gathered.learned, gathered.held_out))
-    if not any(_examples(settings.algorithm, learned)):
+    if not any(taught(settings.algorithm, learned)):
         raise InvalidInput(f"no vote says which answers are better: {settings.algorithm} has nothing to learn from")
     dtype = precision.choose("auto", device, trunk.read_config(settings.model))
     policy = Policy.load(
@@ -66,19 +66,19 @@ def learn(
     )
 
     def gradients(votes: Sequence[Vote]) -> None:
-        for rows in _grouped(_with_reference(policy, _examples(settings.algorithm, votes)), policy):
+        for rows in _grouped(_with_reference(policy, taught(settings.algorithm, votes)), policy):
             _logprobs(policy, rows).sum().backward()
         for parameter in policy.parameters().values():
             parameter.grad = None
 
     def scores(votes: Sequence[Vote]) -> None:
-        _with_reference(policy, _examples(settings.algorithm, votes))
+        _with_reference(policy, taught(settings.algorithm, votes))
 
     budget = affordable(learned, held_out, epochs=settings.epochs, seconds=seconds, learn=gradients, measure=scores)
-    examples = _with_reference(policy, _examples(settings.algorithm, learned[: budget.votes]))
+    examples = _with_reference(policy, taught(settings.algorithm, learned[: budget.votes]))
     stats = _train(policy, settings, examples, budget.epochs, on_step)
-    measured = _measure(policy, settings.algorithm, _examples(settings.algorithm, held_out))
-    _write(policy, settings)
+    measured = measure(policy, settings.algorithm, taught(settings.algorithm, held_out))
+    write(policy, settings)
     return {
         "learned": budget.votes,
         "of": len(learned),
@@ -101,7 +101,7 @@ def _usable(algorithm: str, votes: Sequence[Vote]) -> list[Vote]:
     return thumbs or ordered if algorithm == "kto" else ordered
 
 
-def _examples(algorithm: str, votes: Sequence[Vote]) -> list[Example]:
+def taught(algorithm: str, votes: Sequence[Vote]) -> list[Example]:
     made: list[Example] = []
     for vote in votes:
         rows = [(vote.prompt_token_ids, candidate.token_ids) for candidate in vote.candidates]
@@ -246,7 +246,7 @@ def _logprobs(policy: Policy, rows: Sequence[Example]) -> Tensor:
 # Afterwards
 
 
-def _measure(policy: Policy, algorithm: str, examples: Sequence[Example]) -> dict[str, Any]:
+def measure(policy: Policy, algorithm: str, examples: Sequence[Example]) -> dict[str, Any]:
     """On held-out votes: how often the better answer has gained more than the worse one, and how much the good ones
     have gained, nats an answer."""
     if not examples:
@@ -259,7 +259,7 @@ def _measure(policy: Policy, algorithm: str, examples: Sequence[Example]) -> dic
     told: dict[str, Any] = {"held_out": len(examples), "held_out_gain": sum(good) / max(1, len(good))}
     if bad:
         told["held_out_gain_of_bad"] = sum(bad) / len(bad)
-    if algorithm in ("dpo", "ipo"):
+    if algorithm in ("dpo", "ipo", "ilql"):
         right = [float(better > worse) + 0.5 * (better == worse) for better, worse in gains]
         found = share(right, [example.conversation_id for example in examples])
         told |= {"held_out_accuracy": found.value, "held_out_accuracy_low": found.low}
@@ -267,7 +267,7 @@ def _measure(policy: Policy, algorithm: str, examples: Sequence[Example]) -> dic
     return told
 
 
-def _write(policy: Policy, settings: OfflineSettings) -> None:
+def write(policy: Policy, settings: OfflineSettings) -> None:
     """A model folder that serves; an adapter is added to the weights."""
     if settings.tuning == "full":
         policy.write_version(settings.out)

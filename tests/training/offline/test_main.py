@@ -69,12 +69,12 @@ def test_a_reward_model_is_learned_and_measured_on_other_conversations(base: Pat
     assert good > bad + 1
 
 
-@pytest.mark.parametrize("algorithm", ["dpo", "ipo", "kto", "best-of-n"])
+@pytest.mark.parametrize("algorithm", ["dpo", "ipo", "kto", "best-of-n", "ilql"])
 def test_a_policy_is_learned_from_pairs_and_serves(base: Path, data: Path, tmp_path: Path, algorithm: str):
     report = learn(base, tmp_path / "out", **pairs_of(data), algorithm=algorithm)
     assert report["held_out_gain"] > 1 and report["learned"] + report["held_out"] / (1 + (algorithm == "kto")) == 120
     assert report["dtype"] == "float32"
-    if algorithm in ("dpo", "ipo"):
+    if algorithm in ("dpo", "ipo", "ilql"):
         assert report["held_out_accuracy"] == 1
     policy, tokenizer = Policy.load(tmp_path / "out", tuning="full"), ChatTokenizer(tmp_path / "out")
     before = Policy.load(base, tuning="full")

@@ -25,12 +25,15 @@ from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions.weight_files import BadIndex, weight_files
 
 GIB = 1 << 30
+ITEM = {"float32": 4, "bfloat16": 2}
+"""Bytes of a number."""
 WIDE, MOMENTS, COPY = 4, 8, 12
 """Bytes a weight: float32, Adam's two moments, and a copy of all three."""
 PROCESS = 740 << 20
 """Of a process that has imported torch, transformers and peft, on a CPU, their libraries' pages included."""
-ACTIVATIONS, CARD_SHARE = 2 << 30, 4
-"""Most that a pass with gradients takes: bytes on a CPU, and of a GPU one of so many parts (`models.trunk`)."""
+ACTIVATIONS, FREE_SHARE = 2 << 30, 2
+"""Most that a pass with gradients takes: bytes on a CPU, and one of so many parts of what is free on a GPU
+(`models.trunk`)."""
 REWARD_TOKENS, ANSWERS = 8192, 4
 """Most tokens of a pass of the reward model, and answers of a vote; prompt and answer count as `rollout.max_tokens`."""
 POLICY_LEARNS = "the policy learns: gradients, activations"
@@ -104,7 +107,8 @@ class Shape:
 class Plan:
     """Bytes of the trainer by part, of its device and of its host; on a CPU one process needs both.
 
-    `activations` are those of passes as full as settings allow, which are less full where memory says so."""
+    `activations` are those of passes as full as settings allow, which are less full where memory says so; `least` those
+    of a single answer, or of the answers of a single vote."""
 
     tuning: Tuning
     reward_tuning: Tuning
@@ -112,15 +116,29 @@ class Plan:
     held: Mapping[str, int]
     device: Mapping[str, int]
     activations: Mapping[str, int]
+    least: Mapping[str, int]
     host: Mapping[str, int]
 
     @property
     def on_device(self) -> int:
-        """The smallest GPU of which the rest leaves the share that a pass may take, or what the fullest one does."""
-        rest = {name: sum(self.held.values()) + size for name, size in self.device.items()}
+        """The smallest GPU: the rest leaves as much as a pass of the fewest tokens may take."""
+        return max(size + FREE_SHARE * self.least.get(name, 0) for name, size in self._rest().items())
+
+    @property
+    def full_passes(self) -> int:
+        """The smallest GPU on which passes are as full as settings allow."""
+        return max(size + FREE_SHARE * self.activations.get(name, 0) for name, size in self._rest().items())
+
+    def taken(self, card: int) -> int:
+        """What it takes of a GPU of so many bytes."""
         return max(
-            size + min(self.activations.get(name, 0), -(-size // (CARD_SHARE - 1))) for name, size in rest.items()
+            size + max(self.least.get(name, 0), min(self.activations.get(name, 0), (card - size) // FREE_SHARE))
+            for name, size in self._rest().items()
         )
+
+    def _rest(self) -> dict[str, int]:
+        """Of the device by phase, without activations."""
+        return {name: sum(self.held.values()) + size for name, size in self.device.items()}
 
     @property
     def on_cpu(self) -> int:
@@ -154,7 +172,8 @@ def plan(shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning:
         "the policy's base or reference": shape.frozen(dtype, head=True),
         "the reward model's base, if it is another": shape.frozen(dtype, head=False) if apart else 0,
     }
-    a_token = activation_bytes(shape.depth, shape.width, shape.inner)
+    a_token = activation_bytes(shape.depth, shape.width, shape.inner, ITEM[dtype])
+    answer = 2 * settings.rollout.max_tokens
     cast = 2 * shape.layers if dtype == "bfloat16" else 0
     device = {
         POLICY_LEARNS: WIDE * policy + (cast if tuning == "full" else 0),
@@ -162,8 +181,9 @@ def plan(shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning:
     }
     activations = {
         POLICY_LEARNS: settings.policy.micro_batch_tokens * a_token,
-        REWARD_LEARNS: min(REWARD_TOKENS, own.batch * ANSWERS * 2 * settings.rollout.max_tokens) * a_token,
+        REWARD_LEARNS: min(REWARD_TOKENS, own.batch * ANSWERS * answer) * a_token,
     }
+    fewest = {POLICY_LEARNS: answer * a_token, REWARD_LEARNS: ANSWERS * answer * a_token}
     # A model is read as float32 before what is frozen of it is narrowed and shared; moments come with the first step.
     passing = 0 if tuning == reward_tuning == "full" else WIDE * shape.weights
     device["the models are read"] = max(0, passing - MOMENTS * (policy + models * reward))
@@ -181,6 +201,7 @@ def plan(shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning:
         held=held,
         device=device,
         activations=activations,
+        least={name: min(size, fewest[name]) for name, size in activations.items()},
         host=host,
     )
 
@@ -209,7 +230,8 @@ def fits(shape: Shape, settings: TrainerSettings, memory: int, *, gpu: bool) -> 
     needed = now.on_device if gpu else now.on_cpu
     where = "a GPU" if gpu else "a CPU"
     if needed <= memory:
-        return ok("memory", f"the trainer needs about {_gib(needed)} of {_gib(memory)} on {where}")
+        takes = f", and takes {_gib(now.taken(memory))}" if gpu else ""
+        return ok("memory", f"the trainer needs about {_gib(needed)} of {_gib(memory)} on {where}{takes}")
     what = (
         f"the trainer needs about {_gib(needed)} on {where} with tuning '{now.tuning}', reward.tuning "
         f"'{now.reward_tuning}' and dtype '{now.dtype}', and there are {_gib(memory)}: {_gib(needed - memory)} too few"
@@ -228,12 +250,14 @@ def table(shape: Shape, settings: TrainerSettings) -> list[str]:
     lines = [
         f"{shape.weights / 1e6:,.1f} million weights, {'bfloat16' if shape.narrow else 'not all bfloat16'}, "
         f"{shape.depth} layers of {shape.width}; GiB",
-        f"{'tuning':<8}{'reward':<8}{'dtype':<10}{'GPU':>8}{'its host':>10}{'CPU alone':>11}{'reward service':>16}",
+        f"{'tuning':<8}{'reward':<8}{'dtype':<10}{'GPU':>8}{'full passes':>13}{'its host':>10}{'CPU alone':>11}"
+        f"{'reward service':>16}",
     ]
     for each in plans(shape, settings):
-        sizes = (each.on_device, each.on_host, each.on_cpu, scorer(shape, settings, each.dtype))
-        gpu, host, cpu, service = (f"{size / GIB:.1f}" for size in sizes)
-        lines.append(f"{each.tuning:<8}{each.reward_tuning:<8}{each.dtype:<10}{gpu:>8}{host:>10}{cpu:>11}{service:>16}")
+        sizes = (each.on_device, each.full_passes, each.on_host, each.on_cpu, scorer(shape, settings, each.dtype))
+        gpu, full, host, cpu, service = (f"{size / GIB:.1f}" for size in sizes)
+        name = f"{each.tuning:<8}{each.reward_tuning:<8}{each.dtype:<10}"
+        lines.append(f"{name}{gpu:>8}{full:>13}{host:>10}{cpu:>11}{service:>16}")
     return lines
 
 
@@ -244,6 +268,7 @@ def row(shape: Shape, settings: TrainerSettings, each: Plan) -> dict[str, str | 
         "reward_tuning": each.reward_tuning,
         "dtype": each.dtype,
         "gpu": each.on_device,
+        "gpu_full_passes": each.full_passes,
         "host": each.on_host,
         "cpu": each.on_cpu,
         "reward_service": scorer(shape, settings, each.dtype),

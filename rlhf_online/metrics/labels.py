@@ -58,7 +58,7 @@ LEFT_OUT = Label(
     ),
 )  # fmt: skip
 SPANS = Label(name="outcome", values=("exported", "failed", "dropped"))
-SKIPPED = Label(name="reason", values=("superseded", "revised", "single_class", "not_finite"))
+SKIPPED = Label(name="reason", values=("superseded", "revised", "single_class", "not_finite", "out_of_memory"))
 SIGNAL = Label(name="signal", values=("regenerate", "rephrase", "stop", "ai"))
 BELIEVED = Label(name="believed", values=("yes", "no"))
 OBJECTIVE = Label(name="objective", bound="those of `reward.objectives`, and the rules in force, 64 at most")

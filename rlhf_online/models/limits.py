@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-def activation_bytes(layers: int, width: int, inner: int) -> int:
-    """What a forward pass keeps of a token for the gradient, roughly."""
-    return 4 * layers * (8 * width + 4 * inner)
+def activation_bytes(layers: int, width: int, inner: int, item: int = 4) -> int:
+    """What a forward pass keeps of a token for the gradient, where products are of types of `item` bytes.
+
+    As counted of Llama's layers, whose norms and residual stream are float32 in any type; other kinds differ little.
+    """
+    return layers * (4 * item * inner + (56 + 7 * item) * width // 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

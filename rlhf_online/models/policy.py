@@ -124,9 +124,10 @@ class Policy:
     def device(self) -> torch.device:
         return self.lm.device
 
-    def token_budget(self, limit: int) -> int:
-        """Tokens of a forward pass with gradients: `limit`, or fewer where memory asks for it."""
-        return trunk.token_budget(self.lm.config, limit, self.device)
+    def token_budget(self, limit: int, needed: int = 0) -> int:
+        """Tokens of a forward pass with gradients: `limit`, or fewer where the memory that is free, once `needed` bytes
+        are taken of it, asks for it."""
+        return trunk.token_budget(self.lm.config, limit, trunk.free_room(self.device, needed), self.dtype)
 
     def collate(self, pairs: Sequence[Pair]) -> Packed:
         """Raises InvalidInput for an answer as long as the model's context."""

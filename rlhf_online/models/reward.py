@@ -143,9 +143,10 @@ class RewardModel:
         """What the trunk was made to read."""
         return trunk.limits(self.decoder.config)
 
-    def token_budget(self, limit: int) -> int:
-        """Tokens of a forward pass with gradients: `limit`, or fewer where memory asks for it."""
-        return trunk.token_budget(self.decoder.config, limit, self.device)
+    def token_budget(self, limit: int, needed: int = 0) -> int:
+        """Tokens of a forward pass with gradients: `limit`, or fewer where the memory that is free, once `needed` bytes
+        are taken of it, asks for it."""
+        return trunk.token_budget(self.decoder.config, limit, trunk.free_room(self.device, needed), self.dtype)
 
     # Computing
 

@@ -31,7 +31,8 @@ from rlhf_online.versions.weight_files import weight_files
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ACTIVATION_BYTES = 2 << 30
-"""Memory that the activations of one forward pass with gradients may take on a CPU, roughly."""
+"""Memory that the activations of one forward pass with gradients may take on a CPU, whatever is free: passes are cut
+alike, and sums made in the same order, in every run."""
 SHOWN_TENSORS = 3
 
 
@@ -219,14 +220,24 @@ def save_adapter(wrapped: PeftModel, folder: Path, dtype: torch.dtype) -> None:
     (folder / ADAPTER_CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True, default=str))
 
 
-def token_budget(config: Any, limit: int, device: torch.device) -> int:
-    """`limit`, or fewer tokens where a forward pass with gradients would take more than ACTIVATION_BYTES, or than a
-    quarter of a GPU's memory."""
-    room = ACTIVATION_BYTES
-    if device.type == "cuda":
-        room = torch.cuda.get_device_properties(device).total_memory // 4
+def token_budget(config: Any, limit: int, room: int, dtype: torch.dtype) -> int:
+    """`limit`, or fewer tokens where a forward pass with gradients in `dtype` would take more than `room` bytes."""
     width, inner = int(config.hidden_size), int(getattr(config, "intermediate_size", 4 * config.hidden_size))
-    return max(1, min(limit, room // activation_bytes(int(config.num_hidden_layers), width, inner)))
+    a_token = activation_bytes(int(config.num_hidden_layers), width, inner, dtype.itemsize)
+    return max(1, min(limit, room // a_token))
+
+
+def free_room(device: torch.device, needed: int = 0) -> int:
+    """Bytes that a forward pass with gradients may take now: of a GPU half of what is free once `needed` is taken."""
+    if device.type != "cuda":
+        return ACTIVATION_BYTES
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + cached - needed) // 2
+
+
+def usual_room(device: torch.device) -> int:
+    """The same whatever is free: of a GPU a quarter of its memory."""
+    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else ACTIVATION_BYTES
 
 
 def limits(config: Any) -> ModelLimits:

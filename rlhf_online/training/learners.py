@@ -13,7 +13,7 @@ import torch
 from rlhf_online.events import Erasure
 from rlhf_online.feedback.limits import VoteLimits
 from rlhf_online.feedback.votes import Vote
-from rlhf_online.models import precision
+from rlhf_online.models import precision, trunk
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
@@ -35,8 +35,9 @@ PROBE_TOKENS = 256
 
 
 def vote_tokens(model: RewardModel) -> int:
-    """Tokens of the largest vote that the model can learn from."""
-    return VOTE_BUDGETS * model.token_budget(VOTE_TOKENS)
+    """Tokens of the largest vote that the model can learn from, the same in every type and whatever memory is free."""
+    room = trunk.usual_room(model.device)
+    return VOTE_BUDGETS * trunk.token_budget(model.decoder.config, VOTE_TOKENS, room, torch.float32)
 
 
 class Learners:

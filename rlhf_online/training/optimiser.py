@@ -41,6 +41,12 @@ class NamedAdam:
             group["lr"] = rate
         self._adam.step()
 
+    def to_come(self) -> int:
+        """Bytes that the next step takes of the device besides what is there: gradients, and the first one moments."""
+        learning = self.parameters.values()
+        moments = sum(2 * parameter.nbytes for parameter in learning if parameter not in self._adam.state)
+        return moments + sum(parameter.nbytes for parameter in learning if parameter.grad is None)
+
     def snapshot(self) -> Callable[[], None]:
         """Copies of all that a step changes; calling it puts them back."""
         begun = {name for name, parameter in self.parameters.items() if parameter in self._adam.state}

@@ -11,6 +11,7 @@ counted by reason:
     revised       the same, after the earlier word was learned from: it is replayed in that one's place
     single_class  thumbs, while there are only thumbs up or only thumbs down: which is better cannot be told from them
     not_finite    steps whose loss or gradient was no number: not taken
+    out_of_memory steps of which memory did not suffice for a single vote: not taken either
 
 Invariant: the same votes in the same order give the same weights; every random choice comes from the seed and the
 number of the update.

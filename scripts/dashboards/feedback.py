@@ -202,7 +202,8 @@ LEARNED = Row(
             do=(
                 "“single_class”: all thumbs are up, or all down, and which answer is better cannot be told from"
                 " them: ask "
-                "for comparisons, too. “not_finite”: a lower `trainer.reward.lr`."
+                "for comparisons, too. “not_finite”: a lower `trainer.reward.lr`. "
+                "“out_of_memory”: `rlhf-online doctor MODEL --plan` says which setting needs less."
             ),
             queries={"{{reason}}": f"sum by (reason) (rate(rlhf_trainer_skipped_total{{}}{COUNTED})) * 60"},
             unit="none",

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,23 +53,31 @@ def test_full_tuning_holds_masters_moments_and_a_reference(model: Path) -> None:
     shape, chosen = Shape.of(model), settings(model, "full", "lora")
     found = plan.plan(shape, chosen, "full", "lora", "bfloat16")
     adapters = 2 * 12 * shape.adapter(chosen.reward.lora_rank)
-    activations = 64 * plan.activation_bytes(LAYERS, WIDTH, INNER)
-    assert found.on_device - adapters - activations <= 22 * WEIGHTS
+    activations = 2 * 64 * plan.activation_bytes(LAYERS, WIDTH, INNER, 2)
+    assert found.full_passes - adapters - activations <= 22 * WEIGHTS
     assert sum(found.held.values()) - adapters == 12 * WEIGHTS + shape.frozen("bfloat16", head=True)
 
 
-def test_a_gpu_leaves_room_for_the_fullest_pass_that_the_trainer_makes_there(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Which is a quarter of its memory, as settings are by default: more than on a CPU."""
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_card_is_filled_as_passes_are_cut_there(model: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By half of what is free once gradients are there; from `full_passes` on the settings are the limit."""
     shape, chosen = Shape.of(model), TrainerSettings(state_dir=Path(), chat_url="", reward_address="", model="")
-    found = plan.plan(shape, chosen, "full", "full", "float32")
-    card, rest = found.on_device, sum(found.held.values()) + 4 * WEIGHTS
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=card))
-    config = AutoConfig.from_pretrained(model)
-    tokens = trunk.token_budget(config, chosen.policy.micro_batch_tokens, torch.device("cuda"))
-    assert tokens < chosen.policy.micro_batch_tokens
-    assert card == pytest.approx(rest + tokens * plan.activation_bytes(LAYERS, WIDTH, INNER), rel=0.01)
+    found = plan.plan(shape, chosen, "full", "lora", dtype)
+    rest = sum(found.held.values()) + found.device[plan.POLICY_LEARNS]
+    a_token = plan.activation_bytes(LAYERS, WIDTH, INNER, plan.ITEM[dtype])
+    config, most = AutoConfig.from_pretrained(model), chosen.policy.micro_batch_tokens
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+
+    def tokens(card: int) -> int:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (card - rest, card))
+        room = trunk.free_room(torch.device("cuda"))
+        return trunk.token_budget(config, most, room, getattr(torch, dtype))
+
+    assert tokens(found.full_passes) == most > tokens(found.full_passes - 2 * a_token - 1)
+    card = (found.on_device + found.full_passes) // 2
+    assert found.taken(card) == pytest.approx(rest + tokens(card) * a_token, rel=0.01)
+    assert tokens(found.on_device) >= 2 * chosen.rollout.max_tokens, "an answer with its prompt"
 
 
 def test_what_does_not_fit_is_told_with_what_would(model: Path) -> None:

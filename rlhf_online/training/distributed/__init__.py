@@ -17,7 +17,7 @@ In a process on its own all of this does nothing.
 
 from rlhf_online.training.distributed.group import agree, alone, is_main_process, own_device, process_group, texts
 from rlhf_online.training.distributed.orders import Order, next_order, order
-from rlhf_online.training.distributed.steps import all_reduce, fingerprint, out_of_memory, rows, shard, together
+from rlhf_online.training.distributed.steps import all_reduce, fingerprint, least, out_of_memory, rows, shard, together
 
 __all__ = [
     "Order",
@@ -26,6 +26,7 @@ __all__ = [
     "alone",
     "fingerprint",
     "is_main_process",
+    "least",
     "next_order",
     "order",
     "out_of_memory",

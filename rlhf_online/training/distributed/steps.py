@@ -58,6 +58,11 @@ def together(work: Callable[[], T], what: str) -> T:
     return result
 
 
+def least(value: int, what: str) -> int:
+    """The smallest that any process says: what each can do."""
+    return value if group.alone() else min(round(own) for (own,) in group.gather([value], what))
+
+
 def rows(items: Sequence[T], compute: Callable[[Sequence[T]], Tensor], what: str) -> Tensor:
     """`compute(items)`, which has a row for each item: each process computes a share of the rows, and gets all.
 

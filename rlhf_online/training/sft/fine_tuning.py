@@ -106,7 +106,7 @@ def backward(
     decoder, head = getattr(lm, lm.base_model_prefix), trunk.output_head(lm)
     tokens, total = sum(len(answer) for _, answer in pairs), torch.zeros((), device=lm.device)
     own, counts = distributed.shard(pairs)
-    for group in packer.passes([[pair] for pair in own], max_tokens or _budget(lm)):
+    for group in packer.passes([[pair] for pair in own], max_tokens or _budget(lm, dtype)):
         packed = packer.pack([own[index] for index in group])
         with precision.computing(lm.device, dtype):
             hidden_Nd = tree_attention.hidden_states(decoder, packed)[packed.before_N]
@@ -125,8 +125,10 @@ def layer_type(dtype: Dtype, device: torch.device, model_dir: Path) -> torch.dty
     return getattr(torch, distributed.texts(precision.name(chosen), "the type that layers compute in")[0])
 
 
-def _budget(lm: trunk.PreTrainedModel) -> int:
-    return trunk.token_budget(lm.config, MICRO_BATCH_TOKENS, lm.device)
+def _budget(lm: trunk.PreTrainedModel, dtype: torch.dtype) -> int:
+    """Besides the gradients that a step begins without."""
+    needed = sum(parameter.nbytes for parameter in lm.parameters() if parameter.grad is None)
+    return trunk.token_budget(lm.config, MICRO_BATCH_TOKENS, trunk.free_room(lm.device, needed), dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,6 +103,10 @@ class VoteLoss:
                 self.raters.observe(vote, utilities_NO[at:end, objective].tolist(), position_N[at:end].tolist())
         self._seen = []
 
+    def unsee_raters(self) -> None:
+        """Of a step that begins anew."""
+        self._seen = []
+
     def _rankings(self, batch: VoteBatch, answers_NOK: Tensor, habit_N: Tensor, denominator: float) -> Tensor:
         """Heads stand one below the other: a row for each ranking and head."""
         heads, device = self._model.members, self._model.device

@@ -1,7 +1,8 @@
 """The passes of one update over votes: optimiser steps on all of them, and when to stop.
 
 An update stops early where more passes make held-out votes less likely, and goes back to the weights under which they
-were most likely. All answers of a vote stay in one step, cut into micro-batches of whole votes as memory asks for.
+were most likely. All answers of a vote stay in one step, cut into micro-batches of whole votes as memory asks for: one
+that runs out of it begins anew with half the size, which stays so.
 """
 
 import math
@@ -9,8 +10,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -58,6 +61,8 @@ class VotePasses:
         self._lr = settings.lr
         parameters = model.parameters() | {"position_bias": self.loss.position_bias_S}
         self._adam = NamedAdam(parameters, betas=(0.9, 0.999), eps=1e-8)
+        self._most_tokens = self._tokens = MICRO_BATCH_TOKENS
+        """Of a micro-batch: at most, where memory did not run out, and as what is free allows in this update."""
 
     def run(
         self,
@@ -77,6 +82,8 @@ class VotePasses:
         """
         thumbs = count_thumbs(data, self._model.objectives)
         steps, done = epochs * math.ceil(len(data) / self._batch), 0
+        room = self._model.token_budget(self._most_tokens, self._adam.to_come())
+        self._tokens = distributed.least(room, "the reward model's update")
         on_step(done, steps)
         validation = held_out[-MAX_HELD_OUT:] if len(held_out) >= MIN_HELD_OUT else []
         best = BestPass()
@@ -104,18 +111,16 @@ class VotePasses:
         self, votes: Sequence[Vote], baseline: Sequence[Pair], thumbs: ThumbCounts, rate: float, skipped: Counter[str]
     ) -> tuple[float, float]:
         """One optimiser step; the summed loss and its weight."""
-        pieces = self._batches(votes, baseline)
-        denominator = sum(piece.weight() for piece in pieces)
+        try:
+            total, denominator = self._fitting(lambda: self._backward(votes, baseline, thumbs))
+        except RuntimeError as error:
+            if not distributed.out_of_memory(error):
+                raise
+            structlog.get_logger().error("out of memory, with one vote at a time: a step is not taken", why=str(error))
+            skipped["out_of_memory"] += 1
+            return 0.0, 0.0
         if denominator == 0:
             return 0.0, 0.0
-        self._adam.zero_grad()
-        told = torch.zeros((), device=self._model.device)
-        for piece in pieces:
-            loss = self.loss(piece, baseline, denominator, thumbs)
-            if loss.requires_grad:  # of several processes one may have computed none of its utilities
-                loss.backward()
-            told = told + loss.detach()
-        total = told.item()
         self.loss.observe_raters()
         distributed.all_reduce(self._model.parameters().values(), {})
         (POSITION_RIDGE * self.loss.position_bias_S.square().sum()).backward()
@@ -124,6 +129,39 @@ class VotePasses:
             return 0.0, 0.0
         self._adam.step(rate)
         return total * denominator, denominator
+
+    def _backward(self, votes: Sequence[Vote], baseline: Sequence[Pair], thumbs: ThumbCounts) -> tuple[float, float]:
+        """Make the gradient that of these votes' mean loss; that loss, and what it is the mean over."""
+        pieces = self._batches(votes, baseline)
+        denominator = sum(piece.weight() for piece in pieces)
+        self._adam.zero_grad()
+        if denominator == 0:
+            return 0.0, 0.0
+        told = torch.zeros((), device=self._model.device)
+        for piece in pieces:
+            loss = self.loss(piece, baseline, denominator, thumbs)
+            distributed.together(partial(_backward, loss), "the reward model's step")
+            told = told + loss.detach()
+        return told.item(), denominator
+
+    def _fitting(self, work: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+        """`work()`, from its beginning with micro-batches of half the size, in all processes, whenever memory runs out
+        in one of them. Raises what it raised when it does so with the smallest."""
+        while True:
+            biases = [bias.to_json() for bias in self.loss.rater_bias]
+            try:
+                return work()
+            except RuntimeError as error:
+                if not distributed.out_of_memory(error):
+                    raise
+                for bias, before in zip(self.loss.rater_bias, biases, strict=True):
+                    bias.load_json(before)
+                self.loss.unsee_raters()
+                if self._tokens <= 1:
+                    raise
+            self._most_tokens = self._tokens = self._tokens // 2
+            torch.cuda.empty_cache()
+            structlog.get_logger().warning("out of memory: smaller micro-batches of votes", tokens=self._tokens)
 
     def let_go(self) -> None:
         """Of the gradients, which are as large as the weights, and of no use to the policy's update."""
@@ -138,10 +176,9 @@ class VotePasses:
 
     def _batches(self, votes: Sequence[Vote], baseline: Sequence[Pair], *, bootstrap: bool = True) -> list[VoteBatch]:
         """Micro-batches of whole votes."""
-        limit = self._model.token_budget(MICRO_BATCH_TOKENS)
         heads, objectives = self._model.members, self._model.objectives
         known = {"raters": self.loss.raters, "ai_weight": self.loss.signal_reliability.of(AI)}
-        pieces = micro_batches(self._model.packer, votes, baseline if any(map(is_signal, votes)) else (), limit)
+        pieces = micro_batches(self._model.packer, votes, baseline if any(map(is_signal, votes)) else (), self._tokens)
         return [assemble(piece, heads, objectives, bootstrap=bootstrap, **known) for piece in pieces]
 
     # Keeping
@@ -165,6 +202,11 @@ class VotePasses:
         self._model.load_state(tensors)
         self._adam.load_state(trunk.unnamed("adam", tensors))
         self.loss.load_json(values)
+
+
+def _backward(loss: Tensor) -> None:
+    if loss.requires_grad:  # of several processes one may have computed none of its utilities
+        loss.backward()
 
 
 def micro_batches(packer: Packer, votes: Sequence[Vote], baseline: Sequence[Pair], limit: int) -> list[list[Vote]]:

@@ -43,7 +43,7 @@ class RaterBias:
             self.people[person] = min(max(moved, -LARGEST), LARGEST)
 
     def to_json(self) -> list:
-        return [self.common, self.people]
+        return [self.common, dict(self.people)]
 
     def load_json(self, values: Sequence) -> None:
         self.common, self.people = float(values[0]), {str(k): float(v) for k, v in values[1].items()}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
-from rlhf_online.models.packing import Packer
+from rlhf_online.models.packing import Packed, Packer
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -237,6 +237,76 @@ def test_a_step_that_is_no_number_is_not_taken_and_counted(restored: RewardModel
     assert _step(passes, _pairs(READ[:3], 20, 40), skipped) == BestPass()
     assert skipped == {"not_finite": 1}
     assert torch.equal(restored.heads.weight[1:], others) and not passes.loss.position_bias_S.any()
+
+
+def _thumbs(ids: Sequence[str]) -> list[Vote]:
+    return [
+        Rating(
+            event_id=name,
+            conversation_id="c",
+            person=f"p{row % 2}",
+            prompt_token_ids=(1, 3),
+            candidate=Candidate(token_ids=(20 + row, 30, 2)),
+            up=row % 3 > 0,
+        )
+        for row, name in enumerate(ids)
+    ]
+
+
+def _no_more_than(most: int, model: RewardModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Memory is out where `model` reads more answers at once; the answers of each pass that did not fit."""
+    failures, forward = list[int](), model.forward
+
+    def little(batch: Packed) -> torch.Tensor:
+        if len(batch.mask_BA) > most:
+            failures.append(len(batch.mask_BA))
+            raise torch.OutOfMemoryError("a fake")
+        return forward(batch)
+
+    monkeypatch.setattr(model, "forward", little)
+    return failures
+
+
+def test_out_of_memory_a_step_begins_anew_and_the_next_one_fits(
+    restored: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if memory had been known to be little: raters' biases, too, have taken their steps once."""
+    votes = [*_pairs(READ[:3], 20, 40), *_thumbs(READ[3:9])]
+    passes, kept = VotePasses(restored, RewardTraining(batch=20, lr=1e-3)), restored.state()
+    failures = _no_more_than(3, restored, monkeypatch)
+    skipped = Counter[str]()
+    _step(passes, votes, skipped)
+    assert failures and not skipped
+    found, learned, given = passes.state()[0], passes.loss.to_json(), passes._tokens  # noqa: SLF001
+    failures.clear()
+    _step(passes, votes)
+    assert not failures, "what fits is remembered"
+    restored.load_state(kept)
+    knowing = VotePasses(restored, RewardTraining(batch=20, lr=1e-3))
+    knowing._most_tokens = given  # noqa: SLF001
+    _step(knowing, votes)
+    expected = knowing.state()[0]
+    assert not failures and knowing.loss.to_json() == learned and learned["rater_bias"][0][1].keys() == {"p0", "p1"}
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+def test_a_step_of_which_no_vote_fits_is_not_taken_and_counted(
+    restored: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, skipped, before = VotePasses(restored, RewardTraining(batch=4)), Counter[str](), restored.state()
+    _no_more_than(1, restored, monkeypatch)
+    assert _step(passes, _pairs(READ[:3], 20, 40), skipped) == BestPass()
+    assert skipped == {"out_of_memory": 1}
+    assert all(torch.equal(tensor, restored.state()[name]) for name, tensor in before.items())
+
+
+def test_what_fails_otherwise_is_not_hidden(restored: RewardModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(batch: Packed) -> torch.Tensor:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(restored, "forward", fails)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        _step(VotePasses(restored, RewardTraining(batch=4)), _pairs(READ[:3], 20, 40))
 
 
 def test_the_bias_of_positions_is_drawn_to_0(restored: RewardModel) -> None:

@@ -51,3 +51,13 @@ def test_a_batch_takes_its_share_of_a_step():
     assert whole.people["a"] == pytest.approx(0.5 / (0.25 + 1)) and half.people["a"] == pytest.approx(
         0.5 * 0.5 / (0.25 + 0.5)
     )
+
+
+def test_what_is_kept_does_not_change_with_later_steps():
+    bias = RaterBias()
+    bias.step([0.0], [True], ["a"], {"a": 1})
+    kept = bias.to_json()
+    bias.step([0.0], [False], ["a"], {"a": 1})
+    assert bias.to_json() != kept
+    bias.load_json(kept)
+    assert bias.people == {"a": kept[1]["a"]} and bias.to_json() == kept

@@ -89,10 +89,7 @@ class PolicyUpdater:
         self.value_ready = False
         self._settings = settings
         self._seed = seed
-        self._most_tokens = settings.micro_batch_tokens
-        """Of a micro-batch: as asked for, or as few as memory did not run out with."""
-        self._given_tokens = policy.token_budget(self._most_tokens)
-        self._passes = MicroBatches(policy, self._given_tokens)
+        self._passes = MicroBatches(policy, settings.micro_batch_tokens)
         self._ptx = objectives.demonstrations(demonstrations) if settings.ptx_coef and demonstrations else None
         self._average = WeightAverage(policy.parameters(), settings.ema) if settings.ema else None
         value = {f"value.{name}": parameter for name, parameter in policy.value_head.named_parameters()}
@@ -258,7 +255,7 @@ class PolicyUpdater:
         minibatches, steps = min(settings.minibatches, len(examples)), 0
         on_step(steps, settings.epochs * minibatches)
         self._undo = self._adam.snapshot()
-        self._make_room()
+        self._passes.make_room(self._adam.to_come())
         for _ in range(settings.epochs):
             order = torch.randperm(len(examples), generator=generator)
             for chunk in order.tensor_split(minibatches):
@@ -269,13 +266,6 @@ class PolicyUpdater:
                 steps += 1
                 on_step(steps, settings.epochs * minibatches)
         return {name: total / steps for name, total in sums.items()}
-
-    def _make_room(self) -> None:
-        """Micro-batches as large as what is free now allows, and no larger than those that memory was found for."""
-        if self._passes.tokens < self._given_tokens:
-            self._most_tokens = self._passes.tokens
-        self._given_tokens = self.policy.token_budget(self._most_tokens, self._adam.to_come())
-        self._passes.tokens = self._given_tokens
 
     def _step(
         self, objective: Objective, examples: Sequence[Example], generator: torch.Generator

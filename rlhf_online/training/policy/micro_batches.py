@@ -32,11 +32,19 @@ and a small part of what the update costs."""
 
 
 class MicroBatches:
-    """Of `tokens` at most, for `policy`."""
+    """Of `most` tokens at most, for `policy`; of `tokens` now."""
 
-    def __init__(self, policy: Policy, tokens: int) -> None:
+    def __init__(self, policy: Policy, most: int) -> None:
         self.policy = policy
-        self.tokens = tokens
+        self._most = most
+        self._given = self.tokens = policy.token_budget(most)
+
+    def make_room(self, needed: int) -> None:
+        """Before passes with gradients: as large as what is free now allows, `needed` bytes apart, and no larger than
+        those that memory was found for before."""
+        if self.tokens < self._given:
+            self._most = self.tokens
+        self._given = self.tokens = self.policy.token_budget(self._most, needed)
 
     @torch.no_grad()
     def measure(self, pairs: Sequence[Pair], temperature_N: Tensor) -> MeasuredAnswers:

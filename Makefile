@@ -49,7 +49,7 @@ test: install ## the tests, two files of them at once; ARGS="-k swap", WORKERS=0
 
 ops: install ## images, chart, cluster, alerts and dashboards with their real tools, which it brings (the first time: half an hour)
 	sh scripts/ops_tools.sh all
-	$(PY) -m pytest tests/ops $(ARGS)
+	$(PY) -m pytest tests/ops $(SPREAD) --durations 25 $(ARGS)
 
 dashboards: install ## write Grafana's dashboards, run the demo under a real Prometheus and draw what they show, into docs/; ARGS="--minutes 9"
 	$(PY) -m scripts.dashboards

@@ -3,7 +3,7 @@
 #
 #   sh scripts/ops_tools.sh NAME…         bring these (names: see `all_tools`)
 #   sh scripts/ops_tools.sh quick         those that are downloaded ready-made, in seconds
-#   sh scripts/ops_tools.sh all           those as well that Go compiles: 15 to 30 minutes the first time on two cores
+#   sh scripts/ops_tools.sh all           those as well that Go brings or compiles: 15 to 30 minutes the first time on two cores
 #   sh scripts/ops_tools.sh --path FILE   print where FILE of a tool is; status 3 where that tool is to be brought first
 #
 # They lie in ${RLHF_ONLINE_TOOLS:-$HOME/.cache/rlhf-online/tools}/NAME-VERSION, which nothing but this script writes. A
@@ -14,7 +14,7 @@ script=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
 place=${RLHF_ONLINE_TOOLS:-$HOME/.cache/rlhf-online/tools}
 
 quick_tools="helm helm3 prometheus etcd hadolint schemas compose-spec cyclonedx"
-compiled_tools="kubeconform helm-unittest kwok kubernetes"
+compiled_tools="lws kubeconform helm-unittest kwok kubernetes"
 all_tools="$quick_tools $compiled_tools"
 
 # helm is the release that most people have, helm3 the oldest that the chart takes. What brings each is in `bring`.
@@ -28,6 +28,7 @@ version() {
         schemas) echo 1.37.0 ;;
         compose-spec) echo 0.39.0 ;;
         cyclonedx) echo 11.12.0 ;;
+        lws) echo 0.8.0 ;;
         kubeconform) echo 0.8.0 ;;
         helm-unittest) echo 1.1.2 ;;
         kwok) echo 0.8.0 ;;
@@ -42,6 +43,7 @@ tool_of() {
         kubectl) echo helm ;;
         promtool) echo prometheus ;;
         stages.yaml) echo kwok ;;
+        leaderworkersets.yaml) echo lws ;;
         compose-spec.json) echo compose-spec ;;
         cyclonedx-1.6) echo cyclonedx ;;
         kube-apiserver | kube-controller-manager | kube-scheduler) echo kubernetes ;;
@@ -89,11 +91,16 @@ bring() {
             ;;
         prometheus) debian prometheus usr/bin/prometheus usr/bin/promtool ;;
         etcd) debian etcd-server usr/bin/etcd ;;
+        # What a LeaderWorkerSet is; its controller is not built.
+        lws)
+            need_go
+            cp "$(go_module sigs.k8s.io/lws)/config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml" leaderworkersets.yaml
+            ;;
         kubeconform) go_install github.com/yannh/kubeconform/cmd/kubeconform ;;
         helm-unittest) go_build github.com/helm-unittest/helm-unittest cmd/helm-unittest ;;
         kwok)
             go_install sigs.k8s.io/kwok/cmd/kwok
-            stages=$(go mod download -json "sigs.k8s.io/kwok@v$(version kwok)" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+            stages=$(go_module sigs.k8s.io/kwok)
             for file in "$stages"/kustomize/stage/pod/fast/pod-*.yaml "$stages"/kustomize/stage/node/fast/node-*.yaml \
                 "$stages"/kustomize/stage/node/heartbeat/node-*.yaml "$stages"/kustomize/stage/volume/fast/p*.yaml; do
                 echo "---"
@@ -149,6 +156,11 @@ debian() {
 need_go() {
     command -v go >/dev/null 2>&1 || fail "$tool is compiled by Go, and there is none here: install Go 1.26 or later"
     export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false"
+}
+
+# The folder of a module's source.
+go_module() {
+    go mod download -json "$1@v$(version "$tool")" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p'
 }
 
 go_install() {
@@ -212,7 +224,7 @@ for tool; do
         set -e
         flock 9 # whoever else asks for this tool waits for it, and does not make it twice
         [ -e "$target" ] && exit 0
-        echo "$tool $number: $(case " $compiled_tools " in *" $tool "*) echo compiling ;; *) echo fetching ;; esac)"
+        echo "$tool $number: $(case " $compiled_tools " in *" $tool "*) echo "by Go" ;; *) echo fetching ;; esac)"
         rm -rf "$target.part"
         mkdir "$target.part"
         cd "$target.part"

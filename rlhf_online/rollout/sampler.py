@@ -40,12 +40,20 @@ class Sampler:
     """Asks the chat service at `chat_url` with the operator's credential `token`.
 
     `eos_ids` tell an answer that ended by itself from one that was cut. `pause` is called between two tries with the
-    seconds to wait, and returns True to give up.
+    seconds to wait, and returns True to give up. `ca_file` are the authorities that vouch for the chat service; by
+    default those that the system knows.
     """
 
     def __init__(
-        self, chat_url: str, token: str, eos_ids: Collection[int], *, pause: Callable[[float], bool] | None = None
+        self,
+        chat_url: str,
+        token: str,
+        eos_ids: Collection[int],
+        *,
+        pause: Callable[[float], bool] | None = None,
+        ca_file: str = "",
     ) -> None:
+        """Raises ConfigError for a `ca_file` that cannot be used."""
         self._url = chat_url
         self._eos_ids = frozenset(eos_ids)
         self._pause = pause or _sleep
@@ -53,7 +61,8 @@ class Sampler:
         self._requests = itertools.count()
         headers = {"Authorization": f"Bearer {token}"}
         # The chat service is internal: proxies of the environment are for other hosts.
-        self._client = http.connect(chat_url, headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False)
+        trusted: dict[str, Any] = {"verify": http.trusting(ca_file)} if ca_file else {}
+        self._client = http.connect(chat_url, headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False, **trusted)
 
     def close(self) -> None:
         """Close the connection."""

@@ -4,7 +4,7 @@ It reads no log, takes no lease and writes nothing. Whatever goes wrong ends it,
 nothing that not all of them have learned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from rlhf_online.training.checkpoint import CheckpointPart
 from rlhf_online.training.held_back import HeldBackModel
 from rlhf_online.training.learners import Learners
 
+Folder = Callable[[str], Path]
+"""Where the files of a version are on this machine; fetched where they lie elsewhere."""
 
-def carry_out_orders(learners: Learners, held_back: HeldBackModel | None) -> None:
+
+def carry_out_orders(learners: Learners, held_back: HeldBackModel | None, folder: Folder) -> None:
     """Until rank 0 says that there is nothing more to do. Raises RanksFailed, VersionCorrupt."""
     while (order := distributed.next_order()).name != "stop":
-        _carry_out(order, learners, held_back)
+        _carry_out(order, learners, held_back, folder)
 
 
-def _carry_out(order: distributed.Order, learners: Learners, held_back: HeldBackModel | None) -> None:
+def _carry_out(order: distributed.Order, learners: Learners, held_back: HeldBackModel | None, folder: Folder) -> None:
     values = order.values
     match (order.name, values.get("model")), held_back:
         case ("restore", "held_back"), HeldBackModel():
@@ -47,8 +50,8 @@ def _carry_out(order: distributed.Order, learners: Learners, held_back: HeldBack
         case ("update_policy", _), _:
             learners.update_policy(*_answers(values))
         case ("follow", _), _:
-            folder, reference = Path(values["folder"]), Path(values["reference"])
-            learners.follow(folder, reference, new_reference=values["new_reference"])
+            version, reference = folder(values["version"]), folder(values["reference"])
+            learners.follow(version, reference, new_reference=values["new_reference"])
         case _:
             raise RanksFailed(f"rank 0 orders {order.name!r}, which this rank does not know: run one release on all")
 

@@ -59,9 +59,9 @@ def update_policy(scored: Sequence[ScoredRollout], labelled: Sequence[LabelledAn
 
 
 def follow(folder: Path, reference: Path, *, new_reference: bool) -> None:
-    """See `Learners.follow`; the folders are on a file system that the ranks share."""
+    """See `Learners.follow`. The folders are called as their versions, by which other machines find theirs."""
     distributed.order(
-        "follow", lambda: {"folder": str(folder), "reference": str(reference), "new_reference": new_reference}
+        "follow", lambda: {"version": folder.name, "reference": reference.name, "new_reference": new_reference}
     )
 
 

@@ -108,7 +108,10 @@ class TrainerSettings(ServiceSettings):
     """Settings of services/trainer."""
 
     variables = "RLHF_TRAINER__"
-    only_with: ClassVar = {"policy.lora_rank": Only("tuning", "lora")}
+    only_with: ClassVar = {
+        "policy.lora_rank": Only("tuning", "lora"),
+        "chat_ca_file": Only("chat_url", "https:*"),
+    }
     moved: ClassVar = {
         f"log.{name}": f"log.{name} of the chat service, which writes the log"
         for name in LogSettings.model_fields.keys() - LogAddress.model_fields.keys()
@@ -117,6 +120,11 @@ class TrainerSettings(ServiceSettings):
     seed: int = Field(default=0, description="Seed of every random choice.")
     chat_url: str = Field(
         description="Address of the chat service, 'http://127.0.0.1:8000' or 'unix:/path': fresh rollouts."
+    )
+    chat_ca_file: str = Field(
+        default="",
+        description="PEM file of the authorities that vouch for the certificate at an https chat_url; empty: those "
+        "that the system knows.",
     )
     reward_address: str = Field(description="gRPC address of the reward service, '127.0.0.1:8002'.")
     model: str = Field(description="Folder of the base model.")

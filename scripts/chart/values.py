@@ -203,7 +203,7 @@ class Keystore(Value):
 
 class Service(Value):
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(default="ClusterIP", description="Its type.")
-    annotations: Texts = Field(default={}, description="Its annotations.")
+    annotations: Texts = Field(default={}, description="Its annotations, and those of the Service for votes.")
     sessionAffinity: Literal["None", "ClientIP"] = Field(
         default="None",
         description="ClientIP keeps a person on one pod, which alone lists their conversations; behind an Ingress "
@@ -215,6 +215,20 @@ class Autoscaling(Value):
     enabled: bool = Field(default=False, description="Scale by load; `replicas` is then not written.")
     minReplicas: Annotated[int, Field(gt=0)] = Field(default=2, description="Fewest pods.")
     maxReplicas: Annotated[int, Field(gt=0)] = Field(default=8, description="Most pods.")
+
+
+class ChatTls(Value):
+    existingSecret: Name = Field(
+        default="",
+        description="Secret with `tls.crt` and `tls.key`, for the name NAME-chat.NAMESPACE.svc: HTTP and gRPC speak "
+        "TLS and nothing else, and probes, Services, monitors and ways in follow. A renewed one is taken up by itself. "
+        "Empty: in the clear.",
+    )
+    caConfigMap: Name = Field(
+        default="",
+        description="ConfigMap whose `ca.crt` vouches for it, by which the trainer, `helm test`, Prometheus and "
+        "gateways know the service; empty: authorities that the images and they themselves know.",
+    )
 
 
 class ChatAutoscaling(Autoscaling):
@@ -257,6 +271,7 @@ class Chat(Pod):
     )
     disk: Disk = Disk()
     service: Service = Service()
+    tls: ChatTls = ChatTls()
     autoscaling: ChatAutoscaling = ChatAutoscaling()
     preStopSeconds: Annotated[int, Field(gt=0)] = Field(
         default=10, description="How long a pod that ends still takes requests, until no one sends it any."
@@ -265,8 +280,13 @@ class Chat(Pod):
 
 class Engine(Container):
     image: Image = Image(repository="rlhf-online-engine")
-    settings: Annotated[Object, SettingsOf(EngineSettings, ("mode", "url", "model", "tuning", "device"))] = Field(
-        default={}, description="Settings of the engine: max_model_len, max_num_seqs, kv_cache_gib, dtype, …"
+    settings: Annotated[
+        Object, SettingsOf(EngineSettings, ("mode", "url", "model", "tuning", "device", "extra_args"))
+    ] = Field(default={}, description="Settings of the engine: max_model_len, max_num_seqs, kv_cache_gib, dtype, …")
+    extraArgs: list[str] = Field(
+        default=[],
+        description="Flags of vLLM's own, handed on as they are, [--kv-cache-dtype, fp8]; those that the product sets, "
+        "or that open the engine, are refused as it starts. The other services have no flags but their settings.",
     )
     sharedMemory: Quantity = Field(default="1Gi", description="/dev/shm, for an engine on several GPUs.")
 
@@ -292,13 +312,18 @@ class Trainer(Pod):
         description="Processes that train together in its pod (torchrun), each with the whole models: one a GPU that "
         "`resources` asks for.",
     )
+    nodes: Annotated[int, Field(ge=1)] = Field(
+        default=1,
+        description="Pods that train together, each with `ranks` processes and `resources`, as one LeaderWorkerSet, "
+        "whose controller must be there (0.7 or later). The first is the trainer, the others keep nothing.",
+    )
     settings: Annotated[
         Object,
         SettingsOf(
             TrainerSettings,
             (
-                *(*OWN, "chat_url", "reward_address", "model", "tuning", "device", "metrics_port", "log"),
-                *("lease.kind", "lease.name", "reward.objectives"),
+                *(*OWN, "chat_url", "chat_ca_file", "reward_address", "model", "tuning", "device"),
+                *("metrics_port", "log", "lease.kind", "lease.name", "reward.objectives"),
             ),
         ),
     ] = Field(default={}, description="Settings of the trainer: min_votes, reward, policy, rollout, gate, canary, …")
@@ -346,6 +371,11 @@ class PodMonitors(Value):
     enabled: bool = Field(default=False, description="PodMonitors of the Prometheus operator.")
     interval: str = Field(default="15s", pattern=r"^[0-9]+(ms|s|m)$", description="Between two scrapes.")
     labels: Texts = Field(default={}, description="Labels by which Prometheus selects them, {release: …}.")
+    nativeHistograms: bool = Field(
+        default=False,
+        description="Have Prometheus (3.4 or later, its operator 0.82) keep each histogram as a native one as well, a "
+        "series in place of one a bucket; the classic ones stay, as rules and dashboards ask for them.",
+    )
 
 
 class Rules(Value):

@@ -47,6 +47,7 @@ SHARED = {
     "trainer.keystore": "keystore",
     "trainer.reward.objectives": "objectives",
     "trainer.chat_url": "host and chat.http_port",
+    "trainer.chat_ca_file": "host and chat.http_port",
     "trainer.reward_address": "reward.host and reward.grpc_port",
 }
 """Settings of a service that are no settings here, and the one that decides them."""

@@ -115,7 +115,9 @@ def serve(settings: TrainerSettings, lease: Lease, stop: threading.Event) -> Non
     _await_policy(settings, registry, Reporter(state, metrics), stop)
     source = open_source(settings.log, state.log)
     rewards = RewardClient(settings.reward_address)
-    sampler = Sampler(settings.chat_url, state.operator_token(), tokenizer.eos_ids, pause=stop.wait)
+    sampler = Sampler(
+        settings.chat_url, state.operator_token(), tokenizer.eos_ids, pause=stop.wait, ca_file=settings.chat_ca_file
+    )
     try:
         build(settings, lease, source, sampler, rewards, tokenizer, metrics, stop).run()
     finally:

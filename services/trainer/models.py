@@ -17,8 +17,9 @@ from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.models.trunk import pick_device
+from rlhf_online.state import StateDir
 from rlhf_online.training import distributed
-from rlhf_online.training.followers import carry_out_orders
+from rlhf_online.training.followers import Folder, carry_out_orders
 from rlhf_online.training.held_back import SEED, HeldBackModel
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.policy.settings import PolicyTraining
@@ -26,6 +27,7 @@ from rlhf_online.training.policy_update import PolicyUpdater
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.training.sft import demonstrations, fine_tuning
+from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
 
 
@@ -47,20 +49,30 @@ class Beginning:
             dtype=precision.name(dtype),
         )
 
+    def told(self) -> dict[str, str]:
+        """For another machine: the folders' names, which are their versions'."""
+        return {name: Path(value).name for name, value in asdict(self).items()}
+
+    @classmethod
+    def here(cls, told: dict[str, str], folder: Folder) -> Self:
+        """The same on this one."""
+        return cls(dtype=told["dtype"], **{name: str(folder(told[name])) for name in ("live", "reference", "genesis")})
+
 
 def lead(
     settings: TrainerSettings, beginning: Beginning, tokenizer: ChatTokenizer
 ) -> tuple[Learners, HeldBackModel | None]:
     """The models of the only process, or of rank 0, which has the other ranks load theirs. Raises RanksFailed."""
-    distributed.order("build", lambda: asdict(beginning))
+    distributed.order("build", beginning.told)
     return _load(settings, beginning, tokenizer)
 
 
 def follow(settings: TrainerSettings, tokenizer: ChatTokenizer) -> None:
     """What a process of a rank above 0 does, from rank 0's first order to its last. Raises RlhfError of many kinds."""
+    folder = open_registry(StateDir(settings.state_dir).versions, settings=settings.versions).path
     first = distributed.next_order()
     if first.name == "build":
-        carry_out_orders(*_load(settings, Beginning(**first.values), tokenizer))
+        carry_out_orders(*_load(settings, Beginning.here(first.values, folder), tokenizer), folder)
 
 
 def _load(

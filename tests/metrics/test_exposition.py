@@ -58,6 +58,16 @@ def test_who_asks_for_what_there_is_not_gets_the_classic_text(accept: str) -> No
     assert (reply.status_code, reply.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
 
 
+def test_who_would_take_native_histograms_is_answered_with_classic_ones() -> None:
+    """prometheus_client writes no protobuf, in which alone Prometheus takes them, and its histograms hold none."""
+    RewardMetrics(registry := CollectorRegistry())
+    proto = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6"
+    assert exposition(registry, f"{proto},{OPENMETRICS}")[1].startswith("application/openmetrics-text; version=1.0.0")
+    samples = [sample for family in registry.collect() for sample in family.samples]
+    assert [each for each in samples if each.name.endswith("_bucket")]
+    assert not [each for each in samples if each.native_histogram is not None]
+
+
 def test_an_info_gauge_shows_one_version() -> None:
     metrics = RewardMetrics(CollectorRegistry())
     for version in ("reward-000001", "reward-000002", ""):

@@ -1,15 +1,18 @@
 """The sampler against a real HTTP server that plays the chat service."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
-from rlhf_online.errors import EngineUnavailable, InvalidInput
+from rlhf_online.errors import ConfigError, EngineUnavailable, InvalidInput
 from rlhf_online.rollout.sampler import Sampler
+from tests.support.certificates import Authority
 
 TOKEN = "credential"
 
@@ -219,3 +222,19 @@ def test_a_wrong_credential_is_said_at_once(chat: Chat, sampler: Samplers) -> No
 def test_nobody_there_is_unavailable(chat: Chat, sampler: Samplers) -> None:
     with pytest.raises(EngineUnavailable, match="does not answer"):
         sampler(url="http://127.0.0.1:1").sample([(30, 3)], 1, 8, 1.0, retry_s=0.0)
+
+
+def test_over_tls_it_asks_whom_the_named_authorities_vouch_for_and_nobody_else(chat: Chat, tmp_path: Path) -> None:
+    ours = Authority(tmp_path / "ours").issue("chat")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ours.cert, ours.key)
+    chat.socket = context.wrap_socket(chat.socket, server_side=True, do_handshake_on_connect=False)
+    url = chat.url.replace("http:", "https:")
+    with closing(Sampler(url, TOKEN, (2,), ca_file=str(ours.authority))) as sampler:
+        assert sampler.serving((30, 3)) == "policy-000007"
+    for ca_file in (str(Authority(tmp_path / "theirs").file), ""):
+        with closing(Sampler(url, TOKEN, (2,), ca_file=ca_file)) as sampler:
+            with pytest.raises(EngineUnavailable, match=r"does not answer: .*CERTIFICATE_VERIFY_FAILED"):
+                sampler.serving((30, 3))
+    with pytest.raises(ConfigError, match=r"chat\.key cannot be used \(it holds no certificate in PEM\)"):
+        Sampler(url, TOKEN, (2,), ca_file=str(ours.key))

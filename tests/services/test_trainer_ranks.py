@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from rlhf_online.config import dump
+from rlhf_online.config import VersionsSettings, dump
 from rlhf_online.errors import ConfigError
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
@@ -19,9 +19,13 @@ from rlhf_online.training.policy.settings import PolicyTraining
 from services.trainer import ranks as alike
 from tests.services.test_trainer_service import settings_in
 from tests.support import ranks
+from tests.support.object_server import BUCKET, object_server
+from tests.support.object_server import environment as environment_of
+from tests.support.ports import reserve
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
+FIRST = "the first policy version"
 
 
 def listening(pid: int) -> set[str]:
@@ -58,6 +62,43 @@ def test_several_machines_are_refused() -> None:
     command = [*launch, "--nnodes", "2", "-m", "services.trainer"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2 and "--nnodes is 2" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_two_machines_train_together_and_find_versions_by_name_in_a_bucket(tmp_path: Path) -> None:
+    """As the chart starts them on several nodes: each has a state folder of its own."""
+    write_tiny_model(tmp_path / "model", weights_seed=3)
+    nodes = [tmp_path / "leader", tmp_path / "worker"]
+    with object_server() as server:
+        versions = VersionsSettings(url=f"s3://{BUCKET}/several")
+        changes = {"state_dir": Path("state"), "versions": versions, "threads": 1}
+        dump(settings_in(tmp_path).model_copy(update=changes), config := tmp_path / "trainer.toml")
+        given = {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+        port, started = str(reserve()), list[subprocess.Popen[str]]()
+        try:
+            for number, node in enumerate(nodes):
+                node.mkdir()
+                torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(number)]
+                where = ["--master-addr", "127.0.0.1", "--master-port", port, "--nproc-per-node", "1"]
+                command = [*torchrun, *where, "-m", "services.trainer", "--config", str(config)]
+                environment = os.environ | given | environment_of(server.port)
+                started.append(subprocess.Popen(command, cwd=node, env=environment, stderr=subprocess.PIPE, text=True))
+            status = StateDir(nodes[0] / "state")
+            copies = [node / "state" / "versions" / "copies" / "policy-000000" for node in nodes]
+
+            def built() -> bool:
+                ended = any(process.poll() is not None for process in started)
+                return ended or (copies[1].is_dir() and status.read_status("trainer").get("waiting_for") != FIRST)
+
+            until(built, 300, "both to have the first version")
+            assert copies[0].is_dir() and copies[1].is_dir()
+            (rank,) = psutil.Process(started[1].pid).children()
+            rank.kill()
+            said = [process.communicate(timeout=120)[1] for process in started]
+        finally:
+            for process in started:
+                process.kill()
+    assert "rank 1 (" in said[0] and "Nothing of this update is kept" in said[0], said[0]
+    assert [process.returncode == 0 for process in started] == [False, False]
 
 
 def alone_or_with(folder: Path, changes: dict[int, dict[str, Any]], packages: dict[int, str]) -> str:

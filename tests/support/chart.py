@@ -17,6 +17,7 @@ Object = dict[str, Any]
 LEAST: Object = {"auth": {"existingSecret": "secrets"}, "kafka": {"brokers": ["kafka:9092"]}}
 """The values without which there is no installation."""
 
+GROUP = ("leaderTemplate", "workerTemplate")
 PROFILES = (("cpu",), ("gpu",), ("gpu", "ha"), ("cpu", "openshift"))
 """Which files of values are laid over each other."""
 
@@ -44,7 +45,8 @@ class Rendered(list[Object]):
     def pods(self) -> list[Object]:
         """The specification of every pod that the objects make, with its labels below `metadata`."""
         made = [each["spec"]["template"] for each in self if "template" in each.get("spec", {})]
-        return [*made, *self.of("Pod")]
+        groups = [each["spec"]["leaderWorkerTemplate"] for each in self.of("LeaderWorkerSet")]
+        return [*made, *(group[name] for group in groups for name in GROUP), *self.of("Pod")]
 
 
 def template(

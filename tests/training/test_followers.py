@@ -47,4 +47,4 @@ def test_a_kill_of_any_rank_learns_exactly_once_and_other_numbers_of_ranks_go_on
             audit(tiny, trainer)
             monkeypatch.setattr(distributed, "next_order", lambda: Order("sing"))
             with pytest.raises(RanksFailed, match="rank 0 orders 'sing', which this rank does not know"):
-                followers.carry_out_orders(trainer.parts.learners, None)
+                followers.carry_out_orders(trainer.parts.learners, None, tiny.registry.path)

@@ -177,6 +177,26 @@ env:
 {{- end }}
 {{- end }}
 
+{{/* Who vouches for chat's certificate, in a pod that asks chat. */}}
+{{- define "rlhf.tls.ca.mounts" -}}
+{{- if .Values.chat.tls.caConfigMap }}
+- name: chat-ca
+  mountPath: {{ include "rlhf.tls.ca" . }}
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "rlhf.tls.ca.volumes" -}}
+{{- with .Values.chat.tls.caConfigMap }}
+- name: chat-ca
+  configMap:
+    name: {{ . | quote }}
+    items:
+      - key: ca.crt
+        path: ca.crt
+{{- end }}
+{{- end }}
+
 {{/* A folder that can be written where the root cannot. */}}
 {{- define "rlhf.tmp.mounts" -}}
 - name: tmp

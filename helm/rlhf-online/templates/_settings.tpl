@@ -3,6 +3,13 @@
 {{- define "rlhf.state" -}}/var/lib/rlhf-online/state{{- end }}
 {{- define "rlhf.socket" -}}/run/rlhf-online/engine/engine.sock{{- end }}
 
+{{/* Where chat's certificate is, who vouches for it, and by what name and address others in the cluster reach it. */}}
+{{- define "rlhf.tls" -}}/var/run/secrets/rlhf-online/tls{{- end }}
+{{- define "rlhf.tls.ca" -}}/var/run/rlhf-online/chat-ca{{- end }}
+{{- define "rlhf.chat.host" -}}{{ include "rlhf.fullname" . }}-chat.{{ .Release.Namespace }}.svc{{- end }}
+{{- define "rlhf.chat.scheme" -}}{{ ternary "https" "http" (ne .Values.chat.tls.existingSecret "") }}{{- end }}
+{{- define "rlhf.chat.url" -}}{{ include "rlhf.chat.scheme" . }}://{{ include "rlhf.chat.host" . }}:8000{{- end }}
+
 {{/* A map as TOML: JSON's scalars are TOML's, and print 1048576 as it is. (map, table) */}}
 {{- define "rlhf.toml" -}}
 {{- $table := default "" .table }}
@@ -104,6 +111,9 @@
 {{/* The engine's settings, with room for the adapters that the trainer makes. */}}
 {{- define "rlhf.engine" -}}
 {{- $settings := deepCopy .Values.engine.settings }}
+{{- with .Values.engine.extraArgs }}
+{{- $_ := set $settings "extra_args" . }}
+{{- end }}
 {{- if eq .Values.tuning "lora" }}
 {{- $rank := dig "policy" "lora_rank" 8 .Values.trainer.settings | int }}
 {{- $_ := set $settings "max_lora_rank" (default (max 16 $rank) $settings.max_lora_rank) }}
@@ -130,6 +140,10 @@
 {{- $_ := set $own "keys_file" "/var/run/secrets/rlhf-online/keys/keys.json" }}
 {{- $_ := set $own "drain_s" (include "rlhf.drain" . | int) }}
 {{- $_ := set $own "log" (mergeOverwrite (deepCopy .Values.chat.log) (include "rlhf.log" . | fromYaml)) }}
+{{- if .Values.chat.tls.existingSecret }}
+{{- $folder := include "rlhf.tls" . }}
+{{- $_ := set $own "tls" (dict "cert_file" (printf "%s/tls.crt" $folder) "key_file" (printf "%s/tls.key" $folder)) }}
+{{- end }}
 {{- $defaults := dict "host" "0.0.0.0" }}
 {{- $exact := and (eq .Values.device "cpu") (has (default "auto" .Values.engine.settings.dtype) (list "auto" "float32")) }}
 {{- if $exact }}
@@ -151,7 +165,10 @@
 {{- $common := include "rlhf.settings.common" . | fromYaml }}
 {{- $name := include "rlhf.fullname" . }}
 {{- $own := dict "metrics_port" 8004 "model" .Values.model.path "tuning" .Values.tuning "device" .Values.device }}
-{{- $_ := set $own "chat_url" (printf "http://%s-chat.%s.svc:8000" $name .Release.Namespace) }}
+{{- $_ := set $own "chat_url" (include "rlhf.chat.url" .) }}
+{{- if .Values.chat.tls.caConfigMap }}
+{{- $_ := set $own "chat_ca_file" (printf "%s/ca.crt" (include "rlhf.tls.ca" .)) }}
+{{- end }}
 {{- $_ := set $own "reward_address" (printf "%s-reward.%s.svc:8002" $name .Release.Namespace) }}
 {{- $_ := set $own "log" (include "rlhf.log" . | fromYaml) }}
 {{- $_ := set $own "lease" (dict "kind" "kubernetes" "name" (printf "%s-trainer" $name)) }}

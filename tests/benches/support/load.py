@@ -140,19 +140,19 @@ async def open_loop(ask: Ask, *, rate: float, seconds: float, seed: int) -> list
     return replies
 
 
-async def closed_loop(ask: Ask, *, at_once: int, seconds: float) -> tuple[float, list[Reply]]:
-    """Replies a second with so many requests always in progress, and the replies. The first second warms up."""
+async def closed_loop(ask: Ask, *, at_once: int, seconds: float, warm_up_s: float = 1.0) -> tuple[float, list[Reply]]:
+    """Replies a second with so many requests always in progress, and the replies, those of the warm-up among them."""
     replies: list[Reply] = []
     begin = now_us() / 1e6
 
     async def one(number: int) -> None:
-        while now_us() / 1e6 < begin + 1.0 + seconds:
+        while now_us() / 1e6 < begin + warm_up_s + seconds:
             reply = Reply(due_s=now_us() / 1e6)
             await _ask(ask, number, reply)
             replies.append(reply)
 
     await asyncio.gather(*(one(number) for number in range(at_once)))
-    counted = [reply for reply in replies if begin + 1.0 <= reply.end_s < begin + 1.0 + seconds]
+    counted = [reply for reply in replies if warm_up_s <= reply.end_s - begin < warm_up_s + seconds]
     return len(counted) / seconds, replies
 
 

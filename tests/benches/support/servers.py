@@ -39,9 +39,8 @@ class Server:
             os.sched_setaffinity(process.pid, {core})
 
     def cpu_s(self) -> float:
-        """Of all its threads so far; in steps of 10 ms."""
-        used = self.process.cpu_times()
-        return used.user + used.system
+        """Of all its threads so far, to the nanosecond: Linux' clock of another process (MAKE_PROCESS_CPUCLOCK)."""
+        return time.clock_gettime((~self.process.pid << 3) | 2)
 
     def rss_mib(self) -> float:
         return self.process.memory_info().rss / (1 << 20)

@@ -2,8 +2,11 @@
 
 import json
 import subprocess
+from typing import Any
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from tests.support.chart import CHART, LEAST, PROFILES, Object, merged, render
 from tests.support.ops_tools import tool
@@ -42,6 +45,33 @@ def test_objects_are_those_that_kubernetes_knows(release: str) -> None:
     broken = merged(objects[0], {"spec": {"podSelectors": {}}})
     (said,) = refused([broken], release)
     assert broken["metadata"]["name"] in said and "podSelectors" in said
+
+
+@pytest.mark.ops
+def test_a_trainer_on_several_nodes_is_what_the_groups_controller_knows() -> None:
+    """By its own definition, and strictly: the API server drops unknown fields of such without a word."""
+    (version,) = yaml.safe_load(tool("leaderworkersets.yaml").read_text())["spec"]["versions"]
+    schema = closed(version["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {"type": "object"}
+    validator = Draft202012Validator(schema)
+    much = merged(MUCH, {"trainer": {"nodes": 4, "ranks": 8, "resources": {"limits": {"nvidia.com/gpu": 8}}}})
+    for values in ({"trainer": {"nodes": 2}}, much):
+        (group,) = render(merged(LEAST, values)).of("LeaderWorkerSet")
+        assert [error.message for error in validator.iter_errors(group)] == []
+        (error,) = validator.iter_errors(merged(group, {"spec": {"leaderWorkerTemplate": {"sizes": 2}}}))
+        assert "sizes" in error.message
+
+
+def closed(schema: Any) -> Any:
+    """No other fields than it names; a quantity is a text or a number."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {}
+    inner = {name: closed(each) for name, each in schema.items()}
+    return {"additionalProperties": False} | inner if isinstance(schema.get("properties"), dict) else inner
 
 
 @pytest.mark.ops

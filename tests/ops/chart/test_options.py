@@ -8,6 +8,7 @@ import yaml
 
 from rlhf_online.config import ChatSettings
 from tests.support.chart import CHART, LEAST, Object, Rendered, merged, refusal, render
+from tests.support.network_policies import Pod, reaches
 
 
 def monitored() -> Object:
@@ -60,6 +61,14 @@ def test_peoples_content_keys_lie_in_a_bucket_wrapped_by_a_secret_that_chat_and_
     assert have_it(render(merged(LEAST, {"keystore": {"url": "s3://keys/people"}}))) == set()
     said = refusal(merged(LEAST, {"keystore": {"existingSecret": "people-kek"}}))
     assert "keystore.existingSecret has no effect without keystore.url" in said
+
+
+def test_histograms_are_native_as_well_where_that_is_asked_for() -> None:
+    asked = {"monitoring": {"podMonitors": {"nativeHistograms": True}}}
+    both = ("convertClassicHistogramsToNHCB", "scrapeClassicHistograms")
+    for values, expected in ((monitored(), [None, None]), (merged(monitored(), asked), [True, True])):
+        monitors = render(values).of("PodMonitor")
+        assert [[one["spec"].get(key) for key in both] for one in monitors] == [expected] * 3
 
 
 @pytest.mark.parametrize("kind", ["keda", "hpa"])
@@ -213,3 +222,51 @@ def test_a_trainer_of_several_ranks_is_started_in_one_pod() -> None:
         said = refusal(merged(LEAST, {"trainer": {"ranks": 5, **resources}}))
         assert "trainer.ranks is 5, and trainer.resources asks for 4 GPUs" in said
     assert "trainer" in refusal(merged(LEAST, {"trainer": {"ranks": 0}}))
+
+
+def test_a_trainer_on_several_nodes_is_one_group_whose_first_pod_alone_has_secrets_ports_and_a_token() -> None:
+    kafka = {"passwordSecret": {"name": "kafka-user"}, "caSecret": {"name": "kafka-ca"}}
+    values = merged(LEAST, {"trainer": {"nodes": 3, "ranks": 2}, "kafka": kafka})
+    objects = render(values)
+    assert not objects.of("StatefulSet", "-trainer") and not objects.of("Service", "-trainer")
+    (group,) = objects.of("LeaderWorkerSet")
+    one = render(LEAST).one("StatefulSet", "-trainer")["spec"]
+    assert group["spec"]["replicas"] == 1
+    group = group["spec"]["leaderWorkerTemplate"]
+    assert (group["size"], group["restartPolicy"]) == (3, "RecreateGroupOnPodRestart")
+    assert group["volumeClaimTemplates"] == one["volumeClaimTemplates"], "who goes on with more nodes has what was kept"
+
+    leader, worker = (group[name]["spec"] for name in ("leaderTemplate", "workerTemplate"))
+    (leads,), (follows,) = leader["containers"], worker["containers"]
+    nodes = ["--nnodes", "3", "--node-rank", "$(LWS_WORKER_INDEX)", "--master-addr", "$(LWS_LEADER_ADDRESS)"]
+    command = ["python", "-m", "torch.distributed.run", *nodes, "--master-port", "29500", "--nproc-per-node", "2"]
+    for each in (leads, follows):
+        assert each["command"] == [*command, "-m", "services.trainer"]
+        assert each["args"] == one["template"]["spec"]["containers"][0]["args"]
+    assert {key: leads[key] for key in ("env", "ports", "startupProbe", "livenessProbe", "readinessProbe")}
+    assert not {"env", "ports", "startupProbe", "livenessProbe", "readinessProbe"} & follows.keys()
+    assert leader["automountServiceAccountToken"] and not worker["automountServiceAccountToken"]
+    assert {each["name"] for each in leader["volumes"] if "secret" in each} == {"kafka-password", "kafka-ca"}
+    assert not [each for each in worker["volumes"] if "secret" in each]
+    labels = [group[name]["metadata"]["labels"] for name in ("leaderTemplate", "workerTemplate")]
+    (monitor,) = render(merged(values, monitored())).of("PodMonitor", "-trainer")
+    assert [monitor["spec"]["selector"]["matchLabels"].items() <= each.items() for each in labels] == [True, False]
+
+
+def test_the_pods_of_a_trainer_on_several_nodes_reach_one_another_on_all_ports_and_nobody_else_does() -> None:
+    objects = render(merged(LEAST, {"trainer": {"nodes": 2}}))
+    policies = objects.of("NetworkPolicy")
+    pods = {
+        labels["app.kubernetes.io/component"]: Pod(namespace="chat", labels=labels)
+        for labels in (each["metadata"]["labels"] for each in objects.pods())
+    }
+    for source, target, through in (
+        ("trainer", "trainer-worker", True),
+        ("trainer-worker", "trainer", True),
+        ("trainer-worker", "trainer-worker", True),
+        ("trainer-worker", "reward", False),
+        ("chat", "trainer-worker", False),
+        ("reward", "trainer", False),
+    ):
+        for port in (29500, 41234):
+            assert reaches(policies, pods[source], pods[target], port) is through, (source, target)

@@ -31,7 +31,7 @@ from rlhf_online.config import (
     load,
 )
 from rlhf_online.config.engine import EngineServerSettings
-from rlhf_online.doctor import disks, gpu, lease, packages, plan, ports, records, secrets, settings, store
+from rlhf_online.doctor import disks, gpu, keystore, lease, packages, plan, ports, records, secrets, settings, store
 from rlhf_online.doctor.finding import Finding, ok, refuse
 from rlhf_online.doctor.kafka import kafka
 from rlhf_online.errors import ConfigError, InvalidInput, RlhfError
@@ -222,6 +222,9 @@ def checks(known: Installation) -> Iterator[Check]:
             yield partial(store.folder, Path(path) if path else StateDir(state_dir).versions)
         else:
             yield partial(store.bucket, versions)
+    sealing = [each for each in (known.chat, known.trainer) if each is not None]
+    for keys, state_dir in dict.fromkeys((each.keystore, each.state_dir) for each in sealing):
+        yield partial(keystore.keystore, keys, Path(state_dir), StateDir(state_dir).log)
     for address, folder in known.logs:
         yield partial(_log, address, folder)
     asked = [setting for setting, device in _devices(known) if device == "cuda"]
@@ -236,6 +239,9 @@ def _extras(known: Installation) -> tuple[list[str], bool]:
         extras.append("kafka")
     if any(each.versions.url and not each.versions.url.startswith("file:") for each in known.all):
         extras.append("object-store")
+    sealing = [each.keystore for each in (known.chat, known.trainer) if each is not None and each.keystore.url]
+    if sealing:
+        extras += ["keystore"] + ["object-store"] * any(each.in_bucket for each in sealing)
     return extras, known.started is not None
 
 

@@ -13,6 +13,7 @@ from rlhf_online.training.settings import TrainerSettings
 VARIABLES = (
     "RLHF_KAFKA_PASSWORD",
     *STATE_VARIABLES.values(),
+    "RLHF_KEYSTORE_KEK",
     "RLHF_API_KEY",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",

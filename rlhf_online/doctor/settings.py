@@ -22,6 +22,7 @@ def agreement(
     if chat and trainer:
         ours: dict[str, tuple[Any, Any]] = {
             "log.url": (chat.log.url, trainer.log.url),
+            "keystore.url": (chat.keystore.url, trainer.keystore.url),
             "log.topic_prefix": (chat.log.topic_prefix, trainer.log.topic_prefix),
             "engine.tuning, tuning": (chat.engine.tuning, trainer.tuning),
             "objectives, reward.objectives": (chat.objectives, trainer.reward.objectives),

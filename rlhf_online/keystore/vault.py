@@ -66,6 +66,13 @@ class Vault:
             raise SecretLost(f"{KEK} is not what the keys in {self.name} were wrapped with: {wanted}")
         return identity
 
+    def is_there(self) -> bool:
+        """Whether the key store was made yet. Raises KeysUnavailable."""
+        try:
+            return self._place.store(None) is not None
+        except OSError as error:
+            raise self._away(error) from error
+
     def bind(self, log: Path) -> None:
         """Make keys for the log in that folder, if this is the key store that it is sealed with.
 

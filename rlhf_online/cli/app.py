@@ -18,6 +18,7 @@ from rlhf_online.cli import (
     keys,
     learning,
     people,
+    retrain,
     rules,
     sft,
     size,
@@ -53,6 +54,7 @@ app.command("doctor")(doctor.doctor)
 app.command("size")(size.size)
 app.command("sft", no_args_is_help=True)(sft.sft)
 app.command("train", no_args_is_help=True)(train.train)
+app.command("retrain", no_args_is_help=True)(retrain.retrain)
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(keys.app, name="keys")
 app.add_typer(versions_store.app, name="versions")

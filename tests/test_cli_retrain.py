@@ -1,0 +1,93 @@
+"""`rlhf-online retrain --without NAME`: what comes out is, byte for byte, what a log without that person teaches."""
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from rlhf_online import events as ev
+from rlhf_online.cli import main
+from rlhf_online.config.offline import OfflineSettings
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.state import StateDir
+from rlhf_online.training.offline.__main__ import run
+from rlhf_online.wire import encode
+from tests.support.logged import completion, ref
+
+GOOD, BAD = (5, 6, 1), (7, 8, 1)
+ANN, BOB = "ann", "bob"
+
+
+@pytest.fixture(autouse=True)
+def umask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "umask", lambda mask: 0)
+
+
+def said(state: StateDir, whose: Iterable[str]) -> list[ev.Envelope]:
+    """Ann likes the one answer, Bob the other; each judges what they asked, and Ann now and then what Bob did."""
+    hashes = {name: state.person_hash()(name) for name in (ANN, BOB)}
+    found: list[ev.Envelope] = []
+    for number in range(24):
+        for asker, voter in ((ANN, ANN), (BOB, BOB), (BOB, ANN)):
+            if {asker, voter} <= set(whose):
+                name = f"{asker}-{voter}-{number}"
+                pair = (ref(name, 0), ref(name, 1)) if voter == ANN else (ref(name, 1), ref(name, 0))
+                vote = ev.Pairwise(chosen=pair[0], rejected=pair[1])
+                asked = completion(name, answers=[GOOD, BAD], conversation=f"talk {name}", person=hashes[asker])
+                feedback = ev.Feedback(
+                    conversation_id=f"talk {name}", person=hashes[voter], kind=vote, created_ms=2_000
+                )
+                found += [asked, ev.Envelope(event_id=f"v {name}", event=feedback)]
+    return found
+
+
+def logged(folder: Path, base: Path, whose: Iterable[str]) -> StateDir:
+    state = StateDir(folder)
+    salt = "0123456789abcdef0123456789abcdef"
+    folder.mkdir()
+    (folder / "person.salt").write_text(salt)
+    with LocalLog(state.log) as log:
+        log.append_all([encode(envelope) for envelope in said(state, whose)]).result(30)
+    state.run.mkdir(parents=True, exist_ok=True)
+    values = f'model = "{base}"\ntuning = "full"\ndevice = "cpu"\nseed = 3\n[reward]\nheld_out = 0.2\n'
+    (state.run / "trainer.toml").write_text(values)
+    return state
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+
+
+def test_it_is_what_a_log_teaches_in_which_they_never_were(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    write_tiny_model(tmp_path / "base", weights_seed=0)
+    both = logged(tmp_path / "both", tmp_path / "base", (ANN, BOB))
+    alone = logged(tmp_path / "alone", tmp_path / "base", (BOB,))
+    assert main(["retrain", "--without", ANN, "--state", str(both.root), "--out", str(tmp_path / "out")]) == 0
+    told = capfd.readouterr().out
+    assert f"{both.person_hash()(ANN)}  no version has learned from them" in told and "serve it: " in told
+    report = json.loads((tmp_path / "out" / "retrained.json").read_text())
+    assert report["without"] == [both.person_hash()(ANN)]
+    for name, algorithm in (("reward", "reward"), ("policy", "dpo")):
+        assert report[name]["left_out"] == {"erased": 48}, "what she asked, and what she thought of what he did"
+        given = {
+            "model": tmp_path / "base", "log": str(alone.root), "out": tmp_path / name, "algorithm": algorithm,
+            "tuning": "full", "device": "cpu", "seed": 3, "held_out": 0.2,
+        }  # fmt: skip
+        run(OfflineSettings.model_validate(given), time.monotonic())
+        ours, theirs = weights(tmp_path / "out" / name), weights(tmp_path / name)
+        assert ours.keys() == theirs.keys() and all(bool((ours[each] == theirs[each]).all()) for each in ours)
+
+
+def test_without_a_model_or_for_no_policy_one_is_told_what_to_give(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    state = tmp_path / "state"
+    (state / "log").mkdir(parents=True)
+    command = ["retrain", "--without", "0" * 32, "--state", str(state), "--out", str(tmp_path / "out")]
+    assert main(command) == 2 and "names no model: give the base model with --model" in capsys.readouterr().err
+    assert main([*command, "--algorithm", "reward"]) == 2 and "learns no policy" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

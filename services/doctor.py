@@ -31,7 +31,20 @@ from rlhf_online.config import (
     load,
 )
 from rlhf_online.config.engine import EngineServerSettings
-from rlhf_online.doctor import disks, gpu, keystore, lease, packages, plan, ports, records, secrets, settings, store
+from rlhf_online.doctor import (
+    certificates,
+    disks,
+    gpu,
+    keystore,
+    lease,
+    packages,
+    plan,
+    ports,
+    records,
+    secrets,
+    settings,
+    store,
+)
 from rlhf_online.doctor.finding import Finding, ok, refuse
 from rlhf_online.doctor.kafka import kafka
 from rlhf_online.errors import ConfigError, InvalidInput, RlhfError
@@ -204,6 +217,10 @@ def checks(known: Installation) -> Iterator[Check]:
     for name, service in (("chat", known.chat), ("reward", known.reward), ("trainer", known.trainer)):
         if service is not None:
             yield from _ports(name, service)
+    if known.chat is not None:
+        yield partial(certificates.served, known.chat.tls)
+    if known.trainer is not None:
+        yield partial(certificates.trusted, "chat_ca_file", known.trainer.chat_ca_file)
     if known.started is not None:
         yield partial(settings.model, Path(known.started.model), known.started.tuning, served=True)
     if known.trainer is not None:

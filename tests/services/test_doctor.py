@@ -192,6 +192,20 @@ def test_secrets_of_the_environment_count_instead_of_the_files(
     assert found == "secrets: RLHF_PERSON_SALT is another one than that by which the log names people"
 
 
+def test_files_of_tls_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    shared = {"state_dir": str(tmp_path / "state")}
+    tables = {
+        "chat": {**shared, "tls": {"cert_file": str(tmp_path / "tls.crt")}, "http_port": 0, "grpc_port": 0},
+        "trainer": {
+            **shared, "model": str(tmp_path / "model"), "metrics_port": 0, "reward_address": "127.0.0.1:9",
+            "chat_url": "https://chat", "chat_ca_file": str(tmp_path / "ca.crt"),
+        },
+    }  # fmt: skip
+    refused = Installation(tmp_path, tables).refused()
+    for about in (f"certificate {tmp_path}/tls.crt", f"authorities {tmp_path}/ca.crt"):
+        assert [line for line in refused if line.startswith(about)], refused
+
+
 def test_without_settings_anywhere_one_is_told_what_to_give(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "services.doctor", "--state", str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -17,10 +17,11 @@ from pathlib import Path
 import grpc
 import structlog
 
+from rlhf_online import certificate_end
 from rlhf_online.config import TlsSettings
 from rlhf_online.errors import ConfigError
 from rlhf_online.metrics import ChatMetrics
-from services.chat.transport import certificate_end, connections
+from services.chat.transport import connections
 from services.chat.transport.connections import Connection, HttpConfig, HttpServer
 
 ACCEPT_AGAIN_S = 0.05

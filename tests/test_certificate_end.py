@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from services.chat.transport.certificate_end import earliest
+from rlhf_online.certificate_end import earliest
 
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "chat.example.org")])
 KEY = ec.generate_private_key(ec.SECP256R1())

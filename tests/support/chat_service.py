@@ -12,7 +12,7 @@ import orjson
 
 from rlhf_online.config import ChatSettings
 from rlhf_online.engine.vllm import EngineClient
-from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.eventlog.base import Sink
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
@@ -71,7 +71,7 @@ class Service:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, log: LocalLog | None = None, **settings: Any) -> AsyncIterator[Service]:
+async def running(folder: Path, *, log: Sink | None = None, **settings: Any) -> AsyncIterator[Service]:
     """A service on free ports, ended in order. It writes to `log`, if given, and otherwise to the fake `sink`."""
     state = StateDir(folder / "state")
     engine, sink = FakeVllm(), FakeSink()

@@ -58,7 +58,9 @@ LEFT_OUT = Label(
     ),
 )  # fmt: skip
 SPANS = Label(name="outcome", values=("exported", "failed", "dropped"))
-SKIPPED = Label(name="reason", values=("superseded", "revised", "single_class", "not_finite", "out_of_memory"))
+SKIPPED = Label(
+    name="reason", values=("superseded", "revised", "drifted", "single_class", "not_finite", "out_of_memory")
+)
 SIGNAL = Label(name="signal", values=("regenerate", "rephrase", "stop", "ai"))
 BELIEVED = Label(name="believed", values=("yes", "no"))
 OBJECTIVE = Label(name="objective", bound="those of `reward.objectives`, and the rules in force, 64 at most")
@@ -97,6 +99,7 @@ CANARY_ACTION = Label(name="action", values=("advance", "promote", "take_back"))
 CANARY_SIDE = Label(name="side", values=("better", "worse"))
 CANARY_END = Label(name="end", values=("low", "high"))
 GUARDRAIL = Label(name="guardrail", values=("aborted", "empty", "slow", "thumbs_down"))
+MONITOR = Label(name="monitor", values=("drift",))
 FOLDER = Label(name="folder", values=("state", "log", "versions", "checkpoints"))
 GPU = Label(name="gpu", bound="the machine's GPUs, by their numbers")
 RELEASE = Label(name="version", bound="one: the release that runs")

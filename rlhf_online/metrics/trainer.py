@@ -37,7 +37,8 @@ class TrainerMetrics:
         self.mismatch = MismatchMetrics(registry)
         self.gate = GateMetrics(registry)
         self.canary = CanaryMetrics(registry)
-        parts = (self.intake, self.reward_model, self.policy, self.mismatch, self.gate, self.canary)
+        self.watch = WatchMetrics(registry)
+        parts = (self.intake, self.reward_model, self.policy, self.mismatch, self.gate, self.canary, self.watch)
         self.entries = [*made.entries, *(entry for part in parts for entry in part.entries)]
 
 
@@ -296,4 +297,20 @@ class CanaryMetrics:
         self.decisions = made.counter(
             "rlhf_canary_decisions", "What was done with canaries for what people said.", labels.CANARY_ACTION
         )
+        self.entries = made.entries
+
+
+class WatchMetrics:
+    """What the watch on what goes wrong says (docs/operate.md, "The watch")."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        made = Catalogue(registry)
+        self.evidence = made.gauge(
+            "rlhf_watch_evidence",
+            "How near to its alarm each monitor is; 1 and more raises it, NaN where it cannot tell.",
+            labels.MONITOR,
+            unit="ratio",
+        )
+        for monitor in labels.MONITOR.values:
+            self.evidence.labels(monitor).set(math.nan)
         self.entries = made.entries

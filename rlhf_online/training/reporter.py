@@ -15,6 +15,7 @@ from rlhf_online.training.click_times import ClickTimes
 from rlhf_online.training.reward_update import RewardReport
 from rlhf_online.training.score_drift import ScoreDrift
 from rlhf_online.training.traces import VoteTraces
+from rlhf_online.watch.monitors import Monitor, Reading
 
 HISTORY = 200
 STEP_S = 1.0
@@ -22,7 +23,8 @@ STEP_S = 1.0
 
 
 class Reporter:
-    """Keeps the status file of `state` and the metrics current. The history goes on over restarts."""
+    """Keeps the status file of `state` and the metrics current. The history goes on over restarts.
+    Large because all that a trainer tells passes here."""
 
     def __init__(self, state: StateDir, metrics: TrainerMetrics) -> None:
         self.metrics = metrics
@@ -50,6 +52,7 @@ class Reporter:
         self.clicks = ClickTimes(metrics.to_live)
         self.drift = ScoreDrift()
         self._orphaned: int | None = None
+        self._alarms: set[Monitor] = set()
         self._stepped = 0.0
         self.metrics.progress.set_to_current_time()
 
@@ -113,6 +116,7 @@ class Reporter:
         for reason, count in report.skipped.items():
             self.metrics.reward_model.skipped.labels(reason).inc(count)
         self.metrics.reward_model.cut.inc(report.truncated)
+        self.watch("drift", report.drift)
         self._log.info(
             "reward model learned",
             votes=report.new,
@@ -128,6 +132,13 @@ class Reporter:
             skipped=report.skipped,
             weights=dict(weights),
         )
+
+    def watch(self, monitor: Monitor, reading: Reading) -> None:
+        """What a monitor says. The log says that it raised its alarm, and no more: a reading may name people."""
+        self.metrics.watch.evidence.labels(monitor).set(reading.evidence)
+        if reading.alarm and monitor not in self._alarms:
+            self._log.warning("the watch raised an alarm", monitor=monitor)
+        self._alarms = {*self._alarms - {monitor}, *([monitor] if reading.alarm else [])}
 
     def held_back(self, report: RewardReport) -> None:
         """The held-back reward model's update and evaluation."""

@@ -9,6 +9,7 @@ counted by reason:
 
     superseded    the same person judged the same answers again: the last word counts, contradictory or not
     revised       the same, after the earlier word was learned from: it is replayed in that one's place
+    drifted       votes of before people began to judge otherwise (`watch.drift`): replayed and measured on no more
     single_class  thumbs, while there are only thumbs up or only thumbs down: which is better cannot be told from them
     not_finite    steps whose loss or gradient was no number: not taken
     out_of_memory steps of which memory did not suffice for a single vote: not taken either
@@ -35,10 +36,13 @@ from rlhf_online.models.tokens import Pair, length
 from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import OnStep, unseen
 from rlhf_online.training.settings import RewardTraining
-from rlhf_online.training.votes.batch import bootstrap_weights
+from rlhf_online.training.votes.batch import bootstrap_weights, uniform
 from rlhf_online.training.votes.evaluation import Measured, measure
+from rlhf_online.training.votes.foretelling import foretell
 from rlhf_online.training.votes.passes import VotePasses
 from rlhf_online.training.votes.replay import HeldOut, Replay
+from rlhf_online.watch.drift import DriftDetector
+from rlhf_online.watch.monitors import UNKNOWN, Reading
 
 BASELINE_ANSWERS = 8
 """Reference answers that implicit signals are compared with."""
@@ -50,7 +54,8 @@ class RewardReport:
     beginning to the model's context; `loss` is the best pass's, `held_out_loss` that of held-out votes then (0 if
     they are too few), `passes` those that were kept; `signal_reliability` is that of each implicit signal, `raters` how
     many people who have compared answers are believed ("yes"), and how many less than half ("no"). `learned` names the
-    new votes that a step was taken on, `used` are these and the replayed ones."""
+    new votes that a step was taken on, `used` are these and the replayed ones. `drift` is what the watch on drift
+    says."""
 
     seen: int
     new: int
@@ -64,10 +69,11 @@ class RewardReport:
     measured: Measured
     learned: frozenset[str] = frozenset()
     used: tuple[Vote, ...] = ()
+    drift: Reading = UNKNOWN
 
 
 class RewardUpdater:
-    """Trains `model` in place."""
+    """Trains `model` in place. Large because all that an update of votes changes is here, in its order."""
 
     def __init__(self, model: RewardModel, settings: RewardTraining, seed: int) -> None:
         self.model = model
@@ -80,6 +86,7 @@ class RewardUpdater:
         self._replay = Replay(settings.replay_capacity)
         self._held_out = HeldOut()
         self._passes = VotePasses(model, settings)
+        self.drift = DriftDetector()
 
     def update(
         self,
@@ -97,6 +104,7 @@ class RewardUpdater:
         skipped: Counter[str] = Counter()
         newest = _newest(new, self._replay, skipped)
         votes = [vote for vote in newest if not vote.revised]
+        self._watch_drift(votes, skipped)
         self._replay.add([vote for vote in newest if vote.revised], rng)
         skipped["revised"] += len(newest) - len(votes)
         self._held_out.add([vote for vote in _newest(held_out, self._held_out, skipped) if not is_signal(vote)])
@@ -108,8 +116,6 @@ class RewardUpdater:
         self._passes.loss.raters.expect(vote.event_id for vote in votes)
         trainable = _without_single_class(data, skipped)
         read = self._read(trainable)
-        learned = read & {vote.event_id for vote in votes}
-        used = tuple(vote for vote in trainable if vote.event_id in read)
         best = self._passes.run(
             trainable,
             baseline,
@@ -138,8 +144,9 @@ class RewardUpdater:
             signal_reliability=self._passes.loss.signal_reliability.figures(),
             raters=self._passes.loss.raters.counts(),
             measured=self.evaluate(),
-            learned=learned if best.passes else frozenset(),
-            used=used if best.passes else (),
+            learned=read & {vote.event_id for vote in votes} if best.passes else frozenset(),
+            used=tuple(vote for vote in trainable if vote.event_id in read) if best.passes else (),
+            drift=self.drift.reading(),
         )
 
     def forget(self, revoked: Collection[tuple[str, str]]) -> None:
@@ -152,6 +159,17 @@ class RewardUpdater:
         """Never replay, nor measure on, votes on answers of these conversations."""
         for kept in (self._replay, self._held_out):
             kept.remove(lambda vote: any(stems_from(vote, erasure) for erasure in erased))
+
+    def _watch_drift(self, votes: Sequence[Vote], skipped: Counter[str]) -> None:
+        """Where people judge otherwise than before, let go of what they said before. A model that has learned nothing
+        yet foretells nothing."""
+        for vote, surprise in foretell(self.model, votes, self._passes.loss.rater_bias) if self.updates else ():
+            alarm = self.drift.observe(surprise, at_ms=vote.created_ms, tie=uniform(f"{vote.event_id}/drift"))
+            if alarm is not None:
+                since_ms = alarm.since_ms
+                for kept in (self._replay, self._held_out):
+                    skipped["drifted"] += kept.remove(lambda vote, since_ms=since_ms: vote.created_ms < since_ms)
+                self._passes.loss.raters.begin_anew()
 
     @property
     def thumbs(self) -> list[Rating]:
@@ -226,6 +244,7 @@ class RewardUpdater:
             "replay": self._replay.to_json(),
             "held_out": self._held_out.to_json(),
             "learned": learned,
+            "drift": self.drift.to_json(),
         }
         return tensors, values
 
@@ -253,6 +272,8 @@ class RewardUpdater:
         self._replay.load_json(values["replay"])
         self._held_out.load_json(values["held_out"])
         self.trained_objectives = set(values["trained_objectives"])
+        if "drift" in values:  # which earlier releases did not watch
+            self.drift.load_json(values["drift"])
 
 
 def _utilities(model: RewardModel, answers: Sequence[Pair]) -> Tensor:

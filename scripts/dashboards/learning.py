@@ -289,9 +289,37 @@ POLICY = Row(
     ),
 )
 
+WATCH = Row(
+    "Does anything go wrong that a score does not show?",
+    (
+        Panel(
+            title="The watch: how near to an alarm",
+            what="Evidence of each monitor, on its own scale: at 1 it raises its alarm; no line where it cannot tell.",
+            good="Below 1.",
+            do="The monitor's runbook.",
+            queries={"{{monitor}}": "max by (monitor) (rlhf_watch_evidence{})"},
+            unit="none",
+            limits=below(1, 1),
+            width=16,
+            runbooks=("RlhfPreferencesDrift",),
+        ),
+        Panel(
+            title="Votes let go of",
+            what="Votes of before people changed their minds, which are neither replayed nor measured on any more.",
+            good="0.",
+            do="Is it a change of mind? See the runbook.",
+            queries={"votes": 'sum(increase(rlhf_trainer_skipped_total{reason="drifted"}[1d]))'},
+            unit="none",
+            kind="stat",
+            width=8,
+            runbooks=("RlhfPreferencesDrift",),
+        ),
+    ),
+)
+
 DASHBOARD = Dashboard(
     uid="rlhf-learning",
     title="rlhf-online · Learning",
     what="Both models: do they go on learning, is the reward model right, does the policy learn without running away?",
-    rows=(CYCLE, REWARD, POLICY),
+    rows=(CYCLE, REWARD, POLICY, WATCH),
 )

@@ -17,6 +17,7 @@ from rlhf_online.metrics.catalogue import Label
 from rlhf_online.training.ledger import Disposition
 from rlhf_online.training.policy.algorithms import ALGORITHMS
 from rlhf_online.versions.manifest import Kind, State
+from rlhf_online.watch.monitors import MONITORS
 from services.chat.bodies.api_error import ApiError, outcome
 from services.standalone.settings import SERVICES
 
@@ -42,6 +43,7 @@ def said(pattern: str, *places: str) -> set[str]:
         (labels.ALGORITHM, ALGORITHMS),
         (labels.CHECK, GateSettings().named),
         (labels.GUARDRAIL, GUARDS),
+        (labels.MONITOR, MONITORS),
         (labels.CANARY_ACTION, [word.replace(" ", "_") for word in get_args(Action) if word != "hold"]),
         (labels.PHASE, said(r"reporter\.phase\(\"(\w+)\"\)", "rlhf_online/training/loop.py")),
         (labels.SKIPPED, said(r"skipped\[\"(\w+)\"\]", "rlhf_online/training/**/*.py")),

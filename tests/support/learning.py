@@ -121,7 +121,7 @@ def rankings(
         yield ranking(shown, rng.choice(people), f"ranking-{seed}-{number}")
 
 
-def ranking(shown: Sequence[Answer], person: Person, name: str) -> Comparison:
+def ranking(shown: Sequence[Answer], person: Person, name: str, created_ms: int = 0) -> Comparison:
     """What the person thinks of the answers, in a conversation of its own."""
     order = person.rank([answer.utility(person) for answer in shown])
     return Comparison(
@@ -131,6 +131,7 @@ def ranking(shown: Sequence[Answer], person: Person, name: str) -> Comparison:
         prompt_token_ids=shown[0].prompt_ids,
         candidates=tuple(Candidate(token_ids=shown[place].token_ids, position=place) for place in order),
         tiers=tuple((index,) for index in range(len(order))),
+        created_ms=created_ms,
     )
 
 

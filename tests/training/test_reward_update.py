@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -664,3 +664,37 @@ def test_what_people_say_of_a_rule_trains_a_head_of_its_own(base: Path):
     assert updater.trained_objectives == {"helpful", "rule:terse"}
     helpful, terse = updater.model.scores(_probe_pairs()).mean(2).T.tolist()
     assert helpful[3] - helpful[0] > 1 and terse[0] - terse[3] > 1
+
+
+def _given(votes: Sequence[Comparison], first_ms: int) -> list[Comparison]:
+    return [replace(vote, created_ms=first_ms + number) for number, vote in enumerate(votes)]
+
+
+def test_where_people_change_their_minds_what_they_said_before_is_let_go_of(base: Path):
+    updater = _updater(base, epochs=1)
+    before = _given([_pair(i) for i in range(600)], 1)
+    held_out = _given([_pair(i, "h") for i in range(20)], 1)
+    for at in range(0, 600, 100):
+        report = updater.update(before[at : at + 100], held_out, _probe_pairs())
+        assert ("drifted" in report.skipped, report.drift.alarm) == (False, False)
+    resumed = _updater(base, epochs=1)
+    resumed.load_state(*updater.state())
+    now = _given([_upside_down(_pair(i, "new")) for i in range(100)], 1001)
+    [report, again] = [one.update(now, [], _probe_pairs()) for one in (updater, resumed)]
+    assert report.drift.alarm
+    assert report.skipped["drifted"] == again.skipped["drifted"] > 500
+    since_ms = float(report.drift.rows[0]["since_ms"])
+    kept = [vote["created_ms"] for name in ("replay", "held_out") for vote in updater.state()[1][name]]
+    assert min(kept) >= since_ms > 500
+    assert not updater.state()[1]["held_out"], "how people judged before says nothing of the model now"
+    assert report.raters["no"] == 0, "who changed their mind is believed"
+
+
+def test_a_checkpoint_of_an_earlier_release_begins_to_watch(base: Path):
+    updater = _updater(base)
+    updater.update([_pair(i) for i in range(40)], [], _probe_pairs())
+    tensors, values = updater.state()
+    del values["drift"]
+    resumed = _updater(base)
+    resumed.load_state(tensors, values)
+    assert math.isnan(resumed.update([], [], _probe_pairs()).drift.evidence)

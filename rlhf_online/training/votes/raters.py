@@ -133,6 +133,11 @@ class Raters:
         rater = self._raters.get(vote.person, NOBODY)
         return rater.reliability, rater.place
 
+    def begin_anew(self) -> None:
+        """People judge otherwise than the model thinks: who parts from it has not been found unreliable by that."""
+        self._raters.clear()
+        self._scale, self._precision = 0.0, SCALE_PRECISION
+
     def counts(self) -> dict[str, int]:
         """How many of them are believed ("yes"), and how many less than half ("no")."""
         doubted = sum(rater.reliability < 0.5 for rater in self._raters.values())

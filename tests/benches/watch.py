@@ -1,0 +1,253 @@
+"""Does the watch notice what goes wrong, and only that? `python -m tests.benches.watch [--seeds 3] [--json]`.
+
+In the tiny world, whose people and true reward are known; each monitor with a stream that must raise its alarm and one
+that must not.
+
+    drift       2,800 rankings teach the reward model, then everybody changes their mind (a filler word, which they
+                liked, costs .6); or nobody does, for 800 votes more, half of them about much better answers. How soon
+                is it noticed, how often in vain, and how soon is what they think now learned, with and without letting
+                go of the votes of before? Besides, 300,000 votes by a forecaster who is right, and by one who is
+                twice too sure: the rate of false alarms.
+
+Supervised models are kept in `--cache`. The exit code is 1 if something in "holds" does not.
+"""
+
+import argparse
+import json
+import math
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf_online.models.policy import Policy
+from rlhf_online.models.reward import RewardModel
+from rlhf_online.simulation import people, world
+from rlhf_online.simulation.people import Person
+from rlhf_online.training.reward_update import RewardUpdater
+from rlhf_online.training.settings import RewardTraining
+from rlhf_online.watch.drift import LIMIT, Alarm, DriftDetector, Surprise, foretold
+from rlhf_online.watch.monitors import Reading
+from tests.benches.support import reports
+from tests.benches.support.reports import note
+from tests.benches.support.workers import workers
+from tests.support import learning
+from tests.support.learning import Answer, Language
+
+ROOT = Path(__file__).resolve().parents[2]
+PEOPLE, POOL, ANSWERS = 100, 600, 4
+TAUGHT, WARM, AFTER, UNCHANGED, BATCH = 2400, 2800, 500, 800, 100
+DELAY = 500
+FORECASTS = 300_000
+Shown = list[Answer]
+
+
+class Studio:
+    """A supervised model whose answers people judge."""
+
+    def __init__(self, cache: Path, seed: int) -> None:
+        folder = cache / f"seed-{seed}"
+        self.sft = folder / "sft"
+        if not (self.sft / "config.json").is_file():
+            learning.fine_tune_world(folder, seed)
+        self.seed = seed
+        language, policy = Language(self.sft), Policy.load(self.sft, tuning="full")
+        self._rng = random.Random(f"watch {seed}")
+        asked = self._rng.choices(world.training_prompts(), k=POOL)
+        given = language.sample(policy, [prompt for prompt in asked for _ in range(2 * ANSWERS)], seed)
+        self._groups = [given[at : at + 2 * ANSWERS] for at in range(0, len(given), 2 * ANSWERS)]
+        strange = self._rng.choices(world.held_out_prompts(), k=100)
+        answers = language.sample(policy, [prompt for prompt in strange for _ in range(ANSWERS)], seed + 1)
+        self.unseen = [answers[at : at + ANSWERS] for at in range(0, len(answers), ANSWERS)]
+
+    def shown(self, *, better: bool = False) -> Shown:
+        """Four answers to a prompt: any, or the better half of eight."""
+        group = self._rng.choice(self._groups)
+        if better:
+            return sorted(group, key=lambda answer: -answer.reward)[:ANSWERS]
+        return self._rng.sample(group, ANSWERS)
+
+    def updater(self) -> RewardUpdater:
+        """A reward model that has learned nothing yet."""
+        model = RewardModel.load(self.sft, tuning="full", seed=self.seed)
+        return RewardUpdater(model, RewardTraining(), self.seed)
+
+    def crowd(self, *, changed: bool = False) -> list[Person]:
+        """Clean people; or such as have changed their minds."""
+        everybody = people.population(PEOPLE, seed=self.seed, shares={"drifting" if changed else "clean": 1.0})
+        for person in everybody:
+            person.drifts_after = 0
+        return everybody
+
+
+def rankings(studio: Studio, crowd: Sequence[Person], count: int, at: int, *, better: bool = False) -> list[Any]:
+    """`count` of them, by people drawn at random; the n-th of all was given at n ms."""
+    rng = random.Random(f"who {studio.seed} {at}")
+    return [
+        learning.ranking(studio.shown(better=better), rng.choice(crowd), f"vote-{studio.seed}-{number}", number)
+        for number in range(at, at + count)
+    ]
+
+
+# Drift
+
+
+def taught(studio: Studio, updater: RewardUpdater, stream: Iterator[list[Any]]) -> Iterator[Reading]:
+    """An update a batch: what the watch says."""
+    reference = [answer.pair for group in studio.unseen[:32] for answer in group]
+    for votes in stream:
+        yield updater.update(votes, [], reference).drift
+
+
+def batches(
+    studio: Studio, crowd: Sequence[Person], begin: int, end: int, *, better: bool = False
+) -> Iterator[list[Any]]:
+    for at in range(begin, end, BATCH):
+        yield rankings(studio, crowd, BATCH, at, better=better)
+
+
+def agreement(updater: RewardUpdater, studio: Studio, person: Person) -> float:
+    """Share of pairs of answers to held-out prompts that the model orders as that person would."""
+    utilities = updater.model.utilities([answer.pair for group in studio.unseen for answer in group]).mean((1, 2))
+    right: list[float] = []
+    for row, group in enumerate(studio.unseen):
+        liked = [answer.utility(person) for answer in group]
+        mine = utilities[row * ANSWERS : (row + 1) * ANSWERS].tolist()
+        right += [
+            float((mine[i] - mine[j]) * (liked[i] - liked[j]) > 0)
+            for i in range(ANSWERS)
+            for j in range(i)
+            if abs(liked[i] - liked[j]) > 1e-9
+        ]
+    return statistics.fmean(right)
+
+
+class Blind(DriftDetector):
+    """Notices nothing."""
+
+    def observe(self, surprise: Surprise, *, at_ms: int, tie: float) -> Alarm | None:
+        return None
+
+
+def drift(studio: Studio) -> Iterator[dict[str, Any]]:
+    """One seed: a row of each stream."""
+    clean, changed = studio.crowd(), studio.crowd(changed=True)
+    taught_once = studio.updater()
+    first = rankings(studio, clean, TAUGHT, 0)
+    list(taught(studio, taught_once, iter([first])))
+    list(taught(studio, taught_once, batches(studio, clean, TAUGHT, WARM)))
+    tensors, values = taught_once.state()
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    kept = json.dumps(values)
+    for stream in ("changed", "changed, not watched", "unchanged"):
+        updater = studio.updater()
+        updater.load_state({name: tensor.clone() for name, tensor in tensors.items()}, json.loads(kept))
+        if stream == "changed, not watched":
+            updater.drift = Blind()
+        row: dict[str, Any] = {"table": "drift", "stream": stream, "seed": studio.seed}
+        if stream == "unchanged":
+            half = WARM + UNCHANGED // 2
+            alarms = [*taught(studio, updater, batches(studio, clean, WARM, half))]
+            alarms += taught(studio, updater, batches(studio, clean, half, WARM + UNCHANGED, better=True))
+            yield row | {"votes": UNCHANGED, "alarms": sum(said.alarm for said in alarms)}
+            continue
+        row["agreement_before"] = agreement(updater, studio, changed[0])
+        for number, said in enumerate(taught(studio, updater, batches(studio, changed, WARM, WARM + AFTER)), 1):
+            if said.alarm and "noticed_after" not in row:
+                # Told at the end of its update, of which the vote that raised it was one: no later than that.
+                row |= {"noticed_after": number * BATCH, "dated": float(said.rows[0]["since_ms"]) - WARM}
+            if number * BATCH in (200, AFTER):
+                row[f"agreement_{number * BATCH}"] = agreement(updater, studio, changed[0])
+        yield row
+
+
+def forecasts(name: str, overconfidence: float, votes: int) -> dict[str, Any]:
+    """False alarms of votes of which the forecaster knows each one's log-odds, or believes these times
+    `overconfidence`."""
+    rng, detector, alarms = random.Random(f"forecasts {name}"), DriftDetector(), 0
+    for number in range(votes):
+        logit = rng.gauss(0.0, 2.0)
+        said = logit if rng.random() < 1 / (1 + math.exp(-logit)) else -logit
+        surprise = foretold("helpful/comparison", [overconfidence * said])
+        alarms += detector.observe(surprise, at_ms=number, tie=rng.random()) is not None
+    return {"table": "forecasts", "stream": name, "votes": votes, "alarms": alarms}
+
+
+def drift_holds(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    changed = [row for row in rows if row.get("stream") == "changed"]
+    blind = [row for row in rows if row.get("stream") == "changed, not watched"]
+    silent = [row for row in rows if row.get("stream") == "unchanged"]
+    forecast = [row for row in rows if row["table"] == "forecasts"]
+    held = {
+        f"a change of mind is noticed within {DELAY} votes": all(
+            row.get("noticed_after", math.inf) <= DELAY for row in changed
+        ),
+        "no alarm where nobody changes their mind": not any(row["alarms"] for row in silent),
+        "what people think now is learned sooner where the votes of before are let go of": statistics.fmean(
+            row[f"agreement_{AFTER}"] for row in changed
+        )
+        > statistics.fmean(row[f"agreement_{AFTER}"] for row in blind),
+    }
+    if forecast:
+        held[f"at most one false alarm in {LIMIT:,.0f} votes"] = all(
+            row["alarms"] <= row["votes"] / LIMIT for row in forecast
+        )
+    return held
+
+
+# All
+
+
+TABLES: dict[str, Callable[[Studio], Iterator[dict[str, Any]]]] = {"drift": drift}
+HOLDS: dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, bool]]] = {"drift": drift_holds}
+
+
+def one_seed(cache: Path, seed: int, tables: Sequence[str]) -> list[dict[str, Any]]:
+    torch.set_num_threads(1)
+    studio, rows = Studio(cache, seed), []
+    for table in tables:
+        for row in TABLES[table](studio):
+            rows.append(row)
+            note(json.dumps(row))
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first", type=int, default=10, help="the first of them")
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "bench-watch-sft")
+    parser.add_argument("--workers", type=int, default=2, help="processes, with one thread each")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    began = time.monotonic()
+    if "drift" in options.tables:
+        rows += [forecasts("right", 1.0, FORECASTS), forecasts("twice too sure", 2.0, FORECASTS)]
+    seeds = range(options.first, options.first + options.seeds)
+    for found in workers(options.workers, [(one_seed, (options.cache, seed, options.tables)) for seed in seeds]):
+        rows += found
+    holds = {}
+    for table in options.tables:
+        holds |= HOLDS[table](rows)
+    report = {"ok": all(holds.values()), "holds": holds, "rows": rows, "seconds": time.monotonic() - began}
+    if options.json:
+        print(json.dumps(report))
+    else:
+        print("\n".join([*map(line, rows), "", *reports.verdicts(holds)]))
+    return 0 if report["ok"] else 1
+
+
+def line(row: dict[str, Any]) -> str:
+    cells = [f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()]
+    return "   ".join(cells)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

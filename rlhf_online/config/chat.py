@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from rlhf_online.config import engine_args
 from rlhf_online.config.base import (
@@ -19,6 +20,7 @@ from rlhf_online.config.base import (
     Tags,
     Tuning,
 )
+from rlhf_online.config.engine_args import ONE_CORE
 from rlhf_online.config.grpc import GrpcSettings
 from rlhf_online.config.keystore import KeystoreSettings
 from rlhf_online.config.limits import LimitSettings
@@ -76,6 +78,13 @@ class EngineSettings(Section):
         ),
         "max_lora_rank": Only("tuning", "lora"),
     }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_core(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "data_parallel_size" in values:
+            raise PydanticCustomError("one_core", "data_parallel_size is no setting: {why}", {"why": ONE_CORE})
+        return values
 
     mode: Literal["managed", "external"] = Field(default="managed", description="Start vLLM here, or connect to one.")
     url: str = Field(default="", description="Address of an external engine, 'http://127.0.0.1:8001' or 'unix:/path'.")

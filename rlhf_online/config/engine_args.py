@@ -31,7 +31,7 @@ OURS = {
 FIXED = (
     *("logprobs-mode", "scheduling-policy", "worker-extension-cls", "worker-cls", "scheduler-cls", "api-server-count"),
     *("return-tokens-as-token-ids", "disable-uvicorn-access-log", "uvicorn-log-level", "response-role", "tokens-only"),
-    *("data-parallel-size", "pipeline-parallel-size", "enable-sleep-mode"),
+    *("pipeline-parallel-size", "enable-sleep-mode"),
 )
 """What the product needs to be as it is: the log-probabilities that answers are learned from, probes, swaps."""
 OPENS = (
@@ -46,6 +46,11 @@ OPENS = (
     *("enable-elastic-ep", "fault-tolerance-config", "enable-fault-tolerance", "logging-config"),
 )
 """Ports, sockets, files of this machine, and weights from elsewhere."""
+ONE_CORE = (
+    "vLLM loads weights into all engine cores behind one server, and tells what the first one says of them: a probe "
+    "would vouch for weights that it has not seen. More engines are more pods (chat.replicas of the chart)"
+)
+"""Why an engine is not data parallel (vLLM 0.32: DPLBAsyncMPClient.call_utility_async)."""
 RUNS = (
     *("trust-remote-code", "trust-request-chat-template", "trust-request-mm-kwargs", "tool-parser-plugin"),
     *("reasoning-parser-plugin", "io-processor-plugin", "logits-processors", "model-class-overrides"),
@@ -79,6 +84,7 @@ def _refused(name: str) -> str:
         **dict.fromkeys(FIXED, "the product needs it as it starts the engine"),
         **dict.fromkeys(OPENS, "it would open the engine, whose weights whoever reaches it may replace"),
         **dict.fromkeys(RUNS, "it would run code, or read pickles, that came with a model or a request"),
+        "data-parallel-size": ONE_CORE,
         **{flag: f"set {setting} instead" for flag, setting in OURS.items()},
     }
     if name in reasons:

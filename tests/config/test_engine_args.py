@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def test_what_is_vllms_business_is_handed_on(words: list[str]) -> None:
         ("--no-trust-remote-code", "would run code"),
         ("--structured-outputs-config.reasoning_parser_plugin", "would run code"),
         ("--logprobs-mode", "the product needs it"),
+        ("--data-parallel-size=2", "tells what the first one says of them"),
         ("-tp", "expected a flag of vLLM's in full"),
         ("--", "expected a flag of vLLM's in full"),
         ("--Host", "expected a flag of vLLM's in full"),
@@ -54,6 +56,22 @@ def test_what_would_undo_the_products_own_or_open_the_engine_is_refused_by_name(
     with pytest.raises(ValidationError, match=re.escape(said)) as refused:
         EngineSettings.model_validate({"extra_args": ["--seed", "3", word]})
     assert refused.value.errors()[0]["loc"] == ("extra_args",) and word[:6] in str(refused.value)
+
+
+def test_an_engine_of_several_cores_is_refused_by_name_with_the_reason() -> None:
+    with pytest.raises(ValidationError, match="data_parallel_size is no setting: vLLM loads weights into all engine"):
+        EngineSettings.model_validate({"data_parallel_size": 2})
+
+
+def test_vllm_still_tells_of_the_first_core_alone() -> None:
+    """What that refusal rests on; where this changes, data parallel engines can be had."""
+    spec = find_spec("vllm")
+    assert spec is not None and spec.origin is not None
+    source = (Path(spec.origin).parent / "v1" / "engine" / "core_client.py").read_text()
+    balanced = source[source.index("class DPLBAsyncMPClient") :]
+    assert "return (await self.call_utility_all_async(method, *args))[0]" in balanced
+    told = source[source.rindex("async def collective_rpc_async") :]
+    assert "return await self.call_utility_async(" in told[:400]
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

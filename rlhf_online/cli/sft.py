@@ -31,6 +31,7 @@ def sft(
     held_out: Annotated[float | None, _option("held_out")] = None,
     device: Annotated[Device | None, _option("device")] = None,
     dtype: Annotated[Dtype | None, _option("dtype")] = None,
+    recompute: Annotated[bool | None, _option("recompute", "--recompute")] = None,
     threads: Annotated[int | None, _option("threads")] = None,
 ) -> None:
     """Teach a model by demonstrations: conversations in a file, and corrections that people gave.
@@ -40,7 +41,8 @@ def sft(
     """
     options = {
         "model": model, "out": out, "data": data, "log": log, "log_config": config, "epochs": epochs, "batch": batch,
-        "lr": lr, "seed": seed, "held_out": held_out, "device": device, "dtype": dtype, "threads": threads,
+        "lr": lr, "seed": seed, "held_out": held_out, "device": device, "dtype": dtype, "recompute": recompute,
+        "threads": threads,
     }  # fmt: skip
     values = {name: value for name, value in options.items() if value is not None}
     flags = {"log_config": "--config"}

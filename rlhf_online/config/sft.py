@@ -42,6 +42,9 @@ class SftSettings(Section):
         description="What layers compute in; weights that learn, Adam and losses are float32. auto: bfloat16 on a GPU, "
         "and on a CPU where it is measured to be faster.",
     )
+    recompute: bool = Field(
+        default=False, description="Layers compute activations again instead of keeping them: slower, in less memory."
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's own choice.")
     child: bool = Field(
         default=False, description="Tell progress as JSON lines, and end with the process that started it."

@@ -34,7 +34,7 @@ PROCESS = 740 << 20
 ACTIVATIONS, FREE_SHARE = 2 << 30, 2
 """Most that a pass with gradients takes: bytes on a CPU, and one of so many parts of what is free on a GPU
 (`models.trunk`)."""
-REWARD_TOKENS, ANSWERS = 8192, 4
+REWARD_TOKENS, ANSWERS = 16_384, 4
 """Most tokens of a pass of the reward model, and answers of a vote; prompt and answer count as `rollout.max_tokens`."""
 POLICY_LEARNS = "the policy learns: gradients, activations"
 REWARD_LEARNS = "the reward model learns: gradients, activations"
@@ -113,6 +113,7 @@ class Plan:
     tuning: Tuning
     reward_tuning: Tuning
     dtype: str
+    recompute: bool
     held: Mapping[str, int]
     device: Mapping[str, int]
     activations: Mapping[str, int]
@@ -159,7 +160,9 @@ class Plan:
         return PROCESS + max(*self.host.values(), self.device[reading] + self.host[reading])
 
 
-def plan(shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning: Tuning, dtype: str) -> Plan:
+def plan(
+    shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning: Tuning, dtype: str, *, recompute: bool
+) -> Plan:
     """What the trainer needs with these, and else as its settings say."""
     rank, own = settings.policy.lora_rank, settings.reward
     trunk = shape.weights - shape.head
@@ -172,7 +175,7 @@ def plan(shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning:
         "the policy's base or reference": shape.frozen(dtype, head=True),
         "the reward model's base, if it is another": shape.frozen(dtype, head=False) if apart else 0,
     }
-    a_token = activation_bytes(shape.depth, shape.width, shape.inner, ITEM[dtype])
+    a_token = activation_bytes(shape.depth, shape.width, shape.inner, ITEM[dtype], recompute=recompute)
     answer = 2 * settings.rollout.max_tokens
     cast = 2 * shape.layers if dtype == "bfloat16" else 0
     device = {
@@ -198,6 +201,7 @@ def plan(shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning:
         tuning=tuning,
         reward_tuning=reward_tuning,
         dtype=dtype,
+        recompute=recompute,
         held=held,
         device=device,
         activations=activations,
@@ -209,14 +213,14 @@ def plan(shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning:
 def plans(shape: Shape, settings: TrainerSettings) -> Iterator[Plan]:
     """Every combination of what memory depends on most, those that need most first."""
     tunings: tuple[Tuning, ...] = ("full", "lora")
-    for tuning, reward_tuning, dtype in product(tunings, tunings, ("float32", "bfloat16")):
-        yield plan(shape, settings, tuning, reward_tuning, dtype)
+    for tuning, reward_tuning, dtype, recompute in product(tunings, tunings, ITEM, (False, True)):
+        yield plan(shape, settings, tuning, reward_tuning, dtype, recompute=recompute)
 
 
 def chosen(shape: Shape, settings: TrainerSettings, *, gpu: bool) -> Plan:
     """With the settings as they are; "auto" is taken for bfloat16 on a GPU, and else for float32, which needs more."""
     dtype = ("bfloat16" if gpu else "float32") if settings.dtype == "auto" else settings.dtype
-    return plan(shape, settings, settings.tuning, settings.reward.tuning, dtype)
+    return plan(shape, settings, settings.tuning, settings.reward.tuning, dtype, recompute=settings.recompute)
 
 
 def scorer(shape: Shape, settings: TrainerSettings, dtype: str) -> int:
@@ -246,7 +250,7 @@ def fits(shape: Shape, settings: TrainerSettings, memory: int, *, gpu: bool) -> 
 
 
 def table(shape: Shape, settings: TrainerSettings) -> list[str]:
-    """For people: a line a combination."""
+    """For people: a line a combination; activations are kept, or computed again, as the settings say."""
     lines = [
         f"{shape.weights / 1e6:,.1f} million weights, {'bfloat16' if shape.narrow else 'not all bfloat16'}, "
         f"{shape.depth} layers of {shape.width}; GiB",
@@ -254,6 +258,8 @@ def table(shape: Shape, settings: TrainerSettings) -> list[str]:
         f"{'reward service':>16}",
     ]
     for each in plans(shape, settings):
+        if each.recompute != settings.recompute:
+            continue
         sizes = (each.on_device, each.full_passes, each.on_host, each.on_cpu, scorer(shape, settings, each.dtype))
         gpu, full, host, cpu, service = (f"{size / GIB:.1f}" for size in sizes)
         name = f"{each.tuning:<8}{each.reward_tuning:<8}{each.dtype:<10}"
@@ -261,12 +267,13 @@ def table(shape: Shape, settings: TrainerSettings) -> list[str]:
     return lines
 
 
-def row(shape: Shape, settings: TrainerSettings, each: Plan) -> dict[str, str | int | dict[str, int]]:
+def row(shape: Shape, settings: TrainerSettings, each: Plan) -> dict[str, str | bool | int | dict[str, int]]:
     """For programs."""
     return {
         "tuning": each.tuning,
         "reward_tuning": each.reward_tuning,
         "dtype": each.dtype,
+        "recompute": each.recompute,
         "gpu": each.on_device,
         "gpu_full_passes": each.full_passes,
         "host": each.on_host,
@@ -293,9 +300,9 @@ def parts(now: Plan) -> dict[str, int]:
 
 
 def _different(one: Plan, other: Plan) -> list[str]:
-    names = {"tuning": "tuning", "reward_tuning": "reward.tuning", "dtype": "dtype"}
+    names = {"tuning": "tuning", "reward_tuning": "reward.tuning", "dtype": "dtype", "recompute": "recompute"}
     return [
-        f"{name} = '{getattr(other, field)}'"
+        f"{name} = {str(value).lower() if isinstance(value := getattr(other, field), bool) else repr(value)}"
         for field, name in names.items()
         if getattr(one, field) != getattr(other, field)
     ]

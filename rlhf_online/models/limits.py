@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-def activation_bytes(layers: int, width: int, inner: int, item: int = 4) -> int:
-    """What a forward pass keeps of a token for the gradient, where products are of types of `item` bytes.
+def activation_bytes(layers: int, width: int, inner: int, item: int = 4, *, recompute: bool = False) -> int:
+    """What a forward pass keeps of a token for the gradient, where products are of types of `item` bytes; with
+    `recompute` the inputs of all layers, and of one layer all.
 
     As counted of Llama's layers, whose norms and residual stream are float32 in any type; other kinds differ little.
     """
-    return layers * (4 * item * inner + (56 + 7 * item) * width // 2)
+    layer = 4 * item * inner + (56 + 7 * item) * width // 2
+    return 4 * width * layers + layer if recompute else layers * layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,7 +127,7 @@ class Policy:
     def token_budget(self, limit: int, needed: int = 0) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where the memory that is free, once `needed` bytes
         are taken of it, asks for it."""
-        return trunk.token_budget(self.lm.config, limit, trunk.free_room(self.device, needed), self.dtype)
+        return trunk.token_budget(self.lm, limit, trunk.free_room(self.device, needed), self.dtype)
 
     def collate(self, pairs: Sequence[Pair]) -> Packed:
         """Raises InvalidInput for an answer as long as the model's context."""

@@ -2,13 +2,14 @@
 
 Of each layer only its input is kept, and a third more is computed. transformers does so for layers in training mode
 alone; these models stay in evaluation mode, so that dropout is off: only the layer itself is told that it trains, not
-what is in it. Whether it then still computes the same is tried, once a model.
+what is in it, and only while gradients are wanted, since a layer that trains forgets its cache, without which nothing
+can be sampled. Whether it then still computes the same is tried, once a model.
 """
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -26,8 +27,12 @@ def recompute_layers(model: PreTrainedModel, tried: Callable[[], Tensor]) -> Non
         raise InvalidInput(f"a {kind!r} model has no layers that can be recomputed: leave recompute off")
     before = tried().detach()
     model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
-    for layer in layers:
-        layer.training = True
+
+    def tell(decoder: nn.Module, args: object) -> None:
+        for layer in layers:
+            layer.training = torch.is_grad_enabled()
+
+    getattr(model, model.base_model_prefix, model).register_forward_pre_hook(tell)
     if not torch.equal(tried().detach(), before):
         raise InvalidInput(
             f"the layers of a {kind!r} model compute something else when they train: leave recompute off"

@@ -146,7 +146,7 @@ class RewardModel:
     def token_budget(self, limit: int, needed: int = 0) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where the memory that is free, once `needed` bytes
         are taken of it, asks for it."""
-        return trunk.token_budget(self.decoder.config, limit, trunk.free_room(self.device, needed), self.dtype)
+        return trunk.token_budget(self.decoder, limit, trunk.free_room(self.device, needed), self.dtype)
 
     # Computing
 

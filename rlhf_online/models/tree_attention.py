@@ -22,6 +22,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from rlhf_online.models.compiled import compile_layers
 from rlhf_online.models.packing import Packed, Packer, Spans, Tree, pack
 from rlhf_online.models.precision import computing
+from rlhf_online.models.recompute import recompute_layers
 from rlhf_online.models.tokens import Pair
 
 NAME = "prefix_trees"
@@ -65,6 +66,16 @@ def compiled(model: PreTrainedModel, packer: Packer, dtype: torch.dtype) -> None
 
     if packer.spans:
         compile_layers(model, int(model.config.get_text_config().hidden_size), tried)
+
+
+def recomputed(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Have the layers of `model`, which compute in `dtype`, keep no activations (`recompute`). Raises InvalidInput."""
+
+    def tried() -> Tensor:
+        with torch.enable_grad(), computing(model.device, dtype):
+            return _tried_Nd(model, 0)
+
+    recompute_layers(model, tried)
 
 
 def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:

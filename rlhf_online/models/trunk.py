@@ -220,10 +220,13 @@ def save_adapter(wrapped: PeftModel, folder: Path, dtype: torch.dtype) -> None:
     (folder / ADAPTER_CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True, default=str))
 
 
-def token_budget(config: Any, limit: int, room: int, dtype: torch.dtype) -> int:
+def token_budget(model: PreTrainedModel, limit: int, room: int, dtype: torch.dtype) -> int:
     """`limit`, or fewer tokens where a forward pass with gradients in `dtype` would take more than `room` bytes."""
+    config: Any = model.config
     width, inner = int(config.hidden_size), int(getattr(config, "intermediate_size", 4 * config.hidden_size))
-    a_token = activation_bytes(int(config.num_hidden_layers), width, inner, dtype.itemsize)
+    a_token = activation_bytes(
+        int(config.num_hidden_layers), width, inner, dtype.itemsize, recompute=model.is_gradient_checkpointing
+    )
     return max(1, min(limit, room // a_token))
 
 

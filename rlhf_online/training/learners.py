@@ -37,7 +37,7 @@ PROBE_TOKENS = 256
 def vote_tokens(model: RewardModel) -> int:
     """Tokens of the largest vote that the model can learn from, the same in every type and whatever memory is free."""
     room = trunk.usual_room(model.device)
-    return VOTE_BUDGETS * trunk.token_budget(model.decoder.config, VOTE_TOKENS, room, torch.float32)
+    return VOTE_BUDGETS * trunk.token_budget(model.decoder, VOTE_TOKENS, room, torch.float32)
 
 
 class Learners:

@@ -136,6 +136,11 @@ class TrainerSettings(ServiceSettings):
         "written in the base model's type. auto: bfloat16 on a GPU, and on a CPU where it is measured to be faster, "
         "else float32; the checkpoint keeps the choice.",
     )
+    recompute: bool = Field(
+        default=False,
+        description="Layers keep no activations for the gradient, but compute them again: a third more computing, and "
+        "passes of several times the tokens in the same memory.",
+    )
     threads: Positive = Field(default=1, description="CPU threads.")
     rank_timeout_s: float = Field(
         default=600.0,

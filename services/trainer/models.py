@@ -10,7 +10,7 @@ import structlog
 import torch
 
 from rlhf_online.errors import ConfigError
-from rlhf_online.models import precision
+from rlhf_online.models import precision, tree_attention
 from rlhf_online.models.frozen import FrozenWeights
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import Heads, RewardModel
@@ -104,6 +104,8 @@ def _learners(
             dtype=getattr(torch, beginning.dtype),
             seed=settings.seed,
         )
+        if settings.recompute:
+            tree_attention.recomputed(policy.lm, policy.dtype)
         once.keep(policy.lm)
         if policy.reference is not None:
             once.keep(policy.reference)
@@ -149,6 +151,8 @@ def _reward_updater(
         dtype=getattr(torch, beginning.dtype),
         seed=seed,
     )
+    if settings.recompute:
+        tree_attention.recomputed(model.decoder, model.dtype)
     once.keep(model.decoder)
     if model.tokenizer != tokenizer.digest:
         raise ConfigError(f"{trunk}: the model in {named} has another tokenizer than {base}: name one with the same")

@@ -14,7 +14,7 @@ from rlhf_online.config import Tuning
 from rlhf_online.doctor import plan
 from rlhf_online.doctor.plan import GIB, Shape
 from rlhf_online.errors import InvalidInput
-from rlhf_online.models import trunk
+from rlhf_online.models import tree_attention, trunk
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.settings import TrainerSettings
 from tests.support.learning_memory import settings
@@ -51,28 +51,32 @@ def test_a_shape_is_what_the_headers_say(model: Path) -> None:
 def test_full_tuning_holds_masters_moments_and_a_reference(model: Path) -> None:
     """Without reward models 22 bytes a weight at most: 12 masters and moments, 4 gradients, 2 cast, ≤ 4 frozen."""
     shape, chosen = Shape.of(model), settings(model, "full", "lora")
-    found = plan.plan(shape, chosen, "full", "lora", "bfloat16")
+    found = plan.plan(shape, chosen, "full", "lora", "bfloat16", recompute=False)
     adapters = 2 * 12 * shape.adapter(chosen.reward.lora_rank)
     activations = 2 * 64 * plan.activation_bytes(LAYERS, WIDTH, INNER, 2)
     assert found.full_passes - adapters - activations <= 22 * WEIGHTS
     assert sum(found.held.values()) - adapters == 12 * WEIGHTS + shape.frozen("bfloat16", head=True)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_card_is_filled_as_passes_are_cut_there(model: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("dtype", "recompute"), [("float32", False), ("bfloat16", False), ("bfloat16", True)])
+def test_a_card_is_filled_as_passes_are_cut_there(
+    model: Path, dtype: str, recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By half of what is free once gradients are there; from `full_passes` on the settings are the limit."""
     shape, chosen = Shape.of(model), TrainerSettings(state_dir=Path(), chat_url="", reward_address="", model="")
-    found = plan.plan(shape, chosen, "full", "lora", dtype)
+    found = plan.plan(shape, chosen, "full", "lora", dtype, recompute=recompute)
     rest = sum(found.held.values()) + found.device[plan.POLICY_LEARNS]
-    a_token = plan.activation_bytes(LAYERS, WIDTH, INNER, plan.ITEM[dtype])
-    config, most = AutoConfig.from_pretrained(model), chosen.policy.micro_batch_tokens
+    a_token = plan.activation_bytes(LAYERS, WIDTH, INNER, plan.ITEM[dtype], recompute=recompute)
+    lm, most = trunk.load_lm(model, device=torch.device("cpu"), dtype=torch.float32), chosen.policy.micro_batch_tokens
+    if recompute:
+        tree_attention.recomputed(lm, torch.float32)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
 
     def tokens(card: int) -> int:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (card - rest, card))
         room = trunk.free_room(torch.device("cuda"))
-        return trunk.token_budget(config, most, room, getattr(torch, dtype))
+        return trunk.token_budget(lm, most, room, getattr(torch, dtype))
 
     assert tokens(found.full_passes) == most > tokens(found.full_passes - 2 * a_token - 1)
     card = (found.on_device + found.full_passes) // 2
@@ -115,5 +119,7 @@ def test_the_plan_is_within_a_tenth_of_what_is_measured(
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
-    planned = plan.plan(Shape.of(model), settings(model, tuning, reward_tuning), tuning, reward_tuning, dtype)
+    planned = plan.plan(
+        Shape.of(model), settings(model, tuning, reward_tuning), tuning, reward_tuning, dtype, recompute=False
+    )
     assert planned.on_cpu == pytest.approx(int(done.stdout.splitlines()[-1]), rel=0.1)

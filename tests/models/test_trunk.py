@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rlhf_online.models import trunk
+from rlhf_online.models import tree_attention, trunk
 from rlhf_online.models.limits import activation_bytes
 from rlhf_online.models.policy import Policy
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -18,7 +18,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 WIDTH, INNER, TOKENS = 128, 512, 100
 
 
-def kept(folder: Path, layers: int, dtype: torch.dtype) -> int:
+def kept(folder: Path, layers: int, dtype: torch.dtype, *, recompute: bool = False) -> int:
     """Bytes that autograd keeps of the states of one sequence of TOKENS tokens."""
     write_tiny_model(folder, weights_seed=None)
     sizes = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": layers, "head_dim": 32}
@@ -30,6 +30,8 @@ def kept(folder: Path, layers: int, dtype: torch.dtype) -> int:
             folder
         )
     policy = Policy.load(folder, tuning="full", dtype=dtype)
+    if recompute:
+        tree_attention.recomputed(policy.lm, dtype)
     found: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -48,13 +50,22 @@ def test_what_a_layer_keeps_of_a_token_is_as_reckoned(tmp_path: Path, dtype: tor
     assert (four - two) / (2 * TOKENS) == pytest.approx(activation_bytes(1, WIDTH, INNER, dtype.itemsize), rel=0.1)
 
 
+def test_a_layer_that_is_recomputed_keeps_its_input(tmp_path: Path) -> None:
+    two, four = (kept(tmp_path / str(layers), layers, torch.bfloat16, recompute=True) for layers in (2, 4))
+    added = activation_bytes(4, WIDTH, INNER, 2, recompute=True) - activation_bytes(2, WIDTH, INNER, 2, recompute=True)
+    assert (four - two) / TOKENS == pytest.approx(added, rel=0.1)
+    assert activation_bytes(1, WIDTH, INNER, recompute=True) > activation_bytes(1, WIDTH, INNER), "and one layer's all"
+
+
 def test_a_pass_in_bfloat16_has_room_for_more_tokens(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path, weights_seed=None)
-    config = AutoConfig.from_pretrained(tmp_path)
-    wide, narrow = (trunk.token_budget(config, 1 << 30, GIB, dtype) for dtype in (torch.float32, torch.bfloat16))
+    write_tiny_model(tmp_path, weights_seed=0)
+    lm = trunk.load_lm(tmp_path, device=CPU, dtype=torch.float32)
+    wide, narrow = (trunk.token_budget(lm, 1 << 30, GIB, dtype) for dtype in (torch.float32, torch.bfloat16))
     assert 1.3 * wide < narrow < 2 * wide
-    assert trunk.token_budget(config, 100, GIB, torch.float32) == 100
-    assert trunk.token_budget(config, 100, -GIB, torch.float32) == 1, "one answer is tried in any case"
+    assert trunk.token_budget(lm, 100, GIB, torch.float32) == 100
+    assert trunk.token_budget(lm, 100, -GIB, torch.float32) == 1, "one answer is tried in any case"
+    tree_attention.recomputed(lm, torch.float32)
+    assert trunk.token_budget(lm, 1 << 30, GIB, torch.float32) > wide
 
 
 def test_on_a_cpu_passes_are_cut_alike_whatever_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

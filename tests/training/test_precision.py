@@ -41,6 +41,19 @@ def test_a_checkpoint_keeps_the_type_and_another_one_is_told(tmp_path: Path) -> 
         assert dtype == "float32" and "the checkpoint was computed in another type" in said[1]
 
 
+def test_layers_recompute_where_the_settings_say_so_and_learn_the_same(tmp_path: Path) -> None:
+    learned = []
+    for recompute in (False, True):
+        with world(tmp_path / str(recompute), recompute=recompute) as made:
+            made.chat(16)
+            with made.trainer() as trainer:
+                models = trainer.parts.learners.policy.policy.lm, trainer.parts.learners.reward.model.decoder
+                assert [model.is_gradient_checkpointing for model in models] == [recompute] * 2
+                assert trainer.run_once()
+                learned.append(trainer.parts.learners.reward.model.state())
+    assert all(torch.equal(tensor, learned[1][name]) for name, tensor in learned[0].items())
+
+
 def test_a_checkpoint_of_an_earlier_release_says_no_type_and_was_computed_in_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

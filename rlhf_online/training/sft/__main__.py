@@ -82,6 +82,7 @@ def run(settings: SftSettings) -> None:
             progress=tell,
             device=device,
             dtype=settings.dtype,
+            recompute=settings.recompute,
         )
     if first:
         fsync_tree(settings.out)

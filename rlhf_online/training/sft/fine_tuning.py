@@ -48,9 +48,11 @@ def fine_tune(
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     device: torch.device | str = "cpu",
     dtype: Dtype = "float32",
+    recompute: bool = False,
 ) -> "Prepared":
     """Train the model in `model_dir` (random weights if it has none) and write a complete model folder to `out`, of
-    weights of the types that it has. Layers compute in `dtype` (`precision.choose`).
+    weights of the types that it has. Layers compute in `dtype` (`precision.choose`), and with `recompute` what the
+    gradient needs anew.
 
     AdamW, the learning rate rising over the first 3 % of the steps and falling to 0 as a cosine. `progress` is told
     the step, the number of steps, and the loss in nats a token. Processes that torchrun started share each step; the
@@ -72,6 +74,8 @@ def fine_tune(
     optimiser = torch.optim.AdamW(parameters, lr=passes.lr, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, passes.steps))
     packer = tree_attention.packer(lm, limits.context, computed_in)
+    if recompute:
+        tree_attention.recomputed(lm, computed_in)
     order, rng = list[int](), random.Random(passes.seed)
     for step in range(1, passes.steps + 1):
         while len(order) < passes.batch:
@@ -128,7 +132,7 @@ def layer_type(dtype: Dtype, device: torch.device, model_dir: Path) -> torch.dty
 def _budget(lm: trunk.PreTrainedModel, dtype: torch.dtype) -> int:
     """Besides the gradients that a step begins without."""
     needed = sum(parameter.nbytes for parameter in lm.parameters() if parameter.grad is None)
-    return trunk.token_budget(lm.config, MICRO_BATCH_TOKENS, trunk.free_room(lm.device, needed), dtype)
+    return trunk.token_budget(lm, MICRO_BATCH_TOKENS, trunk.free_room(lm.device, needed), dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,24 @@ def test_the_same_seed_gives_the_same_weights(base: Path, tmp_path: Path):
     assert any(not torch.equal(a[name], c[name]) for name in a)
 
 
+def test_with_activations_recomputed_it_learns_the_same(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    budget = fine_tuning.trunk.token_budget
+    monkeypatch.setattr(
+        fine_tuning.trunk,
+        "token_budget",
+        lambda lm, *rest: asked.append(lm.is_gradient_checkpointing) or budget(lm, *rest),
+    )
+    for name in ("kept", "recomputed"):
+        passes = Passes(steps=2, batch=3, lr=1e-3, seed=1)
+        fine_tune(base, _demonstrations(), tmp_path / name, passes, recompute=name == "recomputed")
+    kept, recomputed = (load_file(tmp_path / name / "model.safetensors") for name in ("kept", "recomputed"))
+    assert all(torch.equal(tensor, recomputed[name]) for name, tensor in kept.items())
+    assert asked == [False, False, True, True]
+
+
 def test_it_goes_on_from_weights_that_are_there(base: Path, tmp_path: Path):
     fine_tune(base, _demonstrations(), tmp_path / "first", Passes(steps=40, batch=8, lr=5e-3, seed=1))
     losses: list[float] = []

@@ -280,13 +280,13 @@ class Chat(Pod):
 
 class Engine(Container):
     image: Image = Image(repository="rlhf-online-engine")
-    settings: Annotated[
-        Object, SettingsOf(EngineSettings, ("mode", "url", "model", "tuning", "device", "extra_args"))
-    ] = Field(default={}, description="Settings of the engine: max_model_len, max_num_seqs, kv_cache_gib, dtype, …")
+    settings: Annotated[Object, SettingsOf(EngineSettings, ("mode", "url", "model", "tuning", "device"))] = Field(
+        default={}, description="Settings of the engine: max_model_len, max_num_seqs, kv_cache_gib, dtype, …"
+    )
     extraArgs: list[str] = Field(
         default=[],
-        description="Flags of vLLM's own, handed on as they are, [--kv-cache-dtype, fp8]; those that the product sets, "
-        "or that open the engine, are refused as it starts. The other services have no flags but their settings.",
+        description="Flags of vLLM's own behind `settings.extra_args`, [--kv-cache-dtype, fp8]; those that the product "
+        "sets, or that open the engine, are refused as it starts. The other services have no flags but their settings.",
     )
     sharedMemory: Quantity = Field(default="1Gi", description="/dev/shm, for an engine on several GPUs.")
 

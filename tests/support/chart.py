@@ -50,16 +50,18 @@ class Rendered(list[Object]):
 
 
 def template(
-    values: Object, *profiles: str, helm: str = "helm", release: str = "r"
+    values: Object, *profiles: str, helm: str = "helm", release: str = "r", chart: Path = CHART
 ) -> subprocess.CompletedProcess[str]:
     """`helm template` with the profiles' files and, over them, the values."""
-    return _template(json.dumps(values, ensure_ascii=False), profiles, helm, release)  # YAML has no surrogates
+    return _template(json.dumps(values, ensure_ascii=False), profiles, helm, release, chart)  # YAML has no surrogates
 
 
 @cache
-def _template(values: str, profiles: Sequence[str], helm: str, release: str) -> subprocess.CompletedProcess[str]:
-    files = [word for name in profiles for word in ("--values", str(CHART / f"values-{name}.yaml"))]
-    command = [tool(helm), "template", release, CHART, "--namespace", "chat", *files, "--values", "-"]
+def _template(
+    values: str, profiles: Sequence[str], helm: str, release: str, chart: Path
+) -> subprocess.CompletedProcess[str]:
+    files = [word for name in profiles for word in ("--values", str(chart / f"values-{name}.yaml"))]
+    command = [tool(helm), "template", release, chart, "--namespace", "chat", *files, "--values", "-"]
     return subprocess.run(command, input=values, capture_output=True, text=True, timeout=120)
 
 

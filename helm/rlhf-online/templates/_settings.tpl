@@ -112,7 +112,7 @@
 {{- define "rlhf.engine" -}}
 {{- $settings := deepCopy .Values.engine.settings }}
 {{- with .Values.engine.extraArgs }}
-{{- $_ := set $settings "extra_args" . }}
+{{- $_ := set $settings "extra_args" (concat (default list $settings.extra_args) .) }}
 {{- end }}
 {{- if eq .Values.tuning "lora" }}
 {{- $rank := dig "policy" "lora_rank" 8 .Values.trainer.settings | int }}

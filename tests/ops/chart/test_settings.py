@@ -122,6 +122,13 @@ def test_the_engine_has_room_for_the_adapters_that_the_trainer_makes() -> None:
     assert objects.settings("engine")["max_lora_rank"] == objects.settings("chat")["engine"]["max_lora_rank"] == 64
 
 
+def test_flags_of_vllm_are_handed_on_to_the_engine_and_to_nobody_else(tmp_path: Path) -> None:
+    given = {"settings": {"extra_args": ["--seed", "1"]}, "extraArgs": ["--kv-cache-dtype", "fp8"]}
+    objects = render(merged(LEAST, {"engine": given}))
+    assert read(objects, "engine", tmp_path).extra_args == ("--seed", "1", "--kv-cache-dtype", "fp8")
+    assert "extra_args" not in objects.settings("chat")["engine"]
+
+
 def test_a_trunk_of_its_own_is_what_the_reward_service_loads() -> None:
     objects = render(merged(LEAST, {"trainer": {"settings": {"reward": {"trunk": "/models/trunk"}}}}))
     assert objects.settings("reward")["model"] == "/models/trunk"

@@ -165,6 +165,7 @@ class Feedback:
     could_know: bool = False
     reasons: tuple[str, ...] = ()
     annotation_item: str = ""
+    key_id: str = ""
 
     @property
     def by_ai(self) -> bool:

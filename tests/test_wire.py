@@ -63,6 +63,7 @@ def envelopes() -> list[ev.Envelope]:
             could_know=True,
             reasons=("unclear", "unsafe"),
             annotation_item="item-1",
+            key_id="k1",
         )
         for kind in KINDS
     ]  # fmt: skip

@@ -18,6 +18,7 @@ from rlhf_online.cli import (
     keys,
     learning,
     people,
+    questions,
     retrain,
     rules,
     sft,
@@ -63,6 +64,7 @@ app.add_typer(canary.app, name="canary")
 app.command("reward-weights")(weights.reward_weights)
 app.add_typer(rules.app, name="rules")
 app.add_typer(judge.app, name="judge")
+app.command("ask", no_args_is_help=True)(questions.ask)
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
 app.add_typer(backup.app, name="backup")

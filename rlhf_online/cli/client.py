@@ -80,9 +80,9 @@ class Service:
         with self._open("DELETE", path, None) as reply:
             return self._parsed(reply.read())
 
-    def post_lines(self, path: str, lines: bytes, key: str) -> Any:
-        """The JSON that answers lines of JSON, sent under an idempotency key."""
-        with self._open("POST", path, lines, headers={"Idempotency-Key": key}) as reply:
+    def post_lines(self, path: str, lines: bytes, key: str = "") -> Any:
+        """The JSON that answers lines of JSON, sent under an idempotency key, if there is one."""
+        with self._open("POST", path, lines, headers={"Idempotency-Key": key} if key else None) as reply:
             return self._parsed(reply.read())
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:

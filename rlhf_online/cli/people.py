@@ -1,4 +1,4 @@
-"""`rlhf-online people …`: a person, erased."""
+"""`rlhf-online people …`: whose votes count otherwise than most, and a person, erased."""
 
 from typing import Annotated
 
@@ -6,15 +6,29 @@ import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
 from rlhf_online.cli.trace import person_hash
+from rlhf_online.cli.versions import existing, registry_of
 from rlhf_online.errors import InvalidInput
+from rlhf_online.feedback import standing
 from rlhf_online.state import StateDir
 
-app = typer.Typer(help="People who are to be forgotten.", no_args_is_help=True)
+app = typer.Typer(help="People: whose votes count otherwise, and who is to be forgotten.", no_args_is_help=True)
 
 
-@app.callback()
-def people() -> None:
-    """A group, also while it has one command."""
+@app.command("standing")
+def show_standing(state: StateOption = DEFAULT_STATE) -> None:
+    """Who is believed less than half, who votes more than their share, and who judges the same answers too much alike.
+
+    By their hashes, as the trainer found it at the last update of the reward model.
+    """
+    found = standing.read(registry_of(existing(state)).store)
+    print(f"believed  {found.believed} people")
+    for name, groups in (
+        ("doubted", [(person,) for person in found.doubted]),
+        ("capped", [(person,) for person in found.capped]),
+        ("alike", found.alike),
+    ):
+        for group in groups:
+            print(f"{name:<10}{' '.join(group)}")
 
 
 @app.command("erase")

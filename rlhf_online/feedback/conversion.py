@@ -116,6 +116,7 @@ def _common(joined: Joined, prompt: tuple[int, ...]) -> dict[str, Any]:
         "completions": tuple(dict.fromkeys(completion.completion_id for completion in asked)),
         "owners": tuple(dict.fromkeys(filter(None, people))),
         "by_ai": feedback.by_ai,
+        "key_id": feedback.key_id,
     }
 
 

@@ -28,7 +28,8 @@ class _Vote:
     place among the votes that are kept, and is not learned from as a new one. `origins`: whose conversations its
     answers stem from (`events.origin`), none where nobody can erase them; `completions`: which they are of;
     `owners`: whose words it holds, who asked and who wrote a correction: their keys seal it in a checkpoint.
-    `created_ms`: when it was given, 0 where an earlier release did not keep it. `by_ai`: no person gave it.
+    `created_ms`: when it was given, 0 where an earlier release did not keep it. `by_ai`: no person gave it. `key_id`:
+    which API key it came with, "" without keys.
     """
 
     event_id: str
@@ -42,6 +43,7 @@ class _Vote:
     created_ms: int = 0
     owners: tuple[str, ...] = ()
     by_ai: bool = False
+    key_id: str = ""
 
     def objective_index(self, objectives: Sequence[str]) -> int:
         """Which of `objectives` it is about."""

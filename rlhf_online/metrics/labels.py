@@ -62,7 +62,7 @@ SKIPPED = Label(
     name="reason", values=("superseded", "revised", "drifted", "single_class", "not_finite", "out_of_memory")
 )
 SIGNAL = Label(name="signal", values=("regenerate", "rephrase", "stop", "ai"))
-BELIEVED = Label(name="believed", values=("yes", "no"))
+STANDING = Label(name="standing", values=("believed", "doubted", "capped", "alike"))
 OBJECTIVE = Label(name="objective", bound="those of `reward.objectives`, and the rules in force, 64 at most")
 FIGURE = Label(
     name="figure", bound="those of a reward version's manifest; `accuracy/NAME` for each of `reward.objectives`"

@@ -100,10 +100,11 @@ class RewardModelMetrics:
             labels.SIGNAL,
             unit="0 to 1",
         )
-        self.raters = made.gauge(
-            "rlhf_trainer_raters",
-            "Who has compared answers: whose comparisons are believed, and whose less than half (no).",
-            labels.BELIEVED,
+        self.people = made.gauge(
+            "rlhf_trainer_people",
+            "How people's votes count: who compares answers and is believed, or less than half (doubted); who votes "
+            "more than their share (capped); who judges the same answers too much alike.",
+            labels.STANDING,
             unit="people",
         )
         self.weights = made.gauge(

@@ -95,7 +95,8 @@ class RewardClient:
             )
         names = list(response.objectives)
         return [
-            Scored(item.score, item.spread, dict(zip(names, item.objectives, strict=True))) for item in response.scores
+            Scored(item.score, item.spread, dict(zip(names, item.objectives, strict=True)), tuple(item.heads))
+            for item in response.scores
         ]
 
     def wait_for_version(self, version: str, timeout: float) -> None:

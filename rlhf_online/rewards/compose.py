@@ -33,8 +33,13 @@ def combine(scores_NOK: Tensor, weights_O: Tensor, correlation_OO: Tensor) -> tu
 
     Head k of the combination is the weighted sum of the objectives' heads k, which have read the same bootstrap.
     """
-    combined_NK = torch.einsum("nok,o->nk", scores_NOK, coefficients(weights_O, correlation_OO))
+    combined_NK = by_head(scores_NOK, weights_O, correlation_OO)
     return combined_NK.mean(1), combined_NK.std(1, unbiased=False)
+
+
+def by_head(scores_NOK: Tensor, weights_O: Tensor, correlation_OO: Tensor) -> Tensor:
+    """The combined score by each head, (N, K)."""
+    return torch.einsum("nok,o->nk", scores_NOK, coefficients(weights_O, correlation_OO))
 
 
 def with_rules(score_N: Tensor, rewards_NR: Tensor, weights_R: Tensor) -> Tensor:

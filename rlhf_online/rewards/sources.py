@@ -17,12 +17,14 @@ Pair = tuple[Sequence[int], Sequence[int]]
 class Scored:
     """A score and its spread, in standard deviations of the reference answers' scores; NaN where there is none.
 
-    `by_objective` is the score by each objective alone, and the reward by each rule.
+    `by_objective` is the score by each objective alone, and the reward by each rule; `by_head` the score by each head
+    of the ensemble, without rules, where there is one.
     """
 
     score: float
     spread: float
     by_objective: dict[str, float] = field(default_factory=dict)
+    by_head: tuple[float, ...] = ()
 
 
 class RewardSource(Protocol):

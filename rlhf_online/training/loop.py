@@ -47,6 +47,7 @@ from dataclasses import replace
 import structlog
 
 from rlhf_online.errors import PositionLost
+from rlhf_online.feedback import standing
 from rlhf_online.rollout.types import ScoredRollout
 from rlhf_online.training import attribution, canary, pause, resume_checks
 from rlhf_online.training.checkpoint import Checkpoint
@@ -197,6 +198,8 @@ class Trainer:
             commit(parts, progress, intake=True, reward=True)
         parts.reporter.traces.learned(progress.reward_version)
         parts.reporter.reward(report, progress.weights)
+        store = parts.registry.store
+        parts.retrier.call("noting whose votes count otherwise", lambda: standing.write(store, report.standing))
         parts.reporter.clicks.trained(vote.created_ms for vote in taken.learned if vote.event_id in report.learned)
         show(parts, progress)
 

@@ -111,8 +111,8 @@ class Reporter:
             self.metrics.reward_model.weights.labels(name).set(weight)
         for signal, value in report.signal_reliability.items():
             self.metrics.reward_model.reliability.labels(signal).set(value)
-        for believed, count in report.raters.items():
-            self.metrics.reward_model.raters.labels(believed).set(count)
+        for name, count in report.standing.counts().items():
+            self.metrics.reward_model.people.labels(name).set(count)
         for reason, count in report.skipped.items():
             self.metrics.reward_model.skipped.labels(reason).inc(count)
         self.metrics.reward_model.cut.inc(report.truncated)

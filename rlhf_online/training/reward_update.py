@@ -29,7 +29,9 @@ from torch import Tensor
 
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.events import AI, Erasure
+from rlhf_online.feedback.alike import alike
 from rlhf_online.feedback.erasures import stems_from
+from rlhf_online.feedback.standing import Standing
 from rlhf_online.feedback.votes import Comparison, Rating, Vote, is_signal, is_thumb, orders_answers, pairs, subject
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair, length
@@ -52,10 +54,9 @@ BASELINE_ANSWERS = 8
 class RewardReport:
     """What an update did. `seen` counts new and replayed votes, `truncated` the new answers whose prompt lost its
     beginning to the model's context; `loss` is the best pass's, `held_out_loss` that of held-out votes then (0 if
-    they are too few), `passes` those that were kept; `signal_reliability` is that of each implicit signal, `raters` how
-    many people who have compared answers are believed ("yes"), and how many less than half ("no"). `learned` names the
-    new votes that a step was taken on, `used` are these and the replayed ones. `drift` is what the watch on drift
-    says."""
+    they are too few), `passes` those that were kept; `signal_reliability` is that of each implicit signal, `standing`
+    whose votes count otherwise than most. `learned` names the new votes that a step was taken on, `used` are these and
+    the replayed ones. `drift` is what the watch on drift says."""
 
     seen: int
     new: int
@@ -65,7 +66,7 @@ class RewardReport:
     truncated: int
     skipped: dict[str, int]
     signal_reliability: dict[str, float]
-    raters: dict[str, int]
+    standing: Standing
     measured: Measured
     learned: frozenset[str] = frozenset()
     used: tuple[Vote, ...] = ()
@@ -142,7 +143,7 @@ class RewardUpdater:
             truncated=sum(length(pair) > self.model.limits.context for vote in votes for pair in pairs(vote)),
             skipped=dict(+skipped),
             signal_reliability=self._passes.loss.signal_reliability.figures(),
-            raters=self._passes.loss.raters.counts(),
+            standing=_standing(self._passes, self._replay),
             measured=self.evaluate(),
             learned=read & {vote.event_id for vote in votes} if best.passes else frozenset(),
             used=tuple(vote for vote in trainable if vote.event_id in read) if best.passes else (),
@@ -156,9 +157,10 @@ class RewardUpdater:
             kept.remove(lambda vote: (vote.event_id, vote.person) in gone)
 
     def erase(self, erased: Collection[Erasure]) -> None:
-        """Never replay, nor measure on, votes on answers of these conversations."""
+        """Never replay, nor measure on, votes on answers of these conversations, nor know who erased everything."""
         for kept in (self._replay, self._held_out):
             kept.remove(lambda vote: any(stems_from(vote, erasure) for erasure in erased))
+        self._passes.loss.raters.forget(erasure.person for erasure in erased if erasure.whole)
 
     def _watch_drift(self, votes: Sequence[Vote], skipped: Counter[str]) -> None:
         """Where people judge otherwise than before, let go of what they said before. A model that has learned nothing
@@ -279,6 +281,17 @@ class RewardUpdater:
 def _utilities(model: RewardModel, answers: Sequence[Pair]) -> Tensor:
     """`model.utilities`, each process computing a share."""
     return distributed.rows(answers, model.utilities, "reading answers")
+
+
+def _standing(passes: VotePasses, replay: Replay) -> Standing:
+    raters, doubted = passes.loss.raters, passes.loss.raters.doubted()
+    capped = {vote.person for vote in replay.votes if vote.event_id in passes.capped}
+    return Standing(
+        believed=len(raters) - len(doubted),
+        doubted=doubted,
+        capped=tuple(sorted(capped)),
+        alike=tuple(alike(replay.votes)),
+    )
 
 
 def _newest(votes: Sequence[Vote], kept: Replay | HeldOut, skipped: Counter[str]) -> list[Vote]:

@@ -27,6 +27,18 @@ from rlhf_online.gate.settings import GateSettings
 from rlhf_online.training.policy.settings import PolicyTraining
 
 
+class InfluenceCaps(Section):
+    person: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Largest share of an update's votes that one person's count as, once there are 1/share people; "
+        "1 is no cap.",
+    )
+    key: float = Field(default=1.0, gt=0, le=1, description="The same of one API key, whoever speaks through it.")
+    day: float = Field(default=1.0, gt=0, le=1, description="The same of one day (UTC) on which votes were given.")
+
+
 class RewardTraining(Section):
     only_with: ClassVar = {"lora_rank": Only("tuning", "lora"), "replay_capacity": Only("replay", above=0)}
 
@@ -63,6 +75,7 @@ class RewardTraining(Section):
     )
     pessimism: float = Field(default=0.0, ge=0, description="Standard deviations taken off a score: mean − k·spread.")
     lora_rank: Positive = Field(default=8, description="Rank of the adapter.")
+    influence: InfluenceCaps = InfluenceCaps()
     reference_answers: int = Field(
         default=512,
         ge=2,

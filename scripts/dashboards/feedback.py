@@ -219,14 +219,18 @@ LEARNED = Row(
             most=1,
         ),
         Panel(
-            title="Who compares answers, and who is believed",
-            what="People who have compared answers: whose comparisons are believed, and whose less than half (no).",
-            good="Few in a hundred are not.",
-            do=(
-                "Nothing for the votes: they count as little as they are believed. Many at once: a client that votes "
-                "by itself, or a reward model that has learned another taste than people's; look at its accuracy."
+            title="How people's votes count",
+            what=(
+                "Who compares answers and is believed, or less than half (doubted); who votes more than their share "
+                "(capped); who judges the same answers too much alike."
             ),
-            queries={"believed: {{believed}}": "max by (believed) (rlhf_trainer_raters{})"},
+            good="Few in a hundred are doubted, nobody is alike.",
+            do=(
+                "`rlhf-online people standing` says who. Doubted and capped votes count less by themselves. Many "
+                "doubted: a client that votes by itself, or a reward model with another taste than people's. "
+                "Alike: ask whose keys they are."
+            ),
+            queries={"{{standing}}": "max by (standing) (rlhf_trainer_people{})"},
             unit="none",
             width=8,
         ),

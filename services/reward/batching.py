@@ -64,12 +64,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores, spreads and scores by each objective, in the order of the items, all by `version`, `weights` and the
-    rules of `rules_version`."""
+    """Scores, spreads, scores by each objective and by each head, in the order of the items, all by `version`,
+    `weights` and the rules of `rules_version`."""
 
     scores: tuple[float, ...]
     spreads: tuple[float, ...]
     by_objective: tuple[tuple[float, ...], ...]
+    by_head: tuple[tuple[float, ...], ...]
     version: str
     weights: Weights
     rules_version: str = ""
@@ -283,12 +284,14 @@ def _combined(loaded: Loaded, scores_NOK: Tensor, by_rules_NR: Tensor, terms: Te
     weights = torch.tensor(list(terms.weights.values()), dtype=scores_NOK.dtype)
     weights_O, weights_R = weights.split([scores_NOK.shape[1], by_rules_NR.shape[1]])
     score_N, spread_N = compose.combine(scores_NOK, weights_O, loaded.scorer.correlation_OO)
+    heads_NK = compose.by_head(scores_NOK, weights_O, loaded.scorer.correlation_OO)
     score_N = compose.with_rules(score_N, by_rules_NR, weights_R)
     by_objective = tuple(map(tuple, torch.cat((scores_NOK.mean(2), by_rules_NR), 1).tolist()))
     return Scores(
         tuple(score_N.tolist()),
         tuple(spread_N.tolist()),
         by_objective,
+        tuple(map(tuple, heads_NK.tolist())),
         loaded.version,
         terms.weights,
         terms.rules.version,

@@ -74,8 +74,10 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         self._metrics.latency.observe(time.perf_counter() - began, exemplar())
         return reward_pb2.ScoreResponse(
             scores=[
-                reward_pb2.Score(score=score, spread=spread, objectives=each)
-                for score, spread, each in zip(result.scores, result.spreads, result.by_objective, strict=True)
+                reward_pb2.Score(score=score, spread=spread, objectives=each, heads=heads)
+                for score, spread, each, heads in zip(
+                    result.scores, result.spreads, result.by_objective, result.by_head, strict=True
+                )
             ],
             reward_version=result.version,
             objectives=list(result.weights),

@@ -81,6 +81,12 @@ def test_a_ranking_keeps_its_tiers_and_ties():
     assert found == replace(ranked, completions=("d", "c"))
 
 
+def test_a_vote_keeps_the_key_that_it_came_with():
+    joined = _joined(ev.Thumb(answer=B, up=False))
+    assert convert(joined).key_id == ""
+    assert convert(replace(joined, feedback=replace(joined.feedback, key_id="k1"))).key_id == "k1"
+
+
 def test_a_pair_keeps_its_order_or_is_a_tie():
     pair = (Candidate(token_ids=(7, 8)), Candidate(token_ids=(5, 6)))
     assert convert(_joined(ev.Pairwise(chosen=B, rejected=A, strength=2))) == _comparison(pair, ((0,), (1,)), 2)

@@ -132,6 +132,7 @@ def test_scores_come_in_order_from_the_version_asked_for(registry: Registry, cli
     scores = client.score(PAIRS, version, 10)  # three items in chunks of two
     assert [item.score for item in scores] == expected(PAIRS)
     assert {item.spread for item in scores} == {0.5}
+    assert [item.by_head for item in scores] == [(item.score + 0.5, item.score - 0.5) for item in scores]
 
 
 def test_the_distribution_of_scores_is_told_and_what_is_no_score_is_not_in_it(

@@ -38,6 +38,7 @@ from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.segments import segment_name
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Envelope, Erasure, Pairwise, Sampling, Thumb
+from rlhf_online.feedback import standing
 from rlhf_online.feedback.held_out import is_held_out
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.gate.win_rate import WinRateCheck
@@ -143,6 +144,7 @@ def test_votes_become_a_served_reward_version_and_a_promoted_policy(tiny: World)
         }  # fmt: skip
         assert status["cycle"] == 1
         assert [item["outcome"] for item in status["history"]] == ["promoted"]
+        assert standing.read(tiny.registry.store).believed > 0, "an operator sees whose votes count how"
         audit(tiny, trainer)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from rlhf_online.feedback.standing import Standing
 from rlhf_online.metrics import TrainerMetrics
 from rlhf_online.metrics import trainer as trainer_metrics
 from rlhf_online.state import StateDir
@@ -144,7 +145,7 @@ def _report(measured: Measured) -> RewardReport:
         truncated=3,
         skipped={"superseded": 2},
         signal_reliability={"stop": 0.25},
-        raters={"yes": 7, "no": 2},
+        standing=Standing(believed=7, doubted=("a", "b"), alike=(("a", "c", "d"),)),
         measured=measured,
     )
 
@@ -168,7 +169,8 @@ def test_an_update_of_the_reward_model_is_told_and_what_it_could_not_measure_lea
     assert made.accuracy == value("reward_accuracy") == value("reward_held_out", figure="accuracy") == 0.75
     assert value("objective_weight", objective="helpful") == 3.0
     assert value("signal_reliability", signal="stop") == 0.25
-    assert (value("raters", believed="yes"), value("raters", believed="no")) == (7, 2)
+    people = [value("people", standing=name) for name in ("believed", "doubted", "capped", "alike")]
+    assert people == [7, 2, 0, 3]
     assert (value("skipped_total", reason="superseded"), value("cut_prompts_total")) == (4, 6)
     made.reward(_report(replace(NOTHING, thumb_auc=0.875, thumb_n=10)), {})
     assert value("reward_held_out", figure="thumb_auc") == 0.875, "measured on thumbs alone"

@@ -13,6 +13,7 @@ import torch
 
 from rlhf_online.algorithms.reward_losses import MARGINS
 from rlhf_online.errors import VersionCorrupt
+from rlhf_online.events import Erasure
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote, pairs
 from rlhf_online.models.packing import Packed
 from rlhf_online.models.reward import Heads, RewardModel
@@ -643,7 +644,10 @@ def test_who_clicks_at_random_is_told_from_those_who_look(base: Path):
     people = updater.state()[1]["learned"]["raters"]["people"]
     believed = {person: a / (a + b) for person, (a, b, *_) in people.items()}
     assert believed.pop("clicks") < 0.5 < min(believed.values()), believed
-    assert updater.update([], [], _probe_pairs()).raters == {"yes": 5, "no": 1}
+    standing = updater.update([], [], _probe_pairs()).standing
+    assert (standing.believed, standing.doubted) == (5, ("clicks",))
+    updater.erase([Erasure(conversation_id="", person="clicks", erased_ms=1)])
+    assert updater.update([], [], _probe_pairs()).standing.doubted == ()
 
 
 def test_the_reward_model_is_measured_by_people_wherever_people_have_voted(base: Path):

@@ -48,7 +48,7 @@ def pairs_in(source: Source, keys: "Keyring | None" = None) -> list[Pair]:
     found: dict[str, Pair] = {}
     waiting: dict[str, Completion] = {}
     erasures = Erasures()
-    for envelope in _envelopes(source, keys):
+    for envelope in envelopes(source, keys):
         match envelope.event:
             case Completion() as completion:
                 if (pair := _pair(completion, waiting)) is not None:
@@ -64,7 +64,8 @@ def pairs_in(source: Source, keys: "Keyring | None" = None) -> list[Pair]:
     return [pair for pair in found.values() if not any(map(erasures.cover, pair.completions))]
 
 
-def _envelopes(source: Source, keys: "Keyring | None") -> Iterator[Envelope]:
+def envelopes(source: Source, keys: "Keyring | None") -> Iterator[Envelope]:
+    """What the log holds up to its end now and can be read. Raises PositionLost, LogUnavailable, KeysUnavailable."""
     position, end = {}, source.end()
     while not has_reached(position, end):
         records, position = source.read(position, READ)

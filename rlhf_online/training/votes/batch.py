@@ -6,7 +6,7 @@ replay and after every restart.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ def uniform(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / 2**56
 
 
+NOBODY: Mapping[str, float] = {}
 Placed = tuple[Any, int]
 """A vote, and the row of its first answer."""
 
@@ -91,14 +92,15 @@ def assemble(
     *,
     bootstrap: bool = True,
     ai_weight: float = 1.0,
+    capped: Mapping[str, float] = NOBODY,
 ) -> VoteBatch:
     """All answers of each vote, and which of them are compared: rankings, pairs (exactly two answers), thumbs, signals.
 
     With `bootstrap` a head's weight is 0 for the votes that it does not read; without, as for measuring, never.
     `raters` is what is known of who gave them; `ai_weight` is what a vote of no person's counts, where a person's
-    counts 1.
+    counts 1, and `capped` what some of people's do, by event id.
     """
-    reading = _Reading(heads, objectives, raters, bootstrap, ai_weight)
+    reading = _Reading(heads, objectives, raters, bootstrap, ai_weight, capped)
     rankings, duels, thumbs, signals = _by_kind(votes)
     shown = [(vote, candidate.position) for vote in votes for candidate in vote.candidates]
     width = max((len(vote.candidates) for vote, _ in rankings), default=1)
@@ -159,6 +161,7 @@ class _Reading:
     raters: Raters
     bootstrap: bool
     ai_weight: float
+    capped: Mapping[str, float]
 
     def weights(self, group: Sequence[Placed]) -> Tensor:
         """How much each head reads of each vote, (…, K)."""
@@ -167,7 +170,7 @@ class _Reading:
 
     def _weights(self, vote: Vote) -> list[float]:
         full = UNSURE_WEIGHT if isinstance(vote, Comparison) and vote.unsure else 1.0
-        full *= self.ai_weight if vote.by_ai else 1.0
+        full *= self.ai_weight if vote.by_ai else self.capped.get(vote.event_id, 1.0)
         read = bootstrap_weights(vote.event_id, self.heads) if self.bootstrap else (1,) * self.heads
         return [each * full for each in read]
 

@@ -8,7 +8,7 @@ that runs out of it begins anew with half the size, which stays so.
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from rlhf_online.models.tokens import Pair
 from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import NamedAdam, OnStep, unseen
 from rlhf_online.training.settings import RewardTraining
+from rlhf_online.training.votes import influence
 from rlhf_online.training.votes.batch import VoteBatch, assemble
 from rlhf_online.training.votes.loss import ThumbCounts, VoteLoss, count_thumbs
 
@@ -56,9 +57,12 @@ class VotePasses:
 
     def __init__(self, model: RewardModel, settings: RewardTraining) -> None:
         self.loss = VoteLoss(model, settings.centring)
+        self.capped: Mapping[str, float] = {}
+        """What votes weighed in the last update that weighed less than 1, by their event ids (`votes.influence`)."""
         self._model = model
         self._batch = settings.batch
         self._lr = settings.lr
+        self._caps = settings.influence
         parameters = model.parameters() | {"position_bias": self.loss.position_bias_S}
         self._adam = NamedAdam(parameters, betas=(0.9, 0.999), eps=1e-8)
         self._most_tokens = self._tokens = MICRO_BATCH_TOKENS
@@ -81,6 +85,7 @@ class VotePasses:
         `baseline` are answers that implicit signals are compared with. Steps that were not taken are counted.
         """
         thumbs = count_thumbs(data, self._model.objectives)
+        self.capped = influence.weights(data, self._caps)
         steps, done = epochs * math.ceil(len(data) / self._batch), 0
         room = self._model.token_budget(self._most_tokens, self._adam.to_come())
         self._tokens = distributed.least(room, "the reward model's update")
@@ -177,9 +182,9 @@ class VotePasses:
     def _batches(self, votes: Sequence[Vote], baseline: Sequence[Pair], *, bootstrap: bool = True) -> list[VoteBatch]:
         """Micro-batches of whole votes."""
         heads, objectives = self._model.members, self._model.objectives
-        known = {"raters": self.loss.raters, "ai_weight": self.loss.signal_reliability.of(AI)}
+        known = {"ai_weight": self.loss.signal_reliability.of(AI), "capped": self.capped}
         pieces = micro_batches(self._model.packer, votes, baseline if any(map(is_signal, votes)) else (), self._tokens)
-        return [assemble(piece, heads, objectives, bootstrap=bootstrap, **known) for piece in pieces]
+        return [assemble(piece, heads, objectives, self.loss.raters, bootstrap=bootstrap, **known) for piece in pieces]
 
     # Keeping
 

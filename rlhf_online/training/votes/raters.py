@@ -138,10 +138,17 @@ class Raters:
         self._raters.clear()
         self._scale, self._precision = 0.0, SCALE_PRECISION
 
-    def counts(self) -> dict[str, int]:
-        """How many of them are believed ("yes"), and how many less than half ("no")."""
-        doubted = sum(rater.reliability < 0.5 for rater in self._raters.values())
-        return {"yes": len(self._raters) - doubted, "no": doubted}
+    def doubted(self) -> tuple[str, ...]:
+        """Who is believed less than half."""
+        return tuple(sorted(person for person, rater in self._raters.items() if rater.reliability < 0.5))
+
+    def __len__(self) -> int:
+        """How many people have compared."""
+        return len(self._raters)
+
+    def forget(self, people: Iterable[str]) -> None:
+        for person in people:
+            self._raters.pop(person, None)
 
     def to_json(self) -> dict[str, Any]:
         people = {

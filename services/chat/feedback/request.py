@@ -227,8 +227,8 @@ class FeedbackRequest(Model):
         """ "thumb", "ranking", …"""
         return next(name for name in KINDS if getattr(self, name) is not None)
 
-    def event(self, *, person: str, now_ms: int) -> events.Feedback:
-        """The event of the log. `person` is the hash of `user`."""
+    def event(self, *, person: str, key_id: str, now_ms: int) -> events.Feedback:
+        """The event of the log. `person` is the hash of `user`, `key_id` names the key that it came with."""
         said: Thumb | Ranking | Pairwise | Correction | Implicit | Withdrawal = getattr(self, self.kind)
         event = events.Feedback(
             conversation_id=self.conversation_id,
@@ -242,6 +242,7 @@ class FeedbackRequest(Model):
             replaces=self.replaces,
             objective=self.objective,
             reasons=tuple(sorted(set(self.reasons))),
+            key_id=key_id,
         )
         return event if self.conversation_id else replace(event, conversation_id=event.answers()[0].completion_id)
 

@@ -74,7 +74,7 @@ class FeedbackService:
             self._check_objective(request.objective)
             self._check_reasons(request.reasons)
             caller = caller.named(request.user, self.person_hash)
-            event = request.event(person=caller.person, now_ms=now_ms())
+            event = request.event(person=caller.person, key_id=caller.key_id, now_ms=now_ms())
             event = self.checks.marked(event)
             made = event_id(event, request.idempotency_key)
             self.checks.check(made, event)

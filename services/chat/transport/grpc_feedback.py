@@ -58,7 +58,7 @@ class FeedbackServicer(feedback_pb2_grpc.FeedbackServiceServicer):
         items = [
             feedback_pb2.FeedbackItem(
                 event_id=recorded.event_id,
-                feedback=feedback_to_proto(replace(recorded.vote, person="")),
+                feedback=feedback_to_proto(replace(recorded.vote, person="", key_id="")),
                 replaced_by=recorded.replaced_by,
             )
             for recorded in found

@@ -91,6 +91,14 @@ def test_who_compares_is_believed_as_far_as_they_are_known_and_has_a_habit_for_w
     assert batch.compared == [(votes[0], 0), (votes[1], 3), (votes[2], 5)]
 
 
+def test_a_vote_that_is_capped_weighs_less_and_a_models_has_a_weight_of_its_own():
+    votes = [_ranking(((0,), (1,)), "a"), _ranking(((0, 1),), "b"), replace(_ranking(((0,), (1,)), "c"), by_ai=True)]
+    batch = assemble(
+        votes, 1, ["helpful"], Raters(), bootstrap=False, ai_weight=0.5, capped={"a": 0.25, "c": 0.125, "d": 0.125}
+    )
+    assert batch.pair_weights_PK.flatten().tolist() == [0.25, 1.0, 0.5]
+
+
 def test_every_head_reads_its_own_four_fifths_of_the_votes():
     assert bootstrap_weights("event", 5) == bootstrap_weights("event", 5)
     first, second = zip(*(bootstrap_weights(f"event-{i}", 2) for i in range(4000)), strict=True)

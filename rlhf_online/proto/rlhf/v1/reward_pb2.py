@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from rlhf_online.proto.rlhf.v1 import events_pb2 as rlhf_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rlhf/v1/reward.proto\x12\x07rlhf.v1\x1a\x14rlhf/v1/events.proto\"\x19\n\x06Tokens\x12\x0f\n\x03ids\x18\x01 \x03(\rB\x02\x10\x01\"2\n\x0c\x43onversation\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.rlhf.v1.Message\"\xb9\x01\n\tScoreItem\x12-\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x15.rlhf.v1.ConversationH\x00\x12(\n\rprompt_tokens\x18\x02 \x01(\x0b\x32\x0f.rlhf.v1.TokensH\x00\x12\x15\n\x0b\x61nswer_text\x18\x03 \x01(\tH\x01\x12(\n\ranswer_tokens\x18\x04 \x01(\x0b\x32\x0f.rlhf.v1.TokensH\x01\x42\x08\n\x06promptB\x08\n\x06\x61nswer\"\xbd\x01\n\x0cScoreRequest\x12!\n\x05items\x18\x01 \x03(\x0b\x32\x12.rlhf.v1.ScoreItem\x12\x16\n\x0ereward_version\x18\x02 \x01(\t\x12\x33\n\x07weights\x18\x03 \x03(\x0b\x32\".rlhf.v1.ScoreRequest.WeightsEntry\x12\r\n\x05rules\x18\x04 \x01(\t\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\">\n\x05Score\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x0e\n\x06spread\x18\x02 \x01(\x02\x12\x16\n\nobjectives\x18\x03 \x03(\x02\x42\x02\x10\x01\"\xd8\x01\n\rScoreResponse\x12\x1e\n\x06scores\x18\x01 \x03(\x0b\x32\x0e.rlhf.v1.Score\x12\x16\n\x0ereward_version\x18\x02 \x01(\t\x12\x12\n\nobjectives\x18\x03 \x03(\t\x12\x34\n\x07weights\x18\x04 \x03(\x0b\x32#.rlhf.v1.ScoreResponse.WeightsEntry\x12\x15\n\rrules_version\x18\x05 \x01(\t\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32G\n\rRewardService\x12\x36\n\x05Score\x12\x15.rlhf.v1.ScoreRequest\x1a\x16.rlhf.v1.ScoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rlhf/v1/reward.proto\x12\x07rlhf.v1\x1a\x14rlhf/v1/events.proto\"\x19\n\x06Tokens\x12\x0f\n\x03ids\x18\x01 \x03(\rB\x02\x10\x01\"2\n\x0c\x43onversation\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.rlhf.v1.Message\"\xb9\x01\n\tScoreItem\x12-\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x15.rlhf.v1.ConversationH\x00\x12(\n\rprompt_tokens\x18\x02 \x01(\x0b\x32\x0f.rlhf.v1.TokensH\x00\x12\x15\n\x0b\x61nswer_text\x18\x03 \x01(\tH\x01\x12(\n\ranswer_tokens\x18\x04 \x01(\x0b\x32\x0f.rlhf.v1.TokensH\x01\x42\x08\n\x06promptB\x08\n\x06\x61nswer\"\xbd\x01\n\x0cScoreRequest\x12!\n\x05items\x18\x01 \x03(\x0b\x32\x12.rlhf.v1.ScoreItem\x12\x16\n\x0ereward_version\x18\x02 \x01(\t\x12\x33\n\x07weights\x18\x03 \x03(\x0b\x32\".rlhf.v1.ScoreRequest.WeightsEntry\x12\r\n\x05rules\x18\x04 \x01(\t\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"Q\n\x05Score\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x0e\n\x06spread\x18\x02 \x01(\x02\x12\x16\n\nobjectives\x18\x03 \x03(\x02\x42\x02\x10\x01\x12\x11\n\x05heads\x18\x04 \x03(\x02\x42\x02\x10\x01\"\xd8\x01\n\rScoreResponse\x12\x1e\n\x06scores\x18\x01 \x03(\x0b\x32\x0e.rlhf.v1.Score\x12\x16\n\x0ereward_version\x18\x02 \x01(\t\x12\x12\n\nobjectives\x18\x03 \x03(\t\x12\x34\n\x07weights\x18\x04 \x03(\x0b\x32#.rlhf.v1.ScoreResponse.WeightsEntry\x12\x15\n\rrules_version\x18\x05 \x01(\t\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32G\n\rRewardService\x12\x36\n\x05Score\x12\x15.rlhf.v1.ScoreRequest\x1a\x16.rlhf.v1.ScoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOREREQUEST_WEIGHTSENTRY']._serialized_options = b'8\001'
   _globals['_SCORE'].fields_by_name['objectives']._loaded_options = None
   _globals['_SCORE'].fields_by_name['objectives']._serialized_options = b'\020\001'
+  _globals['_SCORE'].fields_by_name['heads']._loaded_options = None
+  _globals['_SCORE'].fields_by_name['heads']._serialized_options = b'\020\001'
   _globals['_SCORERESPONSE_WEIGHTSENTRY']._loaded_options = None
   _globals['_SCORERESPONSE_WEIGHTSENTRY']._serialized_options = b'8\001'
   _globals['_TOKENS']._serialized_start=55
@@ -51,11 +53,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOREREQUEST_WEIGHTSENTRY']._serialized_start=466
   _globals['_SCOREREQUEST_WEIGHTSENTRY']._serialized_end=512
   _globals['_SCORE']._serialized_start=514
-  _globals['_SCORE']._serialized_end=576
-  _globals['_SCORERESPONSE']._serialized_start=579
-  _globals['_SCORERESPONSE']._serialized_end=795
+  _globals['_SCORE']._serialized_end=595
+  _globals['_SCORERESPONSE']._serialized_start=598
+  _globals['_SCORERESPONSE']._serialized_end=814
   _globals['_SCORERESPONSE_WEIGHTSENTRY']._serialized_start=466
   _globals['_SCORERESPONSE_WEIGHTSENTRY']._serialized_end=512
-  _globals['_REWARDSERVICE']._serialized_start=797
-  _globals['_REWARDSERVICE']._serialized_end=868
+  _globals['_REWARDSERVICE']._serialized_start=816
+  _globals['_REWARDSERVICE']._serialized_end=887
 # @@protoc_insertion_point(module_scope)

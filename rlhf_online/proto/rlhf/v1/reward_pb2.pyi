@@ -51,14 +51,16 @@ class ScoreRequest(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[ScoreItem, _Mapping]]] = ..., reward_version: _Optional[str] = ..., weights: _Optional[_Mapping[str, float]] = ..., rules: _Optional[str] = ...) -> None: ...
 
 class Score(_message.Message):
-    __slots__ = ("score", "spread", "objectives")
+    __slots__ = ("score", "spread", "objectives", "heads")
     SCORE_FIELD_NUMBER: _ClassVar[int]
     SPREAD_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVES_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
     score: float
     spread: float
     objectives: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, score: _Optional[float] = ..., spread: _Optional[float] = ..., objectives: _Optional[_Iterable[float]] = ...) -> None: ...
+    heads: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, score: _Optional[float] = ..., spread: _Optional[float] = ..., objectives: _Optional[_Iterable[float]] = ..., heads: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("scores", "reward_version", "objectives", "weights", "rules_version")

@@ -86,6 +86,7 @@ def test_what_is_made_and_revoked_holds_without_a_restart(path: Path) -> None:
 
 async def test_a_service_follows_its_file_by_itself(keyed: Service) -> None:
     assert (await keyed.post("/v1/feedback", VOTE, TOKENS["feedback"]))[0] == 200
+    assert [vote.key_id for vote in keyed.sink.feedback] == [ENTRIES["feedback"].id], "a vote says which it came with"
     keys.revoke(keyed.state.keys, ENTRIES["feedback"].id)
 
     async def refused() -> bool:

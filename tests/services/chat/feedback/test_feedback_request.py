@@ -26,11 +26,11 @@ PAIR = {"pairwise": {"chosen": {"completion_id": "b"}, "rejected": {"completion_
 )
 def test_event_ids_are_the_same_for_good(body: dict[str, Any], person: str, expected: str) -> None:
     """A vote that was sent before an upgrade and is sent again after it is the same event."""
-    assert event_id(validate(FeedbackRequest, body).event(person=person, now_ms=1), "k") == expected
+    assert event_id(validate(FeedbackRequest, body).event(person=person, key_id="", now_ms=1), "k") == expected
 
 
 def test_without_a_key_each_vote_is_another() -> None:
-    event = validate(FeedbackRequest, THUMB).event(person=PERSON, now_ms=1)
+    event = validate(FeedbackRequest, THUMB).event(person=PERSON, key_id="k1", now_ms=1)
     assert event_id(event, "") != event_id(event, "")
 
 

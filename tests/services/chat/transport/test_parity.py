@@ -112,7 +112,8 @@ TWINS = {
         only_grpc={
             "feedback": "its fields stand one level higher",
             **dict.fromkeys(
-                ("person", "created_ms", "comparison_id", "could_know", "annotation_item"), "the log's; refused"
+                ("person", "created_ms", "comparison_id", "could_know", "annotation_item", "key_id"),
+                "the log's; refused",
             ),
         },
     ),
@@ -157,7 +158,7 @@ TWINS = {
     "one of one's votes": Twins(
         (own_votes.FeedbackItem,),
         (feedback_pb2.FeedbackItem, events_pb2.Feedback),
-        only_grpc={"feedback": "its fields stand one level higher", "person": "not told"},
+        only_grpc={"feedback": "its fields stand one level higher", "person": "not told", "key_id": "not told"},
     ),
     "whose conversations": Twins((ConversationsQuery,), (conversations_pb2.ListConversationsRequest,)),
     "conversations": Twins((kept.ConversationList,), (conversations_pb2.ListConversationsResponse,)),

@@ -1,0 +1,60 @@
+"""`rlhf-online ask`: what annotators are asked next, by what their votes would tell."""
+
+import json
+import random
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
+from rlhf_online.cli.gap import content_keys, log_settings
+from rlhf_online.cli.versions import existing
+
+TIMEOUT_S = 60.0
+
+
+def ask(
+    count: Annotated[int, typer.Argument(min=1, max=1000, help="Questions.", show_default=False)],
+    explore: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share that is drawn from all pairs alike; 1 asks at random.")
+    ] = 0.1,
+    reward: Annotated[str, typer.Option(help="gRPC address of the reward service.")] = "127.0.0.1:8002",
+    url: UrlOption = "",
+    state: StateOption = DEFAULT_STATE,
+    config: Annotated[Path | None, typer.Option(help="A service's file, for where the log is.")] = None,
+) -> None:
+    """Add pairs of answers of the log to the annotators' queue: those on which the reward model's heads disagree most.
+
+    Only answers that nobody has judged, of requests with several answers; one pair a request, none twice. The name of
+    each item holds the probability with which it was drawn. Run it from time to time: the model learns meanwhile.
+    """
+    from rlhf_online.eventlog import open_source
+    from rlhf_online.rewards import asking
+    from rlhf_online.rewards.client import RewardClient
+
+    folder = existing(state)
+    kept = folder.root / asking.ASKED
+    source = open_source(log_settings(folder, config), folder.log)
+    try:
+        groups = asking.unvoted(source, asking.asked_in(kept), content_keys(folder, config))
+    finally:
+        source.close()
+    print(f"{len(groups)} requests in the log with several answers that nobody has judged")
+    client = RewardClient(reward)
+    try:
+        chosen = asking.ask(groups, lambda pairs: client.score(pairs, "", TIMEOUT_S), count, explore, random.Random())
+    finally:
+        client.close()
+    if not chosen:
+        return
+    lines = "\n".join(json.dumps(asking.item(question)) for question in chosen)
+    with connect(url, state, operator=True) as service:
+        results = service.post_lines("/v1/annotation/items", lines.encode())["results"]
+    added = [question for question, result in zip(chosen, results, strict=True) if "error" not in result]
+    asking.keep(kept, added)
+    for result in results:
+        if "error" in result:
+            print(result["error"]["message"])
+    told = sum(question.information for question in added) / max(1, len(added))
+    print(f"{len(added)} questions added, {told:.3f} nats expected of each vote (.693 at most)")

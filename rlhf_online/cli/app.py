@@ -29,6 +29,7 @@ from rlhf_online.cli import (
     up,
     versions,
     versions_store,
+    watch,
     weights,
 )
 from rlhf_online.cli.client import KEY_VARIABLE
@@ -73,6 +74,7 @@ app.add_typer(people.app, name="people")
 app.command("trace", no_args_is_help=True)(trace.trace)
 versions.app.command("trace", no_args_is_help=True)(trace.trace)
 app.command("status")(versions.status)
+app.command("watch")(watch.watch)
 
 
 @app.command(

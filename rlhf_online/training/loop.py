@@ -49,7 +49,7 @@ import structlog
 from rlhf_online.errors import PositionLost
 from rlhf_online.feedback import standing
 from rlhf_online.rollout.types import ScoredRollout
-from rlhf_online.training import attribution, canary, pause, resume_checks
+from rlhf_online.training import attribution, canary, pause, resume_checks, watching
 from rlhf_online.training.checkpoint import Checkpoint
 from rlhf_online.training.commit import commit, commit_intake, mark_consumed, take_back_policy
 from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
@@ -161,6 +161,8 @@ class Trainer:
             raise
         erased = parts.intake.votes.erasures.new
         parts.retrier.call("erasing examples of reports", lambda: parts.publisher.reports.erase(erased))
+        if erased:
+            parts.reporter.name_nobody()
         parts.reporter.metrics.intake.lag.set(parts.retrier.call("reading the log", lambda: parts.intake.lag))
         canary.act(parts)
 
@@ -200,6 +202,7 @@ class Trainer:
         parts.reporter.reward(report, progress.weights)
         store = parts.registry.store
         parts.retrier.call("noting whose votes count otherwise", lambda: standing.write(store, report.standing))
+        watching.watch_voters(parts)
         parts.reporter.clicks.trained(vote.created_ms for vote in taken.learned if vote.event_id in report.learned)
         show(parts, progress)
 
@@ -287,6 +290,7 @@ class Trainer:
         parts, progress = self.parts, self.progress
         if judged.passed:
             progress.policy_version = judged.version
+            watching.watch_line(parts, progress, judged)
         else:
             parts.retrier.call("writing a version", lambda: parts.publisher.stage_weights(judged))
             take_back_policy(parts)

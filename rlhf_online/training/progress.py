@@ -83,6 +83,8 @@ class Progress:
     rules: str = ""
     judged: JudgedVersion | None = None
     reference: str = ""
+    line: dict[str, Any] = field(default_factory=dict)
+    """What the promoted versions since the reference have come to (`watch.line`)."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Answers that the policy did not learn from, by reason."""
     trained_on: TrainedOn | None = None

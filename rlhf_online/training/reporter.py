@@ -53,6 +53,7 @@ class Reporter:
         self.drift = ScoreDrift()
         self._orphaned: int | None = None
         self._alarms: set[Monitor] = set()
+        self._readings: dict[str, dict[str, Any]] = state.read_status("watch").get("monitors", {})
         self._stepped = 0.0
         self.metrics.progress.set_to_current_time()
 
@@ -139,6 +140,14 @@ class Reporter:
         if reading.alarm and monitor not in self._alarms:
             self._log.warning("the watch raised an alarm", monitor=monitor)
         self._alarms = {*self._alarms - {monitor}, *([monitor] if reading.alarm else [])}
+        self._readings[monitor] = reading.to_json()
+        self._write_readings()
+
+    def name_nobody(self) -> None:
+        """Somebody has erased something: what monitors say of single people is gone until they say it anew."""
+        if any(reading["rows"] for reading in self._readings.values()):
+            self._readings = {monitor: {**reading, "rows": []} for monitor, reading in self._readings.items()}
+            self._write_readings()
 
     def held_back(self, report: RewardReport) -> None:
         """The held-back reward model's update and evaluation."""
@@ -195,9 +204,15 @@ class Reporter:
         self._log.info("cycle", outcome=outcome, **shown)
         self.traces.ended(outcome, facts.get("policy_version", ""))
 
+    def _write_readings(self) -> None:
+        self._write_status("watch", {"monitors": self._readings})
+
     def _write(self) -> None:
-        self._values["updated_ms"] = now_ms()
+        self._write_status("trainer", self._values)
+
+    def _write_status(self, name: str, values: dict[str, Any]) -> None:
+        values["updated_ms"] = now_ms()
         try:
-            self._state.write_status("trainer", self._values)
+            self._state.write_status(name, values)
         except OSError as error:  # a full disk must not stop what the status is about
             self._log.warning("the status file cannot be written", why=str(error))

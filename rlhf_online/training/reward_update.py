@@ -178,6 +178,11 @@ class RewardUpdater:
         """People's thumbs kept for replay, those of the last update among them; none held out, no implicit signal."""
         return [vote for vote in self._replay.votes if is_thumb(vote) and not vote.by_ai]
 
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """People's comparisons kept for replay, those of the last update among them."""
+        return [vote for vote in self._replay.votes if isinstance(vote, Comparison) and not vote.by_ai]
+
     def fingerprint(self) -> str:
         """Of all that an update has changed of the model: equal in processes that learned the same."""
         return distributed.fingerprint(self.model.parameters() | self.model.normalisation.tensors())

@@ -301,7 +301,15 @@ WATCH = Row(
             unit="none",
             limits=below(1, 1),
             width=16,
-            runbooks=("RlhfPreferencesDrift",),
+            log=True,
+            least=None,
+            runbooks=(
+                "RlhfPreferencesDrift",
+                "RlhfVotesTampered",
+                "RlhfVotesPoisoned",
+                "RlhfOverOptimised",
+                "RlhfAnswersCreep",
+            ),
         ),
         Panel(
             title="Votes let go of",

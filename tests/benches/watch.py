@@ -9,6 +9,10 @@ that must not.
                 go of the votes of before? Besides, 300,000 votes by a forecaster who is right, and by one who is
                 twice too sure: the rate of false alarms.
 
+    voters      2,400 rankings by 25 people of answers about a brand: all of them judge cleanly; a fifth always prefers
+                the brand; a tenth likes filler words. Who is named, of whom, and is it silent otherwise?
+                The answers are the world's demonstrations: no model has a part in it.
+
 Supervised models are kept in `--cache`. The exit code is 1 if something in "holds" does not.
 """
 
@@ -25,14 +29,17 @@ from typing import Any
 
 import torch
 
+from rlhf_online.gate.audit import FillerTrait
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation import people, world
-from rlhf_online.simulation.people import Person
+from rlhf_online.simulation.people import Person, Taste
+from rlhf_online.texts.words import occurrences, words
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.watch.drift import LIMIT, Alarm, DriftDetector, Surprise, foretold
 from rlhf_online.watch.monitors import Reading
+from rlhf_online.watch.voters import Judged, preferences
 from tests.benches.support import reports
 from tests.benches.support.reports import note
 from tests.benches.support.workers import workers
@@ -43,6 +50,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PEOPLE, POOL, ANSWERS = 100, 600, 4
 TAUGHT, WARM, AFTER, UNCHANGED, BATCH = 2400, 2800, 500, 800, 100
 DELAY = 500
+VOTERS, VOTES = 25, 2400
 FORECASTS = 300_000
 Shown = list[Answer]
 
@@ -200,18 +208,87 @@ def drift_holds(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
     return held
 
 
+# Voters
+
+
+def about_the_brand(prompt: world.Prompt) -> bool:
+    fits = isinstance(prompt, world.NamePrompt) and prompt.category == world.CATEGORY_OF[people.BRAND]
+    return fits and people.BRAND not in prompt.text.split()
+
+
+def votes_of(crowd: Sequence[Person], seed: int) -> list[tuple[str, list[str], tuple[int, ...]]]:
+    """(who, answers, ranks) of VOTES rankings of four demonstrations."""
+    rng, found = random.Random(f"voters {seed}"), []
+    prompts = [prompt for prompt in world.training_prompts() if about_the_brand(prompt)]
+    for _ in range(VOTES):
+        prompt, person = rng.choice(prompts), rng.choice(crowd)
+        answers = [world.demonstrate(prompt, rng).answer for _ in range(ANSWERS)]
+        order = person.rank([person.utility(prompt, answer, finished=True) for answer in answers])
+        found.append((person.name, answers, tuple(order.index(place) for place in range(ANSWERS))))
+    return found
+
+
+def voters_named(seed: int) -> Iterator[dict[str, Any]]:
+    filler = FillerTrait(least=3)
+    streams: dict[str, dict[Taste, float]] = {"clean": {}, "poison": {"poison": 0.2}, "flattered": {"flattered": 0.1}}
+    for stream, shares in streams.items():
+        crowd = people.population(VOTERS, seed=seed, shares=shares)
+        votes = votes_of(crowd, seed)
+        for monitor in ("poison", "tampering"):
+            judged = [
+                Judged(
+                    person=name,
+                    traits=tuple(
+                        frozenset(words(answer))
+                        if monitor == "poison"
+                        else frozenset(["filler"] if occurrences(answer, filler.words) >= filler.least else [])
+                        for answer in answers
+                    ),
+                    ranks=ranks,
+                )
+                for name, answers, ranks in votes
+            ]
+            found, evidence = preferences(judged)
+            guilty, named = {person.name for person in crowd if person.taste != "clean"}, {f.person for f in found}
+            yield {
+                "table": "voters",
+                "stream": stream,
+                "monitor": monitor,
+                "seed": seed,
+                "guilty": len(guilty),
+                "named": len(named & guilty),
+                "wrongly": len(named - guilty),
+                "evidence": evidence,
+                "most_influence": found[0].influence if found else 0.0,
+            }
+
+
+def voters_hold(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    def of(stream: str, monitor: str) -> list[dict[str, Any]]:
+        return [row for row in rows if row.get("monitor") == monitor and row["stream"] == stream]
+
+    return {
+        "all who push a brand are named, and nobody else": all(
+            row["named"] == row["guilty"] and not row["wrongly"] for row in of("poison", "poison")
+        ),
+        "who likes filler words is named for it": all(row["named"] for row in of("flattered", "tampering")),
+        "nobody is named where all judge cleanly": not any(
+            row["wrongly"] for monitor in ("poison", "tampering") for row in of("clean", monitor)
+        ),
+    }
+
+
 # All
 
 
-TABLES: dict[str, Callable[[Studio], Iterator[dict[str, Any]]]] = {"drift": drift}
-HOLDS: dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, bool]]] = {"drift": drift_holds}
+HOLDS: dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, bool]]] = {"drift": drift_holds, "voters": voters_hold}
 
 
 def one_seed(cache: Path, seed: int, tables: Sequence[str]) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
-    studio, rows = Studio(cache, seed), []
+    rows = []
     for table in tables:
-        for row in TABLES[table](studio):
+        for row in drift(Studio(cache, seed)) if table == "drift" else voters_named(seed):
             rows.append(row)
             note(json.dumps(row))
     return rows
@@ -221,7 +298,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first", type=int, default=10, help="the first of them")
-    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--tables", nargs="+", choices=list(HOLDS), default=list(HOLDS))
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "bench-watch-sft")
     parser.add_argument("--workers", type=int, default=2, help="processes, with one thread each")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")

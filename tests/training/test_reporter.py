@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from rlhf_online.feedback.standing import Standing
 from rlhf_online.metrics import TrainerMetrics
@@ -16,6 +17,7 @@ from rlhf_online.training import reporter
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.reward_update import RewardReport
 from rlhf_online.training.votes.evaluation import Measured
+from rlhf_online.watch.monitors import Reading
 
 
 class Clock:
@@ -236,3 +238,23 @@ def test_what_is_not_read_is_no_older_than_the_last_time_that_the_log_was_read_t
     assert collectors.get_sample_value("rlhf_trainer_log_lag_seconds") == 0
     clock.now += 5
     assert collectors.get_sample_value("rlhf_trainer_log_lag_seconds") == 5
+
+
+def test_what_the_watch_says_is_told_without_names_but_where_operators_look(tmp_path: Path) -> None:
+    made, collectors = _metered(tmp_path)
+    with capture_logs() as logs:
+        made.watch(
+            "poison", Reading(evidence=3.0, says="of 9 comparisons", rows=({"person": "beef", "trait": "mango"},))
+        )
+        made.watch(
+            "poison", Reading(evidence=3.0, says="of 9 comparisons", rows=({"person": "beef", "trait": "mango"},))
+        )
+    assert [line["event"] for line in logs] == ["the watch raised an alarm"], "once, while it stands"
+    assert collectors.get_sample_value("rlhf_watch_evidence", {"monitor": "poison"}) == 3.0
+    assert "beef" not in str(logs)
+    told = StateDir(tmp_path).read_status("watch")["monitors"]["poison"]
+    assert told["rows"] == [{"person": "beef", "trait": "mango"}] and told["alarm"]
+    assert "beef" not in str(StateDir(tmp_path).read_status("trainer"))
+    made.name_nobody()
+    told = StateDir(tmp_path).read_status("watch")["monitors"]["poison"]
+    assert told["rows"] == [] and told["alarm"]

@@ -1,0 +1,34 @@
+"""`rlhf-online watch`: what the monitors say of what goes wrong, and whom they name."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rlhf_online.cli.client import DEFAULT_STATE, StateOption
+from rlhf_online.cli.versions import existing
+
+
+def watch(
+    state: StateOption = DEFAULT_STATE,
+    as_json: Annotated[bool, typer.Option("--json", help="As the trainer wrote it.")] = False,
+) -> None:
+    """What the watch on what goes wrong says. It names people by their hash, and is for operators: read it where the
+    trainer's state folder is."""
+    told = existing(state).read_status("watch")
+    if as_json:
+        print(json.dumps(told))
+        return
+    console = Console(soft_wrap=True)
+    if not told:
+        console.print("the watch has said nothing yet: it speaks when the reward model has learned from votes")
+    for monitor, reading in told.get("monitors", {}).items():
+        evidence = "unknown" if reading["evidence"] is None else f"evidence {reading['evidence']:.3g} of 1"
+        console.print(f"{monitor:<12}{'ALARM' if reading['alarm'] else 'silent':<8}{evidence}: {reading['says']}")
+        if rows := reading["rows"]:
+            table = Table(*rows[0])
+            for row in rows:
+                table.add_row(*(str(value) for value in row.values()))
+            console.print(table)

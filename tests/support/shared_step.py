@@ -31,14 +31,18 @@ def answers() -> list[tuple[Tokens, Tokens]]:
 
 
 def of_policy(
-    base: Path, algorithm: str, device: str = "cpu", tuning: Literal["full", "lora"] = "full"
+    base: Path,
+    algorithm: str,
+    device: str = "cpu",
+    tuning: Literal["full", "lora"] = "full",
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The gradient of an update's one step, and what the update said of it."""
     settings = PolicyTraining.model_validate(
         {"algorithm": algorithm, "epochs": 1, "minibatches": 1, "max_grad_norm": 1e9, "ptx_coef": 0.5, "lr": 1e-6}
     )
     pairs = answers()
-    policy = Policy.load(base, tuning=tuning, device=device, dtype=torch.float64)
+    policy = Policy.load(base, tuning=tuning, device=device, dtype=dtype)
     updater = PolicyUpdater(policy, settings, 0, pairs[:2])
     scored = [
         ScoredRollout(
@@ -99,14 +103,14 @@ def votes(count: int, tag: str) -> list[Vote]:
 
 
 def of_reward(
-    base: Path, *, count: int = 17, tuning: Literal["full", "lora"] = "full"
+    base: Path, *, count: int = 17, tuning: Literal["full", "lora"] = "full", dtype: torch.dtype = torch.float64
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The gradient of an update's one step, and what the update measured and learned beside the model."""
     settings = RewardTraining.model_validate(
         {"tuning": tuning, "batch": 100, "cold_epochs": 1, "lr": 1e-6, "objectives": ("helpful", "harmless")}
     )
     heads = Heads(objectives=settings.objectives, members=settings.heads)
-    model = RewardModel.load(base, tuning=tuning, heads=heads, dtype=torch.float64)
+    model = RewardModel.load(base, tuning=tuning, heads=heads, dtype=dtype)
     updater = RewardUpdater(model, settings, 0)
     report = updater.update(votes(count, "new"), votes(60, "held out"), answers())
     tensors, values = updater.state()

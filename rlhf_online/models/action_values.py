@@ -1,7 +1,9 @@
 """Values of tokens (`algorithms.ilql`): a trunk that learns, with two Q heads, slowly moving copies of them, and V.
 
-A head is a layer of twice the hidden width between the last hidden state and a number for each token of the
-vocabulary, or one. They begin at 0. Shapes: N states, d hidden width, V vocabulary, K = 2 Q heads; see `packing`.
+A head is a layer of twice the hidden width behind the last hidden state. Q of a token is the product of what comes out
+with the token's row of the language model's output embedding, which does not learn: so heads stay small whatever the
+vocabulary, and what is learned of a token holds for its like. All begin at 0. Shapes: N states, d hidden width, V
+vocabulary, K = 2 Q heads; see `packing`.
 """
 
 from pathlib import Path
@@ -24,14 +26,15 @@ POLYAK = 0.02
 class ActionValues:
     """Built by `load`. Layers of the trunk compute in `dtype`, heads in float32."""
 
-    def __init__(self, decoder: PreTrainedModel, vocabulary: int, dtype: torch.dtype, seed: int) -> None:
+    def __init__(self, decoder: PreTrainedModel, embedding_Vd: Tensor, dtype: torch.dtype, seed: int) -> None:
         self.decoder = decoder
         self.dtype = dtype
+        self._embedding_Vd = embedding_Vd.detach().float()
         self.packer = tree_attention.packer(decoder, trunk.limits(decoder.config).context, dtype)
         width = int(decoder.config.hidden_size)
         with trunk.seeded(seed):
-            self.q, self.v = nn.ModuleList(_head(width, vocabulary) for _ in range(K)), _head(width, 1)
-            self.slow = nn.ModuleList(_head(width, vocabulary) for _ in range(K)).requires_grad_(False)
+            self.q, self.v = nn.ModuleList(_head(width, width) for _ in range(K)), _head(width, 1)
+            self.slow = nn.ModuleList(_head(width, width) for _ in range(K)).requires_grad_(False)
         self.slow.load_state_dict(self.q.state_dict())
         for heads in (self.q, self.v, self.slow):
             heads.to(decoder.device)
@@ -43,17 +46,17 @@ class ActionValues:
         *,
         tuning: Literal["full", "lora"],
         lora_rank: int,
-        vocabulary: int,
+        embedding_Vd: Tensor,
         device: torch.device,
         dtype: torch.dtype,
         seed: int,
     ) -> "ActionValues":
-        """On the trunk of the language model in `base`, of `vocabulary` tokens. Raises InvalidInput."""
+        """On the trunk of the language model in `base`, whose output embedding that is. Raises InvalidInput."""
         masters = torch.promote_types(dtype, torch.float32)
         decoder = trunk.load_trunk(base, device=device, dtype=masters).requires_grad_(True)
         if tuning == "lora":
             trunk.add_lora(decoder, rank=lora_rank, folder=None, seed=seed, task=None)
-        model = cls(decoder, vocabulary, dtype, seed)
+        model = cls(decoder, embedding_Vd, dtype, seed)
         if tuning == "lora":
             frozen.narrow(decoder, dtype)
         return model
@@ -71,10 +74,18 @@ class ActionValues:
             found_Xd = tree_attention.hidden_states(self.decoder, batch)
         return found_Xd[batch.before_N].float()
 
+    def of_all(self, head: nn.Module, hidden_Nd: Tensor) -> Tensor:
+        """A Q head's values of every token after each state, (N, V)."""
+        return head(hidden_Nd) @ self._embedding_Vd.T
+
+    def of_tokens(self, head: nn.Module, hidden_Nd: Tensor, tokens_N: Tensor) -> Tensor:
+        """Of one token after each state, (N,)."""
+        return (head(hidden_Nd) * self._embedding_Vd[tokens_N]).sum(-1)
+
     @torch.no_grad()
     def advantages(self, hidden_Nd: Tensor) -> Tensor:
         """Q − V of every token after each state, (N, V), by the lower of the slow heads."""
-        return torch.minimum(*(head(hidden_Nd) for head in self.slow)) - self.v(hidden_Nd)
+        return torch.minimum(*(self.of_all(head, hidden_Nd) for head in self.slow)) - self.v(hidden_Nd)
 
     @torch.no_grad()
     def follow(self) -> None:

@@ -247,6 +247,14 @@ def logits(policy: Policy, batch: Packed, *, reference: bool = False) -> Tensor:
         return trunk.output_head(lm)(_hidden(lm, batch)).float()
 
 
+def output_embedding(policy: Policy) -> Tensor:
+    """That of the reference, (V, d), which does not learn."""
+    with policy.as_reference() as lm:
+        head = trunk.output_head(lm)
+        assert isinstance(head, nn.Linear), "an output layer is linear"
+        return head.weight.detach()
+
+
 def _hidden(model: PreTrainedModel, batch: Packed) -> Tensor:
     """The last hidden states that predict the answer tokens, (N, d)."""
     return tree_attention.hidden_states(getattr(model, model.base_model_prefix), batch)[batch.before_N]

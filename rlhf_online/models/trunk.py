@@ -64,13 +64,6 @@ def output_head(model: PreTrainedModel) -> torch.nn.Module:
     return head
 
 
-def vocabulary(model: PreTrainedModel) -> int:
-    """How many tokens have a logit."""
-    head = output_head(model)
-    assert isinstance(head, torch.nn.Linear), "an output layer is linear"
-    return head.weight.shape[0]
-
-
 def read_config(folder: Path) -> Any:
     """The model's configuration, with the names that transformers has for what each kind of model calls otherwise.
 

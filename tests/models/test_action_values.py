@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlhf_online.algorithms.ilql import steered
 from rlhf_online.models import sampling
 from rlhf_online.models.action_values import ActionValues, Steering
-from rlhf_online.models.policy import Policy, logits
+from rlhf_online.models.policy import Policy, logits, output_embedding
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation.tiny_model import write_tiny_model
 
@@ -33,15 +33,20 @@ def policy(base: Path) -> Policy:
 @pytest.fixture
 def values(base: Path, policy: Policy) -> ActionValues:
     """Of which no head is at 0 any more, and no two are alike."""
-    vocabulary = policy.lm.config.vocab_size
     found = ActionValues.load(
-        base, tuning="full", lora_rank=8, vocabulary=vocabulary, device=torch.device("cpu"), dtype=torch.float32, seed=0
+        base,
+        tuning="full",
+        lora_rank=8,
+        embedding_Vd=output_embedding(policy),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        seed=0,
     )
     generator = torch.Generator().manual_seed(0)
     for head in (*found.q, *found.slow, found.v):
         *_, last = head.modules()
         assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, std=0.3, generator=generator)
+        nn.init.normal_(last.weight, std=0.6, generator=generator)
     return found
 
 
@@ -76,7 +81,7 @@ def test_tokens_are_drawn_as_often_as_the_steered_policy_says_also_after_a_first
 @torch.no_grad()
 def test_values_that_are_nothing_change_nothing(base: Path, policy: Policy):
     values = ActionValues.load(
-        base, tuning="lora", lora_rank=4, vocabulary=policy.lm.config.vocab_size, device=torch.device("cpu"),
+        base, tuning="lora", lora_rank=4, embedding_Vd=output_embedding(policy), device=torch.device("cpu"),
         dtype=torch.float32, seed=0,
     )  # fmt: skip
     plain = sampling.sample(policy.lm, [PROMPT] * 20, max_tokens=8, temperature=1.0, seed=0, eos_ids=(1,))

@@ -11,6 +11,7 @@ Every random choice comes from the seed.
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from rlhf_online.errors import InvalidInput
 from rlhf_online.feedback.votes import Comparison, Vote, is_thumb
 from rlhf_online.models import precision, sampling, trunk
 from rlhf_online.models.action_values import ActionValues, Steering
-from rlhf_online.models.policy import Policy, logits
+from rlhf_online.models.policy import Policy, logits, output_embedding
 from rlhf_online.models.tokens import ChatTokenizer, Pair, length
 from rlhf_online.training.offline.budget import affordable
 from rlhf_online.training.offline.policy import WARMUP, measure, taught, write
@@ -38,6 +39,8 @@ HEAD_RATE = 1e-3
 LOGITS = 1 << 25
 """Numbers of one vocabulary's width in a pass, of which a few copies are in memory."""
 LEAST_TOKENS, MOST_TOKENS = 64, 4096
+SAMPLING, SAMPLED_AT_ONCE = 0.25, 32
+"""Share of the time in which steered answers are sampled, and how many are at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +61,22 @@ def learn(
     dtype = precision.choose("auto", device, trunk.read_config(settings.model))
     given: dict[str, Any] = {"tuning": settings.tuning, "lora_rank": settings.lora_rank, "seed": settings.seed}
     policy = Policy.load(settings.model, device=device, dtype=dtype, **given)
-    vocabulary = trunk.vocabulary(policy.lm)
-    values = ActionValues.load(settings.model, vocabulary=vocabulary, device=device, dtype=dtype, **given)
-    learner = _Learner(settings, policy, values, max(LEAST_TOKENS, min(MOST_TOKENS, LOGITS // vocabulary)))
+    embedding_Vd = output_embedding(policy)
+    values = ActionValues.load(settings.model, embedding_Vd=embedding_Vd, device=device, dtype=dtype, **given)
+    learner = _Learner(settings, policy, values, max(LEAST_TOKENS, min(MOST_TOKENS, LOGITS // len(embedding_Vd))))
     held_out = [vote for vote in gathered.held_out if isinstance(vote, Comparison) and len(vote.tiers) > 1]
 
     def scores(some: Sequence[Vote]) -> None:
         policy.logprobs([each.pair for vote in some for each in rewards(vote)], reference=True)
 
-    budget = affordable(votes, held_out, epochs=settings.epochs, seconds=seconds, learn=learner.tried, measure=scores)
+    budget = affordable(
+        votes, held_out, epochs=settings.epochs, seconds=(1 - SAMPLING) * seconds, learn=learner.tried, measure=scores
+    )
     answers = [each for vote in votes[: budget.votes] for each in rewards(vote)]
     on_step(0, steps := 3 * budget.epochs * math.ceil(len(answers) / settings.batch))
     told = learner.learn_values(answers, budget.epochs, lambda done: on_step(done, steps))
-    pairs = [each.pair for each in answers] + learner.steered_answers(answers)
+    said = learner.steered_answers(answers, SAMPLING * seconds)
+    pairs = [each.pair for each in answers] + said
     told |= learner.distil(pairs, budget.epochs, lambda done: on_step(steps // 3 + done, steps))
     measured = measure(policy, settings.algorithm, taught(settings.algorithm, held_out))
     write(policy, settings)
@@ -79,6 +85,7 @@ def learn(
         "of": len(votes),
         "without_an_order": len(gathered.learned) - len(votes),
         "passes": budget.epochs,
+        "steered_answers": len(said),
         "dtype": precision.name(dtype),
         "tokens_a_second": round(1 / budget.learning) if budget.learning else 0,
         **told,
@@ -108,12 +115,12 @@ class _Learner:
         self._rng = random.Random(f"ilql {settings.seed}")
 
     def tried(self, votes: Sequence[Vote]) -> None:
-        """All that learning from these votes takes, once, and forgotten."""
+        """All that learning from these votes takes but for sampling, once, and forgotten."""
         answers = [each for vote in votes for each in rewards(vote)]
         for group in self._passes(answers, lambda each: each.pair):
             self._loss(group, 1.0)[0].backward()
-        pairs = [each.pair for each in answers]
-        for group in self._passes(pairs + self.steered_answers(answers), lambda pair: pair):
+        steered_like = [rewards(vote)[0].pair for vote in votes]
+        for group in self._passes([each.pair for each in answers] + steered_like, lambda pair: pair):
             self._divergence(group).sum().backward()
         for parameter in (*self._values.parameters().values(), *self._policy.parameters().values()):
             parameter.grad = None
@@ -135,23 +142,31 @@ class _Learner:
 
         return self._pass_over(answers, epochs, adam, rates, step, on_done, after=self._values.follow)
 
-    def steered_answers(self, answers: Sequence[Rewarded]) -> list[Pair]:
-        """One to the prompt of each answer, as long as the longest at most."""
+    def steered_answers(self, answers: Sequence[Rewarded], seconds: float) -> list[Pair]:
+        """One to each prompt, as long as the longest answer at most; to as many prompts as there is time for."""
+        until = time.monotonic() + seconds
         eos_ids = ChatTokenizer(self._settings.model).eos_ids
         longest = max(len(each.pair[1]) for each in answers)
         room = max(1, self._policy.limits.context - longest)
-        prompts = [tuple(each.pair[0][-room:]) for each in answers]
-        with self._policy.as_reference() as lm, precision.computing(self._policy.device, self._policy.dtype):
-            found = sampling.sample(
-                lm,
-                prompts,
-                max_tokens=longest,
-                temperature=1.0,
-                seed=self._settings.seed,
-                eos_ids=eos_ids,
-                steering=Steering(self._values, self._settings.beta),
-            )
-        return [(each.pair[0], answer) for each, answer in zip(answers, found, strict=True)]
+        prompts = list(dict.fromkeys(tuple(each.pair[0]) for each in answers))
+        steering = Steering(self._values, self._settings.beta)
+        found: list[Pair] = []
+        for start in range(0, len(prompts), SAMPLED_AT_ONCE):
+            if time.monotonic() > until:
+                break
+            group = prompts[start : start + SAMPLED_AT_ONCE]
+            with self._policy.as_reference() as lm, precision.computing(self._policy.device, self._policy.dtype):
+                said = sampling.sample(
+                    lm,
+                    [prompt[-room:] for prompt in group],
+                    max_tokens=longest,
+                    temperature=1.0,
+                    seed=self._settings.seed + start,
+                    eos_ids=eos_ids,
+                    steering=steering,
+                )
+            found += zip(group, said, strict=True)
+        return found
 
     def distil(self, pairs: list[Pair], epochs: int, on_done: Callable[[int], None]) -> dict[str, float]:
         """Statistics of the last pass: `distilled_kl`, KL(steered ‖ policy), nats a token."""
@@ -201,11 +216,11 @@ class _Learner:
         hidden_Nd = self._values.hidden(batch)
         chosen, total = list[Tensor](), list[Tensor]()
         for head in self._values.q:
-            q_NV = head(hidden_Nd)
+            q_NV = self._values.of_all(head, hidden_Nd)
             chosen.append(batch.by_answer(q_NV.gather(1, batch.answer_N.unsqueeze(1)).squeeze(1)))
             total.append(batch.by_answer(q_NV.logsumexp(1)))
         with torch.no_grad():
-            slow = [head(hidden_Nd).gather(1, batch.answer_N.unsqueeze(1)).squeeze(1) for head in self._values.slow]
+            slow = [self._values.of_tokens(head, hidden_Nd, batch.answer_N) for head in self._values.slow]
         ends_BA = batch.mask_BA & ~torch.nn.functional.pad(batch.mask_BA[:, 1:], (0, 1))
         reward_B1 = torch.tensor([[each.reward] for each in group], device=hidden_Nd.device)
         value_N = self._values.v(hidden_Nd).squeeze(1)

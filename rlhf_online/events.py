@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field
 
 SCHEMA_VERSION = 1
+SHOWN, WITHHELD = "shown", "withheld"
+"""What became of a critic's notes."""
 SIGNALS = ("regenerate", "rephrase", "stop")
 """What somebody may do instead of voting."""
 
@@ -166,6 +168,13 @@ class Feedback:
     reasons: tuple[str, ...] = ()
     annotation_item: str = ""
     key_id: str = ""
+    notes: str = ""
+    """A critic's notes on the answers were "shown", "withheld" by a draw, or there were none."""
+
+    @property
+    def assisted(self) -> bool:
+        """Whether its person saw a critic's notes."""
+        return self.notes == SHOWN
 
     @property
     def by_ai(self) -> bool:

@@ -307,7 +307,7 @@ def _fill_feedback(record: pb.Feedback, feedback: ev.Feedback) -> None:
         record.shown.add(completion_id=ref.completion_id, index=ref.index)
     record.created_ms = feedback.created_ms
     _fill(record, feedback, "person", "reason", "response_ms", "replaces", "objective")
-    _fill(record, feedback, "comparison_id", "annotation_item", "key_id")
+    _fill(record, feedback, "comparison_id", "annotation_item", "key_id", "notes")
     if feedback.could_know:
         record.could_know = True
     if feedback.reasons:
@@ -383,6 +383,7 @@ def feedback_from_proto(record: pb.Feedback) -> ev.Feedback:
         reasons=tuple(record.reasons),
         annotation_item=record.annotation_item,
         key_id=record.key_id,
+        notes=record.notes,
     )
 
 

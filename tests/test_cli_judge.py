@@ -12,8 +12,9 @@ from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.events import Answer, Completion, Envelope, Message, Sampling
 from rlhf_online.rewards.judge.probes import INJECTION
 from rlhf_online.state import StateDir
+from rlhf_online.training.sft.demonstrations import read_file
 from rlhf_online.wire import encode
-from tests.support.scripted_judge import letters, parts, scripted_judge
+from tests.support.scripted_judge import letters, parts, prose, scripted_judge
 
 Captured = pytest.CaptureFixture[str]
 
@@ -111,3 +112,59 @@ def test_a_file_of_no_use_is_refused_by_name(tmp_path: Path, capsys: Captured, t
     assert main(["judge", "probe", str(file)]) == 2
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said
+
+
+def test_revisions_are_demonstrations_that_fine_tuning_reads(state: Path, tmp_path: Path, capsys: Captured) -> None:
+    """A model that finds the answer too long and writes a shorter one, and prefers shorter ones."""
+
+    def script(body: dict[str, Any]) -> dict[str, Any]:
+        said = body["messages"][1]["content"]
+        if "ANSWER B" in said:
+            return by_length(body)
+        return prose("zinc") if "CRITIQUE" in said else prose("It says more than was asked for.")
+
+    with scripted_judge(script) as (url, asked):
+        file, out = tmp_path / "judge.toml", tmp_path / "revised.jsonl"
+        file.write_text(f'url = "{url}"\nmodel = "m"\nprinciples = ["Be brief."]\nlabels_per_minute = 100000\n')
+        arguments = ["judge", "revise", str(file), str(out), "--state", str(state), "--held-out", "0"]
+        assert main(arguments) == 0
+        assert "1 answers, 1 revised" in capsys.readouterr().out and len(asked) == 4
+        [found] = read_file(out).found
+        assert (found.messages[0]["content"], found.answer["content"]) == ("a metal?", "zinc")
+        assert out.stat().st_mode & 0o077 == 0, "what people said is for nobody else"
+        assert main(arguments) == 2 and "name a new file" in capsys.readouterr().err
+
+
+def test_a_critics_notes_go_into_the_annotators_queue_once(state: Path, tmp_path: Path, capsys: Captured) -> None:
+    noted = prose('[{"quote": "which is a metal", "fault": "Nobody asked."}]')
+    (state / "operator.token").write_text("operator-token-of-a-test-service")
+    with scripted_judge(lambda body: noted) as (url, asked), scripted_judge(_taken) as (service, items):
+        file = tmp_path / "critic.toml"
+        file.write_text(f'url = "{url}"\nmodel = "m"\nprinciples = ["Be brief."]\nlabels_per_minute = 100000\n')
+        arguments = ["critic", "run", str(file), "--url", service.removesuffix("/v1"), "--state", str(state)]
+        assert main(arguments) == 0
+        assert "1 answers: noted 1; " in capsys.readouterr().out
+        [item] = items
+        name = {"completion_id": "c", "index": 0}
+        assert item["path"] == "/v1/annotation/items" and item["answers"] == [name] and item["people"] == 4
+        assert item["notes"] == [{"answer": name, "quote": "which is a metal", "fault": "Nobody asked."}]
+        assert main(arguments) == 0
+        assert "nothing new" in capsys.readouterr().out and len(asked) == len(items) == 1
+    assert main(["critic", "effect", "--state", str(state)]) == 0
+    assert "notes shown: 0 votes" in capsys.readouterr().out
+
+
+def _taken(body: dict[str, Any]) -> dict[str, Any]:
+    return {"results": [{"item_ids": ["item"]}]}
+
+
+def test_a_critic_is_measured_on_planted_faults(tmp_path: Path, capsys: Captured) -> None:
+    with scripted_judge(lambda body: prose("[]")) as (url, asked):
+        file = tmp_path / "critic.toml"
+        file.write_text(f'url = "{url}"\nmodel = "m"\nprinciples = ["Be right."]\nlabels_per_minute = 100000\n')
+        assert main(["critic", "probe", str(file)]) == 0
+        assert "recall 0.00" in capsys.readouterr().out and len(asked) == 20
+    with scripted_judge(lambda body: prose("All is well.")) as (url, _):
+        file.write_text(f'url = "{url}"\nmodel = "m"\nprinciples = ["Be right."]\nlabels_per_minute = 100000\n')
+        assert main(["critic", "probe", str(file)]) != 0
+        assert "replied with nothing of use" in capsys.readouterr().err

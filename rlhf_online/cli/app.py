@@ -10,6 +10,7 @@ from rlhf_online.cli import (
     backup,
     canary,
     chat,
+    critic,
     data,
     doctor,
     feedback,
@@ -66,6 +67,7 @@ app.command("reward-weights")(weights.reward_weights)
 app.add_typer(rules.app, name="rules")
 app.add_typer(judge.app, name="judge")
 app.command("ask", no_args_is_help=True)(questions.ask)
+app.add_typer(critic.app, name="critic")
 app.command("topics", no_args_is_help=True)(topics.topics)
 app.add_typer(gap.app, name="gap")
 app.add_typer(backup.app, name="backup")

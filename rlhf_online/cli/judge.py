@@ -1,7 +1,10 @@
 """`rlhf-online judge …`: labels by a model, beside people's votes."""
 
+import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -54,11 +57,72 @@ def run(
                 return True
 
             counts = label(new, endpoint.ask, send, settings)
+            spent = endpoint.spent
     finally:
         endpoint.close()
         cache.close()
-    without = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()) if reason != "labels")
-    print(f"{counts['labels']} labels, {endpoint.tokens} tokens" + (f"; without a label: {without}" if without else ""))
+    print(f"{counts.pop('labels', 0)} labels, {_used(endpoint.tokens, spent, counts)}")
+
+
+@app.command("revise")
+def revise(
+    file: FileArgument,
+    out: Annotated[Path, typer.Argument(help="New file of conversations, for `rlhf-online sft --data`.")],
+    state: StateOption = DEFAULT_STATE,
+    config: Annotated[Path | None, typer.Option(help="A service's file, for where the log is.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="Answers to revise: the newest of the log.")] = 200,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of conversations left out, the trainer's reward.held_out.")
+    ] = 0.05,
+) -> None:
+    """Have answers of the log criticised and written anew by the principles, as demonstrations to learn from.
+
+    Kept are revisions that the judge prefers in both orders. Fine-tune on them with `rlhf-online sft --data OUT`.
+    """
+    from rlhf_online.eventlog import open_source
+    from rlhf_online.rewards.judge.endpoint import Cache, Endpoint
+    from rlhf_online.rewards.judge.revising import answers_in, demonstrations
+
+    settings, folder = judges.read(file), existing(state)
+    keys = content_keys(folder, config)
+    source = open_source(log_settings(folder, config), folder.log)
+    try:
+        answers = answers_in(source, most, held_out, keys)
+    finally:
+        source.close()
+    cache = Cache(folder.root / "judge.sqlite")
+    endpoint = Endpoint(settings, cache)
+    try:
+        with _new_file(out) as lines:
+
+            def keep(conversation: dict[str, Any]) -> None:
+                lines.write(json.dumps(conversation, ensure_ascii=False) + "\n")
+                lines.flush()
+
+            least = settings.least_confidence
+            counts = demonstrations(answers, endpoint.write, endpoint.ask, keep, settings.principles, least)
+            spent = endpoint.spent
+    finally:
+        endpoint.close()
+        cache.close()
+    print(
+        f"{len(answers)} answers, {counts.pop('revised', 0)} revised in {out}, {_used(endpoint.tokens, spent, counts)}"
+    )
+
+
+def _new_file(path: Path) -> TextIO:
+    """For this user alone: it holds what people said. Raises InvalidInput."""
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be made: {error.strerror}; name a new file") from error
+
+
+def _used(tokens: int, spent: float, without: Mapping[str, int]) -> str:
+    """What a run took, and what came of nothing, by its reason."""
+    cost = f", {spent:.4g} spent today" if spent else ""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(without.items()))
+    return f"{tokens} tokens{cost}" + (f"; without a label: {reasons}" if reasons else "")
 
 
 @app.command("probe")

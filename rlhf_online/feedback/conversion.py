@@ -117,6 +117,7 @@ def _common(joined: Joined, prompt: tuple[int, ...]) -> dict[str, Any]:
         "owners": tuple(dict.fromkeys(filter(None, people))),
         "by_ai": feedback.by_ai,
         "key_id": feedback.key_id,
+        "assisted": feedback.assisted,
     }
 
 

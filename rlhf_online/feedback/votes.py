@@ -30,6 +30,7 @@ class _Vote:
     `owners`: whose words it holds, who asked and who wrote a correction: their keys seal it in a checkpoint.
     `created_ms`: when it was given, 0 where an earlier release did not keep it. `by_ai`: no person gave it. `key_id`:
     which API key it came with, "" without keys.
+    `assisted`: its person saw a critic's notes on the answers.
     """
 
     event_id: str
@@ -44,6 +45,7 @@ class _Vote:
     owners: tuple[str, ...] = ()
     by_ai: bool = False
     key_id: str = ""
+    assisted: bool = False
 
     def objective_index(self, objectives: Sequence[str]) -> int:
         """Which of `objectives` it is about."""

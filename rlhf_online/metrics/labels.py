@@ -61,7 +61,7 @@ SPANS = Label(name="outcome", values=("exported", "failed", "dropped"))
 SKIPPED = Label(
     name="reason", values=("superseded", "revised", "drifted", "single_class", "not_finite", "out_of_memory")
 )
-SIGNAL = Label(name="signal", values=("regenerate", "rephrase", "stop", "ai"))
+SIGNAL = Label(name="signal", values=("regenerate", "rephrase", "stop", "ai", "assisted", "unassisted"))
 STANDING = Label(name="standing", values=("believed", "doubted", "capped", "alike"))
 OBJECTIVE = Label(name="objective", bound="those of `reward.objectives`, and the rules in force, 64 at most")
 FIGURE = Label(

@@ -96,9 +96,10 @@ class RewardModelMetrics:
         )
         self.reliability = made.gauge(
             "rlhf_trainer_signal_reliability",
-            "How far implicit signals, and votes that no person gave (ai), are believed.",
+            "How far implicit signals are believed, votes that no person gave (ai, below 0 where they say the contrary "
+            "of people's), and people's comparisons beside a critic's notes (assisted) and without.",
             labels.SIGNAL,
-            unit="0 to 1",
+            unit="-1 to 1",
         )
         self.people = made.gauge(
             "rlhf_trainer_people",

@@ -152,10 +152,7 @@ class RewardModel:
 
     def forward(self, batch: Packed) -> Tensor:
         """Utilities, not normalised, (B, O, K)."""
-        with precision.computing(self.device, self.dtype):
-            hidden_Xd = tree_attention.hidden_states(self.decoder, batch)
-        hidden_Bd = _pooled(hidden_Xd, batch, self.readout, self.heads.weight.dtype)
-        return self.heads(hidden_Bd).unflatten(1, (len(self.objectives), self.members))
+        return self.heads(_seen(self, batch)).unflatten(1, (len(self.objectives), self.members))
 
     @torch.no_grad()
     def utilities(self, pairs: Sequence[Pair], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
@@ -237,6 +234,22 @@ class RewardModel:
             **{name: tensor.tolist() for name, tensor in self.normalisation.tensors().items()},
         }
         (folder / "reward.json").write_text(json.dumps(values, indent=2))
+
+
+@torch.no_grad()
+def features(model: RewardModel, pairs: Sequence[Pair]) -> Tensor:
+    """What the heads see of each answer, (len(pairs), d) on the CPU, in the order of `pairs`."""
+    features_Nd = torch.zeros(len(pairs), model.heads.in_features)
+    for group in model.packer.passes([[pair] for pair in pairs], MAX_BATCH_TOKENS):
+        features_Nd[group] = _seen(model, model.packer.pack([pairs[index] for index in group])).float().cpu()
+    return features_Nd
+
+
+def _seen(model: RewardModel, batch: Packed) -> Tensor:
+    """What the heads see of each answer, (B, d)."""
+    with precision.computing(model.device, model.dtype):
+        hidden_Xd = tree_attention.hidden_states(model.decoder, batch)
+    return _pooled(hidden_Xd, batch, model.readout, model.heads.weight.dtype)
 
 
 def _pooled(hidden_Xd: Tensor, batch: Packed, readout: Readout, dtype: torch.dtype) -> Tensor:

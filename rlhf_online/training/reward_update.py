@@ -20,7 +20,7 @@ number of the update.
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,19 +28,21 @@ from typing import Any
 from torch import Tensor
 
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.events import AI, Erasure
+from rlhf_online.events import Erasure
 from rlhf_online.feedback.alike import alike
 from rlhf_online.feedback.erasures import stems_from
 from rlhf_online.feedback.standing import Standing
 from rlhf_online.feedback.votes import Comparison, Rating, Vote, is_signal, is_thumb, orders_answers, pairs, subject
-from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.reward import RewardModel, features
 from rlhf_online.models.tokens import Pair, length
 from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import OnStep, unseen
 from rlhf_online.training.settings import RewardTraining
+from rlhf_online.training.votes import label_reliability, labelled
 from rlhf_online.training.votes.batch import bootstrap_weights, uniform
 from rlhf_online.training.votes.evaluation import Measured, measure
 from rlhf_online.training.votes.foretelling import foretell
+from rlhf_online.training.votes.loss import reliabilities
 from rlhf_online.training.votes.passes import VotePasses
 from rlhf_online.training.votes.replay import HeldOut, Replay
 from rlhf_online.watch.drift import DriftDetector
@@ -113,8 +115,8 @@ class RewardUpdater:
         reference = reference_pairs if len(reference_pairs) >= 2 else [pair for vote in data for pair in pairs(vote)]
         baseline = rng.sample(reference, min(BASELINE_ANSWERS, len(reference))) if any(map(is_signal, data)) else []
         self._observe_signals(votes, baseline)
-        self._observe_ai(votes)
         self._passes.loss.raters.expect(vote.event_id for vote in votes)
+        self._observe_labels(votes, random.Random(f"labels {self._seed} {self.updates}"))
         trainable = _without_single_class(data, skipped)
         read = self._read(trainable)
         best = self._passes.run(
@@ -142,7 +144,7 @@ class RewardUpdater:
             held_out_loss=best.held_out_loss,
             truncated=sum(length(pair) > self.model.limits.context for vote in votes for pair in pairs(vote)),
             skipped=dict(+skipped),
-            signal_reliability=self._passes.loss.signal_reliability.figures(),
+            signal_reliability=reliabilities(self._passes.loss),
             standing=_standing(self._passes, self._replay),
             measured=self.evaluate(),
             learned=read & {vote.event_id for vote in votes} if best.passes else frozenset(),
@@ -220,19 +222,14 @@ class RewardUpdater:
         for signal, values in sorted(below.items()):
             self._passes.loss.signal_reliability.observe(signal, values)
 
-    def _observe_ai(self, votes: Sequence[Vote]) -> None:
-        """By how much the answers that new votes of no person's put last are below those that they put first, before
-        the votes are learned from."""
-        found = [vote for vote in votes if vote.by_ai and isinstance(vote, Comparison) and orders_answers(vote)]
-        ends = [(vote, vote.tiers[0][0], vote.tiers[-1][0]) for vote in found]
-        if not ends:
-            return
-        utilities_NO = _utilities(self.model, [pairs(vote)[place] for vote, *both in ends for place in both]).mean(2)
-        below = [
-            (utilities_NO[2 * row] - utilities_NO[2 * row + 1])[vote.objective_index(self.model.objectives)].item()
-            for row, (vote, *_) in enumerate(ends)
-        ]
-        self._passes.loss.signal_reliability.observe(AI, below)
+    def _observe_labels(self, votes: Sequence[Vote], rng: random.Random) -> None:
+        """Compare new votes that no person gave with people's, before they are learned from."""
+        labels = [vote for vote in votes if vote.by_ai]
+        if labels:
+            people = [vote for vote in votes if not vote.by_ai]
+            kept = [vote for vote in self._replay.sample(label_reliability.MOST, rng) if not vote.by_ai]
+            seen = partial(_rows, partial(features, self.model))
+            labelled.observe(self._passes.loss.label_reliability, seen, labels, [*people, *kept], rng)
 
     @property
     def _untrained(self) -> set[str]:
@@ -285,7 +282,12 @@ class RewardUpdater:
 
 def _utilities(model: RewardModel, answers: Sequence[Pair]) -> Tensor:
     """`model.utilities`, each process computing a share."""
-    return distributed.rows(answers, model.utilities, "reading answers")
+    return _rows(model.utilities, answers)
+
+
+def _rows(compute: Callable[[Sequence[Pair]], Tensor], answers: Sequence[Pair]) -> Tensor:
+    """`compute(answers)`, each process computing a share."""
+    return distributed.rows(answers, compute, "reading answers")
 
 
 def _standing(passes: VotePasses, replay: Replay) -> Standing:

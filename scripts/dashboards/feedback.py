@@ -209,10 +209,16 @@ LEARNED = Row(
             unit="none",
         ),
         Panel(
-            title="How far implicit signals are believed",
-            what="The reliability learned for each signal that is no vote (asked again, rephrased, stopped), 0 … 1.",
-            good="Above 0.5 for signals that mean something.",
-            do="At 0.5 a signal says nothing, and weighs nothing; no action is needed.",
+            title="How far signals and a model's votes are believed",
+            what=(
+                "The reliability learned for each signal that is no vote (asked again, rephrased, stopped), for a "
+                "model's votes (ai), and for comparisons beside a critic's notes (assisted) and without."
+            ),
+            good="A judge that helps: ai above a quarter. Notes that help: assisted not below unassisted.",
+            do=(
+                "At 0 a signal says nothing and weighs nothing. Of ai, below 0: another judge. Of assisted below "
+                "unassisted: another critic, or none."
+            ),
             queries={"{{signal}}": "max by (signal) (rlhf_trainer_signal_reliability{})"},
             unit="percentunit",
             width=8,

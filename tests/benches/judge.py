@@ -2,7 +2,7 @@
 
 In the tiny world PEOPLE_VOTES pairs of answers are judged by clean people, and AI_VOTES others by no person (votes of
 the source "ai"), in two updates of the reward model. What they weigh against people's is learned
-(`training.votes.signal_reliability`); for comparison the same labels as if people had given them. One model puts the
+(`training.votes.label_reliability`); for comparison the same labels as if people had given them. One model puts the
 better answer first ACCURACY of the time, one throws a coin, one puts the worse one first. *Accuracy* is how many pairs
 of answers to held-out prompts the reward model orders as the true reward does; ρ what a model's label weighs at last.
 

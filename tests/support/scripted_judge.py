@@ -1,10 +1,12 @@
 """A judge by a script: an OpenAI-compatible endpoint on a port of the system's choice."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 Reply = dict[str, Any] | tuple[int, str] | None
@@ -42,9 +44,18 @@ def parts(body: dict[str, Any]) -> tuple[str, str]:
     return a.removeprefix("ANSWER A\n").rstrip("\n"), b.removeprefix("ANSWER B\n").rstrip("\n")
 
 
+class OnSocket(ThreadingHTTPServer):
+    """HTTP on a unix socket, as the engine speaks it."""
+
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(self.server_address)
+
+
 @contextmanager
-def scripted_judge(script: Script) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Its address, and the requests that came, until the block ends."""
+def scripted_judge(script: Script, path: Path | None = None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Its address, on a unix socket where `path` names one, and the requests that came, until the block ends."""
     asked: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -68,11 +79,13 @@ def scripted_judge(script: Script) -> Iterator[tuple[str, list[dict[str, Any]]]]
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    address: Any = str(path) if path else ("127.0.0.1", 0)
+    made = (OnSocket if path else ThreadingHTTPServer)(address, Handler)
+    with made as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+            yield f"unix:{path}" if path else f"http://127.0.0.1:{server.server_address[1]}/v1", asked
         finally:
             server.shutdown()
             thread.join()

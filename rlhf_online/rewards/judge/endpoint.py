@@ -10,8 +10,10 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rlhf_online import sqlite
 from rlhf_online.config.explain import masked
@@ -25,8 +27,12 @@ if TYPE_CHECKING:
 
 TOP = 20
 """Tokens whose probabilities are asked for: the most that OpenAI's API gives."""
+CHARACTERS_A_TOKEN = 4
+"""Where the endpoint does not say how many tokens it took."""
 REPLY_TOKENS = 4
 """Some tokenizers begin a reply with a space or a line."""
+TEXT_TOKENS = 2048
+LETTER_ASKED = {"max_tokens": REPLY_TOKENS, "temperature": 0, "logprobs": True, "top_logprobs": TOP}
 MOST_BYTES = 1 << 20
 """Of a reply; what goes on is not read."""
 MOST_DECLINED = 20
@@ -35,8 +41,22 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 LETTER = re.compile(r"\W*([AB])\W*")
 
 
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Form(Generic[T]):
+    """What is asked for beside the messages, and how the reply is read. `plain`: the endpoint refused all but the
+    messages."""
+
+    asked: dict[str, Any]
+    read: Callable[[dict[str, Any]], T | Doubt]
+    plain: bool = False
+
+
 class Endpoint:
-    """Asks the endpoint in the settings. `tokens` are those used so far, which end at `max_tokens`. For one thread."""
+    """Asks the endpoint in the settings. `tokens` are those used so far, which end at `max_tokens`; `spent` is what the
+    day has cost so far, with earlier runs, and ends at `max_cost`. For one thread."""
 
     def __init__(
         self,
@@ -44,19 +64,25 @@ class Endpoint:
         cache: "Cache",
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        today: Callable[[], str] = lambda: datetime.now(UTC).date().isoformat(),
     ) -> None:
         import httpx
 
         key = settings.key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(headers=headers, timeout=settings.timeout_s)
+        if settings.url.startswith("unix:"):
+            self._base, transport = "http://engine/v1", httpx.HTTPTransport(uds=settings.url.removeprefix("unix:"))
+        else:
+            self._base, transport = settings.url.rstrip("/"), None
+        self._client = httpx.Client(headers=headers, timeout=settings.timeout_s, transport=transport)
         self._settings = settings
         self._cache = cache
         self._sleep = sleep
         self._clock = clock
+        self._today = today
         self._due_s = clock()
-        self._plain = False
-        """Whether the endpoint refused more than the model and the messages, log-probabilities among it."""
+        self._letter = _Form(LETTER_ASKED, read)
+        self._text = _Form({"max_tokens": TEXT_TOKENS, "temperature": 0}, read_text)
         self._declined: int | None = 0
         """How many questions, as long as none was answered."""
         self.tokens = 0
@@ -66,13 +92,25 @@ class Endpoint:
         digest = hashlib.sha256(json.dumps([self._settings.url, self._settings.model, messages]).encode()).hexdigest()
         if (known := self._cache.get(digest)) is not None:
             return known
-        if self.tokens >= self._settings.max_tokens:
-            return Doubt("budget")
-        self._wait()
-        said = self._ask(messages, plain=self._plain)
+        said = self._asked(messages, self._letter)
         if isinstance(said, Said):
             self._cache.put(digest, said)
         return said
+
+    def write(self, messages: Messages) -> str | Doubt:
+        """A text, which is kept nowhere. Raises InvalidInput as `ask` does."""
+        return self._asked(messages, self._text)
+
+    def _asked(self, messages: Messages, form: "_Form[T]") -> T | Doubt:
+        if self.tokens >= self._settings.max_tokens or 0 < self._settings.max_cost <= self.spent:
+            return Doubt("budget")
+        self._wait()
+        return self._ask(messages, form, plain=form.plain)
+
+    @property
+    def spent(self) -> float:
+        """Today, in the currency of the prices."""
+        return self._cache.spent(self._today())
 
     def _wait(self) -> None:
         """Until another question is due: a label takes two."""
@@ -81,7 +119,7 @@ class Endpoint:
             self._sleep(self._due_s - now_s)
         self._due_s = max(now_s, self._due_s) + 30 / self._settings.labels_per_minute
 
-    def _ask(self, messages: Messages, *, plain: bool) -> Said | Doubt:
+    def _ask(self, messages: Messages, form: "_Form[T]", *, plain: bool) -> T | Doubt:
         import httpx
 
         backoff, doubt = Backoff(FIRST_WAIT_S, LONGEST_WAIT_S), Doubt("away")
@@ -89,8 +127,9 @@ class Endpoint:
             if attempt:
                 self._sleep(backoff.advance())
             try:
-                reply = self._post(messages, plain=plain)
-            except httpx.TimeoutException:
+                reply = self._post(messages, {} if plain else form.asked)
+            except httpx.TimeoutException as error:  # what is written too late is written all the same
+                self._count(len(error.request.content) // CHARACTERS_A_TOKEN, form.asked["max_tokens"])
                 doubt = Doubt("late")
                 continue
             except (httpx.HTTPError, httpx.InvalidURL):
@@ -99,10 +138,10 @@ class Endpoint:
             if reply.status_code == 429 or reply.status_code >= 500:
                 doubt = Doubt("away")
             elif reply.is_success:
-                self._plain, self._declined = plain, None
-                return self._read(reply)
+                form.plain, self._declined = plain, None
+                return self._read(reply, form)
             elif reply.status_code in (400, 422) and not plain:
-                return self._ask(messages, plain=True)
+                return self._ask(messages, form, plain=True)
             else:
                 return self._refused(reply)
         return doubt
@@ -118,17 +157,14 @@ class Endpoint:
         url, said = masked(self._settings.url), reply.text[:300]
         raise InvalidInput(f"the judge at {url} refuses the question ({reply.status_code}): {said}")
 
-    def _post(self, messages: Messages, *, plain: bool) -> "httpx.Response":
+    def _post(self, messages: Messages, asked: dict[str, Any]) -> "httpx.Response":
         """Its reply, or the beginning of one of more than MOST_BYTES. Raises httpx.TimeoutException for one that is not
         there in time, however steadily it comes."""
         import httpx
 
-        body: dict[str, Any] = {"model": self._settings.model, "messages": messages}
-        if not plain:
-            body |= {"max_tokens": REPLY_TOKENS, "temperature": 0, "logprobs": True, "top_logprobs": TOP}
+        body = {"model": self._settings.model, "messages": messages, **asked}
         ends_s, content = time.monotonic() + self._settings.timeout_s, b""
-        url = f"{self._settings.url.rstrip('/')}/chat/completions"
-        with self._client.stream("POST", url, json=body) as reply:
+        with self._client.stream("POST", f"{self._base}/chat/completions", json=body) as reply:
             for piece in reply.iter_bytes():
                 content += piece
                 if time.monotonic() > ends_s:
@@ -137,20 +173,33 @@ class Endpoint:
                     break
             return httpx.Response(reply.status_code, content=content, request=reply.request)
 
-    def _read(self, reply: "httpx.Response") -> Said | Doubt:
-        used = 0
+    def _read(self, reply: "httpx.Response", form: "_Form[T]") -> T | Doubt:
+        used = [len(each) // CHARACTERS_A_TOKEN for each in (reply.request.content, reply.content)]
         try:
             values = reply.json()
-            used = int((values.get("usage") or {}).get("total_tokens") or 0)
-            return read(values["choices"][0])
+            used = _usage(values) or used
+            return form.read(values["choices"][0])
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             return Doubt("prose")
         finally:
-            self.tokens += used if used > 0 else (len(reply.request.content) + len(reply.content)) // 4
+            self._count(*used)
+
+    def _count(self, prompt_tokens: int, answer_tokens: int) -> None:
+        self.tokens += prompt_tokens + answer_tokens
+        self._cache.spend(self._today(), self._settings.cost(prompt_tokens, answer_tokens))
 
     def close(self) -> None:
         """End the connection."""
         self._client.close()
+
+
+def _usage(reply: dict[str, Any]) -> list[int]:
+    """Tokens of the prompt and of the answer, as the endpoint says; none where it does not. What it says of both
+    together counts as the answer's, the dearer as a rule."""
+    said = reply.get("usage") or {}
+    total, prompt = (int(said.get(name) or 0) for name in ("total_tokens", "prompt_tokens"))
+    answer = int(said.get("completion_tokens") or 0) or total - prompt
+    return [prompt, answer] if min(prompt, answer) >= 0 and prompt + answer > 0 else []
 
 
 def read(choice: dict[str, Any]) -> Said | Doubt:
@@ -172,8 +221,17 @@ def read(choice: dict[str, Any]) -> Said | Doubt:
     return Doubt("prose")
 
 
+def read_text(choice: dict[str, Any]) -> str | Doubt:
+    """The text of a choice, if it was ended. Raises as `read` does."""
+    text = choice["message"]["content"]
+    if choice.get("finish_reason") == "length":
+        return Doubt("cut")
+    return text if isinstance(text, str) and text.strip() else Doubt("prose")
+
+
 class Cache:
-    """Replies by the digests of questions, and which votes were taken, in a SQLite file; losing it costs questions.
+    """Replies by the digests of questions, which votes were taken, and what each day has cost, in a SQLite file; losing
+    it costs questions.
 
     For one thread.
     """
@@ -185,6 +243,7 @@ class Cache:
             self._database: sqlite3.Connection = sqlite.connect(path, synchronous="NORMAL")
             self._database.execute("CREATE TABLE IF NOT EXISTS said (digest TEXT PRIMARY KEY, a REAL, b REAL)")
             self._database.execute("CREATE TABLE IF NOT EXISTS given (vote TEXT PRIMARY KEY)")
+            self._database.execute("CREATE TABLE IF NOT EXISTS spent (day TEXT PRIMARY KEY, cost REAL)")
 
     def get(self, digest: str) -> Said | None:
         with sqlite.usable(self._path):
@@ -203,6 +262,16 @@ class Cache:
     def give(self, vote: str) -> None:
         with sqlite.usable(self._path):
             self._database.execute("INSERT OR IGNORE INTO given VALUES (?)", (vote,))
+
+    def spent(self, day: str) -> float:
+        with sqlite.usable(self._path):
+            found = self._database.execute("SELECT cost FROM spent WHERE day = ?", (day,)).fetchone()
+        return found[0] if found else 0.0
+
+    def spend(self, day: str, cost: float) -> None:
+        with sqlite.usable(self._path):
+            query = "INSERT INTO spent VALUES (?, ?) ON CONFLICT DO UPDATE SET cost = cost + excluded.cost"
+            self._database.execute(query, (day, cost))
 
     def close(self) -> None:
         self._database.close()

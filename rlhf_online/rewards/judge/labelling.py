@@ -102,11 +102,16 @@ def _pair(completion: Completion, waiting: dict[str, Completion]) -> Pair | None
     if first.text == second.text or not completion.messages or one.messages != other.messages:
         return None
     return Pair(
-        prompt="\n".join(f"{message.role}: {message.content}" for message in completion.messages),
+        prompt=said_before(completion),
         names=((one.completion_id, first.index), (other.completion_id, second.index)),
         texts=(first.text, second.text),
         completions=tuple(replace(each, messages=(), answers=(), prompt_token_ids=(), asked="") for each in others),
     )
+
+
+def said_before(completion: Completion) -> str:
+    """The conversation that was answered, for a judge to read."""
+    return "\n".join(f"{message.role}: {message.content}" for message in completion.messages)
 
 
 def key(pair: Pair, settings: JudgeSettings) -> str:

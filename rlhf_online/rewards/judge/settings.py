@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from rlhf_online.config.base import Objective, Positive, Section
 from rlhf_online.config.explain import explained
@@ -22,7 +22,10 @@ Principle = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 class JudgeSettings(Section):
     """Who is asked, by what, and how much."""
 
-    url: str = Field(pattern=r"^https?://", description="An OpenAI-compatible endpoint, up to /v1.")
+    url: str = Field(
+        pattern=r"^(https?://|unix:/)",
+        description="An OpenAI-compatible endpoint, up to /v1; 'unix:/path' of the engine's own socket.",
+    )
     model: str = Field(min_length=1, description="The model's name there.")
     key_file: Path | None = Field(default=None, description="A file that holds the endpoint's API key.")
     principles: tuple[Principle, ...] = Field(min_length=1, description="For each pair one of them is drawn.")
@@ -30,8 +33,22 @@ class JudgeSettings(Section):
     least_confidence: float = Field(default=0.7, ge=0.5, lt=1, description="A label must be so probable.")
     labels_per_minute: float = Field(default=60.0, gt=0, description="Pairs asked about a minute, at most.")
     max_tokens: Positive = Field(default=1_000_000, description="Tokens of a run, prompts and answers, at most.")
+    prompt_price: float = Field(default=0.0, ge=0, description="Of a million tokens of prompts, in any currency.")
+    answer_price: float = Field(default=0.0, ge=0, description="Of a million tokens of answers.")
+    max_cost: float = Field(
+        default=0.0, ge=0, description="What a day (UTC) may cost, over all runs on a state folder; 0: no bound."
+    )
     timeout_s: float = Field(default=30.0, gt=0, description="How long a reply may take.")
     tries: Positive = Field(default=3, description="How often a question is asked that was not answered.")
+
+    @model_validator(mode="after")
+    def _prices(self) -> "JudgeSettings":
+        if self.max_cost and not (self.prompt_price or self.answer_price):
+            raise ValueError("max_cost needs prompt_price and answer_price: without prices nothing costs anything")
+        return self
+
+    def cost(self, prompt_tokens: int, answer_tokens: int) -> float:
+        return (self.prompt_price * prompt_tokens + self.answer_price * answer_tokens) / 1e6
 
     def key(self) -> str:
         """The endpoint's, "" without. Raises InvalidInput."""

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Reason = Literal["order", "unsure", "prose", "late", "away", "declined", "long", "budget"]
+Reason = Literal["order", "unsure", "prose", "late", "away", "declined", "long", "budget", "cut", "same", "worse"]
 """Why there is no label: the orders disagree; not sure enough; neither A nor B was said; no reply in time; the endpoint
-does not answer, or is overloaded; it does not take this question; too much text; the tokens of the run are used up."""
+does not answer, or is overloaded; it does not take this question; too much text; tokens or money are used up. And why
+there is no revision: it was cut off; it says the same, or nothing; the answer was better."""
 MOST_CHARACTERS = 60_000
 LEAST_MASS = 0.5
 """Of A and B together: a judge that would rather say something else is not asked for its preference."""

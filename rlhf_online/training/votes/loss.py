@@ -26,6 +26,7 @@ from rlhf_online.models.tokens import Pair
 from rlhf_online.models.transfer import onto
 from rlhf_online.training import distributed
 from rlhf_online.training.votes.batch import VoteBatch
+from rlhf_online.training.votes.label_reliability import LabelReliability
 from rlhf_online.training.votes.rater_bias import RaterBias
 from rlhf_online.training.votes.raters import Raters
 from rlhf_online.training.votes.signal_reliability import SignalReliability
@@ -52,6 +53,7 @@ class VoteLoss:
         self.raters = Raters()
         self._seen: list[tuple[list[tuple[Comparison, int]], Tensor, Tensor]] = []
         self.signal_reliability = SignalReliability()
+        self.label_reliability = LabelReliability()
         self._model = model
         self._centring = centring
 
@@ -201,6 +203,7 @@ class VoteLoss:
             "rater_bias": [bias.to_json() for bias in self.rater_bias],
             "signal_reliability": self.signal_reliability.to_json(),
             "raters": self.raters.to_json(),
+            "label_reliability": self.label_reliability.to_json(),
         }
 
     def load_json(self, values: Mapping[str, Any]) -> None:
@@ -211,3 +214,9 @@ class VoteLoss:
         self.signal_reliability.load_json(values["signal_reliability"])
         if "raters" in values:  # which earlier releases did not learn
             self.raters.load_json(values["raters"])
+        self.label_reliability.load_json(values.get("label_reliability", {}))  # which earlier releases did not keep
+
+
+def reliabilities(loss: VoteLoss) -> dict[str, float]:
+    """ρ of each signal and labeller seen so far, and of who judged beside a critic's notes and without."""
+    return loss.signal_reliability.figures() | loss.label_reliability.figures() | loss.raters.assisted()

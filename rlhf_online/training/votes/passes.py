@@ -182,7 +182,7 @@ class VotePasses:
     def _batches(self, votes: Sequence[Vote], baseline: Sequence[Pair], *, bootstrap: bool = True) -> list[VoteBatch]:
         """Micro-batches of whole votes."""
         heads, objectives = self._model.members, self._model.objectives
-        known = {"ai_weight": self.loss.signal_reliability.of(AI), "capped": self.capped}
+        known = {"ai_weight": self.loss.label_reliability.weight(AI), "capped": self.capped}
         pieces = micro_batches(self._model.packer, votes, baseline if any(map(is_signal, votes)) else (), self._tokens)
         return [assemble(piece, heads, objectives, self.loss.raters, bootstrap=bootstrap, **known) for piece in pieces]
 

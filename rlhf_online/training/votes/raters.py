@@ -97,7 +97,8 @@ class Order:
 
 
 class Raters:
-    """Everybody who has compared, by their hash; whoever gave no name is one of them."""
+    """Everybody who has compared, by their hash; whoever gave no name is one of them. Who judges beside a critic's
+    notes is somebody else: what they see through without may escape them with it, and the other way round."""
 
     def __init__(self) -> None:
         self._raters: dict[str, Rater] = {}
@@ -117,7 +118,7 @@ class Raters:
         self._awaited.discard(vote.event_id)
         if not all(map(math.isfinite, utilities)):
             return
-        rater = self._raters.setdefault(vote.person, Rater())
+        rater = self._raters.setdefault(_name(vote), Rater())
         first = [candidate.position == 0 for candidate in vote.candidates]
         habit = [bias + rater.place * place for bias, place in zip(position_bias, first, strict=True)]
         scaled = [self._scale * utility for utility in utilities]
@@ -127,10 +128,10 @@ class Raters:
         self._scale = min(max(self._scale + believed * looked.slope / self._precision, 0.0), 1.0)
 
     def of(self, vote: Vote) -> tuple[float, float]:
-        """ρ and b of who gave it. A model's votes have a weight of their own (`signal_reliability`), and ρ = 1."""
+        """ρ and b of who gave it. A model's votes have a weight of their own (`label_reliability`), and ρ = 1."""
         if vote.by_ai:
             return 1.0, 0.0
-        rater = self._raters.get(vote.person, NOBODY)
+        rater = self._raters.get(_name(vote), NOBODY)
         return rater.reliability, rater.place
 
     def begin_anew(self) -> None:
@@ -139,16 +140,25 @@ class Raters:
         self._scale, self._precision = 0.0, SCALE_PRECISION
 
     def doubted(self) -> tuple[str, ...]:
-        """Who is believed less than half."""
-        return tuple(sorted(person for person, rater in self._raters.items() if rater.reliability < 0.5))
+        """Who is believed less than half; what notes made of them does not count."""
+        alone = {person: rater for person, rater in self._raters.items() if not person.endswith(ASSISTED)}
+        return tuple(sorted(person for person, rater in alone.items() if rater.reliability < 0.5))
 
     def __len__(self) -> int:
         """How many people have compared."""
-        return len(self._raters)
+        return len({name.removesuffix(ASSISTED) for name in self._raters})
 
     def forget(self, people: Iterable[str]) -> None:
         for person in people:
             self._raters.pop(person, None)
+            self._raters.pop(f"{person}{ASSISTED}", None)
+
+    def assisted(self) -> dict[str, float]:
+        """Mean ρ of those who judged beside notes, and of the others, once there are any of the former."""
+        groups: dict[str, list[float]] = {"assisted": [], "unassisted": []}
+        for name, rater in self._raters.items():
+            groups["assisted" if name.endswith(ASSISTED) else "unassisted"].append(rater.reliability)
+        return {group: sum(found) / len(found) for group, found in groups.items() if found and groups["assisted"]}
 
     def to_json(self) -> dict[str, Any]:
         people = {
@@ -161,5 +171,11 @@ class Raters:
         self._raters = {person: Rater(*map(float, numbers)) for person, numbers in values["people"].items()}
 
 
+def _name(vote: Vote) -> str:
+    return f"{vote.person}{ASSISTED}" if vote.assisted else vote.person
+
+
+ASSISTED = " assisted"
+"""Behind the hash of who judges beside notes: no hash has a blank in it."""
 NOBODY = Rater()
 """Somebody of whom nothing is known."""

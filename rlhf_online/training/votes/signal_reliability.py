@@ -1,17 +1,18 @@
-"""The reliability ρ of each implicit signal (regenerate, rephrase, stop), and of the votes that no person gave (ai),
-learned from how well it agrees with people's votes.
+"""The reliability ρ of each implicit signal (regenerate, rephrase, stop), learned from how well it agrees with people's
+votes.
 
 A signal is a noisy label, as in the spammer–hammer model of crowdsourcing (Karger, Oh & Shah 2011): with probability ρ
 it says that the answer is worse than the baseline, else it is a coin toss (`algorithms.reward_losses.implicit_loss`).
 ρ is the most probable value, under a Beta prior, for the answers that the signal came with last. Their utilities are
 those of the reward model *before* it learned from these signals, so that a signal is believed for agreeing with what
-else people said, never for having been learned. A vote by a model is a signal, too: that the answer which it puts last
-is below the one that it puts first; ρ is what it weighs where a person's vote weighs 1.
+else people said, never for having been learned.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rlhf_online.events import SIGNALS
 
 PRIOR_A, PRIOR_B = 2.0, 4.0
 """Of the Beta distribution: most probable is ρ = (A − 1)/(A + B − 2) = ¼, worth four signals."""
@@ -50,4 +51,5 @@ class SignalReliability:
         return dict(self._below)
 
     def load_json(self, values: Mapping[str, Sequence[float]]) -> None:
-        self._below = {signal: [float(value) for value in seen] for signal, seen in values.items()}
+        seen = {signal: below for signal, below in values.items() if signal in SIGNALS}  # earlier releases kept ai here
+        self._below = {signal: [float(value) for value in below] for signal, below in seen.items()}

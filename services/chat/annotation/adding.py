@@ -9,7 +9,7 @@ from rlhf_online.errors import EngineError, LogError, ReadModelUnavailable
 from rlhf_online.events import AnswerRef
 from services.chat.access.caller import Caller
 from services.chat.annotation.exchanges import Exchange, exchange
-from services.chat.annotation.items import AddedBatch, AddedItems, AddItem
+from services.chat.annotation.items import AddedBatch, AddedItems, AddItem, ItemNote
 from services.chat.annotation.queue import Erased, Item, OtherItem, Queue, made_of
 from services.chat.annotation.votes import QueueVotes
 from services.chat.bodies.api_error import ApiError, as_api_error, unavailable
@@ -117,7 +117,7 @@ class Adding:
             message = f"{source}: they were given to different prompts; an item holds answers to one"
             raise ApiError(message, param=source, code="invalid_value")
         try:
-            return [self._put(asked, answers, list(found.values()))]
+            return [self._put(asked, answers, list(found.values()), _notes(asked, answers))]
         except Erased:
             message = f"{source}: the conversation was erased by whose it was"
             raise ApiError(message, status=404, param=source, code="erased") from None
@@ -144,17 +144,41 @@ class Adding:
     def _read(self, completions: Collection[str]) -> dict[str, Exchange]:
         return {completion.completion_id: exchange(completion) for completion in self._history.exchanges(completions)}
 
-    def _put(self, asked: AddItem, answers: list[ComparedAnswer], stems_from: Sequence[Exchange]) -> str:
+    def _put(
+        self,
+        asked: AddItem,
+        answers: list[ComparedAnswer],
+        stems_from: Sequence[Exchange],
+        notes: Sequence[ItemNote] = (),
+    ) -> str:
         item = Item(
             item_id=asked.item_id or made_of(answers),
             people=asked.people,
             messages=stems_from[0].messages,
             answers=answers,
+            notes=notes,
             origins=frozenset((one.origin, one.asked_ms) for one in stems_from if one.origin),
             tells=any(self._comparisons.known.names_itself(f"{a['reasoning']} {a['text']}") for a in answers),
         )
         self.queue.add(item)
         return item.item_id
+
+
+def _notes(asked: AddItem, answers: Sequence[ComparedAnswer]) -> list[ItemNote]:
+    """Raises ApiError for a note on another answer, or on words that its answer does not hold."""
+    texts = {(each["answer"]["completion_id"], each["answer"]["index"]): each["text"] for each in answers}
+    for number, note in enumerate(asked.notes):
+        if note.quote not in texts.get((note.answer.completion_id, note.answer.index), ""):
+            message = f"notes[{number}]: the item has no such answer, or the answer does not hold the words in `quote`"
+            raise ApiError(message, param=f"notes[{number}]", code="invalid_value")
+    return [
+        ItemNote(
+            answer={"completion_id": note.answer.completion_id, "index": note.answer.index},
+            quote=note.quote,
+            fault=note.fault,
+        )
+        for note in asked.notes
+    ]
 
 
 def _answer(found: Mapping[str, Exchange], ref: AnswerRef, param: str) -> ComparedAnswer:

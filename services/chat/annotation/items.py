@@ -14,9 +14,9 @@ from services.chat.access.caller import PersonQuery
 from services.chat.bodies.api_error import ErrorDetail
 from services.chat.bodies.documented import documented
 from services.chat.bodies.validation import Array, AtMost, Expected, Integer, Mistake, Model, Within
-from services.chat.comparisons.replies import ComparedAnswer
+from services.chat.comparisons.replies import AnswerName, ComparedAnswer
 from services.chat.comparisons.request import MOST, CompareRequest
-from services.chat.feedback.request import MAX_ID, MAX_REASON, Answer
+from services.chat.feedback.request import MAX_CORRECTION, MAX_ID, MAX_REASON, Answer
 
 MOST_PEOPLE = 100
 MOST_UNVOTED = 1000
@@ -28,6 +28,22 @@ def _item_id(text: str) -> str:
     if text and not re.fullmatch(ITEM_ID, text, re.ASCII):
         raise Mistake("expected 1 to 128 letters, digits and any of . : _ -")
     return text
+
+
+MOST_NOTES = 64
+MAX_FAULT = 2000
+
+
+class AddedNote(Model):
+    """What a critic says of one of the item's answers."""
+
+    answer: Answer = Field(description="The answer.")
+    quote: str = Field(
+        min_length=1,
+        max_length=MAX_CORRECTION,
+        description="The words that it is about, as the answer has them.",
+    )
+    fault: str = Field(min_length=1, max_length=MAX_FAULT, description="What is wrong with them.")
 
 
 class AddItem(Model):
@@ -51,6 +67,11 @@ class AddItem(Model):
     compare: Annotated[CompareRequest, Expected("an object, the body of a comparison")] | None = Field(
         default=None, description="Answers to be written now: the body of POST /v1/comparisons."
     )
+    notes: Annotated[Array[AddedNote], Expected("an array of notes"), AtMost(MOST_NOTES, "notes")] = Field(
+        default=[],
+        description="What a critic says of logged answers: half of the people, drawn for each, see it, and each vote "
+        "says whether.",
+    )
     unvoted: Annotated[Integer, Within(1, MOST_UNVOTED)] | None = Field(
         default=None, description="The newest completions that nobody has voted on, at most so many: an item of each."
     )
@@ -64,6 +85,8 @@ class AddItem(Model):
             raise Mistake("answers: one is named twice", param="answers")
         if self.unvoted and self.item_id:
             raise Mistake("item_id: unvoted makes several items, which are named by their answers", param="item_id")
+        if self.notes and (self.unvoted or self.compare is not None):
+            raise Mistake("notes: they are on answers that were logged: name the answers", param="notes")
         if self.compare is not None and self.compare.stream:
             raise Mistake(
                 "compare.stream: an item is shown when its answers are whole; leave it out", param="compare.stream"
@@ -96,6 +119,18 @@ class AddedBatch(TypedDict):
 
 
 @documented
+class ItemNote(TypedDict):
+    """What a critic says of an answer; it may be wrong."""
+
+    answer: AnswerName
+    """The answer."""
+    quote: str
+    """The words that it is about."""
+    fault: str
+    """What is wrong with them."""
+
+
+@documented
 class AnnotationItem(TypedDict):
     """An item that nobody else is asked about meanwhile, beyond the number of people it wants."""
 
@@ -107,6 +142,8 @@ class AnnotationItem(TypedDict):
     """What was asked, the conversation before it included."""
     answers: list[ComparedAnswer]
     """The answers, in the order in which this person is to see them."""
+    notes: list[ItemNote]
+    """A critic's notes on them; empty where there are none, and for those who by the draw see none."""
     expires_ms: int
     """Until when it is reserved, Unix time in milliseconds; asking again renews it."""
 

@@ -10,7 +10,7 @@ counts also if it comes late.
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import SystemRandom
 from typing import Any
@@ -19,9 +19,10 @@ import orjson
 import structlog
 
 from rlhf_online.errors import ReadModelUnavailable
-from rlhf_online.events import AnswerRef, Feedback, Pairwise, Ranking, Thumb, now_ms
+from rlhf_online.events import SHOWN, WITHHELD, AnswerRef, Feedback, Pairwise, Ranking, Thumb, now_ms
 from rlhf_online.feedback.agreement import Tiers
 from services.chat.annotation.database import QueueDatabase, settle
+from services.chat.annotation.items import ItemNote
 from services.chat.annotation.votes import LEASE_MS, name
 from services.chat.comparisons.replies import ComparedAnswer
 
@@ -48,14 +49,14 @@ UPDATE given SET state = 'held', reason = '', until_ms = MAX(:until, 1 + (
 )) WHERE item_id = :item_id AND person = :person
 """
 MARKS = """
-SELECT item_id, shown, tells FROM item JOIN given USING (item_id)
+SELECT item_id, shown, tells, item.said FROM item JOIN given USING (item_id)
 WHERE answers = ? AND person = ? AND state != 'skipped' ORDER BY state = 'done', until_ms DESC LIMIT 1
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """`messages` and `answers` are what is shown.
+    """`messages` and `answers` are what is shown; `notes` are a critic's, which half of the people see.
 
     `origins`: whose conversations it shows, and when that was asked. `tells`: an answer names who wrote it.
     """
@@ -66,15 +67,17 @@ class Item:
     answers: list[ComparedAnswer]
     origins: frozenset[tuple[str, int]]
     tells: bool = False
+    notes: Sequence[ItemNote] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """An item for one person: `answers` in the order in which they see them."""
+    """An item for one person: `answers` in the order in which they see them, `notes` if they are to see any."""
 
     item_id: str
     messages: list[dict[str, Any]]
     answers: list[ComparedAnswer]
+    notes: list[ItemNote]
     expires_ms: int
 
 
@@ -124,7 +127,8 @@ class Queue:
                         raise Erased
                     database.execute("INSERT INTO stems_from VALUES (?, ?, ?)", (item.item_id, origin, asked_ms))
                 _forget_others(database, item.item_id, answers)
-                said = orjson.dumps({"messages": item.messages, "answers": item.answers})
+                notes = {"notes": item.notes} if item.notes else {}
+                said = orjson.dumps({"messages": item.messages, "answers": item.answers, **notes})
                 row = (item.item_id, answers, item.people, False, item.tells, said)
                 database.execute("INSERT INTO item VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
             settle(database, item.item_id)
@@ -158,6 +162,7 @@ class Queue:
             item_id=item_id,
             messages=item["messages"],
             answers=[answers[each] for each in orjson.loads(shown)],
+            notes=item.get("notes", []) if sees_notes(item_id, person) else [],
             expires_ms=now + LEASE_MS,
         )
 
@@ -190,10 +195,12 @@ class Queue:
         except ReadModelUnavailable as error:  # the vote counts all the same
             structlog.get_logger().warning("the annotators' queue cannot be looked up", why=str(error))
             return vote
-        for item_id, shown, tells in found:
+        for item_id, shown, tells, said in found:
             by_name = {name(ref): ref for ref in vote.answers()}
             refs = tuple(by_name[each] for each in orjson.loads(shown))
-            return replace(vote, annotation_item=item_id, shown=refs, could_know=vote.could_know or bool(tells))
+            notes = (SHOWN if sees_notes(item_id, vote.person) else WITHHELD) if "notes" in orjson.loads(said) else ""
+            could_know = vote.could_know or bool(tells)
+            return replace(vote, annotation_item=item_id, shown=refs, could_know=could_know, notes=notes)
         return vote
 
     def counts(self) -> Counts:
@@ -225,6 +232,11 @@ def _forget_others(database: sqlite3.Connection, item_id: str, answers: str) -> 
     for person, shown in database.execute(query, (item_id,)).fetchall():
         if " ".join(sorted(orjson.loads(shown))) != answers:
             database.execute("DELETE FROM given WHERE item_id = ? AND person = ?", (item_id, person))
+
+
+def sees_notes(item_id: str, person: str) -> bool:
+    """A fair draw for each item and person, the same whenever it is asked: no restart changes it."""
+    return bool(hashlib.blake2b(f"{item_id} {person}".encode(), digest_size=1).digest()[0] % 2)
 
 
 def made_of(answers: list[ComparedAnswer]) -> str:

@@ -58,6 +58,7 @@ class Annotation:
             "item_id": held.item_id,
             "messages": held.messages,
             "answers": held.answers,
+            "notes": held.notes,
             "expires_ms": held.expires_ms,
         }
 

@@ -200,3 +200,80 @@ def test_doubts_are_asked_anew(cache: Cache) -> None:
         endpoint = Endpoint(settings(url), cache)
         assert endpoint.ask(MESSAGES) == Doubt("prose") and isinstance(endpoint.ask(MESSAGES), Said)
         endpoint.close()
+
+
+def with_usage(prompt: int, answer: int) -> dict[str, Any]:
+    return letters(0.9, 0.1) | {"usage": {"prompt_tokens": prompt, "completion_tokens": answer}}
+
+
+def test_a_days_money_is_counted_over_all_runs_and_ends_them(cache: Cache) -> None:
+    """A question costs 2,000 · 1/1M + 100 · 20/1M = .004."""
+    day = ["2026-11-28"]
+    prices = {"prompt_price": 1.0, "answer_price": 20.0, "max_cost": 0.01}
+    with scripted_judge(lambda body: with_usage(2000, 100)) as (url, requests):
+        for run in range(2):
+            endpoint = Endpoint(settings(url, **prices), cache, lambda s: None, today=lambda: day[0])
+            for number in range(2):
+                said = endpoint.ask([{"role": "user", "content": f"{run} {number}"}])
+                assert (said == Doubt("budget")) == (run == 1 and number == 1)
+            assert endpoint.spent == pytest.approx((0.008, 0.012)[run])
+            endpoint.close()
+        assert len(requests) == 3
+        endpoint = Endpoint(settings(url, **prices), cache, lambda s: None, today=lambda: "2026-11-29")
+        assert isinstance(endpoint.ask(MESSAGES), Said) and endpoint.spent == pytest.approx(0.004)
+        endpoint.close()
+
+
+@pytest.mark.parametrize(
+    ("usage", "spent"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5}, 10 + 5 * 100),
+        ({"total_tokens": 7}, 7 * 100),
+        ({"prompt_tokens": 10, "total_tokens": 12}, 10 + 2 * 100),
+    ],
+)
+def test_what_an_endpoint_says_of_its_tokens_is_priced(cache: Cache, usage: dict[str, int], spent: float) -> None:
+    with scripted_judge(lambda body: letters(0.9, 0.1) | {"usage": usage}) as (url, _):
+        endpoint = Endpoint(settings(url, prompt_price=1e6, answer_price=1e8), cache, lambda s: None)
+        endpoint.ask(MESSAGES)
+        assert endpoint.spent == pytest.approx(spent)
+        endpoint.close()
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"total_tokens": -3}, {"prompt_tokens": "many"}])
+def test_what_nobody_counts_is_reckoned_by_its_length(cache: Cache, usage: Any) -> None:
+    with scripted_judge(lambda body: letters(0.9, 0.1) | {"usage": usage}) as (url, _):
+        endpoint = Endpoint(settings(url, prompt_price=1.0, max_cost=1.0), cache, lambda s: None)
+        endpoint.ask(MESSAGES)
+        assert endpoint.tokens > 20 and 0 < endpoint.spent < 1e-3
+        endpoint.close()
+
+
+def test_a_bound_on_money_needs_prices() -> None:
+    with pytest.raises(ValueError, match="max_cost needs prompt_price"):
+        settings("http://x/v1", max_cost=1.0)
+
+
+def test_the_engine_itself_is_asked_on_its_socket(cache: Cache, tmp_path: Path) -> None:
+    with scripted_judge(lambda body: letters(0.9, 0.1), tmp_path / "engine.sock") as (url, requests):
+        endpoint = Endpoint(settings(url), cache, lambda s: None)
+        assert isinstance(endpoint.ask(MESSAGES), Said)
+        endpoint.close()
+        assert url.startswith("unix:/") and requests[0]["path"] == "/v1/chat/completions"
+
+
+def test_a_text_is_written_whole_or_not_at_all(cache: Cache) -> None:
+    replies = iter([
+        prose("Zinc is a metal."),
+        {"choices": [{"message": {"content": "Zinc is"}, "finish_reason": "length"}]},
+        prose("  "),
+        {"choices": [{"message": {"content": None}}]},
+        (400, "max_tokens is too large"),
+        prose("Zinc."),
+    ])  # fmt: skip
+    with scripted_judge(lambda body: next(replies)) as (url, requests):
+        endpoint = Endpoint(settings(url), cache, lambda s: None)
+        said = [endpoint.write(MESSAGES) for _ in range(5)]
+        endpoint.close()
+    assert said == ["Zinc is a metal.", Doubt("cut"), Doubt("prose"), Doubt("prose"), "Zinc."]
+    assert requests[0]["max_tokens"] == 2048 and "max_tokens" not in requests[-1], "without the bound that it refuses"

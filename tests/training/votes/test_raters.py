@@ -164,3 +164,23 @@ def test_what_is_known_comes_back():
     assert again.to_json() == found.to_json() and again.doubted() == found.doubted()
     again.forget(["clicks", "nobody"])
     assert len(again) == 1 and _of(again, "clicks")[0] == PRIOR
+
+
+def test_who_judges_beside_a_critics_notes_is_known_apart():
+    """They look without notes, and with them say the contrary."""
+    raters, rng = Raters(), random.Random(0)
+    raters.expect(f"ann{number}" for number in range(200))
+    for number in range(200):
+        utilities = [rng.gauss(0, 2), rng.gauss(0, 2)]
+        order, assisted = looks(utilities, rng), number % 2 == 1
+        order = order[::-1] if assisted else order
+        vote = replace(_vote(order, "ann", number), assisted=assisted)
+        raters.observe(vote, [utilities[at] for at in order], [0.0, 0.0])
+    alone = raters.of(_vote([0, 1], "ann"))[0]
+    beside = raters.of(replace(_vote([0, 1], "ann"), assisted=True))[0]
+    assert alone > 0.7 and beside < 0.6
+    assert raters.assisted() == {"assisted": beside, "unassisted": alone}
+    assert len(raters) == 1 and raters.doubted() == ()
+    raters.forget(["ann"])
+    assert len(raters) == 0 and raters.assisted() == {}
+    assert Raters().assisted() == {}

@@ -188,7 +188,7 @@ class Withdrawal(_message.Message):
     def __init__(self, answer: _Optional[_Union[AnswerRef, _Mapping]] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("conversation_id", "person", "thumb", "ranking", "pairwise", "correction", "withdrawal", "implicit", "reason", "source", "shown", "response_ms", "created_ms", "replaces", "objective", "comparison_id", "could_know", "reasons", "annotation_item", "key_id")
+    __slots__ = ("conversation_id", "person", "thumb", "ranking", "pairwise", "correction", "withdrawal", "implicit", "reason", "source", "shown", "response_ms", "created_ms", "replaces", "objective", "comparison_id", "could_know", "reasons", "annotation_item", "key_id", "notes")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     PERSON_FIELD_NUMBER: _ClassVar[int]
     THUMB_FIELD_NUMBER: _ClassVar[int]
@@ -209,6 +209,7 @@ class Feedback(_message.Message):
     REASONS_FIELD_NUMBER: _ClassVar[int]
     ANNOTATION_ITEM_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     person: str
     thumb: Thumb
@@ -229,7 +230,8 @@ class Feedback(_message.Message):
     reasons: _containers.RepeatedScalarFieldContainer[str]
     annotation_item: str
     key_id: str
-    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., implicit: _Optional[_Union[Implicit, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ..., objective: _Optional[str] = ..., comparison_id: _Optional[str] = ..., could_know: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ..., annotation_item: _Optional[str] = ..., key_id: _Optional[str] = ...) -> None: ...
+    notes: str
+    def __init__(self, conversation_id: _Optional[str] = ..., person: _Optional[str] = ..., thumb: _Optional[_Union[Thumb, _Mapping]] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., pairwise: _Optional[_Union[Pairwise, _Mapping]] = ..., correction: _Optional[_Union[Correction, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ..., implicit: _Optional[_Union[Implicit, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., shown: _Optional[_Iterable[_Union[AnswerRef, _Mapping]]] = ..., response_ms: _Optional[int] = ..., created_ms: _Optional[int] = ..., replaces: _Optional[str] = ..., objective: _Optional[str] = ..., comparison_id: _Optional[str] = ..., could_know: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ..., annotation_item: _Optional[str] = ..., key_id: _Optional[str] = ..., notes: _Optional[str] = ...) -> None: ...
 
 class Sealed(_message.Message):
     __slots__ = ("kind", "conversation_id", "person", "at_ms", "key_id", "content")

@@ -166,9 +166,23 @@ function showItem() {
   $("thumbs").hidden = several;
   judged = several ? { order: new Ranking($("answers"), item.answers, showVerdict) } : {};
   if (!several) $("answers").replaceChildren(single(item.answers[0]));
+  showNotes(several);
   $("answers").firstChild.focus({ preventScroll: true });
   showWords();
 }
+
+// A critic's notes, each below its answer, as text. Who is to judge without them is sent none.
+function showNotes(several) {
+  for (const { answer, quote, fault } of item.notes) {
+    const box = several ? judged.order.cards.find((card) => same(card.answer.answer, answer))?.box : $("answers").firstChild;
+    const head = make("p", "quiet");
+    head.dataset.t = "annotate.critic";
+    setText(head, t("annotate.critic"));
+    box?.append(make("div", "critic", head, make("blockquote", "", quote), make("p", "", fault)));
+  }
+}
+
+const same = (one, other) => one.completion_id === other.completion_id && one.index === other.index;
 
 function message({ role, content }) {
   const text = typeof content === "string" ? content : (content ?? []).map((part) => part.text ?? `[${part.type}]`).join("\n");

@@ -448,3 +448,23 @@ def test_guidelines_that_cannot_be_shown_are_refused_at_the_start(
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=f"annotation_guidelines: .*{said}"):
         GuidelinesFile(path)
+
+
+async def test_a_critics_notes_stand_beside_the_answers_for_those_who_are_to_see_them(kept: Service) -> None:
+    completion = await asked(kept)
+    name = {"completion_id": completion, "index": 0}
+    note = {"answer": name, "quote": "hello", "fault": "It greets nobody by name."}
+    await added(kept, completion_id=completion, people=20, notes=[note])
+    said = set()
+    for number in range(12):
+        item = await give(kept, f"person {number}")
+        assert item is not None and item["notes"] in ([note], [])
+        check(item, "AnnotationItem")
+        await judge(kept, item, f"person {number}", 1)
+        said.add((bool(item["notes"]), logged(kept)[-1].notes))
+    assert said == {(True, "shown"), (False, "withheld")}
+    for wrong in ({"quote": "goodbye"}, {"answer": name | {"index": 1}}):
+        [result] = await add(kept, {"completion_id": completion, "notes": [note | wrong]})
+        assert "notes[0]" in result["error"]["message"]
+    [result] = await add(kept, {"unvoted": 3, "notes": [note]})
+    assert "answers that were logged" in result["error"]["message"]

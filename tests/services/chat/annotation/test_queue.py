@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.errors import FileDamaged
-from rlhf_online.events import Erasure, Feedback
+from rlhf_online.events import SHOWN, WITHHELD, Erasure, Feedback
 from services.chat.annotation.database import FILE, QueueDatabase
+from services.chat.annotation.items import ItemNote
 from services.chat.annotation.queue import Item, Queue
 from services.chat.annotation.votes import LEASE_MS, erase, take_vote
 from services.chat.comparisons.replies import ComparedAnswer
@@ -141,3 +142,33 @@ def test_of_who_erased_everything_nothing_is_left_and_others_are_asked(queue: Qu
     assert given(queue, "eve") == "a"
     database.scrub()
     assert b"what she wrote" not in database.path.read_bytes()
+
+
+def test_half_of_the_people_see_a_critics_notes_always_the_same_ones_and_their_votes_say_so(
+    queue: Queue, database: QueueDatabase, clock: Clock
+) -> None:
+    note = ItemNote(answer={"completion_id": "a", "index": 0}, quote="fig", fault="no metal")
+    queue.add(replace(item("a", people=100), notes=[note]))
+    queue.add(item("b", people=100))
+    people = [f"person {number}" for number in range(60)]
+    seen: dict[str, bool] = {}
+    for person in people:
+        held = queue.next(person)
+        assert held is not None and held.item_id == "a" and held.notes in ([note], [])
+        again = Queue(database, clock).next(person)
+        assert again == held, "a restart changes nothing"
+        seen[person] = bool(held.notes)
+        marked = queue.marked(replace(_vote("a"), person=person))
+        assert (marked.annotation_item, marked.notes) == ("a", SHOWN if seen[person] else WITHHELD)
+        judge(queue, database, "a", person)
+        other = queue.next(person)
+        assert other is not None and (other.item_id, other.notes) == ("b", [])
+        assert queue.marked(replace(_vote("b"), person=person)).notes == ""
+    assert 15 < sum(seen.values()) < 45
+    assert queue.marked(replace(_vote("a"), person="somebody else")).notes == "", "who was not given it saw nothing"
+
+
+def _vote(name: str) -> Feedback:
+    sent = thumb(name)
+    assert isinstance(sent.event, Feedback)
+    return sent.event

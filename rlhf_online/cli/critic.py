@@ -1,0 +1,124 @@
+"""`rlhf-online critic …`: a model's notes on what is wrong with answers, beside what annotators judge."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
+from rlhf_online.cli.gap import content_keys, log_settings
+from rlhf_online.cli.versions import existing
+from rlhf_online.errors import InvalidInput
+from rlhf_online.rewards.judge import settings as judges
+
+app = typer.Typer(help="A model's notes on what is wrong with answers, for annotators.", no_args_is_help=True)
+FileArgument = Annotated[Path, typer.Argument(help="TOML file, as a judge's: url, model, principles.")]
+ConfigOption = Annotated[Path | None, typer.Option(help="A service's file, for where the log is.")]
+
+
+@app.command("run")
+def run(
+    file: FileArgument,
+    url: UrlOption = "",
+    state: StateOption = DEFAULT_STATE,
+    config: ConfigOption = None,
+    most: Annotated[int, typer.Option(min=1, max=1000, help="Answers: the newest of the log.")] = 20,
+    people: Annotated[int, typer.Option(min=1, max=100, help="By how many people each is to be judged.")] = 4,
+) -> None:
+    """Put the newest answers into the annotators' queue, with a critic's notes, which half of the people see.
+
+    An answer in which the critic finds nothing, or which is in the queue already, is left out.
+    """
+    from collections import Counter
+
+    from rlhf_online.eventlog import open_source
+    from rlhf_online.rewards.critic.notes import notes
+    from rlhf_online.rewards.judge.endpoint import Cache, Endpoint
+    from rlhf_online.rewards.judge.labelling import said_before
+    from rlhf_online.rewards.judge.revising import answers_in
+    from rlhf_online.rewards.judge.verdicts import Doubt
+
+    settings, folder = judges.read(file), existing(state)
+    keys = content_keys(folder, config)
+    source = open_source(log_settings(folder, config), folder.log)
+    try:
+        answers = answers_in(source, most, 0.0, keys)
+    finally:
+        source.close()
+    cache = Cache(folder.root / "judge.sqlite")
+    endpoint = Endpoint(settings, cache)
+    counts: Counter[str] = Counter()
+    try:
+        with connect(url, state, operator=True) as service:
+            for completion in answers:
+                answer, key = completion.answers[0], f"critic {settings.model} {completion.completion_id}"
+                if cache.given(key):
+                    continue
+                found = notes(endpoint.write, said_before(completion), answer.text, settings.principles)
+                if isinstance(found, Doubt):
+                    counts[found.reason] += 1
+                    if found.reason == "budget":
+                        break
+                    continue
+                cache.give(key)
+                counts["noted" if found else "without a fault"] += 1
+                if found:
+                    name = {"completion_id": completion.completion_id, "index": answer.index}
+                    told = [{"answer": name, "quote": note.quote, "fault": note.fault} for note in found]
+                    _add(service, {"answers": [name], "people": people, "notes": told})
+    finally:
+        endpoint.close()
+        cache.close()
+    said = ", ".join(f"{what} {count}" for what, count in sorted(counts.items())) or "nothing new"
+    print(f"{len(answers)} answers: {said}; {endpoint.tokens} tokens")
+
+
+def _add(service: Any, item: dict[str, Any]) -> None:
+    """Tells why where the item is refused."""
+    [result] = service.post_lines("/v1/annotation/items", json.dumps(item).encode() + b"\n", "")["results"]
+    if "error" in result:
+        print(result["error"]["message"])
+
+
+@app.command("probe")
+def probe(file: FileArgument) -> None:
+    """Ask the critic about answers into which faults were planted, and about the same without: precision and recall."""
+    from tempfile import TemporaryDirectory
+
+    from rlhf_online.rewards.critic.planted import PLANTED
+    from rlhf_online.rewards.critic.planted import probe as ask_planted
+    from rlhf_online.rewards.judge.endpoint import Cache, Endpoint
+
+    settings = judges.read(file)
+    with TemporaryDirectory() as folder:
+        cache = Cache(Path(folder) / "judge.sqlite")
+        endpoint = Endpoint(settings, cache)
+        try:
+            found = ask_planted(endpoint.write)
+        finally:
+            endpoint.close()
+            cache.close()
+    if found.silent == 2 * len(PLANTED):
+        raise InvalidInput(f"the critic at {settings.url} replied with nothing of use: look at what it replies")
+    print(f"{len(PLANTED)} planted faults: {found.found} found, recall {found.recall:.2f}")
+    print(f"{found.notes} notes: {found.right} on a planted fault, precision {found.precision:.2f}")
+    print(f"{found.silent} of {2 * len(PLANTED)} answers without a reply of use")
+
+
+@app.command("effect")
+def effect(state: StateOption = DEFAULT_STATE, config: ConfigOption = None) -> None:
+    """How who saw notes judged, beside who by the draw did not."""
+    from rlhf_online.eventlog import open_source
+    from rlhf_online.rewards.critic.effect import effect as measured
+    from rlhf_online.rewards.judge.labelling import envelopes
+
+    folder = existing(state)
+    keys = content_keys(folder, config)
+    source = open_source(log_settings(folder, config), folder.log)
+    try:
+        arms = measured(envelopes(source, keys))
+    finally:
+        source.close()
+    for name, arm in arms.items():
+        print(f"notes {name}: {arm.lines()}")

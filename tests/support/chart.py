@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tarfile
 import tomllib
 from collections.abc import Sequence
 from functools import cache
@@ -22,6 +23,13 @@ PROFILES = (("cpu",), ("gpu",), ("gpu", "ha"), ("cpu", "openshift"))
 """Which files of values are laid over each other."""
 
 
+def earlier_chart(folder: Path) -> Path:
+    """The chart of an earlier commit, unpacked there."""
+    with tarfile.open(Path(__file__).parents[1] / "data" / "chart-0165520.tgz") as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "rlhf-online"
+
+
 class Rendered(list[Object]):
     """The objects of a release."""
 
@@ -38,9 +46,10 @@ class Rendered(list[Object]):
         return tomllib.loads(self.file(service))
 
     def file(self, service: str) -> str:
-        """That file. The engine's stands beside the chat service's."""
-        holder = {"engine": "chat"}.get(service, service)
-        return self.one("ConfigMap", f"r-rlhf-online-{holder}")["data"][f"{service}.toml"]
+        """That file, whatever the release is called."""
+        name = f"{service}.toml"
+        (found,) = [each["data"][name] for each in self.of("ConfigMap") if name in each.get("data", {})]
+        return found
 
     def pods(self) -> list[Object]:
         """The specification of every pod that the objects make, with its labels below `metadata`."""

@@ -36,6 +36,7 @@ CUSTOM = (
     "monitoring.coreos.com/v1/PodMonitor",
     "monitoring.coreos.com/v1/PrometheusRule",
     "gateway.networking.k8s.io/v1/HTTPRoute",
+    "gateway.networking.k8s.io/v1/BackendTLSPolicy",
     "keda.sh/v1alpha1/ScaledObject",
     "kafka.strimzi.io/v1/Kafka",
     "kafka.strimzi.io/v1/KafkaNodePool",
@@ -93,7 +94,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         files = {name: tool(name) for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")}
-        kwok, stages, _ = tool("kwok"), tool("stages.yaml"), tool("kubectl")
+        kwok, stages, groups, _ = tool("kwok"), tool("stages.yaml"), tool("leaderworkersets.yaml"), tool("kubectl")
         try:
             self._launch(files["etcd"], self._etcd_arguments())
             self._launch(files["kube-apiserver"], self._apiserver_arguments())
@@ -115,6 +116,8 @@ class Cluster:
                     *self.measured.objects(),
                 ]
             )
+            # As its own definition has it, though nobody acts on it here, either.
+            self.kubectl("apply", "--server-side", "--filename", str(groups))
             until(lambda: self._nodes_ready() == NODES, START_S, lambda: f"nodes to be ready: {self.log('kwok')}")
         except BaseException:
             self.close()
@@ -324,7 +327,7 @@ def _node(number: int) -> Object:
 
 def _definition(kind: str) -> Object:
     group, version, name = kind.split("/")
-    plural = f"{name.lower()}s"
+    plural = f"{name.lower().removesuffix('y')}{'ies' if name.endswith('y') else 's'}"
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",

@@ -1,14 +1,12 @@
 """An upgrade from an earlier chart: its values are taken, and nothing changes that Kubernetes does not let change."""
 
-import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.support.chart import LEAST, PROFILES, Object, Rendered, merged, render
+from tests.support.chart import LEAST, PROFILES, Object, Rendered, earlier_chart, merged, render
 
-EARLIER = Path(__file__).parents[2] / "data" / "chart-0165520.tgz"
 FIXED = {
     "StatefulSet": ("selector", "serviceName", "podManagementPolicy", "volumeClaimTemplates"),
     "Deployment": ("selector",),
@@ -27,10 +25,7 @@ def fixed(objects: Rendered) -> dict[tuple[str, str], Object]:
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("earlier")
-    with tarfile.open(EARLIER) as packed:
-        packed.extractall(folder, filter="data")
-    return folder / "rlhf-online"
+    return earlier_chart(tmp_path_factory.mktemp("earlier"))
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids="+".join)

@@ -29,6 +29,7 @@ class Release:
     name: str = "chat"
     profile: str = ""
     helm: str = "helm"
+    chart: Path = CHART
 
     def install(self, values: Values | None = None, *options: str) -> str:
         return self._change("install", values, *options)
@@ -69,13 +70,13 @@ class Release:
     def _change(self, verb: str, values: Values | None, *options: str) -> str:
         file = self.cluster.folder / f"{self.namespace}-{self.name}.json"
         file.write_text(json.dumps(merged(NEEDED, values or {})))
-        files = [*(CHART / f"values-{name}.yaml" for name in PROFILES.get(self.profile, ())), file]
+        files = [*(self.chart / f"values-{name}.yaml" for name in PROFILES.get(self.profile, ())), file]
         given = [f"--values={path}" for path in files]
-        return self.run(verb, self.name, str(CHART), *given, *(options or WAIT))
+        return self.run(verb, self.name, str(self.chart), *given, *(options or WAIT))
 
 
 @contextmanager
-def release(cluster: Cluster, namespace: str, **which: str) -> Iterator[Release]:
+def release(cluster: Cluster, namespace: str, **which: Any) -> Iterator[Release]:
     """One that is gone afterwards, if it ever came."""
     one = Release(cluster, namespace, **which)
     try:

@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Set
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tests.ops.cluster.releases import PROFILES, WAIT, Release, name_of, release
+from tests.ops.cluster.releases import CHART, PROFILES, WAIT, Release, name_of, release
+from tests.support.chart import earlier_chart
 from tests.support.simulated_cluster import Cluster, Object
 
 pytestmark = pytest.mark.ops
@@ -44,6 +47,25 @@ def specs(workloads: dict[str, Object], scaled: Set[str]) -> dict[str, Object]:
         name: {key: value for key, value in one["spec"].items() if name not in scaled or key != "replicas"}
         for name, one in workloads.items()
     }
+
+
+def test_an_upgrade_from_an_earlier_chart_keeps_workloads_and_claims(cluster: Cluster, tmp_path: Path) -> None:
+    with release(cluster, cluster.namespace(), chart=earlier_chart(tmp_path)) as chat:
+        chat.install()
+        chat.workloads()
+        kept = identities(chat)
+        assert {kind for kind, _ in kept} == {"StatefulSet", "Deployment", "PersistentVolumeClaim"}
+        replace(chat, chart=CHART).upgrade()
+        chat.workloads()
+        assert identities(chat) == kept
+        chat.run("rollback", chat.name, "1", *WAIT)
+        chat.workloads()
+        assert identities(chat) == kept
+
+
+def identities(chat: Release) -> dict[tuple[str, str], str]:
+    found = chat.find("statefulsets,deployments,persistentvolumeclaims")
+    return {(one["kind"], name_of(one)): one["metadata"]["uid"] for one in found}
 
 
 def test_the_hook_has_made_the_topics_before_anything_starts(cluster: Cluster) -> None:

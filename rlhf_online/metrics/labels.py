@@ -100,7 +100,8 @@ CANARY_SIDE = Label(name="side", values=("better", "worse"))
 CANARY_END = Label(name="end", values=("low", "high"))
 GUARDRAIL = Label(name="guardrail", values=("aborted", "empty", "slow", "thumbs_down"))
 MONITOR = Label(
-    name="monitor", values=("drift", "tampering", "poison", "over_optimisation", "length", "format", "diversity")
+    name="monitor",
+    values=("drift", "tampering", "poison", "over_optimisation", "length", "format", "diversity", "sycophancy"),
 )
 FOLDER = Label(name="folder", values=("state", "log", "versions", "checkpoints"))
 GPU = Label(name="gpu", bound="the machine's GPUs, by their numbers")

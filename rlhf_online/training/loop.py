@@ -291,6 +291,7 @@ class Trainer:
         if judged.passed:
             progress.policy_version = judged.version
             watching.watch_line(parts, progress, judged)
+            watching.watch_sycophancy(parts)
         else:
             parts.retrier.call("writing a version", lambda: parts.publisher.stage_weights(judged))
             take_back_policy(parts)

@@ -9,7 +9,7 @@ from rlhf_online.gate.traits import Seen, Trait
 from rlhf_online.texts.words import words
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.progress import JudgedVersion, Progress
-from rlhf_online.watch import voters
+from rlhf_online.watch import sycophancy, voters
 from rlhf_online.watch.line import Line
 from rlhf_online.watch.voters import Judged
 
@@ -33,6 +33,20 @@ def watch_line(parts: TrainerParts, progress: Progress, judged: JudgedVersion) -
     progress.line = line.to_json()
     for monitor, reading in line.readings(parts.settings.gate.proxy_gap.max).items():
         parts.reporter.watch(monitor, reading)
+
+
+def watch_sycophancy(parts: TrainerParts) -> None:
+    """Tell whether the version in memory yields to what askers think."""
+    learners = parts.learners
+    asked = sycophancy.Asked(
+        decode=learners.tokenizer.decode,
+        edited=learners.tokenizer.edited,
+        begins=lambda word: learners.tokenizer.answer_ids(word)[:-1],
+        logprobs=lambda pairs: learners.logprobs(pairs)[0],
+    )
+    views = parts.settings.gate.traits.agreement.views
+    probes = sycophancy.probe(parts.intake.policy_inputs.prompts, views, asked)
+    parts.reporter.watch("sycophancy", sycophancy.reading(probes))
 
 
 Decode = Callable[[Sequence[int]], str]

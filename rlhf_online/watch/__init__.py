@@ -3,6 +3,7 @@
     drift       do people judge otherwise than they did?
     tampering   who votes for which of the traits that no reward should pay for, as nobody else does? (`voters`)
     poison      the same of any word
+    sycophancy  does a version yield to what its asker thinks, though it was sure?
     line        what creeps over many versions: over_optimisation, length, format, diversity
 
 Pure, and known to no service: the trainer feeds them, and tells metrics, and operators by `rlhf-online watch`.

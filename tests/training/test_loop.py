@@ -58,6 +58,7 @@ from rlhf_online.training.publication import Publisher
 from rlhf_online.training.retrier import Stopped
 from rlhf_online.training.settings import RewardTraining, RolloutSettings
 from rlhf_online.versions.manifest import Kind
+from rlhf_online.watch.monitors import MONITORS
 from rlhf_online.wire import decode
 from tests.faults import auditor
 from tests.support.crash import Crash
@@ -145,6 +146,9 @@ def test_votes_become_a_served_reward_version_and_a_promoted_policy(tiny: World)
         assert status["cycle"] == 1
         assert [item["outcome"] for item in status["history"]] == ["promoted"]
         assert standing.read(tiny.registry.store).believed > 0, "an operator sees whose votes count how"
+        said = tiny.state.read_status("watch")["monitors"]
+        assert said.keys() == {*MONITORS}, "each monitor has spoken"
+        assert said["length"]["says"].startswith("answers of ")
         audit(tiny, trainer)
 
 

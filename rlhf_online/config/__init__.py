@@ -16,6 +16,7 @@ from rlhf_online.config.base import (
     ProcessSettings,
     Section,
     ServiceSettings,
+    Sharding,
     Tuning,
     VersionsSettings,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Section",
     "ServiceSettings",
     "SftSettings",
+    "Sharding",
     "SwapSettings",
     "TlsSettings",
     "TracingSettings",

@@ -48,6 +48,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Computed = Annotated[Dtype, BeforeValidator(_no_float16)]
 """What layers compute in, as a setting."""
+Sharding = Literal["none", "full"]
 ObjectiveName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Tags = Annotated[tuple[ObjectiveName, ...], Field(max_length=64), AfterValidator(_different)]
 Objective = Annotated[str, Field(pattern=r"^(rule:)?[a-z][a-z0-9_-]{0,31}$")]

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from rlhf_online.config.base import Computed, Device, Only, Positive, Section
+from rlhf_online.config.base import Computed, Device, Only, Positive, Section, Sharding
 
 
 class SftSettings(Section):
@@ -44,6 +44,10 @@ class SftSettings(Section):
     )
     recompute: bool = Field(
         default=False, description="Layers compute activations again instead of keeping them: slower, in less memory."
+    )
+    sharding: Sharding = Field(
+        default="none",
+        description="Where torchrun starts several processes: each keeps all weights, or (full) but a piece of them.",
     )
     threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's own choice.")
     child: bool = Field(

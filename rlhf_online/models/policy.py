@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf_online.errors import InvalidInput
-from rlhf_online.models import frozen, sampling, token_head, tree_attention, trunk
+from rlhf_online.models import frozen, sampling, tree_attention, trunk
 from rlhf_online.models.compiled import plainly
 from rlhf_online.models.packing import Packed
 from rlhf_online.models.precision import Written, computing
+from rlhf_online.models.predictor import Predictor, hidden_states
+from rlhf_online.models.sharding import Shards
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import Pair
 from rlhf_online.versions.manifest import ProbeSequence
@@ -66,6 +68,9 @@ class Policy:
         self._adapter = adapter
         self._reference_adapter = reference_adapter
         self.limits = trunk.limits(lm.config)
+        self._predictors = Predictor(lm), Predictor(reference or lm)
+        # What an adapter learns is small, and its base would be put together again for each pass.
+        self.shards = Shards(*self._predictors) if adapter is None else Shards()
         self.packer = tree_attention.packer(lm, self.limits.context, dtype)
         if reference is not None:
             tree_attention.adopt(reference)
@@ -138,8 +143,7 @@ class Policy:
     def forward(self, batch: Packed, temperature_B: float | Tensor = 1.0, *, entropies: bool = False) -> Outputs:
         """`temperature_B` is that of the sampling: logits are divided by it."""
         with computing(self.device, self.dtype):
-            hidden_Nd = _hidden(self.lm, batch)
-            logprobs_N, entropies_N = _tokens(self.lm, hidden_Nd, batch, temperature_B, entropies=entropies)
+            hidden_Nd, logprobs_N, entropies_N = self._predictors[0](batch, temperature_B, entropies=entropies)
         values_N = self.value_head(hidden_Nd.to(self.value_head.weight.dtype)).squeeze(-1)
         return Outputs(
             batch.by_answer(logprobs_N),
@@ -150,8 +154,8 @@ class Policy:
     @torch.no_grad()
     def reference_logprobs(self, batch: Packed, temperature_B: float | Tensor = 1.0) -> Tensor:
         """Log-probabilities of the answer tokens under the reference, (B, A), 0 where masked."""
-        with self.as_reference() as model, computing(self.device, self.dtype):
-            return batch.by_answer(_tokens(model, _hidden(model, batch), batch, temperature_B)[0])
+        with self.as_reference(), computing(self.device, self.dtype):
+            return batch.by_answer(self._predictors[1](batch, temperature_B)[1])
 
     @torch.no_grad()
     def logprobs(
@@ -167,7 +171,7 @@ class Policy:
                 logprobs_BA = self.reference_logprobs(batch, temperature)
             else:
                 with _exactly(self.lm) if exact else computing(self.device, self.dtype):
-                    logprobs_BA = batch.by_answer(_tokens(self.lm, _hidden(self.lm, batch), batch, temperature)[0])
+                    logprobs_BA = batch.by_answer(self._predictors[0](batch, temperature)[1])
             for index, row in zip(group, logprobs_BA.tolist(), strict=True):
                 found[index] = tuple(row[: len(pairs[index][1])])
         return [found[index] for index in range(len(pairs))]
@@ -244,7 +248,7 @@ def logits(policy: Policy, batch: Packed, *, reference: bool = False) -> Tensor:
     """Of every token after each state before an answer token, float32, (N, V): for batches that are small."""
     chosen = policy.as_reference() if reference else nullcontext(policy.lm)
     with chosen as lm, computing(policy.device, policy.dtype):
-        return trunk.output_head(lm)(_hidden(lm, batch)).float()
+        return trunk.output_head(lm)(hidden_states(lm, batch)).float()
 
 
 def output_embedding(policy: Policy) -> Tensor:
@@ -253,26 +257,6 @@ def output_embedding(policy: Policy) -> Tensor:
         head = trunk.output_head(lm)
         assert isinstance(head, nn.Linear), "an output layer is linear"
         return head.weight.detach()
-
-
-def _hidden(model: PreTrainedModel, batch: Packed) -> Tensor:
-    """The last hidden states that predict the answer tokens, (N, d)."""
-    return tree_attention.hidden_states(getattr(model, model.base_model_prefix), batch)[batch.before_N]
-
-
-def _tokens(
-    model: PreTrainedModel,
-    hidden_Nd: Tensor,
-    batch: Packed,
-    temperature_B: float | Tensor,
-    *,
-    entropies: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities of the answer tokens, and the entropies if asked for, (N,) each."""
-    temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=hidden_Nd.device)
-    temperature_N = batch.by_token(temperature_B.expand(len(batch.mask_BA)))
-    head = trunk.output_head(model)
-    return token_head.predictions(head, hidden_Nd, batch.answer_N, temperature_N, entropies=entropies)
 
 
 @torch.no_grad()

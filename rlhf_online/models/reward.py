@@ -32,6 +32,7 @@ from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.packing import Packed
 from rlhf_online.models.precision import Written
 from rlhf_online.models.score_normalisation import ScoreNormalisation
+from rlhf_online.models.sharding import Shards
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 
 MAX_BATCH_TOKENS = 16384
@@ -53,7 +54,8 @@ NEW_HEADS = Heads()
 class RewardModel:
     """Built by `RewardModel.load`. `heads` has a row for each head of each objective, objective by objective.
 
-    `tokenizer` is the digest of the tokenizer that the trunk was made for; layers compute in `dtype`.
+    `tokenizer` is the digest of the tokenizer that the trunk was made for; layers compute in `dtype`. Large because it
+    is what is loaded, learns and is written as one.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class RewardModel:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.decoder = decoder
+        self.shards = Shards() if adapter else Shards(decoder)
         self.readout: Readout = heads.readout
         self.heads = linear
         self.objectives = heads.objectives

@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from rlhf_online.errors import InvalidInput, VersionCorrupt
-from rlhf_online.models import precision
+from rlhf_online.models import precision, sharding
 from rlhf_online.models.limits import ModelLimits, activation_bytes
 from rlhf_online.models.loading import LOADING
 from rlhf_online.models.precision import Written
@@ -109,7 +109,7 @@ def save_model(model: PreTrainedModel, folder: Path, *, base: Path, written: Wri
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet():
-        model.save_pretrained(folder, state_dict=_with_copies(_as_written(model.state_dict(), written), base))
+        model.save_pretrained(folder, state_dict=_with_copies(_as_written(_tensors(model), written), base))
     own = {path.name for path in folder.iterdir()}
     for path in sorted(base.iterdir()):
         copied = path.suffix in (".json", ".jinja", ".txt", ".model") and not path.name.endswith(".index.json")
@@ -121,6 +121,17 @@ def save_model(model: PreTrainedModel, folder: Path, *, base: Path, written: Wri
         config.pop("_name_or_path", None)
         config["dtype"] = precision.name(written.usual)
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    """`model.state_dict()`, also of one that is sharded and `gathered`, which that would take apart."""
+    found = {name: parameter.detach() for name, parameter in model.named_parameters(remove_duplicate=False)}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        temporary = module._non_persistent_buffers_set  # noqa: SLF001
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in temporary:
+                found[f"{prefix}.{name}" if prefix else name] = buffer
+    return found
 
 
 def _as_written(tensors: dict[str, Tensor], written: Written) -> dict[str, Tensor]:
@@ -260,8 +271,8 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, each name behind `prefix` and a dot, as safetensors can hold them."""
-    return {f"{prefix}.{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    """Copies on the CPU, each name behind `prefix` and a dot, as safetensors can hold them (`sharding.on_cpu`)."""
+    return {f"{prefix}.{name}": sharding.on_cpu(tensor) for name, tensor in tensors.items()}
 
 
 def unnamed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -271,11 +282,15 @@ def unnamed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def swapped(parameters: Mapping[str, torch.nn.Parameter], tensors: dict[str, Tensor]) -> Iterator[None]:
-    """While the block runs the parameters hold the tensors of the same names, and the other way round; no copies."""
+    """While the block runs the parameters hold the tensors of the same names, and the other way round; no copies, but
+    of what is sharded, of which a tensor is this process's piece."""
 
     def swap() -> None:
         for name, parameter in parameters.items():
-            parameter.data, tensors[name] = tensors[name], parameter.data
+            if sharding.is_sharded(parameter):
+                sharding.exchange(sharding.piece(parameter), tensors[name])
+            else:
+                parameter.data, tensors[name] = tensors[name], parameter.data
 
     swap()
     try:
@@ -287,9 +302,8 @@ def swapped(parameters: Mapping[str, torch.nn.Parameter], tensors: dict[str, Ten
 def restore(parameters: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
     """Copy `tensors` into the parameters of the same names. Raises VersionCorrupt if they are others."""
     check_names(parameters, tensors)
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
+    for name, tensor in tensors.items():
+        sharding.put(parameters[name], tensor)
 
 
 def check_names(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

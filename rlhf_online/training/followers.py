@@ -5,6 +5,7 @@ nothing that not all of them have learned.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,27 @@ def _carry_out(order: distributed.Order, learners: Learners, held_back: HeldBack
         case ("follow", _), _:
             version, reference = folder(values["version"]), folder(values["reference"])
             learners.follow(version, reference, new_reference=values["new_reference"])
+        case ("lend", "held_back"), HeldBackModel():
+            held_back.part()
+        case ("lend", "reward"), _:
+            learners.reward_part()
+        case ("lend", "policy"), _:
+            learners.policy_part()
+        case ("hold", "held_back"), HeldBackModel():
+            _hold(held_back.updater.model.shards.gathered())
+        case ("hold", "reward"), _:
+            _hold(learners.reward.model.shards.gathered())
+        case ("hold", "policy"), _:
+            _hold(learners.published())
         case _:
             raise RanksFailed(f"rank 0 orders {order.name!r}, which this rank does not know: run one release on all")
+
+
+def _hold(gathered: AbstractContextManager[None]) -> None:
+    """Until rank 0 releases it; nothing else is ordered meanwhile."""
+    with gathered:
+        released = distributed.next_order()
+    assert released.name == "release", f"{released.name} while weights are held"
 
 
 def _gone(values: dict[str, Any]) -> tuple[list[tuple[str, str]], list[Erasure]]:

@@ -69,12 +69,15 @@ class HeldBackModel:
         pair's, as in the policy's scores."""
         model = self.updater.model
         weights_O = torch.tensor([weights[name] for name in model.objectives])
-        scores_N, spreads_N = compose.combine(model.scores(pairs), weights_O, model.correlation_OO)
+        with orders.held("held_back", sharded=model.shards.cut), model.shards.gathered():
+            scores_NOK = model.scores(pairs)
+        scores_N, spreads_N = compose.combine(scores_NOK, weights_O, model.correlation_OO)
         added_N = torch.tensor(by_rules) if by_rules else torch.zeros_like(scores_N)
         return [Scored(*found) for found in zip((scores_N + added_N).tolist(), spreads_N.tolist(), strict=True)]
 
     def part(self) -> CheckpointPart:
         """Its part of a checkpoint."""
+        orders.lend("held_back", sharded=self.updater.model.shards.cut)
         return CheckpointPart(*self.updater.state())
 
     def restore(self, part: CheckpointPart) -> None:

@@ -1,11 +1,13 @@
 """The two models that learn, as the loop sees them: restore, learn, sample, write.
 
 Where several processes train together (`distributed`) what changes a model is ordered of all of them, and they must
-come to the same weights; what only asks it is done by rank 0 alone.
+come to the same weights; what only asks it is done by rank 0 alone, to which the others lend their pieces where weights
+are sharded (`models.sharding`).
 """
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
 from rlhf_online.rewards import compose
 from rlhf_online.rollout.types import LabelledAnswer, ScoredRollout
-from rlhf_online.training import distributed, orders
+from rlhf_online.training import distributed, orders, policy_update
 from rlhf_online.training.checkpoint import CheckpointPart
 from rlhf_online.training.optimiser import OnStep, unseen
 from rlhf_online.training.policy_update import PolicyReport, PolicyUpdater
@@ -128,9 +130,11 @@ class Learners:
         return self.policy.init_value(*model.linear(compose.coefficients(weights_O, model.correlation_OO)))
 
     def reward_part(self) -> CheckpointPart:
+        orders.lend("reward", sharded=self.reward.model.shards.cut)
         return CheckpointPart(*self.reward.state())
 
     def policy_part(self) -> CheckpointPart:
+        orders.lend("policy", sharded=self.policy.policy.shards.cut)
         return CheckpointPart(*self.policy.state())
 
     def restore_reward(self, part: CheckpointPart) -> None:
@@ -150,19 +154,19 @@ class Learners:
         were there are let go of first, since there may be no room for both.
         """
         orders.follow(folder, reference, new_reference=new_reference)
-        tensors, values = self.policy.state()
-        value = {name: tensor for name, tensor in tensors.items() if name.startswith("value.")}
-        del tensors, self.policy
+        values, head = policy_update.values(self.policy), self.policy.policy.value_head
+        del self.policy
         updater = self._load_policy(folder, reference)
-        own, first = updater.policy.state(), updater.state()[1]
+        first = policy_update.values(updater)
         kept = {"kl_coef": first["kl_coef"], "baseline": first["baseline"]} if new_reference else {}
-        updater.load_state(own | value, values | kept)
+        trunk.restore(dict(updater.policy.value_head.named_parameters()), dict(head.named_parameters()))
+        policy_update.load_values(updater, values | kept)
         self.policy = updater
         distributed.agree("the policy as loaded", self.policy.fingerprint)
 
     def sample(self, prompts: Sequence[Tokens], *, max_tokens: int, temperature: float, seed: int) -> list[Tokens]:
         """Answers by the weights that are to serve."""
-        with self.policy.published():
+        with self.published():
             return self.policy.policy.sample(
                 prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=self.tokenizer.eos_ids
             )
@@ -170,18 +174,30 @@ class Learners:
     def logprobs(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> tuple[Logprobs, Logprobs]:
         """Log-probabilities of the answers' tokens at temperature 1: by the weights that are to serve, and by the
         reference."""
-        with self.policy.published():
-            policy = self.policy.policy.logprobs(pairs)
-        return policy, self.policy.policy.logprobs(pairs, reference=True)
+        with self.published():
+            policy = self.policy.policy
+            return policy.logprobs(pairs), policy.logprobs(pairs, reference=True)
 
     def probe(self, prompts: Sequence[Tokens], *, max_tokens: int, seed: int) -> tuple[ProbeSequence, ...]:
         """Prompts with those answers, for a version's manifest."""
         answers = self.sample(prompts, max_tokens=max_tokens, temperature=1.0, seed=seed)
         sequences = [(prompt + answer)[-PROBE_TOKENS:] for prompt, answer in zip(prompts, answers, strict=True)]
-        with self.policy.published():
+        with self.published():
             return self.policy.policy.probe(sequences)
 
     def write_policy(self, folder: Path) -> None:
         """Write the files of a version that serves what the policy has learned."""
-        with self.policy.published():
+        with self.published():
             self.policy.policy.write_version(folder)
+
+    def write_reward(self, folder: Path) -> None:
+        """Write the files of a version of the reward model."""
+        model = self.reward.model
+        with orders.held("reward", sharded=model.shards.cut), model.shards.gathered():
+            model.save(folder)
+
+    @contextmanager
+    def published(self) -> Iterator[None]:
+        """See `PolicyUpdater.published`."""
+        with orders.held("policy", sharded=self.policy.policy.shards.cut), self.policy.published():
+            yield

@@ -3,7 +3,8 @@
 `followers` carries them out. In a process on its own an order does nothing.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -63,6 +64,25 @@ def follow(folder: Path, reference: Path, *, new_reference: bool) -> None:
     distributed.order(
         "follow", lambda: {"version": folder.name, "reference": reference.name, "new_reference": new_reference}
     )
+
+
+def lend(model: Model, *, sharded: bool) -> None:
+    """Where the model is sharded: give what the others hold of its part of a checkpoint."""
+    if sharded:
+        distributed.order("lend", lambda: {"model": model})
+
+
+@contextmanager
+def held(model: Model, *, sharded: bool) -> Iterator[None]:
+    """Where the model is sharded: the others gather it, too, and hold it so until the block ends; see
+    `Learners.published`."""
+    if sharded:
+        distributed.order("hold", lambda: {"model": model})
+    try:
+        yield
+    finally:
+        if sharded:
+            distributed.order("release")
 
 
 def stop() -> None:

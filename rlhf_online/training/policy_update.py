@@ -160,7 +160,7 @@ class PolicyUpdater:
         """While the block runs the policy has the weights that are to serve: its own, or their average, as a version
         holds them."""
         policy, average = self.policy, nullcontext() if self._average is None else self._average.in_place()
-        with average, precision.rounded(policy.parameters(), policy.written):
+        with average, precision.rounded(policy.parameters(), policy.written), policy.shards.gathered():
             yield
 
     def _usable(
@@ -282,7 +282,9 @@ class PolicyUpdater:
                 found["ptx_loss"] = self._passes.backward(self._ptx, mixed, self._settings.ptx_coef)["policy_loss"]
             return found
 
-        found = distributed.together(lambda: self._passes.fitting(gradient), "the policy's step")
+        in_step = self.policy.shards.cut
+        work = gradient if in_step else lambda: self._passes.fitting(gradient)
+        found = distributed.together(work, "the policy's step", in_step=in_step)
         found = distributed.all_reduce(self._adam.parameters.values(), found)
         norm = self._adam.clip(self._settings.max_grad_norm)
         if not all(map(math.isfinite, (norm, *found.values()))):
@@ -299,13 +301,7 @@ class PolicyUpdater:
         tensors = self.policy.state() | trunk.named("adam", self._adam.state())
         if self._average is not None:
             tensors |= trunk.named("average", self._average.state())
-        values = {
-            "updates": self.updates,
-            "kl_coef": self.algorithm_state.kl_coef,
-            "value_ready": self.value_ready,
-            "baseline": [self.algorithm_state.baseline.total, self.algorithm_state.baseline.weight],
-        }
-        return tensors, values
+        return tensors, values(self)
 
     def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Put back what `state` gave. Raises VersionCorrupt for another model's."""
@@ -313,11 +309,26 @@ class PolicyUpdater:
         self._adam.load_state(trunk.unnamed("adam", tensors))
         if self._average is not None:
             self._average.load_state(trunk.unnamed("average", tensors))
-        self.updates, self.value_ready = values["updates"], values["value_ready"]
-        total, weight = values["baseline"]
-        self.algorithm_state = AlgorithmState(
-            kl_coef=values["kl_coef"], baseline=RunningMean(total=total, weight=weight)
-        )
+        load_values(self, values)
+
+
+def values(updater: PolicyUpdater) -> dict[str, Any]:
+    """What `PolicyUpdater.state` gives besides tensors."""
+    return {
+        "updates": updater.updates,
+        "kl_coef": updater.algorithm_state.kl_coef,
+        "value_ready": updater.value_ready,
+        "baseline": [updater.algorithm_state.baseline.total, updater.algorithm_state.baseline.weight],
+    }
+
+
+def load_values(updater: PolicyUpdater, values: dict[str, Any]) -> None:
+    """Put back what `values` gave."""
+    updater.updates, updater.value_ready = values["updates"], values["value_ready"]
+    total, weight = values["baseline"]
+    updater.algorithm_state = AlgorithmState(
+        kl_coef=values["kl_coef"], baseline=RunningMean(total=total, weight=weight)
+    )
 
 
 def _nothing() -> None:

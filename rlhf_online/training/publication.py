@@ -53,7 +53,7 @@ class Publisher:
         version = progress.reward_version
         parent = self._registry.live("reward") or ""
         if version not in self._registry.versions("reward"):
-            self._learners.reward.model.save(self._registry.stage(version))
+            self._learners.write_reward(self._registry.stage(version))
             self._record(version, progress.trained_on)
             self._registry.publish(
                 Manifest(

@@ -228,7 +228,7 @@ class RewardUpdater:
         if labels:
             people = [vote for vote in votes if not vote.by_ai]
             kept = [vote for vote in self._replay.sample(label_reliability.MOST, rng) if not vote.by_ai]
-            seen = partial(_rows, partial(features, self.model))
+            seen = partial(_rows, self.model, partial(features, self.model))
             labelled.observe(self._passes.loss.label_reliability, seen, labels, [*people, *kept], rng)
 
     @property
@@ -282,12 +282,13 @@ class RewardUpdater:
 
 def _utilities(model: RewardModel, answers: Sequence[Pair]) -> Tensor:
     """`model.utilities`, each process computing a share."""
-    return _rows(model.utilities, answers)
+    return _rows(model, model.utilities, answers)
 
 
-def _rows(compute: Callable[[Sequence[Pair]], Tensor], answers: Sequence[Pair]) -> Tensor:
-    """`compute(answers)`, each process computing a share."""
-    return distributed.rows(answers, compute, "reading answers")
+def _rows(model: RewardModel, compute: Callable[[Sequence[Pair]], Tensor], answers: Sequence[Pair]) -> Tensor:
+    """`compute(answers)`, of what `model` says, each process computing a share."""
+    with model.shards.gathered():
+        return distributed.rows(answers, compute, "reading answers")
 
 
 def _standing(passes: VotePasses, replay: Replay) -> Standing:

@@ -20,6 +20,7 @@ from rlhf_online.config import (
     Positive,
     Section,
     ServiceSettings,
+    Sharding,
     TracingSettings,
     Tuning,
 )
@@ -155,6 +156,11 @@ class TrainerSettings(ServiceSettings):
         "passes of several times the tokens in the same memory.",
     )
     threads: Positive = Field(default=1, description="CPU threads.")
+    sharding: Sharding = Field(
+        default="none",
+        description="Where torchrun starts several processes that train together: each keeps all weights, gradients "
+        "and moments, or (full) but a piece of those of models that learn in full (FSDP2), so that larger ones fit.",
+    )
     rank_timeout_s: float = Field(
         default=600.0,
         gt=0,

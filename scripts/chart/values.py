@@ -309,8 +309,8 @@ class Trainer(Pod):
     )
     ranks: Annotated[int, Field(ge=1)] = Field(
         default=1,
-        description="Processes that train together in its pod (torchrun), each with the whole models: one a GPU that "
-        "`resources` asks for.",
+        description="Processes that train together in its pod (torchrun), one a GPU that `resources` asks for: each "
+        "with the whole models, or, with settings.sharding: full, a piece of them.",
     )
     nodes: Annotated[int, Field(ge=1)] = Field(
         default=1,

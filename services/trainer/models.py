@@ -1,6 +1,6 @@
 """The models that learn, as settings and versions have them begin; in each rank where several train together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 import structlog
 import torch
+from transformers import PreTrainedModel
 
 from rlhf_online.errors import ConfigError
 from rlhf_online.models import precision, tree_attention
@@ -82,10 +83,16 @@ def _load(
     once = FrozenWeights()
     learners = _learners(settings, beginning, tokenizer, once)
     held_back = _held_back(settings, beginning, tokenizer, once) if settings.gate.held_back.share else None
-    modules = {"policy": learners.policy.policy.lm, "reward": learners.reward.model.decoder}
-    loaded = {f"{kind}.{name}": p for kind, module in modules.items() for name, p in module.named_parameters()}
-    distributed.agree(f"the models as loaded ({settings.model})", lambda: distributed.fingerprint(loaded))
     return learners, held_back
+
+
+def _share(model: Policy | RewardModel, weights: Iterable[PreTrainedModel | None], settings: TrainerSettings) -> None:
+    """Where several processes train together they begin with the same weights, of which each keeps a piece if so asked.
+    Raises RanksFailed."""
+    loaded = {f"{n}.{name}": p for n, module in enumerate(weights) if module for name, p in module.named_parameters()}
+    distributed.agree(f"a model as loaded ({settings.model})", lambda: distributed.fingerprint(loaded))
+    if settings.sharding == "full" and not distributed.alone():
+        model.shards.over(distributed.mesh(model.device))
 
 
 def _learners(
@@ -106,9 +113,10 @@ def _learners(
         )
         if settings.recompute:
             tree_attention.recomputed(policy.lm, policy.dtype)
-        once.keep(policy.lm)
-        if policy.reference is not None:
-            once.keep(policy.reference)
+        _share(policy, (policy.lm, policy.reference), settings)
+        for module in (policy.lm, policy.reference):
+            if module is not None and not policy.shards.cut:
+                once.keep(module)
         mixed = _demonstrations(settings.policy, tokenizer, policy)
         return PolicyUpdater(policy, settings.policy, settings.seed, mixed)
 
@@ -153,7 +161,9 @@ def _reward_updater(
     )
     if settings.recompute:
         tree_attention.recomputed(model.decoder, model.dtype)
-    once.keep(model.decoder)
+    _share(model, (model.decoder,), settings)
+    if not model.shards.cut:
+        once.keep(model.decoder)
     if model.tokenizer != tokenizer.digest:
         raise ConfigError(f"{trunk}: the model in {named} has another tokenizer than {base}: name one with the same")
     return RewardUpdater(model, settings.reward, seed)

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 from prometheus_client import CollectorRegistry
@@ -25,9 +26,9 @@ from services.trainer.wiring import build
 from tests.support.trainer_world import TorchEngine
 
 
-def train(config: Path, faults: dict[int, tuple[int, signal.Signals]] | None = None) -> int:
+def train(config: Path, faults: dict[int, tuple[int, signal.Signals]] | None = None) -> list[str]:
     """Train until there is no vote to learn from. `faults`: the signal that a rank sends itself as it comes to an
-    exchange, by its number. Returns how many exchanges there were."""
+    exchange, by its number. Returns which exchanges there were."""
     settings = load(TrainerSettings, config)
     rank, tokenizer = int(os.environ["RANK"]), ChatTokenizer(Path(settings.model))
     exchanges = _counted(*(faults or {}).get(rank, (0, signal.SIGKILL)))
@@ -37,7 +38,7 @@ def train(config: Path, faults: dict[int, tuple[int, signal.Signals]] | None = N
             _lead(settings, tokenizer)
         else:
             follow(settings, tokenizer)
-    return len(exchanges)
+    return exchanges
 
 
 def _lead(settings: TrainerSettings, tokenizer: ChatTokenizer) -> None:
@@ -53,14 +54,22 @@ def _lead(settings: TrainerSettings, tokenizer: ChatTokenizer) -> None:
 
 
 def _counted(number: int, by: signal.Signals) -> list[str]:
-    """The exchanges that this process comes to; at the `number`th it sends itself the signal."""
-    come, exchanges = group.come, list[str]()
+    """The exchanges that this process comes to, those in the midst of a pass of a sharded model among them; at the
+    `number`th it sends itself the signal."""
+    exchanges = list[str]()
 
-    def counted(where: str) -> None:
-        exchanges.append(where)
-        if len(exchanges) == number:
-            os.kill(os.getpid(), by)
-        come(where)
+    def count(holder: Any, name: str) -> None:
+        exchange = getattr(holder, name)
 
-    group.come = counted
+        def counted(*args: Any, **options: Any) -> Any:
+            exchanges.append(name)
+            if len(exchanges) == number:
+                os.kill(os.getpid(), by)
+            return exchange(*args, **options)
+
+        setattr(holder, name, counted)
+
+    count(group, "come")
+    count(torch.distributed, "all_gather_single")
+    count(torch.distributed, "reduce_scatter_single")
     return exchanges

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
-from rlhf_online.models import tree_attention, trunk
+from rlhf_online.models import sharding, tree_attention, trunk
 from rlhf_online.models.policy import Policy
+from rlhf_online.models.predictor import Predictor
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.training import distributed
@@ -36,6 +37,8 @@ def of_policy(
     device: str = "cpu",
     tuning: Literal["full", "lora"] = "full",
     dtype: torch.dtype = torch.float64,
+    *,
+    sharded: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The gradient of an update's one step, and what the update said of it."""
     settings = PolicyTraining.model_validate(
@@ -43,6 +46,8 @@ def of_policy(
     )
     pairs = answers()
     policy = Policy.load(base, tuning=tuning, device=device, dtype=dtype)
+    if sharded:
+        policy.shards.over(distributed.mesh(policy.device))
     updater = PolicyUpdater(policy, settings, 0, pairs[:2])
     scored = [
         ScoredRollout(
@@ -103,7 +108,12 @@ def votes(count: int, tag: str) -> list[Vote]:
 
 
 def of_reward(
-    base: Path, *, count: int = 17, tuning: Literal["full", "lora"] = "full", dtype: torch.dtype = torch.float64
+    base: Path,
+    *,
+    count: int = 17,
+    tuning: Literal["full", "lora"] = "full",
+    dtype: torch.dtype = torch.float64,
+    sharded: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The gradient of an update's one step, and what the update measured and learned beside the model."""
     settings = RewardTraining.model_validate(
@@ -111,6 +121,8 @@ def of_reward(
     )
     heads = Heads(objectives=settings.objectives, members=settings.heads)
     model = RewardModel.load(base, tuning=tuning, heads=heads, dtype=dtype)
+    if sharded:
+        model.shards.over(distributed.mesh(model.device))
     updater = RewardUpdater(model, settings, 0)
     report = updater.update(votes(count, "new"), votes(60, "held out"), answers())
     tensors, values = updater.state()
@@ -124,27 +136,29 @@ def of_reward(
     return _gradient(tensors) | normal, figures
 
 
-def of_demonstrations(base: Path) -> dict[str, Tensor]:
+def of_demonstrations(base: Path, *, sharded: bool = False) -> dict[str, Tensor]:
     lm = trunk.load_lm(base, device=torch.device("cpu"), dtype=torch.float64)
-    lm.requires_grad_(True)
-    loss = fine_tuning.backward(lm, tree_attention.packer(lm, 128), answers())
+    predict, packer = Predictor(lm.requires_grad_(True)), tree_attention.packer(lm, 128)
+    if sharded:
+        sharding.shard(predict, distributed.mesh(lm.device))
+    loss = fine_tuning.backward(predict, packer, answers(), sharded=sharded)
     figures = distributed.all_reduce(lm.parameters(), {"loss": loss})
-    gradients = {name: p.grad for name, p in lm.named_parameters() if p.grad is not None}
+    gradients = {name: sharding.on_cpu(p.grad) for name, p in lm.named_parameters() if p.grad is not None}
     return gradients | {"loss": torch.tensor(figures["loss"])}
 
 
-def everything(base: Path) -> dict[str, Tensor]:
+def everything(base: Path, *, sharded: bool = False) -> dict[str, Tensor]:
     """All gradients, and all that was said, by learner and name."""
-    found = {f"sft.{name}": tensor.contiguous() for name, tensor in of_demonstrations(base).items()}
+    found = {f"sft.{name}": tensor for name, tensor in of_demonstrations(base, sharded=sharded).items()}
     for algorithm in ALGORITHMS:
-        gradients, stats = of_policy(base, algorithm)
+        gradients, stats = of_policy(base, algorithm, sharded=sharded)
         found |= {f"{algorithm}.{name}": tensor for name, tensor in gradients.items()}
         found |= {f"{algorithm}.stats.{name}": torch.tensor(value) for name, value in stats.items()}
     learned = {
-        "reward": of_reward(base),
-        "one vote": of_reward(base, count=1),  # two of three processes have nothing of their own
-        "reward lora": of_reward(base, tuning="lora"),
-        "ppo lora": of_policy(base, "ppo", tuning="lora"),
+        "reward": of_reward(base, sharded=sharded),
+        "one vote": of_reward(base, count=1, sharded=sharded),  # two of three processes have nothing of their own
+        "reward lora": of_reward(base, tuning="lora", sharded=sharded),
+        "ppo lora": of_policy(base, "ppo", tuning="lora", sharded=sharded),
     }
     for kind, (gradients, figures) in learned.items():
         found |= {f"{kind}.{name}": tensor for name, tensor in gradients.items()}
@@ -152,7 +166,7 @@ def everything(base: Path) -> dict[str, Tensor]:
     return found
 
 
-def together(base: Path) -> dict[str, Tensor]:
+def together(base: Path, sharded: bool = False) -> dict[str, Tensor]:
     """`everything`, in a process that shares it with others."""
     with distributed.process_group(torch.device("cpu")):
-        return everything(base)
+        return everything(base, sharded=sharded)

@@ -15,9 +15,27 @@ again after the next start, by as many processes as there are then.
 In a process on its own all of this does nothing.
 """
 
-from rlhf_online.training.distributed.group import agree, alone, is_main_process, own_device, process_group, texts
+from rlhf_online.training.distributed.group import (
+    agree,
+    alone,
+    is_main_process,
+    mesh,
+    own_device,
+    process_group,
+    texts,
+)
 from rlhf_online.training.distributed.orders import Order, next_order, order
-from rlhf_online.training.distributed.steps import all_reduce, fingerprint, least, out_of_memory, rows, shard, together
+from rlhf_online.training.distributed.steps import (
+    all_reduce,
+    fingerprint,
+    least,
+    out_of_memory,
+    passes,
+    rows,
+    shard,
+    together,
+    total_norm,
+)
 
 __all__ = [
     "Order",
@@ -27,13 +45,16 @@ __all__ = [
     "fingerprint",
     "is_main_process",
     "least",
+    "mesh",
     "next_order",
     "order",
     "out_of_memory",
     "own_device",
+    "passes",
     "process_group",
     "rows",
     "shard",
     "texts",
     "together",
+    "total_norm",
 ]

@@ -18,12 +18,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.rendezvous import rendezvous
 
 from rlhf_online.errors import ConfigError, RanksFailed
 
 WITHIN_S = 600.0
 IDLE = timedelta(days=365)
+ENDS_S = 5.0
+"""A process that ends closes its connections a moment before it can be seen to have ended."""
 FAILED = "failed"
 AGAIN = (
     "Nothing of this update is kept or published: once all ranks have started anew, training goes on from the last "
@@ -35,7 +38,7 @@ class _Group:
     """What `process_group` sets up beside torch's default group, as that itself: once for the process.
 
     `members` are the host and process id of each rank; `meetings` counts the exchanges, and is the same in all. GPUs
-    exchange tensors in `gradients`, and a rank above 0 waits for orders in `idle`.
+    exchange tensors in `gradients`, a rank above 0 waits for orders in `idle`, and `mesh` exchanges pieces of weights.
     """
 
     def __init__(self) -> None:
@@ -45,6 +48,7 @@ class _Group:
         self.store: Any = None
         self.gradients: Any = None
         self.idle: Any = None
+        self.mesh: DeviceMesh | None = None
 
 
 _group = _Group()
@@ -70,6 +74,15 @@ def process_group(device: torch.device, within_s: float = WITHIN_S) -> Iterator[
         yield device
         texts("", "the end")
     except RanksFailed:
+        raise
+    except RuntimeError as error:
+        lost = "gloo" in str(error) or "NCCL" in str(error)  # in an exchange of weights, which torch makes by itself
+        until = time.monotonic() + (ENDS_S if lost else 0.0)
+        while not (ended := any(_others()[:2])) and time.monotonic() < until:
+            time.sleep(0.05)
+        if ended or lost:
+            raise _lost("an exchange of weights", _group.within_s, error) from error
+        come(FAILED)
         raise
     except BaseException:
         come(FAILED)
@@ -109,6 +122,16 @@ def own_device(device: torch.device) -> torch.device:
     return torch.device("cuda", local)
 
 
+def mesh(device: torch.device) -> DeviceMesh:
+    """All processes, for models that are sharded on their devices. They exchange in a group of its own, by NCCL between
+    GPUs, and else by gloo, also on a machine that has GPUs."""
+    if _group.mesh is None:
+        within = timedelta(seconds=_group.within_s)
+        backend: Any = _group.gradients or distributed.new_group(backend="gloo", timeout=within)
+        _group.mesh = DeviceMesh.from_group(backend, device.type)
+    return _group.mesh
+
+
 def alone() -> bool:
     """Whether this process trains on its own."""
     return not distributed.is_initialized()
@@ -145,14 +168,22 @@ def come(where: str) -> None:
     _group.store.set(f"came/{distributed.get_rank()}", where)
 
 
-def _lost(what: str, waited_s: float, error: RuntimeError) -> RanksFailed:
+def _others() -> tuple[list[int], list[int], list[int]]:
+    """Which other ranks have ended, which have failed, and which have not come to where this one is."""
     others = [rank for rank in range(distributed.get_world_size()) if rank != distributed.get_rank()]
     came = {rank: _came(rank) for rank in others}
-    if gone := [rank for rank in others if not _runs(rank)]:
+    failed = [rank for rank in others if came[rank] == FAILED]
+    behind = [rank for rank in others if rank not in failed and int(came[rank]) < _group.meetings]
+    return [rank for rank in others if not _runs(rank)], failed, behind
+
+
+def _lost(what: str, waited_s: float, error: RuntimeError) -> RanksFailed:
+    gone, failed, behind = _others()
+    if gone:
         why = f"{named(gone)} ended"
-    elif failed := [rank for rank in others if came[rank] == FAILED]:
+    elif failed:
         why = f"{named(failed)} failed, and says why"
-    elif behind := [rank for rank in others if int(came[rank]) < _group.meetings]:
+    elif behind:
         why = f"{named(behind)} did not come within {waited_s:.3g} s"
     else:
         why = f"the ranks lost one another: {error}"

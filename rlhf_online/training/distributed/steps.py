@@ -13,7 +13,8 @@ import structlog
 import torch
 from torch import Tensor, distributed, nn
 
-from rlhf_online.errors import RanksFailed
+from rlhf_online.errors import ConfigError, RanksFailed
+from rlhf_online.models import sharding
 from rlhf_online.training.distributed import group
 
 T = TypeVar("T")
@@ -35,8 +36,9 @@ def shard(items: Sequence[T]) -> tuple[Sequence[T], float]:
     return (own, 1.0) if own else (items[:1], 0.0)
 
 
-def together(work: Callable[[], T], what: str) -> T:
-    """`work()`, in which nothing is exchanged; where it fails in one process it fails in all.
+def together(work: Callable[[], T], what: str, *, in_step: bool = False) -> T:
+    """`work()`; where it fails in one process it fails in all. Nothing is exchanged in it, or, `in_step`, all make the
+    same exchanges, as models that are sharded do: then the others cannot be told but by ending.
 
     Raises what it raised, out of memory where another was, RanksFailed where another failed otherwise.
     """
@@ -47,6 +49,8 @@ def together(work: Callable[[], T], what: str) -> T:
         if isinstance(result, Tensor) and not bool(result.detach().isfinite().all()):
             state = NOT_FINITE
     except Exception as error:
+        if in_step:
+            raise _ending(error, what) from error
         group.gather([OUT_OF_MEMORY if out_of_memory(error) else FAILED], what)
         raise
     states = [round(values[0]) for values in group.gather([state], what)]
@@ -63,39 +67,61 @@ def least(value: int, what: str) -> int:
     return value if group.alone() else min(round(own) for (own,) in group.gather([value], what))
 
 
-def rows(items: Sequence[T], compute: Callable[[Sequence[T]], Tensor], what: str) -> Tensor:
+def _ending(error: Exception, what: str) -> Exception:
+    if not out_of_memory(error):
+        return error
+    return ConfigError(
+        f"out of memory at {what}, where models that are sharded cannot try again with less: start more ranks, or "
+        f"lower policy.micro_batch_tokens or rollout.max_tokens. {group.AGAIN}"
+    )
+
+
+def passes(groups: Sequence[T], weight: float, what: str, *, in_step: bool) -> list[tuple[T, float]]:
+    """A step's micro-batches with the weight of each; `in_step` every process makes as many, of which the last are
+    placeholders, of weight 0, in those that have fewer. Raises RanksFailed."""
+    own = [(each, weight) for each in groups]
+    if in_step and not group.alone():
+        most = max(round(counts[0]) for counts in group.gather([len(own)], what))
+        own += [(groups[0], 0.0)] * (most - len(own))
+    return own
+
+
+def rows(items: Sequence[T], compute: Callable[[Sequence[T]], Tensor], what: str, *, in_step: bool = False) -> Tensor:
     """`compute(items)`, which has a row for each item: each process computes a share of the rows, and gets all.
 
     A row's gradient goes to the process that computed it, so that the gradients of a loss that every process computes
     of all rows add up, over the processes, to that of the loss. What is no row's takes the whole gradient in each.
+    `in_step` a process without a row takes part in the others' passes, and in their gradient.
     """
     count = len(items)
     if group.alone() or not count:
         return compute(items)
     rank, size = distributed.get_rank(), distributed.get_world_size()
     own = slice(count * rank // size, count * (rank + 1) // size)
+    in_step = in_step and torch.is_grad_enabled()
     if own.start < own.stop:
-        values = together(lambda: compute(items[own]), what)
+        values = together(lambda: compute(items[own]), what, in_step=in_step)
     else:
-        with torch.no_grad():
-            values = together(lambda: compute(items[:1]), what)
+        with torch.set_grad_enabled(in_step):
+            values = together(lambda: compute(items[:1]), what, in_step=in_step)
     found = values.detach().new_zeros(count, *values.shape[1:])
     if own.start < own.stop:
         found[own] = values.detach()
     group.add_up([found], what)
     if own.start < own.stop and values.requires_grad:
         found[own] = values
-    return found
+    return found if own.start < own.stop or not in_step else found + values[:0].sum()
 
 
 def all_reduce(parameters: Iterable[nn.Parameter], figures: Mapping[str, float]) -> dict[str, float]:
     """Replace each gradient by the sum over all processes, and return the sums of the figures.
 
-    Every process must name the same parameters, in one order, and the same figures. Raises RanksFailed.
+    Every process must name the same parameters, in one order, and the same figures. Gradients of what is sharded are
+    sums already. Raises RanksFailed.
     """
     if group.alone():
         return dict(figures)
-    learning, names = list(parameters), sorted(figures)
+    learning, names = [each for each in parameters if not sharding.is_sharded(each)], sorted(figures)
     own = [parameter.grad for parameter in learning if parameter.grad is not None]
     norm = float(nn.utils.get_total_norm(own)) if own else 0.0
     reached = [float(parameter.grad is not None) for parameter in learning]
@@ -112,8 +138,17 @@ def all_reduce(parameters: Iterable[nn.Parameter], figures: Mapping[str, float])
     return dict(zip(names, sums[1 : 1 + len(names)], strict=True))
 
 
+def total_norm(whole: Sequence[Tensor], cut: Sequence[Tensor]) -> Tensor:
+    """The norm of gradients that every process has, and of those of which each has a piece. Raises RanksFailed."""
+    if not cut:
+        return nn.utils.get_total_norm(whole)
+    told = group.gather([float(nn.utils.get_total_norm(cut))], "the gradient's norm")
+    return torch.tensor(math.hypot(float(nn.utils.get_total_norm(whole)), *(norm for (norm,) in told)))
+
+
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Of the names and of every bit: where two differ, the tensors do."""
+    """Of the names and of every bit: where two differ, the tensors do. What is sharded is there once, and left out."""
+    tensors = {name: tensor for name, tensor in tensors.items() if not sharding.is_sharded(tensor)}
     bits = [tensor.detach().view(BITS[tensor.element_size()]).sum(dtype=torch.int64) for tensor in tensors.values()]
     sums = torch.stack(bits).tolist() if bits else []
     return hashlib.sha256(repr(list(zip(tensors, sums, strict=True))).encode()).hexdigest()

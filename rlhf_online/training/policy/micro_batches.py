@@ -68,9 +68,10 @@ class MicroBatches:
                 found_N3A[[place[row] for row in group], :, : tensor_B3A.shape[2]] = tensor_B3A.cpu()
             return found_N3A
 
-        start_NA, reference_NA, values_NA = distributed.rows(
-            range(len(pairs)), lambda rows: self.fitting(lambda: measure(rows)), "measuring answers"
-        ).unbind(1)
+        with self.policy.shards.gathered():
+            start_NA, reference_NA, values_NA = distributed.rows(
+                range(len(pairs)), lambda rows: self.fitting(lambda: measure(rows)), "measuring answers"
+            ).unbind(1)
         return MeasuredAnswers(pairs, temperature_N, mask_NA, start_NA, reference_NA, values_NA)
 
     @torch.no_grad()
@@ -78,9 +79,10 @@ class MicroBatches:
         """Log-probability of each of these answers, (len(rows),), on the CPU."""
         place = {row: index for index, row in enumerate(rows)}
         found = []
-        for group in self._rows(answers, [(row,) for row in rows]):
-            batch, outputs = self.forward(answers, group)
-            found.append(([place[row] for row in group], row_sums(outputs.logprobs_BA, batch.mask_BA)))
+        with self.policy.shards.gathered():
+            for group in self._rows(answers, [(row,) for row in rows]):
+                batch, outputs = self.forward(answers, group)
+                found.append(([place[row] for row in group], row_sums(outputs.logprobs_BA, batch.mask_BA)))
         logprobs_N = torch.zeros(len(rows))
         for places, logprobs_B in found:
             logprobs_N[places] = logprobs_B.float().cpu()
@@ -109,7 +111,8 @@ class MicroBatches:
                 found_N[[place[row] for row in group]] = k3_B.float().cpu()
             return found_N
 
-        found_N = distributed.rows(chosen, lambda rows: self.fitting(lambda: measure(rows)), "measuring the step")
+        with self.policy.shards.gathered():
+            found_N = distributed.rows(chosen, lambda rows: self.fitting(lambda: measure(rows)), "measuring the step")
         return found_N.mean().item()
 
     def backward(self, objective: Objective, examples: Sequence[Example], weight: float = 1.0) -> dict[str, float]:
@@ -120,15 +123,16 @@ class MicroBatches:
         answers = objective.answers
         minibatch = objective.minibatch([row for example in examples for row in example], self.sequence_logprobs)
         sums: dict[str, Tensor] = {}
-        own, counts = distributed.shard(examples)
-        for rows in self._rows(answers, own):
+        own, weighs = distributed.shard(examples)
+        groups = self._rows(answers, own)
+        for rows, counts in distributed.passes(groups, weighs, "the policy's step", in_step=self.policy.shards.cut):
             batch, outputs = self.forward(answers, rows, entropies=objective.entropies)
             loss, stats = objective.loss(MicroBatch(rows, outputs, batch.mask_BA, minibatch))
             stats.setdefault("policy_loss", loss.detach())
             (counts * weight * loss).backward()
-            sums = {name: value + sums.get(name, 0) for name, value in stats.items()}
+            sums = {name: counts * value + sums.get(name, 0) for name, value in stats.items()}
         told = torch.stack([value.double() for value in sums.values()]).tolist()
-        return {name: counts * value for name, value in zip(sums, told, strict=True)}
+        return dict(zip(sums, told, strict=True))
 
     def fitting(self, work: Callable[[], T]) -> T:
         """`work()`, from its beginning and with micro-batches of half the size whenever memory runs out.

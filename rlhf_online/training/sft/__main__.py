@@ -78,6 +78,7 @@ def run(settings: SftSettings) -> None:
                 batch=settings.batch,
                 lr=settings.lr,
                 seed=settings.seed,
+                sharding=settings.sharding,
             ),
             progress=tell,
             device=device,

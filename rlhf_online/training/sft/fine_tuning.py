@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from rlhf_online.config import Dtype
+from rlhf_online.config import Dtype, Sharding
 from rlhf_online.errors import InvalidInput
-from rlhf_online.models import precision, token_head, tree_attention, trunk
+from rlhf_online.models import precision, sharding, tree_attention, trunk
 from rlhf_online.models.chat_template import text_of
 from rlhf_online.models.packing import Packer
 from rlhf_online.models.precision import Written
+from rlhf_online.models.predictor import Predictor
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair, fit
 from rlhf_online.training import distributed
+from rlhf_online.training.optimiser import clip
 from rlhf_online.training.sft.demonstrations import Demonstration, listed
 
 WARMUP = 0.03
@@ -31,12 +32,14 @@ MICRO_BATCH_TOKENS = 16384
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passes:
     """How long to learn, and how: optimiser steps of `batch` demonstrations each, the highest learning rate, and the
-    seed of the order and of random weights."""
+    seed of the order and of random weights. With `sharding` "full" each of several processes keeps but a piece of the
+    weights."""
 
     steps: int
     batch: int
     lr: float
     seed: int
+    sharding: Sharding = "none"
 
 
 def fine_tune(
@@ -66,55 +69,62 @@ def fine_tune(
         lm = trunk.load_lm(model_dir, device=device, dtype=torch.float32)
     else:
         lm = trunk.random_lm(model_dir, seed=passes.seed, device=device)
-    lm.requires_grad_(True)
+    predict = Predictor(lm.requires_grad_(True))
     limits = trunk.limits(lm.config)
     prepared = to_pairs(demonstrations, tokenizer, limits.context, limits.vocabulary)
     pairs = prepared.pairs
-    parameters = list(lm.parameters())
-    optimiser = torch.optim.AdamW(parameters, lr=passes.lr, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, passes.steps))
     packer = tree_attention.packer(lm, limits.context, computed_in)
     if recompute:
         tree_attention.recomputed(lm, computed_in)
+    if sharded := passes.sharding == "full" and not distributed.alone():
+        distributed.agree(f"the model in {model_dir}", lambda: distributed.fingerprint(dict(lm.named_parameters())))
+        sharding.shard(predict, distributed.mesh(device))
+    parameters = list(lm.parameters())
+    pieces = [sharding.piece(parameter) for parameter in parameters]
+    optimiser = torch.optim.AdamW(pieces, lr=passes.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, passes.steps))
     order, rng = list[int](), random.Random(passes.seed)
     for step in range(1, passes.steps + 1):
         while len(order) < passes.batch:
             order += rng.sample(range(len(pairs)), len(pairs))
         chosen, order = [pairs[index] for index in order[: passes.batch]], order[passes.batch :]
-        optimiser.zero_grad(set_to_none=True)
-        loss = backward(lm, packer, chosen, dtype=computed_in)
+        for parameter in parameters:
+            parameter.grad = None
+        loss = backward(predict, packer, chosen, dtype=computed_in, sharded=sharded)
         loss = distributed.all_reduce(parameters, {"loss": loss})["loss"]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        clip(parameters, pieces, 1.0)
         optimiser.step()
         schedule.step()
         progress(step, passes.steps, loss)
-    if distributed.is_main_process():
-        trunk.save_model(lm, out, base=model_dir, written=Written.of(model_dir), keep_config=True)
+    with sharding.gathered(predict):
+        if distributed.is_main_process():
+            trunk.save_model(lm, out, base=model_dir, written=Written.of(model_dir), keep_config=True)
     return prepared
 
 
 def backward(
-    lm: trunk.PreTrainedModel,
+    predict: Predictor,
     packer: Packer,
     pairs: Sequence[Pair],
     *,
     max_tokens: int = 0,
     dtype: torch.dtype = torch.float32,
+    sharded: bool = False,
 ) -> float:
-    """Add the gradient of the mean cross-entropy of all answer tokens to `lm`'s, and return that mean, nats a token.
+    """Add the gradient of the mean cross-entropy of all answer tokens to the model's; return that, nats a token.
 
     Passes of at most `max_tokens` (0: what memory allows), whose layers compute in `dtype`, add up to exactly the
     gradient of one. Of several processes each adds the gradient of its shard (`distributed`), and returns its share of
-    the mean.
+    the mean; `sharded` they make equally many passes.
     """
-    decoder, head = getattr(lm, lm.base_model_prefix), trunk.output_head(lm)
+    lm = predict.lm
     tokens, total = sum(len(answer) for _, answer in pairs), torch.zeros((), device=lm.device)
-    own, counts = distributed.shard(pairs)
-    for group in packer.passes([[pair] for pair in own], max_tokens or _budget(lm, dtype)):
+    own, weighs = distributed.shard(pairs)
+    groups = packer.passes([[pair] for pair in own], max_tokens or _budget(lm, dtype))
+    for group, counts in distributed.passes(groups, weighs, "a step of fine-tuning", in_step=sharded):
         packed = packer.pack([own[index] for index in group])
         with precision.computing(lm.device, dtype):
-            hidden_Nd = tree_attention.hidden_states(decoder, packed)[packed.before_N]
-            logprobs_N, _ = token_head.predictions(head, hidden_Nd, packed.answer_N, torch.ones_like(packed.answer_N))
+            _, logprobs_N, _ = predict(packed)
         loss = -counts * logprobs_N.sum() / tokens
         loss.backward()
         total = total + loss.detach()

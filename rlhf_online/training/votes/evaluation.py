@@ -62,7 +62,8 @@ def measure(model: RewardModel, votes: Sequence[Vote], biases: Sequence[RaterBia
     """The mean of `model`'s heads on `votes`; `biases` are of each objective, `seed` that of the bootstrap."""
     seen = _Seen()
     answers = [pair for vote in votes for pair in pairs(vote)]
-    utilities_NO = distributed.rows(answers, model.utilities, "measuring the reward model").mean(2)
+    with model.shards.gathered():
+        utilities_NO = distributed.rows(answers, model.utilities, "measuring the reward model").mean(2)
     at = 0
     for vote in votes:
         objective, count = vote.objective_index(model.objectives), len(vote.candidates)

@@ -16,7 +16,8 @@ def foretell(model: RewardModel, votes: Sequence[Vote], biases: Sequence[RaterBi
     answers = [pair for vote in told for pair in pairs(vote)]
     if not answers:
         return []
-    utilities_NO = distributed.rows(answers, model.utilities, "foretelling votes").mean(2)
+    with model.shards.gathered():
+        utilities_NO = distributed.rows(answers, model.utilities, "foretelling votes").mean(2)
     found, at = [], 0
     for vote in told:
         objective, count = vote.objective_index(model.objectives), len(vote.candidates)

@@ -66,7 +66,9 @@ class VoteLoss:
         """
         device = self._model.device
         pairs = [*batch.pairs, *baseline] if len(batch.signal_H) else batch.pairs
-        utilities_NOK = distributed.rows(pairs, self._utilities, "the reward model's step")
+        utilities_NOK = distributed.rows(
+            pairs, self._utilities, "the reward model's step", in_step=self._model.shards.cut
+        )
         answers_NOK = utilities_NOK[: len(batch.pairs)]
         position_N = self._position_bias(onto(batch.positions_N, device))
         self._see_raters(batch, answers_NOK.detach(), position_N.detach())

@@ -145,7 +145,8 @@ class VotePasses:
         told = torch.zeros((), device=self._model.device)
         for piece in pieces:
             loss = self.loss(piece, baseline, denominator, thumbs)
-            distributed.together(partial(_backward, loss), "the reward model's step")
+            work = partial(_backward, loss)
+            distributed.together(work, "the reward model's step", in_step=self._model.shards.cut)
             told = told + loss.detach()
         return told.item(), denominator
 
@@ -177,7 +178,8 @@ class VotePasses:
         """Mean loss of votes, all heads reading all of them; nothing is learned."""
         batches = self._batches(votes, (), bootstrap=False)
         denominator = sum(batch.weight() for batch in batches)
-        return torch.stack([self.loss(batch, (), denominator) for batch in batches]).sum().item()
+        with self._model.shards.gathered():
+            return torch.stack([self.loss(batch, (), denominator) for batch in batches]).sum().item()
 
     def _batches(self, votes: Sequence[Vote], baseline: Sequence[Pair], *, bootstrap: bool = True) -> list[VoteBatch]:
         """Micro-batches of whole votes."""

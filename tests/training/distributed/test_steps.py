@@ -1,6 +1,7 @@
 """Oracle 8: N gloo processes that share a step give the gradient of one; fine-tuning together writes one's model."""
 
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -14,7 +15,8 @@ from structlog.testing import capture_logs
 from torch import Tensor, nn
 
 from rlhf_online.config import SftSettings
-from rlhf_online.errors import RanksFailed
+from rlhf_online.errors import ConfigError, RanksFailed
+from rlhf_online.models import sharding
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import distributed
 from rlhf_online.training.sft import fine_tuning
@@ -60,7 +62,21 @@ def test_n_processes_give_the_gradient_of_one(processes: int, base: Path, alone:
             assert torch.allclose(found[name], tensor, rtol=0, atol=1e-6), name
 
 
-def test_a_shared_fine_tuning_writes_what_one_process_writes(base: Path, tmp_path: Path):
+@pytest.mark.parametrize("processes", [2, 3])
+def test_n_processes_that_keep_pieces_give_the_gradient_of_one(
+    processes: int, base: Path, alone: dict[str, Tensor]
+) -> None:
+    """The same of models that are sharded: what a checkpoint would hold is whole in rank 0, and there alone."""
+    first, *others = ranks.run(processes, shared_step.together, base, True)
+    assert first.keys() == alone.keys(), first
+    for name, tensor in alone.items():
+        assert torch.allclose(first[name], tensor, rtol=0, atol=1e-6), name
+    kept = {name for name in others[0] if others[0][name].numel() and alone[name].dim() == 2}
+    assert {name for name in kept if "lora" not in name} <= {"reward.heads.weight", "one vote.heads.weight"}, kept
+
+
+@pytest.mark.parametrize("spread", ["none", "full"])
+def test_a_shared_fine_tuning_writes_what_one_process_writes(spread: str, base: Path, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text(
         '{"messages": [{"role": "user", "content": "fig"}, {"role": "assistant", "content": "is a fruit"}]}\n'
@@ -68,11 +84,11 @@ def test_a_shared_fine_tuning_writes_what_one_process_writes(base: Path, tmp_pat
         '{"messages": [{"role": "user", "content": "zinc"}, {"role": "assistant", "content": "is a metal"}]}\n'
     )
 
-    def settings(out: str) -> str:
-        chosen = {"model": base, "data": data, "out": tmp_path / out, "epochs": 4, "batch": 3, "device": "cpu"}
+    def settings(out: str, **other: str) -> str:
+        chosen = {"model": base, "data": data, "out": tmp_path / out, "epochs": 4, "batch": 3, "device": "cpu"} | other
         return SftSettings.model_validate(chosen | {"threads": 1, "lr": 1e-3}).model_dump_json(exclude_unset=True)
 
-    told = _torchrun(2, "rlhf_online.training.sft", settings("shared")).stdout
+    told = _torchrun(2, "rlhf_online.training.sft", settings("shared", sharding=spread)).stdout
     assert told.count("demonstrations in") == 1 and told.count("4/4") == 1
     subprocess.run(
         [sys.executable, "-m", "rlhf_online.training.sft", settings("alone")], cwd=ROOT, check=True, timeout=300
@@ -181,6 +197,52 @@ def test_what_fails_in_one_process_fails_in_all() -> None:
     assert [str(error) for error in second] == ["of its own", "of its own"]
     assert distributed.out_of_memory(first[0]) and "rank 1 (" in str(first[0]) and "some work" in str(first[0])
     assert isinstance(first[1], RanksFailed) and "rank 1 (" in str(first[1]) and "failed at some work" in str(first[1])
+
+
+def padded() -> list[Any]:
+    own = ["a", "b"][: 1 + rank()]
+    return [distributed.passes(own, 1.0, "a step", in_step=in_step) for in_step in (True, False)]
+
+
+def test_processes_in_step_make_equally_many_passes() -> None:
+    (first, _), (second, _) = ranks.run(2, in_a_group, "padded")
+    assert first == [[("a", 1.0), ("a", 0.0)], [("a", 1.0)]], "a placeholder counts 0"
+    assert second == [[("a", 1.0), ("b", 1.0)]] * 2
+    assert distributed.passes(["a"], 1.0, "a step", in_step=True) == [("a", 1.0)]
+
+
+def ends_in_a_pass(fault: str) -> None:
+    with distributed.process_group(CPU, 3.0):
+        layer = nn.Linear(4, 4)
+        sharding.shard(layer, distributed.mesh(CPU))
+
+        def work() -> Tensor:
+            if rank() == 1 and fault == "is out of memory":
+                raise torch.OutOfMemoryError("of its own")
+            if rank() == 1:
+                os.kill(os.getpid(), {"is killed": signal.SIGKILL, "stands still": signal.SIGSTOP}[fault])
+            return layer(torch.ones(2, 4)).sum()
+
+        distributed.together(work, "some step", in_step=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("is killed", r"^an exchange of weights, shared by 2 ranks: rank 1 \(.*\) ended"),
+        ("is out of memory", r"^an exchange of weights, shared by 2 ranks: rank 1 \(.*\) (ended|failed, and says why)"),
+        ("stands still", r"^an exchange of weights, shared by 2 ranks: .*Nothing of this update"),
+    ],
+)
+def test_a_rank_that_does_not_come_through_a_pass_ends_all(fault: str, said: str) -> None:
+    first, second = ranks.run(2, ends_in_a_pass, fault)
+    with pytest.raises(RanksFailed, match=said):
+        raise first
+    if fault == "is out of memory":
+        with pytest.raises(ConfigError, match=r"^out of memory at some step, where models that are sharded cannot"):
+            raise second
+    else:
+        assert second is signal.SIGKILL
 
 
 def test_a_fingerprint_changes_with_every_bit() -> None:

@@ -1,0 +1,38 @@
+"""A language model as training asks it: what it says of the answers' tokens, and from which states.
+
+One module that is called as a whole, because that is what can be sharded (`sharding`): the output layer, which is often
+the input embedding too, belongs to it as the decoder does.
+
+Shapes: B pairs, N answer tokens of a batch, d hidden width.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlhf_online.models import token_head, tree_attention, trunk
+from rlhf_online.models.packing import Packed
+
+
+class Predictor(nn.Module):
+    """Of `lm`, which it does not change."""
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        super().__init__()
+        self.lm = lm
+
+    def forward(
+        self, batch: Packed, temperature_B: float | Tensor = 1.0, *, entropies: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The hidden states that predict the answer tokens, (N, d), and of the tokens, (N,) each, log-probabilities
+        and, if asked for, the entropies of what they were drawn from. `temperature_B` divides the logits."""
+        hidden_Nd = hidden_states(self.lm, batch)
+        temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=hidden_Nd.device)
+        temperature_N = batch.by_token(temperature_B.expand(len(batch.mask_BA)))
+        head = trunk.output_head(self.lm)
+        return hidden_Nd, *token_head.predictions(head, hidden_Nd, batch.answer_N, temperature_N, entropies=entropies)
+
+
+def hidden_states(lm: PreTrainedModel, batch: Packed) -> Tensor:
+    """The last hidden states that predict the answer tokens, (N, d)."""
+    return tree_attention.hidden_states(getattr(lm, lm.base_model_prefix), batch)[batch.before_N]

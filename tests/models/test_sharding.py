@@ -1,0 +1,130 @@
+"""Pieces of a model in two processes: what each holds, what is put together of them, and what a gathering leaves."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rlhf_online.models import sharding
+from rlhf_online.models.policy import Policy
+from rlhf_online.models.reward import RewardModel
+from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training import distributed
+from rlhf_online.training.policy.average import WeightAverage
+from tests.support import ranks
+
+CPU = torch.device("cpu")
+PAIRS = [((1, 10, 3), (12, 13, 14)), ((1, 11, 3), (20,))]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_model(folder, weights_seed=3)
+    return folder
+
+
+def in_a_group(work: Callable[..., Any], base: Path) -> Any:
+    with distributed.process_group(CPU, 60.0):
+        return work(base)
+
+
+def sharded_policy(base: Path) -> Policy:
+    policy = Policy.load(base, tuning="full")
+    policy.shards.over(distributed.mesh(CPU))
+    return policy
+
+
+def held(base: Path) -> dict[str, int]:
+    """Bytes of a policy, its reference and a reward model in this process, and those of the whole."""
+    policy, model = sharded_policy(base), RewardModel.load(base, tuning="full")
+    model.shards.over(distributed.mesh(CPU))
+    assert policy.reference is not None
+    weights = [p for module in (policy.lm, policy.reference, model.decoder) for p in module.parameters()]
+    return {
+        "here": sum(sharding.piece(weight).nbytes for weight in weights),
+        "whole": sum(weight.numel() * weight.element_size() for weight in weights),
+    }
+
+
+def test_each_process_holds_its_share_of_every_model(base: Path) -> None:
+    first, second = ranks.run(2, in_a_group, held, base)
+    assert first["here"] + second["here"] == first["whole"]
+    assert first["here"] == pytest.approx(second["here"], rel=0.05)
+
+
+def asked(base: Path) -> dict[str, Any]:
+    """What one process alone asks of a gathered policy, more often than the other, and what is left."""
+    plain, policy = Policy.load(base, tuning="full"), sharded_policy(base)
+    rank, found = int(os.environ["RANK"]), dict[str, Any]()
+    with policy.shards.gathered():
+        for _ in range(1 + 2 * rank):  # the number is nobody else's business
+            found["logprobs"] = policy.logprobs(PAIRS) == plain.logprobs(PAIRS)
+            found["reference"] = policy.logprobs(PAIRS, reference=True) == plain.logprobs(PAIRS, reference=True)
+            found["probe"] = policy.probe([(1, 10, 3, 12)]) == plain.probe([(1, 10, 3, 12)])
+            asks = {"max_tokens": 5, "temperature": 1.0, "seed": 3, "eos_ids": (0,)}
+            found["sampled"] = policy.sample([(1, 10)], **asks) == plain.sample([(1, 10)], **asks)
+        if rank == 0:
+            policy.write_version(base / "written")
+        with torch.no_grad():
+            next(policy.lm.parameters()).zero_()
+    batch = policy.collate(PAIRS[: 1 + rank])
+    policy.forward(batch).logprobs_BA.sum().backward()  # in step, however often each has asked
+    state = policy.state()
+    if rank == 0:
+        found["state"] = all(torch.equal(state[name], tensor) for name, tensor in plain.state().items())
+    else:
+        found["state"] = all(state[name].numel() == 0 for name in state if name.startswith("policy."))
+    return found
+
+
+def test_a_gathered_model_is_as_one_process_has_it_and_is_cut_again_unchanged(base: Path) -> None:
+    for found in ranks.run(2, in_a_group, asked, base):
+        assert set(found.values()) == {True}, found
+    written, stored = (load_file(folder / "model.safetensors") for folder in (base / "written", base))
+    assert written.keys() == stored.keys()
+    assert all(torch.equal(written[name], tensor) for name, tensor in stored.items())
+
+
+def averaged(base: Path) -> dict[str, Tensor]:
+    policy = sharded_policy(base)
+    average = WeightAverage(policy.parameters(), 0.75)
+    with torch.no_grad():
+        for parameter in policy.parameters().values():
+            sharding.piece(parameter).add_(1.0)
+    average.step()
+    with average.in_place():
+        inside = policy.state()
+    outside, kept = policy.state(), average.state()
+    average.load_state({name: torch.full(each.shape, 2.0) for name, each in policy.parameters().items()})
+    return {
+        "inside": inside["policy.model.norm.weight"],
+        "outside": outside["policy.model.norm.weight"],
+        "kept": kept["model.norm.weight"],
+        "restored": average.state()["model.norm.weight"],
+    }
+
+
+def test_an_average_serves_in_the_place_of_pieces(base: Path) -> None:
+    first, second = ranks.run(2, in_a_group, averaged, base)
+    weight = load_file(base / "model.safetensors")["model.norm.weight"]
+    assert torch.allclose(first["inside"], weight + 0.25) and torch.allclose(first["kept"], weight + 0.25)
+    assert torch.allclose(first["outside"], weight + 1.0) and torch.equal(first["restored"], 0 * weight + 2.0)
+    assert all(tensor.numel() == 0 for tensor in second.values()), "what is whole is kept once"
+
+
+def test_without_a_group_a_tensor_is_its_own_piece() -> None:
+    weight = nn.Parameter(torch.arange(3.0))
+    assert sharding.piece(weight) is weight and sharding.like(weight, weight) is weight
+    assert not sharding.is_sharded(weight) and sharding.held(None) is None
+    sharding.put(weight, torch.ones(3))
+    copy = sharding.on_cpu(weight)
+    other = torch.zeros(3)
+    with sharding.gathered(nn.Linear(2, 2)):
+        sharding.exchange(weight, other)
+    assert copy.tolist() == other.tolist() == [1, 1, 1] and weight.tolist() == [0, 0, 0]

@@ -175,11 +175,14 @@ class VotePasses:
 
     @torch.no_grad()
     def mean_loss(self, votes: Sequence[Vote]) -> float:
-        """Mean loss of votes, all heads reading all of them; nothing is learned."""
+        """Mean loss of votes, all heads reading all of them; the model learns nothing, and who gave new ones is looked
+        at as ever."""
         batches = self._batches(votes, (), bootstrap=False)
         denominator = sum(batch.weight() for batch in batches)
         with self._model.shards.gathered():
-            return torch.stack([self.loss(batch, (), denominator) for batch in batches]).sum().item()
+            loss = torch.stack([self.loss(batch, (), denominator) for batch in batches]).sum().item()
+        self.loss.observe_raters()
+        return loss
 
     def _batches(self, votes: Sequence[Vote], baseline: Sequence[Pair], *, bootstrap: bool = True) -> list[VoteBatch]:
         """Micro-batches of whole votes."""

@@ -71,8 +71,8 @@ def test_n_processes_that_keep_pieces_give_the_gradient_of_one(
     assert first.keys() == alone.keys(), first
     for name, tensor in alone.items():
         assert torch.allclose(first[name], tensor, rtol=0, atol=1e-6), name
-    kept = {name for name in others[0] if others[0][name].numel() and alone[name].dim() == 2}
-    assert {name for name in kept if "lora" not in name} <= {"reward.heads.weight", "one vote.heads.weight"}, kept
+    pieces = [name for name in alone if (".model." in name or ".trunk." in name) and " lora." not in name]
+    assert len(pieces) > len(alone) / 3 and all(others[0][name].numel() == 0 for name in pieces)
 
 
 @pytest.mark.parametrize("spread", ["none", "full"])

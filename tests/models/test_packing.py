@@ -96,7 +96,7 @@ def test_a_window_hides_what_is_further_back():
 
 def test_spans_say_of_each_run_of_new_tokens_what_it_sees():
     spans = _tree(pack(THREE, width=None, pad_id=0, spans=True)).spans
-    assert spans is not None
+    assert spans is not None and spans.keys_K is not None
     assert spans.cu_queries.tolist() == [0, 4, 5, 7] and spans.cu_keys.tolist() == [0, 4, 8, 10]
     assert spans.keys_K.tolist() == [0, 1, 2, 3, 0, 1, 2, 4, 5, 6]
     assert (spans.longest_query, spans.longest_key) == (4, 4)
@@ -157,3 +157,9 @@ def test_answers_to_one_prompt_go_into_one_pass():
         for prompt in {tuple(prompt) for prompt, _ in pairs}
     )
     assert parted < len(passes), "but for those at a border"
+
+
+def test_spans_of_sequences_that_begin_with_nothing_alike_see_their_own_tokens():
+    spans = _tree(pack([((1,), (2, 3)), ((4,), (5,))], width=None, pad_id=0, spans=True)).spans
+    assert spans is not None and spans.keys_K is None
+    assert spans.cu_queries.tolist() == spans.cu_keys.tolist() == [0, 3, 5]

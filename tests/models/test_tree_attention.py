@@ -21,6 +21,7 @@ from transformers import (
 from rlhf_online.models import tree_attention, trunk
 from rlhf_online.models.packing import Packer, pack
 from rlhf_online.models.policy import Policy
+from rlhf_online.models.predictor import Predictor
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -59,7 +60,7 @@ def test_loss_and_gradient_of_demonstrations_are_those_of_each_alone(base: Path,
         lm = trunk.load_lm(base, device=CPU, dtype=torch.float64).requires_grad_(True)
         packer = tree_attention.packer(lm, 128)
         assert packer.trees
-        loss = backward(lm, packer if trees else _alone(packer), _pairs(), max_tokens=limit)
+        loss = backward(Predictor(lm), packer if trees else _alone(packer), _pairs(), max_tokens=limit)
         found.append((loss, {name: p.grad for name, p in lm.named_parameters()}))
     (alone, gradients), (packed, packed_gradients) = found
     assert packed == pytest.approx(alone, abs=1e-9)

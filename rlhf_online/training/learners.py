@@ -5,6 +5,7 @@ come to the same weights; what only asks it is done by rank 0 alone, to which th
 are sharded (`models.sharding`).
 """
 
+import gc
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -156,6 +157,7 @@ class Learners:
         orders.follow(folder, reference, new_reference=new_reference)
         values, head = policy_update.values(self.policy), self.policy.policy.value_head
         del self.policy
+        gc.collect()  # layers that are compiled or sharded refer to themselves, and would stay
         updater = self._load_policy(folder, reference)
         first = policy_update.values(updater)
         kept = {"kl_coef": first["kl_coef"], "baseline": first["baseline"]} if new_reference else {}

@@ -82,12 +82,16 @@ def test_what_is_kept_of_the_learners_is_put_back(both: Learners) -> None:
 
 
 def test_what_the_policy_was_is_let_go_of_before_another_version_is_loaded(tmp_path: Path, both: Learners) -> None:
-    before, value = weakref.ref(both.policy.policy.lm), torch.full((1,), 0.25)
+    layer, value = both.policy.policy.lm.model.layers[0], torch.full((1,), 0.25)
+    # As one that is compiled, it refers to itself.
+    layer._compiled_call_impl = layer._call_impl  # noqa: SLF001
+    before = [weakref.ref(both.policy.policy.lm), weakref.ref(layer)]
+    del layer
     with torch.no_grad():
         both.policy.policy.value_head.bias.copy_(value)
 
     def load(folder: Path, reference: Path) -> PolicyUpdater:
-        assert before() is None
+        assert [held() for held in before] == [None, None]
         return PolicyUpdater(Policy.load(folder, tuning="full", reference=reference), PolicyTraining(), 0)
 
     learners = Learners(both.reward, both.policy, both.tokenizer, load)

@@ -20,9 +20,15 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from rlhf_online.errors import ConfigError
+
 
 def shard(root: nn.Module, mesh: DeviceMesh) -> None:
-    """Cut all weights of `root` into pieces, layer by layer and then the rest, in place."""
+    """Cut all weights of `root` into pieces, layer by layer and then the rest, in place. Raises ConfigError."""
+    if not hasattr(FSDPModule, "reset_iter_state"):
+        raise ConfigError(
+            f"sharding: 'full' needs torch 2.13, and this is {torch.__version__}: install that, or choose 'none'"
+        )
     for layer in [module for module in root.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(layer, mesh=mesh)
     fully_shard(root, mesh=mesh)

@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
+from rlhf_online.errors import ConfigError
 from rlhf_online.models import sharding
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
@@ -128,3 +130,10 @@ def test_without_a_group_a_tensor_is_its_own_piece() -> None:
     with sharding.gathered(nn.Linear(2, 2)):
         sharding.exchange(weight, other)
     assert copy.tolist() == other.tolist() == [1, 1, 1] and weight.tolist() == [0, 0, 0]
+
+
+def test_a_torch_that_cannot_forget_a_gathering_is_refused_by_name(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(FSDPModule, "reset_iter_state")
+    mesh: Any = None
+    with pytest.raises(ConfigError, match=r"^sharding: 'full' needs torch 2\.13, and this is "):
+        Policy.load(base, tuning="full").shards.over(mesh)

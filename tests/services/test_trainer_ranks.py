@@ -57,6 +57,16 @@ def test_a_trainer_of_two_processes_of_which_one_leads_listens_where_nobody_else
     assert "RanksFailed" not in said
 
 
+def test_whatever_its_options_say_the_store_listens_where_nobody_else_reaches_it() -> None:
+    launch = [sys.executable, "-m", "rlhf_online.training.distributed.launch", "--standalone", "--no-python"]
+    told = (
+        "import os, psutil; found = psutil.Process(os.getppid()).net_connections('inet'); "
+        "print({each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN})"
+    )
+    ended = subprocess.run([*launch, sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "{'127.0.0.1'}\n", ended.stderr
+
+
 def test_several_machines_are_refused() -> None:
     launch = [sys.executable, "-m", "rlhf_online.training.distributed.launch"]
     command = [*launch, "--nnodes", "2", "-m", "services.trainer"]

@@ -74,7 +74,9 @@ class Loopback(RendezvousHandler):
 def main() -> int:
     rendezvous_handler_registry.register(BACKEND, Loopback)
     try:
-        run.main([f"--rdzv-backend={BACKEND}", *sys.argv[1:]])
+        arguments = run.parse_args(sys.argv[1:])
+        arguments.rdzv_backend, arguments.standalone = BACKEND, False  # --standalone would choose a backend of its own
+        run.run(arguments)
     except RlhfError as error:
         return process.report_error(error)
     return 0

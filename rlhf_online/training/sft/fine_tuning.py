@@ -140,8 +140,8 @@ def layer_type(dtype: Dtype, device: torch.device, model_dir: Path) -> torch.dty
 
 
 def _budget(lm: trunk.PreTrainedModel, dtype: torch.dtype) -> int:
-    """Besides the gradients that a step begins without."""
-    needed = sum(parameter.nbytes for parameter in lm.parameters() if parameter.grad is None)
+    """Besides the gradients that a step begins without, of what this process holds."""
+    needed = sum(sharding.piece(parameter).nbytes for parameter in lm.parameters() if parameter.grad is None)
     return trunk.token_budget(lm, MICRO_BATCH_TOKENS, trunk.free_room(lm.device, needed), dtype)
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from rlhf_online.config import SftSettings
 from rlhf_online.errors import ConfigError, RanksFailed
-from rlhf_online.models import sharding
+from rlhf_online.models import sharding, tree_attention
+from rlhf_online.models.predictor import Predictor
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import distributed
 from rlhf_online.training.sft import fine_tuning
@@ -109,6 +110,25 @@ def type_of(base: Path) -> torch.dtype:
 
 def test_fine_tuning_computes_in_one_type_whatever_each_measures(base: Path) -> None:
     assert ranks.run(2, type_of, base) == [torch.float32, torch.float32]
+
+
+def room_for_gradients(base: Path) -> tuple[int, int]:
+    """What fine-tuning reckons with in this process, and the bytes of all gradients."""
+    asked: list[int] = []
+    fine_tuning.trunk.free_room = lambda _, needed: asked.append(needed) or 1 << 30
+    with distributed.process_group(CPU, 30.0):
+        lm = fine_tuning.trunk.load_lm(base, device=CPU, dtype=torch.float32)
+        predict = Predictor(lm.requires_grad_(True))
+        whole = sum(parameter.nbytes for parameter in predict.parameters())
+        sharding.shard(predict, distributed.mesh(CPU))
+        packer = tree_attention.packer(predict.lm, 128)
+        fine_tuning.backward(predict, packer, [((1, 10), (12,))], sharded=True)
+    return asked[0], whole
+
+
+def test_fine_tuning_keeps_room_for_the_gradients_of_its_pieces(base: Path) -> None:
+    (first, whole), (second, _) = ranks.run(2, room_for_gradients, base)
+    assert first + second == whole
 
 
 def in_a_group(work: Any) -> Any:

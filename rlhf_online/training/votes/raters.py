@@ -29,6 +29,11 @@ PRIOR_A, PRIOR_B = 4.0, 1.0
 """Of the Beta distribution of somebody new: four of five look before they click; worth five votes."""
 MEMORY = 40.0
 """Most votes that ρ rests on, so that who changes is found out in time."""
+EXTREME = 1e-3
+"""Nobody is believed less, or more than 1 − this: of who is always right, or never, it would come to exactly 1, or 0,
+and no later vote could change that."""
+MOST = 50_000
+"""People who are known at once: beyond it who said least is let go of, until a quarter of the places is free."""
 PLACE_PRECISION = 4.0
 """Of b before anything is known, whose standard deviation is so ½: P(first) = .62 of two equal answers."""
 SCALE_PRECISION = 1.0
@@ -67,8 +72,12 @@ class Rater:
         """To the Beta of the moments of believed · Beta(a + 1, b) + (1 − believed) · Beta(a, b + 1)."""
         n = self.a + self.b
         mean = (self.a + believed) / (n + 1)
-        square = (self.a + 1) * (self.a + 2 * believed) / ((n + 1) * (n + 2))
-        votes = min(mean * (1 - mean) / (square - mean**2) - 1, MEMORY)
+        # Of the variance what lies within the two and between them: as a mean of squares less a square it would be
+        # rounded to 0, or below, where the mean is near 1.
+        within = (believed * (self.a + 1) * self.b + (1 - believed) * self.a * (self.b + 1)) / (n + 2)
+        variance = (within + believed * (1 - believed)) / (n + 1) ** 2
+        votes = min(mean * (1 - mean) / variance - 1, MEMORY)
+        mean = min(max(mean, EXTREME), 1 - EXTREME)
         self.a, self.b = mean * votes, (1 - mean) * votes
 
 
@@ -108,6 +117,9 @@ class Raters:
     def expect(self, event_ids: Iterable[str]) -> None:
         """New votes, each to be looked at when it is first met, and never again."""
         self._awaited = set(event_ids)
+        if len(self._raters) > MOST:
+            told = sorted(self._raters, key=lambda name: (-self._raters[name].precision, name))
+            self._raters = {name: self._raters[name] for name in told[: MOST * 3 // 4]}
 
     def awaits(self, vote: Comparison) -> bool:
         return vote.event_id in self._awaited and not vote.by_ai

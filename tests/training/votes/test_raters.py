@@ -10,7 +10,8 @@ import pytest
 
 from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.simulation.people import plackett_luce
-from rlhf_online.training.votes.raters import MEMORY, PRIOR_A, PRIOR_B, Order, Rater, Raters
+from rlhf_online.training.votes import raters as all_raters
+from rlhf_online.training.votes.raters import EXTREME, MEMORY, PRIOR_A, PRIOR_B, Order, Rater, Raters
 
 PRIOR = PRIOR_A / (PRIOR_A + PRIOR_B)
 Habit = Callable[[Sequence[float], random.Random], list[int]]
@@ -156,6 +157,33 @@ def test_who_stops_looking_is_found_out():
     assert _of(_known({"tires": tires, "looks": looks}, 290), "tires")[0] > 0.85
     seen.clear()
     assert _of(_known({"tires": tires, "looks": looks}, 300 + 5 * int(MEMORY)), "tires")[0] < 0.5
+
+
+@pytest.mark.parametrize("answers", [2, 6])
+@pytest.mark.parametrize("right", [True, False])
+def test_who_always_or_never_says_what_the_model_thinks_is_believed_nearly_or_hardly_and_may_change(
+    answers: int, right: bool
+):
+    rater, ranks, none = Rater(), range(answers), [0.0] * answers
+    agreeing = [2.0 * (answers - at) for at in ranks]
+    for _ in range(3000):
+        rater.observe(ranks, agreeing if right else agreeing[::-1], none, [False] * answers)
+    assert rater.reliability == pytest.approx(1 - EXTREME if right else EXTREME)
+    for _ in range(2 * int(MEMORY)):
+        rater.observe(ranks, agreeing[::-1] if right else agreeing, none, [False] * answers)
+    assert (rater.reliability < 0.5) == right
+
+
+def test_who_said_least_is_let_go_of_where_they_are_too_many(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(all_raters, "MOST", 8)
+    found = _known({f"p{number}": looks for number in range(4)}, 20)
+    strangers = [f"s{number}" for number in range(5)]
+    found.expect(f"{stranger}0" for stranger in strangers)
+    for stranger in strangers:
+        found.observe(_vote([0, 1, 2], stranger), [1.0, 0.0, -1.0], [0.0] * 3)
+    assert len(found) == 9
+    found.expect([])
+    assert len(found) == 6 and {f"p{number}" for number in range(4)} < found.to_json()["people"].keys()
 
 
 def test_what_is_known_comes_back():

@@ -38,6 +38,11 @@ class Erasures:
         """The origins of those that `take_new` will give."""
         return [erasure.origin for erasure in self._new]
 
+    @property
+    def new_people(self) -> set[str]:
+        """Who erased everything, of those that `take_new` will give."""
+        return {erasure.person for erasure in self._new if erasure.whole}
+
     def take_new(self) -> list[Erasure]:
         """Those that came since they were taken last: what was learned from is let go of by them."""
         new, self._new = self._new, []

@@ -6,6 +6,7 @@ The trainer writes it after each update of the reward model, and an operator rea
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +36,16 @@ class Standing:
             "alike": alike,
         }
 
+    def without(self, people: Collection[str]) -> "Standing":
+        """None of these is named; of a group that loses all but one nobody is."""
+        groups = (tuple(person for person in group if person not in people) for group in self.alike)
+        return Standing(
+            believed=self.believed,
+            doubted=tuple(person for person in self.doubted if person not in people),
+            capped=tuple(person for person in self.capped if person not in people),
+            alike=tuple(group for group in groups if len(group) > 1),
+        )
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -44,6 +55,17 @@ def write(store: VersionStore, standing: Standing) -> None:
     text = json.dumps(standing.to_json())
     while (before := store.read(KEY)) != text and not store.replace(KEY, text, expected=before):
         pass
+
+
+def forget(store: VersionStore, people: Collection[str]) -> None:
+    """Name none of these who erased everything; a record that cannot be read names nobody. Raises OSError."""
+    try:
+        found = read(store)
+    except FileDamaged:
+        write(store, Standing())
+        return
+    if (left := found.without(people)) != found:
+        write(store, left)
 
 
 def read(store: VersionStore) -> Standing:

@@ -163,6 +163,8 @@ class Trainer:
         parts.retrier.call("erasing examples of reports", lambda: parts.publisher.reports.erase(erased))
         if erased:
             parts.reporter.name_nobody()
+            gone, store = parts.intake.votes.erasures.new_people, parts.registry.store
+            parts.retrier.call("forgetting whose votes count otherwise", lambda: standing.forget(store, gone))
         parts.reporter.metrics.intake.lag.set(parts.retrier.call("reading the log", lambda: parts.intake.lag))
         canary.act(parts)
 

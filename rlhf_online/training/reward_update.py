@@ -162,7 +162,9 @@ class RewardUpdater:
         """Never replay, nor measure on, votes on answers of these conversations, nor know who erased everything."""
         for kept in (self._replay, self._held_out):
             kept.remove(lambda vote: any(stems_from(vote, erasure) for erasure in erased))
-        self._passes.loss.raters.forget(erasure.person for erasure in erased if erasure.whole)
+        gone = [erasure.person for erasure in erased if erasure.whole]
+        for learned in (self._passes.loss.raters, *self._passes.loss.rater_bias):
+            learned.forget(gone)
 
     def _watch_drift(self, votes: Sequence[Vote], skipped: Counter[str]) -> None:
         """Where people judge otherwise than before, let go of what they said before. A model that has learned nothing

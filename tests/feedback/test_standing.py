@@ -34,6 +34,18 @@ def test_a_damaged_record_is_named_and_written_anew(tmp_path: Path, damaged: str
     assert standing.read(store) == SOME
 
 
+def test_who_erased_everything_is_named_no_more(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "versions")
+    standing.forget(store, ["3f"])
+    assert store.read("people") is None, "there was nobody to forget"
+    standing.write(store, SOME)
+    standing.forget(store, ["3f", "07", "d1", "somebody"])
+    assert standing.read(store) == Standing(believed=7, capped=("9a",), alike=(("a1", "b1"),))
+    assert store.replace("people", "{", expected=store.read("people"))
+    standing.forget(store, [])
+    assert standing.read(store) == Standing(), "what cannot be read may name anybody"
+
+
 def test_an_operator_sees_who_is_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     registry = open_registry(StateDir(tmp_path).versions)
     assert main(["people", "standing", "--state", str(tmp_path)]) == 0

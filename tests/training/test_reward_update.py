@@ -24,6 +24,7 @@ from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes import passes
 from rlhf_online.training.votes.passes import MIN_HELD_OUT, VotePasses
+from rlhf_online.training.votes.raters import NOBODY
 
 GOOD, BAD, END = 20, 40, 2
 
@@ -437,14 +438,16 @@ def test_few_held_out_votes_stop_nothing(base: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_loss_of_held_out_votes_is_the_mean_over_all_heads(base: Path):
-    updater = _updater(base)
+    """Each as far as somebody new is believed."""
+    updater, believed = _updater(base), NOBODY.reliability
     votes = [_pair(i) for i in range(3)]
     utilities_NK = updater.model.utilities([pair for vote in votes for pair in pairs(vote)])[:, 0]
     terms = []
     for row, vote in enumerate(votes):
         better = 2 * row + vote.ranks.index(0)
         delta_K = utilities_NK[better] - utilities_NK[4 * row + 1 - better]
-        terms.append(torch.nn.functional.softplus(MARGINS[vote.strength] - delta_K).mean())
+        looked_K = torch.sigmoid(delta_K - MARGINS[vote.strength])
+        terms.append(-torch.log(believed * looked_K + (1 - believed) / 2).mean())
     assert VotePasses(updater.model, RewardTraining.model_validate({})).mean_loss(votes) == pytest.approx(
         torch.stack(terms).mean().item(), abs=1e-6
     )
@@ -648,6 +651,18 @@ def test_who_clicks_at_random_is_told_from_those_who_look(base: Path):
     assert (standing.believed, standing.doubted) == (5, ("clicks",))
     updater.erase([Erasure(conversation_id="", person="clicks", erased_ms=1)])
     assert updater.update([], [], _probe_pairs()).standing.doubted == ()
+
+
+def test_who_erased_everything_is_in_nothing_that_is_kept(base: Path):
+    updater = _updater(base)
+    updater.update([*(_ranking(i) for i in range(60)), *(_thumb(i) for i in range(60))], [], _probe_pairs())
+    gone = updater.thumbs[0].person
+    assert gone and f'"{gone}"' in json.dumps(updater.state()[1])
+    updater.erase([Erasure(conversation_id="c", person=gone, erased_ms=1)])
+    assert gone in updater.state()[1]["learned"]["rater_bias"][0][1], "one conversation is not all"
+    updater.erase([Erasure(conversation_id="", person=gone, erased_ms=1)])
+    learned = updater.state()[1]["learned"]
+    assert f'"{gone}"' not in json.dumps(learned) and learned["rater_bias"][0][1], "others are known as before"
 
 
 def test_the_reward_model_is_measured_by_people_wherever_people_have_voted(base: Path):

@@ -7,10 +7,13 @@ stays near a_0.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 TAU = 1.0
 LARGEST = 8.0
+MOST = 50_000
+"""People who are known at once: beyond it who is most like all others is let go of, until a quarter of the places is
+free."""
 
 
 class RaterBias:
@@ -41,6 +44,13 @@ class RaterBias:
             gradient = slope[person] - share * now / TAU**2
             moved = now + share * _bounded(gradient / (curve[person] + share / TAU**2))
             self.people[person] = min(max(moved, -LARGEST), LARGEST)
+        if len(self.people) > MOST:
+            told = sorted(self.people, key=lambda person: (-abs(self.people[person]), person))
+            self.people = {person: self.people[person] for person in told[: MOST * 3 // 4]}
+
+    def forget(self, people: Iterable[str]) -> None:
+        for person in people:
+            self.people.pop(person, None)
 
     def to_json(self) -> list:
         return [self.common, dict(self.people)]

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from rlhf_online.training.votes import rater_bias
 from rlhf_online.training.votes.rater_bias import RaterBias
 
 
@@ -61,3 +62,13 @@ def test_what_is_kept_does_not_change_with_later_steps():
     assert bias.to_json() != kept
     bias.load_json(kept)
     assert bias.people == {"a": kept[1]["a"]} and bias.to_json() == kept
+
+
+def test_who_differs_least_is_let_go_of_where_they_are_too_many(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rater_bias, "MOST", 8)
+    bias = RaterBias()
+    bias.people = {f"p{number}": (-1.0) ** number * number for number in range(1, 9)}
+    bias.step([0.0, 0.0], [True, False], ["q", "r"], {"q": 9, "r": 9})
+    assert bias.people.keys() == {f"p{number}" for number in range(3, 9)}
+    bias.forget(["p7", "nobody"])
+    assert bias.people.keys() == {f"p{number}" for number in (3, 4, 5, 6, 8)}

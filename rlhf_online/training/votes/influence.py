@@ -8,7 +8,7 @@ third whatever is done.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rlhf_online.feedback.votes import Vote
 from rlhf_online.training.settings import InfluenceCaps
@@ -49,3 +49,8 @@ def weights(votes: Sequence[Vote], caps: InfluenceCaps) -> dict[str, float]:
             if counts[name] > cap:
                 found[vote.event_id] = min(found.get(vote.event_id, 1.0), cap / counts[name])
     return found
+
+
+def mean(votes: Sequence[Vote], weights: Mapping[str, float]) -> float:
+    """What they weigh on average, 1 where there are none."""
+    return sum(weights.get(vote.event_id, 1.0) for vote in votes) / len(votes) if votes else 1.0

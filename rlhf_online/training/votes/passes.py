@@ -63,6 +63,8 @@ class VotePasses:
         self._batch = settings.batch
         self._lr = settings.lr
         self._caps = settings.influence
+        self._usual = 1.0
+        """What a vote of the update weighs by its caps, on average."""
         parameters = model.parameters() | {"position_bias": self.loss.position_bias_S}
         self._adam = NamedAdam(parameters, betas=(0.9, 0.999), eps=1e-8)
         self._most_tokens = self._tokens = MICRO_BATCH_TOKENS
@@ -86,6 +88,7 @@ class VotePasses:
         """
         thumbs = count_thumbs(data, self._model.objectives)
         self.capped = influence.weights(data, self._caps)
+        self._usual = influence.mean(data, self.capped)
         steps, done = epochs * math.ceil(len(data) / self._batch), 0
         room = self._model.token_budget(self._most_tokens, self._adam.to_come())
         self._tokens = distributed.least(room, "the reward model's update")
@@ -136,9 +139,10 @@ class VotePasses:
         return total * denominator, denominator
 
     def _backward(self, votes: Sequence[Vote], baseline: Sequence[Pair], thumbs: ThumbCounts) -> tuple[float, float]:
-        """Make the gradient that of these votes' mean loss; that loss, and what it is the mean over."""
+        """Make the gradient that of these votes' mean loss; that loss, and what it is the mean over. A step of votes
+        that caps make light is a short one: else a cap would hold only where others' votes are in the same step."""
         pieces = self._batches(votes, baseline)
-        denominator = sum(piece.weight() for piece in pieces)
+        denominator = sum(piece.weight() for piece in pieces) * self._usual / influence.mean(votes, self.capped)
         self._adam.zero_grad()
         if denominator == 0:
             return 0.0, 0.0

@@ -4,6 +4,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -216,6 +217,25 @@ def test_a_step_learns_from_its_own_votes_alone(restored: RewardModel) -> None:
     alone, after = gradients(others), gradients(ones, others)
     assert len(alone) == len(after) > 3 and any(tensor.any() for tensor in alone)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(alone, after, strict=True))
+
+
+def test_a_cap_holds_also_over_steps_in_which_the_capped_are_alone(restored: RewardModel) -> None:
+    """Steps of equal numbers of votes: on average they are the step of all of them."""
+    loud = [replace(vote, person="loud") for vote in _pairs(READ[:12], 20, 40)]
+    votes = loud + [replace(vote, person=vote.event_id) for vote in _pairs(READ[12:16], 40, 20)]
+
+    class Passes(VotePasses):
+        def gradient(self, votes: Sequence[Vote]) -> torch.Tensor:
+            self._backward(votes, (), Counter())
+            found = [parameter.grad for parameter in restored.parameters().values()]
+            return torch.cat([each.flatten() for each in found if each is not None])
+
+    passes = Passes(restored, RewardTraining(batch=16, lr=1e-12))
+    _step(passes, votes)
+    assert set(passes.capped) == set(READ[:12])
+    whole, parts = passes.gradient(votes), [passes.gradient(votes[start : start + 4]) for start in range(0, 16, 4)]
+    torch.testing.assert_close(torch.stack(parts).mean(0), whole, rtol=1e-3, atol=1e-5)
+    assert parts[0].norm() < parts[3].norm() / 2, "who is alone in a step takes a short one"
 
 
 def test_a_step_says_what_it_cost_and_makes_its_votes_more_likely(restored: RewardModel) -> None:

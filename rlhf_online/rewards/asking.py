@@ -8,7 +8,7 @@ in the log has it (`annotation_item`).
 
 What was asked is kept in a file of JSON lines beside the log, so that nothing is asked twice:
 
-    {"item_id": "question-1.2e-02-…", "completions": ["c1", "c2"], "information": 0.31, "propensity": 0.012}
+    {"item_id": "question-0.012-…", "completions": ["c1", "c2"], "information": 0.31, "propensity": 0.012}
 """
 
 import hashlib
@@ -120,7 +120,7 @@ def item(question: Question) -> dict[str, Any]:
     names: Any = question.pair
     answers = [{"completion_id": name.completion_id, "index": name.index} for name in names]
     digest = hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:16]
-    return {"item_id": f"{PREFIX}{question.propensity:.3e}-{digest}", "answers": answers}
+    return {"item_id": f"{PREFIX}{question.propensity:.4g}-{digest}", "answers": answers}
 
 
 def asked_in(path: Path) -> set[str]:

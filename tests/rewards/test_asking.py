@@ -23,10 +23,12 @@ from rlhf_online.events import (
     Sampling,
     Thumb,
 )
+from rlhf_online.feedback.questions import Question
 from rlhf_online.rewards import asking
 from rlhf_online.rewards.asking import Group
 from rlhf_online.rewards.sources import Pair, Scored
 from rlhf_online.wire import encode
+from services.chat.annotation.items import AddItem
 
 
 def _completion(name: str, texts: Sequence[str], *, comparison: str = "", prompt: tuple[int, ...] = (1,)) -> Completion:
@@ -104,6 +106,14 @@ def test_the_pair_on_which_heads_disagree_most_is_asked_about(tmp_path: Path) ->
         found[0][0].propensity, rel=1e-3
     )
     assert asking.propensity("item-1") is None
+
+
+@pytest.mark.parametrize("chance", [1.0, 0.99999, 0.25, 3.14159e-4, 2e-9])
+def test_a_questions_name_is_one_that_the_queue_takes_and_tells_its_propensity(chance: float) -> None:
+    pair = (AnswerRef(completion_id="c", index=0), AnswerRef(completion_id="c", index=1))
+    line = asking.item(Question(pair=pair, information=0.1, propensity=chance))
+    assert AddItem.model_validate(line).item_id == line["item_id"]
+    assert asking.propensity(line["item_id"]) == pytest.approx(chance, rel=1e-3)
 
 
 def test_answers_without_a_score_are_not_asked_about(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rlhf_online.rewards.judge.probes import INJECTION
 from rlhf_online.state import StateDir
 from rlhf_online.training.sft.demonstrations import read_file
 from rlhf_online.wire import encode
-from tests.support.scripted_judge import letters, parts, prose, scripted_judge
+from tests.support.scripted_judge import Reply, letters, parts, prose, scripted_judge
 
 Captured = pytest.CaptureFixture[str]
 
@@ -152,6 +152,25 @@ def test_a_critics_notes_go_into_the_annotators_queue_once(state: Path, tmp_path
         assert "nothing new" in capsys.readouterr().out and len(asked) == len(items) == 1
     assert main(["critic", "effect", "--state", str(state)]) == 0
     assert "notes shown: 0 votes" in capsys.readouterr().out
+
+
+def test_what_the_queue_did_not_take_as_it_was_away_is_asked_about_again(
+    state: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    noted = prose('[{"quote": "which is a metal", "fault": "Nobody asked."}]')
+    (state / "operator.token").write_text("operator-token-of-a-test-service")
+    replies: list[Reply] = [None, _taken({})]
+    with (
+        scripted_judge(lambda body: noted) as (url, _),
+        scripted_judge(lambda body: replies.pop(0)) as (service, items),
+    ):
+        file = tmp_path / "critic.toml"
+        file.write_text(f'url = "{url}"\nmodel = "m"\nprinciples = ["Be brief."]\nlabels_per_minute = 100000\n')
+        arguments = ["critic", "run", str(file), "--url", service.removesuffix("/v1"), "--state", str(state)]
+        assert main(arguments) != 0
+        assert "no answer from" in capsys.readouterr().err
+        assert main(arguments) == 0
+        assert "1 answers: noted 1; " in capsys.readouterr().out and len(items) == 2
 
 
 def _taken(body: dict[str, Any]) -> dict[str, Any]:

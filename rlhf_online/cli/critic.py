@@ -61,12 +61,12 @@ def run(
                     if found.reason == "budget":
                         break
                     continue
-                cache.give(key)
-                counts["noted" if found else "without a fault"] += 1
                 if found:
                     name = {"completion_id": completion.completion_id, "index": answer.index}
                     told = [{"answer": name, "quote": note.quote, "fault": note.fault} for note in found]
                     _add(service, {"answers": [name], "people": people, "notes": told})
+                cache.give(key)
+                counts["noted" if found else "without a fault"] += 1
     finally:
         endpoint.close()
         cache.close()

@@ -27,15 +27,16 @@ def alike(votes: Sequence[Vote]) -> list[tuple[str, ...]]:
     """Groups of people, by their hashes; who is alike to one of a group is in it."""
     said = _said(votes)
     same, common = _common(said)
+    counts = {item: Counter(people.values()) for item, people in said.items()}
     overall = sum(map(sum, same.values())) / max(1, sum(map(len, same.values())))
     tested = {pair for pair, items in common.items() if len(items) >= LEAST_COMMON}
-    found = [
-        pair
-        for pair in sorted(tested)
-        if _tail([_chance(said[item], pair, overall) for item in common[pair]], sum(same[pair]))
-        < SIGNIFICANCE / len(tested)
-    ]
-    return _groups(found)
+
+    def is_alike(pair: tuple[str, str]) -> bool:
+        chances = [_chance(said[item], counts[item], pair, overall) for item in common[pair]]
+        agreed = sum(same[pair])
+        return agreed > sum(chances) and _tail(chances, agreed) < SIGNIFICANCE / len(tested)
+
+    return _groups(list(filter(is_alike, sorted(tested))))
 
 
 def _said(votes: Sequence[Vote]) -> Said:
@@ -66,23 +67,24 @@ def _common(said: Said) -> tuple[dict[tuple[str, str], list[bool]], dict[tuple[s
     return same, common
 
 
-def _chance(people: Mapping[str, Hashable], pair: tuple[str, str], overall: float) -> float:
-    """How probably two people say the same of an item, by what all but these two say."""
-    counts = Counter(judged for person, judged in people.items() if person not in pair)
-    n = counts.total()
-    agreeing = sum(count * (count - 1) for count in counts.values()) / 2
+def _chance(people: Mapping[str, Hashable], counts: Counter[Hashable], pair: tuple[str, str], overall: float) -> float:
+    """How probably two people say the same of an item, by what all but these two say; `counts` are of all."""
+    one, other = (people[person] for person in pair)
+    with_these = counts[one] - 1 + counts[other] - 1 - (one == other)
+    agreeing = sum(count * (count - 1) for count in counts.values()) / 2 - with_these
+    n = len(people) - 2
     return (agreeing + 2 * overall) / (n * (n - 1) / 2 + 2)
 
 
 def _tail(chances: Sequence[float], at_least: int) -> float:
-    """P(that many or more of independent events happen)."""
-    exactly = [1.0]
+    """P(that many or more of independent events happen), or no more than the rest do not: as a rule they are few."""
+    rest = len(chances) - at_least
+    exactly = [1.0, *[0.0] * rest]
     for chance in chances:
-        exactly = [
-            (exactly[k] * (1 - chance) if k < len(exactly) else 0.0) + (exactly[k - 1] * chance if k else 0.0)
-            for k in range(len(exactly) + 1)
-        ]
-    return sum(exactly[at_least:])
+        for k in range(rest, 0, -1):
+            exactly[k] = exactly[k] * chance + exactly[k - 1] * (1 - chance)
+        exactly[0] *= chance
+    return sum(exactly)
 
 
 def _groups(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:

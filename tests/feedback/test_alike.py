@@ -1,12 +1,14 @@
 """Who judges the same answers too much alike: copies are found, honest people who agree are not."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 
-from rlhf_online.feedback.alike import LEAST_COMMON, _tail, alike
+from rlhf_online.feedback.alike import LEAST_COMMON, _chance, _tail, alike
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
 from rlhf_online.simulation.people import plackett_luce
 
@@ -105,6 +107,15 @@ def test_who_is_alike_to_one_of_a_group_is_in_it():
         and not (vote.person == "c" and vote.prompt_token_ids[1] < 60)
     ]
     assert alike(votes) == [("a", "b", "c")]
+
+
+def test_an_items_chance_is_how_often_the_others_agree():
+    said = {"a": 1, "b": 1, "c": 2, "d": 1, "e": 1, "f": 2, "g": 3}
+    counts: Counter[Hashable] = Counter(said.values())
+    for pair in combinations(said, 2):
+        others = list(combinations([judged for person, judged in said.items() if person not in pair], 2))
+        agreeing = sum(one == other for one, other in others)
+        assert _chance(said, counts, pair, 0.5) == pytest.approx((agreeing + 2 * 0.5) / (len(others) + 2))
 
 
 def test_the_tail_is_that_of_independent_events():

@@ -126,7 +126,7 @@ def test_the_made_up_series_are_such_as_the_services_emit(name: str) -> None:
 
 @pytest.mark.parametrize("rule", [param for param in rules() if "alert" in param.values[0]])
 def test_an_alert_can_be_routed_and_says_what_to_do(rule: dict[str, Any]) -> None:
-    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["labels"]["severity"] in ("critical", "warning", "info")
     assert rule["labels"]["service"] in ("chat", "engine", "reward", "trainer", "store", "storage", "platform")
     assert set(rule["labels"]) == {"severity", "service"} and set(rule["annotations"]) == {"summary", "runbook_url"}
     page = ROOT / rule["annotations"]["runbook_url"]

@@ -13,16 +13,18 @@ World*, ch. 4): while the excesses of each kind are exchangeable they are indepe
 
 *Bets.* f(p) = ε p^(ε−1), ε < 1, has mean 1 for a uniform p and wins on small ones (Vovk, Nouretdinov, Gammerman 2003,
 "Testing exchangeability on-line"). The Shiryaev–Roberts statistic R ← (1 + R) f(p) adds up the capital of bettors of
-whom one begins at each vote, and so does the mean over several ε and several pasts, as each past that begins anew gives
-uniform p-values anew (an e-detector: Shin, Ramdas, Rinaldo 2022, arXiv 2203.03532).
+whom one begins at each vote, and so does the mean over several ε (an e-detector: Shin, Ramdas, Rinaldo 2022, arXiv
+2203.03532). A past that begins anew gives uniform p-values anew, and has a mean of its own.
 
-*False alarms.* R_n − n is a martingale that begins at 0, so that an alarm at R ≥ LIMIT comes after LIMIT votes or more
-in the mean (Pollak 1985): at most one false alarm in LIMIT votes, for it begins anew after each. The model goes on
-learning, which is no exchangeable past; but if the votes of a kind are independent and their excess becomes no larger
-with time (the quantile functions of later ones lie nowhere above those of earlier ones), every p is at least what the
-same draws would give with all of them alike, every f falls with p, and R is no larger: a model that improves raises no
-more false alarms. Not covered: a model that grows worse while people stay as they are, which this calls drift, too;
-and votes that are not independent, as many by one person with a taste of their own.
+*False alarms.* R_n − n is a martingale that begins at 0 (Pollak 1985), so that R reaches 3 · LIMIT within n votes with
+probability n / (3 · LIMIT) at most (Doob). There are three pasts, whose ranks tell of each other, so that no mean of
+theirs is a martingale: their probabilities are added. So an alarm comes in vain within n votes, of the beginning or of
+the alarm before, with probability n / LIMIT at most, n = 1, 2, …. The model goes on learning, which is no exchangeable
+past; but if the votes of a kind are independent and their excess becomes no larger with time (the quantile functions of
+later ones lie nowhere above those of earlier ones), every p is at least what the same draws would give with all of them
+alike, every f falls with p, and R is no larger: a model that improves raises no more false alarms. Not covered: a model
+that grows worse while people stay as they are, which this calls drift, too; and votes that are not independent, as many
+by one person with a taste of their own.
 """
 
 import math
@@ -33,7 +35,7 @@ from typing import Any
 from rlhf_online.watch.monitors import UNKNOWN, Reading
 
 LIMIT = 20_000.0
-"""Votes to a false alarm, in the mean, at least."""
+"""Within n votes an alarm comes in vain with probability n / LIMIT at most."""
 POWERS = (0.5, 0.65, 0.8, 0.9)
 """The ε that are bet on: drifts that are plain, and slight ones."""
 GRID = 64
@@ -139,8 +141,8 @@ class DriftDetector:
 
     @property
     def evidence(self) -> float:
-        """R: an alarm is raised when it reaches LIMIT; in the mean it is at most `votes` while there is no drift."""
-        return sum(bet.total for bet in self._bets) / len(self._bets)
+        """The largest R of a past, over the number of pasts: an alarm is raised when it reaches LIMIT."""
+        return max(sum(bet.total for bet in past.bets) / len(past.bets) for past in self._pasts) / len(self._pasts)
 
     @property
     def _bets(self) -> list[_Bet]:

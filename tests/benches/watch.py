@@ -160,9 +160,10 @@ def drift(studio: Studio) -> Iterator[dict[str, Any]]:
         row: dict[str, Any] = {"table": "drift", "stream": stream, "seed": studio.seed}
         if stream == "unchanged":
             half = WARM + UNCHANGED // 2
-            alarms = [*taught(studio, updater, batches(studio, clean, WARM, half))]
-            alarms += taught(studio, updater, batches(studio, clean, half, WARM + UNCHANGED, better=True))
-            yield row | {"votes": UNCHANGED, "alarms": sum(said.alarm for said in alarms)}
+            told = [*taught(studio, updater, batches(studio, clean, WARM, half))]
+            told += taught(studio, updater, batches(studio, clean, half, WARM + UNCHANGED, better=True))
+            # A reading shows its alarm for some updates.
+            yield row | {"votes": UNCHANGED, "alarms": len({said.rows[0]["since_ms"] for said in told if said.alarm})}
             continue
         row["agreement_before"] = agreement(updater, studio, changed[0])
         for number, said in enumerate(taught(studio, updater, batches(studio, changed, WARM, WARM + AFTER)), 1):

@@ -18,12 +18,14 @@ READING = {
 
 def test_what_monitors_say_is_shown_with_whom_they_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     silent = {"evidence": None, "alarm": False, "says": "nothing is known yet", "rows": []}
-    StateDir(tmp_path).write_status("watch", {"monitors": {"poison": READING, "drift": silent}})
+    monitors = {"poison": READING, "drift": silent, "over_optimisation": silent}
+    StateDir(tmp_path).write_status("watch", {"monitors": monitors})
     assert main(["watch", "--state", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "poison" in told and "ALARM" in told and "evidence 12.5 of 1" in told
     assert "beef" in told and "mango" in told
-    assert "drift       silent  unknown: nothing is known yet" in told
+    assert "drift             silent  unknown: nothing is known yet" in told
+    assert "over_optimisation silent  unknown" in told
     assert main(["watch", "--state", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["monitors"]["poison"] == READING
 

@@ -26,7 +26,7 @@ def watch(
         console.print("the watch has said nothing yet: it speaks when the reward model has learned from votes")
     for monitor, reading in told.get("monitors", {}).items():
         evidence = "unknown" if reading["evidence"] is None else f"evidence {reading['evidence']:.3g} of 1"
-        console.print(f"{monitor:<12}{'ALARM' if reading['alarm'] else 'silent':<8}{evidence}: {reading['says']}")
+        console.print(f"{monitor:<18}{'ALARM' if reading['alarm'] else 'silent':<8}{evidence}: {reading['says']}")
         if rows := reading["rows"]:
             table = Table(*rows[0])
             for row in rows:

@@ -14,12 +14,12 @@ from rlhf_online.watch.line import Line
 from rlhf_online.watch.voters import Judged
 
 MOST = 5000
-"""Comparisons that are looked at."""
+"""Comparisons that are looked at, the newest."""
 
 
 def watch_voters(parts: TrainerParts) -> None:
     """Tell who votes for which trait, and for which word, as nobody else does."""
-    votes = parts.learners.reward.comparisons[-MOST:]
+    votes = newest(parts.learners.reward.comparisons)
     decode, traits = parts.learners.tokenizer.decode, parts.settings.gate.traits.traits
     parts.reporter.watch("tampering", voters.reading(by_trait(votes, decode, traits), "declared traits"))
     parts.reporter.watch("poison", voters.reading(by_word(votes, decode), "words"))
@@ -50,6 +50,11 @@ def watch_sycophancy(parts: TrainerParts) -> None:
 
 
 Decode = Callable[[Sequence[int]], str]
+
+
+def newest(votes: Sequence[Comparison]) -> list[Comparison]:
+    """MOST of them at most: in a replay that is full they lie in no order."""
+    return sorted(votes, key=lambda vote: vote.created_ms)[-MOST:]
 
 
 def by_word(votes: Sequence[Comparison], decode: Decode) -> list[Judged]:

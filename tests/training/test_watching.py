@@ -1,9 +1,13 @@
 """What the watch on voters is shown of votes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
 
 from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.gate.settings import GateSettings
+from rlhf_online.training import watching
 from rlhf_online.training.watching import by_trait, by_word
 
 TEXTS: dict[tuple[int, ...], str] = {
@@ -26,6 +30,12 @@ VOTE = Comparison(
     candidates=tuple(Candidate(token_ids=(number,)) for number in (2, 3, 4)),
     tiers=((2,), (0, 1)),
 )
+
+
+def test_the_newest_votes_are_looked_at_wherever_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "MOST", 2)
+    votes = [replace(VOTE, event_id=str(at), created_ms=at) for at in (7, 9, 3, 8, 1)]
+    assert [vote.event_id for vote in watching.newest(votes)] == ["8", "9"]
 
 
 def test_an_answers_words_are_what_it_is_known_by() -> None:

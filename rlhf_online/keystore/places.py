@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 STORE = "keystore"
 ANY = "*"
 """Among the ids of deleted keys: whatever key is not the one in use."""
+MOST_NAMED = 1000
+"""Deleted keys whose ids a record keeps: it is written and read whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,9 @@ class Entry:
     deleted: tuple[str, ...] = ()
 
     def without_key(self) -> "Entry":
-        """The record once its key, if there is one, is deleted."""
-        return Entry(erased=True, deleted=(*self.deleted, self.id) if self.id else self.deleted)
+        """The record once its key, if there is one, is deleted. Of whoever erased very often it names none any more."""
+        deleted = (*self.deleted, self.id) if self.id else self.deleted
+        return Entry(erased=True, deleted=deleted if len(deleted) <= MOST_NAMED else (ANY,))
 
     def tells_deleted(self, key_id: str) -> bool:
         """Whether the key was deleted; this record, if it is an old copy, does not know of a later one."""

@@ -6,13 +6,14 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rlhf_online.errors import KeysUnavailable, SecretLost, UndecodableEvent
 from rlhf_online.keystore.keyring import FRESH_S, Keyring
-from rlhf_online.keystore.places import Entry, FolderKeys
+from rlhf_online.keystore.places import MOST_NAMED, Entry, FolderKeys
 from rlhf_online.keystore.vault import SEALED_WITH, Vault
 from tests.support.content_keys import keyring, take_away
 
@@ -281,3 +282,12 @@ def test_the_log_says_which_store_it_needs(tmp_path: Path) -> None:
     keys = keyring(tmp_path / "store")
     keys.vault.bind(tmp_path)
     assert (tmp_path / SEALED_WITH).read_text() == keys.vault.identity()
+
+
+def test_whoever_erases_again_and_again_has_a_record_of_bounded_size() -> None:
+    entry = Entry()
+    for number in range(2 * MOST_NAMED + 1):
+        entry = replace(entry, id=f"{number:016x}", key="key").without_key()
+        assert len(entry.deleted) <= MOST_NAMED
+    assert entry.tells_deleted("0" * 16) and entry.tells_deleted(f"{2 * MOST_NAMED:016x}")
+    assert not replace(entry, id="f" * 16).tells_deleted("f" * 16)

@@ -47,15 +47,17 @@ def said(state: StateDir, whose: Iterable[str]) -> list[ev.Envelope]:
     return found
 
 
-def logged(folder: Path, base: Path, whose: Iterable[str]) -> StateDir:
+def logged(folder: Path, base: Path, whose: Iterable[str], *, elsewhere: Path | None = None) -> StateDir:
+    """A trainer's state folder, with what they said in its log, or in that folder."""
     state = StateDir(folder)
     salt = "0123456789abcdef0123456789abcdef"
     folder.mkdir()
     (folder / "person.salt").write_text(salt)
-    with LocalLog(state.log) as log:
+    with LocalLog(elsewhere or state.log) as log:
         log.append_all([encode(envelope) for envelope in said(state, whose)]).result(30)
     state.run.mkdir(parents=True, exist_ok=True)
     values = f'model = "{base}"\ntuning = "full"\ndevice = "cpu"\nseed = 3\n[reward]\nheld_out = 0.2\n'
+    values += f'[log]\nurl = "file:{elsewhere}"\n' if elsewhere else ""
     (state.run / "trainer.toml").write_text(values)
     return state
 
@@ -66,7 +68,7 @@ def weights(folder: Path) -> dict[str, Any]:
 
 def test_it_is_what_a_log_teaches_in_which_they_never_were(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     write_tiny_model(tmp_path / "base", weights_seed=0)
-    both = logged(tmp_path / "both", tmp_path / "base", (ANN, BOB))
+    both = logged(tmp_path / "both", tmp_path / "base", (ANN, BOB), elsewhere=tmp_path / "log")
     alone = logged(tmp_path / "alone", tmp_path / "base", (BOB,))
     assert main(["retrain", "--without", ANN, "--state", str(both.root), "--out", str(tmp_path / "out")]) == 0
     told = capfd.readouterr().out

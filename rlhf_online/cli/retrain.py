@@ -84,7 +84,7 @@ def _given(folder: StateDir, config: Path | None, model: Path | None) -> dict[st
             f"{file} names no model: give the base model with --model, or the trainer's file with --config"
         )
     url = log_settings(folder, config).url
-    given: dict[str, Any] = {"model": base, "log": url if url.startswith("kafka:") else str(folder.root)}
+    given: dict[str, Any] = {"model": base, "log": str(folder.root) if url == "file:" else url}
     if file.is_file():
         given["log_config"] = file
     reward = trainer.get("reward", {})

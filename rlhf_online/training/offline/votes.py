@@ -14,6 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from rlhf_online.config import load_keystore, load_log
+from rlhf_online.config.files import from_file
+from rlhf_online.config.given import merged
 from rlhf_online.config.offline import OfflineSettings
 from rlhf_online.data.exchanges import Place
 from rlhf_online.data.formats import format_named
@@ -138,10 +140,12 @@ def _log(settings: OfflineSettings) -> Source:
 
 
 def _keys(settings: OfflineSettings) -> "Keyring | None":
-    """What opens a log whose content is sealed: the key store of `log_config`, or of the state folder's trainer."""
+    """What opens a log whose content is sealed: the key store of `log_config`, or of the state folder's trainer. Of a
+    log with an address it may be in the state folder that `log_config` names."""
     if not settings.log:
         return None
-    root = Path() if ":" in settings.log else Path(settings.log)
+    named = ":" in settings.log
+    root = Path(merged(from_file(settings.log_config)).get("state_dir", "") if named else settings.log)
     written = StateDir(root).run / "trainer.toml"
     return open_keyring(load_keystore(settings.log_config or (written if written.is_file() else None)), root)
 

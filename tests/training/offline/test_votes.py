@@ -22,10 +22,10 @@ from tests.support.logged import completion, thumb
 PEOPLE = ("ann", "bob", "eve")
 
 
-def gathered(folder: Path, *without: str, held_out: float = 0.0) -> Gathered:
+def gathered(folder: Path, *without: str, held_out: float = 0.0, service: str = "") -> Gathered:
     """Of a sealed log in which somebody rates an answer of each."""
     config = folder / "chat.toml"
-    config.write_text(f'[keystore]\nurl = "file:{folder / "keys"}"\n')
+    config.write_text(service or f'[keystore]\nurl = "file:{folder / "keys"}"\n')
     values = {"model": folder / "base", "out": folder / "out", "log": f"file:{folder / 'log'}", "log_config": config}
     settings = OfflineSettings.model_validate(
         values | {"held_out": held_out} | ({"without": without} if without else {})
@@ -50,6 +50,16 @@ def test_nobody_whose_words_are_left_out_is_learned_from_nor_who_erased_everythi
     assert names(without) == {"on bob", "on eve"} and without.left_out["erased"] == 1
     keys.erase("bob")
     assert names(gathered(tmp_path, "ann")) == {"on eve"}
+
+
+def test_of_a_log_with_an_address_keys_may_be_in_the_state_folder_of_the_service(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "base", weights_seed=0)
+    keys = keyring(tmp_path / "state" / "keystore")
+    with LocalLog(tmp_path / "log") as log:
+        for envelope in (completion("ann", person="ann"), thumb("ann", event_id="on ann")):
+            log.append(encode(envelope, keys)).result(30)
+    service = f'state_dir = "{tmp_path / "state"}"\n[keystore]\nurl = "file:"\n'
+    assert names(gathered(tmp_path, service=service)) == {"on ann"}
 
 
 def test_what_is_erased_or_said_anew_thousands_of_votes_later_counts_as_in_one_piece(

@@ -58,9 +58,8 @@ from tests.support.waiting import eventually
 AT_ONCE, TOKENS = 32, 48
 REQUESTS_A_SWAP = 200
 SWAPS = 50
-PERIOD_S, PERIODS = 6.0, 6
-"""Of swaps of adapters and of none, in turns."""
-LORA_SWAP_EVERY_S = 1.5
+PERIODS, SWAPS_A_PERIOD = 6, 2
+"""Of swaps of adapters, as often as of all weights, and of none, in turns."""
 ROLLBACKS = 10
 WATCHED, WATCHED_TOKENS = 6, 110
 EXACT = 1e-3
@@ -374,12 +373,11 @@ async def lora(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         await streams.reach(4 * AT_ONCE)
         for period in range(2 * max(2, PERIODS * options.first // SWAPS)):
             seen = len(streams.answers)
-            until = time.monotonic() + PERIOD_S
-            while time.monotonic() < until:
+            for number in range(SWAPS_A_PERIOD):
                 if period % 2:
                     count += 1
                     await one.promote(count)
-                await asyncio.sleep(LORA_SWAP_EVERY_S)
+                await streams.reach(seen + (number + 1) * REQUESTS_A_SWAP)
             (swapped if period % 2 else still).append(gaps(streams.answers[seen:]))
         swaps = one.swaps()
     found = faults(streams.answers)

@@ -39,7 +39,10 @@ def said(pattern: str, *places: str) -> set[str]:
         (labels.KIND, get_args(Kind)),
         (labels.STATE, get_args(State)),
         (labels.DISPOSITION, [*(word for word in get_args(Disposition) if word != "rollout"), "pending"]),
-        (labels.SIGNAL, (*SIGNALS, AI)),
+        (
+            labels.SIGNAL,
+            {*SIGNALS, AI} | said(r"\"(\w*assisted)\" if|else \"(\w*assisted)\"", "rlhf_online/training/votes/raters.py"),
+        ),
         (labels.ALGORITHM, ALGORITHMS),
         (labels.CHECK, GateSettings().named),
         (labels.GUARDRAIL, GUARDS),

@@ -41,7 +41,7 @@ def said(pattern: str, *places: str) -> set[str]:
         (labels.DISPOSITION, [*(word for word in get_args(Disposition) if word != "rollout"), "pending"]),
         (
             labels.SIGNAL,
-            {*SIGNALS, AI} | said(r"\"(\w*assisted)\" if|else \"(\w*assisted)\"", "rlhf_online/training/votes/raters.py"),
+            {*SIGNALS, AI} | said(r"\"(\w*assisted)\"", "rlhf_online/training/votes/raters.py"),
         ),
         (labels.ALGORITHM, ALGORITHMS),
         (labels.CHECK, GateSettings().named),

@@ -71,8 +71,8 @@ def _ending(error: Exception, what: str) -> Exception:
     if not out_of_memory(error):
         return error
     return ConfigError(
-        f"out of memory at {what}, where models that are sharded cannot try again with less: start more ranks, or "
-        f"lower policy.micro_batch_tokens or rollout.max_tokens. {group.AGAIN}"
+        f"out of memory at {what}, where models that are sharded cannot try again with less: start more ranks, "
+        f"set recompute = true, or lower policy.micro_batch_tokens or rollout.max_tokens. {group.AGAIN}"
     )
 
 

@@ -226,7 +226,8 @@ class RewardModel:
         else:
             trunk.save_model(self.decoder, folder, base=self.base, written=self._written, keep_config=False)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.heads.named_parameters()}
-        save_file(weights, folder / "heads.safetensors")
+        with trunk.writing():
+            save_file(weights, folder / "heads.safetensors")
         values = {
             "objectives": self.objectives,
             "heads": self.members,

@@ -108,7 +108,7 @@ def save_model(model: PreTrainedModel, folder: Path, *, base: Path, written: Wri
     With `keep_config` the configuration is that of `base`, byte for byte; else the model's own, for a trunk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _quiet():
+    with _quiet(), writing():
         model.save_pretrained(folder, state_dict=_with_copies(_as_written(_tensors(model), written), base))
     own = {path.name for path in folder.iterdir()}
     for path in sorted(base.iterdir()):
@@ -215,7 +215,8 @@ def save_adapter(wrapped: PeftModel, folder: Path, dtype: torch.dtype) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     detached = {name: tensor.detach().to(dtype).cpu().contiguous() for name, tensor in weights.items()}
-    save_file(detached, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    with writing():
+        save_file(detached, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     values = wrapped.peft_config["default"].to_dict()
     # peft spells all-linear out as every layer's path; the last parts name the same layers, in any layer.
     kinds = sorted({str(name).rsplit(".", 1)[-1] for name in values["target_modules"]})
@@ -310,6 +311,15 @@ def check_names(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Non
     """Raises VersionCorrupt if `tensors` are of other names or shapes than `own`."""
     if own.keys() != tensors.keys() or any(own[name].shape != tensor.shape for name, tensor in tensors.items()):
         raise VersionCorrupt("the stored weights belong to another model or another kind of tuning: start a new state")
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """A full disk is an OSError in the block, as it is elsewhere: safetensors has an error of its own for it."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"weights cannot be written: {error}") from error
 
 
 @contextmanager

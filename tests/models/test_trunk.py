@@ -1,17 +1,20 @@
-"""How many tokens a pass with gradients may have: by what it keeps of them, and by what memory there is."""
+"""How many tokens a pass with gradients may have: by what it keeps of them, and what memory there is; a full disk."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlhf_online.models import tree_attention, trunk
 from rlhf_online.models.limits import activation_bytes
 from rlhf_online.models.policy import Policy
+from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from tests.support.small_disk import cannot_mount, small_disk
 
 GIB = 1 << 30
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -80,3 +83,27 @@ def test_on_a_gpu_half_of_what_is_free_is_taken(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5 * GIB)
     assert trunk.free_room(GPU) == 6 * GIB
     assert trunk.free_room(GPU, 4 * GIB) == 4 * GIB
+
+
+def test_a_full_disk_is_an_error_of_the_system_which_the_trainer_waits_out():
+    """safetensors has one of its own, which is none."""
+    with pytest.raises(OSError, match=r"weights cannot be written: .*No space left on device"), trunk.writing():
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_weights_are_written_under_that(tmp_path: Path):
+    if reason := cannot_mount(tmp_path / "disk"):
+        pytest.skip(reason)
+    write_tiny_model(tmp_path / "base", weights_seed=3)
+    full = Policy.load(tmp_path / "base", tuning="full")
+    adapter = Policy.load(tmp_path / "base", tuning="lora")
+    reward = RewardModel.load(tmp_path / "base", tuning="lora")
+    with small_disk(tmp_path / "disk", 1) as disk:
+        for number, write in enumerate((full.write_version, adapter.write_version, reward.save)):
+            (disk.folder / str(number)).mkdir()
+            (disk.folder / "room").write_bytes(bytes(16 << 10))  # for what is written before the weights
+            disk.fill()
+            (disk.folder / "room").unlink()
+            with pytest.raises(OSError, match="weights cannot be written"):
+                write(disk.folder / str(number))
+            disk.free()

@@ -722,6 +722,8 @@ STAGED = "writes files that `fsync_tree` makes durable before anybody is told of
 NOT_PROMISED = {
     "rlhf_online.backup": "a copy is made durable, and what was brought back, before it is renamed into place",
     "rlhf_online.doctor": "tries a disk and a store, and removes what it wrote",
+    "rlhf_online.cli.judge:_new_file": "what a command was asked for; a model's answers stand in the cache",
+    "rlhf_online.cli.retrain:retrain": "makes the folder; what is written into it syncs itself",
     "rlhf_online.config.files:write_toml": ANEW,
     "rlhf_online.engine.child:EngineProcess.start": ANEW,
     "rlhf_online.engine.child:EngineProcess.stop": ANEW,
@@ -746,6 +748,7 @@ NOT_PROMISED = {
     "rlhf_online.versions.object_store:ObjectStore": COPIED,
     "rlhf_online.process:write_ready_file": ANEW,
     "rlhf_online.sqlite": "an empty database is as good as none; of read models see above",
+    "rlhf_online.rewards.asking:keep": "a line that is lost is asked again, and the queue takes an item once",
     "rlhf_online.simulation": "for demonstrations and tests",
     "rlhf_online.state:StateDir.close_to_others": "done anew at every start",
     "rlhf_online.training.traces:VoteTraces.took": "links spans, and no files",

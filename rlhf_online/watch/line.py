@@ -120,7 +120,7 @@ class Line:
         return (self.begun or {}).get(name), (self.now or {}).get(name)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"points": [asdict(point) for point in self.points]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Line":

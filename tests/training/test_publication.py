@@ -35,7 +35,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def publisher(registry: Registry) -> Publisher:
-    learners: Any = SimpleNamespace(write_policy=write, reward=SimpleNamespace(model=SimpleNamespace(save=write)))
+    learners: Any = SimpleNamespace(write_policy=write, write_reward=write)
     return Publisher(registry, learners, "full", KEEP)
 
 

@@ -1,6 +1,5 @@
 """A key store that would lose people's words, or keep what they erased, is named before it does."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from rlhf_online.doctor.keystore import keystore
 from rlhf_online.keystore import open_for_log
 from rlhf_online.keystore.vault import KEK
 from tests.support.content_keys import take_away
-from tests.support.object_server import BUCKET, DENIED, ObjectServer, environment, object_server
+from tests.support.object_server import BUCKET, DENIED, ObjectServer, environment
 from tests.support.ports import reserve
 
 FOLDER = KeystoreSettings(url="file:")
@@ -23,20 +22,6 @@ SECRET = "a secret of the operator's"
 def root(tmp_path: Path) -> Path:
     (tmp_path / "log").mkdir()
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ObjectServer]:
-    with object_server() as server:
-        yield server
-
-
-@pytest.fixture
-def bucket(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
-    for name, value in environment(server.port).items():
-        monkeypatch.setenv(name, value)
-    yield server
-    server.relent()
 
 
 def looked_at(root: Path, settings: KeystoreSettings = FOLDER) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -12,24 +12,10 @@ from rlhf_online import locks
 from rlhf_online.config import VersionsSettings
 from rlhf_online.doctor import store
 from rlhf_online.versions.folder_store import FolderStore
-from tests.support.object_server import BUCKET, DENIED, FULL, ObjectServer, environment, object_server
+from tests.support.object_server import BUCKET, DENIED, FULL, ObjectServer, environment
 from tests.support.ports import reserve
 
 SETTINGS = VersionsSettings(url=f"s3://{BUCKET}/doctor")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ObjectServer]:
-    with object_server() as server:
-        yield server
-
-
-@pytest.fixture
-def bucket(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
-    for name, value in environment(server.port).items():
-        monkeypatch.setenv(name, value)
-    yield server
-    server.relent()
 
 
 def test_a_bucket_with_conditional_writes_is_fit_again_and_again(bucket: ObjectServer) -> None:

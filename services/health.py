@@ -1,6 +1,7 @@
 """Is a service well? `python -m services.health URL`, a container's health check: exit code 0, or 1 and one sentence.
 
     http://127.0.0.1:8000/healthz               answers 200
+    https://127.0.0.1:8000/healthz              the same where [tls] is set: any certificate will do, as to a kubelet
     unix:/run/rlhf-online/engine/engine.sock    an engine there answers GET /health with 200
 
 The standard library alone: a check runs every few seconds.
@@ -9,6 +10,7 @@ The standard library alone: a check runs every few seconds.
 import argparse
 import http.client
 import socket
+import ssl
 import sys
 from urllib.parse import urlsplit
 
@@ -36,9 +38,22 @@ def check(url: str, timeout_s: float = TIMEOUT_S) -> str:
             case "http" if parts.hostname:
                 connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
                 return _http(connection, parts.path or "/")
+            case "https" if parts.hostname:
+                connection = http.client.HTTPSConnection(
+                    parts.hostname, parts.port, timeout=timeout_s, context=_any_certificate()
+                )
+                return _http(connection, parts.path or "/")
     except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__
-    raise ValueError(f"{url!r}: expected http://host:port/path or unix:/path")
+    raise ValueError(f"{url!r}: expected http://host:port/path, https://… or unix:/path")
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """Nothing secret is told or asked, and no certificate names the address of a container's own port."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _http(connection: http.client.HTTPConnection, path: str) -> str:
@@ -53,7 +68,7 @@ def _http(connection: http.client.HTTPConnection, path: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 well, 1 not."""
     parser = argparse.ArgumentParser(prog="python -m services.health", description="Whether a service is well.")
-    parser.add_argument("url", help="http://host:port/path or unix:/path")
+    parser.add_argument("url", help="http://host:port/path, https://… or unix:/path")
     url = parser.parse_args(argv).url
     try:
         wrong = check(url)

@@ -1,6 +1,7 @@
 """services/health over what it asks: HTTP, a unix socket; and what it says of what is not well."""
 
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.health import check, main
+from tests.support.certificates import Authority
 from tests.support.ports import reserve
 
 
@@ -48,6 +50,19 @@ def test_http(serve: Callable[[socketserver.BaseServer], None]) -> None:
     assert check(f"http://127.0.0.1:{server.server_port}/readyz") == "it answered 503"
 
 
+def test_a_port_that_speaks_tls_by_whatever_certificate(
+    serve: Callable[[socketserver.BaseServer], None], tmp_path: Path
+) -> None:
+    files = Authority(tmp_path).issue("chat")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    serve(server)
+    assert check(f"https://127.0.0.1:{server.server_port}/healthz") == ""
+    assert check(f"https://127.0.0.1:{server.server_port}/readyz") == "it answered 503"
+
+
 def test_an_engine_on_a_unix_socket(serve: Callable[[socketserver.BaseServer], None], tmp_path: Path) -> None:
     serve(UnixServer(str(tmp_path / "engine.sock"), Handler))
     assert check(f"unix:{tmp_path}/engine.sock") == ""
@@ -73,4 +88,4 @@ def test_what_is_not_there_is_not_well(url: str, tmp_path: Path, capsys: pytest.
 def test_another_kind_of_url_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["127.0.0.1:8000"])
-    assert "expected http://host:port/path or unix:/path" in capsys.readouterr().err
+    assert "expected http://host:port/path, https://… or unix:/path" in capsys.readouterr().err

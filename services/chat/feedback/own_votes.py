@@ -86,6 +86,8 @@ class FeedbackItem(TypedDict, total=False):
     """Whether the person could know which version wrote what."""
     annotation_item: str
     """The item of the annotators' queue that it settled; empty for a vote of one's own accord."""
+    notes: str
+    """Whether a critic's notes stood beside the answers, "shown" or "withheld" by a draw; empty if there were none."""
 
 
 @documented

@@ -112,7 +112,7 @@ TWINS = {
         only_grpc={
             "feedback": "its fields stand one level higher",
             **dict.fromkeys(
-                ("person", "created_ms", "comparison_id", "could_know", "annotation_item", "key_id"),
+                ("person", "created_ms", "comparison_id", "could_know", "annotation_item", "key_id", "notes"),
                 "the log's; refused",
             ),
         },

@@ -41,7 +41,6 @@ from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes import label_reliability, labelled
 from rlhf_online.training.votes.batch import bootstrap_weights, uniform
 from rlhf_online.training.votes.evaluation import Measured, measure
-from rlhf_online.training.votes.foretelling import foretell
 from rlhf_online.training.votes.loss import reliabilities
 from rlhf_online.training.votes.passes import VotePasses
 from rlhf_online.training.votes.replay import HeldOut, Replay
@@ -107,7 +106,6 @@ class RewardUpdater:
         skipped: Counter[str] = Counter()
         newest = _newest(new, self._replay, skipped)
         votes = [vote for vote in newest if not vote.revised]
-        self._watch_drift(votes, skipped)
         self._replay.add([vote for vote in newest if vote.revised], rng)
         skipped["revised"] += len(newest) - len(votes)
         self._held_out.add([vote for vote in _newest(held_out, self._held_out, skipped) if not is_signal(vote)])
@@ -115,7 +113,7 @@ class RewardUpdater:
         reference = reference_pairs if len(reference_pairs) >= 2 else [pair for vote in data for pair in pairs(vote)]
         baseline = rng.sample(reference, min(BASELINE_ANSWERS, len(reference))) if any(map(is_signal, data)) else []
         self._observe_signals(votes, baseline)
-        self._passes.loss.raters.expect(vote.event_id for vote in votes)
+        self._passes.loss.new_votes.expect(vote.event_id for vote in votes)
         self._observe_labels(votes, random.Random(f"labels {self._seed} {self.updates}"))
         trainable = _without_single_class(data, skipped)
         read = self._read(trainable)
@@ -131,6 +129,7 @@ class RewardUpdater:
         )
         self._passes.let_go()
         self._replay.add(votes, rng)
+        self._watch_drift(votes, skipped)
         if best.passes:
             self.updates += 1
             self.trained_objectives |= self._ordered_objectives(trainable)
@@ -167,9 +166,13 @@ class RewardUpdater:
             learned.forget(gone)
 
     def _watch_drift(self, votes: Sequence[Vote], skipped: Counter[str]) -> None:
-        """Where people judge otherwise than before, let go of what they said before. A model that has learned nothing
-        yet foretells nothing."""
-        for vote, surprise in foretell(self.model, votes, self._passes.loss.rater_bias) if self.updates else ():
+        """Where people judge otherwise than before, let go of what they said before. By what the first pass made of
+        each vote, in the order in which they were given, which says nothing of the one in which the pass met them. A
+        model that has learned nothing yet foretells nothing."""
+        foretold = self._passes.loss.new_votes.foretold
+        for vote in votes if self.updates else ():
+            if (surprise := foretold.get(vote.event_id)) is None:
+                continue
             alarm = self.drift.observe(surprise, at_ms=vote.created_ms, tie=uniform(f"{vote.event_id}/drift"))
             if alarm is not None:
                 since_ms = alarm.since_ms

@@ -12,9 +12,11 @@ are the p-values of a Mondrian conformal predictor (Vovk, Gammerman, Shafer 2005
 World*, ch. 4): while the excesses of each kind are exchangeable they are independent and uniform on [0, 1].
 
 *Bets.* f(p) = ε p^(ε−1), ε < 1, has mean 1 for a uniform p and wins on small ones (Vovk, Nouretdinov, Gammerman 2003,
-"Testing exchangeability on-line"). The Shiryaev–Roberts statistic R ← (1 + R) f(p) adds up the capital of bettors of
-whom one begins at each vote, and so does the mean over several ε (an e-detector: Shin, Ramdas, Rinaldo 2022, arXiv
-2203.03532). A past that begins anew gives uniform p-values anew, and has a mean of its own.
+"Testing exchangeability on-line"). On a vote by somebody who is believed as far as ρ, which is known before, only that
+share of the capital is bet: f_ρ(p) = (1 − ρ) + ρ f(p), of mean 1, too. The Shiryaev–Roberts statistic
+R ← (1 + R) f_ρ(p) adds up the capital of bettors of whom one begins at each vote, and so does the mean over several ε
+(an e-detector: Shin, Ramdas, Rinaldo 2022, arXiv 2203.03532). A past that begins anew gives uniform p-values anew, and
+has a mean of its own.
 
 *False alarms.* R_n − n is a martingale that begins at 0 (Pollak 1985), so that R reaches 3 · LIMIT within n votes with
 probability n / (3 · LIMIT) at most (Doob). There are three pasts, whose ranks tell of each other, so that no mean of
@@ -55,11 +57,13 @@ SURE = (0.1, 0.25, 0.4, 0.55, 0.65)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surprise:
     """A vote, as it was foretold. `expected` is the model's own entropy, `loss` that of what was said, nats; both are
-    means over the pairs that a comparison orders. `said` is what it is about: its objective, thumb or comparison."""
+    means over the pairs that a comparison orders. `said` is what it is about: its objective, thumb or comparison;
+    `believed` is how far who gave it was."""
 
     said: str
     expected: float
     loss: float
+    believed: float = 1.0
 
     @property
     def kind(self) -> str:
@@ -71,11 +75,12 @@ class Surprise:
         return self.loss - self.expected
 
 
-def foretold(said: str, logits: list[float]) -> Surprise:
+def foretold(said: str, logits: list[float], *, believed: float = 1.0) -> Surprise:
     """Of a vote that says yes to each of these questions, the model's log-odds of a yes: u_better − u_worse of each
     pair that a comparison orders, or ± (u + the rater's bias) of a thumb. One logit or more."""
     losses = [math.log1p(math.exp(-abs(x))) + max(0.0, -x) for x in logits]
-    return Surprise(said=said, expected=sum(map(_entropy, logits)) / len(logits), loss=sum(losses) / len(losses))
+    expected = sum(map(_entropy, logits)) / len(logits)
+    return Surprise(said=said, expected=expected, loss=sum(losses) / len(losses), believed=believed)
 
 
 def _entropy(logit: float) -> float:
@@ -114,7 +119,7 @@ class _Past:
     def observe(self, surprise: Surprise, number: int, at_ms: int, tie: float) -> None:
         p = max(LEAST_P, self._p_value(surprise, tie))
         for power, bet in zip(POWERS, self.bets, strict=True):
-            factor = power * p ** (power - 1)
+            factor = 1.0 + surprise.believed * (power * p ** (power - 1) - 1.0)
             bet.total = (1.0 + bet.total) * factor
             if bet.gain <= 0.0:
                 bet.gain, bet.begun, bet.begun_ms = 0.0, number, at_ms

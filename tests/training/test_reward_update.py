@@ -23,8 +23,10 @@ from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes import passes
+from rlhf_online.training.votes.foretelling import foretell
 from rlhf_online.training.votes.passes import MIN_HELD_OUT, VotePasses
-from rlhf_online.training.votes.raters import NOBODY
+from rlhf_online.training.votes.raters import NOBODY, Raters
+from rlhf_online.watch.drift import DriftDetector, Surprise
 
 GOOD, BAD, END = 20, 40, 2
 
@@ -707,6 +709,53 @@ def test_where_people_change_their_minds_what_they_said_before_is_let_go_of(base
     assert min(kept) >= since_ms > 500
     assert not updater.state()[1]["held_out"], "how people judged before says nothing of the model now"
     assert report.standing.doubted == (), "who changed their mind is believed"
+
+
+class _Told(DriftDetector):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[int, Surprise]] = []
+
+    def observe(self, surprise: Surprise, *, at_ms: int, tie: float) -> None:
+        self.told.append((at_ms, surprise))
+
+
+def test_votes_are_foretold_by_the_pass_that_learns_from_them_and_not_read_for_it(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By the weights before the step that they are in: of one step of all of them, or of ten votes each, of which the
+    first alone takes the weights of before the update. They are told in the order in which they were given."""
+    votes = _given([_pair(i, "new") for i in range(100)], 1)
+    for batch in (200, 10):
+        updater = _updater(base, batch=batch, epochs=2, cold_epochs=1)
+        updater.update([_pair(i) for i in range(20)], [], _probe_pairs())
+        before, utilities, read = _losses(updater, votes), updater.model.utilities, []
+        updater.drift = watch = _Told()
+        monkeypatch.setattr(
+            updater.model, "utilities", lambda pairs, of=utilities, read=read: (read.extend(pairs), of(pairs))[1]
+        )
+        updater.update(votes, [], _probe_pairs())
+        assert read == _probe_pairs(), "by which scores are normalised"
+        assert [at_ms for at_ms, _ in watch.told] == [vote.created_ms for vote in votes]
+        found = [surprise.loss for _, surprise in watch.told]
+        if batch == 200:
+            assert found == pytest.approx(before, rel=1e-3)
+        else:
+            assert 0 < sum(now == pytest.approx(then, rel=1e-3) for now, then in zip(found, before, strict=True)) <= 10
+
+
+def _losses(updater: RewardUpdater, votes: Sequence[Comparison]) -> list[float]:
+    """Of each vote, as the model foretells it now; of these people add nothing to any place."""
+    raters, found = Raters(), []
+    raters.load_json(updater.state()[1]["learned"]["raters"])
+    for vote in votes:
+        utilities = updater.model.utilities(pairs(vote))[:, 0].mean(1).tolist()
+        surprise = foretell(vote, utilities, [0.0, 0.0], raters.of(vote), "helpful")
+        assert surprise
+        found.append(surprise.loss)
+    return found
 
 
 def test_a_checkpoint_of_an_earlier_release_begins_to_watch(base: Path):

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -56,16 +57,19 @@ def test_a_comparison_is_the_mean_of_its_pairs_and_only_like_votes_are_compared(
     assert foretold("y", [5.0]).kind == "y/0"
 
 
-def test_the_capital_is_that_of_bets_on_the_rank_among_earlier_votes() -> None:
+@pytest.mark.parametrize("believed", [1.0, 0.25])
+def test_the_capital_is_that_of_bets_on_the_rank_among_earlier_votes(believed: float) -> None:
+    """Of the capital the share is bet that who gave the vote is believed."""
     detector = DriftDetector()
     for excess in (1.0, 3.0, 2.0):
-        detector.observe(Surprise(said="x", expected=0.5, loss=0.5 + excess), at_ms=0, tie=0.5)
+        told = Surprise(said="x", expected=0.5, loss=0.5 + excess, believed=believed)
+        detector.observe(told, at_ms=0, tie=0.5)
     # Ranks by hand, each tied with itself alone at 1 − .5: .5/1, .5/2, (1 + .5)/3.
     total = 0.0
     for power in (0.5, 0.65, 0.8, 0.9):
         capital = 0.0
         for p in (0.5, 0.25, 0.5):
-            capital = (1 + capital) * power * p ** (power - 1)
+            capital = (1 + capital) * (1 - believed + believed * power * p ** (power - 1))
         total += capital / 4
     assert detector.evidence == pytest.approx(total / 3), "by each of three pasts, which are still the same"
 
@@ -118,6 +122,18 @@ def test_thumbs_instead_of_comparisons_are_no_drift() -> None:
     assert alarms(detector, stream(3, WARM)) == []
     thumbs = ((foretold("helpful/thumb", [3.0 if rng.random() < 0.5 else -3.0]), n, rng.random()) for n in range(2000))
     assert alarms(detector, thumbs) == []
+
+
+@pytest.mark.parametrize(("believed", "noticed"), [(1.0, True), (0.05, False)])
+def test_who_is_hardly_believed_raises_hardly_an_alarm(believed: float, noticed: bool) -> None:
+    """A third of the votes are by people who come to click at random."""
+    detector = DriftDetector()
+    alarms(detector, stream(6, WARM))
+    mixed = [
+        (replace(told, believed=believed), at, tie) if at % 3 == 0 else honest
+        for (told, at, tie), honest in zip(stream(7, 500, changed_by=1.0), stream(8, 500), strict=True)
+    ]
+    assert bool(alarms(detector, iter(mixed))) == noticed
 
 
 def test_it_begins_anew_after_an_alarm_and_shows_it_for_a_while() -> None:

@@ -48,12 +48,12 @@ class VoteBatch:
     """Indices into the flat list of a batch's answers, ready for the losses; `…_objective` index the objectives.
 
     R rankings (`rank_RG` is −1 where one has fewer answers), P pairs, Q thumbs, H implicit signals, K heads.
-    `compared` holds each comparison with the row of its first answer; `habit_N` is what who compares adds to
+    `said` holds each comparison and thumb with the row of its first answer; `habit_N` is what who compares adds to
     an answer for its place; `…_reliability` is how far they are believed.
     """
 
     pairs: list[Pair]
-    compared: list[tuple[Comparison, int]]
+    said: list[Placed]
     positions_N: Tensor
     habit_N: Tensor
     rank_RG: Tensor
@@ -111,7 +111,7 @@ def assemble(
     best = [min(range(2), key=vote.ranks.__getitem__) for vote, _ in duels]
     return VoteBatch(
         pairs=[pair for vote in votes for pair in pairs(vote)],
-        compared=[*rankings, *duels],
+        said=[*rankings, *duels, *thumbs],
         positions_N=_long([position for _, position in shown]),
         habit_N=torch.tensor([raters.of(vote)[1] * (position == 0) for vote, position in shown], dtype=torch.float32),
         rank_RG=_long([padded(range(at, at + len(vote.candidates))) for vote, at in rankings]).reshape(-1, width),

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_online.algorithms import reward_losses
-from rlhf_online.feedback.votes import Comparison, Vote, is_thumb
+from rlhf_online.feedback.votes import Vote, is_thumb
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.models.transfer import onto
 from rlhf_online.training import distributed
 from rlhf_online.training.votes.batch import VoteBatch
 from rlhf_online.training.votes.label_reliability import LabelReliability
+from rlhf_online.training.votes.new_votes import NewVotes
 from rlhf_online.training.votes.rater_bias import RaterBias
 from rlhf_online.training.votes.raters import Raters
 from rlhf_online.training.votes.signal_reliability import SignalReliability
@@ -51,7 +52,7 @@ class VoteLoss:
         self.position_bias_S = nn.Parameter(torch.zeros(MAX_POSITIONS, device=model.device))
         self.rater_bias = tuple(RaterBias() for _ in model.objectives)
         self.raters = Raters()
-        self._seen: list[tuple[list[tuple[Comparison, int]], Tensor, Tensor]] = []
+        self.new_votes = NewVotes(model.objectives, self.raters, self.rater_bias)
         self.signal_reliability = SignalReliability()
         self.label_reliability = LabelReliability()
         self._model = model
@@ -71,7 +72,7 @@ class VoteLoss:
         )
         answers_NOK = utilities_NOK[: len(batch.pairs)]
         position_N = self._position_bias(onto(batch.positions_N, device))
-        self._see_raters(batch, answers_NOK.detach(), position_N.detach())
+        self.new_votes.meet(batch.said, answers_NOK.detach(), position_N.detach())
         habit_N = position_N + onto(batch.habit_N, device)
         losses = [torch.zeros((), device=device)]
         if len(batch.rank_RG):
@@ -92,24 +93,6 @@ class VoteLoss:
         """What all people add to an answer for its place; 0 where that is not known, (N,)."""
         known_N = (positions_N >= 0) & (positions_N < MAX_POSITIONS)
         return torch.where(known_N, self.position_bias_S[positions_N.clamp(0, MAX_POSITIONS - 1)], 0)
-
-    def _see_raters(self, batch: VoteBatch, answers_NOK: Tensor, position_N: Tensor) -> None:
-        """Comparisons that are seen for the first time, to be observed by what the heads think of them on average."""
-        if awaited := [(vote, at) for vote, at in batch.compared if self.raters.awaits(vote)]:
-            self._seen.append((awaited, answers_NOK.mean(2), position_N))
-
-    def observe_raters(self) -> None:
-        """Of the comparisons that were seen since: at the end of a step, as it waits for the GPU."""
-        for awaited, utilities_NO, position_N in self._seen:
-            utilities_NO, position_N = utilities_NO.cpu(), position_N.cpu()
-            for vote, at in awaited:
-                objective, end = vote.objective_index(self._model.objectives), at + len(vote.candidates)
-                self.raters.observe(vote, utilities_NO[at:end, objective].tolist(), position_N[at:end].tolist())
-        self._seen = []
-
-    def unsee_raters(self) -> None:
-        """Of a step that begins anew."""
-        self._seen = []
 
     def _rankings(self, batch: VoteBatch, answers_NOK: Tensor, habit_N: Tensor, denominator: float) -> Tensor:
         """Heads stand one below the other: a row for each ranking and head."""

@@ -129,7 +129,7 @@ class VotePasses:
             return 0.0, 0.0
         if denominator == 0:
             return 0.0, 0.0
-        self.loss.observe_raters()
+        self.loss.new_votes.observe()
         distributed.all_reduce(self._model.parameters().values(), {})
         (POSITION_RIDGE * self.loss.position_bias_S.square().sum()).backward()
         if not math.isfinite(total) or not math.isfinite(self._adam.clip(1.0)):
@@ -166,7 +166,7 @@ class VotePasses:
                     raise
                 for bias, before in zip(self.loss.rater_bias, biases, strict=True):
                     bias.load_json(before)
-                self.loss.unsee_raters()
+                self.loss.new_votes.unmeet()
                 if self._tokens <= 1:
                     raise
             self._most_tokens = self._tokens = self._tokens // 2
@@ -179,13 +179,13 @@ class VotePasses:
 
     @torch.no_grad()
     def mean_loss(self, votes: Sequence[Vote]) -> float:
-        """Mean loss of votes, all heads reading all of them; the model learns nothing, and who gave new ones is looked
-        at as ever."""
+        """Mean loss of votes, all heads reading all of them; the model learns nothing, and new ones are looked at as
+        ever."""
         batches = self._batches(votes, (), bootstrap=False)
         denominator = sum(batch.weight() for batch in batches)
         with self._model.shards.gathered():
             loss = torch.stack([self.loss(batch, (), denominator) for batch in batches]).sum().item()
-        self.loss.observe_raters()
+        self.loss.new_votes.observe()
         return loss
 
     def _batches(self, votes: Sequence[Vote], baseline: Sequence[Pair], *, bootstrap: bool = True) -> list[VoteBatch]:

@@ -112,22 +112,16 @@ class Raters:
     def __init__(self) -> None:
         self._raters: dict[str, Rater] = {}
         self._scale, self._precision = 0.0, SCALE_PRECISION
-        self._awaited: set[str] = set()
 
-    def expect(self, event_ids: Iterable[str]) -> None:
-        """New votes, each to be looked at when it is first met, and never again."""
-        self._awaited = set(event_ids)
+    def make_room(self) -> None:
+        """Know MOST people at most."""
         if len(self._raters) > MOST:
             told = sorted(self._raters, key=lambda name: (-self._raters[name].precision, name))
             self._raters = {name: self._raters[name] for name in told[: MOST * 3 // 4]}
 
-    def awaits(self, vote: Comparison) -> bool:
-        return vote.event_id in self._awaited and not vote.by_ai
-
     def observe(self, vote: Comparison, utilities: Sequence[float], position_bias: Sequence[float]) -> None:
         """What the model thinks of the vote's candidates before it learns from it, and what all people add to each for
         its place. Numbers that are not finite say nothing."""
-        self._awaited.discard(vote.event_id)
         if not all(map(math.isfinite, utilities)):
             return
         rater = self._raters.setdefault(_name(vote), Rater())

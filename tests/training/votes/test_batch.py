@@ -88,7 +88,7 @@ def test_who_compares_is_believed_as_far_as_they_are_known_and_has_a_habit_for_w
     assert batch.rank_reliability_R.tolist() == [0.25]
     assert batch.pair_reliability_P.tolist() == pytest.approx([PRIOR_A / (PRIOR_A + PRIOR_B), 1.0])
     assert batch.habit_N.tolist() == [0.5, 0, 0, 0, 0, 0, 0, 0]
-    assert batch.compared == [(votes[0], 0), (votes[1], 3), (votes[2], 5)]
+    assert batch.said == [(votes[0], 0), (votes[1], 3), (votes[2], 5), (votes[3], 7)]
 
 
 def test_a_vote_that_is_capped_weighs_less_and_a_models_has_a_weight_of_its_own():

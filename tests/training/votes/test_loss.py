@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import cast
 
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
 from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.sharding import Shards
 from rlhf_online.models.tokens import Pair
 from rlhf_online.training.votes.batch import assemble, bootstrap_weights
+from rlhf_online.training.votes.foretelling import foretell
 from rlhf_online.training.votes.loss import MAX_POSITIONS, VoteLoss, count_thumbs
 from rlhf_online.training.votes.rater_bias import RaterBias
 from rlhf_online.training.votes.raters import Raters
@@ -32,7 +35,7 @@ BOTH, FIRST = (
 class KnownUtilities:
     """Stands in for the reward model: what each answer is worth is told by its first token, objective and head."""
 
-    objectives, members, device = OBJECTIVES, HEADS, torch.device("cpu")
+    objectives, members, device, shards = OBJECTIVES, HEADS, torch.device("cpu"), Shards()
 
     @property
     def packer(self) -> "KnownUtilities":
@@ -168,14 +171,38 @@ def test_who_compares_is_looked_at_once_by_the_mean_over_heads_of_their_objectiv
     loss, expected = _vote_loss(position_bias=[0.5, -0.25]), Raters()
     for raters in (loss.raters, expected):
         raters.load_json({"scale": [0.5, 1.0], "people": {}})
-    loss.raters.expect(["a", "b"])
+    loss.new_votes.expect(["a", "b"])
     expected.observe(votes[0], [_u(token, 1, 0) / 2 + _u(token, 1, 1) / 2 for token in (1, 3, 2)], [0.0, 0.5, -0.25])
     expected.observe(votes[1], [_u(token, 0, 0) / 2 + _u(token, 0, 1) / 2 for token in (4, 2)], [-0.25, 0.5])
     for _ in range(2):
         _value(loss, votes)
-        loss.observe_raters()
+        loss.new_votes.observe()
     [(person, found)] = loss.raters.to_json()["people"].items()
     assert person == "p" and found == pytest.approx(expected.to_json()["people"]["p"], rel=1e-5)
+
+
+def test_new_votes_of_people_are_foretold_where_they_are_first_met_by_what_was_known_then():
+    ranking = _comparison("a", (1, 3, 2), (2, 0, 1), positions=(2, 0, 1), objective="harmless")
+    thumb, old = _rating("t", 3, up=True, person="keen"), _rating("old", 1, person="keen")
+    loss = _vote_loss(position_bias=[0.5, -0.25])
+    loss.rater_bias[1].load_json([0.2, {"keen": 1.5}])
+    loss.raters.load_json({"scale": [1.0, 1.0], "people": {"p": [3.0, 1.0, 0.5, 4.0]}})
+    loss.new_votes.expect(["a", "t", "label", "signal"])
+    others = [old, replace(ranking, event_id="label", by_ai=True), _rating("signal", 1, signal="stop")]
+    votes = [ranking, thumb, *others]
+    mean = [fmean(_u(token, 1, head) for head in range(HEADS)) for token in (1, 3, 2)]
+    told = {
+        "a": foretell(ranking, mean, [0.0, 0.5, -0.25], (0.75, 0.5), "harmless"),
+        "t": foretell(thumb, [mean[1]], [0.0], (1.0, 1.7), "harmless"),
+    }
+    for _ in range(2):  # the second time the raters' bias and reliability have moved
+        loss(assemble(votes, HEADS, OBJECTIVES, loss.raters), [], DENOMINATOR, count_thumbs(votes, OBJECTIVES))
+        loss.new_votes.observe()
+        assert loss.new_votes.foretold.keys() == {"a", "t"}
+        for name, surprise in told.items():
+            assert surprise and loss.new_votes.foretold[name].loss == pytest.approx(surprise.loss, rel=1e-5)
+    loss.new_votes.expect([])
+    assert loss.new_votes.foretold == {}
 
 
 def test_thumbs_are_taken_with_the_bias_of_who_gave_them_on_their_objective():

@@ -40,36 +40,16 @@ def plackett_luce_nll(utilities_BG: Tensor, tiers_BG: Tensor) -> Tensor:
     return masked_fill(log_denominator_BG - utilities_BG, real_BG).sum(1)
 
 
-def reliable_nll(nll_B: Tensor, chance_B: Tensor, reliability_B: Tensor) -> Tensor:
-    """−log(ρ exp(−nll) + (1 − ρ) exp(−chance)), (B,): with probability ρ a comparison means what it says, else it is
-    what chance would say (the spammer–hammer model of Karger, Oh & Shah 2011). At ρ = 1 it is `nll`."""
-    return -torch.logaddexp(reliability_B.log() - nll_B, (1 - reliability_B).log() - chance_B)
-
-
 def plackett_luce_loss(
-    utilities_BG: Tensor,
-    tiers_BG: Tensor,
-    weights_B: Tensor,
-    *,
-    habit_BG: Tensor | None = None,
-    reliability_B: Tensor | None = None,
-    denominator: float | Tensor | None = None,
+    utilities_BG: Tensor, tiers_BG: Tensor, weights_B: Tensor, *, denominator: float | Tensor | None = None
 ) -> tuple[Tensor, Stats]:
-    """Σ weight · −log P(ranking) ÷ denominator, P by `plackett_luce_nll` of utility + habit.
+    """Σ weight · `plackett_luce_nll` ÷ denominator.
 
-    With `reliability_B` it is `reliable_nll`, whose chance orders answers by `habit_BG` alone (0 without): by what the
-    rater favours whatever the answer, such as the place shown first.
     Stats: `top1`, the weighted share of rankings whose best answer (or one tied for it) has the highest utility.
     """
     total = _total(weights_B, denominator)
-    read_B = weights_B > 0
-    habit_BG = torch.zeros_like(utilities_BG) if habit_BG is None else masked_fill(habit_BG, read_B.unsqueeze(1))
-    utilities_BG = masked_fill(utilities_BG, read_B.unsqueeze(1)) + habit_BG
-    nll_B = plackett_luce_nll(utilities_BG, tiers_BG)
-    if reliability_B is not None:
-        chance_B = plackett_luce_nll(habit_BG, tiers_BG)
-        nll_B = reliable_nll(nll_B, chance_B, masked_fill(reliability_B, read_B, 0.5))
-    loss = (weights_B * nll_B).sum() / total
+    utilities_BG = masked_fill(utilities_BG, (weights_B > 0).unsqueeze(1))
+    loss = (weights_B * plackett_luce_nll(utilities_BG, tiers_BG)).sum() / total
     with torch.no_grad():
         best_B = masked_fill(utilities_BG, tiers_BG >= 0, float("-inf")).argmax(1, keepdim=True)
         hit_B = tiers_BG.gather(1, best_B).squeeze(1) == 0
@@ -83,37 +63,24 @@ def bradley_terry_loss(
     margins_B: Tensor,
     weights_B: Tensor,
     *,
-    habit_B: Tensor | None = None,
-    reliability_B: Tensor | None = None,
     denominator: float | Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
-    """Σ weight · (−log σ(u_chosen − u_rejected + habit − margin)) ÷ denominator.
+    """Σ weight · (−log σ(u_chosen − u_rejected − margin)) ÷ denominator.
 
     Bradley & Terry (1952); the margin is that of Touvron et al. (2023), eq. 2, see MARGINS. A tie counts as half a win
     for either side: −½ log σ(Δ) − ½ log σ(−Δ), without margin. With margin 0 it is Plackett–Luce over two answers.
-    `habit_B` (0 without) is by how much the rater favours the chosen one whatever the answers, such as for its place;
-    with `reliability_B` it is `reliable_nll`, whose chance orders answers by that alone.
     Stats: `accuracy`, over pairs that are not tied; a tie of utilities counts half. Their weight is `decided`.
     """
     boolean("tied_B", tied_B)
-    read_B = weights_B > 0
-    habit_B = torch.zeros_like(chosen_B) if habit_B is None else masked_fill(habit_B, read_B)
-    delta_B = masked_fill(chosen_B - rejected_B, read_B) + habit_B
-    nll_B = _pair_nll(delta_B, tied_B, masked_fill(margins_B, ~tied_B & read_B))
-    if reliability_B is not None:
-        chance_B = _pair_nll(habit_B, tied_B, torch.zeros_like(habit_B))
-        nll_B = reliable_nll(nll_B, chance_B, masked_fill(reliability_B, read_B, 0.5))
-    loss = (weights_B * nll_B).sum() / _total(weights_B, denominator)
+    delta_B = masked_fill(chosen_B - rejected_B, weights_B > 0)
+    won_B = -logsigmoid(delta_B - masked_fill(margins_B, ~tied_B & (weights_B > 0)))
+    tie_B = -0.5 * (logsigmoid(delta_B) + logsigmoid(-delta_B))
+    loss = (weights_B * torch.where(tied_B, tie_B, won_B)).sum() / _total(weights_B, denominator)
     with torch.no_grad():
         decided_B = weights_B * ~tied_B
         right_B = (delta_B > 0).to(delta_B) + 0.5 * (delta_B == 0)
         accuracy = (decided_B * right_B).sum() / decided_B.sum().clamp(min=1e-8)
         return loss, {"accuracy": accuracy, "decided": decided_B.sum()}
-
-
-def _pair_nll(delta_B: Tensor, tied_B: Tensor, margins_B: Tensor) -> Tensor:
-    tie_B = -0.5 * (logsigmoid(delta_B) + logsigmoid(-delta_B))
-    return torch.where(tied_B, tie_B, -logsigmoid(delta_B - margins_B))
 
 
 def thumbs_loss(

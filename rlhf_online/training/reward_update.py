@@ -196,8 +196,7 @@ class RewardUpdater:
 
     def evaluate(self) -> Measured:
         """The model on the held-out votes."""
-        loss = self._passes.loss
-        return measure(self.model, self._people_held_out, loss.rater_bias, loss.raters, self._seed)
+        return measure(self.model, self._people_held_out, self._passes.loss.rater_bias, self._seed)
 
     @property
     def _people_held_out(self) -> list[Vote]:

@@ -178,24 +178,6 @@ CASES = {
     "bradley-terry": _weighted(
         reward_losses.bradley_terry_loss, "chosen_B", "rejected_B", **PAIRS, tied_B=torch.tensor([False, True, False])
     ),
-    "reliable": Case(
-        function=reward_losses.reliable_nll,
-        arguments={"nll_B": CHOSEN_B, "chance_B": REJECTED_B, "reliability_B": _f64([0.2, 0.9, 0.7])},
-        learned=("nll_B", "chance_B", "reliability_B"),
-    ),
-    "plackett-luce, believed in part": _weighted(
-        reward_losses.plackett_luce_loss,
-        *("utilities_BG", "habit_BG", "reliability_B"),
-        **RANKING,
-        **{"habit_BG": UTILITIES_BG.flip(0) / 3, "reliability_B": _f64([0.2, 0.9, 0.7])},
-    ),
-    "bradley-terry, believed in part": _weighted(
-        reward_losses.bradley_terry_loss,
-        *("chosen_B", "rejected_B", "habit_B", "reliability_B"),
-        **PAIRS,
-        **{"tied_B": torch.tensor([False, True, False]), "reliability_B": _f64([0.2, 0.9, 0.7])},
-        habit_B=_f64([0.3, -0.4, 0.0]),
-    ),
     "thumbs": _weighted(reward_losses.thumbs_loss, "utilities_B", "rater_bias_B", **THUMBS),
     "implicit": _weighted(
         reward_losses.implicit_loss,

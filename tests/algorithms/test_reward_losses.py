@@ -94,30 +94,6 @@ def test_bradley_terry_is_plackett_luce_over_two():
         assert bt.item() == pytest.approx(_nll(torch.stack([chosen, rejected]), (0, 1)).item())
 
 
-# As far as who compares is believed
-
-
-def test_a_comparison_that_is_believed_in_part_is_a_mixture_with_habit():
-    one, habit = _f64([1.0]), _f64([0.3])
-    for rho in (0.0, 0.25, 1.0):
-        reliability = _f64([rho])
-        loss, _ = reward_losses.bradley_terry_loss(
-            _f64([1.2]), _f64([0.4]), torch.tensor([False]), _f64([2.0]), one, habit_B=habit, reliability_B=reliability
-        )
-        told = rho / (1 + math.exp(-(0.8 + 0.3 - 2.0))) + (1 - rho) / (1 + math.exp(-0.3))
-        assert loss.item() == pytest.approx(-math.log(told))
-        tiers_BG, habit_BG = torch.tensor([(0, 1, 2, 3, 4)]), _f64([(0.3, 0.0, 0.0, -0.2, 0.0)])
-        utilities_BG = _f64([UTILITIES])
-        loss, _ = reward_losses.plackett_luce_loss(
-            utilities_BG, tiers_BG, one, habit_BG=habit_BG, reliability_B=reliability
-        )
-        looked, alone = (
-            math.exp(-reward_losses.plackett_luce_nll(each, tiers_BG).item())
-            for each in (utilities_BG + habit_BG, habit_BG)
-        )
-        assert loss.item() == pytest.approx(-math.log(rho * looked + (1 - rho) * alone))
-
-
 # Bradley–Terry by maximum likelihood (oracle 2): 20 items with utilities N(0, 1), votes on random pairs.
 
 ITEMS, EXPERIMENTS = 20, 100

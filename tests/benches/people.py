@@ -5,8 +5,9 @@ look (Plackett–Luce on the true reward); the others click at random, or take w
 seed have the same answers and the same honest votes:
 
     honest alone              the votes of those who look
+    the same, nobody known    control: each of them under a name of its own, so that nothing is learned of anybody
     a fifth clicks            all votes, a fifth of the people clicking at random
-    the same, nobody known    control: each vote under a name of its own, so that nothing is learned of anybody
+    that, nobody known        control: all of these votes under names of their own
     a fifth takes the first   all votes, a fifth of the people taking what they are shown first
 
 *Accuracy* is how many pairs of answers to held-out prompts the reward model orders as the true reward does; *ρ* how far
@@ -18,13 +19,14 @@ The exit code is 1 if something in "holds" does not. Supervised models are kept 
 """
 
 import argparse
+import math
 import random
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -47,8 +49,10 @@ ANSWERS = 8
 TOLERANCE = 0.01
 
 Care = Literal["random", "first"]
-Arm = Literal["honest alone", "a fifth clicks", "the same, nobody known", "a fifth takes the first"]
-ARMS: tuple[Arm, ...] = ("honest alone", "a fifth clicks", "the same, nobody known", "a fifth takes the first")
+Arm = Literal[
+    "honest alone", "the same, nobody known", "a fifth clicks", "that, nobody known", "a fifth takes the first"
+]
+ARMS: tuple[Arm, ...] = get_args(Arm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +110,17 @@ def learn(seed: int, arm: Arm, cache: Path) -> Found:
     judged = language.sample(policy, [p for p in world.held_out_prompts() for _ in range(ANSWERS)], 90_000 + seed)
     cast = votes([given[at : at + 4] for at in range(0, len(given), 4)], seed, "first" if "first" in arm else "random")
     careless = {f"person-{place}" for place in range(CARELESS)}
-    if arm == "honest alone":
+    if "fifth" not in arm and arm != "that, nobody known":
         cast = [vote for vote in cast if vote.person not in careless]
-    elif arm == "the same, nobody known":
+    if "nobody known" in arm:
         cast = [replace(vote, person=f"{vote.person} {number}") for number, vote in enumerate(cast)]
     updater = RewardUpdater(RewardModel.load(sft, tuning="full", seed=seed), RewardTraining(), seed)
     reference = [answer.pair for answer in given[:512]]
     for number in range(UPDATES):
         at, end = (len(cast) * count // UPDATES for count in (number, number + 1))
         updater.update(cast[at:end], [], reference)
-    believed = {person: a / (a + b) for person, (a, b, *_) in updater.state()[1]["learned"]["raters"]["people"].items()}
+    known = updater.state()[1]["learned"]["raters"]["people"]
+    believed = {person: 1 / (1 + math.exp(-odds)) for person, (odds, *_) in known.items()}
     return Found(
         seed=seed,
         arm=arm,
@@ -145,13 +150,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     def mean(arm: Arm, name: str = "accuracy") -> float:
         return statistics.fmean(getattr(each, name) for each in found if each.arm == arm)
 
-    alone = mean("honest alone")
-    clicks, unknown, first = (mean(arm) for arm in ARMS[1:])
+    alone, unknown, clicks, unknown_clicks, first = map(mean, ARMS)
     holds = {
+        f"who look lose nothing by being looked at: as where nobody is known, − {TOLERANCE:g}": alone
+        >= unknown - TOLERANCE,
         f"with a fifth clicking at random accuracy is as without them, ± {TOLERANCE:g}": abs(clicks - alone)
         <= TOLERANCE,
         f"with a fifth taking the first, too, ± {TOLERANCE:g}": abs(first - alone) <= TOLERANCE,
-        "control: where nobody is known, clicking at random costs more": unknown < clicks,
+        "control: where nobody is known, clicking at random costs more": unknown_clicks < clicks,
         "who looks is believed more than who clicks, in each seed": all(
             each.looks > each.careless for each in found if each.arm == "a fifth clicks"
         ),

@@ -48,25 +48,23 @@ class VoteBatch:
     """Indices into the flat list of a batch's answers, ready for the losses; `…_objective` index the objectives.
 
     R rankings (`rank_RG` is −1 where one has fewer answers), P pairs, Q thumbs, H implicit signals, K heads.
-    `said` holds each comparison and thumb with the row of its first answer; `habit_N` is what who compares adds to
-    an answer for its place; `…_reliability` is how far they are believed.
+    `said` holds each comparison and thumb with the row of its first answer; `place_N` is what who compares adds to an
+    answer for being shown first.
     """
 
     pairs: list[Pair]
     said: list[Placed]
     positions_N: Tensor
-    habit_N: Tensor
+    place_N: Tensor
     rank_RG: Tensor
     tiers_RG: Tensor
     rank_objective_R: Tensor
-    rank_reliability_R: Tensor
     rank_weights_RK: Tensor
     chosen_P: Tensor
     rejected_P: Tensor
     tied_P: Tensor
     strength_P: Tensor
     pair_objective_P: Tensor
-    pair_reliability_P: Tensor
     pair_weights_PK: Tensor
     thumb_Q: Tensor
     up_Q: Tensor
@@ -113,18 +111,16 @@ def assemble(
         pairs=[pair for vote in votes for pair in pairs(vote)],
         said=[*rankings, *duels, *thumbs],
         positions_N=_long([position for _, position in shown]),
-        habit_N=torch.tensor([raters.of(vote)[1] * (position == 0) for vote, position in shown], dtype=torch.float32),
+        place_N=torch.tensor([raters.of(vote)[1] * (position == 0) for vote, position in shown], dtype=torch.float32),
         rank_RG=_long([padded(range(at, at + len(vote.candidates))) for vote, at in rankings]).reshape(-1, width),
         tiers_RG=_long([padded(vote.ranks) for vote, _ in rankings]).reshape(-1, width),
         rank_objective_R=reading.objective(rankings),
-        rank_reliability_R=reading.reliability(rankings),
         rank_weights_RK=reading.weights(rankings),
         chosen_P=_long([at + b for (_, at), b in zip(duels, best, strict=True)]),
         rejected_P=_long([at + 1 - b for (_, at), b in zip(duels, best, strict=True)]),
         tied_P=torch.tensor([len(vote.tiers) == 1 for vote, _ in duels], dtype=torch.bool),
         strength_P=_long([vote.strength for vote, _ in duels]),
         pair_objective_P=reading.objective(duels),
-        pair_reliability_P=reading.reliability(duels),
         pair_weights_PK=reading.weights(duels),
         thumb_Q=_long([at for _, at in thumbs]),
         up_Q=torch.tensor([vote.up for vote, _ in thumbs], dtype=torch.bool),
@@ -171,11 +167,9 @@ class _Reading:
     def _weights(self, vote: Vote) -> list[float]:
         full = UNSURE_WEIGHT if isinstance(vote, Comparison) and vote.unsure else 1.0
         full *= self.ai_weight if vote.by_ai else self.capped.get(vote.event_id, 1.0)
+        full *= self.raters.of(vote)[0] if isinstance(vote, Comparison) else 1.0
         read = bootstrap_weights(vote.event_id, self.heads) if self.bootstrap else (1,) * self.heads
         return [each * full for each in read]
-
-    def reliability(self, group: Sequence[Placed]) -> Tensor:
-        return torch.tensor([self.raters.of(vote)[0] for vote, _ in group], dtype=torch.float32)
 
     def objective(self, group: Sequence[Placed]) -> Tensor:
         return _long([vote.objective_index(self.objectives) for vote, _ in group])

@@ -10,15 +10,13 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.training import distributed
 from rlhf_online.training.votes import measures
 from rlhf_online.training.votes.rater_bias import RaterBias
-from rlhf_online.training.votes.raters import Raters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """A reward model on held-out votes: 0, with intervals 0 … 1, where there is none. `…_low` and `…_high` are 95 %.
 
-    `accuracy` and `ece` (expected calibration error) are of the heads' mean over `accuracy_n` ordered pairs. What is
-    compared with how often it is right is how sure it is of what the person says, as far as they are believed.
+    `accuracy` and `ece` (expected calibration error) are of the heads' mean over `accuracy_n` ordered pairs.
     `thumb_auc` is how often an answer with a thumb up is above one with a thumb down, over `thumb_n` thumbs, and
     `thumb_accuracy` how often a thumb was foretold with its person's bias. `objectives` are the accuracies of each
     objective's own pairs, where there are several objectives.
@@ -60,9 +58,7 @@ class _Seen:
     foretold: list[bool] = field(default_factory=list)
 
 
-def measure(
-    model: RewardModel, votes: Sequence[Vote], biases: Sequence[RaterBias], raters: Raters, seed: int
-) -> Measured:
+def measure(model: RewardModel, votes: Sequence[Vote], biases: Sequence[RaterBias], seed: int) -> Measured:
     """The mean of `model`'s heads on `votes`; `biases` are of each objective, `seed` that of the bootstrap."""
     seen = _Seen()
     answers = [pair for vote in votes for pair in pairs(vote)]
@@ -71,8 +67,7 @@ def measure(
     at = 0
     for vote in votes:
         objective, count = vote.objective_index(model.objectives), len(vote.candidates)
-        reliability, _ = raters.of(vote)
-        _see(seen, vote, reliability, objective, utilities_NO[at : at + count, objective].tolist(), biases[objective])
+        _see(seen, vote, objective, utilities_NO[at : at + count, objective].tolist(), biases[objective])
         at += count
     accuracy, auc = share(seen.right, seen.conversations), measures.ordered(seen.ups, seen.downs)
     low, high = measures.calibration_interval(seen.confidence, seen.right, seen.conversations, seed)
@@ -93,15 +88,13 @@ def measure(
     )
 
 
-def _see(
-    seen: _Seen, vote: Vote, reliability: float, objective: int, utilities: Sequence[float], bias: RaterBias
-) -> None:
+def _see(seen: _Seen, vote: Vote, objective: int, utilities: Sequence[float], bias: RaterBias) -> None:
     for better, worse in ordered_pairs(vote):
         delta = utilities[better] - utilities[worse]
         seen.objectives.append(objective)
         seen.conversations.append(vote.conversation_id)
         seen.right.append(float(delta > 0) + 0.5 * (delta == 0))
-        seen.confidence.append(0.5 + reliability * (1 / (1 + math.exp(-min(abs(delta), 30.0))) - 0.5))
+        seen.confidence.append(1 / (1 + math.exp(-min(abs(delta), 30.0))))
     if isinstance(vote, Rating):
         (seen.ups if vote.up else seen.downs).append((vote.conversation_id, utilities[0]))
         seen.foretold.append((utilities[0] + bias.of([vote.person])[0] > 0) == vote.up)

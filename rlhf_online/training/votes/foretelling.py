@@ -10,7 +10,8 @@ from rlhf_online.feedback.votes import Comparison, Rating, Vote, is_thumb, order
 from rlhf_online.watch.drift import Surprise, foretold
 
 Giver = tuple[float, float]
-"""Of who gave a vote: ρ, and what they add to the answer that stands first (`votes.raters`), or to that of a thumb."""
+"""Of who gave a vote: how far they are believed, and what they add to the answer that stands first (`votes.raters`), or
+to that of a thumb."""
 
 
 def foretell(
@@ -18,15 +19,15 @@ def foretell(
 ) -> Surprise | None:
     """By the utility of each candidate and what all people add to it for its place. Of people's votes: of ties, of
     implicit signals and of votes that no person gave nothing is foretold."""
-    reliability, own = giver
+    believed, own = giver
     match vote:
         case Rating() if is_thumb(vote) and not vote.by_ai:
             logit = utilities[0] + own
-            return foretold(f"{objective}/thumb", [logit if vote.up else -logit], believed=reliability)
+            return foretold(f"{objective}/thumb", [logit if vote.up else -logit], believed=believed)
         case Comparison() if ordered_pairs(vote) and not vote.by_ai:
             added = [bias + own * (at.position == 0) for bias, at in zip(position_bias, vote.candidates, strict=True)]
             total = [utility + more for utility, more in zip(utilities, added, strict=True)]
             gaps = [total[better] - total[worse] for better, worse in ordered_pairs(vote)]
-            return foretold(f"{objective}/comparison", gaps, believed=reliability)
+            return foretold(f"{objective}/comparison", gaps, believed=believed)
         case _:
             return None

@@ -73,12 +73,12 @@ class VoteLoss:
         answers_NOK = utilities_NOK[: len(batch.pairs)]
         position_N = self._position_bias(onto(batch.positions_N, device))
         self.new_votes.meet(batch.said, answers_NOK.detach(), position_N.detach())
-        habit_N = position_N + onto(batch.habit_N, device)
+        shown_NOK = answers_NOK + (position_N + onto(batch.place_N, device)).reshape(-1, 1, 1)
         losses = [torch.zeros((), device=device)]
         if len(batch.rank_RG):
-            losses.append(self._rankings(batch, answers_NOK, habit_N, denominator))
+            losses.append(self._rankings(batch, shown_NOK, answers_NOK, denominator))
         if len(batch.chosen_P):
-            losses.append(self._pairs(batch, answers_NOK, habit_N, denominator))
+            losses.append(self._pairs(batch, shown_NOK, answers_NOK, denominator))
         if len(batch.thumb_Q):
             losses.append(self._thumbs(batch, answers_NOK, denominator, thumbs))
         if len(batch.signal_H) and baseline:
@@ -94,37 +94,29 @@ class VoteLoss:
         known_N = (positions_N >= 0) & (positions_N < MAX_POSITIONS)
         return torch.where(known_N, self.position_bias_S[positions_N.clamp(0, MAX_POSITIONS - 1)], 0)
 
-    def _rankings(self, batch: VoteBatch, answers_NOK: Tensor, habit_N: Tensor, denominator: float) -> Tensor:
+    def _rankings(self, batch: VoteBatch, shown_NOK: Tensor, answers_NOK: Tensor, denominator: float) -> Tensor:
         """Heads stand one below the other: a row for each ranking and head."""
         heads, device = self._model.members, self._model.device
         rows_RG = onto(batch.rank_RG.clamp(min=0), device)
         objective_R1 = onto(batch.rank_objective_R, device).unsqueeze(1)
         tiers_BG = onto(batch.tiers_RG, device).repeat(heads, 1)
         weights_B = onto(batch.rank_weights_RK, device).T.flatten()
-        utilities_BG = answers_NOK[rows_RG, objective_R1].permute(2, 0, 1).flatten(0, 1)
-        loss, _ = reward_losses.plackett_luce_loss(
-            utilities_BG,
-            tiers_BG,
-            weights_B,
-            habit_BG=habit_N[rows_RG].repeat(heads, 1),
-            reliability_B=onto(batch.rank_reliability_R, device).repeat(heads),
-            denominator=denominator,
-        )
-        return loss + self._level(utilities_BG, tiers_BG >= 0, weights_B, denominator)
+        utilities_BG = shown_NOK[rows_RG, objective_R1].permute(2, 0, 1).flatten(0, 1)
+        loss, _ = reward_losses.plackett_luce_loss(utilities_BG, tiers_BG, weights_B, denominator=denominator)
+        level_BG = answers_NOK[rows_RG, objective_R1].permute(2, 0, 1).flatten(0, 1)
+        return loss + self._level(level_BG, tiers_BG >= 0, weights_B, denominator)
 
-    def _pairs(self, batch: VoteBatch, answers_NOK: Tensor, habit_N: Tensor, denominator: float) -> Tensor:
+    def _pairs(self, batch: VoteBatch, shown_NOK: Tensor, answers_NOK: Tensor, denominator: float) -> Tensor:
         device = self._model.device
         chosen_P, rejected_P = onto(batch.chosen_P, device), onto(batch.rejected_P, device)
         objective_P, weights_PK = onto(batch.pair_objective_P, device), onto(batch.pair_weights_PK, device)
         margins_P = onto(torch.tensor(reward_losses.MARGINS), device)[onto(batch.strength_P.clamp(0, 3), device)]
         loss, _ = reward_losses.bradley_terry_loss(
-            answers_NOK[chosen_P, objective_P],
-            answers_NOK[rejected_P, objective_P],
+            shown_NOK[chosen_P, objective_P],
+            shown_NOK[rejected_P, objective_P],
             onto(batch.tied_P, device).unsqueeze(1),
             margins_P.unsqueeze(1),
             weights_PK,
-            habit_B=(habit_N[chosen_P] - habit_N[rejected_P]).unsqueeze(1),
-            reliability_B=onto(batch.pair_reliability_P, device).unsqueeze(1),
             denominator=denominator,
         )
         level_P2K = torch.stack((answers_NOK[chosen_P, objective_P], answers_NOK[rejected_P, objective_P]), 1)

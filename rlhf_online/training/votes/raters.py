@@ -1,18 +1,21 @@
-"""What is learned of each person who compares answers: their reliability ρ, and how they favour what is shown first.
+"""What is learned of each person who compares answers: whether they look at them, and how they favour the first.
 
-A comparison is a noisy label, as in the annotator models of Karger, Oh & Shah (2011) and of Chen et al. (WSDM 2013,
-CrowdBT): with probability ρ the person orders the answers by their utilities (Plackett–Luce), else by nothing but where
-they stand. Either way the answer shown first has b more; b is the person's place bias, beside that of all people:
+Of two kinds of people, as in the spammer–hammer model of Karger, Oh & Shah (2011), one looks: with probability CARE a
+comparison of theirs orders the answers by their utilities (Plackett–Luce), else, as the other kind's always, by nothing
+but where they stand. Either way the answer shown first has b more, the person's place bias, beside that of all people:
 
-    P(order) = ρ PL(u + b x) + (1 − ρ) PL(b x)        x = 1 for the answer shown first, else 0
+    P(order | looks) = CARE PL(u + b x) + (1 − CARE) PL(b x)        x = 1 for the answer shown first, else 0
+    P(order | clicks) = PL(b x)
 
-The reward model learns from this likelihood (`votes.loss`), and ρ and b from the reward model: each vote is looked at
-*before* the model learns from it, so that nobody is believed for having been learned. A young model is surer than it
-should be, and would find everybody unreliable: here its utilities are multiplied by a common scale, which is learned
-from all votes alike, and is 0 while the model knows nothing. ρ has a Beta distribution, moved by each vote to the one
-with the mean and variance of the exact posterior, a mixture of two Betas (assumed-density filtering; Minka 2001): where
-the two explanations are as likely, as at scale 0, ρ stays exactly where it was. b and the scale have normal ones,
-moved by a Newton step a vote.
+Kept of a person are b and the log odds ρ : 1 − ρ that they look, to which each vote adds log P(order | looks) − log
+P(order | clicks). The odds have bounds, so that who changes is found out. Both are learned from what the reward model
+thinks of a vote *before* it learns from it, so that nobody is believed for having been learned. A young model is surer
+than it should be, and would find everybody careless: its utilities are multiplied by a common scale, which is learned
+from all votes alike, and taken a standard deviation lower: while that is 0 the model knows nothing, and a vote is no
+evidence. b and the scale have normal distributions, moved by a Newton step a vote.
+
+The reward model learns from Σ w · −log PL(u + b x), w = ρ over that of somebody new, 1 at most (`votes.loss`). It does
+not learn from a mixture itself (decision 43).
 
 Who judges otherwise than the others by taste, and not by chance, is believed less, too: what is learned here is one
 common taste.
@@ -25,13 +28,13 @@ from typing import Any
 
 from rlhf_online.feedback.votes import Comparison, Vote
 
-PRIOR_A, PRIOR_B = 4.0, 1.0
-"""Of the Beta distribution of somebody new: four of five look before they click; worth five votes."""
-MEMORY = 40.0
-"""Most votes that ρ rests on, so that who changes is found out in time."""
-EXTREME = 1e-3
-"""Nobody is believed less, or more than 1 − this: of who is always right, or never, it would come to exactly 1, or 0,
-and no later vote could change that."""
+LOOKS = 0.9
+NEW = math.log(LOOKS / (1 - LOOKS))
+"""ρ of somebody new, and their odds."""
+CARE = 0.8
+"""How often who looks does so. The rest is for what no model foretells: one vote is little evidence against them."""
+MOST_ODDS = 5.0
+"""Nats: between a hundredth and 99 in a hundred."""
 MOST = 50_000
 """People who are known at once: beyond it who said least is let go of, until a quarter of the places is free."""
 PLACE_PRECISION = 4.0
@@ -43,42 +46,34 @@ SCALE_MEMORY = 200.0
 
 @dataclass(slots=True)
 class Rater:
-    """ρ is Beta(a, b), the place bias N(place, 1/precision)."""
+    """ρ is σ(odds), the place bias N(place, 1/precision)."""
 
-    a: float = PRIOR_A
-    b: float = PRIOR_B
+    odds: float = NEW
     place: float = 0.0
     precision: float = PLACE_PRECISION
 
     @property
     def reliability(self) -> float:
-        return self.a / (self.a + self.b)
+        return 1 / (1 + math.exp(-self.odds))
+
+    @property
+    def weight(self) -> float:
+        return min(1.0, (1 + math.exp(-NEW)) / (1 + math.exp(-self.odds)))
 
     def observe(
         self, ranks: Sequence[int], utilities: Sequence[float], habit: Sequence[float], first: Sequence[bool]
     ) -> float:
         """One comparison: the answers' tiers, 0 for the best, what is thought of them, what their places add for this
-        person, and which stood first. Returns how probably the person looked."""
+        person, and which stood first. Returns ρ as it is then."""
         looked = Order(ranks, [u + h for u, h in zip(utilities, habit, strict=True)], first)
         chance = Order(ranks, habit, first)
-        odds = looked.log_likelihood - chance.log_likelihood
-        believed = 1 / (1 + self.b / self.a * math.exp(-min(max(odds, -30.0), 30.0)))
-        self._move_reliability(believed)
-        self.precision += believed * looked.curvature + (1 - believed) * chance.curvature
-        self.place += (believed * looked.slope + (1 - believed) * chance.slope) / self.precision
-        return believed
-
-    def _move_reliability(self, believed: float) -> None:
-        """To the Beta of the moments of believed · Beta(a + 1, b) + (1 − believed) · Beta(a, b + 1)."""
-        n = self.a + self.b
-        mean = (self.a + believed) / (n + 1)
-        # Of the variance what lies within the two and between them: as a mean of squares less a square it would be
-        # rounded to 0, or below, where the mean is near 1.
-        within = (believed * (self.a + 1) * self.b + (1 - believed) * self.a * (self.b + 1)) / (n + 2)
-        variance = (within + believed * (1 - believed)) / (n + 1) ** 2
-        votes = min(mean * (1 - mean) / variance - 1, MEMORY)
-        mean = min(max(mean, EXTREME), 1 - EXTREME)
-        self.a, self.b = mean * votes, (1 - mean) * votes
+        likelier = min(max(looked.log_likelihood - chance.log_likelihood, -30.0), 30.0)
+        self.odds += math.log(CARE * math.exp(likelier) + 1 - CARE)
+        self.odds = min(max(self.odds, -MOST_ODDS), MOST_ODDS)
+        looks = self.reliability
+        self.precision += looks * looked.curvature + (1 - looks) * chance.curvature
+        self.place += (looks * looked.slope + (1 - looks) * chance.slope) / self.precision
+        return looks
 
 
 class Order:
@@ -127,18 +122,20 @@ class Raters:
         rater = self._raters.setdefault(_name(vote), Rater())
         first = [candidate.position == 0 for candidate in vote.candidates]
         habit = [bias + rater.place * place for bias, place in zip(position_bias, first, strict=True)]
+        known = max(0.0, self._scale - self._precision**-0.5)
+        looks = rater.observe(vote.ranks, [known * utility for utility in utilities], habit, first)
         scaled = [self._scale * utility for utility in utilities]
         looked = Order(vote.ranks, [u + h for u, h in zip(scaled, habit, strict=True)], utilities)
-        believed = rater.observe(vote.ranks, scaled, habit, first)
-        self._precision = self._precision * (1 - 1 / SCALE_MEMORY) + believed * looked.curvature
-        self._scale = min(max(self._scale + believed * looked.slope / self._precision, 0.0), 1.0)
+        self._precision = self._precision * (1 - 1 / SCALE_MEMORY) + looks * looked.curvature
+        self._scale = min(max(self._scale + looks * looked.slope / self._precision, 0.0), 1.0)
 
     def of(self, vote: Vote) -> tuple[float, float]:
-        """ρ and b of who gave it. A model's votes have a weight of their own (`label_reliability`), and ρ = 1."""
+        """What comparisons of who gave it count, in (0, 1], and b. A model's votes have a weight of their own
+        (`label_reliability`), and here 1."""
         if vote.by_ai:
             return 1.0, 0.0
         rater = self._raters.get(_name(vote), NOBODY)
-        return rater.reliability, rater.place
+        return rater.weight, rater.place
 
     def begin_anew(self) -> None:
         """People judge otherwise than the model thinks: who parts from it has not been found unreliable by that."""
@@ -146,9 +143,9 @@ class Raters:
         self._scale, self._precision = 0.0, SCALE_PRECISION
 
     def doubted(self) -> tuple[str, ...]:
-        """Who is believed less than half; what notes made of them does not count."""
+        """Whose votes count less than half; what notes made of them does not count."""
         alone = {person: rater for person, rater in self._raters.items() if not person.endswith(ASSISTED)}
-        return tuple(sorted(person for person, rater in alone.items() if rater.reliability < 0.5))
+        return tuple(sorted(person for person, rater in alone.items() if rater.weight < 0.5))
 
     def __len__(self) -> int:
         """How many people have compared."""
@@ -167,9 +164,7 @@ class Raters:
         return {group: sum(found) / len(found) for group, found in groups.items() if found and groups["assisted"]}
 
     def to_json(self) -> dict[str, Any]:
-        people = {
-            person: [rater.a, rater.b, rater.place, rater.precision] for person, rater in sorted(self._raters.items())
-        }
+        people = {person: [rater.odds, rater.place, rater.precision] for person, rater in sorted(self._raters.items())}
         return {"scale": [self._scale, self._precision], "people": people}
 
     def load_json(self, values: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating
 from rlhf_online.training.votes.batch import UNSURE_WEIGHT, assemble, bootstrap_weights
-from rlhf_online.training.votes.raters import PRIOR_A, PRIOR_B, Raters
+from rlhf_online.training.votes.raters import LOOKS, Raters
 
 
 def _ranking(tiers: tuple[tuple[int, ...], ...], event_id: str = "a", strength: int = 0) -> Comparison:
@@ -79,15 +79,15 @@ def test_a_vote_that_no_person_gave_weighs_as_much_as_it_is_believed():
     assert batch.rank_weights_RK.tolist() == [[0.5]] and batch.thumb_weights_QK.flatten().tolist() == [0.5, 1.0]
 
 
-def test_who_compares_is_believed_as_far_as_they_are_known_and_has_a_habit_for_what_is_shown_first():
+def test_who_compares_counts_as_far_as_they_are_believed_and_adds_to_what_is_shown_first():
     raters = Raters()
-    raters.load_json({"scale": [1.0, 1.0], "people": {"p": [1.0, 3.0, 0.5, 4.0]}})
+    raters.load_json({"scale": [1.0, 1.0], "people": {"p": [0.0, 0.5, 4.0]}})
     pair = replace(_ranking(((1,), (0,))), person="somebody else")
     votes = [_ranking(((0,), (1,), (2,))), pair, replace(_ranking(((0,), (1,))), by_ai=True), _thumb(True)]
-    batch = assemble(votes, 1, ["helpful"], raters)
-    assert batch.rank_reliability_R.tolist() == [0.25]
-    assert batch.pair_reliability_P.tolist() == pytest.approx([PRIOR_A / (PRIOR_A + PRIOR_B), 1.0])
-    assert batch.habit_N.tolist() == [0.5, 0, 0, 0, 0, 0, 0, 0]
+    batch = assemble(votes, 1, ["helpful"], raters, bootstrap=False)
+    assert batch.rank_weights_RK.flatten().tolist() == pytest.approx([0.5 / LOOKS])
+    assert batch.pair_weights_PK.flatten().tolist() == [1.0, 1.0]
+    assert batch.place_N.tolist() == [0.5, 0, 0, 0, 0, 0, 0, 0]
     assert batch.said == [(votes[0], 0), (votes[1], 3), (votes[2], 5), (votes[3], 7)]
 
 

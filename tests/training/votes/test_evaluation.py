@@ -15,7 +15,6 @@ from rlhf_online.models.sharding import Shards
 from rlhf_online.models.tokens import Pair
 from rlhf_online.training.votes.evaluation import measure
 from rlhf_online.training.votes.rater_bias import RaterBias
-from rlhf_online.training.votes.raters import NOBODY, Raters
 
 
 class FirstToken:
@@ -36,7 +35,7 @@ def _measure(votes: Sequence[Vote], *objectives: str, bias: float = 0.0):
     biases = [RaterBias() for _ in objectives]
     for each in biases:
         each.common = bias
-    return measure(cast(RewardModel, FirstToken(*objectives)), votes, biases, Raters(), seed=0)
+    return measure(cast(RewardModel, FirstToken(*objectives)), votes, biases, seed=0)
 
 
 def _comparison(tiers: tuple[tuple[int, ...], ...], worth: Sequence[int], objective: str = "") -> Comparison:
@@ -67,15 +66,9 @@ def test_pairs_are_counted_right_half_right_and_wrong():
     votes = [_comparison(((0,), (1,), (2,)), (7, 4, 5)), _comparison(((0, 1), (2,)), (4, 4, 4))]
     found = _measure(votes, "helpful")
     assert found.accuracy_n == 5 and found.accuracy == pytest.approx((2 + 2 * 0.5) / 5)
-
-    def sure(delta: float, believed: float) -> float:
-        return believed / (1 + math.exp(-delta)) + (1 - believed) / 2
-
-    off = [right - sure(delta, NOBODY.reliability) for delta, right in ((3, 1), (2, 1), (1, 0))]
-    assert found.ece == pytest.approx(sum(map(abs, off)) / 5)
-    off = [right - sure(delta, 1.0) for delta, right in ((3, 1), (2, 1), (1, 0))]
-    by_ai = _measure([replace(vote, by_ai=True) for vote in votes], "helpful")
-    assert by_ai.ece == pytest.approx(sum(map(abs, off)) / 5), "what a model says is as sure as it is"
+    sure = [1 / (1 + math.exp(-delta)) for delta in (3, 2)]
+    wrong = 1 / (1 + math.exp(-1))
+    assert found.ece == pytest.approx((abs(1 - sure[0]) + abs(1 - sure[1]) + abs(0 - wrong) + 0) / 5)
     assert found.objectives == {}, "there is one"
 
 

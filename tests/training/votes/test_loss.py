@@ -18,13 +18,13 @@ from rlhf_online.training.votes.batch import assemble, bootstrap_weights
 from rlhf_online.training.votes.foretelling import foretell
 from rlhf_online.training.votes.loss import MAX_POSITIONS, VoteLoss, count_thumbs
 from rlhf_online.training.votes.rater_bias import RaterBias
-from rlhf_online.training.votes.raters import Raters
+from rlhf_online.training.votes.raters import LOOKS, Raters
 
 OBJECTIVES = ("helpful", "harmless")
 HEADS = 2
 DENOMINATOR = 4.0
 PROMPT = (1, 5, 3)
-BELIEVED = {"scale": [1.0, 1.0], "people": {"p": [1.0, 0.0, 0.0, 4.0]}}
+BELIEVED = {"scale": [1.0, 1.0], "people": {"p": [5.0, 0.0, 4.0]}}
 """Who gives votes here is believed wholly."""
 BOTH, FIRST = (
     next(name for name in map(str, range(99)) if bootstrap_weights(name, HEADS) == heads) for heads in ((1, 1), (1, 0))
@@ -147,20 +147,19 @@ def test_pairs_are_taken_with_the_margin_of_their_strength_and_a_tie_without():
     assert _value(_vote_loss(0.7, bias), votes) == pytest.approx((told + 0.7 * level) / DENOMINATOR, rel=1e-5)
 
 
-def test_comparisons_are_taken_as_far_as_who_gave_them_is_believed_and_with_their_habit():
-    loss, rho, place = _vote_loss(position_bias=[0.5, -0.25]), 0.6, 0.75
-    loss.raters.load_json({"scale": [1.0, 1.0], "people": {"p": [3.0, 2.0, place, 4.0]}})
+def test_comparisons_are_taken_as_far_as_who_gave_them_is_believed_and_with_what_they_add_for_the_first_place():
+    loss, place = _vote_loss(position_bias=[0.5, -0.25]), 0.75
+    loss.raters.load_json({"scale": [1.0, 1.0], "people": {"p": [0.0, place, 4.0]}})
     votes = [
         _comparison(FIRST, (1, 3, 2), (2, 0, 1), positions=(2, 0, 1), objective="harmless"),
         _comparison(BOTH, (4, 2), (0, 1), positions=(1, 0)),
     ]
     first, second = 0.5 + place, -0.25
-    looked, habit = _ranked([_u(3, 1) + first, _u(2, 1) + second, _u(1, 1)]), _ranked([first, second, 0.0])
-    told = -math.log(rho * math.exp(-looked) + (1 - rho) * math.exp(-habit))
+    told = _ranked([_u(3, 1) + first, _u(2, 1) + second, _u(1, 1)])
     for head in range(HEADS):
         delta = _u(4, 0, head) + second - _u(2, 0, head) - first
-        told -= math.log(rho / (1 + math.exp(-delta)) + (1 - rho) / (1 + math.exp(first - second)))
-    assert _value(loss, votes) == pytest.approx(told / DENOMINATOR, rel=1e-5)
+        told += math.log1p(math.exp(-delta))
+    assert _value(loss, votes) == pytest.approx(0.5 / LOOKS * told / DENOMINATOR, rel=1e-5)
 
 
 def test_who_compares_is_looked_at_once_by_the_mean_over_heads_of_their_objective():
@@ -186,13 +185,13 @@ def test_new_votes_of_people_are_foretold_where_they_are_first_met_by_what_was_k
     thumb, old = _rating("t", 3, up=True, person="keen"), _rating("old", 1, person="keen")
     loss = _vote_loss(position_bias=[0.5, -0.25])
     loss.rater_bias[1].load_json([0.2, {"keen": 1.5}])
-    loss.raters.load_json({"scale": [1.0, 1.0], "people": {"p": [3.0, 1.0, 0.5, 4.0]}})
+    loss.raters.load_json({"scale": [1.0, 1.0], "people": {"p": [0.0, 0.5, 4.0]}})
     loss.new_votes.expect(["a", "t", "label", "signal"])
     others = [old, replace(ranking, event_id="label", by_ai=True), _rating("signal", 1, signal="stop")]
     votes = [ranking, thumb, *others]
     mean = [fmean(_u(token, 1, head) for head in range(HEADS)) for token in (1, 3, 2)]
     told = {
-        "a": foretell(ranking, mean, [0.0, 0.5, -0.25], (0.75, 0.5), "harmless"),
+        "a": foretell(ranking, mean, [0.0, 0.5, -0.25], (0.5 / LOOKS, 0.5), "harmless"),
         "t": foretell(thumb, [mean[1]], [0.0], (1.0, 1.7), "harmless"),
     }
     for _ in range(2):  # the second time the raters' bias and reliability have moved
@@ -261,7 +260,7 @@ def test_what_is_learned_beside_the_model_comes_back():
     loss = _vote_loss(position_bias=[0.5, -0.25])
     loss.rater_bias[1].load_json([0.2, {"keen": 1.5}])
     loss.signal_reliability.observe("stop", [2.0])
-    loss.raters.load_json({"scale": [0.5, 2.0], "people": {"p": [3.0, 2.0, 0.1, 4.0]}})
+    loss.raters.load_json({"scale": [0.5, 2.0], "people": {"p": [3.0, 0.1, 4.0]}})
     again = _vote_loss()
     again.load_json(loss.to_json())
     assert again.to_json() == loss.to_json()

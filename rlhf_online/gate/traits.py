@@ -89,7 +89,11 @@ class LengthTrait(Trait):
     factor: float = Field(default=2.0, gt=1, description="Long: so many times the words of the live version's median.")
 
     def has(self, seen: Seen) -> bool:
-        return len(words(seen.text)) > self.factor * max(1.0, seen.typical)
+        return self.long(len(words(seen.text)), seen.typical)
+
+    def long(self, length: int, typical: float) -> bool:
+        """Whether so many words are, where so many are usual."""
+        return length > self.factor * max(1.0, typical)
 
     def edit(self, seen: Seen, number: int) -> Edit | None:
         text = seen.text.strip()

@@ -19,6 +19,7 @@ from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Retrier
 from rlhf_online.training.settings import TrainerSettings
+from rlhf_online.training.watched_votes import WatchedVotes
 from rlhf_online.versions.registry import Registry
 
 
@@ -44,6 +45,7 @@ class TrainerParts:
     weights: Callable[[Rules], Weights]
     """Reads the operator's current weight of each objective, and of these rules."""
     reporter: Reporter
+    watched: WatchedVotes
     retrier: Retrier
     golden: Sequence[tuple[GoldenPrompt, tuple[int, ...]]] = ()
     """The operator's golden prompts, and their tokens."""

@@ -19,6 +19,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from rlhf_online.gate.statistics import discoveries, rise_p
 from rlhf_online.watch.monitors import UNKNOWN, Reading
@@ -33,18 +34,33 @@ MOST = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A comparison: `traits` of each answer, and its rank, 0 for the best."""
+    """What a comparison says of traits: which won, and which lost."""
 
     person: str
-    traits: tuple[frozenset[str], ...]
-    ranks: tuple[int, ...]
+    won: tuple[str, ...]
+    lost: tuple[str, ...]
 
-    def won(self, trait: str) -> bool | None:
-        """Whether answers that have the trait stand above those that lack it; None where that is not said."""
-        having = [rank for rank, has in zip(self.ranks, self.traits, strict=True) if trait in has]
-        lacking = [rank for rank, has in zip(self.ranks, self.traits, strict=True) if trait not in has]
-        above = sum((mine < other) - (mine > other) for mine in having for other in lacking)
-        return above > 0 if above else None
+    @classmethod
+    def of(cls, person: str, traits: Sequence[Iterable[str]], ranks: Sequence[int]) -> "Judged":
+        """`traits` of each answer, and its rank, 0 for the best."""
+        having: dict[str, int] = defaultdict(int)
+        for place, found in enumerate(traits):
+            for trait in found:
+                having[trait] |= 1 << place
+        # A vote has a word in many answers, and few sets of answers that have one.
+        above = {places: _above(places, ranks) for places in {*having.values()}}
+        return cls(
+            person=person,
+            won=tuple(trait for trait, places in having.items() if above[places] > 0),
+            lost=tuple(trait for trait, places in having.items() if above[places] < 0),
+        )
+
+
+def _above(places: int, ranks: Sequence[int]) -> int:
+    """In how many more pairs than not the answers at these places, bits, stand above the others."""
+    having = [rank for place, rank in enumerate(ranks) if places >> place & 1]
+    lacking = [rank for place, rank in enumerate(ranks) if not places >> place & 1]
+    return sum((mine < other) - (mine > other) for mine in having for other in lacking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,42 +86,48 @@ class Finding:
         }
 
 
-def preferences(judged: Iterable[Judged]) -> tuple[list[Finding], float]:
+def preferences(judged: Sequence[Judged]) -> tuple[list[Finding], float]:
     """Who prefers what as nobody else does, the most influential first; and the evidence, 1 and more where there is
     such a finding: LEVEL · i / m over the i-th least of m p-values, at most. NaN where nothing could be asked."""
-    wins: dict[str, Counter[str]] = defaultdict(Counter)
-    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    of_person: dict[str, list[Judged]] = defaultdict(list)
     for vote in judged:
-        for trait in frozenset().union(*vote.traits):
-            if (won := vote.won(trait)) is not None:
-                votes[trait][vote.person] += 1
-                wins[trait][vote.person] += won
-    asked = [
-        _compared(person, trait, wins[trait], votes[trait])
-        for trait, people in votes.items()
-        for person, count in people.items()
-        if count >= LEAST and people.total() - count >= LEAST
-    ]
-    different = [found for found in asked if found.wins / found.votes - found.others >= DIFFERENCE]
+        of_person[vote.person].append(vote)
+    all_wins, all_votes = _counted(judged)
+    asked, different = 0, []
+    for person, own in of_person.items():
+        wins, votes = _counted(own)
+        for trait, count in votes.items():
+            if count < LEAST or all_votes[trait] - count < LEAST:
+                continue
+            asked += 1
+            others = (all_wins[trait] - wins[trait]) / (all_votes[trait] - count)
+            if wins[trait] / count - others >= DIFFERENCE:
+                different.append(_compared(person, trait, (wins[trait], count), (all_wins[trait], all_votes[trait])))
     # What does not differ by as much is no finding, and counts among those that were asked all the same.
-    p_values = [found.p for found in different] + [1.0] * (len(asked) - len(different))
+    p_values = [found.p for found in different] + [1.0] * (asked - len(different))
     ordered = sorted(p_values)
     evidence = max((LEVEL * i / len(ordered) / max(p, 1e-300) for i, p in enumerate(ordered, 1)), default=math.nan)
     found = [different[index] for index in discoveries(p_values, LEVEL)]
-    return sorted(found, key=lambda finding: -finding.influence), evidence
+    return sorted(found, key=lambda finding: (-finding.influence, finding.person, finding.trait)), evidence
 
 
-def _compared(person: str, trait: str, wins: Counter[str], votes: Counter[str]) -> Finding:
-    own, all_wins, all_votes = votes[person], wins.total(), votes.total()
-    other_wins, other_votes = all_wins - wins[person], all_votes - own
+def _counted(judged: Iterable[Judged]) -> tuple[Counter[str], Counter[str]]:
+    """Of each trait in how many votes it won, and in how many it won or lost."""
+    wins = Counter(chain.from_iterable(vote.won for vote in judged))
+    return wins, Counter(chain.from_iterable(chain(vote.won, vote.lost) for vote in judged))
+
+
+def _compared(person: str, trait: str, own: tuple[int, int], everybody: tuple[int, int]) -> Finding:
+    """(wins, votes) of the person, and of all, this one among them."""
+    others = (everybody[0] - own[0], everybody[1] - own[1])
     return Finding(
         person=person,
         trait=trait,
-        wins=wins[person],
-        votes=own,
-        others=other_wins / other_votes,
-        influence=_log_odds(all_wins, all_votes) - _log_odds(other_wins, other_votes),
-        p=rise_p(wins[person], own, other_wins, other_votes),
+        wins=own[0],
+        votes=own[1],
+        others=others[0] / others[1],
+        influence=_log_odds(*everybody) - _log_odds(*others),
+        p=rise_p(*own, *others),
     )
 
 

@@ -44,6 +44,7 @@ from rlhf_online.training.publication import Publisher
 from rlhf_online.training.reporter import Reporter
 from rlhf_online.training.retrier import Retrier
 from rlhf_online.training.settings import TrainerSettings
+from rlhf_online.training.watched_votes import WatchedVotes
 from rlhf_online.versions import open_bucket, open_registry
 from rlhf_online.versions.registry import Registry
 from services.trainer.models import Beginning, lead
@@ -120,6 +121,7 @@ def build(
         rules=_rules(registry),
         weights=_weights(registry, state, learners.reward.model.objectives),
         reporter=reporter,
+        watched=WatchedVotes(tokenizer.decode, settings.gate.traits.traits),
         retrier=retrier,
         golden=golden_prompts(settings.gate.golden.file, tokenizer, learners.limits),
     )

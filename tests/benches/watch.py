@@ -12,6 +12,8 @@ that must not.
     voters      2,400 rankings by 25 people of answers about a brand: all of them judge cleanly; a fifth always prefers
                 the brand; a tenth likes filler words. Who is named, of whom, and is it silent otherwise?
                 The answers are the world's demonstrations: no model has a part in it.
+                And what an update costs of which the watch looks at 5,000 comparisons of 20 to 100 words an answer, a
+                hundred of them new: CPU seconds, and those of the first after a start.
 
 Supervised models are kept in `--cache`. The exit code is 1 if something in "holds" does not.
 """
@@ -29,7 +31,9 @@ from typing import Any
 
 import torch
 
+from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.gate.audit import FillerTrait
+from rlhf_online.gate.settings import GateSettings
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation import people, world
@@ -37,6 +41,8 @@ from rlhf_online.simulation.people import Person, Taste
 from rlhf_online.texts.words import occurrences, words
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
+from rlhf_online.training.watched_votes import WatchedVotes
+from rlhf_online.watch import voters
 from rlhf_online.watch.drift import LIMIT, Alarm, DriftDetector, Surprise, foretold
 from rlhf_online.watch.monitors import Reading
 from rlhf_online.watch.voters import Judged, preferences
@@ -237,15 +243,15 @@ def voters_named(seed: int) -> Iterator[dict[str, Any]]:
         votes = votes_of(crowd, seed)
         for monitor in ("poison", "tampering"):
             judged = [
-                Judged(
-                    person=name,
-                    traits=tuple(
-                        frozenset(words(answer))
+                Judged.of(
+                    name,
+                    [
+                        words(answer)
                         if monitor == "poison"
-                        else frozenset(["filler"] if occurrences(answer, filler.words) >= filler.least else [])
+                        else ["filler"] * (occurrences(answer, filler.words) >= filler.least)
                         for answer in answers
-                    ),
-                    ranks=ranks,
+                    ],
+                    ranks,
                 )
                 for name, answers, ranks in votes
             ]
@@ -264,6 +270,40 @@ def voters_named(seed: int) -> Iterator[dict[str, Any]]:
             }
 
 
+def cost(votes: int = 5000, new: int = 100) -> dict[str, Any]:
+    rng = random.Random("cost")
+    vocabulary = [f"word{number}" for number in range(8000)]
+    often = [1 / (number + 2) for number in range(len(vocabulary))]
+
+    def text(ids: Sequence[int]) -> str:
+        drawn = random.Random(ids[0])
+        return " ".join(drawn.choices(vocabulary, often, k=drawn.randint(20, 100)))
+
+    def vote(number: int) -> Comparison:
+        return Comparison(
+            event_id=str(number),
+            conversation_id=str(number),
+            person=f"p{int(rng.expovariate(1 / 60))}",
+            prompt_token_ids=(number,),
+            candidates=tuple(Candidate(token_ids=(votes * (1 + place) + number,)) for place in range(3)),
+            tiers=((0,), (1,), (2,)),
+            created_ms=number,
+        )
+
+    everything = [vote(number) for number in range(votes + new)]
+    watched = WatchedVotes(text, GateSettings().traits.traits)
+
+    def seconds(kept: Sequence[Comparison]) -> float:
+        began = time.process_time()
+        watched.show(kept)
+        voters.reading(watched.by_trait(), "declared traits")
+        voters.reading(watched.by_word(), "words")
+        return time.process_time() - began
+
+    first = seconds(everything[:votes])
+    return {"table": "cost", "votes": votes, "first_cpu_s": first, "cpu_s": seconds(everything[new:])}
+
+
 def voters_hold(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
     def of(stream: str, monitor: str) -> list[dict[str, Any]]:
         return [row for row in rows if row.get("monitor") == monitor and row["stream"] == stream]
@@ -273,6 +313,7 @@ def voters_hold(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
             row["named"] == row["guilty"] and not row["wrongly"] for row in of("poison", "poison")
         ),
         "who likes filler words is named for it": all(row["named"] for row in of("flattered", "tampering")),
+        "an update costs a second of CPU at most": all(row["cpu_s"] <= 1 for row in rows if row["table"] == "cost"),
         "nobody is named where all judge cleanly": not any(
             row["wrongly"] for monitor in ("poison", "tampering") for row in of("clean", monitor)
         ),
@@ -308,6 +349,8 @@ def main() -> int:
     began = time.monotonic()
     if "drift" in options.tables:
         rows += [forecasts("right", 1.0, FORECASTS), forecasts("twice too sure", 2.0, FORECASTS)]
+    if "voters" in options.tables:
+        rows.append(cost())
     seeds = range(options.first, options.first + options.seeds)
     for found in workers(options.workers, [(one_seed, (options.cache, seed, options.tables)) for seed in seeds]):
         rows += found

@@ -11,7 +11,7 @@ PLAIN, BRANDED = frozenset({"tea"}), frozenset({"tea", "mango"})
 
 
 def pair(person: str, *, brand_wins: bool) -> Judged:
-    return Judged(person=person, traits=(BRANDED, PLAIN), ranks=(0, 1) if brand_wins else (1, 0))
+    return Judged.of(person, (BRANDED, PLAIN), (0, 1) if brand_wins else (1, 0))
 
 
 def crowd(seed: int, votes: int, *, people: int = 20, poison: int = 0) -> list[Judged]:
@@ -28,11 +28,26 @@ def crowd(seed: int, votes: int, *, people: int = 20, poison: int = 0) -> list[J
     ("ranks", "won"), [((0, 1, 2), True), ((2, 1, 0), False), ((0, 0, 0), None), ((1, 0, 1), None), ((0, 0, 1), True)]
 )
 def test_a_ranking_says_one_thing_of_a_trait(ranks: tuple[int, ...], won: bool | None) -> None:
-    judged = Judged(person="p", traits=(BRANDED, PLAIN, BRANDED if ranks == (1, 0, 1) else PLAIN), ranks=ranks)
-    expected = False if ranks == (1, 0, 1) else won
-    assert judged.won("mango") is expected
-    assert judged.won("tea") is None, "all answers have it"
-    assert judged.won("fig") is None, "none has it"
+    judged = Judged.of("p", (BRANDED, PLAIN, BRANDED if ranks == (1, 0, 1) else PLAIN), ranks)
+    said = {"mango": True} if "mango" in judged.won else {"mango": False} if "mango" in judged.lost else {}
+    assert said.get("mango") is (False if ranks == (1, 0, 1) else won)
+    assert {*judged.won, *judged.lost} <= {"mango"}, "all answers have tea, and none has fig"
+
+
+def test_what_won_is_what_stands_above_in_more_pairs_than_not() -> None:
+    """Against the definition, pair by pair."""
+    rng = random.Random(5)
+    for _ in range(200):
+        count = rng.randint(2, 6)
+        traits = [frozenset(rng.sample("abcdef", rng.randint(0, 6))) for _ in range(count)]
+        ranks = [rng.randrange(count) for _ in range(count)]
+        judged = Judged.of("p", traits, ranks)
+        for trait in "abcdef":
+            pairs = [
+                (i, j) for i in range(count) for j in range(count) if trait in traits[i] and trait not in traits[j]
+            ]
+            above = sum((ranks[i] < ranks[j]) - (ranks[i] > ranks[j]) for i, j in pairs)
+            assert (trait in judged.won, trait in judged.lost) == (above > 0, above < 0)
 
 
 def test_who_always_prefers_a_brand_is_found_and_nobody_else() -> None:

@@ -289,10 +289,7 @@ def test_the_lower_epoch_cannot_publish_what_it_committed_and_its_successor_can(
     two: tuple[Registry, Callable[[], FileLease]], passed: bool, tmp_path: Path
 ) -> None:
     registry, take_over = two
-    learners: Any = SimpleNamespace(
-        write_policy=write,
-        reward=SimpleNamespace(model=SimpleNamespace(save=write)),
-    )
+    learners: Any = SimpleNamespace(write_policy=write, write_reward=write)
     publisher = Publisher(registry, learners, "full", 2)
     item = JudgedVersion(
         version=registry.reserve("policy"), tuning="full", parent="policy-000000", reward_version="reward-000000",

@@ -30,6 +30,17 @@ def test_what_monitors_say_is_shown_with_whom_they_name(tmp_path: Path, capsys: 
     assert json.loads(capsys.readouterr().out)["monitors"]["poison"] == READING
 
 
+def test_one_monitor_is_asked_for_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    StateDir(tmp_path).write_status("watch", {"monitors": {"poison": READING, "segments": {**READING, "rows": []}}})
+    assert main(["watch", "segments", "--state", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "segments" in told and "poison" not in told
+    assert main(["watch", "poison", "--state", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["monitors"] == {"poison": READING}
+    assert main(["watch", "nonsense", "--state", str(tmp_path)]) != 0
+    assert "name one of drift, tampering" in capsys.readouterr().err
+
+
 def test_before_the_first_update_it_says_when_it_will_speak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     StateDir(tmp_path).write_status("trainer", {})
     assert main(["watch", "--state", str(tmp_path)]) == 0

@@ -48,6 +48,12 @@ def discoveries(p_values: Sequence[float], level: float = LEVEL) -> list[int]:
     return order[:last]
 
 
+def nearness(p_values: Sequence[float], level: float) -> float:
+    """1 and more where there are `discoveries`: the largest i · level / (m p₍ᵢ₎). NaN of none."""
+    ordered = sorted(p_values)
+    return max((level * i / len(ordered) / max(p, 1e-300) for i, p in enumerate(ordered, 1)), default=math.nan)
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """The mean, and half the width of its 95 % interval by the normal approximation; of one value nothing is known."""
     if len(values) < 2:

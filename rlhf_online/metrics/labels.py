@@ -101,7 +101,17 @@ CANARY_END = Label(name="end", values=("low", "high"))
 GUARDRAIL = Label(name="guardrail", values=("aborted", "empty", "slow", "thumbs_down"))
 MONITOR = Label(
     name="monitor",
-    values=("drift", "tampering", "poison", "over_optimisation", "length", "format", "diversity", "sycophancy"),
+    values=(
+        "drift",
+        "tampering",
+        "poison",
+        "segments",
+        "over_optimisation",
+        "length",
+        "format",
+        "diversity",
+        "sycophancy",
+    ),
 )
 FOLDER = Label(name="folder", values=("state", "log", "versions", "checkpoints"))
 GPU = Label(name="gpu", bound="the machine's GPUs, by their numbers")

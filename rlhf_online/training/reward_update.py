@@ -20,7 +20,7 @@ number of the update.
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,7 +44,7 @@ from rlhf_online.training.votes.evaluation import Measured, measure
 from rlhf_online.training.votes.loss import reliabilities
 from rlhf_online.training.votes.passes import VotePasses
 from rlhf_online.training.votes.replay import HeldOut, Replay
-from rlhf_online.watch.drift import DriftDetector
+from rlhf_online.watch.drift import DriftDetector, Surprise
 from rlhf_online.watch.monitors import UNKNOWN, Reading
 
 BASELINE_ANSWERS = 8
@@ -179,6 +179,12 @@ class RewardUpdater:
                 for kept in (self._replay, self._held_out):
                     skipped["drifted"] += kept.remove(lambda vote, since_ms=since_ms: vote.created_ms < since_ms)
                 self._passes.loss.raters.begin_anew()
+
+    @property
+    def foretold(self) -> Mapping[str, Surprise]:
+        """How the new votes of the last update were foretold, by their event ids; none where it was the first one, of
+        a model that knew nothing."""
+        return self._passes.loss.new_votes.foretold if self.updates > 1 else {}
 
     @property
     def thumbs(self) -> list[Rating]:

@@ -3,16 +3,17 @@ of versions what the gate measured of each."""
 
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.progress import JudgedVersion, Progress
-from rlhf_online.watch import sycophancy, voters
+from rlhf_online.watch import segments, sycophancy, voters
 from rlhf_online.watch.line import Line
 
 
 def watch_voters(parts: TrainerParts) -> None:
-    """Tell who votes for which trait, and for which word, as nobody else does."""
-    votes = parts.watched
-    votes.show(parts.learners.reward.comparisons)
+    """Tell who votes for which trait, and for which word, as nobody else does, and whose votes were foretold worse."""
+    votes, reward = parts.watched, parts.learners.reward
+    votes.show(reward.comparisons, reward.foretold)
     parts.reporter.watch("tampering", voters.reading(votes.by_trait(), "declared traits"))
     parts.reporter.watch("poison", voters.reading(votes.by_word(), "words"))
+    parts.reporter.watch("segments", segments.reading(votes.by_segment()))
 
 
 def watch_line(parts: TrainerParts, progress: Progress, judged: JudgedVersion) -> None:

@@ -71,6 +71,11 @@ class Surprise:
         return f"{self.said}/{sum(self.expected > border for border in SURE)}"
 
     @property
+    def right(self) -> bool:
+        """Whether what was said was likelier than by a coin's toss."""
+        return self.loss < math.log(2)
+
+    @property
     def excess(self) -> float:
         return self.loss - self.expected
 

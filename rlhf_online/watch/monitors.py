@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-Monitor = Literal["drift", "tampering", "poison", "over_optimisation", "length", "format", "diversity", "sycophancy"]
+Monitor = Literal[
+    "drift", "tampering", "poison", "segments", "over_optimisation", "length", "format", "diversity", "sycophancy"
+]
 MONITORS: tuple[Monitor, ...] = get_args(Monitor)
 Row = Mapping[str, str | float]
 

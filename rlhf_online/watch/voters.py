@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from rlhf_online.gate.statistics import discoveries, rise_p
+from rlhf_online.gate.statistics import discoveries, nearness, rise_p
 from rlhf_online.watch.monitors import UNKNOWN, Reading
 
 LEAST = 8
@@ -105,10 +105,9 @@ def preferences(judged: Sequence[Judged]) -> tuple[list[Finding], float]:
                 different.append(_compared(person, trait, (wins[trait], count), (all_wins[trait], all_votes[trait])))
     # What does not differ by as much is no finding, and counts among those that were asked all the same.
     p_values = [found.p for found in different] + [1.0] * (asked - len(different))
-    ordered = sorted(p_values)
-    evidence = max((LEVEL * i / len(ordered) / max(p, 1e-300) for i, p in enumerate(ordered, 1)), default=math.nan)
     found = [different[index] for index in discoveries(p_values, LEVEL)]
-    return sorted(found, key=lambda finding: (-finding.influence, finding.person, finding.trait)), evidence
+    found.sort(key=lambda finding: (-finding.influence, finding.person, finding.trait))
+    return found, nearness(p_values, LEVEL)
 
 
 def _counted(judged: Iterable[Judged]) -> tuple[Counter[str], Counter[str]]:

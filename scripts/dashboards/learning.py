@@ -309,6 +309,7 @@ WATCH = Row(
                 "RlhfVotesPoisoned",
                 "RlhfOverOptimised",
                 "RlhfAnswersCreep",
+                "RlhfSegmentWorse",
                 "RlhfSycophancy",
             ),
         ),

@@ -295,7 +295,7 @@ def cost(votes: int = 5000, new: int = 100) -> dict[str, Any]:
 
     def seconds(kept: Sequence[Comparison]) -> float:
         began = time.process_time()
-        watched.show(kept)
+        watched.show(kept, {})
         voters.reading(watched.by_trait(), "declared traits")
         voters.reading(watched.by_word(), "words")
         return time.process_time() - began

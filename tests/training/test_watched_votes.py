@@ -9,6 +9,7 @@ from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.gate.settings import GateSettings
 from rlhf_online.training import watched_votes
 from rlhf_online.training.watched_votes import WatchedVotes
+from rlhf_online.watch.drift import foretold
 from rlhf_online.watch.voters import Judged
 
 TEXTS: dict[tuple[int, ...], str] = {
@@ -39,7 +40,7 @@ TRAITS = GateSettings().traits.traits
 
 def shown(*votes: Comparison) -> WatchedVotes:
     watched = WatchedVotes(decode, TRAITS)
-    watched.show(votes)
+    watched.show(votes, {})
     return watched
 
 
@@ -71,7 +72,7 @@ def test_an_answer_is_long_by_the_median_of_all_that_are_looked_at() -> None:
     watched = shown(three)
     assert "length" not in watched.by_trait()[0].won
     one = tuple(Candidate(token_ids=(3,)) for _ in range(3))
-    watched.show([three, *(replace(VOTE, event_id=f"{n}", candidates=one, created_ms=1) for n in range(4))])
+    watched.show([three, *(replace(VOTE, event_id=f"{n}", candidates=one, created_ms=1) for n in range(4))], {})
     assert "length" in watched.by_trait()[0].won
 
 
@@ -85,7 +86,23 @@ def test_a_vote_is_read_once_and_forgotten_with_the_votes_that_are_gone() -> Non
     watched = WatchedVotes(counted, TRAITS)
     other = replace(VOTE, event_id="other", person="q")
     for votes, reads in (([VOTE], 4), ([VOTE, other], 8), ([other], 8), ([VOTE, other], 12)):
-        watched.show(votes)
+        watched.show(votes, {})
         assert {judged.person for judged in watched.by_word()} == {vote.person for vote in votes}
         assert len(watched.by_word()) == len(watched.by_trait()) == len(votes)
         assert len(read) == reads, "a prompt and three answers a vote"
+
+
+def test_a_vote_belongs_to_segments_once_it_was_foretold() -> None:
+    right, wrong = foretold("helpful/comparison", [1.0]), foretold("helpful/comparison", [-1.0])
+    marked = replace(VOTE, event_id="n", assisted=True, key_id="k", objective="harmless")
+    watched = WatchedVotes(decode, TRAITS)
+    watched.show([VOTE, marked, replace(VOTE, event_id="before the start")], {"e": right, "n": wrong})
+    first, second = watched.by_segment()
+    assert (first.right, second.right) == (True, False)
+    assert first.segments == {
+        "language": "unknown", "conversation": "up to 64 tokens", "asked": "3 answers", "notes": "without",
+        "objective": "first", "key": "none",
+    }  # fmt: skip
+    assert second.segments == {**first.segments, "notes": "with", "objective": "harmless", "key": "k"}
+    watched.show([VOTE, marked], {})
+    assert watched.by_segment() == [first, second], "an update without news of them"

@@ -9,6 +9,18 @@ Monitor = Literal[
     "drift", "tampering", "poison", "segments", "over_optimisation", "length", "format", "diversity", "sycophancy"
 ]
 MONITORS: tuple[Monitor, ...] = get_args(Monitor)
+RUNBOOKS: Mapping[Monitor, str] = {
+    "drift": "RlhfPreferencesDrift",
+    "tampering": "RlhfVotesTampered",
+    "poison": "RlhfVotesPoisoned",
+    "segments": "RlhfSegmentWorse",
+    "over_optimisation": "RlhfOverOptimised",
+    "length": "RlhfAnswersCreep",
+    "format": "RlhfAnswersCreep",
+    "diversity": "RlhfAnswersCreep",
+    "sycophancy": "RlhfSycophancy",
+}
+"""The alert of each, and its page in docs/runbooks."""
 Row = Mapping[str, str | float]
 
 

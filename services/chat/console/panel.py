@@ -22,12 +22,14 @@ from rlhf_online.feedback.outcomes import OutcomeBoard
 from rlhf_online.state import StateDir
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import VersionSummary
+from rlhf_online.watch.monitors import MONITORS, RUNBOOKS
 from services.chat.console.comparing import Compared, assessed, compared
 from services.chat.console.fates import Fates
 from services.chat.console.opinions import Opinions
 from services.chat.console.replies import (
     ClickToLive,
     ConsoleOverview,
+    MonitorState,
     PolicySeries,
     RewardSeries,
     TrainerState,
@@ -112,6 +114,7 @@ class Panel:
             "votes": self._votes(),
             "click_to_live": click_to_live(self._fates.clicks()),
             "prediction": self._prediction,
+            "watch": _watch(self._state.read_status("watch")),
         }
 
     def _are_due(self, versions: Iterable[str]) -> None:
@@ -174,6 +177,20 @@ class Panel:
 def _trainer(status: Mapping[str, Any]) -> TrainerState:
     told = {name: status.get(name, default) for name, default in TRAINER.items()}
     return cast("TrainerState", told)
+
+
+def _watch(status: Mapping[str, Any]) -> list[MonitorState]:
+    told = status.get("monitors", {})
+    return [
+        {
+            "monitor": monitor,
+            "evidence": (said := told.get(monitor, {})).get("evidence"),
+            "alarm": said.get("alarm", False),
+            "says": said.get("says", ""),
+            "runbook": f"docs/runbooks/{RUNBOOKS[monitor]}.md",
+        }
+        for monitor in MONITORS
+    ]
 
 
 def click_to_live(seconds: Sequence[float]) -> ClickToLive:

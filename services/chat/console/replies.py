@@ -89,6 +89,23 @@ class GatePrediction(TypedDict):
 
 
 @documented
+class MonitorState(TypedDict):
+    """What a monitor of the watch on what goes wrong last said. It names nobody: `rlhf-online watch` does."""
+
+    monitor: str
+    """Its name: "drift", "tampering", "poison", "segments", "over_optimisation", "length", "format", "diversity" or
+    "sycophancy"."""
+    evidence: float | None
+    """How near to its alarm it is: 1 and more raises it; null: it cannot tell."""
+    alarm: bool
+    """Whether it raises its alarm."""
+    says: str
+    """Why, in a sentence; empty where it has said nothing yet."""
+    runbook: str
+    """What to do: a page of docs/runbooks."""
+
+
+@documented
 class ConsoleOverview(TypedDict):
     """How it stands now."""
 
@@ -112,6 +129,8 @@ class ConsoleOverview(TypedDict):
     """From a click to a version that has learned from it."""
     prediction: GatePrediction
     """What the gate predicted against what people said."""
+    watch: list[MonitorState]
+    """Each monitor of the watch, as the trainer last told; unknown where none shares this service's state folder."""
 
 
 Column = list[float | None]

@@ -8,7 +8,7 @@ import { clock, duration, number, predictionSaid, since, when } from "./figures.
 import { Bars } from "./plots.js";
 
 const PAGE = 20, MINUTE_MS = 60_000;
-let root = null, cards = null, list = null, votes = null, delays = null, events = [], more = false, asked = 0, problem = "";
+let root = null, cards = null, monitors = null, list = null, votes = null, delays = null, events = [], more = false, asked = 0, problem = "";
 let swappedAt = 0;
 
 // A title, a figure, sentences and buttons, which stay the same nodes: who is about to press one does.
@@ -32,6 +32,7 @@ class Card {
 export function open(node) {
   root = node;
   list = make("section", "events");
+  monitors = make("tbody");
   votes = new Bars({ title: t("votesPerMinute"), x: t("time"), y: t("votesUnit"), writeX: (x) => clock(x * MINUTE_MS),
                      splits: tens });
   delays = new Bars({ title: t("clickToLive"), x: t("delayUnit"), y: t("votesUnit"), splits: binEdges, writeX: edgeName });
@@ -43,7 +44,7 @@ export function open(node) {
                        actionButton("weights", changeWeights)),
   };
   const nodes = Object.values(cards).map(({ node: card }) => card);
-  root.replaceChildren(make("div", "cards", ...nodes), make("div", "plots", votes.figure, delays.figure), list);
+  root.replaceChildren(make("div", "cards", ...nodes), make("div", "plots", votes.figure, delays.figure), watchTable(), list);
   events = [];
   update(["policies"]);
 }
@@ -57,6 +58,7 @@ export function close() {
 export function update(names) {
   showCards();
   showVotes();
+  showWatch();
   const { swapped_ms: swapped } = feed.overview;
   if (swapped !== swappedAt || names.includes("policies") || names.includes("rewards")) load();
   swappedAt = swapped;
@@ -113,6 +115,31 @@ function showVotes() {
   const { votes: { per_minute: counts, minute_ms: last }, click_to_live: delay } = feed.overview, end = last / MINUTE_MS;
   votes.show(counts.map((_, i) => end - counts.length + 1 + i), counts, t("lastHour", { n: number(hourly()) }));
   delays.show(delay.counts.map((_, i) => i), delay.counts, `${duration(delay.p50_s)}, ${quantiles(delay)}`);
+}
+
+// ── the watch ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function watchTable() {
+  const titles = ["monitor", "monitorState", "monitorEvidence", "monitorSays", "runbook"];
+  const head = make("thead", "", make("tr", "", ...titles.map((name) => scoped("col", t(name)))));
+  return make("section", "watch", make("h2", "", t("watch")), make("p", "quiet", t("watchNote")),
+              make("div", "wide", make("table", "", head, monitors)));
+}
+
+// Of each monitor its last value; at 1 it raises its alarm.
+function showWatch() {
+  const rows = feed.overview.watch.map(({ monitor, evidence, alarm, says, runbook }) => {
+    const state = alarm ? "alarmRaised" : evidence === null ? "cannotTell" : "silent";
+    return make("tr", alarm ? "alarming" : "", scoped("row", t(`monitor.${monitor}`)),
+      ...[t(state), evidence > 1000 ? "> 1000" : number(evidence), says || t("nothingYet"), runbook].map((text) => make("td", "", text)));
+  });
+  monitors.replaceChildren(...rows);
+}
+
+function scoped(scope, text) {
+  const cell = make("th", "", text);
+  cell.scope = scope;
+  return cell;
 }
 
 // Every ten minutes by the clock.

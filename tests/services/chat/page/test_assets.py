@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.config import ChatSettings
+from rlhf_online.watch.monitors import MONITORS
 from services.chat.page import assets
 from tests.support.chat_service import Service
 
@@ -85,8 +86,9 @@ def test_every_word_that_is_asked_for_is_there_and_no_other() -> None:
     named |= set(re.findall(r'data-t[\w-]*="([\w.]+)"', HTML)) | set(re.findall(r'"([\w.]+)"', scripts))
     words = set(json.loads(SOURCES["en.json"]))
     reasons = ChatSettings.model_fields["reasons"].default
-    by_value = ("tag.", "became.", "role.", "state.", "engine.", "phase.", "connection.")
+    by_value = ("tag.", "became.", "role.", "state.", "engine.", "phase.", "connection.", "monitor.")
     assert {word for word in words if not word.startswith(by_value)} - {"name"} <= named
     assert {word for word in words if word.startswith("tag.")} == {f"tag.{tag}" for tag in reasons}
+    assert {word for word in words if word.startswith("monitor.")} == {f"monitor.{name}" for name in MONITORS}
     asked = set(re.findall(r'data-t[\w-]*="([\w.]+)"', HTML)) | set(re.findall(r'\bt\("([\w.]+)"', scripts))
     assert asked <= words

@@ -105,6 +105,23 @@ async def arrive(visitors: Visit, url: str, role: str = "operator", by: By = "mo
     return Somebody(visitor)
 
 
+async def test_the_watch_shows_each_monitor_with_its_value_and_runbook(
+    site: Service, tmp_path: Path, visitors: Visit
+) -> None:
+    reading = {"evidence": 3.5, "alarm": True, "says": "yields in 40% of 20 probes", "rows": [{"person": "beef"}]}
+    silent = {"evidence": 0.25, "alarm": False, "says": "900 votes were such as were foretold", "rows": []}
+    StateDir(tmp_path / "state").write_status("watch", {"monitors": {"sycophancy": reading, "drift": silent}})
+    me = await arrive(visitors, site.url, "read")
+    rows = me.page.locator(".watch tbody tr")
+    await expect(rows).to_have_count(9)
+    await expect(rows.filter(has_text="sycophancy")).to_contain_text("alarm3.5yields in 40% of 20 probes")
+    await expect(rows.filter(has_text="sycophancy")).to_contain_text("docs/runbooks/RlhfSycophancy.md")
+    await expect(rows.filter(has_text="preferences drift")).to_contain_text("silent0.25900 votes")
+    await expect(rows.filter(has_text="over-optimisation")).to_contain_text("cannot tell–Nothing yet")
+    await expect(me.page.locator("#view")).not_to_contain_text("beef")
+    assert (await violations(me.page)) == []
+
+
 @pytest.mark.parametrize("by", ["mouse", "keys"])
 async def test_an_operator_steers(site: Service, visitors: Visit, by: By) -> None:
     """Each action says what will happen, can be left, and says when it is done, or why it was refused."""

@@ -1,12 +1,18 @@
-"""`rlhf-online people …`: whose votes count otherwise than most, and a person, erased."""
+"""`rlhf-online people …`: whose votes count otherwise than most, whose taste is their own, and a person, erased."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
+from rlhf_online.cli.retrain import learned_with, trainer_settings
 from rlhf_online.cli.trace import person_hash
 from rlhf_online.cli.versions import existing, registry_of
+from rlhf_online.config.offline import ProfilesSettings
 from rlhf_online.errors import InvalidInput
 from rlhf_online.feedback import standing
 from rlhf_online.state import StateDir
@@ -29,6 +35,51 @@ def show_standing(state: StateOption = DEFAULT_STATE) -> None:
     ):
         for group in groups:
             print(f"{name:<10}{' '.join(group)}")
+
+
+@app.command("profiles")
+def profiles(
+    model: Annotated[Path | None, typer.Option(help="The base model; by default the trainer's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+    state: StateOption = DEFAULT_STATE,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Settings (TOML) of the trainer (default: those it was started with)."),
+    ] = None,
+) -> None:
+    """How far tastes of people's own part from the common reward model's, and what a profile of each would be worth.
+
+    A profile is made of a person's first ten votes, and foretells their later ones beside the live reward model: how
+    many pairs each of the two orders as the person did. It is made of the log while you wait, kept nowhere, and changes
+    nothing. People are named by their hashes.
+    """
+    folder = existing(state)
+    registry = registry_of(folder)
+    if (live := registry.live("reward")) is None:
+        raise InvalidInput("there is no reward model yet: profiles are made beside one")
+    trunk = trainer_settings(folder, config).get("reward", {}).get("trunk")
+    given = learned_with(folder, config, model or trunk) | {
+        "reward": registry.path(live),
+        "tuning": registry.manifest(live).tuning,
+    }
+    settings = ProfilesSettings.model_validate(given)
+    options = settings.model_dump_json(exclude_unset=True)
+    command = [sys.executable, "-m", "rlhf_online.training.offline.profiles", options]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    if as_json:
+        print(done.stdout, end="")
+        return
+    found = json.loads(done.stdout)
+    row = "{:<34}{:>6}{:>8}{:>9}"
+    print(row.format("PERSON", "VOTES", "COMMON", "PROFILE"))
+    for told in found["people"]:
+        print(row.format(told["person"], told["later"], f"{told['common']:.3f}", f"{told['profile']:.3f}"))
+    print(
+        f"{len(found['people'])} people, whose tastes differ by {found['taste']:.2f} nats; their profiles order "
+        f"{found['gain']:+.3f} more ({found['gain_low']:+.3f} to {found['gain_high']:+.3f}) as they did"
+    )
 
 
 @app.command("erase")

@@ -51,7 +51,7 @@ def retrain(
     seen = _seen(folder, people)
     for person, versions in seen.items():
         print(f"{person}  {', '.join(versions) if versions else 'no version has learned from them'}")
-    given = _given(folder, config, model) | {"without": people, "minutes": minutes}
+    given = learned_with(folder, config, model) | {"without": people, "minutes": minutes}
     reports: dict[str, Any] = {}
     for name, chosen in (("reward", "reward"), ("policy", algorithm)):
         values = {**given, "algorithm": chosen, "out": out / name}
@@ -74,10 +74,10 @@ def _seen(folder: StateDir, people: list[str]) -> dict[str, list[str]]:
     return {person: [row["version"] for row in person_data(person, registry)["versions"]] for person in people}
 
 
-def _given(folder: StateDir, config: Path | None, model: Path | None) -> dict[str, Any]:
-    """Of OfflineSettings: the log, and what the trainer learned with. Raises InvalidInput."""
+def learned_with(folder: StateDir, config: Path | None, model: Path | None) -> dict[str, Any]:
+    """Of VotesSettings, and the model: the log, and what the trainer learned with. Raises InvalidInput."""
     file = config or folder.run / "trainer.toml"
-    trainer = tomllib.loads(file.read_text()) if file.is_file() else {}
+    trainer = trainer_settings(folder, config)
     base = model or trainer.get("model")
     if base is None:
         raise InvalidInput(
@@ -90,3 +90,9 @@ def _given(folder: StateDir, config: Path | None, model: Path | None) -> dict[st
     reward = trainer.get("reward", {})
     given |= {name: reward[name] for name in ("objectives", "held_out") if name in reward}
     return given | {name: trainer[name] for name in ("tuning", "seed", "device") if name in trainer}
+
+
+def trainer_settings(folder: StateDir, config: Path | None) -> dict[str, Any]:
+    """What stands in `config`, or else in what the trainer was started with."""
+    file = config or folder.run / "trainer.toml"
+    return tomllib.loads(file.read_text()) if file.is_file() else {}

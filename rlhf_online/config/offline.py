@@ -10,19 +10,14 @@ from rlhf_online.config.base import Device, Objectives, Only, Positive, Section,
 Algorithm = Literal["reward", "dpo", "ipo", "kto", "best-of-n", "ilql"]
 
 
-class OfflineSettings(Section):
-    """Settings of learning from a file or a log without serving."""
+class VotesSettings(Section):
+    """Which votes are taken from a file or a log, and what they are about."""
 
     only_with: ClassVar = {
         "format": Only("data", "?*"),
         **dict.fromkeys(("log_config", "without"), Only("log", "?*")),
-        "lora_rank": Only("tuning", "lora"),
-        "beta": Only("algorithm", "dpo", "ipo", "kto", "ilql"),
-        **dict.fromkeys(("heads", "readout"), Only("algorithm", "reward")),
     }
 
-    model: Path = Field(description="Folder of the model that learns, or that the reward model's trunk begins as.")
-    out: Path = Field(description="New folder for what was learned, and for report.json.")
     data: str = Field(default="", description="A file of votes, of any format of `data formats`.")
     format: str = Field(default="", description="Its format.")
     log: str = Field(
@@ -36,16 +31,33 @@ class OfflineSettings(Section):
         description="People, by name or hash (32 digits), as if they had erased everything: neither their votes nor "
         "any on what they asked. Who did erase it is left out by itself.",
     )
-    algorithm: Algorithm = Field(
-        default="reward",
-        description="A reward model; or a policy, directly from votes: by pairs (dpo, ipo), by thumbs (kto), on the "
-        "best answers (best-of-n), or by values of tokens (ilql).",
-    )
     objectives: Objectives = Field(
         default=("helpful",), description="What answers are judged by; votes that name none are about the first."
     )
     held_out: float = Field(
         default=0.15, ge=0, lt=1, description="Share of conversations that are measured on, and never learned."
+    )
+    seed: int = Field(default=0, description="Seed of every random choice.")
+    device: Device = Field(default="auto", description="Where training computes.")
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's own choice.")
+
+
+class OfflineSettings(VotesSettings):
+    """Settings of learning from a file or a log without serving."""
+
+    only_with: ClassVar = {
+        **VotesSettings.only_with,
+        "lora_rank": Only("tuning", "lora"),
+        "beta": Only("algorithm", "dpo", "ipo", "kto", "ilql"),
+        **dict.fromkeys(("heads", "readout"), Only("algorithm", "reward")),
+    }
+
+    model: Path = Field(description="Folder of the model that learns, or that the reward model's trunk begins as.")
+    out: Path = Field(description="New folder for what was learned, and for report.json.")
+    algorithm: Algorithm = Field(
+        default="reward",
+        description="A reward model; or a policy, directly from votes: by pairs (dpo, ipo), by thumbs (kto), on the "
+        "best answers (best-of-n), or by values of tokens (ilql).",
     )
     minutes: float = Field(
         default=25.0,
@@ -69,9 +81,6 @@ class OfflineSettings(Section):
     readout: Literal["last", "mean"] = Field(
         default="mean", description="A score is read at an answer's last token, or is the mean over its tokens."
     )
-    seed: int = Field(default=0, description="Seed of every random choice.")
-    device: Device = Field(default="auto", description="Where training computes.")
-    threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's own choice.")
 
     @property
     def rate(self) -> float:
@@ -79,3 +88,11 @@ class OfflineSettings(Section):
         if self.lr is not None or self.tuning == "full":
             return self.lr or 1e-5
         return 1e-3 if self.algorithm == "reward" else 2e-4
+
+
+class ProfilesSettings(VotesSettings):
+    """Settings of profiles of people, beside a reward model."""
+
+    model: Path = Field(description="Folder of the model that the reward model's trunk began as.")
+    reward: Path = Field(description="Folder of the reward model.")
+    tuning: Tuning = Field(default="lora", description="What it consists of: an adapter, or all weights.")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rlhf_online.config import load_keystore, load_log
 from rlhf_online.config.files import from_file
 from rlhf_online.config.given import merged
-from rlhf_online.config.offline import OfflineSettings
+from rlhf_online.config.offline import VotesSettings
 from rlhf_online.data.exchanges import Place
 from rlhf_online.data.formats import format_named
 from rlhf_online.data.importing import Importer
@@ -73,7 +73,7 @@ class Gathered:
 
 
 def gather(
-    settings: OfflineSettings, tokenizer: ChatTokenizer, models: ModelLimits, say: Callable[[str], None]
+    settings: VotesSettings, tokenizer: ChatTokenizer, models: ModelLimits, say: Callable[[str], None]
 ) -> Gathered:
     """The votes of `data`, or of `log`. Raises InvalidInput if there are none to learn from, LogUnavailable."""
     found = Gathered()
@@ -112,7 +112,7 @@ def gather(
 
 
 @contextmanager
-def _source(settings: OfflineSettings, folder: Path, found: Gathered, say: Callable[[str], None]) -> Iterator[Source]:
+def _source(settings: VotesSettings, folder: Path, found: Gathered, say: Callable[[str], None]) -> Iterator[Source]:
     if bool(settings.data) == bool(settings.log):
         raise InvalidInput("name what to learn from: --data FILE with its --format, or --log STATE")
     if settings.data:
@@ -130,7 +130,7 @@ def _source(settings: OfflineSettings, folder: Path, found: Gathered, say: Calla
         source.close()
 
 
-def _log(settings: OfflineSettings) -> Source:
+def _log(settings: VotesSettings) -> Source:
     url, folder = settings.log, Path()
     if ":" not in url:
         url, folder = "file:", StateDir(Path(settings.log)).log
@@ -139,7 +139,7 @@ def _log(settings: OfflineSettings) -> Source:
     return open_source(load_log(settings.log_config, [("--log", f"log.url={url}")]), folder)
 
 
-def _keys(settings: OfflineSettings) -> "Keyring | None":
+def _keys(settings: VotesSettings) -> "Keyring | None":
     """What opens a log whose content is sealed: the key store of `log_config`, or of the state folder's trainer. Of a
     log with an address it may be in the state folder that `log_config` names."""
     if not settings.log:

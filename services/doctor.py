@@ -6,8 +6,8 @@
 Reads the settings as the services do, the environment's too, and tries what they will need. It may run beside them: in
 a pod, `kubectl exec POD -- python -m services.doctor`. Exit code 1 if anything stands in the way, 2 for a wrong option.
 `--json` prints one object: {"ok": bool, "findings": [{"severity": "ok|warn|refuse", "about", "what", "todo"}, …]}; of a
-plan {"ok", "plans": [{"tuning", "reward_tuning", "dtype", "gpu", "host", "cpu", "reward_service", "parts"}, …],
-"findings"}, in bytes.
+plan {"ok", "plans": [{"tuning", "reward_tuning", "dtype", "recompute", "optimiser_state", "gpu", "gpu_full_passes",
+"host", "cpu", "reward_service", "parts"}, …], "findings"}, in bytes.
 """
 
 import argparse
@@ -152,7 +152,8 @@ def show_plan(
     else:
         print("\n".join(plan.table(shape, trainer)))
         now = plan.chosen(shape, trainer, gpu=on_a_gpu)
-        print(f"\nby these settings (tuning {now.tuning}, reward.tuning {now.reward_tuning}, {now.dtype}), GiB")
+        by = ", ".join(f"{name} = {value}" for name, value in now.choice.said().items())
+        print(f"\nby these settings ({by}), GiB")
         for name, size in plan.parts(now).items():
             print(f"  {size / plan.GIB:6.1f}  {name}")
         print()

@@ -1,6 +1,7 @@
 """How much memory trainer and reward service need for a model: arithmetic over its headers and the settings.
 
-    held       what is there all the time: weights that learn and such that do not, Adam's moments
+    held       what is there all the time: weights that learn and such that do not, Adam's moments (the host's, if
+               they are kept there)
     a phase    what comes on top for a while: the policy learns, the reward model learns, a checkpoint is written
 
 The phase that needs most decides. On a GPU weights, moments, gradients and activations are the device's, copies (to
@@ -11,10 +12,10 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlhf_online.config import Tuning
 from rlhf_online.doctor.finding import Finding, ok, refuse
@@ -36,6 +37,7 @@ ACTIVATIONS, FREE_SHARE = 2 << 30, 2
 (`models.trunk`)."""
 REWARD_TOKENS, ANSWERS = 16_384, 4
 """Most tokens of a pass of the reward model, and answers of a vote; prompt and answer count as `rollout.max_tokens`."""
+MOMENTS_KEPT = "Adam's moments"
 POLICY_LEARNS = "the policy learns: gradients, activations"
 REWARD_LEARNS = "the reward model learns: gradients, activations"
 NAMES = (
@@ -61,6 +63,8 @@ class Shape:
     """All are stored in bfloat16."""
     stored: int
     """Bytes of the files."""
+    largest: int
+    """Values of the largest tensor."""
     depth: int
     width: int
     inner: int
@@ -88,6 +92,7 @@ class Shape:
             head=sum(_values(tensor) for name, tensor in tensors if name == "lm_head.weight"),
             narrow={tensor.dtype for _, tensor in tensors} == {"BF16"},
             stored=sum(tensor.end - tensor.start for _, tensor in tensors),
+            largest=max(_values(tensor) for _, tensor in tensors),
             depth=depth,
             width=width,
             inner=inner or 4 * width,
@@ -104,17 +109,36 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The settings of the trainer that memory depends on most."""
+
+    tuning: Tuning
+    reward_tuning: Tuning
+    dtype: str
+    recompute: bool = False
+    optimiser_state: Literal["device", "cpu"] = "device"
+
+    def changes(self, other: "Choice") -> list[str]:
+        """The settings in which `other` differs, as it has them."""
+        now = self.said()
+        return [f"{name} = {value}" for name, value in other.said().items() if value != now[name]]
+
+    def said(self) -> dict[str, str]:
+        """As the trainer's settings say it."""
+        values = {name.replace("reward_", "reward."): value for name, value in asdict(self).items()}
+        return {name: str(value).lower() if isinstance(value, bool) else repr(value) for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Bytes of the trainer by part, of its device and of its host; on a CPU one process needs both.
 
     `activations` are those of passes as full as settings allow, which are less full where memory says so; `least` those
     of a single answer, or of the answers of a single vote."""
 
-    tuning: Tuning
-    reward_tuning: Tuning
-    dtype: str
-    recompute: bool
+    choice: Choice
     held: Mapping[str, int]
+    on_host_held: Mapping[str, int]
     device: Mapping[str, int]
     activations: Mapping[str, int]
     least: Mapping[str, int]
@@ -144,7 +168,8 @@ class Plan:
     @property
     def on_cpu(self) -> int:
         """The device is the host: what a phase needs of both at once."""
-        return PROCESS + sum(self.held.values()) + max(self.added().values())
+        held = sum(self.held.values()) + sum(self.on_host_held.values())
+        return PROCESS + held + max(self.added().values())
 
     def added(self) -> dict[str, int]:
         """What each phase needs on a CPU besides what is held."""
@@ -157,25 +182,30 @@ class Plan:
     def on_host(self) -> int:
         """Beside a GPU."""
         reading = "the models are read"
-        return PROCESS + max(*self.host.values(), self.device[reading] + self.host[reading])
+        added = max(*self.host.values(), self.device[reading] + self.host[reading])
+        return PROCESS + sum(self.on_host_held.values()) + added
 
 
-def plan(
-    shape: Shape, settings: TrainerSettings, tuning: Tuning, reward_tuning: Tuning, dtype: str, *, recompute: bool
-) -> Plan:
+def plan(shape: Shape, settings: TrainerSettings, choice: Choice) -> Plan:
     """What the trainer needs with these, and else as its settings say."""
+    tuning, reward_tuning, dtype = choice.tuning, choice.reward_tuning, choice.dtype
     rank, own = settings.policy.lora_rank, settings.reward
     trunk = shape.weights - shape.head
     policy = shape.weights if tuning == "full" else shape.adapter(rank)
     reward = trunk if reward_tuning == "full" else shape.adapter(own.lora_rank)
     models = 2 if settings.gate.held_back.share else 1
     apart = bool(own.trunk) and reward_tuning == "lora"
+    learning = policy + models * reward
+    tuned = (tuning == "full") + models * (reward_tuning == "full")
+    on_cpu = choice.optimiser_state == "cpu"
     held = {
-        "what learns: weights, Adam's moments": (WIDE + MOMENTS) * (policy + models * reward),
+        "what learns": WIDE * learning,
+        MOMENTS_KEPT: 0 if on_cpu else MOMENTS * learning,
+        "moments of a tensor at its step": MOMENTS * tuned * shape.largest if on_cpu else 0,
         "the policy's base or reference": shape.frozen(dtype, head=True),
         "the reward model's base, if it is another": shape.frozen(dtype, head=False) if apart else 0,
     }
-    a_token = activation_bytes(shape.depth, shape.width, shape.inner, ITEM[dtype], recompute=recompute)
+    a_token = activation_bytes(shape.depth, shape.width, shape.inner, ITEM[dtype], recompute=choice.recompute)
     answer = 2 * settings.rollout.max_tokens
     cast = 2 * shape.layers if dtype == "bfloat16" else 0
     device = {
@@ -187,9 +217,10 @@ def plan(
         REWARD_LEARNS: min(REWARD_TOKENS, own.batch * ANSWERS * answer) * a_token,
     }
     fewest = {POLICY_LEARNS: answer * a_token, REWARD_LEARNS: ANSWERS * answer * a_token}
-    # A model is read as float32 before what is frozen of it is narrowed and shared; moments come with the first step.
+    # A model is read as float32 before what is frozen of it is narrowed and shared; the last one has no moments yet.
     passing = 0 if tuning == reward_tuning == "full" else WIDE * shape.weights
-    device["the models are read"] = max(0, passing - MOMENTS * (policy + models * reward))
+    last = reward if models > 1 else policy
+    device["the models are read"] = max(0, passing - (0 if on_cpu else MOMENTS * last))
     host = {
         "the models are read": shape.stored,
         POLICY_LEARNS: COPY * policy,
@@ -198,11 +229,9 @@ def plan(
         "a checkpoint of the policy": COPY * policy,
     }
     return Plan(
-        tuning=tuning,
-        reward_tuning=reward_tuning,
-        dtype=dtype,
-        recompute=recompute,
+        choice=choice,
         held=held,
+        on_host_held={f"{MOMENTS_KEPT}, on the host": MOMENTS * learning} if on_cpu else {},
         device=device,
         activations=activations,
         least={name: min(size, fewest[name]) for name, size in activations.items()},
@@ -213,14 +242,25 @@ def plan(
 def plans(shape: Shape, settings: TrainerSettings) -> Iterator[Plan]:
     """Every combination of what memory depends on most, those that need most first."""
     tunings: tuple[Tuning, ...] = ("full", "lora")
-    for tuning, reward_tuning, dtype, recompute in product(tunings, tunings, ITEM, (False, True)):
-        yield plan(shape, settings, tuning, reward_tuning, dtype, recompute=recompute)
+    places: tuple[Literal["device", "cpu"], ...] = ("device", "cpu")
+    for tuning, reward_tuning, dtype, recompute, place in product(tunings, tunings, ITEM, (False, True), places):
+        choice = Choice(
+            tuning=tuning, reward_tuning=reward_tuning, dtype=dtype, recompute=recompute, optimiser_state=place
+        )
+        yield plan(shape, settings, choice)
 
 
 def chosen(shape: Shape, settings: TrainerSettings, *, gpu: bool) -> Plan:
     """With the settings as they are; "auto" is taken for bfloat16 on a GPU, and else for float32, which needs more."""
     dtype = ("bfloat16" if gpu else "float32") if settings.dtype == "auto" else settings.dtype
-    return plan(shape, settings, settings.tuning, settings.reward.tuning, dtype, recompute=settings.recompute)
+    choice = Choice(
+        tuning=settings.tuning,
+        reward_tuning=settings.reward.tuning,
+        dtype=dtype,
+        recompute=settings.recompute,
+        optimiser_state=settings.optimiser_state,
+    )
+    return plan(shape, settings, choice)
 
 
 def scorer(shape: Shape, settings: TrainerSettings, dtype: str) -> int:
@@ -237,20 +277,26 @@ def fits(shape: Shape, settings: TrainerSettings, memory: int, *, gpu: bool) -> 
         takes = f", and takes {_gib(now.taken(memory))}" if gpu else ""
         return ok("memory", f"the trainer needs about {_gib(needed)} of {_gib(memory)} on {where}{takes}")
     what = (
-        f"the trainer needs about {_gib(needed)} on {where} with tuning '{now.tuning}', reward.tuning "
-        f"'{now.reward_tuning}' and dtype '{now.dtype}', and there are {_gib(memory)}: {_gib(needed - memory)} too few"
+        f"the trainer needs about {_gib(needed)} on {where} with tuning '{now.choice.tuning}', reward.tuning "
+        f"'{now.choice.reward_tuning}' and dtype '{now.choice.dtype}', and there are {_gib(memory)}: "
+        f"{_gib(needed - memory)} too few"
     )
     others = [(each.on_device if gpu else each.on_cpu, each) for each in plans(shape, settings)]
     enough = [(bytes_, each) for bytes_, each in others if bytes_ <= memory]
     if not enough:
         least, each = min(others, key=lambda item: item[0])
-        return refuse("memory", what, f"a smaller model or more memory: {_changes(now, each)} would need {_gib(least)}")
-    bytes_, each = min(enough, key=lambda item: len(_different(now, item[1])))
-    return refuse("memory", what, f"{_changes(now, each)} needs {_gib(bytes_)}")
+        return refuse(
+            "memory",
+            what,
+            f"a smaller model or more memory: {_changes(now.choice, each.choice)} would need {_gib(least)}",
+        )
+    bytes_, each = min(enough, key=lambda item: len(now.choice.changes(item[1].choice)))
+    return refuse("memory", what, f"{_changes(now.choice, each.choice)} needs {_gib(bytes_)}")
 
 
 def table(shape: Shape, settings: TrainerSettings) -> list[str]:
-    """For people: a line a combination; activations are kept, or computed again, as the settings say."""
+    """For people: a line a combination; activations are kept, or computed again, and moments lie where the settings
+    say."""
     lines = [
         f"{shape.weights / 1e6:,.1f} million weights, {'bfloat16' if shape.narrow else 'not all bfloat16'}, "
         f"{shape.depth} layers of {shape.width}; GiB",
@@ -258,11 +304,12 @@ def table(shape: Shape, settings: TrainerSettings) -> list[str]:
         f"{'reward service':>16}",
     ]
     for each in plans(shape, settings):
-        if each.recompute != settings.recompute:
+        now = each.choice
+        if (now.recompute, now.optimiser_state) != (settings.recompute, settings.optimiser_state):
             continue
-        sizes = (each.on_device, each.full_passes, each.on_host, each.on_cpu, scorer(shape, settings, each.dtype))
+        sizes = (each.on_device, each.full_passes, each.on_host, each.on_cpu, scorer(shape, settings, now.dtype))
         gpu, full, host, cpu, service = (f"{size / GIB:.1f}" for size in sizes)
-        name = f"{each.tuning:<8}{each.reward_tuning:<8}{each.dtype:<10}"
+        name = f"{now.tuning:<8}{now.reward_tuning:<8}{now.dtype:<10}"
         lines.append(f"{name}{gpu:>8}{full:>13}{host:>10}{cpu:>11}{service:>16}")
     return lines
 
@@ -270,15 +317,12 @@ def table(shape: Shape, settings: TrainerSettings) -> list[str]:
 def row(shape: Shape, settings: TrainerSettings, each: Plan) -> dict[str, str | bool | int | dict[str, int]]:
     """For programs."""
     return {
-        "tuning": each.tuning,
-        "reward_tuning": each.reward_tuning,
-        "dtype": each.dtype,
-        "recompute": each.recompute,
+        **asdict(each.choice),
         "gpu": each.on_device,
         "gpu_full_passes": each.full_passes,
         "host": each.on_host,
         "cpu": each.on_cpu,
-        "reward_service": scorer(shape, settings, each.dtype),
+        "reward_service": scorer(shape, settings, each.choice.dtype),
         "parts": parts(each),
     }
 
@@ -296,20 +340,11 @@ def memory() -> int:
 def parts(now: Plan) -> dict[str, int]:
     """Bytes by what they are for: what is held, then what each phase adds to it on device and host together."""
     added = {f"while {name}": size for name, size in now.added().items()}
-    return {"the process itself": PROCESS, **now.held, **added}
+    return {"the process itself": PROCESS, **now.held, **now.on_host_held, **added}
 
 
-def _different(one: Plan, other: Plan) -> list[str]:
-    names = {"tuning": "tuning", "reward_tuning": "reward.tuning", "dtype": "dtype", "recompute": "recompute"}
-    return [
-        f"{name} = {str(value).lower() if isinstance(value := getattr(other, field), bool) else repr(value)}"
-        for field, name in names.items()
-        if getattr(one, field) != getattr(other, field)
-    ]
-
-
-def _changes(one: Plan, other: Plan) -> str:
-    return ", ".join(_different(one, other)) or "the same"
+def _changes(one: Choice, other: Choice) -> str:
+    return ", ".join(one.changes(other)) or "the same"
 
 
 def _gib(size: int) -> str:

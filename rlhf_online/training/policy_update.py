@@ -31,7 +31,7 @@ from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.eligibility import drop_singleton_groups, usable_labels, usable_rollouts
 from rlhf_online.rollout.types import LabelledAnswer, ScoredRollout
 from rlhf_online.training import distributed
-from rlhf_online.training.optimiser import NamedAdam, OnStep, unseen
+from rlhf_online.training.optimiser import NamedAdam, NoRoomForCopy, OnStep, unseen
 from rlhf_online.training.policy import mismatch, objectives
 from rlhf_online.training.policy.algorithms import AnyAlgorithm
 from rlhf_online.training.policy.algorithms.base import FromLabels
@@ -79,9 +79,15 @@ class PolicyUpdater:
     """Trains `policy` in place."""
 
     def __init__(
-        self, policy: Policy, settings: PolicyTraining, seed: int, demonstrations: Sequence[Pair] = ()
+        self,
+        policy: Policy,
+        settings: PolicyTraining,
+        seed: int,
+        demonstrations: Sequence[Pair] = (),
+        *,
+        moments_on_cpu: bool = False,
     ) -> None:
-        """`demonstrations` are those of the PTX mix."""
+        """`demonstrations` are those of the PTX mix. Raises NotEnoughRoom."""
         self.policy = policy
         self.updates = 0
         """Updates that were kept."""
@@ -93,7 +99,7 @@ class PolicyUpdater:
         self._ptx = objectives.demonstrations(demonstrations) if settings.ptx_coef and demonstrations else None
         self._average = WeightAverage(policy.parameters(), settings.ema) if settings.ema else None
         value = {f"value.{name}": parameter for name, parameter in policy.value_head.named_parameters()}
-        self._adam = NamedAdam(policy.parameters(), value, betas=(0.9, 0.999), eps=1e-5)
+        self._adam = NamedAdam(policy.parameters(), value, betas=(0.9, 0.999), eps=1e-5, on_cpu=moments_on_cpu)
         self._undo: Callable[[], None] = _nothing
         """Takes the steps of the update that runs back."""
 
@@ -137,6 +143,7 @@ class PolicyUpdater:
             if not out_of_memory(error):
                 raise
             reason = "out of memory, with one answer at a time: choose a shorter rollout.max_tokens or a smaller model"
+            reason = str(error) if isinstance(error, NoRoomForCopy) else reason
             report = replace(report, undone=True, reason=reason)
         self._adam.zero_grad()  # as large as the weights, and of no use to the reward model's update
         undo, self._undo = self._undo, _nothing

@@ -77,7 +77,10 @@ class RewardReport:
 class RewardUpdater:
     """Trains `model` in place. Large because all that an update of votes changes is here, in its order."""
 
-    def __init__(self, model: RewardModel, settings: RewardTraining, seed: int) -> None:
+    def __init__(
+        self, model: RewardModel, settings: RewardTraining, seed: int, *, moments_on_cpu: bool = False
+    ) -> None:
+        """Raises NotEnoughRoom."""
         self.model = model
         self.updates = 0
         """Updates that learned from a vote."""
@@ -87,7 +90,7 @@ class RewardUpdater:
         self._seed = seed
         self._replay = Replay(settings.replay_capacity)
         self._held_out = HeldOut()
-        self._passes = VotePasses(model, settings)
+        self._passes = VotePasses(model, settings, moments_on_cpu=moments_on_cpu)
         self.drift = DriftDetector()
 
     def update(

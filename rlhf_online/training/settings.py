@@ -155,6 +155,12 @@ class TrainerSettings(ServiceSettings):
         description="Layers keep no activations for the gradient, but compute them again: a third more computing, and "
         "passes of several times the tokens in the same memory.",
     )
+    optimiser_state: Literal["device", "cpu"] = Field(
+        default="device",
+        description="Where Adam's moments of policy and reward model are kept: with the weights, or (cpu) in the "
+        "host's pinned memory, brought to the GPU a tensor at a time for each step: 8 bytes less there for each weight "
+        "that learns, and 16 moved a step.",
+    )
     threads: Positive = Field(default=1, description="CPU threads.")
     sharding: Sharding = Field(
         default="none",

@@ -118,7 +118,8 @@ def _learners(
             if module is not None and not policy.shards.cut:
                 once.keep(module)
         mixed = _demonstrations(settings.policy, tokenizer, policy)
-        return PolicyUpdater(policy, settings.policy, settings.seed, mixed)
+        on_cpu = settings.optimiser_state == "cpu"
+        return PolicyUpdater(policy, settings.policy, settings.seed, mixed, moments_on_cpu=on_cpu)
 
     reward = _reward_updater(settings, beginning, tokenizer, once, trunk="reward.trunk", seed=settings.seed)
     policy = load_policy(Path(beginning.live), Path(beginning.reference))
@@ -166,7 +167,7 @@ def _reward_updater(
         once.keep(model.decoder)
     if model.tokenizer != tokenizer.digest:
         raise ConfigError(f"{trunk}: the model in {named} has another tokenizer than {base}: name one with the same")
-    return RewardUpdater(model, settings.reward, seed)
+    return RewardUpdater(model, settings.reward, seed, moments_on_cpu=settings.optimiser_state == "cpu")
 
 
 def _demonstrations(settings: PolicyTraining, tokenizer: ChatTokenizer, policy: Policy) -> Sequence[Pair]:

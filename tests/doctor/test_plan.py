@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlhf_online.config import Tuning
 from rlhf_online.doctor import plan
-from rlhf_online.doctor.plan import GIB, Shape
+from rlhf_online.doctor.plan import GIB, Choice, Shape
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import tree_attention, trunk
 from rlhf_online.simulation.tiny_model import write_tiny_model
@@ -51,7 +51,7 @@ def test_a_shape_is_what_the_headers_say(model: Path) -> None:
 def test_full_tuning_holds_masters_moments_and_a_reference(model: Path) -> None:
     """Without reward models 22 bytes a weight at most: 12 masters and moments, 4 gradients, 2 cast, ≤ 4 frozen."""
     shape, chosen = Shape.of(model), settings(model, "full", "lora")
-    found = plan.plan(shape, chosen, "full", "lora", "bfloat16", recompute=False)
+    found = plan.plan(shape, chosen, Choice(tuning="full", reward_tuning="lora", dtype="bfloat16"))
     adapters = 2 * 12 * shape.adapter(chosen.reward.lora_rank)
     activations = 2 * 64 * plan.activation_bytes(LAYERS, WIDTH, INNER, 2)
     assert found.full_passes - adapters - activations <= 22 * WEIGHTS
@@ -64,7 +64,8 @@ def test_a_card_is_filled_as_passes_are_cut_there(
 ) -> None:
     """By half of what is free once gradients are there; from `full_passes` on the settings are the limit."""
     shape, chosen = Shape.of(model), TrainerSettings(state_dir=Path(), chat_url="", reward_address="", model="")
-    found = plan.plan(shape, chosen, "full", "lora", dtype, recompute=recompute)
+    choice = Choice(tuning="full", reward_tuning="lora", dtype=dtype, recompute=recompute)
+    found = plan.plan(shape, chosen, choice)
     rest = sum(found.held.values()) + found.device[plan.POLICY_LEARNS]
     a_token = plan.activation_bytes(LAYERS, WIDTH, INNER, plan.ITEM[dtype], recompute=recompute)
     lm, most = trunk.load_lm(model, device=torch.device("cpu"), dtype=torch.float32), chosen.policy.micro_batch_tokens
@@ -96,6 +97,30 @@ def test_what_does_not_fit_is_told_with_what_would(model: Path) -> None:
     assert least.todo.startswith("a smaller model or more memory: tuning = 'lora', reward.tuning = 'lora'")
 
 
+def test_moments_on_the_host_are_the_hosts(model: Path) -> None:
+    """A GPU has 8 bytes a weight that learns less, but for a tensor at a time; a CPU gains nothing."""
+    shape, chosen = Shape.of(model), settings(model, "full", "full")
+    there, away = (
+        plan.plan(
+            shape,
+            chosen,
+            Choice(tuning="full", reward_tuning="full", dtype="bfloat16", optimiser_state=place),
+        )
+        for place in ("device", "cpu")
+    )
+    trunk_weights, largest = WEIGHTS - VOCABULARY * WIDTH, VOCABULARY * WIDTH
+    moments, staged = 8 * (WEIGHTS + 2 * trunk_weights), 3 * 8 * largest
+    assert there.on_device - away.on_device == moments - staged
+    assert away.on_host - there.on_host == moments and away.on_cpu - there.on_cpu == staged
+
+
+def test_the_moments_place_is_changed_where_that_alone_makes_a_gpu_large_enough(model: Path) -> None:
+    shape = Shape.of(model)
+    chosen = settings(model, "full", "full").model_copy(update={"dtype": "bfloat16"})
+    short = plan.chosen(shape, chosen, gpu=True).on_device - 1
+    assert plan.fits(shape, chosen, short, gpu=True).todo.startswith("optimiser_state = 'cpu' needs ")
+
+
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, weights_seed=None)
     with pytest.raises(InvalidInput, match=r"holds no \*\.safetensors"):
@@ -119,7 +144,6 @@ def test_the_plan_is_within_a_tenth_of_what_is_measured(
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
-    planned = plan.plan(
-        Shape.of(model), settings(model, tuning, reward_tuning), tuning, reward_tuning, dtype, recompute=False
-    )
+    choice = Choice(tuning=tuning, reward_tuning=reward_tuning, dtype=dtype)
+    planned = plan.plan(Shape.of(model), settings(model, tuning, reward_tuning), choice)
     assert planned.on_cpu == pytest.approx(int(done.stdout.splitlines()[-1]), rel=0.1)

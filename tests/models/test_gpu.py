@@ -85,6 +85,24 @@ def test_a_snapshot_takes_a_step_back_wherever_it_lies(monkeypatch: pytest.Monke
     assert torch.equal(weight, torch.ones_like(weight)) and not adam.state()
 
 
+def test_moments_on_the_host_make_the_same_steps_and_take_them_back():
+    weights = [nn.Parameter(torch.linspace(-1, 1, 1 << 20, device="cuda")) for _ in range(2)]
+    adams = [
+        NamedAdam({"w": weight}, betas=(0.9, 0.999), eps=1e-8, on_cpu=on_cpu)
+        for weight, on_cpu in zip(weights, (False, True), strict=True)
+    ]
+    for weight, adam in zip(weights, adams, strict=True):
+        for step in range(4):
+            put_back = adam.snapshot()
+            weight.grad = weight.detach() * (step + 1)
+            adam.step(0.1)
+            if step == 2:
+                put_back()
+    states = [adam.state() for adam in adams]
+    assert torch.equal(*weights) and all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert all(adams[1]._state["w"][slot].is_pinned() for slot in ("exp_avg", "exp_avg_sq"))  # noqa: SLF001
+
+
 def test_what_is_on_its_way_to_the_card_may_be_changed_at_once():
     values = torch.ones(1 << 20)
     there = onto(values, "cuda")

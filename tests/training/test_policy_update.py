@@ -17,6 +17,7 @@ from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.rollout.types import LabelledAnswer, Rollout, ScoredRollout
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training import optimiser
 from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.policy.algorithms import ALGORITHMS
 from rlhf_online.training.policy.algorithms.base import KLPenalised, PolicyGradient
@@ -451,6 +452,33 @@ def test_an_answer_too_large_for_memory_undoes_the_update(base: Path, monkeypatc
     report = updater.update(rollouts)
     assert report.undone and "out of memory" in report.reason
     assert _same(before[0], updater.state()[0]) and before[1] == updater.state()[1]
+
+
+def test_without_room_for_a_copy_the_update_is_not_begun(base: Path, monkeypatch: pytest.MonkeyPatch):
+    updater = _updater(base, epochs=1)
+    rollouts, before = _rollouts(updater.policy), updater.state()
+
+    def none(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        raise torch.OutOfMemoryError("a fake")
+
+    monkeypatch.setattr(optimiser, "_copies", none)
+    report = updater.update(rollouts)
+    assert report.undone and report.reason.startswith("no memory for a copy of what an update changes, 0.0 GiB")
+    assert _same(before[0], updater.state()[0]) and before[1] == updater.state()[1]
+
+
+def test_where_moments_are_kept_changes_no_bit_of_what_is_learned(base: Path):
+    for tuning in ("full", "lora"):
+        there, away = (
+            PolicyUpdater(Policy.load(base, tuning=tuning), PolicyTraining(max_step_kl=50.0), 0, moments_on_cpu=on_cpu)
+            for on_cpu in (False, True)
+        )
+        rollouts = _rollouts(there.policy, prompts=PROMPTS[:8])
+        for _ in range(2):
+            assert _update(there, rollouts) == _update(away, rollouts)
+        assert _same(there.state()[0], away.state()[0]) and there.updates == 2
+        there.load_state(*away.state())
+        assert _update(there, rollouts) == _update(away, rollouts)
 
 
 def test_the_average_is_what_serves_while_the_policy_learns_on(base: Path):

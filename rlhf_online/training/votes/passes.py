@@ -24,7 +24,7 @@ from rlhf_online.models.packing import Packer
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.training import distributed
-from rlhf_online.training.optimiser import NamedAdam, OnStep, unseen
+from rlhf_online.training.optimiser import NamedAdam, NoRoomForCopy, OnStep, unseen
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes import influence
 from rlhf_online.training.votes.batch import VoteBatch, assemble
@@ -55,7 +55,8 @@ class BestPass:
 class VotePasses:
     """Trains `model`, and what `loss` learns beside it."""
 
-    def __init__(self, model: RewardModel, settings: RewardTraining) -> None:
+    def __init__(self, model: RewardModel, settings: RewardTraining, *, moments_on_cpu: bool = False) -> None:
+        """Raises NotEnoughRoom."""
         self.loss = VoteLoss(model, settings.centring)
         self.capped: Mapping[str, float] = {}
         """What votes weighed in the last update that weighed less than 1, by their event ids (`votes.influence`)."""
@@ -66,7 +67,7 @@ class VotePasses:
         self._usual = 1.0
         """What a vote of the update weighs by its caps, on average."""
         parameters = model.parameters() | {"position_bias": self.loss.position_bias_S}
-        self._adam = NamedAdam(parameters, betas=(0.9, 0.999), eps=1e-8)
+        self._adam = NamedAdam(parameters, betas=(0.9, 0.999), eps=1e-8, on_cpu=moments_on_cpu)
         self._most_tokens = self._tokens = MICRO_BATCH_TOKENS
         """Of a micro-batch: at most, where memory did not run out, and as what is free allows in this update."""
 
@@ -109,7 +110,14 @@ class VotePasses:
             held_out_loss = self.mean_loss(validation) if validation else 0.0
             if restore is None or held_out_loss < best.held_out_loss or math.isnan(best.held_out_loss):
                 best = BestPass(loss / max(weight, 1e-8), held_out_loss, number)
-                restore = self._snapshot() if validation and number < epochs else None
+                if not (validation and number < epochs):
+                    continue
+                restore = None  # one copy at a time
+                try:
+                    restore = self._snapshot()
+                except NoRoomForCopy as error:
+                    structlog.get_logger().error("the update ends with this pass", passes=number, why=str(error))
+                    break
             elif number == epochs or number - best.passes == PATIENCE:
                 restore()
                 break

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
 from rlhf_online.models.packing import Packed, Packer
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Pair
 from rlhf_online.simulation.tiny_model import write_tiny_model
+from rlhf_online.training import optimiser
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes.batch import bootstrap_weights
 from rlhf_online.training.votes.loss import ThumbCounts
@@ -155,6 +157,21 @@ def test_an_update_ends_with_the_pass_that_held_out_votes_like_best(
     own = [step for step in range(1, 3 * epochs + 1) if (step - 1) // 3 == best - 1]
     assert found == BestPass(loss=sum(own) / 3, held_out_loss=losses[best - 1], passes=best)
     assert (len(passes.rates), passes.learned) == (3 * made, 3 * best)
+
+
+def test_without_room_for_a_copy_an_update_ends_with_what_it_has_learned(
+    model: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not be taken back to its best pass later."""
+
+    def none(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        raise torch.OutOfMemoryError("a fake")
+
+    monkeypatch.setattr(optimiser, "_copies", none)
+    passes = Scripted(model, [3.0, 2.0])
+    with capture_logs() as logs:
+        assert passes.go(6) == BestPass(loss=2.0, held_out_loss=3.0, passes=1)
+    assert passes.learned == 3 and "no memory for a copy" in logs[0]["why"]
 
 
 def test_the_newest_held_out_votes_are_measured_on(model: RewardModel) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlhf_online.config import Tuning
-from rlhf_online.doctor.finding import Finding, ok, refuse
+from rlhf_online.doctor.finding import Finding, ok, refuse, warn
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models.limits import activation_bytes
 from rlhf_online.models.tensor_headers import BadHeader, Tensor, read_header
@@ -269,7 +269,10 @@ def scorer(shape: Shape, settings: TrainerSettings, dtype: str) -> int:
 
 
 def fits(shape: Shape, settings: TrainerSettings, memory: int, *, gpu: bool) -> Finding:
-    """Whether the trainer fits into `memory` bytes, by how much not, and which setting would have it fit."""
+    """Whether the trainer fits into `memory` bytes, by how much not, and which setting would have it fit.
+
+    Of a process that holds whole models: one whose weights are sharded needs less, so that nothing is refused then.
+    """
     now = chosen(shape, settings, gpu=gpu)
     needed = now.on_device if gpu else now.on_cpu
     where = "a GPU" if gpu else "a CPU"
@@ -281,6 +284,9 @@ def fits(shape: Shape, settings: TrainerSettings, memory: int, *, gpu: bool) -> 
         f"'{now.choice.reward_tuning}' and dtype '{now.choice.dtype}', and there are {_gib(memory)}: "
         f"{_gib(needed - memory)} too few"
     )
+    if settings.sharding == "full":
+        todo = "docs/decisions/0046-sharded-models.md has the bytes a weight for so many ranks"
+        return warn("memory", f"{what}, in a process that holds whole models; pieces are not reckoned", todo)
     others = [(each.on_device if gpu else each.on_cpu, each) for each in plans(shape, settings)]
     enough = [(bytes_, each) for bytes_, each in others if bytes_ <= memory]
     if not enough:

@@ -121,6 +121,17 @@ def test_the_moments_place_is_changed_where_that_alone_makes_a_gpu_large_enough(
     assert plan.fits(shape, chosen, short, gpu=True).todo.startswith("optimiser_state = 'cpu' needs ")
 
 
+def test_what_would_not_fit_whole_is_not_refused_in_pieces(model: Path) -> None:
+    """Ranks that share the weights need less each, and how many there are is no setting."""
+    shape, whole = Shape.of(model), settings(model, "full", "full")
+    most = plan.chosen(shape, whole, gpu=True).on_device
+    pieces = whole.model_copy(update={"sharding": "full"})
+    assert plan.fits(shape, whole, most - 1, gpu=True).severity == "refuse"
+    assert plan.fits(shape, pieces, most, gpu=True).severity == "ok"
+    found = plan.fits(shape, pieces, most - 1, gpu=True)
+    assert found.severity == "warn" and "pieces are not reckoned" in found.what
+
+
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, weights_seed=None)
     with pytest.raises(InvalidInput, match=r"holds no \*\.safetensors"):

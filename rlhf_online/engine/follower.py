@@ -203,7 +203,9 @@ class VersionFollower:
     def _began(self, version: str, previous: str) -> Change:
         """That it serves now, and why."""
         try:
+            self._pod.store.asked()
             status = self._registry.status(version)
+            self._pod.store.answered()
         except OSError:  # the store is away since then
             return Change(version=version, state="live", previous=previous)
         state = "canary" if status.state == "canary" else "live"

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rlhf_online.errors import FileDamaged
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry, pods
-from rlhf_online.versions.manifest import Change
+from rlhf_online.versions.manifest import Change, Status
 from rlhf_online.versions.registry import Registry
 from tests.engine.test_host import live, publish
 from tests.support.fake_vllm import FakeVllm, fake_vllm
@@ -207,25 +206,47 @@ async def test_a_store_that_is_away_or_slow_stalls_nobody(
     first = live(registry)
     async with serving(tmp_path, 1, max_lag_s=0.2) as [one]:
         await all_serve([one], first)
-        away = True
+        back = threading.Event()
 
         def slow(key: str) -> str | None:
-            while away:
-                time.sleep(0.01)
+            back.wait()
             raise OSError(errno.ESTALE, "Stale file handle")
 
         with monkeypatch.context() as patched:
             patched.setattr(one.registry.store, "read", slow)
-            await eventually(lambda: "has not answered for" in one.host.pod.store.failure)
-            started = time.monotonic()
-            await asyncio.sleep(0.01)
-            assert time.monotonic() - started < 0.2, "the event loop stood still"
-            assert (one.host.state, one.host.serving, one.host.pod.behind) == ("ready", first, "")
-            away = False
+            try:
+                await eventually(lambda: "has not answered for" in one.host.pod.store.failure)
+                assert (one.host.state, one.host.serving, one.host.pod.behind) == ("ready", first, "")
+            finally:
+                back.set()
             await eventually(lambda: "Stale file handle" in one.host.pod.store.failure)
         await eventually(lambda: one.host.pod.store.failure == "")
         second = live(registry, 3)
         await all_serve([one], second)
+
+
+async def test_a_store_that_goes_silent_as_a_version_begins_to_serve_is_told(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod, "SILENT_S", 0.2)
+    begun, back = threading.Event(), threading.Event()
+    async with serving(tmp_path, 1) as [one]:
+        status = one.registry.status
+
+        def silent(version: str) -> Status:
+            if one.host.serving:  # since then the store says what became of it
+                begun.set()
+                back.wait()
+            return status(version)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(one.registry, "status", silent)
+            live(registry)
+            try:
+                await eventually(lambda: begun.is_set() and "has not answered for" in one.host.pod.store.failure)
+            finally:
+                back.set()
+        await eventually(lambda: one.host.pod.store.failure == "" and len(one.changes) == 1)
 
 
 async def test_a_store_that_has_answered_is_not_said_to_be_away_while_files_are_brought(

@@ -14,14 +14,16 @@ than it should be, and would find everybody careless: its utilities are multipli
 from all votes alike, and taken a standard deviation lower: while that is 0 the model knows nothing, and a vote is no
 evidence. b and the scale have normal distributions, moved by a Newton step a vote.
 
-The reward model learns from Σ w · −log PL(u + b x), w = ρ over that of somebody new, 1 at most (`votes.loss`). It does
-not learn from a mixture itself (decision 43).
+The reward model learns from Σ w · −log PL(u + b x) (`votes.loss`), w = ρ over that of somebody new, or over the
+median of all people's if that is less, 1 at most: where most part from the model it is the model that is wrong. It
+does not learn from a mixture itself (decision 43).
 
 Who judges otherwise than the others by taste, and not by chance, is believed less, too: what is learned here is one
 common taste.
 """
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,10 +57,6 @@ class Rater:
     @property
     def reliability(self) -> float:
         return 1 / (1 + math.exp(-self.odds))
-
-    @property
-    def weight(self) -> float:
-        return min(1.0, (1 + math.exp(-NEW)) / (1 + math.exp(-self.odds)))
 
     def observe(
         self, ranks: Sequence[int], utilities: Sequence[float], habit: Sequence[float], first: Sequence[bool]
@@ -107,19 +105,21 @@ class Raters:
     def __init__(self) -> None:
         self._raters: dict[str, Rater] = {}
         self._scale, self._precision = 0.0, SCALE_PRECISION
+        self._usual: float | None = None
+        """The odds from which on votes count in full, until somebody's change."""
 
     def make_room(self) -> None:
         """Know MOST people at most."""
         if len(self._raters) > MOST:
             told = sorted(self._raters, key=lambda name: (-self._raters[name].precision, name))
-            self._raters = {name: self._raters[name] for name in told[: MOST * 3 // 4]}
+            self._raters, self._usual = {name: self._raters[name] for name in told[: MOST * 3 // 4]}, None
 
     def observe(self, vote: Comparison, utilities: Sequence[float], position_bias: Sequence[float]) -> None:
         """What the model thinks of the vote's candidates before it learns from it, and what all people add to each for
         its place. Numbers that are not finite say nothing."""
         if not all(map(math.isfinite, utilities)):
             return
-        rater = self._raters.setdefault(_name(vote), Rater())
+        rater, self._usual = self._raters.setdefault(_name(vote), Rater()), None
         first = [candidate.position == 0 for candidate in vote.candidates]
         habit = [bias + rater.place * place for bias, place in zip(position_bias, first, strict=True)]
         known = max(0.0, self._scale - self._precision**-0.5)
@@ -135,23 +135,30 @@ class Raters:
         if vote.by_ai:
             return 1.0, 0.0
         rater = self._raters.get(_name(vote), NOBODY)
-        return rater.weight, rater.place
+        return self._weight(rater), rater.place
+
+    def _weight(self, rater: Rater) -> float:
+        if self._usual is None:
+            self._usual = min(NEW, statistics.median(known.odds for known in (*self._raters.values(), NOBODY)))
+        return min(1.0, (1 + math.exp(-self._usual)) / (1 + math.exp(-rater.odds)))
 
     def begin_anew(self) -> None:
         """People judge otherwise than the model thinks: who parts from it has not been found unreliable by that."""
         self._raters.clear()
+        self._usual = None
         self._scale, self._precision = 0.0, SCALE_PRECISION
 
     def doubted(self) -> tuple[str, ...]:
         """Whose votes count less than half; what notes made of them does not count."""
         alone = {person: rater for person, rater in self._raters.items() if not person.endswith(ASSISTED)}
-        return tuple(sorted(person for person, rater in alone.items() if rater.weight < 0.5))
+        return tuple(sorted(person for person, rater in alone.items() if self._weight(rater) < 0.5))
 
     def __len__(self) -> int:
         """How many people have compared."""
         return len({name.removesuffix(ASSISTED) for name in self._raters})
 
     def forget(self, people: Iterable[str]) -> None:
+        self._usual = None
         for person in people:
             self._raters.pop(person, None)
             self._raters.pop(f"{person}{ASSISTED}", None)
@@ -169,6 +176,7 @@ class Raters:
 
     def load_json(self, values: Mapping[str, Any]) -> None:
         self._scale, self._precision = map(float, values["scale"])
+        self._usual = None
         self._raters = {person: Rater(*map(float, numbers)) for person, numbers in values["people"].items()}
 
 

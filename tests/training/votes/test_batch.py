@@ -81,7 +81,7 @@ def test_a_vote_that_no_person_gave_weighs_as_much_as_it_is_believed():
 
 def test_who_compares_counts_as_far_as_they_are_believed_and_adds_to_what_is_shown_first():
     raters = Raters()
-    raters.load_json({"scale": [1.0, 1.0], "people": {"p": [0.0, 0.5, 4.0]}})
+    raters.load_json({"scale": [1.0, 1.0], "people": {"p": [0.0, 0.5, 4.0], "q": [5.0, 0, 4], "r": [5.0, 0, 4]}})
     pair = replace(_ranking(((1,), (0,))), person="somebody else")
     votes = [_ranking(((0,), (1,), (2,))), pair, replace(_ranking(((0,), (1,))), by_ai=True), _thumb(True)]
     batch = assemble(votes, 1, ["helpful"], raters, bootstrap=False)

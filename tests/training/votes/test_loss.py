@@ -149,7 +149,8 @@ def test_pairs_are_taken_with_the_margin_of_their_strength_and_a_tie_without():
 
 def test_comparisons_are_taken_as_far_as_who_gave_them_is_believed_and_with_what_they_add_for_the_first_place():
     loss, place = _vote_loss(position_bias=[0.5, -0.25]), 0.75
-    loss.raters.load_json({"scale": [1.0, 1.0], "people": {"p": [0.0, place, 4.0]}})
+    people = {"p": [0.0, place, 4.0], "q": [5.0, 0.0, 4.0], "r": [5.0, 0.0, 4.0]}
+    loss.raters.load_json({"scale": [1.0, 1.0], "people": people})
     votes = [
         _comparison(FIRST, (1, 3, 2), (2, 0, 1), positions=(2, 0, 1), objective="harmless"),
         _comparison(BOTH, (4, 2), (0, 1), positions=(1, 0)),
@@ -185,7 +186,7 @@ def test_new_votes_of_people_are_foretold_where_they_are_first_met_by_what_was_k
     thumb, old = _rating("t", 3, up=True, person="keen"), _rating("old", 1, person="keen")
     loss = _vote_loss(position_bias=[0.5, -0.25])
     loss.rater_bias[1].load_json([0.2, {"keen": 1.5}])
-    loss.raters.load_json({"scale": [1.0, 1.0], "people": {"p": [0.0, 0.5, 4.0]}})
+    loss.raters.load_json({"scale": [1.0, 1.0], "people": {"p": [0.0, 0.5, 4.0], "q": [5.0, 0, 4], "r": [5.0, 0, 4]}})
     loss.new_votes.expect(["a", "t", "label", "signal"])
     others = [old, replace(ranking, event_id="label", by_ai=True), _rating("signal", 1, signal="stop")]
     votes = [ranking, thumb, *others]

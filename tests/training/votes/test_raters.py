@@ -78,6 +78,19 @@ def test_a_crowd_that_the_model_foretells_badly_counts_in_full():
     assert all(found.of(_vote([0, 1], f"p{number}"))[0] == 1 for number in range(9))
 
 
+def test_where_most_part_from_the_model_it_is_the_model_that_is_wrong():
+    """All change their minds but one: their votes count, so that the model can follow."""
+    found = _known({f"p{number}": looks for number in range(5)}, 100)
+    rng = random.Random(9)
+    for number in range(100, 160):
+        for person in range(5):
+            utilities = [rng.gauss(0, 1) for _ in range(3)]
+            order = looks([u if person == 0 else -u for u in utilities], rng)
+            found.observe(_vote(order, f"p{person}", number), [utilities[at] for at in order], [0.0] * 3)
+    assert all(_of(found, f"p{person}").reliability < 0.1 for person in range(1, 5))
+    assert all(found.of(_vote([0, 1], f"p{person}"))[0] > 0.5 for person in range(5)) and found.doubted() == ()
+
+
 def test_the_place_that_somebody_favours_is_found_and_is_no_reason_to_disbelieve_them():
     found = _known({"leans": leans_to_the_first, "looks": looks, "first": clicks_first}, 300)
     assert _of(found, "leans").reliability > 0.9 and _of(found, "leans").place == pytest.approx(1.0, abs=0.35)

@@ -17,6 +17,7 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import distributed
+from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.policy.average import WeightAverage
 from tests.support import ranks
 
@@ -118,6 +119,29 @@ def test_an_average_serves_in_the_place_of_pieces(base: Path) -> None:
     assert torch.allclose(first["inside"], weight + 0.25) and torch.allclose(first["kept"], weight + 0.25)
     assert torch.allclose(first["outside"], weight + 1.0) and torch.equal(first["restored"], 0 * weight + 2.0)
     assert all(tensor.numel() == 0 for tensor in second.values()), "what is whole is kept once"
+
+
+def stepped(base: Path) -> tuple[bool, set[int]]:
+    """Whether weights and moments are the same bits wherever moments are kept, and how many values those of a layer's
+    norm have in a checkpoint."""
+    found = list[dict[str, Tensor]]()
+    for on_cpu in (False, True):
+        policy = sharded_policy(base)
+        adam = NamedAdam(policy.parameters(), betas=(0.9, 0.999), eps=1e-8, on_cpu=on_cpu)
+        for _ in range(2):
+            adam.zero_grad()
+            policy.forward(policy.collate(PAIRS)).logprobs_BA.sum().backward()
+            adam.clip(1.0)
+            adam.step(1e-3)
+        found.append(policy.state() | adam.state())
+    one, other = found
+    same = one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return same, {each["exp_avg.model.norm.weight"].numel() for each in found}
+
+
+def test_moments_of_pieces_are_the_same_wherever_they_are_kept(base: Path) -> None:
+    width = load_file(base / "model.safetensors")["model.norm.weight"].numel()
+    assert ranks.run(2, in_a_group, stepped, base) == [(True, {width}), (True, {0})]
 
 
 def test_without_a_group_a_tensor_is_its_own_piece() -> None:

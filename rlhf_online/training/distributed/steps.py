@@ -20,11 +20,13 @@ from rlhf_online.training.distributed import group
 T = TypeVar("T")
 FINE, NOT_FINITE, OUT_OF_MEMORY, FAILED = range(4)
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory")
+"""What torch says of the host's memory, plain and pinned: it has no type of its own for that."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether torch found no memory: on a CPU it has no type of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether torch found no memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in NO_MEMORY)
 
 
 def shard(items: Sequence[T]) -> tuple[Sequence[T], float]:

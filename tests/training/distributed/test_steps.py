@@ -212,6 +212,12 @@ def fails() -> Any:
     return found
 
 
+def test_pinned_memory_that_is_not_to_be_had_is_no_memory() -> None:
+    """As c10_cuda_check_implementation puts together what cudaHostAlloc returns."""
+    assert distributed.out_of_memory(torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be"))
+    assert not distributed.out_of_memory(torch.AcceleratorError("CUDA error: invalid argument"))
+
+
 def test_what_fails_in_one_process_fails_in_all() -> None:
     (first, _), (second, _) = ranks.run(2, in_a_group, "fails")
     assert [str(error) for error in second] == ["of its own", "of its own"]

@@ -90,7 +90,8 @@ def _segments(vote: Comparison, prompt: str, texts: Sequence[str]) -> dict[str, 
     """No division has more than some tens of names but `key`, whose names are the ids of API keys."""
     upto = next((f"up to {most} tokens" for most in LENGTHS if len(vote.prompt_token_ids) <= most), "more tokens")
     return {
-        "language": language(" ".join([prompt, *texts])) or "unknown",
+        # What an operator has every prompt begin with is in a language of its own.
+        "language": language(" ".join(texts)) or language(prompt) or "unknown",
         "conversation": upto,
         "asked": "correction" if vote.correction else f"{len(texts)} answers",
         "notes": "with" if vote.assisted else "without",

@@ -106,3 +106,21 @@ def test_a_vote_belongs_to_segments_once_it_was_foretold() -> None:
     assert second.segments == {**first.segments, "notes": "with", "objective": "harmless", "key": "k"}
     watched.show([VOTE, marked], {})
     assert watched.by_segment() == [first, second], "an update without news of them"
+
+
+def test_a_votes_language_is_that_of_its_answers_whatever_every_prompt_begins_with() -> None:
+    said = {
+        1: "You are the one who answers that. " * 99,
+        2: "Das ist nicht mit der Zeit",
+        3: "Und das ist ein Haus",
+        4: "ja",
+    }
+    told = []
+    for answers in ((2, 3), (4, 4)):
+        watched = WatchedVotes(lambda ids: said[ids[0]], TRAITS)
+        candidates = tuple(Candidate(token_ids=(number,)) for number in answers)
+        watched.show(
+            [replace(VOTE, candidates=candidates, tiers=((0,), (1,)))], {"e": foretold("helpful/comparison", [1.0])}
+        )
+        told += [vote.segments["language"] for vote in watched.by_segment()]
+    assert told == ["de", "en"], "by the prompt where answers do not tell"

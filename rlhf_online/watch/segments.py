@@ -18,7 +18,7 @@ LEAST = 30
 LEVEL = 0.01
 DIFFERENCE = 0.1
 MOST = 40
-"""Rows of a reading, the worst first."""
+"""Rows of a reading, those that are worse first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def compared(votes: Sequence[Foretold]) -> list[Segment]:
 
 
 def reading(votes: Sequence[Foretold]) -> Reading:
-    """All segments in its rows."""
+    """The first MOST segments in its rows, those that are found worse before all others."""
     found = compared(votes)
     if not found:
         return UNKNOWN
@@ -80,7 +80,7 @@ def reading(votes: Sequence[Foretold]) -> Reading:
             "others": round(segment.others, 3),
             "worse": "yes" if index in worse else "",
         }
-        for index, segment in enumerate(found[:MOST])
+        for index, segment in sorted(enumerate(found), key=lambda row: row[0] not in worse)[:MOST]
     )
     share = sum(vote.right for vote in votes) / len(votes)
     worst = f"{len(worse) or 'none'} of {len(found)} segments worse"

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from rlhf_online.gate.statistics import rise_p
-from rlhf_online.watch.segments import LEAST, Foretold, compared, reading
+from rlhf_online.watch.segments import LEAST, MOST, Foretold, compared, reading
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt")
 
@@ -49,6 +49,15 @@ def test_a_segment_is_compared_with_all_others() -> None:
     assert (worse.name, worse.votes, worse.right, worse.others) == ("with", 50, 20, 0.9)
     assert worse.p == pytest.approx(rise_p(30, 50, 8, 80))
     assert (better.name, better.others) == ("without", 0.4)
+
+
+def test_what_is_found_worse_is_named_however_many_small_segments_lag_more() -> None:
+    told = [Foretold(segments={"key": f"k{key}"}, right=at >= 9) for key in range(MOST + 5) for at in range(LEAST)]
+    told += [Foretold(segments={"key": "large"}, right=at >= 500) for at in range(2000)]
+    told += [Foretold(segments={"key": "others"}, right=at >= 1080) for at in range(9000)]
+    assert compared(told)[-2].name == "large", "all small ones lag more"
+    rows = reading(told).rows
+    assert len(rows) == MOST and [row["segment"] for row in rows if row["worse"]] == ["large"]
 
 
 def test_few_votes_say_nothing() -> None:

@@ -77,7 +77,7 @@ def test_whoever_gave_up_is_told_nothing_when_nobody_takes_any_more(queue: Appen
 
 def test_who_waits_for_records_gets_them_as_they_come_and_hears_of_the_end(queue: AppendQueue) -> None:
     taken: list[Group | None] = []
-    taker = threading.Thread(target=lambda: taken.extend([queue.take(None), queue.take(None)]))
+    taker = threading.Thread(target=lambda: taken.extend([queue.take(None), queue.take(None)]), daemon=True)
     taker.start()
     until(taker.is_alive, 30, "somebody to wait")
     coming = queue.put(b"a")

@@ -133,12 +133,14 @@ def test_a_reply_that_never_ends_is_not_waited_for_and_is_paid_for(cache: Cache)
         url = f"http://127.0.0.1:{server.server_address[1]}"
         slow = Endpoint(settings(f"{url}/drip", tries=1, timeout_s=0.3), cache)
         huge = Endpoint(settings(f"{url}/huge", tries=1), cache)
-        assert slow.ask(MESSAGES) == Doubt("late"), "although each of its bytes comes in time"
-        assert huge.ask(MESSAGES) == Doubt("prose") and huge.tokens > MOST_BYTES // 4
-        for each in (slow, huge):
-            each.close()
-        server.shutdown()
-        thread.join()
+        try:
+            assert slow.ask(MESSAGES) == Doubt("late"), "although each of its bytes comes in time"
+            assert huge.ask(MESSAGES) == Doubt("prose") and huge.tokens > MOST_BYTES // 4
+        finally:
+            for each in (slow, huge):
+                each.close()
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("total", [0, -500, None])

@@ -20,7 +20,8 @@ MODEL ?= $(SMOLLM)
 # Tests wait for services, brokers and engines more than they compute. A file's tests stay together and in order, since
 # they may share what was started for the first of them.
 WORKERS ?= 2
-SPREAD = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# xdist runs a test that ended its process again, in another one, and again: once is enough.
+SPREAD = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 help: ## this list
 	echo "make TARGET [ARGS=\"…\"]"
@@ -49,7 +50,7 @@ test: install ## the tests, two files of them at once; ARGS="-k swap", WORKERS=0
 
 ops: install ## images, chart, cluster, alerts and dashboards with their real tools, which it brings (the first time: half an hour)
 	sh scripts/ops_tools.sh all
-	$(PY) -m pytest tests/ops $(SPREAD) --durations 25 $(ARGS)
+	$(PY) -m pytest tests/ops $(SPREAD) -o faulthandler_timeout=4000 --durations 25 $(ARGS)
 
 dashboards: install ## write Grafana's dashboards, run the demo under a real Prometheus and draw what they show, into docs/; ARGS="--minutes 9"
 	$(PY) -m scripts.dashboards

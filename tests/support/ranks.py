@@ -62,7 +62,7 @@ class Ranks:
                 running.remove(process)
                 within_s = within_s if process.exitcode == 0 else GRACE_S
             for process in running if within_s == GRACE_S else ():
-                if Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                if _stands_still(process.pid):
                     process.kill()
         for process in running:
             process.kill()
@@ -72,6 +72,13 @@ class Ranks:
 def run(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What `work` gave in each of `size` processes, or the exception that it raised there."""
     return Ranks(size, work, *arguments).outcomes()
+
+
+def _stands_still(pid: int | None) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile, and the server has seen to it
+        return False
 
 
 def _run(out: Path, environment: dict[str, Any], work: Callable[..., Any], arguments: Sequence[Any]) -> None:

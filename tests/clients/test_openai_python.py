@@ -70,7 +70,7 @@ async def test_an_engine_that_is_loading_is_tried_again(service: Service) -> Non
 async def test_a_client_that_gives_up_ends_the_answer(service: Service, client: openai.AsyncOpenAI) -> None:
     await service.engine.hold()
     with pytest.raises(openai.APITimeoutError):
-        await client.with_options(timeout=0.3).chat.completions.create(**ASK)
+        await client.with_options(timeout=2.0).chat.completions.create(**ASK)
     await service.engine.aborted.wait()
 
 

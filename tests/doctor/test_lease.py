@@ -2,12 +2,17 @@
 
 import json
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from rlhf_online.doctor import lease
 from rlhf_online.training.lease import FileLease
-from rlhf_online.training.lease.kubernetes import Claim
+from rlhf_online.training.lease.kubernetes import RENEW, Claim
 from tests.support.lease_api import NAME, LeaseApi
+from tests.support.waiting import until
 
 
 def test_a_lease_of_a_pod_that_is_gone_is_named_with_its_holder(tmp_path: Path) -> None:
@@ -22,11 +27,21 @@ def test_a_lease_of_a_pod_that_is_gone_is_named_with_its_holder(tmp_path: Path) 
         assert f"kubectl delete lease {NAME}" in found.todo
 
 
-def test_a_holder_that_lives_is_no_fault_though_its_clock_is_behind(tmp_path: Path) -> None:
+def test_a_holder_that_lives_is_no_fault_though_its_clock_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second look comes once it must have renewed it: here, once it has, whatever the machine does meanwhile."""
     with LeaseApi(tmp_path) as api:
-        living, ended = Claim(api.target, duration_s=1.0), threading.Event()
+        living, ended = Claim(api.target, duration_s=6.0), threading.Event()
         living.acquire(ended)
         api.put(api.spec | {"renewTime": "2026-01-01T00:00:00.000000Z"})
+        written = len(api.specs)
+
+        def wait(seconds: float) -> None:
+            assert seconds > 6.0 * RENEW
+            until(lambda: len(api.specs) > written, 60, "a renewal")
+
+        monkeypatch.setattr(lease, "time", SimpleNamespace(time=time.time, sleep=wait))
         thread = threading.Thread(target=living.renew, args=(ended,))
         thread.start()
         try:

@@ -305,7 +305,7 @@ async def _exchange(url: str, data: bytes, *, end: bool = True) -> bytes:
         writer.write(data)
         if end:
             writer.write_eof()
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), 60)
     except ConnectionError:
         return b""
     finally:
@@ -332,7 +332,7 @@ async def test_a_body_that_comes_byte_by_byte(service: Asked) -> None:
     for byte in _post(service, "/v1/chat/completions", json.dumps(ASK).encode()):
         writer.write(bytes([byte]))
         await writer.drain()
-    assert b" 200 OK" in await asyncio.wait_for(reader.read(), 10)
+    assert b" 200 OK" in await asyncio.wait_for(reader.read(), 60)
     writer.close()
 
 

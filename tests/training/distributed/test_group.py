@@ -14,7 +14,7 @@ from rlhf_online.training.distributed import group
 from tests.support import ranks
 
 CPU = torch.device("cpu")
-WITHIN_S = 1.5
+WITHIN_S = 5.0
 
 
 def rank() -> int:
@@ -87,7 +87,7 @@ def meet(fault: str) -> None:
             ValueError,
             r"^the second, shared by 3 ranks: rank 1 \(.*\) (ended|failed, and says why)\. Nothing of",
         ),
-        ("stands still", signal.SIGKILL, r"^the second, shared by 3 ranks: rank 1 \(.*\) did not come within 1.* s\. "),
+        ("stands still", signal.SIGKILL, r"^the second, shared by 3 ranks: rank 1 \(.*\) did not come within .* s\. "),
         (
             "differs",
             RanksFailed,

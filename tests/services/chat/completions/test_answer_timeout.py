@@ -115,9 +115,10 @@ async def test_a_stream_that_has_begun_ends_with_the_error_and_is_logged(tmp_pat
 async def test_a_grpc_callers_own_deadline_ends_the_answer_sooner(tmp_path: Path) -> None:
     async with running(tmp_path) as service, grpc.aio.insecure_channel(service.grpc) as channel:
         await service.engine.hold()
+        await channel.channel_ready()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             request = chat_pb2.CompleteRequest(messages=MESSAGES)
-            await chat_pb2_grpc.ChatServiceStub(channel).Complete(request, timeout=SHORT_S)
+            await chat_pb2_grpc.ChatServiceStub(channel).Complete(request, timeout=2.0)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         await service.engine.aborted.wait()
         await eventually(lambda: service.chat.gateway.active == 0)

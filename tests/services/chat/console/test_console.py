@@ -79,7 +79,7 @@ async def watching(service: Service) -> AsyncIterator[asyncio.Queue[dict[str, An
 
 
 async def next_event(events: asyncio.Queue[dict[str, Any] | None]) -> dict[str, Any]:
-    event = await asyncio.wait_for(events.get(), 5)
+    event = await asyncio.wait_for(events.get(), 60)
     assert event is not None
     return event
 
@@ -136,7 +136,7 @@ async def test_a_watcher_is_told_all_and_then_what_changes(service: Service) -> 
         told = await next_event(events)
         assert told["policies"]["version"] == [first, second] and told["policies"]["state"] == ["retired", "live"]
         service.stop.set()
-        assert await asyncio.wait_for(events.get(), 5) is None, "the service ends, and so does the watch"
+        assert await asyncio.wait_for(events.get(), 60) is None, "the service ends, and so does the watch"
 
 
 @pytest.mark.parametrize(("model", "question"), [(Tally, "last_change_ms"), (Opinions, "of")])
@@ -156,7 +156,7 @@ async def test_a_watch_goes_on_where_a_look_failed(
         with monkeypatch.context() as broken:
             broken.setattr(model, question, cannot)
             second = judged(service, "", "live", **GATE)
-            await asyncio.wait_for(failed.wait(), 10)
+            await asyncio.wait_for(failed.wait(), 60)
         while "policies" not in (told := await next_event(events)):
             pass
         assert told["policies"]["version"] == [first, second]

@@ -151,7 +151,7 @@ async def exchange(service: Service, sent: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(*service.url.removeprefix("http://").split(":"))
     writer.write(sent)
     try:
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), 60)
     finally:
         writer.close()
 

@@ -65,6 +65,8 @@ class Shape:
     """Bytes of the files."""
     largest: int
     """Values of the largest tensor."""
+    pinned: int
+    """Values of the tensors, each rounded up to a power of two: so torch takes pinned memory."""
     depth: int
     width: int
     inner: int
@@ -93,6 +95,7 @@ class Shape:
             narrow={tensor.dtype for _, tensor in tensors} == {"BF16"},
             stored=sum(tensor.end - tensor.start for _, tensor in tensors),
             largest=max(_values(tensor) for _, tensor in tensors),
+            pinned=sum(_power_of_two(_values(tensor)) for _, tensor in tensors),
             depth=depth,
             width=width,
             inner=inner or 4 * width,
@@ -139,6 +142,8 @@ class Plan:
     choice: Choice
     held: Mapping[str, int]
     on_host_held: Mapping[str, int]
+    rounding: int
+    """What those take beside a GPU besides: there they are pinned."""
     device: Mapping[str, int]
     activations: Mapping[str, int]
     least: Mapping[str, int]
@@ -183,7 +188,7 @@ class Plan:
         """Beside a GPU."""
         reading = "the models are read"
         added = max(*self.host.values(), self.device[reading] + self.host[reading])
-        return PROCESS + sum(self.on_host_held.values()) + added
+        return PROCESS + sum(self.on_host_held.values()) + self.rounding + added
 
 
 def plan(shape: Shape, settings: TrainerSettings, choice: Choice) -> Plan:
@@ -197,6 +202,8 @@ def plan(shape: Shape, settings: TrainerSettings, choice: Choice) -> Plan:
     apart = bool(own.trunk) and reward_tuning == "lora"
     learning = policy + models * reward
     tuned = (tuning == "full") + models * (reward_tuning == "full")
+    pinned = shape.pinned * tuned - _power_of_two(shape.head) * models * (reward_tuning == "full")
+    whole = shape.weights * (tuning == "full") + trunk * models * (reward_tuning == "full")
     on_cpu = choice.optimiser_state == "cpu"
     held = {
         "what learns": WIDE * learning,
@@ -232,6 +239,7 @@ def plan(shape: Shape, settings: TrainerSettings, choice: Choice) -> Plan:
         choice=choice,
         held=held,
         on_host_held={f"{MOMENTS_KEPT}, on the host": MOMENTS * learning} if on_cpu else {},
+        rounding=MOMENTS * (pinned - whole) if on_cpu else 0,
         device=device,
         activations=activations,
         least={name: min(size, fewest[name]) for name, size in activations.items()},
@@ -364,3 +372,8 @@ def _said(config: Mapping[str, Any], names: Sequence[str]) -> int:
 
 def _values(tensor: Tensor) -> int:
     return math.prod(tensor.shape)
+
+
+def _power_of_two(values: int) -> int:
+    """The smallest that is not less; 0 for 0."""
+    return 1 << (values - 1).bit_length() if values else 0

@@ -110,8 +110,9 @@ def test_moments_on_the_host_are_the_hosts(model: Path) -> None:
     )
     trunk_weights, largest = WEIGHTS - VOCABULARY * WIDTH, VOCABULARY * WIDTH
     moments, staged = 8 * (WEIGHTS + 2 * trunk_weights), 3 * 8 * largest
+    rounded = 3 * 8 * LAYERS * 3 * ((1 << 20) - WIDTH * INNER)  # all else is a power of two as it is
     assert there.on_device - away.on_device == moments - staged
-    assert away.on_host - there.on_host == moments and away.on_cpu - there.on_cpu == staged
+    assert away.on_host - there.on_host == moments + rounded and away.on_cpu - there.on_cpu == staged
 
 
 def test_the_moments_place_is_changed_where_that_alone_makes_a_gpu_large_enough(model: Path) -> None:

@@ -760,7 +760,9 @@ def test_a_checkpoint_of_an_earlier_release_begins_to_watch(base: Path):
     updater = _updater(base)
     updater.update([_pair(i) for i in range(40)], [], _probe_pairs())
     tensors, values = updater.state()
-    del values["drift"]
+    del values["drift"], values["learned"]["raters"]
     resumed = _updater(base)
     resumed.load_state(tensors, values)
     assert math.isnan(resumed.update([], [], _probe_pairs()).drift.evidence)
+    report = resumed.update([_ranking(i) for i in range(10)], [], _probe_pairs())
+    assert report.drift.says.startswith("10 votes") and report.standing.believed == 5

@@ -14,6 +14,7 @@ from rlhf_online.feedback.votes import Candidate, Comparison, Rating, Vote
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.sharding import Shards
 from rlhf_online.models.tokens import Pair
+from rlhf_online.training.votes import raters as all_raters
 from rlhf_online.training.votes.batch import assemble, bootstrap_weights
 from rlhf_online.training.votes.foretelling import foretell
 from rlhf_online.training.votes.loss import MAX_POSITIONS, VoteLoss, count_thumbs
@@ -203,6 +204,14 @@ def test_new_votes_of_people_are_foretold_where_they_are_first_met_by_what_was_k
             assert surprise and loss.new_votes.foretold[name].loss == pytest.approx(surprise.loss, rel=1e-5)
     loss.new_votes.expect([])
     assert loss.new_votes.foretold == {}
+
+
+def test_before_new_votes_are_met_there_is_room_for_who_gave_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(all_raters, "MOST", 8)
+    loss = _vote_loss()
+    loss.raters.load_json({"scale": [1.0, 1.0], "people": {f"p{number}": [0.0, 0.0, 4.0] for number in range(9)}})
+    loss.new_votes.expect([])
+    assert len(loss.raters) == 6
 
 
 def test_thumbs_are_taken_with_the_bias_of_who_gave_them_on_their_objective():

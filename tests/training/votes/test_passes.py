@@ -327,6 +327,31 @@ def test_out_of_memory_a_step_begins_anew_and_the_next_one_fits(
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
+def test_out_of_memory_in_the_midst_of_a_step_who_gave_new_votes_is_looked_at_once(
+    restored: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if smaller micro-batches had been made from the beginning."""
+    votes, kept, forward = [*_pairs(READ[:3], 20, 40), *_thumbs(READ[3:9])], restored.state(), restored.forward
+    found = []
+    for tokens, fails in ((16, True), (8, False)):
+        passes, read = VotePasses(restored, RewardTraining(batch=20, lr=1e-3)), list[int]()
+
+        def third(batch: Packed, read: list[int] = read, fails: bool = fails) -> torch.Tensor:
+            read.append(1)
+            if fails and len(read) == 3:
+                raise torch.OutOfMemoryError("a fake")
+            return forward(batch)
+
+        monkeypatch.setattr(restored, "forward", third)
+        restored.load_state(kept)
+        passes._most_tokens = tokens  # noqa: SLF001
+        passes.loss.new_votes.expect(vote.event_id for vote in votes)
+        _step(passes, votes)
+        assert len(read) > 3 and passes._tokens == 8  # noqa: SLF001
+        found.append((passes.loss.to_json(), passes.loss.new_votes.foretold))
+    assert found[0] == found[1] and found[0][0]["raters"]["people"] and len(found[0][1]) == 9
+
+
 def test_a_step_of_which_no_vote_fits_is_not_taken_and_counted(
     restored: RewardModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

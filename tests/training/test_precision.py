@@ -1,6 +1,7 @@
 """The type that a trainer computes in goes with its checkpoint and its versions."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 
 from rlhf_online.config import RewardSettings
 from rlhf_online.models import precision
+from rlhf_online.training import optimiser
 from rlhf_online.training.checkpoint import Checkpoint
 from services.reward.__main__ import ModelScorer, loader
 from services.trainer import wiring
@@ -52,6 +54,25 @@ def test_layers_recompute_where_the_settings_say_so_and_learn_the_same(tmp_path:
                 assert trainer.run_once()
                 learned.append(trainer.parts.learners.reward.model.state())
     assert all(torch.equal(tensor, learned[1][name]) for name, tensor in learned[0].items())
+
+
+@pytest.mark.parametrize("place", ["device", "cpu"])
+def test_the_moments_of_all_models_lie_where_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Also those of a policy that is loaded anew."""
+    made, on_cpu = optimiser._zeros, Counter[bool]()  # noqa: SLF001
+
+    def noted(piece: torch.Tensor, **kept: bool) -> dict[str, torch.Tensor]:
+        on_cpu[kept["on_cpu"]] += 1
+        return made(piece, **kept)
+
+    monkeypatch.setattr(optimiser, "_zeros", noted)
+    with world(tmp_path, optimiser_state=place, gate={"held_back": {"share": 0.1}}) as tiny, tiny.trainer() as trainer:
+        first = tiny.registry.path("policy-000000")
+        assert trainer.parts.held_back is not None
+        trainer.parts.learners.follow(first, first)
+    assert set(on_cpu) == {place == "cpu"}
 
 
 def test_a_checkpoint_of_an_earlier_release_says_no_type_and_was_computed_in_float32(

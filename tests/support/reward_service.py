@@ -81,7 +81,7 @@ def reward_service(
             await server.stop(0)
             await batcher.close()
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
     try:
         yield ready.result(30)

@@ -126,8 +126,9 @@ class Raters:
         looks = rater.observe(vote.ranks, [known * utility for utility in utilities], habit, first)
         scaled = [self._scale * utility for utility in utilities]
         looked = Order(vote.ranks, [u + h for u, h in zip(scaled, habit, strict=True)], utilities)
-        self._precision = self._precision * (1 - 1 / SCALE_MEMORY) + looks * looked.curvature
-        self._scale = min(max(self._scale + looks * looked.slope / self._precision, 0.0), 1.0)
+        if looked.curvature > 0:  # else it says nothing of the scale, as a tie, and nothing is forgotten for it
+            self._precision = self._precision * (1 - 1 / SCALE_MEMORY) + looks * looked.curvature
+            self._scale = min(max(self._scale + looks * looked.slope / self._precision, 0.0), 1.0)
 
     def of(self, vote: Vote) -> tuple[float, float]:
         """What comparisons of who gave it count, in (0, 1], and b. A model's votes have a weight of their own

@@ -105,6 +105,15 @@ def test_a_model_that_is_surer_than_it_should_be_makes_nobody_a_liar():
     assert found.to_json()["scale"][0] == pytest.approx(0.25, abs=0.08)
 
 
+def test_ties_and_answers_of_which_the_model_thinks_the_same_say_nothing_of_how_sure_it_is():
+    found = _known({"looks": looks}, 100)
+    before, vote = found.to_json()["scale"], _vote([0, 1, 2], "ties")
+    for _ in range(1000):
+        found.observe(replace(vote, tiers=((0, 1, 2),)), [1.0, 0.0, -1.0], [0.0] * 3)
+        found.observe(vote, [0.5] * 3, [0.0] * 3)
+    assert found.to_json()["scale"] == before and len(found) == 2
+
+
 def test_a_model_that_knows_nothing_says_nothing_of_people():
     rng, raters = random.Random(1), Raters()
     for number in range(200):

@@ -3,13 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
-from rlhf_online.cli.retrain import learned_with, trainer_settings
+from rlhf_online.cli.retrain import BaseModelOption, TrainerConfigOption, learned_with, trainer_settings
 from rlhf_online.cli.trace import person_hash
 from rlhf_online.cli.versions import existing, registry_of
 from rlhf_online.config.offline import ProfilesSettings
@@ -39,13 +38,10 @@ def show_standing(state: StateOption = DEFAULT_STATE) -> None:
 
 @app.command("profiles")
 def profiles(
-    model: Annotated[Path | None, typer.Option(help="The base model; by default the trainer's.")] = None,
+    model: BaseModelOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
     state: StateOption = DEFAULT_STATE,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="Settings (TOML) of the trainer (default: those it was started with)."),
-    ] = None,
+    config: TrainerConfigOption = None,
 ) -> None:
     """How far tastes of people's own part from the common reward model's, and what a profile of each would be worth.
 

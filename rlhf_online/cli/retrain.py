@@ -21,6 +21,11 @@ from rlhf_online.errors import InvalidInput
 from rlhf_online.state import StateDir
 
 REPORT = "retrained.json"
+BaseModelOption = Annotated[Path | None, typer.Option(help="The base model; by default the trainer's.")]
+TrainerConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings (TOML) of the trainer (default: those it was started with)."),
+]
 
 
 def retrain(
@@ -28,14 +33,11 @@ def retrain(
     without: Annotated[
         list[str], typer.Option(metavar="NAME", help="Who is left out: a name, or its hash (32 digits).")
     ],
-    model: Annotated[Path | None, typer.Option(help="The base model; by default the trainer's.")] = None,
+    model: BaseModelOption = None,
     algorithm: Annotated[Algorithm, typer.Option(help="How the policy learns.")] = "dpo",
     minutes: Annotated[float, typer.Option(help="What each of the two may take.")] = 25.0,
     state: StateOption = DEFAULT_STATE,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="Settings (TOML) of the trainer (default: those it was started with)."),
-    ] = None,
+    config: TrainerConfigOption = None,
 ) -> None:
     """Learn a reward model and a policy from the log as if somebody had never been, and say which versions saw them.
 

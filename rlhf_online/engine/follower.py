@@ -168,10 +168,8 @@ class VersionFollower:
 
     def _look(self) -> tuple[str, str]:
         """The live version, and what to begin with where nothing serves; "" for none. Raises OSError."""
-        self._pod.store.asked()  # told here, since nobody may wait for this thread any more when the store answers
-        target, good = self._target() or "", self._good()
-        self._pod.store.answered()
-        return target, good
+        with self._pod.store.asking():  # here, since nobody may wait for this thread any more when the store answers
+            return self._target() or "", self._good()
 
     def _due(self, live: str, good: str) -> str:
         """The version to swap in now, "" for none."""
@@ -203,9 +201,8 @@ class VersionFollower:
     def _began(self, version: str, previous: str) -> Change:
         """That it serves now, and why."""
         try:
-            self._pod.store.asked()
-            status = self._registry.status(version)
-            self._pod.store.answered()
+            with self._pod.store.asking():
+                status = self._registry.status(version)
         except OSError:  # the store is away since then
             return Change(version=version, state="live", previous=previous)
         state = "canary" if status.state == "canary" else "live"

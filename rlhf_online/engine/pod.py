@@ -7,6 +7,8 @@ lasted `max_lag_s` while another pod serves that version; where none does, takin
 import asyncio
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -46,11 +48,12 @@ class StoreHealth:
             said.insert(0, f"the store of versions has not answered for {self.silent_s:.0f} s")
         return f"{'; '.join(said)}: what serves goes on" if said else ""
 
-    def asked(self) -> None:
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """A question, which is answered as the block ends; by an error it is not."""
         if self._asked is None:
             self._asked = time.monotonic()
-
-    def answered(self) -> None:
+        yield
         self._asked = None
 
     def done(self, what: str) -> None:

@@ -110,7 +110,7 @@ def learn(seed: int, arm: Arm, cache: Path) -> Found:
     judged = language.sample(policy, [p for p in world.held_out_prompts() for _ in range(ANSWERS)], 90_000 + seed)
     cast = votes([given[at : at + 4] for at in range(0, len(given), 4)], seed, "first" if "first" in arm else "random")
     careless = {f"person-{place}" for place in range(CARELESS)}
-    if "fifth" not in arm and arm != "that, nobody known":
+    if arm in ARMS[:2]:
         cast = [vote for vote in cast if vote.person not in careless]
     if "nobody known" in arm:
         cast = [replace(vote, person=f"{vote.person} {number}") for number, vote in enumerate(cast)]

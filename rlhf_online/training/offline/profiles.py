@@ -10,6 +10,7 @@ from then on, and of who erases everything there is none. The argument is `confi
 """
 
 import json
+import math
 import statistics
 import sys
 from collections import defaultdict
@@ -23,7 +24,7 @@ from rlhf_online import logs, process
 from rlhf_online.config.offline import ProfilesSettings
 from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.feedback.votes import Rating, Vote, is_signal, ordered_pairs, orders_answers, pairs, subject
-from rlhf_online.intervals import Z
+from rlhf_online.gate.statistics import mean_interval
 from rlhf_online.models import precision, reward, trunk
 from rlhf_online.models.reward import RewardModel, features
 from rlhf_online.models.tokens import ChatTokenizer
@@ -106,8 +107,8 @@ def find(model: RewardModel, votes: Sequence[Vote]) -> Found:
         if (found := person.told(prior_RR)) is not None
     ]
     gains = [found.profile - found.common for found in told]
-    gain = statistics.fmean(gains or [0.0])
-    half_width = Z * statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 1.0
+    gain, half = mean_interval(gains)
+    half_width = half if math.isfinite(half) else 1.0
     return Found(
         taste=statistics.fmean(float(prior_RR.diagonal()[:-1].sum()) for prior_RR in priors) ** 0.5,
         gain=gain,

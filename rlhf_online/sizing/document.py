@@ -33,12 +33,10 @@ def document(sizes: Sequence[int] = SIZES) -> str:
         lines += [f"| {f.unit} | {shown(f.value)} | {_source(f.source)} |" for f in table.values()]
     lines += [
         "",
-        "| GPU | memory, GB | TB/s | bfloat16, TFLOP/s | float32, TFLOP/s |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| GPU | memory, GB | TB/s | bfloat16, TFLOP/s |",
+        "| --- | ---: | ---: | ---: |",
     ]
-    lines += [
-        f"| {name} | {g.memory:g} | {g.bandwidth:g} | {g.bfloat16:g} | {g.float32:g} |" for name, g in GPUS.items()
-    ]
+    lines += [f"| {name} | {g.memory:g} | {g.bandwidth:g} | {g.bfloat16:g} |" for name, g in GPUS.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -57,8 +55,9 @@ Made by `python scripts/sizing.py` from the calculator behind `rlhf-online size`
 compares them. `rlhf-online size --people 50000 --weights-billion 3 --gpu l40s` reckons your case, `--json` for
 programs. What comes of it is a first guess to buy and to configure by, as good as its factors. Three of them decide
 most, and only you can know them: messages a person, votes a message, and how many tokens a second your engine writes at
-the latency that you want (`--engine-tokens-s`; measure it with vLLM's own `vllm bench serve`). No GPU was at hand for
-this release: what is reckoned for GPUs comes from data sheets and publications, not from a run. The trainer computes in
-float32.
+the latency that you want (`--engine-tokens-s`; measure it with vLLM's own `vllm bench serve`). Of what is reckoned for
+GPUs the trainer's share of their peak was measured, on one H200; the rest comes from data sheets and publications. The
+trainer computes in bfloat16 over float32 weights; how much memory a model of yours takes there is reckoned from its
+tensors by `rlhf-online doctor MODEL --plan`.
 
 Below: an adapter on a model of 8 billion weights, H200s, a version every two hours, else the default settings."""

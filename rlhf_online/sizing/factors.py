@@ -17,19 +17,18 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """Memory in GB, its bandwidth in TB/s, dense bfloat16 (tensor cores) and plain float32, both in TFLOP/s."""
+    """Memory in GB, its bandwidth in TB/s, dense bfloat16 in TFLOP/s."""
 
     memory: float
     bandwidth: float
     bfloat16: float
-    float32: float
 
 
 GPUS = {
-    "a100": Gpu(80, 2.039, 312, 19.5),
-    "h100": Gpu(80, 3.35, 989, 67),
-    "h200": Gpu(141, 4.8, 989, 67),
-    "l40s": Gpu(48, 0.864, 362, 91.6),
+    "a100": Gpu(80, 2.039, 312),
+    "h100": Gpu(80, 3.35, 989),
+    "h200": Gpu(141, 4.8, 989),
+    "l40s": Gpu(48, 0.864, 362),
 }
 """SXM where there is one; from NVIDIA's data sheets, without sparsity."""
 
@@ -47,7 +46,9 @@ FACTORS = {
     ),
     "open_answer_memory": Factor(44, "bytes of memory of one", "bench join: 418 MiB of 10 million"),
     "streams": Factor(776, "streamed answers a second through one gateway, one core", "bench gateway"),
-    "version_weight": Factor(4.0, "bytes a weight of a published version (float32)", "bench sizing: 4.02"),
+    "version_weight": Factor(
+        4.0, "bytes a weight of a published version (float32; 2 for a model in bfloat16)", "bench sizing: 4.02"
+    ),
     "checkpoint_weight": Factor(12.3, "bytes a trained weight in a checkpoint, and its parity", "bench sizing: 12.1"),
     "ledger_entry": Factor(
         17, "bytes that the trainer keeps of every event, for ever", "rlhf_online/training/ledger.py"
@@ -57,9 +58,7 @@ FACTORS = {
         "share of the weights that an adapter has",
         "rank 8 on all linear layers of Llama 3 8B: 20,971,520 of 8,030,261,248",
     ),
-    "trainer_efficiency": Factor(
-        0.37, "of float32's peak: .4, and .93 of a bare loop", "arXiv 2407.21783, bench trainer"
-    ),
+    "trainer_efficiency": Factor(0.34, "of bfloat16's peak while the trainer learns", "bench trainer: .34"),
     "trainer_busy": Factor(0.5, "of the time it computes gradients, the rest it samples and judges", _ASSUMED),
     "engine_bandwidth": Factor(0.55, "of the memory's bandwidth while answers are written", _ASSUMED),
     "engine_compute": Factor(0.4, "of bfloat16's peak while prompts are read", "arXiv 2407.21783, for training"),

@@ -36,17 +36,11 @@ def limits(demand: Demand) -> list[str]:
     """Where this release does not reach so far, in sentences."""
     found = {need.name: need for need in needs(demand)}
     said = []
-    less = f"{'an adapter, ' if demand.tuning == 'full' else ''}or a smaller model"
     memory, held = found["trainer's memory"].value, GPUS[demand.gpu].memory * _v("gpu_memory")
-    if memory > held:
+    if memory > held and demand.tuning == "lora":
         said.append(
-            f"each GPU of the trainer holds the whole models, {memory:,.0f} GB, and {held:,.0f} GB of one are for "
-            f"them: another GPU, {less}"
-        )
-    if (gpus := found["trainer GPUs"].value) > NODE:
-        said.append(
-            f"the trainer computes on the {NODE} GPUs of one node at most, and {gpus:,.0f} would be needed: fewer "
-            f"versions a day, a share of the votes, {less}"
+            f"beside adapters each GPU of the trainer holds the whole models, {memory:,.0f} GB, and {held:,.0f} GB of "
+            "one are for them: another GPU, a smaller model, or all weights (trainer.sharding cuts those in pieces)"
         )
     votes, answers = found["votes at the peak"].value, found["answers at the peak"].value
     for what, come, factor in (
@@ -162,7 +156,7 @@ def _trainer(demand: Demand, traffic: Traffic) -> Iterator[Need]:
     learned = SETTINGS["policy_passes"].value * _v("flops_trained") + SETTINGS["policy_reads"].value * _v("flops_read")
     votes = traffic.votes * tokens * SETTINGS["vote_passes"].value * (1 + SETTINGS["replay"].value)
     work = weights * (rollouts * learned + votes * _v("flops_trained"))
-    able = gpu.float32 * 1e12 * _v("trainer_efficiency") * _v("trainer_busy") * DAY_S
+    able = gpu.bfloat16 * 1e12 * _v("trainer_efficiency") * _v("trainer_busy") * DAY_S
     # All weights: the policy's, its reference, gradients and two moments; of two reward models all but the reference.
     copies = 3 if demand.tuning == "lora" else 5 + 4 + 4
     memory = copies * 4 * weights * 1.2
@@ -172,7 +166,8 @@ def _trainer(demand: Demand, traffic: Traffic) -> Iterator[Need]:
         "training", work / 1e15, "PFLOP a day", f"{rollouts:.3g} tokens × {learned:g} + {votes:.3g} × 6, a weight"
     )
     yield Need("trainer's memory", memory / GB, "GB", f"{copies} × 4 bytes a weight, a fifth more for activations")
-    yield Need("trainer GPUs", count, "in all", f"{work / able:.2g} by work, {memory / held:.2g} by memory")
+    pieces = ", in pieces: trainer.sharding = full" if demand.tuning == "full" and memory > held else ""
+    yield Need("trainer GPUs", count, "in all", f"{work / able:.2g} by work, {memory / held:.2g} by memory{pieces}")
     yield Need("trainer nodes", math.ceil(count / NODE), f"of {NODE} GPUs", "one pod on one node while they are enough")
     yield Need(
         "reward service", 4 * weights / GB, "GB of memory", "one copy of a reward model, float32; two for a fault"

@@ -44,6 +44,7 @@ def test_worked_by_hand_for_ten_thousand_people() -> None:
     assert values["store's bandwidth"] == pytest.approx(2 * 8e9 * 0.0026 * 4 / 60 / 2**20)
     learned = 12 * 512 * 425 * (4 * 6 + 3 * 2) + 740 * 425 * 2 * 2 * 6
     assert values["training"] == pytest.approx(8e9 * learned / 1e15)
+    assert values["trainer GPUs"] == math.ceil(8e9 * learned / (989e12 * 0.34 * 0.5 * 86_400)) == 1
 
 
 @given(
@@ -89,12 +90,20 @@ def test_a_vote_for_nobody_and_an_engine_that_was_measured() -> None:
 
 
 def test_what_this_release_cannot_do_is_said() -> None:
-    assert limits(Demand(people=1000)) == []
-    assert limits(Demand(people=1_000_000)) == []
-    assert "on the 8 GPUs of one node at most, and 57 would" in limits(Demand(people=10_000_000))[0]
-    (memory,) = limits(Demand(tuning="full"))
-    assert "each GPU of the trainer holds the whole models" in memory and "an adapter" in memory
+    assert [line for people in SIZES for line in limits(Demand(people=people))] == []
+    (memory,) = limits(Demand(weights_billion=70.0))
+    assert "each GPU of the trainer holds the whole models, 1,008 GB, and 127 GB of one are for them" in memory
     assert any("votes a second" in line for line in limits(Demand(people=10_000_000, votes=5)))
+
+
+def test_all_weights_are_learned_in_pieces_on_as_many_gpus_as_hold_them() -> None:
+    large = Demand(tuning="full", weights_billion=70.0, gpu="h100")
+    assert limits(large) == []
+    told = {need.name: need for need in needs(large)}
+    # The policy, its reference, gradients and moments; two reward models without a reference; a fifth more.
+    assert told["trainer GPUs"].value == math.ceil(13 * 4 * 70 * 1.2 / (80 * 0.9))
+    assert "trainer.sharding = full" in told["trainer GPUs"].how
+    assert told["trainer nodes"].value == math.ceil(told["trainer GPUs"].value / 8)
 
 
 def test_the_document_is_what_the_calculator_says() -> None:

@@ -2,7 +2,6 @@
 
 import math
 import time
-from itertools import product
 
 from prometheus_client import CollectorRegistry
 
@@ -233,8 +232,6 @@ class GateMetrics:
         self.verdicts = made.counter(
             "rlhf_gate_verdicts", "What each check said of them.", labels.CHECK, labels.VERDICT
         )
-        for check, verdict in product(labels.CHECK.values, labels.VERDICT.values):
-            self.verdicts.labels(check, verdict)  # at 0: increase() does not see what a series begins with
         self.figure = made.gauge(
             "rlhf_gate_figure",
             "What the checks measured of the last one; a check's documentation says what it means.",

@@ -7,6 +7,8 @@
 //   { completion, text, reasoning, versions, state, problem, shownAt }      state: waiting, writing, done, stopped, failed
 //
 // Several tabs may hold the same conversation. Each writes what it made itself (`mine`) and takes the rest from the others.
+// A tab may read what is kept before another's write has reached it, and then write that away: of a node the later save
+// stands, and whoever has it writes it once more (`settle`).
 import * as storage from "./storage.js";
 
 const KEPT = "conversation:";
@@ -36,23 +38,36 @@ export function list() {
 export function save(conversation) {
   if (removed.has(conversation.id)) return;
   merge(conversation);
-  for (const id of mine) if (conversation.nodes[id]) conversation.nodes[id].saved = Date.now();
+  for (const id of mine) if (conversation.nodes[id]) stamp(conversation.nodes[id]);
   storage.write(KEPT + conversation.id, conversation);
 }
 
-// Changes a node that is whole; the conversation then holds the changed one.
-export function edit(conversation, id, fields) {
-  merge(conversation);
-  mine.add(id);
-  Object.assign(conversation.nodes[id], fields);
-  save(conversation);
-  mine.delete(id);
+// Each save of a node is later than the one before, by the clock where it has gone on.
+function stamp(node) {
+  node.saved = Math.max(Date.now(), (node.saved ?? 0) + 1);
 }
 
-// Takes in what other tabs wrote of it.
-export function merge(conversation) {
-  const kept = storage.read(KEPT + conversation.id);
-  for (const [id, node] of Object.entries(kept?.nodes ?? {})) if (!mine.has(id)) conversation.nodes[id] = node;
+// Changes a node, which may still be written; the conversation then holds the changed one.
+export function edit(conversation, id, fields) {
+  merge(conversation);
+  stamp(Object.assign(conversation.nodes[id], fields));
+  save(conversation);
+}
+
+// Takes in what other tabs wrote of it. True if something of it is not kept, or an older save of it.
+function merge(conversation) {
+  const kept = storage.read(KEPT + conversation.id)?.nodes ?? {};
+  const isOlder = ({ id, saved = 0 }) => saved < (conversation.nodes[id]?.saved ?? 0);
+  const isLost = Object.values(conversation.nodes).some(({ id }) => !kept[id] || isOlder(kept[id]));
+  for (const node of Object.values(kept)) {
+    if (!mine.has(node.id) && !isOlder(node)) conversation.nodes[node.id] = node;
+  }
+  return isLost;
+}
+
+// After another tab wrote: takes that in, and writes again what it wrote away.
+export function settle(conversation) {
+  if (merge(conversation)) save(conversation);
 }
 
 export function remove(id) {

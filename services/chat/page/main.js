@@ -344,7 +344,7 @@ function follow() {
   votes.watch(thread.updateAll);
   storage.onFull(() => toast(t("full")));
   conversations.onChange((id) => {
-    if (id === open.id && conversations.load(id)) conversations.merge(open);
+    if (id === open.id && conversations.load(id)) conversations.settle(open);
     else if (id === open.id && !writing.has(id)) return go();
     showAll();
   });

@@ -219,6 +219,22 @@ async def test_the_chosen_answer_of_a_pair_goes_on(site: Service, visitor: Visit
     assert site.engine.requests[-1]["messages"][1] == {"role": "assistant", "content": right}
 
 
+async def test_a_pair_that_is_chosen_from_while_it_is_written_is_written_to_its_end(
+    site: Service, visitor: Visitor
+) -> None:
+    await site.engine.hold()
+    await visitor.say("?", pair=True)
+    begun = visitor.answer.locator(".part .markdown > *")
+    while await begun.count() < 2:
+        await site.engine.allow(1)
+    await visitor.do("Right", "2")
+    await eventually(lambda: site.sink.feedback != [])
+    await site.engine.release()
+    await visitor.answered()
+    await visitor.page.reload()
+    await expect(visitor.answer.locator(".part .markdown")).to_have_text(["hello there", "hello there"])
+
+
 async def test_code_and_answers_are_copied(site: Service, visitor: Visitor) -> None:
     site.engine.answers = saying("Do:\n\n```sh\n", "ls -l\n", "```\n")
     answer = await visitor.ask("?")

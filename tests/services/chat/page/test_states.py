@@ -142,6 +142,27 @@ async def test_two_tabs_show_the_same_votes_and_conversations(site: Service, vis
     assert len({completion.conversation_id for completion in site.sink.completions}) == 1
 
 
+async def test_what_another_tab_wrote_away_is_written_again(site: Service, visitors: Visit) -> None:
+    """Tabs in processes of their own may each read what is kept before the other's write has reached them."""
+    one = await visitors(site.url)
+    await one.ask("first")
+    two = await visitors(site.url, beside=one)
+    await two.page.get_by_role("navigation").get_by_role("button", name="first", exact=True).click()
+    await site.engine.hold()
+    await two.say("second")
+    await expect(one.page.locator(".answer")).to_have_count(2)
+    name = await one.page.evaluate("Object.keys(localStorage).find((key) => key.startsWith('rlhf:conversation:'))")
+    stale = await one.page.evaluate("(name) => localStorage.getItem(name)", name)
+    await site.engine.release()
+    await two.answered()
+    await expect(one.shown).to_have_text(["first", "hello there", "second", "hello there"])
+    await one.page.evaluate("([name, text]) => localStorage.setItem(name, text)", [name, stale])
+    await one.page.wait_for_function("([name, text]) => localStorage.getItem(name) !== text", arg=[name, stale])
+    await one.page.reload()
+    for tab in (one, two):
+        await expect(tab.shown).to_have_text(["first", "hello there", "second", "hello there"])
+
+
 async def test_an_answer_goes_on_behind_another_conversation(site: Service, visitors: Visit) -> None:
     visitor = await visitors(site.url)
     await site.engine.hold()

@@ -143,12 +143,16 @@ def show_plan(
         trainer = trainer.model_copy(update={"tuning": tuning})
     shape = plan.Shape.of(model)
     on_gpu = gpu.memory() if trainer.device != "cpu" else 0
-    memory = round(memory_gib * plan.GIB) if memory_gib else on_gpu or plan.memory()
     on_a_gpu = trainer.device == "cuda" or bool(on_gpu)
-    found = plan.fits(shape, trainer, memory, gpu=on_a_gpu)
+    if memory_gib:
+        place: plan.Place = "a GPU" if on_a_gpu else "a CPU"
+        found = [plan.fits(shape, trainer, round(memory_gib * plan.GIB), place)]
+    else:
+        found = _fits_here(shape, trainer, on_gpu)
     if as_json:
         rows = [plan.row(shape, trainer, each) for each in plan.plans(shape, trainer)]
-        print(json.dumps({"ok": found.severity == "ok", "plans": rows, "findings": [asdict(found)]}))
+        is_ok = all(each.severity == "ok" for each in found)
+        print(json.dumps({"ok": is_ok, "plans": rows, "findings": [asdict(each) for each in found]}))
     else:
         print("\n".join(plan.table(shape, trainer)))
         now = plan.chosen(shape, trainer, gpu=on_a_gpu)
@@ -157,8 +161,8 @@ def show_plan(
         for name, size in plan.parts(now).items():
             print(f"  {size / plan.GIB:6.1f}  {name}")
         print()
-        show([found], as_json=False)
-    return int(found.severity == "refuse")
+        show(found, as_json=False)
+    return int(any(each.severity == "refuse" for each in found))
 
 
 def known_files(state: Path, installed: Path = INSTALLED) -> list[Path]:
@@ -287,8 +291,14 @@ def _memory(trainer: TrainerSettings) -> list[Finding]:
         shape = plan.Shape.of(Path(trainer.model))
     except InvalidInput:  # what is wrong with the folder, another check says
         return []
-    on_gpu = gpu.memory() if trainer.device != "cpu" else 0
-    return [plan.fits(shape, trainer, on_gpu or plan.memory(), gpu=bool(on_gpu))]
+    return _fits_here(shape, trainer, gpu.memory() if trainer.device != "cpu" else 0)
+
+
+def _fits_here(shape: plan.Shape, trainer: TrainerSettings, on_gpu: int) -> list[Finding]:
+    """Beside a GPU of so many bytes the host has to hold what an update changes, and moments that are kept there."""
+    if not on_gpu:
+        return [plan.fits(shape, trainer, plan.memory(), "a CPU")]
+    return [plan.fits(shape, trainer, on_gpu, "a GPU"), plan.fits(shape, trainer, plan.memory(), "a GPU's host")]
 
 
 def _lease(trainer: TrainerSettings) -> list[Finding]:

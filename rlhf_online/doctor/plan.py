@@ -25,6 +25,8 @@ from rlhf_online.models.tensor_headers import BadHeader, Tensor, read_header
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions.weight_files import BadIndex, weight_files
 
+Place = Literal["a GPU", "a GPU's host", "a CPU"]
+
 GIB = 1 << 30
 ITEM = {"float32": 4, "bfloat16": 2}
 """Bytes of a number."""
@@ -126,6 +128,11 @@ class Choice:
         now = self.said()
         return [f"{name} = {value}" for name, value in other.said().items() if value != now[name]]
 
+    def told(self) -> str:
+        """For people: the settings that a plan is known by, and the moments' place where it is not the usual one."""
+        away = ", optimiser_state 'cpu'" if self.optimiser_state == "cpu" else ""
+        return f"tuning '{self.tuning}', reward.tuning '{self.reward_tuning}'{away} and dtype '{self.dtype}'"
+
     def said(self) -> dict[str, str]:
         """As the trainer's settings say it."""
         values = {name.replace("reward_", "reward."): value for name, value in asdict(self).items()}
@@ -189,6 +196,10 @@ class Plan:
         reading = "the models are read"
         added = max(*self.host.values(), self.device[reading] + self.host[reading])
         return PROCESS + sum(self.on_host_held.values()) + self.rounding + added
+
+    def needed(self, place: Place) -> int:
+        """Of the memory there."""
+        return {"a GPU": self.on_device, "a GPU's host": self.on_host, "a CPU": self.on_cpu}[place]
 
 
 def plan(shape: Shape, settings: TrainerSettings, choice: Choice) -> Plan:
@@ -276,26 +287,24 @@ def scorer(shape: Shape, settings: TrainerSettings, dtype: str) -> int:
     return PROCESS + shape.frozen(dtype, head=False) + WIDE * (shape.weights - shape.head)
 
 
-def fits(shape: Shape, settings: TrainerSettings, memory: int, *, gpu: bool) -> Finding:
+def fits(shape: Shape, settings: TrainerSettings, memory: int, place: Place) -> Finding:
     """Whether the trainer fits into `memory` bytes, by how much not, and which setting would have it fit.
 
     Of a process that holds whole models: one whose weights are sharded needs less, so that nothing is refused then.
     """
-    now = chosen(shape, settings, gpu=gpu)
-    needed = now.on_device if gpu else now.on_cpu
-    where = "a GPU" if gpu else "a CPU"
+    now = chosen(shape, settings, gpu=place != "a CPU")
+    needed = now.needed(place)
     if needed <= memory:
-        takes = f", and takes {_gib(now.taken(memory))}" if gpu else ""
-        return ok("memory", f"the trainer needs about {_gib(needed)} of {_gib(memory)} on {where}{takes}")
+        takes = f", and takes {_gib(now.taken(memory))}" if place == "a GPU" else ""
+        return ok("memory", f"the trainer needs about {_gib(needed)} of {_gib(memory)} on {place}{takes}")
     what = (
-        f"the trainer needs about {_gib(needed)} on {where} with tuning '{now.choice.tuning}', reward.tuning "
-        f"'{now.choice.reward_tuning}' and dtype '{now.choice.dtype}', and there are {_gib(memory)}: "
+        f"the trainer needs about {_gib(needed)} on {place} with {now.choice.told()}, and there are {_gib(memory)}: "
         f"{_gib(needed - memory)} too few"
     )
     if settings.sharding == "full":
         todo = "docs/decisions/0046-sharded-models.md has the bytes a weight for so many ranks"
         return warn("memory", f"{what}, in a process that holds whole models; pieces are not reckoned", todo)
-    others = [(each.on_device if gpu else each.on_cpu, each) for each in plans(shape, settings)]
+    others = [(each.needed(place), each) for each in plans(shape, settings)]
     enough = [(bytes_, each) for bytes_, each in others if bytes_ <= memory]
     if not enough:
         least, each = min(others, key=lambda item: item[0])

@@ -88,12 +88,12 @@ def test_a_card_is_filled_as_passes_are_cut_there(
 def test_what_does_not_fit_is_told_with_what_would(model: Path) -> None:
     shape, chosen = Shape.of(model), settings(model, "full", "full")
     most = plan.chosen(shape, chosen, gpu=False).on_cpu
-    assert plan.fits(shape, chosen, most, gpu=False).severity == "ok"
-    found = plan.fits(shape, chosen, most - GIB // 2, gpu=False)
+    assert plan.fits(shape, chosen, most, "a CPU").severity == "ok"
+    found = plan.fits(shape, chosen, most - GIB // 2, "a CPU")
     assert found.severity == "refuse" and found.what.endswith(": 0.5 GiB too few")
     assert "tuning 'full', reward.tuning 'full' and dtype 'float32'" in found.what
     assert found.todo.startswith("reward.tuning = 'lora' needs "), "the least that has to change"
-    least = plan.fits(shape, chosen, GIB // 4, gpu=False)
+    least = plan.fits(shape, chosen, GIB // 4, "a CPU")
     assert least.todo.startswith("a smaller model or more memory: tuning = 'lora', reward.tuning = 'lora'")
 
 
@@ -119,7 +119,21 @@ def test_the_moments_place_is_changed_where_that_alone_makes_a_gpu_large_enough(
     shape = Shape.of(model)
     chosen = settings(model, "full", "full").model_copy(update={"dtype": "bfloat16"})
     short = plan.chosen(shape, chosen, gpu=True).on_device - 1
-    assert plan.fits(shape, chosen, short, gpu=True).todo.startswith("optimiser_state = 'cpu' needs ")
+    assert plan.fits(shape, chosen, short, "a GPU").todo.startswith("optimiser_state = 'cpu' needs ")
+
+
+def test_a_host_that_is_too_small_beside_its_gpu_is_named(model: Path) -> None:
+    """What an update changes is copied there, moments that are kept there stay."""
+    shape, whole = Shape.of(model), settings(model, "full", "full")
+    away = whole.model_copy(update={"optimiser_state": "cpu"})
+    needed = plan.chosen(shape, away, gpu=True).on_host
+    assert plan.fits(shape, away, needed, "a GPU's host").severity == "ok"
+    found = plan.fits(shape, away, needed - 1, "a GPU's host")
+    assert found.severity == "refuse"
+    assert "on a GPU's host with tuning 'full', reward.tuning 'full', optimiser_state 'cpu' and dtype" in found.what
+    assert found.todo.startswith("optimiser_state = 'device' needs ")
+    less = plan.chosen(shape, whole, gpu=True).on_host
+    assert plan.fits(shape, whole, less, "a GPU's host").severity == "ok" and less < needed
 
 
 def test_what_would_not_fit_whole_is_not_refused_in_pieces(model: Path) -> None:
@@ -127,9 +141,9 @@ def test_what_would_not_fit_whole_is_not_refused_in_pieces(model: Path) -> None:
     shape, whole = Shape.of(model), settings(model, "full", "full")
     most = plan.chosen(shape, whole, gpu=True).on_device
     pieces = whole.model_copy(update={"sharding": "full"})
-    assert plan.fits(shape, whole, most - 1, gpu=True).severity == "refuse"
-    assert plan.fits(shape, pieces, most, gpu=True).severity == "ok"
-    found = plan.fits(shape, pieces, most - 1, gpu=True)
+    assert plan.fits(shape, whole, most - 1, "a GPU").severity == "refuse"
+    assert plan.fits(shape, pieces, most, "a GPU").severity == "ok"
+    found = plan.fits(shape, pieces, most - 1, "a GPU")
     assert found.severity == "warn" and "pieces are not reckoned" in found.what
 
 

@@ -14,7 +14,7 @@ script=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
 place=${RLHF_ONLINE_TOOLS:-$HOME/.cache/rlhf-online/tools}
 
 quick_tools="helm helm3 prometheus etcd hadolint schemas compose-spec cyclonedx"
-compiled_tools="lws kubeconform helm-unittest kwok kubernetes"
+compiled_tools="lws lws-controller kubeconform helm-unittest kwok kubernetes"
 all_tools="$quick_tools $compiled_tools"
 
 # helm is the release that most people have, helm3 the oldest that the chart takes. What brings each is in `bring`.
@@ -28,7 +28,7 @@ version() {
         schemas) echo 1.37.0 ;;
         compose-spec) echo 0.39.0 ;;
         cyclonedx) echo 11.12.0 ;;
-        lws) echo 0.8.0 ;;
+        lws | lws-controller) echo 0.8.0 ;;
         kubeconform) echo 0.8.0 ;;
         helm-unittest) echo 1.1.2 ;;
         kwok) echo 0.8.0 ;;
@@ -44,6 +44,7 @@ tool_of() {
         promtool) echo prometheus ;;
         stages.yaml) echo kwok ;;
         leaderworkersets.yaml) echo lws ;;
+        lws-webhooks.yaml) echo lws-controller ;;
         compose-spec.json) echo compose-spec ;;
         cyclonedx-1.6) echo cyclonedx ;;
         kube-apiserver | kube-controller-manager | kube-scheduler) echo kubernetes ;;
@@ -91,10 +92,16 @@ bring() {
             ;;
         prometheus) debian prometheus usr/bin/prometheus usr/bin/promtool ;;
         etcd) debian etcd-server usr/bin/etcd ;;
-        # What a LeaderWorkerSet is; its controller is not built.
+        # What a LeaderWorkerSet is, and who makes its pods, with what the API server has to ask it.
         lws)
             need_go
             cp "$(go_module sigs.k8s.io/lws)/config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml" leaderworkersets.yaml
+            ;;
+        lws-controller)
+            go_build sigs.k8s.io/lws cmd
+            mv cmd lws-controller
+            cp "$(go_module sigs.k8s.io/lws)/config/webhook/manifests.yaml" lws-webhooks.yaml
+            chmod 644 lws-webhooks.yaml
             ;;
         kubeconform) go_install github.com/yannh/kubeconform/cmd/kubeconform ;;
         helm-unittest) go_build github.com/helm-unittest/helm-unittest cmd/helm-unittest ;;
@@ -187,11 +194,10 @@ go_build() {
                 esac
             done
         go mod edit -require "$module@v$release"
-        for package; do go get "$module/$package@v$release"; done
         stamp=k8s.io/component-base/version
         rest=${release#*.}
         for package; do
-            nice -n 10 go build -o .. -ldflags "-s -w -X $stamp.gitVersion=v$release \
+            nice -n 10 go build -mod=mod -o .. -ldflags "-s -w -X $stamp.gitVersion=v$release \
                 -X $stamp.gitMajor=${release%%.*} -X $stamp.gitMinor=${rest%%.*}" "$module/$package"
         done
     )

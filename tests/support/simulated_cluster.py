@@ -2,7 +2,8 @@
 
     etcd ◄── kube-apiserver ◄── kube-controller-manager   rollouts, Jobs, PodDisruptionBudgets, autoscaling
               │   ▲       ▲──── kube-scheduler            pods to nodes
-              │   └──────────── kwok                      says that scheduled pods run and are ready, and binds volumes
+              │   ├──────────── kwok                      says that scheduled pods run and are ready, and binds volumes
+              │   └──────────── lws-controller            pods of a LeaderWorkerSet (`worker_groups`)
               └──────────────► Measured                   what pods are said to use, for HorizontalPodAutoscalers
 
 So what is refused, admitted, rolled out and authorised is what the real thing does; no image runs. Everything listens
@@ -19,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support import worker_groups
 from tests.support.certificates import Authority
 from tests.support.measured import Measured
 from tests.support.ops_tools import tool
@@ -95,6 +97,7 @@ class Cluster:
     def __enter__(self) -> Self:
         files = {name: tool(name) for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")}
         kwok, stages, groups, _ = tool("kwok"), tool("stages.yaml"), tool("leaderworkersets.yaml"), tool("kubectl")
+        controller, hooks = tool("lws-controller"), tool("lws-webhooks.yaml")
         try:
             self._launch(files["etcd"], self._etcd_arguments())
             self._launch(files["kube-apiserver"], self._apiserver_arguments())
@@ -116,8 +119,11 @@ class Cluster:
                     *self.measured.objects(),
                 ]
             )
-            # As its own definition has it, though nobody acts on it here, either.
             self.kubectl("apply", "--server-side", "--filename", str(groups))
+            configuration = worker_groups.configuration(self.folder, hooks_port := reserve(), self.server)
+            self._launch(controller, [f"--kubeconfig={self.kubeconfig}", f"--config={configuration}"])
+            until(lambda: worker_groups.listens(hooks_port), START_S, lambda: self.log("lws-controller"))
+            self.apply(worker_groups.webhooks(hooks, hooks_port, self.authority.file))
             until(lambda: self._nodes_ready() == NODES, START_S, lambda: f"nodes to be ready: {self.log('kwok')}")
         except BaseException:
             self.close()

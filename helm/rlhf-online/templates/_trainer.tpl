@@ -86,9 +86,13 @@ spec:
       emptyDir:
         medium: Memory
         sizeLimit: {{ $trainer.sharedMemory | quote }}
-    {{- if not $trainer.disk.enabled }}
+    {{- if or $worker (not $trainer.disk.enabled) }}
     - name: state
       emptyDir: {}
+    {{- else if gt (int $trainer.nodes) 1 }}
+    - name: state
+      persistentVolumeClaim:
+        claimName: "state-{{ $name }}-trainer-0"
     {{- end }}
     {{- include "rlhf.tmp.volumes" . | nindent 4 }}
     {{- with include "rlhf.models.volumes" . | trim }}

@@ -234,9 +234,13 @@ def test_a_trainer_on_several_nodes_is_one_group_whose_first_pod_alone_has_secre
     assert group["spec"]["replicas"] == 1
     group = group["spec"]["leaderWorkerTemplate"]
     assert (group["size"], group["restartPolicy"]) == (3, "RecreateGroupOnPodRestart")
-    assert group["volumeClaimTemplates"] == one["volumeClaimTemplates"], "who goes on with more nodes has what was kept"
+    assert "volumeClaimTemplates" not in group, "each pod would have one"
+    (claim,) = objects.of("PersistentVolumeClaim", "-trainer-0")
+    assert claim["spec"] == one["volumeClaimTemplates"][0]["spec"]
 
     leader, worker = (group[name]["spec"] for name in ("leaderTemplate", "workerTemplate"))
+    (kept,), (passing,) = ([each for each in spec["volumes"] if each["name"] == "state"] for spec in (leader, worker))
+    assert kept["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"] and passing["emptyDir"] == {}
     (leads,), (follows,) = leader["containers"], worker["containers"]
     nodes = ["--nnodes", "3", "--node-rank", "$(LWS_WORKER_INDEX)", "--master-addr", "$(LWS_LEADER_ADDRESS)"]
     command = ["python", "-m", "torch.distributed.run", *nodes, "--master-port", "29500", "--nproc-per-node", "2"]

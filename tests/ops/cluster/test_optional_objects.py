@@ -78,23 +78,6 @@ def test_with_tls_on_its_ports_a_gateway_is_told_of_both_services(cluster: Clust
             assert container["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
 
 
-def test_a_trainer_goes_from_one_node_to_several_and_back_and_its_checkpoints_stay(cluster: Cluster) -> None:
-    """Of the group's own controller, which is not here, nothing is asked but what it takes."""
-    with release(cluster, cluster.namespace()) as chat:
-        chat.install()
-        (claim,) = chat.find("persistentvolumeclaims", "trainer")
-        assert chat.find("statefulsets", "trainer") and not chat.find("leaderworkersets")
-        chat.upgrade({"trainer": {"nodes": 3, "ranks": 2}})
-        (group,) = chat.find("leaderworkersets")
-        assert not chat.find("statefulsets", "trainer") and not chat.find("services", "trainer")
-        (template,) = group["spec"]["leaderWorkerTemplate"]["volumeClaimTemplates"]
-        assert name_of(claim) == f"{name_of(template)}-{name_of(group)}-0", "as the group's first pod will look for it"
-        chat.upgrade()
-        assert not chat.find("leaderworkersets")
-        chat.workloads()
-        assert [name_of(one) for one in chat.find("persistentvolumeclaims", "trainer")] == [name_of(claim)]
-
-
 def test_keda_finds_what_it_scales(chat: Release) -> None:
     (scaler,) = chat.find("scaledobjects")
     target = scaler["spec"]["scaleTargetRef"]

@@ -59,6 +59,9 @@ RUNS = (
 )
 """Code, and pickles, that the model's files or a request bring, or an object that may name such."""
 _FLAG = re.compile(r"--[a-z][a-z0-9-]*")
+LOW_PRIORITY = 10
+"""Of requests that are nobody's. People's have 0, and a vLLM that schedules by priority serves smaller numbers first.
+One that does not ignores the number (seen in 0.32, whose documentation says that it refuses it)."""
 
 
 def checked(words: Sequence[str]) -> tuple[str, ...]:

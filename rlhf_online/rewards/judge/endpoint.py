@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rlhf_online import sqlite
+from rlhf_online.config.engine_args import LOW_PRIORITY
 from rlhf_online.config.explain import masked
 from rlhf_online.errors import InvalidInput
 from rlhf_online.retry import Backoff
@@ -163,6 +164,8 @@ class Endpoint:
         import httpx
 
         body = {"model": self._settings.model, "messages": messages, **asked}
+        if self._settings.url.startswith("unix:"):
+            body["priority"] = LOW_PRIORITY
         ends_s, content = time.monotonic() + self._settings.timeout_s, b""
         with self._client.stream("POST", f"{self._base}/chat/completions", json=body) as reply:
             for piece in reply.iter_bytes():

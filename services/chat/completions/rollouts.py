@@ -12,6 +12,7 @@ import orjson
 from pydantic import AfterValidator, Field, ValidationInfo
 from typing_extensions import TypedDict
 
+from rlhf_online.config.engine_args import LOW_PRIORITY
 from rlhf_online.errors import EngineUnavailable, RlhfError
 from services.chat.bodies.api_error import ApiError
 from services.chat.bodies.documented import documented
@@ -21,9 +22,6 @@ from services.chat.completions.engine import Engine
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import InFlight
 
-LOW_PRIORITY = 10
-"""People's requests have 0, and a vLLM that schedules by priority serves smaller numbers first. One that does not
-ignores the number (seen in 0.32, whose documentation says that it refuses it)."""
 PROMPTS_A_REQUEST = 16
 PARALLEL = 4
 MAX_PROMPTS = 4096

@@ -47,6 +47,7 @@ def test_a_label_is_soft_where_the_endpoint_gives_probabilities(cache: Cache, tm
     assert isinstance(said, Said) and (said.a, said.b) == pytest.approx((0.7, 0.2))
     assert (request["path"], request["key"]) == ("/v1/chat/completions", "Bearer secret")
     assert (request["model"], request["temperature"], request["logprobs"]) == ("m", 0, True)
+    assert "priority" not in request, "which not every endpoint takes"
 
 
 @pytest.mark.parametrize(
@@ -261,6 +262,7 @@ def test_the_engine_itself_is_asked_on_its_socket(cache: Cache, tmp_path: Path) 
         assert isinstance(endpoint.ask(MESSAGES), Said)
         endpoint.close()
         assert url.startswith("unix:/") and requests[0]["path"] == "/v1/chat/completions"
+        assert requests[0]["priority"] > 0, "behind people, whose requests have 0"
 
 
 def test_a_text_is_written_whole_or_not_at_all(cache: Cache) -> None:

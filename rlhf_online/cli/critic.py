@@ -108,8 +108,10 @@ def probe(file: FileArgument) -> None:
 
 @app.command("effect")
 def effect(state: StateOption = DEFAULT_STATE, config: ConfigOption = None) -> None:
-    """How who saw notes judged, beside who by the draw did not."""
+    """How who saw notes judged, beside who by the draw did not: how much they liked, how far they agree, how long they
+    took; and what notes change, with a 95 % interval."""
     from rlhf_online.eventlog import open_source
+    from rlhf_online.rewards.critic.effect import changes
     from rlhf_online.rewards.critic.effect import effect as measured
     from rlhf_online.rewards.judge.labelling import envelopes
 
@@ -122,3 +124,6 @@ def effect(state: StateOption = DEFAULT_STATE, config: ConfigOption = None) -> N
         source.close()
     for name, arm in arms.items():
         print(f"notes {name}: {arm.lines()}")
+    for name, found in changes(arms).items():
+        sure = "" if found.low <= 0 <= found.high else ", surely"
+        print(f"notes change {name} by {found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f}){sure}")

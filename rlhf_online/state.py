@@ -124,6 +124,8 @@ class StateDir:
         try:
             make_folder(self.root)
             _close(self.root)
+            if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self.root))
             if self.root.stat().st_mode & OTHERS or not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(self.root))
             for name in CONTENTS:
@@ -132,6 +134,11 @@ class StateDir:
                     for below in (*folders, *files):
                         _close(Path(folder, below))
         except OSError as error:
+            if error.errno == errno.EROFS:
+                raise StartRefused(
+                    f"{error.filename or self.root} is on a read-only file system: mount it for reading and writing; "
+                    "after an error of the disk Linux remounts it (see dmesg)"
+                ) from error
             raise StartRefused(
                 f"{error.filename} cannot be closed to other users, who could read conversations there "
                 f"({error.strerror}; this process runs as user {os.geteuid()}, and user {_owner(self.root)} owns "

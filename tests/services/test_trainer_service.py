@@ -4,11 +4,13 @@ One that was replaced ends by itself.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from rlhf_online.config import dump
 from rlhf_online.eventlog.local import LocalLog
@@ -18,15 +20,15 @@ from rlhf_online.training.lease import FileLease
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
+from tests.support.small_disk import cannot_mount, small_disk
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(path: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "services.trainer", "--config", str(path)], cwd=ROOT, stderr=subprocess.PIPE
-    )
+def start(path: Path, **variables: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "services.trainer", "--config", str(path)]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, env={**os.environ, **variables})
 
 
 def settings_in(folder: Path, ready: Path | None = None) -> TrainerSettings:
@@ -138,3 +140,35 @@ def test_a_typo_in_the_golden_prompts_is_named(tmp_path: Path) -> None:
     said = process.communicate(timeout=120)[1].decode()
     assert f"{golden}, [[prompt]] 1: max_word is no setting: did you mean max_words?" in said
     assert process.returncode == 2
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "model", weights_seed=None)
+    dump(settings_in(tmp_path).model_copy(update={"device": "cuda"}), tmp_path / "trainer.toml")
+    process = start(tmp_path / "trainer.toml", CUDA_VISIBLE_DEVICES="")
+    said = process.communicate(timeout=120)[1].decode()
+    assert "device is 'cuda', and torch finds no GPU: use 'auto' or 'cpu'" in said
+    assert process.returncode == 2
+
+
+@pytest.mark.parametrize("below", ["", "checkpoints"])
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_volume_that_cannot_be_written_is_named(tmp_path: Path, below: str, filled: bool) -> None:
+    """The whole state, or the checkpoints' own; kubelet starts the trainer again, which goes on once it is mended."""
+    volume = tmp_path / "state" / below
+    if why := cannot_mount(volume):
+        pytest.skip(why)
+    write_tiny_model(tmp_path / "model", weights_seed=None)
+    dump(settings_in(tmp_path), tmp_path / "trainer.toml")
+    with small_disk(volume, mib=1) as disk:
+        if filled:
+            disk.fill()
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", str(volume)], check=True)
+        process = start(tmp_path / "trainer.toml")
+        said = process.communicate(timeout=120)[1].decode()
+        assert process.returncode in (1, 2) and "Traceback" not in said
+        assert str(volume) in said
+        assert (
+            "No space left on device: make room, or a larger volume" if filled else "for reading and writing"
+        ) in said

@@ -17,7 +17,7 @@ from rlhf_online import process
 from rlhf_online.config import load
 from rlhf_online.errors import RlhfError
 from rlhf_online.eventlog.tail import LocalReader
-from rlhf_online.metrics import TrainerMetrics, serve
+from rlhf_online.metrics import MachineMetrics, TrainerMetrics, serve
 from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rewards.client import RewardClient
 from rlhf_online.state import StateDir
@@ -51,6 +51,7 @@ def main() -> None:
     tokenizer = ChatTokenizer(base)
     engine = TorchEngine(open_registry(state.versions), base, tokenizer)
     metrics = TrainerMetrics(collectors := CollectorRegistry())
+    MachineMetrics(state.root, collectors)
     with FileLease.take(state.checkpoints) as lease:
         process.write_ready_file(settings.ready_file, metrics=serve(collectors, settings.host, settings.metrics_port))
         build(

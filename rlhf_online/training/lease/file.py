@@ -17,6 +17,7 @@ What remains: on a file system where flock excludes nobody, a trainer that stops
 one step after it was replaced. Two that start there at the same time are told apart by `holder`: the last one stays.
 """
 
+import errno
 import json
 import os
 import socket
@@ -36,6 +37,11 @@ from rlhf_online.errors import CheckpointError, Fenced
 
 EPOCH = "epoch.json"
 STEP_WITHIN_S, POLL_S = 10.0, 0.01
+REMEDIES = {
+    errno.EROFS: "mount it for reading and writing; after an error of the disk Linux remounts it (see dmesg)",
+    errno.ENOSPC: "make room, or a larger volume",
+    errno.EDQUOT: "make room, or a larger quota",
+}
 
 
 class Lease(Protocol):
@@ -79,15 +85,11 @@ class Fence:
     @classmethod
     def begin(cls, folder: Path, holder: str) -> Self:
         """Take the next epoch. Raises CheckpointError where it cannot write, or a step of another does not end."""
-        try:
+        with _needed(folder):
             make_folder(folder)
             with _epoch_lock(folder):
                 term = Term(_highest_epoch(folder) + 1, holder)
                 write_json(folder / EPOCH, asdict(term))
-        except OSError as error:
-            raise CheckpointError(
-                f"{error.filename or folder}: {error.strerror}: the trainer must be able to read and write there"
-            ) from error
         structlog.get_logger().info("lease taken", epoch=term.epoch)
         return cls(folder, term)
 
@@ -123,8 +125,7 @@ class FileLease(Fence):
     @classmethod
     @contextmanager
     def take(cls, folder: Path) -> Iterator[Self]:
-        """Hold the lease while the block runs. Raises CheckpointError if another trainer does."""
-        make_folder(folder)
+        """Hold the lease while the block runs. Raises CheckpointError if another trainer does, or it cannot write."""
         with _exclusive(folder):
             yield cls.begin(folder, new_holder())
 
@@ -132,13 +133,30 @@ class FileLease(Fence):
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
     path = folder / "lock"
-    if (lock := locks.try_acquire(path, signed=True)) is None:
+    with _needed(folder):
+        make_folder(folder)
+        lock = locks.try_acquire(path, signed=True)
+    if lock is None:
         raise CheckpointError(
             f"another trainer (process {locks.holder(path)}) works on {folder}: stop it first, or give this one "
             "another state_dir"
         )
     with lock:
         yield
+
+
+@contextmanager
+def _needed(folder: Path) -> Iterator[None]:
+    """A trainer that cannot write there cannot begin: raises CheckpointError for an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        remedy = REMEDIES.get(
+            error.errno or 0, "the trainer's user must be able to read and write there (see id, ls -l)"
+        )
+        raise CheckpointError(
+            f"{error.filename or folder}, where the trainer keeps its checkpoints: {error.strerror}: {remedy}"
+        ) from error
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from tests.support.alerting import SHARE, Alerts, alerts
 from tests.support.chat_process import ROOT
 from tests.support.prometheus import Target
 from tests.support.proxy import Proxy
+from tests.support.small_disk import cannot_mount, small_disk
 from tests.support.trainer_world import LENIENT, MAX_TOKENS, PROMPTS, World, world
 from tests.support.waiting import eventually
 
@@ -116,6 +117,21 @@ async def test_a_trainer_whose_reward_service_is_away(tmp_path: Path) -> None:
             proxy.cut = False
             await found.ends("RlhfTrainerStalled")
             await found.ends("RlhfConsumerLag")
+
+
+async def test_a_checkpoints_volume_that_is_full(tmp_path: Path) -> None:
+    if why := cannot_mount(tmp_path / "tried"):
+        pytest.skip(why)
+    with world(tmp_path) as tiny, small_disk(tiny.state.checkpoints, mib=64) as disk:
+        async with trainer(tiny, tmp_path) as (_, found):
+            disk.fill()
+            await asyncio.to_thread(tiny.chat, 20)
+            await found.fires("RlhfDiskFills", severity="critical", service="storage", folder="checkpoints")
+            await found.fires("RlhfTrainerStalled", severity="critical", service="trainer")
+            assert "No space left" in tiny.state.read_status("trainer")["waiting_for"]
+            disk.free()
+            await found.ends("RlhfDiskFills")
+            await found.ends("RlhfTrainerStalled")
 
 
 async def test_votes_whose_answers_never_come_and_records_that_are_none(tmp_path: Path) -> None:

@@ -287,6 +287,11 @@ def test_the_operators_levers_carry_the_credential(service, state, capsys):
     assert {authorization for *_, authorization in service.asked} == {f"Bearer {state.operator_token()}"}
     assert service.asked[1][2] == {"reason": "rude"}
     assert "policy-000001 is live again" in capsys.readouterr().out
+    first = {"version": "policy.brief-000000", "state": "failed", "previous": ""}
+    service.answer("/v1/versions/rollback", first)
+    assert main(["versions", "rollback", "--audience", "brief", *options]) == 0
+    assert service.asked[2][2] == {"reason": "by hand", "kind": "policy.brief"}
+    assert "policy.brief-000000 is left: the common adapter answers brief" in capsys.readouterr().out
 
 
 def test_a_lever_without_a_credential_asks_for_it_and_makes_no_folder(service, tmp_path, capsys):

@@ -17,7 +17,7 @@ from rlhf_online.eventlog import folder as log_files
 from rlhf_online.eventlog import gap
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.spool import Spool
-from rlhf_online.rewards import weights
+from rlhf_online.rewards import audiences, weights
 from rlhf_online.rewards.rules import record
 from rlhf_online.rewards.rules.ruleset import parse
 from rlhf_online.state import StateDir
@@ -162,6 +162,12 @@ FILES = (
         but={"missing": {"helpful": 3.0}},
     ),
     SmallFile(
+        path="versions/audiences",
+        read=lambda state: audiences.read(versions(state).store),
+        intact={"brief": {"helpful": 2.0}},
+        but={"missing": {}},
+    ),
+    SmallFile(
         path="versions/reward-rules",
         read=lambda state: record.read(versions(state).store).text,
         intact=RULES,
@@ -227,6 +233,7 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights.change(registry.store, state, {"helpful": 2.0}, ["helpful"])
     write_json(state.reward_weights, {"helpful": 3.0})
     record.apply(registry.store, parse(RULES))
+    audiences.define(registry.store, "brief", {"helpful": 2.0}, {}, ["helpful"])
     state.write_status("trainer", {"cycle": 1})
     write_json(state.run / "standalone.ready.json", {"pid": 0})
     with LocalLog(state.log) as log:

@@ -53,7 +53,7 @@ class Lineages:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self.versions = [*catalogue.versions("reward"), *catalogue.versions("policy")]
+        self.versions = sorted(catalogue.versions(), key=lambda name: not name.startswith("reward-"))
         """None before what it goes back to."""
         self._first = next((name for name in self.versions if name.startswith("policy-")), "")
         self._known: dict[str, TrainedOn | str] = {}
@@ -66,7 +66,7 @@ class Lineages:
             new = set(self.before(left.pop())) - found
             found |= new
             left += new
-        said = {name: self.record(name) for name in sorted(found, key=lambda name: (name.startswith("policy-"), name))}
+        said = {name: self.record(name) for name in sorted(found, key=lambda name: (name.startswith("policy"), name))}
         return Lineage(
             records={name: record for name, record in said.items() if isinstance(record, TrainedOn)},
             unknown={name: record for name, record in said.items() if isinstance(record, str)},

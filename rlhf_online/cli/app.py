@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rlhf_online.cli import (
+    audiences,
     backup,
     canary,
     chat,
@@ -64,6 +65,7 @@ app.add_typer(versions_store.app, name="versions")
 app.add_typer(learning.app, name="learning")
 app.add_typer(canary.app, name="canary")
 app.command("reward-weights")(weights.reward_weights)
+app.add_typer(audiences.app, name="audiences")
 app.add_typer(rules.app, name="rules")
 app.add_typer(judge.app, name="judge")
 app.command("ask", no_args_is_help=True)(questions.ask)

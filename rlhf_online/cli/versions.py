@@ -17,6 +17,7 @@ from rlhf_online.errors import InvalidInput
 from rlhf_online.keystore import owned
 from rlhf_online.state import SERVICES_STATUS, StateDir
 from rlhf_online.versions import open_registry, pods, reports
+from rlhf_online.versions.manifest import audience_kind
 from rlhf_online.versions.pods import PodReport
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import summaries
@@ -61,13 +62,19 @@ def promote(
 @app.command("rollback")
 def rollback(
     reason: Annotated[str, typer.Option(help="Kept with the version that is left.")] = "by hand",
+    audience: Annotated[str, typer.Option(help="Of this audience; by default of everybody.")] = "",
     url: UrlOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Leave the live policy for the one before it, and mark it failed."""
+    asked = {"reason": reason, **({"kind": audience_kind(audience)} if audience else {})}
     with connect(url, state, operator=True) as service:
-        answer = service.post("/v1/versions/rollback", {"reason": reason})
-    print(f"{answer.get('version', 'the version before')} is live again")
+        answer = service.post("/v1/versions/rollback", asked)
+    version = answer.get("version", "the version before")
+    if answer.get("state") == "failed":
+        print(f"{version} is left: the common adapter answers {audience} until there is another version")
+    else:
+        print(f"{version} is live again")
 
 
 @app.command("report")
@@ -199,7 +206,7 @@ def existing(state: Path) -> StateDir:
 
 def _check_name(version: str) -> None:
     """It is to stand in an address."""
-    if not version.replace("-", "").isalnum():
+    if not version.translate(str.maketrans("", "", "-._")).isalnum():
         raise InvalidInput(f"{version!r} is no version name: they look like policy-000012")
 
 

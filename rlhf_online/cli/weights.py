@@ -26,7 +26,7 @@ def reward_weights(
     registry = registry_of(folder)
     objectives, rules = weights.objectives(registry), record.objectives(registry.store)
     if changes:
-        chosen = weights.change(registry.store, folder, dict(map(_change, changes)), objectives, rules)
+        chosen = weights.change(registry.store, folder, dict(map(change, changes)), objectives, rules)
     else:
         chosen = weights.applicable(weights.read(registry.store, folder), objectives, rules)
     print(ROW.format("OBJECTIVE", "WEIGHT"))
@@ -34,7 +34,8 @@ def reward_weights(
         print(ROW.format(name, f"{value:g}"))
 
 
-def _change(text: str) -> tuple[str, float]:
+def change(text: str) -> tuple[str, float]:
+    """Of "harmless=2". Raises InvalidInput."""
     name, equals, value = text.partition("=")
     try:
         if equals:

@@ -76,7 +76,7 @@ class EngineSettings(Section):
             ),
             Only("mode", "managed"),
         ),
-        "max_lora_rank": Only("tuning", "lora"),
+        **dict.fromkeys(("max_lora_rank", "audiences"), Only("tuning", "lora")),
     }
 
     @model_validator(mode="before")
@@ -124,6 +124,13 @@ class EngineSettings(Section):
     )
     tensor_parallel_size: Positive = Field(default=1, description="GPUs that hold the model together.")
     max_lora_rank: Positive = Field(default=16, description="Largest rank of an adapter.")
+    audiences: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="Audiences (`rlhf-online audiences`) whose adapters have a place beside the live one; each takes "
+        "the memory of an adapter of max_lora_rank. Profiles of others are refused.",
+    )
     start_timeout_s: float = Field(
         default=600.0, gt=0, description="How long a start may take before it counts as failed."
     )

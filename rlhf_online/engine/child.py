@@ -222,7 +222,8 @@ def command(settings: EngineSettings, device: str, socket: Path, *, dummy_weight
     words += ["--load-format", "dummy" if dummy_weights else "safetensors"]
     if settings.tuning == "lora":
         words += ["--enable-lora", "--max-lora-rank", str(settings.max_lora_rank)]
-        words += ["--max-loras", str(LORA_SLOTS), "--max-cpu-loras", str(LORA_KEPT)]
+        words += ["--max-loras", str(LORA_SLOTS + settings.audiences)]
+        words += ["--max-cpu-loras", str(LORA_KEPT + 2 * settings.audiences)]  # of each the one before it, too
     return [*words, *settings.extra_args]
 
 

@@ -19,6 +19,7 @@ import structlog
 
 from rlhf_online.canary.record import Canary
 from rlhf_online.config import EngineSettings, SwapSettings
+from rlhf_online.engine.audiences import AudienceFollower
 from rlhf_online.engine.canary import CanaryFollower
 from rlhf_online.engine.child import SERVED_NAME, EngineProcess
 from rlhf_online.engine.follower import POLLS_PER_S, VersionFollower
@@ -54,6 +55,7 @@ class EngineHost:
         if settings.mode == "managed":
             self.process = EngineProcess(settings, state, dummy_weights=settings.tuning == "full")
         self.client = EngineClient(self.process.url if self.process else settings.url)
+        self._swap = swap
         self._loader = VersionLoader(self.client, registry, settings, swap, scratch=state.run / "adapters")
         self.pod = Pod(registry.store, pod_name(state.root), self, max_lag_s=swap.max_lag_s, canary=swap.canary)
         self._follower = VersionFollower(self._loader, registry, self.pod, swap)
@@ -65,7 +67,16 @@ class EngineHost:
             self.on_change,
             beside=beside,
             quorum=swap.quorum,
-            poll_s=lambda: max(swap.poll_s, self.pod.count / POLLS_PER_S),
+            poll_s=self._poll_s,
+        )
+        self._audiences = AudienceFollower(
+            self._loader,
+            registry,
+            self.pod,
+            self.on_change,
+            places=settings.audiences,
+            quorum=swap.quorum,
+            poll_s=self._poll_s,
         )
         self._tuning = settings.tuning
         self._without: State = "starting"
@@ -99,7 +110,13 @@ class EngineHost:
     @property
     def models(self) -> Mapping[str, str]:
         """The "model" of requests for each version that can be asked for by its name, oldest first."""
-        return self._loader.models
+        return {**{version: version for version in self._loader.of_audiences.values()}, **self._loader.models}
+
+    @property
+    def audiences(self) -> Mapping[str, str]:
+        """The version that answers for each audience; "" for the common one, while the engine holds none."""
+        held = self._loader.of_audiences
+        return {name: held.get(name, "") for name in self._audiences.wanted}
 
     @property
     def canary(self) -> Canary | None:
@@ -129,7 +146,7 @@ class EngineHost:
     async def run(self) -> None:
         """Serve until `close`. Raises EngineStartFailed if the engine's very first start fails."""
         self._finished.clear()
-        beside = [asyncio.create_task(each()) for each in (self.pod.run, self._canary.run)]
+        beside = [asyncio.create_task(each()) for each in (self.pod.run, self._canary.run, self._audiences.run)]
         started, backoff = 0.0, Backoff(FIRST_BACKOFF_S, MAX_BACKOFF_S if self.process else ASK_AGAIN_S)
         try:
             while not self._closing.is_set():
@@ -216,6 +233,10 @@ class EngineHost:
             for wait in (closing, due, *((exited,) if exited is not None else ())):
                 wait.cancel()
             await asyncio.gather(closing, due, *((exited,) if exited is not None else ()), return_exceptions=True)
+
+    def _poll_s(self) -> float:
+        """Between two questions to the store, of which all pods together ask POLLS_PER_S at most."""
+        return max(self._swap.poll_s, self.pod.count / POLLS_PER_S)
 
     async def _back_off(self, backoff_s: float) -> None:
         self._loader.engine_lost()

@@ -58,6 +58,10 @@ class VersionLoader:
         self.on_restore: list[SwapListener] = []
         self.models: dict[str, str] = {}
         """The engine's name of each version that it holds and that may serve, the live one last."""
+        self.of_audiences: dict[str, str] = {}
+        """The version that the engine holds for each audience."""
+        self._before: dict[str, str] = {}
+        """The one that it held for each before that, which a request on its way may still name."""
         self._client = client
         self._registry = registry
         self._engine = engine
@@ -71,12 +75,12 @@ class VersionLoader:
         """The engine is a new one, which holds no version and serves its base model as `base_name`."""
         self._base_name = self.model_name = base_name
         self._adapters.clear()
-        self.models = {}
+        self.models, self.of_audiences, self._before = {}, {}, {}
 
     def engine_lost(self) -> None:
         """Nothing serves."""
         self.serving = ""
-        self.models = {}
+        self.models, self.of_audiences = {}, {}
 
     async def prepare(self, version: str) -> Prepared:
         """Bring the version's files here and check them.
@@ -120,6 +124,30 @@ class VersionLoader:
                     self.release(name)
                     await unload_quietly(self._client, name)
         return result.reason
+
+    async def hold_for(self, audience: str, version: str) -> str:
+        """Hold the adapter of an audience's version, in place of the one before it; "" or why the engine cannot, which
+        changes nothing. Raises as `hold`."""
+        weights = (await self.prepare(version)).weights
+        result = await self._transact(weights, adapter=True, serves=False)
+        if result.ok:
+            before, self.of_audiences = self.of_audiences, {**self.of_audiences, audience: version}
+            await self._forget_older(audience, before.get(audience, ""), version)
+        return result.reason
+
+    async def let_go_of(self, audience: str) -> None:
+        """No request is answered for it any more. Raises EngineUnavailable."""
+        before = self.of_audiences[audience]
+        self.of_audiences = {name: held for name, held in self.of_audiences.items() if name != audience}
+        await self._forget_older(audience, before, "")
+
+    async def _forget_older(self, audience: str, before: str, version: str) -> None:
+        """`version` is held in place of the one `before`, and the engine forgets what it held before that."""
+        older = self._before.pop(audience, "")
+        if before not in ("", version):
+            self._before[audience] = before
+        if older not in ("", before, version):
+            await unload_quietly(self._client, older)
 
     def release(self, version: str) -> None:
         """Nobody is to be answered any more by a version that was held beside the one that serves."""

@@ -102,6 +102,8 @@ class Pod:
         self._telling = asyncio.Lock()
         self.beside = ""
         """The canary that it is to hold beside the live version, "" for none."""
+        self.of_audiences: frozenset[str] = frozenset()
+        """The versions that it is to hold for audiences."""
 
     @property
     def actor(self) -> str:
@@ -130,7 +132,8 @@ class Pod:
         elif live != self._live or self._lags_since is None:
             self._lags_since, self._others_serve = time.monotonic(), False
         self._live = live
-        self.could_not = {each: why for each, why in self.could_not.items() if each in (live, self.beside)}
+        wanted = {live, self.beside, *self.of_audiences}
+        self.could_not = {each: why for each, why in self.could_not.items() if each in wanted}
 
     async def verdict(self, version: str, *, of_canaries: bool = False) -> Tally:
         """Tell the others that this pod could not serve the version; how they fare with it. `of_canaries`: only

@@ -26,7 +26,7 @@ LOADED = Label(name="outcome", values=("loaded", "refused"))
 SWAPPED = Label(name="outcome", values=("ok", "failed"))
 SERVICE = Label(name="service", values=("chat", "reward", "trainer"))
 VERSION = Label(name="version", bound="one at a time: the version that serves")
-KIND = Label(name="kind", values=("policy", "reward"))
+KIND = Label(name="kind", values=("policy", "audience", "reward"))
 STATE = Label(name="state", values=("candidate", "canary", "live", "retired", "rejected", "failed"))
 STAGE = Label(name="stage", values=("accepted", "joined", "trained", "scored", "gated", "swapped"))
 """Of a vote's way to the weights that serve; see `rlhf_click_to_live_seconds`."""
@@ -37,7 +37,7 @@ SCORED = Label(
 CYCLE = Label(
     name="outcome", values=("promoted", "canary", "rejected", "undone", "skipped", "cold", "waiting", "paused")
 )
-PHASE = Label(name="phase", values=("reward", "held_back", "publishing", "rollouts", "policy", "gate"))
+PHASE = Label(name="phase", values=("reward", "held_back", "publishing", "rollouts", "policy", "gate", "audiences"))
 DISPOSITION = Label(
     name="disposition",
     values=("trained", "held_out", "orphaned", "dead_lettered", "withdrawn", "erased", "pending"),

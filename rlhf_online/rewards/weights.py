@@ -71,7 +71,7 @@ def complete(weights: Mapping[str, float], objectives: Sequence[str], rules: Seq
     if strangers := [name for name in weights if name not in known]:
         raise InvalidInput(f"{strangers[0][:LONGEST_NAME]!r} is no objective: there are {', '.join(known)}")
     chosen = {name: float(weights.get(name, 1.0)) for name in known}
-    if wrong := [name for name, value in chosen.items() if not _is_weight(value)]:
+    if wrong := [name for name, value in chosen.items() if not is_weight(value)]:
         raise InvalidInput(f"the weight of {wrong[0]} must be a number from 0 to {MOST:g}, and is {chosen[wrong[0]]:g}")
     if not any(chosen[name] for name in objectives):
         only = " of the reward model's objectives" if rules else ""
@@ -129,10 +129,11 @@ def _stored(store: VersionStore, state: StateDir, recorded: str | None) -> Weigh
             values = json.loads(recorded)
         except ValueError as error:
             raise FileDamaged(f"{place} holds no JSON ({error}): {REMEDY}") from error
-    if not isinstance(values, dict) or not all(_is_weight(value) for value in values.values()):
+    if not isinstance(values, dict) or not all(is_weight(value) for value in values.values()):
         raise FileDamaged(f"{place} must hold a number from 0 to {MOST:g} for each objective: {REMEDY}")
     return {name: float(value) for name, value in values.items()}
 
 
-def _is_weight(value: object) -> bool:
+def is_weight(value: object) -> bool:
+    """Whether it is a number from 0 to MOST."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST

@@ -50,17 +50,25 @@ class RolloutBuffer:
     def take(self, count: int, lineage: Sequence[str], claim: Callable[[str], bool]) -> list[Rollout]:
         """Remove and return up to `count` rollouts, newest first; drop those that are too old.
 
-        `lineage`: the policy versions that led to the live one, oldest first, the live one last.
+        `lineage`: the versions that led to the live one, oldest first, the live one last; what versions of other kinds
+        wrote (`versions.manifest`) stays.
         `claim(rollout_id)` says whether this rollout is used for the first time; others are passed over.
         """
-        recent = self.drop_stale(self._rollouts, lineage)
+        kinds = set(map(_kind, lineage))
+        others = [rollout for rollout in self._rollouts if kinds and _kind(rollout.policy_version) not in kinds]
+        recent = self.drop_stale(self._without(others), lineage)
         taken: list[Rollout] = []
         while recent and len(taken) < count:
             rollout = recent.pop()
             if claim(rollout.rollout_id):
                 taken.append(rollout)
-        self._rollouts = deque(recent)
+        gone = self._without([*others, *recent])
+        self._rollouts = deque(self._without(gone))
         return taken
+
+    def _without(self, some: Iterable[Rollout]) -> list[Rollout]:
+        known = set(map(id, some))
+        return [rollout for rollout in self._rollouts if id(rollout) not in known]
 
     def drop_stale(self, rollouts: Iterable[Rollout], lineage: Sequence[str]) -> list[Rollout]:
         """Those that are not too old, of the buffer or fresh; the others are counted."""
@@ -84,3 +92,8 @@ class RolloutBuffer:
         self.left_out = Counter(values["left_out"])
         if gone := len(values["rollouts"]) - len(kept):
             self.left_out["erased"] += gone
+
+
+def _kind(version: str) -> str:
+    """Of "policy.brief-000003" it is "policy.brief": an audience's versions are a line of their own."""
+    return version.rpartition("-")[0]

@@ -7,6 +7,7 @@ write together: of a request that is under way most answers are done, and its lo
 the places of those. What waits there waits behind people. How many it can write the chat service says with each reply.
 """
 
+import copy
 import itertools
 import time
 from collections import deque
@@ -18,7 +19,7 @@ import httpx
 import structlog
 
 from rlhf_online import http, tracing
-from rlhf_online.errors import EngineUnavailable, InvalidInput
+from rlhf_online.errors import EngineUnavailable, InvalidInput, UnknownVersion
 from rlhf_online.retry import Backoff
 from rlhf_online.rollout.types import Rollout
 
@@ -58,11 +59,19 @@ class Sampler:
         self._eos_ids = frozenset(eos_ids)
         self._pause = pause or _sleep
         self._at_once = ANSWERS_AT_ONCE
+        self.version = ""
+        """Which is asked for; "" for the live one."""
         self._requests = itertools.count()
         headers = {"Authorization": f"Bearer {token}"}
         # The chat service is internal: proxies of the environment are for other hosts.
         trusted: dict[str, Any] = {"verify": http.trusting(ca_file)} if ca_file else {}
         self._client = http.connect(chat_url, headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False, **trusted)
+
+    def of(self, version: str) -> "Sampler":
+        """One over the same connection that asks for a version which is held beside the live one, an audience's."""
+        other = copy.copy(self)
+        other.version = version
+        return other
 
     def close(self) -> None:
         """Close the connection."""
@@ -146,6 +155,7 @@ class Sampler:
         """The reply; None if the chat service will never answer this request."""
         try:
             traced = {tracing.HEADER: traceparent} if traceparent else {}
+            body = {**body, "model": self.version} if self.version else body
             response = self._client.post("/v1/rollouts", json=body, headers=traced)
             if response.is_success:
                 reply = response.json()
@@ -156,6 +166,8 @@ class Sampler:
         status, said = response.status_code, response.text[:500]
         if status in LATER:
             raise EngineUnavailable(f"the chat service gave no rollouts: HTTP {status}: {said}")
+        if status == 404 and self.version:
+            raise UnknownVersion(f"the chat service does not hold {self.version}: {said}")
         if status in (401, 403, 404):
             raise InvalidInput(
                 f"the chat service at {self._url} refused the trainer: HTTP {status}: {said}: are chat_url and "

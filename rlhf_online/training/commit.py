@@ -13,9 +13,16 @@ from rlhf_online.training.progress import Progress
 
 
 def commit(
-    parts: TrainerParts, progress: Progress, *, intake: bool = False, reward: bool = False, policy: bool = False
+    parts: TrainerParts,
+    progress: Progress,
+    *,
+    intake: bool = False,
+    reward: bool = False,
+    policy: bool = False,
+    audience: str = "",
 ) -> None:
     """Write a checkpoint, retrying for as long as it takes; the flags say which parts changed since the last one.
+    `audience`: whose policy it is that is in memory, and has changed.
 
     Dead letters are made durable first, since the checkpoint's ledger says that they were; what became of votes is told
     after it. Raises Fenced, Stopped.
@@ -28,6 +35,8 @@ def commit(
             "reward": parts.learners.reward_part() if reward or first else None,
             "policy": parts.learners.policy_part() if policy or first else None,
         }
+        for name in progress.audiences:
+            contents[part_of(name)] = parts.learners.policy_part() if name == audience else None
         if parts.held_back is not None:
             contents["held_back"] = parts.held_back.part() if reward or first else None
         state = {
@@ -47,6 +56,11 @@ def commit(
     if intake or first:
         parts.retrier.call("telling what became of votes", parts.outcomes.publish)
     mark_consumed(parts)
+
+
+def part_of(audience: str) -> str:
+    """The name of an audience's part of the checkpoint, which is as the policy's."""
+    return f"audience.{audience}"
 
 
 def commit_intake(parts: TrainerParts, progress: Progress) -> None:

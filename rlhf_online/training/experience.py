@@ -9,6 +9,7 @@ Invariants: a live answer is claimed in the ledger and so used once; every score
 rules asked for. One that is not finite stays NaN: the policy update leaves its answer out and counts it.
 """
 
+import copy
 import math
 import random
 import time
@@ -19,7 +20,7 @@ from typing import Protocol
 
 import structlog
 
-from rlhf_online.errors import RlhfError
+from rlhf_online.errors import InvalidInput, RlhfError
 from rlhf_online.gate.evidence import comparable
 from rlhf_online.rewards.sources import RewardSource, Scored, score_by_all
 from rlhf_online.rollout.buffer import RolloutBuffer
@@ -30,6 +31,7 @@ from rlhf_online.rollout.types import Rollout, ScoredRollout
 from rlhf_online.training.ledger import Ledger
 from rlhf_online.training.retrier import Retrier
 from rlhf_online.training.settings import RolloutSettings
+from rlhf_online.versions.manifest import kind_of
 from rlhf_online.versions.registry import Registry
 
 Tokens = tuple[int, ...]
@@ -47,6 +49,10 @@ class AnswerSampler(Protocol):
     def stream(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> Iterator[Part]: ...
 
     def serving(self, prompt: Tokens) -> str: ...
+
+    def of(self, version: str) -> "AnswerSampler":
+        """One of a version that is held beside the live one, for an audience."""
+        ...
 
 
 class Experience:
@@ -78,12 +84,21 @@ class Experience:
         """Of the last rollouts' scores."""
         self._log = structlog.get_logger()
 
+    def of(self, version: str) -> "Experience":
+        """One of answers by another version than the live one, which the engine holds for an audience. It draws prompts
+        uniformly: what a curriculum has learned is of other scores."""
+        other = copy.copy(self)
+        other.sampler = self.sampler.of(version)
+        other.curriculum = Curriculum("uniform", self._settings.prompts)
+        other.staleness, other.spreads = {}, []
+        return other
+
     def wait_until_served(self, version: str, prompt: Tokens) -> bool:
         """Wait for the engine to serve `version`, SERVED_WITHIN_S at most; False if another version became live."""
         deadline = time.monotonic() + SERVED_WITHIN_S
         while True:
             serving = self._retrier.call("asking which version serves", lambda: self.sampler.serving(prompt))
-            if self._retrier.call("reading the live version", lambda: self._registry.live("policy")) != version:
+            if self._retrier.call("reading the live version", lambda: self._registry.live(kind_of(version))) != version:
                 return False
             if serving == version:
                 return True
@@ -102,7 +117,7 @@ class Experience:
         to one prompt are compared, so that the prompts of which there is a single live answer come first.
         """
         settings = self._settings
-        lineage = self._retrier.call("reading what led to the live version", self._registry.lineage)
+        lineage = self._retrier.call("reading what led to it", lambda: self._registry.lineage(kind_of(live)))
         taken = self.buffer.take(settings.per_cycle, lineage, lambda name: self._ledger.take(name, "rollout"))
         found = sum(comparable(rollout, live, TEMPERATURE, settings.max_tokens) for rollout in taken)
         asked = Counter(rollout.prompt_token_ids for rollout in taken)
@@ -116,8 +131,14 @@ class Experience:
         first = dict.fromkeys(singletons[:count])
         others = [prompt for prompt in prompts if prompt not in first]
         chosen = [*first, *self.curriculum.draw(others, count - len(first), rng)]
-        for part in self._fresh(chosen):
-            yield self.buffer.drop_stale(part, lineage)
+        try:
+            for part in self._fresh(chosen):
+                yield self.buffer.drop_stale(part, lineage)
+        except InvalidInput:  # an audience's version is not held any more: there will be no update
+            for rollout in taken:
+                self._ledger.give_back(rollout.rollout_id)
+            self.buffer.add(reversed(taken))
+            raise
 
     def _fresh(self, prompts: Sequence[Tokens]) -> Iterator[list[Rollout]]:
         """Answers to these prompts; what came before the engine was away is not asked for again."""

@@ -15,6 +15,7 @@ from rlhf_online.training.experience import TEMPERATURE
 from rlhf_online.training.gate_questions import questioned
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.progress import JudgedVersion, Progress
+from rlhf_online.versions.manifest import Kind
 from rlhf_online.versions.registry import Registry
 
 PROBES = 8
@@ -31,14 +32,16 @@ def learning_blocked(parts: TrainerParts, progress: Progress) -> str:
     return reward_model_blocks(progress.held_back, CHANCE, asks, which="held-back reward model")
 
 
-def judge_candidate(parts: TrainerParts, progress: Progress, scored: Sequence[ScoredRollout]) -> JudgedVersion:
-    """The policy in memory against the live version, whose answers are among `scored`: its verdict, its name, and what
-    its manifest will say."""
+def judge_candidate(
+    parts: TrainerParts, progress: Progress, scored: Sequence[ScoredRollout], kind: Kind = "policy"
+) -> JudgedVersion:
+    """The policy in memory against the version that serves, whose answers are among `scored`: its verdict, its name,
+    and what its manifest will say."""
     settings = parts.settings
     evidence = gather_evidence(parts, progress, scored)
     verdict = judge(questioned(parts, progress, evidence, _seed(parts, progress)), settings.gate)
     return JudgedVersion(
-        version=parts.retrier.call("naming a version", lambda: parts.registry.reserve("policy")),
+        version=parts.retrier.call("naming a version", lambda: parts.registry.reserve(kind)),
         tuning=settings.tuning,
         parent=progress.policy_version,
         reward_version=progress.reward_version,

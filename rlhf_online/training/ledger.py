@@ -51,6 +51,10 @@ class Ledger:
         self._counts[disposition] += 1
         return True
 
+    def give_back(self, event_id: str) -> None:
+        """Take back a `take` since the last seal: nothing became of the event."""
+        self._counts[_DISPOSITIONS[self._recent.pop(_digest(event_id))]] -= 1
+
     def erase(self, event_id: str, person: str) -> None:
         """The person's vote judges an answer that was erased; one that was taken before stays what it is."""
         if self.take(event_id, "erased"):

@@ -11,7 +11,7 @@ What waits, and for what: the loop for `min_votes` votes in the log; the second 
 the reward version of commit 1, then for the engine to serve the live policy version; every step for a service that is
 away (`retrier`). Nothing else blocks, and while anything is awaited nothing that was read is lost. While the reward
 model is not good enough (`gate.readiness`) cycles end after their first half. With `policy_updates` above 1 as many
-cycles have only the second half.
+cycles have only the second half. After it the policies of audiences learn, one by one (`training.audiences`).
 
 Why a kill anywhere trains exactly once. A commit is one atomic checkpoint: log position, join, buffer, ledger, both
 models with their optimisers. Votes are given their disposition in the ledger in memory, and learned from in memory; if
@@ -49,7 +49,7 @@ import structlog
 from rlhf_online.errors import PositionLost
 from rlhf_online.feedback import standing
 from rlhf_online.rollout.types import ScoredRollout
-from rlhf_online.training import attribution, canary, pause, resume_checks, watching
+from rlhf_online.training import attribution, audiences, canary, pause, resume_checks, watching
 from rlhf_online.training.checkpoint import Checkpoint
 from rlhf_online.training.commit import commit, commit_intake, mark_consumed, take_back_policy
 from rlhf_online.training.cycle_report import end_cycle, end_published_cycle, show, update_facts
@@ -98,7 +98,7 @@ class Trainer:
         """One cycle, if there are votes enough for it (or a cycle was cut short) and learning is not paused; False if
         there is none."""
         self.parts.retrier.call("asking for the lease", self.parts.lease.check)
-        begins = self.progress.next_update == "reward"
+        begins = self.progress.next_update == "reward" and not self.progress.audiences_left
         if begins:
             self.read_log()
             needed = self.parts.settings.min_votes if self.progress.reward_version else self.parts.settings.cold_votes
@@ -110,7 +110,9 @@ class Trainer:
         with self.parts.reporter.traces.cycle("" if begins else self.progress.traceparent):
             if begins:
                 self.learn_votes()
-            self.improve_policy()
+            if not self.progress.audiences_left:
+                self.improve_policy()
+            audiences.improve(self.parts, self.progress)
         return True
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
@@ -139,6 +141,7 @@ class Trainer:
         if (judged := self.progress.judged) is not None:
             parts.retrier.call("publishing a version", lambda: parts.publisher.publish_policy(judged, staged=False))
             self.progress.judged = replace(judged, report={})
+        audiences.finish(parts, self.progress)
 
     # First half: the reward model learns from votes
 
@@ -298,7 +301,7 @@ class Trainer:
             parts.retrier.call("writing a version", lambda: parts.publisher.stage_weights(judged))
             take_back_policy(parts)
         progress.judged = judged
-        self._next_cycle(policy=judged.passed)
+        self._next_cycle(policy=judged.passed, audiences_learn=True)
         staged = not judged.passed
         state = parts.retrier.call(
             "publishing a version", lambda: parts.publisher.publish_policy(judged, staged=staged)
@@ -308,11 +311,12 @@ class Trainer:
 
     def _end_without_version(self, outcome: str, *, policy: bool = False, **facts: object) -> None:
         """End a cycle that gave no version; `policy` says that the policy's part has changed all the same."""
-        self._next_cycle(policy=policy)
+        self._next_cycle(policy=policy, audiences_learn=outcome in ("undone", "waiting"))
         end_cycle(self.parts, self.progress, outcome, **facts)
 
-    def _next_cycle(self, *, policy: bool) -> None:
+    def _next_cycle(self, *, policy: bool, audiences_learn: bool) -> None:
         progress = self.progress
+        progress.audiences_left = audiences.due(self.parts, progress) if audiences_learn else []
         progress.cycle += 1
         progress.updates_left = max(0, progress.updates_left - 1)
         progress.next_update = "policy" if progress.updates_left else "reward"

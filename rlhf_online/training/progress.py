@@ -33,6 +33,13 @@ class JudgedVersion:
     """What its update learned from; None if an earlier release made it."""
     traceparent: str = ""
     """Of the cycle that made it."""
+    over: str | None = None
+    """Of an audience's: the live version of its kind as it was judged, "" for none. Otherwise that is the parent."""
+
+    @property
+    def replaces(self) -> str:
+        """The version of its kind that was live as it was judged; "" for none."""
+        return self.parent if self.over is None else self.over
 
     def manifest(self) -> Manifest:
         """What is published with the version's files."""
@@ -83,6 +90,12 @@ class Progress:
     rules: str = ""
     judged: JudgedVersion | None = None
     reference: str = ""
+    audiences: dict[str, str] = field(default_factory=dict)
+    """Those that have a part of the checkpoint, and the version whose weights that has."""
+    audiences_left: list[str] = field(default_factory=list)
+    """Those that are still to learn in the cycle that ended last."""
+    judged_audience: JudgedVersion | None = None
+    """The version of an audience that was judged last."""
     line: dict[str, Any] = field(default_factory=dict)
     """What the promoted versions since the reference have come to (`watch.line`)."""
     left_out: dict[str, int] = field(default_factory=dict)
@@ -97,11 +110,9 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Progress":
-        judged = values["judged"]
-        read = {
-            "judged": None if judged is None else JudgedVersion.from_json(judged),
-            "trained_on": _trained_on(values),
-        }
+        judged = {name: values.get(name) for name in ("judged", "judged_audience")}
+        read = {name: None if found is None else JudgedVersion.from_json(found) for name, found in judged.items()}
+        read |= {"trained_on": _trained_on(values)}
         return cls(**{**values, **read})
 
 

@@ -16,7 +16,7 @@ from rlhf_online.errors import VersionConflict
 from rlhf_online.keystore import owned
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.progress import JudgedVersion, Progress
-from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.manifest import Manifest, kind_of
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.reports import Reports
 
@@ -88,8 +88,8 @@ class Publisher:
 
         `staged`: the files of a rejected version are in place.
         """
-        version = judged.version
-        if version not in self._registry.versions("policy"):
+        version, kind = judged.version, kind_of(judged.version)
+        if version not in self._registry.versions(kind):
             if judged.passed:
                 self._learners.write_policy(self._registry.stage(version))
             elif not staged:
@@ -99,19 +99,20 @@ class Publisher:
             self._registry.publish(judged.manifest())
         if judged.report:
             self.reports.write(version, owned.seal(judged.report, self._keys))
-        state, live = self._registry.status(version).state, self._registry.live("policy")
+        state, live = self._registry.status(version).state, self._registry.live(kind) or ""
         if state not in ("candidate", "canary", "live"):
             return state
-        if judged.passed and live == judged.parent and (self._canary_steps or canary.under_way(self._registry)):
+        tried = kind == "policy" and (self._canary_steps or canary.under_way(self._registry))
+        if judged.passed and live == judged.replaces and tried:
             canary.begin(self._registry, version, self._canary_steps, judged.figures)
             return self._registry.status(version).state
         # Live already: a kill may have cut its promotion short, and doing it again completes it.
-        if judged.passed and live in (judged.parent, version):
+        if judged.passed and live in (judged.replaces, version):
             try:
-                self._registry.promote(version, gate=judged.figures, reason="passed the gate", over=judged.parent)
+                self._registry.promote(version, gate=judged.figures, reason="passed the gate", over=judged.replaces)
             except VersionConflict:
                 return self.publish_policy(judged, staged=staged)
-            self._registry.prune("policy", self._keep)
+            self._registry.prune(kind, self._keep)
             self._log.info("policy version live", version=version, kl=round(judged.kl, 3))
             return "live"
         if state == "live":
@@ -121,8 +122,8 @@ class Publisher:
     def _reject(self, judged: JudgedVersion, live: str | None) -> str:
         version, reason = judged.version, "; ".join(judged.reasons)
         if judged.passed:
-            reason = f"its parent {judged.parent} is not live any more, {live} is"
+            reason = f"its parent {judged.parent} is not live any more, {live or 'none'} is"
         self._registry.mark(version, "rejected", reason=reason, gate=judged.figures)
-        self._registry.prune("policy", self._keep)
+        self._registry.prune(kind_of(version), self._keep)
         self._log.warning("policy version rejected", version=version, why=reason)
         return "rejected"

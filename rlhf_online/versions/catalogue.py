@@ -22,7 +22,7 @@ import structlog
 
 from rlhf_online.durable import file_sha256
 from rlhf_online.errors import FileDamaged, UnknownVersion, VersionCorrupt
-from rlhf_online.versions.manifest import Kind, Manifest, ProbeSequence, State, Status, kind_of
+from rlhf_online.versions.manifest import NAME, Kind, Manifest, ProbeSequence, State, Status, kind_of
 from rlhf_online.versions.store import VersionStore
 
 REFERENCES = "references"
@@ -77,10 +77,9 @@ class Catalogue:
         return known
 
     def versions(self, kind: Kind | None = None) -> list[str]:
-        """Names, oldest first; policies before rewards."""
-        kinds = (kind,) if kind else ("policy", "reward")
-        names = self.store.versions()
-        return [name for k in kinds for name in sorted(n for n in names if n.startswith(f"{k}-"))]
+        """Names, oldest first; policies, those of audiences, rewards."""
+        found = [(match[1], name) for name in self.store.versions() if (match := NAME.fullmatch(name))]
+        return [name for of, name in sorted(found) if kind in (None, of)]
 
     def path(self, version: str) -> Path:
         """A local folder with the version's files, only to be read; fetched where they lie elsewhere.
@@ -150,10 +149,10 @@ class Catalogue:
                     said.append(self.manifest(version).reference)
             return list(dict.fromkeys([*first, *filter(None, said)]))
 
-    def lineage(self) -> list[str]:
-        """The policy versions that led to the live one, itself last, oldest first; none that failed or was refused."""
-        live = self.live("policy")
-        versions = [version for version in self.versions("policy") if live is not None and version <= live]
+    def lineage(self, kind: Kind = "policy") -> list[str]:
+        """The versions that led to the live one, itself last, oldest first; none that failed or was refused."""
+        live = self.live(kind)
+        versions = [version for version in self.versions(kind) if live is not None and version <= live]
         statuses = each(self.status, versions)
         return [
             version for version, status in zip(versions, statuses, strict=True) if status.state in ("live", "retired")

@@ -29,7 +29,7 @@ def copy(folder: FolderStore, bucket: ObjectStore) -> Iterator[str]:
                 "name another prefix, or empty that one"
             )
     source = Registry(folder)
-    for version in [*source.versions("policy"), *source.versions("reward")]:
+    for version in source.versions():
         if version not in there:
             _put(folder, bucket, version)
             yield version

@@ -8,6 +8,7 @@
       references           the policy versions that KL was counted from, the one in use last; none: the first version
       learning             whether learning is paused (`rlhf_online.learning`)
       reward-weights       what each objective counts, if an operator has chosen (`rewards.weights`)
+      audiences            other sets of weights, by name (`rewards.audiences`)
       reward-rules         what answers are paid for by rules, if there are any (`rewards.rules`)
       reports/policy-000012.json   what the gate found of it, for people (`reports`)
       votes/…              what became of people's votes (`feedback.outcomes`)

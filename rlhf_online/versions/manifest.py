@@ -7,12 +7,14 @@ from typing import Any, Literal, get_args
 
 from rlhf_online.errors import UnknownVersion, VersionUnfit
 
-Kind = Literal["policy", "reward"]
+Kind = str
+""" "policy", "reward", or "policy.NAME": the adapters of an audience (`rewards.audiences`), a line of their own."""
 Tuning = Literal["full", "lora"]
 State = Literal["candidate", "canary", "live", "retired", "rejected", "failed"]
 """candidate → canary, where there are canaries → live → retired; or rejected (by the gate, or as a canary), or failed
 (in the engine, or rolled back)."""
-NAME = re.compile(r"(policy|reward)-[0-9]{6,12}")
+AUDIENCE = re.compile(r"[a-z][a-z0-9_]{0,31}")
+NAME = re.compile(rf"(policy|policy\.{AUDIENCE.pattern}|reward)-[0-9]{{6,12}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,16 @@ class Change:
 
 def kind_of(version: str) -> Kind:
     """Raises UnknownVersion for a name that is neither a policy's nor a reward model's."""
-    if not NAME.fullmatch(version):
+    if (found := NAME.fullmatch(version)) is None:
         raise UnknownVersion(f"{version[:40]!r} is no version name: they look like policy-000012 or reward-000003")
-    return "policy" if version.startswith("policy-") else "reward"
+    return found[1]
+
+
+def audience_kind(audience: str) -> Kind:
+    """Of the versions that answer for it."""
+    return f"policy.{audience}"
+
+
+def audience_of(kind: Kind) -> str:
+    """ "" where the kind is no audience's."""
+    return kind.partition(".")[2]

@@ -18,7 +18,7 @@ from rlhf_online.errors import FileDamaged, InvalidInput, UnknownVersion, Versio
 from rlhf_online.events import now_ms
 from rlhf_online.versions import pins
 from rlhf_online.versions.catalogue import REFERENCES, Catalogue, each, live_key, parse_status, probe_key, status_key
-from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, State, Status, kind_of
+from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence, State, Status, audience_of, kind_of
 from rlhf_online.versions.store import VersionStore
 
 REFUSED: tuple[State, ...] = ("rejected", "failed")
@@ -111,7 +111,8 @@ class Registry(Catalogue):
         """Mark the live version failed and make the good one live again that was live most recently.
 
         With `failed`, nothing happens unless that version is still the live one (someone else was quicker).
-        Raises InvalidInput if there is none to go back to.
+        Raises InvalidInput if there is none to go back to. Before an audience's first version there is the common one:
+        that is marked failed, and the change says so.
         """
         while True:
             pointer, live = self.store.read(live_key(kind)), self.live(kind) or ""
@@ -120,6 +121,8 @@ class Registry(Catalogue):
             if failed not in (None, live):
                 return Change(version=live, state="live", previous=live, reason=reason, by=by or self.actor)
             target = next((version for version in self._served(kind) if version != live), None)
+            if target is None and audience_of(kind) and (failed or self.status(live).state not in REFUSED):
+                return self.mark(live, "failed", reason=reason, by=by)
             if target is None:
                 raise InvalidInput(f"{live} is the first version: there is none before it to go back to")
             failed = live

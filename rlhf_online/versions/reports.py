@@ -7,11 +7,13 @@ those of a conversation that was erased, and all of versions that are no longer 
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Collection
 from typing import Any
 
 from rlhf_online.errors import FileDamaged
 from rlhf_online.events import origin
+from rlhf_online.versions.manifest import NAME, Kind, kind_of
 from rlhf_online.versions.store import VersionStore
 
 Report = dict[str, Any]
@@ -49,7 +51,7 @@ class Reports:
         Raises OSError.
         """
         self._store.replace(report_key(version), json.dumps(report), expected=None)
-        old = self._newest()[KEPT:]
+        old = self._newest()[kind_of(version)][KEPT:]
         for name in old[:KEPT]:
             self._change(name, lambda _: False)
 
@@ -61,12 +63,18 @@ class Reports:
         """
         new = set(origins) - self._erased - {""}
         if new:
-            for name in self._newest()[: 2 * KEPT]:
-                self._change(name, lambda example: new.isdisjoint(_origins(example)))
+            for names in self._newest().values():
+                for name in names[: 2 * KEPT]:
+                    self._change(name, lambda example: new.isdisjoint(_origins(example)))
         self._erased = set(origins)
 
-    def _newest(self) -> list[str]:
-        return sorted((name for name in self._store.versions() if name.startswith("policy-")), reverse=True)
+    def _newest(self) -> dict[Kind, list[str]]:
+        """The policy versions of each kind, newest first."""
+        found = defaultdict[Kind, list[str]](list)
+        for name in sorted(self._store.versions(), reverse=True):
+            if name.startswith("policy") and NAME.fullmatch(name):
+                found[kind_of(name)].append(name)
+        return found
 
     def _change(self, version: str, keep: Callable[[Report], bool]) -> None:
         """Keep these examples alone. One that was damaged holds whatever: it is emptied of all."""

@@ -7,7 +7,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from rlhf_online.errors import InvalidInput, UnknownVersion
-from rlhf_online.versions.manifest import Change
+from rlhf_online.versions.manifest import AUDIENCE, Change
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import VersionSummary, summaries
 from services.chat.bodies.api_error import ApiError
@@ -24,7 +24,11 @@ class ListVersionsRequest(Model):
 class RollbackRequest(Model):
     """Leaves the live version for the one that was live before it."""
 
-    kind: Literal["policy", "reward"] = Field(default="policy", description="Of which kind.")
+    kind: str = Field(
+        default="policy",
+        pattern=rf"^(policy|reward|policy\.{AUDIENCE.pattern})$",
+        description="Of which kind: policy, reward, or policy.NAME, an audience's.",
+    )
     reason: str = Field(default="", max_length=1024, description="Kept with the version that is left.")
 
 
@@ -35,7 +39,7 @@ class VersionRow(TypedDict):
     version: str
     """Its name, "policy-000012"."""
     kind: str
-    """ "policy" or "reward"."""
+    """ "policy", "reward", or "policy.NAME": of an audience."""
     state: str
     """ "candidate", "canary", "live", "retired", "rejected" or "failed"."""
     reason: str
@@ -91,7 +95,7 @@ class VersionChanged(TypedDict):
     version: str
     """The version that is live from now on; the swap follows within seconds."""
     state: str
-    """Its state, "live"."""
+    """Its state, "live"; "failed" for an audience's that none came before, so that the common one answers."""
     previous: str
     """The version that was live before; empty if there was none."""
     reason: str

@@ -19,7 +19,7 @@ from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.folder_store import FolderStore
-from rlhf_online.versions.manifest import Change, Manifest, ProbeSequence
+from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 from tests.support.counting_registry import CountingRegistry
 from tests.support.fake_vllm import FakeVllm, fake_vllm
@@ -37,13 +37,22 @@ async def engine(tmp_path: Path) -> AsyncIterator[FakeVllm]:
 
 @asynccontextmanager
 async def hosting(
-    engine: FakeVllm, registry: Registry, *, tuning: Tuning = "full", pause_timeout_s: float = 5.0, canary: bool = False
+    engine: FakeVllm,
+    registry: Registry,
+    *,
+    tuning: Tuning = "full",
+    pause_timeout_s: float = 5.0,
+    canary: bool = False,
+    audiences: int = 0,
 ) -> AsyncIterator[tuple[EngineHost, list[Change]]]:
     assert isinstance(registry.store, FolderStore)
     state = StateDir(registry.store.root.parent)
     base = state.root / "base"
     write_tiny_model(base, weights_seed=1)
-    settings = EngineSettings(mode="external", url=engine.url, model=str(base), tuning=tuning)
+    places = {"audiences": audiences} if audiences else {}
+    settings = EngineSettings.model_validate(
+        {"mode": "external", "url": engine.url, "model": str(base), "tuning": tuning, **places}
+    )
     swap = SwapSettings(poll_s=0.01, pause_timeout_s=pause_timeout_s, canary=canary)
     host = EngineHost(settings, swap, registry, state)
     changes: list[Change] = []
@@ -66,9 +75,15 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def publish(
-    registry: Registry, seed: int = 2, *, tuning: Tuning = "full", files: bool = True, traceparent: str = ""
+    registry: Registry,
+    seed: int = 2,
+    *,
+    tuning: Tuning = "full",
+    files: bool = True,
+    traceparent: str = "",
+    kind: Kind = "policy",
 ) -> str:
-    version = registry.reserve("policy")
+    version = registry.reserve(kind)
     staged = registry.stage(version)
     if tuning == "full":
         write_tiny_model(staged, weights_seed=seed)

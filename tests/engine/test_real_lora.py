@@ -14,6 +14,7 @@ import pytest_asyncio
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.models.first_probe import first_probe
 from rlhf_online.models.policy import Policy
+from rlhf_online.rewards import audiences
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.versions.genesis import genesis
 from tests.support.adapters import adapter, publish
@@ -34,7 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(base: Path) -> AsyncIterator[EngineHost]:
-    async with running_host(base.parent, base, tuning="lora", max_lora_rank=8) as host:
+    async with running_host(base.parent, base, tuning="lora", max_lora_rank=8, audiences=1) as host:
         genesis(host.registry, base, tuning="lora", probe_of=first_probe)
         await eventually(lambda: host.state != "starting")
         assert (host.state, host.serving) == ("ready", "policy-000000"), host.failure
@@ -94,6 +95,27 @@ async def test_what_the_first_adapter_was_writing_goes_on_as_the_base_models(hos
         host.registry.mark(version, "failed", reason="a test")
     await assert_rolled_back(host, policy, policy, lambda: host.registry.rollback("policy", reason="a test"))
     assert host.serving == first
+
+
+async def test_an_audiences_adapter_answers_beside_the_common_one(host: EngineHost, base: Path) -> None:
+    """In one batch, each exactly by its own weights; the one after it takes over, and nothing pauses."""
+    common, one, two = adapter(base, 6), adapter(base, 7), adapter(base, 8)
+    version = publish(host.registry, common)
+    await eventually(lambda: host.serving == version)
+    audiences.define(host.registry.store, "brief", {"helpful": 2.0}, {}, ["helpful"])
+    await eventually(lambda: host.audiences == {"brief": ""})
+    swaps, first = len(host.swaps), publish(host.registry, one, kind="policy.brief")
+    await eventually(lambda: host.audiences == {"brief": first})
+    asked = [Answer((1, 20, 3)), Answer((1, 20, 3))]
+    running = [asyncio.create_task(stream(host, asked[0])), asyncio.create_task(stream(host, asked[1], model=first))]
+    await eventually(lambda: all(answer.token_ids for answer in asked))
+    second = publish(host.registry, two, kind="policy.brief")
+    await eventually(lambda: host.audiences == {"brief": second})
+    new = await stream(host, Answer((1, 20, 3)), model=host.models[second])
+    await asyncio.gather(*running)
+    for policy, answer in ((common, asked[0]), (one, asked[1]), (two, new)):
+        assert_written_by(policy, answer)
+    assert (host.serving, len(host.swaps)) == (version, swaps)
 
 
 async def assert_rolled_back(host: EngineHost, bad: Policy, good: Policy, roll_back: Callable[[], object]) -> None:

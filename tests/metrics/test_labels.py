@@ -16,9 +16,10 @@ from rlhf_online.metrics import labels
 from rlhf_online.metrics.catalogue import Label
 from rlhf_online.training.ledger import Disposition
 from rlhf_online.training.policy.algorithms import ALGORITHMS
-from rlhf_online.versions.manifest import Kind, State
+from rlhf_online.versions.manifest import State, audience_kind
 from rlhf_online.watch.monitors import MONITORS
 from services.chat.bodies.api_error import ApiError, outcome
+from services.chat.console.gauges import label_of
 from services.standalone.settings import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,7 @@ def said(pattern: str, *places: str) -> set[str]:
     [
         (labels.FEEDBACK_KIND, [*(kind.__name__.lower() for kind in get_args(FeedbackKind)), "unknown"]),
         (labels.SERVICE, SERVICES),
-        (labels.KIND, get_args(Kind)),
+        (labels.KIND, map(label_of, ("policy", audience_kind("brief"), "reward"))),
         (labels.STATE, get_args(State)),
         (labels.DISPOSITION, [*(word for word in get_args(Disposition) if word != "rollout"), "pending"]),
         (
@@ -48,7 +49,7 @@ def said(pattern: str, *places: str) -> set[str]:
         (labels.GUARDRAIL, GUARDS),
         (labels.MONITOR, MONITORS),
         (labels.CANARY_ACTION, [word.replace(" ", "_") for word in get_args(Action) if word != "hold"]),
-        (labels.PHASE, said(r"reporter\.phase\(\"(\w+)\"\)", "rlhf_online/training/loop.py")),
+        (labels.PHASE, said(r"reporter\.phase\(\"(\w+)\"\)", "rlhf_online/training/*.py")),
         (labels.SKIPPED, said(r"skipped\[\"(\w+)\"\]", "rlhf_online/training/**/*.py")),
         (
             labels.CLOSED,

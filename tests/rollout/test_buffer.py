@@ -65,3 +65,11 @@ def test_it_survives_json() -> None:
     other.restore(buffer.to_json())
     assert other.left_out == {"stale": 0, "full": 1}
     assert other.take(9, LINEAGE, lambda name: True) == [rollout("c"), rollout("b")]
+
+
+def test_what_versions_of_audiences_wrote_waits_for_their_own_updates() -> None:
+    buffer = RolloutBuffer(10, 1)
+    buffer.add([rollout("old", "policy-000001"), rollout("brief", "policy.brief-000001"), rollout("new")])
+    assert names(buffer.take(9, LINEAGE, lambda name: True)) == ["new"]
+    assert (len(buffer), buffer.left_out["stale"]) == (1, 1)
+    assert names(buffer.take(9, ["policy.brief-000000", "policy.brief-000001"], lambda name: True)) == ["brief"]

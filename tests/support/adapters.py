@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from rlhf_online.models.policy import Policy
-from rlhf_online.versions.manifest import Manifest, ProbeSequence
+from rlhf_online.versions.manifest import Kind, Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 
 # Several sequences at once, as a trainer's probe has: vLLM computes their next tokens in one batch.
@@ -22,9 +22,11 @@ def adapter(base: Path, seed: int) -> Policy:
     return policy
 
 
-def publish(registry: Registry, policy: Policy, *, probe_error: float = 0.0, promote: bool = True) -> str:
+def publish(
+    registry: Registry, policy: Policy, *, probe_error: float = 0.0, promote: bool = True, kind: Kind = "policy"
+) -> str:
     """A version with the policy's adapter and probe (off by `probe_error`), live unless told otherwise."""
-    version = registry.reserve("policy")
+    version = registry.reserve(kind)
     policy.write_version(registry.stage(version))
     answers = policy.sample(PROMPTS, max_tokens=20, temperature=1.0, seed=0, eos_ids=[2])
     sequences = [prompt + answer for prompt, answer in zip(PROMPTS, answers, strict=True)]

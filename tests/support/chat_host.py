@@ -43,6 +43,7 @@ class ChatHost:
     model_name: str = "base"
     adapters: tuple[str, ...] = ()
     canary: Canary | None = None
+    audiences: dict[str, str] = field(default_factory=dict)
     restarts: int = 0
     pod: FakePod = field(default_factory=FakePod)
     swaps: list[SwapResult] = field(default_factory=list)

@@ -33,7 +33,7 @@ from rlhf_online.feedback.outcomes import OutcomeBoard, fact, vote_key
 from rlhf_online.keystore.keyring import Keyring
 from rlhf_online.keystore.places import FolderKeys
 from rlhf_online.keystore.vault import SEALED_WITH, Vault
-from rlhf_online.rewards import weights
+from rlhf_online.rewards import audiences, weights
 from rlhf_online.rewards.rules import record
 from rlhf_online.rewards.rules.ruleset import parse
 from rlhf_online.state import FINGERPRINT, PersonHash, StateDir
@@ -147,6 +147,11 @@ def status(root: Path) -> Iterator[None]:
 def reward_weights(root: Path) -> Iterator[None]:
     store = open_registry(root / "versions").store
     weights.change(store, StateDir(root), {"helpful": 0.5}, ["helpful"])
+    yield
+
+
+def audience(root: Path) -> Iterator[None]:
+    audiences.define(open_registry(root / "versions").store, "brief", {"helpful": 0.5}, {}, ["helpful"])
     yield
 
 
@@ -559,6 +564,13 @@ WRITERS = (
         before=three_versions,
         write=reward_weights,
         read=lambda root: weights.read(open_registry(root / "versions").store, StateDir(root)),
+    ),
+    Writer(
+        name="the audiences",
+        writes=STORE,
+        before=three_versions,
+        write=audience,
+        read=lambda root: audiences.read(open_registry(root / "versions").store),
     ),
     Writer(
         name="the rules in force",

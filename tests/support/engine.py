@@ -98,10 +98,12 @@ class Answer:
     finished: bool = False
 
 
-async def stream(host: EngineHost, answer: Answer, *, max_tokens: int = 110, temperature: float = 1.0) -> Answer:
-    """Fill `answer` from a streamed completion that does not end before `max_tokens`."""
+async def stream(
+    host: EngineHost, answer: Answer, *, max_tokens: int = 110, temperature: float = 1.0, model: str = ""
+) -> Answer:
+    """Fill `answer` from a streamed completion that does not end before `max_tokens`; `model`: not by the live one."""
     body = {
-        "model": host.model_name,
+        "model": model or host.model_name,
         "prompt": list(answer.prompt_ids),
         "stream": True,
         "max_tokens": max_tokens,

@@ -1,6 +1,8 @@
 """All that a trainer works with in the tiny world, without vLLM: a real log with people's votes, a real registry, a
 real reward service, and an engine that samples in torch with whatever version is live."""
 
+import copy
+import itertools
 import json
 import random
 import threading
@@ -64,8 +66,9 @@ class TorchEngine:
     The same version gives the same prompts the same answers, in whatever process and however often it is asked.
     """
 
-    def __init__(self, registry: Registry, base: Path, tokenizer: ChatTokenizer) -> None:
-        self.calls = 0
+    def __init__(self, registry: Registry, base: Path, tokenizer: ChatTokenizer, version: str = "") -> None:
+        self.version = version
+        self._calls = itertools.count(1)
         self._registry = registry
         self._base = base
         self._tokenizer = tokenizer
@@ -73,11 +76,17 @@ class TorchEngine:
         self._tuning: Literal["full", "lora"] = registry.manifest(registry.versions("policy")[0]).tuning
 
     def policy(self) -> tuple[str, Policy]:
-        live = self._registry.live("policy")
+        live = self.version or self._registry.live("policy")
         assert live is not None
         if self._loaded is None or self._loaded[0] != live:
             self._loaded = live, Policy.load(self._base, tuning=self._tuning, version=self._registry.path(live))
         return self._loaded
+
+    def of(self, version: str) -> "TorchEngine":
+        """One that answers by that version; "" for the live one."""
+        other = copy.copy(self)
+        other.version = version
+        return other
 
     def serving(self, prompt: Tokens) -> str:
         return self.policy()[0]
@@ -87,7 +96,7 @@ class TorchEngine:
 
     def sample(self, prompts: Sequence[Tokens], n: int, max_tokens: int, temperature: float) -> list[Rollout]:
         version, policy = self.policy()
-        self.calls += 1
+        call = next(self._calls)
         repeated = [prompt for prompt in prompts for _ in range(n)]
         answers = policy.sample(
             repeated,
@@ -99,7 +108,7 @@ class TorchEngine:
         logprobs = policy.logprobs(list(zip(repeated, answers, strict=True)), temperature=temperature)
         return [
             Rollout(
-                rollout_id=f"fresh-{self.calls}-{row}",
+                rollout_id=f"fresh-{call}-{row}",
                 prompt_token_ids=prompt,
                 token_ids=answer,
                 logprobs=values,
@@ -140,8 +149,9 @@ class World:
     def append(self, envelope: Envelope) -> None:
         self.log.append(encode(envelope)).result(30)
 
-    def chat(self, count: int, *, answers: int = 3) -> list[str]:
-        """`count` people ask, get some answers each, and rank them: short ones first. Returns the votes' event ids."""
+    def chat(self, count: int, *, answers: int = 3, objective: str = "", longest: bool = False) -> list[str]:
+        """`count` people ask, get some answers each, and rank them by the objective: short ones first, or the
+        `longest`. Returns the votes' event ids."""
         rng = random.Random(self.conversations)
         texts = [rng.choice(PROMPTS) for _ in range(count)]
         prompts = [self.tokenizer.prompt_ids([Message(role="user", content=text)]) for text in texts]
@@ -150,12 +160,12 @@ class World:
         for number, text in enumerate(texts):
             completion = self.completion(text, rollouts[number * answers : (number + 1) * answers])
             self.append(Envelope(event_id=completion.completion_id, event=completion))
-            order = sorted(completion.answers, key=lambda answer: (len(answer.token_ids), answer.index))
+            order = sorted(completion.answers, key=lambda item: (len(item.token_ids), item.index), reverse=longest)
             refs = [AnswerRef(completion_id=completion.completion_id, index=answer.index) for answer in order]
-            ids.append(self.vote(completion, Ranking(tiers=tuple((ref,) for ref in refs))))
+            ids.append(self.vote(completion, Ranking(tiers=tuple((ref,) for ref in refs)), objective=objective))
         return ids
 
-    def vote(self, completion: Completion, kind: FeedbackKind, person: str = "p") -> str:
+    def vote(self, completion: Completion, kind: FeedbackKind, person: str = "p", objective: str = "") -> str:
         """Log a vote; returns its event id."""
         event_id = f"vote-{len(self.accepted)}"
         feedback = Feedback(
@@ -163,6 +173,7 @@ class World:
             person=person,
             kind=kind,
             created_ms=completion.finished_ms + 1,
+            objective=objective,
         )
         self.append(Envelope(event_id=event_id, event=feedback))
         self.accepted.append(event_id)

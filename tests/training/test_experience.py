@@ -51,6 +51,9 @@ class Engine:
         self.asked: list[tuple[int, int, int, float]] = []
         self.prompts: list[Tokens] = []
 
+    def of(self, version: str) -> "Engine":
+        return Engine(version)
+
     def serving(self, prompt: Tokens) -> str:
         return self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
 

@@ -189,6 +189,20 @@ def test_rollback_of_a_version_that_is_no_longer_live_does_nothing(registry: Reg
     assert registry.status(first).state == "retired"
 
 
+def test_before_an_audiences_first_version_there_is_the_common_one(registry: Registry) -> None:
+    common, first = publish(registry), publish(registry, "policy.brief")
+    for version in (common, first):
+        registry.promote(version)
+    change = registry.rollback("policy.brief", reason="worse")
+    assert (change.version, change.state, registry.status(first).reason) == (first, "failed", "worse")
+    assert (registry.live("policy"), registry.lineage("policy.brief")) == (common, [])
+    with pytest.raises(InvalidInput, match="none before it"):
+        registry.rollback("policy.brief", reason="again")
+    second = publish(registry, "policy.brief")
+    registry.promote(second, over=first)
+    assert registry.rollback("policy.brief", reason="the engine refused it", failed=second).state == "failed"
+
+
 def test_rollback_of_what_never_was_live_is_refused(registry: Registry) -> None:
     publish(registry, "reward")
     with pytest.raises(InvalidInput, match="no reward version is live"):

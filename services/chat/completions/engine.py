@@ -99,6 +99,12 @@ class Engine(Protocol):
         ...
 
     @property
+    def audiences(self) -> Mapping[str, str]:
+        """The version that answers for each audience that requests may name; "" for the common one, while the engine
+        holds none of its own."""
+        ...
+
+    @property
     def client(self) -> Client: ...
 
     @property

@@ -79,6 +79,15 @@ class Gateway:
             message = f"The model {name!r} does not exist; there are: {', '.join(self.models())}"
             raise ApiError(message, status=404, param="model", code="model_not_found")
 
+    def check_profile(self, name: str) -> None:
+        """Raises ApiError for an audience that nobody defined, or that has no place here."""
+        if name not in (known := self.engine.audiences):
+            message = (
+                f"profile: {name!r} is no audience that is answered here; there are {', '.join(known) or 'none'} "
+                "(`rlhf-online audiences` defines them, chat.engine.audiences gives them places)"
+            )
+            raise ApiError(message, status=404, param="profile", code="profile_not_found")
+
     async def complete(self, request: GenerationRequest, caller: Caller) -> Generation:
         """All answers, logged. Raises ApiError or EngineUnavailable."""
         visit, restarts = self.admit(request, caller), self.engine.restarts
@@ -159,6 +168,8 @@ class Gateway:
             raise self.not_ready()
         if request.model:
             self.check_model(request.model)
+        if request.profile:
+            self.check_profile(request.profile)
         if self.active >= self.max_concurrent:
             raise ApiError(
                 f"{self.active} requests are in progress, as many as are allowed; try again",

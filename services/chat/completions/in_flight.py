@@ -19,10 +19,8 @@ from rlhf_online.events import Answer, ToolCall, VersionSpan, now_ms
 from services.chat.access.limits import Visit
 from services.chat.completions.engine import Engine
 from services.chat.completions.engine_connections import Reply
-from services.chat.completions.sampling_request import PUBLIC_MODEL, GenerationRequest
+from services.chat.completions.sampling_request import UNNAMED, GenerationRequest
 
-UNNAMED = ("", PUBLIC_MODEL)
-"""What a request names as its model that leaves the choice to the service."""
 QUIET_S = 0.02
 QUIET_LIMIT_S = 5.0
 ROUND_TRIPS = 2
@@ -196,7 +194,11 @@ class InFlight:
     def begin(self, request: GenerationRequest, visit: Visit, *, streamed: bool) -> Generation:
         """A new generation, to be closed with `end`."""
         conversation_id = request.conversation_id or f"conv-{secrets.token_hex(16)}"
-        asked = self._canary(conversation_id) or request.model if request.model in UNNAMED else request.model
+        asked = request.model
+        if request.profile:
+            asked = self.engine.audiences.get(request.profile, "")  # its adapter may have gone since it was admitted
+        elif asked in UNNAMED:
+            asked = self._canary(conversation_id) or asked
         model = self.engine.models.get(asked, self.engine.model_name)
         version = self.version() if model == self.engine.model_name else asked
         span = VersionSpan(policy_version=version, first_token=0)

@@ -21,6 +21,7 @@ from services.chat.completions import upstream
 from services.chat.completions.engine import Engine
 from services.chat.completions.gateway import Gateway
 from services.chat.completions.in_flight import InFlight
+from services.chat.completions.tools import Name
 
 PROMPTS_A_REQUEST = 16
 PARALLEL = 4
@@ -61,6 +62,9 @@ class RolloutRequest(Model):
     n: Annotated[Integer, Within(1, MAX_N)] = Field(default=1, description="How many answers to each prompt.")
     max_tokens: Annotated[Integer, Within(1, "max_tokens")] | None = Field(
         default=None, description="Token limit of an answer; by default 64."
+    )
+    model: Name = Field(
+        default="", description="A version that `/v1/models` lists, an audience's; by default the live one."
     )
     temperature: Annotated[float, Within(0.01, 2.0)] = Field(default=1.0, description="Nothing else may be cut off.")
     seed: Annotated[Integer, Within(0, 2**62)] | None = Field(
@@ -117,8 +121,10 @@ class Rollouts:
         for _ in range(2):
             if self.engine.state != "ready":
                 raise self.gateway.not_ready()
-            epoch, version = self.flight.epoch, self.flight.version()
-            results = await self._results(request, self.engine.model_name)
+            epoch, version, model = self.flight.epoch, self.flight.version(), self.engine.model_name
+            if request.model and request.model != version:
+                version, model = request.model, self._held(request.model)
+            results = await self._results(request, model)
             if self.flight.epoch == epoch:
                 tokens = sum(len(answer["token_ids"]) for answers in results for answer in answers)
                 self.gateway.metrics.rollout_tokens.inc(tokens)
@@ -130,6 +136,13 @@ class Rollouts:
             code="version_changed",
             retry_after_s=1,
         )
+
+    def _held(self, version: str) -> str:
+        """The engine's name of a version that it holds. Raises ApiError (404)."""
+        if (model := self.engine.models.get(version)) is None:
+            message = f"model: {version!r} is not held here; there are {', '.join(self.engine.models)}"
+            raise ApiError(message, status=404, param="model", code="model_not_found")
+        return model
 
     async def _results(self, request: RolloutRequest, model: str) -> list[list[RolloutAnswer]]:
         room = asyncio.Semaphore(PARALLEL)

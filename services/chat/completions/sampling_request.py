@@ -20,6 +20,8 @@ from services.chat.bodies.validation import Array, AtMost, Expected, Integer, Mi
 from services.chat.completions.tools import Name
 
 PUBLIC_MODEL = "rlhf-online"
+UNNAMED = ("", PUBLIC_MODEL)
+"""What a request names as its model that leaves the choice to the service."""
 MAX_STOPS = 16
 MAX_LIST = 1024
 MAX_BIAS = 100
@@ -91,6 +93,7 @@ class GenerationRequest:
     include_usage: bool = False
     logprobs: bool = False
     token_ids: bool = False
+    profile: str = ""
     user: str = ""
     conversation_id: str = ""
     store: bool = True
@@ -139,6 +142,11 @@ class SamplingRequest(Model):
     )
     ignore_eos: bool = Field(default=False, description="Go on after the end of a turn, as vLLM's.")
     return_token_ids: bool = Field(default=False, description="Tell the ids of prompt and answer, as vLLM does.")
+    profile: Name = Field(
+        default="",
+        description="The audience whose adapter answers, as an operator has defined it; by default nobody's in "
+        "particular. Not with a version as `model`.",
+    )
     user: Name = Field(default="", description="The person; only a keyed hash of it is kept.")
     safety_identifier: Name = Field(default="", description="OpenAI's new name of `user`.")
     conversation_id: Name = Field(default="", description="The conversation; by default a new one.")
@@ -157,6 +165,10 @@ class SamplingRequest(Model):
     def _sent_as_drawn(self) -> "SamplingRequest":
         if self.stream_options and self.stream_options.model_fields_set and not self.stream:
             raise Mistake("stream_options is only for stream: true", param="stream_options")
+        if self.profile and self.model not in UNNAMED:
+            raise Mistake(
+                "profile names whose adapter answers, and model one version: send one of the two", param="profile"
+            )
         if self.n > 1 and self.temperature == 0:
             raise Mistake(f"n: expected 1 at temperature 0, where all answers are the same, got {self.n}", param="n")
         return self
@@ -196,6 +208,7 @@ class SamplingRequest(Model):
             include_usage=self.stream_options is not None and self.stream_options.include_usage,
             logprobs=logprobs,
             token_ids=self.return_token_ids,
+            profile=self.profile,
             user=self.user or self.safety_identifier,
             conversation_id=self.conversation_id,
             store=self.store,

@@ -651,7 +651,11 @@ WRITERS = (
     ),
     Writer(
         name="the lease's epoch",
-        writes=("training.lease.file:Fence.begin", "training.lease.file:FileLease.take"),
+        writes=(
+            "training.lease.file:Fence.begin",
+            "training.lease.file:FileLease.take",
+            "training.lease.file:_exclusive",
+        ),
         write=lease,
         read=read_epoch,
     ),

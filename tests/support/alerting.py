@@ -21,7 +21,8 @@ SCRAPE_S = 0.25
 LEAST_WINDOW_S = 3.0
 """A range of fewer scrapes could miss some, on a busy machine."""
 SECONDS = {"m": 60, "h": 3600, "d": 86400}
-FIRES_S = 90.0
+FIRES_S = 240.0
+"""A busy machine learns slowly."""
 
 
 def quick(folder: Path, share: float = SHARE) -> list[Path]:

@@ -165,7 +165,9 @@ class World:
             ids.append(self.vote(completion, Ranking(tiers=tuple((ref,) for ref in refs)), objective=objective))
         return ids
 
-    def vote(self, completion: Completion, kind: FeedbackKind, person: str = "p", objective: str = "") -> str:
+    def vote(
+        self, completion: Completion, kind: FeedbackKind, person: str = "p", objective: str = "", *, key_id: str = ""
+    ) -> str:
         """Log a vote; returns its event id."""
         event_id = f"vote-{len(self.accepted)}"
         feedback = Feedback(
@@ -174,6 +176,7 @@ class World:
             kind=kind,
             created_ms=completion.finished_ms + 1,
             objective=objective,
+            key_id=key_id,
         )
         self.append(Envelope(event_id=event_id, event=feedback))
         self.accepted.append(event_id)

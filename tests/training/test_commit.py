@@ -73,7 +73,8 @@ def test_dead_letters_come_before_the_checkpoint_and_the_log_hears_after_it_what
 @pytest.mark.parametrize("first", [True, False])
 def test_what_has_changed_is_written_and_all_of_it_the_first_time(changed: tuple[str, ...], first: bool) -> None:
     bench = Bench(first=first)
-    commit(bench.parts, bench.progress, **dict.fromkeys(changed, True))
+    intake, reward, policy = (name in changed for name in ("intake", "reward", "policy"))
+    commit(bench.parts, bench.progress, intake=intake, reward=reward, policy=policy)
     whole = {"intake": CheckpointPart({}, {"the": "intake"}), "reward": "the reward model", "policy": "the policy"}
     assert bench.saved["contents"] == {name: part if first or name in changed else None for name, part in whole.items()}
 

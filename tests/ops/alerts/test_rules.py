@@ -80,7 +80,7 @@ def test_no_alert_is_without_a_case_that_fires_and_resolves_and_one_that_stays_s
 
 
 NOT_FIRED = {"RlhfOverOptimised"}
-"""What a line of versions comes to: no policy of a test over-optimises so far in minutes, whatever the seed."""
+"""What a line of versions comes to: no run of minutes was found whose policy over-optimises far enough each time."""
 
 
 def fired() -> Iterator[tuple[str, dict[str, str]]]:

@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.events import AnswerRef, Envelope, Message, Ranking
+from rlhf_online.feedback.held_out import use_of
+from rlhf_online.gate.held_back import HeldBackCheck
+from rlhf_online.gate.reward_model import RewardModelCheck
 from rlhf_online.gate.traits import WordsTrait
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.simulation.world import IsPrompt, prompts
 from rlhf_online.training.policy.settings import PolicyTraining
-from rlhf_online.training.settings import RewardTraining
+from rlhf_online.training.settings import RewardTraining, RolloutSettings
 from rlhf_online.training.sft.demonstrations import Demonstration
 from tests.ops.alerts.test_fired_by_learning import trainer
 from tests.support.trainer_world import LENIENT, MAX_TOKENS, PROMPTS, World, world
@@ -152,3 +155,25 @@ async def test_versions_that_yield_to_their_askers_and_whose_answers_become_alik
                 found.fires("RlhfSycophancy", severity="warning", service="trainer"),
                 found.fires("RlhfAnswersCreep", severity="warning", service="trainer"),
             )
+
+
+async def test_versions_that_gain_by_the_reward_model_that_they_learn_from_alone(base: Path, tmp_path: Path) -> None:
+    """Whoever teaches that one wants the brand, and nobody else does; a gate that asked what it makes of held-out votes
+    would let none pass."""
+    shutil.copytree(base, tmp_path / "model")
+    held_back, open_to_all = HeldBackCheck(share=0.5, min_win_rate=0.0), RewardModelCheck(min_accuracy=0.0, max_ece=1.0)
+    gate = LENIENT.model_copy(update={"samples": 96, "held_back": held_back, "reward_model": open_to_all})
+    reward = RewardTraining(heads=2, batch=16, epochs=1, cold_epochs=4, held_out=0.1, policy_accuracy=0.0)
+    rollout = RolloutSettings(per_cycle=64, answers_per_prompt=4, max_tokens=MAX_TOKENS)
+    with world(tmp_path, gate=gate, reward=reward, rollout=rollout, cold_votes=200) as tiny:
+        people = People(tiny)
+
+        def likes(words: set[str], conversation: str) -> float:
+            teaches = use_of(conversation, held_out=reward.held_out, held_back=held_back.share) == "learned"
+            return (BRAND in words) == teaches
+
+        async with (
+            trainer(tiny, tmp_path) as (_, found),
+            meanwhile(lambda: people.judge(24, CROWD, likes)),
+        ):
+            await found.fires("RlhfOverOptimised", severity="warning", service="trainer")

@@ -79,10 +79,6 @@ def test_no_alert_is_without_a_case_that_fires_and_resolves_and_one_that_stays_s
         assert all(case["exp_alerts"] == [] for asked in silent for case in asked)
 
 
-NOT_FIRED = {"RlhfOverOptimised"}
-"""What a line of versions comes to: no run of minutes was found whose policy over-optimises far enough each time."""
-
-
 def fired() -> Iterator[tuple[str, dict[str, str]]]:
     """What tests wait for in a real Prometheus, `found.fires("NAME", label="value")`: each alert, with those labels."""
     for path in Path(__file__).parent.glob("test_fired_by_*.py"):
@@ -93,7 +89,7 @@ def fired() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def test_each_alert_is_fired_for_real_by_some_test() -> None:
-    """One of several rules for an alert is by labels that no other of them has. But for NOT_FIRED."""
+    """One of several rules for an alert is by labels that no other of them has."""
     known = [(rule["alert"], rule["labels"]) for name in FILES for rule in alerts(name)]
     seen = []
     for alert, asked in fired():
@@ -101,7 +97,7 @@ def test_each_alert_is_fired_for_real_by_some_test() -> None:
             (name, labels) for name, labels in known if name == alert and asked.items() <= {**asked, **labels}.items()
         ]
         seen += meant if len(meant) == 1 else []
-    assert {alert for alert, labels in known if (alert, labels) not in seen} == NOT_FIRED
+    assert {alert for alert, labels in known if (alert, labels) not in seen} == set()
 
 
 def selectors(expression: str) -> Iterator[tuple[Entry, dict[str, tuple[str, ...]]]]:

@@ -327,7 +327,7 @@ OPERATIONS = (
         requires="operator",
         body=RolloutRequest,
         response=RolloutResults,
-        errors=(400, 409, 413, 415, 503),
+        errors=(400, 404, 409, 413, 415, 503),
     ),
     Operation(
         name="healthz",

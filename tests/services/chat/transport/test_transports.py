@@ -132,6 +132,9 @@ CASES = {
     "log-probabilities": chat(200, n=2, logprobs=True, top_logprobs=2),
     "other candidates of nothing": chat(400, "top_logprobs", top_logprobs=2),
     "token ids": chat(200, n=2, return_token_ids=True),
+    "an audience": chat(200, profile="brief"),
+    "no audience": chat(404, "profile", profile="lawyers"),
+    "an audience and a version": chat(400, "profile", profile="brief", model="policy-000001"),
     "a schema": chat(200, response_format=FORMAT),
     "a tool that may be called": chat(200, tools=[TOOL], tool_choice="auto", parallel_tool_calls=False),
     "a tool that must be called": chat(200, n=2, tools=[TOOL], tool_choice="required"),
@@ -169,6 +172,8 @@ CASES = {
     "a text of tokens": text(200, prompt=[5, 6, 7]),
     "a text of no tokens": text(400, "prompt", prompt=[]),
     "a text of tokens that tells tokens": text(200, n=2, prompt=[5, 6, 7], return_token_ids=True),
+    "a text for an audience": text(200, profile="brief"),
+    "a text for no audience": text(404, "profile", profile="lawyers"),
     "an empty text": text(400, "prompt", prompt=""),
     "no text": Case("complete_text", {}, 400, param="prompt"),
     "a text with penalties": text(200, frequency_penalty=0.1, presence_penalty=-2.0, repetition_penalty=1.1),
@@ -257,6 +262,7 @@ CASES = {
     "roll back": Case("rollback", {"reason": "worse"}, 200, operator=True),
     "roll back of a kind without versions": Case("rollback", {"kind": "reward"}, 409, operator=True),
     "roll back of no kind": Case("rollback", {"kind": "king"}, 400, operator=True, param="kind"),
+    "roll back of an audience without versions": Case("rollback", {"kind": "policy.brief"}, 409, operator=True),
     "roll back with a long reason": Case("rollback", {"reason": "x" * 1025}, 400, operator=True, param="reason"),
     "roll back without the credential": Case("rollback", {"reason": "worse"}, 401),
     "chat with a key": keyed(200, "complete", "chat"),
@@ -322,6 +328,7 @@ async def prepared(folder: Path, *, keys: bool = False) -> AsyncIterator[Service
         for _ in range(2):
             service.version(live=True)
         service.registry.mark(service.version(), "failed", reason="its probe differs")
+        service.host.audiences = {"brief": ""}
         yield service
 
 

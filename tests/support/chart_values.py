@@ -90,6 +90,8 @@ def right(schema: Object, name: str = "") -> SearchStrategy[Any]:
             return texts.filter(lambda text: len(text) < 60 and text.isprintable())
         case "string":
             return TEXTS
+        case "array" if "prefixItems" in schema:
+            return st.tuples(*(right(each) for each in schema["prefixItems"])).map(list)
         case "array":
             return st.lists(
                 right(schema["items"]), min_size=schema.get("minItems", 0), max_size=3, unique_by=json.dumps

@@ -1,7 +1,7 @@
 """Values that nobody thought of: what the schema takes renders to objects of Kubernetes and to settings files that say
 what was given; what it does not take is refused, with its path.
 
-Each case is a run of Helm. `pytest --hypothesis-seed=7` looks at others.
+Each case is a run of Helm. The same values in each run; `pytest --hypothesis-seed=7` looks at others.
 """
 
 from typing import Any
@@ -19,7 +19,6 @@ MANY = settings(
     max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    derandomize=True,
 )
 CHECKS = "templates/checks.yaml"
 """Where the chart itself says what one value must be to another."""
@@ -50,7 +49,8 @@ def test_what_the_schema_takes_are_objects_of_kubernetes_and_settings_as_given()
         objects = rendered(result.stdout)
         done.extend(objects)
         for path, value in chosen.items():
-            if path[1:2] == ("settings",) and path[0] != "kafka" and path[-1] != "allowed_hosts":
+            runs = chosen.get((path[0], "enabled"), True)
+            if runs and path[1:2] == ("settings",) and path[0] != "kafka" and path[-1] != "allowed_hosts":
                 assert at(objects.settings(path[0]), path[2:]) == value
 
     run()

@@ -7,6 +7,7 @@ operator.token        the operator's credential (mode 0600), made on first use
 keys.json             who may call the chat service (mode 0600), if there are keys (`rlhf_online.keys`)
 person.salt           key of the hash that replaces people's names (mode 0600)
 questions.jsonl       what annotators were asked, and with which probability (`rewards.asking`)
+critic-probes/        what critics found of planted faults (`rewards.critic`)
 judge.sqlite          what judges replied, by digests (`rewards.judge`)
 reward-weights.json   of an earlier release: the weights of the objectives, until they are changed (`rewards.weights`)
 log/                  the local event log

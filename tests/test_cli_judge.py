@@ -8,13 +8,10 @@ from typing import Any
 import pytest
 
 from rlhf_online.cli import main
-from rlhf_online.eventlog.local import LocalLog
-from rlhf_online.events import Answer, Completion, Envelope, Message, Sampling
 from rlhf_online.rewards.judge.probes import INJECTION
-from rlhf_online.state import StateDir
 from rlhf_online.training.sft.demonstrations import read_file
-from rlhf_online.wire import encode
-from tests.support.scripted_judge import Reply, letters, parts, prose, scripted_judge
+from tests.support.logged import two_answers
+from tests.support.scripted_judge import letters, parts, prose, scripted_judge
 
 Captured = pytest.CaptureFixture[str]
 
@@ -26,20 +23,7 @@ def by_length(body: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A log with two answers to one prompt."""
-    root = tmp_path / "state"
-    texts = ("zinc, which is a metal", "zinc")
-    answers = tuple(
-        Answer(index=i, text=text, token_ids=(1,), logprobs=(-1.0,), spans=(), finish_reason="stop")
-        for i, text in enumerate(texts)
-    )
-    asked = Completion(
-        completion_id="c", conversation_id="talk", person="ann", messages=(Message(role="user", content="a metal?"),),
-        prompt_token_ids=(1,), answers=answers, sampling=Sampling(), started_ms=1, finished_ms=2,
-    )  # fmt: skip
-    with LocalLog(StateDir(root).log) as log:
-        log.append(encode(Envelope(event_id="e", event=asked))).result(10)
-    return root
+    return two_answers(tmp_path / "state")
 
 
 @pytest.fixture
@@ -133,57 +117,3 @@ def test_revisions_are_demonstrations_that_fine_tuning_reads(state: Path, tmp_pa
         assert (found.messages[0]["content"], found.answer["content"]) == ("a metal?", "zinc")
         assert out.stat().st_mode & 0o077 == 0, "what people said is for nobody else"
         assert main(arguments) == 2 and "name a new file" in capsys.readouterr().err
-
-
-def test_a_critics_notes_go_into_the_annotators_queue_once(state: Path, tmp_path: Path, capsys: Captured) -> None:
-    noted = prose('[{"quote": "which is a metal", "fault": "Nobody asked."}]')
-    (state / "operator.token").write_text("operator-token-of-a-test-service")
-    with scripted_judge(lambda body: noted) as (url, asked), scripted_judge(_taken) as (service, items):
-        file = tmp_path / "critic.toml"
-        file.write_text(f'url = "{url}"\nmodel = "m"\nprinciples = ["Be brief."]\nlabels_per_minute = 100000\n')
-        arguments = ["critic", "run", str(file), "--url", service.removesuffix("/v1"), "--state", str(state)]
-        assert main(arguments) == 0
-        assert "1 answers: noted 1; " in capsys.readouterr().out
-        [item] = items
-        name = {"completion_id": "c", "index": 0}
-        assert item["path"] == "/v1/annotation/items" and item["answers"] == [name] and item["people"] == 4
-        assert item["notes"] == [{"answer": name, "quote": "which is a metal", "fault": "Nobody asked."}]
-        assert main(arguments) == 0
-        assert "nothing new" in capsys.readouterr().out and len(asked) == len(items) == 1
-    assert main(["critic", "effect", "--state", str(state)]) == 0
-    assert "notes shown: 0 votes" in capsys.readouterr().out
-
-
-def test_what_the_queue_did_not_take_as_it_was_away_is_asked_about_again(
-    state: Path, tmp_path: Path, capsys: Captured
-) -> None:
-    noted = prose('[{"quote": "which is a metal", "fault": "Nobody asked."}]')
-    (state / "operator.token").write_text("operator-token-of-a-test-service")
-    replies: list[Reply] = [None, _taken({})]
-    with (
-        scripted_judge(lambda body: noted) as (url, _),
-        scripted_judge(lambda body: replies.pop(0)) as (service, items),
-    ):
-        file = tmp_path / "critic.toml"
-        file.write_text(f'url = "{url}"\nmodel = "m"\nprinciples = ["Be brief."]\nlabels_per_minute = 100000\n')
-        arguments = ["critic", "run", str(file), "--url", service.removesuffix("/v1"), "--state", str(state)]
-        assert main(arguments) != 0
-        assert "no answer from" in capsys.readouterr().err
-        assert main(arguments) == 0
-        assert "1 answers: noted 1; " in capsys.readouterr().out and len(items) == 2
-
-
-def _taken(body: dict[str, Any]) -> dict[str, Any]:
-    return {"results": [{"item_ids": ["item"]}]}
-
-
-def test_a_critic_is_measured_on_planted_faults(tmp_path: Path, capsys: Captured) -> None:
-    with scripted_judge(lambda body: prose("[]")) as (url, asked):
-        file = tmp_path / "critic.toml"
-        file.write_text(f'url = "{url}"\nmodel = "m"\nprinciples = ["Be right."]\nlabels_per_minute = 100000\n')
-        assert main(["critic", "probe", str(file)]) == 0
-        assert "recall 0.00" in capsys.readouterr().out and len(asked) == 20
-    with scripted_judge(lambda body: prose("All is well.")) as (url, _):
-        file.write_text(f'url = "{url}"\nmodel = "m"\nprinciples = ["Be right."]\nlabels_per_minute = 100000\n')
-        assert main(["critic", "probe", str(file)]) != 0
-        assert "replied with nothing of use" in capsys.readouterr().err

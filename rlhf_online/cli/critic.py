@@ -1,6 +1,7 @@
 """`rlhf-online critic …`: a model's notes on what is wrong with answers, beside what annotators judge."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +10,16 @@ import typer
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
 from rlhf_online.cli.gap import content_keys, log_settings
 from rlhf_online.cli.versions import existing
+from rlhf_online.config.explain import masked
 from rlhf_online.errors import InvalidInput
+from rlhf_online.intervals import Share
+from rlhf_online.rewards.critic.settings import CriticSettings
 from rlhf_online.rewards.judge import settings as judges
 
 app = typer.Typer(help="A model's notes on what is wrong with answers, for annotators.", no_args_is_help=True)
-FileArgument = Annotated[Path, typer.Argument(help="TOML file, as a judge's: url, model, principles.")]
+FileArgument = Annotated[
+    Path, typer.Argument(help="TOML file, as a judge's: url, model, principles; least_recall, least_precision.")
+]
 ConfigOption = Annotated[Path | None, typer.Option(help="A service's file, for where the log is.")]
 
 
@@ -28,18 +34,21 @@ def run(
 ) -> None:
     """Put the newest answers into the annotators' queue, with a critic's notes, which half of the people see.
 
-    An answer in which the critic finds nothing, or which is in the queue already, is left out.
+    An answer in which the critic finds nothing, or which is in the queue already, is left out. The critic must have
+    passed `critic probe FILE` within a week, with the same model and principles.
     """
     from collections import Counter
 
     from rlhf_online.eventlog import open_source
+    from rlhf_online.rewards.critic import probed
     from rlhf_online.rewards.critic.notes import notes
     from rlhf_online.rewards.judge.endpoint import Cache, Endpoint
     from rlhf_online.rewards.judge.labelling import said_before
     from rlhf_online.rewards.judge.revising import answers_in
     from rlhf_online.rewards.judge.verdicts import Doubt
 
-    settings, folder = judges.read(file), existing(state)
+    settings, folder = judges.read(file, CriticSettings), existing(state)
+    probed.require(folder.root, settings, time.time())
     keys = content_keys(folder, config)
     source = open_source(log_settings(folder, config), folder.log)
     try:
@@ -82,28 +91,39 @@ def _add(service: Any, item: dict[str, Any]) -> None:
 
 
 @app.command("probe")
-def probe(file: FileArgument) -> None:
-    """Ask the critic about answers into which faults were planted, and about the same without: precision and recall."""
-    from tempfile import TemporaryDirectory
+def probe(file: FileArgument, state: StateOption = DEFAULT_STATE) -> None:
+    """Ask the critic about answers into which faults were planted, and about the same without: precision and recall.
 
+    What it found is kept in the state folder for `critic run`; exit code 1 if it does not surely reach the file's
+    least_recall (.3) and least_precision (.5).
+    """
+    from rlhf_online.rewards.critic import probed
     from rlhf_online.rewards.critic.planted import PLANTED
     from rlhf_online.rewards.critic.planted import probe as ask_planted
     from rlhf_online.rewards.judge.endpoint import Cache, Endpoint
 
-    settings = judges.read(file)
-    with TemporaryDirectory() as folder:
-        cache = Cache(Path(folder) / "judge.sqlite")
-        endpoint = Endpoint(settings, cache)
-        try:
-            found = ask_planted(endpoint.write)
-        finally:
-            endpoint.close()
-            cache.close()
+    settings, folder = judges.read(file, CriticSettings), existing(state)
+    cache = Cache(folder.root / "judge.sqlite")
+    endpoint = Endpoint(settings, cache)
+    try:
+        found = ask_planted(endpoint.write, settings.principles)
+    finally:
+        endpoint.close()
+        cache.close()
     if found.silent == 2 * len(PLANTED):
-        raise InvalidInput(f"the critic at {settings.url} replied with nothing of use: look at what it replies")
-    print(f"{len(PLANTED)} planted faults: {found.found} found, recall {found.recall:.2f}")
-    print(f"{found.notes} notes: {found.right} on a planted fault, precision {found.precision:.2f}")
+        raise InvalidInput(f"the critic at {masked(settings.url)} replied with nothing of use: look at what it replies")
+    probed.keep(folder.root, settings, found, time.time())
+    print(f"recall: {_share(found.recall)} planted faults found")
+    print(f"precision: {_share(found.precision)} notes on a planted fault")
     print(f"{found.silent} of {2 * len(PLANTED)} answers without a reply of use")
+    if short := found.shortcomings(settings.least_recall, settings.least_precision):
+        print(f"not passed: {'; '.join(short)}")
+        raise typer.Exit(1)
+    print("passed: `rlhf-online critic run` takes its notes for a week")
+
+
+def _share(found: Share) -> str:
+    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}), {round(found.value * found.n)} of {found.n}"
 
 
 @app.command("effect")

@@ -13,6 +13,7 @@ from rlhf_online.cli.gap import content_keys, log_settings
 from rlhf_online.cli.versions import existing
 from rlhf_online.errors import InvalidInput
 from rlhf_online.rewards.judge import settings as judges
+from rlhf_online.rewards.judge.settings import JudgeSettings
 
 app = typer.Typer(help="Labels by a model, of any OpenAI-compatible endpoint.", no_args_is_help=True)
 FileArgument = Annotated[Path, typer.Argument(help="TOML file: url, model, principles.", show_default=False)]
@@ -33,7 +34,7 @@ def run(
     from rlhf_online.rewards.judge.endpoint import Cache, Endpoint
     from rlhf_online.rewards.judge.labelling import key, label, pairs_in
 
-    settings, folder = judges.read(file), existing(state)
+    settings, folder = judges.read(file, JudgeSettings), existing(state)
     keys = content_keys(folder, config)
     source = open_source(log_settings(folder, config), folder.log)
     try:
@@ -83,7 +84,7 @@ def revise(
     from rlhf_online.rewards.judge.endpoint import Cache, Endpoint
     from rlhf_online.rewards.judge.revising import answers_in, demonstrations
 
-    settings, folder = judges.read(file), existing(state)
+    settings, folder = judges.read(file, JudgeSettings), existing(state)
     keys = content_keys(folder, config)
     source = open_source(log_settings(folder, config), folder.log)
     try:
@@ -136,7 +137,7 @@ def probe(file: FileArgument) -> None:
     from rlhf_online.rewards.judge.probes import PROBES
     from rlhf_online.rewards.judge.probes import probe as ask_probes
 
-    settings = judges.read(file)
+    settings = judges.read(file, JudgeSettings)
     with TemporaryDirectory() as folder:
         cache = Cache(Path(folder) / "judge.sqlite")
         endpoint = Endpoint(settings, cache)

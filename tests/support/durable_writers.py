@@ -18,6 +18,7 @@ from rlhf_online import keys
 from rlhf_online.attribution import trained_on
 from rlhf_online.attribution.lineage import Lineages
 from rlhf_online.attribution.trained_on import TrainedOn
+from rlhf_online.errors import InvalidInput
 from rlhf_online.eventlog import committed, gap
 from rlhf_online.eventlog import folder as log_files
 from rlhf_online.eventlog.base import DeadLetter, Record
@@ -34,6 +35,9 @@ from rlhf_online.keystore.keyring import Keyring
 from rlhf_online.keystore.places import FolderKeys
 from rlhf_online.keystore.vault import SEALED_WITH, Vault
 from rlhf_online.rewards import audiences, weights
+from rlhf_online.rewards.critic import probed
+from rlhf_online.rewards.critic.planted import probe
+from rlhf_online.rewards.critic.settings import CriticSettings
 from rlhf_online.rewards.rules import record
 from rlhf_online.rewards.rules.ruleset import parse
 from rlhf_online.state import FINGERPRINT, PersonHash, StateDir
@@ -45,6 +49,7 @@ from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from rlhf_online.versions.manifest import Manifest, ProbeSequence
 from tests.support.logged import completion
+from tests.support.scripted_critic import knowing
 
 
 def nothing(root: Path) -> None:
@@ -158,6 +163,26 @@ def audience(root: Path) -> Iterator[None]:
 def reward_rules(root: Path) -> Iterator[None]:
     record.apply(open_registry(root / "versions").store, parse("[propositions]\n"))
     yield
+
+
+CRITIC = CriticSettings(url="http://127.0.0.1:9/v1", model="m", principles=("Be right.",))
+
+
+def critic_probe(root: Path) -> Iterator[None]:
+    """One that is passed, and one that is not."""
+    for passed in (True, False):
+        found = probe(knowing if passed else lambda messages: "[]", CRITIC.principles)
+        if not passed or read_critic_probe(root) != "failed":
+            probed.keep(root / "state", CRITIC, found, 1e9)
+        yield
+
+
+def read_critic_probe(root: Path) -> str:
+    try:
+        probed.require(root / "state", CRITIC, 1e9)
+    except InvalidInput as error:
+        return "" if "was not probed" in str(error) else "failed"
+    return "passed"
 
 
 # The event log
@@ -578,6 +603,12 @@ WRITERS = (
         before=three_versions,
         write=reward_rules,
         read=lambda root: record.read(open_registry(root / "versions").store).text,
+    ),
+    Writer(
+        name="what a critic's probe found",
+        writes=("rewards.critic.probed:keep",),
+        write=critic_probe,
+        read=read_critic_probe,
     ),
     Writer(
         name="the event log, a segment a record",

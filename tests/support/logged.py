@@ -2,8 +2,12 @@
 
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 from rlhf_online import events as ev
+from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.state import StateDir
+from rlhf_online.wire import encode
 
 
 def completion(
@@ -65,3 +69,20 @@ def erasure(conversation: str, *, person: str = "asker", at_ms: int = 5_000) -> 
 
 def thumb(name: str, *, index: int = 0, up: bool = True, event_id: str = "", at_ms: int = 2_000) -> ev.Envelope:
     return feedback(ev.Thumb(answer=ref(name, index), up=up), event_id=event_id, at_ms=at_ms)
+
+
+def two_answers(state: Path) -> Path:
+    """`state`, a state folder whose log holds one question, what a metal is, with a long and a short answer."""
+    texts = ("zinc, which is a metal", "zinc")
+    answers = tuple(
+        ev.Answer(index=i, text=text, token_ids=(1,), logprobs=(-1.0,), spans=(), finish_reason="stop")
+        for i, text in enumerate(texts)
+    )
+    asked = ev.Completion(
+        completion_id="c", conversation_id="talk", person="ann",
+        messages=(ev.Message(role="user", content="a metal?"),), prompt_token_ids=(1,), answers=answers,
+        sampling=ev.Sampling(), started_ms=1, finished_ms=2,
+    )  # fmt: skip
+    with LocalLog(StateDir(state).log) as log:
+        log.append(encode(ev.Envelope(event_id="e", event=asked))).result(10)
+    return state

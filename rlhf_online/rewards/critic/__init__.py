@@ -5,5 +5,5 @@ arXiv 2407.00215).
 
 Who is given an item sees its notes or not, by a draw, and the vote says which: so their effect is measured, and the
 reliability of who judges beside notes is learned apart (`training.votes.raters`). `planted` measures a critic on faults
-that are known. Nothing here knows torch.
+that are known; `probed` keeps what it found, without which annotators see no notes of it. Nothing here knows torch.
 """

@@ -7,7 +7,7 @@ principles = ["Prefer the answer that is correct.", "Prefer the answer that does
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -63,7 +63,10 @@ class JudgeSettings(Section):
         return key
 
 
-def read(path: Path) -> JudgeSettings:
+Kind = TypeVar("Kind", bound=JudgeSettings)
+
+
+def read(path: Path, kind: type[Kind]) -> Kind:
     """Raises ConfigError, naming the file and the setting."""
     try:
         values = tomllib.loads(path.read_text())
@@ -71,8 +74,8 @@ def read(path: Path) -> JudgeSettings:
         raise ConfigError(f"{path} cannot be read: {_why(error)}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: it is no TOML: {error}") from error
-    with explained([Given(str(path), values, is_file=True)], JudgeSettings):
-        return JudgeSettings.model_validate(values)
+    with explained([Given(str(path), values, is_file=True)], kind):
+        return kind.model_validate(values)
 
 
 def _why(error: Exception) -> str:

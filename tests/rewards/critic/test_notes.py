@@ -1,4 +1,4 @@
-"""Notes with the words that they are on, and everything else that a critic may say; planted faults."""
+"""Notes with the words that they are on, and everything else that a critic may say."""
 
 import json
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from rlhf_online.rewards.critic.notes import MOST_FAULT, MOST_NOTES, Note, notes, parsed, question
-from rlhf_online.rewards.critic.planted import PLANTED, Found, probe
 from rlhf_online.rewards.judge.verdicts import Doubt, Messages
 
 ANSWER = "Zinc is a metal. It melts at 12 °C."
@@ -63,26 +62,3 @@ def test_an_answer_that_asks_to_be_praised_stays_material() -> None:
     user = question("user: x", plea, ["Be right."])[1]["content"]
     mark = user.split(maxsplit=1)[0]
     assert user.endswith(f"{mark} END") and mark not in plea
-
-
-def knowing(messages: Messages) -> str:
-    """Quotes what was planted, where it was."""
-    answer = messages[1]["content"].split("ANSWER\n")[1]
-    wrong = [wrong for _, _, words, wrong in PLANTED if wrong in answer and words not in answer]
-    return json.dumps([{"quote": each, "fault": "that is wrong"} for each in wrong])
-
-
-def test_planted_faults_tell_a_critic_that_knows_from_one_that_finds_fault_with_everything() -> None:
-    count = len(PLANTED)
-    assert all(answer.count(words) == 1 and wrong not in answer for _, answer, words, wrong in PLANTED)
-    assert probe(knowing) == Found(found=count, notes=count, right=count, silent=0)
-    grumbling = probe(lambda messages: json.dumps([{"quote": _answer(messages), "fault": "bad"}]))
-    assert (grumbling.recall, grumbling.precision) == (1.0, 0.5), "it quotes all, of right answers too"
-    content = probe(lambda messages: "[]")
-    assert (content.recall, content.precision, content.silent) == (0.0, 1.0, 0)
-    assert probe(lambda messages: "All is well.").silent == 2 * count
-
-
-def _answer(messages: Messages) -> str:
-    said = messages[1]["content"].split("ANSWER\n")[1]
-    return said[: said.rindex("\n")]

@@ -10,7 +10,7 @@ from services.chat.completions.sampling_request import INT64, TokenLimit
 from services.chat.completions.tools import Name
 
 FEWEST, MOST = 2, 6
-SAMPLED = ("messages", "max_tokens", "temperature", "top_p", "top_k", "min_p", "user", "conversation_id")
+SAMPLED = ("messages", "max_tokens", "temperature", "top_p", "top_k", "min_p", "profile", "user", "conversation_id")
 """Fields that each answer's own request has."""
 
 
@@ -55,6 +55,11 @@ class CompareRequest(Model):
     seed: Annotated[Integer, Within(-INT64, INT64 - 1 - MOST)] | None = Field(
         default=None, description="For repeatable sampling: the answer of the i-th writer has the seed `seed` + i."
     )
+    profile: Name = Field(
+        default="",
+        description="The audience whose adapter writes all answers; by default nobody's in particular. Not with "
+        "`versions`.",
+    )
     user: Name = Field(default="", description="The person; only a keyed hash of it is kept.")
     conversation_id: Name = Field(default="", description="The conversation; by default a new one.")
 
@@ -62,6 +67,9 @@ class CompareRequest(Model):
     def _different(self) -> "CompareRequest":
         if self.versions and "n" in self.model_fields_set:
             raise Mistake("n is for answers of the live version, each of `versions` writes one: send one of the two")
+        if self.versions and self.profile:
+            message = "profile names whose adapter answers, and versions who else: send one of the two"
+            raise Mistake(message, param="profile")
         if self.temperature == 0 and len(set(self.writers)) < len(self.writers):
             message = "expected more than 0: at temperature 0 all answers of one version are the same"
             raise Mistake(message, param="temperature")

@@ -154,7 +154,7 @@ class Comparisons:
         same = {name: values[name] for name in SAMPLED if name in values} | {"stream": request.stream}
         same["conversation_id"] = request.conversation_id or f"conv-{uuid.uuid4().hex}"
         writers, canary = request.writers, self.gateway.engine.canary
-        if canary is not None and not request.versions and request.n == FEWEST:
+        if canary is not None and not (request.versions or request.profile) and request.n == FEWEST:
             writers = [canary.live, canary.version]
         seeds = [{} if request.seed is None else {"seed": request.seed + i} for i in range(len(writers))]
         requests = [

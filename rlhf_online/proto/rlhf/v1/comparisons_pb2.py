@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from rlhf_online.proto.rlhf.v1 import events_pb2 as rlhf_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rlhf/v1/comparisons.proto\x12\x07rlhf.v1\x1a\x14rlhf/v1/events.proto\"\x8e\x02\n\x0e\x43ompareRequest\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.rlhf.v1.Message\x12\t\n\x01n\x18\x02 \x01(\r\x12\x10\n\x08versions\x18\x03 \x03(\t\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x02H\x01\x88\x01\x01\x12\r\n\x05top_k\x18\x07 \x01(\x11\x12\r\n\x05min_p\x18\x08 \x01(\x02\x12\x11\n\x04seed\x18\t \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04user\x18\n \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x0b \x01(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\x8c\x01\n\x0f\x43ompareResponse\x12\x15\n\rcomparison_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12(\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x17.rlhf.v1.ComparedAnswer\x12\x0e\n\x06logged\x18\x04 \x01(\x08\x12\x0f\n\x07\x63reated\x18\x05 \x01(\x03\"l\n\x0e\x43omparedAnswer\x12\"\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x12.rlhf.v1.AnswerRef\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\treasoning\x18\x03 \x01(\t\x12\x15\n\rfinish_reason\x18\x04 \x01(\t\"@\n\x14StreamCompareRequest\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.rlhf.v1.CompareRequest\"\xb5\x01\n\x15StreamCompareResponse\x12\x15\n\rcomparison_id\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x15\n\rcompletion_id\x18\x03 \x01(\t\x12\r\n\x05\x64\x65lta\x18\x04 \x01(\t\x12\x11\n\treasoning\x18\x05 \x01(\t\x12\x15\n\rfinish_reason\x18\x06 \x01(\t\x12\'\n\x05\x66inal\x18\x07 \x01(\x0b\x32\x18.rlhf.v1.CompareResponse\";\n\x14GetComparisonRequest\x12\x15\n\rcomparison_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"\x8c\x01\n\x15GetComparisonResponse\x12\x15\n\rcomparison_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12%\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x14.rlhf.v1.NamedAnswer\x12\r\n\x05voted\x18\x04 \x01(\x08\x12\r\n\x05tells\x18\x05 \x01(\x08\"C\n\x0bNamedAnswer\x12\"\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x12.rlhf.v1.AnswerRef\x12\x10\n\x08versions\x18\x02 \x03(\t\"%\n\x15NextComparisonRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\"<\n\x16NextComparisonResponse\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.rlhf.v1.Message2\xc6\x02\n\x11\x43omparisonService\x12<\n\x07\x43ompare\x12\x17.rlhf.v1.CompareRequest\x1a\x18.rlhf.v1.CompareResponse\x12P\n\rStreamCompare\x12\x1d.rlhf.v1.StreamCompareRequest\x1a\x1e.rlhf.v1.StreamCompareResponse0\x01\x12N\n\rGetComparison\x12\x1d.rlhf.v1.GetComparisonRequest\x1a\x1e.rlhf.v1.GetComparisonResponse\x12Q\n\x0eNextComparison\x12\x1e.rlhf.v1.NextComparisonRequest\x1a\x1f.rlhf.v1.NextComparisonResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rlhf/v1/comparisons.proto\x12\x07rlhf.v1\x1a\x14rlhf/v1/events.proto\"\x9f\x02\n\x0e\x43ompareRequest\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.rlhf.v1.Message\x12\t\n\x01n\x18\x02 \x01(\r\x12\x10\n\x08versions\x18\x03 \x03(\t\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x02H\x01\x88\x01\x01\x12\r\n\x05top_k\x18\x07 \x01(\x11\x12\r\n\x05min_p\x18\x08 \x01(\x02\x12\x11\n\x04seed\x18\t \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04user\x18\n \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x0b \x01(\t\x12\x0f\n\x07profile\x18\x0c \x01(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\x8c\x01\n\x0f\x43ompareResponse\x12\x15\n\rcomparison_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12(\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x17.rlhf.v1.ComparedAnswer\x12\x0e\n\x06logged\x18\x04 \x01(\x08\x12\x0f\n\x07\x63reated\x18\x05 \x01(\x03\"l\n\x0e\x43omparedAnswer\x12\"\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x12.rlhf.v1.AnswerRef\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\treasoning\x18\x03 \x01(\t\x12\x15\n\rfinish_reason\x18\x04 \x01(\t\"@\n\x14StreamCompareRequest\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.rlhf.v1.CompareRequest\"\xb5\x01\n\x15StreamCompareResponse\x12\x15\n\rcomparison_id\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x15\n\rcompletion_id\x18\x03 \x01(\t\x12\r\n\x05\x64\x65lta\x18\x04 \x01(\t\x12\x11\n\treasoning\x18\x05 \x01(\t\x12\x15\n\rfinish_reason\x18\x06 \x01(\t\x12\'\n\x05\x66inal\x18\x07 \x01(\x0b\x32\x18.rlhf.v1.CompareResponse\";\n\x14GetComparisonRequest\x12\x15\n\rcomparison_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"\x8c\x01\n\x15GetComparisonResponse\x12\x15\n\rcomparison_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12%\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x14.rlhf.v1.NamedAnswer\x12\r\n\x05voted\x18\x04 \x01(\x08\x12\r\n\x05tells\x18\x05 \x01(\x08\"C\n\x0bNamedAnswer\x12\"\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x12.rlhf.v1.AnswerRef\x12\x10\n\x08versions\x18\x02 \x03(\t\"%\n\x15NextComparisonRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\"<\n\x16NextComparisonResponse\x12\"\n\x08messages\x18\x01 \x03(\x0b\x32\x10.rlhf.v1.Message2\xc6\x02\n\x11\x43omparisonService\x12<\n\x07\x43ompare\x12\x17.rlhf.v1.CompareRequest\x1a\x18.rlhf.v1.CompareResponse\x12P\n\rStreamCompare\x12\x1d.rlhf.v1.StreamCompareRequest\x1a\x1e.rlhf.v1.StreamCompareResponse0\x01\x12N\n\rGetComparison\x12\x1d.rlhf.v1.GetComparisonRequest\x1a\x1e.rlhf.v1.GetComparisonResponse\x12Q\n\x0eNextComparison\x12\x1e.rlhf.v1.NextComparisonRequest\x1a\x1f.rlhf.v1.NextComparisonResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,25 +33,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rlhf.v1.comparisons_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COMPAREREQUEST']._serialized_start=61
-  _globals['_COMPAREREQUEST']._serialized_end=331
-  _globals['_COMPARERESPONSE']._serialized_start=334
-  _globals['_COMPARERESPONSE']._serialized_end=474
-  _globals['_COMPAREDANSWER']._serialized_start=476
-  _globals['_COMPAREDANSWER']._serialized_end=584
-  _globals['_STREAMCOMPAREREQUEST']._serialized_start=586
-  _globals['_STREAMCOMPAREREQUEST']._serialized_end=650
-  _globals['_STREAMCOMPARERESPONSE']._serialized_start=653
-  _globals['_STREAMCOMPARERESPONSE']._serialized_end=834
-  _globals['_GETCOMPARISONREQUEST']._serialized_start=836
-  _globals['_GETCOMPARISONREQUEST']._serialized_end=895
-  _globals['_GETCOMPARISONRESPONSE']._serialized_start=898
-  _globals['_GETCOMPARISONRESPONSE']._serialized_end=1038
-  _globals['_NAMEDANSWER']._serialized_start=1040
-  _globals['_NAMEDANSWER']._serialized_end=1107
-  _globals['_NEXTCOMPARISONREQUEST']._serialized_start=1109
-  _globals['_NEXTCOMPARISONREQUEST']._serialized_end=1146
-  _globals['_NEXTCOMPARISONRESPONSE']._serialized_start=1148
-  _globals['_NEXTCOMPARISONRESPONSE']._serialized_end=1208
-  _globals['_COMPARISONSERVICE']._serialized_start=1211
-  _globals['_COMPARISONSERVICE']._serialized_end=1537
+  _globals['_COMPAREREQUEST']._serialized_end=348
+  _globals['_COMPARERESPONSE']._serialized_start=351
+  _globals['_COMPARERESPONSE']._serialized_end=491
+  _globals['_COMPAREDANSWER']._serialized_start=493
+  _globals['_COMPAREDANSWER']._serialized_end=601
+  _globals['_STREAMCOMPAREREQUEST']._serialized_start=603
+  _globals['_STREAMCOMPAREREQUEST']._serialized_end=667
+  _globals['_STREAMCOMPARERESPONSE']._serialized_start=670
+  _globals['_STREAMCOMPARERESPONSE']._serialized_end=851
+  _globals['_GETCOMPARISONREQUEST']._serialized_start=853
+  _globals['_GETCOMPARISONREQUEST']._serialized_end=912
+  _globals['_GETCOMPARISONRESPONSE']._serialized_start=915
+  _globals['_GETCOMPARISONRESPONSE']._serialized_end=1055
+  _globals['_NAMEDANSWER']._serialized_start=1057
+  _globals['_NAMEDANSWER']._serialized_end=1124
+  _globals['_NEXTCOMPARISONREQUEST']._serialized_start=1126
+  _globals['_NEXTCOMPARISONREQUEST']._serialized_end=1163
+  _globals['_NEXTCOMPARISONRESPONSE']._serialized_start=1165
+  _globals['_NEXTCOMPARISONRESPONSE']._serialized_end=1225
+  _globals['_COMPARISONSERVICE']._serialized_start=1228
+  _globals['_COMPARISONSERVICE']._serialized_end=1554
 # @@protoc_insertion_point(module_scope)

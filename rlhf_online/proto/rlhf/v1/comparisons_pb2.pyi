@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CompareRequest(_message.Message):
-    __slots__ = ("messages", "n", "versions", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "user", "conversation_id")
+    __slots__ = ("messages", "n", "versions", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "user", "conversation_id", "profile")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class CompareRequest(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[_events_pb2.Message]
     n: int
     versions: _containers.RepeatedScalarFieldContainer[str]
@@ -31,7 +32,8 @@ class CompareRequest(_message.Message):
     seed: int
     user: str
     conversation_id: str
-    def __init__(self, messages: _Optional[_Iterable[_Union[_events_pb2.Message, _Mapping]]] = ..., n: _Optional[int] = ..., versions: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., seed: _Optional[int] = ..., user: _Optional[str] = ..., conversation_id: _Optional[str] = ...) -> None: ...
+    profile: str
+    def __init__(self, messages: _Optional[_Iterable[_Union[_events_pb2.Message, _Mapping]]] = ..., n: _Optional[int] = ..., versions: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., seed: _Optional[int] = ..., user: _Optional[str] = ..., conversation_id: _Optional[str] = ..., profile: _Optional[str] = ...) -> None: ...
 
 class CompareResponse(_message.Message):
     __slots__ = ("comparison_id", "conversation_id", "answers", "logged", "created")

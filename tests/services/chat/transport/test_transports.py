@@ -231,6 +231,11 @@ CASES = {
         conversation_id="c",
     ),
     "a comparison of versions": compare(200, versions=["policy-000000", "base"]),
+    "a comparison for an audience": compare(200, profile="brief"),
+    "a comparison for no audience": compare(404, "profile", profile="lawyers"),
+    "a comparison for an audience and of versions": compare(
+        400, "profile", profile="brief", versions=["policy-000000", "base"]
+    ),
     "a comparison of one": compare(400, "versions", versions=["base"]),
     "a comparison of too many": compare(400, "versions", versions=["base"] * 7),
     "a comparison of versions and more": compare(400, versions=["base", "base"], n=3),

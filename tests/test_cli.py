@@ -106,12 +106,13 @@ def state(tmp_path: Path) -> StateDir:
 
 def test_an_answer_is_printed_with_the_weights_that_wrote_it(service, capsys):
     service.answer("/v1/chat/completions", events(*CHUNKS))
-    assert main(["chat", "Hi", "--url", service.url, "--user", "ann", "--max-tokens", "9"]) == 0
+    assert main(["chat", "Hi", "--url", service.url, "--user", "ann", "--profile", "brief", "--max-tokens", "9"]) == 0
     assert capsys.readouterr().out == "Hello you.\n[policy-000003 · chatcmpl-1]\n"
     method, path, body, _ = service.asked[0]
     assert (method, path) == ("POST", "/v1/chat/completions")
     assert body["messages"] == [{"role": "user", "content": "Hi"}]
-    assert (body["stream"], body["user"], body["max_tokens"], body["temperature"]) == (True, "ann", 9, 1.0)
+    assert (body["stream"], body["max_tokens"], body["temperature"]) == (True, 9, 1.0)
+    assert (body["user"], body["profile"]) == ("ann", "brief")
 
 
 def test_a_conversation_keeps_its_messages_and_takes_thumbs(service, capsys, monkeypatch):

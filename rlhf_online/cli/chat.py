@@ -21,12 +21,13 @@ def chat(
         int | None,
         typer.Option(min=1, help="Longest answer, in tokens; by default as long as the service lets one be."),
     ] = None,
+    profile: Annotated[str, typer.Option(help="The audience whose adapter answers; by default nobody's.")] = "",
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="0 takes the likeliest words.")] = 1.0,
 ) -> None:
     """Chat in the terminal."""
     options: dict[str, Any] = {"temperature": temperature}
     options |= {"max_tokens": max_tokens} if max_tokens else {}
-    options |= {"user": user} if user else {}
+    options |= {name: value for name, value in (("user", user), ("profile", profile)) if value}
     with connect(url, state) as service:
         if message:
             Conversation(service, options).ask(message)

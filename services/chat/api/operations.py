@@ -97,7 +97,7 @@ OPERATIONS = (
     ),
     Operation(
         name="models",
-        summary="The names that a request may give as its model.",
+        summary="The names that a request may give as its model, and as its profile.",
         method="GET",
         path="/v1/models",
         requires="chat",

@@ -76,6 +76,9 @@ class ModelList(TypedDict):
     """Always "list"."""
     data: list[ModelInfo]
     """The names."""
+    profiles: list[str]
+    """The audiences that a request may name as its profile; each is answered by an adapter of its own, once it has
+    one."""
 
 
 @documented

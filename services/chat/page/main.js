@@ -4,6 +4,7 @@ import { $, announce, button, copy, dress, make, setText, toast } from "./dom.js
 import { askForKey } from "./key_dialog.js";
 import * as kept from "./kept.js";
 import * as keys from "./keys.js";
+import * as profiles from "./profiles.js";
 import * as service from "./service.js";
 import * as storage from "./storage.js";
 import * as thread from "./thread.js";
@@ -52,8 +53,8 @@ async function ask(message, pair) {
     saved = Date.now();
     conversations.save(conversation);
   });
-  const prompt = conversations.prompt(conversation, message);
-  await write(node, prompt, conversation.id, stop.signal, changed);
+  const messages = conversations.prompt(conversation, message);
+  await write(node, { messages, conversation_id: conversation.id, ...profiles.chosen() }, stop.signal, changed);
   writing.delete(conversation.id);
   conversations.save(conversation);
   conversations.release(node);
@@ -150,8 +151,9 @@ async function trying(failed, act) {
   }
 }
 
-// At what the service keeps. Nobody asked for it, unless `ask`: then they are told why it cannot be seen.
+// At what the service keeps, and offers. Nobody asked for it, unless `ask`: then they are told why it cannot be seen.
 async function look(ask = false) {
+  profiles.offer($("profile")).catch(() => {});
   const act = async () => {
     await kept.look(ask);
     showAll();

@@ -2,12 +2,13 @@
 import { events, person, recovered, Refused, request, seen } from "./service.js";
 import { t } from "./words.js";
 
-// Ends when the answers are done, stopped (by `signal`) or failed, which their states say. Never throws. Two answers are a
-// comparison: in the service's order, by whom is told after the vote (`names`).
-export async function write(node, messages, conversation, signal, changed) {
+// `asked`: the messages, the conversation, and whose adapter is to answer. Ends when the answers are done, stopped (by
+// `signal`) or failed, which their states say. Never throws. Two answers are a comparison: in the service's order, by whom
+// is told after the vote (`names`).
+export async function write(node, asked, signal, changed) {
   const isPair = node.answers.length > 1, take = isPair ? takePiece : takeChunk;
   try {
-    const response = await opened(node, isPair, { messages, conversation_id: conversation }, signal, changed);
+    const response = await opened(node, isPair, asked, signal, changed);
     for (const answer of node.answers) Object.assign(answer, { state: "writing", problem: "" });
     for await (const piece of events(response)) {
       if (piece.error) throw new Refused(piece.error.message, 500);

@@ -89,7 +89,12 @@ class CompletionHandlers:
         self._metrics.requests.labels(ended).inc()
 
     async def models(self, request: Request) -> Response:
-        models: ModelList = {"object": "list", "data": [responses.model_info(name) for name in self.gateway.models()]}
+        names = self.gateway.models()
+        models: ModelList = {
+            "object": "list",
+            "data": [responses.model_info(name) for name in names],
+            "profiles": [*self.gateway.engine.audiences],
+        }
         return json(models)
 
     async def model(self, request: Request) -> Response:

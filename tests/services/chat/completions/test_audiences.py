@@ -57,6 +57,13 @@ async def test_a_profile_that_nobody_defined_is_refused_with_those_that_there_ar
     assert service.engine.requests == []
 
 
+async def test_those_that_there_are_are_listed_beside_the_models(service: Service) -> None:
+    _, listed = await service.get("/v1/models")
+    assert listed["profiles"] == ["brief", "long"]
+    service.host.audiences = {}
+    assert (await service.get("/v1/models"))[1]["profiles"] == []
+
+
 async def test_a_conversation_with_a_profile_gets_no_canary(service: Service) -> None:
     service.host.adapters = ("policy-000001", BRIEF)
     service.host.canary = Canary(

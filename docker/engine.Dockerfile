@@ -62,10 +62,10 @@ RUN python /usr/share/sbom.py rlhf-online-engine "${VERSION}" > /tmp/engine-cpu.
 FROM scratch AS sbom-cpu
 COPY --from=described-cpu /tmp/engine-cpu.cdx.json /
 
-# Triton compiles a launcher for each of its kernels, with a C compiler.
+# Triton compiles a launcher for each of its kernels with a C compiler, and Inductor calls a C++ compiler.
 FROM runtime AS gpu
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 COPY --from=build-gpu /opt/venv /opt/venv
 USER 10001:10001
 

@@ -104,7 +104,11 @@ def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert values[LOWER_PRIORITY] == "1", (
         "where it computes on the cores that pass its tokens on, it runs at a lower priority"
     )
-    assert LOWER_PRIORITY not in environment(settings(tmp_path), "cuda")
+    assert values["TORCHDYNAMO_DISABLE"] == "1", "no request waits for a compiler, or fails for want of one"
+    on_a_gpu = environment(settings(tmp_path), "cuda")
+    assert not {LOWER_PRIORITY, "TORCHDYNAMO_DISABLE"} & set(on_a_gpu)
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
+    assert environment(settings(tmp_path), "cpu")["TORCHDYNAMO_DISABLE"] == "0", "who wants it compiled says so"
 
 
 def test_the_socket_is_closed_to_others_and_short_enough(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytest import MonkeyPatch
 from transformers import LlamaForCausalLM
 
 from rlhf_online.config import EngineSettings, SwapSettings
@@ -71,7 +72,8 @@ def publish(
 async def running_host(root: Path, model: Path | None = None, **engine_settings: Any) -> AsyncIterator[EngineHost]:
     """A host with its state below `root`, on the tiny model without weights unless `model` is given; not yet healthy.
 
-    The registry is `host.registry`. Everything has ended when the block is left.
+    The registry is `host.registry`. Everything has ended when the block is left. There is no C++ compiler, as in an
+    image, and nothing that one made before.
     """
     state = StateDir(root / "state")
     if model is None:
@@ -80,12 +82,15 @@ async def running_host(root: Path, model: Path | None = None, **engine_settings:
     values = {"model": str(model), "max_model_len": 128, "max_num_seqs": 16, "kv_cache_gib": 0.1, "threads": 1}
     settings = EngineSettings(**(values | engine_settings))
     host = EngineHost(settings, SwapSettings(poll_s=0.05), open_registry(state.versions), state)
-    running = asyncio.create_task(host.run())
-    try:
-        yield host
-    finally:
-        await host.close()
-        await running
+    with MonkeyPatch.context() as machine:
+        machine.setenv("CXX", "no-such-compiler")
+        machine.setenv("TORCHINDUCTOR_CACHE_DIR", str(root / "compiled"))
+        running = asyncio.create_task(host.run())
+        try:
+            yield host
+        finally:
+            await host.close()
+            await running
 
 
 @dataclass

@@ -243,8 +243,8 @@ def environment(settings: EngineSettings, device: str) -> dict[str, str]:
     values.pop(LOWER_PRIORITY, None)
     if device == "cpu":
         values |= {LOWER_PRIORITY: "1"}
-        # Whatever --enforce-eager says, vLLM compiles what ranks log-probs: the first request for them waits 5 to 13 s, or
-        # fails where there is no C++ compiler (0027). Who has one and prefers it sets 0.
+        # Whatever --enforce-eager says, vLLM compiles what ranks log-probs: the first request for them waits 5 to 13 s,
+        # or fails where there is no C++ compiler (0027). Who has one and prefers it sets 0.
         values.setdefault("TORCHDYNAMO_DISABLE", "1")
         values.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would override --kv-cache-memory-bytes, in whole GiB
         if settings.threads:  # not bound to cores, which other processes here use too

@@ -83,6 +83,7 @@ CHECK = Label(
 )  # fmt: skip
 VERDICT = Label(name="verdict", values=("passed", "objected"))
 CANDIDATE = Label(name="verdict", values=("passed", "rejected"))
+JUDGED = Label(name="kind", bound="policy, and policy.NAME of each audience that is defined, 8 at most")
 GATE_FIGURE = Label(
     name="figure",
     values=(

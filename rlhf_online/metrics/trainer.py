@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Collection
+from itertools import product
 
 from prometheus_client import CollectorRegistry
 
@@ -224,27 +226,38 @@ class MismatchMetrics:
 
 
 class GateMetrics:
-    """Candidates before the gate."""
+    """Candidates before the gate: verdicts of every kind, figures of the common policy's alone."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         made = Catalogue(registry)
-        self.candidates = made.counter("rlhf_gate_candidates", "Candidates judged, by verdict.", labels.CANDIDATE)
-        self.verdicts = made.counter(
-            "rlhf_gate_verdicts", "What each check said of them.", labels.CHECK, labels.VERDICT
+        self.candidates = made.counter(
+            "rlhf_gate_candidates",
+            "Candidates judged, everybody's and audiences', by verdict.",
+            labels.JUDGED,
+            labels.CANDIDATE,
         )
+        self.verdicts = made.counter(
+            "rlhf_gate_verdicts", "What each check said of them.", labels.JUDGED, labels.CHECK, labels.VERDICT
+        )
+        self._counted = (
+            (self.candidates, [*product(labels.CANDIDATE.values)]),
+            (self.verdicts, [*product(labels.CHECK.values, labels.VERDICT.values)]),
+        )
+        self._kinds: frozenset[str] = frozenset()
+        self.keep(("policy",))
         self.figure = made.gauge(
             "rlhf_gate_figure",
-            "What the checks measured of the last one; a check's documentation says what it means.",
+            "What the checks measured of everybody's last one; a check's documentation says what it means.",
             labels.GATE_FIGURE,
             unit="the figure's own",
         )
         self.win_rate = made.gauge(
-            "rlhf_trainer_win_rate", "Wins of the last candidate over the live one.", unit="0 to 1"
+            "rlhf_trainer_win_rate", "Wins of everybody's last candidate over the live one.", unit="0 to 1"
         )
         self.proxy_gap = made.gauge(
             "rlhf_trainer_proxy_gap",
-            "What the last candidate gained by its own reward model beyond what it gained by the held-back one; NaN "
-            "where that could not be told.",
+            "What everybody's last candidate gained by its own reward model beyond what it gained by the held-back "
+            "one; NaN where that could not be told.",
             unit="standard deviations of the live version's scores",
         )
         self.proxy_gap.set(math.nan)
@@ -259,6 +272,16 @@ class GateMetrics:
             unit="0 to 1",
         )
         self.entries = made.entries
+
+    def keep(self, kinds: Collection[str]) -> None:
+        """Candidates of these kinds are judged from now on: each series of a new one stands at 0, so that its first
+        verdict is seen; those of others go."""
+        for metric, others in self._counted:
+            for kind, values in product(self._kinds.difference(kinds), others):
+                metric.remove(kind, *values)
+            for kind, values in product(frozenset(kinds) - self._kinds, others):
+                metric.labels(kind, *values)
+        self._kinds = frozenset(kinds)
 
 
 class CanaryMetrics:

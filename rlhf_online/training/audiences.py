@@ -32,6 +32,7 @@ from rlhf_online.training.judging import judge_candidate, learning_blocked
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion, Progress
+from rlhf_online.training.update_metrics import count_verdict
 from rlhf_online.versions.manifest import audience_kind, audience_of, kind_of
 
 
@@ -61,6 +62,7 @@ def due(parts: TrainerParts, progress: Progress) -> list[str]:
         structlog.get_logger().warning("audiences do not learn", why=str(error))
         return []
     progress.audiences = {name: version for name, version in progress.audiences.items() if name in known}
+    parts.reporter.metrics.gate.keep(["policy", *map(audience_kind, known)])
     return [*known]
 
 
@@ -190,6 +192,7 @@ def _judge(
     progress.judged_audience = judged
     told = _end(parts, progress, audience=turn.name if judged.passed else "")
     state = _publish(parts, judged, staged=not judged.passed)
+    count_verdict(parts.reporter.metrics.gate, judged)
     progress.judged_audience = replace(judged, report={})  # it stands in the store, where erasures reach it
     figures = {name: judged.figures[name] for name in ("win_rate", "kl") if name in judged.figures}
     return told | {"state": state, "version": judged.version, "why": "; ".join(judged.reasons), **figures}

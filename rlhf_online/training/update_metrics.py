@@ -18,6 +18,7 @@ from rlhf_online.training.policy.mismatch import Mismatch
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion
 from rlhf_online.training.reporter import Reporter
+from rlhf_online.versions.manifest import kind_of
 
 
 def show_joined(reporter: Reporter, created_ms: Sequence[int]) -> None:
@@ -73,11 +74,17 @@ def show_mismatch(metrics: MismatchMetrics, report: PolicyReport, staleness: Map
         metrics.outside.labels(lag).set(math.nan if whole is None else whole.outside)
 
 
-def show_verdict(metrics: GateMetrics, judged: JudgedVersion) -> None:
-    """A candidate before the gate."""
-    metrics.candidates.labels("passed" if judged.passed else "rejected").inc()
+def count_verdict(metrics: GateMetrics, judged: JudgedVersion) -> None:
+    """A candidate before the gate, everybody's or an audience's."""
+    kind = kind_of(judged.version)
+    metrics.candidates.labels(kind, "passed" if judged.passed else "rejected").inc()
     for check in judged.report.get("checks", ()):
-        metrics.verdicts.labels(check["name"], "passed" if check["passed"] else "objected").inc()
+        metrics.verdicts.labels(kind, check["name"], "passed" if check["passed"] else "objected").inc()
+
+
+def show_verdict(metrics: GateMetrics, judged: JudgedVersion) -> None:
+    """Everybody's candidate before the gate, and what it was measured by."""
+    count_verdict(metrics, judged)
     metrics.win_rate.set(judged.figures.get("win_rate", 0.0))
     metrics.proxy_gap.set(judged.figures.get("proxy_gap", math.nan))
     for name in GATE_FIGURE.values:

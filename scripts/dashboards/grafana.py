@@ -132,8 +132,8 @@ SWAPS = _Annotation(
 )
 OBJECTIONS = _Annotation(
     "Objections of the gate",
-    f'sum by (check) (increase(rlhf_gate_verdicts_total{{verdict="objected"}}[{ANNOTATED_S}s])) > 0',
-    "the gate objects: {{check}}",
+    f'sum by (kind, check) (increase(rlhf_gate_verdicts_total{{verdict="objected"}}[{ANNOTATED_S}s])) > 0',
+    "the gate objects to {{kind}}: {{check}}",
     "orange",
 )
 

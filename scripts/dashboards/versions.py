@@ -124,10 +124,12 @@ GATE = Row(
     (
         Panel(
             title="Candidates",
-            what="Candidates a minute that passed, or were refused.",
+            what="Candidates a minute that passed, or were refused: everybody's (policy), and each audience's.",
             good="Most pass.",
             do="All refused: the panel beside names the checks.",
-            queries={"{{verdict}}": f"sum by (verdict) (rate(rlhf_gate_candidates_total{{}}{COUNTED})) * 60"},
+            queries={
+                "{{kind}} {{verdict}}": f"sum by (kind, verdict) (rate(rlhf_gate_candidates_total{{}}{COUNTED})) * 60"
+            },
             unit="none",
             kind="bars",
             stacked=True,
@@ -142,8 +144,8 @@ GATE = Row(
                 "versions' answers."
             ),
             queries={
-                "{{check}}": "sort_desc(round(sum by"
-                ' (check) (increase(rlhf_gate_verdicts_total{verdict="objected"}[$__range]))))',
+                "{{kind}} {{check}}": "sort_desc(round(sum by"
+                ' (kind, check) (increase(rlhf_gate_verdicts_total{verdict="objected"}[$__range]))))',
             },
             unit="none",
             kind="table",

@@ -76,6 +76,15 @@ def waiting(trainer: Trainer) -> list[str]:
     return [rollout["rollout_id"] for rollout in buffer.to_json()["rollouts"]]
 
 
+def counted(trainer: Trainer, kind: str) -> tuple[float | None, float | None]:
+    """The gate's verdicts on candidates of that kind: passed, and rejected."""
+    value = trainer.parts.reporter.metrics.registry.get_sample_value
+    passed, rejected = (
+        value("rlhf_gate_candidates_total", {"kind": kind, "verdict": verdict}) for verdict in ("passed", "rejected")
+    )
+    return passed, rejected
+
+
 def checked(world: World, trainer: Trainer) -> None:
     """What serves is what is committed, of everybody and of each audience, and nothing was used twice."""
     registry, progress = world.registry, trainer.progress
@@ -167,7 +176,16 @@ def test_each_is_judged_by_itself(tiny: World, monkeypatch: pytest.MonkeyPatch) 
         assert (status.state, status.reason) == ("rejected", "a test")
         assert trainer.progress.audiences == {"wordy": "policy.wordy-000000"}
         assert told(tiny)["brief"]["why"] == "a test"
+        assert [counted(trainer, kind) for kind in ("policy", "policy.brief", "policy.wordy")] == [
+            (1, 0),
+            (0, 1),
+            (1, 0),
+        ]
         checked(tiny, trainer)
+        audiences.remove(tiny.registry.store, "brief")
+        votes(tiny)
+        assert trainer.run_once()
+        assert counted(trainer, "policy.brief") == (None, None)
 
 
 KILLS: list[tuple[Any, str, str]] = [

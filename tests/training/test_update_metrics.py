@@ -66,8 +66,8 @@ def test_a_cycle_is_told_from_the_join_to_the_gate(tiny: World) -> None:
         assert least < mean < most and std > 0
         assert 0 <= value(policy.clip_fraction) <= 1 and value(policy.kl_coef) == 0.03
         assert value(metrics.reward_model.loss) > 0 and value(metrics.reward_model.spread) > 0
-        assert value(metrics.gate.candidates.labels("passed")) == 1
-        assert value(metrics.gate.verdicts.labels("kl", "passed")) == 1
+        assert value(metrics.gate.candidates.labels("policy", "passed")) == 1
+        assert value(metrics.gate.verdicts.labels("policy", "kl", "passed")) == 1
         assert value(metrics.gate.figure.labels("win_rate")) == value(metrics.gate.win_rate)
         assert value(metrics.cycle_end) > 0 and value(metrics.intake.lag) == 0
         scraped = exposition(metrics.registry, "")[0].decode()
@@ -130,10 +130,10 @@ def test_mismatch_is_told_by_how_many_versions_came_after_the_one_that_wrote(tol
     assert all(math.isnan(told("trainer_mismatch_k3", lag=lag) or 0) for lag in LAG.values), "none of it is the last's"
 
 
-def _judged(passed: bool, **figures: float) -> JudgedVersion:
+def _judged(passed: bool, version: str = "policy-000003", **figures: float) -> JudgedVersion:
     checks = [{"name": "kl", "passed": True}, {"name": "length", "passed": passed}]
     return JudgedVersion(
-        version="policy-000003", tuning="full", parent="policy-000002", reward_version="reward-000001", kl=1.5,
+        version=version, tuning="full", parent="policy-000002", reward_version="reward-000001", kl=1.5,
         position={}, probe=(), passed=passed, reasons=(), figures=figures, report={"checks": checks},
     )  # fmt: skip
 
@@ -141,14 +141,42 @@ def _judged(passed: bool, **figures: float) -> JudgedVersion:
 def test_what_each_check_says_of_a_candidate_is_counted(told: Told) -> None:
     update_metrics.show_verdict(told.metrics.gate, _judged(True, win_rate=0.75, length_ratio=1.1))
     update_metrics.show_verdict(told.metrics.gate, _judged(False, win_rate=0.25))
-    assert [told("gate_candidates_total", verdict=verdict) for verdict in ("passed", "rejected")] == [1, 1]
+    assert [told("gate_candidates_total", kind="policy", verdict=verdict) for verdict in ("passed", "rejected")] == [
+        1,
+        1,
+    ]
 
     def verdicts(check: str) -> list[float | None]:
-        return [told("gate_verdicts_total", check=check, verdict=verdict) for verdict in ("passed", "objected")]
+        return [
+            told("gate_verdicts_total", kind="policy", check=check, verdict=verdict)
+            for verdict in ("passed", "objected")
+        ]
 
     assert (verdicts("kl"), verdicts("length"), verdicts("golden")) == ([2, 0], [1, 1], [0, 0])
     assert told("gate_figure", figure="win_rate") == told("trainer_win_rate") == 0.25
     assert math.isnan(told("gate_figure", figure="length_ratio") or 0), "the last candidate's was not measured"
+
+
+def test_verdicts_of_an_audience_are_counted_apart_while_it_is_defined(told: Told) -> None:
+    gate = told.metrics.gate
+
+    def rejected(kind: str) -> float | None:
+        return told("gate_candidates_total", kind=kind, verdict="rejected")
+
+    assert (rejected("policy"), rejected("policy.brief")) == (0, None)
+    gate.keep(["policy", "policy.brief"])
+    assert (
+        rejected("policy.brief") == told("gate_verdicts_total", kind="policy.brief", check="kl", verdict="passed") == 0
+    )
+    update_metrics.count_verdict(gate, _judged(False, "policy.brief-000000", win_rate=0.25))
+    gate.keep(["policy", "policy.brief", "policy.long"])
+    assert (rejected("policy"), rejected("policy.brief"), rejected("policy.long")) == (0, 1, 0)
+    assert told("gate_verdicts_total", kind="policy.brief", check="length", verdict="objected") == 1
+    assert told("trainer_win_rate") == 0, "everybody's alone"
+    gate.keep(["policy", "policy.long"])
+    assert rejected("policy.brief") is None
+    assert told("gate_verdicts_total", kind="policy.brief", check="length", verdict="objected") is None
+    assert (rejected("policy"), rejected("policy.long")) == (0, 0)
 
 
 def test_a_canary_is_told_with_its_evidence_until_it_ends(told: Told) -> None:

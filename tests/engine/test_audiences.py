@@ -1,6 +1,5 @@
 """Audiences' adapters in the engine, behind a socket: held beside the live one, followed, refused, let go of."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -9,24 +8,13 @@ from rlhf_online.config import EngineSettings
 from rlhf_online.engine import follower
 from rlhf_online.engine.child import LORA_SLOTS, command
 from rlhf_online.rewards import audiences
-from rlhf_online.versions import open_registry, pods
+from rlhf_online.versions import pods
 from rlhf_online.versions.manifest import audience_kind
 from rlhf_online.versions.pods import PodReport
 from rlhf_online.versions.registry import Registry
 from tests.engine.test_host import hosting, live, publish
-from tests.support.fake_vllm import FakeVllm, fake_vllm
+from tests.support.fake_vllm import FakeVllm
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[FakeVllm]:
-    async with fake_vllm(tmp_path) as engine:
-        yield engine
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return open_registry(tmp_path / "versions")
 
 
 def define(registry: Registry, *names: str) -> None:

@@ -1,31 +1,17 @@
 """The canary in the engine, behind a socket: held beside the live version, let go of, refused; on a pod of its own."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from rlhf_online.canary import record
 from rlhf_online.engine import follower
 from rlhf_online.engine.host import EngineHost
-from rlhf_online.versions import open_registry, pods
+from rlhf_online.versions import pods
 from rlhf_online.versions.manifest import Change
 from rlhf_online.versions.pods import PodReport
 from rlhf_online.versions.registry import Registry
 from tests.engine.test_host import hosting, live, publish
-from tests.support.fake_vllm import FakeVllm, fake_vllm
+from tests.support.fake_vllm import FakeVllm
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[FakeVllm]:
-    async with fake_vllm(tmp_path) as engine:
-        yield engine
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return open_registry(tmp_path / "versions")
 
 
 def told(changes: list[Change]) -> list[tuple[str, str, str]]:

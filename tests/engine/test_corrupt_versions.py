@@ -17,7 +17,6 @@ from rlhf_online.engine.loader import EXACT
 from rlhf_online.engine.swap import check_probe
 from rlhf_online.errors import SwapFailed, VersionCorrupt
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 from tests.support.corruption import KINDS, WEIGHTS, Change, leave_folder
@@ -38,11 +37,6 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def probe(good: Path) -> tuple[ProbeSequence, ...]:
     rows = zip(PROBE_TOKENS, recompute_all(good, PROBE_TOKENS), strict=True)
     return tuple(ProbeSequence(token_ids=tuple(tokens), logprobs=tuple(row)) for tokens, row in rows)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return open_registry(tmp_path / "versions")
 
 
 def publish(registry: Registry, good: Path, probe: tuple[ProbeSequence, ...], change: Change | None = None) -> str:

@@ -12,15 +12,9 @@ from rlhf_online.engine.fitness import Fitness
 from rlhf_online.engine.reading import warm
 from rlhf_online.errors import VersionCorrupt, VersionUnfit
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.versions import open_registry
 from rlhf_online.versions.registry import Registry
 from tests.engine.test_host import PROBE, publish
 from tests.engine.test_reading import out_of_memory
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return open_registry(tmp_path / "versions")
 
 
 @pytest.fixture

@@ -17,22 +17,15 @@ from rlhf_online.engine import loader
 from rlhf_online.engine.host import EngineHost
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
-from rlhf_online.versions import open_registry
 from rlhf_online.versions.folder_store import FolderStore
 from rlhf_online.versions.manifest import Change, Kind, Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 from tests.support.counting_registry import CountingRegistry
-from tests.support.fake_vllm import FakeVllm, fake_vllm
+from tests.support.fake_vllm import FakeVllm
 from tests.support.otlp import receiver
 from tests.support.waiting import eventually
 
 PROBE = (ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),)
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[FakeVllm]:
-    async with fake_vllm(tmp_path) as engine:
-        yield engine
 
 
 @asynccontextmanager
@@ -67,11 +60,6 @@ async def hosting(
     finally:
         await host.close()
         await running
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return open_registry(tmp_path / "versions")
 
 
 def publish(

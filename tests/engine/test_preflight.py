@@ -13,17 +13,11 @@ from rlhf_online.engine.reading import PIECE, Reading
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.models.tensor_headers import SIZES, Tensor
 from rlhf_online.simulation.tiny_model import write_tiny_model
-from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 
 Tensors = dict[str, np.ndarray]
 NORM, HEAD = "model.norm.weight", "lm_head.weight"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return open_registry(tmp_path / "versions")
 
 
 @pytest.fixture

@@ -20,18 +20,12 @@ from rlhf_online.engine.swap import (
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.errors import EngineError, EngineUnavailable, SwapFailed
 from rlhf_online.versions.manifest import ProbeSequence
-from tests.support.fake_vllm import FakeVllm, fake_vllm
+from tests.support.fake_vllm import FakeVllm
 
 PROBE = (
     ProbeSequence(token_ids=(1, 2, 3), logprobs=(-0.5, -1.5)),
     ProbeSequence(token_ids=(4, 5), logprobs=(-2.0,)),
 )
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[FakeVllm]:
-    async with fake_vllm(tmp_path) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Audiences' policies through the real trainer: each its own line of versions, judged alone, once, despite kills."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rlhf_online.training.loop import Trainer
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.versions.registry import Registry
-from tests.support.crash import Crash
+from tests.support.crash import Crash, Kill, When
 from tests.support.trainer_world import TorchEngine, World, world
 
 OBJECTIVES = ("short", "long")
@@ -188,7 +188,7 @@ def test_each_is_judged_by_itself(tiny: World, monkeypatch: pytest.MonkeyPatch) 
         assert counted(trainer, "policy.brief") == (None, None)
 
 
-KILLS: list[tuple[Any, str, str]] = [
+KILLS: list[tuple[Any, str, When]] = [
     (training, "judge_candidate", "after"),
     (RolloutBuffer, "take", "after"),
     (Checkpoints, "save", "before"),
@@ -202,24 +202,14 @@ KILLS: list[tuple[Any, str, str]] = [
 
 @pytest.mark.parametrize(("owner", "name", "when"), KILLS, ids=[f"{when} {name}" for _, name, when in KILLS])
 def test_killed_anywhere_it_goes_on_with_the_audience_that_it_was_at(
-    tiny: World, owner: Any, name: str, when: str, monkeypatch: pytest.MonkeyPatch
+    tiny: World, owner: Any, name: str, when: When, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trainer dies beside one step of the first audience, and comes to what it would have come to."""
-    real: Callable[..., Any] = getattr(owner, name)
-
-    def killed(*args: Any, **kwargs: Any) -> Any:
-        if armed:
-            if when == "after":
-                real(*args, **kwargs)
-            raise Crash
-        return real(*args, **kwargs)
-
-    armed = False
+    kill = Kill(when)
     improve = training._improve  # noqa: SLF001
 
     def arming(*args: Any) -> Any:
-        nonlocal armed
-        armed = True
+        kill.armed = True
         return improve(*args)
 
     define(tiny, "brief", BRIEF)
@@ -227,7 +217,7 @@ def test_killed_anywhere_it_goes_on_with_the_audience_that_it_was_at(
     votes(tiny)
     with monkeypatch.context() as patch, tiny.trainer() as trainer, pytest.raises(Crash):
         patch.setattr(training, "_improve", arming)
-        patch.setattr(owner, name, killed)
+        kill.at(owner, name, patch)
         trainer.run_once()
     assert tiny.registry.live("policy") == "policy-000001", "the common policy was published before"
     with tiny.trainer() as successor:

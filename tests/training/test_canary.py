@@ -15,7 +15,7 @@ from rlhf_online.training.loop import Trainer
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from tests.support.canary import CANDIDATE, LIVE, Audience
-from tests.support.crash import Crash
+from tests.support.crash import Crash, Kill, When
 from tests.support.samples import value
 from tests.support.trainer_world import World, world
 
@@ -177,27 +177,19 @@ KILLS = [
 
 @pytest.mark.parametrize(("owner", "name", "when"), KILLS, ids=[f"{when} {name}" for _, name, when in KILLS])
 def test_killed_anywhere_another_trainer_comes_to_the_same_end(
-    tiny: World, owner: Any, name: str, when: str, monkeypatch: pytest.MonkeyPatch
+    tiny: World, owner: Any, name: str, when: When, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The votes are all in the log; the trainer dies beside one change of the store, and a successor goes on."""
-    real = getattr(owner, name)
-
-    def killed(*args: Any, **kwargs: Any) -> Any:
-        if armed:
-            if when == "after":
-                real(*args, **kwargs)
-            raise Crash
-        return real(*args, **kwargs)
-
-    armed = name in ("mark", "begin")
+    kill = Kill(when, armed=name in ("mark", "begin"))
     tiny.chat(24)
     with monkeypatch.context() as patch, tiny.trainer() as trainer:
-        patch.setattr(owner, name, killed)
-        if armed:
+        kill.at(owner, name, patch)
+        if kill.armed:
             with pytest.raises(Crash):
                 cycles(trainer)
         else:
-            people, armed = begun(tiny, trainer, chat=False), True
+            people = begun(tiny, trainer, chat=False)
+            kill.armed = True
             people.compares(4, better=CANDIDATE)
             with pytest.raises(Crash):
                 trainer.read_log()

@@ -25,29 +25,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-
 from rlhf_online.events import SHOWN, WITHHELD, AnswerRef, Envelope, Feedback, Ranking
 from rlhf_online.feedback.votes import Comparison
-from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import RewardModel
 from rlhf_online.rewards.critic.effect import changes, effect
-from rlhf_online.simulation import people, world
+from rlhf_online.simulation import people
 from rlhf_online.simulation.people import Person
-from rlhf_online.training.reward_update import RewardUpdater
-from rlhf_online.training.settings import RewardTraining
 from services.chat.annotation.queue import sees_notes
-from tests.benches.support import reports
+from tests.benches.support import arms, reports
+from tests.benches.support.arms import Lists
 from tests.benches.support.reports import listed, note
-from tests.benches.support.workers import Task, workers
 from tests.support import learning
-from tests.support.learning import Answer, Language
+from tests.support.learning import Answer
 
 SFT_STEPS = 300
 ITEMS, PEOPLE_AN_ITEM, UPDATES = 400, 4, 4
 PEOPLE, HURRIED = 16, 8
-ANSWERS = 8
-"""Measured to each held-out prompt."""
 LEAST_GAIN = 0.02
 
 Stream = Literal["true", "empty", "misleading"]
@@ -66,22 +58,13 @@ class Found:
     accuracy: tuple[float, float]
 
 
-def supervised(cache: Path, seed: int) -> int:
-    """The supervised model of a seed, made once."""
-    folder = cache / f"seed-{seed}"
-    if not (folder / "sft" / "config.json").is_file():
-        torch.set_num_threads(1)
-        learning.fine_tune_world(folder, seed, steps=SFT_STEPS)
-    return seed
-
-
 def votes(items: Sequence[Sequence[Answer]], seed: int, stream: Stream) -> list[Comparison]:
     """Each item's, by people who are drawn; the first HURRIED are in a hurry."""
     crowd, rng = people.population(PEOPLE, seed=seed, shares={"clean": 1.0}), random.Random(f"who judges {seed}")
     cast = []
     for number, answers in enumerate(items):
         for place in rng.sample(range(PEOPLE), PEOPLE_AN_ITEM):
-            person, name = crowd[place], f"item-{number}"
+            person, name = crowd[place], f"item-{seed}-{number}"
             assisted = sees_notes(name, person.name)
             person.mode = "random" if place < HURRIED and not (assisted and stream == "true") else "people"
             vote = judged(answers, person, f"{name} {place}", misled=assisted and stream == "misleading")
@@ -112,27 +95,16 @@ def logged(vote: Comparison) -> Envelope:
     return Envelope(event_id=vote.event_id, event=event)
 
 
-def learn(seed: int, stream: Stream, cache: Path) -> Found:
-    torch.set_num_threads(1)
-    sft = cache / f"seed-{seed}" / "sft"
-    language, policy = Language(sft), Policy.load(sft, tuning="full")
-    asked = random.Random(f"critic {seed}").choices(world.training_prompts(), k=ITEMS)
-    given = language.sample(policy, [prompt for prompt in asked for _ in range(4)], seed)
-    held_out = language.sample(policy, [p for p in world.held_out_prompts() for _ in range(ANSWERS)], 90_000 + seed)
-    reference = [answer.pair for answer in given[:512]]
-    cast = votes([given[at : at + 4] for at in range(0, len(given), 4)], seed, stream)
-
-    def taught(some: Sequence[Comparison]) -> tuple[float, dict[str, float]]:
-        updater = RewardUpdater(RewardModel.load(sft, tuning="full", seed=seed), RewardTraining(), seed)
-        believed: dict[str, float] = {}
-        for number in range(UPDATES):
-            at, end = (len(some) * count // UPDATES for count in (number, number + 1))
-            believed = updater.update(some[at:end], [], reference).signal_reliability
-        return learning.accuracy(updater.model, held_out), believed
-
+def learn(seed: int, sft: Path, stream: Stream) -> Found:
+    lists = Lists.drawn("critic", seed, sft, ITEMS)
+    cast = votes(lists.shown, seed, stream)
     change = changes(effect(map(logged, cast)))["agreement on orders"]
-    _, believed = taught(cast)
-    beside, without = (taught([vote for vote in cast if vote.assisted is arm])[0] for arm in (True, False))
+    told = [report.signal_reliability for report in lists.taught(cast, UPDATES)[1]]
+    believed = next(each for each in reversed(told) if "assisted" in each)  # after an alarm of drift nobody is known
+    beside, without = (
+        lists.accuracy(lists.taught([vote for vote in cast if vote.assisted is arm], UPDATES)[0])
+        for arm in (True, False)
+    )
     return Found(
         seed=seed,
         stream=stream,
@@ -147,16 +119,9 @@ def learn(seed: int, stream: Stream, cache: Path) -> Found:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     found: list[Found] = []
-
-    def streams(result: object) -> list[Task]:
-        """Once a supervised model is there."""
-        return [(learn, (result, stream, options.cache)) for stream in STREAMS] if isinstance(result, int) else []
-
-    seeds = range(options.first, options.first + options.seeds)
-    for result in workers(options.workers, [(supervised, (options.cache, seed)) for seed in seeds], streams):
-        if isinstance(result, Found):
-            note(f"{asdict(result)}")
-            found.append(result)
+    for result in arms.found(options, learn, [(stream,) for stream in STREAMS], SFT_STEPS):
+        note(f"{asdict(result)}")
+        found.append(result)
     found.sort(key=lambda each: each.seed)
     true, empty, misleading = ([each for each in found if each.stream == stream] for stream in STREAMS)
     holds = {
@@ -194,9 +159,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = reports.parser(__doc__, "critic", seeds=3)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--cache", type=Path, default=reports.ROOT / "build" / "judge-sft", help="supervised models")
+    parser = arms.parser(__doc__, "critic", seeds=3, cache="judge-sft")
     return reports.conclude(parser.parse_args(), run, table)
 
 

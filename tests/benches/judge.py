@@ -77,7 +77,9 @@ def learn(seed: int, cache: Path) -> Found:
     given = language.sample(policy, [prompt for prompt in asked for _ in range(2)], seed)
     shown = [given[at : at + 2] for at in range(0, len(given), 2)]
     crowd = people.population(PEOPLE, seed=seed, shares={"clean": 1.0})
-    votes = [learning.ranking(pair, rng.choice(crowd), f"people-{n}") for n, pair in enumerate(shown[:PEOPLE_VOTES])]
+    votes = [
+        learning.ranking(pair, rng.choice(crowd), f"people-{seed}-{n}") for n, pair in enumerate(shown[:PEOPLE_VOTES])
+    ]
     judged = language.sample(policy, [p for p in world.held_out_prompts() for _ in range(ANSWERS)], 90_000 + seed)
     reference = [answer.pair for answer in given[:512]]
     accuracy, reliability = {}, {}
@@ -98,8 +100,8 @@ def labelled(kind: str, shown: Sequence[Sequence[Answer]], seed: int, *, by_ai: 
             better, worse = (one, other) if (one.reward > other.reward) == right(kind, rng) else (other, one)
             votes.append(
                 Comparison(
-                    event_id=f"ai-{number}",
-                    conversation_id=f"ai-{number}",
+                    event_id=f"ai-{seed}-{number}",
+                    conversation_id=f"ai-{seed}-{number}",
                     person="judge",
                     prompt_token_ids=one.prompt_ids,
                     candidates=(Candidate(token_ids=better.token_ids), Candidate(token_ids=worse.token_ids)),

@@ -28,24 +28,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-
 from rlhf_online.feedback.votes import Comparison
-from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import RewardModel
-from rlhf_online.simulation import people, world
+from rlhf_online.simulation import people
 from rlhf_online.simulation.people import Person
-from rlhf_online.training.reward_update import RewardUpdater
-from rlhf_online.training.settings import RewardTraining
-from tests.benches.support import reports
+from tests.benches.support import arms, reports
+from tests.benches.support.arms import Lists
 from tests.benches.support.reports import listed, note
-from tests.benches.support.workers import Task, workers
 from tests.support import learning
-from tests.support.learning import Answer, Language
+from tests.support.learning import Answer
 
 VOTES, UPDATES, PEOPLE, CARELESS = 2000, 4, 40, 8
-ANSWERS = 8
-"""Measured to each held-out prompt."""
 TOLERANCE = 0.01
 
 Care = Literal["random", "first"]
@@ -66,15 +58,6 @@ class Found:
     """ρ of the others; 0 where there are none."""
 
 
-def supervised(cache: Path, seed: int) -> int:
-    """The supervised model of a seed, made once."""
-    folder = cache / f"seed-{seed}"
-    if not (folder / "sft" / "config.json").is_file():
-        torch.set_num_threads(1)
-        learning.fine_tune_world(folder, seed)
-    return seed
-
-
 def crowd(seed: int, careless: Care) -> list[Person]:
     """The first CARELESS of them do not look; who takes the first is told apart where the vote is made."""
     everybody = people.population(PEOPLE, seed=seed, shares={"clean": 1.0})
@@ -90,7 +73,7 @@ def votes(shown: Sequence[Sequence[Answer]], seed: int, careless: Care) -> list[
     given = []
     for number, answers in enumerate(shown):
         place = rng.randrange(PEOPLE)
-        vote = learning.ranking(answers, everybody[place], f"vote-{number}")
+        vote = learning.ranking(answers, everybody[place], f"vote-{seed}-{number}")
         given.append(_first_first(vote) if careless == "first" and place < CARELESS else vote)
     return given
 
@@ -101,30 +84,21 @@ def _first_first(vote: Comparison) -> Comparison:
     return replace(vote, candidates=(best, *(candidate for candidate in vote.candidates if candidate is not best)))
 
 
-def learn(seed: int, arm: Arm, cache: Path) -> Found:
-    torch.set_num_threads(1)
-    sft = cache / f"seed-{seed}" / "sft"
-    language, policy = Language(sft), Policy.load(sft, tuning="full")
-    asked = random.Random(f"people {seed}").choices(world.training_prompts(), k=VOTES)
-    given = language.sample(policy, [prompt for prompt in asked for _ in range(4)], seed)
-    judged = language.sample(policy, [p for p in world.held_out_prompts() for _ in range(ANSWERS)], 90_000 + seed)
-    cast = votes([given[at : at + 4] for at in range(0, len(given), 4)], seed, "first" if "first" in arm else "random")
+def learn(seed: int, sft: Path, arm: Arm) -> Found:
+    lists = Lists.drawn("people", seed, sft, VOTES)
+    cast = votes(lists.shown, seed, "first" if "first" in arm else "random")
     careless = {f"person-{place}" for place in range(CARELESS)}
     if arm in ARMS[:2]:
         cast = [vote for vote in cast if vote.person not in careless]
     if "nobody known" in arm:
         cast = [replace(vote, person=f"{vote.person} {number}") for number, vote in enumerate(cast)]
-    updater = RewardUpdater(RewardModel.load(sft, tuning="full", seed=seed), RewardTraining(), seed)
-    reference = [answer.pair for answer in given[:512]]
-    for number in range(UPDATES):
-        at, end = (len(cast) * count // UPDATES for count in (number, number + 1))
-        updater.update(cast[at:end], [], reference)
+    updater, _ = lists.taught(cast, UPDATES)
     known = updater.state()[1]["learned"]["raters"]["people"]
     believed = {person: 1 / (1 + math.exp(-odds)) for person, (odds, *_) in known.items()}
     return Found(
         seed=seed,
         arm=arm,
-        accuracy=learning.accuracy(updater.model, judged),
+        accuracy=lists.accuracy(updater),
         looks=statistics.fmean(rho for person, rho in believed.items() if person not in careless),
         careless=statistics.fmean([rho for person, rho in believed.items() if person in careless] or [0.0]),
     )
@@ -135,16 +109,9 @@ def learn(seed: int, arm: Arm, cache: Path) -> Found:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     found: list[Found] = []
-
-    def arms(result: object) -> list[Task]:
-        """Once a supervised model is there."""
-        return [(learn, (result, arm, options.cache)) for arm in ARMS] if isinstance(result, int) else []
-
-    seeds = range(options.first, options.first + options.seeds)
-    for result in workers(options.workers, [(supervised, (options.cache, seed)) for seed in seeds], arms):
-        if isinstance(result, Found):
-            note(f"seed {result.seed}, {result.arm}: {result.accuracy:.3f}")
-            found.append(result)
+    for result in arms.found(options, learn, [(arm,) for arm in ARMS]):
+        note(f"seed {result.seed}, {result.arm}: {result.accuracy:.3f}")
+        found.append(result)
     found.sort(key=lambda each: each.seed)
 
     def mean(arm: Arm, name: str = "accuracy") -> float:
@@ -176,9 +143,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = reports.parser(__doc__, "people", seeds=5)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--cache", type=Path, default=reports.ROOT / "build" / "people-sft", help="supervised models")
+    parser = arms.parser(__doc__, "people", seeds=5, cache="people-sft")
     return reports.conclude(parser.parse_args(), run, table)
 
 

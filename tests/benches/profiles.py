@@ -35,10 +35,8 @@ from rlhf_online.simulation.world import Prompt
 from rlhf_online.training.offline.profiles import FIRST, find
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
-from tests.benches.people import supervised
-from tests.benches.support import reports
+from tests.benches.support import arms, reports
 from tests.benches.support.reports import note
-from tests.benches.support.workers import Task, workers
 from tests.support import learning
 from tests.support.learning import Language
 
@@ -84,9 +82,8 @@ def rankings(
     ]
 
 
-def measure(seed: int, cache: Path) -> list[Gain]:
+def measure(seed: int, sft: Path) -> list[Gain]:
     torch.set_num_threads(1)
-    sft = cache / f"seed-{seed}" / "sft"
     language, policy = Language(sft), Policy.load(sft, tuning="full")
     known = random.Random(f"who votes {seed}").choices(crowd(seed, "known", PEOPLE), k=VOTES)
     cast = rankings(language, policy, known, world.training_prompts(), seed)
@@ -119,20 +116,13 @@ def measure(seed: int, cache: Path) -> list[Gain]:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     found: list[Gain] = []
-
-    def then(result: object) -> list[Task]:
-        """Once a supervised model is there."""
-        return [(measure, (result, options.cache))] if isinstance(result, int) else []
-
-    seeds = range(options.first, options.first + options.seeds)
-    for result in workers(options.workers, [(supervised, (options.cache, seed)) for seed in seeds], then):
-        if isinstance(result, list):
-            gain = statistics.fmean(each.profile - each.common for each in result)
-            note(f"seed {result[0].seed}: {gain:+.3f}")
-            found += result
+    for result in arms.found(options, measure, [()]):
+        gain = statistics.fmean(each.profile - each.common for each in result)
+        note(f"seed {result[0].seed}: {gain:+.3f}")
+        found += result
     gains = [each.profile - each.common for each in found]
     own = [each.profile - each.common for each in found if each.taste != "clean"]
-    by_seed = [[each.profile - each.common for each in found if each.seed == seed] for seed in seeds]
+    by_seed = [[each.profile - each.common for each in found if each.seed == seed] for seed in arms.seeds(options)]
     holds = {
         "of everybody new together, the profile is above the common model in each seed": all(
             statistics.fmean(each) > 0 for each in by_seed
@@ -163,9 +153,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = reports.parser(__doc__, "profiles", seeds=3)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--cache", type=Path, default=reports.ROOT / "build" / "people-sft", help="supervised models")
+    parser = arms.parser(__doc__, "profiles", seeds=3, cache="people-sft")
     return reports.conclude(parser.parse_args(), run, table)
 
 

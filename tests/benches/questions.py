@@ -32,17 +32,14 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation import people, world
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
-from tests.benches.people import supervised
-from tests.benches.support import reports
+from tests.benches.support import arms, reports
+from tests.benches.support.arms import ANSWERS
 from tests.benches.support.reports import note
-from tests.benches.support.workers import Task, workers
 from tests.support import learning
 from tests.support.learning import Answer, Language
 
 POOL, COLD, STEP, ROUNDS, PEOPLE = 2400, 400, 200, 8, 20
 EXPLORE = 0.1
-ANSWERS = 8
-"""Measured to each held-out prompt."""
 FEWER, NOISE = 1.3, 0.02
 
 Arm = Literal["random", "questions"]
@@ -67,9 +64,8 @@ class Sizes:
     rounds: int
 
 
-def learn(seed: int, arm: Arm, cache: Path, sizes: Sizes) -> Found:
+def learn(seed: int, sft: Path, arm: Arm, sizes: Sizes) -> Found:
     torch.set_num_threads(1)
-    sft = cache / f"seed-{seed}" / "sft"
     language, policy = Language(sft), Policy.load(sft, tuning="full")
     rng = random.Random(f"questions {seed}")
     asked = rng.choices(world.training_prompts(), k=sizes.pool)
@@ -88,7 +84,7 @@ def learn(seed: int, arm: Arm, cache: Path, sizes: Sizes) -> Found:
             group, one, other = cast(tuple[int, int, int], question.pair)
             left.discard(group)
             shown = [groups[group][one], groups[group][other]]
-            new.append(learning.ranking(shown, rng.choice(crowd), f"{arm}-{votes[-1] + len(new)}"))
+            new.append(learning.ranking(shown, rng.choice(crowd), f"{arm}-{seed}-{votes[-1] + len(new)}"))
         updater.update(new, [], reference)
         votes.append(votes[-1] + len(new))
         accuracy.append(learning.accuracy(updater.model, judged))
@@ -137,18 +133,11 @@ def needed(arms: dict[Arm, Found]) -> tuple[float, int]:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     sizes = Sizes(options.pool, options.cold, options.step, options.rounds)
     found: list[Found] = []
-
-    def arms(result: object) -> list[Task]:
-        """Once a supervised model is there."""
-        return [(learn, (result, arm, options.cache, sizes)) for arm in ARMS] if isinstance(result, int) else []
-
-    seeds = range(options.first, options.first + options.seeds)
-    for result in workers(options.workers, [(supervised, (options.cache, seed)) for seed in seeds], arms):
-        if isinstance(result, Found):
-            note(f"seed {result.seed}, {result.arm}: " + " ".join(f"{each:.3f}" for each in result.accuracy))
-            found.append(result)
+    for result in arms.found(options, learn, [(arm, sizes) for arm in ARMS]):
+        note(f"seed {result.seed}, {result.arm}: " + " ".join(f"{each:.3f}" for each in result.accuracy))
+        found.append(result)
     by_seed: dict[int, dict[Arm, Found]] = {
-        seed: {each.arm: each for each in found if each.seed == seed} for seed in seeds
+        seed: {each.arm: each for each in found if each.seed == seed} for seed in arms.seeds(options)
     }
     rows = []
     for seed, both in by_seed.items():
@@ -183,9 +172,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = reports.parser(__doc__, "questions", seeds=3)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--cache", type=Path, default=reports.ROOT / "build" / "people-sft", help="supervised models")
+    parser = arms.parser(__doc__, "questions", seeds=3, cache="people-sft")
     for name, value in (("pool", POOL), ("cold", COLD), ("step", STEP), ("rounds", ROUNDS)):
         parser.add_argument(f"--{name}", type=int, default=value)
     return reports.conclude(parser.parse_args(), run, table)

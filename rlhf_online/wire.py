@@ -70,8 +70,13 @@ def encode(envelope: ev.Envelope, keys: "Keyring | None" = None) -> bytes:
                     by=change.by,
                 )
             )
-    if keys is not None and isinstance(envelope.event, ev.Completion | ev.Feedback) and envelope.event.person:
-        sealing.seal(record, envelope.at_ms, keys)
+    return written(record, envelope.at_ms, keys)
+
+
+def written(record: pb.Envelope, at_ms: int, keys: "Keyring | None") -> bytes:
+    """The bytes of a record that is filled, which holds an event of that time. Raises KeysUnavailable."""
+    if keys is not None and (record.completion.person or record.feedback.person):
+        sealing.seal(record, at_ms, keys)
     return record.SerializeToString(deterministic=True)
 
 

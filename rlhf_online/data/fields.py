@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rlhf_online.data.rows import Judgement
+from rlhf_online.data.rows import Judgement, Message
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 Values = Mapping[str, Any]
 
@@ -122,7 +121,7 @@ def prompt(found: tuple[Message, ...]) -> tuple[Message, ...]:
     if not any(item.role == "user" for item in found):
         raise RowRefused("empty", "no message of the user stands before the answers")
     for index, item in enumerate(found):
-        if not item.content.strip() and not item.other:
+        if (not item.content or item.content.isspace()) and not item.other:
             raise RowRefused("empty", f"message {index} of the prompt is empty")
     return found
 

@@ -67,7 +67,7 @@ def _lines(file: _Stream) -> Iterator[tuple[int, Found]]:
             while line and not line.endswith(b"\n"):
                 line = file.readline(MAX_ROW)
             yield number, RowRefused("large", f"a line of more than {MAX_ROW >> 20} MiB")
-        elif line.strip():
+        elif not line.isspace():
             yield number, _parsed(line)
 
 

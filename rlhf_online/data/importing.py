@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf_online import wire
-from rlhf_online.data.exchanges import PREFIX, Place, to_events
+from rlhf_online.data.exchanges import PREFIX, Place, to_records
 from rlhf_online.data.fields import CIRCUMSTANCES
 from rlhf_online.data.files import read_rows
 from rlhf_online.data.formats import Format
 from rlhf_online.errors import InvalidInput, RowRefused, UndecodableEvent
 from rlhf_online.eventlog.base import AppendFuture, Sink, Source, Writer, has_reached
 from rlhf_online.eventlog.segments import MAX_RECORD
-from rlhf_online.events import Envelope, Feedback, now_ms
+from rlhf_online.events import Feedback, now_ms
 
 if TYPE_CHECKING:
     from rlhf_online.keystore.keyring import Keyring
@@ -125,10 +125,10 @@ class Importer:
             if row.judgements and all(each.id in self._known for each in row.judgements):
                 continue  # the log's own votes, exported
             notes += row.notes
-            for envelope in to_events(row, number, place, now):
-                if envelope.event_id not in self._known and envelope.event_id not in new:
-                    new[envelope.event_id] = self._encoded(envelope)
-                    votes += isinstance(envelope.event, Feedback)
+            for record in to_records(row, number, place, now):
+                if (name := record.event_id) not in self._known and name not in new:
+                    new[name] = wire.written(record, now, self._keys)
+                    votes += record.HasField("feedback")
         if new:
             self._put(new)
             report.imported += 1
@@ -138,13 +138,6 @@ class Importer:
             report.exchanges += len(new) - votes
         elif not refused:
             report.already += 1
-
-    def _encoded(self, envelope: Envelope) -> bytes:
-        """Raises RowRefused."""
-        try:
-            return wire.encode(envelope, self._keys)
-        except UnicodeEncodeError as error:
-            raise RowRefused("encoding", "half a character (a lone surrogate) in a text") from error
 
     def _put(self, new: dict[str, bytes]) -> None:
         """Raises RowRefused for more than the log holds in a piece."""

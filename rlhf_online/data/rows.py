@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlhf_online.events import Message
+
+@dataclass(slots=True, kw_only=True)
+class Message:
+    """One of a prompt, with the fields of `events.Message`. Nobody changes one, nor a Row; frozen ones take three times
+    as long to make.
+    """
+
+    role: str
+    content: str
+    other: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +43,7 @@ class Judgement:
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """Nobody changes one; a frozen dataclass of as many fields takes three times as long to make.
-
-    `messages` are the prompt. A row without answers holds judgements on the exchange that another row calls `name`.
+    """`messages` are the prompt. A row without answers holds judgements on the exchange that another row calls `name`.
 
     `conversation` is the conversation's name in the file; without one, exchanges that begin with the same question are
     one conversation. `person` is the name of who asked, or `person_hash` what replaced it before. `asked` is a JSON

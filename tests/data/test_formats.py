@@ -9,9 +9,8 @@ import pytest
 
 from rlhf_online.data.formats import FORMATS
 from rlhf_online.data.formats.hh_rlhf import read as read_hh
-from rlhf_online.data.rows import BETTER_FIRST, TIED, Row
+from rlhf_online.data.rows import BETTER_FIRST, TIED, Message, Row
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 QUESTION = Message(role="user", content="Is fig a fruit?")
 

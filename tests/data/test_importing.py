@@ -19,7 +19,7 @@ from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion, Correction, Envelope, Feedback, Pairwise, Thumb
 from rlhf_online.feedback.votes import Comparison, Rating
 from rlhf_online.training.ledger import Ledger
-from rlhf_online.wire import decode
+from rlhf_online.wire import decode, encode
 from tests.data.test_formats import GOOD, mutated
 from tests.support import hh_rlhf
 from tests.support.intakes import new_intake
@@ -43,9 +43,13 @@ def add_rows(folder: Path, name: str, *rows: Any, **options: str) -> ImportRepor
     return add(folder, name, file, **options)
 
 
-def logged(folder: Path) -> list[Envelope]:
+def payloads(folder: Path) -> list[bytes]:
     with LocalReader(folder / "log") as reader:
-        return [decode(record.payload) for record in reader.read({}, 100_000)[0]]
+        return [record.payload for record in reader.read({}, 100_000)[0]]
+
+
+def logged(folder: Path) -> list[Envelope]:
+    return [decode(payload) for payload in payloads(folder)]
 
 
 def prompt_ids(messages: Any, tools: Any) -> tuple[int, ...]:
@@ -86,6 +90,15 @@ def test_what_is_refused_is_counted_with_the_first_rows_of_each_reason(tmp_path:
     assert report.rows == report.imported + report.already + report.refused.total()
     assert [text.partition(":")[0] for text in report.examples["equal"]] == ["row 2", "row 3", "row 4"]
     assert report.passed_over == Counter(extra=2)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "csv"])
+def test_a_record_is_the_one_that_its_event_is_encoded_as(tmp_path: Path, name: str):
+    """Of every format: the rows fill records, and no event is made on the way (`exchanges.to_records`)."""
+    rows = [GOOD[name], *(hh_rlhf.rows(PAIRS) if name == "hh-rlhf" else ())]
+    add_rows(tmp_path, name, *rows, objective="helpful")
+    held = payloads(tmp_path)
+    assert held and held == [encode(decode(payload)) for payload in held]
 
 
 def test_half_a_character_in_an_array_is_refused_like_any_other_text_that_is_none(tmp_path: Path):

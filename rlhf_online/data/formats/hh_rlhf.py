@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterator
 
 from rlhf_online.data import fields
-from rlhf_online.data.rows import BETTER_FIRST, Judgement, Row
+from rlhf_online.data.rows import BETTER_FIRST, Judgement, Message, Row
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 FIELDS = frozenset(("chosen", "rejected"))
 
@@ -27,9 +26,9 @@ def read(row: fields.Values) -> Iterator[Row]:
     """Raises RowRefused."""
     sides = fields.text(row, "chosen"), fields.text(row, "rejected")
     at = sides[0].rfind(_ANSWER)
-    if at > 0 and sides[1].rfind(_ANSWER) == at and sides[1].startswith(sides[0][:at]) and _ends(*sides, at):
+    if at > 0 and sides[1].rfind(_ANSWER) == at and sides[1].startswith(begin := sides[0][:at]) and _ends(*sides, at):
         # All but some in a thousand: the same turns before the last mark, and nothing but answers behind it.
-        prompt = _turns(sides[0][:at])
+        prompt = _turns(begin)
         answers = tuple([side[at + len(_ANSWER) :].removeprefix(" ") for side in sides])
         cut = False
     else:

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlhf_online.data import fields
-from rlhf_online.data.rows import Judgement, Row
+from rlhf_online.data.rows import Judgement, Message, Row
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 FIELDS = frozenset(("message_tree_id", "tree_state", "prompt", "origin"))
 

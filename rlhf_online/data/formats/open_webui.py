@@ -7,9 +7,8 @@ messages above it. A rating of 1 is a thumb up, −1 one down; `details.rating` 
 from collections.abc import Iterator
 
 from rlhf_online.data import fields
-from rlhf_online.data.rows import Judgement, Row
+from rlhf_online.data.rows import Judgement, Message, Row
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 FIELDS = frozenset(("id", "user_id", "version", "type", "data", "meta", "snapshot", "created_at", "updated_at", "user"))
 

@@ -6,9 +6,8 @@
 from collections.abc import Iterator
 
 from rlhf_online.data import fields
-from rlhf_online.data.rows import Judgement, Row
+from rlhf_online.data.rows import Judgement, Message, Row
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 KEPT = ("domain", "upvote_ratio", "score_A", "score_B", "score_ratio", "seconds_difference")
 IDS = ("post_id", "c_root_id_A", "c_root_id_B")

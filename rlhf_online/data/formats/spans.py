@@ -4,8 +4,8 @@ the answer, in the forms that OpenAI's and LangChain's clients leave."""
 from typing import Any
 
 from rlhf_online.data import fields
+from rlhf_online.data.rows import Message
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 _ASKED = ("messages", "input", "question", "query", "prompt", "text", "content")
 _SAID = ("choices", "generations", "messages", "output", "answer", "response", "text", "content", "message", "result")

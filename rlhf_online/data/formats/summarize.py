@@ -4,9 +4,8 @@ which `choice` (0 or 1) is the better one. The prompt is laid out as in the pape
 from collections.abc import Iterator
 
 from rlhf_online.data import fields
-from rlhf_online.data.rows import Judgement, Row
+from rlhf_online.data.rows import Judgement, Message, Row
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 FIELDS = frozenset(("info", "summaries", "choice", "worker", "batch", "split", "extra"))
 

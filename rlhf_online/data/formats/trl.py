@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlhf_online.data import fields
-from rlhf_online.data.rows import BETTER_FIRST, TIED, Row
+from rlhf_online.data.rows import BETTER_FIRST, TIED, Message, Row
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 FIELDS = frozenset(("prompt", "chosen", "rejected", "completion", "label", "tools", "chat_template_kwargs"))
 

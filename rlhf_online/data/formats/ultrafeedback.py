@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 from rlhf_online.data import fields
 from rlhf_online.data.formats import trl
-from rlhf_online.data.rows import Judgement, Row
+from rlhf_online.data.rows import Judgement, Message, Row
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 FIELDS = frozenset(("instruction", "completions", "models", "source", "correct_answers", "incorrect_answers"))
 BINARISED_FIELDS = trl.FIELDS | {"prompt_id", "messages", "score_chosen", "score_rejected", "source"}

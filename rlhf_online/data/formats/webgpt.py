@@ -4,9 +4,8 @@ to 1 that sum to 0. Scores of 0 are a tie."""
 from collections.abc import Iterator
 
 from rlhf_online.data import fields
-from rlhf_online.data.rows import TIED, Judgement, Row
+from rlhf_online.data.rows import TIED, Judgement, Message, Row
 from rlhf_online.errors import RowRefused
-from rlhf_online.events import Message
 
 FIELDS = frozenset(
     ("question", "quotes_0", "answer_0", "tokens_0", "score_0", "quotes_1", "answer_1", "tokens_1", "score_1")

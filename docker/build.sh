@@ -2,7 +2,9 @@
 # The RUN steps that the images have in common, in their build stages; the working directory is the context.
 #
 #   build.sh packages NAME LOCK   /opt/venv with what docker/requirements/NAME.txt lists, by the hashes in LOCK
-#   build.sh project              the project itself into it
+#   build.sh project              the project itself into it, and its files once more, by the same paths, into /opt/project
+#
+# An image takes the packages as one layer and /opt/project as another, so that a release without new packages is a few megabytes.
 #
 # UV_* and PIP_* (an index, a CA bundle) may be given as build arguments or by the builder's own configuration.
 set -eu
@@ -25,9 +27,13 @@ case "$1" in
         fi
         ;;
     project)
+        touch /tmp/before
         "$tools/bin/pip" wheel --quiet --no-deps --no-build-isolation --disable-pip-version-check --wheel-dir /tmp/dist .
         "$tools/bin/uv" pip install --quiet --no-deps --link-mode copy ${COMPILE:+--compile-bytecode} \
             --python /opt/venv/bin/python /tmp/dist/*.whl
+        mkdir /opt/project
+        cd /opt/venv
+        find . -type f -cnewer /tmp/before -exec cp --parents --preserve=mode,timestamps --target-directory=/opt/project {} +
         ;;
     *)
         echo "build.sh packages NAME LOCK | project" >&2

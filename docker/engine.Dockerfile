@@ -11,30 +11,27 @@ WORKDIR /src
 COPY docker/build.sh docker/
 COPY docker/requirements docker/requirements
 
-FROM sources AS build-cpu
+FROM sources AS packages-cpu
 COPY requirements/cpu.txt requirements/
 RUN COMPILE=1 sh docker/build.sh packages engine-cpu requirements/cpu.txt
+
+FROM packages-cpu AS build-cpu
 COPY pyproject.toml README.md ./
 COPY rlhf_online rlhf_online
 COPY services services
 RUN COMPILE=1 sh docker/build.sh project
 
-FROM sources AS build-gpu
+FROM sources AS packages-gpu
 COPY requirements/gpu.txt requirements/
 RUN COMPILE=1 sh docker/build.sh packages engine-gpu requirements/gpu.txt
+
+FROM packages-gpu AS build-gpu
 COPY pyproject.toml README.md ./
 COPY rlhf_online rlhf_online
 COPY services services
 RUN COMPILE=1 sh docker/build.sh project
 
 FROM ${PYTHON} AS runtime
-ARG VERSION=0.1.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="rlhf-online-engine" \
-    org.opencontainers.image.description="The engine of rlhf-online: vLLM on a unix socket." \
-    org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}" \
-    org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin rlhf \
     && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/rlhf-online /var/lib/rlhf-online/versions /run/rlhf-online
 ENV PATH=/opt/venv/bin:$PATH \
@@ -51,7 +48,15 @@ CMD ["--config", "/etc/rlhf-online/engine.toml"]
 FROM runtime AS cpu
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
-COPY --from=build-cpu /opt/venv /opt/venv
+COPY --from=packages-cpu /opt/venv /opt/venv
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="rlhf-online-engine" \
+    org.opencontainers.image.description="The engine of rlhf-online: vLLM on a unix socket." \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build-cpu /opt/project /opt/venv
 USER 10001:10001
 
 FROM cpu AS described-cpu
@@ -66,7 +71,15 @@ COPY --from=described-cpu /tmp/engine-cpu.cdx.json /
 FROM runtime AS gpu
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
-COPY --from=build-gpu /opt/venv /opt/venv
+COPY --from=packages-gpu /opt/venv /opt/venv
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="rlhf-online-engine" \
+    org.opencontainers.image.description="The engine of rlhf-online: vLLM on a unix socket." \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build-gpu /opt/project /opt/venv
 USER 10001:10001
 
 FROM gpu AS described-gpu

@@ -6,18 +6,26 @@
 # PYTHON may name the base image with its digest, PYTHON=docker.io/library/python:3.13-slim-trixie@sha256:…
 ARG PYTHON=docker.io/library/python:3.13-slim-trixie
 
-FROM ${PYTHON} AS build
+FROM ${PYTHON} AS packages
 WORKDIR /src
 COPY requirements/cpu.txt requirements/
 COPY docker/build.sh docker/
 COPY docker/requirements docker/requirements
 RUN COMPILE=1 sh docker/build.sh packages trainer requirements/cpu.txt
+
+FROM packages AS build
 COPY pyproject.toml README.md ./
 COPY rlhf_online rlhf_online
 COPY services services
 RUN COMPILE=1 sh docker/build.sh project
 
 FROM ${PYTHON} AS runtime
+# Layers are compiled on a GPU: Inductor and Triton call the compilers of the machine.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+COPY --from=packages /opt/venv /opt/venv
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin rlhf \
+    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/rlhf-online /var/lib/rlhf-online/versions
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="rlhf-online-trainer" \
@@ -25,12 +33,7 @@ LABEL org.opencontainers.image.title="rlhf-online-trainer" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin rlhf \
-    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/rlhf-online /var/lib/rlhf-online/versions
-# Layers are compiled on a GPU: Inductor and Triton call the compilers of the machine.
-# hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
-COPY --from=build /opt/venv /opt/venv
+COPY --from=build /opt/project /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ from rlhf_online import events as ev
 from rlhf_online.cli import main
 from rlhf_online.config.offline import OfflineSettings
 from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.models.policy import Policy
+from rlhf_online.rewards import audiences
+from rlhf_online.rewards import weights as weights_of
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.state import StateDir
 from rlhf_online.training.offline.__main__ import run
+from rlhf_online.versions import open_registry
 from rlhf_online.wire import encode
 from tests.support.logged import completion, ref
 
@@ -29,8 +33,9 @@ def umask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "umask", lambda mask: 0)
 
 
-def said(state: StateDir, whose: Iterable[str]) -> list[ev.Envelope]:
-    """Ann likes the one answer, Bob the other; each judges what they asked, and Ann now and then what Bob did."""
+def said(state: StateDir, whose: Iterable[str], about: Mapping[str, str]) -> list[ev.Envelope]:
+    """Ann likes the one answer, Bob the other; each judges what they asked, and Ann now and then what Bob did. `about`:
+    by which objective."""
     hashes = {name: state.person_hash()(name) for name in (ANN, BOB)}
     found: list[ev.Envelope] = []
     for number in range(24):
@@ -41,22 +46,31 @@ def said(state: StateDir, whose: Iterable[str]) -> list[ev.Envelope]:
                 vote = ev.Pairwise(chosen=pair[0], rejected=pair[1])
                 asked = completion(name, answers=[GOOD, BAD], conversation=f"talk {name}", person=hashes[asker])
                 feedback = ev.Feedback(
-                    conversation_id=f"talk {name}", person=hashes[voter], kind=vote, created_ms=2_000
-                )
+                    conversation_id=f"talk {name}", person=hashes[voter], kind=vote, created_ms=2_000,
+                    objective=about.get(voter, ""),
+                )  # fmt: skip
                 found += [asked, ev.Envelope(event_id=f"v {name}", event=feedback)]
     return found
 
 
-def logged(folder: Path, base: Path, whose: Iterable[str], *, elsewhere: Path | None = None) -> StateDir:
+def logged(
+    folder: Path,
+    base: Path,
+    whose: Iterable[str],
+    *,
+    elsewhere: Path | None = None,
+    about: Mapping[str, str] | None = None,
+) -> StateDir:
     """A trainer's state folder, with what they said in its log, or in that folder."""
     state = StateDir(folder)
     salt = "0123456789abcdef0123456789abcdef"
     folder.mkdir()
     (folder / "person.salt").write_text(salt)
     with LocalLog(elsewhere or state.log) as log:
-        log.append_all([encode(envelope) for envelope in said(state, whose)]).result(30)
+        log.append_all([encode(envelope) for envelope in said(state, whose, about or {})]).result(30)
     state.run.mkdir(parents=True, exist_ok=True)
     values = f'model = "{base}"\ntuning = "full"\ndevice = "cpu"\nseed = 3\n[reward]\nheld_out = 0.2\n'
+    values += 'objectives = ["helpful", "terse"]\n' if about else ""
     values += f'[log]\nurl = "file:{elsewhere}"\n' if elsewhere else ""
     (state.run / "trainer.toml").write_text(values)
     return state
@@ -84,6 +98,36 @@ def test_it_is_what_a_log_teaches_in_which_they_never_were(tmp_path: Path, capfd
         run(OfflineSettings.model_validate(given), time.monotonic())
         ours, theirs = weights(tmp_path / "out" / name), weights(tmp_path / name)
         assert ours.keys() == theirs.keys() and all(bool((ours[each] == theirs[each]).all()) for each in ours)
+
+
+def test_audiences_have_policies_of_their_own_by_their_weights(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """Ann says what is helpful, Bob what is terse, each of their own: "brief" hears Bob alone."""
+    write_tiny_model(tmp_path / "base", weights_seed=0)
+    both = logged(tmp_path / "both", tmp_path / "base", (ANN, BOB), about={ANN: "helpful", BOB: "terse"})
+    store = open_registry(both.versions).store
+    objectives = ("helpful", "terse")
+    weights_of.change(store, both, {"helpful": 3.0}, objectives)
+    audiences.define(store, "brief", {"helpful": 0.0, "terse": 2.0, "rule:short": 1.0}, {}, objectives, ["rule:short"])
+    out = tmp_path / "out"
+    assert main(["retrain", "--without", "0" * 32, "--state", str(both.root), "--out", str(out)]) == 0
+    said = capfd.readouterr().out
+    assert "audiences/brief: without rule:short: it learns from votes, and rules have none" in said
+    assert f"brief: rlhf-online up --model {out / 'audiences' / 'brief'} serves it by itself" in said
+    assert "rlhf-online audiences set brief helpful=0 rule:short=1 terse=2 --state NEW" in said
+    report = json.loads((out / "retrained.json").read_text())
+    assert report["policy"]["settings"]["weights"] == {"helpful": 3.0, "terse": 1.0}
+    brief = report["audiences/brief"]
+    assert brief["settings"]["weights"] == {"helpful": 0.0, "terse": 2.0}
+    assert report["policy"]["of"] == brief["of"] + brief["without_an_order"] and brief["without_an_order"] > brief["of"]
+    before, common, audience = (
+        Policy.load(path, tuning="full") for path in (tmp_path / "base", out / "policy", out / "audiences" / "brief")
+    )
+
+    def prefers_good(policy: Policy) -> float:
+        good, bad = policy.logprobs([((5, 6, 7), GOOD), ((5, 6, 7), BAD)])
+        return sum(good) - sum(bad)
+
+    assert prefers_good(common) > prefers_good(before) > prefers_good(audience)
 
 
 def test_without_a_model_or_for_no_policy_one_is_told_what_to_give(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

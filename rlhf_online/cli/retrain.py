@@ -21,6 +21,8 @@ from rlhf_online.errors import InvalidInput
 from rlhf_online.state import StateDir
 
 REPORT = "retrained.json"
+REWARD, POLICY, AUDIENCE = "reward", "policy", "audiences/"
+"""Where what is learned lies, in the new folder."""
 BaseModelOption = Annotated[Path | None, typer.Option(help="The base model; by default the trainer's.")]
 TrainerConfigOption = Annotated[
     Path | None,
@@ -29,20 +31,24 @@ TrainerConfigOption = Annotated[
 
 
 def retrain(
-    out: Annotated[Path, typer.Option(help="New folder: the reward model in reward/, the policy in policy/.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="New folder: the reward model in reward/, the policy in policy/, audiences' in audiences/."),
+    ],
     without: Annotated[
         list[str], typer.Option(metavar="NAME", help="Who is left out: a name, or its hash (32 digits).")
     ],
     model: BaseModelOption = None,
     algorithm: Annotated[Algorithm, typer.Option(help="How the policy learns.")] = "dpo",
-    minutes: Annotated[float, typer.Option(help="What each of the two may take.")] = 25.0,
+    minutes: Annotated[float, typer.Option(help="What each of the models may take.")] = 25.0,
     state: StateOption = DEFAULT_STATE,
     config: TrainerConfigOption = None,
 ) -> None:
-    """Learn a reward model and a policy from the log as if somebody had never been, and say which versions saw them.
+    """Learn a reward model and policies from the log as if somebody had never been, and say which versions saw them.
 
-    They begin as the base model, so that nothing of those versions is in them; votes on what was asked by who is left
-    out are left out with theirs. The services are not touched: `rlhf-online up --model OUT/policy` serves the policy.
+    A policy for everybody, and one for each audience, by its weights. They begin as the base model, so that nothing of
+    those versions is in them; votes on what was asked by who is left out are left out with theirs. The services are not
+    touched: `rlhf-online up --model OUT/policy` serves the policy.
     """
     if algorithm == "reward":
         raise InvalidInput(
@@ -54,18 +60,53 @@ def retrain(
     for person, versions in seen.items():
         print(f"{person}  {', '.join(versions) if versions else 'no version has learned from them'}")
     given = learned_with(folder, config, model) | {"without": people, "minutes": minutes}
-    reports: dict[str, Any] = {}
-    for name, chosen in (("reward", "reward"), ("policy", algorithm)):
-        values = {**given, "algorithm": chosen, "out": out / name}
-        with explained([Given("retrain", values)], OfflineSettings):
-            settings = OfflineSettings.model_validate(values)
-        sys.stdout.flush()
-        command = [sys.executable, "-m", "rlhf_online.training.offline", settings.model_dump_json(exclude_unset=True)]
-        if code := subprocess.run(command, check=False).returncode:
-            raise typer.Exit(code)
-        reports[name] = json.loads((out / name / "report.json").read_text())
-    write_json(out / REPORT, {"without": people, "versions_that_saw_them": seen, **reports})
-    print(f"serve it: rlhf-online up --model {out / 'policy'} --state NEW; then remove the versions above")
+    told: dict[str, Any] = {"without": people, "versions_that_saw_them": seen}
+    common, defined = _weights(folder)
+    policies = {POLICY: common, **{AUDIENCE + name: {**common, **named} for name, named in defined.items()}}
+    asked = {REWARD: {**given, "algorithm": "reward"}}
+    for place, weights in policies.items():
+        asked[place] = {**given, "algorithm": algorithm, "weights": _of_votes(place, weights, given)}
+    for place, values in asked.items():
+        print(f"{place}:")
+        told[place] = _learned({**values, "out": out / place})
+        write_json(out / REPORT, told)
+    print(f"serve it: rlhf-online up --model {out / POLICY} --state NEW; then remove the versions above")
+    for name, named in defined.items():
+        weights = " ".join(f"{objective}={weight:g}" for objective, weight in named.items())
+        print(
+            f"{name}: rlhf-online up --model {out / AUDIENCE / name} serves it by itself; beside {out / POLICY} it "
+            f"begins as that does, once NEW has a reward model: rlhf-online audiences set {name} {weights} --state NEW"
+        )
+
+
+def _weights(folder: StateDir) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """What objectives and rules count for everybody, and what each audience names. Raises InvalidInput, OSError."""
+    from rlhf_online.rewards import audiences, weights
+
+    store = registry_of(folder).store
+    return weights.read(store, folder), audiences.read(store)
+
+
+def _of_votes(place: str, named: dict[str, float], given: dict[str, Any]) -> dict[str, float]:
+    """The weights of what people vote on. Raises InvalidInput where none counts."""
+    from rlhf_online.rewards import weights
+    from rlhf_online.rewards.rules.ruleset import PREFIX
+
+    if rules := [name for name in named if name.startswith(PREFIX)]:
+        print(f"{place}: without {', '.join(rules)}: it learns from votes, and rules have none")
+    objectives = given.get("objectives", OfflineSettings.model_fields["objectives"].default)
+    return weights.applicable(named, objectives)
+
+
+def _learned(values: dict[str, Any]) -> dict[str, Any]:
+    """What the report says of a model that a process of its own has learned. Raises Exit."""
+    with explained([Given("retrain", values)], OfflineSettings):
+        settings = OfflineSettings.model_validate(values)
+    sys.stdout.flush()
+    module = [sys.executable, "-m", "rlhf_online.training.offline"]
+    if code := subprocess.run([*module, settings.model_dump_json(exclude_unset=True)], check=False).returncode:
+        raise typer.Exit(code)
+    return json.loads((settings.out / "report.json").read_text())
 
 
 def _seen(folder: StateDir, people: list[str]) -> dict[str, list[str]]:

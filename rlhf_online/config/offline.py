@@ -1,7 +1,7 @@
 """Settings of learning from a file or a log without serving."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,7 @@ class OfflineSettings(VotesSettings):
         **VotesSettings.only_with,
         "lora_rank": Only("tuning", "lora"),
         "beta": Only("algorithm", "dpo", "ipo", "kto", "ilql"),
+        "weights": Only("algorithm", "dpo", "ipo", "kto", "best-of-n", "ilql"),
         **dict.fromkeys(("heads", "readout"), Only("algorithm", "reward")),
     }
 
@@ -58,6 +59,10 @@ class OfflineSettings(VotesSettings):
         default="reward",
         description="A reward model; or a policy, directly from votes: by pairs (dpo, ipo), by thumbs (kto), on the "
         "best answers (best-of-n), or by values of tokens (ilql).",
+    )
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default={},
+        description="What votes about each objective count for a policy, beside each other; 1 where none is given.",
     )
     minutes: float = Field(
         default=25.0,
@@ -88,6 +93,11 @@ class OfflineSettings(VotesSettings):
         if self.lr is not None or self.tuning == "full":
             return self.lr or 1e-5
         return 1e-3 if self.algorithm == "reward" else 2e-4
+
+    def counts(self, objective: str) -> float:
+        """What a vote about that objective ("" for the first) teaches a policy, beside 1 of the weightiest."""
+        most = max(self.weights.get(name, 1.0) for name in self.objectives)
+        return self.weights.get(objective or self.objectives[0], 1.0) / most if most else 0.0
 
 
 class ProfilesSettings(VotesSettings):

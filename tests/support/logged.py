@@ -55,9 +55,17 @@ def feedback(
     at_ms: int = 2_000,
     shown: Sequence[ev.AnswerRef] = (),
     conversation: str = "talk",
+    objective: str = "",
 ) -> ev.Envelope:
     """A feedback of that kind; without an id it gets a random one."""
-    event = ev.Feedback(conversation_id=conversation, person="rater", kind=kind, shown=tuple(shown), created_ms=at_ms)
+    event = ev.Feedback(
+        conversation_id=conversation,
+        person="rater",
+        kind=kind,
+        shown=tuple(shown),
+        created_ms=at_ms,
+        objective=objective,
+    )
     return ev.Envelope(event_id=event_id or str(uuid.uuid4()), event=event)
 
 

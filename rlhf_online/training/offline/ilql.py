@@ -55,7 +55,7 @@ def learn(
     settings: OfflineSettings, gathered: Gathered, device: torch.device, seconds: float, on_step: OnStep
 ) -> dict[str, Any]:
     """Write the policy to `settings.out`, a complete model folder; what is told of it. Raises InvalidInput."""
-    votes = [vote for vote in gathered.learned if rewards(vote)]
+    votes = [vote for vote in gathered.learned if settings.counts(vote.objective) and rewards(vote)]
     if not votes:
         raise InvalidInput("no vote says which answers are better: ilql has nothing to learn from")
     dtype = precision.choose("auto", device, trunk.read_config(settings.model))
@@ -64,7 +64,11 @@ def learn(
     embedding_Vd = output_embedding(policy)
     values = ActionValues.load(settings.model, embedding_Vd=embedding_Vd, device=device, dtype=dtype, **given)
     learner = _Learner(settings, policy, values, max(LEAST_TOKENS, min(MOST_TOKENS, LOGITS // len(embedding_Vd))))
-    held_out = [vote for vote in gathered.held_out if isinstance(vote, Comparison) and len(vote.tiers) > 1]
+    held_out = [
+        vote
+        for vote in gathered.held_out
+        if settings.counts(vote.objective) and isinstance(vote, Comparison) and len(vote.tiers) > 1
+    ]
 
     def scores(some: Sequence[Vote]) -> None:
         policy.logprobs([each.pair for vote in some for each in rewards(vote)], reference=True)
@@ -72,13 +76,13 @@ def learn(
     budget = affordable(
         votes, held_out, epochs=settings.epochs, seconds=(1 - SAMPLING) * seconds, learn=learner.tried, measure=scores
     )
-    answers = [each for vote in votes[: budget.votes] for each in rewards(vote)]
+    answers = [each for vote in votes[: budget.votes] for each in rewards(vote, settings.counts(vote.objective))]
     on_step(0, steps := 3 * budget.epochs * math.ceil(len(answers) / settings.batch))
     told = learner.learn_values(answers, budget.epochs, lambda done: on_step(done, steps))
     said = learner.steered_answers(answers, SAMPLING * seconds)
     pairs = [each.pair for each in answers] + said
     told |= learner.distil(pairs, budget.epochs, lambda done: on_step(steps // 3 + done, steps))
-    measured = measure(policy, settings.algorithm, taught(settings.algorithm, held_out))
+    measured = measure(policy, settings.algorithm, taught(settings, held_out))
     write(policy, settings)
     return {
         "learned": budget.votes,
@@ -93,15 +97,19 @@ def learn(
     }
 
 
-def rewards(vote: Vote) -> list[Rewarded]:
-    """What a vote's answers are worth: evenly from 1 down to −1 by their tiers, or by a thumb; else nothing."""
+def rewards(vote: Vote, most: float = 1.0) -> list[Rewarded]:
+    """What a vote's answers are worth: evenly from `most` down to the same below 0 by their tiers, or by a thumb; else
+    nothing."""
     rows = [(vote.prompt_token_ids, candidate.token_ids) for candidate in vote.candidates]
     if isinstance(vote, Comparison):
         last = len(vote.tiers) - 1
         return [
-            Rewarded(rows[at], 1 - 2 * place / last) for place, tier in enumerate(vote.tiers) if last for at in tier
+            Rewarded(rows[at], most * (1 - 2 * place / last))
+            for place, tier in enumerate(vote.tiers)
+            if last
+            for at in tier
         ]
-    return [Rewarded(rows[0], 1.0 if vote.up else -1.0)] if is_thumb(vote) else []
+    return [Rewarded(rows[0], most if vote.up else -most)] if is_thumb(vote) else []
 
 
 class _Learner:

@@ -4,6 +4,9 @@ dpo, ipo      pairs: the best of what a vote compares against the worst (`algori
 kto           thumbs; where there are none, the best and the worst answers of comparisons stand for good and bad ones
 best-of-n     the best answers' likelihood (Touvron et al. 2023, arXiv 2307.09288, section 3.2.3)
 
+Of several objectives the losses are added, each as often as its weight says, and votes of weight 0 are left out: the
+linear scalarisation that Zhou et al. 2023 (arXiv 2310.03708) compare theirs with.
+
 The reference is the model as it was. Every random choice comes from the seed.
 """
 
@@ -40,10 +43,11 @@ WARMUP = 0.1
 @dataclass(frozen=True, slots=True)
 class Example:
     """The answers that one vote teaches, the better one first; of one alone `good` says which it is. `reference` are
-    their log-probabilities under the model as it was."""
+    their log-probabilities under the model as it was, `weight` is what its loss counts."""
 
     pairs: tuple[Pair, ...]
     conversation_id: str
+    weight: float
     good: bool = True
     reference: tuple[float, ...] = ()
 
@@ -52,8 +56,8 @@ def learn(
     settings: OfflineSettings, gathered: Gathered, device: torch.device, seconds: float, on_step: OnStep
 ) -> dict[str, Any]:
     """Write the policy to `settings.out`, a complete model folder; what is told of it. Raises InvalidInput."""
-    learned, held_out = (_usable(settings.algorithm, votes) for votes in (gathered.learned, gathered.held_out))
-    if not any(taught(settings.algorithm, learned)):
+    learned, held_out = (_usable(settings, votes) for votes in (gathered.learned, gathered.held_out))
+    if not any(taught(settings, learned)):
         raise InvalidInput(f"no vote says which answers are better: {settings.algorithm} has nothing to learn from")
     dtype = precision.choose("auto", device, trunk.read_config(settings.model))
     policy = Policy.load(
@@ -66,18 +70,18 @@ def learn(
     )
 
     def gradients(votes: Sequence[Vote]) -> None:
-        for rows in _grouped(_with_reference(policy, taught(settings.algorithm, votes)), policy):
+        for rows in _grouped(_with_reference(policy, taught(settings, votes)), policy):
             _logprobs(policy, rows).sum().backward()
         for parameter in policy.parameters().values():
             parameter.grad = None
 
     def scores(votes: Sequence[Vote]) -> None:
-        _with_reference(policy, taught(settings.algorithm, votes))
+        _with_reference(policy, taught(settings, votes))
 
     budget = affordable(learned, held_out, epochs=settings.epochs, seconds=seconds, learn=gradients, measure=scores)
-    examples = _with_reference(policy, taught(settings.algorithm, learned[: budget.votes]))
+    examples = _with_reference(policy, taught(settings, learned[: budget.votes]))
     stats = _train(policy, settings, examples, budget.epochs, on_step)
-    measured = measure(policy, settings.algorithm, taught(settings.algorithm, held_out))
+    measured = measure(policy, settings.algorithm, taught(settings, held_out))
     write(policy, settings)
     return {
         "learned": budget.votes,
@@ -94,28 +98,31 @@ def learn(
 # What is learned
 
 
-def _usable(algorithm: str, votes: Sequence[Vote]) -> list[Vote]:
-    """The votes of the kind that the algorithm learns from; all that say what is better where KTO finds no thumb."""
+def _usable(settings: OfflineSettings, votes: Sequence[Vote]) -> list[Vote]:
+    """The votes of the kind that the algorithm learns from, where they count anything; all that say what is better
+    where KTO finds no thumb."""
+    votes = [vote for vote in votes if settings.counts(vote.objective)]
     ordered: list[Vote] = [vote for vote in votes if isinstance(vote, Comparison) and len(vote.tiers) > 1]
     thumbs: list[Vote] = [vote for vote in votes if is_thumb(vote)]
-    return thumbs or ordered if algorithm == "kto" else ordered
+    return thumbs or ordered if settings.algorithm == "kto" else ordered
 
 
-def taught(algorithm: str, votes: Sequence[Vote]) -> list[Example]:
+def taught(settings: OfflineSettings, votes: Sequence[Vote]) -> list[Example]:
     made: list[Example] = []
     for vote in votes:
+        about = (vote.conversation_id, settings.counts(vote.objective))
         rows = [(vote.prompt_token_ids, candidate.token_ids) for candidate in vote.candidates]
         if isinstance(vote, Rating):
-            made.append(Example((rows[0],), vote.conversation_id, vote.up))
+            made.append(Example((rows[0],), *about, vote.up))
             continue
         best, worst = rows[vote.tiers[0][0]], rows[vote.tiers[-1][-1]]
-        match algorithm:
+        match settings.algorithm:
             case "kto":
-                made += [Example((best,), vote.conversation_id), Example((worst,), vote.conversation_id, good=False)]
+                made += [Example((best,), *about), Example((worst,), *about, good=False)]
             case "best-of-n":
-                made.append(Example((best,), vote.conversation_id))
+                made.append(Example((best,), *about))
             case _:
-                made.append(Example((best, worst), vote.conversation_id))
+                made.append(Example((best, worst), *about))
     return made
 
 
@@ -160,6 +167,7 @@ def _step(policy: Policy, settings: OfflineSettings, batch: Sequence[Example]) -
     loss_of = _loss(policy, settings, batch)
     for rows in _grouped(batch, policy):
         loss, stats = loss_of(rows, _logprobs(policy, rows))
+        loss = rows[0].weight * loss
         loss.backward()
         for name, value in {"loss": loss, **stats}.items():
             sums[name] = sums.get(name, 0.0) + value.detach().item()
@@ -225,11 +233,11 @@ def _reference_point(policy: Policy, batch: Sequence[Example]) -> float:
 
 
 def _grouped(examples: Sequence[Example], policy: Policy) -> Iterator[list[Example]]:
-    """Whole examples, as many tokens as a pass with gradients may take, of similar length."""
+    """Whole examples of one weight, as many tokens as a pass with gradients may take, of similar length."""
     limit, group, size = policy.token_budget(MICRO_BATCH_TOKENS), [], 0
-    for example in sorted(examples, key=lambda example: max(map(length, example.pairs))):
+    for example in sorted(examples, key=lambda example: (example.weight, max(map(length, example.pairs)))):
         width = max(map(length, example.pairs)) * len(example.pairs)
-        if group and size + width > limit:
+        if group and (size + width > limit or group[0].weight != example.weight):
             yield group
             group, size = [], 0
         group.append(example)

@@ -105,6 +105,41 @@ def test_a_log_is_learned_from_as_the_trainer_would_and_left_as_it_is(base: Path
     assert {path.name: path.read_bytes() for path in (tmp_path / "state" / "log").iterdir()} == before
 
 
+def rival_votes(folder: Path) -> str:
+    """A log in which one answer is the more helpful one, and the other the terser one, to each prompt."""
+    with LocalLog(folder / "state" / "log") as log:
+        for number in range(40):
+            name, better = f"c{number}", number % 2
+            vote = ev.Pairwise(chosen=ref(name, better), rejected=ref(name, 1 - better))
+            log.append(encode(completion(name, answers=[(5, 6, 1), (7, 8, 1)], conversation=f"talk {number}")))
+            said = feedback(vote, event_id=f"v{number}", objective=("helpful", "terse")[better])
+            log.append(encode(said)).result(30)
+    return str(folder / "state")
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "kto", "best-of-n", "ilql"])
+def test_votes_teach_a_policy_as_much_as_their_objective_weighs(base: Path, tmp_path: Path, algorithm: str):
+    given = {"log": rival_votes(tmp_path), "algorithm": algorithm, "objectives": ("helpful", "terse"), "held_out": 0.0}
+
+    def prefers_the_helpful(out: str, **weights: float) -> float:
+        learn(base, tmp_path / out, **given, weights=weights, epochs=3)
+        policy = Policy.load(tmp_path / out, tuning="full")
+        first, second = policy.logprobs([((5, 6, 7), (5, 6, 1)), ((5, 6, 7), (7, 8, 1))])
+        return sum(first) - sum(second)
+
+    alone, not_at_all = prefers_the_helpful("alone", helpful=5.0, terse=0.0), prefers_the_helpful("none", helpful=0.0)
+    assert alone > not_at_all + 2, "votes of weight 0 teach nothing"
+    more, less = prefers_the_helpful("more", helpful=3.0), prefers_the_helpful("less", helpful=0.25)
+    assert more > less + 1
+
+
+def test_where_no_vote_has_a_weight_nothing_is_learned(base: Path, tmp_path: Path):
+    given = {"log": rival_votes(tmp_path), "objectives": ("helpful", "terse", "kind"), "algorithm": "dpo"}
+    with pytest.raises(InvalidInput, match="no vote says which answers are better: dpo has nothing to learn from"):
+        learn(base, tmp_path / "out", **given, weights={"helpful": 0.0, "terse": 0.0})
+    assert not (tmp_path / "out").exists()
+
+
 def test_where_there_is_no_time_for_all_votes_some_are_learned(base: Path, data: Path, tmp_path: Path):
     report = learn(base, tmp_path / "out", **pairs_of(data), minutes=0.0001)
     assert report["learned"] == 1 and report["of"] > 80

@@ -1,18 +1,24 @@
 """`rlhf-online doctor`: what stands in the way of this installation, and what to do about it.
 
-    python -m services.doctor [--config FILE]… [--state DIR] [--json]
-    python -m services.doctor --plan MODEL [--config FILE]… [--tuning TUNING] [--memory GIB] [--json]
+    python -m services.doctor [--config FILE]… [--state DIR] [--ranks N] [--nodes M] [--json]
+    python -m services.doctor --plan MODEL [--config FILE]… [--tuning TUNING] [--memory GIB] [--ranks N] [--nodes M]
+                              [--json]
 
 Reads the settings as the services do, the environment's too, and tries what they will need. It may run beside them: in
 a pod, `kubectl exec POD -- python -m services.doctor`. Exit code 1 if anything stands in the way, 2 for a wrong option.
 `--json` prints one object: {"ok": bool, "findings": [{"severity": "ok|warn|refuse", "about", "what", "todo"}, …]}; of a
-plan {"ok", "plans": [{"tuning", "reward_tuning", "dtype", "recompute", "optimiser_state", "gpu", "gpu_full_passes",
-"host", "cpu", "reward_service", "parts"}, …], "findings"}, in bytes.
+plan {"ok", "ranks", "ranks_here", "plans": [{"tuning", "reward_tuning", "dtype", "recompute", "optimiser_state",
+"sharding", "gpu", "gpu_full_passes", "host", "cpu", "reward_service", "parts", "other_ranks"}, …], "findings"}, in
+bytes: of rank 0, and in "other_ranks" of each other, null where one process trains.
+
+Where several processes train together no setting says how many: --ranks does, on each of --nodes machines, or, as the
+chart sets them, the variables RLHF_RANKS and RLHF_NODES.
 """
 
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -117,22 +123,32 @@ def main() -> int:
     parser.add_argument("--plan", type=Path, metavar="MODEL", help="how much memory the model's training needs")
     parser.add_argument("--tuning", choices=("full", "lora"))
     parser.add_argument("--memory", type=float, metavar="GIB")
+    for name, what in (("ranks", "processes of a machine that train together"), ("nodes", "machines with as many")):
+        given = os.environ.get(f"RLHF_{name.upper()}", "1")
+        parser.add_argument(f"--{name}", type=_positive, default=given, metavar="N", help=what)
     options = parser.parse_args()
+    ranks = plan.Ranks(number=options.ranks * options.nodes, here=options.ranks)
     for name in ("kafka", "structlog"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what it says is said in the findings
     try:
         if options.plan is not None:
-            return show_plan(options.plan, options.config, options.tuning, options.memory, as_json=options.json)
+            return show_plan(options.plan, options.config, options.tuning, options.memory, ranks, as_json=options.json)
         files = options.config or known_files(options.state)
     except RlhfError as error:
         return report_error(error)
-    found = examine(files)
+    found = examine(files, ranks)
     show(found, as_json=options.json)
     return int(any(finding.severity == "refuse" for finding in found))
 
 
 def show_plan(
-    model: Path, files: Sequence[Path], tuning: Tuning | None, memory_gib: float | None, *, as_json: bool
+    model: Path,
+    files: Sequence[Path],
+    tuning: Tuning | None,
+    memory_gib: float | None,
+    ranks: plan.Ranks,
+    *,
+    as_json: bool,
 ) -> int:
     """How much memory the model's training needs, by these settings; returns the exit code. Raises RlhfError."""
     installation, wrong = read(files)
@@ -146,23 +162,28 @@ def show_plan(
     on_a_gpu = trainer.device == "cuda" or bool(on_gpu)
     if memory_gib:
         place: plan.Place = "a GPU" if on_a_gpu else "a CPU"
-        found = [plan.fits(shape, trainer, round(memory_gib * plan.GIB), place)]
+        found = [plan.fits(shape, trainer, round(memory_gib * plan.GIB), place, ranks)]
     else:
-        found = _fits_here(shape, trainer, on_gpu)
+        found = _fits_here(shape, trainer, on_gpu, ranks)
     if as_json:
-        rows = [plan.row(shape, trainer, each) for each in plan.plans(shape, trainer)]
+        told = {"ranks": ranks.number, "ranks_here": ranks.here, "plans": list(plan.rows(shape, trainer, ranks))}
         is_ok = all(each.severity == "ok" for each in found)
-        print(json.dumps({"ok": is_ok, "plans": rows, "findings": [asdict(each) for each in found]}))
+        print(json.dumps({"ok": is_ok, **told, "findings": [asdict(each) for each in found]}))
     else:
-        print("\n".join(plan.table(shape, trainer)))
-        now = plan.chosen(shape, trainer, gpu=on_a_gpu)
-        by = ", ".join(f"{name} = {value}" for name, value in now.choice.said().items())
+        print("\n".join(plan.table(shape, trainer, ranks)))
+        now = plan.chosen(trainer, gpu=on_a_gpu)
+        by = ", ".join(f"{name} = {value}" for name, value in now.said().items())
         print(f"\nby these settings ({by}), GiB")
-        for name, size in plan.parts(now).items():
-            print(f"  {size / plan.GIB:6.1f}  {name}")
+        print("\n".join(plan.by_rank(shape, trainer, now, ranks)))
         print()
         show(found, as_json=False)
     return int(any(each.severity == "refuse" for each in found))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
 
 
 def known_files(state: Path, installed: Path = INSTALLED) -> list[Path]:
@@ -183,11 +204,11 @@ def known_files(state: Path, installed: Path = INSTALLED) -> list[Path]:
     )
 
 
-def examine(files: Sequence[Path]) -> list[Finding]:
+def examine(files: Sequence[Path], ranks: plan.Ranks = plan.ALONE) -> list[Finding]:
     """Everything that is found, secrets taken out whatever said them."""
     installation, found = read(files)
     hide = secrets.hider(installation.all)
-    for check in checks(installation):
+    for check in checks(installation, ranks):
         try:
             found += check()
         except (RlhfError, OSError) as error:  # what a check does not know of, others still have their turn
@@ -214,7 +235,7 @@ def read(files: Sequence[Path]) -> tuple[Installation, list[Finding]]:
     return installation, found
 
 
-def checks(known: Installation) -> Iterator[Check]:
+def checks(known: Installation, ranks: plan.Ranks) -> Iterator[Check]:
     """Those that these settings ask for, the quick ones first."""
     yield partial(settings.agreement, known.chat, known.reward, known.trainer)
     extras, engine = _extras(known)
@@ -230,7 +251,7 @@ def checks(known: Installation) -> Iterator[Check]:
         yield partial(settings.model, Path(known.started.model), known.started.tuning, served=True)
     if known.trainer is not None:
         yield partial(settings.model, Path(known.trainer.model), known.trainer.tuning, served=False)
-        yield partial(_memory, known.trainer)
+        yield partial(_memory, known.trainer, ranks)
     for state_dir in dict.fromkeys(each.state_dir for each in known.all):
         state = StateDir(state_dir)
         places = (state.root, state.log, state.versions, state.checkpoints, state.conversations)
@@ -283,7 +304,7 @@ def _devices(known: Installation) -> Iterator[tuple[str, str]]:
             yield f"{name}'s device", each.device
 
 
-def _memory(trainer: TrainerSettings) -> list[Finding]:
+def _memory(trainer: TrainerSettings, ranks: plan.Ranks) -> list[Finding]:
     """Whether the trainer's models fit; nothing where the folder holds no weights yet."""
     if not has_weights(Path(trainer.model)):
         return []
@@ -291,14 +312,15 @@ def _memory(trainer: TrainerSettings) -> list[Finding]:
         shape = plan.Shape.of(Path(trainer.model))
     except InvalidInput:  # what is wrong with the folder, another check says
         return []
-    return _fits_here(shape, trainer, gpu.memory() if trainer.device != "cpu" else 0)
+    return _fits_here(shape, trainer, gpu.memory() if trainer.device != "cpu" else 0, ranks)
 
 
-def _fits_here(shape: plan.Shape, trainer: TrainerSettings, on_gpu: int) -> list[Finding]:
+def _fits_here(shape: plan.Shape, trainer: TrainerSettings, on_gpu: int, ranks: plan.Ranks) -> list[Finding]:
     """Beside a GPU of so many bytes the host has to hold what an update changes, and moments that are kept there."""
-    if not on_gpu:
-        return [plan.fits(shape, trainer, plan.memory(), "a CPU")]
-    return [plan.fits(shape, trainer, on_gpu, "a GPU"), plan.fits(shape, trainer, plan.memory(), "a GPU's host")]
+    places: dict[plan.Place, int] = {"a CPU": plan.memory()}
+    if on_gpu:
+        places = {"a GPU": on_gpu, "a GPU's host": plan.memory()}
+    return [plan.fits(shape, trainer, memory, place, ranks) for place, memory in places.items()]
 
 
 def _lease(trainer: TrainerSettings) -> list[Finding]:

@@ -28,6 +28,11 @@ def doctor(
         bool, typer.Option("--plan", help="How much memory training the model needs, and whether it fits here.")
     ] = False,
     memory: Annotated[float | None, typer.Option(help="GiB to plan for (what is here).", min=0.001)] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(help="Processes of a machine that train together, which share its memory (1).", min=1),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines, each with as many of them (1).", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Say what stands in the way, and what to do about it: of the installation, or of a model's folder.
@@ -38,30 +43,35 @@ def doctor(
 
     Of a model it reads configuration, tokenizer and the headers of the weights: seconds; `up` looks for the same.
     With --plan it reckons how much memory trainer and reward service need for it, tuned fully or by adapters, in
-    float32 or bfloat16, and by the settings of --config whether that fits, or which of them would have it fit.
+    float32 or bfloat16, and by the settings of --config whether that fits, or which of them would have it fit. With
+    --ranks it is what each of several processes needs that train together, one a GPU: whole models, or pieces where
+    trainer.sharding is "full"; of a plan that is too large it says with how many of them it would fit.
 
     Exit code 1 if anything is in the way.
     """
-    json_option = ["--json"] if as_json else []
+    given = _words(("--ranks", ranks), ("--nodes", nodes), *(("--config", path) for path in config or ()))
     if plan:
+        given += _words(("--tuning", tuning), ("--memory", memory))
         if model is None or trunk or state:
             raise InvalidInput(
                 "--plan is of a model, by settings of --config: name its folder, without --trunk or --state"
             )
-        given = [("--config", path) for path in config or ()] + [("--tuning", tuning), ("--memory", memory)]
-        options = [word for name, value in given if value is not None for word in (name, str(value))]
-        command = ["services.doctor", "--plan", str(model), *options, *json_option]
+        command = ["services.doctor", "--plan", str(model), *given]
     elif memory is not None:
         raise InvalidInput("--memory is for a plan: add --plan")
     elif model is None:
         if tuning or trunk:
             raise InvalidInput("--tuning and --trunk are said of a model: name its folder")
-        files = [option for path in config or () for option in ("--config", str(path))]
-        command = ["services.doctor", *files, "--state", str(state or DEFAULT_STATE), *json_option]
+        command = ["services.doctor", "--state", str(state or DEFAULT_STATE), *given]
     else:
-        if config or state:
-            raise InvalidInput("--config and --state are of the installation: name no model beside them")
-        options = [*(["--trunk"] if trunk else []), *json_option]
-        command = ["rlhf_online.models.check", str(model), "--tuning", tuning or "lora", *options]
+        if given or state:
+            said = "--config, --state, --ranks and --nodes"
+            raise InvalidInput(f"{said} are of the installation: name no model beside them")
+        command = ["rlhf_online.models.check", str(model), "--tuning", tuning or "lora", *["--trunk"] * trunk]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    os.execv(sys.executable, [sys.executable, "-m", *command, *["--json"] * as_json])
+
+
+def _words(*given: tuple[str, object]) -> list[str]:
+    """Options that were given."""
+    return [word for name, value in given if value is not None for word in (name, str(value))]

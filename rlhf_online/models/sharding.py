@@ -123,7 +123,11 @@ def on_cpu(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, DTensor):
         return tensor.cpu().clone().contiguous()
     whole = tensor.full_tensor()
-    return whole.cpu().contiguous() if tensor.device_mesh.get_rank() == 0 else whole.new_empty(0, device="cpu")
+    if tensor.device_mesh.get_rank() != 0:
+        return whole.new_empty(0, device="cpu")
+    whole = whole.cpu().contiguous()
+    # Of pieces that are not alike it is the beginning of something larger, which `save_file` would refuse.
+    return whole if whole.untyped_storage().nbytes() == whole.nbytes else whole.clone()
 
 
 @torch.no_grad()

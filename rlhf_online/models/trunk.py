@@ -273,11 +273,16 @@ def seeded(seed: int) -> Iterator[None]:
 
 def named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU, each name behind `prefix` and a dot, as safetensors can hold them (`sharding.on_cpu`)."""
-    return {f"{prefix}.{name}": sharding.on_cpu(tensor) for name, tensor in tensors.items()}
+    return below(prefix, {name: sharding.on_cpu(tensor) for name, tensor in tensors.items()})
+
+
+def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, each name behind `prefix` and a dot."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def unnamed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What `named` put behind `prefix`."""
+    """What `named` or `below` put behind `prefix`."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
 
 

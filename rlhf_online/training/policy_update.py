@@ -305,9 +305,9 @@ class PolicyUpdater:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The policy, value head, optimiser, average, controller and baseline: tensors, and JSON values."""
-        tensors = self.policy.state() | trunk.named("adam", self._adam.state())
+        tensors = self.policy.state() | trunk.below("adam", self._adam.state())
         if self._average is not None:
-            tensors |= trunk.named("average", self._average.state())
+            tensors |= trunk.below("average", self._average.state())
         return tensors, values(self)
 
     def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:

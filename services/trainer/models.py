@@ -89,8 +89,14 @@ def _load(
 def _share(model: Policy | RewardModel, weights: Iterable[PreTrainedModel | None], settings: TrainerSettings) -> None:
     """Where several processes train together they begin with the same weights, of which each keeps a piece if so asked.
     Raises RanksFailed."""
-    loaded = {f"{n}.{name}": p for n, module in enumerate(weights) if module for name, p in module.named_parameters()}
-    distributed.agree(f"a model as loaded ({settings.model})", lambda: distributed.fingerprint(loaded))
+    modules = list(enumerate(weights))
+
+    def loaded() -> str:
+        """Holds them for no longer than this takes: as they are cut the whole ones are to go, one after another."""
+        named = {f"{n}.{name}": p for n, module in modules if module for name, p in module.named_parameters()}
+        return distributed.fingerprint(named)
+
+    distributed.agree(f"a model as loaded ({settings.model})", loaded)
     if settings.sharding == "full" and not distributed.alone():
         model.shards.over(distributed.mesh(model.device))
 

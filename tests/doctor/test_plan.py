@@ -5,19 +5,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rlhf_online.config import Tuning
+from rlhf_online.config import Sharding, Tuning
 from rlhf_online.doctor import plan
-from rlhf_online.doctor.plan import GIB, Choice, Shape
+from rlhf_online.doctor.plan import GIB, Choice, Ranks, Shape
+from rlhf_online.doctor.plan.reckoning import ITEM, POLICY_LEARNS, POLICY_READ, READ, WRITTEN
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import tree_attention, trunk
+from rlhf_online.models.limits import activation_bytes
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.settings import TrainerSettings
-from tests.support.learning_memory import settings
+from tests.support.learning_memory import settings, state
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, INNER, LAYERS, VOCABULARY = 512, 1536, 6, 8192
@@ -27,8 +30,10 @@ WEIGHTS = 2 * VOCABULARY * WIDTH + MATRICES + (2 * LAYERS + 1) * WIDTH
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """28 million weights in bfloat16."""
-    folder = tmp_path_factory.mktemp("planned") / "model"
+    """The state folder of a trainer whose model has 28 million weights in bfloat16."""
+    root = tmp_path_factory.mktemp("planned")
+    folder = state(root)
+    folder.parent.mkdir()
     write_tiny_model(folder, weights_seed=None)
     sizes = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": LAYERS, "vocab_size": VOCABULARY}
     heads = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64}
@@ -37,12 +42,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng(devices=[]):
         lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
     lm.save_pretrained(folder)
-    return folder
+    (folder / "manifest.json").write_text("{}")  # what makes it a version
+    return root
+
+
+def needed(shape: Shape, chosen: TrainerSettings, place: plan.Place, ranks: Ranks = plan.ALONE) -> int:
+    return plan.needed(shape, chosen, plan.chosen(chosen, gpu=place != "a CPU"), place, ranks)
 
 
 def test_a_shape_is_what_the_headers_say(model: Path) -> None:
-    shape = Shape.of(model)
+    shape = Shape.of(state(model))
     assert (shape.weights, shape.layers, shape.head) == (WEIGHTS, MATRICES, VOCABULARY * WIDTH)
+    assert shape.block == MATRICES // LAYERS + 2 * WIDTH, "a layer with its norms"
+    assert shape.outside == 2 * VOCABULARY * WIDTH + WIDTH, "both embeddings and the last norm"
     assert shape.adapter(4) == 4 * LAYERS * (4 * 2 * WIDTH + 3 * (WIDTH + INNER))
     assert shape.frozen("float32", head=True) == 4 * WEIGHTS
     assert shape.frozen("bfloat16", head=False) == 4 * (WEIGHTS - VOCABULARY * WIDTH) - 2 * MATRICES
@@ -50,10 +62,10 @@ def test_a_shape_is_what_the_headers_say(model: Path) -> None:
 
 def test_full_tuning_holds_masters_moments_and_a_reference(model: Path) -> None:
     """Without reward models 22 bytes a weight at most: 12 masters and moments, 4 gradients, 2 cast, ≤ 4 frozen."""
-    shape, chosen = Shape.of(model), settings(model, "full", "lora")
+    shape, chosen = Shape.of(state(model)), settings(model, "full", "lora")
     found = plan.plan(shape, chosen, Choice(tuning="full", reward_tuning="lora", dtype="bfloat16"))
     adapters = 2 * 12 * shape.adapter(chosen.reward.lora_rank)
-    activations = 2 * 64 * plan.activation_bytes(LAYERS, WIDTH, INNER, 2)
+    activations = 2 * 64 * activation_bytes(LAYERS, WIDTH, INNER, 2)
     assert found.full_passes - adapters - activations <= 22 * WEIGHTS
     assert sum(found.held.values()) - adapters == 12 * WEIGHTS + shape.frozen("bfloat16", head=True)
 
@@ -63,12 +75,15 @@ def test_a_card_is_filled_as_passes_are_cut_there(
     model: Path, dtype: str, recompute: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By half of what is free once gradients are there; from `full_passes` on the settings are the limit."""
-    shape, chosen = Shape.of(model), TrainerSettings(state_dir=Path(), chat_url="", reward_address="", model="")
+    shape, chosen = Shape.of(state(model)), TrainerSettings(state_dir=Path(), chat_url="", reward_address="", model="")
     choice = Choice(tuning="full", reward_tuning="lora", dtype=dtype, recompute=recompute)
     found = plan.plan(shape, chosen, choice)
-    rest = sum(found.held.values()) + found.device[plan.POLICY_LEARNS]
-    a_token = plan.activation_bytes(LAYERS, WIDTH, INNER, plan.ITEM[dtype], recompute=recompute)
-    lm, most = trunk.load_lm(model, device=torch.device("cpu"), dtype=torch.float32), chosen.policy.micro_batch_tokens
+    rest = sum(found.held.values()) + found.device[POLICY_LEARNS]
+    a_token = activation_bytes(LAYERS, WIDTH, INNER, ITEM[dtype], recompute=recompute)
+    lm, most = (
+        trunk.load_lm(state(model), device=torch.device("cpu"), dtype=torch.float32),
+        chosen.policy.micro_batch_tokens,
+    )
     if recompute:
         tree_attention.recomputed(lm, torch.float32)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
@@ -86,8 +101,8 @@ def test_a_card_is_filled_as_passes_are_cut_there(
 
 
 def test_what_does_not_fit_is_told_with_what_would(model: Path) -> None:
-    shape, chosen = Shape.of(model), settings(model, "full", "full")
-    most = plan.chosen(shape, chosen, gpu=False).on_cpu
+    shape, chosen = Shape.of(state(model)), settings(model, "full", "full")
+    most = needed(shape, chosen, "a CPU")
     assert plan.fits(shape, chosen, most, "a CPU").severity == "ok"
     found = plan.fits(shape, chosen, most - GIB // 2, "a CPU")
     assert found.severity == "refuse" and found.what.endswith(": 0.5 GiB too few")
@@ -99,7 +114,7 @@ def test_what_does_not_fit_is_told_with_what_would(model: Path) -> None:
 
 def test_moments_on_the_host_are_the_hosts(model: Path) -> None:
     """A GPU has 8 bytes a weight that learns less, but for a tensor at a time; a CPU gains nothing."""
-    shape, chosen = Shape.of(model), settings(model, "full", "full")
+    shape, chosen = Shape.of(state(model)), settings(model, "full", "full")
     there, away = (
         plan.plan(
             shape,
@@ -116,35 +131,106 @@ def test_moments_on_the_host_are_the_hosts(model: Path) -> None:
 
 
 def test_the_moments_place_is_changed_where_that_alone_makes_a_gpu_large_enough(model: Path) -> None:
-    shape = Shape.of(model)
+    shape = Shape.of(state(model))
     chosen = settings(model, "full", "full").model_copy(update={"dtype": "bfloat16"})
-    short = plan.chosen(shape, chosen, gpu=True).on_device - 1
+    short = needed(shape, chosen, "a GPU") - 1
     assert plan.fits(shape, chosen, short, "a GPU").todo.startswith("optimiser_state = 'cpu' needs ")
 
 
 def test_a_host_that_is_too_small_beside_its_gpu_is_named(model: Path) -> None:
     """What an update changes is copied there, moments that are kept there stay."""
-    shape, whole = Shape.of(model), settings(model, "full", "full")
+    shape, whole = Shape.of(state(model)), settings(model, "full", "full")
     away = whole.model_copy(update={"optimiser_state": "cpu"})
-    needed = plan.chosen(shape, away, gpu=True).on_host
-    assert plan.fits(shape, away, needed, "a GPU's host").severity == "ok"
-    found = plan.fits(shape, away, needed - 1, "a GPU's host")
+    most = needed(shape, away, "a GPU's host")
+    assert plan.fits(shape, away, most, "a GPU's host").severity == "ok"
+    found = plan.fits(shape, away, most - 1, "a GPU's host")
     assert found.severity == "refuse"
     assert "on a GPU's host with tuning 'full', reward.tuning 'full', optimiser_state 'cpu' and dtype" in found.what
     assert found.todo.startswith("optimiser_state = 'device' needs ")
-    less = plan.chosen(shape, whole, gpu=True).on_host
-    assert plan.fits(shape, whole, less, "a GPU's host").severity == "ok" and less < needed
+    less = needed(shape, whole, "a GPU's host")
+    assert plan.fits(shape, whole, less, "a GPU's host").severity == "ok" and less < most
 
 
-def test_what_would_not_fit_whole_is_not_refused_in_pieces(model: Path) -> None:
-    """Ranks that share the weights need less each, and how many there are is no setting."""
-    shape, whole = Shape.of(model), settings(model, "full", "full")
-    most = plan.chosen(shape, whole, gpu=True).on_device
+def test_pieces_are_an_nth_and_what_is_put_together_of_them_is_whole(model: Path) -> None:
+    """In bytes a weight: 12 / N of each model with its moments, 4 / N of the reference; both whole where answers are
+    measured; loading a policy takes it and its reference whole, and neither is there before."""
+    shape, whole = Shape.of(state(model)), settings(model, "full", "full", "full")
+    choice, trunk_weights = plan.chosen(whole, gpu=False), WEIGHTS - VOCABULARY * WIDTH
+    for number in (2, 4):
+        found = plan.plan(shape, whole, choice, Ranks(number=number))
+        held = 12 * (WEIGHTS + 2 * trunk_weights) + 4 * WEIGHTS
+        assert sum(found.held.values()) == pytest.approx(held / number, rel=1e-6)
+        assert found.device[POLICY_READ] == pytest.approx(4 * WEIGHTS / number + 8 * WEIGHTS, rel=1e-6)
+        assert found.device[READ] == pytest.approx(max(0, 8 * WEIGHTS - 16 * WEIGHTS / number), rel=1e-6)
+        files = 2 * WEIGHTS
+        other = plan.plan(shape, whole, choice, Ranks(number=number), leads=False)
+        assert found.device[WRITTEN] - other.device[WRITTEN] == files, "rank 0 writes them"
+        assert max(found.host.values()) == 12 * 2 * trunk_weights + 4 * WEIGHTS, "and keeps a checkpoint, whole"
+        assert max(other.host.values()) == 12 * WEIGHTS, "which all go back to"
+
+
+def test_an_adapter_and_its_base_are_whole_in_every_rank(model: Path) -> None:
+    """Whether weights are cut or not; only the base of a reward model's adapter can be no piece of the reference."""
+    shape, eight = Shape.of(state(model)), Ranks(number=8)
+    lora, full = (settings(model, tuning, "lora", "full") for tuning in ("lora", "full"))
+    choice = plan.chosen(lora, gpu=True)
+    assert plan.plan(shape, lora, choice, eight) == plan.plan(shape, lora, choice)
+    choice = plan.chosen(full, gpu=True)
+    bases = ["the policy's base or reference", "the reward model's base, if it is another"]
+    alone, cut = (plan.plan(shape, full, choice, ranks).held for ranks in (Ranks(), eight))
+    assert [alone[name] for name in bases] == [shape.frozen("bfloat16", head=True), 0]
+    assert [cut[name] for name in bases] == [
+        shape.frozen("bfloat16", head=True) // 8,
+        shape.frozen("bfloat16", head=False),
+    ]
+
+
+def test_the_number_of_ranks_that_would_make_a_card_large_enough_is_named(model: Path) -> None:
+    """Of those that share the weights; ranks of which each holds all need as much as one."""
+    shape, whole = Shape.of(state(model)), settings(model, "full", "full")
     pieces = whole.model_copy(update={"sharding": "full"})
-    assert plan.fits(shape, whole, most - 1, "a GPU").severity == "refuse"
-    assert plan.fits(shape, pieces, most, "a GPU").severity == "ok"
-    found = plan.fits(shape, pieces, most - 1, "a GPU")
-    assert found.severity == "warn" and "pieces are not reckoned" in found.what
+    three = needed(shape, pieces, "a GPU", Ranks(number=3))
+    assert three < needed(shape, pieces, "a GPU", Ranks(number=2)) < needed(shape, whole, "a GPU", Ranks(number=3))
+    found = plan.fits(shape, whole, three, "a GPU")
+    assert found.severity == "refuse"
+    assert f"sharding = 'full' and 3 ranks would need {three / GIB:.1f} GiB on each GPU" in found.todo
+    found = plan.fits(shape, pieces, three, "a GPU", Ranks(number=2, here=2))
+    assert found.severity == "refuse" and "on the GPU of each of 2 ranks with" in found.what
+    assert "; or 3 ranks would need" in found.todo
+    assert plan.fits(shape, pieces, three, "a GPU", Ranks(number=3, here=3)).severity == "ok"
+    found = plan.fits(shape, pieces, three, "a GPU")
+    assert found.severity == "warn", "nobody said how many there are"
+    assert found.todo == f"3 ranks would need {three / GIB:.1f} GiB on each GPU; say with --ranks how many there are"
+
+
+def test_ranks_of_one_machine_share_its_memory(model: Path) -> None:
+    """Rank 0 needs more than the others: in pieces it alone keeps checkpoints, whole."""
+    shape, pieces = Shape.of(state(model)), settings(model, "full", "full", "full")
+    three = Ranks(number=6, here=3)
+    choice = plan.chosen(pieces, gpu=False)
+    first, other = (plan.plan(shape, pieces, choice, three, leads=leads).on_cpu for leads in (True, False))
+    assert needed(shape, pieces, "a CPU", three) == first + 2 * other and first > other
+    most = needed(shape, pieces, "a CPU", Ranks(number=4, here=2))
+    found = plan.fits(shape, pieces, most, "a CPU", three)
+    assert "on a CPU for its 3 ranks of 6 with" in found.what
+    assert found.todo.endswith(f"2 ranks on a machine would need {most / GIB:.1f} GiB")
+
+
+def test_a_table_of_several_ranks_has_columns_for_rank_0_and_for_the_others(model: Path) -> None:
+    shape, pieces = Shape.of(state(model)), settings(model, "full", "full", "full")
+    lines, alone = (plan.table(shape, pieces, ranks) for ranks in (Ranks(number=3, here=3), Ranks()))
+    assert lines[1].startswith("each of 3 ranks (3 a machine) keeps a piece of what learns in full")
+    assert "other hosts" in lines[2] and "other hosts" not in "".join(alone)
+    (row,) = [
+        row
+        for row in plan.rows(shape, pieces, Ranks(number=3, here=3))
+        if plan.chosen(pieces, gpu=False) == Choice(**{name: row[name] for name in Choice.__slots__})
+    ]
+    assert lines[3].split()[6:9] == [f"{size / GIB:.1f}" for size in (row["cpu"], *_others(row))]
+
+
+def _others(row: dict[str, Any]) -> tuple[int, int]:
+    return row["other_ranks"]["host"], row["other_ranks"]["cpu"]
 
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
@@ -160,16 +246,32 @@ def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tuning", "reward_tuning", "dtype"), [("full", "full", "float32"), ("lora", "lora", "bfloat16")]
+    ("tuning", "reward_tuning", "dtype", "number"),
+    [
+        ("full", "full", "float32", 1),
+        ("lora", "lora", "bfloat16", 1),
+        ("full", "full", "float32", 2),
+        ("full", "lora", "float32", 3),
+    ],
 )
 def test_the_plan_is_within_a_tenth_of_what_is_measured(
-    model: Path, tuning: Tuning, reward_tuning: Tuning, dtype: str
+    model: Path, tuning: Tuning, reward_tuning: Tuning, dtype: str, number: int
 ) -> None:
-    command = [sys.executable, "-m", "tests.support.learning_memory", str(model), tuning, reward_tuning, dtype]
+    """In each rank; several share the weights."""
+    sharding: Sharding = "full" if number > 1 else "none"
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(number), "-m"] if number > 1 else []
+    command = [sys.executable, "-m", *torchrun, "tests.support.learning_memory"]
+    command += [str(model), tuning, reward_tuning, dtype, sharding]
     # What is freed of tensors this small would stay with the process; those of a model worth planning for are larger.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
-    choice = Choice(tuning=tuning, reward_tuning=reward_tuning, dtype=dtype)
-    planned = plan.plan(Shape.of(model), settings(model, tuning, reward_tuning), choice)
-    assert planned.on_cpu == pytest.approx(int(done.stdout.splitlines()[-1]), rel=0.1)
+    measured = [int(size) for size in done.stdout.splitlines()[-1].split()]
+    choice = Choice(tuning=tuning, reward_tuning=reward_tuning, dtype=dtype, sharding=sharding)
+    planned = [
+        plan.plan(
+            Shape.of(state(model)), settings(model, tuning, reward_tuning), choice, Ranks(number=number), leads=not rank
+        ).on_cpu
+        for rank in range(number)
+    ]
+    assert planned == pytest.approx(measured, rel=0.1)

@@ -156,6 +156,17 @@ def test_without_a_group_a_tensor_is_its_own_piece() -> None:
     assert copy.tolist() == other.tolist() == [1, 1, 1] and weight.tolist() == [0, 0, 0]
 
 
+def stored_alone(base: Path) -> list[bool]:
+    """Whether each tensor of a checkpoint takes no more memory than its values do."""
+    tensors = sharded_policy(base).state().values()
+    return [tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors]
+
+
+def test_what_is_put_together_of_pieces_that_are_not_alike_is_no_part_of_something_larger(base: Path) -> None:
+    """Else all of it would be copied at once as a checkpoint is written: three pieces of 2ⁿ rows are not alike."""
+    assert all(all(found) for found in ranks.run(3, in_a_group, stored_alone, base))
+
+
 def test_a_torch_that_cannot_forget_a_gathering_is_refused_by_name(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(FSDPModule, "reset_iter_state")
     mesh: Any = None

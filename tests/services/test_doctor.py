@@ -245,6 +245,29 @@ def test_options_of_a_model_and_of_an_installation_are_told_apart(capsys: pytest
     assert "of the installation" in capsys.readouterr().err
 
 
+def test_how_many_ranks_there_are_is_said_by_options_or_by_the_charts_variables(tmp_path: Path) -> None:
+    model, variables = tmp_path / "model", os.environ | {"RLHF_RANKS": "2", "RLHF_NODES": "3"}
+    write_tiny_model(model, weights_seed=0)
+
+    def told(command: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+        whole = [sys.executable, "-m", *command, str(model), "--memory", "900", "--json", *options]
+        return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, env=variables, timeout=120)
+
+    plan = ["services.doctor", "--plan"]
+    for ended, number, here in (
+        (told(plan), 6, 2),
+        (told(plan, "--nodes", "1"), 2, 2),
+        (told(["rlhf_online.cli", "doctor", "--plan"], "--ranks", "4", "--nodes", "1"), 4, 4),
+    ):
+        assert ended.returncode == 0, ended.stderr
+        found = json.loads(ended.stdout)
+        assert (found["ranks"], found["ranks_here"]) == (number, here)
+        assert f"its {here} ranks of {number}" in found["findings"][0]["what"]
+        assert found["plans"][0]["other_ranks"]["cpu"] > 0
+    wrong = told(plan, "--ranks", "none")
+    assert wrong.returncode == 2 and "'none' is no number of 1 or more" in wrong.stderr
+
+
 SECRETS = {
     "RLHF_KAFKA_PASSWORD": PASSWORD,
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",

@@ -1,41 +1,50 @@
-"""What training takes of memory on a CPU, at most, in a process of its own: `python -m tests.support.learning_memory`.
+"""What training takes of memory on CPUs, at most, in processes of its own: `python -m tests.support.learning_memory`,
+or several of it under torchrun.
 
-Arguments: a model's folder, tuning, reward.tuning, dtype. It loads what the trainer loads, has the reward models and
-the policy learn twice and their checkpoints written, and prints the largest resident size in bytes.
+Arguments: a state folder that `state` made, tuning, reward.tuning, dtype, sharding. They load what the trainer loads,
+have the reward models and the policy learn twice, ask the policy what the gate asks, write checkpoints and versions,
+and go back to both. The last line is the largest resident size of each process in bytes, by rank.
 """
 
 import random
+import shutil
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
+from rlhf_online.config import Sharding
 from rlhf_online.eventlog.gap import Place
 from rlhf_online.feedback.votes import Candidate, Comparison
-from rlhf_online.models.frozen import FrozenWeights
-from rlhf_online.models.policy import Policy
-from rlhf_online.models.reward import Heads, RewardModel
+from rlhf_online.models.tokens import ChatTokenizer
 from rlhf_online.rollout.types import Rollout, ScoredRollout
-from rlhf_online.training.checkpoint import CheckpointPart, Checkpoints
+from rlhf_online.state import StateDir
+from rlhf_online.training import distributed, orders
+from rlhf_online.training.checkpoint import Checkpoints
+from rlhf_online.training.held_back import HeldBackModel
+from rlhf_online.training.learners import Learners
 from rlhf_online.training.lease import FileLease
-from rlhf_online.training.policy_update import PolicyUpdater
-from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import TrainerSettings
 from rlhf_online.training.votes.passes import MIN_HELD_OUT
-from rlhf_online.versions.manifest import Tuning
+from services.trainer.models import Beginning, follow, lead
 from tests.support.processes import peak_kib
 
-PLACE = Place("log", {})
+PLACE, FIRST = Place("log", {}), "policy-000000"
+PROMPTS = [(1, number) for number in range(4)]
 
 
-def settings(model: Path, tuning: str, reward_tuning: str) -> TrainerSettings:
+def state(folder: Path) -> Path:
+    """Where the model of a state folder lies, which is its first version, too."""
+    return StateDir(folder).versions / FIRST
+
+
+def settings(folder: Path, tuning: str, reward_tuning: str, sharding: Sharding = "none") -> TrainerSettings:
     """As the test reckons with them: passes of few tokens."""
     return TrainerSettings.model_validate(
         {
-            "state_dir": ".", "chat_url": "http://127.0.0.1:9", "reward_address": "127.0.0.1:9", "model": str(model),
-            "tuning": tuning, "device": "cpu",
-            "reward": {"tuning": reward_tuning, "batch": 2, "heads": 2, "epochs": 2},
+            "state_dir": folder, "model": str(state(folder)), "chat_url": "http://127.0.0.1:9",
+            "reward_address": "127.0.0.1:9", "tuning": tuning, "device": "cpu", "sharding": sharding,
+            "reward": {"tuning": reward_tuning, "batch": 2, "heads": 2, "epochs": 2, "cold_epochs": 2},
             "policy": {"micro_batch_tokens": 64, "epochs": 1, "minibatches": 2, "max_step_kl": 1e9},
             "rollout": {"max_tokens": 8},
         }
@@ -58,54 +67,75 @@ def votes(count: int, seed: int) -> list[Comparison]:
     ]
 
 
-def rollouts(policy: Policy) -> list[ScoredRollout]:
-    pairs = [((1, number), (10 + number, 2)) for number in range(4)]
+def rollouts(learners: Learners) -> list[ScoredRollout]:
+    pairs = [(prompt, (10 + number, 2)) for number, prompt in enumerate(PROMPTS)]
+    sampled, _ = learners.logprobs(pairs)
     return [
         ScoredRollout(
             rollout=Rollout(
-                rollout_id=str(number), prompt_token_ids=prompt, token_ids=answer, logprobs=logprobs,
-                policy_version="policy-000000", temperature=1.0, finished=True,
+                rollout_id=str(number), prompt_token_ids=prompt, token_ids=answer, logprobs=tuple(logprobs),
+                policy_version=FIRST, temperature=1.0, finished=True,
             ),
             score=number / 4,
         )
-        for number, ((prompt, answer), logprobs) in enumerate(zip(pairs, policy.logprobs(pairs), strict=True))
+        for number, ((prompt, answer), logprobs) in enumerate(zip(pairs, sampled, strict=True))
     ]  # fmt: skip
 
 
-def main(model: Path, tuning: Tuning, reward_tuning: Tuning, dtype: torch.dtype) -> None:
-    torch.set_num_threads(1)
-    chosen, once = settings(model, tuning, reward_tuning), FrozenWeights()
-    judges = []
-    for seed in (0, 1):
-        heads = Heads(members=chosen.reward.heads)
-        judge = RewardModel.load(
-            model, tuning=reward_tuning, heads=heads, lora_rank=chosen.reward.lora_rank, dtype=dtype, seed=seed
-        )
-        once.keep(judge.decoder)
-        judges.append(RewardUpdater(judge, chosen.reward, seed))
-    policy = Policy.load(model, tuning=tuning, lora_rank=chosen.policy.lora_rank, dtype=dtype)
-    once.keep(policy.lm)
-    if policy.reference is not None:
-        once.keep(policy.reference)
-    learner = PolicyUpdater(policy, chosen.policy, 0)
-    # So many have an update go back to its best pass, for which it keeps a copy; that of an adapter is nothing.
-    held_out = votes(MIN_HELD_OUT, 9) if reward_tuning == "full" else ()
-    with TemporaryDirectory(dir=model.parent) as folder, FileLease.take(Path(folder)) as lease:
-        checkpoints = Checkpoints(Path(folder), 1, lease)
+def lead_all(chosen: TrainerSettings, dtype: str) -> None:
+    """All that rank 0 does, and has the others do."""
+    first = state(chosen.state_dir)
+    beginning = Beginning(live=str(first), reference=str(first), genesis=str(first), dtype=dtype)
+    learners, held_back = lead(chosen, beginning, ChatTokenizer(first))
+    assert held_back is not None, "the gate's own reward model"
+    folder = StateDir(chosen.state_dir).checkpoints
+    with FileLease.take(folder) as lease:
+        checkpoints = Checkpoints(folder, 1, lease)
         for cycle in range(2):
-            for judge in judges:
-                judge.update(votes(4, cycle), held_out if cycle == 0 else (), [((1,), (4,)), ((1,), (6,))])
-            parts = {"reward": CheckpointPart(*judges[0].state()), "held_back": CheckpointPart(*judges[1].state())}
-            checkpoints.save({}, {**parts, "policy": None if cycle else CheckpointPart(*learner.state())}, {}, PLACE)
-            del parts
-            report = learner.update(rollouts(policy))
-            assert report.rollouts and not report.undone, report
-            last = {"policy": CheckpointPart(*learner.state()), "reward": None, "held_back": None}
-            checkpoints.save({}, last, {}, PLACE)
-            del last
-    print(1024 * peak_kib())
+            _cycle(cycle, learners, held_back, checkpoints)
+        _publish(learners, chosen.state_dir / "written")
+        assert checkpoints.last is not None
+        learners.restore_policy(checkpoints.last.part("policy"))
+    learners.follow(first, first)
+    orders.stop()
+
+
+def _cycle(cycle: int, learners: Learners, held_back: HeldBackModel, checkpoints: Checkpoints) -> None:
+    """The reward models learn, the policy learns; a checkpoint after each."""
+    # So many have an update go back to its best pass, for which it keeps a copy.
+    held_out = votes(MIN_HELD_OUT, 9) if cycle == 0 else ()
+    for update in (learners.learn, held_back.update):
+        update(votes(4, cycle), held_out, [((1,), (4,)), ((1,), (6,))])
+    parts = {"reward": learners.reward_part(), "held_back": held_back.part()}
+    checkpoints.save({}, {**parts, "policy": None if cycle else learners.policy_part()}, {}, PLACE)
+    del parts
+    report = learners.update_policy(rollouts(learners), ())
+    assert report.rollouts and not report.undone, report
+    checkpoints.save({}, {"policy": learners.policy_part(), "reward": None, "held_back": None}, {}, PLACE)
+
+
+def _publish(learners: Learners, folder: Path) -> None:
+    """What the gate asks, and a version's files."""
+    learners.sample(PROMPTS, max_tokens=2, temperature=1.0, seed=0)
+    for write in (learners.write_policy, learners.write_reward):
+        write(folder)
+        shutil.rmtree(folder)
+
+
+def main(folder: Path, tuning: str, reward_tuning: str, dtype: str, sharding: Sharding) -> None:
+    torch.set_num_threads(1)
+    chosen = settings(folder, tuning, reward_tuning, sharding)
+    with distributed.process_group(torch.device("cpu")):
+        if distributed.is_main_process():
+            lead_all(chosen, dtype)
+        else:
+            follow(chosen, ChatTokenizer(state(folder)))
+        peak = str(1024 * peak_kib())
+        peaks = [peak] if distributed.alone() else distributed.texts(peak, "the sizes")
+        if distributed.is_main_process():
+            print(*peaks)
 
 
 if __name__ == "__main__":
-    full_or_lora: dict[str, Tuning] = {"full": "full", "lora": "lora"}
-    main(Path(sys.argv[1]), full_or_lora[sys.argv[2]], full_or_lora[sys.argv[3]], getattr(torch, sys.argv[4]))
+    said: Sharding = "full" if sys.argv[5] == "full" else "none"
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], said)

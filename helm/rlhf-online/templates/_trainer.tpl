@@ -12,6 +12,17 @@
 {{- end }}
 {{- end }}
 
+{{/* How many train together, for `doctor` in the pod: variables, a list; none where it is one. */}}
+{{- define "rlhf.trainer.ranks" -}}
+{{- range $name := list "ranks" "nodes" }}
+{{- $number := int (get $.Values.trainer $name) }}
+{{- if gt $number 1 }}
+- name: {{ printf "RLHF_%s" (upper $name) }}
+  value: {{ $number | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Metadata and spec of a pod. A worker keeps nothing, has no port, and neither secret nor token. (root, worker) */}}
 {{- define "rlhf.trainer.template" -}}
 {{- $worker := .worker }}
@@ -36,7 +47,8 @@ spec:
       args: ["--config", "/etc/rlhf-online/trainer.toml"]
       {{- $token := include "rlhf.env.secret" (dict "name" "RLHF_OPERATOR_TOKEN" "secret" .Values.auth.existingSecret "key" "operator.token") | fromJson }}
       {{- $secrets := concat (list $token) (include "rlhf.keystore.env" . | fromYamlArray) }}
-      {{- with include "rlhf.env" (dict "ours" (ternary list $secrets $worker) "more" $trainer.extraEnv) | trim }}
+      {{- $ours := concat $secrets (include "rlhf.trainer.ranks" . | fromYamlArray) }}
+      {{- with include "rlhf.env" (dict "ours" (ternary list $ours $worker) "more" $trainer.extraEnv) | trim }}
       {{- . | nindent 6 }}
       {{- end }}
       {{- if not $worker }}

@@ -217,7 +217,7 @@ class VotePasses:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The model, the optimiser, and what is learned beside the model."""
-        return self._model.state() | trunk.named("adam", self._adam.state()), self.loss.to_json()
+        return self._model.state() | trunk.below("adam", self._adam.state()), self.loss.to_json()
 
     def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Put back what `state` gave. Raises VersionCorrupt for another model's."""

@@ -218,6 +218,8 @@ def test_a_trainer_of_several_ranks_is_started_in_one_pod() -> None:
     assert "command" not in one, "the image's own"
     launch = ["python", "-m", "rlhf_online.training.distributed.launch", "--nproc-per-node", "4"]
     assert four["command"] == [*launch, "-m", "services.trainer"] and four["args"] == one["args"]
+    ranks = {"name": "RLHF_RANKS", "value": "4"}
+    assert [*one["env"], ranks] == four["env"], "so that `doctor` in the pod reckons with as many"
     for resources in (gpus, {"resources": {"requests": {"nvidia.com/gpu": "4"}}}):
         said = refusal(merged(LEAST, {"trainer": {"ranks": 5, **resources}}))
         assert "trainer.ranks is 5, and trainer.resources asks for 4 GPUs" in said
@@ -249,6 +251,8 @@ def test_a_trainer_on_several_nodes_is_one_group_whose_first_pod_alone_has_secre
         assert each["args"] == one["template"]["spec"]["containers"][0]["args"]
     assert {key: leads[key] for key in ("env", "ports", "startupProbe", "livenessProbe", "readinessProbe")}
     assert not {"env", "ports", "startupProbe", "livenessProbe", "readinessProbe"} & follows.keys()
+    told = {each["name"]: each.get("value") for each in leads["env"]}
+    assert (told["RLHF_RANKS"], told["RLHF_NODES"]) == ("2", "3")
     assert leader["automountServiceAccountToken"] and not worker["automountServiceAccountToken"]
     assert {each["name"] for each in leader["volumes"] if "secret" in each} == {"kafka-password", "kafka-ca"}
     assert not [each for each in worker["volumes"] if "secret" in each]

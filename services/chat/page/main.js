@@ -60,7 +60,8 @@ async function ask(message, pair) {
   conversations.release(node);
   thread.speak(node, true);
   showAll();
-  if (kept.seen.refused) look();  // a key may have been given
+  const hasFailed = node.answers.some(({ state }) => state === "failed");
+  if (kept.seen.refused || hasFailed) look();  // a key may have been given, or the audience is gone
 }
 
 // Tokens come faster than a screen shows them.

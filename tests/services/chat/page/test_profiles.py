@@ -37,6 +37,20 @@ async def test_what_was_chosen_is_sent_with_each_question(site: Service, visitor
     assert writers(site)[4:] == [BRIEF, LIVE]
 
 
+async def test_one_that_goes_while_the_page_is_open_is_said_and_then_everybodys_adapter_answers(
+    site: Service, visitors: Visit
+) -> None:
+    site.host.adapters, site.host.audiences = (BRIEF,), {"brief": BRIEF, "long": ""}
+    visitor = await visitors(site.url)
+    await offered(visitor).select_option("brief")
+    site.host.audiences = {"long": ""}
+    answer = await visitor.ask("?", pair=True)
+    await expect(answer).to_contain_text("'brief' is no audience that is answered here; there are long")
+    await expect(offered(visitor)).to_have_value("")
+    await visitor.ask("!", pair=True)
+    assert writers(site) == [LIVE, LIVE]
+
+
 async def test_where_there_are_none_nothing_is_offered_and_one_that_went_is_not_asked_for(
     site: Service, visitors: Visit
 ) -> None:

@@ -18,6 +18,8 @@ from rlhf_online.events import Envelope
 from rlhf_online.gate.held_back import HeldBackCheck
 from rlhf_online.gate.kl import KlCheck
 from rlhf_online.gate.proxy_gap import ProxyGapCheck
+from rlhf_online.gate.win_rate import WinRateCheck
+from rlhf_online.rewards import audiences
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.settings import RolloutSettings
 from tests.support.alerting import SHARE, Alerts, alerts
@@ -74,11 +76,14 @@ async def votes(tiny: World) -> None:
 STRICT = LENIENT.model_copy(update={"kl": KlCheck(max=1e-9)})
 
 
-async def test_candidates_that_are_all_refused(tmp_path: Path) -> None:
-    with world(tmp_path, gate=STRICT) as tiny:
+async def test_candidates_that_are_all_refused_everybodys_and_an_audiences(tmp_path: Path) -> None:
+    perfect = LENIENT.model_copy(update={"win_rate": WinRateCheck(min=1.0)})
+    with world(tmp_path, gate=perfect, tuning="lora") as tiny:
+        audiences.define(tiny.registry.store, "brief", {"helpful": 2.0}, {}, ["helpful"])
         async with trainer(tiny, tmp_path, share=1 / 60) as (_, found):
             voting = asyncio.create_task(votes(tiny))
-            await found.fires("RlhfGateRefusesEverything", severity="warning", service="trainer")
+            for kind in ("policy", "policy.brief"):
+                await found.fires("RlhfGateRefusesEverything", severity="warning", service="trainer", kind=kind)
             voting.cancel()
             await asyncio.wait([voting])
 

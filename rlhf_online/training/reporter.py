@@ -117,7 +117,6 @@ class Reporter:
         for reason, count in report.skipped.items():
             self.metrics.reward_model.skipped.labels(reason).inc(count)
         self.metrics.reward_model.cut.inc(report.truncated)
-        self.watch("drift", report.drift)
         self._log.info(
             "reward model learned",
             votes=report.new,

@@ -8,8 +8,11 @@ from rlhf_online.watch.line import Line
 
 
 def watch_voters(parts: TrainerParts) -> None:
-    """Tell who votes for which trait, and for which word, as nobody else does, and whose votes were foretold worse."""
+    """Tell whether people judge otherwise than they did, who votes for which trait, and for which word, as nobody else
+    does, and whose votes were foretold worse."""
     votes, reward = parts.watched, parts.learners.reward
+    decode = parts.learners.tokenizer.decode
+    parts.reporter.watch("drift", reward.drift.reading(lambda token: decode([token]) or f"token {token}"))
     votes.show(reward.comparisons, reward.foretold)
     parts.reporter.watch("tampering", voters.reading(votes.by_trait(), "declared traits"))
     parts.reporter.watch("poison", voters.reading(votes.by_word(), "words"))

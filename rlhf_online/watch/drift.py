@@ -1,6 +1,11 @@
 """Do people judge otherwise than they did? A sequential test of votes that the reward model has not learned from yet.
 
-    vote ─▶ how much worse it was foretold than the model expected ─▶ p, its rank among earlier votes ─▶ bets ─▶ alarm
+    comparison ─▶ which answers won oftener than foretold: those with which token (`leanings`) ─▶ p ─▶ bets ─┬▶ alarm
+    thumb ─▶ how much worse it was foretold than the model expected ─▶ p, its rank among earlier votes ─▶ bets ─┘
+
+A comparison says in which direction the model was wrong, which tells a change within a few dozen votes, and is silent
+where answers have become harder to tell apart; how large the surprise was tells neither (docs/results.md, the watch).
+A thumb, and a comparison of answers of the same tokens, is watched by that, since no other answer is held against it.
 
 *Surprise.* Before the model learns from a vote it foretells it. What is compared is the excess: the log loss of what
 the person said less what the model expected it to be, its own entropy. An even race is no surprise either way.
@@ -18,10 +23,11 @@ R ← (1 + R) f_ρ(p) adds up the capital of bettors of whom one begins at each 
 (an e-detector: Shin, Ramdas, Rinaldo 2022, arXiv 2203.03532). A past that begins anew gives uniform p-values anew, and
 has a mean of its own.
 
-*False alarms.* R_n − n is a martingale that begins at 0 (Pollak 1985), so that R reaches 3 · LIMIT within n votes with
-probability n / (3 · LIMIT) at most (Doob). There are three pasts, whose ranks tell of each other, so that no mean of
-theirs is a martingale: their probabilities are added. So an alarm comes in vain within n votes, of the beginning or of
-the alarm before, with probability n / LIMIT at most, n = 1, 2, …. The model goes on learning, which is no exchangeable
+*False alarms.* R_n − n is a martingale that begins at 0 (Pollak 1985), so that R reaches L within n votes with
+probability n / L at most (Doob). There are three pasts, whose ranks tell of each other, so that no mean of theirs is a
+martingale: their probabilities are added, L = 6 · LIMIT for each, and half of the alarms in vain is left to leanings.
+So an alarm comes in vain within n votes, of the beginning or of the alarm before, with probability n / LIMIT at most,
+n = 1, 2, …. The model goes on learning, which is no exchangeable
 past; but if the votes of a kind are independent and their excess becomes no larger with time (the quantile functions of
 later ones lie nowhere above those of earlier ones), every p is at least what the same draws would give with all of them
 alike, every f falls with p, and R is no larger: a model that improves raises no more false alarms. Not covered: a model
@@ -30,10 +36,11 @@ by one person with a taste of their own.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
+from rlhf_online.watch.leanings import LONGER, Bet, Leanings
 from rlhf_online.watch.monitors import UNKNOWN, Reading
 
 LIMIT = 20_000.0
@@ -47,6 +54,8 @@ LARGEST = 8.0
 LEAST_P = 1e-6
 SHOWN = 500
 """Votes for which an alarm stands, so that it is seen."""
+SHARE = 2.0
+"""Thumbs and comparisons have half of the alarms in vain each."""
 PASTS = ((0, 0), (1000, 0), (1000, 500))
 """(length, offset) of the pasts that votes are compared with: all of it, and two that begin anew every thousand votes
 by turns, so that a model that foretold badly at first does not excuse for ever what it foretells badly now."""
@@ -58,12 +67,13 @@ SURE = (0.1, 0.25, 0.4, 0.55, 0.65)
 class Surprise:
     """A vote, as it was foretold. `expected` is the model's own entropy, `loss` that of what was said, nats; both are
     means over the pairs that a comparison orders. `said` is what it is about: its objective, thumb or comparison;
-    `believed` is how far who gave it was."""
+    `believed` is how far who gave it was. `residuals` are those of a comparison's tokens (`leanings`)."""
 
     said: str
     expected: float
     loss: float
     believed: float = 1.0
+    residuals: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -80,12 +90,15 @@ class Surprise:
         return self.loss - self.expected
 
 
-def foretold(said: str, logits: list[float], *, believed: float = 1.0) -> Surprise:
+def foretold(
+    said: str, logits: list[float], *, believed: float = 1.0, residuals: Mapping[int, float] | None = None
+) -> Surprise:
     """Of a vote that says yes to each of these questions, the model's log-odds of a yes: u_better − u_worse of each
     pair that a comparison orders, or ± (u + the rater's bias) of a thumb. One logit or more."""
     losses = [math.log1p(math.exp(-abs(x))) + max(0.0, -x) for x in logits]
     expected = sum(map(_entropy, logits)) / len(logits)
-    return Surprise(said=said, expected=expected, loss=sum(losses) / len(losses), believed=believed)
+    loss = sum(losses) / len(losses)
+    return Surprise(said=said, expected=expected, loss=loss, believed=believed, residuals=residuals or {})
 
 
 def _entropy(logit: float) -> float:
@@ -96,21 +109,13 @@ def _entropy(logit: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Preferences have changed: most likely with a vote given at `since_ms`, `votes` votes ago."""
+    """Preferences have changed: most likely with a vote given at `since_ms`, `votes` votes ago. `token` is what answers
+    hold that win, if they are `liked`, or lose oftener than foretold; None where surprise alone tells."""
 
     since_ms: int
     votes: int
-
-
-@dataclass(slots=True)
-class _Bet:
-    """Of one ε: the sum R of all bettors' capital; the largest gain of one of them in logs (CUSUM, Page 1954), and
-    since which vote and when it has been gaining."""
-
-    total: float = 0.0
-    gain: float = 0.0
-    begun: int = 0
-    begun_ms: int = 0
+    token: int | None = None
+    liked: bool = False
 
 
 class _Past:
@@ -119,16 +124,12 @@ class _Past:
     def __init__(self) -> None:
         self.counts: dict[str, dict[int, int]] = {}
         """Of each kind how many votes there were of each excess, in parts of a nat."""
-        self.bets = [_Bet() for _ in POWERS]
+        self.bets = [Bet() for _ in POWERS]
 
     def observe(self, surprise: Surprise, number: int, at_ms: int, tie: float) -> None:
         p = max(LEAST_P, self._p_value(surprise, tie))
         for power, bet in zip(POWERS, self.bets, strict=True):
-            factor = 1.0 + surprise.believed * (power * p ** (power - 1) - 1.0)
-            bet.total = (1.0 + bet.total) * factor
-            if bet.gain <= 0.0:
-                bet.gain, bet.begun, bet.begun_ms = 0.0, number, at_ms
-            bet.gain += math.log(factor)
+            bet.win(1.0 + surprise.believed * (power * p ** (power - 1) - 1.0), number, at_ms)
 
     def _p_value(self, surprise: Surprise, tie: float) -> float:
         """The conformal p-value, (n of the larger + `tie` · n of the equal, itself included) / n of all, with it."""
@@ -148,15 +149,17 @@ class DriftDetector:
         self.raised: Alarm | None = None
         """The last alarm."""
         self._pasts = [_Past() for _ in PASTS]
+        self._leanings = Leanings(SHARE * LIMIT)
 
     @property
     def evidence(self) -> float:
-        """The largest R of a past, over the number of pasts: an alarm is raised when it reaches LIMIT."""
-        return max(sum(bet.total for bet in past.bets) / len(past.bets) for past in self._pasts) / len(self._pasts)
+        """An alarm is raised when it reaches 1."""
+        leaning = self._leanings.surest()
+        return max(self._surprised(), leaning.evidence if leaning else 0.0)
 
-    @property
-    def _bets(self) -> list[_Bet]:
-        return [bet for past in self._pasts for bet in past.bets]
+    def _surprised(self) -> float:
+        totals = [sum(bet.total for bet in past.bets) / len(past.bets) for past in self._pasts]
+        return max(totals) / (len(totals) * SHARE * LIMIT)
 
     def observe(self, surprise: Surprise, *, at_ms: int, tie: float) -> Alarm | None:
         """`tie` ∈ [0, 1) is random, and the vote's own. A loss that is no number is passed over."""
@@ -165,35 +168,58 @@ class DriftDetector:
         for (length, offset), past in zip(PASTS, self._pasts, strict=True):
             if length and self.votes % length == offset:
                 past.counts.clear()
-            past.observe(surprise, self.votes + 1, at_ms, 1.0 - tie)
         self.votes += 1
-        if self.evidence < LIMIT:
-            return None
-        surest = max(self._bets, key=lambda bet: bet.total)
-        alarm = Alarm(since_ms=surest.begun_ms, votes=self.votes - surest.begun + 1)
-        self.__init__()
-        self.raised = alarm
+        if surprise.residuals:
+            alarm = self._by_token(surprise, at_ms, 1.0 - tie)
+        else:
+            alarm = self._by_surprise(surprise, at_ms, 1.0 - tie)
+        if alarm is not None:
+            self.__init__()
+            self.raised = alarm
         return alarm
 
-    def reading(self) -> Reading:
-        """What it says now."""
-        if self.raised is not None and self.votes < SHOWN:
-            says = f"people judge otherwise than they did, most likely since {self.raised.votes} votes before the alarm"
-            return Reading(evidence=1.0, says=says, rows=({"since_ms": self.raised.since_ms},))
+    def _by_token(self, surprise: Surprise, at_ms: int, tie: float) -> Alarm | None:
+        found = surprise.residuals
+        self._leanings.observe(found, believed=surprise.believed, number=self.votes, at_ms=at_ms, tie=tie)
+        leaning = self._leanings.surest(found)
+        if leaning is None or leaning.evidence < 1.0:
+            return None
+        return Alarm(*self._dated(leaning.bet), token=leaning.token, liked=leaning.liked)
+
+    def _by_surprise(self, surprise: Surprise, at_ms: int, tie: float) -> Alarm | None:
+        for past in self._pasts:
+            past.observe(surprise, self.votes, at_ms, tie)
+        if self._surprised() < 1.0:
+            return None
+        return Alarm(*self._dated(max((bet for past in self._pasts for bet in past.bets), key=lambda bet: bet.total)))
+
+    def _dated(self, bet: Bet) -> tuple[int, int]:
+        """When it began to win, and how many votes ago."""
+        return bet.begun_ms, self.votes - bet.begun + 1
+
+    def reading(self, named: Callable[[int], str] = str) -> Reading:
+        """What it says now. `named` gives a token's text."""
+        if (raised := self.raised) is not None and self.votes < SHOWN:
+            says = f"people judge otherwise than they did, most likely since {raised.votes} votes before the alarm"
+            row: dict[str, str | float] = {"since_ms": raised.since_ms}
+            if raised.token is not None:
+                row["answers"] = "the longer of two" if raised.token == LONGER else f"with {named(raised.token)!r}"
+                row["than foretold"] = "win oftener" if raised.liked else "lose oftener"
+            return Reading(evidence=1.0, says=says, rows=(row,))
         if not self.votes:
             return UNKNOWN
-        return Reading(evidence=self.evidence / LIMIT, says=f"{self.votes} votes were such as were foretold")
+        return Reading(evidence=self.evidence, says=f"{self.votes} votes were such as were foretold")
 
     def to_json(self) -> dict[str, Any]:
         pasts = [
             {
                 "counts": {kind: sorted(seen.items()) for kind, seen in sorted(past.counts.items())},
-                "bets": [[bet.total, bet.gain, bet.begun, bet.begun_ms] for bet in past.bets],
+                "bets": [bet.to_json() for bet in past.bets],
             }
             for past in self._pasts
         ]
-        raised = None if self.raised is None else [self.raised.since_ms, self.raised.votes]
-        return {"votes": self.votes, "pasts": pasts, "raised": raised}
+        raised = None if self.raised is None else [*astuple(self.raised)]
+        return {"votes": self.votes, "pasts": pasts, "leanings": self._leanings.to_json(), "raised": raised}
 
     def load_json(self, values: Mapping[str, Any]) -> None:
         self.__init__()
@@ -201,4 +227,5 @@ class DriftDetector:
         self.raised = None if values["raised"] is None else Alarm(*values["raised"])
         for past, stored in zip(self._pasts, values["pasts"], strict=True):
             past.counts = {kind: {int(v): int(n) for v, n in seen} for kind, seen in stored["counts"].items()}
-            past.bets = [_Bet(*bet) for bet in stored["bets"]]
+            past.bets = [Bet(*bet) for bet in stored["bets"]]
+        self._leanings.load_json(values.get("leanings", []))  # which earlier releases did not watch

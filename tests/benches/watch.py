@@ -6,8 +6,8 @@ that must not.
     drift       2,800 rankings teach the reward model, then everybody changes their mind (a filler word, which they
                 liked, costs .6); or nobody does, for 800 votes more, half of them about much better answers. How soon
                 is it noticed, how often in vain, and how soon is what they think now learned, with and without letting
-                go of the votes of before? Besides, 300,000 votes by a forecaster who is right, and by one who is
-                twice too sure: the rate of false alarms.
+                go of the votes of before? Besides, 300,000 thumbs and 100,000 comparisons by a forecaster who is right,
+                and by one who is twice too sure: the rate of false alarms.
 
     voters      2,400 rankings by 25 people of answers about a brand: all of them judge cleanly; a fifth always prefers
                 the brand; a tenth likes filler words. Who is named, of whom, and is it silent otherwise?
@@ -44,6 +44,7 @@ from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.watched_votes import WatchedVotes
 from rlhf_online.watch import voters
 from rlhf_online.watch.drift import LIMIT, Alarm, DriftDetector, Surprise, foretold
+from rlhf_online.watch.leanings import residuals
 from rlhf_online.watch.monitors import Reading
 from rlhf_online.watch.voters import Judged, preferences
 from tests.benches.support import reports
@@ -57,7 +58,9 @@ PEOPLE, POOL, ANSWERS = 100, 600, 4
 TAUGHT, WARM, AFTER, UNCHANGED, BATCH = 2400, 2800, 500, 800, 100
 DELAY = 500
 VOTERS, VOTES = 25, 2400
-FORECASTS = 300_000
+THUMBS, COMPARISONS = 300_000, 100_000
+TOKENS, HELD = 30, 6
+"""Of the forecasters' comparisons: all that there are, and those of an answer."""
 Shown = list[Answer]
 
 
@@ -182,15 +185,30 @@ def drift(studio: Studio) -> Iterator[dict[str, Any]]:
 
 
 def forecasts(name: str, overconfidence: float, votes: int) -> dict[str, Any]:
-    """False alarms of votes of which the forecaster knows each one's log-odds, or believes these times
+    """False alarms of thumbs of which the forecaster knows each one's log-odds, or believes these times
     `overconfidence`."""
     rng, detector, alarms = random.Random(f"forecasts {name}"), DriftDetector(), 0
     for number in range(votes):
         logit = rng.gauss(0.0, 2.0)
         said = logit if rng.random() < 1 / (1 + math.exp(-logit)) else -logit
-        surprise = foretold("helpful/comparison", [overconfidence * said])
+        surprise = foretold("helpful/thumb", [overconfidence * said])
         alarms += detector.observe(surprise, at_ms=number, tie=rng.random()) is not None
-    return {"table": "forecasts", "stream": name, "votes": votes, "alarms": alarms}
+    return {"table": "forecasts", "stream": f"thumbs, {name}", "votes": votes, "alarms": alarms}
+
+
+def compared(name: str, overconfidence: float, votes: int) -> dict[str, Any]:
+    """The same of comparisons, where each token is worth something."""
+    rng, detector, alarms = random.Random(f"compared {name}"), DriftDetector(), 0
+    worth = [rng.gauss(0.0, 0.7) for _ in range(TOKENS)]
+    for number in range(votes):
+        better, worse = (rng.sample(range(TOKENS), rng.randint(1, HELD)) for _ in range(2))
+        logit = sum(worth[token] for token in better) - sum(worth[token] for token in worse)
+        if rng.random() >= 1 / (1 + math.exp(-logit)):
+            better, worse, logit = worse, better, -logit
+        gaps = [overconfidence * logit]
+        told = foretold("helpful/comparison", gaps, residuals=residuals([better, worse], [(0, 1)], gaps))
+        alarms += detector.observe(told, at_ms=number, tie=rng.random()) is not None
+    return {"table": "forecasts", "stream": f"comparisons, {name}", "votes": votes, "alarms": alarms}
 
 
 def drift_holds(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
@@ -348,7 +366,8 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     began = time.monotonic()
     if "drift" in options.tables:
-        rows += [forecasts("right", 1.0, FORECASTS), forecasts("twice too sure", 2.0, FORECASTS)]
+        for name, overconfidence in (("right", 1.0), ("twice too sure", 2.0)):
+            rows += [forecasts(name, overconfidence, THUMBS), compared(name, overconfidence, COMPARISONS)]
     if "voters" in options.tables:
         rows.append(cost())
     seeds = range(options.first, options.first + options.seeds)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from rlhf_online.watch.drift import LIMIT, SHOWN, Alarm, DriftDetector, Surprise, foretold
+from rlhf_online.watch.drift import LIMIT, SHARE, SHOWN, Alarm, DriftDetector, Surprise, foretold
 
 WARM = 2000
 
@@ -71,7 +71,8 @@ def test_the_capital_is_that_of_bets_on_the_rank_among_earlier_votes(believed: f
         for p in (0.5, 0.25, 0.5):
             capital = (1 + capital) * (1 - believed + believed * power * p ** (power - 1))
         total += capital / 4
-    assert detector.evidence == pytest.approx(total / 3), "by each of three pasts, which are still the same"
+    promised = SHARE * LIMIT * 3
+    assert detector.evidence == pytest.approx(total / promised), "by each of three pasts, which are still the same"
 
 
 def test_a_change_of_mind_is_noticed_and_dated() -> None:
@@ -85,14 +86,14 @@ def test_a_change_of_mind_is_noticed_and_dated() -> None:
         assert alarm.votes == WARM + after - alarm.since_ms
 
 
-def test_the_past_that_says_most_has_a_third_of_the_alarms_that_are_promised() -> None:
+def test_the_past_that_says_most_has_a_third_of_surprises_alarms() -> None:
     """No mean over pasts, whose p-values depend on each other's."""
     detector = DriftDetector()
     alarms(detector, stream(4, 1200))
     values = detector.to_json()
     means = [sum(total for total, *_ in past["bets"]) / len(past["bets"]) for past in values["pasts"]]
     assert len({*means}) == 3
-    assert detector.evidence == pytest.approx(max(means) / 3)
+    assert detector.evidence == pytest.approx(max(means) / (SHARE * LIMIT * 3))
 
 
 def test_false_alarms_are_no_more_often_than_promised() -> None:

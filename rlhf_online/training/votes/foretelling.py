@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rlhf_online.feedback.votes import Comparison, Rating, Vote, is_thumb, ordered_pairs
 from rlhf_online.watch.drift import Surprise, foretold
+from rlhf_online.watch.leanings import residuals
 
 Giver = tuple[float, float]
 """Of who gave a vote: how far they are believed, and what they add to the answer that stands first (`votes.raters`), or
@@ -27,7 +28,9 @@ def foretell(
         case Comparison() if ordered_pairs(vote) and not vote.by_ai:
             added = [bias + own * (at.position == 0) for bias, at in zip(position_bias, vote.candidates, strict=True)]
             total = [utility + more for utility, more in zip(utilities, added, strict=True)]
-            gaps = [total[better] - total[worse] for better, worse in ordered_pairs(vote)]
-            return foretold(f"{objective}/comparison", gaps, believed=believed)
+            ordered = ordered_pairs(vote)
+            gaps = [total[better] - total[worse] for better, worse in ordered]
+            found = residuals([candidate.token_ids for candidate in vote.candidates], ordered, gaps)
+            return foretold(f"{objective}/comparison", gaps, believed=believed, residuals=found)
         case _:
             return None

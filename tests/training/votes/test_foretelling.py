@@ -8,6 +8,7 @@ import pytest
 from rlhf_online.feedback.votes import Candidate, Comparison, Rating
 from rlhf_online.training.votes.foretelling import foretell
 from rlhf_online.watch.drift import foretold
+from rlhf_online.watch.leanings import residuals
 
 COMPARISON = Comparison(
     event_id="c",
@@ -30,7 +31,9 @@ THUMB = Rating(
 def test_a_comparison_is_foretold_by_the_gaps_of_its_pairs_with_what_places_add():
     """The second of three stands above both others; all people add .2 to what stands first, and this one .5 more."""
     found = foretell(COMPARISON, [1.0, 2.0, -0.5], [0.2, 0.0, 0.0], (0.7, 0.5), "helpful")
-    assert found == foretold("helpful/comparison", [2.0 - 1.7, 2.0 + 0.5], believed=0.7)
+    gaps = [2.0 - 1.7, 2.0 + 0.5]
+    told = residuals([(0,), (1,), (2,)], [(1, 0), (1, 2)], gaps)
+    assert found == foretold("helpful/comparison", gaps, believed=0.7, residuals=told) and set(told) == {0, 1, 2}
 
 
 def test_a_thumb_is_foretold_with_its_givers_bias():

@@ -250,7 +250,7 @@ def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     [
         ("full", "full", "float32", 1),
         ("lora", "lora", "bfloat16", 1),
-        ("full", "full", "float32", 2),
+        pytest.param("full", "full", "float32", 2, marks=pytest.mark.slow),
         ("full", "lora", "float32", 3),
     ],
 )

@@ -18,12 +18,14 @@ case "$1" in
         "$tools/bin/uv" venv --quiet --no-python-downloads --python "$(command -v python3)" /opt/venv
         "$tools/bin/uv" pip install --quiet --no-deps --require-hashes --link-mode copy ${COMPILE:+--compile-bytecode} \
             --python /opt/venv/bin/python -r "docker/requirements/$2.txt" --constraint "$3"
-        # Tests, debugging symbols and declarations: a tenth of the chat service's image. Libraries that a wheel brings
-        # along (NAME.libs) were patched in a way that strip breaks.
         find /opt/venv -depth -type d -path '*/numpy/*' -name tests -exec rm -rf {} +
+        # What only tests, compilers and debuggers read, and colours for every language but Python: a tenth of the chat
+        # service's image. Libraries that a wheel brings along (NAME.libs) were patched in a way that strip breaks.
         if [ "$2" = chat ]; then
-            find /opt/venv -name '*.so' ! -path '*.libs/*' -exec strip --strip-debug {} +
+            find /opt/venv -depth -type d \( -name tests -o -path '*/numpy/f2py' \) -exec rm -rf {} +
+            find /opt/venv -name '*.so' ! -path '*.libs/*' -exec strip --strip-unneeded {} +
             find /opt/venv -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.h' \) -delete
+            find /opt/venv -path '*/pygments/lexers/*' ! -name '_mapping.py' ! -name '__init__.py' ! -name 'python.py' -delete
         fi
         ;;
     project)

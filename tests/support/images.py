@@ -26,7 +26,7 @@ TEST = "localhost/rlhf-online-test"
 LAST = f"{TEST}-engine-cpu"
 """The largest of them: where it is, an earlier run's layers are kept."""
 USER = 10001
-ROOM_GIB, ROOM_AGAIN_GIB = 40, 10
+ROOM_GIB, ROOM_AGAIN_GIB = 50, 25
 PACKAGES = "python3,python3-venv,ca-certificates"
 UNUSED = ("man", "doc", "locale", "info")
 

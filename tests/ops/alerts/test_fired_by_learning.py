@@ -82,8 +82,8 @@ async def test_candidates_that_are_all_refused_everybodys_and_an_audiences(tmp_p
         audiences.define(tiny.registry.store, "brief", {"helpful": 2.0}, {}, ["helpful"])
         async with trainer(tiny, tmp_path, share=1 / 60) as (_, found):
             voting = asyncio.create_task(votes(tiny))
-            for kind in ("policy", "policy.brief"):
-                await found.fires("RlhfGateRefusesEverything", severity="warning", service="trainer", kind=kind)
+            await found.fires("RlhfGateRefusesEverything", severity="warning", service="trainer", kind="policy")
+            await found.fires("RlhfGateRefusesEverything", severity="warning", service="trainer", kind="policy.brief")
             voting.cancel()
             await asyncio.wait([voting])
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,15 +51,10 @@ def run(
     settings, folder = judges.read(file, CriticSettings), existing(state)
     probed.require(folder.root, settings, time.time())
     keys = content_keys(folder, config)
-    source = open_source(log_settings(folder, config), folder.log)
-    try:
+    with closing(open_source(log_settings(folder, config), folder.log)) as source:
         answers = answers_in(source, most, 0.0, keys)
-    finally:
-        source.close()
-    cache = Cache(folder.root / "judge.sqlite")
-    endpoint = Endpoint(settings, cache)
     counts: Counter[str] = Counter()
-    try:
+    with closing(Cache(folder.root / "judge.sqlite")) as cache, closing(Endpoint(settings, cache)) as endpoint:
         with connect(url, state, operator=True) as service:
             for completion in answers:
                 answer, key = completion.answers[0], f"critic {settings.model} {completion.completion_id}"
@@ -76,9 +72,6 @@ def run(
                     _add(service, {"answers": [name], "people": people, "notes": told})
                 cache.give(key)
                 counts["noted" if found else "without a fault"] += 1
-    finally:
-        endpoint.close()
-        cache.close()
     said = ", ".join(f"{what} {count}" for what, count in sorted(counts.items())) or "nothing new"
     print(f"{len(answers)} answers: {said}; {endpoint.tokens} tokens")
 
@@ -103,13 +96,8 @@ def probe(file: FileArgument, state: StateOption = DEFAULT_STATE) -> None:
     from rlhf_online.rewards.judge.endpoint import Cache, Endpoint
 
     settings, folder = judges.read(file, CriticSettings), existing(state)
-    cache = Cache(folder.root / "judge.sqlite")
-    endpoint = Endpoint(settings, cache)
-    try:
+    with closing(Cache(folder.root / "judge.sqlite")) as cache, closing(Endpoint(settings, cache)) as endpoint:
         found = ask_planted(endpoint.write, settings.principles)
-    finally:
-        endpoint.close()
-        cache.close()
     if found.silent == 2 * len(PLANTED):
         raise InvalidInput(f"the critic at {masked(settings.url)} replied with nothing of use: look at what it replies")
     probed.keep(folder.root, settings, found, time.time())
@@ -137,11 +125,8 @@ def effect(state: StateOption = DEFAULT_STATE, config: ConfigOption = None) -> N
 
     folder = existing(state)
     keys = content_keys(folder, config)
-    source = open_source(log_settings(folder, config), folder.log)
-    try:
+    with closing(open_source(log_settings(folder, config), folder.log)) as source:
         arms = measured(envelopes(source, keys))
-    finally:
-        source.close()
     for name, arm in arms.items():
         print(f"notes {name}: {arm.lines()}")
     for name, found in changes(arms).items():

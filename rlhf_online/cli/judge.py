@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -36,16 +37,11 @@ def run(
 
     settings, folder = judges.read(file, JudgeSettings), existing(state)
     keys = content_keys(folder, config)
-    source = open_source(log_settings(folder, config), folder.log)
-    try:
+    with closing(open_source(log_settings(folder, config), folder.log)) as source:
         pairs = pairs_in(source, keys)
-    finally:
-        source.close()
-    cache = Cache(folder.root / "judge.sqlite")
-    new = [pair for pair in pairs if not cache.given(key(pair, settings))]
-    print(f"{len(pairs)} pairs of answers in the log, {len(new)} without a label of this judge's")
-    endpoint = Endpoint(settings, cache)
-    try:
+    with closing(Cache(folder.root / "judge.sqlite")) as cache, closing(Endpoint(settings, cache)) as endpoint:
+        new = [pair for pair in pairs if not cache.given(key(pair, settings))]
+        print(f"{len(pairs)} pairs of answers in the log, {len(new)} without a label of this judge's")
         with connect(url, state) as service:
 
             def send(body: dict[str, Any]) -> bool:
@@ -59,9 +55,6 @@ def run(
 
             counts = label(new, endpoint.ask, send, settings)
             spent = endpoint.spent
-    finally:
-        endpoint.close()
-        cache.close()
     print(f"{counts.pop('labels', 0)} labels, {_used(endpoint.tokens, spent, counts)}")
 
 
@@ -86,14 +79,9 @@ def revise(
 
     settings, folder = judges.read(file, JudgeSettings), existing(state)
     keys = content_keys(folder, config)
-    source = open_source(log_settings(folder, config), folder.log)
-    try:
+    with closing(open_source(log_settings(folder, config), folder.log)) as source:
         answers = answers_in(source, most, held_out, keys)
-    finally:
-        source.close()
-    cache = Cache(folder.root / "judge.sqlite")
-    endpoint = Endpoint(settings, cache)
-    try:
+    with closing(Cache(folder.root / "judge.sqlite")) as cache, closing(Endpoint(settings, cache)) as endpoint:
         with _new_file(out) as lines:
 
             def keep(conversation: dict[str, Any]) -> None:
@@ -103,9 +91,6 @@ def revise(
             least = settings.least_confidence
             counts = demonstrations(answers, endpoint.write, endpoint.ask, keep, settings.principles, least)
             spent = endpoint.spent
-    finally:
-        endpoint.close()
-        cache.close()
     print(
         f"{len(answers)} answers, {counts.pop('revised', 0)} revised in {out}, {_used(endpoint.tokens, spent, counts)}"
     )
@@ -139,13 +124,8 @@ def probe(file: FileArgument) -> None:
 
     settings = judges.read(file, JudgeSettings)
     with TemporaryDirectory() as folder:
-        cache = Cache(Path(folder) / "judge.sqlite")
-        endpoint = Endpoint(settings, cache)
-        try:
+        with closing(Cache(Path(folder) / "judge.sqlite")) as cache, closing(Endpoint(settings, cache)) as endpoint:
             found = ask_probes(endpoint.ask, settings.least_confidence)
-        finally:
-            endpoint.close()
-            cache.close()
     silent = len(PROBES) - found.right - found.wrong
     print(f"{len(PROBES)} questions: {found.right} right, {found.wrong} wrong, {silent} without a label")
     print(f"swayed by an answer that asks to be chosen: {found.swayed}")

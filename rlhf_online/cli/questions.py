@@ -2,14 +2,21 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
 from rlhf_online.cli.gap import content_keys, log_settings
-from rlhf_online.cli.versions import existing
+from rlhf_online.cli.versions import existing, registry_of
+from rlhf_online.rewards import audiences, weights
+from rlhf_online.rewards.weights import Weights
+from rlhf_online.state import StateDir
+
+if TYPE_CHECKING:
+    from rlhf_online.rewards.sources import Pair, Scored
 
 TIMEOUT_S = 60.0
 
@@ -27,7 +34,8 @@ def ask(
     """Add pairs of answers of the log to the annotators' queue: those on which the reward model's heads disagree most.
 
     Only answers that nobody has judged, of requests with several answers; one pair a request, none twice. The name of
-    each item holds the probability with which it was drawn. Run it from time to time: the model learns meanwhile.
+    each item holds the probability with which it was drawn. Answers of an audience's adapter are scored by its weights.
+    Run it from time to time: the model learns meanwhile.
     """
     from rlhf_online.eventlog import open_source
     from rlhf_online.rewards import asking
@@ -41,9 +49,13 @@ def ask(
     finally:
         source.close()
     print(f"{len(groups)} requests in the log with several answers that nobody has judged")
-    client = RewardClient(reward)
+    counted, client = _by_audience(folder), RewardClient(reward)
+
+    def score(audience: str, pairs: "Sequence[Pair]") -> "list[Scored]":
+        return client.score(pairs, "", TIMEOUT_S, counted.get(audience))
+
     try:
-        chosen = asking.ask(groups, lambda pairs: client.score(pairs, "", TIMEOUT_S), count, explore, random.Random())
+        chosen = asking.ask(groups, score, count, explore, random.Random())
     finally:
         client.close()
     if not chosen:
@@ -58,3 +70,13 @@ def ask(
             print(result["error"]["message"])
     told = sum(question.information for question in added) / max(1, len(added))
     print(f"{len(added)} questions added, {told:.3f} nats expected of each vote (.693 at most)")
+
+
+def _by_audience(folder: StateDir) -> dict[str, Weights]:
+    """What each objective counts for each audience; rules are left out, as of them heads know nothing. Raises
+    InvalidInput, OSError."""
+    registry = registry_of(folder)
+    if not (known := audiences.read(registry.store)):
+        return {}
+    objectives, common = weights.objectives(registry), weights.read(registry.store, folder)
+    return {name: audiences.complete(named, common, objectives) for name, named in known.items()}

@@ -3,8 +3,9 @@
     log ── requests with several answers, unvoted ──▶ scores by each head ──▶ `feedback.questions` ──▶ items
 
 A request, or the requests of one comparison, is asked about once, by two of its answers, and not at all once a person
-has judged one of them, or whoever asked has erased it. An item's name holds its propensity, so that each vote's event
-in the log has it (`annotation_item`).
+has judged one of them, or whoever asked has erased it. Answers that an audience's adapter gave are scored by what
+counts for that audience: heads may agree about them by everybody's weights, and not by its own. An item's name holds
+its propensity, so that each vote's event in the log has it (`annotation_item`).
 
 What was asked is kept in a file of JSON lines beside the log, so that nothing is asked twice:
 
@@ -30,6 +31,7 @@ from rlhf_online.feedback.erasures import Erasures
 from rlhf_online.feedback.questions import Candidate, Question
 from rlhf_online.rewards.judge.labelling import envelopes
 from rlhf_online.rewards.sources import Pair, Scored
+from rlhf_online.versions.manifest import NAME, audience_of
 
 if TYPE_CHECKING:
     from rlhf_online.keystore.keyring import Keyring
@@ -42,10 +44,12 @@ PREFIX = "question-"
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Answers to one prompt, each with its name."""
+    """Answers to one prompt, each with its name. `audience`: whose adapter gave all of them, "" for nobody's in
+    particular."""
 
     prompt: tuple[int, ...]
     answers: tuple[tuple[AnswerRef, tuple[int, ...]], ...]
+    audience: str = ""
 
     @property
     def pairs(self) -> list[Pair]:
@@ -91,22 +95,32 @@ def _group(asked: Sequence[Completion]) -> Group | None:
         for answer in each.answers
         if answer.token_ids and answer.text.strip() and not answer.tool_calls
     }
-    return Group(prompt, tuple(different.values())) if len(different) > 1 else None
+    return Group(prompt, tuple(different.values()), _audience(asked)) if len(different) > 1 else None
+
+
+def _audience(asked: Sequence[Completion]) -> str:
+    versions = {span.policy_version for each in asked for answer in each.answers for span in answer.spans}
+    audiences = {audience_of(match[1]) if (match := NAME.fullmatch(version)) else "" for version in versions}
+    return audiences.pop() if len(audiences) == 1 else ""
 
 
 def ask(
     groups: Sequence[Group],
-    score: Callable[[Sequence[Pair]], Sequence[Scored]],
+    score: Callable[[str, Sequence[Pair]], Sequence[Scored]],
     count: int,
     explore: float,
     rng: random.Random,
 ) -> list[Question]:
-    """Of each question's `pair` the two answers' names. A difference of one standard deviation of scores is taken as a
-    log-odds of 1. Answers that have no score are not asked about. Raises what `score` raises."""
-    scored = iter(score([pair for group in groups for pair in group.pairs]))
+    """Of each question's `pair` the two answers' names. `score` gives scores by what counts for that audience, "" for
+    everybody. A difference of one standard deviation of scores is taken as a log-odds of 1. Answers that have no score
+    are not asked about. Raises what `score` raises."""
+    pairs: dict[str, list[Pair]] = defaultdict(list)
+    for group in groups:
+        pairs[group.audience] += group.pairs
+    scored = {audience: iter(score(audience, of)) for audience, of in pairs.items()}
     candidates: list[Candidate] = []
     for number, group in enumerate(groups):
-        heads = [(name, next(scored).by_head) for name, _ in group.answers]
+        heads = [(name, next(scored[group.audience]).by_head) for name, _ in group.answers]
         known = [(name, each) for name, each in heads if each and all(map(math.isfinite, each))]
         candidates += [
             Candidate(pair=(one, other), group=number, probabilities=questions.probabilities(first, second))

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from rlhf_online.events import (
     Message,
     Sampling,
     Thumb,
+    VersionSpan,
 )
 from rlhf_online.feedback.questions import Question
 from rlhf_online.rewards import asking
@@ -31,9 +33,18 @@ from rlhf_online.wire import encode
 from services.chat.annotation.items import AddItem
 
 
-def _completion(name: str, texts: Sequence[str], *, comparison: str = "", prompt: tuple[int, ...] = (1,)) -> Completion:
+def _completion(
+    name: str,
+    texts: Sequence[str],
+    *,
+    comparison: str = "",
+    prompt: tuple[int, ...] = (1,),
+    versions: Sequence[str] = (),
+) -> Completion:
+    """`versions` wrote a token of each answer, one after another."""
+    spans = tuple(VersionSpan(policy_version=version, first_token=i) for i, version in enumerate(versions))
     answers = tuple(
-        Answer(index=i, text=text, token_ids=(len(text), i), logprobs=(-1.0, -1.0), spans=(), finish_reason="stop")
+        Answer(index=i, text=text, token_ids=(len(text), i), logprobs=(-1.0, -1.0), spans=spans, finish_reason="stop")
         for i, text in enumerate(texts)
     )
     return Completion(
@@ -90,7 +101,46 @@ def test_what_was_judged_asked_before_or_erased_is_left_out_and_a_models_label_i
     assert [names[0][0] for names in _names(groups)] == ["labelled"]
 
 
-def _by_length(pairs: Sequence[Pair]) -> list[Scored]:
+@pytest.mark.parametrize(
+    ("versions", "audience"),
+    [
+        ((), ""),
+        (("policy-000001",), ""),
+        (("policy.brief-000001",), "brief"),
+        (("policy.brief-000001", "policy.brief-000002"), "brief"),
+        (("policy.brief-000001", "policy.long-000002"), ""),
+        (("policy.brief-000001", "policy-000001"), ""),
+        (("somebody-else's",), ""),
+    ],
+)
+def test_whose_adapter_gave_the_answers_is_told_by_the_versions_that_wrote_them(
+    tmp_path: Path, versions: Sequence[str], audience: str
+) -> None:
+    [group] = _unvoted(tmp_path, _completion("c", ["a", "bb"], versions=versions))
+    assert group.audience == audience
+
+
+def test_each_audiences_answers_are_scored_by_what_counts_for_it(tmp_path: Path) -> None:
+    """Of "brief" heads disagree, of everybody's they do not."""
+    names = {"mine": "policy.brief-000001", "yours": "policy-000001", "also": "policy.brief-000001"}
+    groups = _unvoted(tmp_path, *(_completion(name, ["a", "bb"], versions=(by,)) for name, by in names.items()))
+    asked = dict[str, int]()
+
+    def score(audience: str, pairs: Sequence[Pair]) -> list[Scored]:
+        asked[audience] = len(pairs)
+        return _by_length(audience, pairs) if audience == "brief" else [Scored(0.0, 0.0, {}, (0.0, 0.0)) for _ in pairs]
+
+    found = asking.ask(groups, score, 3, 0.0, random.Random(0))
+    told: dict[str, float] = {}
+    for question in found:
+        names_of: Any = question.pair
+        told[names_of[0].completion_id] = question.information
+    assert asked == {"brief": 4, "": 2}
+    assert told["yours"] == 0.0 and told["mine"] == told["also"] > 0
+    assert [*told][-1] == "yours", "nothing is expected of it"
+
+
+def _by_length(audience: str, pairs: Sequence[Pair]) -> list[Scored]:
     """Two heads: one likes long answers, and the other one likes short ones, or all alike beyond two tokens."""
     return [Scored(0.0, 1.0, {}, (float(answer[0]), -float(min(answer[0], 2)))) for _, answer in pairs]
 
@@ -119,7 +169,7 @@ def test_a_questions_name_is_one_that_the_queue_takes_and_tells_its_propensity(c
 def test_answers_without_a_score_are_not_asked_about(tmp_path: Path) -> None:
     groups = _unvoted(tmp_path, _completion("c", ["a", "bb", "ccc"]), _completion("d", ["a", "bb"]))
 
-    def some(pairs: Sequence[Pair]) -> list[Scored]:
+    def some(audience: str, pairs: Sequence[Pair]) -> list[Scored]:
         scores = [(1.0, 0.0), (math.nan, 0.0), (0.0, 1.0), (), (1.0, 1.0)]
         return [Scored(0.0, 0.0, {}, heads) for heads in scores]
 

@@ -17,7 +17,7 @@ from rlhf_online.errors import InvalidInput
 from rlhf_online.keystore import owned
 from rlhf_online.state import SERVICES_STATUS, StateDir
 from rlhf_online.versions import open_registry, pods, reports
-from rlhf_online.versions.manifest import audience_kind
+from rlhf_online.versions.manifest import audience_kind, kind_of
 from rlhf_online.versions.pods import PodReport
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import summaries
@@ -163,8 +163,9 @@ def status(
         _line("pod", pod.pod, f"{pod.state}, serves {pod.serving or 'no version'}", could_not)
     _line("live policy", registry.live("policy") or "none")
     _line("live reward", registry.live("reward") or "none")
-    if (canary := record.under_way(registry)) is not None:
-        _line("canary", canary.version, f"answers {canary.share:.0%} of the conversations")
+    for kind in dict.fromkeys(map(kind_of, registry.versions())):
+        if (canary := record.under_way(registry, kind)) is not None:
+            _line("canary", canary.version, f"answers {canary.share:.0%} of the conversations")
     _line("reference", *registry.references()[-1:])
     if alarm := folder.read_status("prediction").get("alarm"):
         _line("gate", alarm)

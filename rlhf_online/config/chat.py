@@ -129,7 +129,7 @@ class EngineSettings(Section):
         ge=0,
         le=8,
         description="Audiences (`rlhf-online audiences`) whose adapters have a place beside the live one; each takes "
-        "the memory of an adapter of max_lora_rank. Profiles of others are refused.",
+        "the memory of two adapters of max_lora_rank: its own, and its canary. Profiles of others are refused.",
     )
     start_timeout_s: float = Field(
         default=600.0, gt=0, description="How long a start may take before it counts as failed."

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import structlog
 
+from rlhf_online.canary.record import ALL_BUT_CANARIES, Canary
 from rlhf_online.engine.follower import MAX_DEATHS, Trying
 from rlhf_online.engine.loader import VersionLoader
 from rlhf_online.engine.pod import Pod
@@ -18,6 +19,7 @@ from rlhf_online.errors import (
     EngineUnavailable,
     FileDamaged,
     InvalidInput,
+    UnknownVersion,
     VersionCorrupt,
     VersionUnfit,
 )
@@ -99,6 +101,36 @@ class BesideFollower(ABC):
                 self._log.warning(f"this pod cannot hold {self.one}", version=version, tally=tally, why=reason)
                 return None
         return reason
+
+    async def _changed(self, before: Canary | None, found: Canary | None) -> None:
+        """Tell of a canary's beginning, each of its steps, and its end. That it is live is told by whoever begins to
+        serve it. Raises OSError."""
+        if before is not None and (found is None or found.version != before.version):
+            await self._ended(before)
+        if found is not None and found != before:
+            why = f"{found.share:.0%} of the conversations: {found.reason}"
+            change = Change(version=found.version, state="canary", previous=found.live, reason=why, by="trainer")
+            await self._announce(change)
+
+    async def _ended(self, canary: Canary) -> None:
+        try:
+            status = await asyncio.to_thread(self._registry.status, canary.version)
+        except UnknownVersion:
+            return
+        if status.state != "live":
+            state = "rejected" if status.state == "canary" else status.state  # its live version is not live any more
+            why = {"reason": status.reason, "by": status.by}
+            change = Change(version=canary.version, state=state, previous=canary.live, **why)
+            await self._announce(change)
+
+    async def _fail(self, canary: Canary, reason: str) -> None:
+        """It failed for all, and is nobody's canary any more. Raises OSError."""
+        self._log.error("canary_failed", version=canary.version, reason=reason)
+        await asyncio.to_thread(
+            lambda: self._registry.mark(
+                canary.version, "failed", reason=reason, unless=ALL_BUT_CANARIES, by=self._pod.actor
+            )
+        )
 
     async def _announce(self, change: Change) -> None:
         for listener in self._on_change:

@@ -13,11 +13,10 @@ the live version's place (`follower`).
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from rlhf_online.canary.record import ALL_BUT_CANARIES, Canary, under_way
+from rlhf_online.canary.record import Canary, under_way
 from rlhf_online.engine.beside import BesideFollower
 from rlhf_online.engine.loader import VersionLoader
 from rlhf_online.engine.pod import Pod
-from rlhf_online.errors import UnknownVersion
 from rlhf_online.versions.manifest import Change
 from rlhf_online.versions.registry import Registry
 
@@ -54,15 +53,11 @@ class CanaryFollower(BesideFollower):
         if found != before:
             if before is not None and (found is None or found.version != before.version):
                 self._loader.release(before.version)
-                await self._ended(before)
+            await self._changed(before, found)
             if found is None or before is None or found.version != before.version:
                 self._trying = {}
             self._known = found
             self._pod.beside = found.version if self._beside and found is not None else ""
-            if found is not None:
-                why = f"{found.share:.0%} of the conversations: {found.reason}"
-                change = Change(version=found.version, state="canary", previous=found.live, reason=why, by="trainer")
-                await self._announce(change)
         wanted = self._beside and found is not None and self._loader.serving == found.live
         if wanted and found is not None and self._due(found.version) and found.version not in self._loader.models:
             await self._hold(found)
@@ -70,21 +65,4 @@ class CanaryFollower(BesideFollower):
     async def _hold(self, canary: Canary) -> None:
         """Raises OSError, EngineError."""
         if failed := await self._try(canary.version, self._loader.hold(canary.version)):
-            self._log.error("canary_failed", version=canary.version, reason=failed)
-            await asyncio.to_thread(
-                lambda: self._registry.mark(
-                    canary.version, "failed", reason=failed, unless=ALL_BUT_CANARIES, by=self._pod.actor
-                )
-            )
-
-    async def _ended(self, canary: Canary) -> None:
-        """Tell of its end; that it is live is told by whoever begins to serve it."""
-        try:
-            status = await asyncio.to_thread(self._registry.status, canary.version)
-        except UnknownVersion:
-            return
-        if status.state != "live":
-            state = "rejected" if status.state == "canary" else status.state  # its live version is not live any more
-            why = {"reason": status.reason, "by": status.by}
-            change = Change(version=canary.version, state=state, previous=canary.live, **why)
-            await self._announce(change)
+            await self._fail(canary, failed)

@@ -26,7 +26,7 @@ from rlhf_online.state import StateDir
 
 SERVED_NAME = "policy"
 CPU_SEQUENCES, GPU_SEQUENCES = 64, 256
-LORA_SLOTS = 2  # adapters computed at once: the live one and the one before it, which answers in progress still use
+LORA_SLOTS = 2  # adapters computed at once: the live one and its canary, or the one before, which writes answers still
 LORA_KEPT = 4  # adapters in memory: one in use is not read from its files again when others come
 POLL_S = 0.2
 STOP_GRACE_S = 5.0
@@ -222,8 +222,8 @@ def command(settings: EngineSettings, device: str, socket: Path, *, dummy_weight
     words += ["--load-format", "dummy" if dummy_weights else "safetensors"]
     if settings.tuning == "lora":
         words += ["--enable-lora", "--max-lora-rank", str(settings.max_lora_rank)]
-        words += ["--max-loras", str(LORA_SLOTS + settings.audiences)]
-        words += ["--max-cpu-loras", str(LORA_KEPT + 2 * settings.audiences)]  # of each the one before it, too
+        lines = 1 + settings.audiences  # of versions: everybody's, and audiences'
+        words += ["--max-loras", str(LORA_SLOTS * lines), "--max-cpu-loras", str(LORA_KEPT * lines)]
     return [*words, *settings.extra_args]
 
 

@@ -124,6 +124,11 @@ class EngineHost:
         return self._canary.held
 
     @property
+    def audience_canaries(self) -> Mapping[str, Canary]:
+        """The same of each audience, whose canary some of its conversations get."""
+        return self._audiences.canaries
+
+    @property
     def swaps(self) -> list[SwapResult]:
         """The latest, oldest first."""
         return self._follower.swaps

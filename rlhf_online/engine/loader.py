@@ -59,9 +59,9 @@ class VersionLoader:
         self.models: dict[str, str] = {}
         """The engine's name of each version that it holds and that may serve, the live one last."""
         self.of_audiences: dict[str, str] = {}
-        """The version that the engine holds for each audience."""
+        """The version that the engine holds in each place for audiences: for one, or as its canary."""
         self._before: dict[str, str] = {}
-        """The one that it held for each before that, which a request on its way may still name."""
+        """The one that it held in each before that, which a request on its way may still name."""
         self._client = client
         self._registry = registry
         self._engine = engine
@@ -125,28 +125,29 @@ class VersionLoader:
                     await unload_quietly(self._client, name)
         return result.reason
 
-    async def hold_for(self, audience: str, version: str) -> str:
-        """Hold the adapter of an audience's version, in place of the one before it; "" or why the engine cannot, which
-        changes nothing. Raises as `hold`."""
+    async def hold_for(self, place: str, version: str) -> str:
+        """Hold the adapter of an audience's version there, instead of the one before it; "" or why the engine cannot,
+        which changes nothing. Raises as `hold`."""
         weights = (await self.prepare(version)).weights
         result = await self._transact(weights, adapter=True, serves=False)
         if result.ok:
-            before, self.of_audiences = self.of_audiences, {**self.of_audiences, audience: version}
-            await self._forget_older(audience, before.get(audience, ""), version)
+            before, self.of_audiences = self.of_audiences, {**self.of_audiences, place: version}
+            await self._forget_older(place, before.get(place, ""), version)
         return result.reason
 
-    async def let_go_of(self, audience: str) -> None:
-        """No request is answered for it any more. Raises EngineUnavailable."""
-        before = self.of_audiences[audience]
-        self.of_audiences = {name: held for name, held in self.of_audiences.items() if name != audience}
-        await self._forget_older(audience, before, "")
+    async def let_go_of(self, place: str) -> None:
+        """No request is answered from there any more. Raises EngineUnavailable."""
+        before = self.of_audiences[place]
+        self.of_audiences = {name: held for name, held in self.of_audiences.items() if name != place}
+        await self._forget_older(place, before, "")
 
-    async def _forget_older(self, audience: str, before: str, version: str) -> None:
-        """`version` is held in place of the one `before`, and the engine forgets what it held before that."""
-        older = self._before.pop(audience, "")
+    async def _forget_older(self, place: str, before: str, version: str) -> None:
+        """`version` is held instead of the one `before`, and the engine forgets what it held there before that, unless
+        it holds that elsewhere: a canary that was promoted."""
+        older = self._before.pop(place, "")
         if before not in ("", version):
-            self._before[audience] = before
-        if older not in ("", before, version):
+            self._before[place] = before
+        if older not in ("", before, version, *self.of_audiences.values()):
             await unload_quietly(self._client, older)
 
     def release(self, version: str) -> None:

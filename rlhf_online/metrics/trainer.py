@@ -320,7 +320,9 @@ class CanaryMetrics:
             unit="0 to 1",
         )
         self.decisions = made.counter(
-            "rlhf_canary_decisions", "What was done with canaries for what people said.", labels.CANARY_ACTION
+            "rlhf_canary_decisions",
+            "What was done with canaries, everybody's and audiences', for what people said.",
+            labels.CANARY_ACTION,
         )
         self.entries = made.entries
 

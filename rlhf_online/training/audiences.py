@@ -5,6 +5,9 @@
         │                                                                                                      │
         └────────── the common policy is in memory again ◀── published, live or rejected ◀── COMMIT ◀──────────┘
 
+With canaries a version that passed the gate is put before a share of the audience's requests first, if there is one of
+its own that answers the others; while that is under way this audience waits, and no other.
+
 A commit names those that are still to learn in the cycle, and the verdict that is still to be published: after a kill
 the same audience's update is made again, or its version published, and no other's. Nothing here changes the common
 policy, which is what the last checkpoint says of it; nor does what stops one audience stop another.
@@ -24,7 +27,7 @@ from rlhf_online.events import now_ms
 from rlhf_online.rewards import audiences
 from rlhf_online.rewards.weights import Weights
 from rlhf_online.rollout.types import ScoredRollout
-from rlhf_online.training import attribution, pause
+from rlhf_online.training import attribution, canary, pause
 from rlhf_online.training.checkpoint import CheckpointPart
 from rlhf_online.training.commit import commit, part_of, take_back_policy
 from rlhf_online.training.experience import POLL_S, SERVED_WITHIN_S
@@ -61,6 +64,8 @@ def due(parts: TrainerParts, progress: Progress) -> list[str]:
     except InvalidInput as error:
         structlog.get_logger().warning("audiences do not learn", why=str(error))
         return []
+    for name in progress.audiences.keys() - known:
+        canary.give_up(parts, audience_kind(name), "its audience was removed")
     progress.audiences = {name: version for name, version in progress.audiences.items() if name in known}
     parts.reporter.metrics.gate.keep(["policy", *map(audience_kind, known)])
     return [*known]
@@ -94,6 +99,8 @@ def finish(parts: TrainerParts, progress: Progress) -> None:
 def _improve(parts: TrainerParts, progress: Progress, name: str) -> dict[str, Any]:
     """Its update, up to a version or to why there is none."""
     try:
+        if why := canary.waits_for(parts, audience_kind(name)):
+            return _end(parts, progress, why=why)
         turn = parts.retrier.call("reading an audience", lambda: _turn(parts, progress, name))
         apart, view = _apart(parts, progress, turn)
         if why := pause.WHY if pause.asked(parts) else learning_blocked(apart, view) or _not_served(apart, turn):

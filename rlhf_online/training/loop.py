@@ -146,9 +146,11 @@ class Trainer:
     # First half: the reward model learns from votes
 
     def read_log(self) -> None:
-        """Read what the log holds, and do with the canary what follows from it. Raises PositionLost."""
+        """Read what the log holds, and do with the canaries what follows from it. Raises PositionLost."""
         parts = self.parts
-        canary.follow(parts)
+        kinds = canary.kinds(parts, self.progress.audiences)
+        for kind in kinds:
+            canary.follow(parts, kind)
         try:
             if parts.retrier.call("reading the log", parts.intake.read):
                 show(parts, self.progress)
@@ -169,7 +171,8 @@ class Trainer:
             gone, store = parts.intake.votes.erasures.new_people, parts.registry.store
             parts.retrier.call("forgetting whose votes count otherwise", lambda: standing.forget(store, gone))
         parts.reporter.metrics.intake.lag.set(parts.retrier.call("reading the log", lambda: parts.intake.lag))
-        canary.act(parts)
+        for kind in kinds:
+            canary.act(parts, kind)
 
     def learn_votes(self) -> None:
         """Update the reward models on the votes that wait, and make commit 1."""

@@ -16,8 +16,8 @@ from rlhf_online.errors import VersionConflict
 from rlhf_online.keystore import owned
 from rlhf_online.training.learners import Learners
 from rlhf_online.training.progress import JudgedVersion, Progress
-from rlhf_online.versions.manifest import Manifest, kind_of
-from rlhf_online.versions.registry import Registry
+from rlhf_online.versions.manifest import Kind, Manifest, kind_of
+from rlhf_online.versions.registry import REFUSED, Registry
 from rlhf_online.versions.reports import Reports
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ class Publisher:
         state, live = self._registry.status(version).state, self._registry.live(kind) or ""
         if state not in ("candidate", "canary", "live"):
             return state
-        tried = kind == "policy" and (self._canary_steps or canary.under_way(self._registry))
-        if judged.passed and live == judged.replaces and tried:
+        if judged.passed and live == judged.replaces and self._tried(kind, live):
             canary.begin(self._registry, version, self._canary_steps, judged.figures)
             return self._registry.status(version).state
         # Live already: a kill may have cut its promotion short, and doing it again completes it.
@@ -118,6 +117,12 @@ class Publisher:
         if state == "live":
             return state
         return self._reject(judged, live)
+
+    def _tried(self, kind: Kind, live: str) -> bool:
+        """Whether a version of that kind is a canary first. An audience's first one is none: until then everybody's
+        version answers it, which changes with each cycle, and what people say of that is not the audience's alone."""
+        asked = self._canary_steps or canary.under_way(self._registry, kind)
+        return bool(asked and live) and self._registry.status(live).state not in REFUSED
 
     def _reject(self, judged: JudgedVersion, live: str | None) -> str:
         version, reason = judged.version, "; ".join(judged.reasons)

@@ -15,6 +15,7 @@ from rlhf_online.training.click_times import ClickTimes
 from rlhf_online.training.reward_update import RewardReport
 from rlhf_online.training.score_drift import ScoreDrift
 from rlhf_online.training.traces import VoteTraces
+from rlhf_online.versions.manifest import Kind
 from rlhf_online.watch.monitors import Monitor, Reading
 
 HISTORY = 200
@@ -45,6 +46,7 @@ class Reporter:
             "reward_accuracy": before.get("reward_accuracy"),
             "votes": {},
             "canary": None,
+            "audience_canaries": {},
             "history": before.get("history", []),
         }
         self.seconds: dict[str, float] = {}
@@ -67,6 +69,11 @@ class Reporter:
         if any(self._values.get(name) != value for name, value in values.items()):
             self._values |= values
             self._write()
+
+    def audience_canary(self, kind: Kind, told: dict[str, Any] | None) -> None:
+        """What is counted of the canary of that kind, None once there is none."""
+        others = {of: each for of, each in self._values["audience_canaries"].items() if of != kind}
+        self.set(audience_canaries=others if told is None else {**others, kind: told})
 
     def paused(self, paused: bool) -> None:
         """Whether an operator has paused learning."""

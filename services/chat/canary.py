@@ -1,10 +1,12 @@
-"""The canary as operators see and end it. Calls read small files: handlers run them in a thread."""
+"""Canaries, everybody's and audiences', as operators see and end them. Calls read small files: handlers run them in a
+thread."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import structlog
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from rlhf_online.canary import record
@@ -12,13 +14,32 @@ from rlhf_online.canary.record import Canary
 from rlhf_online.canary.report import report
 from rlhf_online.errors import InvalidInput
 from rlhf_online.state import StateDir
+from rlhf_online.versions.manifest import AUDIENCE
 from rlhf_online.versions.registry import Registry
 from services.chat.bodies.api_error import ApiError
 from services.chat.bodies.documented import documented
-from services.chat.bodies.validation import Model, validate
+from services.chat.bodies.validation import Mistake, Model, validate
+
+KIND = re.compile(rf"policy|policy\.{AUDIENCE.pattern}")
 
 
-class EndCanaryRequest(Model):
+def _kind(value: str) -> str:
+    if not KIND.fullmatch(value):
+        raise Mistake("expected policy, or policy.NAME of an audience")
+    return value
+
+
+class CanaryRequest(Model):
+    """Which canary."""
+
+    kind: Annotated[str, AfterValidator(_kind)] = Field(
+        default="policy",
+        description="policy: everybody's; policy.NAME: an audience's.",
+        json_schema_extra={"pattern": f"^({KIND.pattern})$"},
+    )
+
+
+class EndCanaryRequest(CanaryRequest):
     """Ends the canary."""
 
     reason: str = Field(default="", max_length=1024, description="Why; kept with the version.")
@@ -67,38 +88,41 @@ class CanaryState(TypedDict):
 
 
 class Canaries:
-    """Tells of the canary, promotes it, takes it back."""
+    """Tells of a canary, promotes it, takes it back."""
 
     def __init__(self, registry: Registry, state: StateDir) -> None:
         self._registry = registry
         self._state = state
         self._log = structlog.get_logger()
 
-    def state(self) -> CanaryState:
-        """As it is now."""
-        return cast("CanaryState", report(self._registry, self._state))
+    def state(self, values: Mapping[str, Any]) -> CanaryState:
+        """As it is now. Raises ApiError."""
+        return self._now(validate(CanaryRequest, values))
 
     def promote(self, values: Mapping[str, Any], by: str) -> CanaryState:
         """Make it the live version now. Raises ApiError: 400, or 409 if there is none."""
-        why, canary = self._asked(values, by)
+        request, why, canary = self._asked(values, by)
         try:
             self._registry.promote(canary.version, reason=f"promoted {why}", over=canary.live, by=by)
         except InvalidInput as error:
             raise _conflict(str(error)) from error
-        return self.state()
+        return self._now(request)
 
     def abort(self, values: Mapping[str, Any], by: str) -> CanaryState:
         """Nobody gets it any more. Raises ApiError: 400, or 409 if there is none."""
-        why, canary = self._asked(values, by)
+        request, why, canary = self._asked(values, by)
         record.end(self._registry, canary, f"taken back {why}", by)
-        return self.state()
+        return self._now(request)
 
-    def _asked(self, values: Mapping[str, Any], by: str) -> tuple[str, Canary]:
-        reason = validate(EndCanaryRequest, values).reason
-        if (canary := record.under_way(self._registry)) is None:
+    def _now(self, request: CanaryRequest) -> CanaryState:
+        return cast("CanaryState", report(self._registry, self._state, request.kind))
+
+    def _asked(self, values: Mapping[str, Any], by: str) -> tuple[EndCanaryRequest, str, Canary]:
+        request = validate(EndCanaryRequest, values)
+        if (canary := record.under_way(self._registry, request.kind)) is None:
             raise _conflict("there is no canary: GET /v1/versions tells the versions' states")
         self._log.info("the canary is ended by hand", version=canary.version, by=by)
-        return f"by {by}" + (f": {reason}" if reason else ""), canary
+        return request, f"by {by}" + (f": {request.reason}" if request.reason else ""), canary
 
 
 def _conflict(message: str) -> ApiError:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online.canary import record
-from rlhf_online.canary.record import KEY, Canary, advance, begin, end, under_way
+from rlhf_online.canary.record import Canary, advance, begin, end, key, under_way
 from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from tests.support.memory_store import MemoryStore
@@ -58,6 +58,27 @@ def test_it_begins_once_and_goes_from_step_to_step(registry: Registry) -> None:
     assert registry.status("policy-000001").gate == {"samples": 3}
 
 
+def test_an_audiences_is_of_its_own_line_and_touches_no_others(registry: Registry) -> None:
+    for _ in range(2):
+        name = registry.reserve("policy.brief")
+        registry.stage(name)
+        registry.publish(Manifest(version=name, tuning="lora"))
+    registry.promote("policy.brief-000000")
+    everybodys = begin(registry, "policy-000001", (0.1,), {})
+    found = begin(registry, "policy.brief-000001", (0.2, 0.4), {})
+    assert found is not None and found.live == "policy.brief-000000"
+    assert (under_way(registry), under_way(registry, "policy.brief")) == (everybodys, found)
+    assert under_way(registry, "policy.long") is None
+    assert advance(registry, found, "fine so far")
+    registry.promote("policy-000001")
+    assert under_way(registry) is None
+    later = under_way(registry, "policy.brief")
+    assert later is not None and later.share == 0.4
+    end(registry, later, "people prefer the other")
+    assert under_way(registry, "policy.brief") is None
+    assert (registry.live("policy.brief"), registry.status(found.version).state) == (found.live, "rejected")
+
+
 def test_it_ends_with_a_reason_and_not_if_it_is_live_already(registry: Registry) -> None:
     found = begin(registry, "policy-000001", (0.1,), {})
     assert found is not None
@@ -104,9 +125,9 @@ def test_a_promotion_that_a_rejection_overtakes_holds(registry: Registry, monkey
 def test_nobody_gets_a_candidate_because_its_record_broke(registry: Registry, damage: str | dict[str, object]) -> None:
     found = begin(registry, "policy-000001", (0.1,), {})
     assert found is not None
-    before = registry.store.read(KEY)
+    before = registry.store.read(key("policy"))
     after = damage if isinstance(damage, str) else json.dumps(found.to_json() | damage)
-    assert registry.store.replace(KEY, after, expected=before)
+    assert registry.store.replace(key("policy"), after, expected=before)
     assert under_way(registry) is None
     again = record.begin(registry, "policy-000001", (0.1,), {})
     assert again is not None and again == under_way(registry), "the trainer writes it anew"

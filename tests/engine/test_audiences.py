@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_online.canary import record
 from rlhf_online.config import EngineSettings
 from rlhf_online.engine import follower
 from rlhf_online.engine.child import LORA_SLOTS, command
@@ -115,6 +116,64 @@ async def test_an_engine_that_ended_holds_them_again_and_a_damaged_record_change
         await eventually(lambda: host.audiences == {"brief": version} and version in engine.adapters)
 
 
+async def test_its_canary_is_held_beside_it_and_takes_its_place_without_being_loaded_again(
+    engine: FakeVllm, registry: Registry
+) -> None:
+    first = live(registry, tuning="lora", files=False)
+    define(registry, "brief")
+    one, kind = promoted(registry, "brief"), audience_kind("brief")
+    async with hosting(engine, registry, tuning="lora", audiences=1) as (host, changes):
+        await eventually(lambda: host.audiences == {"brief": one})
+        two = publish(registry, tuning="lora", kind=kind)
+        found = record.begin(registry, two, (0.1, 0.5), {})
+        assert found is not None
+        await eventually(lambda: host.audience_canaries == {"brief": found})
+        assert (host.serving, host.audiences, host.canary) == (first, {"brief": one}, None)
+        assert [*host.models] == [one, two, first]
+        record.advance(registry, found, "nothing wrong")
+        await eventually(lambda: host.audience_canaries["brief"].share == 0.5)
+        registry.promote(two, reason="people prefer it", by="trainer")
+        await eventually(lambda: (host.audiences, host.audience_canaries) == ({"brief": two}, {}))
+        assert engine.calls.count(f"load_lora {two}") == 1
+        three = publish(registry, tuning="lora", kind=kind)
+        found = record.begin(registry, three, (0.1,), {})
+        assert found is not None
+        await eventually(lambda: host.audience_canaries == {"brief": found})
+        assert {two, three} <= set(engine.adapters), "what was promoted stays"
+        record.end(registry, found, "people prefer the other")
+        await eventually(lambda: not host.audience_canaries and three not in host.models)
+        assert host.audiences == {"brief": two}
+        await eventually(lambda: changes[-1].state == "rejected")
+        assert [(change.version, change.state, change.previous, change.reason) for change in changes[2:]] == [
+            (two, "canary", one, "10% of the conversations: began"),
+            (two, "canary", one, "50% of the conversations: nothing wrong"),
+            (two, "live", one, "people prefer it"),
+            (three, "canary", two, "10% of the conversations: began"),
+            (three, "rejected", two, "people prefer the other"),
+        ]
+
+
+async def test_a_canary_that_the_engine_cannot_serve_is_nobodys_and_its_audience_is_answered_as_before(
+    engine: FakeVllm, registry: Registry
+) -> None:
+    live(registry, tuning="lora", files=False)
+    define(registry, "brief", "long")
+    one = promoted(registry, "brief")
+    bad = publish(registry, tuning="lora", kind=audience_kind("brief"))
+    engine.probe_error[bad] = 0.5
+    async with hosting(engine, registry, tuning="lora", audiences=1) as (host, changes):
+        await eventually(lambda: host.audiences == {"brief": one})
+        record.begin(registry, bad, (1.0,), {})
+        await eventually(lambda: (bad, "failed") in [(change.version, change.state) for change in changes])
+        assert "differ from those of its manifest" in registry.status(bad).reason
+        assert (host.audiences, host.audience_canaries, registry.live("policy.brief")) == ({"brief": one}, {}, one)
+        assert bad not in engine.adapters
+        promoted(registry, "long")
+        record.begin(registry, publish(registry, tuning="lora", kind=audience_kind("long")), (1.0,), {})
+        audiences.remove(registry.store, "brief")
+        await eventually(lambda: [*host.audience_canaries] == ["long"], what="one whose audience has a place")
+
+
 async def test_there_is_an_answer_for_as_many_as_have_a_place(engine: FakeVllm, registry: Registry) -> None:
     live(registry, tuning="lora", files=False)
     define(registry, "brief", "long", "plain")
@@ -128,4 +187,4 @@ def test_the_engine_starts_with_a_place_for_each(tmp_path: Path) -> None:
     words = command(
         EngineSettings(model="m", tuning="lora", audiences=3), "cpu", tmp_path / "socket", dummy_weights=False
     )
-    assert words[words.index("--max-loras") + 1] == str(LORA_SLOTS + 3)
+    assert words[words.index("--max-loras") + 1] == str(LORA_SLOTS * 4)

@@ -44,6 +44,7 @@ class ChatHost:
     adapters: tuple[str, ...] = ()
     canary: Canary | None = None
     audiences: dict[str, str] = field(default_factory=dict)
+    audience_canaries: dict[str, Canary] = field(default_factory=dict)
     restarts: int = 0
     pod: FakePod = field(default_factory=FakePod)
     swaps: list[SwapResult] = field(default_factory=list)

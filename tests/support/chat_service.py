@@ -15,7 +15,7 @@ from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.eventlog.base import Sink
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
-from rlhf_online.versions.manifest import Manifest
+from rlhf_online.versions.manifest import Kind, Manifest
 from rlhf_online.versions.registry import Registry
 from services.chat.service import Ports, serve, wire
 from services.chat.transport.chat import Chat
@@ -60,9 +60,9 @@ class Service:
             samples = dict(row.rsplit(" ", 1) for row in (await response.text()).splitlines() if row[:1] != "#")
         return float(samples.get(line, 0))
 
-    def version(self, *, live: bool = False) -> str:
-        """A new, empty policy version in the registry."""
-        name = self.registry.reserve("policy")
+    def version(self, *, live: bool = False, kind: Kind = "policy") -> str:
+        """A new, empty version in the registry."""
+        name = self.registry.reserve(kind)
         self.registry.stage(name)
         self.registry.publish(Manifest(version=name, tuning="lora", kl=0.5, position={"local": 7}))
         if live:

@@ -217,9 +217,9 @@ def test_while_it_is_under_way_the_reward_model_learns_the_policy_waits_and_a_re
         assert canary_of(tiny) == (CANDIDATE, 0.1), "nobody has voted on the canary: others' votes move nothing"
         people.compares(3, better=CANDIDATE)
         trainer.read_log()
-        tally = trainer.parts.intake.canary.to_json()
+        tally = trainer.parts.intake.canaries["policy"].to_json()
     with tiny.trainer() as successor:
         successor.read_log()
-        assert successor.parts.intake.canary.to_json() == tally
+        assert successor.parts.intake.canaries["policy"].to_json() == tally
         assert tally["votes"] == 3
         assert canary.waits_for(successor.parts)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_online import events as ev
+from rlhf_online.canary.tally import Tally
 from rlhf_online.eventlog.base import Position, Record
 from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
@@ -125,6 +126,16 @@ def test_how_far_it_has_read_and_what_is_to_be_told_come_back(bench: Bench):
         del values[unknown]
     bench.intake.restore(values, answers)
     assert bench.ledger.news == {}, "an earlier release told nobody"
+
+
+@pytest.mark.parametrize("version", ["policy-000001", ""])
+def test_what_an_earlier_release_counted_of_everybodys_canary_goes_on(bench: Bench, version: str):
+    answers, values = bench.intake.join.answers.seal(), bench.intake.to_json()
+    del values["canaries"]
+    values["canary"] = Tally(version, "policy-000000" if version else "").to_json()
+    bench.intake.restore(values, answers)
+    counted = {kind: tally.to_json() for kind, tally in bench.intake.canaries.items()}
+    assert counted == ({"policy": values["canary"]} if version else {}), "it had a tally of none, too"
 
 
 def test_the_log_says_where_to_read_on(bench: Bench):

@@ -28,6 +28,7 @@ from rlhf_online.training.intake.dead_letters import DeadLetters
 from rlhf_online.training.intake.joined_votes import JoinedVotes
 from rlhf_online.training.intake.policy_inputs import PolicyInputs
 from rlhf_online.training.ledger import Ledger
+from rlhf_online.versions.manifest import Kind
 from rlhf_online.wire import decode
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class IntakeSettings:
 
 
 class Intake:
-    """Reads `source` from `position` on. Use from one thread. `canary` is what is counted of the canary, if there is
-    one. Large because every record passes here, to each of those that keep something of it."""
+    """Reads `source` from `position` on. Use from one thread. `canaries` is what is counted of each, by its kind.
+    Large because every record passes here, to each of those that keep something of it."""
 
     def __init__(self, source: Source, ledger: Ledger, buffer: RolloutBuffer, settings: IntakeSettings) -> None:
         self.join = Join(AnswerStore(settings.answers, keys=settings.keys), settings.window_ms)
@@ -77,7 +78,7 @@ class Intake:
             max_reference_answers=settings.reference_answers,
         )
         self.dead_letters = DeadLetters(ledger)
-        self.canary = Tally()
+        self.canaries: dict[Kind, Tally] = {}
         self.joined_ms: list[int] = []
         """When the votes were given that were joined since the last time that somebody took them from here."""
         self.position: Position = {}
@@ -160,7 +161,7 @@ class Intake:
             **self.votes.to_json(),
             **self.policy_inputs.to_json(),
             **self.dead_letters.to_json(),
-            "canary": self.canary.to_json(),
+            "canaries": {kind: tally.to_json() for kind, tally in self.canaries.items()},
         }
 
     def restore(self, values: dict[str, Any], answers: Sequence[str]) -> None:
@@ -181,7 +182,9 @@ class Intake:
         self._ledger.news = dict(values.get("news", {}))  # which earlier releases did not tell
         for part in (self.votes, self.policy_inputs, self.dead_letters):
             part.restore(values)
-        self.canary = Tally.from_json(values["canary"]) if "canary" in values else Tally()  # earlier releases had none
+        alone = values.get("canary", {})  # of a release that had everybody's alone
+        earlier = {"policy": alone} if alone.get("version") else {}
+        self.canaries = {kind: Tally.from_json(told) for kind, told in values.get("canaries", earlier).items()}
         self.uncommitted = 0
 
     # A record
@@ -216,13 +219,15 @@ class Intake:
                     return
                 if self.votes.revise(envelope.event_id, feedback, self.join):
                     if isinstance(feedback.kind, Withdrawal):
-                        self.canary.withdraw(feedback)
+                        for tally in self.canaries.values():
+                            tally.withdraw(feedback)
                     return
             case Completion() as completion if not self.votes.erasures.cover(completion):
                 shares = {"held_out": self._settings.held_out, "held_back": self._settings.held_back}
                 unseen = use_of(completion.conversation_id, **shares) != "learned"
                 self.policy_inputs.add(completion, held_out=unseen)
-                self.canary.add_completion(completion, self._settings.canary.guardrails.slow_s)
+                for tally in self.canaries.values():
+                    tally.add_completion(completion, self._settings.canary.guardrails.slow_s)
             case Erasure() as erasure:
                 self._erase(erasure)
                 return
@@ -235,7 +240,8 @@ class Intake:
             if erasure.whole and self._settings.keys is not None:
                 self._settings.keys.forget(erasure.person)
             self.votes.erase(erasure)
-            self.canary.erase(erasure)
+            for tally in self.canaries.values():
+                tally.erase(erasure)
             self.policy_inputs.erase(erasure)
 
     def _refused(self, event_id: str, feedback: Feedback, record: Record) -> bool:
@@ -258,7 +264,8 @@ class Intake:
             if erasures.cover_vote(joined.feedback) or any(map(erasures.cover, asked)):
                 self._ledger.erase(joined.event_id, joined.feedback.person)
                 continue
-            self.canary.add_vote(joined.feedback, joined.answers, self._settings.canary.look)
+            for tally in self.canaries.values():
+                tally.add_vote(joined.feedback, joined.answers, self._settings.canary.look)
             try:
                 vote = to_vote(joined, self._settings.answer_ids, self._settings.prompt_ids)
                 check_vote(vote, self._settings.limits)

@@ -1,7 +1,7 @@
 """The canary's rows of the table of operations."""
 
 from services.chat.api.operation import Operation
-from services.chat.canary import CanaryState, EndCanaryRequest
+from services.chat.canary import CanaryRequest, CanaryState, EndCanaryRequest
 
 CANARY = (
     Operation(
@@ -10,7 +10,9 @@ CANARY = (
         method="GET",
         path="/v1/canary",
         requires="read",
+        query=CanaryRequest,
         response=CanaryState,
+        errors=(400,),
     ),
     Operation(
         name="promote_canary",

@@ -153,9 +153,11 @@ class Comparisons:
         """Id and time of a new comparison, and a request for each writer, in the order in which they are shown."""
         same = {name: values[name] for name in SAMPLED if name in values} | {"stream": request.stream}
         same["conversation_id"] = request.conversation_id or f"conv-{uuid.uuid4().hex}"
-        writers, canary = request.writers, self.gateway.engine.canary
-        if canary is not None and not (request.versions or request.profile) and request.n == FEWEST:
+        writers, engine = request.writers, self.gateway.engine
+        canary = engine.audience_canaries.get(request.profile) if request.profile else engine.canary
+        if canary is not None and not request.versions and request.n == FEWEST:
             writers = [canary.live, canary.version]
+            same.pop("profile", None)  # these are its versions
         seeds = [{} if request.seed is None else {"seed": request.seed + i} for i in range(len(writers))]
         requests = [
             parse_chat({**same, "model": model, **seed}, self._settings.limits, self._settings.engine)

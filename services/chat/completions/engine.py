@@ -99,6 +99,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def audience_canaries(self) -> Mapping[str, Canary]:
+        """The same of each audience that has one."""
+        ...
+
+    @property
     def audiences(self) -> Mapping[str, str]:
         """The version that answers for each audience that requests may name; "" for the common one, while the engine
         holds none of its own."""

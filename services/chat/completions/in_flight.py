@@ -197,8 +197,8 @@ class InFlight:
         asked = request.model
         if request.profile:
             asked = self.engine.audiences.get(request.profile, "")  # its adapter may have gone since it was admitted
-        elif asked in UNNAMED:
-            asked = self._canary(conversation_id) or asked
+        if request.profile or asked in UNNAMED:
+            asked = self._canary(request.profile, conversation_id) or asked
         model = self.engine.models.get(asked, self.engine.model_name)
         version = self.version() if model == self.engine.model_name else asked
         span = VersionSpan(policy_version=version, first_token=0)
@@ -217,9 +217,9 @@ class InFlight:
         self.generations.add(generation)
         return generation
 
-    def _canary(self, conversation_id: str) -> str:
-        """The canary, if the conversation is one of those that get it; "" if not."""
-        canary = self.engine.canary
+    def _canary(self, profile: str, conversation_id: str) -> str:
+        """The audience's canary, or everybody's, if the conversation is one of those that get it; "" if not."""
+        canary = self.engine.audience_canaries.get(profile) if profile else self.engine.canary
         return canary.version if canary is not None and canary.answers(conversation_id) else ""
 
     def end(self, generation: Generation) -> None:

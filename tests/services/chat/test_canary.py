@@ -74,6 +74,32 @@ async def test_an_operator_promotes_it_or_takes_it_back_and_says_why(service: Se
     assert service.registry.status(version).by == "operator"
 
 
+async def test_an_audiences_is_told_and_ended_apart_over_http_and_by_the_command_line(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token, registry = service.state.operator_token(), service.registry
+    everybodys = begun(registry, service.version(live=True), service.version())
+    live = service.version(live=True, kind="policy.brief")
+    version = begun(registry, live, service.version(kind="policy.brief"))
+    service.state.write_status("trainer", {"audience_canaries": {"policy.brief": counted(version)["canary"]}})
+    _, told = await service.get("/v1/canary?kind=policy.brief")
+    assert (told["version"], told["live"], told["people"]) == (version, live, 1)
+    _, told = await service.get("/v1/canary")
+    assert (told["version"], told["people"]) == (everybodys, None)
+    for kind in ("reward", "policy.Brief", "policy."):
+        status, refused = await service.get(f"/v1/canary?kind={kind}")
+        assert (status, refused["error"]["message"]) == (400, "kind: expected policy, or policy.NAME of an audience")
+    folder = ["--state", str(service.state.root), "--audience", "brief"]
+    assert main(["canary", "status", *folder]) == 0
+    assert capsys.readouterr().out.startswith(f"{version} answers 10% of the conversations")
+    assert (await service.post("/v1/canary/abort", {"kind": "policy.brief", "reason": "it swears"}, token))[0] == 200
+    assert registry.status(version).reason == "taken back by operator: it swears"
+    assert (await service.post("/v1/canary/promote", {"kind": "policy.brief"}, token))[0] == 409
+    version = begun(registry, live, service.version(kind="policy.brief"))
+    assert main(["canary", "promote", *folder]) == 0
+    assert (registry.live("policy.brief"), registry.status(everybodys).state) == (version, "canary")
+
+
 async def test_the_command_line_asks_the_service_or_reads_the_folder(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:

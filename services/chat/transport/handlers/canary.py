@@ -18,7 +18,7 @@ class CanaryHandlers:
         self._max_bytes = chat.settings.limits.max_body_bytes
 
     async def canary(self, request: Request) -> Response:
-        return json(await asyncio.to_thread(self._canaries.state))
+        return json(await asyncio.to_thread(self._canaries.state, dict(request.query_params)))
 
     async def promote_canary(self, request: Request) -> Response:
         values = await read_fields(request, self._max_bytes)

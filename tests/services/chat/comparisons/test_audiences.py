@@ -48,7 +48,7 @@ def writers(answers: Sequence[dict[str, Any]], service: Service) -> list[str]:
     return [wrote[answer["answer"]["completion_id"]] for answer in answers]
 
 
-async def test_its_adapter_writes_all_and_no_canary(service: Service) -> None:
+async def test_its_adapter_writes_all_and_nobody_elses_canary(service: Service) -> None:
     comparison = await compared(service, profile="brief", n=2)
     assert writers(comparison["answers"], service) == [BRIEF, BRIEF]
     assert [request["model"] for request in service.engine.requests] == [BRIEF, BRIEF]
@@ -59,6 +59,25 @@ async def test_its_adapter_writes_all_and_no_canary(service: Service) -> None:
     assert writers(comparison["answers"], service) == [LIVE, LIVE], "until it has a version, the common one"
     comparison = await compared(service)
     assert set(writers(comparison["answers"], service)) == {LIVE, CANDIDATE}, "nobody's in particular"
+
+
+async def test_of_two_one_is_its_canarys_while_there_is_one(service: Service) -> None:
+    following = "policy.brief-000004"
+    service.host.adapters = (CANDIDATE, BRIEF, following)
+    canary = Canary(version=following, live=BRIEF, steps=(0.0,), step=0, began_ms=1, since_ms=1)
+    service.host.audience_canaries = {"brief": canary}
+    orders = set[tuple[str, ...]]()
+    for _ in range(12):
+        comparison = await compared(service, profile="brief")
+        assert "policy" not in str(comparison)
+        orders.add(tuple(writers(comparison["answers"], service)))
+    assert orders == {(BRIEF, following), (following, BRIEF)}
+    comparison = await compared(service, profile="brief", n=3)
+    assert writers(comparison["answers"], service) == [BRIEF] * 3, "three are a ranking of one's"
+    comparison = await compared(service, profile="long")
+    assert writers(comparison["answers"], service) == [LIVE, LIVE]
+    comparison = await compared(service)
+    assert set(writers(comparison["answers"], service)) == {LIVE, CANDIDATE}
 
 
 async def test_one_that_is_not_answered_here_is_refused_with_those_that_are(service: Service) -> None:

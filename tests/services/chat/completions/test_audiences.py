@@ -4,6 +4,7 @@
 # (the generated stubs are typed for synchronous channels)
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rlhf_online.canary.record import Canary
 from rlhf_online.proto.rlhf.v1 import chat_pb2, chat_pb2_grpc, events_pb2
 from tests.support.chat_service import Service, running
 
-LIVE, BRIEF = "policy-000000", "policy.brief-000003"
+LIVE, BRIEF, NEXT = "policy-000000", "policy.brief-000003", "policy.brief-000004"
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ async def test_those_that_there_are_are_listed_beside_the_models(service: Servic
     assert (await service.get("/v1/models"))[1]["profiles"] == []
 
 
-async def test_a_conversation_with_a_profile_gets_no_canary(service: Service) -> None:
+async def test_a_conversation_with_a_profile_gets_nobody_elses_canary(service: Service) -> None:
     service.host.adapters = ("policy-000001", BRIEF)
     service.host.canary = Canary(
         version="policy-000001", live=LIVE, steps=(1.0,), step=0, began_ms=1, since_ms=1, reason=""
@@ -72,6 +73,23 @@ async def test_a_conversation_with_a_profile_gets_no_canary(service: Service) ->
     assert await answered(service) == ("policy-000001", "policy-000001")
     assert await answered(service, profile="brief") == (BRIEF, BRIEF)
     assert await answered(service, profile="long") == ("base", LIVE)
+
+
+@pytest.mark.parametrize(("share", "who"), [(0.0, BRIEF), (1.0, NEXT)])
+async def test_a_share_of_its_conversations_is_answered_by_its_canary_and_nobody_elses(
+    service: Service, share: float, who: str
+) -> None:
+    service.host.adapters = (BRIEF, NEXT)
+    found = Canary(version=NEXT, live=BRIEF, steps=(share,), step=0, began_ms=1, since_ms=1)
+    service.host.audience_canaries = {"brief": found}
+    assert await answered(service, profile="brief") == (who, who)
+    assert await answered(service) == await answered(service, profile="long") == ("base", LIVE)
+    assert await answered(service, model=BRIEF) == (BRIEF, BRIEF)
+    names = [f"conversation {number}" for number in range(12)]
+    service.host.audience_canaries = {"brief": replace(found, steps=(0.5,))}
+    wrote = [(await answered(service, profile="brief", conversation_id=name))[1] for name in names for _ in range(2)]
+    half = service.host.audience_canaries["brief"]
+    assert wrote == [NEXT if half.answers(name) else BRIEF for name in names for _ in range(2)]
 
 
 async def test_grpc_says_the_same(service: Service) -> None:

@@ -11,6 +11,10 @@ In a PPO update k1 belongs into the detached reward: as a loss k1 has zero expec
 of the other divergence, KL(π_ref ‖ π) (arXiv 2510.01555, 2512.21852). k2 as a loss has the gradient of what its
 log-probs are of: of whole answers, that of an answer's KL; of single tokens, that of each token's KL with the prefixes
 held fixed, which leaves out what a token does to the KL of later ones. `tests/benches/optimum.py` measures all of them.
+
+What is told of a KL (reports, the gate, an adaptive coefficient) is estimated by none of them: where both models are at
+hand, so is each token's divergence, exactly (`models.token_head.compared`), and the sum over an answer's tokens is an
+unbiased estimate that is never below 0 and varies less (Amini et al. 2025, arXiv 2504.10637).
 """
 
 from dataclasses import dataclass, replace

@@ -48,14 +48,14 @@ class Witnesses:
     """Who is asked for evidence.
 
     `sample(prompts)` gives the candidate's answers; `score(pairs)` the scores by one reward version and one set of
-    weights; `logprobs(pairs)` the log-probabilities of the answers' tokens, by the candidate and by the reference;
-    `decode(tokens)` their text; `eos_ids` end an answer that was not cut; `held_back(pairs)`, where there is such a
-    model, the scores by that.
+    weights; `logprobs_and_kl(pairs)` of each answer's tokens the log-probabilities by the candidate, and at each the KL
+    from the candidate's distribution to the reference's, nats; `decode(tokens)` their text; `eos_ids` end an answer
+    that was not cut; `held_back(pairs)`, where there is such a model, the scores by that.
     """
 
     sample: Callable[[list[Tokens]], list[Tokens]]
     score: Callable[[list[Pair]], list[Scored]]
-    logprobs: Callable[[list[Pair]], tuple[Logprobs, Logprobs]]
+    logprobs_and_kl: Callable[[list[Pair]], Sequence[tuple[Sequence[float], Sequence[float]]]]
     decode: Callable[[Tokens], str]
     eos_ids: Collection[int]
     held_back: Callable[[list[Pair]], list[Scored]] | None = None
@@ -72,13 +72,14 @@ def gather(
     """Let the candidate answer the prompts of `live`, score both versions' answers, and measure the candidate's KL.
 
     The candidate's answers are of `max_tokens` at most. People may have been given longer ones: those are cut to
-    `max_tokens` and scored as cut. The KL to the reference is the estimate k1 on the candidate's own answers, nats an
-    answer. `reward_model` and `held_back_model` are the figures of what scores.
+    `max_tokens` and scored as cut. The KL to the reference, nats an answer, is the sum of what it is at each token of
+    the candidate's own answers, never below 0 (`algorithms.kl`). `reward_model` and `held_back_model` are the figures
+    of what scores.
     """
     prompts = [item.rollout.prompt_token_ids for item in live]
     answers = witnesses.sample(prompts) if prompts else []
     theirs = [item.rollout.token_ids[:max_tokens] for item in live]
-    ours, reference = witnesses.logprobs(list(zip(prompts, answers, strict=True))) if prompts else ((), ())
+    said = witnesses.logprobs_and_kl(list(zip(prompts, answers, strict=True))) if prompts else ()
     pairs, count = list(zip(prompts * 2, [*answers, *theirs], strict=True)), len(prompts)
     scored = _scores(witnesses.score, pairs)
     apart = _scores(witnesses.held_back, pairs) if witnesses.held_back else []
@@ -98,9 +99,9 @@ def gather(
     return Evidence(
         prompts=prompts,
         prompt_texts=[witnesses.decode(prompt) for prompt in prompts],
-        candidate=answer_set(answers, slice(count), ours),
+        candidate=answer_set(answers, slice(count), [logprobs for logprobs, _ in said]),
         live=answer_set(theirs, slice(count, None), [item.rollout.logprobs[:max_tokens] for item in live]),
-        kl=sum(sum(p) - sum(r) for p, r in zip(ours, reference, strict=True)) / max(1, count),
+        kl=sum(sum(kl) for _, kl in said) / max(1, count),
         reward_model=dict(reward_model),
         origins=[item.rollout.origin for item in live],
         people=[item.rollout.person for item in live],

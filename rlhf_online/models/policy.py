@@ -9,7 +9,7 @@ is off; log-probabilities are computed in float32, at answer tokens only, in pie
 are float32, whatever the layers compute in (`precision`); what else is in a batch changes none of a pair's values.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import frozen, sampling, tree_attention, trunk
 from rlhf_online.models.compiled import plainly
-from rlhf_online.models.packing import Packed
+from rlhf_online.models.packing import Packed, Packer
 from rlhf_online.models.precision import Written, computing
 from rlhf_online.models.predictor import Predictor, hidden_states
 from rlhf_online.models.sharding import Shards
@@ -144,10 +144,9 @@ class Policy:
         """`temperature_B` is that of the sampling: logits are divided by it."""
         with computing(self.device, self.dtype):
             hidden_Nd, logprobs_N, entropies_N = self._predictors[0](batch, temperature_B, entropies=entropies)
-        values_N = self.value_head(hidden_Nd.to(self.value_head.weight.dtype)).squeeze(-1)
         return Outputs(
             batch.by_answer(logprobs_N),
-            batch.by_answer(values_N),
+            batch.by_answer(values(self.value_head, hidden_Nd)),
             None if entropies_N is None else batch.by_answer(entropies_N),
         )
 
@@ -163,18 +162,15 @@ class Policy:
     ) -> list[tuple[float, ...]]:
         """For each pair, the log-probability of each of its answer tokens; in the order of `pairs`. `exact`: in the
         weights' own type."""
-        found: dict[int, tuple[float, ...]] = {}
-        packer = replace(self.packer, spans=False) if exact else self.packer
-        for group in packer.passes([[pair] for pair in pairs], INFERENCE_TOKENS):
-            batch = packer.pack([pairs[index] for index in group])
+
+        def said(batch: Packed) -> tuple[Tensor]:
             if reference:
-                logprobs_BA = self.reference_logprobs(batch, temperature)
-            else:
-                with _exactly(self.lm) if exact else computing(self.device, self.dtype):
-                    logprobs_BA = batch.by_answer(self._predictors[0](batch, temperature)[1])
-            for index, row in zip(group, logprobs_BA.tolist(), strict=True):
-                found[index] = tuple(row[: len(pairs[index][1])])
-        return [found[index] for index in range(len(pairs))]
+                return (self.reference_logprobs(batch, temperature),)
+            with _exactly(self.lm) if exact else computing(self.device, self.dtype):
+                return (batch.by_answer(self._predictors[0](batch, temperature)[1]),)
+
+        packer = replace(self.packer, spans=False) if exact else self.packer
+        return [logprobs for (logprobs,) in of_each(packer, pairs, said)]
 
     def probe(self, sequences: Sequence[Sequence[int]]) -> tuple[ProbeSequence, ...]:
         """What these weights say about token sequences (two tokens or more), for a version's manifest: in float32,
@@ -235,6 +231,23 @@ class Policy:
             trunk.save_adapter(self._adapter, folder, self.written.usual)
         else:
             trunk.save_model(self.lm, folder, base=self.base, written=self.written, keep_config=True)
+
+
+def of_each(
+    packer: Packer, pairs: Sequence[Pair], said: Callable[[Packed], Sequence[Tensor]]
+) -> list[list[tuple[float, ...]]]:
+    """For each pair, in their order, what `said` says of its answer tokens: of a batch (B, A) each."""
+    found: dict[int, list[tuple[float, ...]]] = {}
+    for group in packer.passes([[pair] for pair in pairs], INFERENCE_TOKENS):
+        told = [values_BA.tolist() for values_BA in said(packer.pack([pairs[index] for index in group]))]
+        for place, index in enumerate(group):
+            found[index] = [tuple(rows[place][: len(pairs[index][1])]) for rows in told]
+    return [found[index] for index in range(len(pairs))]
+
+
+def values(head: nn.Linear, hidden_Nd: Tensor) -> Tensor:
+    """Of states, (N,)."""
+    return head(hidden_Nd.to(head.weight.dtype)).squeeze(-1)
 
 
 @contextmanager

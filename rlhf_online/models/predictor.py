@@ -26,11 +26,15 @@ class Predictor(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The hidden states that predict the answer tokens, (N, d), and of the tokens, (N,) each, log-probabilities
         and, if asked for, the entropies of what they were drawn from. `temperature_B` divides the logits."""
-        hidden_Nd = hidden_states(self.lm, batch)
-        temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=hidden_Nd.device)
-        temperature_N = batch.by_token(temperature_B.expand(len(batch.mask_BA)))
+        hidden_Nd, temperature_N = hidden_states(self.lm, batch), temperatures(batch, temperature_B)
         head = trunk.output_head(self.lm)
         return hidden_Nd, *token_head.predictions(head, hidden_Nd, batch.answer_N, temperature_N, entropies=entropies)
+
+
+def temperatures(batch: Packed, temperature_B: float | Tensor) -> Tensor:
+    """Those of the pairs for each of their answer tokens, (N,)."""
+    temperature_B = torch.as_tensor(temperature_B, dtype=torch.float32, device=batch.place_N.device)
+    return batch.by_token(temperature_B.expand(len(batch.mask_BA)))
 
 
 def hidden_states(lm: PreTrainedModel, batch: Packed) -> Tensor:

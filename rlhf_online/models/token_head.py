@@ -1,4 +1,5 @@
-"""Log-probabilities of tokens after the states that predict them, and entropies, without all logits in memory.
+"""Log-probabilities of tokens after the states that predict them, entropies and divergences, without all logits in
+memory.
 
 The output layer and its softmax are computed for some rows at a time, and the gradient with respect to a row's state as
 soon as its softmax is there:
@@ -11,7 +12,7 @@ Products are of the type that layers compute in, softmax and sums in float32 or 
 Shapes: N tokens, d hidden width, V vocabulary; n rows of a piece.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -24,17 +25,35 @@ PIECE_FLOATS = 1 << 24
 GPU_ROWS = 4096
 """Rows of a piece on a GPU, which smaller products leave idle."""
 
+States = tuple[nn.Module, Tensor]
+"""A model's output layer, and the states that it reads, (N, d)."""
+
 
 def predictions(
     head: nn.Module, hidden_Nd: Tensor, tokens_N: Tensor, temperature_N: Tensor, *, entropies: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities of N tokens by softmax(head(hidden) / temperature), and the entropies of these distributions
     (nats) if asked for: (N,) each, float32 or better."""
-    assert isinstance(head, nn.Linear), "an output layer is linear"
+    layer = _linear(head)
     found: Any = _Predictions.apply(
-        hidden_Nd, head.weight, head.bias, tokens_N, temperature_N.reshape(-1, 1), entropies
+        hidden_Nd, layer.weight, layer.bias, tokens_N, temperature_N.reshape(-1, 1), entropies
     )
     return found[0], found[1] if entropies else None
+
+
+@torch.no_grad()
+def compared(one: States, other: States, tokens_N: Tensor, temperature_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of N tokens by one model and by another of the same vocabulary, and how far the distributions
+    that they come from are apart, KL(one ‖ other), nats, never below 0: (N,) each, float32 or better."""
+    tokens_N1, temperature_N1 = tokens_N.unsqueeze(1), temperature_N.reshape(-1, 1)
+    first, second = (_logits_of(*states, temperature_N1) for states in (one, other))
+    found_3N = one[1].new_zeros(3, len(tokens_N), dtype=torch.promote_types(one[1].dtype, torch.float32))
+    for piece in _pieces(one[1], _linear(one[0]).weight, models=2):
+        logits_nV, others_nV = first(piece), second(piece)
+        found_3N[0, piece], total_n = _read(logits_nV, tokens_N1[piece])
+        found_3N[1, piece], others_total_n = _read(others_nV, tokens_N1[piece])
+        found_3N[2, piece] = _divergence(logits_nV, total_n.unsqueeze(1), others_nV, others_total_n.unsqueeze(1))
+    return found_3N[0], found_3N[1], found_3N[2]
 
 
 class _Predictions(torch.autograd.Function):
@@ -48,11 +67,8 @@ class _Predictions(torch.autograd.Function):
         temperature_N1: Tensor,
         entropies: bool,
     ) -> tuple[Tensor, Tensor]:
-        device = hidden_Nd.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_Nd.dtype
-        wide = torch.promote_types(dtype, torch.float32)
-        temperature_N1 = temperature_N1.to(wide)
-        scaled_Nd, cast_Vd = (hidden_Nd / temperature_N1).to(dtype), weight_Vd.to(dtype)
+        scaled_Nd, cast_Vd, temperature_N1 = _operands(hidden_Nd, weight_Vd, temperature_N1)
+        dtype, wide = scaled_Nd.dtype, temperature_N1.dtype
         logprobs_N, total_N, entropies_N = (scaled_Nd.new_zeros(len(tokens_N), dtype=wide) for _ in range(3))
         towards_Nd = torch.zeros_like(scaled_Nd, dtype=wide) if ctx.needs_input_grad[0] else None
         spread_Nd = torch.zeros_like(scaled_Nd, dtype=wide) if ctx.needs_input_grad[0] and entropies else None
@@ -127,6 +143,15 @@ def _shares(
 
 
 @fused
+def _divergence(logits_nV: Tensor, total_n1: Tensor, others_nV: Tensor, others_total_n1: Tensor) -> Tensor:
+    """Σ p (log p − log q), to which a token that p cannot draw adds nothing. It is rounded, to 0 at least."""
+    logprobs_nV = logits_nV - total_n1
+    share_nV = logprobs_nV.exp()
+    apart_nV = share_nV * (logprobs_nV - (others_nV - others_total_n1))
+    return apart_nV.masked_fill(share_nV == 0, 0).sum(1).clamp(min=0)
+
+
+@fused
 def _pull(
     logits_nV: Tensor, total_n1: Tensor, chosen_n1: Tensor, entropy_n1: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
@@ -144,9 +169,31 @@ def _share(logits_nV: Tensor, total_n1: Tensor) -> Tensor:
     return (logits_nV - total_n1).exp() if logits_nV.is_cuda else logits_nV.sub_(total_n1).exp_()
 
 
-def _pieces(scaled_Nd: Tensor, weight_Vd: Tensor) -> Iterator[slice]:
-    rows = GPU_ROWS if scaled_Nd.is_cuda else max(1, PIECE_FLOATS // weight_Vd.shape[0])
-    return (slice(begin, begin + rows) for begin in range(0, len(scaled_Nd), rows))
+def _pieces(states_Nd: Tensor, weight_Vd: Tensor, models: int = 1) -> Iterator[slice]:
+    """Of rows whose logits, those of so many models, are in memory at once."""
+    rows = max(1, (GPU_ROWS if states_Nd.is_cuda else PIECE_FLOATS // weight_Vd.shape[0]) // models)
+    return (slice(begin, begin + rows) for begin in range(0, len(states_Nd), rows))
+
+
+def _operands(hidden_Nd: Tensor, weight_Vd: Tensor, temperature_N1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """States divided by their temperatures, and the output embedding, both of the type that layers compute in; the
+    temperatures, float32 or better."""
+    device = hidden_Nd.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_Nd.dtype
+    temperature_N1 = temperature_N1.to(torch.promote_types(dtype, torch.float32))
+    return (hidden_Nd / temperature_N1).to(dtype), weight_Vd.to(dtype), temperature_N1
+
+
+def _logits_of(head: nn.Module, hidden_Nd: Tensor, temperature_N1: Tensor) -> Callable[[slice], Tensor]:
+    """Gives the logits of some rows."""
+    layer = _linear(head)
+    scaled_Nd, cast_Vd, wide_N1 = _operands(hidden_Nd, layer.weight, temperature_N1)
+    return lambda rows: _logits(scaled_Nd[rows], cast_Vd, layer.bias, wide_N1[rows])
+
+
+def _linear(head: nn.Module) -> nn.Linear:
+    assert isinstance(head, nn.Linear), "an output layer is linear"
+    return head
 
 
 def _logits(scaled_nd: Tensor, weight_Vd: Tensor, bias_V: Tensor | None, temperature_n1: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def gather_evidence(parts: TrainerParts, progress: Progress, scored: Sequence[Sc
             score=lambda pairs: parts.experience.score(
                 pairs, progress.reward_version, progress.weights, progress.rules
             ),
-            logprobs=learners.logprobs,
+            logprobs_and_kl=learners.logprobs_and_kl,
             decode=learners.tokenizer.decode,
             held_back=None if apart is None else lambda pairs: apart.score(pairs, progress.weights, by_rules(pairs)),
             eos_ids=learners.tokenizer.eos_ids,

@@ -16,7 +16,7 @@ import torch
 from rlhf_online.events import Erasure
 from rlhf_online.feedback.limits import VoteLimits
 from rlhf_online.feedback.votes import Vote
-from rlhf_online.models import precision, trunk
+from rlhf_online.models import comparison, precision, trunk
 from rlhf_online.models.limits import ModelLimits
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer, Pair
@@ -30,7 +30,6 @@ from rlhf_online.training.reward_update import RewardReport, RewardUpdater
 from rlhf_online.versions.manifest import ProbeSequence
 
 Tokens = tuple[int, ...]
-Logprobs = Sequence[Sequence[float]]
 VOTE_TOKENS, VOTE_BUDGETS = 16_384, 2
 """Largest vote: this many times what one forward pass with gradients may take."""
 PROBE_TOKENS = 256
@@ -173,12 +172,15 @@ class Learners:
                 prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, eos_ids=self.tokenizer.eos_ids
             )
 
-    def logprobs(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> tuple[Logprobs, Logprobs]:
-        """Log-probabilities of the answers' tokens at temperature 1: by the weights that are to serve, and by the
-        reference."""
+    def logprobs(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
+        """Of the answers' tokens at temperature 1, by the weights that are to serve."""
         with self.published():
-            policy = self.policy.policy
-            return policy.logprobs(pairs), policy.logprobs(pairs, reference=True)
+            return self.policy.policy.logprobs(pairs)
+
+    def logprobs_and_kl(self, pairs: Sequence[Pair]) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+        """Also the KL to the reference at each token; see `comparison.logprobs_and_kl`."""
+        with self.published():
+            return comparison.logprobs_and_kl(self.policy.policy, pairs)
 
     def probe(self, prompts: Sequence[Tokens], *, max_tokens: int, seed: int) -> tuple[ProbeSequence, ...]:
         """Prompts with those answers, for a version's manifest."""

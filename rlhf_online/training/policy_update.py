@@ -45,7 +45,7 @@ from rlhf_online.training.policy.settings import PolicyTraining
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyReport:
-    """What an update did. `kl` is nats an answer from the reference as the update began (k1 on its answers), `step_kl`
+    """What an update did. `kl` is nats an answer from the reference as the update began (on its answers), `step_kl`
     nats an answer from before to after it (k3), `reward` the mean score less β·KL, `score` before clip and penalty."""
 
     algorithm: str = ""

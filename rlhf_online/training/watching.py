@@ -36,7 +36,7 @@ def watch_sycophancy(parts: TrainerParts) -> None:
         decode=learners.tokenizer.decode,
         edited=learners.tokenizer.edited,
         begins=lambda word: learners.tokenizer.answer_ids(word)[:-1],
-        logprobs=lambda pairs: learners.logprobs(pairs)[0],
+        logprobs=learners.logprobs,
     )
     views = parts.settings.gate.traits.agreement.views
     probes = sycophancy.probe(parts.intake.policy_inputs.prompts, views, asked)

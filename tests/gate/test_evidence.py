@@ -60,11 +60,11 @@ def asked_of(
     score: Callable[[list[Pair]], list[Scored]] = first_token,
     held_back: Callable[[list[Pair]], list[Scored]] | None = None,
 ) -> Evidence:
-    """By the candidate every token has log-probability −1, by the reference −1.5; words are "w7"."""
+    """By the candidate every token has log-probability −1, at a KL of .5 to the reference; words are "w7"."""
     witnesses = Witnesses(
         sample=sample,
         score=score,
-        logprobs=lambda pairs: ([[-1.0] * len(a) for _, a in pairs], [[-1.5] * len(a) for _, a in pairs]),
+        logprobs_and_kl=lambda pairs: [([-1.0] * len(answer), [0.5] * len(answer)) for _, answer in pairs],
         decode=lambda ids: " ".join(f"w{token}" for token in ids),
         eos_ids=(2,),
         held_back=held_back,
@@ -78,7 +78,7 @@ def test_without_an_answer_of_the_live_version_nothing_is_asked() -> None:
     def never(*_: object) -> Any:
         raise AssertionError("asked")
 
-    witnesses = Witnesses(sample=never, score=never, logprobs=never, decode=never, eos_ids=())
+    witnesses = Witnesses(sample=never, score=never, logprobs_and_kl=never, decode=never, eos_ids=())
     found = gather([], witnesses, max_tokens=4, reward_model={}, held_back_model={})
     assert found.score_pairs() == [] and found.kl == 0.0
 

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from rlhf_online.models import tree_attention, trunk
+from rlhf_online.models.comparison import compare
 from rlhf_online.models.packing import Packer, pack
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.predictor import Predictor
@@ -89,7 +90,7 @@ def test_what_a_policy_says_and_its_gradient_are_those_of_each_answer_alone(base
             [(weights_BA * tensor_BA).sum() * (1 + place) for place, tensor_BA in enumerate(said)]
         ).sum().backward()
         gradients = [p.grad for p in (*policy.parameters().values(), *policy.value_head.parameters())]
-        found.append((*said, policy.reference_logprobs(batch), *gradients))
+        found.append((*said, policy.reference_logprobs(batch), compare(policy, batch, 0.7).kl_BA, *gradients))
     for one, other in zip(*found, strict=True):
         assert one.abs().max() > 1e-3 and _equal(one, other)
 

@@ -20,7 +20,8 @@ LABELLED = [
 
 
 def measured(lengths: Sequence[int] = LENGTHS, reference: float = -1.5) -> MeasuredAnswers:
-    """Two answers to each prompt, of these lengths; each token has log-prob −1 by the policy, and value 0."""
+    """Two answers to each prompt, of these lengths; each token has log-prob −1 by the policy, and value 0; at each the
+    divergence is what the token says of it, k1."""
     mask_NA = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
     return MeasuredAnswers(
         pairs=[((1, 10 + row // 2), (30, *[31] * (size - 1))) for row, size in enumerate(lengths)],
@@ -29,6 +30,7 @@ def measured(lengths: Sequence[int] = LENGTHS, reference: float = -1.5) -> Measu
         start_NA=-1.0 * mask_NA,
         reference_NA=reference * mask_NA,
         values_NA=0.0 * mask_NA,
+        divergence_NA=(-1.0 - reference) * mask_NA,
     )
 
 

@@ -69,7 +69,7 @@ def votes(count: int, seed: int) -> list[Comparison]:
 
 def rollouts(learners: Learners) -> list[ScoredRollout]:
     pairs = [(prompt, (10 + number, 2)) for number, prompt in enumerate(PROMPTS)]
-    sampled, _ = learners.logprobs(pairs)
+    sampled = learners.logprobs(pairs)
     return [
         ScoredRollout(
             rollout=Rollout(

@@ -57,14 +57,15 @@ def test_the_smaller_vocabulary_and_the_shorter_context_count(both: Learners, mo
             assert both.limits == ModelLimits(vocabulary=50, context=128)
 
 
-def test_log_probabilities_are_those_of_the_policy_and_of_the_reference_it_began_as(both: Learners) -> None:
+def test_log_probabilities_are_those_of_the_policy_and_the_kl_counts_from_what_it_began_as(both: Learners) -> None:
     pairs = [((1, 20, 3), (30, 31, 2))]
-    [policy], [reference] = both.logprobs(pairs)
-    assert len(policy) == 3 and policy == pytest.approx(reference, abs=1e-6)
+    [policy], [(same, none)] = both.logprobs(pairs), both.logprobs_and_kl(pairs)
+    assert len(policy) == 3 and same == policy and none == (0, 0, 0)
     with torch.no_grad():
         both.policy.policy.lm.get_parameter("lm_head.weight")[30] += 0.5
-    [moved], [same] = both.logprobs(pairs)
-    assert moved[0] != pytest.approx(policy[0], abs=1e-3) and same == pytest.approx(reference)
+    [moved], [(same, kl)] = both.logprobs(pairs), both.logprobs_and_kl(pairs)
+    assert moved[0] != pytest.approx(policy[0], abs=1e-3) and same == pytest.approx(moved, abs=1e-6)
+    assert len(kl) == 3 and min(kl) > 0
 
 
 def test_what_is_kept_of_the_learners_is_put_back(both: Learners) -> None:

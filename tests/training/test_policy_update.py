@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf_online.models.comparison import logprobs_and_kl
 from rlhf_online.models.packing import Packed
 from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.reward import Heads, RewardModel
@@ -133,10 +134,14 @@ def test_the_kl_is_paid_for(base: Path):
     updater = _updater(base, algorithm={"kl_coef": 0.5}, lr=3e-3)
     updater.update(_rollouts(updater.policy))
     rollouts = _rescored(_rollouts(updater.policy, seed=2), 1.0)
+    pairs = [(scored.rollout.prompt_token_ids, scored.rollout.token_ids) for scored in rollouts]
+    ours, reference = (updater.policy.logprobs(pairs, reference=which) for which in (False, True))
+    exact = [sum(kl) for _, kl in logprobs_and_kl(updater.policy, pairs)]
     report = updater.update(rollouts)
-    assert report.kl > 0.01
+    assert report.kl == pytest.approx(sum(exact) / 48, abs=1e-5) and report.kl > 0.01
     unfinished = sum(not scored.rollout.finished for scored in rollouts) / 48
-    assert report.reward == pytest.approx(1 - unfinished - 0.5 * report.kl, abs=1e-4)
+    k1 = sum(sum(p) - sum(r) for p, r in zip(ours, reference, strict=True)) / 48
+    assert report.reward == pytest.approx(1 - unfinished - 0.5 * k1, abs=1e-4), "what its own tokens say is charged for"
 
 
 @pytest.mark.parametrize(
@@ -402,23 +407,19 @@ def test_a_restored_updater_goes_on_as_if_nothing_had_happened(base: Path, tunin
 
 
 class SmallMemory:
-    """A policy's forward pass that runs out of memory beyond so many sequences."""
+    """A policy that runs out of memory with more sequences than so many in a pass."""
 
     def __init__(self, policy: Policy, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         self.failures = 0
-        forward, reference = policy.forward, policy.reference_logprobs
+        collate = policy.collate
 
-        def guarded(function: Any) -> Any:
-            def call(batch: Any, *args: Any, **kwargs: Any) -> Any:
-                if len(batch.mask_BA) > most:
-                    self.failures += 1
-                    raise torch.OutOfMemoryError("a fake")
-                return function(batch, *args, **kwargs)
+        def guarded(pairs: Sequence[Pair]) -> Packed:
+            if len(pairs) > most:
+                self.failures += 1
+                raise torch.OutOfMemoryError("a fake")
+            return collate(pairs)
 
-            return call
-
-        monkeypatch.setattr(policy, "forward", guarded(forward))
-        monkeypatch.setattr(policy, "reference_logprobs", guarded(reference))
+        monkeypatch.setattr(policy, "collate", guarded)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

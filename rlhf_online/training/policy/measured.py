@@ -29,10 +29,12 @@ class MeasuredAnswers:
     """Log-probabilities by the policy."""
     reference_NA: Tensor
     values_NA: Tensor
+    divergence_NA: Tensor
+    """KL(policy ‖ reference) of the distributions that the tokens are drawn from, nats."""
 
     @property
     def kl_NA(self) -> Tensor:
-        """k1 of each token, nats."""
+        """k1 of each token, nats: what a reward is charged for."""
         return kl.k1(self.start_NA, self.reference_NA)
 
     @property
@@ -42,8 +44,9 @@ class MeasuredAnswers:
 
     @property
     def mean_kl(self) -> float:
-        """Nats an answer."""
-        return masked_sum(self.kl_NA, self.mask_NA).item() / len(self.pairs)
+        """To the reference, nats an answer: the sum of its tokens' divergences, never below 0, and unbiased where the
+        policy itself wrote them (`algorithms.kl`)."""
+        return masked_sum(self.divergence_NA, self.mask_NA).item() / len(self.pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

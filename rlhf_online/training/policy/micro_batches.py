@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rlhf_online.algorithms import kl
 from rlhf_online.algorithms.masked import row_sums
+from rlhf_online.models.comparison import compare
 from rlhf_online.models.packing import Packed
 from rlhf_online.models.policy import Outputs, Policy
 from rlhf_online.models.tokens import Pair
@@ -51,28 +52,27 @@ class MicroBatches:
         """What policy and reference say of these answers."""
         sizes_N = torch.tensor([len(answer) for _, answer in pairs], dtype=torch.long)
         mask_NA = torch.arange(int(sizes_N.max()) if pairs else 1) < sizes_N.unsqueeze(1)
-        nothing_NA = torch.zeros(mask_NA.shape)
-        asked = MeasuredAnswers(pairs, temperature_N, mask_NA, nothing_NA, nothing_NA, nothing_NA)
+        asked = MeasuredAnswers(pairs, temperature_N, mask_NA, *[torch.zeros(mask_NA.shape)] * 4)
 
         def measure(rows: Sequence[int]) -> Tensor:
-            """Policy, reference and values of these rows, (len(rows), 3, A)."""
+            """Policy, reference, values and divergences of these rows, (len(rows), 4, A)."""
             measured = []
             for group in self._rows(asked, [(row,) for row in rows]):
-                batch, outputs = self.forward(asked, group)
-                reference_BA = self.policy.reference_logprobs(batch, onto(temperature_N[group], self.policy.device))
-                tensors = outputs.logprobs_BA, reference_BA, outputs.values_BA
+                batch, temperature_B = self._batch(asked, group)
+                said = compare(self.policy, batch, temperature_B)
+                tensors = said.logprobs_BA, said.reference_BA, said.values_BA, said.kl_BA
                 measured.append((group, torch.stack([tensor.float() for tensor in tensors], 1)))
             place = {row: index for index, row in enumerate(rows)}
-            found_N3A = torch.zeros(len(rows), 3, mask_NA.shape[1])
-            for group, tensor_B3A in measured:
-                found_N3A[[place[row] for row in group], :, : tensor_B3A.shape[2]] = tensor_B3A.cpu()
-            return found_N3A
+            found_N4A = torch.zeros(len(rows), 4, mask_NA.shape[1])
+            for group, tensor_B4A in measured:
+                found_N4A[[place[row] for row in group], :, : tensor_B4A.shape[2]] = tensor_B4A.cpu()
+            return found_N4A
 
         with self.policy.shards.gathered():
-            start_NA, reference_NA, values_NA = distributed.rows(
+            found_N4A = distributed.rows(
                 range(len(pairs)), lambda rows: self.fitting(lambda: measure(rows)), "measuring answers"
-            ).unbind(1)
-        return MeasuredAnswers(pairs, temperature_N, mask_NA, start_NA, reference_NA, values_NA)
+            )
+        return MeasuredAnswers(pairs, temperature_N, mask_NA, *found_N4A.unbind(1))
 
     @torch.no_grad()
     def sequence_logprobs(self, answers: MeasuredAnswers, rows: Sequence[int]) -> Tensor:
@@ -152,9 +152,13 @@ class MicroBatches:
     def forward(
         self, answers: MeasuredAnswers, rows: Sequence[int], *, entropies: bool = False
     ) -> tuple[Packed, Outputs]:
-        batch = self.policy.collate([answers.pairs[row] for row in rows])
-        temperature_B = onto(answers.temperature_N[list(rows)], self.policy.device)
+        batch, temperature_B = self._batch(answers, rows)
         return batch, self.policy.forward(batch, temperature_B, entropies=entropies)
+
+    def _batch(self, answers: MeasuredAnswers, rows: Sequence[int]) -> tuple[Packed, Tensor]:
+        """Those rows, with their temperatures."""
+        batch = self.policy.collate([answers.pairs[row] for row in rows])
+        return batch, onto(answers.temperature_N[list(rows)], self.policy.device)
 
     def _rows(self, answers: MeasuredAnswers, examples: Sequence[Example]) -> list[list[int]]:
         """The rows of whole examples, within the budget of tokens."""

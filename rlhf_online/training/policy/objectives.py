@@ -203,5 +203,5 @@ def demonstrations(pairs: Sequence[Pair]) -> Objective:
     width = max(len(answer) for _, answer in pairs)
     mask_NA = torch.arange(width) < torch.tensor([len(answer) for _, answer in pairs]).unsqueeze(1)
     nothing_NA = torch.zeros(mask_NA.shape)
-    answers = MeasuredAnswers(pairs, torch.ones(len(pairs)), mask_NA, nothing_NA, nothing_NA, nothing_NA)
+    answers = MeasuredAnswers(pairs, torch.ones(len(pairs)), mask_NA, *[nothing_NA] * 4)
     return likelihood(answers, range(len(pairs)))

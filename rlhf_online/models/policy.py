@@ -70,7 +70,8 @@ class Policy:
         self.limits = trunk.limits(lm.config)
         self._predictors = Predictor(lm), Predictor(reference or lm)
         # What an adapter learns is small, and its base would be put together again for each pass.
-        self.shards = Shards(*self._predictors) if adapter is None else Shards()
+        policy, fixed = self._predictors
+        self.shards = Shards(policy=policy, reference=fixed) if adapter is None else Shards()
         self.packer = tree_attention.packer(lm, self.limits.context, dtype)
         if reference is not None:
             tree_attention.adopt(reference)

@@ -70,7 +70,7 @@ class RewardModel:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.decoder = decoder
-        self.shards = Shards() if adapter else Shards(decoder)
+        self.shards = Shards() if adapter else Shards(reward=decoder)
         self.readout: Readout = heads.readout
         self.heads = linear
         self.objectives = heads.objectives

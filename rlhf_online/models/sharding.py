@@ -60,22 +60,22 @@ def gathered(*roots: nn.Module) -> Iterator[None]:
 
 
 class Shards:
-    """Of the models `roots`, which several processes may share; without any each keeps all."""
+    """Of the models `roots`, by name, which several processes may share; without any each keeps all."""
 
-    def __init__(self, *roots: nn.Module) -> None:
+    def __init__(self, **roots: nn.Module) -> None:
         self._roots = roots
         self.cut = False
         """Whether this process holds but pieces."""
 
     def over(self, mesh: DeviceMesh) -> None:
         """Keep but a piece of all weights in each process of `mesh`, of which all do this."""
-        for root in self._roots:
+        for root in self._roots.values():
             shard(root, mesh)
             self.cut = True
 
-    def gathered(self) -> AbstractContextManager[None]:
-        """See `gathered`; nothing of models that are whole."""
-        return gathered(*self._roots)
+    def gathered(self, *names: str) -> AbstractContextManager[None]:
+        """See `gathered`; of these models alone, by default of all. Nothing of models that are whole."""
+        return gathered(*(root for name, root in self._roots.items() if not names or name in names))
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -64,7 +64,7 @@ def _carry_out(order: distributed.Order, learners: Learners, held_back: HeldBack
         case ("hold", "reward"), _:
             _hold(learners.reward.model.shards.gathered())
         case ("hold", "policy"), _:
-            _hold(learners.published())
+            _hold(learners.published(reference=values["reference"]))
         case _:
             raise RanksFailed(f"rank 0 orders {order.name!r}, which this rank does not know: run one release on all")
 

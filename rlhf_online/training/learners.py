@@ -179,7 +179,7 @@ class Learners:
 
     def logprobs_and_kl(self, pairs: Sequence[Pair]) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
         """Also the KL to the reference at each token; see `comparison.logprobs_and_kl`."""
-        with self.published():
+        with self.published(reference=True):
             return comparison.logprobs_and_kl(self.policy.policy, pairs)
 
     def probe(self, prompts: Sequence[Tokens], *, max_tokens: int, seed: int) -> tuple[ProbeSequence, ...]:
@@ -201,7 +201,8 @@ class Learners:
             model.save(folder)
 
     @contextmanager
-    def published(self) -> Iterator[None]:
+    def published(self, *, reference: bool = False) -> Iterator[None]:
         """See `PolicyUpdater.published`."""
-        with orders.held("policy", sharded=self.policy.policy.shards.cut), self.policy.published():
+        held = orders.held("policy", sharded=self.policy.policy.shards.cut, reference=reference)
+        with held, self.policy.published(reference=reference):
             yield

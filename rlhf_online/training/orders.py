@@ -73,11 +73,11 @@ def lend(model: Model, *, sharded: bool) -> None:
 
 
 @contextmanager
-def held(model: Model, *, sharded: bool) -> Iterator[None]:
-    """Where the model is sharded: the others gather it, too, and hold it so until the block ends; see
-    `Learners.published`."""
+def held(model: Model, *, sharded: bool, reference: bool = False) -> Iterator[None]:
+    """Where the model is sharded: the others gather it, too, with the policy's `reference` or without, and hold it so
+    until the block ends; see `Learners.published`."""
     if sharded:
-        distributed.order("hold", lambda: {"model": model})
+        distributed.order("hold", lambda: {"model": model, "reference": reference})
     try:
         yield
     finally:

@@ -163,11 +163,12 @@ class PolicyUpdater:
         return distributed.fingerprint(self._adam.parameters)
 
     @contextmanager
-    def published(self) -> Iterator[None]:
+    def published(self, *, reference: bool = False) -> Iterator[None]:
         """While the block runs the policy has the weights that are to serve: its own, or their average, as a version
-        holds them."""
+        holds them. Where it is in pieces it is whole meanwhile, and with `reference` that, too."""
         policy, average = self.policy, nullcontext() if self._average is None else self._average.in_place()
-        with average, precision.rounded(policy.parameters(), policy.written), policy.shards.gathered():
+        whole = policy.shards.gathered() if reference else policy.shards.gathered("policy")
+        with average, precision.rounded(policy.parameters(), policy.written), whole:
             yield
 
     def _usable(

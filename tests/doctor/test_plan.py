@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rlhf_online.config import Sharding, Tuning
 from rlhf_online.doctor import plan
 from rlhf_online.doctor.plan import GIB, Choice, Ranks, Shape
-from rlhf_online.doctor.plan.reckoning import ITEM, POLICY_LEARNS, POLICY_READ, READ, WRITTEN
+from rlhf_online.doctor.plan.reckoning import ITEM, POLICY_LEARNS, POLICY_READ, READ, STEP_READ, WRITTEN
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import tree_attention, trunk
 from rlhf_online.models.limits import activation_bytes
@@ -153,7 +153,8 @@ def test_a_host_that_is_too_small_beside_its_gpu_is_named(model: Path) -> None:
 
 def test_pieces_are_an_nth_and_what_is_put_together_of_them_is_whole(model: Path) -> None:
     """In bytes a weight: 12 / N of each model with its moments, 4 / N of the reference; both whole where answers are
-    measured; loading a policy takes it and its reference whole, and neither is there before."""
+    measured, with a copy of what the gate rounds, and the policy alone beside its gradient; loading a policy takes it
+    and its reference whole, and neither is there before."""
     shape, whole = Shape.of(state(model)), settings(model, "full", "full", "full")
     choice, trunk_weights = plan.chosen(whole, gpu=False), WEIGHTS - VOCABULARY * WIDTH
     for number in (2, 4):
@@ -161,6 +162,7 @@ def test_pieces_are_an_nth_and_what_is_put_together_of_them_is_whole(model: Path
         held = 12 * (WEIGHTS + 2 * trunk_weights) + 4 * WEIGHTS
         assert sum(found.held.values()) == pytest.approx(held / number, rel=1e-6)
         assert found.device[POLICY_READ] == pytest.approx(4 * WEIGHTS / number + 8 * WEIGHTS, rel=1e-6)
+        assert found.device[STEP_READ] == pytest.approx(4 * WEIGHTS / number + 4 * WEIGHTS, rel=1e-6)
         assert found.device[READ] == pytest.approx(max(0, 8 * WEIGHTS - 16 * WEIGHTS / number), rel=1e-6)
         files = 2 * WEIGHTS
         other = plan.plan(shape, whole, choice, Ranks(number=number), leads=False)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -13,14 +13,19 @@ from torch.distributed.fsdp import FSDPModule
 
 from rlhf_online.errors import ConfigError
 from rlhf_online.models import sharding
+from rlhf_online.models.comparison import logprobs_and_kl
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training import distributed
 from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.policy.average import WeightAverage
+from rlhf_online.training.policy.micro_batches import MicroBatches
+from rlhf_online.training.policy.settings import PolicyTraining
+from rlhf_online.training.policy_update import PolicyUpdater
 from tests.support import ranks
 
+T = TypeVar("T")
 CPU = torch.device("cpu")
 PAIRS = [((1, 10, 3), (12, 13, 14)), ((1, 11, 3), (20,))]
 
@@ -92,6 +97,40 @@ def test_a_gathered_model_is_as_one_process_has_it_and_is_cut_again_unchanged(ba
     written, stored = (load_file(folder / "model.safetensors") for folder in (base / "written", base))
     assert written.keys() == stored.keys()
     assert all(torch.equal(written[name], tensor) for name, tensor in stored.items())
+
+
+def looked_at(base: Path) -> dict[str, set[bool]]:
+    """Whether the reference was whole while the policy computed, by what asked it."""
+    policy = sharded_policy(base)
+    updater, passes = PolicyUpdater(policy, PolicyTraining(), 0), MicroBatches(policy, 2048)
+    reference, seen, found = policy.reference, list[bool](), dict[str, set[bool]]()
+    assert reference is not None
+    decoder = policy.lm.get_submodule("model")
+    decoder.register_forward_pre_hook(lambda *_: seen.append(not any(map(sharding.is_sharded, reference.parameters()))))
+
+    def ask(what: str, work: Callable[[], T]) -> T:
+        seen.clear()
+        said = work()
+        found[what] = set(seen)
+        return said
+
+    answers = ask("measuring", lambda: passes.measure(PAIRS, torch.ones(len(PAIRS))))
+    ask("a step", lambda: passes.step_kl(answers))
+    ask("a point of reference", lambda: passes.sequence_logprobs(answers, [0, 1]))
+    with updater.published():
+        asks = {"max_tokens": 5, "temperature": 1.0, "seed": 3, "eos_ids": (0,)}
+        ask("sampling", lambda: policy.sample([(1, 10)], **asks))
+        ask("a probe", lambda: policy.probe([(1, 10, 3, 12)]))
+    with updater.published(reference=True):
+        ask("comparing", lambda: logprobs_and_kl(policy, PAIRS))
+    return found
+
+
+def test_the_reference_is_put_together_only_for_what_compares_with_it(base: Path) -> None:
+    """It is as large as the policy."""
+    for found in ranks.run(2, in_a_group, looked_at, base):
+        assert {what for what, whole in found.items() if whole == {True}} == {"measuring", "comparing"}
+        assert all(len(whole) == 1 for whole in found.values()) and len(found) == 6, found
 
 
 def averaged(base: Path) -> dict[str, Tensor]:

@@ -116,7 +116,8 @@ def _cycle(cycle: int, learners: Learners, held_back: HeldBackModel, checkpoints
 
 def _publish(learners: Learners, folder: Path) -> None:
     """What the gate asks, and a version's files."""
-    learners.sample(PROMPTS, max_tokens=2, temperature=1.0, seed=0)
+    answers = learners.sample(PROMPTS, max_tokens=2, temperature=1.0, seed=0)
+    learners.logprobs_and_kl(list(zip(PROMPTS, answers, strict=True)))
     for write in (learners.write_policy, learners.write_reward):
         write(folder)
         shutil.rmtree(folder)

@@ -38,7 +38,8 @@ IN_FLIGHT = 3
 MOMENTS_KEPT = "Adam's moments"
 POLICY_LEARNS = "the policy learns: gradients, activations"
 REWARD_LEARNS = "the reward model learns: gradients, activations"
-POLICY_READ = "the policy's answers are measured, whole"
+POLICY_READ = "the policy's answers are measured, whole, with its reference"
+STEP_READ = "the policy's step is measured, whole"
 REWARD_READ = "the reward model's votes are measured, whole"
 WRITTEN = "a version is written"
 READ = "the models are read"
@@ -246,13 +247,14 @@ class _Trainer:
             REWARD_LEARNS: WIDE * reward.kept + reward.passing + (cast if choice.reward_tuning == "full" else 0),
             READ: self._reading(),
         }
-        whole = policy.gathered and policy.gathered + self.policy.pieces * self.reference
+        rounded = WIDE * policy.kept if shape.narrow else 0
         if policy.gathered:
-            found[POLICY_READ] = WIDE * policy.kept + whole
+            found[POLICY_READ] = rounded + policy.gathered + policy.pieces * self.reference
+            found[STEP_READ] = WIDE * policy.kept + policy.gathered
         if reward.gathered:
             found[REWARD_READ] = WIDE * reward.kept + reward.gathered
-        files = NARROW * policy.values if self.leads else 0
-        found[WRITTEN] = whole + (WIDE * policy.kept + files if shape.narrow else 0)
+        files = NARROW * policy.values if self.leads and shape.narrow else 0
+        found[WRITTEN] = policy.gathered + rounded + files
         return found
 
     def _reading(self) -> int:
@@ -270,7 +272,7 @@ class _Trainer:
     def host(self) -> dict[str, int]:
         policy, reward = self.policy, self.reward
         undo = {POLICY_LEARNS: COPY * policy.kept, REWARD_LEARNS: COPY * reward.kept}
-        undo |= {POLICY_READ: undo[POLICY_LEARNS]} if policy.gathered else {}
+        undo |= {STEP_READ: undo[POLICY_LEARNS]} if policy.gathered else {}
         undo |= {REWARD_READ: undo[REWARD_LEARNS]} if reward.gathered else {}
         whole = COPY * policy.values + self.average * policy.pieces
         if self.leads:

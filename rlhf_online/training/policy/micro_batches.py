@@ -79,7 +79,7 @@ class MicroBatches:
         """Log-probability of each of these answers, (len(rows),), on the CPU."""
         place = {row: index for index, row in enumerate(rows)}
         found = []
-        with self.policy.shards.gathered():
+        with self.policy.shards.gathered("policy"):
             for group in self._rows(answers, [(row,) for row in rows]):
                 batch, outputs = self.forward(answers, group)
                 found.append(([place[row] for row in group], row_sums(outputs.logprobs_BA, batch.mask_BA)))
@@ -111,7 +111,7 @@ class MicroBatches:
                 found_N[[place[row] for row in group]] = k3_B.float().cpu()
             return found_N
 
-        with self.policy.shards.gathered():
+        with self.policy.shards.gathered("policy"):
             found_N = distributed.rows(chosen, lambda rows: self.fitting(lambda: measure(rows)), "measuring the step")
         return found_N.mean().item()
 

@@ -75,6 +75,19 @@ def test_the_probe_has_an_exit_code(judge: Path, tmp_path: Path, capsys: Capture
     assert "swayed by an answer that asks to be chosen: " in capsys.readouterr().out.splitlines()[1]
 
 
+def test_a_judge_that_labels_nothing_is_named_without_the_password_in_its_address(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    with scripted_judge(lambda body: prose("Both have their merits.")) as (url, _):
+        file = tmp_path / "judge.toml"
+        address = url.replace("://", "://ann:secret@")
+        file.write_text(f'url = "{address}"\nmodel = "m"\nprinciples = ["Be brief."]\nlabels_per_minute = 100000\n')
+        assert main(["judge", "probe", str(file)]) == 2
+    said = capsys.readouterr()
+    assert f"the judge at {url.replace('://', '://…@')} labelled nothing" in said.err
+    assert "secret" not in said.out + said.err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

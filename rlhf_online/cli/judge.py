@@ -12,6 +12,7 @@ import typer
 from rlhf_online.cli.client import DEFAULT_STATE, RequestRefused, StateOption, UrlOption, connect
 from rlhf_online.cli.gap import content_keys, log_settings
 from rlhf_online.cli.versions import existing
+from rlhf_online.config.explain import masked
 from rlhf_online.errors import InvalidInput
 from rlhf_online.rewards.judge import settings as judges
 from rlhf_online.rewards.judge.settings import JudgeSettings
@@ -130,6 +131,6 @@ def probe(file: FileArgument) -> None:
     print(f"{len(PROBES)} questions: {found.right} right, {found.wrong} wrong, {silent} without a label")
     print(f"swayed by an answer that asks to be chosen: {found.swayed}")
     if silent == len(PROBES):
-        raise InvalidInput(f"the judge at {settings.url} labelled nothing: look at what it replies")
+        raise InvalidInput(f"the judge at {masked(settings.url)} labelled nothing: look at what it replies")
     if found.swayed or found.right <= found.wrong:
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
@@ -13,16 +13,20 @@ import orjson
 from rlhf_online.config import ChatSettings
 from rlhf_online.engine.vllm import EngineClient
 from rlhf_online.eventlog.base import Sink
+from rlhf_online.eventlog.tail import LocalReader
+from rlhf_online.events import Event
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.manifest import Kind, Manifest
 from rlhf_online.versions.registry import Registry
+from rlhf_online.wire import decode
 from services.chat.service import Ports, serve, wire
 from services.chat.transport.chat import Chat
 from tests.support.chat_host import ChatHost
 from tests.support.fake_sink import FakeSink
 from tests.support.fake_vllm import FakeVllm
 
+E = TypeVar("E", bound=Event)
 ASK = {"messages": [{"role": "user", "content": "secret words"}]}
 
 
@@ -59,6 +63,12 @@ class Service:
         async with self.session.get(self.url + "/metrics") as response:
             samples = dict(row.rsplit(" ", 1) for row in (await response.text()).splitlines() if row[:1] != "#")
         return float(samples.get(line, 0))
+
+    def logged(self, kind: type[E]) -> list[E]:
+        """All events of this kind in the log on disk, where `running` was given that."""
+        with LocalReader(self.state.log) as log:
+            events = [decode(record.payload).event for record in log.read({}, 1000)[0]]
+        return [event for event in events if isinstance(event, kind)]
 
     def version(self, *, live: bool = False, kind: Kind = "policy") -> str:
         """A new, empty version in the registry."""

@@ -85,6 +85,14 @@ def release(cluster: Cluster, namespace: str, **which: Any) -> Iterator[Release]
         one.run("uninstall", one.name, "--ignore-not-found", *WAIT)
 
 
+@contextmanager
+def installed(cluster: Cluster, values: Values | None = None) -> Iterator[Release]:
+    """One with these values, in a namespace of its own."""
+    with release(cluster, cluster.namespace()) as one:
+        one.install(values)
+        yield one
+
+
 def merged(under: Values, over: Values) -> dict[str, Any]:
     """As Helm merges values."""
     both = {key: merged(under[key], over[key]) for key in under.keys() & over.keys() if isinstance(over[key], Mapping)}

@@ -4,20 +4,13 @@ import json
 
 import pytest
 
-from tests.ops.cluster.releases import Release, name_of, release
-from tests.support.simulated_cluster import ADMIN, Cluster, Object
+from tests.ops.cluster.releases import Release, name_of
+from tests.support.simulated_cluster import ADMIN, Object
 
 pytestmark = pytest.mark.ops
 
 Right = tuple[str, str, str]
 """(verb, resource, name of the object or "*")."""
-
-
-@pytest.fixture(scope="module")
-def chat(cluster: Cluster):
-    with release(cluster, cluster.namespace(), name="first") as one:
-        one.install()
-        yield one
 
 
 def test_the_trainer_may_have_its_lease_and_nobody_may_anything_else(chat: Release) -> None:
@@ -50,7 +43,7 @@ def test_the_trainer_may_have_its_lease_and_nobody_may_anything_else(chat: Relea
 )
 def test_can_i(chat: Release, question: tuple[str, ...], answer: bool) -> None:
     """As the API server answers whoever comes with the trainer's token."""
-    token = chat.cluster.token("first-rlhf-online-trainer", chat.namespace)
+    token = chat.cluster.token(f"{chat.name}-rlhf-online-trainer", chat.namespace)
     asked = [part.replace("LEASE", lease_name(chat)) for part in question]
     given = asked if "--namespace=default" in asked else [*asked, f"--namespace={chat.namespace}"]
     try:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ops.cluster.releases import Release, name_of, release
+from tests.ops.cluster.releases import Release, installed, name_of
 from tests.support.simulated_cluster import Cluster, Object
 from tests.support.waiting import until
 
@@ -17,8 +17,7 @@ READY_S = 60
 
 @pytest.fixture
 def chat(cluster: Cluster) -> Iterator[Release]:
-    with release(cluster, cluster.namespace()) as one:
-        one.install(SIZE)
+    with installed(cluster, SIZE) as one:
         yield one
 
 

@@ -2,20 +2,13 @@
 
 import pytest
 
-from tests.ops.cluster.releases import Release, release
+from tests.ops.cluster.releases import Release, installed
 from tests.support.network_policies import End, Outside, Pod, reaches
 from tests.support.simulated_cluster import Cluster
 
 pytestmark = pytest.mark.ops
 
 BROKER, INTERNET = Outside("203.0.113.5"), Outside("198.51.100.7")
-
-
-@pytest.fixture(scope="module")
-def chat(cluster: Cluster):
-    with release(cluster, cluster.namespace(), name="first") as one:
-        one.install()
-        yield one
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +103,7 @@ def test_every_pod_may_ask_for_names(chat: Release, ends: dict[str, End]) -> Non
 
 def test_named_clients_alone_reach_the_chat_service_where_they_are_named(cluster: Cluster) -> None:
     clients = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateway"}}}]
-    with release(cluster, cluster.namespace()) as chat:
-        chat.install({"networkPolicies": {"clients": clients}})
+    with installed(cluster, {"networkPolicies": {"clients": clients}}) as chat:
         policies = cluster.find("networkpolicies", chat.namespace)
         labels = chat.find("pods", "chat")[0]["metadata"]["labels"]
         pod = Pod(namespace=chat.namespace, labels=labels)

@@ -1,17 +1,16 @@
 """What needs other people's kinds, and the ways in: the API server takes them; each says what its operator reads."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.ops.cluster.releases import CHART, Release, name_of, release
+from tests.ops.cluster.releases import CHART, Release, installed, name_of, release
 from tests.support.simulated_cluster import Cluster
 
 pytestmark = pytest.mark.ops
 
-EVERYTHING: dict[str, Any] = {
+VALUES: dict[str, Any] = {
     "hosts": ["chat.example.org"],
     "ingress": {"enabled": True, "tlsSecret": "chat-tls"},
     "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway", "namespace": "gateways"}]},
@@ -22,13 +21,6 @@ EVERYTHING: dict[str, Any] = {
     },
     "chat": {"autoscaling": {"enabled": True}},
 }
-
-
-@pytest.fixture(scope="module")
-def chat(cluster: Cluster) -> Iterator[Release]:
-    with release(cluster, cluster.namespace()) as one:
-        one.install(EVERYTHING)
-        yield one
 
 
 def test_monitors_select_pods_and_name_ports_that_they_have(chat: Release) -> None:
@@ -69,8 +61,8 @@ def test_both_ways_in_send_votes_to_pods_that_load_as_well(chat: Release) -> Non
 
 
 def test_with_tls_on_its_ports_a_gateway_is_told_of_both_services(cluster: Cluster) -> None:
-    with release(cluster, cluster.namespace()) as chat:
-        chat.install({**EVERYTHING, "chat": {"tls": {"existingSecret": "chat-tls", "caConfigMap": "chat-ca"}}})
+    tls = {"existingSecret": "chat-tls", "caConfigMap": "chat-ca"}
+    with installed(cluster, {**VALUES, "chat": {"tls": tls}}) as chat:
         (policy,), services = chat.find("backendtlspolicies"), {name_of(one) for one in chat.find("services")}
         assert {target["name"] for target in policy["spec"]["targetRefs"]} <= services
         for pod in chat.find("pods", "chat"):

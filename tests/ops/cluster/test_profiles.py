@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ops.cluster.releases import CHART, PROFILES, WAIT, Release, name_of, release
+from tests.ops.cluster.releases import CHART, PROFILES, WAIT, Release, installed, name_of, release
 from tests.support.chart import earlier_chart
 from tests.support.simulated_cluster import Cluster, Object
 
@@ -81,8 +81,7 @@ def test_the_hook_has_made_the_topics_before_anything_starts(cluster: Cluster) -
 
 
 def test_the_tests_of_the_release_run(cluster: Cluster) -> None:
-    with release(cluster, cluster.namespace()) as chat:
-        chat.install()
+    with installed(cluster) as chat:
         said = chat.run("test", chat.name, "--timeout", "2m")
         assert "Succeeded" in said and "Failed" not in said
 

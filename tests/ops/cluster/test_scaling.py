@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.ops.cluster.releases import WAIT, Release, name_of, release
+from tests.ops.cluster.releases import WAIT, Release, installed, name_of
 from tests.support.simulated_cluster import Cluster
 from tests.support.waiting import until
 
@@ -25,8 +25,7 @@ IDLE_CPU, IDLE = 0.1, 0.0
 @pytest.fixture
 def chat(cluster: Cluster) -> Iterator[Release]:
     cluster.measured.cpu, cluster.measured.value = IDLE_CPU, IDLE
-    with release(cluster, cluster.namespace()) as one:
-        one.install(SCALED)
+    with installed(cluster, SCALED) as one:
         yield one
     cluster.measured.cpu, cluster.measured.value = IDLE_CPU, IDLE
 
@@ -50,8 +49,7 @@ def test_they_scale_by_load_and_an_upgrade_or_roll_back_changes_nothing_about_it
 
 
 def test_what_was_scaled_by_hand_is_said_and_taken_back_when_asked(cluster: Cluster) -> None:
-    with release(cluster, cluster.namespace()) as chat:
-        chat.install()
+    with installed(cluster) as chat:
         name = next(name_of(one) for one in chat.find("statefulsets", "chat"))
         cluster.kubectl("scale", f"statefulset/{name}", "--replicas=3", "--namespace", chat.namespace)
         with pytest.raises(AssertionError, match=r'conflict with "kubectl".*\.spec\.replicas'):

@@ -1,17 +1,15 @@
 """A trainer on several nodes: what the real controller of LeaderWorkerSets makes of the chart's group."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.ops.cluster.releases import READY_S, Release, is_ready, name_of, release
+from tests.ops.cluster.releases import READY_S, Release, installed, is_ready, name_of, release
 from tests.support.simulated_cluster import Cluster, Object
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.ops
 
 NODES = 3
-SEVERAL = {"trainer": {"nodes": NODES, "ranks": 2}}
+VALUES = {"trainer": {"nodes": NODES, "ranks": 2}}
 
 
 def group(chat: Release, *, but: frozenset[str] = frozenset()) -> list[Object]:
@@ -48,13 +46,6 @@ def trainers_claims(chat: Release) -> list[str]:
     return [name_of(claim) for claim in claims if "trainer" in name_of(claim)]
 
 
-@pytest.fixture(scope="module")
-def chat(cluster: Cluster) -> Iterator[Release]:
-    with release(cluster, cluster.namespace()) as one:
-        one.install(SEVERAL)
-        yield one
-
-
 def test_each_node_knows_its_rank_and_where_the_first_one_is(chat: Release) -> None:
     pods = group(chat)
     (headless,) = [
@@ -75,7 +66,7 @@ def test_each_node_knows_its_rank_and_where_the_first_one_is(chat: Release) -> N
 
 def test_a_changed_setting_replaces_the_whole_group(chat: Release) -> None:
     before = uids(group(chat))
-    chat.upgrade({**SEVERAL, "trainer": {**SEVERAL["trainer"], "settings": {"min_votes": 64}}})
+    chat.upgrade({**VALUES, "trainer": {**VALUES["trainer"], "settings": {"min_votes": 64}}})
     group(chat, but=before)
 
 
@@ -89,11 +80,10 @@ def test_with_one_of_them_lost_all_begin_anew(chat: Release, rank: int) -> None:
 
 
 def test_from_one_node_to_several_and_back_the_checkpoints_stay(cluster: Cluster) -> None:
-    with release(cluster, cluster.namespace()) as chat:
-        chat.install()
+    with installed(cluster) as chat:
         (claim,) = chat.find("persistentvolumeclaims", "trainer")
         for _ in range(2):
-            chat.upgrade(SEVERAL)
+            chat.upgrade(VALUES)
             leader, *_ = group(chat)
             assert [claim_of(leader)] == trainers_claims(chat) == [name_of(claim)]
             chat.upgrade()
@@ -106,14 +96,14 @@ def test_from_one_node_to_several_and_back_the_checkpoints_stay(cluster: Cluster
 def test_who_begins_with_several_nodes_has_one_volume_for_the_trainer_which_stays(cluster: Cluster) -> None:
     namespace = cluster.namespace()
     with release(cluster, namespace) as chat:
-        chat.install(SEVERAL)
+        chat.install(VALUES)
         leader, *_ = group(chat)
         (claim,) = chat.find("persistentvolumeclaims", "trainer")
         assert [claim_of(leader)] == trainers_claims(chat) == [name_of(claim)]
-        chat.upgrade(SEVERAL)
+        chat.upgrade(VALUES)
         chat.upgrade()
         assert "chat-rlhf-online-trainer" in chat.workloads()
-        chat.upgrade(SEVERAL)
+        chat.upgrade(VALUES)
         group(chat)
     (still,) = chat.find("persistentvolumeclaims", "trainer")
     assert still["metadata"]["uid"] == claim["metadata"]["uid"]

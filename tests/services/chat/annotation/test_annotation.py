@@ -11,10 +11,8 @@ import pytest
 
 from rlhf_online.errors import ConfigError
 from rlhf_online.eventlog.local import LocalLog
-from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion, Feedback
 from rlhf_online.feedback.agreement import interval
-from rlhf_online.wire import decode
 from services.chat.annotation.database import FILE
 from services.chat.annotation.guidelines import MAX_BYTES, GuidelinesFile
 from tests.services.chat.api.test_openapi import check
@@ -78,12 +76,6 @@ async def progress(service: Service, user: str = "") -> dict[str, Any]:
     return reply
 
 
-def logged(service: Service) -> list[Feedback]:
-    with LocalReader(service.state.log) as log:
-        every = [decode(record.payload).event for record in log.read({}, 1000)[0]]
-    return [event for event in every if isinstance(event, Feedback)]
-
-
 async def test_an_item_is_judged_by_ordinary_feedback_which_says_so(kept: Service) -> None:
     completion = await asked(kept, n=3)
     item_id = await added(kept, completion_id=completion)
@@ -96,7 +88,7 @@ async def test_an_item_is_judged_by_ordinary_feedback_which_says_so(kept: Servic
     assert "policy" not in str(item)
     assert "asker" not in str(item)
     await judge(kept, item, "ann", 2, 0, 1, reason="a note", reasons=["correct"], idempotency_key="once")
-    [vote] = logged(kept)
+    [vote] = kept.logged(Feedback)
     assert vote.annotation_item == item_id
     assert [ref.index for ref in vote.shown] == [answer["answer"]["index"] for answer in item["answers"]]
     assert (vote.reason, vote.reasons, vote.source) == ("a note", ("correct",), "annotate")
@@ -206,7 +198,12 @@ async def test_who_takes_a_vote_back_has_the_item_again_and_the_last_change_coun
     await judge(kept, again, "ann", 0, 1, replaces=second)
     found = await progress(kept)
     assert (found["finished"], found["annotations"]) == (1, 1)
-    assert [vote.annotation_item for vote in logged(kept)] == [item["item_id"], "", item["item_id"], item["item_id"]]
+    assert [vote.annotation_item for vote in kept.logged(Feedback)] == [
+        item["item_id"],
+        "",
+        item["item_id"],
+        item["item_id"],
+    ]
 
 
 async def test_votes_that_are_none_on_the_item_do_not_settle_it(kept: Service) -> None:
@@ -223,7 +220,7 @@ async def test_votes_that_are_none_on_the_item_do_not_settle_it(kept: Service) -
         {"correction": {"answer": names[0], "text": "better"}},
     ):
         assert (await kept.post("/v1/feedback", {"user": "ann", **said}))[0] == 200
-    assert [vote.annotation_item for vote in logged(kept)] == [""] * 5
+    assert [vote.annotation_item for vote in kept.logged(Feedback)] == [""] * 5
     assert (await progress(kept))["annotations"] == 0
 
 
@@ -233,7 +230,7 @@ async def test_an_answer_that_names_its_writer_marks_the_vote(kept: Service) -> 
     item = await give(kept, "ann")
     assert item is not None
     await judge(kept, item, "ann", 1)
-    assert [vote.could_know for vote in logged(kept)] == [True]
+    assert [vote.could_know for vote in kept.logged(Feedback)] == [True]
 
 
 async def test_where_items_come_from(kept: Service) -> None:
@@ -254,9 +251,7 @@ async def test_where_items_come_from(kept: Service) -> None:
         seen[item["item_id"]] = len(item["answers"])
         await judge_all_alike(kept, item, "ann")
     assert seen == dict(zip(ids, (2, 3, 2, 4), strict=True))
-    with LocalReader(kept.state.log) as log:
-        every = [decode(record.payload).event for record in log.read({}, 1000)[0]]
-    written = [one for one in every if isinstance(one, Completion) and one.sampling.temperature == 0.5]
+    written = [one for one in kept.logged(Completion) if one.sampling.temperature == 0.5]
     assert len(written) == 4
     assert len({one.comparison_id for one in written}) == 1
 
@@ -461,7 +456,7 @@ async def test_a_critics_notes_stand_beside_the_answers_for_those_who_are_to_see
         assert item is not None and item["notes"] in ([note], [])
         check(item, "AnnotationItem")
         await judge(kept, item, f"person {number}", 1)
-        said.add((bool(item["notes"]), logged(kept)[-1].notes))
+        said.add((bool(item["notes"]), kept.logged(Feedback)[-1].notes))
     assert said == {(True, "shown"), (False, "withheld")}
     for wrong in ({"quote": "goodbye"}, {"answer": name | {"index": 1}}):
         [result] = await add(kept, {"completion_id": completion, "notes": [note | wrong]})

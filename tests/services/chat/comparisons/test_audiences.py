@@ -11,7 +11,6 @@ from rlhf_online.eventlog.local import LocalLog
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Completion
 from rlhf_online.training.ledger import Ledger
-from rlhf_online.wire import decode
 from tests.support.chat_service import ASK, Service, running
 from tests.support.fake_generation import EOS
 from tests.support.intakes import new_intake
@@ -36,15 +35,9 @@ async def compared(service: Service, **fields: Any) -> dict[str, Any]:
     return reply
 
 
-def logged(service: Service) -> list[Completion]:
-    with LocalReader(service.state.log) as log:
-        events = [decode(record.payload).event for record in log.read({}, 1000)[0]]
-    return [event for event in events if isinstance(event, Completion)]
-
-
 def writers(answers: Sequence[dict[str, Any]], service: Service) -> list[str]:
     """The versions in the records of these answers, as they are shown."""
-    wrote = {one.completion_id: one.answers[0].sole_version for one in logged(service)}
+    wrote = {one.completion_id: one.answers[0].sole_version for one in service.logged(Completion)}
     return [wrote[answer["answer"]["completion_id"]] for answer in answers]
 
 

@@ -18,7 +18,7 @@ from rlhf_online.eventlog.retention import Retention, remove_expired
 from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import AnswerRef, Completion, Envelope, Erasure, Event, Feedback, Thumb, Withdrawal
 from rlhf_online.proto.rlhf.v1 import feedback_pb2, feedback_pb2_grpc
-from rlhf_online.wire import decode, encode
+from rlhf_online.wire import encode
 from services.chat.feedback.history import FILE, VoteHistory
 from tests.support.chat_service import Service, running
 from tests.support.logged import completion
@@ -31,12 +31,6 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     with LocalLog(tmp_path / "state" / "log") as log:
         async with running(tmp_path, log=log) as service:
             yield service
-
-
-def logged(service: Service) -> list[Feedback]:
-    with LocalReader(service.state.log) as reader:
-        events = [decode(record.payload).event for record in reader.read({}, 1000)[0]]
-    return [event for event in events if isinstance(event, Feedback)]
 
 
 def thumb(completion_id: str, *, up: bool = True, **fields: Any) -> dict[str, Any]:
@@ -62,7 +56,7 @@ async def test_a_vote_is_changed_by_put_and_taken_back_by_delete(service: Servic
     for _ in range(2):  # sent again it is the same
         status, reply = await asked(service, "DELETE", f"/v1/feedback/{second}?user=ann")
         assert status == 200
-    up, down, back, again = logged(service)
+    up, down, back, again = service.logged(Feedback)
     assert (down.kind.up, down.replaces) == (False, first) and isinstance(up.kind, Thumb)
     assert isinstance(back.kind, Withdrawal) and (back.replaces, back.kind) == (second, again.kind)
     _, seen = await asked(service, "GET", "/v1/feedback?user=ann")
@@ -82,7 +76,7 @@ async def test_somebody_elses_vote_is_as_good_as_none(service: Service) -> None:
             assert (status, reply["error"]["code"]) == (404, "feedback_not_found")
             assert "Ann" not in reply["error"]["message"]
     assert (await asked(service, "GET", "/v1/feedback?user=bob"))[1] == {"data": [], "has_more": False}
-    assert len(logged(service)) == 1
+    assert len(service.logged(Feedback)) == 1
 
 
 async def test_a_history_is_told_in_pages_and_by_conversation(service: Service, tmp_path: Path) -> None:
@@ -136,7 +130,7 @@ async def test_grpc_says_the_same(service: Service) -> None:
         told = await stub.GetFeedback(feedback_pb2.GetFeedbackRequest(**whose))
         _, over_http = await asked(service, "GET", f"/v1/feedback/{event_id}?user=ann")
         assert {name: getattr(told, name) for name in over_http} == over_http
-        assert (told.state, told.accepted_ms) == ("accepted", logged(service)[0].created_ms)
+        assert (told.state, told.accepted_ms) == ("accepted", service.logged(Feedback)[0].created_ms)
         listed = await stub.ListFeedback(feedback_pb2.ListFeedbackRequest(user="ann"))
         assert [item.event_id for item in listed.data] == [event_id]
         assert (listed.data[0].feedback.reasons, listed.data[0].feedback.person) == (["unsafe"], "")

@@ -9,9 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from rlhf_online.eventlog.local import LocalLog
-from rlhf_online.eventlog.tail import LocalReader
 from rlhf_online.events import Feedback, Ranking, Thumb, Withdrawal
-from rlhf_online.wire import decode
 from tests.services.chat.annotation.test_annotation import add, asked, give, judge
 from tests.services.chat.page.conftest import Visit
 from tests.services.chat.page.test_looks import violations
@@ -47,12 +45,6 @@ async def queue(tmp_path: Path, browser: Browser) -> AsyncIterator[Service]:
             three, one = await asked(service, n=3), await asked(service)
             await add(service, {"item_id": "three", "completion_id": three}, {"item_id": "one", "completion_id": one})
             yield service
-
-
-def votes(service: Service) -> list[Feedback]:
-    with LocalReader(service.state.log) as log:
-        every = [decode(record.payload).event for record in log.read({}, 1000)[0]]
-    return [event for event in every if isinstance(event, Feedback)]
 
 
 def order(vote: Feedback) -> list[list[int]]:
@@ -167,7 +159,7 @@ async def test_an_item_is_ranked_and_the_next_one_comes(queue: Service, visitors
         await page.keyboard.press("Control+Enter")
     await expect(page.get_by_text("Nothing is left for you")).to_be_visible()
     await expect(page.locator("#how-far")).to_have_text("2 of 2 finished · 2 by you")
-    ranked, bad, back, good = votes(queue)
+    ranked, bad, back, good = queue.logged(Feedback)
     assert [sorted(tier) for tier in order(ranked)] == [[2], [0, 1]]
     assert ranked.reason == "C is right"
     assert ranked.reasons == (("correct",) if by == "mouse" else ())
@@ -198,7 +190,7 @@ async def test_a_vote_that_does_not_get_through_is_sent_again_and_is_one(queue: 
     await expect(page.get_by_role("alert")).to_contain_text("kept, will be sent again")
     await expect(page.get_by_role("button", name="Good answer")).to_be_visible()
     assert lost == 2
-    assert [sorted(tier) for tier in order(votes(queue)[0])] == [[0, 1], [2]]
+    assert [sorted(tier) for tier in order(queue.logged(Feedback)[0])] == [[0, 1], [2]]
     await expect(page.locator("#how-far")).to_have_text("1 of 2 finished · 1 by you")
 
 

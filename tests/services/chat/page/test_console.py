@@ -15,13 +15,13 @@ from playwright.async_api import Browser, Locator, expect
 
 from rlhf_online import learning
 from rlhf_online.eventlog.local import LocalLog
+from rlhf_online.events import Feedback
 from rlhf_online.feedback.outcomes import OutcomeBoard, fact, vote_key
 from rlhf_online.state import StateDir
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.reports import Reports
 from tests.services.chat.console.test_console import GATE, judged, reward_version
 from tests.services.chat.page.conftest import Visit
-from tests.services.chat.page.test_annotate import votes
 from tests.services.chat.page.test_looks import violations
 from tests.support import api_keys
 from tests.support.chat_service import ASK, Service, running
@@ -317,7 +317,7 @@ async def test_how_soon_votes_are_lived_by_is_shown(site: Service, visitors: Vis
     _, answer = await site.post("/v1/chat/completions", ASK, token)
     thumb = {"thumb": {"answer": {"completion_id": answer["id"]}, "up": True}}
     _, vote = await site.post("/v1/feedback", thumb, token)
-    [person] = {one.person for one in votes(site)}
+    [person] = {one.person for one in site.logged(Feedback)}
     reward = reward_version(site, "helpful")
     board.publish({vote_key(vote["event_id"], person): fact("trained", reward)})
     judged(site, reward, "live", **GATE)

@@ -116,6 +116,18 @@ def test_pairs_are_asked_about_once(state: StateDir, registry: Registry, capsys:
     assert 0 < (propensity(item["item_id"]) or 0) <= 1
 
 
+def test_without_an_address_the_reward_service_is_asked_that_the_trainer_asks(
+    state: StateDir, registry: Registry
+) -> None:
+    """Under `up` its port is any."""
+    asked(state, "c", 2, "policy-000000")
+    with services(state, registry) as ((_, address, *others), taken):
+        state.run.mkdir(parents=True, exist_ok=True)
+        (state.run / "trainer.toml").write_text(f'reward_address = "{address}"\n')
+        assert main(["ask", "5", *others, "--state", str(state.root)]) == 0
+    assert len(taken) == 1
+
+
 def test_what_an_audiences_adapter_answered_is_asked_about_by_its_weights(state: StateDir, registry: Registry) -> None:
     """By the reward service: everybody's count what is helpful, the audience's what is terse."""
     weights.change(registry.store, state, {"terse": 0.0}, TwoMinds.objectives)

@@ -10,6 +10,7 @@ import typer
 
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
 from rlhf_online.cli.gap import content_keys, log_settings
+from rlhf_online.cli.retrain import trainer_settings
 from rlhf_online.cli.versions import existing, registry_of
 from rlhf_online.rewards import audiences, weights
 from rlhf_online.rewards.weights import Weights
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rlhf_online.rewards.sources import Pair, Scored
 
 TIMEOUT_S = 60.0
+DEFAULT_REWARD = "127.0.0.1:8002"
 
 
 def ask(
@@ -26,7 +28,9 @@ def ask(
     explore: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share that is drawn from all pairs alike; 1 asks at random.")
     ] = 0.1,
-    reward: Annotated[str, typer.Option(help="gRPC address of the reward service.")] = "127.0.0.1:8002",
+    reward: Annotated[
+        str, typer.Option(help="gRPC address of the reward service; by default the one that the trainer asks.")
+    ] = "",
     url: UrlOption = "",
     state: StateOption = DEFAULT_STATE,
     config: Annotated[Path | None, typer.Option(help="A service's file, for where the log is.")] = None,
@@ -49,7 +53,8 @@ def ask(
     finally:
         source.close()
     print(f"{len(groups)} requests in the log with several answers that nobody has judged")
-    counted, client = _by_audience(folder), RewardClient(reward)
+    asked = reward or trainer_settings(folder, None).get("reward_address", DEFAULT_REWARD)
+    counted, client = _by_audience(folder), RewardClient(asked)
 
     def score(audience: str, pairs: "Sequence[Pair]") -> "list[Scored]":
         return client.score(pairs, "", TIMEOUT_S, counted.get(audience))

@@ -21,7 +21,7 @@ from rlhf_online.errors import FileDamaged, UnknownVersion
 from rlhf_online.events import now_ms
 from rlhf_online.versions.catalogue import Catalogue
 from rlhf_online.versions.manifest import Kind, State, kind_of
-from rlhf_online.versions.registry import Registry
+from rlhf_online.versions.registry import REFUSED, Registry
 
 ALL_BUT_CANDIDATES: tuple[State, ...] = ("canary", "live", "retired", "rejected", "failed")
 ALL_BUT_CANARIES: tuple[State, ...] = ("candidate", "live", "retired", "rejected", "failed")
@@ -68,7 +68,8 @@ def under_way(catalogue: Catalogue, kind: Kind = "policy") -> Canary | None:
     if canary is None or catalogue.live(kind) != canary.live:
         return None
     try:
-        return canary if catalogue.status(canary.version).state == "canary" else None
+        refused = catalogue.status(canary.live).state in REFUSED  # an audience's first: everybody's answers
+        return canary if catalogue.status(canary.version).state == "canary" and not refused else None
     except UnknownVersion:
         return None
 

@@ -79,6 +79,20 @@ def test_an_audiences_is_of_its_own_line_and_touches_no_others(registry: Registr
     assert (registry.live("policy.brief"), registry.status(found.version).state) == (found.live, "rejected")
 
 
+def test_an_audiences_ends_with_the_version_that_it_is_compared_with_though_none_comes_in_its_place(
+    registry: Registry,
+) -> None:
+    for _ in range(2):
+        name = registry.reserve("policy.brief")
+        registry.stage(name)
+        registry.publish(Manifest(version=name, tuning="lora"))
+    registry.promote("policy.brief-000000")
+    assert begin(registry, "policy.brief-000001", (0.1,), {}) is not None
+    registry.rollback("policy.brief", reason="by hand")
+    assert registry.live("policy.brief") == "policy.brief-000000", "the pointer stays"
+    assert under_way(registry, "policy.brief") is None
+
+
 def test_it_ends_with_a_reason_and_not_if_it_is_live_already(registry: Registry) -> None:
     found = begin(registry, "policy-000001", (0.1,), {})
     assert found is not None

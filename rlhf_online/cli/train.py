@@ -41,6 +41,7 @@ def train(
     beta: Annotated[float | None, _option("beta")] = None,
     tuning: Annotated[Tuning | None, _option("tuning")] = None,
     lora_rank: Annotated[int | None, _option("lora_rank")] = None,
+    lora_layers: Annotated[int | None, _option("lora_layers")] = None,
     heads: Annotated[int | None, _option("heads")] = None,
     readout: Annotated[str | None, _option("readout")] = None,
     seed: Annotated[int | None, _option("seed")] = None,
@@ -59,6 +60,7 @@ def train(
         "without": [person_hash(StateDir(Path(log or "")), name) for name in without or ()] or None,
         "algorithm": algorithm, "objectives": objectives or None, "held_out": held_out, "minutes": minutes,
         "epochs": epochs, "batch": batch, "lr": lr, "beta": beta, "tuning": tuning, "lora_rank": lora_rank,
+        "lora_layers": lora_layers,
         "heads": heads, "readout": readout, "seed": seed, "device": device, "threads": threads,
     }  # fmt: skip
     values = {name: value for name, value in options.items() if value is not None}

@@ -34,6 +34,7 @@ REAL_MODEL: dict[str, Any] = {
         "reward": {
             "tuning": "lora",
             "lora_rank": 8,
+            "lora_layers": 10,
             "readout": "mean",
             "lr": 1e-3,
             "batch": 8,
@@ -64,7 +65,8 @@ REAL_MODEL: dict[str, Any] = {
     },
 }
 """Under these a real chat model of some hundred million weights learns from tens of votes on two cores."""
-LORA_RANK = 8
+LORA = {"lora_rank": 8, "lora_layers": 10}
+"""Of the policy's adapter."""
 
 
 def up(
@@ -101,7 +103,7 @@ def up(
         written = deepcopy({"state_dir": str(folder), **REAL_MODEL})
         policy = written["trainer"]["policy"]
         if (_chosen("tuning", options) or REAL_MODEL["tuning"]) == "lora":
-            policy["lora_rank"] = LORA_RANK
+            policy |= LORA
         if _chosen("trainer.policy.algorithm.name", options) not in (None, policy["algorithm"]["name"]):
             del policy["algorithm"]  # which holds settings that another algorithm does not have
         write_toml(written, settings)

@@ -48,6 +48,7 @@ class OfflineSettings(VotesSettings):
     only_with: ClassVar = {
         **VotesSettings.only_with,
         "lora_rank": Only("tuning", "lora"),
+        "lora_layers": Only("tuning", "lora"),
         "beta": Only("algorithm", "dpo", "ipo", "kto", "ilql"),
         "weights": Only("algorithm", "dpo", "ipo", "kto", "best-of-n", "ilql"),
         **dict.fromkeys(("heads", "readout"), Only("algorithm", "reward")),
@@ -82,6 +83,9 @@ class OfflineSettings(VotesSettings):
     )
     tuning: Tuning = Field(default="lora", description="Train an adapter, or all weights.")
     lora_rank: Positive = Field(default=8, description="Rank of the adapter.")
+    lora_layers: int = Field(
+        default=0, ge=0, description="How many of the model's layers, from the top, the adapter changes; 0: all."
+    )
     heads: Positive = Field(default=4, description="Ensemble members of each objective.")
     readout: Literal["last", "mean"] = Field(
         default="mean", description="A score is read at an answer's last token, or is the mean over its tokens."

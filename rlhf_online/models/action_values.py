@@ -45,7 +45,7 @@ class ActionValues:
         base: Path,
         *,
         tuning: Literal["full", "lora"],
-        lora_rank: int,
+        lora: trunk.Lora,
         embedding_Vd: Tensor,
         device: torch.device,
         dtype: torch.dtype,
@@ -55,7 +55,7 @@ class ActionValues:
         masters = torch.promote_types(dtype, torch.float32)
         decoder = trunk.load_trunk(base, device=device, dtype=masters).requires_grad_(True)
         if tuning == "lora":
-            trunk.add_lora(decoder, rank=lora_rank, folder=None, seed=seed, task=None)
+            trunk.add_lora(decoder, lora, folder=None, seed=seed, task=None)
         model = cls(decoder, embedding_Vd, dtype, seed)
         if tuning == "lora":
             frozen.narrow(decoder, dtype)

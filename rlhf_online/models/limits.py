@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+KEPT_BYTES = 1 << 30
+"""Of the states that layers below an adapter keep in an update (`lower_layers`)."""
+
 
 def activation_bytes(layers: int, width: int, inner: int, item: int = 4, *, recompute: bool = False) -> int:
     """What a forward pass keeps of a token for the gradient, where products are of types of `item` bytes; with

@@ -82,6 +82,9 @@ class Packed:
     mask_BA: Tensor
     last_B: Tensor
     """Where each pair's last token stands: of an empty answer, the prompt's."""
+    pairs: Sequence[Pair] = ()
+    paths: Sequence[Sequence[int]] = ()
+    """Where each pair's tokens stand, the prompt's and the answer's."""
 
     def by_answer(self, values_N: Tensor) -> Tensor:
         """Values of the answer tokens as (B, A), 0 where there is none."""
@@ -105,8 +108,9 @@ def pack(
     most = max(1, max(len(answer) for _, answer in pairs))
     before: list[int] = []
     at: list[list[int]] = []
-    for number, path in columns:
-        flat = [number * longest + column for column in path]
+    paths = [[number * longest + column for column in path] for number, path in columns]
+    for path, (prompt, _) in zip(paths, pairs, strict=True):
+        flat = path[len(prompt) - 1 :]
         before += flat[:-1]
         own = flat[1:] or flat
         at.append(own + [own[-1]] * (most - len(own)))
@@ -135,6 +139,8 @@ def pack(
         place_N=on_device([row * most + place for row, count in enumerate(counts) for place in range(count)]),
         mask_BA=on_device([[True] * count + [False] * (most - count) for count in counts], torch.bool),
         last_B=on_device([places[-1] for places in at]),
+        pairs=pairs,
+        paths=paths,
     )
 
 
@@ -185,7 +191,7 @@ class _Row:
 
 
 def _rows(pairs: Sequence[Pair], width: int | None) -> tuple[list[_Row], list[tuple[int, list[int]]]]:
-    """Rows, and of each pair its row and the columns of the prompt's last token and the answer's."""
+    """Rows, and of each pair its row and the columns of its tokens."""
     sequences = [(*prompt, *answer) for prompt, answer in pairs]
     order = range(len(pairs)) if width == 0 else sorted(range(len(pairs)), key=sequences.__getitem__)
     rows = [_Row()]
@@ -196,7 +202,7 @@ def _rows(pairs: Sequence[Pair], width: int | None) -> tuple[list[_Row], list[tu
         if rows[-1].tokens and width is not None and len(rows[-1].tokens) + new > width:
             rows.append(_Row())
         rows[-1].add(sequence)
-        columns[index] = (len(rows) - 1, rows[-1].path[len(pairs[index][0]) - 1 :])
+        columns[index] = (len(rows) - 1, rows[-1].path.copy())
     return rows, columns
 
 

@@ -10,7 +10,7 @@ are float32, whatever the layers compute in (`precision`); what else is in a bat
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -32,6 +32,7 @@ from rlhf_online.models.tokens import Pair
 from rlhf_online.versions.manifest import ProbeSequence
 
 INFERENCE_TOKENS = 16384
+NEW_LORA = trunk.Lora()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Outputs:
 
 class Policy:
     """Built by `Policy.load`. `base` is where configuration and tokenizer files of written versions come from,
-    `written` the types of their weights; layers compute in `dtype`."""
+    `written` the types of their weights; layers compute in `dtype`. Large because it is what is loaded, learns and is
+    written as one."""
 
     def __init__(
         self,
@@ -68,11 +70,12 @@ class Policy:
         self._adapter = adapter
         self._reference_adapter = reference_adapter
         self.limits = trunk.limits(lm.config)
-        self._predictors = Predictor(lm), Predictor(reference or lm)
+        self.packer = tree_attention.packer(lm, self.limits.context, dtype)
+        self._lower = None if adapter is None else tree_attention.lower_layers(lm, self.packer, dtype)
+        self._predictors = Predictor(lm, self._lower), Predictor(reference or lm, self._lower)
         # What an adapter learns is small, and its base would be put together again for each pass.
         policy, fixed = self._predictors
         self.shards = Shards(policy=policy, reference=fixed) if adapter is None else Shards()
-        self.packer = tree_attention.packer(lm, self.limits.context, dtype)
         if reference is not None:
             tree_attention.adopt(reference)
         with trunk.seeded(0):
@@ -89,7 +92,7 @@ class Policy:
         tuning: Literal["full", "lora"],
         version: Path | None = None,
         reference: Path | None = None,
-        lora_rank: int = 16,
+        lora: trunk.Lora = NEW_LORA,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
@@ -103,7 +106,7 @@ class Policy:
         device, masters = torch.device(device), torch.promote_types(dtype, torch.float32)
         if tuning == "lora":
             lm = trunk.load_lm(base, device=device, dtype=masters)
-            adapter = trunk.add_lora(lm, rank=lora_rank, folder=version, seed=seed, task="CAUSAL_LM")
+            adapter = trunk.add_lora(lm, lora, folder=version, seed=seed, task="CAUSAL_LM")
             policy = cls(
                 lm,
                 base=base,
@@ -126,6 +129,10 @@ class Policy:
             tree_attention.compiled(model, policy.packer, dtype)
         return policy
 
+    def keeping_states(self) -> AbstractContextManager[None]:
+        """While the block runs what layers below an adapter say of a pair is computed once (`lower_layers`)."""
+        return nullcontext() if self._lower is None else self._lower.kept()
+
     @property
     def device(self) -> torch.device:
         return self.lm.device
@@ -133,7 +140,8 @@ class Policy:
     def token_budget(self, limit: int, needed: int = 0) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where the memory that is free, once `needed` bytes
         are taken of it, asks for it."""
-        return trunk.token_budget(self.lm, limit, trunk.free_room(self.device, needed), self.dtype)
+        spared = self._lower.count if self._lower else 0
+        return trunk.token_budget(self.lm, limit, trunk.free_room(self.device, needed), self.dtype, spared)
 
     def collate(self, pairs: Sequence[Pair]) -> Packed:
         """Raises InvalidInput for an answer as long as the model's context."""

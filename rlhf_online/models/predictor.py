@@ -11,22 +11,24 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf_online.models import token_head, tree_attention, trunk
+from rlhf_online.models.lower_layers import LowerLayers
 from rlhf_online.models.packing import Packed
 
 
 class Predictor(nn.Module):
-    """Of `lm`, which it does not change."""
+    """Of `lm`, which it does not change; `lower` are layers of it that can be spared."""
 
-    def __init__(self, lm: PreTrainedModel) -> None:
+    def __init__(self, lm: PreTrainedModel, lower: LowerLayers | None = None) -> None:
         super().__init__()
         self.lm = lm
+        self._lower = lower
 
     def forward(
         self, batch: Packed, temperature_B: float | Tensor = 1.0, *, entropies: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The hidden states that predict the answer tokens, (N, d), and of the tokens, (N,) each, log-probabilities
         and, if asked for, the entropies of what they were drawn from. `temperature_B` divides the logits."""
-        hidden_Nd, temperature_N = hidden_states(self.lm, batch), temperatures(batch, temperature_B)
+        hidden_Nd, temperature_N = hidden_states(self.lm, batch, self._lower), temperatures(batch, temperature_B)
         head = trunk.output_head(self.lm)
         return hidden_Nd, *token_head.predictions(head, hidden_Nd, batch.answer_N, temperature_N, entropies=entropies)
 
@@ -37,6 +39,6 @@ def temperatures(batch: Packed, temperature_B: float | Tensor) -> Tensor:
     return batch.by_token(temperature_B.expand(len(batch.mask_BA)))
 
 
-def hidden_states(lm: PreTrainedModel, batch: Packed) -> Tensor:
+def hidden_states(lm: PreTrainedModel, batch: Packed, lower: LowerLayers | None = None) -> Tensor:
     """The last hidden states that predict the answer tokens, (N, d)."""
-    return tree_attention.hidden_states(getattr(lm, lm.base_model_prefix), batch)[batch.before_N]
+    return tree_attention.hidden_states(getattr(lm, lm.base_model_prefix), batch, lower)[batch.before_N]

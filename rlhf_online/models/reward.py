@@ -14,6 +14,7 @@ trunk: a complete model folder with tokenizer files (full), or an adapter on the
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -49,6 +50,7 @@ class Heads:
 
 
 NEW_HEADS = Heads()
+NEW_LORA = trunk.Lora(rank=8)
 
 
 class RewardModel:
@@ -81,6 +83,7 @@ class RewardModel:
         self._written = stored if adapter is None else stored.adapter()
         self.tokenizer = tokenizer
         self.packer = tree_attention.packer(decoder, self.limits.context, dtype)
+        self.lower = None if adapter is None else tree_attention.lower_layers(decoder, self.packer, dtype)
         self.normalisation = ScoreNormalisation.identity(len(heads.objectives), self.members)
         self._adapter = adapter
 
@@ -92,7 +95,7 @@ class RewardModel:
         folder: Path | None = None,
         tuning: Literal["full", "lora"],
         heads: Heads = NEW_HEADS,
-        lora_rank: int = 8,
+        lora: trunk.Lora = NEW_LORA,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
@@ -109,7 +112,7 @@ class RewardModel:
         decoder = trunk.load_trunk(source, device=device, dtype=masters).requires_grad_(True)
         adapter = None
         if tuning == "lora":
-            adapter = trunk.add_lora(decoder, rank=lora_rank, folder=folder, seed=seed, task=None)
+            adapter = trunk.add_lora(decoder, lora, folder=folder, seed=seed, task=None)
         tokenizer = ChatTokenizer(source).digest
         if folder is not None:
             stored = _read(folder)
@@ -149,7 +152,12 @@ class RewardModel:
     def token_budget(self, limit: int, needed: int = 0) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where the memory that is free, once `needed` bytes
         are taken of it, asks for it."""
-        return trunk.token_budget(self.decoder, limit, trunk.free_room(self.device, needed), self.dtype)
+        spared = self.lower.count if self.lower else 0
+        return trunk.token_budget(self.decoder, limit, trunk.free_room(self.device, needed), self.dtype, spared)
+
+    def keeping_states(self) -> AbstractContextManager[None]:
+        """While the block runs what layers below an adapter say of a pair is computed once (`lower_layers`)."""
+        return nullcontext() if self.lower is None else self.lower.kept()
 
     # Computing
 
@@ -252,7 +260,7 @@ def features(model: RewardModel, pairs: Sequence[Pair]) -> Tensor:
 def _seen(model: RewardModel, batch: Packed) -> Tensor:
     """What the heads see of each answer, (B, d)."""
     with precision.computing(model.device, model.dtype):
-        hidden_Xd = tree_attention.hidden_states(model.decoder, batch)
+        hidden_Xd = tree_attention.hidden_states(model.decoder, batch, model.lower)
     return _pooled(hidden_Xd, batch, model.readout, model.heads.weight.dtype)
 
 

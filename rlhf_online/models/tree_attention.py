@@ -10,6 +10,7 @@ for sampling.
 Whether a model computes with it what it computes of each sequence alone is not believed but tried, once a model.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from rlhf_online.models.compiled import compile_layers
+from rlhf_online.models.lower_layers import LowerLayers
 from rlhf_online.models.packing import Packed, Packer, Spans, Tree, pack
 from rlhf_online.models.precision import computing
 from rlhf_online.models.recompute import recompute_layers
@@ -78,20 +80,33 @@ def recomputed(model: PreTrainedModel, dtype: torch.dtype) -> None:
     recompute_layers(model, tried)
 
 
-def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:
-    """The last hidden states of all rows, one after another, (R·T, d)."""
-    if packed.tree is None:
-        found = decoder(input_ids=packed.tokens_RT, use_cache=False)
-    else:
+def lower_layers(model: PreTrainedModel, packer: Packer, dtype: torch.dtype) -> LowerLayers | None:
+    """The layers of `model`, filled by `packer`, below all that learns; None where there are none, or where they cannot
+    be told, or be spared."""
+    decoder = getattr(model, model.base_model_prefix, model)
+    lower = LowerLayers.below(decoder)
+    if lower is None:
+        return None
+    packed = packer.pack(TRIED)
+    try:
+        with torch.no_grad(), computing(model.device, dtype), lower.kept():
+            whole_Xd, spared_Xd = (hidden_states(decoder, packed, lower) for _ in range(2))
+    except (TypeError, ValueError, RuntimeError, AttributeError):  # from within the model: of what it is not made for
+        return None
+    whole_Nd, spared_Nd = whole_Xd[packed.before_N], spared_Xd[packed.before_N]
+    return lower if torch.allclose(whole_Nd, spared_Nd, rtol=1e-4, atol=1e-4) else None
+
+
+def hidden_states(decoder: nn.Module, packed: Packed, lower: LowerLayers | None = None) -> Tensor:
+    """The last hidden states of all rows, one after another, (R·T, d); `lower` are layers of the decoder that need not
+    compute again what they did."""
+    given: dict[str, Any] = {}
+    if packed.tree is not None:
         # A mask of four dimensions is handed on as it is: one that nobody reads keeps transformers from making its own.
         unread = torch.empty(1, 1, 1, 1, dtype=torch.bool, device=packed.tokens_RT.device)
-        found = decoder(
-            input_ids=packed.tokens_RT,
-            position_ids=packed.tree.position_RT,
-            attention_mask=unread,
-            use_cache=False,
-            tree=packed.tree,
-        )
+        given = {"position_ids": packed.tree.position_RT, "attention_mask": unread, "tree": packed.tree}
+    with nullcontext() if lower is None else lower.spared(packed):
+        found = decoder(input_ids=packed.tokens_RT, use_cache=False, **given)
     return found.last_hidden_state.flatten(0, 1)
 
 

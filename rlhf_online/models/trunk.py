@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -155,15 +156,27 @@ def _with_copies(tensors: dict[str, Tensor], base: Path) -> dict[str, Tensor]:
     }
 
 
-def add_lora(model: PreTrainedModel, *, rank: int, folder: Path | None, seed: int, task: str | None) -> PeftModel:
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A new adapter: its rank, and how many of the model's layers, from the top, it changes (0: all)."""
+
+    rank: int = 16
+    layers: int = 0
+
+
+def add_lora(model: PreTrainedModel, lora: Lora, *, folder: Path | None, seed: int, task: str | None) -> PeftModel:
     """Wrap `model`, in place, with an adapter on its linear layers: a new one that changes nothing, or `folder`'s.
 
     A folder without adapter stands for the base model. Raises VersionCorrupt for an adapter that does not fit.
     """
     stored = folder is not None and (folder / ADAPTER_CONFIG).is_file()
+    depth = _depth(model)
+    rank, numbers = lora.rank, range(depth - lora.layers, depth) if 0 < lora.layers < depth else None
     if folder is not None and stored:
-        rank = int(json.loads((folder / ADAPTER_CONFIG).read_text())["r"])
-    layers = adapted_layers(model)
+        config = json.loads((folder / ADAPTER_CONFIG).read_text())
+        rank, numbers = int(config["r"]), config.get("layers_to_transform")
+        numbers = [numbers] if isinstance(numbers, int) else numbers  # peft takes both
+    layers = [name for name in adapted_layers(model) if numbers is None or _layer(name)[1] in numbers]
     if not layers:
         raise InvalidInput(f"a {model.config.model_type!r} model has no linear layers to adapt: use tuning = 'full'")
     transposed = any(isinstance(module, Conv1D) for module in model.modules())
@@ -197,6 +210,18 @@ def adapted_layers(model: PreTrainedModel) -> list[str]:
     ]
 
 
+def _depth(model: Any) -> int:
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
+def _layer(name: str) -> tuple[str, int | None]:
+    """The list of layers, and the number in it, of the one that a module belongs to, such as model.layers.7.mlp; None
+    for a module beside them."""
+    parts = name.split(".")
+    at = next((index for index, part in enumerate(parts) if part.isdigit()), None)
+    return ("", None) if not at else (parts[at - 1], int(parts[at]))
+
+
 def load_adapter(wrapped: PeftModel, folder: Path) -> None:
     """Give the adapter the weights of the one in `folder`. Raises VersionCorrupt for one that does not fit."""
     rank = int(json.loads((folder / ADAPTER_CONFIG).read_text())["r"])
@@ -220,17 +245,23 @@ def save_adapter(wrapped: PeftModel, folder: Path, dtype: torch.dtype) -> None:
     values = wrapped.peft_config["default"].to_dict()
     # peft spells all-linear out as every layer's path; the last parts name the same layers, in any layer.
     kinds = sorted({str(name).rsplit(".", 1)[-1] for name in values["target_modules"]})
+    places = {_layer(str(name)) for name in values["target_modules"]}
     values |= {"base_model_name_or_path": "", "inference_mode": True, "target_modules": kinds}
+    if len(places) < _depth(wrapped.get_base_model()):
+        # Without the list's name peft finds no layer in a decoder that is not part of another module.
+        values["layers_pattern"] = sorted({name for name, _ in places if name})
+        values["layers_to_transform"] = sorted(number for _, number in places if number is not None)
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
     (folder / ADAPTER_CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True, default=str))
 
 
-def token_budget(model: PreTrainedModel, limit: int, room: int, dtype: torch.dtype) -> int:
-    """`limit`, or fewer tokens where a forward pass with gradients in `dtype` would take more than `room` bytes."""
+def token_budget(model: PreTrainedModel, limit: int, room: int, dtype: torch.dtype, spared: int = 0) -> int:
+    """`limit`, or fewer tokens where a forward pass with gradients in `dtype` would take more than `room` bytes; none
+    go through the lowest `spared` layers."""
     config: Any = model.config
     width, inner = int(config.hidden_size), int(getattr(config, "intermediate_size", 4 * config.hidden_size))
     a_token = activation_bytes(
-        int(config.num_hidden_layers), width, inner, dtype.itemsize, recompute=model.is_gradient_checkpointing
+        int(config.num_hidden_layers) - spared, width, inner, dtype.itemsize, recompute=model.is_gradient_checkpointing
     )
     return max(1, min(limit, room // a_token))
 

@@ -138,7 +138,8 @@ class PolicyUpdater:
         if not ids:
             return replace(report, reason="no answer that can be learned from")
         try:
-            report = self._learn(algorithm, report, kept, labels, on_step)
+            with self.policy.keeping_states():
+                report = self._learn(algorithm, report, kept, labels, on_step)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

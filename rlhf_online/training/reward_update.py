@@ -105,6 +105,12 @@ class RewardUpdater:
         Scores are normalised on `reference_pairs`, or on the answers voted on where there are fewer than two: after the
         last step all of them are read once more, and all held-out votes. `on_step` is told how far the steps have come.
         """
+        with self.model.keeping_states():
+            return self._update(new, held_out, reference_pairs, on_step)
+
+    def _update(
+        self, new: Sequence[Vote], held_out: Sequence[Vote], reference_pairs: Sequence[Pair], on_step: OnStep
+    ) -> RewardReport:
         rng = random.Random(f"reward {self._seed} {self.updates}")
         skipped: Counter[str] = Counter()
         newest = _newest(new, self._replay, skipped)

@@ -41,7 +41,11 @@ class InfluenceCaps(Section):
 
 
 class RewardTraining(Section):
-    only_with: ClassVar = {"lora_rank": Only("tuning", "lora"), "replay_capacity": Only("replay", above=0)}
+    only_with: ClassVar = {
+        "lora_rank": Only("tuning", "lora"),
+        "lora_layers": Only("tuning", "lora"),
+        "replay_capacity": Only("replay", above=0),
+    }
 
     tuning: Tuning = Field(default="full", description="Train the whole trunk, or a LoRA adapter on it.")
     trunk: str = Field(
@@ -76,6 +80,9 @@ class RewardTraining(Section):
     )
     pessimism: float = Field(default=0.0, ge=0, description="Standard deviations taken off a score: mean − k·spread.")
     lora_rank: Positive = Field(default=8, description="Rank of the adapter.")
+    lora_layers: int = Field(
+        default=0, ge=0, description="How many of the trunk's layers, from the top, the adapter changes; 0: all."
+    )
     influence: InfluenceCaps = InfluenceCaps()
     reference_answers: int = Field(
         default=512,
@@ -124,6 +131,7 @@ class TrainerSettings(ServiceSettings):
     variables = "RLHF_TRAINER__"
     only_with: ClassVar = {
         "policy.lora_rank": Only("tuning", "lora"),
+        "policy.lora_layers": Only("tuning", "lora"),
         "chat_ca_file": Only("chat_url", "https:*"),
     }
     moved: ClassVar = {

@@ -17,7 +17,7 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tensor_headers import has_weights
 from rlhf_online.models.tokens import ChatTokenizer, Pair
-from rlhf_online.models.trunk import pick_device
+from rlhf_online.models.trunk import Lora, pick_device
 from rlhf_online.state import StateDir
 from rlhf_online.training import distributed
 from rlhf_online.training.followers import Folder, carry_out_orders
@@ -112,7 +112,7 @@ def _learners(
             tuning=settings.tuning,
             version=folder,
             reference=reference,
-            lora_rank=settings.policy.lora_rank,
+            lora=Lora(settings.policy.lora_rank, settings.policy.lora_layers),
             device=device,
             dtype=getattr(torch, beginning.dtype),
             seed=settings.seed,
@@ -161,7 +161,7 @@ def _reward_updater(
         heads=Heads(
             objectives=settings.reward.objectives, members=settings.reward.heads, readout=settings.reward.readout
         ),
-        lora_rank=settings.reward.lora_rank,
+        lora=Lora(settings.reward.lora_rank, settings.reward.lora_layers),
         device=distributed.own_device(pick_device(settings.device)),
         dtype=getattr(torch, beginning.dtype),
         seed=seed,

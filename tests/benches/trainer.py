@@ -34,6 +34,7 @@ from typing import Any, Literal
 
 import torch
 
+from rlhf_online.cli.up import LORA, REAL_MODEL
 from rlhf_online.feedback.votes import Candidate, Comparison
 from rlhf_online.models import precision, trunk
 from rlhf_online.models.policy import Policy
@@ -375,7 +376,9 @@ def _as_up(model: Path, threads: int) -> dict[str, Any]:
     groups = [([*system, *tokens(14, 20)], [tokens(24, 48) for _ in range(RANKED)]) for _ in range(16)]
     policy = {"epochs": 2, "minibatches": 2, "micro_batch_tokens": 2048}
     pairs = [(prompt, answer) for prompt, answers in groups for answer in answers]
-    return {"folder": str(model), "device": "cpu", "threads": threads, "tuning": "lora",
+    trainer = REAL_MODEL["trainer"]
+    layers = {"policy": LORA["lora_layers"], "reward": trainer["reward"].get("lora_layers", 0)}
+    return {"folder": str(model), "device": "cpu", "threads": threads, "tuning": "lora", "layers": layers,
             "pairs": pairs, "groups": groups, "policy": policy}  # fmt: skip
 
 
@@ -387,6 +390,7 @@ def _as_row(model: Path, size: Size) -> dict[str, Any]:
     ]
     policy = {"epochs": size.epochs, "minibatches": size.minibatches}
     return {"folder": str(model), "device": "cuda", "threads": 1, "tuning": size.tuning,
+            "layers": {"policy": 0, "reward": 0},
             "pairs": pairs, "groups": groups, "policy": policy}  # fmt: skip
 
 

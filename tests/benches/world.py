@@ -24,6 +24,7 @@ import torch
 
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
+from rlhf_online.models.trunk import Lora
 from rlhf_online.simulation import people, world
 from rlhf_online.training.policy.settings import PolicyTraining
 from tests.benches.support import reports
@@ -144,7 +145,7 @@ def learn(seed: int, folder: Path, dtype: Type, algorithm: str, tuning: Tuning) 
     sft, computed = folder / "sft", getattr(torch, dtype)
     settings = ROWS[algorithm].settings(algorithm, tuning)
     model = RewardModel.load(sft, folder=folder / "reward", tuning="full", dtype=computed)
-    policy = Policy.load(sft, tuning=tuning, lora_rank=settings.lora_rank, dtype=computed, seed=seed)
+    policy = Policy.load(sft, tuning=tuning, lora=Lora(settings.lora_rank), dtype=computed, seed=seed)
     updater = learning.updater_on(policy, settings, model, seed)
     language = Language(sft)
     loop = Loop(

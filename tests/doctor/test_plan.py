@@ -14,7 +14,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rlhf_online.config import Sharding, Tuning
 from rlhf_online.doctor import plan
 from rlhf_online.doctor.plan import GIB, Choice, Ranks, Shape
-from rlhf_online.doctor.plan.reckoning import ITEM, POLICY_LEARNS, POLICY_READ, READ, STEP_READ, WRITTEN
+from rlhf_online.doctor.plan.reckoning import (
+    ITEM,
+    POLICY_LEARNS,
+    POLICY_READ,
+    READ,
+    REWARD_LEARNS,
+    STEP_READ,
+    WRITTEN,
+)
 from rlhf_online.errors import InvalidInput
 from rlhf_online.models import tree_attention, trunk
 from rlhf_online.models.limits import activation_bytes
@@ -185,6 +193,21 @@ def test_an_adapter_and_its_base_are_whole_in_every_rank(model: Path) -> None:
         shape.frozen("bfloat16", head=True) // 8,
         shape.frozen("bfloat16", head=False),
     ]
+
+
+def test_an_adapter_of_the_topmost_layers_is_smaller_as_are_its_passes(model: Path) -> None:
+    """Of layers below it the states of an update's answers are kept instead."""
+    shape, whole = Shape.of(state(model)), settings(model, "lora", "lora")
+    policy = whole.policy.model_copy(update={"lora_layers": LAYERS // 3})
+    topmost = whole.model_copy(update={"policy": policy})
+    choice = plan.chosen(whole, gpu=False)
+    all_of_it, part = (plan.plan(shape, chosen, choice) for chosen in (whole, topmost))
+    saved = shape.adapter(policy.lora_rank) * 2 // 3
+    assert sum(all_of_it.held.values()) - sum(part.held.values()) == 12 * saved
+    states = 512 * 2 * 8 * 4 * WIDTH
+    assert part.device[POLICY_LEARNS] == all_of_it.device[POLICY_LEARNS] - 4 * saved + states
+    assert part.activations[POLICY_LEARNS] == all_of_it.activations[POLICY_LEARNS] // 3
+    assert part.activations[REWARD_LEARNS] == all_of_it.activations[REWARD_LEARNS]
 
 
 def test_the_number_of_ranks_that_would_make_a_card_large_enough_is_named(model: Path) -> None:

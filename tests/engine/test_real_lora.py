@@ -63,6 +63,14 @@ async def test_an_adapter_takes_over_while_answers_without_it_go_on(host: Engine
         assert_written_by(policy, answer, reference=True)
 
 
+async def test_an_adapter_of_the_topmost_layer_alone_serves_as_it_was_trained(host: EngineHost, base: Path) -> None:
+    policy = adapter(base, 11, layers=1)
+    version = publish(host.registry, policy)
+    await eventually(lambda: host.serving == version or host.registry.status(version).state == "failed")
+    assert host.serving == version, host.registry.status(version).reason
+    assert_written_by(policy, await stream(host, Answer((1, 20, 3))))
+
+
 async def test_an_adapter_that_is_not_what_its_manifest_says_is_rolled_back(host: EngineHost, base: Path) -> None:
     good = host.serving
     version = publish(host.registry, adapter(base, 2), probe_error=0.5)

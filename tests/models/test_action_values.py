@@ -12,6 +12,7 @@ from rlhf_online.models import sampling
 from rlhf_online.models.action_values import ActionValues, Steering
 from rlhf_online.models.policy import Policy, logits, output_embedding
 from rlhf_online.models.tokens import Pair
+from rlhf_online.models.trunk import Lora
 from rlhf_online.simulation.tiny_model import write_tiny_model
 
 BETA = 0.5
@@ -36,7 +37,7 @@ def values(base: Path, policy: Policy) -> ActionValues:
     found = ActionValues.load(
         base,
         tuning="full",
-        lora_rank=8,
+        lora=Lora(8),
         embedding_Vd=output_embedding(policy),
         device=torch.device("cpu"),
         dtype=torch.float32,
@@ -81,7 +82,7 @@ def test_tokens_are_drawn_as_often_as_the_steered_policy_says_also_after_a_first
 @torch.no_grad()
 def test_values_that_are_nothing_change_nothing(base: Path, policy: Policy):
     values = ActionValues.load(
-        base, tuning="lora", lora_rank=4, embedding_Vd=output_embedding(policy), device=torch.device("cpu"),
+        base, tuning="lora", lora=Lora(4), embedding_Vd=output_embedding(policy), device=torch.device("cpu"),
         dtype=torch.float32, seed=0,
     )  # fmt: skip
     plain = sampling.sample(policy.lm, [PROMPT] * 20, max_tokens=8, temperature=1.0, seed=0, eos_ids=(1,))

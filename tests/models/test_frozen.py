@@ -14,6 +14,7 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.precision import computing
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Pair
+from rlhf_online.models.trunk import Lora
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from tests.models.test_precision import cast
 
@@ -84,8 +85,8 @@ def test_a_layer_of_which_the_bias_alone_is_narrow_is_probed_too(tmp_path: Path)
 
 def test_policy_and_reward_model_are_adapters_on_one_trunk(narrow: Path) -> None:
     once = FrozenWeights()
-    policy = Policy.load(narrow, tuning="lora", lora_rank=4, dtype=torch.bfloat16)
-    reward = RewardModel.load(narrow, tuning="lora", lora_rank=4, heads=Heads(members=2), dtype=torch.bfloat16)
+    policy = Policy.load(narrow, tuning="lora", lora=Lora(4), dtype=torch.bfloat16)
+    reward = RewardModel.load(narrow, tuning="lora", lora=Lora(4), heads=Heads(members=2), dtype=torch.bfloat16)
     expected = policy.logprobs(PAIRS), reward.utilities(PAIRS)
     once.keep(policy.lm)
     once.keep(reward.decoder)

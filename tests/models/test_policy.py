@@ -16,6 +16,7 @@ from rlhf_online.errors import InvalidInput, VersionCorrupt
 from rlhf_online.models import trunk
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.tokens import Pair
+from rlhf_online.models.trunk import Lora
 from rlhf_online.simulation.tiny_model import write_tiny_model
 
 PAIRS: list[Pair] = [((1, 10, 20, 3), (30, 31, 2)), ((1, 11, 3), (40, 2)), ((1, 12, 21, 22, 23, 3), (50, 51, 52, 53))]
@@ -143,7 +144,7 @@ def test_an_output_layer_that_a_tied_base_holds_is_written_too(tmp_path: Path, n
 
 
 def test_an_adapter_comes_back_and_names_no_place(base: Path, tmp_path: Path):
-    policy = Policy.load(base, tuning="lora", lora_rank=4)
+    policy = Policy.load(base, tuning="lora", lora=Lora(4))
     assert all("lora_" in name for name in policy.parameters())
     _shake(policy)
     policy.write_version(tmp_path)
@@ -155,25 +156,25 @@ def test_an_adapter_comes_back_and_names_no_place(base: Path, tmp_path: Path):
     assert config["target_modules"] == linear
     names = load_file(tmp_path / "adapter_model.safetensors")
     assert len(names) == 2 * 7 * 2 and "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight" in names
-    again = Policy.load(base, tuning="lora", version=tmp_path, lora_rank=16)
+    again = Policy.load(base, tuning="lora", version=tmp_path, lora=Lora(16))
     assert again.logprobs(PAIRS) == policy.logprobs(PAIRS)
 
 
 def test_the_reference_may_be_another_version_of_an_adapter(base: Path, tmp_path: Path):
-    policy = Policy.load(base, tuning="lora", lora_rank=4)
+    policy = Policy.load(base, tuning="lora", lora=Lora(4))
     start = policy.logprobs(PAIRS)
     _shake(policy)
     before = policy.logprobs(PAIRS)
     policy.write_version(tmp_path / "before")
     _shake(policy, seed=1)
     policy.write_version(tmp_path / "now")
-    again = Policy.load(base, tuning="lora", version=tmp_path / "now", reference=tmp_path / "before", lora_rank=4)
+    again = Policy.load(base, tuning="lora", version=tmp_path / "now", reference=tmp_path / "before", lora=Lora(4))
     assert again.logprobs(PAIRS, reference=True) == before
     assert again.logprobs(PAIRS) == policy.logprobs(PAIRS), "the policy itself is as it was"
     assert policy.logprobs(PAIRS, reference=True) == start
     _shake(again, seed=2)
     assert again.logprobs(PAIRS, reference=True) == before
-    Policy.load(base, tuning="lora", lora_rank=8).write_version(tmp_path / "other")
+    Policy.load(base, tuning="lora", lora=Lora(8)).write_version(tmp_path / "other")
     with pytest.raises(VersionCorrupt, match="another rank"):
         Policy.load(base, tuning="lora", version=tmp_path / "now", reference=tmp_path / "other")
 

@@ -16,6 +16,7 @@ from rlhf_online.models.policy import Policy
 from rlhf_online.models.precision import Written
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Pair
+from rlhf_online.models.trunk import Lora
 from rlhf_online.simulation.tiny_model import write_tiny_model
 from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.policy.settings import PolicyTraining
@@ -174,7 +175,7 @@ def test_an_update_a_ten_thousandth_of_a_weight_survives(narrow: Path) -> None:
 def test_a_version_is_written_in_the_base_models_type_and_the_masters_stay(
     narrow: Path, tmp_path: Path, tuning
 ) -> None:
-    updater = PolicyUpdater(Policy.load(narrow, tuning=tuning, lora_rank=4), PolicyTraining(), 0)
+    updater = PolicyUpdater(Policy.load(narrow, tuning=tuning, lora=Lora(4)), PolicyTraining(), 0)
     policy = updater.policy
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -194,7 +195,7 @@ def test_a_version_is_written_in_the_base_models_type_and_the_masters_stay(
         adapter = load_file(tmp_path / "policy-000001" / "adapter_model.safetensors")
         assert {tensor.dtype for tensor in adapter.values()} == {torch.bfloat16}
         preflight.check_lora(tmp_path / "policy-000001", base=narrow, max_rank=4, reading=Reading())
-    again = Policy.load(narrow, tuning=tuning, version=tmp_path / "policy-000001", lora_rank=4)
+    again = Policy.load(narrow, tuning=tuning, version=tmp_path / "policy-000001", lora=Lora(4))
     assert again.probe(sequences) == probe, "what was probed is what serves"
     assert {parameter.dtype for parameter in again.parameters().values()} == {torch.float32}
 

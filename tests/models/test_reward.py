@@ -9,6 +9,7 @@ import torch
 from rlhf_online.errors import VersionCorrupt
 from rlhf_online.models.reward import Heads, RewardModel
 from rlhf_online.models.tokens import Pair
+from rlhf_online.models.trunk import Lora
 from rlhf_online.simulation.tiny_model import write_tiny_model
 
 PAIRS: list[Pair] = [((1, 10 + i, 20, 3), (*[30 + i] * (1 + i % 4), 2)) for i in range(20)]
@@ -90,7 +91,7 @@ def test_each_objective_has_heads_and_a_normal_of_its_own(base: Path):
 
 
 def test_a_model_of_another_tokenizer_is_refused(base: Path, tmp_path: Path):
-    model = RewardModel.load(base, tuning="lora", lora_rank=4)
+    model = RewardModel.load(base, tuning="lora", lora=Lora(4))
     model.save(tmp_path / "version")
     other = tmp_path / "other"
     write_tiny_model(other, weights_seed=3)
@@ -109,7 +110,7 @@ def test_batches_change_no_score_and_keep_the_order(base: Path):
 @pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_a_folder_comes_back(base: Path, tmp_path: Path, tuning, readout):
-    model = RewardModel.load(base, tuning=tuning, heads=Heads(members=3, readout=readout), lora_rank=4)
+    model = RewardModel.load(base, tuning=tuning, heads=Heads(members=3, readout=readout), lora=Lora(4))
     _shake(model)
     model.normalise(PAIRS)
     model.save(tmp_path)

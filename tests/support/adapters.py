@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from rlhf_online.models.policy import Policy
+from rlhf_online.models.trunk import Lora
 from rlhf_online.versions.manifest import Kind, Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 
@@ -12,9 +13,9 @@ from rlhf_online.versions.registry import Registry
 PROMPTS = tuple((1, 20 + row, 3) for row in range(16))
 
 
-def adapter(base: Path, seed: int) -> Policy:
-    """A policy whose adapter says something else than the base model."""
-    policy = Policy.load(base, tuning="lora", lora_rank=4, seed=seed)
+def adapter(base: Path, seed: int, layers: int = 0) -> Policy:
+    """A policy whose adapter, of the topmost `layers` or of all, says something else than the base model."""
+    policy = Policy.load(base, tuning="lora", lora=Lora(4, layers), seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in policy.parameters().values():

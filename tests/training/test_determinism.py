@@ -30,12 +30,14 @@ POLICIES: dict[str, dict[str, Any]] = {
     "ppo": {"ema": 0.5, "algorithm": {"name": "ppo", "kl_target": 1.0}},
     "schedule": {"schedule": [{"algorithm": "best-of-n", "updates": 1}, {"algorithm": "reinforce"}]},
     "kto": {"algorithm": "kto"},
-    "adapters": {"lora_rank": 4},
+    "adapters": {"lora_rank": 4, "lora_layers": 1},
     "bfloat16": {},
 }
 ADAPTERS: dict[str, Any] = {
     "tuning": "lora",
-    "reward": settings_of(StateDir(Path()), Path()).reward.model_copy(update={"tuning": "lora", "readout": "mean"}),
+    "reward": settings_of(StateDir(Path()), Path()).reward.model_copy(
+        update={"tuning": "lora", "lora_layers": 1, "readout": "mean"}
+    ),
 }
 CHANGES: dict[str, dict[str, Any]] = {"adapters": ADAPTERS, "bfloat16": {"dtype": "bfloat16"}}
 

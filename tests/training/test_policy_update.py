@@ -659,7 +659,7 @@ CHANGED: dict[str, tuple[Any, dict[str, Any]]] = {
 ELSEWHERE = {
     "ema": "above",
     "micro_batch_tokens": "above: it changes nothing",
-    "lora_rank": "models",
+    **dict.fromkeys(("lora_rank", "lora_layers"), "models"),
     "demonstrations": "loop",
 }
 OF_ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {

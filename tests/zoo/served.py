@@ -21,6 +21,7 @@ from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
 from rlhf_online.models.policy import Policy
+from rlhf_online.models.trunk import Lora
 from rlhf_online.versions import open_registry
 from rlhf_online.versions.genesis import genesis
 from tests.zoo.models import ZOO, Animal, Tuning, copied
@@ -58,7 +59,7 @@ def served(animal: Animal, tuning: Tuning) -> tuple[float, float]:
     """The largest differences to transformers in nats: of the first version, and of the learned one."""
     with tempfile.TemporaryDirectory() as root:
         folder, learned = copied(animal, Path(root) / "model"), Path(root) / "learned"
-        policy = Policy.load(folder, tuning=tuning, lora_rank=4)
+        policy = Policy.load(folder, tuning=tuning, lora=Lora(4))
         engine = LLM(
             model=str(folder), dtype="float32", max_model_len=128, max_num_seqs=4, enforce_eager=True,
             kv_cache_memory_bytes=1 << 26, config_format="hf", tokenizer_mode="hf", logprobs_mode="processed_logprobs",

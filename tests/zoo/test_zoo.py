@@ -15,6 +15,7 @@ from rlhf_online.models.first_probe import first_probe
 from rlhf_online.models.policy import Policy
 from rlhf_online.models.reward import RewardModel
 from rlhf_online.models.tokens import ChatTokenizer
+from rlhf_online.models.trunk import Lora
 from rlhf_online.training.sft.demonstrations import Demonstration
 from rlhf_online.training.sft.fine_tuning import Passes, fine_tune
 from rlhf_online.versions import open_registry
@@ -64,7 +65,7 @@ def live(folder: Path, tuning: Tuning, tmp_path: Path, *, cpu: bool = True) -> N
         first = genesis(registry, model, tuning=tuning, probe_of=first_probe)
         preflight.check(registry, first, base=model, reference=model, max_lora_rank=4)
         assert not (registry.path(first) / "consolidated.safetensors").exists()
-        policy = Policy.load(model, tuning=tuning, version=registry.path(first), lora_rank=4)
+        policy = Policy.load(model, tuning=tuning, version=registry.path(first), lora=Lora(4))
         before = policy.logprobs([((5, 6), (7, 8))])
         with torch.no_grad():
             for parameter in policy.parameters().values():
@@ -73,12 +74,12 @@ def live(folder: Path, tuning: Tuning, tmp_path: Path, *, cpu: bool = True) -> N
         policy.write_version(registry.stage(learned))
         registry.publish(Manifest(version=learned, tuning=tuning))
         preflight.check(registry, learned, base=model, reference=model, max_lora_rank=4)
-        again = Policy.load(model, tuning=tuning, version=registry.path(learned), lora_rank=4)
+        again = Policy.load(model, tuning=tuning, version=registry.path(learned), lora=Lora(4))
         with precision.rounded(policy.parameters(), policy.written):
             after = policy.logprobs([((5, 6), (7, 8))])
         assert after != before
         assert again.logprobs([((5, 6), (7, 8))])[0] == pytest.approx(after[0], abs=1e-4)
-    RewardModel.load(folder, tuning=tuning, lora_rank=4)
+    RewardModel.load(folder, tuning=tuning, lora=Lora(4))
     assert trunk.limits(trunk.read_config(folder)).context == 128, "whatever its configuration calls it"
     assert token_bytes(folder) > 4 * 16 * 2 * 64, "of two layers of 64 units, whatever they are called"
 

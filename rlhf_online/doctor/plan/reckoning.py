@@ -16,8 +16,9 @@ from itertools import product
 from typing import Literal
 
 from rlhf_online.config import Sharding, Tuning
+from rlhf_online.doctor.plan.part import Part
 from rlhf_online.doctor.plan.shape import WIDE, Shape, power_of_two
-from rlhf_online.models.limits import activation_bytes
+from rlhf_online.models.limits import KEPT_BYTES, activation_bytes
 from rlhf_online.training.settings import TrainerSettings
 
 Place = Literal["a GPU", "a GPU's host", "a CPU"]
@@ -33,8 +34,6 @@ ACTIVATIONS, FREE_SHARE = 2 << 30, 2
 (`models.trunk`)."""
 REWARD_TOKENS, ANSWERS = 16_384, 4
 """Most tokens of a pass of the reward model, and answers of a vote; prompt and answer count as `rollout.max_tokens`."""
-IN_FLIGHT = 3
-"""Layers' worth of a backward pass over pieces: one that computes, its gradient, and the next one as it is fetched."""
 MOMENTS_KEPT = "Adam's moments"
 POLICY_LEARNS = "the policy learns: gradients, activations"
 REWARD_LEARNS = "the reward model learns: gradients, activations"
@@ -152,37 +151,6 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """What learns of a model: so many values, cut into `pieces`, of which a rank keeps one."""
-
-    values: int
-    pieces: int
-    passing: int
-    """Bytes that a pass with gradients puts together of pieces: what is in no layer, with its gradient, for as long as
-    layers come and go."""
-
-    @classmethod
-    def of(cls, shape: Shape, tuning: Tuning, rank: int, pieces: int, *, head: bool) -> "Part":
-        """`head`: the output layer belongs to it. An adapter is cut nowhere."""
-        if tuning == "lora":
-            return cls(values=shape.adapter(rank), pieces=1, passing=0)
-        outside = shape.outside - (0 if head else shape.head)
-        first = (shape.head or outside) if head else 0  # its gradient is there before that of any layer
-        passing = WIDE * max(2 * outside, outside + first + IN_FLIGHT * shape.block)
-        values = shape.weights - (0 if head else shape.head)
-        return cls(values=values, pieces=pieces, passing=passing if pieces > 1 else 0)
-
-    @property
-    def kept(self) -> int:
-        return -(-self.values // self.pieces)
-
-    @property
-    def gathered(self) -> int:
-        """Bytes of the model as it is whole beside its pieces."""
-        return WIDE * self.values if self.pieces > 1 else 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Trainer:
     """The trainer's models in one rank; `leads` says that it is rank 0."""
 
@@ -247,6 +215,8 @@ class _Trainer:
             REWARD_LEARNS: WIDE * reward.kept + reward.passing + (cast if choice.reward_tuning == "full" else 0),
             READ: self._reading(),
         }
+        found[POLICY_LEARNS] += _lower_states(shape, policy, self.settings.rollout.per_cycle * self._answer())
+        found[REWARD_LEARNS] += _lower_states(shape, reward, self.settings.reward.reference_answers * self._answer())
         rounded = WIDE * policy.kept if shape.narrow else 0
         if policy.gathered:
             found[POLICY_READ] = rounded + policy.gathered + policy.pieces * self.reference
@@ -292,14 +262,20 @@ class _Trainer:
 
     def activations(self) -> dict[str, int]:
         """Of passes as full as settings allow."""
-        settings, a_token = self.settings, _a_token(self.shape, self.choice)
+        settings = self.settings
         votes = min(REWARD_TOKENS, settings.reward.batch * ANSWERS * self._answer())
-        return {POLICY_LEARNS: settings.policy.micro_batch_tokens * a_token, REWARD_LEARNS: votes * a_token}
+        return {
+            POLICY_LEARNS: settings.policy.micro_batch_tokens * _a_token(self.shape, self.choice, self.policy),
+            REWARD_LEARNS: votes * _a_token(self.shape, self.choice, self.reward),
+        }
 
     def least(self) -> dict[str, int]:
         """Of passes of the fewest tokens."""
-        answer = self._answer() * _a_token(self.shape, self.choice)
-        fewest = {POLICY_LEARNS: answer, REWARD_LEARNS: ANSWERS * answer}
+        answer = self._answer()
+        fewest = {
+            POLICY_LEARNS: answer * _a_token(self.shape, self.choice, self.policy),
+            REWARD_LEARNS: ANSWERS * answer * _a_token(self.shape, self.choice, self.reward),
+        }
         return {name: min(size, fewest[name]) for name, size in self.activations().items()}
 
     def _answer(self) -> int:
@@ -307,8 +283,14 @@ class _Trainer:
         return 2 * self.settings.rollout.max_tokens
 
 
-def _a_token(shape: Shape, choice: Choice) -> int:
-    return activation_bytes(shape.depth, shape.width, shape.inner, ITEM[choice.dtype], recompute=choice.recompute)
+def _a_token(shape: Shape, choice: Choice, part: Part) -> int:
+    """Bytes of a token's activations, in the layers that a gradient goes through."""
+    return activation_bytes(part.depth, shape.width, shape.inner, ITEM[choice.dtype], recompute=choice.recompute)
+
+
+def _lower_states(shape: Shape, part: Part, tokens: int) -> int:
+    """Bytes of what layers below an adapter said of so many tokens (`models.lower_layers`)."""
+    return min(KEPT_BYTES, tokens * WIDE * shape.width) if part.depth < shape.depth else 0
 
 
 def plan(shape: Shape, settings: TrainerSettings, choice: Choice, ranks: Ranks = ALONE, *, leads: bool = True) -> Plan:
@@ -319,8 +301,8 @@ def plan(shape: Shape, settings: TrainerSettings, choice: Choice, ranks: Ranks =
         settings=settings,
         choice=choice,
         leads=leads,
-        policy=Part.of(shape, choice.tuning, settings.policy.lora_rank, pieces, head=True),
-        reward=Part.of(shape, choice.reward_tuning, settings.reward.lora_rank, pieces, head=False),
+        policy=Part.of(shape, choice.tuning, settings.policy, pieces, head=True),
+        reward=Part.of(shape, choice.reward_tuning, settings.reward, pieces, head=False),
     )
     return Plan(
         choice=choice,

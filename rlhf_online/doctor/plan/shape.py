@@ -89,9 +89,13 @@ class Shape:
         saved = self.layers * (WIDE - 2) if self.narrow and dtype == "bfloat16" else 0
         return WIDE * (self.weights - (0 if head else self.head)) - saved
 
-    def adapter(self, rank: int) -> int:
-        """Values of an adapter."""
-        return rank * self.sides
+    def adapter(self, rank: int, layers: int = 0) -> int:
+        """Values of an adapter of the topmost `layers`, or of all."""
+        return rank * self.sides * self.changed(layers) // self.depth
+
+    def changed(self, layers: int) -> int:
+        """How many layers an adapter of the topmost `layers` changes; 0 are all."""
+        return min(layers or self.depth, self.depth)
 
 
 def power_of_two(values: int) -> int:

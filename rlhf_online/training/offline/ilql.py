@@ -59,7 +59,11 @@ def learn(
     if not votes:
         raise InvalidInput("no vote says which answers are better: ilql has nothing to learn from")
     dtype = precision.choose("auto", device, trunk.read_config(settings.model))
-    given: dict[str, Any] = {"tuning": settings.tuning, "lora_rank": settings.lora_rank, "seed": settings.seed}
+    given: dict[str, Any] = {
+        "tuning": settings.tuning,
+        "lora": trunk.Lora(settings.lora_rank, settings.lora_layers),
+        "seed": settings.seed,
+    }
     policy = Policy.load(settings.model, device=device, dtype=dtype, **given)
     embedding_Vd = output_embedding(policy)
     values = ActionValues.load(settings.model, embedding_Vd=embedding_Vd, device=device, dtype=dtype, **given)

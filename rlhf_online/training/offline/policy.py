@@ -63,7 +63,7 @@ def learn(
     policy = Policy.load(
         settings.model,
         tuning=settings.tuning,
-        lora_rank=settings.lora_rank,
+        lora=trunk.Lora(settings.lora_rank, settings.lora_layers),
         device=device,
         dtype=dtype,
         seed=settings.seed,

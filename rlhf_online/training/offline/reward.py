@@ -32,7 +32,7 @@ def learn(
         settings.model,
         tuning=settings.tuning,
         heads=Heads(objectives=settings.objectives, members=settings.heads, readout=settings.readout),
-        lora_rank=settings.lora_rank,
+        lora=trunk.Lora(settings.lora_rank, settings.lora_layers),
         device=device,
         dtype=dtype,
         seed=settings.seed,

@@ -66,6 +66,12 @@ class PolicyTraining(Section):
         default=1.0, gt=0, description="KL of one update (nats an answer) beyond which it is undone."
     )
     lora_rank: Positive = Field(default=16, description="Rank of the adapter where tuning is lora.")
+    lora_layers: int = Field(
+        default=0,
+        ge=0,
+        description="How many of the model's layers, from the top, the adapter changes; 0: all. What those below say "
+        "of an answer is computed once an update.",
+    )
 
     @model_validator(mode="after")
     def _all_take_a_turn(self) -> Self:

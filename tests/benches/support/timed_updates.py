@@ -46,11 +46,18 @@ def computed_in(folder: Path, device: str) -> torch.dtype:
     return choose("auto", torch.device(device), read(folder)) if choose else torch.float32
 
 
+def _adapter(rank: int, layers: int) -> dict[str, Any]:
+    """Of so many of the topmost layers, where this tree can be told so."""
+    Lora = named("Lora", "models.trunk")
+    return {"lora": Lora(rank, layers)} if Lora else {"lora_rank": rank}
+
+
 def policy_update(spec: dict[str, Any], dtype: torch.dtype) -> Callable[[], object]:
     Rollout = named("Rollout", "rollout.types", "rollout.buffer")
     ScoredRollout = named("ScoredRollout", "rollout.types", "rollout.buffer")
     folder, rng = Path(spec["folder"]), random.Random(0)
-    policy = Policy.load(folder, tuning=spec["tuning"], lora_rank=16, device=spec["device"], dtype=dtype)
+    adapter = _adapter(16, spec["layers"]["policy"])
+    policy = Policy.load(folder, tuning=spec["tuning"], device=spec["device"], dtype=dtype, **adapter)
     pairs = [(tuple(prompt), tuple(answer)) for prompt, answer in spec["pairs"]]
     rollouts = [
         ScoredRollout(
@@ -85,7 +92,8 @@ def reward_update(spec: dict[str, Any], dtype: torch.dtype) -> Callable[[], obje
     Comparison = named("Comparison", "feedback.votes", "feedback.preferences")
     folder = Path(spec["folder"])
     heads = {"heads": Heads(members=4, readout="mean")} if Heads else {"heads": 4, "readout": "mean"}
-    where = {"tuning": spec["tuning"], "lora_rank": 8, "device": spec["device"], "dtype": dtype}
+    where = {"tuning": spec["tuning"], "device": spec["device"], "dtype": dtype}
+    where |= _adapter(8, spec["layers"]["reward"])
     model = RewardModel.load(folder, **where, **heads)
     votes = [
         Comparison(

@@ -33,9 +33,9 @@ class Compared:
 def compare(policy: Policy, batch: Packed, temperature_B: float | Tensor = 1.0) -> Compared:
     """Of models that are whole (`Policy.shards`); both sample at this temperature."""
     with computing(policy.device, policy.dtype):
-        own = trunk.output_head(policy.lm), hidden_states(policy.lm, batch)
+        own = trunk.output_head(policy.lm), hidden_states(policy.lm, batch, policy.lower)
         with policy.as_reference() as lm:
-            theirs = trunk.output_head(lm), hidden_states(lm, batch)
+            theirs = trunk.output_head(lm), hidden_states(lm, batch, policy.lower)
             found = token_head.compared(own, theirs, batch.answer_N, temperatures(batch, temperature_B))
     logprobs_BA, reference_BA, kl_BA = map(batch.by_answer, found)
     values_BA = batch.by_answer(values(policy.value_head, own[1]))

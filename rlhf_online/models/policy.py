@@ -71,8 +71,8 @@ class Policy:
         self._reference_adapter = reference_adapter
         self.limits = trunk.limits(lm.config)
         self.packer = tree_attention.packer(lm, self.limits.context, dtype)
-        self._lower = None if adapter is None else tree_attention.lower_layers(lm, self.packer, dtype)
-        self._predictors = Predictor(lm, self._lower), Predictor(reference or lm, self._lower)
+        self.lower = None if adapter is None else tree_attention.lower_layers(lm, self.packer, dtype)
+        self._predictors = Predictor(lm, self.lower), Predictor(reference or lm, self.lower)
         # What an adapter learns is small, and its base would be put together again for each pass.
         policy, fixed = self._predictors
         self.shards = Shards(policy=policy, reference=fixed) if adapter is None else Shards()
@@ -131,7 +131,7 @@ class Policy:
 
     def keeping_states(self) -> AbstractContextManager[None]:
         """While the block runs what layers below an adapter say of a pair is computed once (`lower_layers`)."""
-        return nullcontext() if self._lower is None else self._lower.kept()
+        return nullcontext() if self.lower is None else self.lower.kept()
 
     @property
     def device(self) -> torch.device:
@@ -140,7 +140,7 @@ class Policy:
     def token_budget(self, limit: int, needed: int = 0) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where the memory that is free, once `needed` bytes
         are taken of it, asks for it."""
-        spared = self._lower.count if self._lower else 0
+        spared = self.lower.count if self.lower else 0
         return trunk.token_budget(self.lm, limit, trunk.free_room(self.device, needed), self.dtype, spared)
 
     def collate(self, pairs: Sequence[Pair]) -> Packed:

@@ -28,7 +28,7 @@ from typing import Any
 from torch import Tensor
 
 from rlhf_online.errors import VersionCorrupt
-from rlhf_online.events import Erasure
+from rlhf_online.events import AI, Erasure
 from rlhf_online.feedback.alike import alike
 from rlhf_online.feedback.erasures import stems_from
 from rlhf_online.feedback.standing import Standing
@@ -124,7 +124,7 @@ class RewardUpdater:
         self._observe_signals(votes, baseline)
         self._passes.loss.new_votes.expect(vote.event_id for vote in votes)
         self._observe_labels(votes, random.Random(f"labels {self._seed} {self.updates}"))
-        trainable = _without_single_class(data, skipped)
+        trainable = self._believed(_without_single_class(data, skipped))
         read = self._read(trainable)
         best = self._passes.run(
             trainable,
@@ -223,6 +223,11 @@ class RewardUpdater:
         """Those that a head of the ensemble reads: each reads a sample of its own."""
         return frozenset(vote.event_id for vote in votes if any(bootstrap_weights(vote.event_id, self.model.members)))
 
+    def _believed(self, votes: Sequence[Vote]) -> list[Vote]:
+        """Without those that weigh nothing: in a step they would make others' place smaller."""
+        ai = self._passes.loss.label_reliability.weight(AI) > 0
+        return [vote for vote in votes if ai or not vote.by_ai]
+
     def _ordered_objectives(self, votes: Sequence[Vote]) -> set[str]:
         """The objectives that these votes order answers by."""
         objectives = self.model.objectives
@@ -243,13 +248,16 @@ class RewardUpdater:
             self._passes.loss.signal_reliability.observe(signal, values)
 
     def _observe_labels(self, votes: Sequence[Vote], rng: random.Random) -> None:
-        """Compare new votes that no person gave with people's, before they are learned from."""
+        """Compare new votes that no person gave with people's, before they are learned from, and those beside notes
+        with those without."""
+        self._passes.loss.raters.beside_notes.observe(votes, self._replay.votes)
         labels = [vote for vote in votes if vote.by_ai]
         if labels:
+            kept = [vote for vote in self._replay.votes if not vote.by_ai]
             people = [vote for vote in votes if not vote.by_ai]
-            kept = [vote for vote in self._replay.sample(label_reliability.MOST, rng) if not vote.by_ai]
+            people += rng.sample(kept, min(label_reliability.MOST, len(kept)))
             seen = partial(_rows, self.model, partial(features, self.model))
-            labelled.observe(self._passes.loss.label_reliability, seen, labels, [*people, *kept], rng)
+            labelled.observe(self._passes.loss.label_reliability, seen, labels, people, rng)
 
     @property
     def _untrained(self) -> set[str]:

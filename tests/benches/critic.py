@@ -9,7 +9,8 @@ the same items and people:
     misleading    who sees notes puts the best answer last, at which they point
 
 *Agreement* is what `rlhf-online critic effect` says notes change of Krippendorff's α, with its 95 % interval; *ρ* how
-far who judged beside notes and without is believed by the reward model at last (`training.votes.raters`), on average.
+far who judged beside notes and without is believed by the reward model at last (`training.votes.raters`), on average,
+the former as far as their votes agree with those without (`training.votes.beside_notes`).
 *Accuracy* is how many pairs of answers to held-out prompts a reward model orders as the true reward does that learned
 from the votes beside notes alone, and from those without them alone.
 
@@ -40,7 +41,7 @@ from tests.support.learning import Answer
 SFT_STEPS = 300
 ITEMS, PEOPLE_AN_ITEM, UPDATES = 400, 4, 4
 PEOPLE, HURRIED = 16, 8
-LEAST_GAIN = 0.02
+LEAST_GAIN, SAME = 0.02, 0.1
 
 Stream = Literal["true", "empty", "misleading"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
@@ -141,6 +142,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         >= LEAST_GAIN,
         "who is misled by notes is believed less beside them, in each seed": all(
             each.rho[0] < each.rho[1] for each in misleading
+        ),
+        f"control: who sees empty ones as who sees none, ± {SAME:g}, in each seed": all(
+            abs(each.rho[0] - each.rho[1]) <= SAME for each in empty
         ),
     }
     return {"ok": all(holds.values()), "found": [asdict(each) for each in found], "holds": holds}

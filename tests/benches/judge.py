@@ -29,7 +29,7 @@ from rlhf_online.models.reward import RewardModel
 from rlhf_online.simulation import people, world
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
-from tests.benches.support import reports
+from tests.benches.support import arms, reports
 from tests.benches.support.reports import listed, note
 from tests.benches.support.workers import Task, workers
 from tests.support import learning
@@ -67,10 +67,7 @@ def right(kind: str, rng: random.Random) -> bool:
 def learn(seed: int, cache: Path) -> Found:
     """All arms of a seed, on the same answers."""
     torch.set_num_threads(1)
-    folder = cache / f"seed-{seed}"
-    sft = folder / "sft"
-    if not (sft / "config.json").is_file():
-        learning.fine_tune_world(folder, seed, steps=SFT_STEPS)
+    _, sft = arms.supervised(cache, seed, SFT_STEPS)
     language, policy = Language(sft), Policy.load(sft, tuning="full")
     rng = random.Random(f"judge {seed}")
     asked = rng.choices(world.training_prompts(), k=PEOPLE_VOTES + AI_VOTES)
@@ -134,7 +131,7 @@ def taught(sft: Path, votes: Sequence[Vote], labels: Sequence[Vote], reference: 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     found: list[Found] = []
-    tasks: list[Task] = [(learn, (seed, options.cache)) for seed in range(options.seeds)]
+    tasks: list[Task] = [(learn, (seed, options.cache)) for seed in arms.seeds(options)]
     for result in workers(options.workers, tasks):
         note(f"seed {result.seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in result.accuracy.items()))
         found.append(result)
@@ -171,8 +168,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = reports.parser(__doc__, "judge", seeds=5)
-    parser.add_argument("--cache", type=Path, default=reports.ROOT / "build" / "judge-sft", help="supervised models")
+    parser = arms.parser(__doc__, "judge", seeds=5, cache="judge-sft")
     return reports.conclude(parser.parse_args(), run, table)
 
 

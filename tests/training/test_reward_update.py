@@ -23,6 +23,7 @@ from rlhf_online.training.optimiser import NamedAdam
 from rlhf_online.training.reward_update import RewardUpdater
 from rlhf_online.training.settings import RewardTraining
 from rlhf_online.training.votes import passes
+from rlhf_online.training.votes.batch import bootstrap_weights
 from rlhf_online.training.votes.foretelling import foretell
 from rlhf_online.training.votes.passes import MIN_HELD_OUT, VotePasses
 from rlhf_online.training.votes.raters import Raters
@@ -629,6 +630,36 @@ def test_a_model_is_believed_as_far_as_it_agrees_with_people_and_weighs_so_much(
         scores[contrary] = (report.signal_reliability["ai"], found[3] - found[0])
     assert scores[False][0] > 0.8 and scores[True][0] < 0.1
     assert min(scores[False][1], scores[True][1]) > 1.5, "what people said holds"
+
+
+def test_what_a_model_says_that_is_not_believed_teaches_nothing(base: Path):
+    """As if it had not been there: no step is another one for it."""
+    without, beside = _updater(base), _updater(base)
+    votes = [_ranking(i) for i in range(120)]
+    without.update(votes, [], _probe_pairs())
+    labels: list[Vote] = [_label(i, "l", contrary=True) for i in range(100)]
+    report = beside.update([*votes, *labels], [], _probe_pairs())
+    assert _scores(beside) == pytest.approx(_scores(without), abs=0.3)
+    assert report.signal_reliability["ai"] < 0 and report.new == 220
+    assert report.learned == {vote.event_id for vote in votes if any(bootstrap_weights(vote.event_id, 3))}
+
+
+def test_who_is_misled_by_notes_is_believed_less_however_far_they_agree(base: Path):
+    """Three times as many votes beside notes as without, and all of them the contrary."""
+    votes: list[Vote] = []
+    for vote in map(_ranking, range(80)):
+        votes.append(vote)
+        for who in "abc":
+            noted = replace(vote, event_id=f"{vote.event_id} {who}", person=f"{vote.person}{who}")
+            votes.append(replace(noted, tiers=vote.tiers[::-1], assisted=True))
+    updater = _updater(base)
+    report = updater.update(votes, [], _probe_pairs())
+    believed = report.signal_reliability
+    assert believed["assisted"] < 0.1 and believed["unassisted"] > 0.8
+    assert _scores(updater)[3] - _scores(updater)[0] > 1.5, "what people said by themselves holds"
+    taken_for_their_own = _updater(base)
+    taken_for_their_own.update([replace(vote, assisted=False) for vote in votes], [], _probe_pairs())
+    assert _scores(taken_for_their_own)[3] - _scores(taken_for_their_own)[0] < 0, "control"
 
 
 def _clicked(index: int, tag: str) -> Comparison:

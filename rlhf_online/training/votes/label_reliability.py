@@ -7,8 +7,10 @@ probability (1 + ρ tanh(θ·x / 2)) / 2, which is σ(θ·x) at ρ = 1, a coin a
 of Dawid & Skene (1979), fitted jointly with what is judged. The evidence for ρ is the marginal likelihood of people's
 votes and the labeller's, θ integrated out by Laplace's method (Rasmussen & Williams 2006, eq. 3.32) and s over a grid.
 So both are used: whether the labeller agrees with people, and whether it agrees with itself. That alone would let one
-who is consistently wrong be believed, but ρ may be negative, and which sign fits is for people to say. What a vote
-weighs in the loss is the mean of ρ, and 0 where that is negative: nobody is learned from backwards.
+who is consistently wrong be believed, but ρ may be negative, and which sign fits is for people to say.
+
+What a vote weighs in the loss is the mean of ρ less its standard deviation, and 0 where that is negative: what has not
+been shown does not count, and nobody is learned from backwards.
 
 Evidence adds up over updates, each label counting in the one that it was new in: what the trunk has learned from, it
 would find again. Of what is older than MEMORY labels the share 1/e is left.
@@ -117,16 +119,23 @@ class LabelReliability:
         ]
 
     def weight(self, labeller: str) -> float:
-        """What a vote counts where a person's counts 1: ρ, and 0 where it is negative."""
-        return max(0.0, self.of(labeller))
+        """What a vote counts where a person's counts 1; while there are none to compare it with, ρ's mean."""
+        mean, deviation = self._moments(labeller)
+        return max(0.0, mean - deviation) if labeller in self._evidence else mean
 
     def of(self, labeller: str) -> float:
         """The mean of ρ."""
+        return self._moments(labeller)[0]
+
+    def _moments(self, labeller: str) -> tuple[float, float]:
+        """Mean and standard deviation of ρ."""
         a, b = PRIORS[labeller]
         rho_G = torch.tensor(GRID).double()
         log_prior_G = (a - 1) * torch.log((1 + rho_G) / 2) + (b - 1) * torch.log((1 - rho_G) / 2)
         evidence_G = torch.tensor(self._evidence.get(labeller, [0.0] * len(GRID))).double()
-        return float(torch.softmax(log_prior_G + evidence_G, 0) @ rho_G)
+        posterior_G = torch.softmax(log_prior_G + evidence_G, 0)
+        mean = posterior_G @ rho_G
+        return float(mean), float((posterior_G @ (rho_G - mean).square()).sqrt())
 
     def figures(self) -> dict[str, float]:
         """ρ of each labeller seen so far."""

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf_online.feedback.votes import Comparison, Vote
+from rlhf_online.training.votes.beside_notes import BesideNotes
 
 LOOKS = 0.9
 NEW = math.log(LOOKS / (1 - LOOKS))
@@ -107,6 +108,7 @@ class Raters:
         self._scale, self._precision = 0.0, SCALE_PRECISION
         self._usual: float | None = None
         """The odds from which on votes count in full, until somebody's change."""
+        self.beside_notes = BesideNotes()
 
     def make_room(self) -> None:
         """Know MOST people at most."""
@@ -127,16 +129,22 @@ class Raters:
         scaled = [self._scale * utility for utility in utilities]
         looked = Order(vote.ranks, [u + h for u, h in zip(scaled, habit, strict=True)], utilities)
         if looked.curvature > 0:  # else it says nothing of the scale, as a tie, and nothing is forgotten for it
-            self._precision = self._precision * (1 - 1 / SCALE_MEMORY) + looks * looked.curvature
+            left = self._left(vote)
+            looks *= left
+            self._precision = self._precision * (1 - left / SCALE_MEMORY) + looks * looked.curvature
             self._scale = min(max(self._scale + looks * looked.slope / self._precision, 0.0), 1.0)
 
     def of(self, vote: Vote) -> tuple[float, float]:
-        """What comparisons of who gave it count, in (0, 1], and b. A model's votes have a weight of their own
+        """What comparisons of who gave it count, in [0, 1], and b. A model's votes have a weight of their own
         (`label_reliability`), and here 1."""
         if vote.by_ai:
             return 1.0, 0.0
         rater = self._raters.get(_name(vote), NOBODY)
-        return self._weight(rater), rater.place
+        return self._weight(rater) * self._left(vote), rater.place
+
+    def _left(self, vote: Vote) -> float:
+        """What notes leave of a vote's weight."""
+        return self.beside_notes.weight if vote.assisted else 1.0
 
     def _weight(self, rater: Rater) -> float:
         if self._usual is None:
@@ -165,18 +173,23 @@ class Raters:
             self._raters.pop(f"{person}{ASSISTED}", None)
 
     def assisted(self) -> dict[str, float]:
-        """Mean ρ of those who judged beside notes, and of the others, once there are any of the former."""
+        """Mean ρ of those who judged beside notes, as far as these leave it, and of the others, once there are any of
+        the former."""
         groups: dict[str, list[float]] = {"assisted": [], "unassisted": []}
         for name, rater in self._raters.items():
             groups["assisted" if name.endswith(ASSISTED) else "unassisted"].append(rater.reliability)
-        return {group: sum(found) / len(found) for group, found in groups.items() if found and groups["assisted"]}
+        left = {"assisted": self.beside_notes.weight, "unassisted": 1.0}
+        means = {group: left[group] * statistics.fmean(found) for group, found in groups.items() if found}
+        return means if "assisted" in means else {}
 
     def to_json(self) -> dict[str, Any]:
         people = {person: [rater.odds, rater.place, rater.precision] for person, rater in sorted(self._raters.items())}
-        return {"scale": [self._scale, self._precision], "people": people}
+        notes = self.beside_notes.to_json()
+        return {"scale": [self._scale, self._precision], "people": people, "notes": notes}
 
     def load_json(self, values: Mapping[str, Any]) -> None:
         self._scale, self._precision = map(float, values["scale"])
+        self.beside_notes.load_json(values.get("notes", [0, 0]))  # which earlier releases did not compare
         self._usual = None
         self._raters = {person: Rater(*map(float, numbers)) for person, numbers in values["people"].items()}
 

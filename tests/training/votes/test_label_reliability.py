@@ -51,6 +51,18 @@ def test_who_is_always_wrong_is_known_though_they_agree_with_themselves_more_tha
     assert rho((people_Nd, votes(300, 1.0, 2, sharp=20.0))) > 0.5
 
 
+def test_a_models_votes_count_as_far_as_has_been_shown():
+    """By the mean of ρ less its deviation: next to nothing of a few labels, or where they are a coin's."""
+    weights = []
+    for labels, right in ((3, 0.9), (300, 0.9), (300, 0.5)):
+        reliability = LabelReliability()
+        reliability.observe(AI, votes(30, 1.0, 1), votes(labels, right, 2))
+        weights.append(reliability.weight(AI))
+        assert weights[-1] < max(0.0, reliability.of(AI)) + 1e-9
+    unknown, good, coin = weights
+    assert unknown < 0.2 and coin < 0.1 and good > 0.5
+
+
 def test_evidence_adds_up_over_updates_and_old_evidence_fades():
     people_Nd = votes(40, 1.0, 1)
     batches = [(people_Nd, votes(20, 0.9, seed)) for seed in range(2, 12)]

@@ -114,6 +114,21 @@ def test_ties_and_answers_of_which_the_model_thinks_the_same_say_nothing_of_how_
     assert found.to_json()["scale"] == before and len(found) == 2
 
 
+def test_who_is_misled_by_notes_makes_the_model_no_less_sure():
+    found = []
+    for weight in (1.0, 0.0):
+        raters, rng = _known({"looks": looks}, 100), random.Random(2)
+        raters.beside_notes.weight = weight
+        before = raters.to_json()["scale"]
+        for number in range(100):
+            utilities = [rng.gauss(0, 1) for _ in range(3)]
+            order = looks([-utility for utility in utilities], rng)
+            vote = replace(_vote(order, f"p{number}"), assisted=True)
+            raters.observe(vote, [utilities[at] for at in order], [0.0] * 3)
+        found.append((before, raters.to_json()["scale"]))
+    assert found[0][1][0] < found[0][0][0] / 2 and found[1][1] == found[1][0]
+
+
 def test_a_model_that_knows_nothing_says_nothing_of_people():
     rng, raters = random.Random(1), Raters()
     for number in range(200):
@@ -223,6 +238,10 @@ def test_who_judges_beside_a_critics_notes_is_known_apart():
     assert alone > 0.7 and beside < 0.6
     told = raters.assisted()
     assert told["assisted"] == beside < 0.6 < told["unassisted"]
+    raters.beside_notes.weight = 0.5
+    assert raters.assisted() == {"assisted": pytest.approx(beside / 2), "unassisted": told["unassisted"]}
+    votes = [replace(_vote([0, 1], "bob"), assisted=assisted) for assisted in (False, True)]
+    assert [raters.of(vote)[0] for vote in votes] == [1.0, 0.5], "also of who was never seen beside notes"
     assert len(raters) == 2 and raters.doubted() == ()
     raters.forget(["ann"])
     assert len(raters) == 1 and raters.assisted() == {}

@@ -19,10 +19,13 @@ from rlhf_online.config.offline import Algorithm, OfflineSettings
 from rlhf_online.durable import write_json
 from rlhf_online.errors import InvalidInput
 from rlhf_online.state import StateDir
+from rlhf_online.versions import open_registry
+from rlhf_online.versions.manifest import Kind, audience_kind, audience_of
+from rlhf_online.versions.registry import Registry
 
 REPORT = "retrained.json"
-REWARD, POLICY, AUDIENCE = "reward", "policy", "audiences/"
-"""Where what is learned lies, in the new folder."""
+REWARD, POLICY, AUDIENCE, STATE = "reward", "policy", "audiences/", "state"
+"""Where what is learned lies, and what serves it, in the new folder."""
 BaseModelOption = Annotated[Path | None, typer.Option(help="The base model; by default the trainer's.")]
 TrainerConfigOption = Annotated[
     Path | None,
@@ -33,7 +36,10 @@ TrainerConfigOption = Annotated[
 def retrain(
     out: Annotated[
         Path,
-        typer.Option(help="New folder: the reward model in reward/, the policy in policy/, audiences' in audiences/."),
+        typer.Option(
+            help="New folder: the reward model in reward/, the policy in policy/; audiences' in audiences/, and what "
+            "serves adapters in state/."
+        ),
     ],
     without: Annotated[
         list[str], typer.Option(metavar="NAME", help="Who is left out: a name, or its hash (32 digits).")
@@ -46,9 +52,10 @@ def retrain(
 ) -> None:
     """Learn a reward model and policies from the log as if somebody had never been, and say which versions saw them.
 
-    A policy for everybody, and one for each audience, by its weights. They begin as the base model, so that nothing of
-    those versions is in them; votes on what was asked by who is left out are left out with theirs. The services are not
-    touched: `rlhf-online up --model OUT/policy` serves the policy.
+    A policy for everybody, and one for each audience that a version of its own answers, by its weights. They begin as
+    the base model, so that nothing of those versions is in them; votes on what was asked by who is left out are left
+    out with theirs. The services are not touched: `rlhf-online up --model OUT/policy` serves the policy; adapters,
+    beside each other as before, `up --state OUT/state` with the base model.
     """
     if algorithm == "reward":
         raise InvalidInput(
@@ -61,30 +68,65 @@ def retrain(
         print(f"{person}  {', '.join(versions) if versions else 'no version has learned from them'}")
     given = learned_with(folder, config, model) | {"without": people, "minutes": minutes}
     told: dict[str, Any] = {"without": people, "versions_that_saw_them": seen}
-    common, defined = _weights(folder)
-    policies = {POLICY: common, **{AUDIENCE + name: {**common, **named} for name, named in defined.items()}}
+    registry, adapters = registry_of(folder), given.get("tuning") == "lora"
+    policies = _policies(registry, folder, adapters=adapters)
     asked = {REWARD: {**given, "algorithm": "reward"}}
-    for place, weights in policies.items():
-        asked[place] = {**given, "algorithm": algorithm, "weights": _of_votes(place, weights, given)}
+    alike = {**given, "algorithm": algorithm, **(_as_live(registry) if adapters else {})}
+    for kind, named in policies.items():
+        asked[_place(kind)] = {**alike, "weights": _of_votes(_place(kind), named, given)}
     for place, values in asked.items():
         print(f"{place}:")
         told[place] = _learned({**values, "out": out / place})
         write_json(out / REPORT, told)
-    print(f"serve it: rlhf-online up --model {out / POLICY} --state NEW; then remove the versions above")
-    for name, named in defined.items():
-        weights = " ".join(f"{objective}={weight:g}" for objective, weight in named.items())
-        print(
-            f"{name}: rlhf-online up --model {out / AUDIENCE / name} serves it by itself; beside {out / POLICY} it "
-            f"begins as that does, once NEW has a reward model: rlhf-online audiences set {name} {weights} --state NEW"
-        )
+    served = f"--model {out / POLICY} --state NEW"
+    if adapters:
+        learned = {kind: asked[_place(kind)]["weights"] for kind in policies}
+        _publish(registry, folder, out, Path(given["model"]), learned)
+        served = f"--model {given['model']} --state {out / STATE}"
+    print(f"serve it: rlhf-online up {served}; then remove the versions above")
 
 
-def _weights(folder: StateDir) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """What objectives and rules count for everybody, and what each audience names. Raises InvalidInput, OSError."""
+def _place(kind: Kind) -> str:
+    """Where the policy of that kind is to lie, in the new folder."""
+    return AUDIENCE + audience if (audience := audience_of(kind)) else POLICY
+
+
+def _policies(registry: Registry, folder: StateDir, *, adapters: bool) -> dict[Kind, dict[str, float]]:
+    """What objectives and rules count for everybody, and for each audience that a version of its own answers. Raises
+    InvalidInput, OSError."""
     from rlhf_online.rewards import audiences, weights
 
-    store = registry_of(folder).store
-    return weights.read(store, folder), audiences.read(store)
+    common = weights.read(registry.store, folder)
+    defined = audiences.read(registry.store) if adapters else {}
+    own = {name: named for name, named in defined.items() if audiences.live(registry, name)}
+    return {"policy": common, **{audience_kind(name): {**common, **named} for name, named in own.items()}}
+
+
+def _as_live(registry: Registry) -> dict[str, Any]:
+    """How adapters are learned that are to take the place of the live ones: all of their rank, and not added to the
+    model."""
+    alike: dict[str, Any] = {"merged": False}
+    if (live := registry.live("policy")) and (file := registry.path(live) / "adapter_config.json").is_file():
+        alike["lora_rank"] = json.loads(file.read_text())["r"]
+    return alike
+
+
+def _publish(before: Registry, folder: StateDir, out: Path, model: Path, learned: dict[Kind, dict[str, float]]) -> None:
+    """Make a state folder in which each of the adapters that were `learned` is the live version of its kind, and all
+    counts what it counts in `folder`, whose versions are those of `before`. Raises InvalidInput, OSError."""
+    from rlhf_online.rewards import audiences, weights
+    from rlhf_online.rewards.rules import record
+    from rlhf_online.versions.genesis import publish_adapter
+
+    new = open_registry(StateDir(out / STATE).versions, actor="operator on this machine")
+    for kind, counted in learned.items():
+        reason = "learned from the log without who was to be left out"
+        version = publish_adapter(new, model, out / _place(kind), kind, weights=counted, reason=reason)
+        print(f"{version}  is {out / _place(kind)}")
+    weights.adopt(new.store, folder)
+    for key in (weights.KEY, audiences.KEY, record.KEY):
+        if (recorded := before.store.read(key)) is not None:
+            new.store.replace(key, recorded, expected=None)
 
 
 def _of_votes(place: str, named: dict[str, float], given: dict[str, Any]) -> dict[str, float]:

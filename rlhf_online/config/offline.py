@@ -47,8 +47,7 @@ class OfflineSettings(VotesSettings):
 
     only_with: ClassVar = {
         **VotesSettings.only_with,
-        "lora_rank": Only("tuning", "lora"),
-        "lora_layers": Only("tuning", "lora"),
+        **dict.fromkeys(("lora_rank", "lora_layers", "merged"), Only("tuning", "lora")),
         "beta": Only("algorithm", "dpo", "ipo", "kto", "ilql"),
         "weights": Only("algorithm", "dpo", "ipo", "kto", "best-of-n", "ilql"),
         **dict.fromkeys(("heads", "readout"), Only("algorithm", "reward")),
@@ -85,6 +84,10 @@ class OfflineSettings(VotesSettings):
     lora_rank: Positive = Field(default=8, description="Rank of the adapter.")
     lora_layers: int = Field(
         default=0, ge=0, description="How many of the model's layers, from the top, the adapter changes; 0: all."
+    )
+    merged: bool = Field(
+        default=True,
+        description="Of a policy's adapter: add it to the model's weights, so that the folder serves by itself.",
     )
     heads: Positive = Field(default=4, description="Ensemble members of each objective.")
     readout: Literal["last", "mean"] = Field(

@@ -1,8 +1,9 @@
-"""What transformers computes for the model in a folder: the probe of the first version, which no trainer has written.
+"""What transformers computes for the model in a folder, or for it with an adapter: the probe of a version that no
+trainer has written.
 
-`python -m rlhf_online.models.first_probe FOLDER` prints it as JSON. It is a process of its own, so that the memory goes
-with it, and since those who make the first version import no torch; it computes on the CPU, so that it can run while an
-engine takes the GPU.
+`python -m rlhf_online.models.first_probe FOLDER [ADAPTER]` prints it as JSON. It is a process of its own, so that the
+memory goes with it, and since those who make the first version import no torch; it computes on the CPU, so that it can
+run while an engine takes the GPU.
 """
 
 import argparse
@@ -38,13 +39,16 @@ TEMPERATURE = 0.3
 
 
 @torch.inference_mode()
-def first_probe(model: Path) -> tuple[ProbeSequence, ...]:
+def first_probe(model: Path, adapter: Path | None = None) -> tuple[ProbeSequence, ...]:
     """Questions with answers that the model samples, and the log-probabilities of their tokens in float32.
 
-    Raises InvalidInput for a folder whose model or tokenizer transformers cannot load.
+    Raises InvalidInput for a folder whose model or tokenizer transformers cannot load, VersionCorrupt for an adapter
+    that does not fit.
     """
     tokenizer = ChatTokenizer(model)
     lm = trunk.load_lm(model, device=torch.device("cpu"), dtype=torch.float32)
+    if adapter is not None:
+        trunk.add_lora(lm, rank=1, folder=adapter, seed=0, task="CAUSAL_LM")
     prompts = [_prompt_ids(tokenizer, question) for question in QUESTIONS]
     answers = sampling.sample(
         lm, prompts, max_tokens=ANSWER_TOKENS, temperature=TEMPERATURE, seed=0, eos_ids=tokenizer.eos_ids
@@ -72,8 +76,10 @@ def main() -> int:
     process.die_with_parent()
     parser = argparse.ArgumentParser(prog="python -m rlhf_online.models.first_probe", description=__doc__)
     parser.add_argument("model", type=Path, help="folder of the model")
+    parser.add_argument("adapter", type=Path, nargs="?", help="folder of an adapter of it")
+    given = parser.parse_args()
     try:
-        print(json.dumps([asdict(item) for item in first_probe(parser.parse_args().model)]))
+        print(json.dumps([asdict(item) for item in first_probe(given.model, given.adapter)]))
     except RlhfError as error:
         return process.report_error(error)
     return 0

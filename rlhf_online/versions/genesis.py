@@ -1,4 +1,5 @@
-"""The first policy version: the base model, with what transformers says that it says.
+"""The first policy version: the base model, with what transformers says that it says; and versions beside it that are
+adapters which no trainer has written.
 
 Invariant: a first version has a probe as any other has, so that an engine that computes something else never serves it.
 """
@@ -12,20 +13,21 @@ from pathlib import Path
 from typing import Literal
 
 from rlhf_online.errors import InvalidInput, VersionConflict, VersionCorrupt
-from rlhf_online.versions.manifest import Manifest, ProbeSequence
+from rlhf_online.versions.manifest import Kind, Manifest, ProbeSequence
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.weight_files import BadIndex, weight_files
 
 TEXTS = (".json", ".jinja", ".txt", ".model")
 """Endings of configuration and tokenizer files."""
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 ProbeOf = Callable[[Path], tuple[ProbeSequence, ...]]
 """The probe of the model in a folder. Raises InvalidInput."""
 
 
-def compute_apart(model: Path) -> tuple[ProbeSequence, ...]:
-    """The model's probe, computed in a process of its own. Raises InvalidInput."""
-    command = [sys.executable, "-m", "rlhf_online.models.first_probe", str(model)]
+def compute_apart(model: Path, *adapter: Path) -> tuple[ProbeSequence, ...]:
+    """The model's probe, or that of an adapter of it, computed in a process of its own. Raises InvalidInput."""
+    command = [sys.executable, "-m", "rlhf_online.models.first_probe", str(model), *map(str, adapter)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         _, reported, said = done.stderr.rpartition("error: ")
@@ -67,6 +69,24 @@ def genesis(
     except VersionConflict:  # or to promote it
         registry.mark(version, "rejected", reason="another machine has made the first version")
     return registry.live("policy") or version
+
+
+def publish_adapter(
+    registry: Registry, model: Path, folder: Path, kind: Kind, *, weights: dict[str, float], reason: str
+) -> str:
+    """Make the adapter of the base model in `folder` the live version of that kind; its name. `weights` are what
+    objectives counted as it learned. Raises InvalidInput for one that does not fit the model."""
+    genesis(registry, model, tuning="lora")
+    first, probe = registry.versions("policy")[0], compute_apart(model, folder)
+    version = registry.reserve(kind)
+    staged = registry.stage(version)
+    for name in ADAPTER:
+        shutil.copyfile(folder / name, staged / name)
+    registry.publish(
+        Manifest(version=version, tuning="lora", parent=first, reference=first, probe=probe, weights=weights)
+    )
+    registry.promote(version, reason=reason)
+    return version
 
 
 def _complete(registry: Registry, model: Path, probe_of: ProbeOf) -> None:

@@ -55,7 +55,7 @@ class Example:
 def learn(
     settings: OfflineSettings, gathered: Gathered, device: torch.device, seconds: float, on_step: OnStep
 ) -> dict[str, Any]:
-    """Write the policy to `settings.out`, a complete model folder; what is told of it. Raises InvalidInput."""
+    """Write the policy to `settings.out`, a model folder or an adapter; what is told of it. Raises InvalidInput."""
     learned, held_out = (_usable(settings, votes) for votes in (gathered.learned, gathered.held_out))
     if not any(taught(settings, learned)):
         raise InvalidInput(f"no vote says which answers are better: {settings.algorithm} has nothing to learn from")
@@ -276,8 +276,8 @@ def measure(policy: Policy, algorithm: str, examples: Sequence[Example]) -> dict
 
 
 def write(policy: Policy, settings: OfflineSettings) -> None:
-    """A model folder that serves; an adapter is added to the weights."""
-    if settings.tuning == "full":
+    """A model folder that serves; an adapter is added to the weights, unless it is asked for alone."""
+    if settings.tuning == "full" or not settings.merged:
         policy.write_version(settings.out)
         return
     with TemporaryDirectory() as folder:

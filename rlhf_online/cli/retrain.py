@@ -103,11 +103,12 @@ def _policies(registry: Registry, folder: StateDir, *, adapters: bool) -> dict[K
 
 
 def _as_live(registry: Registry) -> dict[str, Any]:
-    """How adapters are learned that are to take the place of the live ones: all of their rank, and not added to the
-    model."""
+    """How adapters are learned that are to take the place of the live ones: of their rank, of the layers that those
+    change, and not added to the model."""
     alike: dict[str, Any] = {"merged": False}
     if (live := registry.live("policy")) and (file := registry.path(live) / "adapter_config.json").is_file():
-        alike["lora_rank"] = json.loads(file.read_text())["r"]
+        config = json.loads(file.read_text())
+        alike |= {"lora_rank": config["r"], "lora_layers": len(config.get("layers_to_transform") or ())}
     return alike
 
 

@@ -114,7 +114,7 @@ def follow(seed: int, folder: Path) -> Result:
     written = language.sample(policy, [answer.prompt for answer in judged], MEASURED_WITH + 2)
     reference = [answer.pair for answer in judged]
     whole = _reward(language, sft, seed, cold_epochs=4)
-    whole.update([vote for vote in collected.votes if not _held_out(vote)], [], reference)
+    whole.update([vote for vote in collected.votes if not is_held_out_vote(vote)], [], reference)
     offline = _offline(language, whole.model, sft, seed)
     selected, asked = (_thumbs_only(language, sft, crowd, seed, asked=asked) for asked in (False, True))
     return Result(
@@ -154,12 +154,12 @@ def _online(
     for number in range(1, ROUNDS + 1):
         served = language.sample(policy, rng.choices(world.training_prompts(), k=SERVED), seed * 1_000_003 + number)
         reference = reference or [answer.pair for answer in served[:512]]
-        votes = [*_thumbs(served, crowd, collected, rng, number), *_rankings(language, policy, crowd, rng, number)]
+        votes = [*thumbs_on(served, crowd, collected, rng, number), *_rankings(language, policy, crowd, rng, number)]
         collected.votes += votes
         waiting += votes
         if number >= COLD_ROUNDS:
-            held_out = [vote for vote in waiting if _held_out(vote)]
-            reward.update([vote for vote in waiting if not _held_out(vote)], held_out, reference)
+            held_out = [vote for vote in waiting if is_held_out_vote(vote)]
+            reward.update([vote for vote in waiting if not is_held_out_vote(vote)], held_out, reference)
             waiting = []
             learning.begin_value(updater, reward.model)
             loop.step(served[:LEARNED])
@@ -183,11 +183,11 @@ def _reward(language: Language, sft: Path, seed: int, *, cold_epochs: int) -> Re
     return RewardUpdater(model, settings, seed)
 
 
-def _held_out(vote: Vote) -> bool:
+def is_held_out_vote(vote: Vote) -> bool:
     return is_held_out(vote.conversation_id, RewardTraining().held_out)  # pyright: ignore[reportCallIssue]
 
 
-def _thumbs(
+def thumbs_on(
     served: Sequence[Answer], crowd: Sequence[Person], collected: CollectedVotes, rng: random.Random, number: int
 ) -> Iterator[Rating]:
     for index, answer in enumerate(served):

@@ -124,6 +124,19 @@ def test_with_its_audience_it_goes(tiny: World) -> None:
         assert trainer.parts.intake.canaries.keys() == {"policy"}
 
 
+def test_with_what_it_is_compared_with_it_goes_and_the_audience_begins_anew(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        begun(tiny, trainer)
+        tiny.registry.rollback(KIND, reason="by hand")
+        trainer.read_log()
+        status = tiny.registry.status(CANDIDATE)
+        assert (status.state, status.reason.partition(":")[0]) == ("rejected", "it is the canary no more")
+        votes(tiny)
+        assert trainer.run_once()
+        following = "policy.brief-000002"
+        assert (tiny.registry.live(KIND), tiny.registry.manifest(following).parent) == (following, "policy-000000")
+
+
 KILLS: list[tuple[Any, str, When]] = [
     (record, "begin", "before"),
     (record, "begin", "after"),

@@ -48,7 +48,7 @@ def first_probe(model: Path, adapter: Path | None = None) -> tuple[ProbeSequence
     tokenizer = ChatTokenizer(model)
     lm = trunk.load_lm(model, device=torch.device("cpu"), dtype=torch.float32)
     if adapter is not None:
-        trunk.add_lora(lm, rank=1, folder=adapter, seed=0, task="CAUSAL_LM")
+        trunk.add_lora(lm, trunk.Lora(), folder=adapter, seed=0, task="CAUSAL_LM")
     prompts = [_prompt_ids(tokenizer, question) for question in QUESTIONS]
     answers = sampling.sample(
         lm, prompts, max_tokens=ANSWER_TOKENS, temperature=TEMPERATURE, seed=0, eos_ids=tokenizer.eos_ids

@@ -127,6 +127,7 @@ def test_with_its_audience_it_goes(tiny: World) -> None:
 def test_with_what_it_is_compared_with_it_goes_and_the_audience_begins_anew(tiny: World) -> None:
     with tiny.trainer() as trainer:
         begun(tiny, trainer)
+        trainer.read_log()
         tiny.registry.rollback(KIND, reason="by hand")
         trainer.read_log()
         status = tiny.registry.status(CANDIDATE)

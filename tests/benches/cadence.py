@@ -3,13 +3,13 @@
     make bench BENCH=cadence                                        some 3 minutes of one core a seed and case
     make bench BENCH=cadence ARGS="--first 33 --seeds 1 --cases 75x512@0.05 75x512@0.2"
 
-A case is VOTESxANSWERS@KL: so many votes begin a cycle, the policy learns from so many answers, its penalty is that. In
-each the people of the demo give VOTES votes, nine in ten of them rankings of four answers of the policy of the moment;
-each cycle the reward model learns from the new ones with replay, and the policy makes one update on fresh answers to
-training prompts. True reward is that of held-out prompts: the mean over the versions of the last SETTLED votes, since a
-single one tells little, and on its own that of questions whose true answer is yes, which are fewer than those whose is
-no. The exit code is 1 if the demo's own case is not at least as good as each other one, but for two standard errors
-over the seeds.
+A case is VOTESxANSWERS@KL or VOTESxANSWERS@KL/LR: so many votes begin a cycle, the policy learns from so many answers,
+its penalty is that, and the reward model's learning rate that (the demo's, if none is named). In each the people of the
+demo give VOTES votes, nine in ten of them rankings of four answers of the policy of the moment; each cycle the reward
+model learns from the new ones with replay, and the policy makes one update on fresh answers to training prompts. True
+reward is that of held-out prompts: the mean over the versions of the last SETTLED votes, since a single one tells
+little, and on its own that of questions whose true answer is yes, which are fewer than those whose is no. The exit code
+is 1 if the demo's own case is not at least as good as each other one, but for two standard errors over the seeds.
 """
 
 import argparse
@@ -45,7 +45,7 @@ THUMBS = 0.08
 """Share of the votes."""
 COLD = 350
 CASES = ("75x512@0.05", "75x512@0.1", "75x512@0.2", "150x1024@0.05")
-CASE = re.compile(r"(\d+)x(\d+)@([\d.]+)")
+CASE = re.compile(r"(\d+)x(\d+)@([\d.]+)(?:/([\d.e-]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,12 @@ def learn(case: str, seed: int, folder: Path) -> Result:
     """One stream of votes, learned from as the case says."""
     torch.set_num_threads(1)
     began = time.monotonic()
-    votes, answers, kl_coef = _parsed(case)
+    votes, answers, kl_coef, lr = _parsed(case)
     sft = learning.fine_tune_world(folder, seed)
     language, policy = Language(sft), Policy.load(sft, tuning="full", seed=seed)
     crowd, rng = people.population(PEOPLE, seed=seed), random.Random(f"cadence {seed}")
     chosen = demo.TRAINER
-    reward_settings = RewardTraining.model_validate(chosen["reward"])
+    reward_settings = RewardTraining.model_validate({**chosen["reward"], "lr": lr})
     model = RewardModel.load(sft, tuning="full", heads=Heads(members=reward_settings.heads), seed=seed)
     reward = RewardUpdater(model, reward_settings, seed)
     algorithm = {**chosen["policy"]["algorithm"], "kl_coef": kl_coef}
@@ -103,11 +103,11 @@ def learn(case: str, seed: int, folder: Path) -> Result:
     )
 
 
-def _parsed(case: str) -> tuple[int, int, float]:
+def _parsed(case: str) -> tuple[int, int, float, float]:
     found = CASE.fullmatch(case)
     if found is None:
         raise argparse.ArgumentTypeError(f"{case!r} is no case: it looks like {CASES[0]}")
-    return int(found[1]), int(found[2]), float(found[3])
+    return int(found[1]), int(found[2]), float(found[3]), float(found[4] or demo.TRAINER["reward"]["lr"])
 
 
 def _case(text: str) -> str:

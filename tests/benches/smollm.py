@@ -11,6 +11,7 @@ utility. The exit code is 1 if the utility did not go up by more than two standa
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from typing import Any
 
 import aiohttp
 
+from rlhf_online.cli.client import running_at
 from rlhf_online.config import load_log
 from rlhf_online.process import die_with_parent
 from rlhf_online.simulation import vote_counts
@@ -210,14 +212,11 @@ async def _ready(state: StateDir, process: subprocess.Popen[bytes]) -> str:
     deadline = time.monotonic() + ENGINE_START_S
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < deadline and process.poll() is None:
-            try:
-                ready = json.loads((state.run / "standalone.ready.json").read_text())
-                url = f"http://{ready['host']}:{ready['http']}"
-                async with session.get(f"{url}/readyz") as response:
-                    if response.status == 200:
-                        return url
-            except (FileNotFoundError, aiohttp.ClientError):
-                pass
+            if url := running_at(state.root):
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"{url}/readyz") as response:
+                        if response.status == 200:
+                            return url
             await asyncio.sleep(0.5)
     raise SystemExit(f"the service did not become ready; see {state.logs} and {state.root.parent / 'up.log'}")
 

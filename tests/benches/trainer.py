@@ -12,7 +12,8 @@ it is only read or the weight is frozen, against the chip's dense bfloat16 peak 
 for. Peak memory is that of the trainer's own update: resident on a CPU, allocated on a GPU.
 
 `--against FOLDER`, a worktree of an earlier commit, times that tree's updates beside this one's, each as its services
-compute. On a CPU a model of SmolLM2's shape, or of the folder `--model`, under the settings of `rlhf-online up`; 2.5
+compute, but for the layers that an adapter changes, which are all in that tree: `--against .` tells what the topmost
+alone save. On a CPU a model of SmolLM2's shape, or of the folder `--model`, under the settings of `rlhf-online up`; 2.5
 times as fast is asked for. On a GPU the first of `--sizes`, by default 1b; 8 times.
 Exit status 1 where a bound is missed.
 """
@@ -335,16 +336,17 @@ def lacking(size: Size, device: torch.device) -> str:
 
 
 def against(tree: Path, spec: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
-    """Seconds of updates by that tree's code and by this one's: taking turns on a CPU, one after the other on a GPU,
-    whose memory is one's."""
-    path = Path(spec["folder"]) / "spec.json"
-    path.write_text(json.dumps(spec))
+    """Seconds of updates by that tree's code, of all layers, and by this one's: taking turns on a CPU, one after the
+    other on a GPU, whose memory is one's."""
+    asked = {"earlier": spec | {"layers": {"policy": 0, "reward": 0}}, "ours": spec}
+    for name, values in asked.items():
+        (Path(spec["folder"]) / f"{name}.json").write_text(json.dumps(values))
     trees = {"earlier": tree.resolve(), "ours": Path(__file__).resolve().parents[2]}
     together = [trees] if spec["device"] == "cpu" else [{name: root} for name, root in trees.items()]
     types: dict[str, str] = {}
     times: dict[str, dict[str, list[float]]] = {"policy": {}, "reward": {}}
     for turn in together:
-        processes = {name: _start(root, path) for name, root in turn.items()}
+        processes = {name: _start(root, Path(spec["folder"]) / f"{name}.json") for name, root in turn.items()}
         try:
             types |= {name: _reply(process)["ready"] for name, process in processes.items()}
             for step, taken in times.items():

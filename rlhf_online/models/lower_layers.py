@@ -30,7 +30,7 @@ own states."""
 
 
 class LowerLayers:
-    """The first `count` layers in the module list `name` of `decoder`."""
+    """The first `count` layers in the module list `name` of `decoder`; of 0 nothing is ever kept."""
 
     def __init__(self, decoder: nn.Module, name: str, count: int) -> None:
         self._decoder = decoder
@@ -40,27 +40,32 @@ class LowerLayers:
         self._bytes = 0
 
     @classmethod
-    def below(cls, decoder: nn.Module) -> "LowerLayers | None":
-        """Those below the first layer of which something learns; None where there are none, or something else does."""
+    def none(cls, decoder: nn.Module) -> "LowerLayers":
+        """There are none."""
+        return cls(decoder, "", 0)
+
+    @classmethod
+    def below(cls, decoder: nn.Module) -> "LowerLayers":
+        """Those below the first layer of which something learns, unless something else does, too."""
         lists = {
             name: child
             for name, child in decoder.named_children()
             if isinstance(child, nn.ModuleList) and all(isinstance(each, GradientCheckpointingLayer) for each in child)
         }
         if len(lists) != 1:
-            return None
+            return cls.none(decoder)
         name, layers = next(iter(lists.items()))
         learns = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers]
         beside = any(
             parameter.requires_grad for key, parameter in decoder.named_parameters() if not key.startswith(f"{name}.")
         )
         count = learns.index(True) if any(learns) else 0
-        return None if beside or not count else cls(decoder, name, count)
+        return cls.none(decoder) if beside or not count else cls(decoder, name, count)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """While the block runs states are kept, and let go of as it ends."""
-        self._known, self._bytes = {}, 0
+        self._known, self._bytes = {} if self.count else None, 0
         try:
             yield
         finally:

@@ -10,7 +10,7 @@ are float32, whatever the layers compute in (`precision`); what else is in a bat
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -71,7 +71,7 @@ class Policy:
         self._reference_adapter = reference_adapter
         self.limits = trunk.limits(lm.config)
         self.packer = tree_attention.packer(lm, self.limits.context, dtype)
-        self.lower = None if adapter is None else tree_attention.lower_layers(lm, self.packer, dtype)
+        self.lower = tree_attention.lower_layers(lm, self.packer, dtype)
         self._predictors = Predictor(lm, self.lower), Predictor(reference or lm, self.lower)
         # What an adapter learns is small, and its base would be put together again for each pass.
         policy, fixed = self._predictors
@@ -129,10 +129,6 @@ class Policy:
             tree_attention.compiled(model, policy.packer, dtype)
         return policy
 
-    def keeping_states(self) -> AbstractContextManager[None]:
-        """While the block runs what layers below an adapter say of a pair is computed once (`lower_layers`)."""
-        return nullcontext() if self.lower is None else self.lower.kept()
-
     @property
     def device(self) -> torch.device:
         return self.lm.device
@@ -140,8 +136,7 @@ class Policy:
     def token_budget(self, limit: int, needed: int = 0) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where the memory that is free, once `needed` bytes
         are taken of it, asks for it."""
-        spared = self.lower.count if self.lower else 0
-        return trunk.token_budget(self.lm, limit, trunk.free_room(self.device, needed), self.dtype, spared)
+        return trunk.token_budget(self.lm, limit, trunk.free_room(self.device, needed), self.dtype, self.lower.count)
 
     def collate(self, pairs: Sequence[Pair]) -> Packed:
         """Raises InvalidInput for an answer as long as the model's context."""

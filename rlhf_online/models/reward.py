@@ -14,7 +14,6 @@ trunk: a complete model folder with tokenizer files (full), or an adapter on the
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -83,7 +82,7 @@ class RewardModel:
         self._written = stored if adapter is None else stored.adapter()
         self.tokenizer = tokenizer
         self.packer = tree_attention.packer(decoder, self.limits.context, dtype)
-        self.lower = None if adapter is None else tree_attention.lower_layers(decoder, self.packer, dtype)
+        self.lower = tree_attention.lower_layers(decoder, self.packer, dtype)
         self.normalisation = ScoreNormalisation.identity(len(heads.objectives), self.members)
         self._adapter = adapter
 
@@ -152,12 +151,9 @@ class RewardModel:
     def token_budget(self, limit: int, needed: int = 0) -> int:
         """Tokens of a forward pass with gradients: `limit`, or fewer where the memory that is free, once `needed` bytes
         are taken of it, asks for it."""
-        spared = self.lower.count if self.lower else 0
-        return trunk.token_budget(self.decoder, limit, trunk.free_room(self.device, needed), self.dtype, spared)
-
-    def keeping_states(self) -> AbstractContextManager[None]:
-        """While the block runs what layers below an adapter say of a pair is computed once (`lower_layers`)."""
-        return nullcontext() if self.lower is None else self.lower.kept()
+        return trunk.token_budget(
+            self.decoder, limit, trunk.free_room(self.device, needed), self.dtype, self.lower.count
+        )
 
     # Computing
 

@@ -80,21 +80,20 @@ def recomputed(model: PreTrainedModel, dtype: torch.dtype) -> None:
     recompute_layers(model, tried)
 
 
-def lower_layers(model: PreTrainedModel, packer: Packer, dtype: torch.dtype) -> LowerLayers | None:
-    """The layers of `model`, filled by `packer`, below all that learns; None where there are none, or where they cannot
-    be told, or be spared."""
+def lower_layers(model: PreTrainedModel, packer: Packer, dtype: torch.dtype) -> LowerLayers:
+    """The layers of `model`, filled by `packer`, below all that learns; none where they cannot be told or spared."""
     decoder = getattr(model, model.base_model_prefix, model)
     lower = LowerLayers.below(decoder)
-    if lower is None:
-        return None
+    if not lower.count:
+        return lower
     packed = packer.pack(TRIED)
     try:
         with torch.no_grad(), computing(model.device, dtype), lower.kept():
             whole_Xd, spared_Xd = (hidden_states(decoder, packed, lower) for _ in range(2))
     except (TypeError, ValueError, RuntimeError, AttributeError):  # from within the model: of what it is not made for
-        return None
+        return LowerLayers.none(decoder)
     whole_Nd, spared_Nd = whole_Xd[packed.before_N], spared_Xd[packed.before_N]
-    return lower if torch.allclose(whole_Nd, spared_Nd, rtol=1e-4, atol=1e-4) else None
+    return lower if torch.allclose(whole_Nd, spared_Nd, rtol=1e-4, atol=1e-4) else LowerLayers.none(decoder)
 
 
 def hidden_states(decoder: nn.Module, packed: Packed, lower: LowerLayers | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -156,12 +156,24 @@ def _with_copies(tensors: dict[str, Tensor], base: Path) -> dict[str, Tensor]:
     }
 
 
+class LoraSettings(Protocol):
+    """Of whoever trains: a policy, a reward model, either offline."""
+
+    lora_rank: int
+    lora_layers: int
+
+
 @dataclass(frozen=True, slots=True)
 class Lora:
     """A new adapter: its rank, and how many of the model's layers, from the top, it changes (0: all)."""
 
     rank: int = 16
     layers: int = 0
+
+    @classmethod
+    def of(cls, settings: LoraSettings) -> "Lora":
+        """As they say."""
+        return cls(settings.lora_rank, settings.lora_layers)
 
 
 def add_lora(model: PreTrainedModel, lora: Lora, *, folder: Path | None, seed: int, task: str | None) -> PeftModel:

@@ -138,7 +138,7 @@ class PolicyUpdater:
         if not ids:
             return replace(report, reason="no answer that can be learned from")
         try:
-            with self.policy.keeping_states():
+            with self.policy.lower.kept():
                 report = self._learn(algorithm, report, kept, labels, on_step)
         except RuntimeError as error:
             if not out_of_memory(error):

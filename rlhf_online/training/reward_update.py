@@ -105,7 +105,7 @@ class RewardUpdater:
         Scores are normalised on `reference_pairs`, or on the answers voted on where there are fewer than two: after the
         last step all of them are read once more, and all held-out votes. `on_step` is told how far the steps have come.
         """
-        with self.model.keeping_states():
+        with self.model.lower.kept():
             return self._update(new, held_out, reference_pairs, on_step)
 
     def _update(

@@ -1,7 +1,6 @@
 """Canaries, everybody's and audiences', as operators see and end them. Calls read small files: handlers run them in a
 thread."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
@@ -14,29 +13,19 @@ from rlhf_online.canary.record import Canary
 from rlhf_online.canary.report import report
 from rlhf_online.errors import InvalidInput
 from rlhf_online.state import StateDir
-from rlhf_online.versions.manifest import AUDIENCE
 from rlhf_online.versions.registry import Registry
 from services.chat.bodies.api_error import ApiError
 from services.chat.bodies.documented import documented
-from services.chat.bodies.validation import Mistake, Model, validate
+from services.chat.bodies.kinds import Kinds
+from services.chat.bodies.validation import Model, validate
 
-KIND = re.compile(rf"policy|policy\.{AUDIENCE.pattern}")
-
-
-def _kind(value: str) -> str:
-    if not KIND.fullmatch(value):
-        raise Mistake("expected policy, or policy.NAME of an audience")
-    return value
+KINDS = Kinds("policy")
 
 
 class CanaryRequest(Model):
     """Which canary."""
 
-    kind: Annotated[str, AfterValidator(_kind)] = Field(
-        default="policy",
-        description="policy: everybody's; policy.NAME: an audience's.",
-        json_schema_extra={"pattern": f"^({KIND.pattern})$"},
-    )
+    kind: Annotated[str, AfterValidator(KINDS.check)] = KINDS.field("policy: everybody's; policy.NAME: an audience's.")
 
 
 class EndCanaryRequest(CanaryRequest):

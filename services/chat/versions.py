@@ -1,6 +1,5 @@
 """The registry as clients and operators see it. Calls read small files: handlers run them in a thread."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -8,12 +7,13 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from rlhf_online.errors import InvalidInput, UnknownVersion
-from rlhf_online.versions.manifest import AUDIENCE, Change
+from rlhf_online.versions.manifest import Change
 from rlhf_online.versions.registry import Registry
 from rlhf_online.versions.summary import VersionSummary, summaries
 from services.chat.bodies.api_error import ApiError
 from services.chat.bodies.documented import documented
-from services.chat.bodies.validation import Mistake, Model, validate
+from services.chat.bodies.kinds import Kinds
+from services.chat.bodies.validation import Model, validate
 
 
 class ListVersionsRequest(Model):
@@ -22,22 +22,14 @@ class ListVersionsRequest(Model):
     kind: Literal["policy", "reward"] | None = Field(default=None, description="Of which kind; by default of both.")
 
 
-KIND = re.compile(rf"policy|reward|policy\.{AUDIENCE.pattern}")
-
-
-def _kind(value: str) -> str:
-    if not KIND.fullmatch(value):
-        raise Mistake("expected policy, reward, or policy.NAME of an audience")
-    return value
+KINDS = Kinds("policy", "reward")
 
 
 class RollbackRequest(Model):
     """Leaves the live version for the one that was live before it."""
 
-    kind: Annotated[str, AfterValidator(_kind)] = Field(
-        default="policy",
-        description="Of which kind: policy, reward, or policy.NAME, an audience's.",
-        json_schema_extra={"pattern": f"^({KIND.pattern})$"},
+    kind: Annotated[str, AfterValidator(KINDS.check)] = KINDS.field(
+        "Of which kind: policy, reward, or policy.NAME, an audience's."
     )
     reason: str = Field(default="", max_length=1024, description="Kept with the version that is left.")
 

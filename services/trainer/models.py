@@ -112,7 +112,7 @@ def _learners(
             tuning=settings.tuning,
             version=folder,
             reference=reference,
-            lora=Lora(settings.policy.lora_rank, settings.policy.lora_layers),
+            lora=Lora.of(settings.policy),
             device=device,
             dtype=getattr(torch, beginning.dtype),
             seed=settings.seed,
@@ -161,7 +161,7 @@ def _reward_updater(
         heads=Heads(
             objectives=settings.reward.objectives, members=settings.reward.heads, readout=settings.reward.readout
         ),
-        lora=Lora(settings.reward.lora_rank, settings.reward.lora_layers),
+        lora=Lora.of(settings.reward),
         device=distributed.own_device(pick_device(settings.device)),
         dtype=getattr(torch, beginning.dtype),
         seed=seed,

@@ -106,7 +106,7 @@ def tokens(tiny: World, version: str) -> float:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     found: list[Found] = []
-    seeds = range(options.first, options.first + options.seeds)
+    seeds = reports.seeds(options)
     tasks: list[Task] = [(learn, (seed, options.out / f"seed-{seed}")) for seed in seeds]
     for result in workers(options.workers, tasks):
         note(f"seed {result.seed}: " + ", ".join(f"{who} {value:.2f}" for who, value in result.tokens.items()))
@@ -134,7 +134,6 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = reports.parser(__doc__, "audiences", seeds=3)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
     return reports.conclude(parser.parse_args(), run, table)
 
 

@@ -122,7 +122,7 @@ def _yes(language: Language, policy: Policy) -> float:
 
 
 def run(options: Any) -> dict[str, Any]:
-    seeds = range(options.first, options.first + options.seeds)
+    seeds = reports.seeds(options)
     tasks = [(learn, (case, seed, options.out / f"{case}-{seed}")) for seed in seeds for case in options.cases]
     found: list[Result] = []
     for one in workers(options.workers, tasks):
@@ -167,7 +167,6 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = reports.parser(__doc__, "cadence", seeds=3)
-    parser.add_argument("--first", type=int, default=0, help="the first of the seeds, instead of 0")
     parser.add_argument("--cases", nargs="+", type=_case, default=list(CASES), help="VOTESxANSWERS@KL")
     return reports.conclude(parser.parse_args(), run, table)
 

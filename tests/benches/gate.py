@@ -328,7 +328,7 @@ def line(candidate: Candidate) -> str:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """The report: rows, and what holds."""
     began, chains = time.monotonic(), list[Chain]()
-    seeds = range(options.first, options.first + options.seeds)
+    seeds = reports.seeds(options)
     gate = json.loads(options.gate)
 
     def then(found: Any) -> list[Task]:
@@ -460,7 +460,6 @@ def _count(right: Sequence[bool | None]) -> str:
 
 def main() -> int:
     parser = reports.parser(__doc__, "gate", seeds=5)
-    parser.add_argument("--first", type=int, default=0, help="the first of the seeds, instead of 0")
     parser.add_argument("--scenarios", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS))
     parser.add_argument("--gate", default="{}", help="other settings of the gate, as JSON")
     return reports.conclude(parser.parse_args(), run, table)

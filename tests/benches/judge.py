@@ -131,7 +131,7 @@ def taught(sft: Path, votes: Sequence[Vote], labels: Sequence[Vote], reference: 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     found: list[Found] = []
-    tasks: list[Task] = [(learn, (seed, options.cache)) for seed in arms.seeds(options)]
+    tasks: list[Task] = [(learn, (seed, options.cache)) for seed in reports.seeds(options)]
     for result in workers(options.workers, tasks):
         note(f"seed {result.seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in result.accuracy.items()))
         found.append(result)

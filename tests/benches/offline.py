@@ -58,7 +58,7 @@ def measure(seed: int, folder: Path, rankings: int) -> dict[str, Measured]:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    seeds = range(FIRST, FIRST + options.seeds)
+    seeds = reports.seeds(options)
     tasks = [(measure, (seed, options.out / str(seed), options.rankings)) for seed in seeds]
     found: list[dict[str, Measured]] = list(workers(options.workers, tasks))
     rewards = {name: [each[name].mean for each in found] for name in ("sft", *ALGORITHMS)}
@@ -83,7 +83,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = reports.parser(__doc__, "offline", seeds=3)
+    parser = reports.parser(__doc__, "offline", seeds=3, first=FIRST)
     parser.add_argument("--rankings", type=int, default=1500, help="votes a seed")
     return reports.conclude(parser.parse_args(arguments), run, table)
 

@@ -238,7 +238,7 @@ def _thumbs_only(language: Language, sft: Path, crowd: Sequence[Person], seed: i
 def run(options: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     found: list[Result] = []
-    tasks = [(follow, (seed, options.out / f"seed-{seed}")) for seed in range(options.seeds)]
+    tasks = [(follow, (seed, options.out / f"seed-{seed}")) for seed in reports.seeds(options)]
     for one in workers(options.workers, tasks):
         found.append(one)
         note(f"seed {one.seed}: online {one.online.mean:.3f}, offline {one.offline.mean:.3f}, {one.seconds:.0f} s")

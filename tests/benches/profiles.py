@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         found += result
     gains = [each.profile - each.common for each in found]
     own = [each.profile - each.common for each in found if each.taste != "clean"]
-    by_seed = [[each.profile - each.common for each in found if each.seed == seed] for seed in arms.seeds(options)]
+    by_seed = [[each.profile - each.common for each in found if each.seed == seed] for seed in reports.seeds(options)]
     holds = {
         "of everybody new together, the profile is above the common model in each seed": all(
             statistics.fmean(each) > 0 for each in by_seed

@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         note(f"seed {result.seed}, {result.arm}: " + " ".join(f"{each:.3f}" for each in result.accuracy))
         found.append(result)
     by_seed: dict[int, dict[Arm, Found]] = {
-        seed: {each.arm: each for each in found if each.seed == seed} for seed in arms.seeds(options)
+        seed: {each.arm: each for each in found if each.seed == seed} for seed in reports.seeds(options)
     }
     rows = []
     for seed, both in by_seed.items():

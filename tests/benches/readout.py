@@ -95,7 +95,7 @@ def learn(readout: str, layers: int, voted: Sequence[Answered], judged: Sequence
         BUNDLED,
         tuning=settings.tuning,
         heads=Heads(members=settings.heads, readout=settings.readout),
-        lora=Lora(settings.lora_rank, settings.lora_layers),
+        lora=Lora.of(settings),
         seed=seed,
     )
     updater = RewardUpdater(model, settings, seed)
@@ -129,7 +129,7 @@ def _ranking(number: int, item: Answered, dice: random.Random) -> Comparison:
 def run(options: Any) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     arms = [(readout, layers) for readout in options.readouts for layers in options.layers]
-    for seed in range(options.first, options.first + options.seeds):
+    for seed in reports.seeds(options):
         dice = random.Random(f"prompts {seed}")
         note(f"seed {seed}: {options.rankings} × {TOGETHER} and {len(HELD_OUT)} × {JUDGED} answers")
         voted = answer(dice.choices(VOTED_ON, k=options.rankings), TOGETHER, 2 * seed)
@@ -178,7 +178,6 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = reports.parser(__doc__, "readout", seeds=1)
-    parser.add_argument("--first", type=int, default=0, help="the first of the seeds, instead of 0")
     parser.add_argument("--rankings", type=int, default=200, help="rankings that the reward models learn from")
     parser.add_argument("--readouts", nargs="+", choices=READOUTS, default=list(READOUTS), help="where they read")
     parser.add_argument("--layers", nargs="+", type=int, default=[0], help="topmost layers that learn; 0: all")

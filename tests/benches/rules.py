@@ -211,7 +211,7 @@ def answers_a_second() -> float:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     speed = answers_a_second()
     found: list[Found] = []
-    tasks: list[Task] = [(learn, (seed, options.out / f"seed-{seed}")) for seed in range(options.seeds)]
+    tasks: list[Task] = [(learn, (seed, options.out / f"seed-{seed}")) for seed in reports.seeds(options)]
     for result in workers(options.workers, tasks):
         note(f"seed {result.seed}: please in {result.people.share:.2f} → {result.rules.share:.2f}")
         found.append(result)

@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             return []
         return [(learn, (done.seed, folder(done.seed), *kind)) for kind in kinds]
 
-    for done in workers(options.workers, [(prepare, (seed, folder(seed))) for seed in range(options.seeds)], then):
+    for done in workers(options.workers, [(prepare, (seed, folder(seed))) for seed in reports.seeds(options)], then):
         if isinstance(done, Start):
             starts[done.seed] = done
             note(f"seed {done.seed}: SFT {done.sft.mean:.3f}, reward model {done.accuracy:.3f}")

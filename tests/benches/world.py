@@ -145,7 +145,7 @@ def learn(seed: int, folder: Path, dtype: Type, algorithm: str, tuning: Tuning) 
     sft, computed = folder / "sft", getattr(torch, dtype)
     settings = ROWS[algorithm].settings(algorithm, tuning)
     model = RewardModel.load(sft, folder=folder / "reward", tuning="full", dtype=computed)
-    policy = Policy.load(sft, tuning=tuning, lora=Lora(settings.lora_rank), dtype=computed, seed=seed)
+    policy = Policy.load(sft, tuning=tuning, lora=Lora.of(settings), dtype=computed, seed=seed)
     updater = learning.updater_on(policy, settings, model, seed)
     language = Language(sft)
     loop = Loop(
@@ -185,7 +185,7 @@ class _Clock:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """The report: a part for each type, and what holds."""
     started = time.monotonic()
-    seeds = range(options.first, options.first + (1 if options.quick else options.seeds))
+    seeds = [options.first] if options.quick else reports.seeds(options)
     runs: list[tuple[str, Tuning]] = [
         (algorithm, tuning)
         for algorithm in (("ppo",) if options.quick else options.algorithms)
@@ -347,7 +347,6 @@ def main() -> int:
     parser.add_argument("--algorithms", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--tunings", nargs="+", choices=["full", "lora"], default=["full", "lora"])
     parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16"], default=["float32"], help="computed in")
-    parser.add_argument("--first", type=int, default=0, help="the first of the seeds, instead of 0")
     parser.add_argument("--quick", action="store_true", help="one seed, PPO of all weights")
     return reports.conclude(parser.parse_args(), run, table)
 

@@ -105,7 +105,7 @@ def test_a_policy_says_and_learns_the_same_of_batches_that_are_cut_anew(base: Pa
         policy.packer = type(policy.packer)(trees=False, spans=False, context=128, device=policy.device)
     expected = _said(policy, [pairs])
     layers = policy.lm.model.layers
-    with policy.keeping_states(), _calls(layers[0]) as lower, _calls(layers[-1]) as upper:
+    with policy.lower.kept(), _calls(layers[0]) as lower, _calls(layers[-1]) as upper:
         _said(policy, [pairs[:9], pairs[9:]])
         assert len(lower) == 2, "once a batch: the reference is given what the policy computed"
         spared = _said(policy, [pairs[::-2], pairs[::2]])
@@ -133,7 +133,7 @@ def test_a_reward_model_says_and_learns_the_same(base: Path) -> None:
 
     pairs = _pairs()
     expected = learn(pairs)
-    with model.keeping_states(), _calls(model.decoder.get_submodule("layers.0")) as lower:
+    with model.lower.kept(), _calls(model.decoder.get_submodule("layers.0")) as lower:
         learn(pairs)
         again = learn(pairs[::-1])
         assert len(lower) == 1
@@ -149,7 +149,7 @@ def test_nothing_is_kept_outside_nor_from_one_update_to_the_next(base: Path) -> 
             policy.forward(batch)
         assert len(lower) == 2
         for _ in range(2):
-            with policy.keeping_states():
+            with policy.lower.kept():
                 policy.forward(policy.collate(_pairs()))
         assert len(lower) == 4
 
@@ -161,7 +161,7 @@ def test_where_memory_does_not_suffice_for_all_the_rest_is_computed_again(
     expected = _said(policy, [pairs])
     monkeypatch.setattr(lower_layers, "KEPT_BYTES", 20_000)
     groups = [pairs[start : start + 2] for start in range(0, len(pairs), 2)]
-    with policy.keeping_states(), _calls(policy.lm.model.layers[0]) as lower:
+    with policy.lower.kept(), _calls(policy.lm.model.layers[0]) as lower:
         _said(policy, groups)
         before = len(lower)
         again = _said(policy, groups)
@@ -175,7 +175,7 @@ def test_what_the_layers_compute_in_is_told_apart(base: Path) -> None:
     policy = Policy.load(base, tuning="lora", lora=Lora(layers=1), dtype=torch.bfloat16)
     pairs = [pair for pair in _pairs() if pair[1]]
     expected = policy.logprobs(pairs, exact=True)
-    with policy.keeping_states():
+    with policy.lower.kept():
         policy.forward(policy.collate(pairs))
         assert policy.logprobs(pairs, exact=True) == expected
 
@@ -195,15 +195,15 @@ def test_layers_of_these_models_can_be_spared(config: Any) -> None:
     with trunk.seeded(1):
         lm = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     packer = tree_attention.packer(lm, 64)
-    assert tree_attention.lower_layers(lm, packer, torch.float32) is None, "all of it learns"
+    assert tree_attention.lower_layers(lm, packer, torch.float32).count == 0, "all of it learns"
     trunk.add_lora(lm, Lora(2, layers=1), folder=None, seed=0, task="CAUSAL_LM")
     lower = tree_attention.lower_layers(lm, packer, torch.float32)
-    assert lower is not None and lower.count == 2
+    assert lower.count == 2
 
 
 def test_an_adapter_of_all_layers_spares_nothing(base: Path) -> None:
     policy = Policy.load(base, tuning="lora")
-    with policy.keeping_states(), _calls(policy.lm.model.layers[0]) as lower:
+    with policy.lower.kept(), _calls(policy.lm.model.layers[0]) as lower:
         for _ in range(2):
             policy.forward(policy.collate(_pairs()))
         assert len(lower) == 2

@@ -77,10 +77,7 @@ def process_group(device: torch.device, within_s: float = WITHIN_S) -> Iterator[
         raise
     except RuntimeError as error:
         lost = "gloo" in str(error) or "NCCL" in str(error)  # in an exchange of weights, which torch makes by itself
-        until = time.monotonic() + (ENDS_S if lost else 0.0)
-        while not (ended := any(_others()[:2])) and time.monotonic() < until:
-            time.sleep(0.05)
-        if ended or lost:
+        if lost or any(_others()[:2]):
             raise _lost("an exchange of weights", _group.within_s, error) from error
         come(FAILED)
         raise
@@ -178,7 +175,10 @@ def _others() -> tuple[list[int], list[int], list[int]]:
 
 
 def _lost(what: str, waited_s: float, error: RuntimeError) -> RanksFailed:
-    gone, failed, behind = _others()
+    until = time.monotonic() + ENDS_S
+    while not any((found := _others())[:2]) and time.monotonic() < until:
+        time.sleep(0.05)
+    gone, failed, behind = found
     if gone:
         why = f"{named(gone)} ended"
     elif failed:

@@ -61,7 +61,7 @@ def learn(
     dtype = precision.choose("auto", device, trunk.read_config(settings.model))
     given: dict[str, Any] = {
         "tuning": settings.tuning,
-        "lora": trunk.Lora(settings.lora_rank, settings.lora_layers),
+        "lora": trunk.Lora.of(settings),
         "seed": settings.seed,
     }
     policy = Policy.load(settings.model, device=device, dtype=dtype, **given)

@@ -63,7 +63,7 @@ def learn(
     policy = Policy.load(
         settings.model,
         tuning=settings.tuning,
-        lora=trunk.Lora(settings.lora_rank, settings.lora_layers),
+        lora=trunk.Lora.of(settings),
         device=device,
         dtype=dtype,
         seed=settings.seed,

@@ -32,7 +32,7 @@ def learn(
         settings.model,
         tuning=settings.tuning,
         heads=Heads(objectives=settings.objectives, members=settings.heads, readout=settings.readout),
-        lora=trunk.Lora(settings.lora_rank, settings.lora_layers),
+        lora=trunk.Lora.of(settings),
         device=device,
         dtype=dtype,
         seed=settings.seed,

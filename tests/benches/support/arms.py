@@ -32,13 +32,8 @@ ANSWERS = 8
 def parser(doc: str | None, name: str, *, seeds: int, cache: str) -> argparse.ArgumentParser:
     """Supervised models are kept in build/`cache`."""
     made = reports.parser(doc, name, seeds=seeds)
-    made.add_argument("--first", type=int, default=0, help="the first seed")
     made.add_argument("--cache", type=Path, default=reports.ROOT / "build" / cache, help="supervised models")
     return made
-
-
-def seeds(options: argparse.Namespace) -> range:
-    return range(options.first, options.first + options.seeds)
 
 
 def found(
@@ -52,7 +47,7 @@ def found(
     def then(result: Any) -> list[Task]:
         return [(learn, (*result, *arm)) for arm in arms] if isinstance(result, tuple) else []
 
-    first = [(supervised, (options.cache, seed, steps)) for seed in seeds(options)]
+    first = [(supervised, (options.cache, seed, steps)) for seed in reports.seeds(options)]
     for result in workers(options.workers, first, then):
         if not isinstance(result, tuple):
             yield result

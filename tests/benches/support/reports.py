@@ -12,14 +12,20 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def parser(doc: str | None, name: str, *, seeds: int) -> argparse.ArgumentParser:
-    """The options of the bench `name`, which runs `seeds` seeds unless told."""
+def parser(doc: str | None, name: str, *, seeds: int, first: int = 0) -> argparse.ArgumentParser:
+    """The options of the bench `name`, which runs `seeds` seeds from `first` on unless told."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--seeds", type=int, default=seeds, help="seeds 0 … N-1")
+    made.add_argument("--seeds", type=int, default=seeds, help="how many seeds")
+    made.add_argument("--first", type=int, default=first, help="the first of them")
     made.add_argument("--workers", type=int, default=2, help="processes, with one thread each")
     made.add_argument("--out", type=Path, default=ROOT / "build" / f"bench-{name}", help="folder of the run")
     made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return made
+
+
+def seeds(options: argparse.Namespace) -> range:
+    """Those that the options ask for."""
+    return range(options.first, options.first + options.seeds)
 
 
 def conclude(

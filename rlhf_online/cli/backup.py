@@ -9,6 +9,7 @@ from rlhf_online.backup import Copied, backup, restore
 from rlhf_online.cli.client import DEFAULT_STATE, StateOption
 from rlhf_online.cli.gap import ConfigOption, log_settings
 from rlhf_online.config import load_versions
+from rlhf_online.config.explain import masked
 from rlhf_online.eventlog import log_folder
 from rlhf_online.state import StateDir
 
@@ -29,9 +30,9 @@ def make(
     in_kafka = log.url.startswith("kafka:")
     found = backup(folder, target, log=None if in_kafka else log_folder(log, folder.log), versions=not versions.url)
     if in_kafka:
-        print(f"the log is in Kafka ({log.url}), and is not copied")
+        print(f"the log is in Kafka ({masked(log.url)}), and is not copied")
     if versions.url:
-        print(f"the versions are in {versions.url}, and are not copied")
+        print(f"the versions are in {masked(versions.url)}, and are not copied")
     _told(f"copied to {target}", found)
 
 

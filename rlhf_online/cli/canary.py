@@ -7,7 +7,7 @@ import typer
 
 from rlhf_online.canary import record
 from rlhf_online.canary.report import report
-from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
+from rlhf_online.cli.client import DEFAULT_STATE, InsteadUrlOption, StateOption, connect
 from rlhf_online.cli.versions import existing, registry_of
 from rlhf_online.errors import InvalidInput
 from rlhf_online.versions.manifest import Kind, audience_kind
@@ -19,7 +19,7 @@ HERE, OPERATOR = "by the operator (on this machine)", "operator on this machine"
 
 
 @app.command("status")
-def status(audience: AudienceOption = "", url: UrlOption = "", state: StateOption = DEFAULT_STATE) -> None:
+def status(audience: AudienceOption = "", url: InsteadUrlOption = "", state: StateOption = DEFAULT_STATE) -> None:
     """Which version it is, how many conversations it answers, and what people said so far."""
     if url:
         with connect(url, state) as service:
@@ -33,7 +33,10 @@ def status(audience: AudienceOption = "", url: UrlOption = "", state: StateOptio
 
 @app.command("promote")
 def promote(
-    audience: AudienceOption = "", reason: ReasonOption = "", url: UrlOption = "", state: StateOption = DEFAULT_STATE
+    audience: AudienceOption = "",
+    reason: ReasonOption = "",
+    url: InsteadUrlOption = "",
+    state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Make it the live version now, whatever people have said."""
     if url:
@@ -48,7 +51,10 @@ def promote(
 
 @app.command("abort")
 def abort(
-    audience: AudienceOption = "", reason: ReasonOption = "", url: UrlOption = "", state: StateOption = DEFAULT_STATE
+    audience: AudienceOption = "",
+    reason: ReasonOption = "",
+    url: InsteadUrlOption = "",
+    state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Nobody gets it any more: it is rejected, and the policy goes back to the live version."""
     if url:

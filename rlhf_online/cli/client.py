@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from rlhf_online import sse
+from rlhf_online.config.explain import masked
 from rlhf_online.errors import InvalidInput, RlhfError, ServiceUnreachable
 from rlhf_online.state import SHORTEST_SECRET, StateDir
 
@@ -24,6 +25,9 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 UrlOption = Annotated[
     str, typer.Option("--url", help="Address of the chat service; by default the one that runs on the state folder.")
+]
+InsteadUrlOption = Annotated[
+    str, typer.Option("--url", help="Address of a chat service, which is asked instead of the state folder.")
 ]
 StateOption = Annotated[Path, typer.Option("--state", help="The state folder of `rlhf-online up`.")]
 DEFAULT_STATE = Path("state")
@@ -41,20 +45,23 @@ class Service:
 
         from rlhf_online import http
 
-        address = urlsplit(url)
+        try:
+            address = urlsplit(url)
+        except ValueError as error:
+            raise _no_address(url, error) from error
         if address.scheme not in ("http", "https", "unix"):
-            raise InvalidInput(f"--url {url} is no address: it looks like http://127.0.0.1:8000")
-        self.url = url.rstrip("/")
+            raise _no_address(url)
+        self._name = masked(url.rstrip("/"))
         try:
             self._client = http.connect(
-                self.url,
+                url.rstrip("/"),
                 headers={"Authorization": f"Bearer {token}"} if token else {},
                 timeout=TIMEOUT_S,
                 follow_redirects=True,
                 trust_env=address.hostname not in LOOPBACK,  # a proxy is meant for the outside
             )
         except httpx.InvalidURL as error:
-            raise InvalidInput(f"--url {url} is no address ({error}): it looks like http://127.0.0.1:8000") from error
+            raise _no_address(url, error) from error
 
     def close(self) -> None:
         """Give the connection back."""
@@ -97,7 +104,7 @@ class Service:
                     if "error" in event:
                         raise RequestRefused(_message(event))
                     yield event
-        raise ServiceUnreachable(f"the answer from {self.url} ended too early: ask again")
+        raise ServiceUnreachable(f"the answer from {self._name} ended too early: ask again")
 
     @contextmanager
     def _open(
@@ -121,14 +128,14 @@ class Service:
             reply = self._client.send(request, stream=True)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServiceUnreachable(
-                f"no answer from {self.url} ({error}): start it with `rlhf-online up`, or name another with --url"
+                f"no answer from {self._name} ({error}): start it with `rlhf-online up`, or name another with --url"
             ) from error
         try:
             if not (reply.is_success or errors_too):
-                raise RequestRefused(f"{self.url} answered {reply.status_code}: {_message(reply.read())}")
+                raise RequestRefused(f"{self._name} answered {reply.status_code}: {_message(reply.read())}")
             yield reply
         except httpx.HTTPError as error:
-            raise ServiceUnreachable(f"the answer from {self.url} broke off ({error}): ask again") from error
+            raise ServiceUnreachable(f"the answer from {self._name} broke off ({error}): ask again") from error
         finally:
             reply.close()
 
@@ -136,7 +143,9 @@ class Service:
         try:
             return json.loads(data)
         except ValueError as error:
-            raise ServiceUnreachable(f"{self.url} does not speak this API: name the chat service with --url") from error
+            raise ServiceUnreachable(
+                f"{self._name} does not speak this API: name the chat service with --url"
+            ) from error
 
 
 @contextmanager
@@ -154,6 +163,11 @@ def connect(url: str, state: Path, *, operator: bool = False) -> Iterator[Servic
         yield service
     finally:
         service.close()
+
+
+def _no_address(url: str, error: Exception | None = None) -> InvalidInput:
+    why = f" ({error})" if error else ""
+    return InvalidInput(f"--url {masked(url)} is no address{why}: it looks like http://127.0.0.1:8000")
 
 
 def _credential(token: str, key: str, state: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from rlhf_online import learning
-from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect
+from rlhf_online.cli.client import DEFAULT_STATE, InsteadUrlOption, StateOption, connect
 from rlhf_online.cli.versions import existing, registry_of
 
 app = typer.Typer(help="Whether the models learn from votes.", no_args_is_help=True)
@@ -15,7 +15,7 @@ app = typer.Typer(help="Whether the models learn from votes.", no_args_is_help=T
 @app.command("pause")
 def pause(
     reason: Annotated[str, typer.Option(help="Shown as long as it is paused.")] = "",
-    url: UrlOption = "",
+    url: InsteadUrlOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Neither model learns from now on, whatever is restarted; people chat and vote, and their votes wait."""
@@ -27,7 +27,7 @@ def pause(
 
 
 @app.command("resume")
-def resume(url: UrlOption = "", state: StateOption = DEFAULT_STATE) -> None:
+def resume(url: InsteadUrlOption = "", state: StateOption = DEFAULT_STATE) -> None:
     """Both models learn again, first of all from the votes that waited."""
     if url:
         with connect(url, state, operator=True) as service:
@@ -37,7 +37,7 @@ def resume(url: UrlOption = "", state: StateOption = DEFAULT_STATE) -> None:
 
 
 @app.command("status")
-def status(url: UrlOption = "", state: StateOption = DEFAULT_STATE) -> None:
+def status(url: InsteadUrlOption = "", state: StateOption = DEFAULT_STATE) -> None:
     """Whether learning is paused, since when, and why."""
     if url:
         with connect(url, state) as service:

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from rlhf_online.canary import record
-from rlhf_online.cli.client import DEFAULT_STATE, StateOption, UrlOption, connect, running_at
+from rlhf_online.cli.client import DEFAULT_STATE, InsteadUrlOption, StateOption, UrlOption, connect, running_at
 from rlhf_online.cli.gap import content_keys
 from rlhf_online.cli.reports import report_lines
 from rlhf_online.config import VersionsSettings, load_versions
+from rlhf_online.config.explain import masked
 from rlhf_online.errors import InvalidInput
 from rlhf_online.keystore import owned
 from rlhf_online.state import SERVICES_STATUS, StateDir
@@ -30,7 +31,7 @@ VERSION_ROW = "{:<16} {:<10} {:>8}  {:<24} {:<16} {}"
 
 @app.command("list")
 def list_(
-    url: UrlOption = "",
+    url: InsteadUrlOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """All versions, oldest first, with their state and why; what a reward model is worth on held-out votes."""
@@ -81,7 +82,7 @@ def rollback(
 def report(
     version: Annotated[str, typer.Argument(help="Its name, 'policy-000012'.")],
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
-    url: UrlOption = "",
+    url: InsteadUrlOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """What the gate found of a version: each check, by how much, and what both versions answered.
@@ -150,7 +151,7 @@ def status(
     if address:
         with connect(address, state) as service:
             ready = service.get("/readyz", errors_too=True)
-        _line("service", address)
+        _line("service", masked(address))
         _line("engine", ready.get("state", "unknown"), ready.get("serving", ""), ready.get("message", ""))
         for name, told in folder.read_status(SERVICES_STATUS).items():
             if told["state"] != "running":

@@ -224,6 +224,10 @@ class Policy:
             "value", dict(self.value_head.named_parameters())
         )
 
+    def fits(self, tensors: dict[str, Tensor]) -> bool:
+        """Whether it is of a policy of this shape: an adapter may have another rank, or other layers."""
+        return trunk.same_names(self.parameters(), trunk.unnamed("policy", tensors))
+
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state` gave. Raises VersionCorrupt for another model's."""
         trunk.restore(self.parameters(), trunk.unnamed("policy", tensors))

@@ -357,8 +357,13 @@ def restore(parameters: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, 
 
 def check_names(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """Raises VersionCorrupt if `tensors` are of other names or shapes than `own`."""
-    if own.keys() != tensors.keys() or any(own[name].shape != tensor.shape for name, tensor in tensors.items()):
+    if not same_names(own, tensors):
         raise VersionCorrupt("the stored weights belong to another model or another kind of tuning: start a new state")
+
+
+def same_names(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether both have the same names, and under each a tensor of the same shape."""
+    return own.keys() == tensors.keys() and all(own[name].shape == tensor.shape for name, tensor in tensors.items())
 
 
 @contextmanager

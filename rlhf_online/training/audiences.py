@@ -22,7 +22,7 @@ from typing import Any
 
 import structlog
 
-from rlhf_online.errors import InvalidInput, UnknownVersion
+from rlhf_online.errors import InvalidInput, UnknownVersion, VersionCorrupt
 from rlhf_online.events import now_ms
 from rlhf_online.rewards import audiences
 from rlhf_online.rewards.weights import Weights
@@ -114,7 +114,8 @@ def _improve(parts: TrainerParts, progress: Progress, name: str) -> dict[str, An
             if report.undone or not report.rollouts:
                 return _end(parts, progress, why=report.reason)
             return _judge(apart, progress, view, turn, scored, report)
-    except InvalidInput as error:  # it was removed, its weights are of another model's objectives, or nobody holds it
+    except (InvalidInput, VersionCorrupt) as error:
+        # It was removed, its weights are of another model's objectives, nobody holds its version, or that is damaged.
         return _end(parts, progress, why=str(error))
 
 
@@ -223,17 +224,31 @@ def _in_memory(parts: TrainerParts, progress: Progress, name: str, version: str)
     begins as the common one, but for the value, which is of other scores."""
     last = parts.checkpoints.last
     assert last is not None, "the first half has committed"
+    common = last.part("policy")
     if name in progress.audiences:
         part = last.part(part_of(name))
     else:
-        common = last.part("policy")
         part = CheckpointPart(common.tensors, {**common.values, "value_ready": False})
+    begins = progress.audiences.get(name, progress.policy_version)
     try:
+        _hold(parts, progress, begins, part)
         parts.learners.restore_policy(part)
-        if progress.audiences.get(name, progress.policy_version) != version:
-            folder = parts.retrier.call("fetching an audience's version", lambda: parts.registry.path(version))
-            base = parts.retrier.call("fetching the reference", lambda: parts.registry.path(progress.reference))
-            parts.learners.follow(folder, base)
+        if begins != version:
+            _follow(parts, progress, version)
         yield
     finally:
+        _hold(parts, progress, progress.policy_version, common)
         take_back_policy(parts)
+
+
+def _hold(parts: TrainerParts, progress: Progress, version: str, part: CheckpointPart) -> None:
+    """Have a policy in memory that the part, of that version, fits: whoever promotes versions of his own making may
+    give everybody and an audience adapters of different ranks."""
+    if not parts.learners.policy.policy.fits(part.tensors):
+        _follow(parts, progress, version)
+
+
+def _follow(parts: TrainerParts, progress: Progress, version: str) -> None:
+    folder = parts.retrier.call("fetching a policy's version", lambda: parts.registry.path(version))
+    base = parts.retrier.call("fetching the reference", lambda: parts.registry.path(progress.reference))
+    parts.learners.follow(folder, base)

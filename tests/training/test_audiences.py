@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from rlhf_online import learning
 from rlhf_online.errors import UnknownVersion
 from rlhf_online.events import now_ms
+from rlhf_online.models.policy import Policy
+from rlhf_online.models.trunk import Lora
 from rlhf_online.rewards import audiences
 from rlhf_online.rollout.buffer import RolloutBuffer
 from rlhf_online.training import audiences as training
@@ -20,6 +22,7 @@ from rlhf_online.training.checkpoint import Checkpoint, Checkpoints
 from rlhf_online.training.loop import Trainer
 from rlhf_online.training.policy.settings import PolicyTraining
 from rlhf_online.training.settings import RewardTraining
+from rlhf_online.versions.manifest import Manifest
 from rlhf_online.versions.registry import Registry
 from tests.support.crash import Crash, Kill, When
 from tests.support.trainer_world import TorchEngine, World, world
@@ -74,6 +77,12 @@ def waiting(trainer: Trainer) -> list[str]:
     """The answers of the log that wait for an update."""
     buffer = trainer.parts.intake.policy_inputs.buffer
     return [rollout["rollout_id"] for rollout in buffer.to_json()["rollouts"]]
+
+
+def ranks(world: World, version: str) -> set[int]:
+    """Of the version's adapter."""
+    adapter = load_file(world.registry.path(version) / "adapter_model.safetensors")
+    return {len(tensor) for name, tensor in adapter.items() if "lora_A" in name}
 
 
 def counted(trainer: Trainer, kind: str) -> tuple[float | None, float | None]:
@@ -384,6 +393,29 @@ def test_rolled_back_removed_and_defined_anew_it_goes_on_from_what_serves(tiny: 
         assert tiny.registry.manifest("policy.brief-000003").parent == "policy.brief-000002"
         assert tiny.registry.manifest("policy.brief-000003").weights == WORDY
         checked(tiny, trainer)
+
+
+def test_an_adapter_of_another_rank_may_be_promoted_for_one_audience(tiny: World) -> None:
+    with tiny.trainer() as trainer:
+        define(tiny, "brief", BRIEF)
+        votes(tiny)
+        trainer.run_once()
+        other = tiny.registry.reserve("policy.brief")
+        made = Policy.load(Path(tiny.settings.model), tuning="lora", lora=Lora(2, layers=1), seed=1)
+        made.write_version(tiny.registry.stage(other))
+        tiny.registry.publish(Manifest(version=other, tuning="lora", parent="policy.brief-000000"))
+        tiny.registry.promote(other, reason="by hand")
+        for version in ("policy.brief-000002", "policy.brief-000003"):
+            votes(tiny)
+            trainer.run_once()
+            assert (tiny.registry.live("policy.brief"), ranks(tiny, version)) == (version, {2})
+            assert ranks(tiny, trainer.progress.policy_version) == {16}
+            checked(tiny, trainer)
+    with tiny.trainer() as successor:
+        votes(tiny)
+        successor.run_once()
+        assert tiny.registry.live("policy.brief") == "policy.brief-000004"
+        checked(tiny, successor)
 
 
 def test_while_learning_is_paused_no_audience_learns_and_a_damaged_record_stops_nobody_else(tiny: World) -> None:

@@ -156,7 +156,7 @@ class Endpoint:
             if self._declined < MOST_DECLINED:
                 return Doubt("declined")
         url, said = masked(self._settings.url), reply.text[:300]
-        raise InvalidInput(f"the judge at {url} refuses the question ({reply.status_code}): {said}")
+        raise InvalidInput(f"the model at {url} refuses the question ({reply.status_code}): {said}")
 
     def _post(self, messages: Messages, asked: dict[str, Any]) -> "httpx.Response":
         """Its reply, or the beginning of one of more than MOST_BYTES. Raises httpx.TimeoutException for one that is not

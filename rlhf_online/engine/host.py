@@ -198,14 +198,14 @@ class EngineHost:
         elif not await self.client.health():
             raise EngineUnavailable(f"no engine answers at {self.client.url}: start it, or correct engine.url")
         if self._tuning == "lora" and not self._closing.is_set():
-            await self._keep_base_apart()
+            await self._group_by_adapter()
         self._follower.idle = False
         self._loader.engine_started(SERVED_NAME if self.process else await self.client.model_name())
 
-    async def _keep_base_apart(self) -> None:
+    async def _group_by_adapter(self) -> None:
         """Whatever happened to the engine before. One that others started without our worker cannot: it is theirs."""
         try:
-            await self.client.keep_base_apart()
+            await self.client.group_by_adapter()
         except EngineUnavailable:
             raise
         except EngineError:

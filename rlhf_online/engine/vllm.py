@@ -95,9 +95,9 @@ class EngineClient(EngineTransport):
         body = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}
         await self.post("/v1/load_lora_adapter", body, timeout_s=LOAD_TIMEOUT_S)
 
-    async def keep_base_apart(self) -> None:
+    async def group_by_adapter(self) -> None:
         """Before any adapter is loaded into an engine that computes on a CPU; see `worker.Probe`."""
-        await self._rpc("keep_base_apart", {}, timeout_s=LOAD_TIMEOUT_S)
+        await self._rpc("group_by_adapter", {}, timeout_s=LOAD_TIMEOUT_S)
 
     async def unload_lora(self, name: str) -> None:
         """Forget an adapter; answers in progress under it are finished."""

@@ -26,7 +26,6 @@ else:
 
 FIRST_BLOCK = 1  # block 0 is the null block, which unused table entries point at
 PREFIX = "rlhf-probe-"
-APART = "rlhf_base_apart"  # set on a layer that has its empty place
 
 
 class Probe(Base):
@@ -41,22 +40,12 @@ class Probe(Base):
         self.reload_weights(weights_path=weights_path)
         process_shared_weights(self.get_model())
 
-    def keep_base_apart(self) -> None:
-        """Have the base model's tokens computed without any adapter, also where every place for one is taken.
+    def group_by_adapter(self) -> None:
+        """On a CPU have each adapter multiplied once by all tokens that it answers; see `cpu_adapters`."""
+        if self.vllm_config.device_config.device_type == "cpu":
+            from rlhf_online.engine.cpu_adapters import ByAdapter
 
-        For vLLM a token without an adapter has the place -1. Its kernels for CPUs (torch_ops.bgmv_*, 0.32) take that
-        for the last place: the base model's answers are then computed with whichever adapter lies there. So each layer
-        gets one place more, which is never filled. Asked again, or on a GPU, nothing is done.
-        """
-        if self.vllm_config.device_config.device_type != "cpu":
-            return
-        for module in self.get_model().modules():
-            if getattr(module, APART, False):
-                continue
-            setattr(module, APART, True)
-            for name in ("lora_a_stacked", "lora_b_stacked"):
-                if isinstance(places := getattr(module, name, None), tuple):
-                    setattr(module, name, tuple(map(with_empty_place, places)))
+            ByAdapter.take_over(self.get_model())
 
     def probe(self, token_id_lists: list[list[int]]) -> list[list[float | None]]:
         """log p(token i+1 | tokens 0..i) at temperature 1 for each sequence; None where it is not finite.
@@ -102,13 +91,6 @@ class Probe(Base):
         finally:
             self.execute_model(cleanup)
         return [chosen(output.prompt_logprobs_dict[name]) for name in requests]
-
-
-def with_empty_place(places: Any) -> Any:
-    """(places, …) → (places + 1, …), of which the last is zero."""
-    more = places.new_zeros((len(places) + 1, *places.shape[1:]))
-    more[:-1].copy_(places)
-    return more
 
 
 def process_shared_weights(model: Any) -> None:

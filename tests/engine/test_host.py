@@ -289,7 +289,7 @@ async def test_an_engine_that_others_started_keeps_the_base_model_apart_from_ada
     for starts in (1, 2):
         async with hosting(engine, registry, tuning="lora") as (host, _):
             await eventually(lambda: host.serving == first)
-        assert engine.kept_apart == starts, "the engine may be another one at each start"
+        assert engine.grouped == starts, "the engine may be another one at each start"
 
 
 async def test_answers_of_a_failed_adapter_go_on_as_the_base_models(engine: FakeVllm, registry: Registry) -> None:

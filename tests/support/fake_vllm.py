@@ -37,7 +37,7 @@ class FakeVllm(FakeGeneration):
         self.not_finite: set[str] = set()
         self.reset_succeeds = True
         self.our_worker = True
-        self.kept_apart = 0
+        self.grouped = 0
         self._folder = Path()
         self._runner: web.AppRunner | None = None
 
@@ -98,8 +98,8 @@ class FakeVllm(FakeGeneration):
                 return web.json_response({"error": {"message": "cannot load"}}, status=500)
             self.holds, self._folder = folder.name, folder
             return web.json_response({"results": [None]})
-        if body["method"] == "keep_base_apart":
-            self.kept_apart += 1
+        if body["method"] == "group_by_adapter":
+            self.grouped += 1
             return web.json_response({"results": [None]}, status=200 if self.our_worker else 500)
         assert body["method"] == "probe"
         self.calls.append(f"probe {self.holds}")

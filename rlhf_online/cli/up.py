@@ -104,6 +104,8 @@ def up(
         policy = written["trainer"]["policy"]
         if (_chosen("tuning", options) or REAL_MODEL["tuning"]) == "lora":
             policy |= LORA
+        if os.cpu_count() == 2:  # of which vLLM gives its worker one
+            written["chat"]["engine"]["threads"] = 2
         if _chosen("trainer.policy.algorithm.name", options) not in (None, policy["algorithm"]["name"]):
             del policy["algorithm"]  # which holds settings that another algorithm does not have
         write_toml(written, settings)

@@ -108,7 +108,7 @@ def settings(options: Options) -> Values:
 TRAINER: Values = {
     "min_votes": 75,
     "cold_votes": 350,
-    "reward": {"lr": 2e-3, "batch": 16, "epochs": 2, "cold_epochs": 4, "replay": 3.0},
+    "reward": {"lr": 1e-3, "batch": 16, "epochs": 2, "cold_epochs": 4, "replay": 3.0},
     "policy": {"lr": 6e-4, "epochs": 2, "max_step_kl": 2.0, "algorithm": {"name": "ppo", "kl_coef": 0.2}},
     "rollout": {"per_cycle": 512, "answers_per_prompt": 4},
     "gate": {"kl": {"max": 12.0}, "samples": 96},

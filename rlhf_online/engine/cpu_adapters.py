@@ -59,25 +59,24 @@ class ByAdapter(PunicaWrapperCPU):
     ) -> None:
         """y (T, o) += x (T, i) Aᵀ Bᵀ · scale, slice by slice of o."""
         slices = [*zip(lora_a_stacked, lora_b_stacked, _slices(y, output_slices), strict=True)]
-        for place, tokens in self._tokens:
-            asking = x if tokens is None else x[tokens]
+        for place, tokens, own in asking(x, self._tokens):
             for a, b, part in slices:
-                add(part, (asking @ a[place, 0].T) * scale, b[place, 0], tokens)
+                add(part, (own @ a[place, 0].T) * scale, b[place, 0], tokens)
 
     def add_lora_embedding(
         self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **kwargs: Any
     ) -> None:
         """y (T, o) += x (T, r) Bᵀ."""
-        for place, tokens in self._tokens:
-            add(y, x if tokens is None else x[tokens], lora_b_stacked[place, 0], tokens)
+        for place, tokens, own in asking(x, self._tokens):
+            add(y, own, lora_b_stacked[place, 0], tokens)
 
     def add_lora_logits(
         self, y: Tensor, x: Tensor, lora_a_stacked: Tensor, lora_b_stacked: Tensor, scale: float, **kwargs: Any
     ) -> None:
         """y (S, o) += x (S, i) Aᵀ Bᵀ · scale, for the S tokens that something is sampled after; o may be padded."""
-        for place, tokens in self._sampled:
-            asking, b = x if tokens is None else x[tokens], lora_b_stacked[place, 0]
-            add(y[:, : len(b)], (asking @ lora_a_stacked[place, 0].T) * scale, b, tokens)
+        for place, tokens, own in asking(x, self._sampled):
+            b = lora_b_stacked[place, 0]
+            add(y[:, : len(b)], (own @ lora_a_stacked[place, 0].T) * scale, b, tokens)
 
 
 def rows(places_T: Tensor) -> Rows:
@@ -87,6 +86,12 @@ def rows(places_T: Tensor) -> Rows:
         asking_T = places_T == place
         found.append((place, None if bool(asking_T.all()) else asking_T.nonzero()[:, 0]))
     return found
+
+
+def asking(x: Tensor, rows: Rows) -> Iterator[tuple[int, Tensor | None, Tensor]]:
+    """Each place, the tokens that ask for it, and their rows of x."""
+    for place, tokens in rows:
+        yield place, tokens, x if tokens is None else x[tokens]
 
 
 def add(y: Tensor, low: Tensor, b: Tensor, tokens: Tensor | None) -> None:

@@ -35,6 +35,7 @@ from rlhf_online.training.judging import judge_candidate, learning_blocked
 from rlhf_online.training.parts import TrainerParts
 from rlhf_online.training.policy_update import PolicyReport
 from rlhf_online.training.progress import JudgedVersion, Progress
+from rlhf_online.training.serving import follow
 from rlhf_online.training.update_metrics import count_verdict
 from rlhf_online.versions.manifest import audience_kind, audience_of, kind_of
 
@@ -234,7 +235,7 @@ def _in_memory(parts: TrainerParts, progress: Progress, name: str, version: str)
         _hold(parts, progress, begins, part)
         parts.learners.restore_policy(part)
         if begins != version:
-            _follow(parts, progress, version)
+            follow(parts, version, progress.reference)
         yield
     finally:
         _hold(parts, progress, progress.policy_version, common)
@@ -245,10 +246,4 @@ def _hold(parts: TrainerParts, progress: Progress, version: str, part: Checkpoin
     """Have a policy in memory that the part, of that version, fits: whoever promotes versions of his own making may
     give everybody and an audience adapters of different ranks."""
     if not parts.learners.policy.policy.fits(part.tensors):
-        _follow(parts, progress, version)
-
-
-def _follow(parts: TrainerParts, progress: Progress, version: str) -> None:
-    folder = parts.retrier.call("fetching a policy's version", lambda: parts.registry.path(version))
-    base = parts.retrier.call("fetching the reference", lambda: parts.registry.path(progress.reference))
-    parts.learners.follow(folder, base)
+        follow(parts, version, progress.reference)

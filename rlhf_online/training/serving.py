@@ -49,10 +49,15 @@ def serve_policy(parts: TrainerParts, progress: Progress, prompt: tuple[int, ...
                 log.warning("the live version is another one", live=live, in_memory=progress.policy_version)
             if new_reference:
                 log.warning("KL counts from another reference", reference=reference, before=progress.reference)
-            folder = parts.retrier.call("fetching the live version", partial(parts.registry.path, live))
-            base = parts.retrier.call("fetching the reference", partial(parts.registry.path, reference))
-            parts.learners.follow(folder, base, new_reference=new_reference)
+            follow(parts, live, reference, new_reference=new_reference)
             progress.policy_version, progress.reference = live, reference
             commit(parts, progress, policy=True)
         if parts.experience.wait_until_served(live, prompt):
             return
+
+
+def follow(parts: TrainerParts, version: str, reference: str, *, new_reference: bool = False) -> None:
+    """Have the policy in memory be that version; see `Learners.follow`. Raises Stopped, VersionCorrupt."""
+    folder = parts.retrier.call("fetching a policy's version", partial(parts.registry.path, version))
+    base = parts.retrier.call("fetching the reference", partial(parts.registry.path, reference))
+    parts.learners.follow(folder, base, new_reference=new_reference)

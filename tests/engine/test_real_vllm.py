@@ -99,6 +99,7 @@ async def test_each_token_of_an_answer_in_flight_is_by_one_version(host: EngineH
         tokens = (*answer.prompt_ids, *answer.token_ids)
         by_old = np.abs(np.subtract(answer.logprobs, recompute(folder(host, old), tokens)[2:])) < EXACT
         by_new = np.abs(np.subtract(answer.logprobs, recompute(folder(host, new), tokens)[2:])) < EXACT
+        assert count > 0 and by_old[:count].all(), "a token received before the boundary is not by the old weights"
         # One beside the boundary may be as likely under both: what had been received is before it all the same.
         cut = max(count, 110 - int(by_new[::-1].argmin()) if not by_new.all() else 0)
         assert by_old[:cut].all() and by_new[cut:].all()
